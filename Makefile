@@ -1,0 +1,32 @@
+# make demo   set up and do the main job on the embedded default      make test    set up and pass the tests
+# make check  lint, format, types, no host in the pins                make prove   the long proofs and benchmarks
+PYTHON := $(shell for p in python3.12 python3.13 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && command -v "$$p" && break; done)
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: setup demo test check prove
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "stylegate needs Python 3.11, 3.12 or 3.13 on the PATH; install one and run this again."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/stylegate demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	@! grep -n '://' constraints.txt
+
+prove: setup
+	$(BIN)/python -m pytest tests/prove -p no:cacheprovider -o addopts=-q
+	$(BIN)/python tests/bench/style.py
+	$(BIN)/python tests/bench/gate.py

@@ -1,0 +1,1 @@
+"""A planned batch on its way: plan, generate, fill, export, verify."""

@@ -1,0 +1,84 @@
+"""Draw the open slots of a plan: those without a picture, and those whose last picture was rejected.
+
+    stylegate generate brand=neon traits=collectible
+
+Reads plan.parquet and verdicts.jsonl of the batch; writes images/<slot>-<attempt>.png. Every attempt has its own
+seed. Stopped and started again it draws what is missing, and the pictures are the same.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from eval.batch.place import Slot, batch_folder, read_plan, split_name
+from stylegate import files, hardware, lorafile, pictures, progress, sample
+from stylegate.config import Config
+from stylegate.families import FAMILIES, Models
+
+FAILED = ("reject", "error")
+
+
+def generate(config: Config) -> int:
+    """Draw what is due. Returns 0."""
+    folder, _ = batch_folder(config)
+    due = due_attempts(read_plan(folder), folder, config.plan.max_attempts)
+    parts = [due[i : i + config.generate.batch_size] for i in range(0, len(due), config.generate.batch_size)]
+    images = folder / "images"
+    # A part is drawn whole: the number drawn together can change last bits.
+    parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
+    if parts:
+        draw_parts(parts, images, config, folder)
+    count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
+    print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.shown(images)}")
+    return 0
+
+
+def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tuple[Slot, int]]:
+    """(slot, attempt) to draw now: attempt 0, or the one after a failed picture; none beyond max_attempts."""
+    failed: dict[int, int] = {}
+    settled: set[int] = set()
+    for row in files.read_jsonl(folder / "verdicts.jsonl"):
+        attempt, slot = split_name(row["file"])
+        if row["verdict"] in FAILED:
+            failed[slot] = max(failed.get(slot, 0), attempt + 1)
+        else:
+            settled.add(slot)
+    due = [(s, failed.get(s.slot, 0)) for s in slots if s.slot not in settled]
+    return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
+
+
+def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
+    """Load base and LoRA once, draw part by part; a picture that exists is left as it is."""
+    device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
+    models = family.load(config.base, device, torch.float32)
+    resolution = config.family.resolution or models.resolution
+    if lora := lorafile.trained(config):
+        lorafile.attach(models, family, lora)
+    precision = settled_precision(config, folder, models, resolution)
+    with progress.bar("generate", sum(map(len, parts))) as tick:
+        for part in parts:
+            prompts = [slot.prompt for slot, _ in part]
+            seeds = [slot.attempt_seed(attempt) for slot, attempt in part]
+            with hardware.autocast(device, precision):
+                drawn = sample.draw(models, prompts, seeds, config.generate, resolution)
+            for (slot, attempt), image in zip(part, drawn, strict=True):
+                if not (images / slot.file(attempt)).exists():
+                    files.write(images / slot.file(attempt), pictures.png(image))
+            tick(len(part))
+
+
+def settled_precision(config: Config, folder: Path, models: Models, resolution: int) -> str:
+    """The batch's own precision if it has begun, else as configured or probed; batch.json keeps it and the size."""
+    record = files.read_json(folder / "batch.json", "the batch's record")
+    if "precision" not in record:
+        settings = replace(config.generate, num_inference_steps=2)
+
+        def step() -> None:
+            sample.draw(
+                models, ["a"] * config.generate.batch_size, range(config.generate.batch_size), settings, resolution
+            )
+
+        record["precision"] = hardware.choose_precision(config.hardware.precision, models.pipeline.device, step)
+        files.write_json(folder / "batch.json", record | {"size": resolution})
+    return record["precision"]

@@ -1,0 +1,125 @@
+"""Where a batch lies and what it is made of.
+
+data/batches/<name>/ holds batch.json (what the pictures depend on), plan.parquet, images/<slot>-<attempt>.png, then
+scores, verdicts, report. The name carries a hash of plan, base and LoRA, so other words make another batch.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stylegate import brandset, files
+from stylegate.config import Config, as_dict, run_directory_name, run_name
+from stylegate.errors import ConfigError, DataError
+
+COLUMNS = pa.schema([("slot", pa.int32()), ("prompt", pa.string()), ("seed", pa.int64()), ("traits", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One wanted picture. Its attempts share prompt and traits; each has its own seed."""
+
+    slot: int
+    prompt: str
+    seed: int
+    traits: dict[str, str]
+
+    def file(self, attempt: int) -> str:
+        return f"{self.slot:05d}-{attempt}.png"
+
+    def attempt_seed(self, attempt: int) -> int:
+        """32-bit seed of one attempt."""
+        return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
+
+
+def split_name(file: str) -> tuple[int, int]:
+    """(attempt, slot) of a picture's file name: the order in which pictures came to be."""
+    slot, _, attempt = Path(file).stem.partition("-")
+    return int(attempt), int(slot)
+
+
+def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
+    """The folder that these words name, and the facts that its pictures depend on.
+
+    Raises ModelError if no LoRA has been trained by the same words, ConfigError if `batch=` names a folder that
+    was made from other facts.
+    """
+    from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
+    from stylegate.families import FAMILIES
+
+    lora = lorafile.trained(config)
+    family = FAMILIES[config.family.name]
+    facts: dict[str, Any] = {
+        "brand": brandset.read(brandset.locate(config.brand)).digest() if config.brand else None,
+        "base": files.folder_digest(family.locate(config.base)),
+        "lora": files.sha256(lora) if lora else None,
+        "family": as_dict(config.family),
+        "plan": as_dict(config.plan) | {"traits": source_digest(config)},
+        "generate": as_dict(config.generate),
+    }
+    for later in ("num_images", "num_wanted", "max_attempts"):  # more of the same: the slots so far stay as they are
+        facts["plan"].pop(later)
+    folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.digest(facts)[:8]}")
+    record = folder / "batch.json"
+    if record.exists():
+        before = files.read_json(record, "the batch's record")["facts"]
+        changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
+        if changed:
+            raise ConfigError(
+                f"{files.shown(folder)} was made from something else:", changed, "give another batch= name."
+            )
+    return folder, facts
+
+
+def write_record(folder: Path, facts: dict[str, Any], config: Config) -> None:
+    """batch.json: the facts, and the words by which later verbs find brand and training run again."""
+    record = files.read_json(folder / "batch.json", "the batch's record") if (folder / "batch.json").exists() else {}
+    run = None if config.lora_file else run_directory_name(config)
+    words = {"brand": config.brand, "base": config.base, "run": run}
+    wanted = config.plan.num_wanted or config.plan.num_images
+    files.write_json(folder / "batch.json", record | {"facts": facts, "words": words, "wanted": wanted})
+
+
+def source_digest(config: Config) -> str | None:
+    """Digest of the traits file or the prompts file; None for captions of the brand (its digest covers them)."""
+    if config.traits:
+        return files.sha256(files.named(config.traits, files.TRAITS, "traits", ".yaml"))
+    if config.prompts:
+        return files.sha256(existing(config.prompts, "prompts"))
+    return None
+
+
+def existing(path: str, what: str) -> Path:
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise DataError(f"{what}={path} is not a file")
+    return found
+
+
+def write_plan(folder: Path, slots: list[Slot]) -> None:
+    rows = {
+        "slot": [s.slot for s in slots],
+        "prompt": [s.prompt for s in slots],
+        "seed": [s.seed for s in slots],
+        "traits": [json.dumps(s.traits, sort_keys=True) for s in slots],
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(rows, schema=COLUMNS), sink)
+    files.write(folder / "plan.parquet", sink.getvalue().to_pybytes())
+
+
+def read_plan(folder: Path) -> list[Slot]:
+    """The slots in order. Raises DataError if there is no plan or it is damaged."""
+    path = folder / "plan.parquet"
+    if not path.exists():
+        raise DataError(f"{files.shown(folder)} has no plan", next_step="stylegate plan with the same words.")
+    try:
+        rows = pq.read_table(path, schema=COLUMNS).to_pylist()
+        return [Slot(r["slot"], r["prompt"], r["seed"], json.loads(r["traits"])) for r in rows]
+    except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:
+        raise DataError(f"{files.shown(path)} cannot be read: {error}") from None

@@ -1,0 +1,186 @@
+"""The gate: accept, review or reject each picture by a policy; what cannot be judged is an error, never a pass.
+
+    stylegate gate images=DIR references=DIR        any folder; exit 0 pass, 10 rejected, 11 review
+    stylegate gate brand=neon traits=collectible    the batch of these words
+    stylegate gate explain=true policy=default      print the policy and its hash
+    stylegate gate images=DIR observe=true          verdicts, but exit 0; export refuses them
+
+Reads scores.parquet (makes it if it is missing or of other pictures), writes verdicts.jsonl, gate.json and report/.
+in = accept + review + reject + error, always. With scores at hand it needs no torch and encodes nothing.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eval import policy as policies
+from eval.batch.place import split_name
+from eval.policy import Bounds, Policy
+from eval.scorers import SCORES
+from eval.subject import Subject, comparison_of, scores_at_hand, scores_key, subject_of
+from stylegate import files
+from stylegate.config import Config
+from stylegate.errors import DataError
+
+VERDICTS = ("accept", "review", "reject", "error")
+OUTSIDE = "encoder-out-of-domain"
+REAL_CLIP = (
+    "the default encoder knows 64-pixel collectibles only; for other art give encoder=ViT-L-14-quickgelu:openai "
+    "(a real CLIP) and base=<a real Stable Diffusion, hub id or folder>"
+)
+
+
+def gate(config: Config) -> int:
+    """Judge, write, report; the exit code is the verdict on the whole."""
+    if config.explain:
+        print("\n".join(explained(policies.read(config.policy))))
+        return 0
+    subject = subject_of(config)
+    outcome = judge(config, subject)
+    from eval.report import write_report
+
+    page = write_report(subject, config)
+    for line in outcome["left_out"] + outcome["notes"]:
+        print(f"note: {line}")
+    counts = outcome["counts"]
+    print(
+        f"gate: {counts['in']} in = "
+        + " + ".join(f"{counts[v]} {v}" for v in VERDICTS)
+        + f"   report: {files.shown(page)}"
+    )
+    print(files.shown(subject.out))
+    return 0 if config.observe else outcome["exit_code"]
+
+
+def judge(config: Config, subject: Subject) -> dict[str, Any]:
+    """Score if needed, decide each picture, write verdicts.jsonl and gate.json; returns gate.json's content."""
+    policy = policies.read(config.policy)
+    compared = comparison_of(config, subject)
+    key = scores_key(config, subject, compared)
+    if not scores_at_hand(subject, key):
+        from eval.score import compute  # torch: only where something is to be encoded
+
+        compute(config, subject, compared, key)
+    rows, references, record = read_scores(subject.out)
+    columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
+    bounds, left_out = policies.resolve(policy, columns, references)
+    verdicts = [verdict_of(row, bounds, policy) for row in rows]
+    counts = Counter(v["verdict"] for v in verdicts)
+    assert sum(counts.values()) == len(subject.named), "in = accept + review + reject + error"
+
+    notes = list(record["notes"])
+    if any(r["check"] == OUTSIDE for v in verdicts for r in v["reasons"]):
+        notes.append(REAL_CLIP)
+    outcome: dict[str, Any] = {
+        "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
+        "observe": config.observe,
+        "counts": {"in": len(verdicts)} | {v: counts[v] for v in VERDICTS},
+        "thresholds": {b.score: {"reject_below": b.reject_below, "review_below": b.review_below} for b in bounds},
+        "left_out": left_out,
+        "notes": notes,
+        "scores": record["key"],
+        "encoder": record["encoder"],
+        "encoder_sha256": record["encoder_sha256"],
+        "references": record["references"],
+        "images": str(subject.images),
+    }
+    outcome["exit_code"] = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
+    files.write_jsonl(subject.out / "verdicts.jsonl", verdicts)
+    files.write_json(subject.out / "gate.json", outcome)
+    return outcome
+
+
+def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tuple[str, list[dict[str, Any]]]:
+    """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
+    outside = scores.get("in_domain") == 0
+    found: list[tuple[str, dict[str, Any]]] = []
+    for bound in bounds:
+        if outside and (bound.relative or SCORES[bound.score].kind == "encoder"):
+            continue  # the encoder's view, and a comparison with references of another world, mean nothing
+        score = scores.get(bound.score)
+        for verdict, threshold in (("reject", bound.reject_below), ("review", bound.review_below)):
+            if threshold is None:
+                continue
+            if score is None or not math.isfinite(score):
+                found.append(("error", {"check": bound.score, "score": None, "threshold": threshold}))
+                break
+            if score < threshold:
+                found.append((verdict, {"check": bound.score, "score": score, "threshold": threshold}))
+                break
+    if outside:
+        found.append(("review", {"check": OUTSIDE, "score": 0.0, "threshold": 1.0}))
+    worst = next((v for v in ("error", "reject", "review") if any(v == kind for kind, _ in found)), "accept")
+    order = ("error", "reject", "review")
+    return worst, [reason for _, reason in sorted(found, key=lambda item: order.index(item[0]))]
+
+
+def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy) -> dict[str, Any]:
+    """The line of verdicts.jsonl."""
+    if row["error"] is not None or not row["sha256"]:
+        reasons = [{"check": "decode", "score": None, "threshold": None, "detail": row["error"] or "cannot be read"}]
+        verdict = "error"
+    else:
+        verdict, reasons = decide(row, bounds)
+    return {
+        "file": row["file"],
+        "sha256": row["sha256"],
+        "verdict": verdict,
+        "reasons": reasons,
+        "policy_sha256": policy.sha256,
+    }
+
+
+def folder_exit(verdicts: list[dict], policy: Policy) -> int:
+    """10 if too large a share failed, 11 if any stands in review, else 0."""
+    failed = sum(v["verdict"] in ("reject", "error") for v in verdicts)
+    if failed > policy.max_failed_share * len(verdicts):
+        return 10
+    return 11 if any(v["verdict"] == "review" for v in verdicts) else 0
+
+
+def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
+    """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
+    accepted, reviewed = (
+        {split_name(v["file"])[1] for v in verdicts if v["verdict"] == kind} for kind in ("accept", "review")
+    )
+    missing = subject.record["wanted"] - len(accepted)
+    if missing <= 0:
+        return 0
+    return 11 if len(reviewed - accepted) >= missing else 10
+
+
+def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:
+    """Rows of scores.parquet, the references' scores by column (nulls left out), score.json."""
+    try:
+        rows = pq.read_table(out / "scores.parquet").to_pylist()
+        table = pq.read_table(out / "references.parquet")
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
+    own = {name: table[name].drop_null().to_numpy() for name in table.column_names}
+    return rows, own, files.read_json(out / "score.json", "the scores' record")
+
+
+def explained(policy: Policy) -> list[str]:
+    """The effective policy, for people."""
+    lines = [f"policy {policy.name}", f"sha256 {policy.sha256}", f"max_failed_share {policy.max_failed_share:g}"]
+    for check in policy.checks:
+        lines.append(f"{check.score}: {SCORES[check.score].does}")
+        for verdict, threshold in (("reject", check.reject_below), ("review", check.review_below)):
+            if threshold:
+                lines.append(f"    {verdict} below {in_words(threshold)}")
+    return lines
+
+
+def in_words(threshold: policies.Threshold) -> str:
+    alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
+    if threshold.number is not None:
+        return f"{threshold.number:g}"
+    if threshold.quantile is not None:
+        return f"the references' {threshold.quantile:.0%} quantile{alone}"
+    return f"the references' median {threshold.spreads:+g} spreads{alone}"

@@ -1,0 +1,172 @@
+"""Score any folder of pictures, or a batch: each picture is encoded once, every score is read off what was encoded.
+
+    stylegate score images=DIR references=DIR
+    stylegate score brand=neon traits=collectible            the batch of these words
+    stylegate score images=DIR brand=acme encoder=ViT-L-14-quickgelu:openai
+
+Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed), the
+references' own scores by leave-one-out in references.parquet, and score.json, which says what they were made of.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eval import encoder as encoding
+from eval.features import Broken, Features, extract
+from eval.scorers import SCORES, aesthetic, consistency, duplicates, prompt, style, technical
+from eval.subject import Comparison, Subject, comparison_of, planned_traits, scores_at_hand, scores_key, subject_of
+from stylegate import files, hardware
+from stylegate.cache import Cache
+from stylegate.config import Config
+
+OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
+
+
+def score(config: Config) -> int:
+    """Score, unless the scores at hand are of the same pictures, references and encoder. Returns 0."""
+    subject = subject_of(config)
+    compared = comparison_of(config, subject)
+    key = scores_key(config, subject, compared)
+    at_hand = scores_at_hand(subject, key)
+    if not at_hand:
+        compute(config, subject, compared, key)
+    where = files.shown(subject.out / "scores.parquet")
+    print(f"score: {len(subject.named)} pictures{', nothing new' if at_hand else ''}: {where}")
+    return 0
+
+
+def compute(config: Config, subject: Subject, compared: Comparison, key: str) -> None:
+    """Encode what was not encoded before, score, write."""
+    encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
+    size = config.score.batch_size
+    found, broken = extract(subject.named, encoder, compared.background, size, "score")
+    references, bad = extract(compared.references, encoder, compared.background, size, "references")
+    training, _ = extract(compared.training, encoder, compared.background, size, "training")
+    notes = [f"reference {b.name} is left out: {b.reason}" for b in bad]
+    if 0 < len(references.names) < style.MIN_REFERENCES:
+        notes.append(f"{len(references.names)} references; style needs at least {style.MIN_REFERENCES}")
+
+    columns, own = pixel_scores(found, training), pixel_scores(references, training)
+    groups = np.array([subject.slots[name].slot for name in found.names]) if subject.slots else None
+    columns["distinct"] = duplicates.distinct(found.signatures, groups)
+    own["distinct"] = duplicates.leave_one_out(references.signatures)
+    expected = subject.record.get("size")
+    columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
+    own["size"] = np.ones(len(references.names), np.float32)
+    for name, values in encoder_scores(found, references, encoder, config, subject).items():
+        columns[name] = values
+    if len(references.names) >= style.MIN_REFERENCES:
+        columns["style"] = style.score(found.embeddings, references.embeddings)
+        own["style"] = style.leave_one_out(references.embeddings)
+    columns["in_domain"], why = in_domain(found, references, encoder)
+    notes += [why] if why else []
+
+    rows = table(subject, found, broken, columns)
+    files.write(subject.out / "scores.parquet", parquet(rows))
+    files.write(subject.out / "references.parquet", parquet(pa.table({k: nullable(v) for k, v in own.items()})))
+    record: dict[str, Any] = {
+        "key": key,
+        "encoder": config.encoder,
+        "encoder_sha256": encoder.sha256,
+        "references": {
+            "from": compared.called,
+            "count": len(references.names),
+            "sha256": files.digest(references.sha256),
+        },
+        "notes": notes,
+    }
+    files.write_json(subject.out / "score.json", record)
+
+
+def pixel_scores(found: Features, training: Features) -> dict[str, NDArray]:
+    """The scores that need no encoder."""
+    columns = {name: found.technical[:, i] for i, name in enumerate(technical.MEASURES)}
+    if training.names:
+        columns["novelty"] = duplicates.novelty(found.signatures, training.signatures)
+    return columns
+
+
+def encoder_scores(
+    found: Features, references: Features, encoder: encoding.Encoder, config: Config, subject: Subject
+) -> dict[str, NDArray]:
+    """Consistency always; prompt and traits for a planned batch; aesthetic where there is a head."""
+    columns = {"consistency": consistency.score(found.embeddings)}
+    cache = Cache()
+
+    def texts(wanted: list[str]) -> NDArray:
+        keys = [files.digest(["text-1", encoder.sha256, text]) for text in wanted]
+        made = cache.fill(
+            keys, 256, lambda some: [{"e": e} for e in encoding.encode_texts(encoder, [wanted[i] for i in some])]
+        )
+        return np.stack([row["e"] for row in made])
+
+    if subject.slots and found.names:
+        slots = [subject.slots[name] for name in found.names]
+        columns["prompt"] = prompt.prompt(found.embeddings, texts([slot.prompt for slot in slots]))
+        if values := planned_traits(subject):
+            columns["traits"] = prompt.traits(found.embeddings, [slot.traits for slot in slots], values, texts)
+    beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
+    head = Path(config.score.aesthetic_head).expanduser() if config.score.aesthetic_head else beside
+    if head and (config.score.aesthetic_head or head.is_file()) and found.names:
+        columns["aesthetic"] = aesthetic.score(found.embeddings, aesthetic.load_head(head, found.embeddings.shape[1]))
+    return columns
+
+
+def in_domain(found: Features, references: Features, encoder: encoding.Encoder) -> tuple[NDArray, str]:
+    """[n] 1 or 0; NaN where the encoder declares no domain. And the sentence that says why the brand is outside."""
+    domain = encoder.domain
+    if domain is None:
+        return np.full(len(found.names), np.nan, np.float32), ""
+
+    def inside(features: Features) -> NDArray:
+        if not features.names:
+            return np.zeros(0, bool)
+        distance = 1 - (features.embeddings @ domain.known.T).max(1)
+        return (features.sizes == domain.side).all(1) & (distance <= domain.max_distance)
+
+    verdicts, brand = inside(found), inside(references)
+    if references.names and (~brand).mean() > OUTSIDE_SHARE:
+        sizes = sorted({f"{w} x {h}" for w, h in references.sizes[~brand].tolist()})
+        why = f"{(~brand).sum()} of {len(brand)} references lie outside what the encoder knows ({', '.join(sizes[:3])})"
+        return np.zeros(len(found.names), np.float32), why
+    return verdicts.astype(np.float32), ""
+
+
+def table(subject: Subject, found: Features, broken: list[Broken], columns: dict[str, NDArray]) -> pa.Table:
+    """All pictures in the subject's order; undecodable ones have an error and no scores."""
+    place = {name: i for i, name in enumerate(found.names)}
+    reasons = {b.name: b.reason for b in broken}
+    names = [name for name, _ in subject.named]
+    order = np.array([place.get(name, -1) for name in names])
+
+    def spread(values: NDArray) -> pa.Array:
+        padded = np.append(values.astype(np.float32), np.float32(np.nan))
+        return nullable(padded[order])
+
+    sizes = np.vstack([found.sizes, [[0, 0]]])[order]
+    fixed = {
+        "file": pa.array(names),
+        "sha256": pa.array([subject.sha256[name] for name in names]),
+        "width": pa.array(sizes[:, 0], pa.int32()),
+        "height": pa.array(sizes[:, 1], pa.int32()),
+        "error": pa.array([reasons.get(name) for name in names], pa.string()),
+    }
+    scores = {name: spread(columns[name]) for name in [*SCORES, "in_domain"] if name in columns}
+    return pa.table(fixed | scores)
+
+
+def nullable(values: NDArray) -> pa.Array:
+    """float32 with null for what is not finite."""
+    values = values.astype(np.float32)
+    return pa.array(values, pa.float32(), mask=~np.isfinite(values))
+
+
+def parquet(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    return sink.getvalue().to_pybytes()

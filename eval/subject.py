@@ -1,0 +1,140 @@
+"""What is judged: a planned batch or any folder of pictures. And what it is compared with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.batch.place import Slot, batch_folder, existing, read_plan, split_name
+from eval.encoder import encoder_key
+from stylegate import brandset, files, pictures
+from stylegate.config import Config
+from stylegate.errors import DataError
+
+VERSION = "scores-1"  # raise it when a score's computation changes
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    images: Path
+    out: Path
+    named: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
+    sha256: dict[str, str]  # by name; an unreadable file has ""
+    slots: dict[str, Slot] | None  # by name; None for a foreign folder
+    record: dict[str, Any]  # batch.json; empty for a foreign folder
+
+    def digest(self) -> str:
+        return files.digest([[name, self.sha256[name]] for name, _ in self.named])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """References show the style; training pictures must not come back."""
+
+    references: list[tuple[str, Path]]
+    training: list[tuple[str, Path]]
+    background: str
+    trigger: str
+    called: str  # for people
+
+
+def subject_of(config: Config) -> Subject:
+    """The pictures that the words name. Raises DataError if there are none."""
+    if config.images and not config.batch:
+        return foreign(config)
+    folder = files.BATCHES / config.batch if config.batch and not config.brand else batch_folder(config)[0]
+    record = files.read_json(folder / "batch.json", f"the record of batch {folder.name}")
+    images = folder / "images"
+    found = sorted(images.glob("*.png"), key=lambda path: split_name(path.name)) if images.is_dir() else []
+    if not found:
+        raise DataError(f"{files.shown(folder)} has no pictures", next_step="stylegate generate with the same words.")
+    by_number = {slot.slot: slot for slot in read_plan(folder)}
+    slots = {p.name: by_number[split_name(p.name)[1]] for p in found if split_name(p.name)[1] in by_number}
+    named = [(p.name, p) for p in found if p.name in slots]
+    return Subject(images, folder, named, hashes(named), slots, record)
+
+
+def foreign(config: Config) -> Subject:
+    """Any folder; nothing is written into it."""
+    images = Path(config.images or "").expanduser().resolve()
+    if not images.is_dir():
+        raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
+    named = [(p.relative_to(images).as_posix(), p) for p in pictures.find(images)]
+    if not named:
+        raise DataError(
+            f"images={config.images} holds no pictures", next_step=f"they end in {sorted(pictures.SUFFIXES)}."
+        )
+    digests = hashes(named)
+    content = files.digest([[name, digests[name]] for name, _ in named])
+    out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
+    if out == images or out.is_relative_to(images):
+        raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
+    return Subject(images, out, named, digests, None, {})
+
+
+def hashes(named: list[tuple[str, Path]]) -> dict[str, str]:
+    """sha256 by name; "" for a file that cannot be read (it becomes an error verdict)."""
+    digests = {}
+    for name, path in named:
+        try:
+            digests[name] = files.sha256(path)
+        except OSError:
+            digests[name] = ""
+    return digests
+
+
+def comparison_of(config: Config, subject: Subject) -> Comparison:
+    """References and training pictures: references=, else the brand's test/ and train/; none of them is fine too."""
+    brand_name = config.brand or subject.record.get("words", {}).get("brand")
+    references: list[tuple[str, Path]] = []
+    training: list[tuple[str, Path]] = []
+    background, trigger, called = "#ffffff", "", ""
+    if brand_name:
+        folder = brandset.locate(brand_name)
+        brand = brandset.brand_of(folder)
+        background, trigger, called = brand.background, brand.trigger, f"{brand.name}'s test/"
+        references, training = split_files(folder, "test"), split_files(folder, "train")
+    if config.references:
+        folder = files.named(config.references, files.BRANDS, "references")
+        if (folder / "brand.yaml").is_file():
+            background, called = brandset.brand_of(folder).background, f"{folder.name}'s test/"
+            references = split_files(folder, "test")
+        else:
+            references = [(p.relative_to(folder).as_posix(), p) for p in pictures.find(folder)]
+            called = config.references
+        if not references:
+            raise DataError(f"references={config.references} holds no pictures")
+    return Comparison(references, training, background, trigger, called)
+
+
+def split_files(folder: Path, part: str) -> list[tuple[str, Path]]:
+    return [(f"{part}/{name}", folder / part / name) for name, _ in brandset.rows_of(folder / part)]
+
+
+def planned_traits(subject: Subject) -> dict[str, list[str]]:
+    """Every value of each trait that the plan uses, sorted."""
+    values: dict[str, set[str]] = {}
+    for slot in (subject.slots or {}).values():
+        for trait, value in slot.traits.items():
+            values.setdefault(trait, set()).add(value)
+    return {trait: sorted(options) for trait, options in sorted(values.items())}
+
+
+def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
+    """Digest of everything that the scores depend on; needs no model and no torch."""
+    head = (
+        files.sha256(existing(config.score.aesthetic_head, "score.aesthetic_head"))
+        if config.score.aesthetic_head
+        else ""
+    )
+    others = [[name, files.sha256(path)] for name, path in compared.references + compared.training]
+    slots = {name: [slot.prompt, slot.traits] for name, slot in (subject.slots or {}).items()}
+    return files.digest(
+        [VERSION, subject.digest(), encoder_key(config.encoder), others, compared.background, head, slots]
+    )
+
+
+def scores_at_hand(subject: Subject, key: str) -> bool:
+    """Whether scores.parquet is of these pictures, references and encoder."""
+    record = subject.out / "score.json"
+    tables = all((subject.out / f"{name}.parquet").exists() for name in ("scores", "references"))
+    return tables and record.exists() and files.read_json(record, "the scores' record").get("key") == key

@@ -1,0 +1,71 @@
+"""A content-addressed store of arrays in one SQLite file: what was encoded once is not encoded again.
+
+A key says everything that the value depends on (bytes of the picture or text, transform, model, dtype), so an entry
+can be missing but never stale; SQLite's transactions make it whole or absent, also with several processes.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from stylegate import files
+
+
+class Cache:
+    """Arrays by key. `path` is made when first written; a file that is no cache is set aside."""
+
+    def __init__(self, path: Path = files.CACHE / "features.sqlite"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.database = sqlite3.connect(path, timeout=60)
+        try:
+            self._create()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # locked or unwritable, not broken
+                raise
+            self.database.close()
+            path.replace(path.with_suffix(".broken"))
+            self.database = sqlite3.connect(path, timeout=60)
+            self._create()
+
+    def _create(self) -> None:
+        self.database.execute("CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+
+    def get(self, key: str) -> dict[str, NDArray] | None:
+        row = self.database.execute("SELECT value FROM entry WHERE key = ?", (key,)).fetchone()
+        try:
+            return load(row[0]) if row else None
+        except SafetensorError:
+            return None
+
+    def put(self, entries: dict[str, dict[str, NDArray]]) -> None:
+        rows = [(key, save({n: np.ascontiguousarray(a) for n, a in arrays.items()})) for key, arrays in entries.items()]
+        with self.database:
+            self.database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?)", rows)
+
+    def fill(
+        self,
+        keys: Sequence[str],
+        batch_size: int,
+        compute: Callable[[list[int]], list[dict[str, NDArray]]],
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> list[dict[str, NDArray]]:
+        """Values in the order of `keys`; `compute(indices)` makes missing ones, a batch at a time.
+
+        Each batch is stored before the next one starts. `advance(n)` hears of n values being at hand.
+        """
+        values = [self.get(key) for key in keys]
+        missing = [i for i, value in enumerate(values) if value is None]
+        advance(len(keys) - len(missing))
+        for start in range(0, len(missing), batch_size):
+            indices = missing[start : start + batch_size]
+            made = compute(indices)
+            self.put({keys[i]: value for i, value in zip(indices, made, strict=True)})
+            for i, value in zip(indices, made, strict=True):
+                values[i] = value
+            advance(len(indices))
+        return [value for value in values if value is not None]

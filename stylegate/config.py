@@ -1,0 +1,250 @@
+"""The one typed configuration. Every verb reads its part; Hydra fills it from conf/ and the command line.
+
+`key()` keeps default, help text and range of a value together: `--help`, the range check and the golden list of
+keys (tests/golden/config_keys.txt) all read them from here.
+"""
+
+import difflib
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from stylegate.errors import ConfigError
+from stylegate.files import ROOT, digest
+
+CONF = ROOT / "conf"
+GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
+LORA_TARGETS = ["attention", "feed_forward", "convolution"]
+PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "encoder", "base", "references"} | {
+    "lora_file",
+    "score.aesthetic_head",
+}
+
+
+def key(default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices=()) -> Any:
+    """A config value with its help and its closed range or choices."""
+    metadata = {"help": meaning, "low": low, "high": high, "choices": tuple(choices)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True, slots=True)
+class FamilyConfig:
+    name: str = key("sd", "model family, a file in stylegate/families/", choices=["sd"])
+    resolution: int | None = key(
+        None, "picture side in pixels; null = what the base was trained for", low=16, high=4096
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraConfig:
+    rank: int = key(16, "rank of each adapter matrix", low=1, high=1024)
+    alpha: float = key(16.0, "scale is alpha / rank", low=1e-3, high=4096)
+    targets: list[str] = key(LORA_TARGETS, "parts of the model that get an adapter", choices=LORA_TARGETS)
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    max_steps: int = key(300, "optimizer steps; raise it and run again to train on", low=1, high=10_000_000)
+    batch_size: int = key(8, "pictures per step and process", low=1, high=4096)
+    learning_rate: float = key(1e-3, "AdamW's rate, constant after the warm-up", low=1e-8, high=1.0)
+    warmup_steps: int = key(10, "steps of linear warm-up", low=0, high=1_000_000)
+    weight_decay: float = key(0.01, "AdamW's weight decay", low=0.0, high=1.0)
+    max_grad_norm: float = key(1.0, "gradient norm is clipped to this", low=1e-6, high=1e6)
+    caption_dropout: float = key(0.1, "share of captions replaced by the empty one (for guidance)", low=0.0, high=1.0)
+    seed: int = key(0, "seed of batches, noise, timesteps and dropout", low=0, high=2**31 - 1)
+    checkpoint_every: int = key(50, "steps between saved states", low=1, high=10_000_000)
+    sample_every: int = key(100, "steps between sample grids", low=1, high=10_000_000)
+    num_samples: int = key(4, "prompts in the sample grid", low=0, high=64)
+
+
+@dataclass(kw_only=True, slots=True)
+class PlanConfig:
+    num_images: int = key(64, "slots, one picture each", low=1, high=1_000_000)
+    num_wanted: int | None = key(
+        None, "accepted pictures that make the batch complete; null = all", low=1, high=1_000_000
+    )
+    max_attempts: int = key(4, "drawings of a slot until one is accepted", low=1, high=1000)
+    exclude_training: bool = key(True, "leave out trait combinations of the training pictures")
+    seed: int = key(0, "seed of the trait draw and of each slot", low=0, high=2**31 - 1)
+
+
+@dataclass(kw_only=True, slots=True)
+class GenerateConfig:
+    num_inference_steps: int = key(20, "denoising steps", low=1, high=1000)
+    guidance_scale: float = key(3.0, "classifier-free guidance", low=0.0, high=50.0)
+    batch_size: int = key(
+        16, "pictures drawn at once (it can change last bits: part of the batch's name)", low=1, high=4096
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class ScoreConfig:
+    batch_size: int = key(64, "pictures encoded at once", low=1, high=65536)
+    aesthetic_head: str | None = key(None, "safetensors of linear layers; null = the one beside the encoder, if any")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackerConfig:
+    name: str = key("none", "mirror of runs and verdicts", choices=["none", "wandb"])
+    mode: str = key("online", "W&B mode", choices=["online", "offline"])
+    project: str = key("stylegate", "W&B project")
+    entity: str | None = key(None, "W&B team or user; null = the account's default")
+
+
+@dataclass(kw_only=True, slots=True)
+class HardwareConfig:
+    device: str = key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
+    precision: str = key("auto", "auto = a 2-second probe chooses; kept on resume", choices=["auto", "fp32", "bf16"])
+    threads: int | None = key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    name: str | None = key(None, "names what is made; null = the experiment's name, else the brand's")
+    brand: str | None = key(None, "shipped brand, folder of a brand set, or hub:owner/name")
+    images: str | None = key(None, "a folder of pictures")
+    out: str | None = key(None, "where to write; null = a place of its own, printed as the last line")
+    batch: str | None = key(None, "name of a batch in data/batches/; null = made from plan, base and LoRA")
+    prompts: str | None = key(None, "file of prompts, one a line")
+    traits: str | None = key(None, "shipped traits file or a path; null = prompts, else captions of validation/")
+    policy: str = key("default", "shipped policy or a path")
+    encoder: str = key("miniature", "miniature, a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)")
+    base: str = key("miniature", "miniature, a diffusers folder, or a hub id")
+    references: str | None = key(None, "a brand or folder whose pictures show the style; null = the brand's test/")
+    lora_file: str | None = key(None, "LoRA to draw with; null = the one trained by the same words; none = base alone")
+    explain: bool = key(False, "gate: print the effective policy and its hash, judge nothing")
+    show: bool = key(False, "plan: print the plan's counts, write nothing")
+    observe: bool = key(False, "gate: full verdicts, exit 0; export refuses them")
+    family: FamilyConfig = field(default_factory=FamilyConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+def all_keys(schema: type = Config, prefix: str = "") -> dict[str, Field]:
+    """Dotted key -> dataclass field, for every value of the schema."""
+    found: dict[str, Field] = {}
+    for entry in fields(schema):
+        if is_dataclass(entry.type):
+            found |= all_keys(entry.type, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+        else:
+            found[prefix + entry.name] = entry
+    return found
+
+
+def range_problems(config: Config) -> list[str]:
+    """Every value out of its range or choices, with the key named."""
+    problems = []
+    for dotted, entry in all_keys().items():
+        value: Any = config
+        for part in dotted.split("."):
+            value = getattr(value, part)
+        low, high, choices = entry.metadata["low"], entry.metadata["high"], entry.metadata["choices"]
+        if value is None or isinstance(value, bool):
+            continue
+        if choices and not set(value if isinstance(value, list) else [value]) <= set(choices):
+            problems.append(
+                f"{dotted}={value}: must be {'among' if isinstance(value, list) else 'one of'} {list(choices)}"
+            )
+        if isinstance(value, list) and not value:
+            problems.append(f"{dotted}=[]: must not be empty")
+        if low is not None and not low <= value <= high:  # NaN fails this too
+            problems.append(f"{dotted}={value}: must lie in [{low:g}, {high:g}]")
+    if config.plan.num_wanted and config.plan.num_wanted > config.plan.num_images:
+        problems.append(f"plan.num_wanted={config.plan.num_wanted}: more than plan.num_images={config.plan.num_images}")
+    return problems
+
+
+def override_problem(text: str, schema) -> str | None:
+    """What is wrong with one command-line override, or None. `schema` is OmegaConf.structured(Config)."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return f"{text}: not of the form key=value"
+    name = override.key_or_group
+    if name.startswith("hydra.") or name.startswith("hydra/"):
+        return None
+    if override.is_delete():
+        return f"{text}: keys cannot be deleted"
+    if name in GROUPS:
+        options = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
+        chosen = [override.value()] if not override.is_sweep_override() else []
+        return next(
+            (f"{text}: {name} must be one of {options}" for c in chosen if c is not None and c not in options), None
+        )
+    if name not in all_keys():
+        near = difflib.get_close_matches(name, all_keys(), n=1)
+        return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    if override.is_sweep_override():
+        return None
+    try:
+        OmegaConf.update(schema, name, override.value())
+    except OmegaConfBaseException as error:
+        return f"{text}: {str(error).splitlines()[0]}"
+    return None
+
+
+def unknown_keys(cfg, path: str = "") -> list[str]:
+    """Dotted keys of a composed config that the schema does not declare, including those of YAML files."""
+    from omegaconf import DictConfig, OmegaConf
+
+    schema = OmegaConf.get_type(cfg)
+    known = {f.name for f in fields(schema)} if is_dataclass(schema) else None
+    found = []
+    for name in cfg:
+        if known is not None and name not in known:
+            found.append(f"{path}{name}: unknown key")
+        elif isinstance(node := cfg._get_node(name), DictConfig) and not node._is_none():
+            found += unknown_keys(node, f"{path}{name}.")
+    return found
+
+
+def typed(cfg, problems: list[str]) -> Config:
+    """The composed config as dataclasses. Raises ConfigError with every problem at once, `problems` included."""
+    from omegaconf import OmegaConf
+
+    problems = problems + unknown_keys(cfg)
+    if not problems:
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, Config)
+        problems = range_problems(config)
+        if not problems:
+            return config
+    else:  # ranges are still worth reporting where the known part can be read
+        readable = OmegaConf.merge(OmegaConf.structured(Config), {k: cfg[k] for k in cfg if k in Config.__slots__})
+        problems = problems + range_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
+    raise ConfigError("the configuration has problems:", problems, "stylegate VERB --help lists the keys of a verb.")
+
+
+def run_name(config: Config) -> str:
+    """What runs and batches are called: the name, else the brand's folder name."""
+    if config.name:
+        return config.name
+    return Path((config.brand or "unnamed").removeprefix("hub:")).name
+
+
+def run_directory_name(config: Config) -> str:
+    """`<name>-<family>-s<seed>-<hash8>`; the hash covers the keys that change the weights, max_steps aside."""
+    lasting = {k: v for k, v in as_dict(config.train).items() if k not in NOT_IN_WEIGHTS}
+    weights = [config.brand, config.base, as_dict(config.family), as_dict(config.lora), lasting]
+    return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{digest(weights)[:8]}"
+
+
+# Changing these continues the same run: retention, logging, and max_steps (the rate is constant).
+NOT_IN_WEIGHTS = {"max_steps", "checkpoint_every", "sample_every", "num_samples"}
+
+
+def as_dict(config: Any) -> dict:
+    """A dataclass (nested) as plain JSON data."""
+    return {f.name: as_dict(value) if is_dataclass(value := getattr(config, f.name)) else value for f in fields(config)}

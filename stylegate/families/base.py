@@ -1,0 +1,57 @@
+"""What a model family is: one small module of these functions, chosen by name."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Models(NamedTuple):
+    """A loaded base: the pipeline to draw with, and the parts that the trainer needs."""
+
+    pipeline: Any  # a diffusers pipeline
+    denoiser: torch.nn.Module  # gets the LoRA
+    noise_scheduler: Any  # the training schedule
+    resolution: int  # pixels a side that the base was trained for
+    sha256: str  # of the base's weights and configs
+
+
+class Family(Protocol):
+    """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; timesteps int64 [n]; conditions [n, t, d]."""
+
+    PREFIX: str  # of the denoiser's keys in a LoRA file
+
+    def locate(self, base: str) -> Path:
+        """Folder of a shipped name, a path or a hub id. Raises ModelError."""
+        ...
+
+    def load(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
+        """Load from safetensors only. Raises ModelError if `base` is no pipeline of this family."""
+        ...
+
+    def caption_lengths(self, base: str, captions: list[str]) -> tuple[int, list[int]]:
+        """The text encoder's limit and each caption's length, in tokens with start and end."""
+        ...
+
+    def encode_prompts(self, models: Models, prompts: list[str]) -> Tensor:
+        """Conditions of prompts; captions that are too long are cut."""
+        ...
+
+    def encode_images(self, models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents (0 for a deterministic encoder)."""
+        ...
+
+    def add_noise(self, models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+
+    def predict(self, models: Models, denoiser: Any, noisy: Tensor, timesteps: Tensor, conditions: Tensor) -> Tensor:
+        """The denoiser's output; `denoiser` may be the wrapped one of a distributed run."""
+        ...
+
+    def target(self, models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What `predict` should give: noise or velocity, as the base was trained."""
+        ...
+
+    def lora_targets(self, kinds: list[str]) -> list[str]:
+        """Module-name endings for the parts asked for: attention, feed_forward, convolution."""
+        ...

@@ -1,0 +1,119 @@
+"""Stable Diffusion 1.x and the shipped miniature: one CLIP text encoder, a UNet, epsilon or v prediction."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from stylegate import files
+from stylegate.errors import ModelError
+from stylegate.families.base import Models
+
+PREFIX = "unet."
+PIPELINES = ("StableDiffusionPipeline",)
+TARGETS = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "feed_forward": ["ff.net.0.proj", "ff.net.2"],
+    "convolution": [f"conv{which}" for which in ("", "1", "2", "_shortcut", "_in", "_out")]
+    + ["proj_in", "proj_out", "time_emb_proj"],
+}
+
+
+def locate(base: str) -> Path:
+    """Folder of a shipped name, a path or a hub id (downloaded once). Raises ModelError."""
+    shipped = files.CHECKPOINTS / base / "sd"
+    folder = shipped if base and shipped.is_dir() else Path(base).expanduser()
+    if not folder.exists() and base.count("/") == 1 and not base.startswith((".", "~", "/")):
+        try:
+            folder = Path(StableDiffusionPipeline.download(base, use_safetensors=True))
+        except Exception as error:  # network, name, licence not accepted: whatever the hub client raises
+            raise ModelError(f"base={base}: neither a folder nor a hub model at hand: {error}") from None
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"base={base} is not a diffusers pipeline: {index} is missing",
+            next_step="base=miniature, a folder saved with save_pretrained, or a hub id.",
+        )
+    kind = files.read_json(index, "the base's index").get("_class_name")
+    if kind not in PIPELINES:
+        raise ModelError(f"base={base} is a {kind}, family=sd takes {' or '.join(PIPELINES)}")
+    return folder.resolve()
+
+
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    """Load from safetensors only. Raises ModelError if a part is missing or broken."""
+    folder = locate(base)
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        # The safety checker paints pictures black behind our back; what leaves the house is the gate's business.
+        pipeline: Any = StableDiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"base={base} cannot be loaded: {reason}", next_step="copy or download the base again."
+        ) from None
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False)
+    return Models(
+        pipeline=pipeline,
+        denoiser=pipeline.unet,
+        noise_scheduler=DDPMScheduler.from_config(pipeline.scheduler.config),
+        resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+        sha256=files.folder_digest(folder),
+    )
+
+
+def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    folder = locate(base)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    limit = json.loads((folder / "text_encoder" / "config.json").read_text())["max_position_embeddings"]
+    return limit, [len(tokenizer(caption).input_ids) for caption in captions]
+
+
+def encode_prompts(models: Models, prompts: list[str]) -> Tensor:
+    """[n, tokens, width]."""
+    pipeline = models.pipeline
+    return pipeline.encode_prompt(prompts, pipeline.device, 1, do_classifier_free_guidance=False)[0]
+
+
+def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the scaled latents. AutoencoderTiny is deterministic: deviation 0."""
+    vae = models.pipeline.vae
+    encoded = vae.encode(pixels.to(vae.device, vae.dtype))
+    scale = vae.config.scaling_factor
+    if hasattr(encoded, "latent_dist"):
+        return encoded.latent_dist.mean * scale, encoded.latent_dist.std * scale
+    return encoded.latents * scale, torch.zeros_like(encoded.latents)
+
+
+def add_noise(models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    return models.noise_scheduler.add_noise(latents, noise, timesteps)
+
+
+def predict(models: Models, denoiser: Any, noisy: Tensor, timesteps: Tensor, conditions: Tensor) -> Tensor:
+    return denoiser(noisy, timesteps, encoder_hidden_states=conditions).sample
+
+
+def target(models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """The noise, or v = alpha * noise - sigma * latents (Salimans and Ho 2022, arXiv 2202.00512, appendix D)."""
+    if models.noise_scheduler.config.prediction_type == "v_prediction":
+        return models.noise_scheduler.get_velocity(latents, noise, timesteps)
+    return noise
+
+
+def lora_targets(kinds: list[str]) -> list[str]:
+    return [ending for kind in kinds for ending in TARGETS[kind]]

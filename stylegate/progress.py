@@ -1,0 +1,71 @@
+"""Progress of long work: a bar on a terminal, a plain line every ten seconds in a log."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOG_EVERY_S = 10.0
+
+
+class Tick(Protocol):
+    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[Tick]:
+    """Yields tick(steps, note); the note (loss, say) stands beside the rate. Silent where `visible` is False."""
+    console = Console(stderr=True)
+    if not visible:
+        yield lambda steps=1, note="": None
+        return
+    if not console.is_terminal:
+        with _plain(title, total, start) as tick:
+            yield tick
+        return
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:>6.1f}/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, completed=start, rate=0.0, note="")
+        began, done = time.monotonic(), 0
+
+        def tick(steps: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += steps
+            rate = done / max(time.monotonic() - began, 1e-3)
+            progress.update(task, advance=steps, rate=rate, note=note)
+
+        yield tick
+
+
+@contextmanager
+def _plain(title: str, total: int, start: int) -> Iterator[Tick]:
+    began = spoken = time.monotonic()
+    done = start
+
+    def line(note: str) -> str:
+        rate = (done - start) / max(time.monotonic() - began, 1e-3)
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        return f"{title:<10} {done}/{total}  {rate:.1f}/s{left}  {note}".rstrip()
+
+    last = ""
+
+    def tick(steps: int = 1, note: str = "") -> None:
+        nonlocal done, spoken, last
+        done, last = done + steps, note or last
+        if time.monotonic() - spoken >= LOG_EVERY_S and done < total:
+            spoken = time.monotonic()
+            print(line(last), flush=True)
+
+    yield tick
+    if total > start:
+        print(line(last), flush=True)

@@ -1,0 +1,120 @@
+"""One experiment from end to end: train, plan, then generate, score and gate until the plan is filled, then export.
+
+    stylegate run experiment=demo      (stylegate demo is this)
+
+Every stage reads and writes what its own verb does, so a stopped run goes on with the same words. Ends with a table:
+the style before and after, the verdicts, accepted pictures per minute, seconds per stage.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from eval import gate, report
+from eval.batch import export, generate, plan
+from eval.batch.place import batch_folder, read_plan
+from eval.subject import Subject, comparison_of, subject_of
+from stylegate import files, hardware
+from stylegate.config import Config, as_dict, run_directory_name
+from stylegate.errors import DataError
+from stylegate.tracker import Tracker, tracker_of
+from train import loop
+
+
+def experiment(config: Config) -> int:
+    """Run all stages; the exit code is the gate's on the batch."""
+    if not config.brand:
+        raise DataError("run needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, work: Callable[[Config], int]) -> int:
+        began = time.perf_counter()
+        code = work(config)
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+        return code
+
+    stage("train", loop.train)
+    stage("plan", plan.plan)
+    folder, _ = batch_folder(config)
+    code = 10
+    for _ in range(config.plan.max_attempts):
+        stage("generate", generate.generate)
+        code = stage("score and gate", gate.gate)
+        if code == 0 or not generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
+            break
+    subject = subject_of(config)
+    outcome = files.read_json(folder / "gate.json", "the gate's record")
+    if outcome["counts"]["accept"] and not config.observe:
+        code = max(code, stage("export", export.export))
+    began = time.perf_counter()
+    before, after, real = styles(config, subject)
+    tracker = tracker_of(config.tracker, folder, "gate", as_dict(config))
+    mirror(tracker, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
+    seconds["measure"] = time.perf_counter() - began
+
+    counts, total = outcome["counts"], sum(seconds.values())
+    table = Table(title=f"{files.shown(folder)}", title_justify="left", show_header=False, title_style="bold")
+    table.add_row("brand style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
+    table.add_row("accepted / review / rejected / error", " / ".join(str(counts[v]) for v in gate.VERDICTS))
+    table.add_row("accepted per minute of compute", f"{counts['accept'] / (total / 60):.0f}")
+    table.add_row("seconds per stage", ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
+    Console().print(table)
+    print(f"report: {files.shown(folder / 'report' / 'index.html')}")
+    return code
+
+
+def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
+    """Mean brand style of the base's samples, of the batch, and of the references (leave-one-out)."""
+    from eval import encoder as encoding
+    from eval.features import extract
+    from eval.scorers import style
+
+    encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
+    compared = comparison_of(config, subject)
+    base = base_samples(files.CHECKPOINTS / run_directory_name(config))
+    found = [
+        extract(named, encoder, compared.background, config.score.batch_size, "measure")[0].embeddings
+        for named in (base, subject.named, compared.references)
+    ]
+    before, after, references = found
+    if len(references) < style.MIN_REFERENCES or not len(before):
+        return math.nan, math.nan, math.nan
+    return (
+        float(style.score(before, references).mean()),
+        float(style.score(after, references).mean()),
+        float(style.leave_one_out(references).mean()),
+    )
+
+
+def base_samples(run: Path) -> list[tuple[str, Path]]:
+    return [(p.name, p) for p in sorted((run / "samples" / "step-000000").glob("*.png"))]
+
+
+def mirror(tracker: Tracker, subject: Subject, outcome: dict, values: dict[str, float]) -> None:
+    """Counts, the gate's table and the batch, to W&B."""
+    from PIL import Image
+
+    counts = outcome["counts"]
+    rates = {f"gate/{v}": counts[v] / counts["in"] for v in gate.VERDICTS}
+    tracker.log(rates | {k: v for k, v in values.items() if np.isfinite(v)})
+    verdicts = sorted(files.read_jsonl(subject.out / "verdicts.jsonl"), key=report.margin)
+    paths = dict(subject.named)
+    rows = []
+    for verdict in verdicts:
+        if verdict["verdict"] != "error":
+            slot = (subject.slots or {}).get(verdict["file"])
+            why = ", ".join(reason["check"] for reason in verdict["reasons"])
+            image = Image.open(paths[verdict["file"]])
+            rows.append([verdict["file"], image, verdict["verdict"], why, slot.prompt if slot else ""])
+    tracker.table("gate/verdicts", ["file", "picture", "verdict", "reasons", "prompt"], rows)
+    facts = {
+        "plan": files.sha256(subject.out / "plan.parquet"),
+        "verdicts": files.sha256(subject.out / "verdicts.jsonl"),
+    }
+    tracker.artifact(f"batch-{subject.out.name}", "batch", [subject.images, subject.out / "verdicts.jsonl"], facts)
+    tracker.finish()
