@@ -28,5 +28,5 @@ check: setup
 
 prove: setup
 	$(BIN)/python -m pytest tests/prove -p no:cacheprovider -o addopts=-q
-	$(BIN)/python tests/bench/style.py
-	$(BIN)/python tests/bench/gate.py
+	$(BIN)/python -m tests.bench.style
+	$(BIN)/python -m tests.bench.gate

@@ -42,7 +42,7 @@ def encoder_key(name: str) -> str:
 
 def folder_of(name: str) -> Path | None:
     """The encoder's folder; None for open_clip's MODEL:PRETRAINED. Raises ModelError for anything else."""
-    for folder in (files.CHECKPOINTS / name / "clip", Path(name).expanduser()):
+    for folder in (files.MODELS / name / "clip", Path(name).expanduser()):
         if name and (folder / "open_clip_config.json").is_file():
             if not (folder / "open_clip_model.safetensors").is_file():
                 raise ModelError(

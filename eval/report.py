@@ -116,7 +116,7 @@ def thumbnail(path: Path, sha256: str, folder: Path, background: str) -> str | N
 def style_of(subject: Subject, folder: Path) -> dict[str, Any] | None:
     """Sample grid and loss curve of the run that trained the LoRA, where it is at hand."""
     run = subject.record.get("words", {}).get("run")
-    grid = files.CHECKPOINTS / run / "samples" / "grid.png" if run else None
+    grid = files.RUNS / run / "samples" / "grid.png" if run else None
     if not grid or not grid.exists():
         return None
     shutil.copyfile(grid, folder / "samples.png")

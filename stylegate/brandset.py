@@ -108,7 +108,7 @@ def make(config: Config) -> int:
     """Make a brand set from a folder of captioned pictures. Raises DataError listing every problem; writes whole."""
     if not config.name or not config.images:
         raise DataError("brand needs a name and a folder of pictures", next_step="stylegate brand name=acme images=DIR")
-    source, target = Path(config.images).expanduser(), files.BRANDS / config.name
+    source, target = Path(config.images).expanduser(), files.BRANDS[0] / config.name
     if config.out:
         target = Path(config.out).expanduser().resolve()
     if not source.is_dir():
@@ -195,8 +195,9 @@ def from_hub(name: str) -> Path:
             rows = []
             (partial / part).mkdir()
             for i, row in enumerate(loaded[part].cast_column("image", datasets.Image(decode=False))):
-                file = f"{i:05d}{Path(row['image']['path'] or 'x.png').suffix}"
-                files.write(partial / part / file, row["image"]["bytes"])
+                image = row["image"]
+                file = f"{i:05d}{Path(image['path'] or 'x.png').suffix}"
+                files.write(partial / part / file, image["bytes"] or Path(image["path"]).read_bytes())
                 rows.append({"file_name": file, "text": row["text"], "traits": row.get("traits") or {}})
             files.write_jsonl(partial / part / "metadata.jsonl", rows)
         word = name.rsplit("/", 1)[-1]

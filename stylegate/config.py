@@ -5,6 +5,7 @@ keys (tests/golden/config_keys.txt) all read them from here.
 """
 
 import difflib
+import re
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,9 @@ def range_problems(config: Config) -> list[str]:
             problems.append(f"{dotted}=[]: must not be empty")
         if low is not None and not low <= value <= high:  # NaN fails this too
             problems.append(f"{dotted}={value}: must lie in [{low:g}, {high:g}]")
+    for dotted, value in (("name", config.name), ("batch", config.batch)):
+        if value is not None and not re.fullmatch(r"\w[\w.-]*", value):
+            problems.append(f"{dotted}={value}: letters, digits, . _ - only; it names a folder")
     if config.plan.num_wanted and config.plan.num_wanted > config.plan.num_images:
         problems.append(f"plan.num_wanted={config.plan.num_wanted}: more than plan.num_images={config.plan.num_images}")
     return problems
@@ -228,10 +232,10 @@ def typed(cfg, problems: list[str]) -> Config:
 
 
 def run_name(config: Config) -> str:
-    """What runs and batches are called: the name, else the brand's folder name."""
+    """What runs and batches are called: the name, else the brand's folder name, made fit for a folder."""
     if config.name:
         return config.name
-    return Path((config.brand or "unnamed").removeprefix("hub:")).name
+    return re.sub(r"[^\w.-]+", "-", Path((config.brand or "unnamed").removeprefix("hub:")).name).strip("-.")
 
 
 def run_directory_name(config: Config) -> str:

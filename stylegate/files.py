@@ -12,14 +12,16 @@ import rfc8785
 
 from stylegate.errors import ConfigError, DataError
 
-ROOT = Path(__file__).resolve().parent.parent
-BRANDS = ROOT / "data" / "brands"
-POLICIES = ROOT / "data" / "policies"
-TRAITS = ROOT / "data" / "traits"
-BATCHES = ROOT / "data" / "batches"
-EXPORTS = ROOT / "data" / "exports"
-CHECKPOINTS = ROOT / "checkpoints"
-CACHE = ROOT / ".cache"
+ROOT = Path(__file__).resolve().parent.parent  # the checkout: what is shipped
+HOME = Path(os.environ.get("STYLEGATE_HOME") or ROOT).resolve()  # what is made; elsewhere for a read-only checkout
+BRANDS = [HOME / "data" / "brands", ROOT / "data" / "brands"]
+POLICIES = [HOME / "data" / "policies", ROOT / "data" / "policies"]
+TRAITS = [HOME / "data" / "traits", ROOT / "data" / "traits"]
+MODELS = ROOT / "checkpoints"
+RUNS = HOME / "checkpoints"
+BATCHES = HOME / "data" / "batches"
+EXPORTS = HOME / "data" / "exports"
+CACHE = HOME / ".cache"
 
 
 def shown(path: Path) -> str:
@@ -27,15 +29,17 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def named(value: str, shipped: Path, what: str, suffix: str = "") -> Path:
-    """Resolve a shipped name or a path. A path wins if it exists. Raises ConfigError listing the shipped names."""
-    candidates = [Path(value).expanduser(), shipped / f"{value}{suffix}"]
+def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
+    """Resolve a path, or the name of something in `places`. A path wins if it exists. Raises ConfigError."""
+    candidates = [Path(value).expanduser(), *(place / f"{value}{suffix}" for place in places)]
     for candidate in candidates:
         if value and candidate.exists():
             return candidate.resolve()
-    names = sorted(p.name.removesuffix(suffix) for p in shipped.glob(f"*{suffix}") if not p.name.startswith("."))
+    found = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
+    names = sorted(name for name in found if not name.startswith("."))
     raise ConfigError(
-        f"{what}={value!r} is neither a path that exists nor a shipped name", next_step=f"one of {names}, or a path."
+        f"{what}={value}: neither a path that exists nor a name in {shown(places[0])}",
+        next_step=f"one of {', '.join(names)}, or a path." if names else "give a path.",
     )
 
 

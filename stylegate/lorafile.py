@@ -58,7 +58,7 @@ def trained(config: Config) -> Path | None:
         return None
     if config.lora_file:
         return Path(config.lora_file).expanduser().resolve()
-    path = files.CHECKPOINTS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
+    path = files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
     if not path.is_file():
         raise ModelError(
             f"no LoRA has been trained by these words: {files.shown(path)} is missing",

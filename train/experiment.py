@@ -76,7 +76,7 @@ def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
 
     encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
     compared = comparison_of(config, subject)
-    base = base_samples(files.CHECKPOINTS / run_directory_name(config))
+    base = base_samples(files.RUNS / run_directory_name(config))
     found = [
         extract(named, encoder, compared.background, config.score.batch_size, "measure")[0].embeddings
         for named in (base, subject.named, compared.references)

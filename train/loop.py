@@ -44,7 +44,7 @@ def train(config: Config) -> int:
     models = family.load(config.base, accelerator.device, torch.float32)
     resolution = config.family.resolution or models.resolution
     add_lora(models, family, config)
-    directory = files.CHECKPOINTS / run_directory_name(config)
+    directory = files.RUNS / run_directory_name(config)
     with accelerator.main_process_first():
         latents, spread, conditions, empty = encoded(brand_set, models, family, resolution, main)
 

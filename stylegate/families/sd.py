@@ -28,7 +28,7 @@ TARGETS = {
 
 def locate(base: str) -> Path:
     """Folder of a shipped name, a path or a hub id (downloaded once). Raises ModelError."""
-    shipped = files.CHECKPOINTS / base / "sd"
+    shipped = files.MODELS / base / "sd"
     folder = shipped if base and shipped.is_dir() else Path(base).expanduser()
     if not folder.exists() and base.count("/") == 1 and not base.startswith((".", "~", "/")):
         try:

@@ -27,7 +27,7 @@ def main() -> None:
     """Draw, encode, write."""
     torch.manual_seed(SEED)
     base = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
-    traits = read_traits(files.TRAITS / "collectible.yaml")
+    traits = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
     drawn: list[Image.Image] = []
     with progress.bar("draw", len(STYLES) * PER_STYLE) as tick:
         for number, style in enumerate(STYLES):
@@ -47,7 +47,7 @@ def main() -> None:
     np.fill_diagonal(likeness, -1)
     furthest = float(1 - likeness.max(1).min())  # the known picture that is furthest from all others
 
-    place = files.CHECKPOINTS / "miniature" / "clip"
+    place = files.MODELS / "miniature" / "clip"
     files.write_json(place / "domain.json", {"side": SIDE, "max_distance": round(furthest, 4)})
     files.write(place / "known.safetensors", save({"known": known}))
     print(f"known pictures {len(known)}, max_distance {furthest:.3f}: {files.shown(place)}")

@@ -1,0 +1,97 @@
+"""Everything that tests make goes into one temporary home; shipped models and brands are used where they lie."""
+
+import os
+import shutil
+import sys
+import tempfile
+
+HOME = tempfile.mkdtemp(prefix="stylegate-tests-")  # set before stylegate is imported: files.HOME is read once
+os.environ |= {"STYLEGATE_HOME": HOME, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+
+import subprocess  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from stylegate import brandset, files  # noqa: E402
+from stylegate.cli import main  # noqa: E402
+
+torch.set_num_threads(1)
+FAST = ["hardware=cpu", "train.num_samples=1", "train.batch_size=2", "generate.num_inference_steps=2"]
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """run("gate", "images=DIR") -> exit code and everything printed."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def command(*arguments: str) -> list[str]:
+    """The CLI as a process of its own."""
+    return [sys.executable, "-c", "from stylegate.cli import main; raise SystemExit(main())", *arguments]
+
+
+def process(*arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=files.ROOT, capture_output=True, text=True, timeout=timeout_s)
+
+
+@pytest.fixture(scope="session")
+def pictures_of_neon() -> list[Image.Image]:
+    folder = files.ROOT / "data" / "brands" / "neon" / "train"
+    return [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pictures_of_neon: list[Image.Image]) -> Path:
+    """Fourteen captioned pictures, as a person would have them."""
+    place = tmp_path / "my pictures, [v=1]"
+    place.mkdir()
+    for i, image in enumerate(pictures_of_neon[:14]):
+        image.save(place / f"{i:02d}.png")
+        (place / f"{i:02d}.txt").write_text(f"a creature, number {i}")
+    return place
+
+
+@pytest.fixture(scope="session")
+def small_brand() -> Path:
+    """A brand set of 20 pictures: 12 train, 2 validation, 6 test... enough for every stage, quick to check."""
+    source = Path(tempfile.mkdtemp(dir=HOME)) / "small"
+    source.mkdir()
+    shipped = files.ROOT / "data" / "brands" / "neon"
+    for item in brandset.read(shipped).splits["train"][:26]:
+        name = Path(item.file).name
+        (source / name).write_bytes(item.content)
+        (source / name).with_suffix(".txt").write_text(item.text)
+    assert main(["brand", "name=small", f"images={source}"]) == 0
+    return files.BRANDS[0] / "small"
+
+
+@pytest.fixture(scope="session")
+def trained(small_brand: Path) -> list[str]:
+    """The words of a run that was trained for four steps."""
+    words = ["brand=small", *FAST, "train.max_steps=4", "train.checkpoint_every=2"]
+    assert main(["train", *words]) == 0
+    return words
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Iterator[Path]:
+    """A copy of neon's test pictures, as a foreign folder."""
+    place = tmp_path / "judged"
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon" / "validation", place)
+    (place / "metadata.jsonl").unlink()
+    yield place

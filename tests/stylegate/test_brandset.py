@@ -1,0 +1,207 @@
+"""Brand sets: made, split, checked; every problem named, all at once, nothing half-written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylegate import brandset, files
+from stylegate.errors import DataError
+from tests.conftest import FAST
+
+
+def made(run, folder: Path, name: str) -> tuple[int, str, Path]:
+    code, text = run("brand", f"name={name}", f"images={folder}")
+    return code, text, files.BRANDS[0] / name
+
+
+def test_brand_from_kohya_captions(run, folder: Path) -> None:
+    code, text, place = made(run, folder, "kohya")
+    assert code == 0 and "look at" in text
+    brand_set = brandset.read(place)
+    assert {p: len(s) for p, s in brand_set.splits.items()} == {"train": 8, "validation": 2, "test": 4}
+    every = [item for split in brand_set.splits.values() for item in split]
+    assert len({item.sha256 for item in every}) == 14 and all(item.text.startswith("a creature") for item in every)
+    assert Image.open(place / "contact-sheet.png").width > 500
+    assert brand_set.brand.trigger == "kohya style" and brand_set.brand.prompt("a cat") == "kohya style, a cat"
+    assert brand_set.brand.prompt("A cat in Kohya Style") == "A cat in Kohya Style"
+    assert run("check", "brand=kohya")[0] == 0
+
+
+def test_brand_from_csv_and_jsonl(run, folder: Path, tmp_path: Path) -> None:
+    rows = [(path.name, path.with_suffix(".txt").read_text()) for path in sorted(folder.glob("*.png"))]
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    (folder / "captions.csv").write_text("File_Name,Caption\n" + "".join(f'{n},"{t}, boxed"\n' for n, t in rows))
+    assert made(run, folder, "from-csv")[0] == 0
+    (folder / "captions.csv").unlink()
+    lines = [json.dumps({"file_name": n, "text": t, "traits": {"species": "cat"}}) for n, t in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    code, _, place = made(run, folder, "from-jsonl")
+    assert code == 0 and brandset.read(place).splits["train"][0].traits == {"species": "cat"}
+
+
+def test_the_same_pictures_give_the_same_split(run, folder: Path) -> None:
+    first, second = made(run, folder, "twice-a")[2], made(run, folder, "twice-b")[2]
+    for part in brandset.SPLITS:
+        assert (first / part / "metadata.jsonl").read_bytes() == (second / part / "metadata.jsonl").read_bytes()
+
+
+def test_near_duplicates_stay_in_one_split(run, folder: Path) -> None:
+    for i in range(3):
+        image = Image.open(folder / f"{i:02d}.png")
+        Image.fromarray(np.roll(np.asarray(image), 1, 0)).save(folder / f"near-{i}.jpg", quality=70)
+        (folder / f"near-{i}.txt").write_text("a near one")
+    code, text, place = made(run, folder, "near")
+    assert code == 0 and "3 near-duplicates stay together" in text
+    assert run("check", "brand=near")[0] == 0
+    shutil.move(place / "train" / "near-0.jpg", place / "test" / "near-0.jpg")
+    rows = (place / "train" / "metadata.jsonl").read_text().splitlines()
+    (place / "train" / "metadata.jsonl").write_text("\n".join(r for r in rows if "near-0.jpg" not in r) + "\n")
+    with (place / "test" / "metadata.jsonl").open("a") as file:
+        file.write('{"file_name": "near-0.jpg", "text": "a near one"}\n')
+    code, text = run("check", "brand=near")
+    assert code == 2 and "near-duplicates across splits" in text and "near-0.jpg" in text
+
+
+def test_every_problem_of_a_folder_at_once(run, folder: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "torn.png").write_bytes((folder / "00.png").read_bytes()[:300])
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    frames = [Image.new("RGB", (20, 20), c) for c in ("red", "blue")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    for name in ("broken", "torn", "dot", "moving"):
+        (folder / f"{name}.txt").write_text("a caption")
+    shutil.copy(folder / "01.png", folder / "copy.png")
+    (folder / "copy.txt").write_text("the same again")
+    (folder / "02.txt").write_text("  \n")
+    (folder / "03.txt").unlink()
+    (folder / "list.csv").write_text("file_name,text\n../../outside.png,x\nmissing.png,y\n")
+    code, text, place = made(run, folder, "faulty")
+    assert code == 2 and "Traceback" not in text and not place.exists()
+    for part in (
+        "broken.png: cannot be decoded",
+        "torn.png: cannot be decoded",
+        "dot.png: 1 x 1",
+        "moving.gif: animated",
+    ):
+        assert part in text
+    for part in ("01.png, copy.png: the same picture 2 times", "02.png: its caption is empty", "03.png: no caption"):
+        assert part in text
+    assert "outside.png lies outside" in text and "there is no file missing.png" in text
+    assert not list(files.BRANDS[0].glob(".faulty*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["name=x"], "needs a name and a folder"),
+        (["name=x", "images=/does/not/exist"], "is not a folder"),
+        (["name=../x", "images={folder}"], "name=../x"),
+        (["name=neon", "images={folder}", "out={folder}"], "exists already"),
+    ],
+)
+def test_brand_words(run, folder: Path, words: list[str], says: str) -> None:
+    code, text = run("brand", *(word.format(folder=folder) for word in words))
+    assert code == 2 and says in text
+
+
+def test_empty_folder_and_folder_without_captions(run, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in run("brand", "name=e", f"images={tmp_path / 'empty'}")[1]
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    code, text = run("brand", "name=e", f"images={folder}")
+    assert code == 2 and text.count("no caption") == 14
+
+
+def test_conversions_are_said(run, folder: Path) -> None:
+    Image.new("CMYK", (64, 64), (10, 200, 30, 0)).save(folder / "00.jpg")
+    (folder / "00.png").unlink()
+    Image.open(folder / "01.png").quantize(16).save(folder / "01.png")
+    image = Image.open(folder / "02.png").convert("RGBA")
+    image.putalpha(120)
+    image.save(folder / "02.png")
+    Image.fromarray(np.full((64, 64), 30000, np.uint16)).save(folder / "03.png")
+    code, text, _ = made(run, folder, "kinds")
+    assert code == 0
+    for kind in ("CMYK: 1 picture (00.jpg), handled", "palette: 1", "alpha: 1", "16-bit: 1"):
+        assert kind in text
+
+
+@pytest.fixture
+def neon(tmp_path: Path) -> Path:
+    target = tmp_path / "neon"
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon", target)
+    for part in brandset.SPLITS:  # fewer pictures: the check compares them all
+        rows = (target / part / "metadata.jsonl").read_text().splitlines()
+        for row in rows[6:]:
+            (target / part / json.loads(row)["file_name"]).unlink()
+        (target / part / "metadata.jsonl").write_text("\n".join(rows[:6]) + "\n")
+    return target
+
+
+def test_check_reports_everything_and_train_refuses(run, neon: Path, tmp_path: Path) -> None:
+    (neon / "train" / "0000.png").write_bytes(b"no picture")
+    (neon / "train" / "0001.png").unlink()
+    (neon / "train" / "stray.png").write_bytes((neon / "train" / "0002.png").read_bytes())
+    shutil.copy(neon / "train" / "0003.png", neon / "test" / "0064.png")
+    (tmp_path / "outside.png").write_bytes((neon / "train" / "0004.png").read_bytes())
+    with (neon / "validation" / "metadata.jsonl").open("a") as file:
+        file.write('{"file_name": "../../outside.png", "text": "x"}\n{"text": "no name"}\nnot json\n')
+    (neon / "validation" / "link.png").symlink_to(tmp_path / "outside.png")
+    with (neon / "validation" / "metadata.jsonl").open("a") as file:
+        file.write('{"file_name": "link.png", "text": ""}\n')
+    (neon / "brand.yaml").write_text("name: neon\ncolour: red\n")
+    code, text = run("check", f"brand={neon}")
+    assert code == 2 and "Traceback" not in text
+    for part in (
+        "train/0000.png: cannot be decoded",
+        "train/0001.png: listed in metadata.jsonl, but there is no such file",
+        "train/stray.png: no caption",
+        "train/0003.png, test/0064.png: the same picture 2 times",
+        "../../outside.png lies outside the brand set",
+        "link.png lies outside the brand set",
+        "link.png: its caption is empty",
+        "line 8: not a JSON object with file_name",
+        "line 9: not a JSON object",
+        "colour: unknown key",
+        "trigger: missing",
+    ):
+        assert part in text, part
+    assert run("train", f"brand={neon}", *FAST)[0] == 2
+    assert not list(files.RUNS.glob("neon-*"))
+
+
+def test_check_says_captions_that_would_be_cut(run, neon: Path) -> None:
+    rows = [json.loads(line) for line in (neon / "train" / "metadata.jsonl").read_text().splitlines()]
+    rows[0]["text"] = "neon style, " + "a very long caption " * 20
+    (neon / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, text = run("check", f"brand={neon}")
+    assert code == 0 and "their end is cut: 1 picture (train/0000.png)" in text
+
+
+def test_what_is_no_brand_set(run, tmp_path: Path) -> None:
+    assert "brand.yaml is missing" in run("check", f"brand={tmp_path}")[1]
+    assert "neither a path that exists nor a name" in run("check", "brand=unheard")[1]
+    (tmp_path / "file").write_text("x")
+    assert run("check", f"brand={tmp_path / 'file'}")[0] == 2
+
+
+def test_hub_data_set_becomes_a_brand_set(monkeypatch: pytest.MonkeyPatch, neon: Path) -> None:
+    """Through datasets' own DatasetDict, made from a local folder: the hub itself is not reached in tests."""
+    import datasets
+
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(neon))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: loaded)
+    place = brandset.from_hub("someone/neon")
+    monkeypatch.undo()
+    assert len(brandset.read(place).splits["test"]) == 6 and brandset.brand_of(place).source == "someone/neon"
+
+
+def test_hub_failure_is_one_message() -> None:
+    with pytest.raises(DataError, match="cannot be loaded"):
+        brandset.locate("hub:nobody/nothing-here")

@@ -1,0 +1,49 @@
+"""The cache: computed once, stored batch by batch, never half-read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylegate.cache import Cache
+
+
+def test_fill_computes_each_key_once(tmp_path: Path) -> None:
+    calls: list[list[int]] = []
+
+    def compute(indices: list[int]):
+        calls.append(indices)
+        return [{"v": np.full(3, i, np.float32)} for i in indices]
+
+    cache = Cache(tmp_path / "c.sqlite")
+    assert [row["v"][0] for row in cache.fill(["a", "b", "c"], 2, compute)] == [0, 1, 2]
+    assert [row["v"][0] for row in Cache(tmp_path / "c.sqlite").fill(["c", "a", "d"], 2, compute)] == [2, 0, 2]
+    assert calls == [[0, 1], [2], [2]]
+
+
+def test_finished_batches_outlive_a_failure(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c.sqlite")
+
+    def compute(indices: list[int]):
+        if 2 in indices:
+            raise KeyboardInterrupt
+        return [{"v": np.zeros(1)} for _ in indices]
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill(["a", "b", "c"], 2, compute)
+    assert cache.get("a") is not None and cache.get("c") is None
+
+
+def test_a_file_that_is_no_cache_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "c.sqlite").write_bytes(b"something else entirely, not a database" * 100)
+    cache = Cache(tmp_path / "c.sqlite")
+    cache.put({"a": {"v": np.ones(1)}})
+    assert cache.get("a") is not None and (tmp_path / "c.broken").exists()
+
+
+def test_a_damaged_value_is_computed_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c.sqlite")
+    cache.put({"a": {"v": np.ones(1)}})
+    with cache.database:
+        cache.database.execute("UPDATE entry SET value = ?", (b"\x05",))
+    assert cache.get("a") is None

@@ -1,0 +1,95 @@
+"""The configuration: every problem at once, keys named, odd paths ordinary."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from stylegate import config
+from stylegate.cli import quoted
+from tests.conftest import command, process
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("lora.rnk=4", "lora.rnk: unknown key; did you mean lora.rank?"),
+        ("+lora.rnk=4", "lora.rnk: unknown key"),
+        ("++typo=1", "typo: unknown key"),
+        ("~lora.rank", "cannot be deleted"),
+        ("lora.rank=many", "lora.rank=many"),
+        ("lora.rank=2.5", "lora.rank=2.5"),
+        ("lora.rank=0", "lora.rank=0: must lie in [1, 1024]"),
+        ("train.learning_rate=nan", "train.learning_rate=nan: must lie in"),
+        ("train.learning_rate=inf", "must lie in"),
+        ("lora.targets=[attention,heart]", "lora.targets=['attention', 'heart']: must be among"),
+        ("lora.targets=[]", "lora.targets=[]: must not be empty"),
+        ("tracker.mode=sometimes", "tracker.mode=sometimes: must be one of ['online', 'offline']"),
+        ("family=unheard", "family must be one of ['sd']"),
+        ("experiment=unheard", "experiment must be one of ['demo']"),
+        ("hardware.device=", "hardware.device"),
+        ("plan.num_wanted=65", "more than plan.num_images=64"),
+        ("x==[", "not of the form key=value"),
+        ("brand", "not of the form key=value"),
+    ],
+)
+def test_bad_words_are_named(run, word: str, says: str) -> None:
+    code, text = run("train", "brand=neon", word)
+    assert code == 2 and says in text and "Traceback" not in text
+
+
+def test_all_problems_come_together(run) -> None:
+    code, text = run("train", "brand=neon", "lora.rnk=4", "+typo=1", "lora.rank=x", "train.batch_size=0", "family=no")
+    assert code == 2
+    for part in ("lora.rnk", "typo", "lora.rank=x", "train.batch_size=0", "family=no"):
+        assert part in text
+    assert text.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a b", "a,b", "[x]", "{y: 1}", "k=v", "it's", "tail\\", "\\'", "${oc.env:HOME}", '"q"', "ünï", "(p)", "a:b"],
+)
+def test_odd_paths_are_ordinary(value: str) -> None:
+    override = OverridesParser.create().parse_override(quoted(f"images={value}"))
+    assert OmegaConf.create({"images": override.value()}).images == value
+
+
+def test_help_and_cfg_never_wait_for_torch() -> None:
+    for arguments in (["--help"], ["train", "--help"], ["train", "--cfg", "job"]):
+        words = json.dumps(arguments)
+        code = f"import sys; from stylegate.cli import main; main({words}); sys.exit('torch' in sys.modules)"
+        assert process_python(code).returncode == 0
+
+
+def process_python(code: str):
+    import subprocess
+
+    return subprocess.run([command()[0], "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_a_user_error_is_one_message_and_exit_2() -> None:
+    done = process("train", "brand=neon", "lora.rnk=1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "executing job" not in done.stderr
+
+
+def test_unknown_verb_and_no_words(run) -> None:
+    assert run("paint")[0] == 2
+    assert run("train")[0] == 2
+    assert run()[0] == 0
+
+
+def test_run_name_covers_what_changes_weights(tmp_path: Path) -> None:
+    def name(**changes) -> str:
+        made = config.Config(brand="neon")
+        for dotted, value in changes.items():
+            part, _, leaf = dotted.partition("__")
+            setattr(getattr(made, part), leaf, value) if leaf else setattr(made, part, value)
+        return config.run_directory_name(made)
+
+    same = [{}, {"train__max_steps": 900}, {"train__checkpoint_every": 7}, {"tracker__name": "wandb"}]
+    other = [{"lora__rank": 8}, {"train__learning_rate": 1e-4}, {"train__seed": 1}, {"base": "x"}]
+    assert len({name(**c) for c in same}) == 1
+    assert len({name(**c) for c in same[:1] + other}) == 5

@@ -1,0 +1,113 @@
+"""Files: whole or not at all, torn lines, full disks."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylegate import files
+from stylegate.errors import DataError, from_os_error
+from tests.conftest import FAST, command
+
+
+def test_write_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.json"
+    files.write(target, "old")
+
+    def killed(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(target, "new")
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_whole_or_not_at_all(tmp_path: Path) -> None:
+    def build(partial: Path) -> None:
+        (partial / "half").write_text("x")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        files.whole_folder(tmp_path / "made", build)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torn_last_line_is_left_out_but_a_broken_middle_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    assert files.read_jsonl(path) == [{"a": 1}, {"a": 2}]
+    path.write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
+    with pytest.raises(DataError, match="line 2"):
+        files.read_jsonl(path)
+
+
+def test_digest_is_canonical() -> None:
+    """RFC 8785, 3.2.3: keys sorted, numbers as ECMAScript prints them; NaN has no form."""
+    assert files.digest({"b": 1.0, "a": 1e-7}) == files.digest({"a": 0.0000001, "b": 1})
+    import hashlib
+
+    assert files.digest({"b": [1, "ü"], "a": 0.5}) == hashlib.sha256('{"a":0.5,"b":[1,"ü"]}'.encode()).hexdigest()
+    with pytest.raises(ValueError):
+        files.digest({"a": float("nan")})
+
+
+def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = files.folder_digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    second = files.folder_digest(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({first, second, files.folder_digest(tmp_path)}) == 3
+
+
+def test_surroundings_are_told_from_bugs() -> None:
+    assert "no space" in str(from_os_error(OSError(28, "x", "/f")))
+    assert from_os_error(OSError(2, "x")) is None
+
+
+def limited(bytes_allowed: int):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_allowed, bytes_allowed))
+
+
+def test_disk_that_refuses_to_take_more_is_one_message(trained: list[str], tmp_path: Path) -> None:
+    """The kernel's file-size limit stops the adapter's file half way: exit 2, no half state, and the same words go on."""
+    words = [*trained, "name=limited"]
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    arguments = {"cwd": files.ROOT, "capture_output": True, "text": True, "timeout": 240, "env": env}
+    done = subprocess.run(command("train", *words), preexec_fn=limited(1_000_000), **arguments)
+    assert done.returncode == 2, done.stderr
+    assert "file-size limit" in done.stderr and "Traceback" not in done.stderr
+    run = next(files.RUNS.glob("limited-*"))
+    assert not list((run / "state").glob("*")) or not any("partial" in p.name for p in (run / "state").iterdir())
+    assert not list(run.rglob("*.safetensors"))
+    again = subprocess.run(command("train", *words), **arguments)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root; the file-size limit above needs none")
+def test_full_disk_is_one_message(small_brand: Path, tmp_path: Path) -> None:
+    """A real 2 MB disk, in a mount namespace of its own."""
+    script = f"mount -t tmpfs -o size=2m none {tmp_path} && exec " + " ".join(
+        json.dumps(word) for word in command("train", f"brand={small_brand}", *FAST, "train.max_steps=2")
+    )
+    probe = subprocess.run(["unshare", "-m", "true"], capture_output=True)
+    if probe.returncode:
+        pytest.skip("mount namespaces are not allowed here; the file-size limit above is the same path")
+    env = os.environ | {"STYLEGATE_HOME": str(tmp_path), "PYTHONPATH": str(files.ROOT)}
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], cwd=files.ROOT, capture_output=True, text=True, timeout=240, env=env
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no space left on the disk" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_home_can_lie_elsewhere(tmp_path: Path) -> None:
+    code = "from stylegate import files; print(files.RUNS, files.MODELS)"
+    env = os.environ | {"STYLEGATE_HOME": str(tmp_path), "PYTHONPATH": str(files.ROOT)}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout.split()
+    assert out == [str(tmp_path / "checkpoints"), str(files.ROOT / "checkpoints")]

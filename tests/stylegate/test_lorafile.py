@@ -1,0 +1,133 @@
+"""LoRA files: the same bytes for the same tensors, the right strength, nothing skipped silently."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stylegate import lorafile, sample
+from stylegate.config import Config, GenerateConfig, LoraConfig
+from stylegate.errors import ModelError
+from stylegate.families import FAMILIES
+from train.loop import add_lora
+
+CPU = torch.device("cpu")
+SD = FAMILIES["sd"]
+SETTINGS = GenerateConfig(num_inference_steps=2)
+
+
+def with_lora(alpha: float = 16.0, rank: int = 4):
+    models = SD.load("miniature", CPU, torch.float32)
+    add_lora(models, SD, Config(lora=LoraConfig(rank=rank, alpha=alpha)))
+    return models
+
+
+def picture(models) -> np.ndarray:
+    return np.asarray(sample.draw(models, ["neon style, red cat"], [3], SETTINGS, 64)[0], dtype=int)
+
+
+def test_same_tensors_same_bytes() -> None:
+    tensors = {f"t{i}": torch.full((3,), float(i)) for i in range(9)}
+    facts = {f"key{i}": str(i) for i in range(9)}
+    made = {lorafile.canonical_bytes(tensors, dict(list(facts.items())[::step])) for step in (1, -1) for _ in range(10)}
+    assert len(made) == 1
+
+
+def test_canonical_file_loads(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes({"a": torch.arange(5)}, {"k": "v"}))
+    tensors, metadata = lorafile.load(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["a"], torch.arange(5)) and metadata == {"k": "v"}
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(5))
+
+
+def test_lora_at_init_changes_nothing() -> None:
+    assert np.array_equal(picture(SD.load("miniature", CPU, torch.float32)), picture(with_lora()))
+
+
+@pytest.mark.parametrize("alpha", [4.0, 1.0, 24.0])
+def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float) -> None:
+    """Also where alpha is not the rank: a lost alpha is the commonest way to the wrong strength."""
+    models = with_lora(alpha=alpha)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in models.denoiser.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05)
+    wanted = picture(models)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(lorafile.release_bytes(models.denoiser, SD.PREFIX, {}))
+    fresh = SD.load("miniature", CPU, torch.float32)
+    plain = picture(fresh)
+    lorafile.attach(fresh, SD, path)
+    drawn = picture(fresh)
+    assert np.abs(drawn - wanted).max() <= 1  # merged into the weights: equal up to rounding of a level
+    assert np.abs(plain - wanted).mean() > 1
+
+
+def broken(tmp_path: Path, change) -> Path:
+    tensors = {f"unet.{name}": value for name, value in lora_tensors().items()}
+    change(tensors)
+    save_file(tensors, tmp_path / "x.safetensors")
+    return tmp_path / "x.safetensors"
+
+
+def lora_tensors() -> dict[str, torch.Tensor]:
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    return {f"{name}.lora_A.weight": torch.zeros(4, 64), f"{name}.lora_B.weight": torch.zeros(64, 4)}
+
+
+def rename(old: str, new: str):
+    def change(tensors: dict) -> None:
+        for key in list(tensors):
+            tensors[key.replace(old, new)] = tensors.pop(key)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (rename("down_blocks.0", "down_blocks.9"), "the base has no such layer"),
+        (rename("unet.", "transformer."), "does not fit the base"),
+        (lambda t: t.update({k: torch.zeros(4, 320) for k in t if "lora_A" in k}), "LoRA for 64 x 320"),
+        (lambda t: [t.pop(k) for k in list(t) if "lora_B" in k], "lora_B is missing"),
+        (lambda t: t.clear() or t.update({"unet.other": torch.zeros(1)}), "holds no LoRA weights"),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
+    path = broken(tmp_path, change)
+    with pytest.raises(ModelError) as error:
+        lorafile.attach(SD.load("miniature", CPU, torch.float32), SD, path)
+    assert says in str(error.value)
+
+
+def test_pickles_and_torn_files_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
+    with pytest.raises(ModelError, match="safetensors only"):
+        lorafile.load(tmp_path / "x.pt")
+    (tmp_path / "torn.safetensors").write_bytes(lorafile.canonical_bytes(lora_tensors(), {})[:-50])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        lorafile.load(tmp_path / "torn.safetensors")
+    with pytest.raises(ModelError, match="not found"):
+        lorafile.load(tmp_path / "none.safetensors")
+
+
+def test_base_that_is_none(tmp_path: Path) -> None:
+    for base in ("unheard", str(tmp_path)):
+        with pytest.raises(ModelError, match="not a diffusers pipeline"):
+            SD.locate(base)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(ModelError, match="is a FluxPipeline"):
+        SD.locate(str(tmp_path))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        SD.load(str(tmp_path), CPU, torch.float32)
+
+
+def test_trained_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no LoRA has been trained by these words"):
+        lorafile.trained(Config(brand="never"))
+    assert lorafile.trained(replace(Config(brand="never"), lora_file="none")) is None

@@ -1,0 +1,160 @@
+"""Decoding to sRGB, and likeness against a slow obvious reference."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from stylegate import pictures
+from stylegate.pictures import PictureError, decode, png
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def gradient(side: int = 32) -> Image.Image:
+    across = np.tile(np.linspace(0, 255, side).astype(np.uint8), (side, 1))
+    return Image.fromarray(np.stack([across, across.T, np.full_like(across, 90)], -1))
+
+
+def test_plain_rgb_is_untouched() -> None:
+    picture = decode(png(gradient()))
+    assert picture.notes == () and np.array_equal(np.asarray(picture.image), np.asarray(gradient()))
+
+
+def test_exif_orientation_turns() -> None:
+    wide = gradient().crop((0, 0, 32, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = decode(encoded(wide, "JPEG", exif=exif, quality=95))
+    assert picture.image.size == (20, 32) and "rotated as EXIF says" in picture.notes
+
+
+def test_alpha_lies_on_the_background() -> None:
+    image = gradient().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    picture = decode(png(image), "#102030")
+    assert picture.image.getpixel((3, 3)) == (16, 32, 48) and "alpha" in picture.notes
+
+
+def test_palette_with_transparency() -> None:
+    image = gradient().quantize(8)
+    picture = decode(encoded(image, transparency=image.getpixel((0, 0))), "#ff0000")
+    assert {"palette", "alpha"} <= set(picture.notes) and picture.image.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    values = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+    picture = decode(encoded(Image.fromarray(values)))
+    assert "16-bit" in picture.notes
+    assert np.array_equal(np.asarray(picture.image)[0, :, 0], np.round(values[0] / 257).astype(np.uint8))
+
+
+def test_sixteen_bit_colour_is_said() -> None:
+    """A 16-bit RGB PNG, written by hand: Pillow cannot write one."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + struct.pack(">48H", *[65535, 0, 32768] * 16) for _ in range(16))
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
+    picture = decode(content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    assert "16-bit" in picture.notes and picture.image.getpixel((0, 0)) == (255, 0, 128)
+
+
+def test_cmyk_becomes_srgb() -> None:
+    picture = decode(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG", quality=95))
+    red, green, blue = picture.image.getpixel((5, 5))  # type: ignore[misc]
+    assert "CMYK" in picture.notes and red > 200 and green < 60 and blue < 60
+
+
+def test_colour_profile_is_applied() -> None:
+    """A profile of another space moves the numbers; sRGB's own does not."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode(encoded(gradient(), icc_profile=srgb)).notes == ()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=lab)).notes
+    assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=b"nonsense")).notes
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "cannot be decoded"),
+        (b"not a picture at all", "cannot be decoded"),
+        (png(gradient())[:90], "cannot be decoded"),
+        (png(gradient(64))[:-20], "cannot be decoded"),
+        (encoded(gradient(64), "JPEG")[:-300], "cannot be decoded"),
+        (png(gradient()).replace(b"IDAT", b"IDAX"), "cannot be decoded"),
+        (png(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
+        (encoded(gradient(), "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32))]), "animated (2 frames)"),
+    ],
+)
+def test_what_is_no_whole_still_picture_is_refused(content: bytes, says: str) -> None:
+    with pytest.raises(PictureError) as error:
+        decode(content)
+    assert says in str(error.value)
+
+
+def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    with pytest.raises(PictureError, match="32 x 32"):
+        decode(png(gradient()))
+
+
+def slow_likeness(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation per shift with numpy's own corrcoef on channel-centred values."""
+    best = -1.0
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+            pairs = [(y, x) for y in range(64) for x in range(64) if 0 <= y - dy < 64 and 0 <= x - dx < 64]
+            left = np.array([a[y, x] for y, x in pairs], float)
+            right = np.array([b[y - dy, x - dx] for y, x in pairs], float)
+            left, right = left - left.mean(0), right - right.mean(0)
+            best = max(best, float(np.corrcoef(left.ravel(), right.ravel())[0, 1]))
+    return best
+
+
+def test_likeness_equals_the_slow_reference(pictures_of_neon: list[Image.Image]) -> None:
+    a, b = (pictures.signature(image) for image in pictures_of_neon[:2])
+    assert pictures.likeness(a, b) == pytest.approx(slow_likeness(a, b), abs=1e-5)
+
+
+def test_likeness_of_copies_and_others(pictures_of_neon: list[Image.Image]) -> None:
+    image = pictures_of_neon[0]
+    brighter = Image.fromarray((np.asarray(image) * 1.03).clip(0, 255).astype(np.uint8))
+    shifted = Image.fromarray(np.roll(np.asarray(image), 1, axis=1))
+    recompressed = decode(encoded(shifted, "JPEG", quality=60)).image
+    own = pictures.signature(image)
+    assert all(pictures.likeness(own, pictures.signature(p)) > pictures.NEAR for p in (image, brighter, recompressed))
+    others = [pictures.likeness(own, pictures.signature(p)) for p in pictures_of_neon[1:]]
+    assert max(others) < pictures.NEAR
+
+
+def test_likeness_of_flat_pictures_is_defined() -> None:
+    flat, other = (pictures.signature(Image.new("RGB", (64, 64), c)) for c in ("red", "blue"))
+    assert pictures.likeness(flat, other) == 1.0
+    assert pictures.likeness(flat, pictures.signature(gradient(64))) == 0.0
+
+
+def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None:
+    signatures = np.stack([pictures.signature(image) for image in pictures_of_neon[:12]])
+    found, index = pictures.nearest(signatures)
+    assert found[0] == 0 and index[0] == -1
+    for i in range(1, 12):
+        every = [pictures.likeness(signatures[i], signatures[j]) for j in range(i)]
+        assert found[i] == pytest.approx(max(every), abs=0.02)
+
+
+def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:
+    one = pictures.signature(pictures_of_neon[0])
+    twice = np.stack([one, one])
+    assert pictures.nearest(twice)[0][1] == pytest.approx(1)
+    assert pictures.nearest(twice, groups=np.array([7, 7]))[0][1] == 0
+    assert pictures.nearest(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1)

@@ -1,0 +1,100 @@
+"""The house: import direction, shipped YAML, frozen keys, help."""
+
+import ast
+import builtins
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from stylegate import cli, config, files
+
+ROOMS = {"stylegate": set(), "eval": {"stylegate"}, "train": {"eval", "stylegate"}}
+YAML_COUNT = 9  # in conf/; a new one is counted here
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    """(module or "import module", depth) of every import; depth 0 is the file's top level."""
+    found = []
+
+    def walk(node: ast.AST, depth: int) -> None:
+        for child in ast.iter_child_nodes(node):
+            inside = depth + isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(child, ast.Import):
+                found.extend((f"import {alias.name}", depth) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: relative import"
+                found.append((child.module or "", depth))
+            walk(child, inside)
+
+    walk(ast.parse(path.read_text()), 0)
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_one_way(room: str) -> None:
+    for path in (files.ROOT / room).rglob("*.py"):
+        for module, depth in imports(path):
+            top = module.removeprefix("import ").split(".")[0]
+            if top in ROOMS and top != room and top not in ROOMS[room]:
+                assert path == files.ROOT / "stylegate" / "cli.py" and depth > 0, f"{path} imports {module}"
+            assert module != "import eval", f"{path}: `import eval` would hide the builtin"
+
+
+def test_the_rule_would_catch_a_wrong_import(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("def f():\n    from train.loop import train\n")
+    assert imports(tmp_path / "x.py") == [("train.loop", 1)]
+
+
+def test_no_python_where_only_data_belongs() -> None:
+    for place in ("conf", "data", "checkpoints"):
+        assert not list((files.ROOT / place).rglob("*.py"))
+    assert callable(builtins.eval)
+
+
+def test_every_yaml_composes() -> None:
+    found = sorted((files.ROOT / "conf").rglob("*.yaml"))
+    assert len(found) == YAML_COUNT
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=config.Config)
+    with initialize_config_dir(str(files.ROOT / "conf"), version_base="1.3"):
+        for path in found:
+            group = path.relative_to(files.ROOT / "conf").parent.as_posix()
+            overrides = [] if group == "." else [f"{group}={path.stem}"]
+            composed = compose("config", overrides)
+            assert isinstance(config.typed(composed, []), config.Config)
+            assert not OmegaConf.missing_keys(composed)
+
+
+@pytest.mark.parametrize("path", sorted((files.ROOT / "conf").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_yaml_opens_with_its_command(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    verb = lines[0].removeprefix("# stylegate ").split()[0]
+    assert verb in cli.VERBS or verb == "VERB"
+    assert lines[1].startswith("# ") and len(lines[1]) > 20
+
+
+def test_config_keys_are_frozen() -> None:
+    """A new knob shows in review: add it to tests/golden/config_keys.txt on purpose."""
+    golden = (files.ROOT / "tests" / "golden" / "config_keys.txt").read_text().split()
+    assert sorted(config.all_keys()) == golden
+
+
+@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in ("demo", "verify")])
+def test_help_names_the_verbs_keys(verb: str) -> None:
+    text = cli.verb_help(verb)
+    assert f"stylegate {verb}" in text
+    known = {key.split(".")[0] for key in config.all_keys()} | set(config.GROUPS)
+    assert set(cli.VERBS[verb].keys.split()) <= known
+
+
+def test_every_key_belongs_to_a_verb() -> None:
+    used = {word for verb in cli.VERBS.values() for word in verb.keys.split()}
+    assert {key.split(".")[0] for key in config.all_keys()} <= used
+
+
+def test_no_host_in_the_pins() -> None:
+    text = (files.ROOT / "constraints.txt").read_text()
+    assert "://" not in text and all("==" in line for line in text.split())
