@@ -64,18 +64,22 @@ def extract(
     for name, row in zip(names, rows, strict=True):
         if "broken" in row:
             broken.append(Broken(name, contents[name], bytes(row["broken"]).decode()))
-    return (
-        Features(
-            names=[name for name, _ in good],
-            sha256=[contents[name] for name, _ in good],
-            sizes=np.array([row["size"] for _, row in good]).reshape(-1, 2),
-            embeddings=np.array([row["embedding"] for _, row in good], np.float32).reshape(len(good), -1),
-            signatures=np.array([row["signature"] for _, row in good], np.uint8).reshape(
-                -1, pictures.SIDE, pictures.SIDE, 3
-            ),
-            technical=np.array([row["technical"] for _, row in good], np.float32).reshape(-1, len(technical.MEASURES)),
-        ),
-        broken,
+    return stacked([name for name, _ in good], contents, [row for _, row in good]), broken
+
+
+def stacked(names: list[str], sha256: dict[str, str], rows: list[dict[str, NDArray]]) -> Features:
+    """Rows of the cache as arrays; with no rows the arrays are empty, and still of the right number of axes."""
+
+    def array(key: str, *shape: int) -> NDArray:
+        return np.stack([row[key] for row in rows]) if rows else np.zeros((0, *shape))
+
+    return Features(
+        names=names,
+        sha256=[sha256[name] for name in names],
+        sizes=array("size", 2).astype(np.int64),
+        embeddings=array("embedding", 0).astype(np.float32),
+        signatures=array("signature", pictures.SIDE, pictures.SIDE, 3).astype(np.uint8),
+        technical=array("technical", len(technical.MEASURES)).astype(np.float32),
     )
 
 
@@ -90,12 +94,3 @@ def taken(image, embedding: NDArray) -> dict[str, NDArray]:
 
 def failure(reason: str) -> dict[str, NDArray]:
     return {"broken": np.frombuffer(reason.encode(), np.uint8)}
-
-
-def select(features: Features, keep: NDArray) -> Features:
-    """The pictures whose index stands in `keep`."""
-    return Features(
-        [features.names[i] for i in keep],
-        [features.sha256[i] for i in keep],
-        *(values[keep] for values in features[2:]),  # type: ignore[arg-type]
-    )

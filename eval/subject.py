@@ -41,7 +41,7 @@ def subject_of(config: Config) -> Subject:
     """The pictures that the words name. Raises DataError if there are none."""
     if config.images and not config.batch:
         return foreign(config)
-    folder = files.BATCHES / config.batch if config.batch and not config.brand else batch_folder(config)[0]
+    folder = files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
     record = files.read_json(folder / "batch.json", f"the record of batch {folder.name}")
     images = folder / "images"
     found = sorted(images.glob("*.png"), key=lambda path: split_name(path.name)) if images.is_dir() else []

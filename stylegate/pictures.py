@@ -20,6 +20,7 @@ MIN_SIDE = 16  # pixels; below this there is nothing to learn or to judge
 MAX_PIXELS = 100_000_000  # a decompression bomb above this
 SIDE = 64  # side of the signature that similarity is taken of
 MAX_SHIFT = 2  # signature pixels, about 3 % of the side
+FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
 THUMBNAIL_SLACK = 0.1  # a candidate this much less alike in the thumbnail is not looked at (docs/log.md)
 NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
 
@@ -117,7 +118,7 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-# Likeness: the Pearson correlation of two pictures' colours, best over small shifts. Blind to brightness, contrast
+# Likeness: the correlation of two pictures' colours, best over small shifts. Blind to brightness, contrast
 # and recompression, sharp for shape and colour; collectibles that share a template differ in it.
 
 
@@ -129,23 +130,44 @@ def signature(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Similarity of two signatures in [-1, 1]: the best Pearson correlation over shifts of up to 2 pixels."""
-    x, y = a.astype(np.float32), b.astype(np.float32)
-    shifts = range(-MAX_SHIFT, MAX_SHIFT + 1)
-    return max(correlation(overlap(x, dy, dx), overlap(y, -dy, -dx)) for dy in shifts for dx in shifts)
+    """Similarity of two signatures in [-1, 1]: the best correlation over shifts of up to 2 pixels.
+
+    Each channel is taken about its mean over the picture; two flat pictures are alike (1), one flat one is not (0).
+    """
+    x, y = centred(a), centred(b)
+    energy_x, energy_y = energies(x), energies(y)
+    if energy_x[-1, -1] < FLAT or energy_y[-1, -1] < FLAT:
+        return float(energy_x[-1, -1] < FLAT and energy_y[-1, -1] < FLAT)
+    best = -1.0
+    for dy in range(-MAX_SHIFT, MAX_SHIFT + 1):
+        for dx in range(-MAX_SHIFT, MAX_SHIFT + 1):
+            here, there = window(dy, dx), window(-dy, -dx)
+            product = float(np.einsum("yxc,yxc->", x[here], y[there]))
+            scale = math.sqrt(within(energy_x, here) * within(energy_y, there))
+            best = max(best, product / scale if scale > FLAT else 0.0)
+    return best
 
 
-def overlap(x: NDArray, dy: int, dx: int) -> NDArray:
-    return x[max(dy, 0) : SIDE + min(dy, 0), max(dx, 0) : SIDE + min(dx, 0)]
+def centred(signature: NDArray[np.uint8]) -> NDArray[np.float32]:
+    values = signature.astype(np.float32)
+    return values - values.mean((0, 1))
 
 
-def correlation(a: NDArray, b: NDArray) -> float:
-    """Pearson correlation over pixels, each channel about its own mean; 1 for two flat pictures, 0 for one."""
-    a, b = a - a.mean((0, 1)), b - b.mean((0, 1))
-    energy = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    if energy < 1e-6:
-        return float((a * a).sum() < 1e-6 and (b * b).sum() < 1e-6)
-    return float((a * b).sum()) / energy
+def energies(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[65, 65] sums of squares of everything above and left: the energy of any window is four look-ups."""
+    total = np.zeros((SIDE + 1, SIDE + 1))
+    total[1:, 1:] = (x * x).sum(2, dtype=np.float64).cumsum(0).cumsum(1)
+    return total
+
+
+def window(dy: int, dx: int) -> tuple[slice, slice]:
+    """What is left of a signature that is moved by (-dy, -dx)."""
+    return slice(max(dy, 0), SIDE + min(dy, 0)), slice(max(dx, 0), SIDE + min(dx, 0))
+
+
+def within(total: NDArray[np.float64], place: tuple[slice, slice]) -> float:
+    (top, bottom), (left, right) = ((s.start, s.stop) for s in place)
+    return float(total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left])
 
 
 def thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -13,22 +13,18 @@ MIN_REFERENCES = 8  # below this the covariance says nothing
 
 
 def score(embeddings: NDArray, references: NDArray) -> NDArray[np.float32]:
-    """[n] whitened cosine of [n, d] embeddings to the centroid of [r, d] references."""
-    whiten = whitening(references)
-    centre = references.mean(0) @ whiten
-    turned = embeddings @ whiten
-    scale = np.linalg.norm(turned, axis=1) * np.linalg.norm(centre)
-    return (turned @ centre / np.maximum(scale, 1e-12)).astype(np.float32)
+    """[n] whitened cosine of [n, d] embeddings to the centroid of [r, d] references.
+
+    With W = S^-1/2 it is (W e)(W m) / |W e||W m|; products of W are products of S^-1, so no root is taken.
+    """
+    covariance, _ = ledoit_wolf(references)
+    centre = references.mean(0)
+    solved = np.linalg.solve(covariance, np.vstack([embeddings, centre]).T).T
+    lengths = np.sqrt((embeddings * solved[:-1]).sum(1) * (centre @ solved[-1]))
+    return (embeddings @ solved[-1] / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each reference scored by the others alone: what a true picture of the brand scores."""
     rest = [np.delete(references, i, axis=0) for i in range(len(references))]
     return np.concatenate([score(references[i : i + 1], others) for i, others in enumerate(rest)])
-
-
-def whitening(references: NDArray) -> NDArray:
-    """[d, d] symmetric inverse square root of the shrunk covariance."""
-    covariance, _ = ledoit_wolf(references)
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.maximum(values, 1e-8) ** -0.5) @ vectors.T

@@ -75,7 +75,7 @@ def limited(bytes_allowed: int):
 
 
 def test_disk_that_refuses_to_take_more_is_one_message(trained: list[str], tmp_path: Path) -> None:
-    """The kernel's file-size limit stops the adapter's file half way: exit 2, no half state, and the same words go on."""
+    """The kernel's file-size limit stops the adapter's file half way: exit 2, no half state; the same words go on."""
     words = [*trained, "name=limited"]
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     arguments = {"cwd": files.ROOT, "capture_output": True, "text": True, "timeout": 240, "env": env}

@@ -109,15 +109,15 @@ def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def slow_likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation per shift with numpy's own corrcoef on channel-centred values."""
+    """Per shift, pixel by pixel: the cosine of the overlapping parts of the centred pictures."""
+    a, b = a.astype(float) - a.mean((0, 1)), b.astype(float) - b.mean((0, 1))
     best = -1.0
     for dy in range(-2, 3):
         for dx in range(-2, 3):
             pairs = [(y, x) for y in range(64) for x in range(64) if 0 <= y - dy < 64 and 0 <= x - dx < 64]
-            left = np.array([a[y, x] for y, x in pairs], float)
-            right = np.array([b[y - dy, x - dx] for y, x in pairs], float)
-            left, right = left - left.mean(0), right - right.mean(0)
-            best = max(best, float(np.corrcoef(left.ravel(), right.ravel())[0, 1]))
+            left = np.array([a[y, x] for y, x in pairs]).ravel()
+            right = np.array([b[y - dy, x - dx] for y, x in pairs]).ravel()
+            best = max(best, float(left @ right / np.linalg.norm(left) / np.linalg.norm(right)))
     return best
 
 
@@ -155,6 +155,6 @@ def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None
 def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:
     one = pictures.signature(pictures_of_neon[0])
     twice = np.stack([one, one])
-    assert pictures.nearest(twice)[0][1] == pytest.approx(1)
+    assert pictures.nearest(twice)[0][1] == pytest.approx(1, abs=1e-4)
     assert pictures.nearest(twice, groups=np.array([7, 7]))[0][1] == 0
-    assert pictures.nearest(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1)
+    assert pictures.nearest(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1, abs=1e-4)

@@ -46,6 +46,7 @@ def test_no_error_of_wandb_reaches_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], breaks: str
 ) -> None:
     import wandb
+    from wandb.errors import UsageError
 
     class Run:
         def __getattr__(self, name: str):
@@ -57,7 +58,7 @@ def test_no_error_of_wandb_reaches_the_run(
 
     def init(**options):
         if breaks == "init":
-            raise wandb.errors.UsageError("no key")
+            raise UsageError("no key")
         return Run()
 
     monkeypatch.setattr(wandb, "init", init)

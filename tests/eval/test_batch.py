@@ -1,0 +1,235 @@
+"""A planned batch: plan, generate, redraw, export, verify."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eval.batch import generate
+from eval.batch.place import Slot, read_plan, write_plan
+from eval.batch.plan import combination, from_traits, read_traits
+from stylegate import brandset, files
+from stylegate.brandset import Brand
+from stylegate.config import PlanConfig
+from stylegate.errors import DataError
+
+TRAITS = files.ROOT / "data" / "traits" / "collectible.yaml"
+BRAND = Brand(name="neon", trigger="neon style")
+
+
+def test_plan_is_unique_new_and_by_weight() -> None:
+    learned = {combination(i.traits) for i in brandset.read(files.ROOT / "data" / "brands" / "neon").splits["train"]}
+    slots = from_traits(read_traits(TRAITS), BRAND, PlanConfig(num_images=600), learned)
+    drawn = [combination(slot.traits) for slot in slots]
+    assert len(set(drawn)) == 600 and not set(drawn) & learned
+    counts = Counter(slot.traits["headwear"] for slot in slots)
+    assert 1.4 < counts["cap"] / counts["crown"] < 2.9  # weights 2 to 1
+    assert all(slot.prompt.startswith("neon style, ") for slot in slots) and len({s.seed for s in slots}) == 600
+
+
+def test_a_longer_plan_begins_with_the_shorter_one() -> None:
+    traits = read_traits(TRAITS)
+    long, short = (from_traits(traits, BRAND, PlanConfig(num_images=n), set()) for n in (40, 15))
+    assert long[:15] == short
+    assert from_traits(traits, BRAND, PlanConfig(num_images=15, seed=1), set()) != short
+
+
+def test_excluded_combinations_never_come() -> None:
+    traits = read_traits(TRAITS)
+    first = {combination(s.traits) for s in from_traits(traits, BRAND, PlanConfig(num_images=30), set())}
+    again = from_traits(traits, BRAND, PlanConfig(num_images=30), first)
+    assert not first & {combination(s.traits) for s in again}
+
+
+def test_too_few_combinations_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("prompt: '{a}'\ntraits: {a: {x: 1, y: 1}}")
+    with pytest.raises(DataError, match="only 2 of 3 slots"):
+        from_traits(read_traits(tmp_path / "t.yaml"), BRAND, PlanConfig(num_images=3), set())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prompt: x", "needs `prompt` (text) and `traits`"),
+        ("prompt: '{b}'\ntraits: {a: {x: 1}}", "{b} names no trait"),
+        ("prompt: '{a'\ntraits: {a: {x: 1}}", "prompt:"),
+        ("prompt: x\ntraits: {a: {x: -1}}", "a.x: weight -1"),
+        ("prompt: x\ntraits: {a: {x: .nan}}", "a.x: weight nan"),
+        ("prompt: x\ntraits: {a: {x: 0}}", "a: its weights sum to 0"),
+        ("prompt: x\ntraits: {a: {x: {wait: 1}}}", "a.x: unknown keys ['wait']"),
+        ("prompt: x\ntraits: {a: [x, y]}", "a: needs a mapping"),
+        ("prompt: x\ntraits: {a: {x: 1}}\nextra: 1", "extra: unknown key"),
+        ("prompt: [", "is not YAML"),
+    ],
+)
+def test_bad_traits_files(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(DataError) as error:
+        read_traits(tmp_path / "t.yaml")
+    assert says in str(error.value)
+
+
+def test_yaml_booleans_are_words(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("prompt: '{a}'\ntraits: {a: {no: 1, 7: 1}}")
+    assert set(read_traits(tmp_path / "t.yaml").values["a"]) == {"no", "7"}
+
+
+def test_plan_round_trip(tmp_path: Path) -> None:
+    slots = [Slot(0, "a, “b”", 2**32 - 1, {"x": "ü"}), Slot(1, "c", 0, {})]
+    write_plan(tmp_path, slots)
+    assert read_plan(tmp_path) == slots
+    (tmp_path / "plan.parquet").write_bytes(b"torn")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_plan(tmp_path)
+
+
+def test_attempts_have_seeds_of_their_own() -> None:
+    slot = Slot(3, "x", 77, {})
+    assert len({slot.attempt_seed(a) for a in range(50)}) == 50 and slot.file(2) == "00003-2.png"
+
+
+def test_due_attempts(tmp_path: Path) -> None:
+    slots = [Slot(i, "x", i, {}) for i in range(5)]
+    rows = [("00000-0.png", "accept"), ("00001-0.png", "reject"), ("00002-0.png", "review"), ("00003-0.png", "error")]
+    rows += [("00003-1.png", "reject")]
+    files.write_jsonl(tmp_path / "verdicts.jsonl", [{"file": f, "verdict": v} for f, v in rows])
+    due = [(slot.slot, attempt) for slot, attempt in generate.due_attempts(slots, tmp_path, 3)]
+    assert due == [(4, 0), (1, 1), (3, 2)]
+    assert [(s.slot, a) for s, a in generate.due_attempts(slots, tmp_path, 2)] == [(4, 0), (1, 1)]
+
+
+@pytest.fixture
+def batch(run, trained: list[str], request: pytest.FixtureRequest) -> tuple[list[str], Path]:
+    """A planned and drawn batch of six, of a name of its own."""
+    words = [*trained, "plan.num_images=6", "generate.batch_size=3", f"batch={request.node.name[5:40]}"]
+    assert run("plan", *words, "traits=collectible")[0] == 0
+    assert run("generate", *words, "traits=collectible")[0] == 0
+    return [*words, "traits=collectible"], files.BATCHES / request.node.name[5:40]
+
+
+def pngs(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "images").glob("*.png"))}
+
+
+def accept_all(tmp_path: Path) -> str:
+    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0}}\n")
+    return f"policy={tmp_path / 'lenient.yaml'}"
+
+
+def test_generate_resumes_to_the_same_pictures(run, batch) -> None:
+    words, folder = batch
+    before = pngs(folder)
+    assert len(before) == 6 and len(set(before.values())) == 6
+    for name in ("00001-0.png", "00004-0.png"):
+        (folder / "images" / name).unlink()
+    assert run("generate", *words)[0] == 0
+    assert pngs(folder) == before
+    assert "0 drawn, 6 in" in run("generate", *words)[1]
+
+
+def test_rejected_slots_are_drawn_again_with_a_new_seed(run, batch, tmp_path: Path) -> None:
+    words, folder = batch
+    Image.new("RGB", (64, 64)).save(folder / "images" / "00002-0.png")
+    policy = tmp_path / "blank.yaml"
+    policy.write_text("version: 1\nchecks: {contrast: {reject_below: 6}}\n")
+    code, text = run("gate", *words, f"policy={policy}")
+    assert code == 10 and "6 in = 5 accept + 0 review + 1 reject + 0 error" in text
+    assert "1 drawn, 7 in" in run("generate", *words)[1]
+    assert (folder / "images" / "00002-1.png").exists()
+    assert run("gate", *words, f"policy={policy}")[0] == 0
+
+
+def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Path) -> None:
+    words, folder = batch
+    lenient = accept_all(tmp_path)
+    assert run("gate", *words, lenient)[0] == 0
+    named = [
+        *words,
+        "name=coll",
+        f"lora_file={files.RUNS.glob('small-sd-*').__next__() / 'lora' / 'small.safetensors'}",
+    ]
+    assert "coll-v1" in run("export", *named)[1]
+    (package,) = files.EXPORTS.glob("coll-v*")
+    assert "coll-v1" in run("export", *named)[1] and len(list(files.EXPORTS.glob("coll-v*"))) == 1
+    rows = files.read_jsonl(package / "metadata.jsonl")
+    assert len(rows) == 6 and rows[0]["traits"]["species"] and rows[0]["text"].startswith("small style")
+    record = json.loads((package / "provenance.json").read_text())
+    assert record["counts"]["exported"] == 6 == record["counts"]["in"]
+    assert all(record["made_from"][k] for k in ("base_sha256", "lora_sha256", "data_sha256", "plan_sha256"))
+    assert str(files.ROOT) not in (package / "provenance.json").read_text()
+    assert str(files.HOME) not in (package / "provenance.json").read_text()
+
+    import datasets
+
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(package), split="train")
+    assert len(loaded) == 6 and loaded[0]["image"].size == (64, 64)  # type: ignore[index]
+    assert run("verify", str(package))[0] == 0
+
+    Image.new("RGB", (64, 64), "navy").save(folder / "images" / "00000-0.png")
+    code, text = run("export", *named)
+    assert code == 10 and "00000-0.png is not the picture that was judged" in text
+    assert len(files.read_jsonl(files.EXPORTS / "coll-v2" / "metadata.jsonl")) == 5
+    assert not list(files.EXPORTS.glob(".*"))
+
+
+def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, _ = batch
+    run("gate", *words, accept_all(tmp_path))
+    from eval.batch import export
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(export, "provenance", full)
+    code, text = run("export", *words, "name=never")
+    assert code == 2 and "no space left" in text
+    assert not list(files.EXPORTS.glob("*never*"))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "says"),
+    [
+        (lambda p: next((p / "images").iterdir()).write_bytes(b"x"), "changed"),
+        (lambda p: next((p / "images").iterdir()).unlink(), "missing"),
+        (lambda p: (p / "images" / "more.png").write_bytes(b"x"), "more.png: added"),
+        (lambda p: (p / "manifest-sha256.txt").unlink(), "manifest-sha256.txt is missing"),
+        (lambda p: (p / "manifest-sha256.txt").write_text("words\n"), "is not a checksum and a name"),
+    ],
+)
+def test_verify_sees_every_change(run, judged: Path, tmp_path: Path, tamper, says: str) -> None:
+    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    run("gate", *words)
+    assert run("export", *words, "name=tampered")[0] == 0
+    package = files.EXPORTS / "tampered-v1"
+    try:
+        assert run("verify", str(package))[0] == 0
+        tamper(package)
+        code, text = run("verify", str(package))
+        assert code == 2 and says in text
+    finally:
+        shutil.rmtree(package)
+
+
+def test_prompts_file_and_captions_as_plans(run, trained: list[str], tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat\n\nsmall style, a dog\n")
+    words = [*trained, "batch=prompts", f"prompts={tmp_path / 'p.txt'}", "plan.num_images=2"]
+    assert run("plan", *words)[0] == 0
+    assert [s.prompt for s in read_plan(files.BATCHES / "prompts")] == ["small style, a cat", "small style, a dog"]
+    assert run("plan", *trained, "batch=captions", "plan.num_images=3")[0] == 0
+    assert len(read_plan(files.BATCHES / "captions")) == 3
+    code, text = run("plan", *trained, "batch=prompts", "plan.num_images=2")
+    assert code == 2 and "was made from something else" in text
+
+
+def test_no_lora_yet(run) -> None:
+    code, text = run("plan", "brand=pixel", "traits=collectible")
+    assert code == 2 and "no LoRA has been trained by these words" in text and "lora_file=none" in text
+
+
+def test_base_alone_can_be_drawn(run, trained: list[str]) -> None:
+    words = [*trained, "lora_file=none", "batch=alone", "plan.num_images=2", "traits=collectible"]
+    assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
+    assert len(pngs(files.BATCHES / "alone")) == 2

@@ -1,0 +1,223 @@
+"""The gate: fails closed, counts add up, exit codes tell."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.gate import decide, folder_exit
+from eval.policy import Bounds, Policy
+from stylegate import files
+from tests.conftest import process
+
+STYLE = Bounds("style", 0.5, 0.7, True)
+CONTRAST = Bounds("contrast", 6.0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict", "checks"),
+    [
+        ({"style": 0.8, "contrast": 20, "in_domain": 1}, "accept", []),
+        ({"style": 0.7, "contrast": 6, "in_domain": 1}, "accept", []),  # at the line is not below it
+        ({"style": 0.6, "contrast": 20, "in_domain": 1}, "review", ["style"]),
+        ({"style": 0.4, "contrast": 20, "in_domain": 1}, "reject", ["style"]),
+        ({"style": 0.6, "contrast": 1, "in_domain": 1}, "reject", ["contrast", "style"]),
+        ({"style": None, "contrast": 20, "in_domain": 1}, "error", ["style"]),
+        ({"style": math.nan, "contrast": 1, "in_domain": 1}, "error", ["style", "contrast"]),
+        ({"style": math.inf, "contrast": 20, "in_domain": 1}, "error", ["style"]),
+        ({"contrast": 20, "in_domain": 1}, "error", ["style"]),
+        ({"style": 0.9, "contrast": 20, "in_domain": 0}, "review", ["encoder-out-of-domain"]),
+        ({"style": 0.1, "contrast": 20, "in_domain": 0}, "review", ["encoder-out-of-domain"]),
+        ({"style": 0.9, "contrast": 1, "in_domain": 0}, "reject", ["contrast", "encoder-out-of-domain"]),
+        ({"style": 0.9, "contrast": 20, "in_domain": None}, "accept", []),  # an encoder without a declared domain
+    ],
+)
+def test_decide(scores: dict, verdict: str, checks: list[str]) -> None:
+    found, reasons = decide(scores, [STYLE, CONTRAST])
+    assert found == verdict and [reason["check"] for reason in reasons] == checks
+
+
+def test_the_gate_is_monotone_in_the_score() -> None:
+    rank = {"reject": 0, "review": 1, "accept": 2}
+    found = [rank[decide({"style": s, "contrast": 20}, [STYLE, CONTRAST])[0]] for s in np.linspace(0, 1, 101)]
+    assert found == sorted(found) and set(found) == {0, 1, 2}
+
+
+def test_folder_exit_codes() -> None:
+    def code(share: float, *verdicts: str) -> int:
+        return folder_exit([{"verdict": v} for v in verdicts], Policy("p", "", share, []))
+
+    assert code(0, "accept", "accept") == 0
+    assert code(0, "accept", "review") == 11
+    assert code(0, "reject", "review") == 10 == code(0, "error", "accept")
+    assert code(0.5, "reject", "accept") == 0 and code(0.4, "reject", "accept") == 10
+
+
+def verdicts_of(out: Path) -> dict[str, dict]:
+    rows = files.read_jsonl(out / "verdicts.jsonl")
+    counts = json.loads((out / "gate.json").read_text())["counts"]
+    assert counts["in"] == len(rows) == sum(counts[v] for v in ("accept", "review", "reject", "error"))
+    return {row["file"]: row for row in rows}
+
+
+def test_true_pictures_pass_and_faults_do_not(run, judged: Path, tmp_path: Path) -> None:
+    """Neon's own held-out pictures, and beside them a corrupt, a truncated, a blank and a copied one."""
+    out = tmp_path / "out"
+    code, text = run("gate", f"images={judged}", "brand=neon", f"out={out}")
+    clean = verdicts_of(out)
+    assert sum(v["verdict"] == "accept" for v in clean.values()) >= 29 and len(clean) == 32
+
+    (judged / "corrupt.png").write_bytes(b"nothing")
+    (judged / "truncated.png").write_bytes((judged / "0032.png").read_bytes()[:300])
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    shutil.copy(judged / "0040.png", judged / "zz-same.png")
+    shutil.copy(files.ROOT / "data" / "brands" / "neon" / "train" / "0003.png", judged / "zz-training.png")
+    code, text = run("gate", f"images={judged}", "brand=neon", f"out={out}")
+    found = verdicts_of(out)
+    assert code == 10 and text.splitlines()[-1].endswith("out")
+    assert {n: found[n]["verdict"] for n in ("corrupt.png", "truncated.png", "blank.png")} == {
+        "corrupt.png": "error",
+        "truncated.png": "error",
+        "blank.png": "reject",
+    }
+    assert [r["check"] for r in found["zz-same.png"]["reasons"]] == ["distinct"]
+    assert "novelty" in [r["check"] for r in found["zz-training.png"]["reasons"]]
+    assert {n: v["verdict"] for n, v in clean.items()} == {n: found[n]["verdict"] for n in clean}
+
+    assert run("export", f"images={judged}", f"out={out}", "name=faults")[0] == 0
+    names = {p.name for p in (files.EXPORTS / "faults-v1" / "images").iterdir()}
+    assert names == {n for n, v in found.items() if v["verdict"] == "accept"}
+    assert not names & {"corrupt.png", "truncated.png", "blank.png", "zz-same.png", "zz-training.png"}
+
+
+def test_a_folder_with_only_a_corrupt_file_exits_10(run, tmp_path: Path) -> None:
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "x.png").write_bytes(b"nothing")
+    code, text = run("gate", f"images={tmp_path / 'only'}")
+    assert code == 10 and "1 in = 0 accept + 0 review + 0 reject + 1 error" in text
+    assert "nothing to export" in run("export", f"images={tmp_path / 'only'}")[1]
+
+
+def test_without_references_only_faults_and_duplicates_are_judged(run, judged: Path) -> None:
+    shutil.copy(judged / "0040.png", judged / "zz-same.png")
+    code, text = run("gate", f"images={judged}")
+    out = files.ROOT / text.splitlines()[-1]
+    found = verdicts_of(out)
+    assert code == 10 and [n for n, v in found.items() if v["verdict"] == "reject"] == ["zz-same.png"]
+    assert "note: style: not computed for these pictures" in text and "note: novelty: not computed" in text
+    assert not (judged / "report").exists() and sorted(p.suffix for p in judged.iterdir()) == [".png"] * 33
+
+
+def test_a_picture_of_another_size_is_out_of_the_encoders_domain(run, judged: Path, tmp_path: Path) -> None:
+    for path in judged.glob("*.png"):
+        Image.open(path).resize((96, 96)).save(path)
+    code, text = run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    found = verdicts_of(tmp_path / "out")
+    assert code == 11 and {v["verdict"] for v in found.values()} == {"review"}
+    assert found["0040.png"]["reasons"][0]["check"] == "encoder-out-of-domain"
+    assert "encoder=ViT-L-14-quickgelu:openai" in text and "base=" in text
+
+
+def test_a_plain_folder_of_references(run, judged: Path, tmp_path: Path) -> None:
+    references = files.ROOT / "data" / "brands" / "neon" / "test"
+    run("gate", f"images={judged}", f"references={references}", f"out={tmp_path / 'a'}")
+    assert sum(v["verdict"] == "accept" for v in verdicts_of(tmp_path / "a").values()) >= 29
+    pixel = run("gate", f"images={judged}", "references=pixel", f"out={tmp_path / 'b'}")
+    found = verdicts_of(tmp_path / "b")
+    assert pixel[0] == 10 and all(v["verdict"] == "reject" for v in found.values()), "neon is not pixel's style"
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("0064.png", "0065.png"):
+        shutil.copy(references / name, few / name)
+    text = run("gate", f"images={judged}", f"references={few}", f"out={tmp_path / 'c'}")[1]
+    assert "2 references; style needs at least 8" in text
+
+
+def test_scores_are_kept_and_a_changed_picture_is_seen(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
+    words = (f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    assert "scores.parquet" in run("score", *words)[1]
+    assert "nothing new" in run("score", *words)[1]
+    Image.open(judged / "0033.png").rotate(90).save(judged / "0033.png")
+    encoded = []
+    import eval.features as features
+
+    real = features.encode_pictures
+    monkeypatch.setattr(features, "encode_pictures", lambda e, images: encoded.append(len(images)) or real(e, images))
+    assert "nothing new" not in run("score", *words)[1]
+    assert encoded == [1]
+
+
+def test_a_policy_change_encodes_nothing_and_waits_for_no_torch(judged: Path, tmp_path: Path, run) -> None:
+    words = [f"images={judged}", "references=neon", f"out={tmp_path / 'out'}"]
+    run("score", *words)
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("version: 1\nchecks: {contrast: {reject_below: 200}}\n")
+    code = (
+        "import sys; from stylegate.cli import main; "
+        f"code = main(['gate', *{[*words, f'policy={strict}']!r}]); sys.exit(99 if 'torch' in sys.modules else code)"
+    )
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=files.ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 10, done.stdout + done.stderr
+    assert all(v["verdict"] == "reject" for v in verdicts_of(tmp_path / "out").values())
+
+
+def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    words = (f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    assert run("gate", *words, "observe=true")[0] == 0
+    assert verdicts_of(tmp_path / "out")["blank.png"]["verdict"] == "reject"
+    code, text = run("export", *words)
+    assert code == 2 and "observe=true" in text
+
+
+def test_explain_prints_the_policy(run) -> None:
+    code, text = run("gate", "explain=true")
+    assert code == 0 and "sha256" in text and "reject below the references' median -14 spreads" in text
+
+
+def test_reports_are_the_same_bytes_for_the_same_input(run, judged: Path, tmp_path: Path) -> None:
+    pages = []
+    for name in ("a", "b"):
+        out = tmp_path / name / "same"
+        run("gate", f"images={judged}", "brand=neon", f"out={out}")
+        pages.append({p.relative_to(out): p.read_bytes() for p in sorted((out / "report").rglob("*")) if p.is_file()})
+    assert pages[0] == pages[1] and len(pages[0]) > 20
+
+
+def test_hostile_file_names_are_text_in_the_report(run, judged: Path, tmp_path: Path) -> None:
+    (judged / "0032.png").rename(judged / "<script>alert(1)<\x2fscript>.png".replace("/", "_"))
+    run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["images=/does/not/exist"], "is not a folder"),
+        (["images={empty}"], "holds no pictures"),
+        (["images={judged}", "policy=unheard"], "policy=unheard"),
+        (["images={judged}", "references={empty}"], "holds no pictures"),
+        (["images={judged}", "references=unheard"], "references=unheard"),
+        (["images={judged}", "encoder=unheard"], "encoder=unheard"),
+        (["images={judged}", "encoder={empty}"], "neither a shipped name"),
+        (["images={judged}", "out={judged}"], "lies in the folder that is judged"),
+        (["images={judged}", "score.aesthetic_head={judged}/0032.png"], "cannot be read"),
+    ],
+)
+def test_bad_words(run, judged: Path, tmp_path: Path, words: list[str], says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    code, text = run("gate", *(w.format(judged=judged, empty=tmp_path / "empty") for w in words))
+    assert code == 2 and says in text and "Traceback" not in text
+
+
+def test_exit_code_of_the_command_itself(judged: Path) -> None:
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    assert process("gate", f"images={judged}").returncode == 10

@@ -1,0 +1,90 @@
+"""Policies: a schema, every problem at once, thresholds relative to references."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import policy
+from eval.policy import Threshold
+from stylegate import files
+from stylegate.errors import DataError
+
+
+def write(tmp_path: Path, text: str) -> str:
+    (tmp_path / "p.yaml").write_text(text)
+    return str(tmp_path / "p.yaml")
+
+
+def test_shipped_policies_read() -> None:
+    found = sorted((files.ROOT / "data" / "policies").glob("*.yaml"))
+    assert [path.stem for path in found] == ["default"]
+    for path in found:
+        assert path.read_text().startswith("# stylegate gate ")
+        assert policy.read(path.stem).checks
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version: 2\nchecks: {style: {reject_below: 1}}", "version: 2"),
+        ("version: 1\nchecks: {}", "at least one"),
+        ("version: 1\nchecks: [style]", "at least one"),
+        ("version: 1\nchekcs: {}", "chekcs: unknown key"),
+        ("version: 1\nchecks: {stile: {reject_below: 1}}", "checks.stile: no such score"),
+        ("version: 1\nchecks: {style: 3}", "needs reject_below or review_below"),
+        ("version: 1\nchecks: {style: {accept_above: 1}}", "checks.style.accept_above: unknown key"),
+        ("version: 1\nchecks: {style: {reject_below: .nan}}", "checks.style.reject_below: must be a number"),
+        ("version: 1\nchecks: {style: {reject_below: yes}}", "must be a number"),
+        ("version: 1\nchecks: {style: {reject_below: {spreads: 1, quantile: 0}}}", "must be a number"),
+        ("version: 1\nchecks: {style: {reject_below: {quantile: 2}}}", "quantile: must lie in [0, 1]"),
+        ("version: 1\nmax_failed_share: 3\nchecks: {style: {reject_below: 1}}", "max_failed_share: 3"),
+        ("- a\n- b", "must be a mapping"),
+        ("a: [", "is not YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_bad_policies_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DataError) as error:
+        policy.read(write(tmp_path, text))
+    assert says in str(error.value)
+
+
+def test_all_problems_come_together(tmp_path: Path) -> None:
+    text = "version: 9\nx: 1\nchecks: {stile: {reject_below: a}, style: {}}"
+    with pytest.raises(DataError) as error:
+        policy.read(write(tmp_path, text))
+    assert len(error.value.problems) == 5
+
+
+def test_the_hash_is_of_the_meaning(tmp_path: Path) -> None:
+    first = policy.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.5}}"))
+    second = policy.read(write(tmp_path, "# words\nchecks:\n  style: {reject_below: 0.50}\nversion: 1"))
+    third = policy.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.6}}"))
+    assert first.sha256 == second.sha256 != third.sha256
+
+
+def test_thresholds() -> None:
+    references = np.linspace(0, 1, 101)
+    assert Threshold(number=3).value("style", references) == 3
+    assert Threshold(quantile=0.25).value("style", references) == pytest.approx(0.25)
+    assert Threshold(spreads=-2).value("style", references) == pytest.approx(0.5 - 2 * 0.34)
+    assert Threshold(spreads=-2, alone=7).value("style", None) == 7
+    assert Threshold(spreads=-2).value("style", None) is None
+
+
+def test_spread_is_never_below_the_resolution() -> None:
+    assert policy.spread("openness", np.full(20, 0.9)) == 0.02
+
+
+def test_resolve_says_what_is_left_out(tmp_path: Path) -> None:
+    text = (
+        "version: 1\nchecks: {style: {reject_below: {spreads: -3}}, sharpness: {reject_below: {spreads: -3, alone: 1}}}"
+    )
+    read = policy.read(write(tmp_path, text))
+    bounds, left_out = policy.resolve(read, {"sharpness"}, {})
+    assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
+    assert left_out == ["style: not computed for these pictures"]
+    few = {"style": np.ones(7), "sharpness": np.ones(7)}
+    bounds, left_out = policy.resolve(read, {"style", "sharpness"}, few)
+    assert [b.score for b in bounds] == ["sharpness"] and "at least 8 references" in left_out[0]

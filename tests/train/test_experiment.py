@@ -1,0 +1,57 @@
+"""The whole chain by `run`, and a real brand's art through the README's five steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stylegate import files
+from tests.conftest import FAST
+
+NOTO = files.ROOT.parent / "shared" / "data" / "noto-animals"
+
+
+def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) -> None:
+    (tmp_path / "lenient.yaml").write_text(
+        "version: 1\nchecks: {contrast: {reject_below: 0}, style: {review_below: -2}}\n"
+    )
+    words = ["brand=small", "name=chain", *FAST, "train.max_steps=2", "traits=collectible", "plan.num_images=4"]
+    words += [f"policy={tmp_path / 'lenient.yaml'}", "tracker=wandb", "tracker.mode=offline"]
+    code, text = run("run", *words)
+    assert code == 0, text
+    assert "4 / 0 / 0 / 0" in text and text.strip().splitlines()[-1].startswith("report: ")
+    (batch,) = files.BATCHES.glob("chain-*")
+    for name in ("plan.parquet", "scores.parquet", "verdicts.jsonl", "gate.json", "report/index.html"):
+        assert (batch / name).exists()
+    page = (batch / "report" / "index.html").read_text()
+    assert "The style, before and after" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert (files.EXPORTS / "chain-v1" / "provenance.json").exists()
+    assert list(batch.glob("wandb/offline-run-*")) and list(files.RUNS.glob("chain-*/wandb/offline-run-*"))
+    assert run("run", *words)[0] == 0
+    assert len(list(files.EXPORTS.glob("chain-v*"))) == 1
+
+
+def test_run_ends_with_10_when_nothing_can_pass(run, small_brand: Path, tmp_path: Path) -> None:
+    (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
+    words = ["brand=small", "name=never", *FAST, "train.max_steps=1", "train.num_samples=0", "traits=collectible"]
+    words += ["plan.num_images=2", "plan.max_attempts=2", f"policy={tmp_path / 'never.yaml'}"]
+    code, text = run("run", *words)
+    assert code == 10 and "0 / 0 / 4 / 0" in text
+    assert not list(files.EXPORTS.glob("never-*"))
+
+
+@pytest.mark.skipif(not NOTO.is_dir(), reason="the art of Noto Emoji lies beside the checkout in some places only")
+def test_real_art_goes_through_and_is_left_to_people(run) -> None:
+    """Transparent 128-px pictures by other hands: the miniature's encoder does not know them, so a person decides."""
+    assert run("brand", "name=noto", f"images={NOTO}")[0] == 0
+    code, text = run("check", "brand=noto")
+    assert code == 0 and "alpha: 1" in text
+    words = ["brand=noto", *FAST, "train.max_steps=2", "plan.num_images=4"]
+    assert run("train", *words)[0] == 0 and run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
+    code, text = run("gate", *words)
+    assert code == 11 and "encoder=ViT-L-14-quickgelu:openai" in text and "base=" in text
+    (batch,) = files.BATCHES.glob("noto-*")
+    rows = files.read_jsonl(batch / "verdicts.jsonl")
+    assert len(rows) == 4 and {row["verdict"] for row in rows} == {"review"}
+    assert all(row["reasons"][-1]["check"] == "encoder-out-of-domain" for row in rows)
+    assert json.loads((batch / "gate.json").read_text())["counts"]["review"] == 4
