@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from stylegate import files
@@ -90,18 +90,22 @@ def load(name: str, device: Any) -> Encoder:
 def domain_of(folder: Path | None) -> Domain | None:
     if not folder or not (folder / "domain.json").is_file():
         return None
-    described = files.read_json(folder / "domain.json", "the encoder's domain")
-    known = load_file(folder / "known.safetensors")["known"].astype(np.float32)
+    described = files.read_json(folder / "domain.json", "the encoder's domain", "side", "max_distance")
+    try:
+        known = load_file(folder / "known.safetensors")["known"].astype(np.float32)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"the known pictures beside {folder} cannot be read: {error}") from None
     return Domain(described["side"], described["max_distance"], known)
 
 
-def encode_pictures(encoder: Encoder, images: list[Image.Image]) -> NDArray[np.float32]:
-    """Unit embeddings [n, d] of RGB pictures."""
+def encode_pictures(encoder: Encoder, prepared: list[Any]) -> NDArray[np.float32]:
+    """Unit embeddings [n, d] of pictures that went through `encoder.preprocess` (tensors [3, h, w])."""
     import torch
 
-    pixels = torch.stack([encoder.preprocess(image) for image in images]).to(encoder.device)
+    if not prepared:
+        return np.zeros((0, 0), np.float32)
     with torch.no_grad():
-        return unit(encoder.model.encode_image(pixels).float().cpu().numpy())
+        return unit(encoder.model.encode_image(torch.stack(prepared).to(encoder.device)).float().cpu().numpy())
 
 
 def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:

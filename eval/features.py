@@ -1,9 +1,9 @@
 """What is taken of a picture, once: embedding, likeness signature, technical measures. Cached by content."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,40 +34,60 @@ class Broken(NamedTuple):
 
 
 def extract(
-    named: Sequence[tuple[str, Path]], encoder: Encoder, background: str, batch_size: int, title: str
+    named: Sequence[tuple[str, Path]],
+    sha256: Mapping[str, str],
+    encoder: Encoder,
+    background: str,
+    batch_size: int,
+    title: str,
 ) -> tuple[Features, list[Broken]]:
-    """Features of each picture, and the files that are none. Each picture is encoded at most once, ever."""
-    cache, contents, broken = Cache(), {}, []
-    for name, path in named:
-        try:
-            contents[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            broken.append(Broken(name, "", f"cannot be read: {error.strerror}"))
-    paths = dict(named)
-    names = list(contents)
-    keys = [files.digest([VERSION, encoder.sha256, background, contents[name]]) for name in names]
+    """Features of each picture, and the files that are none. Each picture is encoded at most once, ever.
 
-    def compute(indices: list[int]) -> list[dict[str, NDArray]]:
-        decoded = {}
+    `sha256` by name ("" for a file that cannot be read) says which bytes are meant; a file that holds others by the
+    time it is read is broken, and nothing of it is kept.
+    """
+    cache, paths = Cache(), dict(named)
+    broken = [Broken(name, "", "cannot be read") for name in paths if not sha256[name]]
+    names = [name for name in paths if sha256[name]]
+    keys = [files.digest([VERSION, encoder.sha256, background, sha256[name]]) for name in names]
+
+    def compute(indices: list[int]) -> list[dict[str, NDArray] | None]:
+        taken: dict[int, dict[str, NDArray] | None] = {}
+        waiting: dict[int, Any] = {}
         for i in indices:
+            content = paths[names[i]].read_bytes()
+            if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
+                taken[i] = None  # not stored: these are not the bytes that the key names
+                continue
             try:
-                decoded[i] = pictures.decode(paths[names[i]].read_bytes(), background).image
+                image = pictures.decode(content, background).image
             except pictures.PictureError as error:
-                decoded[i] = str(error)
-        images = [image for image in decoded.values() if not isinstance(image, str)]
-        embeddings = iter(encode_pictures(encoder, images) if images else [])
-        return [failure(d) if isinstance(d, str) else taken(d, next(embeddings)) for d in decoded.values()]
+                taken[i] = {"broken": np.frombuffer(str(error).encode(), np.uint8)}
+                continue
+            waiting[i] = encoder.preprocess(image)  # small; the picture itself is let go
+            taken[i] = {
+                "size": np.array(image.size),
+                "signature": pictures.signature(image),
+                "technical": technical.measure(image),
+            }
+        for i, embedding in zip(waiting, encode_pictures(encoder, list(waiting.values())), strict=True):
+            taken[i] = (taken[i] or {}) | {"embedding": embedding}
+        return [taken[i] for i in indices]
 
     with progress.bar(title, len(names)) as tick:
         rows = cache.fill(keys, batch_size, compute, tick)
-    good = [(name, row) for name, row in zip(names, rows, strict=True) if "broken" not in row]
+    good: dict[str, dict[str, NDArray]] = {}
     for name, row in zip(names, rows, strict=True):
-        if "broken" in row:
-            broken.append(Broken(name, contents[name], bytes(row["broken"]).decode()))
-    return stacked([name for name, _ in good], contents, [row for _, row in good]), broken
+        if row is None:
+            broken.append(Broken(name, sha256[name], "changed while it was read"))
+        elif "broken" in row:
+            broken.append(Broken(name, sha256[name], bytes(row["broken"]).decode()))
+        else:
+            good[name] = row
+    return stacked(list(good), sha256, list(good.values())), broken
 
 
-def stacked(names: list[str], sha256: dict[str, str], rows: list[dict[str, NDArray]]) -> Features:
+def stacked(names: list[str], sha256: Mapping[str, str], rows: list[dict[str, NDArray]]) -> Features:
     """Rows of the cache as arrays; with no rows the arrays are empty, and still of the right number of axes."""
 
     def array(key: str, *shape: int) -> NDArray:
@@ -81,16 +101,3 @@ def stacked(names: list[str], sha256: dict[str, str], rows: list[dict[str, NDArr
         signatures=array("signature", pictures.SIDE, pictures.SIDE, 3).astype(np.uint8),
         technical=array("technical", len(technical.MEASURES)).astype(np.float32),
     )
-
-
-def taken(image, embedding: NDArray) -> dict[str, NDArray]:
-    return {
-        "size": np.array(image.size),
-        "embedding": embedding,
-        "signature": pictures.signature(image),
-        "technical": technical.measure(image),
-    }
-
-
-def failure(reason: str) -> dict[str, NDArray]:
-    return {"broken": np.frombuffer(reason.encode(), np.uint8)}

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from eval import policy as policies
 from eval.batch.place import split_name
+from eval.batch.verify import VERDICTS
 from eval.policy import Bounds, Policy
 from eval.scorers import SCORES
 from eval.subject import Subject, comparison_of, scores_at_hand, scores_key, subject_of
@@ -28,8 +29,8 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
 
-VERDICTS = ("accept", "review", "reject", "error")
 OUTSIDE = "encoder-out-of-domain"
+TOO_FEW = "too-few-references"
 REAL_CLIP = (
     "the default encoder knows 64-pixel collectibles only; for other art give encoder=ViT-L-14-quickgelu:openai "
     "(a real CLIP) and base=<a real Stable Diffusion, hub id or folder>"
@@ -42,10 +43,11 @@ def gate(config: Config) -> int:
         print("\n".join(explained(policies.read(config.policy))))
         return 0
     subject = subject_of(config)
-    outcome = judge(config, subject)
-    from eval.report import write_report
+    with files.only_one(subject.out):
+        outcome = judge(config, subject)
+        from eval.report import write_report
 
-    page = write_report(subject, config)
+        page = write_report(subject, config)
     for line in outcome["left_out"] + outcome["notes"]:
         print(f"note: {line}")
     counts = outcome["counts"]
@@ -69,10 +71,11 @@ def judge(config: Config, subject: Subject) -> dict[str, Any]:
         compute(config, subject, compared, key)
     rows, references, record = read_scores(subject.out)
     columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
-    bounds, left_out = policies.resolve(policy, columns, references)
-    verdicts = [verdict_of(row, bounds, policy) for row in rows]
+    bounds, left_out, lacking = policies.resolve(policy, columns, references, record["references"]["given"])
+    verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
     counts = Counter(v["verdict"] for v in verdicts)
-    assert sum(counts.values()) == len(subject.named), "in = accept + review + reject + error"
+    given = [(name, subject.sha256[name]) for name, _ in subject.named]
+    assert given == [(v["file"], v["sha256"]) for v in verdicts], "in = accept + review + reject + error"
 
     notes = list(record["notes"])
     if any(r["check"] == OUTSIDE for v in verdicts for r in v["reasons"]):
@@ -92,6 +95,7 @@ def judge(config: Config, subject: Subject) -> dict[str, Any]:
     }
     outcome["exit_code"] = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
     files.write_jsonl(subject.out / "verdicts.jsonl", verdicts)
+    outcome["verdicts_sha256"] = files.sha256(subject.out / "verdicts.jsonl")
     files.write_json(subject.out / "gate.json", outcome)
     return outcome
 
@@ -120,13 +124,16 @@ def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tupl
     return worst, [reason for _, reason in sorted(found, key=lambda item: order.index(item[0]))]
 
 
-def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy) -> dict[str, Any]:
-    """The line of verdicts.jsonl."""
+def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> dict[str, Any]:
+    """The line of verdicts.jsonl. Checks that lack references leave a picture at most to a person."""
     if row["error"] is not None or not row["sha256"]:
         reasons = [{"check": "decode", "score": None, "threshold": None, "detail": row["error"] or "cannot be read"}]
         verdict = "error"
     else:
         verdict, reasons = decide(row, bounds)
+        if lacking and verdict in ("accept", "review"):
+            verdict, detail = "review", f"{', '.join(lacking)} cannot be judged"
+            reasons.append({"check": TOO_FEW, "score": None, "threshold": None, "detail": detail})
     return {
         "file": row["file"],
         "sha256": row["sha256"],
@@ -163,7 +170,7 @@ def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray],
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
     own = {name: table[name].drop_null().to_numpy() for name in table.column_names}
-    return rows, own, files.read_json(out / "score.json", "the scores' record")
+    return rows, own, files.read_json(out / "score.json", "the scores' record", "key", "references", "notes")
 
 
 def explained(policy: Policy) -> list[str]:

@@ -1,18 +1,17 @@
 """Policies: what a picture must hold, as a file. Read with a schema, no interpolation; unknown keys are refused."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 
 from eval.scorers import SCORES
 from stylegate import files
 from stylegate.errors import DataError
 
 MIN_REFERENCES = 8  # relative thresholds need at least this many
+MAX_NUMBER = 1e9  # no score comes near it
 RELATIVE = ("spreads", "quantile")
 
 
@@ -52,6 +51,7 @@ class Check:
     score: str
     reject_below: Threshold | None
     review_below: Threshold | None
+    optional: bool  # left out, and said, where nothing was given that it could be computed from
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,9 @@ class Bounds:
 def read(name: str) -> Policy:
     """A shipped policy or a path. Raises DataError listing every problem."""
     path = files.named(name, files.POLICIES, "policy", ".yaml")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError(f"policy {files.shown(path)} is not YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise DataError(f"policy {files.shown(path)} must be a mapping of version, max_failed_share, checks")
+    data = files.read_yaml(path, "policy")
     problems = [f"{key}: unknown key" for key in data if key not in ("version", "max_failed_share", "checks")]
-    if data.get("version") != 1:
+    if data.get("version") != 1 or data["version"] is True:
         problems.append(f"version: {data.get('version')!r}; this stylegate reads version 1")
     share = data.get("max_failed_share", 0.0)
     if not is_number(share) or not 0 <= share <= 1:
@@ -95,7 +90,7 @@ def read(name: str) -> Policy:
         raise DataError(
             f"policy {files.shown(path)}:", problems, "stylegate gate explain=true prints a policy in force."
         )
-    return Policy(path.stem, files.digest(data), float(share), checks)
+    return Policy(path.stem, files.digest(normal(data)), float(share), checks)
 
 
 def check_of(score: str, spec: Any, problems: list[str]) -> Check:
@@ -103,12 +98,17 @@ def check_of(score: str, spec: Any, problems: list[str]) -> Check:
         problems.append(f"checks.{score}: no such score; there are {', '.join(SCORES)}")
     if not isinstance(spec, dict) or not spec:
         problems.append(f"checks.{score}: needs reject_below or review_below")
-        return Check(score, None, None)
-    problems += [f"checks.{score}.{k}: unknown key" for k in spec if k not in ("reject_below", "review_below")]
+        return Check(score, None, None, False)
+    if not {"reject_below", "review_below"} & set(spec):
+        problems.append(f"checks.{score}: needs reject_below or review_below")
+    keys = ("reject_below", "review_below", "optional")
+    problems += [f"checks.{score}.{k}: unknown key" for k in spec if k not in keys]
+    if not isinstance(spec.get("optional", False), bool):
+        problems.append(f"checks.{score}.optional: must be true or false")
     bounds = {
         k: threshold_of(f"checks.{score}.{k}", spec[k], problems) for k in ("reject_below", "review_below") if k in spec
     }
-    return Check(score, bounds.get("reject_below"), bounds.get("review_below"))
+    return Check(score, bounds.get("reject_below"), bounds.get("review_below"), spec.get("optional") is True)
 
 
 def threshold_of(where: str, spec: Any, problems: list[str]) -> Threshold | None:
@@ -125,22 +125,45 @@ def threshold_of(where: str, spec: Any, problems: list[str]) -> Threshold | None
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number that a score can be held against."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
 
-def resolve(policy: Policy, columns: set[str], references: Mapping[str, np.ndarray]) -> tuple[list[Bounds], list[str]]:
-    """The thresholds as numbers, and the checks that are left out, with the reason."""
-    bounds, left_out = [], []
+def normal(data: Any) -> Any:
+    """Keys as text, as JSON has them."""
+    return {str(k): normal(v) for k, v in data.items()} if isinstance(data, dict) else data
+
+
+def resolve(
+    policy: Policy, columns: set[str], references: Mapping[str, np.ndarray], given: int
+) -> tuple[list[Bounds], list[str], list[str]]:
+    """Thresholds as numbers; the optional checks that are left out; checks that lack references although some were.
+
+    `given` is the number of references that were asked for. Raises DataError for a check that cannot be computed and
+    is not optional, and if no check is left: a policy that judges nothing would accept everything.
+    """
+    bounds, left_out, lacking, impossible = [], [], [], []
     for check in policy.checks:
         own = references.get(check.score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
-        given = [t for t in (check.reject_below, check.review_below) if t]
+        thresholds = [t for t in (check.reject_below, check.review_below) if t]
         values = [t.value(check.score, enough) if t else None for t in (check.reject_below, check.review_below)]
-        if check.score not in columns:
+        relative = any(t.relative for t in thresholds)
+        computed = check.score in columns and any(value is not None for value in values)
+        if computed:
+            bounds.append(Bounds(check.score, values[0], values[1], enough is not None and relative))
+        if relative and given and enough is None and (check.score in columns or check.score == "style"):
+            lacking.append(check.score)
+        elif not computed and not check.optional:
+            impossible.append(f"{check.score}: {SCORES[check.score].does}")
+        elif not computed:
             left_out.append(f"{check.score}: not computed for these pictures")
-        elif all(value is None for value in values):
-            left_out.append(f"{check.score}: needs at least {MIN_REFERENCES} references")
-        else:
-            relative = enough is not None and any(t.relative for t in given)
-            bounds.append(Bounds(check.score, values[0], values[1], relative))
-    return bounds, left_out
+    if impossible:
+        raise DataError(
+            f"policy {policy.name} asks for what cannot be computed here:",
+            impossible,
+            "give brand= or references= (at least 8), an aesthetic head, or mark the check `optional: true`.",
+        )
+    if not bounds and not lacking:
+        raise DataError(f"policy {policy.name} has no check that can be computed here", left_out)
+    return bounds, left_out, lacking

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from eval.batch.verify import VERDICTS
 from eval.scorers import SCORES
 from eval.subject import Subject, comparison_of
 from stylegate import files, pictures
@@ -21,7 +22,6 @@ from stylegate.config import Config
 
 SHOWN = 120  # pictures a section; a page of thousands helps nobody
 THUMBNAIL = 256  # pixels
-VERDICTS = ("accept", "review", "reject", "error")
 WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "error": "errors"}
 SECTIONS = {
     "review": ("For review", "Nearest to a line first. A person decides; none of these is exported."),
@@ -33,7 +33,7 @@ SECTIONS = {
 
 def write_report(subject: Subject, config: Config) -> Path:
     """Write report/ from verdicts.jsonl, gate.json and the scores; returns the page."""
-    out, outcome = subject.out, files.read_json(subject.out / "gate.json", "the gate's record")
+    out, outcome = subject.out, files.read_json(subject.out / "gate.json", "the gate's record", "counts", "thresholds")
     verdicts = files.read_jsonl(out / "verdicts.jsonl")
     background = comparison_of(config, subject).background
     report = out / "report"

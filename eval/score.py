@@ -19,10 +19,21 @@ from numpy.typing import NDArray
 from eval import encoder as encoding
 from eval.features import Broken, Features, extract
 from eval.scorers import SCORES, aesthetic, consistency, duplicates, prompt, style, technical
-from eval.subject import Comparison, Subject, comparison_of, planned_traits, scores_at_hand, scores_key, subject_of
+from eval.subject import (
+    Comparison,
+    Subject,
+    comparison_of,
+    hashes,
+    planned_traits,
+    scores_at_hand,
+    scores_key,
+    subject_of,
+    table_digests,
+)
 from stylegate import files, hardware
 from stylegate.cache import Cache
 from stylegate.config import Config
+from stylegate.errors import DataError
 
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
 
@@ -34,7 +45,8 @@ def score(config: Config) -> int:
     key = scores_key(config, subject, compared)
     at_hand = scores_at_hand(subject, key)
     if not at_hand:
-        compute(config, subject, compared, key)
+        with files.only_one(subject.out):
+            compute(config, subject, compared, key)
     where = files.shown(subject.out / "scores.parquet")
     print(f"score: {len(subject.named)} pictures{', nothing new' if at_hand else ''}: {where}")
     return 0
@@ -44,23 +56,28 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
     """Encode what was not encoded before, score, write."""
     encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
     size = config.score.batch_size
-    found, broken = extract(subject.named, encoder, compared.background, size, "score")
-    references, bad = extract(compared.references, encoder, compared.background, size, "references")
-    training, _ = extract(compared.training, encoder, compared.background, size, "training")
+    ground = compared.background
+    found, broken = extract(subject.named, subject.sha256, encoder, ground, size, "score")
+    references, bad = extract(compared.references, hashes(compared.references), encoder, ground, size, "references")
+    training, lost = extract(compared.training, hashes(compared.training), encoder, ground, size, "training")
+    if lost:
+        listing = [f"{b.name}: {b.reason}" for b in lost]
+        raise DataError("training pictures cannot be compared with:", listing, "stylegate check names every problem.")
     notes = [f"reference {b.name} is left out: {b.reason}" for b in bad]
-    if 0 < len(references.names) < style.MIN_REFERENCES:
-        notes.append(f"{len(references.names)} references; style needs at least {style.MIN_REFERENCES}")
+    enough = len(references.names) >= style.MIN_REFERENCES and len(found.names) > 0
+    if compared.references and len(references.names) < style.MIN_REFERENCES:
+        notes.append(f"{len(references.names)} references can be used; style needs at least {style.MIN_REFERENCES}")
 
     columns, own = pixel_scores(found, training), pixel_scores(references, training)
     groups = np.array([subject.slots[name].slot for name in found.names]) if subject.slots else None
     columns["distinct"] = duplicates.distinct(found.signatures, groups)
     own["distinct"] = duplicates.leave_one_out(references.signatures)
-    expected = subject.record.get("size")
+    expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
     own["size"] = np.ones(len(references.names), np.float32)
     for name, values in encoder_scores(found, references, encoder, config, subject).items():
         columns[name] = values
-    if len(references.names) >= style.MIN_REFERENCES:
+    if enough:
         columns["style"] = style.score(found.embeddings, references.embeddings)
         own["style"] = style.leave_one_out(references.embeddings)
     columns["in_domain"], why = in_domain(found, references, encoder)
@@ -71,10 +88,12 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
     files.write(subject.out / "references.parquet", parquet(pa.table({k: nullable(v) for k, v in own.items()})))
     record: dict[str, Any] = {
         "key": key,
+        "tables": table_digests(subject.out),
         "encoder": config.encoder,
         "encoder_sha256": encoder.sha256,
         "references": {
             "from": compared.called,
+            "given": len(compared.references),
             "count": len(references.names),
             "sha256": files.digest(references.sha256),
         },
@@ -103,7 +122,7 @@ def encoder_scores(
         made = cache.fill(
             keys, 256, lambda some: [{"e": e} for e in encoding.encode_texts(encoder, [wanted[i] for i in some])]
         )
-        return np.stack([row["e"] for row in made])
+        return np.stack([row["e"] for row in made if row])
 
     if subject.slots and found.names:
         slots = [subject.slots[name] for name in found.names]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.batch.place import Slot, batch_folder, existing, read_plan, split_name
+from eval.batch.place import Slot, batch_folder, existing, is_attempt, read_plan, split_name
 from eval.encoder import encoder_key
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
@@ -42,9 +42,10 @@ def subject_of(config: Config) -> Subject:
     if config.images and not config.batch:
         return foreign(config)
     folder = files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
-    record = files.read_json(folder / "batch.json", f"the record of batch {folder.name}")
+    record = files.read_json(folder / "batch.json", f"the record of batch {folder.name}", "facts", "words", "wanted")
     images = folder / "images"
-    found = sorted(images.glob("*.png"), key=lambda path: split_name(path.name)) if images.is_dir() else []
+    ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []
+    found = sorted(ours, key=lambda path: split_name(path.name))
     if not found:
         raise DataError(f"{files.shown(folder)} has no pictures", next_step="stylegate generate with the same words.")
     by_number = {slot.slot: slot for slot in read_plan(folder)}
@@ -58,7 +59,7 @@ def foreign(config: Config) -> Subject:
     images = Path(config.images or "").expanduser().resolve()
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
-    named = [(p.relative_to(images).as_posix(), p) for p in pictures.find(images)]
+    named = [(readable(p.relative_to(images)), p) for p in pictures.find(images)]
     if not named:
         raise DataError(
             f"images={config.images} holds no pictures", next_step=f"they end in {sorted(pictures.SUFFIXES)}."
@@ -68,7 +69,14 @@ def foreign(config: Config) -> Subject:
     out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
     if out == images or out.is_relative_to(images):
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
+        raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
     return Subject(images, out, named, digests, None, {})
+
+
+def readable(path: Path) -> str:
+    """The name in UTF-8; bytes that are none are shown escaped, so that one odd name does not block a lot."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def hashes(named: list[tuple[str, Path]]) -> dict[str, str]:
@@ -99,7 +107,7 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
             background, called = brandset.brand_of(folder).background, f"{folder.name}'s test/"
             references = split_files(folder, "test")
         else:
-            references = [(p.relative_to(folder).as_posix(), p) for p in pictures.find(folder)]
+            references = [(readable(p.relative_to(folder)), p) for p in pictures.find(folder)]
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
@@ -107,7 +115,11 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
 
 
 def split_files(folder: Path, part: str) -> list[tuple[str, Path]]:
-    return [(f"{part}/{name}", folder / part / name) for name, _ in brandset.rows_of(folder / part)]
+    """The pictures that a split lists. Raises DataError if rows and files do not fit."""
+    problems: list[str] = []
+    found = brandset.listed(folder, part, problems)
+    brandset.refuse(folder, brandset.Findings(problems))
+    return [(name, path) for name, (_, path) in sorted(found.items())]
 
 
 def planned_traits(subject: Subject) -> dict[str, list[str]]:
@@ -120,7 +132,7 @@ def planned_traits(subject: Subject) -> dict[str, list[str]]:
 
 
 def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
-    """Digest of everything that the scores depend on; needs no model and no torch."""
+    """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head."""
     head = (
         files.sha256(existing(config.score.aesthetic_head, "score.aesthetic_head"))
         if config.score.aesthetic_head
@@ -134,7 +146,14 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
 
 
 def scores_at_hand(subject: Subject, key: str) -> bool:
-    """Whether scores.parquet is of these pictures, references and encoder."""
+    """Whether scores.parquet is of these pictures, references and encoder, and as it was written."""
     record = subject.out / "score.json"
-    tables = all((subject.out / f"{name}.parquet").exists() for name in ("scores", "references"))
-    return tables and record.exists() and files.read_json(record, "the scores' record").get("key") == key
+    if not record.exists():
+        return False
+    held = files.read_json(record, "the scores' record", "key", "tables")
+    return held["key"] == key and held["tables"] == table_digests(subject.out)
+
+
+def table_digests(out: Path) -> dict[str, str]:
+    tables = {name: out / f"{name}.parquet" for name in ("scores", "references")}
+    return {name: files.sha256(path) if path.is_file() else "" for name, path in tables.items()}

@@ -1,19 +1,15 @@
-"""Brand sets: make one from a folder of pictures, check it whole, read it for training and judging.
+"""Brand sets: read for training and judging, checked whole. stylegate/brand.py makes them.
 
-    stylegate brand name=acme images=DIR      a folder of pictures with captions becomes data/brands/acme/
-    stylegate check brand=acme                everything wrong with it, at once
+    stylegate check brand=acme      everything wrong with a brand set, at once
 
 A brand set is a Hugging Face imagefolder with the splits train/ (learned from), validation/ (chooses) and test/ (the
-gate's references), each with metadata.jsonl (file_name, text, optional traits), and brand.yaml.
+gate's references), each with metadata.jsonl (file_name, text, optional traits), and brand.yaml. Sets on disk are read
+here, strictly: the imagefolder loader guesses splits from file names and takes what it can.
 """
 
-import csv
 import hashlib
-import io
 import json
-import shutil
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +23,6 @@ from stylegate.config import Config
 from stylegate.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,7 +41,7 @@ class Brand:
         return text if self.trigger.lower() in text.lower() else f"{self.trigger}, {text}"
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Item:
     """One picture of a brand set."""
 
@@ -87,9 +82,6 @@ def several(names: list[str]) -> str:
     return f"{len(names)} picture{'s' if len(names) != 1 else ''} ({listed})"
 
 
-# The verbs.
-
-
 def check(config: Config) -> int:
     """Say everything that is wrong with a brand set. Raises DataError listing it; returns 0 if there is nothing."""
     folder = locate(config.brand)
@@ -99,67 +91,8 @@ def check(config: Config) -> int:
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     refuse(folder, findings)
-    counts = ", ".join(f"{len(rows_of(folder / split))} {split}" for split in SPLITS)
+    counts = ", ".join(f"{len(listed(folder, part, []))} {part}" for part in SPLITS)
     print(f"{files.shown(folder)}: {counts}; no problems")
-    return 0
-
-
-def make(config: Config) -> int:
-    """Make a brand set from a folder of captioned pictures. Raises DataError listing every problem; writes whole."""
-    if not config.name or not config.images:
-        raise DataError("brand needs a name and a folder of pictures", next_step="stylegate brand name=acme images=DIR")
-    source, target = Path(config.images).expanduser(), files.BRANDS[0] / config.name
-    if config.out:
-        target = Path(config.out).expanduser().resolve()
-    if not source.is_dir():
-        raise DataError(f"images={config.images} is not a folder", next_step="name the folder that holds the pictures.")
-    if target.exists():
-        raise DataError(f"{files.shown(target)} exists already", next_step="choose another name, or remove it first.")
-    found = pictures.find(source)
-    if not found:
-        raise DataError(f"{source} holds no pictures", next_step=f"pictures end in {sorted(pictures.SUFFIXES)}.")
-
-    findings = Findings()
-    captions = captions_of(source, found, findings)
-    brand = Brand(name=config.name, trigger=f"{config.name} style", source=source.resolve().name)
-    decoded = look_at({p.relative_to(source).as_posix(): p for p in found}, brand.background, findings)
-    for name in decoded:
-        if name not in captions:
-            findings.problems.append(f"{name}: no caption ({Path(name).stem}.txt beside it, a CSV or metadata.jsonl)")
-        elif not captions[name][0].strip():
-            findings.problems.append(f"{name}: its caption is empty")
-    if len(found) < 3:
-        findings.problems.append(f"{len(found)} pictures; at least 3, one for each split (30 to 60 work well)")
-    refuse(source, findings)
-
-    splits = split(decoded)
-    near = sum(len(group) - 1 for group in alike(decoded))
-
-    def build(partial: Path) -> None:
-        for part, names in splits.items():
-            (partial / part).mkdir()
-            rows = []
-            for name in names:
-                flat = name.replace("/", "-")
-                shutil.copyfile(source / name, partial / part / flat)
-                text, traits = captions[name]
-                rows.append({"file_name": flat, "text": text.strip()} | ({"traits": traits} if traits else {}))
-            files.write_jsonl(partial / part / "metadata.jsonl", rows)
-        described = {f.name: getattr(brand, f.name) for f in fields(Brand)}
-        files.write(partial / "brand.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
-        shown = [(f"{p}: {len(n)} pictures, {NOUNS[p]}", [decoded[x].image for x in n[:48]]) for p, n in splits.items()]
-        files.write(partial / "contact-sheet.png", pictures.png(pictures.sheet(shown, columns=8)))
-
-    files.whole_folder(target, build)
-    for remark in findings.all_remarks():
-        print(f"note: {remark}")
-    if near:
-        print(f"note: {near} near-duplicates stay together in one split")
-    print(
-        f"note: trigger phrase, licence and background stand in {files.shown(target / 'brand.yaml')}; edit them there"
-    )
-    counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
-    print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
     return 0
 
 
@@ -211,40 +144,28 @@ def from_hub(name: str) -> Path:
 
 
 def read(folder: Path) -> BrandSet:
-    """Read a brand set that `examine` found sound, through `datasets`' imagefolder (streamed: nothing stale)."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    splits: dict[str, list[Item]] = {}
+    """Brand, captions and files of a set. Raises DataError if rows and files do not fit; pictures are not decoded."""
+    problems: list[str] = []
+    brand, splits = brand_of(folder), {}
     for part in SPLITS:
-        rows = datasets.load_dataset("imagefolder", data_dir=str(folder / part), split="train", streaming=True)
-        rows = rows.cast_column("image", datasets.Image(decode=False))
-        splits[part] = sorted((item_of(folder, part, row) for row in rows), key=lambda item: item.file)
-    return BrandSet(folder=folder, brand=brand_of(folder), splits=splits)
-
-
-def item_of(folder: Path, part: str, row: dict) -> Item:
-    path = Path(row["image"]["path"])
-    content = row["image"]["bytes"] or path.read_bytes()
-    file = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else f"{part}/{path.name}"
-    traits = {k: v for k, v in (row.get("traits") or {}).items() if v is not None}
-    return Item(file=file, text=row["text"], traits=traits, content=content, sha256=hashlib.sha256(content).hexdigest())
+        splits[part] = []
+        for name, (row, path) in sorted(listed(folder, part, problems).items()):
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            splits[part].append(Item(name, row["text"], row.get("traits") or {}, content, digest))
+    refuse(folder, Findings(problems))
+    return BrandSet(folder=folder, brand=brand, splits=splits)
 
 
 def brand_of(folder: Path) -> Brand:
     """brand.yaml, schema-checked. Raises DataError listing every problem."""
     path = folder / "brand.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise DataError(
             f"{files.shown(folder)} is not a brand set: brand.yaml is missing",
             next_step="stylegate brand name=acme images=DIR makes a brand set from a folder of pictures.",
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{files.shown(path)} is not YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise DataError(f"{files.shown(path)} must be a mapping of name, trigger, ...")
+        )
+    data = files.read_yaml(path, "brand")
     known = {f.name for f in fields(Brand)}
     problems = [f"{k}: unknown key" for k in data if k not in known]
     problems += [f"{k}: must be text" for k, v in data.items() if k in known and not isinstance(v, str)]
@@ -302,51 +223,63 @@ def examine_split(
     folder: Path, part: str, brand: Brand, findings: Findings, by_hash: dict[str, list[str]]
 ) -> dict[str, pictures.Picture]:
     """Rows against files, captions, pictures of one split; the decoded pictures by name."""
-    place = folder / part
-    if not (place / "metadata.jsonl").is_file():
-        findings.problems.append(f"{part}/metadata.jsonl is missing")
-        return {}
-    rows = rows_of(place, findings.problems)
-    listed: dict[str, Path] = {}
-    for name, row in rows:
-        path = place / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            findings.problems.append(f"{part}/metadata.jsonl: {name} lies outside the brand set")
-        elif not path.is_file():
-            findings.problems.append(f"{part}/{name}: listed in metadata.jsonl, but there is no such file")
-        elif f"{part}/{name}" in listed:
-            findings.problems.append(f"{part}/{name}: listed twice")
-        else:
-            listed[f"{part}/{name}"] = path
-        if not str(row.get("text") or "").strip():
-            findings.problems.append(f"{part}/{name}: its caption is empty")
-        traits = row.get("traits") or {}
-        if not isinstance(traits, dict) or not all(isinstance(v, str) for v in traits.values()):
-            findings.problems.append(f"{part}/{name}: traits must map names to text")
-    for path in pictures.find(place):
-        if f"{part}/{path.relative_to(place).as_posix()}" not in listed:
-            findings.problems.append(f"{part}/{path.relative_to(place).as_posix()}: no caption in metadata.jsonl")
-    if not rows:
-        findings.problems.append(f"{part}/metadata.jsonl lists no pictures")
-    lacking = sum(brand.trigger.lower() not in str(row.get("text")).lower() for _, row in rows)
+    found = listed(folder, part, findings.problems)
+    for path in pictures.find(folder / part) if (folder / part).is_dir() else []:
+        if (name := path.relative_to(folder).as_posix()) not in found:
+            findings.problems.append(f"{name}: no caption in metadata.jsonl")
+    lacking = sum(brand.trigger.lower() not in row["text"].lower() for row, _ in found.values())
     if brand.trigger and lacking:
-        findings.remarks.append(f'{part}: "{brand.trigger}" is put before {lacking} of {len(rows)} captions')
-    return look_at(listed, brand.background, findings, by_hash)
+        findings.remarks.append(f'{part}: "{brand.trigger}" is put before {lacking} of {len(found)} captions')
+    return look_at({name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash)
 
 
-def rows_of(place: Path, problems: list[str] | None = None) -> list[tuple[str, dict]]:
-    """(file_name, row) of a split's metadata.jsonl; lines that are none are named in `problems`."""
+def listed(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict, Path]]:
+    """Sound rows of a split's metadata.jsonl and their files, by name ("train/0000.png"); the rest into `problems`."""
+    table = folder / part / "metadata.jsonl"
+    if not table.is_file():
+        problems.append(f"{part}/metadata.jsonl is missing")
+        return {}
+    found: dict[str, tuple[dict, Path]] = {}
+    rows = rows_of(table, problems)
+    for row in rows:
+        file, traits = row["file_name"], row.get("traits") or {}
+        name, path = f"{part}/{file}", folder / part / file
+        try:
+            inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+        except (OSError, ValueError) as error:
+            problems.append(f"{name!r}: cannot be a file ({error})")
+            continue
+        if not inside:
+            problems.append(f"{part}/metadata.jsonl: {file} lies outside the brand set")
+        elif not there:
+            problems.append(f"{name}: listed in metadata.jsonl, but there is no such file")
+        elif name in found:
+            problems.append(f"{name}: listed twice")
+        if not isinstance(row.get("text"), str) or not row["text"].strip():
+            problems.append(f"{name}: its caption is empty")
+        elif not isinstance(traits, dict) or not all(isinstance(v, str) for v in traits.values()):
+            problems.append(f"{name}: traits must map names to text")
+        elif inside and there:
+            found[name] = (row, path)
+    if not rows:
+        problems.append(f"{part}/metadata.jsonl lists no pictures")
+    return found
+
+
+def rows_of(table: Path, problems: list[str]) -> list[dict]:
+    """Objects of a JSON Lines table that have a file_name; lines that are none are named in `problems`."""
     rows = []
-    text = (place / "metadata.jsonl").read_bytes().decode("utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(table.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            rows.append((str(row["file_name"]), row))
-        except (json.JSONDecodeError, KeyError, TypeError):
-            if problems is not None:
-                problems.append(f"{place.name}/metadata.jsonl, line {number}: not a JSON object with file_name")
+            row = json.loads(line.decode("utf-8"))
+            if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+                raise ValueError
+            rows.append(row)
+        except (ValueError, RecursionError):
+            where = f"{table.parent.name}/{table.name}, line {number}"
+            problems.append(f"{where}: not a JSON object with file_name, in UTF-8")
     return rows
 
 
@@ -359,7 +292,7 @@ def look_at(
     for name, path in named.items():
         try:
             picture = pictures.decode(path.read_bytes(), background)
-        except pictures.PictureError as error:
+        except (pictures.PictureError, OSError) as error:
             findings.problems.append(f"{name}: {error}")
             continue
         decoded[name] = picture
@@ -397,66 +330,6 @@ def cut_captions(brand_set: BrandSet, config: Config) -> list[str]:
     )
     cut = [i.file for i, n in zip(brand_set.splits["train"], lengths, strict=True) if n > limit]
     return [f"captions longer than the text encoder's {limit} tokens, their end is cut: {several(cut)}"] if cut else []
-
-
-# Making.
-
-
-def captions_of(source: Path, found: list[Path], findings: Findings) -> dict[str, tuple[str, dict[str, str]]]:
-    """Caption and traits by relative name: kohya's .txt beside the picture, any CSV, or metadata.jsonl."""
-    captions: dict[str, tuple[str, dict[str, str]]] = {}
-    for table in sorted(source.rglob("metadata.jsonl")) + sorted(source.rglob("*.csv")):
-        for name, text, traits in table_rows(table, findings):
-            path = table.parent / name
-            if not path.resolve().is_relative_to(source.resolve()):
-                findings.problems.append(f"{table.relative_to(source)}: {name} lies outside the folder")
-            elif not path.is_file():
-                findings.problems.append(f"{table.relative_to(source)}: there is no file {name}")
-            else:
-                captions[path.relative_to(source).as_posix()] = (text, traits)
-    for path in found:
-        beside = path.with_suffix(".txt")
-        if beside.is_file():
-            text = beside.read_bytes().decode("utf-8", errors="replace")
-            captions[path.relative_to(source).as_posix()] = (" ".join(text.split()), {})
-    return captions
-
-
-def table_rows(table: Path, findings: Findings) -> Iterable[tuple[str, str, dict[str, str]]]:
-    """(file, caption, traits) of a CSV or JSON Lines table; the columns may be called as people call them."""
-    if table.suffix == ".jsonl":
-        raw: list[dict[str, Any]] = [row for _, row in rows_of(table.parent, findings.problems)]
-    else:
-        raw = list(csv.DictReader(io.StringIO(table.read_bytes().decode("utf-8-sig", errors="replace"))))
-    for row in raw:
-        lower = {str(k).strip().lower(): v for k, v in row.items()}
-        name = next((lower[k] for k in ("file_name", "file", "filename", "image", "path") if lower.get(k)), None)
-        text = next((lower[k] for k in ("text", "caption", "prompt", "description") if k in lower), None)
-        if name is None or text is None:
-            findings.problems.append(f"{table.name}: needs columns file_name and text, has {sorted(lower)}")
-            return
-        traits = lower.get("traits") if isinstance(lower.get("traits"), dict) else {}
-        yield str(name), str(text or ""), {str(k): str(v) for k, v in (traits or {}).items()}
-
-
-def split(decoded: dict[str, pictures.Picture]) -> dict[str, list[str]]:
-    """Names by split: a fifth to test (at least 8 where a third allows it), a tenth to validation, the rest to train.
-
-    The order is by content, so the same pictures give the same split; near-duplicates go to train together.
-    """
-    content = {n: hashlib.sha256(p.image.tobytes()).hexdigest() for n, p in decoded.items()}
-    together = {name for group in alike(decoded) for name in group}
-    free = sorted((n for n in decoded if n not in together), key=lambda n: content[n])
-    total = len(decoded)
-    tests = min(max(8, total // 5), max(1, total // 3), max(1, len(free) - 1))
-    checks = min(max(4, total // 10), max(1, total // 6), max(1, len(free) - tests))
-    if len(free) < 2:
-        raise DataError("nearly all pictures are near-duplicates of each other: there is nothing to hold out")
-    parts = {"test": free[:tests], "validation": free[tests : tests + checks]}
-    parts["train"] = free[tests + checks :] + sorted(together)
-    if not parts["train"]:
-        raise DataError("too few pictures to hold some out", next_step="give at least 3 that differ.")
-    return {part: sorted(parts[part]) for part in SPLITS}
 
 
 def decoded_image(item: Item, brand: Brand) -> Image.Image:

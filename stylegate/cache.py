@@ -51,12 +51,13 @@ class Cache:
         self,
         keys: Sequence[str],
         batch_size: int,
-        compute: Callable[[list[int]], list[dict[str, NDArray]]],
+        compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
         advance: Callable[[int], None] = lambda n: None,
-    ) -> list[dict[str, NDArray]]:
+    ) -> list[dict[str, NDArray] | None]:
         """Values in the order of `keys`; `compute(indices)` makes missing ones, a batch at a time.
 
-        Each batch is stored before the next one starts. `advance(n)` hears of n values being at hand.
+        Each batch is stored before the next one starts; a None is handed on and not stored. `advance(n)` hears of n
+        values being at hand.
         """
         values = [self.get(key) for key in keys]
         missing = [i for i, value in enumerate(values) if value is None]
@@ -64,8 +65,8 @@ class Cache:
         for start in range(0, len(missing), batch_size):
             indices = missing[start : start + batch_size]
             made = compute(indices)
-            self.put({keys[i]: value for i, value in zip(indices, made, strict=True)})
+            self.put({keys[i]: value for i, value in zip(indices, made, strict=True) if value is not None})
             for i, value in zip(indices, made, strict=True):
                 values[i] = value
             advance(len(indices))
-        return [value for value in values if value is not None]
+        return values

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stylegate import config as configuration
-from stylegate.errors import ConfigError, StylegateError, from_os_error
+from stylegate.errors import ConfigError, StylegateError, from_surroundings
 
 
 class Verb(NamedTuple):
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(error: Exception) -> int:
     """Print one message for what a person can mend, a traceback for a bug; the exit code."""
-    mended = from_os_error(error) if isinstance(error, OSError) else error
+    mended = error if isinstance(error, StylegateError) else from_surroundings(error)
     if isinstance(mended, StylegateError):
         say_error(f"error: {mended}")
         return Exit.USAGE
@@ -162,7 +162,7 @@ def run_verb(verb: str, config: configuration.Config) -> int:
     run: Callable[[configuration.Config], int]
     match verb:
         case "brand":
-            from stylegate.brandset import make as run
+            from stylegate.brand import make as run
         case "check":
             from stylegate.brandset import check as run
         case "train":

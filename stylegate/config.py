@@ -22,9 +22,11 @@ PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "
 }
 
 
-def key(default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices=()) -> Any:
-    """A config value with its help and its closed range or choices."""
-    metadata = {"help": meaning, "low": low, "high": high, "choices": tuple(choices)}
+def key(
+    default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices=(), multiple: int = 0
+) -> Any:
+    """A config value with its help and its closed range, choices, or the number that it is a multiple of."""
+    metadata = {"help": meaning, "low": low, "high": high, "choices": tuple(choices), "multiple": multiple}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -34,7 +36,7 @@ def key(default: Any, meaning: str, *, low: float | None = None, high: float | N
 class FamilyConfig:
     name: str = key("sd", "model family, a file in stylegate/families/", choices=["sd"])
     resolution: int | None = key(
-        None, "picture side in pixels; null = what the base was trained for", low=16, high=4096
+        None, "picture side in pixels; null = what the base was trained for", low=16, high=4096, multiple=8
     )
 
 
@@ -155,6 +157,8 @@ def range_problems(config: Config) -> list[str]:
             )
         if isinstance(value, list) and not value:
             problems.append(f"{dotted}=[]: must not be empty")
+        if entry.metadata["multiple"] and value % entry.metadata["multiple"]:
+            problems.append(f"{dotted}={value}: must be a multiple of {entry.metadata['multiple']}")
         if low is not None and not low <= value <= high:  # NaN fails this too
             problems.append(f"{dotted}={value}: must lie in [{low:g}, {high:g}]")
     for dotted, value in (("name", config.name), ("batch", config.batch)):
@@ -219,6 +223,7 @@ def typed(cfg, problems: list[str]) -> Config:
     from omegaconf import OmegaConf
 
     problems = problems + unknown_keys(cfg)
+    problems += [f"{name}=???: a value is needed" for name in OmegaConf.missing_keys(cfg)]
     if not problems:
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)
@@ -226,7 +231,8 @@ def typed(cfg, problems: list[str]) -> Config:
         if not problems:
             return config
     else:  # ranges are still worth reporting where the known part can be read
-        readable = OmegaConf.merge(OmegaConf.structured(Config), {k: cfg[k] for k in cfg if k in Config.__slots__})
+        known = {k: cfg[k] for k in cfg if k in Config.__slots__ and not OmegaConf.is_missing(cfg, k)}
+        readable = OmegaConf.merge(OmegaConf.structured(Config), known)
         problems = problems + range_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
     raise ConfigError("the configuration has problems:", problems, "stylegate VERB --help lists the keys of a verb.")
 

@@ -11,6 +11,7 @@ come together: `StylegateError(summary, problems, next_step)`.
 """
 
 import errno
+import sqlite3
 
 # Disk full, quota, file-size limit, read-only or forbidden: the surroundings, not the program.
 SURROUNDINGS = {
@@ -20,6 +21,10 @@ SURROUNDINGS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "operation not permitted",
+    errno.ENAMETOOLONG: "a name is too long",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EISDIR: "a folder stands where a file should be",
+    errno.ELOOP: "links lead in a circle",
 }
 
 
@@ -53,12 +58,14 @@ class SurroundingsError(StylegateError):
     pass
 
 
-def from_os_error(error: OSError) -> SurroundingsError | None:
+def from_surroundings(error: Exception) -> SurroundingsError | None:
     """The user's message for an error of the surroundings; None if `error` is something else (then it is a bug)."""
-    if error.errno not in SURROUNDINGS:
+    if isinstance(error, sqlite3.OperationalError):
+        what = f"the cache cannot be used: {error}"
+    elif isinstance(error, OSError) and error.errno in SURROUNDINGS:
+        what = SURROUNDINGS[error.errno] + (f": {error.filename}" if error.filename else "")
+    else:
         return None
-    where = f" at {error.filename}" if error.filename else ""
     return SurroundingsError(
-        f"{SURROUNDINGS[error.errno]}{where}",
-        next_step="make room or mend the permission, then run the same command again; finished work is kept.",
+        what, next_step="make room or mend name or permission, then run the same command again; finished work is kept."
     )

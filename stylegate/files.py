@@ -1,16 +1,19 @@
-"""Files that survive a kill: atomic writes, append-only JSON Lines, digests, shipped names."""
+"""Files that survive a kill: atomic writes, append-only JSON Lines, strict readers, digests, locks, shipped names."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import rfc8785
+import yaml
 
-from stylegate.errors import ConfigError, DataError
+from stylegate.errors import ConfigError, DataError, SurroundingsError
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout: what is shipped
 HOME = Path(os.environ.get("STYLEGATE_HOME") or ROOT).resolve()  # what is made; elsewhere for a read-only checkout
@@ -78,14 +81,44 @@ def write_json(path: Path, value: Any) -> None:
     write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Parsed JSON. Raises DataError naming `what` if the file is missing or torn."""
+def read_json(path: Path, what: str, *keys: str) -> Any:
+    """A JSON object that has `keys`. Raises DataError naming `what` if the file is missing, torn or of another form."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{what} is missing: {shown(path)}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{what} cannot be read: {shown(path)}: {error}") from None
+    missing = [key for key in keys if key not in data] if isinstance(data, dict) else ["an object"]
+    if missing:
+        raise DataError(f"{what} is not as stylegate writes it: {shown(path)} lacks {', '.join(missing)}")
+    return data
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """A YAML mapping by the safe loader, each key once. Raises DataError naming `what`."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
+    except (yaml.YAMLError, ValueError, RecursionError, IsADirectoryError) as error:
+        raise DataError(f"{what} {shown(path)} is not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{what} {shown(path)} must be a mapping")
+    return data
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for key, (place, _) in zip(keys, node.value, strict=True):
+        if not isinstance(key, str | int | float | bool) or keys.count(key) > 1:
+            raise yaml.YAMLError(f"line {place.start_mark.line + 1}: key {key!r} stands twice or is no word")
+    return dict(zip(keys, (loader.construct_object(v, deep=True) for _, v in node.value), strict=True))  # type: ignore[no-untyped-call]
+
+
+_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def append_jsonl(path: Path, row: dict) -> None:
@@ -94,17 +127,26 @@ def append_jsonl(path: Path, row: dict) -> None:
         file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """Rows of a JSON Lines file that we wrote; a torn last line (a kill while appending) is left out."""
+def read_jsonl(path: Path, *keys: str) -> list[dict]:
+    """Rows of a JSON Lines file that we wrote, each with `keys`; a torn last line (a kill while appending) is left out.
+
+    Raises DataError for any other line that is not such a row.
+    """
     if not path.exists():
         return []
-    rows, lines = [], path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")  # not splitlines(): U+2028 in a caption ends no row
+    rows = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not all(key in row for key in keys):
+                raise ValueError(f"not an object with {', '.join(keys)}")
+            rows.append(row)
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise DataError(f"{shown(path)}, line {number} is not JSON: {error}") from None
+                raise DataError(f"{shown(path)}, line {number}: {error}") from None
     return rows
 
 
@@ -112,7 +154,7 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def whole_folder(target: Path, build) -> None:
+def whole_folder(target: Path, build: Callable[[Path], object]) -> None:
     """Build a folder whole or not at all: `build(partial)` fills a hidden sibling, which is then renamed to `target`.
 
     What a killed earlier try left is removed first; `target` must not exist.
@@ -126,3 +168,21 @@ def whole_folder(target: Path, build) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def only_one(target: Path) -> Iterator[None]:
+    """Hold `target` for this process; two commands that write the same place do not mix. Raises SurroundingsError.
+
+    The lock is the kernel's: it ends with the process, however that ends.
+    """
+    lock = CACHE / "locks" / hashlib.sha256(str(target).encode(errors="replace")).hexdigest()[:16]
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SurroundingsError(
+                f"another stylegate is at work on {shown(target)}", next_step="wait until it has ended, or stop it."
+            ) from None
+        yield

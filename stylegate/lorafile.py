@@ -57,7 +57,9 @@ def trained(config: Config) -> Path | None:
     if config.lora_file == "none":
         return None
     if config.lora_file:
-        return Path(config.lora_file).expanduser().resolve()
+        given = Path(config.lora_file).expanduser().resolve()
+        load(given)
+        return given
     path = files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
     if not path.is_file():
         raise ModelError(
@@ -69,28 +71,48 @@ def trained(config: Config) -> Path | None:
 
 def attach(models: Models, family: Family, path: Path) -> None:
     """Load a LoRA file into the pipeline. Raises ModelError naming what does not fit; nothing is skipped silently."""
-    tensors, _ = load(path)
-    modules = dict(models.denoiser.named_modules())
-    downs = {key: tensor for key, tensor in tensors.items() if key.endswith(".lora_A.weight")}
-    misfits = [key for key in tensors if not key.startswith(family.PREFIX)]
-    for key, down in downs.items():
-        name = key.removeprefix(family.PREFIX).removesuffix(".lora_A.weight")
-        weight = getattr(modules.get(name), "weight", None)
-        up = tensors.get(key.replace("lora_A", "lora_B"))
-        if weight is None or up is None:
-            misfits.append(f"{name}: {'the base has no such layer' if weight is None else 'lora_B is missing'}")
-        elif (down.shape[1], up.shape[0]) != (weight.shape[1], weight.shape[0]):
-            misfits.append(f"{name}: LoRA for {up.shape[0]} x {down.shape[1]}, the base has {tuple(weight.shape[:2])}")
-    if misfits or not downs:
+    tensors, metadata = load(path)
+    misfits = misfits_of(tensors, family.PREFIX, dict(models.denoiser.named_modules()))
+    try:
+        json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        misfits.append("its lora_adapter_metadata is not JSON")
+    if misfits:
         shown = misfits[:5] + ([f"and {len(misfits) - 5} more"] if len(misfits) > 5 else [])
         raise ModelError(
-            f"{path} does not fit the base{'' if downs else ': it holds no LoRA weights'}",
-            shown,
-            "use the base that the LoRA was trained on (base=...).",
+            f"{path} does not fit the base:", shown, "use the base that the LoRA was trained on (base=...)."
         )
-    models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="brand")
+    try:
+        models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="brand")
+    except Exception as error:  # what metadata of other trainers can hold is not ours to foresee
+        raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
     models.pipeline.fuse_lora()  # merged into the weights, drawing costs no more than with the base alone
     models.pipeline.unload_lora_weights()
+
+
+def misfits_of(tensors: dict[str, torch.Tensor], prefix: str, modules: dict[str, torch.nn.Module]) -> list[str]:
+    """What does not fit: every tensor must be half of a pair for a layer of the base, of its shape."""
+    found = [] if tensors else ["it holds no LoRA weights"]
+    for key, tensor in tensors.items():
+        half = next((h for h in ("lora_A", "lora_B") if key.endswith(f".{h}.weight")), None)
+        name = key.removeprefix(prefix).removesuffix(f".{half}.weight")
+        weight = getattr(modules.get(name), "weight", None)
+        if half is None or not key.startswith(prefix):
+            found.append(f"{key}: not of the form {prefix}<layer>.lora_A.weight or lora_B")
+        elif weight is None:
+            found.append(f"{name}: the base has no such layer")
+        elif tensor.ndim != weight.ndim or not tensor.is_floating_point():
+            found.append(f"{key}: {tensor.dtype} of {tensor.ndim} axes, the layer has {weight.ndim}")
+        elif half == "lora_A":
+            other = tensors.get(key.replace("lora_A", "lora_B"))
+            if other is None or other.ndim < 2 or other.shape[1] != tensor.shape[0]:
+                found.append(f"{name}: its lora_B is missing or of another rank")
+            elif (tensor.shape[1], other.shape[0]) != (weight.shape[1], weight.shape[0]):
+                here = f"{other.shape[0]} x {tensor.shape[1]}"
+                found.append(f"{name}: LoRA for {here}, the base has {weight.shape[0]} x {weight.shape[1]}")
+        elif key.replace("lora_B", "lora_A") not in tensors:
+            found.append(f"{name}: its lora_A is missing")
+    return found
 
 
 def release_bytes(denoiser: torch.nn.Module, prefix: str, facts: dict[str, str]) -> bytes:

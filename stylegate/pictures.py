@@ -35,12 +35,13 @@ class Picture(NamedTuple):
 
 
 def find(folder: Path) -> list[Path]:
-    """Files below `folder` whose name looks like a picture's, sorted; hidden ones are left out."""
-    return sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    )
+    """Files below `folder` whose name looks like a picture's, sorted; hidden ones and those in hidden folders aside."""
+
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+    return sorted(p for p in found if not hidden(p))
 
 
 def decode(content: bytes, background: str = "#ffffff") -> Picture:

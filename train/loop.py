@@ -72,7 +72,7 @@ def train(config: Config) -> int:
     denoiser: Any = accelerator.prepare_model(models.denoiser)
     tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": facts}, main)
     if main:
-        kept = [row for row in files.read_jsonl(directory / "stats.jsonl") if row["step"] <= first]
+        kept = [row for row in files.read_jsonl(directory / "stats.jsonl", "step") if row["step"] <= first]
         files.write_jsonl(directory / "stats.jsonl", kept)
         if first:
             print(f"{'finished already' if first >= settings.max_steps else 'resumed'} at step {first}")
@@ -129,7 +129,7 @@ def train(config: Config) -> int:
     accelerator.wait_for_everyone()
     if main:
         grid.page()
-        lora = release.write(config, directory, models, family, brand_set, facts)
+        lora = release.write(config, directory, models, family, brand_set, facts, max(first, settings.max_steps))
         tracker.artifact(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], {"sha256": facts["data"]})
         tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
         tracker.finish()
@@ -182,8 +182,8 @@ def encoded(
     with progress.bar("encode", len(items) + len(prompts), visible=main) as tick:
         pixels = cache.fill(picture_keys, 8, images, tick)
         states = cache.fill(prompt_keys, 32, texts, tick)
-    mean, std = (torch.from_numpy(np.stack([p[k] for p in pixels])).to(device) for k in ("mean", "std"))
-    conditions = torch.from_numpy(np.stack([s["condition"] for s in states])).to(device)
+    mean, std = (torch.from_numpy(np.stack([p[k] for p in pixels if p])).to(device) for k in ("mean", "std"))
+    conditions = torch.from_numpy(np.stack([s["condition"] for s in states if s])).to(device)
     return mean, std, conditions[:-1], conditions[-1]
 
 
@@ -199,7 +199,7 @@ def settled(
     """Precision and threads: the run's own if it has begun, else as configured or probed by the main process."""
     chosen: list[Any] = [config.hardware.precision, config.hardware.threads or torch.get_num_threads()]
     if (directory / "run.json").exists():
-        facts = files.read_json(directory / "run.json", "the run's record")["facts"]
+        facts = files.read_json(directory / "run.json", "the run's record", "facts")["facts"]
         chosen[0] = facts["precision"] if chosen[0] == "auto" else chosen[0]
         chosen[1] = config.hardware.threads or facts["threads"]
 
@@ -275,10 +275,18 @@ class SampleGrid:
         """samples/grid.png: a row a prompt, a column a step."""
         columns = sorted(self.place.glob("step-*"))
         titles = ["base" if c.name.endswith("000000") else f"step {int(c.name[5:])}" for c in columns]
-        rows = [(p, [Image.open(c / f"{i}.png") for c in columns]) for i, p in enumerate(self.prompts)]
+        rows = [(p, [cell(c / f"{i}.png") for c in columns]) for i, p in enumerate(self.prompts)]
         page = pictures.table(titles, rows)
         files.write(self.place / "grid.png", pictures.png(page))
         return page
+
+
+def cell(path: Path) -> Image.Image:
+    """A sample, or an empty cell where there is none (the number of samples was raised later)."""
+    try:
+        return pictures.decode(path.read_bytes()).image
+    except (OSError, pictures.PictureError):
+        return Image.new("RGB", (pictures.SIDE, pictures.SIDE), pictures.PAPER)
 
 
 def versions() -> dict[str, str]:

@@ -30,7 +30,9 @@ Made by stylegate. It knows only what its pictures show; judge what it draws wit
 """
 
 
-def write(config: Config, directory: Path, models: Models, family: Family, brand_set: BrandSet, facts: dict) -> Path:
+def write(
+    config: Config, directory: Path, models: Models, family: Family, brand_set: BrandSet, facts: dict, steps: int
+) -> Path:
     """lora/<name>.safetensors and lora/README.md; returns the file."""
     brand, name = brand_set.brand, run_name(config)
     described = {"brand": brand.name, "trigger_phrase": brand.trigger, "data": facts["data"], "base": facts["base"]}
@@ -45,7 +47,7 @@ def write(config: Config, directory: Path, models: Models, family: Family, brand
         source=brand.source,
         base=config.base,
         num_pictures=len(brand_set.splits["train"]),
-        steps=config.train.max_steps,
+        steps=steps,
         batch=config.train.batch_size * facts["processes"],
         rank=config.lora.rank,
         alpha=config.lora.alpha,

@@ -23,7 +23,7 @@ def same_run(directory: Path, facts: dict[str, Any]) -> None:
     record = directory / "run.json"
     if not record.exists():
         return
-    before = files.read_json(record, "the run's record")["facts"]
+    before = files.read_json(record, "the run's record", "facts")["facts"]
     changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
     if changed:
         raise ConfigError(
@@ -35,7 +35,7 @@ def same_run(directory: Path, facts: dict[str, Any]) -> None:
 
 def states(directory: Path) -> list[Path]:
     """Saved states, oldest first."""
-    return sorted((directory / "state").glob("step-*"))
+    return sorted((directory / "state").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def save_state(directory: Path, step: int, denoiser: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -67,12 +67,23 @@ def restore(directory: Path, denoiser: torch.nn.Module, optimizer: torch.optim.O
         return 0
     adapter, _ = lorafile.load(found[-1] / "adapter.safetensors")
     moments, _ = lorafile.load(found[-1] / "optimizer.safetensors")
-    loaded = set_peft_model_state_dict(denoiser, adapter)
-    if loaded.unexpected_keys:
-        raise ModelError(f"{files.shown(found[-1])} does not fit the model: {loaded.unexpected_keys[:3]}")
+    step = files.read_json(found[-1] / "state.json", "the saved state", "step")["step"]
+    wanted = {name: value.shape for name, value in get_peft_model_state_dict(denoiser).items()}
+    shapes = {name: value.shape for name, value in adapter.items()}
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in moments.items():
         number, _, part = name.partition(".")
         entries.setdefault(int(number), {})[part] = value
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    fits = len(entries) == len(parameters) and all(
+        entries.get(i, {}).get(part, torch.empty(0)).shape == parameter.shape
+        for i, parameter in enumerate(parameters)
+        for part in ("exp_avg", "exp_avg_sq")
+    )
+    if shapes != wanted or not fits or found[-1].name != f"step-{step:06d}":
+        raise ModelError(
+            f"{files.shown(found[-1])} does not fit this run", next_step="remove it; the state before it is used then."
+        )
+    set_peft_model_state_dict(denoiser, adapter)
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(files.read_json(found[-1] / "state.json", "the saved state")["step"])
+    return step

@@ -1,7 +1,7 @@
 """Package what was accepted: pictures, metadata, checksums, provenance. Whole or not at all.
 
     stylegate export brand=neon traits=collectible       data/exports/neon-v1/
-    stylegate export images=DIR out=DIR2                 a foreign folder's accepted pictures
+    stylegate export images=DIR name=acme                a foreign folder's accepted pictures
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
 (exit 10). The same content is not exported twice: N grows only when something differs.
@@ -11,65 +11,65 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from eval.batch.verify import MANIFEST, problems_of
 from eval.subject import Subject, subject_of
 from stylegate import __version__, files
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError
 
-MANIFEST = "manifest-sha256.txt"
-
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or 10 (see above)."""
     subject = subject_of(config)
-    target, changed = package(config, subject)
+    collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
+    with files.only_one(collection):
+        target, changed = package(subject, collection)
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
     print(f"export: {files.shown(target)}")
     return 10 if changed else 0
 
 
-def package(config: Config, subject: Subject) -> tuple[Path, list[str]]:
+def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported)."""
-    outcome = files.read_json(subject.out / "gate.json", "the gate's record (stylegate gate first)")
-    if outcome["observe"]:
-        raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
-    accepted, changed = accepted_pictures(subject)
+    outcome, verdicts = judgement(subject)
+    accepted, changed = accepted_pictures(subject, verdicts)
     if not accepted:
         raise DataError(f"nothing to export: no picture of {files.shown(subject.out)} was accepted")
-    collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
+    odd = [repr(v["file"]) for v in accepted if not v["file"].isprintable()]
+    if odd:
+        raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
     newest, number = newest_version(collection)
-    partial_name = collection.with_name(f"{collection.name}-v{number + 1}")
-    target = Path(config.out).expanduser().resolve() if config.out and subject.slots is not None else partial_name
-    if target.exists():
-        raise DataError(f"{files.shown(target)} exists already", next_step="give another out=.")
-    same: list[Path] = []
-
-    def build(partial: Path) -> None:
-        fill(partial, subject, accepted, outcome)
-        if newest and (newest / MANIFEST).read_bytes() == (partial / MANIFEST).read_bytes():
-            same.append(newest)
-
-    draft = target.with_name(f".{target.name}.draft")
+    draft = collection.with_name(f".{collection.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    files.whole_folder(draft, build)
-    if same:
+    files.whole_folder(draft, lambda partial: fill(partial, subject, accepted, outcome))
+    if newest and not problems_of(newest) and (newest / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes():
         shutil.rmtree(draft)
-        return same[0], changed
+        return newest, changed
+    target = collection.with_name(f"{collection.name}-v{number + 1}")
     draft.rename(target)
     return target, changed
 
 
-def accepted_pictures(subject: Subject) -> tuple[list[dict], list[str]]:
+def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
+    what = "the gate's record (stylegate gate first)"
+    outcome = files.read_json(subject.out / "gate.json", what, "observe", "counts", "policy", "verdicts_sha256")
+    if outcome["observe"]:
+        raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
+    path = subject.out / "verdicts.jsonl"
+    if not path.is_file() or files.sha256(path) != outcome["verdicts_sha256"]:
+        raise DataError(
+            f"{files.shown(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
+        )
+    return outcome, files.read_jsonl(path, "file", "sha256", "verdict")
+
+
+def accepted_pictures(subject: Subject, verdicts: list[dict]) -> tuple[list[dict], list[str]]:
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
-    paths = dict(subject.named)
-    accepted, changed = [], []
-    for verdict in files.read_jsonl(subject.out / "verdicts.jsonl"):
-        if verdict["verdict"] == "accept":
-            path = paths.get(verdict["file"])
-            whole = path is not None and path.is_file() and files.sha256(path) == verdict["sha256"]
-            (accepted if whole else changed).append(verdict)
-    return accepted, [verdict["file"] for verdict in changed]
+    accepted = [v for v in verdicts if v["verdict"] == "accept"]
+    whole = [v for v in accepted if subject.sha256.get(v["file"]) == v["sha256"]]
+    return whole, [v["file"] for v in accepted if v not in whole]
 
 
 def newest_version(collection: Path) -> tuple[Path | None, int]:
@@ -87,7 +87,7 @@ def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -
     """images/, metadata.jsonl (a Hugging Face imagefolder), provenance.json, README.md, the manifest over all of it."""
     paths, rows = dict(subject.named), []
     for verdict in accepted:
-        name = verdict["file"].replace("/", "-")
+        name = verdict["file"]
         content = paths[verdict["file"]].read_bytes()
         files.write(partial / "images" / name, content)
         if files.sha256(partial / "images" / name) != verdict["sha256"]:

@@ -28,7 +28,8 @@ def generate(config: Config) -> int:
     # A part is drawn whole: the number drawn together can change last bits.
     parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
     if parts:
-        draw_parts(parts, images, config, folder)
+        with files.only_one(folder):
+            draw_parts(parts, images, config, folder)
     count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
     print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.shown(images)}")
     return 0
@@ -38,7 +39,7 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
     """(slot, attempt) to draw now: attempt 0, or the one after a failed picture; none beyond max_attempts."""
     failed: dict[int, int] = {}
     settled: set[int] = set()
-    for row in files.read_jsonl(folder / "verdicts.jsonl"):
+    for row in files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict"):
         attempt, slot = split_name(row["file"])
         if row["verdict"] in FAILED:
             failed[slot] = max(failed.get(slot, 0), attempt + 1)

@@ -5,6 +5,7 @@ scores, verdicts, report. The name carries a hash of plan, base and LoRA, so oth
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ class Slot:
         return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
 
 
+def is_attempt(file: str) -> bool:
+    """Whether a file's name is <slot>-<attempt>.png; others in images/ are no picture of the batch."""
+    return re.fullmatch(r"\d{5,}-\d+\.png", file) is not None
+
+
 def split_name(file: str) -> tuple[int, int]:
     """(attempt, slot) of a picture's file name: the order in which pictures came to be."""
     slot, _, attempt = Path(file).stem.partition("-")
@@ -67,7 +73,7 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.digest(facts)[:8]}")
     record = folder / "batch.json"
     if record.exists():
-        before = files.read_json(record, "the batch's record")["facts"]
+        before = files.read_json(record, "the batch's record", "facts")["facts"]
         changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
         if changed:
             raise ConfigError(

@@ -16,7 +16,6 @@ from string import Formatter
 from typing import Any
 
 import numpy as np
-import yaml
 
 from eval.batch.place import Slot, batch_folder, existing, write_plan, write_record
 from stylegate import brandset, files
@@ -24,6 +23,7 @@ from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
 
+MAX_WEIGHT = 1e9
 TRIES_PER_SLOT = 1000  # draws of a combination until a new one comes; then the plan is too large for its traits
 
 
@@ -50,8 +50,9 @@ def plan(config: Config) -> int:
         for line in summary(slots):
             print(line)
         return 0
-    write_record(folder, facts, config)
-    write_plan(folder, slots)
+    with files.only_one(folder):
+        write_record(folder, facts, config)
+        write_plan(folder, slots)
     print(f"plan: {len(slots)} slots in {files.shown(folder / 'plan.parquet')}")
     return 0
 
@@ -64,8 +65,11 @@ def lay_out(config: Config, brand_set: BrandSet | None) -> list[Slot]:
         learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
         return from_traits(read_traits(path), brand, config.plan, {combination(i.traits) for i in learned if i.traits})
     if config.prompts:
-        text = existing(config.prompts, "prompts").read_text(encoding="utf-8", errors="replace")
-        prompts = [(brand.prompt(line.strip()), {}) for line in text.splitlines() if line.strip()]
+        try:
+            text = existing(config.prompts, "prompts").read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"prompts={config.prompts} is not UTF-8 text") from None
+        prompts = [(brand.prompt(line.strip()), {}) for line in text.split("\n") if line.strip()]
         if not prompts:
             raise DataError(f"prompts={config.prompts} holds no line of text")
     elif brand_set:
@@ -112,38 +116,40 @@ def pick(random: np.random.Generator, values: dict[str, Value]) -> str:
 
 def read_traits(path: Path) -> Traits:
     """Read and check a traits file. Raises DataError listing every problem."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{files.shown(path)} is not YAML: {error}") from None
-    if (
-        not isinstance(data, dict)
-        or not isinstance(data.get("traits"), dict)
-        or not isinstance(data.get("prompt"), str)
-    ):
+    data = files.read_yaml(path, "traits file")
+    if not isinstance(data.get("traits"), dict) or not isinstance(data.get("prompt"), str):
         raise DataError(f"{files.shown(path)} needs `prompt` (text) and `traits` (a mapping)")
     problems = [f"{name}: unknown key" for name in data if name not in ("prompt", "traits")]
     values: dict[str, dict[str, Value]] = {}
     for name, listed in data["traits"].items():
-        values[str(name)] = {}
+        if not isinstance(name, str) or not name.isidentifier() or name == "trigger":
+            problems.append(f"{name}: a trait's name is one word of letters, digits and _, and not `trigger`")
+            continue
+        values[name] = {}
         for value, spec in listed.items() if isinstance(listed, dict) else []:
             parsed = value_of(value, spec)
             if isinstance(parsed, str):
                 problems.append(f"{name}.{value}: {parsed}")
             else:
-                values[str(name)][text_of(value)] = parsed
-        if not values[str(name)]:
+                values[name][text_of(value)] = parsed
+        if not values[name]:
             problems.append(f"{name}: needs a mapping of values to weights")
-        elif sum(v.weight for v in values[str(name)].values()) <= 0:
+        elif sum(v.weight for v in values[name].values()) <= 0:
             problems.append(f"{name}: its weights sum to 0")
-    try:
-        used = {field for _, field, _, _ in Formatter().parse(data["prompt"]) if field is not None}
-        problems += [f"prompt: {{{f}}} names no trait" for f in sorted(used - set(values) - {"trigger"})]
-    except ValueError as error:
-        problems.append(f"prompt: {error}")
+    problems += prompt_problems(data["prompt"], {"trigger", *values})
     if problems:
         raise DataError(f"{files.shown(path)}:", problems)
     return Traits(data["prompt"], values)
+
+
+def prompt_problems(prompt: str, names: set[str]) -> list[str]:
+    """A template may hold {name} and nothing else of str.format's language."""
+    try:
+        parts = list(Formatter().parse(prompt))
+    except ValueError as error:
+        return [f"prompt: {error}"]
+    fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
+    return [f"prompt: {{{f}}} names no trait" for f, s, c in fields if f not in names or s or c]
 
 
 def text_of(value: Any) -> str:
@@ -158,7 +164,7 @@ def value_of(value: Any, spec: Any) -> Value | str:
         if set(spec) - {"weight", "phrase"}:
             return f"unknown keys {sorted(set(spec) - {'weight', 'phrase'})}; weight and phrase are known"
         weight, phrase = spec.get("weight", 1), spec.get("phrase", phrase)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MAX_WEIGHT:
         return f"weight {weight!r} is not a number of at least 0"
     return Value(float(weight), phrase) if isinstance(phrase, str) else f"phrase {phrase!r} is not text"
 

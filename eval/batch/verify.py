@@ -6,9 +6,11 @@ stylegate verify data/exports/demo-v1
 import re
 from pathlib import Path
 
-from eval.batch.export import MANIFEST
 from stylegate import files
 from stylegate.errors import DataError
+
+MANIFEST = "manifest-sha256.txt"
+VERDICTS = ("accept", "review", "reject", "error")
 
 
 def verify(packages: list[Path]) -> int:
@@ -24,30 +26,43 @@ def verify(packages: list[Path]) -> int:
 
 
 def problems_of(package: Path) -> list[str]:
-    """Everything that differs from the manifest and from the counts in provenance.json."""
+    """Everything that differs from the manifest, the rows of metadata.jsonl and the counts of provenance.json."""
     manifest = package / MANIFEST
     if not manifest.is_file():
         return [f"{MANIFEST} is missing"]
     listed: dict[str, str] = {}
     problems = []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    lines = manifest.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(filter(None, lines), start=1):
         found = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
-        if not found or not (package / found[2]).resolve().is_relative_to(package.resolve()):
+        if not found or found[2] in listed or not (package / found[2]).resolve().is_relative_to(package.resolve()):
             problems.append(f"{MANIFEST}, line {number} is not a checksum and a name")
         else:
             listed[found[2]] = found[1]
-    present = {p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()} - {MANIFEST}
+    found_here = {p.relative_to(package).as_posix(): p for p in package.rglob("*") if p.is_symlink() or not p.is_dir()}
+    present = set(found_here) - {MANIFEST}
+    strange = {name for name in present if found_here[name].is_symlink() or not found_here[name].is_file()}
+    problems += [f"{name}: no plain file" for name in sorted(strange)]
     problems += [f"{name}: missing" for name in sorted(set(listed) - present)]
-    problems += [f"{name}: added" for name in sorted(present - set(listed))]
-    problems += [
-        f"{name}: changed" for name in sorted(present & set(listed)) if files.sha256(package / name) != listed[name]
-    ]
-    if not problems:
-        counts = files.read_json(package / "provenance.json", "the provenance")["counts"]
-        pictures = len(files.read_jsonl(package / "metadata.jsonl"))
-        verdicts = sum(counts[v] for v in ("accept", "review", "reject", "error"))
-        if not counts["exported"] == pictures == sum(name.startswith("images/") for name in listed):
-            problems.append(f"counts: {counts['exported']} exported, {pictures} rows, other number of pictures")
-        if counts["in"] != verdicts:
-            problems.append(f"counts: {counts['in']} in, {verdicts} verdicts")
+    problems += [f"{name}: added" for name in sorted(present - set(listed) - strange)]
+    plain = sorted(present & set(listed) - strange)
+    problems += [f"{name}: changed" for name in plain if files.sha256(package / name) != listed[name]]
+    return problems or disagreements(package, {n: h for n, h in listed.items() if n.startswith("images/")})
+
+
+def disagreements(package: Path, images: dict[str, str]) -> list[str]:
+    """Where rows, pictures and counts of a package whose bytes are whole do not agree."""
+    try:
+        provenance = files.read_json(package / "provenance.json", "the provenance", "counts")
+        rows = files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
+        counts = {name: int(provenance["counts"][name]) for name in ("in", "exported", *VERDICTS)}
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        return [f"provenance.json or metadata.jsonl: {error}"]
+    problems = []
+    if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):
+        problems.append("metadata.jsonl and images/ do not hold the same pictures")
+    if counts["exported"] != len(images) or counts["exported"] > counts["accept"]:
+        problems.append(f"{counts['exported']} exported by the counts, {counts['accept']} accepted, {len(images)} here")
+    if counts["in"] != sum(counts[verdict] for verdict in VERDICTS):
+        problems.append(f"{counts['in']} in, but {', '.join(f'{counts[v]} {v}' for v in VERDICTS)}")
     return problems

@@ -13,11 +13,15 @@ from scipy import ndimage
 MEASURES = ("contrast", "sharpness", "cleanness", "completeness", "openness")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 LAPLACIAN_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996, eq. 2
+MAX_SIDE = 1024  # bounds time and memory; references are measured the same way
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
 
 
 def measure(image: Image.Image) -> NDArray[np.float32]:
-    """The values of MEASURES, in order, of an RGB picture."""
+    """The values of MEASURES, in order, of an RGB picture; larger ones are measured at MAX_SIDE pixels a side."""
+    if max(image.size) > MAX_SIDE:
+        image = image.copy()
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
     pixels = np.asarray(image, dtype=np.float64)
     luma = pixels @ LUMA
     values = (contrast(luma), sharpness(pixels), cleanness(luma), completeness(luma), openness(pixels))

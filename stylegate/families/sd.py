@@ -1,6 +1,5 @@
 """Stable Diffusion 1.x and the shipped miniature: one CLIP text encoder, a UNet, epsilon or v prediction."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def locate(base: str) -> Path:
             f"base={base} is not a diffusers pipeline: {index} is missing",
             next_step="base=miniature, a folder saved with save_pretrained, or a hub id.",
         )
-    kind = files.read_json(index, "the base's index").get("_class_name")
+    kind = files.read_json(index, "the base's index", "_class_name")["_class_name"]
     if kind not in PIPELINES:
         raise ModelError(f"base={base} is a {kind}, family=sd takes {' or '.join(PIPELINES)}")
     return folder.resolve()
@@ -68,6 +67,8 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     pipeline.to(device)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)
+    if not isinstance(pipeline.unet.config.sample_size, int):
+        raise ModelError(f"base={base}: its unet names no sample_size", next_step="copy or download the base again.")
     return Models(
         pipeline=pipeline,
         denoiser=pipeline.unet,
@@ -79,8 +80,12 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     folder = locate(base)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    limit = json.loads((folder / "text_encoder" / "config.json").read_text())["max_position_embeddings"]
+    limit_key = "max_position_embeddings"
+    limit = files.read_json(folder / "text_encoder" / "config.json", "the text encoder's config", limit_key)[limit_key]
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except Exception as error:
+        raise ModelError(f"base={base}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
     return limit, [len(tokenizer(caption).input_ids) for caption in captions]
 
 

@@ -19,6 +19,7 @@ from sklearn.covariance import ledoit_wolf
 from eval import encoder as encoding
 from eval.batch.plan import from_traits, read_traits
 from eval.features import extract
+from eval.subject import hashes
 from stylegate import brandset, files, lorafile, pictures, sample
 from stylegate.brandset import Brand
 from stylegate.cli import main
@@ -65,7 +66,7 @@ def measure(brand_name: str) -> float:
     with tempfile.TemporaryDirectory() as place:
 
         def encode(named: list[tuple[str, Path]], title: str) -> NDArray:
-            return extract(named, encoder, "#ffffff", 64, title)[0].embeddings
+            return extract(named, hashes(named), encoder, "#ffffff", 64, title)[0].embeddings
 
         sets = {
             name: encode([(p.name, p) for p in sorted((brandset.locate(name) / "test").glob("*.png"))], name)

@@ -1,6 +1,7 @@
 """A planned batch: plan, generate, redraw, export, verify."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_too_few_combinations_is_said(tmp_path: Path) -> None:
         ("prompt: x\ntraits: {a: {x: {wait: 1}}}", "a.x: unknown keys ['wait']"),
         ("prompt: x\ntraits: {a: [x, y]}", "a: needs a mapping"),
         ("prompt: x\ntraits: {a: {x: 1}}\nextra: 1", "extra: unknown key"),
+        ("prompt: '{a!x}'\ntraits: {a: {x: 1}}", "prompt:"),
+        ("prompt: '{a:d}'\ntraits: {a: {x: 1}}", "prompt:"),
+        ("prompt: '{1}'\ntraits: {1: {x: 1}}", "1: a trait's name is one word"),
+        ("prompt: x\ntraits: {trigger: {x: 1}}", "trigger: a trait's name"),
+        ("prompt: x\ntraits: {a: {x: 1" + "0" * 400 + "}}", "weight 1000"),
         ("prompt: [", "is not YAML"),
     ],
 )
@@ -189,12 +195,28 @@ def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch:
     assert not list(files.EXPORTS.glob("*never*"))
 
 
+def rewritten(package: Path, name: str, text: str) -> None:
+    """Change a file and the manifest with it: only the agreement of the parts can tell."""
+    before = files.sha256(package / name)
+    (package / name).write_text(text)
+    manifest = package / "manifest-sha256.txt"
+    manifest.write_text(manifest.read_text().replace(before, files.sha256(package / name)))
+
+
 @pytest.mark.parametrize(
     ("tamper", "says"),
     [
         (lambda p: next((p / "images").iterdir()).write_bytes(b"x"), "changed"),
         (lambda p: next((p / "images").iterdir()).unlink(), "missing"),
         (lambda p: (p / "images" / "more.png").write_bytes(b"x"), "more.png: added"),
+        (lambda p: (p / "link").symlink_to("/etc"), "link: no plain file"),
+        (lambda p: os.mkfifo(p / "pipe"), "pipe: no plain file"),
+        (
+            lambda p: rewritten(p, "metadata.jsonl", '{"file_name": "images/x.png", "sha256": "0"}\n'),
+            "the same pictures",
+        ),
+        (lambda p: rewritten(p, "provenance.json", "{}"), "lacks counts"),
+        (lambda p: rewritten(p, "provenance.json", "[]"), "lacks an object"),
         (lambda p: (p / "manifest-sha256.txt").unlink(), "manifest-sha256.txt is missing"),
         (lambda p: (p / "manifest-sha256.txt").write_text("words\n"), "is not a checksum and a name"),
     ],
@@ -211,6 +233,23 @@ def test_verify_sees_every_change(run, judged: Path, tmp_path: Path, tamper, say
         assert code == 2 and says in text
     finally:
         shutil.rmtree(package)
+
+
+def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_path: Path) -> None:
+    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    run("gate", *words)
+    run("export", *words, "name=again")
+    next((files.EXPORTS / "again-v1" / "images").iterdir()).write_bytes(b"x")
+    code, text = run("export", *words, "name=again")
+    assert code == 0 and text.strip().endswith("again-v2")
+
+
+def test_foreign_files_in_a_batch_are_left_alone(run, batch) -> None:
+    words, folder = batch
+    for name in ("mine.png", "00000-0 copy.png"):
+        shutil.copy(folder / "images" / "00000-0.png", folder / "images" / name)
+    code, text = run("gate", *words)
+    assert code in (0, 10, 11) and "6 in = " in text
 
 
 def test_prompts_file_and_captions_as_plans(run, trained: list[str], tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ def test_a_plain_folder_of_references(run, judged: Path, tmp_path: Path) -> None
     few.mkdir()
     for name in ("0064.png", "0065.png"):
         shutil.copy(references / name, few / name)
-    text = run("gate", f"images={judged}", f"references={few}", f"out={tmp_path / 'c'}")[1]
-    assert "2 references; style needs at least 8" in text
+    code, text = run("gate", f"images={judged}", f"references={few}", f"out={tmp_path / 'c'}")
+    assert code == 11 and "2 references can be used; style needs at least 8" in text
+    assert {v["verdict"] for v in verdicts_of(tmp_path / "c").values()} == {"review"}
 
 
 def test_scores_are_kept_and_a_changed_picture_is_seen(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
@@ -166,6 +167,99 @@ def test_a_policy_change_encodes_nothing_and_waits_for_no_torch(judged: Path, tm
     done = subprocess.run([sys.executable, "-c", code], cwd=files.ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 10, done.stdout + done.stderr
     assert all(v["verdict"] == "reject" for v in verdicts_of(tmp_path / "out").values())
+
+
+def rewrite(path: Path, change) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.drop_columns(["style"]),
+        lambda t: t.drop_columns(["in_domain"]),
+        lambda t: t.slice(1),
+        lambda t: t.set_column(0, "file", t["file"].take(list(range(len(t)))[::-1])),
+    ],
+)
+def test_scores_that_were_edited_are_made_again(run, judged: Path, tmp_path: Path, change) -> None:
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    words = (f"images={judged}", "references=neon", f"out={tmp_path / 'out'}")
+    run("gate", *words)
+    before = verdicts_of(tmp_path / "out")
+    rewrite(tmp_path / "out" / "scores.parquet", change)
+    assert run("gate", *words)[0] == 10
+    assert verdicts_of(tmp_path / "out") == before
+
+
+def test_a_picture_that_is_swapped_while_it_is_read_is_an_error(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
+    """Hashed as one picture, read as another: nothing of it is judged, and the cache learns nothing wrong."""
+    from eval import encoder
+
+    good = (judged / "0032.png").read_bytes()
+    Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0032.png")
+    real = encoder.load
+
+    def swapping(*arguments):
+        loaded = real(*arguments)
+        (judged / "0032.png").write_bytes(good)
+        return loaded
+
+    monkeypatch.setattr(encoder, "load", swapping)
+    words = (f"images={judged}", "references=neon", f"out={tmp_path / 'out'}")
+    run("gate", *words)
+    assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "error"
+    monkeypatch.undo()
+    run("gate", *words)
+    assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "accept"
+    Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0032.png")
+    run("gate", *words)
+    assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "reject"
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda text: text.replace('"verdict": "reject"', '"verdict": "accept"', 1),
+        lambda text: "".join(text.splitlines(keepends=True)[:3]),
+        lambda text: text + text.splitlines()[0],
+        lambda text: text[:-5],
+    ],
+)
+def test_verdicts_that_were_edited_are_not_exported(run, judged: Path, tmp_path: Path, tamper) -> None:
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    run("gate", *words)
+    path = tmp_path / "out" / "verdicts.jsonl"
+    path.write_text(tamper(path.read_text()))
+    code, text = run("export", *words, "name=edited")
+    assert code == 2 and "is not what the gate wrote" in text and not list(files.EXPORTS.glob("*edited*"))
+
+
+def test_subfolders_keep_their_names(run, judged: Path, tmp_path: Path) -> None:
+    (judged / "a").mkdir()
+    (judged / "0033.png").rename(judged / "a" / "b.png")
+    (judged / "0034.png").rename(judged / "a-b.png")
+    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    assert run("gate", *words)[0] == 0 and run("export", *words, "name=nested")[0] == 0
+    assert (files.EXPORTS / "nested-v1" / "images" / "a" / "b.png").exists()
+    assert run("verify", str(files.EXPORTS / "nested-v1"))[0] == 0
+
+
+def test_a_name_that_is_no_text_blocks_nobody(run, judged: Path, tmp_path: Path) -> None:
+    (judged / "0033.png").rename(judged / "\udcff.png")  # the byte 0xff, as Python spells a name that is no UTF-8
+    code, _ = run("gate", f"images={judged}", f"out={tmp_path / 'out'}")
+    assert code == 0 and verdicts_of(tmp_path / "out")["\\xff.png"]["verdict"] == "accept"
+
+
+def test_files_that_cannot_be_read_are_errors(run, judged: Path, tmp_path: Path) -> None:
+    (judged / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (judged / "empty.png").write_bytes(b"")
+    assert run("gate", f"images={judged}", f"out={tmp_path / 'out'}")[0] == 10
+    found = verdicts_of(tmp_path / "out")
+    assert found["gone.png"]["verdict"] == found["empty.png"]["verdict"] == "error"
 
 
 def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> None:
@@ -208,13 +302,18 @@ def test_hostile_file_names_are_text_in_the_report(run, judged: Path, tmp_path: 
         (["images={judged}", "references=unheard"], "references=unheard"),
         (["images={judged}", "encoder=unheard"], "encoder=unheard"),
         (["images={judged}", "encoder={empty}"], "neither a shipped name"),
+        (["images={judged}", "out={other}"], "holds something else"),
+        (["images={judged}", "out={judged}/0032.png"], "lies in the folder that is judged"),
+        (["images={judged}", "policy=" + "x" * 300], "a name is too long"),
         (["images={judged}", "out={judged}"], "lies in the folder that is judged"),
         (["images={judged}", "score.aesthetic_head={judged}/0032.png"], "cannot be read"),
     ],
 )
 def test_bad_words(run, judged: Path, tmp_path: Path, words: list[str], says: str) -> None:
     (tmp_path / "empty").mkdir()
-    code, text = run("gate", *(w.format(judged=judged, empty=tmp_path / "empty") for w in words))
+    (tmp_path / "other" / "report").mkdir(parents=True)
+    places = {"judged": judged, "empty": tmp_path / "empty", "other": tmp_path / "other"}
+    code, text = run("gate", *(w.format(**places) for w in words))
     assert code == 2 and says in text and "Traceback" not in text
 
 

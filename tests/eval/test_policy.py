@@ -39,6 +39,10 @@ def test_shipped_policies_read() -> None:
         ("version: 1\nchecks: {style: {reject_below: {spreads: 1, quantile: 0}}}", "must be a number"),
         ("version: 1\nchecks: {style: {reject_below: {quantile: 2}}}", "quantile: must lie in [0, 1]"),
         ("version: 1\nmax_failed_share: 3\nchecks: {style: {reject_below: 1}}", "max_failed_share: 3"),
+        ("version: 1\nchecks: {style: {reject_below: 1, optional: 3}}", "optional: must be true or false"),
+        ("version: 1\nchecks: {style: {reject_below: 1" + "0" * 400 + "}}", "must be a number"),
+        ("version: true\nchecks: {style: {reject_below: 1}}", "version: True"),
+        ("version: 1\nversion: 1\nchecks: {style: {reject_below: 1}}", "stands twice"),
         ("- a\n- b", "must be a mapping"),
         ("a: [", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
@@ -54,7 +58,7 @@ def test_all_problems_come_together(tmp_path: Path) -> None:
     text = "version: 9\nx: 1\nchecks: {stile: {reject_below: a}, style: {}}"
     with pytest.raises(DataError) as error:
         policy.read(write(tmp_path, text))
-    assert len(error.value.problems) == 5
+    assert len(error.value.problems) == 5, error.value.problems
 
 
 def test_the_hash_is_of_the_meaning(tmp_path: Path) -> None:
@@ -77,14 +81,34 @@ def test_spread_is_never_below_the_resolution() -> None:
     assert policy.spread("openness", np.full(20, 0.9)) == 0.02
 
 
-def test_resolve_says_what_is_left_out(tmp_path: Path) -> None:
-    text = (
-        "version: 1\nchecks: {style: {reject_below: {spreads: -3}}, sharpness: {reject_below: {spreads: -3, alone: 1}}}"
-    )
-    read = policy.read(write(tmp_path, text))
-    bounds, left_out = policy.resolve(read, {"sharpness"}, {})
+def policy_of(tmp_path: Path, checks: str) -> policy.Policy:
+    return policy.read(write(tmp_path, f"version: 1\nchecks:\n{checks}"))
+
+
+RELATIVE = "  style: {reject_below: {spreads: -3}, optional: true}\n"
+ALONE = "  sharpness: {reject_below: {spreads: -3, alone: 1}}\n"
+
+
+def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
+    bounds, left_out, lacking = policy.resolve(policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0)
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
-    assert left_out == ["style: not computed for these pictures"]
+    assert left_out == ["style: not computed for these pictures"] and lacking == []
+
+
+def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     few = {"style": np.ones(7), "sharpness": np.ones(7)}
-    bounds, left_out = policy.resolve(read, {"style", "sharpness"}, few)
-    assert [b.score for b in bounds] == ["sharpness"] and "at least 8 references" in left_out[0]
+    checks = policy_of(tmp_path, RELATIVE + ALONE)
+    bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, given=7)
+    assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
+    assert policy.resolve(checks, {"sharpness"}, {}, given=12)[2] == ["style", "sharpness"]
+
+
+def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="asks for what cannot be computed") as error:
+        policy.resolve(policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE), {"sharpness"}, {}, given=0)
+    assert error.value.problems[0].startswith("aesthetic")
+
+
+def test_a_policy_that_would_judge_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no check that can be computed"):
+        policy.resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, given=0)

@@ -58,13 +58,13 @@ def test_near_duplicates_stay_in_one_split(run, folder: Path) -> None:
     code, text, place = made(run, folder, "near")
     assert code == 0 and "3 near-duplicates stay together" in text
     assert run("check", "brand=near")[0] == 0
-    shutil.move(place / "train" / "near-0.jpg", place / "test" / "near-0.jpg")
-    rows = (place / "train" / "metadata.jsonl").read_text().splitlines()
-    (place / "train" / "metadata.jsonl").write_text("\n".join(r for r in rows if "near-0.jpg" not in r) + "\n")
-    with (place / "test" / "metadata.jsonl").open("a") as file:
-        file.write('{"file_name": "near-0.jpg", "text": "a near one"}\n')
+    rows = files.read_jsonl(place / "train" / "metadata.jsonl")
+    moved = next(row for row in rows if row["original"] == "near-0.jpg")
+    shutil.move(place / "train" / moved["file_name"], place / "test" / moved["file_name"])
+    files.write_jsonl(place / "train" / "metadata.jsonl", [row for row in rows if row != moved])
+    files.append_jsonl(place / "test" / "metadata.jsonl", moved)
     code, text = run("check", "brand=near")
-    assert code == 2 and "near-duplicates across splits" in text and "near-0.jpg" in text
+    assert code == 2 and "near-duplicates across splits" in text and f"test/{moved['file_name']}" in text
 
 
 def test_every_problem_of_a_folder_at_once(run, folder: Path) -> None:
@@ -93,6 +93,70 @@ def test_every_problem_of_a_folder_at_once(run, folder: Path) -> None:
         assert part in text
     assert "outside.png lies outside" in text and "there is no file missing.png" in text
     assert not list(files.BRANDS[0].glob(".faulty*"))
+
+
+def test_awkward_names_are_ordinary(run, folder: Path) -> None:
+    """Names that a loader would read as splits, that collide when flattened, or that hold odd characters."""
+    names = [
+        "test_0.png",
+        "dev.0.png",
+        "eval 1.png",
+        "train 1.png",
+        "a/b.png",
+        "a-b.png",
+        "ü 'q' [x]=1,2.png",
+        "n\nl.png",
+    ]
+    (folder / "a").mkdir()
+    for i, name in enumerate(names):
+        (folder / f"{i:02d}.png").rename(folder / name)
+        (folder / f"{i:02d}.txt").rename((folder / name).with_suffix(".txt"))
+    (folder / "08.txt").write_bytes("\ufeffa\u2028caption\u0085of lines".encode())
+    code, text, place = made(run, folder, "awkward")
+    assert code == 0, text
+    brand_set = brandset.read(place)
+    every = [item for split in brand_set.splits.values() for item in split]
+    assert len({item.sha256 for item in every}) == 14
+    originals = {r["original"] for p in brandset.SPLITS for r in files.read_jsonl(place / p / "metadata.jsonl")}
+    assert set(names) < originals
+    assert run("check", "brand=awkward")[0] == 0
+    import datasets
+
+    for part in brandset.SPLITS:  # an imagefolder for everybody else too
+        loaded = datasets.load_dataset("imagefolder", data_dir=str(place), split=part)
+        assert [row["text"] for row in loaded] == [item.text for item in brand_set.splits[part]]  # type: ignore[index]
+
+
+def test_bad_text_and_links_are_named(run, folder: Path, tmp_path: Path) -> None:
+    (folder / "00.txt").write_bytes(b"\xff\xfe bad")
+    (folder / "list.csv").write_bytes(b"file_name,text\n\xff.png,x\n")
+    (folder / "nul.csv").write_text("file_name,text\n" + "n" * 300 + ".png,x\n")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "outside.png")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (folder / "folder.png").mkdir()
+    code, text, place = made(run, folder, "bad-text")
+    assert code == 2 and "Traceback" not in text and not place.exists()
+    for part in ("00.txt: not UTF-8", "list.csv: not UTF-8", "link.png: a link that leads outside", "gone.png: a link"):
+        assert part in text, part
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"file_name": "0000.png", "text": 5}',
+        '{"file_name": "0000.png", "text": ["a"]}',
+        '{"file_name": 3}',
+        "[" * 9000,
+    ],
+)
+def test_rows_of_another_form_are_named(run, neon: Path, row: str) -> None:
+    with (neon / "train" / "metadata.jsonl").open("a") as file:
+        file.write(row + "\n")
+    code, text = run("check", f"brand={neon}")
+    assert code == 2 and "Traceback" not in text and "train/" in text
+    judged = run("gate", f"images={neon / 'test'}", f"brand={neon}")
+    assert judged[0] == 2 and "Traceback" not in judged[1]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +229,9 @@ def test_check_reports_everything_and_train_refuses(run, neon: Path, tmp_path: P
         "train/0003.png, test/0064.png: the same picture 2 times",
         "../../outside.png lies outside the brand set",
         "link.png lies outside the brand set",
-        "link.png: its caption is empty",
-        "line 8: not a JSON object with file_name",
-        "line 9: not a JSON object",
+        "validation/link.png: its caption is empty",
+        "validation/metadata.jsonl, line 8: not a JSON object with file_name",
+        "validation/metadata.jsonl, line 9: not a JSON object",
         "colour: unknown key",
         "trigger: missing",
     ):

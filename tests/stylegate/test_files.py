@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stylegate import files
-from stylegate.errors import DataError, from_os_error
+from stylegate.errors import DataError, SurroundingsError, from_surroundings
 from tests.conftest import FAST, command
 
 
@@ -66,8 +67,42 @@ def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
 
 
 def test_surroundings_are_told_from_bugs() -> None:
-    assert "no space" in str(from_os_error(OSError(28, "x", "/f")))
-    assert from_os_error(OSError(2, "x")) is None
+    assert "no space" in str(from_surroundings(OSError(28, "x", "/f")))
+    assert "the cache" in str(from_surroundings(sqlite3.OperationalError("database or disk is full")))
+    assert from_surroundings(OSError(2, "x")) is None and from_surroundings(ValueError()) is None
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    refused = pytest.raises(SurroundingsError, match="another stylegate is at work")
+    with files.only_one(tmp_path / "a"), files.only_one(tmp_path / "b"), refused, files.only_one(tmp_path / "a"):
+        pass
+    with files.only_one(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "{", "\ufeff{}", "[" * 9000])
+def test_json_of_another_form_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError, match="the record"):
+        files.read_json(tmp_path / "x.json", "the record", "facts")
+    (tmp_path / "x.jsonl").write_text(f'{text}\n{{"file": 1}}\n')
+    with pytest.raises(DataError, match="line 1"):
+        files.read_jsonl(tmp_path / "x.jsonl", "file")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\na: 2", "[" * 9000, "d: 2001-13-45", "- a", "? [a]\n: 1", "!!python/name:os.system"]
+)
+def test_yaml_of_another_form_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(DataError, match="policy"):
+        files.read_yaml(tmp_path / "x.yaml", "policy")
+
+
+def test_line_separators_in_text_end_no_row(tmp_path: Path) -> None:
+    rows = [{"text": "a\u2028b\u0085c"}, {"text": "d"}]
+    files.write_jsonl(tmp_path / "x.jsonl", rows)
+    assert files.read_jsonl(tmp_path / "x.jsonl", "text") == rows
 
 
 def limited(bytes_allowed: int):

@@ -94,7 +94,12 @@ def rename(old: str, new: str):
         (rename("unet.", "transformer."), "does not fit the base"),
         (lambda t: t.update({k: torch.zeros(4, 320) for k in t if "lora_A" in k}), "LoRA for 64 x 320"),
         (lambda t: [t.pop(k) for k in list(t) if "lora_B" in k], "lora_B is missing"),
-        (lambda t: t.clear() or t.update({"unet.other": torch.zeros(1)}), "holds no LoRA weights"),
+        (lambda t: [t.pop(k) for k in list(t) if "lora_A" in k], "lora_A is missing"),
+        (lambda t: t.update({k: torch.zeros(4) for k in t}), "of 1 axes"),
+        (lambda t: t.update({k: v.long() for k, v in t.items()}), "torch.int64"),
+        (lambda t: t.update({k: torch.zeros(8, 64) for k in t if "lora_A" in k}), "of another rank"),
+        (lambda t: t.update({"unet.x.alpha": torch.zeros(1)}), "unet.x.alpha: not of the form"),
+        (lambda t: t.clear(), "holds no LoRA weights"),
     ],
 )
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:

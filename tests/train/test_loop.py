@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from stylegate import files
 from tests.conftest import FAST, command
@@ -111,6 +111,25 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
     assert lora_bytes(whole) == lora_bytes(killed)
     record = json.loads((directory(killed) / "run.json").read_text())
     assert record["facts"]["processes"] == processes
+
+
+def test_samples_may_grow_on_resume(run, small_brand: Path) -> None:
+    words = ["brand=small", "name=grows", *FAST, "train.checkpoint_every=1"]
+    assert run("train", *words, "train.max_steps=1", "train.num_samples=0")[0] == 0
+    assert run("train", *words, "train.max_steps=2", "train.num_samples=2")[0] == 0
+    assert len(list((directory("grows") / "samples").glob("step-000002/*.png"))) == 2
+
+
+@pytest.mark.parametrize("part", ["adapter.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_state_is_refused(run, small_brand: Path, part: str) -> None:
+    """Emptied or torn: never a silent start from nothing."""
+    name = part.split(".")[0]
+    words = ["brand=small", f"name=damaged-{name}", *FAST, "train.max_steps=2", "train.checkpoint_every=1"]
+    assert run("train", *words)[0] == 0
+    path = directory(f"damaged-{name}") / "state" / "step-000002" / part
+    path.write_bytes(b"{}" if part == "state.json" else save({}))
+    code, text = run("train", *words, "train.max_steps=3")
+    assert code == 2 and "Traceback" not in text and "step-000002" in text
 
 
 def test_another_data_set_or_precision_is_refused(run, trained: list[str]) -> None:

@@ -41,7 +41,7 @@ def main() -> None:
                 tick(len(part))
 
     encoder = encoding.load("miniature", torch.device("cpu"))
-    known = encoding.encode_pictures(encoder, drawn).astype(np.float16)
+    known = encoding.encode_pictures(encoder, [encoder.preprocess(image) for image in drawn]).astype(np.float16)
 
     likeness = known.astype(np.float32) @ known.astype(np.float32).T
     np.fill_diagonal(likeness, -1)
