@@ -27,6 +27,5 @@ check: setup
 	@! grep -n '://' constraints.txt
 
 prove: setup
-	$(BIN)/python -m pytest tests/prove -p no:cacheprovider -o addopts=-q
 	$(BIN)/python -m tests.bench.style
 	$(BIN)/python -m tests.bench.gate

@@ -27,7 +27,7 @@ from eval.scorers import SCORES
 from eval.subject import Subject, comparison_of, scores_at_hand, scores_key, subject_of
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import DataError
+from stylegate.errors import DataError, Exit, after_verdict
 
 OUTSIDE = "encoder-out-of-domain"
 TOO_FEW = "too-few-references"
@@ -45,9 +45,10 @@ def gate(config: Config) -> int:
     subject = subject_of(config)
     with files.only_one(subject.out):
         outcome = judge(config, subject)
-        from eval.report import write_report
+        with after_verdict(outcome["exit_code"]):
+            from eval.report import write_report
 
-        page = write_report(subject, config)
+            page = write_report(subject, config)
     for line in outcome["left_out"] + outcome["notes"]:
         print(f"note: {line}")
     counts = outcome["counts"]
@@ -57,7 +58,7 @@ def gate(config: Config) -> int:
         + f"   report: {files.shown(page)}"
     )
     print(files.shown(subject.out))
-    return 0 if config.observe else outcome["exit_code"]
+    return Exit.PASS if config.observe else outcome["exit_code"]
 
 
 def judge(config: Config, subject: Subject) -> dict[str, Any]:
@@ -147,8 +148,8 @@ def folder_exit(verdicts: list[dict], policy: Policy) -> int:
     """10 if too large a share failed, 11 if any stands in review, else 0."""
     failed = sum(v["verdict"] in ("reject", "error") for v in verdicts)
     if failed > policy.max_failed_share * len(verdicts):
-        return 10
-    return 11 if any(v["verdict"] == "review" for v in verdicts) else 0
+        return Exit.REJECTED
+    return Exit.REVIEW if any(v["verdict"] == "review" for v in verdicts) else Exit.PASS
 
 
 def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
@@ -158,8 +159,8 @@ def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
     )
     missing = subject.record["wanted"] - len(accepted)
     if missing <= 0:
-        return 0
-    return 11 if len(reviewed - accepted) >= missing else 10
+        return Exit.PASS
+    return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED
 
 
 def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:

@@ -5,12 +5,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from stylegate import config as configuration
-from stylegate.errors import ConfigError, StylegateError, from_surroundings
+from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, from_surroundings, worst
 
 
 class Verb(NamedTuple):
@@ -54,16 +53,6 @@ VERBS = {
 }
 
 
-class Exit(IntEnum):
-    """Exit codes, in DESIGN's precedence when several apply: 2, 10, 1, 11, 0."""
-
-    PASS = 0
-    INTERNAL = 1
-    USAGE = 2
-    REJECTED = 10
-    REVIEW = 11
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -99,7 +88,7 @@ def report(error: Exception) -> int:
         return Exit.USAGE
     traceback.print_exception(error)
     say_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
-    return Exit.INTERNAL
+    return Exit.REJECTED if isinstance(error, AfterVerdictError) else Exit.INTERNAL
 
 
 def say_error(message: str) -> None:
@@ -142,7 +131,7 @@ def with_config(verb: str, arguments: list[str]) -> int:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
     if errors:
         raise errors[0]
-    return max(codes, default=Exit.PASS)
+    return worst(Exit.PASS, *codes)
 
 
 def quoted(override: str) -> str:

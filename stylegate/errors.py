@@ -12,6 +12,27 @@ come together: `StylegateError(summary, problems, next_step)`.
 
 import errno
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of `stylegate`."""
+
+    PASS = 0
+    INTERNAL = 1
+    USAGE = 2
+    REJECTED = 10
+    REVIEW = 11
+
+
+PRECEDENCE = (Exit.USAGE, Exit.REJECTED, Exit.INTERNAL, Exit.REVIEW, Exit.PASS)  # the first that applies
+
+
+def worst(*codes: int) -> Exit:
+    return next(code for code in PRECEDENCE if code in codes)
+
 
 # Disk full, quota, file-size limit, read-only or forbidden: the surroundings, not the program.
 SURROUNDINGS = {
@@ -69,3 +90,18 @@ def from_surroundings(error: Exception) -> SurroundingsError | None:
     return SurroundingsError(
         what, next_step="make room or mend name or permission, then run the same command again; finished work is kept."
     )
+
+
+class AfterVerdictError(Exception):
+    """A bug that showed after pictures had been rejected; its cause is the bug, the exit code the verdict's."""
+
+
+@contextmanager
+def after_verdict(code: int) -> Iterator[None]:
+    """What still happens after a verdict: a bug in it must not hide that the verdict was a failure."""
+    try:
+        yield
+    except Exception as error:
+        if code != Exit.REJECTED or isinstance(error, StylegateError) or from_surroundings(error):
+            raise
+        raise AfterVerdictError from error

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from stylegate.config import GenerateConfig
+from stylegate.config import Config, GenerateConfig
 from stylegate.families import Models
+
+
+def resolution_of(config: Config, models: Models) -> int:
+    """Pixels a side: as configured, else what the base was trained for."""
+    return config.family.resolution or models.resolution
 
 
 @torch.no_grad()

@@ -18,10 +18,11 @@ from rich.table import Table
 from eval import gate, report
 from eval.batch import export, generate, plan
 from eval.batch.place import batch_folder, read_plan
+from eval.batch.verify import VERDICTS
 from eval.subject import Subject, comparison_of, hashes, subject_of
 from stylegate import files, hardware
 from stylegate.config import Config, as_dict, run_directory_name
-from stylegate.errors import DataError
+from stylegate.errors import DataError, Exit, after_verdict, worst
 from stylegate.tracker import Tracker, tracker_of
 from train import loop
 
@@ -41,31 +42,33 @@ def experiment(config: Config) -> int:
     stage("train", loop.train)
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = 10
+    code = Exit.REJECTED
     for _ in range(config.plan.max_attempts):
-        stage("generate", generate.generate)
-        code = stage("score and gate", gate.gate)
+        stage("draw", generate.generate)
+        code = worst(stage("gate", gate.gate))
         if code == 0 or not generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
             break
-    subject = subject_of(config)
-    outcome = files.read_json(folder / "gate.json", "the gate's record")
-    if outcome["counts"]["accept"] and not config.observe:
-        code = max(code, stage("export", export.export))
-    began = time.perf_counter()
-    before, after, real = styles(config, subject)
-    tracker = tracker_of(config.tracker, folder, "gate", as_dict(config))
-    mirror(tracker, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
-    seconds["measure"] = time.perf_counter() - began
+    outcome = files.read_json(folder / "gate.json", "the gate's record", "counts")
+    with after_verdict(code):
+        if outcome["counts"]["accept"] and not config.observe:
+            code = worst(code, stage("export", export.export))
+        sum_up(config, subject_of(config), outcome, seconds)
+    return code
 
+
+def sum_up(config: Config, subject: Subject, outcome: dict, seconds: dict[str, float]) -> None:
+    """The style before and after, the mirror, the table, the path of the report."""
+    before, after, real = styles(config, subject)
+    tracker = tracker_of(config.tracker, subject.out, "gate", as_dict(config))
+    mirror(tracker, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
     counts, total = outcome["counts"], sum(seconds.values())
-    table = Table(title=f"{files.shown(folder)}", title_justify="left", show_header=False, title_style="bold")
-    table.add_row("brand style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
-    table.add_row("accepted / review / rejected / error", " / ".join(str(counts[v]) for v in gate.VERDICTS))
+    table = Table(title=files.shown(subject.out), title_justify="left", show_header=False, title_style="bold")
+    table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
+    table.add_row("accept / review / reject / error", " / ".join(str(counts[v]) for v in VERDICTS))
     table.add_row("accepted per minute of compute", f"{counts['accept'] / (total / 60):.0f}")
     table.add_row("seconds per stage", ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     Console().print(table)
-    print(f"report: {files.shown(folder / 'report' / 'index.html')}")
-    return code
+    print(f"report: {files.shown(subject.out / 'report' / 'index.html')}")
 
 
 def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
@@ -100,7 +103,7 @@ def mirror(tracker: Tracker, subject: Subject, outcome: dict, values: dict[str, 
     from PIL import Image
 
     counts = outcome["counts"]
-    rates = {f"gate/{v}": counts[v] / counts["in"] for v in gate.VERDICTS}
+    rates = {f"gate/{v}": counts[v] / counts["in"] for v in VERDICTS}
     tracker.log(rates | {k: v for k, v in values.items() if np.isfinite(v)})
     verdicts = sorted(files.read_jsonl(subject.out / "verdicts.jsonl"), key=report.margin)
     paths = dict(subject.named)

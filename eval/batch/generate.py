@@ -53,7 +53,7 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     """Load base and LoRA once, draw part by part; a picture that exists is left as it is."""
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
     models = family.load(config.base, device, torch.float32)
-    resolution = config.family.resolution or models.resolution
+    resolution = sample.resolution_of(config, models)
     if lora := lorafile.trained(config):
         lorafile.attach(models, family, lora)
     precision = settled_precision(config, folder, models, resolution)

@@ -262,6 +262,25 @@ def test_files_that_cannot_be_read_are_errors(run, judged: Path, tmp_path: Path)
     assert found["gone.png"]["verdict"] == found["empty.png"]["verdict"] == "error"
 
 
+def test_a_bug_after_a_failed_verdict_does_not_hide_it(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
+    from eval import report
+
+    def bug(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(report, "write_report", bug)
+    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    assert run("gate", *words)[0] == 1, "a pass with a bug is no pass"
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    assert run("gate", *words)[0] == 10
+
+
+def test_precedence_of_exit_codes() -> None:
+    from stylegate.errors import worst
+
+    assert [worst(0, 11), worst(11, 10), worst(10, 1), worst(1, 11), worst(2, 10), worst(0)] == [11, 10, 10, 1, 2, 0]
+
+
 def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
     words = (f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
