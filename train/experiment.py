@@ -42,18 +42,25 @@ def experiment(config: Config) -> int:
     stage("train", loop.train)
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = Exit.REJECTED
-    for _ in range(config.plan.max_attempts):
+    code = worst(stage("gate", gate.gate)) if (folder / "gate.json").exists() else Exit.REJECTED
+    while code != Exit.PASS and generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
         stage("draw", generate.generate)
         code = worst(stage("gate", gate.gate))
-        if code == 0 or not generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
-            break
     outcome = files.read_json(folder / "gate.json", "the gate's record", "counts")
     with after_verdict(code):
         if outcome["counts"]["accept"] and not config.observe:
             code = worst(code, stage("export", export.export))
-        sum_up(config, subject_of(config), outcome, seconds)
+        sum_up(config, subject_of(config), outcome, spent(folder, seconds))
     return code
+
+
+def spent(folder: Path, seconds: dict[str, float]) -> dict[str, float]:
+    """Seconds by stage over all runs of this batch; cost.json keeps them."""
+    path = folder / "cost.json"
+    before = files.read_json(path, "the batch's cost") if path.exists() else {}
+    total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
+    files.write_json(path, total)
+    return total
 
 
 def sum_up(config: Config, subject: Subject, outcome: dict, seconds: dict[str, float]) -> None:
