@@ -44,7 +44,7 @@ def extract(
     """Features of each picture, and the files that are none. Each picture is encoded at most once, ever.
 
     `sha256` by name ("" for a file that cannot be read) says which bytes are meant; a file that holds others by the
-    time it is read is broken, and nothing of it is kept.
+    time it is read is broken, and nothing of it is kept. An empty title shows no progress.
     """
     cache, paths = Cache(), dict(named)
     broken = [Broken(name, "", "cannot be read") for name in paths if not sha256[name]]
@@ -74,7 +74,7 @@ def extract(
             taken[i] = (taken[i] or {}) | {"embedding": embedding}
         return [taken[i] for i in indices]
 
-    with progress.bar(title, len(names)) as tick:
+    with progress.bar(title, len(names), visible=bool(title)) as tick:
         rows = cache.fill(keys, batch_size, compute, tick)
     good: dict[str, dict[str, NDArray]] = {}
     for name, row in zip(names, rows, strict=True):

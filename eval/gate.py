@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 
 from eval import policy as policies
 from eval.batch.place import split_name
-from eval.batch.verify import VERDICTS
-from eval.policy import Bounds, Policy
+from eval.policy import VERDICTS, Bounds, Policy
 from eval.scorers import SCORES
 from eval.subject import Subject, comparison_of, scores_at_hand, scores_key, subject_of
 from stylegate import files

@@ -10,6 +10,7 @@ from eval.scorers import SCORES
 from stylegate import files
 from stylegate.errors import DataError
 
+VERDICTS = ("accept", "review", "reject", "error")
 MIN_REFERENCES = 8  # relative thresholds need at least this many
 MAX_NUMBER = 1e9  # no score comes near it
 RELATIVE = ("spreads", "quantile")

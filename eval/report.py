@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from eval.batch.verify import VERDICTS
+from eval.policy import VERDICTS
 from eval.scorers import SCORES
 from eval.subject import Subject, comparison_of
 from stylegate import files, pictures

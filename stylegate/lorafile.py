@@ -26,7 +26,6 @@ def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) 
     raw = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, metadata)
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return struct.pack("<Q", len(text)) + text + raw[8 + length :]

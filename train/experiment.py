@@ -18,7 +18,7 @@ from rich.table import Table
 from eval import gate, report
 from eval.batch import export, generate, plan
 from eval.batch.place import batch_folder, read_plan
-from eval.batch.verify import VERDICTS
+from eval.policy import VERDICTS
 from eval.subject import Subject, comparison_of, hashes, subject_of
 from stylegate import files, hardware
 from stylegate.config import Config, as_dict, run_directory_name
@@ -88,7 +88,7 @@ def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
     compared = comparison_of(config, subject)
     base = base_samples(files.RUNS / run_directory_name(config))
     found = [
-        extract(named, hashes(named), encoder, compared.background, config.score.batch_size, "measure")[0].embeddings
+        extract(named, hashes(named), encoder, compared.background, config.score.batch_size, "")[0].embeddings
         for named in (base, subject.named, compared.references)
     ]
     before, after, references = found

@@ -6,11 +6,11 @@ stylegate verify data/exports/demo-v1
 import re
 from pathlib import Path
 
+from eval.policy import VERDICTS
 from stylegate import files
 from stylegate.errors import DataError
 
 MANIFEST = "manifest-sha256.txt"
-VERDICTS = ("accept", "review", "reject", "error")
 
 
 def verify(packages: list[Path]) -> int:

@@ -28,6 +28,15 @@ def test_write_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
+def test_write_never_touches_the_old_content(tmp_path: Path) -> None:
+    """A second name for the old file still reads the old content: the new one came by rename, not over it."""
+    target, witness = tmp_path / "a.json", tmp_path / "witness"
+    files.write(target, "old")
+    witness.hardlink_to(target)
+    files.write(target, "new")
+    assert (target.read_text(), witness.read_text()) == ("new", "old")
+
+
 def test_folder_whole_or_not_at_all(tmp_path: Path) -> None:
     def build(partial: Path) -> None:
         (partial / "half").write_text("x")
