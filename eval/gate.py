@@ -50,12 +50,14 @@ def gate(config: Config) -> int:
             page = write_report(subject, config)
     for line in outcome["left_out"] + outcome["notes"]:
         print(f"note: {line}")
+    for verdict, causes in outcome["why"].items():
+        if causes:
+            print(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
+    if slots := outcome.get("slots"):
+        print(f"slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
     counts = outcome["counts"]
-    print(
-        f"gate: {counts['in']} in = "
-        + " + ".join(f"{counts[v]} {v}" for v in VERDICTS)
-        + f"   report: {files.shown(page)}"
-    )
+    total = " + ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+    print(f"gate: {counts['in']} in = {total}   report: {files.shown(page)}")
     print(files.shown(subject.out))
     return Exit.PASS if config.observe else outcome["exit_code"]
 
@@ -71,7 +73,9 @@ def judge(config: Config, subject: Subject) -> dict[str, Any]:
         compute(config, subject, compared, key)
     rows, references, record = read_scores(subject.out)
     columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
-    bounds, left_out, lacking = policies.resolve(policy, columns, references, record["references"]["given"])
+    bounds, left_out, lacking = policies.resolve(
+        policy, columns, references, record["references"]["given"], record["foreign"]
+    )
     verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
     counts = Counter(v["verdict"] for v in verdicts)
     given = [(name, subject.sha256[name]) for name, _ in subject.named]
@@ -93,6 +97,9 @@ def judge(config: Config, subject: Subject) -> dict[str, Any]:
         "references": record["references"],
         "images": str(subject.images),
     }
+    outcome["why"] = {kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error")}
+    if subject.slots:
+        outcome["slots"] = {"wanted": subject.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
     outcome["exit_code"] = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
     files.write_jsonl(subject.out / "verdicts.jsonl", verdicts)
     outcome["verdicts_sha256"] = files.sha256(subject.out / "verdicts.jsonl")
@@ -153,13 +160,22 @@ def folder_exit(verdicts: list[dict], policy: Policy) -> int:
 
 def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
     """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
-    accepted, reviewed = (
-        {split_name(v["file"])[1] for v in verdicts if v["verdict"] == kind} for kind in ("accept", "review")
-    )
+    accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
     missing = subject.record["wanted"] - len(accepted)
     if missing <= 0:
         return Exit.PASS
     return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED
+
+
+def slots_of(verdicts: list[dict], kind: str) -> set[int]:
+    """Slots of a batch that have a picture with this verdict."""
+    return {split_name(v["file"])[1] for v in verdicts if v["verdict"] == kind}
+
+
+def reasons_of(verdicts: list[dict], kind: str) -> dict[str, int]:
+    """How many pictures of one verdict each check speaks of, most first."""
+    counts = Counter(r["check"] for v in verdicts if v["verdict"] == kind for r in v["reasons"])
+    return dict(counts.most_common())
 
 
 def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:
@@ -170,7 +186,7 @@ def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray],
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
     own = {name: table[name].drop_null().to_numpy() for name in table.column_names}
-    return rows, own, files.read_json(out / "score.json", "the scores' record", "key", "references", "notes")
+    return rows, own, files.read_json(out / "score.json", "the scores' record", "key", "references", "foreign", "notes")
 
 
 def explained(policy: Policy) -> list[str]:
@@ -188,6 +204,7 @@ def in_words(threshold: policies.Threshold) -> str:
     alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
     if threshold.number is not None:
         return f"{threshold.number:g}"
+    floor = f", at least the {threshold.foreign:.0%} quantile of foreign pictures" if threshold.foreign else ""
     if threshold.quantile is not None:
-        return f"the references' {threshold.quantile:.0%} quantile{alone}"
-    return f"the references' median {threshold.spreads:+g} spreads{alone}"
+        return f"the references' {threshold.quantile:.0%} quantile{floor}{alone}"
+    return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"

@@ -1,6 +1,6 @@
 """Policies: what a picture must hold, as a file. Read with a schema, no interpolation; unknown keys are refused."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +18,39 @@ RELATIVE = ("spreads", "quantile")
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A number, or relative to the references; `alone` stands in where there are none."""
+    """A number, or relative to the references; `alone` stands in where there are none.
+
+    `foreign` lifts a relative threshold to that quantile of what pictures of other styles score, where some are known:
+    a brand whose references vary widely would else have a line that nothing falls below.
+    """
 
     number: float | None = None
     spreads: float | None = None
     quantile: float | None = None
+    foreign: float | None = None
     alone: float | None = None
 
     @property
     def relative(self) -> bool:
         return self.number is None
 
-    def value(self, score: str, references: np.ndarray | None) -> float | None:
-        """The number that a score is held against; None if it cannot be said (no references and no `alone`)."""
+    def value(self, score: str, references: np.ndarray | None, foreign: Sequence[float] = ()) -> float | None:
+        """The number that a score is held against; None if it cannot be said (no references and no `alone`).
+
+        `foreign` are the percentiles 0, 1, ..., 100 of foreign pictures' scores; empty where none are known.
+        """
         if self.number is not None:
             return self.number
         if references is None:
             return self.alone
         if self.quantile is not None:
-            return float(np.quantile(references, self.quantile))
-        assert self.spreads is not None
-        return float(np.median(references) + self.spreads * spread(score, references))
+            line = float(np.quantile(references, self.quantile))
+        else:
+            assert self.spreads is not None
+            line = float(np.median(references) + self.spreads * spread(score, references))
+        if self.foreign is not None and len(foreign):
+            line = max(line, float(np.interp(100 * self.foreign, range(len(foreign)), foreign)))
+        return line
 
 
 def spread(score: str, references: np.ndarray) -> float:
@@ -116,12 +128,13 @@ def threshold_of(where: str, spec: Any, problems: list[str]) -> Threshold | None
     if is_number(spec):
         return Threshold(number=float(spec))
     kinds = [k for k in RELATIVE if isinstance(spec, dict) and k in spec]
-    if len(kinds) != 1 or set(spec) - {*RELATIVE, "alone"} or not all(map(is_number, spec.values())):
-        problems.append(f"{where}: must be a number, {{spreads: x}} or {{quantile: q}}, with `alone: x` if wanted")
+    if len(kinds) != 1 or set(spec) - {*RELATIVE, "foreign", "alone"} or not all(map(is_number, spec.values())):
+        problems.append(f"{where}: must be a number, {{spreads: x}} or {{quantile: q}}, with `foreign: q`, `alone: x`")
         return None
-    if not 0 <= spec.get("quantile", 0) <= 1:
-        problems.append(f"{where}.quantile: must lie in [0, 1]")
-        return None
+    for share in ("quantile", "foreign"):
+        if not 0 <= spec.get(share, 0) <= 1:
+            problems.append(f"{where}.{share}: must lie in [0, 1]")
+            return None
     return Threshold(**{k: float(v) for k, v in spec.items()})
 
 
@@ -136,19 +149,25 @@ def normal(data: Any) -> Any:
 
 
 def resolve(
-    policy: Policy, columns: set[str], references: Mapping[str, np.ndarray], given: int
+    policy: Policy,
+    columns: set[str],
+    references: Mapping[str, np.ndarray],
+    given: int,
+    foreign: Mapping[str, Sequence[float]],
 ) -> tuple[list[Bounds], list[str], list[str]]:
     """Thresholds as numbers; the optional checks that are left out; checks that lack references although some were.
 
-    `given` is the number of references that were asked for. Raises DataError for a check that cannot be computed and
-    is not optional, and if no check is left: a policy that judges nothing would accept everything.
+    `given` is the number of references that were asked for; `foreign` holds percentiles by score, as in
+    Threshold.value. Raises DataError for a check that cannot be computed and is not optional, and if no check is left:
+    a policy that judges nothing would accept everything.
     """
     bounds, left_out, lacking, impossible = [], [], [], []
     for check in policy.checks:
         own = references.get(check.score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
         thresholds = [t for t in (check.reject_below, check.review_below) if t]
-        values = [t.value(check.score, enough) if t else None for t in (check.reject_below, check.review_below)]
+        others = foreign.get(check.score, ())
+        values = [t.value(check.score, enough, others) if t else None for t in (check.reject_below, check.review_below)]
         relative = any(t.relative for t in thresholds)
         computed = check.score in columns and any(value is not None for value in values)
         if computed:

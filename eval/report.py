@@ -44,10 +44,15 @@ def write_report(subject: Subject, config: Config) -> Path:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(
         title=out.name,
-        subtitle=f"{outcome['counts']['accept']} of {outcome['counts']['in']} hold the style and may leave the house.",
+        subtitle=subtitle(outcome),
         counts=outcome["counts"],
         verdicts=VERDICTS,
         words=WORDS,
+        why=[
+            f"{WORDS[v]}: " + ", ".join(f"{c} {n}" for c, n in outcome["why"][v].items())
+            for v in outcome["why"]
+            if outcome["why"][v]
+        ],
         notes=outcome["notes"] + [f"left out: {reason}" for reason in outcome["left_out"]],
         style=style_of(subject, fresh),
         plots=plots(out, outcome["thresholds"]),
@@ -59,6 +64,21 @@ def write_report(subject: Subject, config: Config) -> Path:
     shutil.rmtree(report, ignore_errors=True)
     fresh.rename(report)
     return report / "index.html"
+
+
+def subtitle(outcome: dict) -> str:
+    text = f"{outcome['counts']['accept']} of {outcome['counts']['in']} pictures pass and may leave the house."
+    slots = outcome.get("slots")
+    return text + (f" The plan wants {slots['wanted']}; {slots['accepted']} slots are filled." if slots else "")
+
+
+def reasons(outcome: dict) -> list[str]:
+    """A line for each verdict that has reasons: how many pictures each check speaks of."""
+    return [
+        f"{WORDS[verdict]}, by reason: " + ", ".join(f"{check} {count}" for check, count in causes.items())
+        for verdict, causes in outcome["why"].items()
+        if causes
+    ]
 
 
 def section(kind: str, verdicts: list[dict], subject: Subject, folder: Path, background: str) -> dict[str, Any]:

@@ -77,9 +77,13 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
     own["size"] = np.ones(len(references.names), np.float32)
     for name, values in encoder_scores(found, references, encoder, config, subject).items():
         columns[name] = values
+    foreign: dict[str, list[float]] = {}
     if enough:
         columns["style"] = style.score(found.embeddings, references.embeddings)
         own["style"] = style.leave_one_out(references.embeddings)
+        if encoder.domain:  # pictures of other styles that the encoder knows
+            others = style.score(encoder.domain.known, references.embeddings)
+            foreign["style"] = [float(value) for value in np.percentile(others, range(101))]
     columns["in_domain"], why = in_domain(found, references, encoder)
     notes += [why] if why else []
 
@@ -97,6 +101,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
             "count": len(references.names),
             "sha256": files.digest(references.sha256),
         },
+        "foreign": foreign,
         "notes": notes,
     }
     files.write_json(subject.out / "score.json", record)

@@ -21,6 +21,7 @@ from stylegate.brandset import SPLITS, Brand, Findings, alike, look_at, refuse, 
 from stylegate.config import Config
 from stylegate.errors import DataError
 
+SHOWN = 96  # pictures of a split on the contact sheet
 MIN_PICTURES = 3  # one for each split
 NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
 
@@ -77,7 +78,10 @@ def make(config: Config) -> int:
             files.write_jsonl(partial / part / "metadata.jsonl", rows)
         described = {f.name: getattr(brand, f.name) for f in fields(Brand)}
         files.write(partial / "brand.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
-        shown = [(f"{p}: {len(n)} pictures, {NOUNS[p]}", [decoded[x].image for x in n[:48]]) for p, n in splits.items()]
+        shown = [
+            (f"{part}: {heading(len(names))}, {NOUNS[part]}", [decoded[name].image for name in names[:SHOWN]])
+            for part, names in splits.items()
+        ]
         files.write(partial / "contact-sheet.png", pictures.png(pictures.sheet(shown, columns=8)))
 
     with files.only_one(target):
@@ -92,6 +96,10 @@ def make(config: Config) -> int:
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
     print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
     return 0
+
+
+def heading(count: int) -> str:
+    return f"{count} pictures" + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 
 def captions_of(source: Path, found: list[Path], findings: Findings) -> dict[str, tuple[str, dict[str, str]]]:

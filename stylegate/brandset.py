@@ -64,6 +64,16 @@ class BrandSet:
         return files.digest([self.brand.trigger, self.brand.background, items])
 
 
+HANDLED = {
+    "alpha": "laid on brand.yaml's background",
+    "CMYK": "converted to sRGB",
+    "16-bit": "scaled to 8 bits",
+    "palette": "converted to RGB",
+    "colour profile to sRGB": "done",
+    "colour profile unusable": "left aside",
+}
+
+
 @dataclass(slots=True)
 class Findings:
     """What a check found: problems refuse the set, remarks are said."""
@@ -73,7 +83,10 @@ class Findings:
     converted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def all_remarks(self) -> list[str]:
-        return self.remarks + [f"{kind}: {several(names)}, handled" for kind, names in sorted(self.converted.items())]
+        handled = [
+            f"{kind}: {several(names)}, {HANDLED.get(kind, 'handled')}" for kind, names in self.converted.items()
+        ]
+        return self.remarks + sorted(handled)
 
 
 def several(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"]
@@ -60,6 +60,8 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
             return to_srgb(image, content, background)
     except PictureError:
         raise
+    except UnidentifiedImageError:
+        raise PictureError("cannot be decoded (no picture of a known format)") from None
     except Exception as error:  # foreign bytes: decoders raise whatever they like
         raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
 

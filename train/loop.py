@@ -99,7 +99,8 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     if main:
         record = {"stylegate": __version__, "facts": facts, "config": as_dict(config), "versions": versions()}
         files.write_json(directory / "run.json", record)
-        for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config):
+        remarks = findings.all_remarks() + brandset.cut_captions(brand_set, config)
+        for remark in remarks + scaled(brand_set, resolution):
             print(f"note: {remark}")
     return Run(
         config=config,
@@ -180,6 +181,17 @@ def finish(run: Run, steps: int, tracker: Tracker) -> None:
     tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
     tracker.finish()
     print(f"LoRA: {files.shown(lora)}   samples: {files.shown(run.directory / 'samples' / 'grid.png')}")
+
+
+def scaled(brand_set: BrandSet, resolution: int) -> list[str]:
+    """A remark if pictures are much larger than what the base draws."""
+    sides = [min(brandset.decoded_image(item, brand_set.brand).size) for item in brand_set.splits["train"]]
+    if max(sides) < 1.5 * resolution:
+        return []
+    return [
+        f"pictures of up to {max(sides)} pixels are scaled to the base's {resolution}; "
+        "give base=<a real Stable Diffusion, hub id or folder> and family.resolution for more"
+    ]
 
 
 def add_lora(models: Models, family: Family, config: Config) -> None:

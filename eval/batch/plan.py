@@ -53,6 +53,10 @@ def plan(config: Config) -> int:
     with files.only_one(folder):
         write_record(folder, facts, config)
         write_plan(folder, slots)
+    prompts = len({slot.prompt for slot in slots})
+    if prompts < len(slots):
+        print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
+        print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
     print(f"plan: {len(slots)} slots in {files.shown(folder / 'plan.parquet')}")
     return 0
 

@@ -18,6 +18,8 @@ def verify(packages: list[Path]) -> int:
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
+        if not package.is_dir():
+            raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
         problems = problems_of(package)
         if problems:
             raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")

@@ -82,6 +82,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     folder = locate(base)
     limit_key = "max_position_embeddings"
     limit = files.read_json(folder / "text_encoder" / "config.json", "the text encoder's config", limit_key)[limit_key]
+    transformers.logging.set_verbosity_error()  # it warns of long captions in words of its own
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     except Exception as error:

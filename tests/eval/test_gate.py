@@ -128,7 +128,8 @@ def test_a_plain_folder_of_references(run, judged: Path, tmp_path: Path) -> None
     assert sum(v["verdict"] == "accept" for v in verdicts_of(tmp_path / "a").values()) >= 29
     pixel = run("gate", f"images={judged}", "references=pixel", f"out={tmp_path / 'b'}")
     found = verdicts_of(tmp_path / "b")
-    assert pixel[0] == 10 and all(v["verdict"] == "reject" for v in found.values()), "neon is not pixel's style"
+    assert pixel[0] == 10 and all(v["verdict"] == "reject" for v in found.values())
+    assert all("style" in [r["check"] for r in v["reasons"]] for v in found.values()), "neon is not pixel's style"
     few = tmp_path / "few"
     few.mkdir()
     for name in ("0064.png", "0065.png"):
@@ -292,7 +293,11 @@ def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> 
 
 def test_explain_prints_the_policy(run) -> None:
     code, text = run("gate", "explain=true")
-    assert code == 0 and "sha256" in text and "reject below the references' median -14 spreads" in text
+    assert (
+        code == 0
+        and "sha256" in text
+        and "reject below the references' median -14 spreads, at least the 50% quantile of foreign" in text
+    )
 
 
 def test_reports_are_the_same_bytes_for_the_same_input(run, judged: Path, tmp_path: Path) -> None:

@@ -77,6 +77,17 @@ def test_thresholds() -> None:
     assert Threshold(spreads=-2).value("style", None) is None
 
 
+def test_a_line_that_nothing_falls_below_is_lifted() -> None:
+    """References that vary widely: median - 14 spreads is far below every score; foreign pictures bound it."""
+    references, foreign = np.linspace(0, 1, 101), [i / 200 for i in range(101)]
+    alone = Threshold(spreads=-14).value("style", references, foreign)
+    assert alone is not None and alone < -4
+    lifted = Threshold(spreads=-14, foreign=0.9)
+    assert lifted.value("style", references, foreign) == pytest.approx(0.45)
+    assert lifted.value("style", references) == alone
+    assert Threshold(spreads=0, foreign=0.9).value("style", references, foreign) == pytest.approx(0.5)
+
+
 def test_spread_is_never_below_the_resolution() -> None:
     assert policy.spread("openness", np.full(20, 0.9)) == 0.02
 
@@ -90,7 +101,9 @@ ALONE = "  sharpness: {reject_below: {spreads: -3, alone: 1}}\n"
 
 
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
-    bounds, left_out, lacking = policy.resolve(policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0)
+    bounds, left_out, lacking = policy.resolve(
+        policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}
+    )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
     assert left_out == ["style: not computed for these pictures"] and lacking == []
 
@@ -98,17 +111,19 @@ def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) ->
 def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     few = {"style": np.ones(7), "sharpness": np.ones(7)}
     checks = policy_of(tmp_path, RELATIVE + ALONE)
-    bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, given=7)
+    bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, 7, {})
     assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
-    assert policy.resolve(checks, {"sharpness"}, {}, given=12)[2] == ["style", "sharpness"]
+    assert policy.resolve(checks, {"sharpness"}, {}, 12, {})[2] == ["style", "sharpness"]
 
 
 def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for what cannot be computed") as error:
-        policy.resolve(policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE), {"sharpness"}, {}, given=0)
+        policy.resolve(
+            policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE), {"sharpness"}, {}, given=0, foreign={}
+        )
     assert error.value.problems[0].startswith("aesthetic")
 
 
 def test_a_policy_that_would_judge_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no check that can be computed"):
-        policy.resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, given=0)
+        policy.resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, 0, {})

@@ -192,7 +192,7 @@ def test_conversions_are_said(run, folder: Path) -> None:
     Image.fromarray(np.full((64, 64), 30000, np.uint16)).save(folder / "03.png")
     code, text, _ = made(run, folder, "kinds")
     assert code == 0
-    for kind in ("CMYK: 1 picture (00.jpg), handled", "palette: 1", "alpha: 1", "16-bit: 1"):
+    for kind in ("CMYK: 1 picture (00.jpg), converted to sRGB", "palette: 1", "alpha: 1", "16-bit: 1"):
         assert kind in text
 
 
