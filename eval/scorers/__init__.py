@@ -24,7 +24,7 @@ SCORES = {
     "novelty": Score("1 - likeness to the nearest training picture", "pixels", 0.005),
     "contrast": Score("standard deviation of the luma, in levels of 255", "pixels", 1.0),
     "sharpness": Score("log of the mean colour gradient", "pixels", 0.05),
-    "cleanness": Score("minus the log of the noise level", "pixels", 0.05),
+    "cleanness": Score("minus the log of the noise level", "pixels", 0.15),
     "completeness": Score("contrast of the emptiest half", "pixels", 1.0),
     "openness": Score("1 - share of the largest area of one exact colour", "pixels", 0.02),
     "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1),

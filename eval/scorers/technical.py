@@ -14,6 +14,7 @@ MEASURES = ("contrast", "sharpness", "cleanness", "completeness", "openness")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 LAPLACIAN_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996, eq. 2
 MAX_SIDE = 1024  # bounds time and memory; references are measured the same way
+INVISIBLE = 2.0  # levels of the noise mask's response below which nobody sees noise
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
 
 
@@ -42,7 +43,7 @@ def sharpness(pixels: NDArray) -> float:
 def cleanness(luma: NDArray) -> float:
     """-log of the median response to a mask that edges and slopes pass unseen (Immerkaer, CVIU 64, 1996)."""
     response = ndimage.convolve(luma, LAPLACIAN_DIFFERENCE, mode="reflect")
-    return -float(np.log(np.median(np.abs(response)) + 0.5))
+    return -float(np.log(np.median(np.abs(response)) + INVISIBLE))
 
 
 def completeness(luma: NDArray) -> float:
