@@ -73,7 +73,8 @@ def sum_up(config: Config, subject: Subject, outcome: dict, seconds: dict[str, f
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
     table.add_row("accept / review / reject / error", " / ".join(str(counts[v]) for v in VERDICTS))
     table.add_row("accepted per minute of compute", f"{counts['accept'] / (total / 60):.0f}")
-    table.add_row("seconds per stage", ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
+    stages = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if value >= 0.5)
+    table.add_row("seconds per stage", stages)
     Console().print(table)
     print(f"report: {files.shown(subject.out / 'report' / 'index.html')}")
 
