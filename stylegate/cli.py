@@ -37,14 +37,16 @@ VERBS = {
     "score": Verb(
         "measure any folder of pictures, or a batch",
         "images=DIR references=DIR",
-        "images batch brand references encoder out score hardware",
+        "images batch brand name traits prompts references encoder out score hardware",
     ),
     "gate": Verb(
         "accept, review or reject each picture",
         "images=DIR references=DIR",
-        "images batch brand references encoder policy out explain observe score",
+        "images batch brand name traits prompts references encoder policy out explain observe score",
     ),
-    "export": Verb("package what was accepted, with provenance", "batch=NAME", "images batch brand name out"),
+    "export": Verb(
+        "package what was accepted, with provenance", "batch=NAME", "images batch brand name traits prompts out"
+    ),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report", "experiment=demo", "experiment name brand"
     ),
