@@ -27,5 +27,6 @@ check: setup
 	@! grep -n '://' constraints.txt
 
 prove: setup
+	$(BIN)/python -m tests.bench.miniature
 	$(BIN)/python -m tests.bench.style
 	$(BIN)/python -m tests.bench.gate

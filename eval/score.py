@@ -8,6 +8,7 @@ Writes scores.parquet (file, sha256, width, height, error, a float32 column a sc
 references' own scores by leave-one-out in references.parquet, and score.json, which says what they were made of.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,10 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
     expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
     own["size"] = np.ones(len(references.names), np.float32)
-    for name, values in encoder_scores(found, references, encoder, config, subject).items():
-        columns[name] = values
+    texts = text_encoder(encoder)
+    columns |= encoder_scores(found, encoder, config, subject, texts)
+    seen, seen_of_references, readable = trait_scores(found, references, subject, compared, texts)
+    columns, own = columns | seen, own | seen_of_references
     foreign: dict[str, list[float]] = {}
     if enough:
         columns["style"] = style.score(found.embeddings, references.embeddings)
@@ -102,6 +105,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
             "sha256": files.digest(references.sha256),
         },
         "foreign": foreign,
+        "traits_read": {trait: round(share, 3) for trait, share in readable.items()},
         "notes": notes,
     }
     files.write_json(subject.out / "score.json", record)
@@ -116,10 +120,41 @@ def pixel_scores(found: Features, training: Features) -> dict[str, NDArray]:
 
 
 def encoder_scores(
-    found: Features, references: Features, encoder: encoding.Encoder, config: Config, subject: Subject
+    found: Features, encoder: encoding.Encoder, config: Config, subject: Subject, texts: Callable[[list[str]], NDArray]
 ) -> dict[str, NDArray]:
-    """Consistency always; prompt and traits for a planned batch; aesthetic where there is a head."""
+    """Consistency always; the prompt for a planned batch; aesthetic where there is a head."""
     columns = {"consistency": consistency.score(found.embeddings)}
+    if subject.slots and found.names:
+        prompts = texts([subject.slots[name].prompt for name in found.names])
+        columns["prompt"] = prompt.prompt(found.embeddings, prompts)
+    beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
+    head = Path(config.score.aesthetic_head).expanduser() if config.score.aesthetic_head else beside
+    if head and (config.score.aesthetic_head or head.is_file()) and found.names:
+        columns["aesthetic"] = aesthetic.score(found.embeddings, aesthetic.load_head(head, found.embeddings.shape[1]))
+    return columns
+
+
+def trait_scores(
+    found: Features, references: Features, subject: Subject, compared: Comparison, texts: Callable
+) -> tuple[dict[str, NDArray], dict[str, NDArray], dict[str, float]]:
+    """The batch's and the references' trait column, and what share of the references each trait was read right on.
+
+    No column where no trait can be read: a batch without traits, references without, or an encoder that does not see.
+    """
+    values = planned_traits(subject)
+    truth = [compared.traits.get(name, {}) for name in references.names]
+    if not values or not found.names or len(truth) < style.MIN_REFERENCES:
+        return {}, {}, {}
+    readable, shares = prompt.readings(references.embeddings, truth, values, texts)
+    if not readable:
+        return {}, {}, shares
+    planned = [(subject.slots or {})[name].traits for name in found.names]
+    own = prompt.traits(references.embeddings, truth, readable)
+    return {"traits": prompt.traits(found.embeddings, planned, readable)}, {"traits": own}, shares
+
+
+def text_encoder(encoder: encoding.Encoder) -> Callable[[list[str]], NDArray]:
+    """Texts to unit embeddings [n, d], each encoded once, ever."""
     cache = Cache()
 
     def texts(wanted: list[str]) -> NDArray:
@@ -129,16 +164,7 @@ def encoder_scores(
         )
         return np.stack([row["e"] for row in made if row])
 
-    if subject.slots and found.names:
-        slots = [subject.slots[name] for name in found.names]
-        columns["prompt"] = prompt.prompt(found.embeddings, texts([slot.prompt for slot in slots]))
-        if values := planned_traits(subject):
-            columns["traits"] = prompt.traits(found.embeddings, [slot.traits for slot in slots], values, texts)
-    beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
-    head = Path(config.score.aesthetic_head).expanduser() if config.score.aesthetic_head else beside
-    if head and (config.score.aesthetic_head or head.is_file()) and found.names:
-        columns["aesthetic"] = aesthetic.score(found.embeddings, aesthetic.load_head(head, found.embeddings.shape[1]))
-    return columns
+    return texts
 
 
 def in_domain(found: Features, references: Features, encoder: encoding.Encoder) -> tuple[NDArray, str]:

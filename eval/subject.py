@@ -10,7 +10,7 @@ from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import DataError
 
-VERSION = "scores-3"  # raise it when a score's computation changes
+VERSION = "scores-4"  # raise it when a score's computation changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Comparison:
     background: str
     trigger: str
     called: str  # for people
+    traits: dict[str, dict[str, str]]  # what is known of references, by name
 
 
 def subject_of(config: Config) -> Subject:
@@ -96,30 +97,33 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
     background, trigger, called = "#ffffff", "", ""
+    traits: dict[str, dict[str, str]] = {}
     if brand_name:
         folder = brandset.locate(brand_name)
         brand = brandset.brand_of(folder)
         background, trigger, called = brand.background, brand.trigger, f"{brand.name}'s test/"
-        references, training = split_files(folder, "test"), split_files(folder, "train")
+        (references, traits), (training, _) = split_files(folder, "test"), split_files(folder, "train")
     if config.references:
         folder = files.named(config.references, files.BRANDS, "references")
         if (folder / "brand.yaml").is_file():
             background, called = brandset.brand_of(folder).background, f"{folder.name}'s test/"
-            references = split_files(folder, "test")
+            references, traits = split_files(folder, "test")
         else:
+            traits = {}
             references = [(readable(p.relative_to(folder)), p) for p in pictures.find(folder)]
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    return Comparison(references, training, background, trigger, called)
+    return Comparison(references, training, background, trigger, called, traits)
 
 
-def split_files(folder: Path, part: str) -> list[tuple[str, Path]]:
-    """The pictures that a split lists. Raises DataError if rows and files do not fit."""
+def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
+    """The pictures that a split lists, and their traits. Raises DataError if rows and files do not fit."""
     problems: list[str] = []
     found = brandset.listed(folder, part, problems)
     brandset.refuse(folder, brandset.Findings(problems))
-    return [(name, path) for name, (_, path) in sorted(found.items())]
+    traits = {name: row.get("traits") or {} for name, (row, _) in found.items()}
+    return [(name, path) for name, (_, path) in sorted(found.items())], traits
 
 
 def planned_traits(subject: Subject) -> dict[str, list[str]]:
@@ -141,7 +145,16 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
     others = [[name, files.sha256(path)] for name, path in compared.references + compared.training]
     slots = {name: [slot.prompt, slot.traits] for name, slot in (subject.slots or {}).items()}
     return files.digest(
-        [VERSION, subject.digest(), encoder_key(config.encoder), others, compared.background, head, slots]
+        [
+            VERSION,
+            subject.digest(),
+            encoder_key(config.encoder),
+            others,
+            compared.background,
+            compared.traits,
+            head,
+            slots,
+        ]
     )
 
 

@@ -42,6 +42,15 @@ def test_imports_run_one_way(room: str) -> None:
             assert module != "import eval", f"{path}: `import eval` would hide the builtin"
 
 
+def test_the_product_does_not_know_how_the_miniature_was_made() -> None:
+    """Least of all its judge, which knows the demo brands. Nor is the renderer needed to run anything."""
+    for room in ROOMS:
+        for path in (files.ROOT / room).rglob("*.py"):
+            if "miniature" not in path.relative_to(files.ROOT).parts:
+                named = [module for module, _ in imports(path)]
+                assert not [m for m in named if "miniature" in m or "resvg" in m], path
+
+
 def test_the_rule_would_catch_a_wrong_import(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("def f():\n    from train.loop import train\n")
     assert imports(tmp_path / "x.py") == [("train.loop", 1)]

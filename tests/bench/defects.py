@@ -58,4 +58,4 @@ def colour(random: np.random.Generator) -> tuple[int, int, int]:
 
 DEFECTS = {
     f.__name__: f for f in (blur, noise, occlusion, blank, half_drawn, near_duplicate, copied_training)
-}  # style_mix at 1.0 is another picture, drawn by the base
+}  # style_mix at 1.0 is another picture: the flat render of the same traits

@@ -1,49 +1,68 @@
-"""The README's picture, docs/demo.png: references, base, LoRA and what the gate refused, from the demo's own batch.
+"""The README's picture, docs/demo.png: each demo brand, the base, the LoRA and what the gate refused.
 
-stylegate demo && python -m tests.bench.picture
+    python -m tests.bench.gate && python -m tests.bench.picture
+
+The batches are the ones that tests.bench.gate draws and judges; nothing is picked by eye: the first slots are shown.
 """
 
-import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from eval.batch.place import batch_folder, read_plan
 from stylegate import brandset, files, pictures
-from stylegate.config import Config, GenerateConfig, PlanConfig
+from tests.bench.gate import drawn
 from tests.bench.style import draw
+from train.miniature.styles import BRANDS
 
-COLUMNS, CELL, GAP, HEAD = 7, 128, 8, 30
+COLUMNS, CELL, GAP, HEAD, SIDE_GAP = 4, 96, 4, 26, 20
+ROWS = [
+    "the brand's own pictures, held out",
+    "the base, asked for the pictures below",
+    "with the LoRA: accepted",
+    "with the LoRA: refused, or left to a person",
+]
+
+
+def cells(brand: str) -> list[list[tuple[Image.Image, str]]]:
+    """Four rows of pictures, each with a word to write on it."""
+    batch, slots = drawn(brand)
+    verdicts = {row["file"]: row for row in files.read_jsonl(batch / "verdicts.jsonl")}
+    images = batch / "images"
+
+    def opened(path: Path) -> Image.Image:
+        return Image.open(path).convert("RGB")
+
+    accepted = [slot for slot in slots if verdicts[slot.file(0)]["verdict"] == "accept"][:COLUMNS]
+    refused = [slot.file(0) for slot in slots if verdicts[slot.file(0)]["verdict"] != "accept"][:COLUMNS]
+    folder = brandset.locate(brand)
+    own = [opened(folder / item.file) for item in brandset.read(folder).splits["test"][:COLUMNS]]
+    base = draw([slot.prompt for slot in accepted], [slot.attempt_seed(0) for slot in accepted], None)
+    return [
+        [(image, "") for image in own],
+        [(image, "") for image in base],
+        [(opened(images / slot.file(0)), "") for slot in accepted],
+        [(opened(images / name), verdicts[name]["reasons"][0]["check"]) for name in refused],
+    ]
 
 
 def main() -> None:
-    config = Config(name="demo", brand="neon", traits="collectible", generate=GenerateConfig(), plan=PlanConfig())
-    batch, _ = batch_folder(config)
-    verdicts = {row["file"]: row for row in files.read_jsonl(batch / "verdicts.jsonl")}
-    slots = [slot for slot in read_plan(batch) if verdicts[slot.file(0)]["verdict"] == "accept"][:COLUMNS]
-    held_out = brandset.read(brandset.locate("neon")).splits["test"][:COLUMNS]
-    refused = sorted(file for file, row in verdicts.items() if row["verdict"] != "accept")[:COLUMNS]
-    with tempfile.TemporaryDirectory() as place:
-        base = draw([s.prompt for s in slots], [s.attempt_seed(0) for s in slots], None, Path(place) / "base")
-        neon = files.ROOT / "data" / "brands" / "neon"
-        rows = [
-            ("the brand's own pictures (held out: the gate's references)", [neon / item.file for item in held_out]),
-            ("the base, asked for the same seven pictures as the next row", [path for _, path in base]),
-            ("with the LoRA, after 300 steps: accepted", [batch / "images" / slot.file(0) for slot in slots]),
-            ("refused, or left to a person", [batch / "images" / name for name in refused]),
-        ]
-        page = Image.new("RGB", (COLUMNS * (CELL + GAP) + GAP, len(rows) * (CELL + GAP + HEAD) + GAP), pictures.PAPER)
-        pen = ImageDraw.Draw(page)
-        for r, (title, paths) in enumerate(rows):
-            top = r * (CELL + GAP + HEAD)
-            pen.text((GAP, top + 9), title, fill=pictures.INK, font=pictures.font(15))
-            for c, path in enumerate(paths):
-                left = GAP + c * (CELL + GAP)
-                image = Image.open(path).convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
-                page.paste(image, (left, top + HEAD))
-                if path.name in refused:
-                    why = verdicts[path.name]["reasons"][0]["check"]
-                    pen.text((left + 4, top + HEAD + CELL - 18), why, fill="#ffffff", font=pictures.font(12))
+    block = COLUMNS * (CELL + GAP)
+    width = len(BRANDS) * (block + SIDE_GAP) - GAP + SIDE_GAP
+    page = Image.new("RGB", (width, HEAD + len(ROWS) * (CELL + GAP + HEAD)), pictures.PAPER)
+    pen = ImageDraw.Draw(page)
+    for b, brand in enumerate(BRANDS):
+        left = SIDE_GAP + b * (block + SIDE_GAP)
+        pen.text((left, 6), brand, fill=pictures.INK, font=pictures.font(16))
+        for r, row in enumerate(cells(brand)):
+            top = HEAD + r * (CELL + GAP + HEAD)
+            if b == 0:
+                pen.text((left, top + 5), ROWS[r], fill=pictures.INK, font=pictures.font(13))
+            for c, (image, word) in enumerate(row):
+                x, y = left + c * (CELL + GAP), top + HEAD
+                page.paste(image.resize((CELL, CELL), Image.Resampling.LANCZOS), (x, y))
+                if word:
+                    pen.rectangle((x, y + CELL - 16, x + CELL - 1, y + CELL - 1), fill="#000000")
+                    pen.text((x + 4, y + CELL - 15), word, fill="#ffffff", font=pictures.font(11))
     files.write(files.ROOT / "docs" / "demo.png", pictures.png(page))
     print(files.ROOT / "docs" / "demo.png")
 

@@ -54,13 +54,35 @@ def test_prompt_is_the_cosine() -> None:
     assert prompt.prompt(a, b) == pytest.approx([float(x @ y) for x, y in zip(a, b, strict=True)], abs=1e-6)
 
 
+AXES = {"red body": 0, "blue body": 1, "no hat": 2, "cap hat": 3}
+VALUES = {"body": ["blue", "red"], "hat": ["cap", "none"], "only": ["one"]}
+
+
+def basis(texts: list[str]) -> np.ndarray:
+    return np.eye(4)[[AXES[text] for text in texts]]
+
+
 def test_traits_counts_what_is_nearest() -> None:
-    axes = {"red body": 0, "blue body": 1, "no hat": 2, "cap hat": 3}
     planned = [{"body": "red", "hat": "cap"}, {"body": "blue", "hat": "none"}, {}]
     pictures_seen = unit(np.array([[1, 0, 0, 1], [1, 0, 1, 0], [1, 1, 1, 1]], float))
-    values = {"body": ["blue", "red"], "hat": ["cap", "none"], "only": ["one"]}
-    found = prompt.traits(pictures_seen, planned, values, lambda texts: np.eye(4)[[axes[t] for t in texts]])
+    readable = {
+        trait: prompt.Reading(
+            VALUES[trait], basis([prompt.phrase(trait, v) for v in VALUES[trait]]), np.zeros(2, np.float32)
+        )
+        for trait in ("body", "hat")
+    }
+    found = prompt.traits(pictures_seen, planned, readable)
     assert found[:2].tolist() == [1.0, 0.5] and np.isnan(found[2])
+
+
+def test_a_trait_is_read_against_what_is_usual_and_only_where_references_prove_it() -> None:
+    """A style that looks red to the encoder throughout; hats cannot be seen in it."""
+    truth = [{"body": "red", "hat": "cap"}, {"body": "blue", "hat": "none"}] * 5
+    seen = unit(np.array([[9, 1, 1, 1] if row["body"] == "red" else [8, 2, 1, 1] for row in truth], float))
+    readable, shares = prompt.readings(seen, truth, VALUES, basis)
+    assert set(readable) == {"body"} and shares == {"body": 1.0, "hat": 0.5}
+    assert prompt.traits(seen, truth, readable).tolist() == [1.0] * 10
+    assert prompt.readings(seen, [{}] * 10, VALUES, basis) == ({}, {})
 
 
 def test_consistency_finds_the_odd_one() -> None:

@@ -1,0 +1,80 @@
+"""Make the miniature from nothing: draw its world, train its parts, write checkpoints/miniature/ and data/brands/.
+
+    python -m train.miniature                 all of it, in order: under two and a half hours on two cores
+    python -m train.miniature vae clip        only these parts (what they need is made first)
+
+Needs resvg_py (`pip install -e '.[miniature]'`). What was drawn and trained is kept in .cache/miniature/, so a stopped
+run goes on where it was when the command is run again, and a part that is finished is not trained again; remove that
+folder to begin anew.
+"""
+
+import sys
+import time
+from functools import cache
+from typing import Any
+
+try:
+    import resvg_py  # noqa: F401
+except ModuleNotFoundError:
+    raise SystemExit(
+        "resvg_py draws the miniature's world and is not installed: pip install -e '.[miniature]'"
+    ) from None
+
+from stylegate import files
+from train.miniature import base, brands, clip, judge, knowledge, text, vae
+from train.miniature.corpus import open_corpus, open_pixels
+
+PLACE = files.MODELS / "miniature"
+
+corpus = cache(open_corpus)
+tokenizer = cache(text.build)
+
+
+@cache
+def trained_vae() -> Any:
+    return vae.train(corpus("base").pixels, open_pixels("textures"))
+
+
+@cache
+def trained_clip() -> Any:
+    return clip.train(corpus("base"), corpus("twins"), corpus("kin"), tokenizer())
+
+
+def make_brands() -> None:
+    brands.write_all(files.ROOT / "data" / "brands")
+
+
+def make_judge() -> None:
+    judge.write(judge.train(corpus("judge")))
+
+
+def make_clip() -> None:
+    clip.write(PLACE / "clip", trained_clip(), tokenizer())
+    knowledge.write(PLACE / "clip", trained_clip(), corpus("base"))
+
+
+def make_base() -> None:
+    unet, encoder = base.train(corpus("base"), trained_vae(), trained_clip(), tokenizer())
+    base.write(PLACE / "sd", trained_vae(), unet, encoder, tokenizer())
+
+
+PARTS = {"brands": make_brands, "judge": make_judge, "vae": trained_vae, "clip": make_clip, "base": make_base}
+
+
+def main(wanted: list[str]) -> int:
+    if {"-h", "--help"} & set(wanted):
+        print(__doc__)
+        return 0
+    if unknown := [name for name in wanted if name not in PARTS]:
+        print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    for name in wanted or PARTS:
+        began = time.monotonic()
+        PARTS[name]()
+        print(f"{name}: done in {(time.monotonic() - began) / 60:.1f} min")
+    print(f"the miniature: {files.shown(PLACE)}; its brands: {files.shown(files.ROOT / 'data' / 'brands')}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

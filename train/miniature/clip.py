@@ -1,0 +1,197 @@
+"""The miniature's CLIP in open_clip's own form: a contrast of pictures and captions, where the world knows the truth.
+
+Because every attribute is known, a caption that also fits another picture of the batch is no negative of it, so short
+captions can be learned; and batches hold pictures that are hard to tell apart: twins of one different trait, and
+groups that share two attributes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+
+from stylegate import files
+from train.miniature.captions import QUALITY, Caption, caption
+from train.miniature.corpus import FAMILY, HARDEST, Corpus, fingerprint
+from train.miniature.degrade import DEGRADE
+from train.miniature.fit import arithmetic, compiled, device, fit
+from train.miniature.svg import SIDE
+from train.miniature.text import CONTEXT, VOCABULARY
+from train.miniature.world import TRAITS
+
+MODEL: dict[str, Any] = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": SIDE, "layers": 4, "width": 160, "head_width": 32, "patch_size": 8},
+    "text_cfg": {
+        "context_length": CONTEXT,
+        "vocab_size": VOCABULARY,
+        "hf_tokenizer_name": "./",
+        "width": 128,
+        "heads": 4,
+        "layers": 4,
+    },
+    "quick_gelu": False,
+}
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+STEPS, BATCH, LEARNING_RATE = 3600, 192, 1.2e-3
+HARD_STEPS, HARD_RATE = 1700, 8e-4  # then more of what is hardest
+LONG_EVERY = 8  # steps: captions with an afterthought, so that every place of the context is learned
+RANDOM_UNTIL = 300  # steps before the hard batches begin
+GROUP = 32  # pictures that share two attributes
+SHARE_DEGRADED, SHARE_QUALITY_SAID = 0.12, 0.15
+SHARED = [("style", "body"), ("style", "background"), ("background", "body"), ("style", "species")]
+SHORT = 36  # tokens that every other caption fits in
+ATTRIBUTES = [*TRAITS, "style", "quality"]
+MAX_LOGIT_SCALE = float(np.log(100))
+
+
+class Batch(NamedTuple):
+    pixels: Tensor  # [n, 3, 64, 64] in [-1, 1]
+    texts: list[str]
+    truth: NDArray[np.int64]  # [n, attributes]
+    says: NDArray[np.bool_]  # [n, attributes]: what caption j speaks of
+
+
+def build() -> Any:
+    torch.manual_seed(1)
+    return open_clip.CLIP(
+        MODEL["embed_dim"],
+        open_clip.CLIPVisionCfg(**MODEL["vision_cfg"]),
+        open_clip.CLIPTextCfg(**MODEL["text_cfg"]),
+    )
+
+
+def truth_of(corpus: Corpus) -> NDArray[np.int64]:
+    """[n, attributes] as numbers; the quality is that of a clean picture."""
+    names = {name: i for i, name in enumerate(sorted(set(corpus.styles)))}
+    columns = [[TRAITS[trait].index(row[trait]) for row in corpus.traits] for trait in TRAITS]
+    columns += [[names[style] for style in corpus.styles], [0] * len(corpus.styles)]
+    return np.array(columns).T
+
+
+class Sampler:
+    """Chooses the pictures of a batch and words for them."""
+
+    def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = ()) -> None:
+        """`first`: traits of which every caption of a family's picture names one at least."""
+        self.corpora, self.first = [base, families], first
+        self.truth = [truth_of(base), truth_of(families)]
+        self.groups = []
+        for pair in SHARED:
+            one, two = (self.truth[0][:, ATTRIBUTES.index(name)] for name in pair)
+            keys = one * 10_000 + two
+            order = np.argsort(keys, kind="stable")
+            starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) > 0])
+            self.groups.append([part for part in np.split(order, starts[1:]) if len(part) >= GROUP])
+
+    def choose(self, easy: bool, r: np.random.Generator) -> list[tuple[int, int]]:
+        """(corpus, index) of each; half families, half groups that share two attributes."""
+        if easy:
+            return [(0, int(i)) for i in r.integers(len(self.truth[0]), size=BATCH)]
+        families = r.integers(len(self.truth[1]) // FAMILY, size=BATCH // 2 // FAMILY)
+        chosen = [(1, int(f) * FAMILY + i) for f in families for i in range(FAMILY)]
+        while len(chosen) < BATCH:
+            groups = self.groups[int(r.integers(len(self.groups)))]
+            group = groups[int(r.integers(len(groups)))]
+            chosen += [(0, int(i)) for i in r.choice(group, GROUP, replace=False)]
+        return chosen
+
+    def batch(self, easy: bool, long: bool, r: np.random.Generator) -> Batch:
+        words = Random(int(r.integers(2**31)))
+        pictures, captions, truth = [], [], []
+        for which, index in self.choose(easy, r):
+            picture, row = self.corpora[which].pixels[index], self.truth[which][index].copy()
+            if r.random() < SHARE_DEGRADED:
+                row[-1] = int(r.integers(1, len(QUALITY)))
+                picture = DEGRADE[QUALITY[row[-1]]](picture, r)
+            known = self.corpora[which].traits[index], self.corpora[which].styles[index]
+            said = caption(*known, words, 0.5, 0.6, self.first if which else ())
+            if long:
+                more = caption(*known, words, share_full=0.0, style_said=0.0)
+                said = Caption(f"{said.text}, {more.text}", said.says | more.says)
+            if row[-1] or words.random() < SHARE_QUALITY_SAID:
+                said = Caption(f"{said.text}, {QUALITY[row[-1]]}", said.says | {"quality"})
+            pictures.append(moved(picture, r))
+            captions.append(said)
+            truth.append(row)
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        says = np.array([[name in c.says for name in ATTRIBUTES] for c in captions])
+        return Batch(pixels, [c.text for c in captions], np.array(truth), says)
+
+
+def moved(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
+    """By up to 2 pixels each way, so that no place on the grid of patches is learned by heart."""
+    x, y = (int(v) for v in r.integers(0, 5, 2))
+    return np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")[y : y + SIDE, x : x + SIDE]
+
+
+def fitting(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
+    """[i, j] whether all that caption j says is true of picture i."""
+    equal = truth[:, None, :] == truth[None, :, :]
+    return (equal | ~says[None, :, :]).all(-1)
+
+
+def contrast(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor) -> Tensor:
+    """CLIP's symmetric loss (arXiv 2103.00020, figure 3), where other captions that fit count neither way."""
+    logits = scale * images @ texts.T
+    others = fits & ~torch.eye(len(fits), dtype=torch.bool, device=fits.device)
+    logits = logits.masked_fill(others, -1e4)
+    target = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+
+
+def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
+    """First all traits alike, then mostly those that come last by themselves."""
+    where = device()
+    clip = build().to(where)
+    see = compiled(clip.visual)
+    samplers = {"clip": Sampler(base, twins), "clip-hard": Sampler(base, kin, HARDEST)}
+
+    def loss_of(phase: str, step: int, r: np.random.Generator) -> Tensor:
+        long = step % LONG_EVERY == 0
+        batch = samplers[phase].batch(phase == "clip" and step < RANDOM_UNTIL, long, r)
+        ids = tokens(tokenizer, batch.texts, CONTEXT if long else SHORT).to(where)
+        with torch.no_grad():
+            clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        with arithmetic(where):
+            images = functional.normalize(see(batch.pixels.to(where)).float(), dim=-1)
+            texts = functional.normalize(read(clip, ids).float(), dim=-1)
+        fits = torch.from_numpy(fitting(batch.truth, batch.says)).to(where)
+        return contrast(images, texts, clip.logit_scale.exp(), fits)
+
+    depends_on = [fingerprint(), MODEL, BATCH, GROUP]
+    fit("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
+    hard = partial(loss_of, "clip-hard")
+    fit("clip-hard", {"clip": clip}, hard, HARD_STEPS, {"clip": HARD_RATE}, [*depends_on, STEPS, HARDEST])
+    return clip
+
+
+def read(clip: Any, ids: Tensor) -> Tensor:
+    """clip.encode_text for short texts: attention is causal, so what follows the end is not needed."""
+    length = ids.shape[1]
+    x = clip.token_embedding(ids) + clip.positional_embedding[:length]
+    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+    return x[torch.arange(len(ids)), ids.argmax(-1)] @ clip.text_projection
+
+
+def tokens(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tensor:
+    """[n, length] ids, padded with the end."""
+    told = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return told.input_ids
+
+
+def write(folder: Path, clip: Any, tokenizer: Any) -> None:
+    """open_clip's own form, in half precision: `open_clip.create_model_and_transforms("local-dir:...")`."""
+    tensors = {name: value.detach().half().cpu().contiguous() for name, value in clip.state_dict().items()}
+    files.write(folder / "open_clip_model.safetensors", save(tensors))
+    files.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS})
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,136 @@
+"""Pictures to learn from, drawn once and kept in parts under .cache/miniature/.
+
+Parts lie in a folder named after what the code draws: another world is drawn anew.
+
+    corpus   what is in it                                                         for
+    base     named and unnamed styles, traits that are not held out                VAE, encoder, base
+    twins    the same, four by four: each changes one trait of the one before it   encoder
+    kin      as twins, but only the hardest traits change                          encoder, its second half
+    judge    the same styles and the demo brands, other seeds                      the judge, which benchmarks use
+
+and `textures`, pictures of nothing, for the VAE alone.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylegate import files, progress
+from train.miniature import world
+from train.miniature.drawing import render
+from train.miniature.styles import BRANDS, NAMED, Style, unnamed
+from train.miniature.svg import SIDE
+from train.miniature.textures import texture
+
+WORK = files.CACHE / "miniature"
+PART = 2048  # pictures in one file
+NUM_UNNAMED = 400
+SHARE_NAMED = 0.6
+HELD_OUT = 16  # one combination of traits in so many is for measuring alone
+SIZES = {"base": 98_304, "twins": 49_152, "kin": 49_152, "judge": 49_152, "textures": 24_576}
+FAMILY = 4  # twins, or kin, that differ in one trait from one to the next
+HARDEST = ["species", "mouth", "eyes"]  # what an encoder learns last
+PROCESSES = 2
+
+
+class Corpus(NamedTuple):
+    pixels: NDArray[np.uint8]  # [n, 64, 64, 3]
+    styles: list[str]  # [n] names
+    traits: list[dict[str, str]]  # [n]
+
+
+def held_out(traits: dict[str, str]) -> bool:
+    """A fixed sixteenth of all combinations, whatever the style."""
+    return zlib.crc32(json.dumps(traits, sort_keys=True).encode()) % HELD_OUT == 0
+
+
+def of_base(random: np.random.Generator) -> Style:
+    """A style that base and encoder may learn from: never a brand's."""
+    if random.random() < SHARE_NAMED:
+        return NAMED[int(random.integers(len(NAMED)))]
+    return unnamed(int(random.integers(NUM_UNNAMED)))
+
+
+def of_judge(random: np.random.Generator) -> Style:
+    """As of_base, and a third demo brands."""
+    return list(BRANDS.values())[int(random.integers(3))] if random.random() < 0.34 else of_base(random)
+
+
+SOURCES: dict[str, Callable[[np.random.Generator], Style]] = {
+    "base": of_base,
+    "twins": of_base,
+    "judge": of_judge,
+    "kin": of_base,
+}
+CHANGES = {"twins": list(world.TRAITS), "kin": HARDEST}
+
+
+def labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
+    """Style, traits and seed of each picture of a part."""
+    random = np.random.default_rng([list(SOURCES).index(name), number])
+    out: list[tuple[Style, dict[str, str], int]] = []
+    while len(out) < PART:
+        twin = name in CHANGES and len(out) % FAMILY > 0
+        traits = changed(out[-1][1], CHANGES[name], random) if twin else world.random_traits(random)
+        if not held_out(traits):
+            style, seed = (out[-1][0], out[-1][2]) if twin else (SOURCES[name](random), int(random.integers(2**31)))
+            out.append((style, traits, seed))
+    return out
+
+
+def changed(traits: dict[str, str], among: list[str], random: np.random.Generator) -> dict[str, str]:
+    """With another value of one trait."""
+    trait = str(random.choice(among))
+    return traits | {trait: str(random.choice([v for v in world.TRAITS[trait] if v != traits[trait]]))}
+
+
+@cache
+def fingerprint(name: str = "base") -> str:
+    """Of what the code draws for a corpus: every named style, a few without a name, and for the judge the brands."""
+    if name == "textures":
+        return hashlib.sha256(b"".join(texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
+    drawn = hashlib.sha256(str([PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT]).encode())
+    for i, style in enumerate([*NAMED, *map(unnamed, range(32)), *(BRANDS.values() if name == "judge" else ())]):
+        for j in range(3):
+            drawn.update(render(world.random_traits(np.random.default_rng([i, j])), style, j).tobytes())
+    return drawn.hexdigest()[:8]
+
+
+def part(name: str, number: int) -> Path:
+    return WORK / f"{name}-{fingerprint(name)}" / f"{number:03d}.rgb"
+
+
+def draw_part(name: str, number: int) -> None:
+    target = part(name, number)
+    if not target.exists():
+        if name == "textures":
+            drawn = [texture(number * PART + i) for i in range(PART)]
+        else:
+            drawn = [render(traits, style, seed) for style, traits, seed in labels(name, number)]
+        files.write(target, b"".join(image.tobytes() for image in drawn))
+
+
+def open_pixels(name: str) -> NDArray[np.uint8]:
+    """Draw what is missing, and read: [n, 64, 64, 3]."""
+    numbers = range(SIZES[name] // PART)
+    missing = [n for n in numbers if not part(name, n).exists()]
+    if missing:
+        total, there = len(numbers) * PART, (len(numbers) - len(missing)) * PART
+        with progress.bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(PROCESSES) as pool:
+            for _ in pool.map(partial(draw_part, name), missing):
+                tick(PART)
+    pixels = [np.frombuffer(part(name, n).read_bytes(), np.uint8) for n in numbers]
+    return np.concatenate(pixels).reshape(-1, SIDE, SIDE, 3)
+
+
+def open_corpus(name: str) -> Corpus:
+    known = [entry for n in range(SIZES[name] // PART) for entry in labels(name, n)]
+    return Corpus(open_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])

@@ -1,0 +1,214 @@
+"""Collectibles on paper: a style written out as SVG, and made into pixels."""
+
+import numpy as np
+from PIL import Image
+
+from train.miniature import looks, world
+from train.miniature.styles import Style, coloured
+from train.miniature.svg import (
+    SIDE,
+    blur,
+    box,
+    ellipse,
+    filled,
+    gradient,
+    pattern,
+    rasterise,
+    rgb,
+    sheet,
+    stroked,
+    toned,
+)
+from train.miniature.world import Shape
+
+
+def render(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
+    """A picture of 64 x 64 pixels. The seed moves, turns and sizes the figure a little."""
+    cells = -(-SIDE // style.block)
+    side = cells * style.block
+    image = rasterise(drawing(traits, style, np.random.default_rng([seed, 5]), side), cells)
+    if style.palette:
+        image = quantised(image, style.palette)
+    if style.block > 1:
+        image = image.resize((side, side), Image.Resampling.NEAREST).crop((0, 0, SIDE, SIDE))
+    if style.block > 1 and style.grout:
+        pixels = np.asarray(image).astype(np.float32)
+        pixels[:: style.block] *= 0.72
+        pixels[:, :: style.block] *= 0.72
+        image = Image.fromarray(pixels.round().astype(np.uint8))
+    return image
+
+
+def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
+    """Every pixel takes the nearest colour of the palette."""
+    table = np.array([rgb(c) for c in palette]) * 255
+    pixels = np.asarray(image, dtype=np.float64)
+    nearest = ((pixels[:, :, None] - table) ** 2).sum(-1).argmin(-1)
+    return Image.fromarray(table[nearest].round().astype(np.uint8))
+
+
+def drawing(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
+    """The SVG, of `side` units."""
+    word = traits.get("background", "gray")
+    figure = world.shapes(traits)
+    if style.palette:
+        figure = [s for s in figure if s.part != "face"] + looks.grid_face(traits)
+        pose = f"translate(0 {4 * int(r.integers(-1, 1))})"
+    else:
+        x, y, turn, size = r.uniform(-2, 2), r.uniform(-1, 1.5), r.uniform(-5, 5), r.uniform(0.93, 1.03)
+        about = f"rotate({turn:.2f} 32 40) translate(32 40) scale({size:.3f}) translate(-32 -40)"
+        pose = f"translate({x:.2f} {y:.2f}) {about}"
+    if style.two_inks:
+        body = looks.two_inks(figure, traits, style, pose)
+    elif style.glow:
+        body = looks.glowing(figure, word, style, pose)
+    else:
+        body = ground(word, style, r) + painted(figure, style, pose)
+    edges = 'shape-rendering="crispEdges"' if style.palette else ""
+    return f'<svg {edges} xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">{body}</svg>'
+
+
+def ground(word: str, style: Style, r: np.random.Generator) -> str:
+    """The background in its colour; never so patterned that the colour cannot be named."""
+    main = toned(coloured(style, word), style.ground_lightness)
+    other = toned(main, 0.22 if style.ground_lightness >= 0 else -0.3)
+    marks = GROUNDS[style.ground](main, other, r)
+    return sheet(style.paper or main) + f'<g opacity="{0.75 if style.paper else 1}">{sheet(main)}{marks}</g>'
+
+
+def plain(main: str, other: str, r: np.random.Generator) -> str:
+    return ""
+
+
+def halo(main: str, other: str, r: np.random.Generator) -> str:
+    return filled(ellipse(32, 38, 27), other)
+
+
+def sky(main: str, other: str, r: np.random.Generator) -> str:
+    ends = [(0, toned(main, 0.35)), (1, toned(main, -0.15))]
+    return gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + sheet("url(#g)")
+
+
+def rays(main: str, other: str, r: np.random.Generator) -> str:
+    out, turn = "", r.uniform(0, 0.5)
+    for a in np.arange(8) * np.pi / 4 + turn:
+        ends = " ".join(f"L{32 + 60 * np.cos(b):.1f} {36 + 60 * np.sin(b):.1f}" for b in (a, a + np.pi / 8))
+        out += filled(f"M32 36 {ends} z", other)
+    return out
+
+
+def stripes(main: str, other: str, r: np.random.Generator) -> str:
+    return "".join(filled(box(0, y, 64, 5), other) for y in range(int(r.integers(0, 5)), 64, 11))
+
+
+def spots(main: str, other: str, r: np.random.Generator) -> str:
+    rows = enumerate(range(3, 64, 9))
+    return "".join(filled(ellipse(x + 6 * (i % 2), y, 2.2), other) for i, y in rows for x in range(2, 66, 12))
+
+
+def hills(main: str, other: str, r: np.random.Generator) -> str:
+    y = r.uniform(-3, 3)
+    hill = f"M0 {46 + y:.1f} Q18 {32 + y:.1f} 36 {48 + y:.1f} T64 {42 + y:.1f} L64 64 L0 64 z"
+    return filled(hill, toned(main, -0.18)) + filled(ellipse(12, 12, 6), other)
+
+
+def moon(main: str, other: str, r: np.random.Generator) -> str:
+    stars = "".join(filled(ellipse(x, y, 1), toned(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2)))
+    return filled(ellipse(11, 12, 6), toned(main, 0.75)) + stars
+
+
+def tiles(main: str, other: str, r: np.random.Generator) -> str:
+    return "".join(filled(box(8 * i, 8 * j, 8, 8), other) for i in range(8) for j in range(8) if (i + j) % 2)
+
+
+GROUNDS = {
+    "plain": plain,
+    "halo": halo,
+    "gradient": sky,
+    "rays": rays,
+    "stripes": stripes,
+    "spots": spots,
+    "hills": hills,
+    "moon": moon,
+    "tiles": tiles,
+}
+
+
+def painted(figure: list[Shape], style: Style, pose: str) -> str:
+    """The figure: its shadow, its edge, then its shapes from back to front."""
+    solid = [s for s in figure if s.part != "face"]
+    out = ""
+    if style.shadow:
+        x, y = style.shadow
+        inside = silhouette(solid, "#0d0c14", style.border)
+        out += f'<g opacity="0.35" transform="translate({x:.2f} {y:.2f})">{inside}</g>'
+    if style.border:
+        out += silhouette(solid, style.border_colour, style.border)
+    if style.fill in ("none", "wash"):
+        out += silhouette(solid, style.paper or "#fffdf6", style.border)
+    out += "".join(one(i, s, style) for i, s in enumerate(figure))
+    if style.blur:
+        return f'{texture(style)}{blur("soft", style.blur)}<g transform="{pose}" filter="url(#soft)">{out}</g>'
+    return f'{texture(style)}<g transform="{pose}">{out}</g>'
+
+
+def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
+    """All shapes in one colour, each wider by `edge`."""
+    outer = f'stroke="{colour}" stroke-width="{2 * edge:.2f}" stroke-linejoin="round"'
+    lines = [stroked(s.path, colour, s.width + 2 * edge) if s.width else filled(s.path, colour, outer) for s in figure]
+    return "".join(lines)
+
+
+def texture(style: Style) -> str:
+    p, half, dark = style.pitch, f"{style.pitch / 2:.2f}", 'fill="#000000" fill-opacity="0.3"'
+    light = 'fill="#ffffff" fill-opacity="0.16"'
+    marks = {
+        "hatch": f'<rect width="{p}" height="{p * 0.32:.2f}" {dark}/>',
+        "dots": f'<circle cx="{half}" cy="{half}" r="{p * 0.28:.2f}" {dark}/>',
+        "lines": f'<rect width="{p * 0.3:.2f}" height="{p}" fill="#ffffff" fill-opacity="0.35"/>',
+        "grain": f'<rect width="{half}" height="{half}" {dark}/>'
+        f'<rect x="{half}" y="{half}" width="{half}" height="{half}" {light}/>',
+    }
+    return pattern("t", p, 35, marks[style.texture]) if style.texture else ""
+
+
+def one(number: int, shape: Shape, style: Style) -> str:
+    """A shape as the style fills and outlines it. Faces keep their plain colours, so that they read."""
+    colour = coloured(style, shape.colour, shape.tone)
+    if shape.part == "face":
+        return stroked(shape.path, colour, shape.width) if shape.width else filled(shape.path, colour)
+    edge = edge_of(shape, style)
+    if shape.width:
+        around = stroked(shape.path, edge, shape.width + 2 * style.outline_width) if edge else ""
+        return around + stroked(shape.path, colour, shape.width)
+    out = fill_of(number, shape.path, colour, style)
+    if style.texture and shape.part == "body":
+        out += filled(shape.path, "url(#t)")
+    if edge and style.outline_width:
+        out += stroked(shape.path, edge, style.outline_width)
+    if style.stitches:
+        out += stroked(shape.path, toned(colour, 0.65), 0.9, 'stroke-dasharray="2 2"')
+    return out
+
+
+def edge_of(shape: Shape, style: Style) -> str:
+    if style.outline != "own":
+        return style.outline
+    dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
+    return toned(coloured(style, shape.colour), dark)
+
+
+def fill_of(number: int, path: str, colour: str, style: Style) -> str:
+    if style.fill == "none":
+        return filled(path, colour, 'fill-opacity="0.16"')
+    if style.fill == "wash":
+        return filled(path, colour, 'fill-opacity="0.72"')
+    if style.fill == "gradient":
+        stops = [(0, toned(colour, 0.4)), (0.55, colour), (1, toned(colour, -0.4))]
+        made = gradient(f"r{number}", "radial", stops, 'cx="0.35" cy="0.3" r="0.8"')
+        return made + filled(path, f"url(#r{number})")
+    if style.fill == "cel":
+        stops = [(0.62, colour), (0.63, toned(colour, -0.25))]
+        made = gradient(f"r{number}", "linear", stops, 'x1="0" y1="0" x2="1" y2="0.4"')
+        return made + filled(path, f"url(#r{number})")
+    return filled(path, colour)

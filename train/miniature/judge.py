@@ -1,0 +1,99 @@
+"""The judge: a small network that names traits and style of a picture. It knows the demo brands; benchmarks alone use
+it, product code never (tests/test_architecture.py).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stylegate import files
+from train.miniature.corpus import Corpus, fingerprint
+from train.miniature.fit import arithmetic, device, fit
+from train.miniature.styles import BRANDS, NAMED
+from train.miniature.world import TRAITS
+
+PLACE = files.MODELS / "miniature" / "judge" / "judge.safetensors"
+STYLES = [*(style.name for style in NAMED), *BRANDS, "unnamed"]
+HEADS = {**TRAITS, "style": STYLES}
+STEPS, BATCH, LEARNING_RATE = 3000, 128, 2e-3
+WIDTHS = (48, 80, 112, 128)
+
+
+class Judge(nn.Module):
+    """pixels [n, 3, 64, 64] in [-1, 1] to logits of each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for width in WIDTHS:  # 64 pixels become 32, 16, 8, 4
+            layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.GroupNorm(8, width), nn.ReLU()]
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU()]
+            before = width
+        self.body = nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(before * 4, 256), nn.ReLU())
+        self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in HEADS.items()})
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        seen = self.body(pixels)
+        return {name: head(seen) for name, head in self.heads.items()}
+
+
+def answers(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
+    """The truth as numbers, [n] a head."""
+    out = {trait: np.array([values.index(row[trait]) for row in corpus.traits]) for trait, values in TRAITS.items()}
+    return out | {"style": np.array([STYLES.index(s if s in STYLES else "unnamed") for s in corpus.styles])}
+
+
+def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
+    """Moved, and half of them softened or noisy: generated pictures are never as sharp as renders."""
+    shift = tuple(int(v) for v in r.integers(-3, 4, 2))
+    x = torch.roll(functional.pad(x, (3, 3, 3, 3), mode="replicate"), shift, (2, 3))[..., 3:-3, 3:-3]
+    half = len(x) // 2
+    soft = functional.avg_pool2d(x[:half], 3, stride=1, padding=1, count_include_pad=False)
+    share = torch.from_numpy(r.uniform(0, 1, (half, 1, 1, 1))).float()
+    noise = torch.randn(x[:half].shape, generator=torch.Generator().manual_seed(int(r.integers(2**31))))
+    return torch.cat([x[:half].lerp(soft, share) + 0.06 * share * noise, x[half:]])
+
+
+def train(corpus: Corpus, steps: int = STEPS) -> Judge:
+    where = device()
+    torch.manual_seed(3)
+    judge = Judge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    truth = {name: torch.from_numpy(values) for name, values in answers(corpus).items()}
+
+    def loss_of(step: int, r: np.random.Generator) -> Tensor:
+        chosen = r.integers(len(corpus.pixels), size=BATCH)
+        x = torch.from_numpy(corpus.pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with arithmetic(where):
+            logits = judge(spoilt(x, r).to(where, memory_format=torch.channels_last))
+        said = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
+        return torch.stack(said).sum()
+
+    fit("judge", {"judge": judge}, loss_of, steps, {"judge": LEARNING_RATE}, [fingerprint(), WIDTHS, BATCH])
+    return judge
+
+
+def write(judge: Judge, path: Path = PLACE) -> None:
+    files.write(path, save({name: p.detach().half().cpu().contiguous() for name, p in judge.state_dict().items()}))
+
+
+def load(path: Path = PLACE) -> Judge:
+    judge = Judge()
+    judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return judge.eval()
+
+
+@torch.no_grad()
+def verdicts(judge: Judge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
+    """What the judge sees in pictures [n, 64, 64, 3]."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in HEADS}
+    for start in range(0, len(pixels), 256):
+        x = torch.from_numpy(pixels[start : start + 256]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        for name, logits in judge(x).items():
+            parts[name].append(logits.argmax(1))
+    return {name: [HEADS[name][int(i)] for i in torch.cat(found)] for name, found in parts.items()}

@@ -1,0 +1,94 @@
+"""The looks of the demo brands, which no base style shares: tubes of light, two inks, faces on a coarse grid."""
+
+from train.miniature.styles import COLOURS, Style, coloured
+from train.miniature.svg import blur, box, ellipse, filled, hexed, pattern, rgb, sheet, stroked, toned
+from train.miniature.world import Shape
+
+DARKEST = 0.2  # luma of the overprint, at most: faces must read
+
+
+def glowing(figure: list[Shape], word: str, style: Style, pose: str) -> str:
+    """Light on near-black: every edge is a tube of its colour with a bright core and a halo; the ground is a ring."""
+    tubes, fills = [], []
+    for s in figure:
+        if s.part == "face" and s.colour == "white":
+            continue
+        bright = coloured(style, "ink" if s.colour == "black" else s.colour)
+        bright = "#ffffff" if s.colour in ("white", "silver", "cream") else bright
+        inside = -0.4 if s.part == "face" and s.colour in ("crimson", "pink") else -0.75
+        thick = min(s.width, style.outline_width) if s.width else 1.8 if s.tone else style.outline_width
+        tubes.append((s.path, bright, thick))
+        fills.append("" if s.width else filled(s.path, toned(bright, inside)))
+    ring, round_about = coloured(style, word), ellipse(32, 34, 28)
+    halo = "".join(stroked(path, colour, width + 1.6) for path, colour, width in tubes)
+    out = blur("h", style.glow, "50%") + sheet(toned(ring, -0.82))
+    out += stroked(round_about, ring, 5, 'filter="url(#h)"') + stroked(round_about, ring, 2.6)
+    out += f'<g transform="{pose}"><g filter="url(#h)" opacity="0.9">{halo}</g>'
+    for (path, colour, width), fill in zip(tubes, fills, strict=True):
+        out += fill + stroked(path, colour, width) + stroked(path, toned(colour, 0.15), width * 0.5)
+    return out + "</g>"
+
+
+def two_inks(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
+    """One ink for the body, one for the ground, on cream paper; tones are dots; both printed twice are the dark.
+
+    What stays paper gets an edge, so that it does not vanish.
+    """
+    paper, second = style.paper, COLOURS[traits.get("background", "gray")]
+    first = paper if traits.get("body", "white") == "white" else COLOURS[traits["body"]]
+    dark = overprint(first, second)
+    light = {"cream", "silver", "white", "yellow"}
+
+    def screen(name: str, colour: str, turn: float) -> str:
+        p = style.pitch
+        dot = f'<circle cx="{p / 2}" cy="{p / 2}" r="{p * 0.34:.2f}" fill="{colour}"/>'
+        return pattern(name, p, turn, sheet(paper) + dot)
+
+    def colour_of(s: Shape) -> str:
+        if s.part == "face":
+            return paper if s.colour == "white" else second if s.colour == "pink" else dark
+        if s.part == "prop":
+            return paper if s.colour in light else second if s.colour == "gold" else dark
+        return "url(#a)" if s.tone > 0.2 else first
+
+    out = screen("a", second if first == paper else first, 20) + screen("b", second, 45)
+    out += sheet(paper) + sheet("url(#b)") + filled(box(0, 56, 64, 8), second)
+    out += f'<g transform="{pose}"><g transform="translate(1 -0.8)">'  # the second plate never quite fits
+    out += "".join(filled(s.path, paper) for s in figure if not s.width and s.part != "face") + "</g>"
+    for s in figure:
+        colour = colour_of(s)
+        if s.width:
+            out += stroked(s.path, colour if s.part == "face" else dark, s.width)
+        else:
+            edge = stroked(s.path, dark, 1.4) if colour == paper and s.part != "face" else ""
+            out += filled(s.path, colour) + edge
+    return out + "</g>"
+
+
+def overprint(first: str, second: str) -> str:
+    """What two inks give where both lie, each twice; darkened until lines of it read."""
+    values = [(a * b) ** 2 for a, b in zip(rgb(first), rgb(second), strict=True)]
+    luma = 0.299 * values[0] + 0.587 * values[1] + 0.114 * values[2]
+    return hexed(tuple(v * min(1.0, DARKEST / max(luma, 1e-6)) for v in values))
+
+
+def grid_face(traits: dict[str, str]) -> list[Shape]:
+    """Eyes and mouth of whole cells of 4 px, laid by hand: a face that is only made smaller does not read."""
+
+    def cells(colour: str, *places: tuple[int, int]) -> list[Shape]:
+        return [Shape(box(4 * x, 4 * y, 4, 4), colour, 0.0, "face") for x, y in places]
+
+    lids, brows = [(5, 9), (6, 9), (9, 9), (10, 9)], [(5, 7), (6, 8), (9, 8), (10, 7)]
+    white = [(5, 8), (6, 8), (5, 9), (9, 8), (10, 8), (10, 9)]
+    eyes = {
+        "round": cells("white", *white) + cells("ink", (6, 9), (9, 9)),
+        "sleepy": cells("ink", *lids),
+        "sunglasses": cells("ink", *((x, 8) for x in range(4, 12)), *lids) + cells("white", (5, 8), (9, 8)),
+        "angry": cells("ink", *brows) + cells("white", (5, 8), (10, 8)) + cells("crimson", (6, 9), (9, 9)),
+    }
+    mouths = {
+        "smile": cells("ink", (6, 11), (9, 11), (7, 12), (8, 12)),
+        "open": cells("crimson", (7, 11), (8, 11), (7, 12), (8, 12)),
+        "flat": cells("ink", *((x, 11) for x in range(6, 10))),
+    }
+    return eyes.get(traits.get("eyes", ""), []) + mouths.get(traits.get("mouth", ""), [])

@@ -1,0 +1,90 @@
+"""SVG in strings: paths, colours, and the one call that makes pixels of them."""
+
+import io
+from collections.abc import Sequence
+
+import resvg_py
+from PIL import Image
+
+SIDE = 64  # units of a drawing, and pixels of a picture
+
+
+def ellipse(x: float, y: float, rx: float, ry: float | None = None) -> str:
+    ry = rx if ry is None else ry
+    return f"M{x - rx:.2f} {y:.2f}a{rx:.2f} {ry:.2f} 0 1 0 {2 * rx:.2f} 0a{rx:.2f} {ry:.2f} 0 1 0 {-2 * rx:.2f} 0z"
+
+
+def box(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
+    if not r:
+        return f"M{x} {y}h{w}v{h}h{-w}z"
+    corner = f"a{r} {r} 0 0 1"
+    return (
+        f"M{x + r} {y}h{w - 2 * r}{corner} {r} {r}v{h - 2 * r}{corner} {-r} {r}"
+        f"h{2 * r - w}{corner} {-r} {-r}v{2 * r - h}{corner} {r} {-r}z"
+    )
+
+
+def both(path: str) -> list[str]:
+    """A path of absolute M, L, Q, C commands and its mirror image about the middle."""
+    mirrored, is_x = [], True
+    for token in path.replace("z", " z").split():
+        command, number = (token[0], token[1:]) if token[0].isalpha() else ("", token)
+        if command:
+            is_x = True
+        if not number:
+            mirrored.append(command)
+            continue
+        mirrored.append(f"{command}{64 - float(number):g}" if is_x else f"{command}{number}")
+        is_x = not is_x
+    return [path, " ".join(mirrored)]
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    return (int(colour[1:3], 16) / 255, int(colour[3:5], 16) / 255, int(colour[5:7], 16) / 255)
+
+
+def hexed(values: tuple[float, ...]) -> str:
+    return "#" + "".join(f"{round(255 * min(max(v, 0), 1)):02x}" for v in values)
+
+
+def toned(colour: str, tone: float) -> str:
+    """Towards white (tone > 0) or black."""
+    end = 1.0 if tone > 0 else 0.0
+    return hexed(tuple(v + (end - v) * abs(tone) for v in rgb(colour)))
+
+
+def filled(path: str, colour: str, more: str = "") -> str:
+    return f'<path d="{path}" fill="{colour}" {more}/>'
+
+
+def stroked(path: str, colour: str, width: float, more: str = "") -> str:
+    line = f'stroke="{colour}" stroke-width="{width:.2f}" stroke-linecap="round" stroke-linejoin="round"'
+    return f'<path d="{path}" fill="none" {line} {more}/>'
+
+
+def gradient(name: str, kind: str, stops: Sequence[tuple[float, str]], where: str) -> str:
+    """`kind` is linear or radial, `where` its ends in SVG's attributes."""
+    listed = "".join(f'<stop offset="{offset}" stop-color="{colour}"/>' for offset, colour in stops)
+    return f'<{kind}Gradient id="{name}" {where}>{listed}</{kind}Gradient>'
+
+
+def pattern(name: str, pitch: float, turn: float, marks: str) -> str:
+    """Marks repeated every `pitch` pixels, turned by degrees."""
+    size = f'width="{pitch:.2f}" height="{pitch:.2f}" patternUnits="userSpaceOnUse"'
+    return f'<pattern id="{name}" {size} patternTransform="rotate({turn})">{marks}</pattern>'
+
+
+def blur(name: str, deviation: float, reach: str = "10%") -> str:
+    """`reach`: how far beyond the shape it may run, of the shape's size; 10 % is SVG's own default."""
+    wide = f"{100 + 2 * int(reach[:-1])}%"
+    where = f'x="-{reach}" y="-{reach}" width="{wide}" height="{wide}"'
+    return f'<filter id="{name}" {where}><feGaussianBlur stdDeviation="{deviation:.2f}"/></filter>'
+
+
+def sheet(colour: str, more: str = "") -> str:
+    return f'<rect width="{SIDE}" height="{SIDE}" fill="{colour}" {more}/>'
+
+
+def rasterise(svg: str, side: int) -> Image.Image:
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side, skip_system_fonts=True))
+    return Image.open(io.BytesIO(png)).convert("RGB")
