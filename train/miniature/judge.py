@@ -20,7 +20,7 @@ from train.miniature.world import TRAITS
 PLACE = files.MODELS / "miniature" / "judge" / "judge.safetensors"
 STYLES = [*(style.name for style in NAMED), *BRANDS, "unnamed"]
 HEADS = {**TRAITS, "style": STYLES}
-STEPS, BATCH, LEARNING_RATE = 3000, 128, 2e-3
+STEPS, BATCH, LEARNING_RATE = 1600, 128, 2e-3
 WIDTHS = (48, 80, 112, 128)
 
 
