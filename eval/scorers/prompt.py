@@ -42,7 +42,8 @@ def readings(
 ) -> tuple[dict[str, Reading], dict[str, float]]:
     """The traits that can be read in pictures like the references, and for each trait the share that was read right.
 
-    `truth` holds each reference's traits; `values` the values to tell apart.
+    `references` are [r, d] unit rows, `truth` holds the traits of each, `values` the values to tell apart, `encode`
+    gives unit rows of texts. The mean that is taken off comes from the same references: with few, shares flatter.
     """
     found, shares = {}, {}
     for trait, options in values.items():

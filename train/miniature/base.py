@@ -95,9 +95,7 @@ def text_encoder(clip: Any) -> CLIPTextModel:
                 f"{new}.mlp.fc1.{kind}": source[f"{old}.mlp.c_fc.{kind}"],
                 f"{new}.mlp.fc2.{kind}": source[f"{old}.mlp.c_proj.{kind}"],
             }
-    prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
-    missing, unknown = model.load_state_dict({prefix + k: v for k, v in renamed.items()}, strict=False)
-    assert not unknown and all(name.endswith("position_ids") for name in missing), (missing, unknown)
+    model.load_state_dict(renamed)
     return model
 
 
@@ -114,7 +112,7 @@ def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
     return torch.cat(parts)
 
 
-def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any, steps: int = STEPS) -> tuple[Any, Any]:
+def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
     """The UNet and its text encoder."""
     where = device()
     latents = latents_of(vae, corpus.pixels)
@@ -141,7 +139,7 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any, steps: int = STEP
     clip_steps = [CLIP_STEPS, HARD_STEPS]
     rates = {"unet": LEARNING_RATE, "text": TEXT_RATE * LEARNING_RATE}
     depends_on = [fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), clip_steps]
-    fit("unet", parts, loss_of, steps, rates, depends_on)
+    fit("unet", parts, loss_of, STEPS, rates, depends_on)
     return unet, text
 
 

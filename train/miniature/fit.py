@@ -9,10 +9,12 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -56,7 +58,11 @@ def fit(
     learning_rates: dict[str, float],
     depends_on: Any,
 ) -> None:
-    """Train `parts` in place and leave the averaged weights in them. `loss_of(step, random)` gives a scalar."""
+    """Train `parts` in place and leave the averaged weights in them.
+
+    `loss_of(step, random)` gives a scalar; `learning_rates` is by part. `depends_on` names what else the result rests
+    on (data, sizes), as JSON: with another value a training begins anew.
+    """
     place = WORK / f"{title}-{files.digest([title, steps, learning_rates, depends_on])[:8]}"
     modules = nn.ModuleDict(parts)
     parameters = dict(modules.named_parameters())
@@ -97,7 +103,7 @@ def fit(
     modules.eval()
 
 
-def save_state(place: Any, step: int, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> None:
+def save_state(place: Path, step: int, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> None:
     tensors = {f"weight/{n}": p.detach() for n, p in parameters.items()} | {
         f"average/{n}": p for n, p in average.items()
     }
@@ -109,15 +115,13 @@ def save_state(place: Any, step: int, parameters: dict, average: dict, optimizer
     )
 
 
-def restore(place: Any, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> int:
+def restore(place: Path, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> int:
     """Load the last state; returns its step, 0 where there is none."""
     path = place / "state.safetensors"
     if not path.exists():
         shutil.rmtree(place, ignore_errors=True)  # notes of a training that was never saved
         place.mkdir(parents=True)
         return 0
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as opened:
         step = int((opened.metadata() or {})["step"])
     moments: dict[int, dict[str, Tensor]] = {}

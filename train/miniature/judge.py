@@ -60,7 +60,7 @@ def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
     return torch.cat([x[:half].lerp(soft, share) + 0.06 * share * noise, x[half:]])
 
 
-def train(corpus: Corpus, steps: int = STEPS) -> Judge:
+def train(corpus: Corpus) -> Judge:
     where = device()
     torch.manual_seed(3)
     judge = Judge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,7 +74,7 @@ def train(corpus: Corpus, steps: int = STEPS) -> Judge:
         said = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
         return torch.stack(said).sum()
 
-    fit("judge", {"judge": judge}, loss_of, steps, {"judge": LEARNING_RATE}, [fingerprint(), WIDTHS, BATCH])
+    fit("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, [fingerprint("judge"), WIDTHS, BATCH])
     return judge
 
 

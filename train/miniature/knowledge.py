@@ -36,6 +36,7 @@ def encode(clip: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def write(folder: Path, clip: Any, corpus: Corpus) -> None:
+    """All four files, from pictures of `corpus`."""
     random = np.random.default_rng(43)
     chosen = random.permutation(len(corpus.pixels))[:NUM_WITHIN]
     embeddings = encode(clip, corpus.pixels[chosen])
@@ -57,7 +58,7 @@ def write(folder: Path, clip: Any, corpus: Corpus) -> None:
 
 
 def aesthetic_head(clip: Any, pixels: NDArray[np.uint8], random: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Half of the pictures degraded, each kind as often as the others."""
+    """Weight [1, d] and bias [1] of a logistic regression; half of the pictures degraded, each kind alike often."""
     spoilt = pixels.copy()
     labels = np.arange(len(pixels)) % 2
     kinds = QUALITY[1:]

@@ -81,10 +81,11 @@ def blur(name: str, deviation: float, reach: str = "10%") -> str:
     return f'<filter id="{name}" {where}><feGaussianBlur stdDeviation="{deviation:.2f}"/></filter>'
 
 
-def sheet(colour: str, more: str = "") -> str:
-    return f'<rect width="{SIDE}" height="{SIDE}" fill="{colour}" {more}/>'
+def sheet(colour: str) -> str:
+    return f'<rect width="{SIDE}" height="{SIDE}" fill="{colour}"/>'
 
 
 def rasterise(svg: str, side: int) -> Image.Image:
+    """RGB, `side` pixels a side."""
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side, skip_system_fonts=True))
     return Image.open(io.BytesIO(png)).convert("RGB")
