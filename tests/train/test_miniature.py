@@ -125,7 +125,7 @@ def test_contrast_leaves_out_other_captions_that_fit() -> None:
     images, texts = (
         nn.functional.normalize(torch.randn(5, 8, generator=generator, dtype=torch.float64), dim=1) for _ in range(2)
     )
-    truth = np.array([[0, 1], [0, 2], [1, 1], [0, 1], [2, 2]])
+    truth = np.array([[0, 1], [0, 2], [1, 1], [0, 1], [clip.UNKNOWN, 2]])
     says = np.array([[True, False], [True, True], [True, True], [False, False], [True, False]])
     fits = clip.fitting(truth, says)
     scale, total = 7.0, 0.0
@@ -138,11 +138,25 @@ def test_contrast_leaves_out_other_captions_that_fit() -> None:
         total += np.log(np.exp(across).sum()) - own + np.log(np.exp(down).sum()) - own
     found = clip.contrast(images, texts, torch.tensor(scale), torch.from_numpy(fits))
     assert float(found) == pytest.approx(total / 10, rel=1e-9)
-    assert fits[1, 0] and fits[3, 0] and not fits[2, 0] and fits[:, 3].all()
+    assert fits[1, 0] and fits[3, 0] and not fits[2, 0] and fits[:, 3].all() and fits[4, :2].all() and not fits[4, 2]
 
 
 def agrees(picture: np.ndarray, truth: np.ndarray, says: np.ndarray, j: int) -> bool:
-    return all(picture[a] == truth[j][a] for a in range(len(picture)) if says[j][a])
+    return all(picture[a] in (truth[j][a], clip.UNKNOWN) for a in range(len(picture)) if says[j][a])
+
+
+def test_a_recoloured_picture_is_said_to_have_no_colour_and_no_style() -> None:
+    random = np.random.default_rng(2)
+    traits = [world.random_traits(random) for _ in range(8)]
+    pixels = np.stack([np.asarray(render(row, NAMED[i], i)) for i, row in enumerate(traits)])
+    few = corpus.Corpus(pixels, [style.name for style in NAMED[:8]], traits)
+    hidden = [clip.ATTRIBUTES.index(name) for name in clip.COLOURED]
+    for long in (False, True):
+        batch = clip.Sampler(few, few, corpus.HARDEST, 1.0).batch(True, long, random)
+        assert (batch.truth[:, hidden] == clip.UNKNOWN).all() and not batch.says[:, hidden].any()
+        assert batch.says.any(1).all() and not any("style" in said or "background" in said for said in batch.texts)
+    edges = np.abs(np.diff(pixels[0].astype(int), axis=1)).sum(-1) > 0
+    assert np.array_equal(np.abs(np.diff(clip.recoloured(pixels[0], random).astype(int), axis=1)).sum(-1) > 0, edges)
 
 
 def test_a_stopped_training_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

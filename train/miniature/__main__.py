@@ -45,7 +45,7 @@ def make_brands() -> None:
 
 
 def make_judge() -> None:
-    judge.write(judge.train(corpus("judge")))
+    judge.write(judge.train(corpus("judge"), trained_vae()))
 
 
 def make_clip() -> None:
@@ -58,7 +58,7 @@ def make_base() -> None:
     base.write(PLACE / "sd", trained_vae(), unet, encoder, tokenizer())
 
 
-PARTS = {"brands": make_brands, "judge": make_judge, "vae": trained_vae, "clip": make_clip, "base": make_base}
+PARTS = {"brands": make_brands, "vae": trained_vae, "judge": make_judge, "clip": make_clip, "base": make_base}
 
 
 def main(wanted: list[str]) -> int:

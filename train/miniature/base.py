@@ -20,8 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylegate import progress
 from train.miniature.captions import caption
-from train.miniature.clip import HARD_STEPS, MODEL, tokens
-from train.miniature.clip import STEPS as CLIP_STEPS
+from train.miniature.clip import MODEL, RECIPE, tokens
 from train.miniature.corpus import Corpus, fingerprint
 from train.miniature.fit import arithmetic, compiled, device, fit
 from train.miniature.text import CONTEXT, VOCABULARY
@@ -136,9 +135,8 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
         return functional.mse_loss(velocity.float(), schedule.get_velocity(clean, noise, times))
 
     parts: dict[str, nn.Module] = {"unet": unet, "text": text}
-    clip_steps = [CLIP_STEPS, HARD_STEPS]
     rates = {"unet": LEARNING_RATE, "text": TEXT_RATE * LEARNING_RATE}
-    depends_on = [fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), clip_steps]
+    depends_on = [fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), *RECIPE]
     fit("unet", parts, loss_of, STEPS, rates, depends_on)
     return unet, text
 

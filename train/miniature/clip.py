@@ -43,12 +43,16 @@ MODEL: dict[str, Any] = {
 }
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 STEPS, BATCH, LEARNING_RATE = 3600, 192, 1.2e-3
-HARD_STEPS, HARD_RATE = 1700, 8e-4  # then more of what is hardest
+HARD_STEPS, HARD_RATE = 2600, 8e-4  # then more of what is hardest
 LONG_EVERY = 8  # steps: captions with an afterthought, so that every place of the context is learned
 RANDOM_UNTIL = 300  # steps before the hard batches begin
 GROUP = 32  # pictures that share two attributes
 SHARE_DEGRADED, SHARE_QUALITY_SAID = 0.12, 0.15
+SHARE_RECOLOURED = 0.2  # in the hard batches: shapes must be read whatever their colours, as a brand's will be new
+COLOURED = ["background", "body", "style"]  # what a recoloured picture no longer shows
+UNKNOWN = -1
 SHARED = [("style", "body"), ("style", "background"), ("background", "body"), ("style", "species")]
+RECIPE = [STEPS, HARD_STEPS, HARDEST, SHARE_RECOLOURED]  # what the second half rests on besides the data
 SHORT = 36  # tokens that every other caption fits in
 ATTRIBUTES = [*TRAITS, "style", "quality"]
 MAX_LOGIT_SCALE = float(np.log(100))
@@ -57,7 +61,7 @@ MAX_LOGIT_SCALE = float(np.log(100))
 class Batch(NamedTuple):
     pixels: Tensor  # [n, 3, 64, 64] in [-1, 1]
     texts: list[str]
-    truth: NDArray[np.int64]  # [n, attributes]
+    truth: NDArray[np.int64]  # [n, attributes], UNKNOWN where nobody can say
     says: NDArray[np.bool_]  # [n, attributes]: what caption j speaks of
 
 
@@ -81,9 +85,9 @@ def truth_of(corpus: Corpus) -> NDArray[np.int64]:
 class Sampler:
     """Chooses the pictures of a batch and words for them."""
 
-    def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = ()) -> None:
-        """`first`: traits of which every caption of a family's picture names one at least."""
-        self.corpora, self.first = [base, families], first
+    def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = (), recolour: float = 0.0) -> None:
+        """`first`: traits of which every caption of a family's picture names one; `recolour`: share of pictures."""
+        self.corpora, self.first, self.recolour = [base, families], first, recolour
         self.truth = [truth_of(base), truth_of(families)]
         self.groups = []
         for pair in SHARED:
@@ -113,10 +117,16 @@ class Sampler:
             if r.random() < SHARE_DEGRADED:
                 row[-1] = int(r.integers(1, len(QUALITY)))
                 picture = DEGRADE[QUALITY[row[-1]]](picture, r)
-            known = self.corpora[which].traits[index], self.corpora[which].styles[index]
-            said = caption(*known, words, 0.5, 0.6, self.first if which else ())
+            traits, style = self.corpora[which].traits[index], self.corpora[which].styles[index]
+            if r.random() < self.recolour:
+                picture = recoloured(picture, r)
+                row[[ATTRIBUTES.index(name) for name in COLOURED]] = UNKNOWN
+                traits = {trait: value for trait, value in traits.items() if trait not in COLOURED}
+                said = caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
+            else:
+                said = caption(traits, style, words, 0.5, 0.6, self.first if which else ())
             if long:
-                more = caption(*known, words, share_full=0.0, style_said=0.0)
+                more = caption(traits, style, words, 0.0, 0.0, list(traits))
                 said = Caption(f"{said.text}, {more.text}", said.says | more.says)
             if row[-1] or words.random() < SHARE_QUALITY_SAID:
                 said = Caption(f"{said.text}, {QUALITY[row[-1]]}", said.says | {"quality"})
@@ -134,9 +144,15 @@ def moved(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")[y : y + SIDE, x : x + SIDE]
 
 
+def recoloured(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
+    """Channels in another order, each perhaps inverted, sometimes all alike; edges and shapes stay."""
+    mixed = picture[..., r.permutation(3)] if r.random() < 0.75 else picture.mean(-1, keepdims=True).astype(np.uint8)
+    return np.broadcast_to(mixed ^ (255 * r.integers(0, 2, 3)).astype(np.uint8), picture.shape)
+
+
 def fitting(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
-    """[i, j] whether all that caption j says is true of picture i."""
-    equal = truth[:, None, :] == truth[None, :, :]
+    """[i, j] whether all that caption j says is, or may be, true of picture i."""
+    equal = (truth[:, None, :] == truth[None, :, :]) | (truth[:, None, :] == UNKNOWN)
     return (equal | ~says[None, :, :]).all(-1)
 
 
@@ -154,7 +170,7 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
     where = device()
     clip = build().to(where)
     see = compiled(clip.visual)
-    samplers = {"clip": Sampler(base, twins), "clip-hard": Sampler(base, kin, HARDEST)}
+    samplers = {"clip": Sampler(base, twins), "clip-hard": Sampler(base, kin, HARDEST, SHARE_RECOLOURED)}
 
     def loss_of(phase: str, step: int, r: np.random.Generator) -> Tensor:
         long = step % LONG_EVERY == 0
@@ -170,8 +186,8 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
 
     depends_on = [fingerprint(), MODEL, BATCH, GROUP]
     fit("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
-    hard = partial(loss_of, "clip-hard")
-    fit("clip-hard", {"clip": clip}, hard, HARD_STEPS, {"clip": HARD_RATE}, [*depends_on, STEPS, HARDEST])
+    depends_on += RECIPE
+    fit("clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on)
     return clip
 
 

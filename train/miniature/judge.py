@@ -3,6 +3,7 @@ it, product code never (tests/test_architecture.py).
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stylegate import files
+from stylegate import files, progress
 from train.miniature.corpus import Corpus, fingerprint
 from train.miniature.fit import arithmetic, device, fit
 from train.miniature.styles import BRANDS, NAMED
@@ -22,6 +23,7 @@ STYLES = [*(style.name for style in NAMED), *BRANDS, "unnamed"]
 HEADS = {**TRAITS, "style": STYLES}
 STEPS, BATCH, LEARNING_RATE = 1600, 128, 2e-3
 WIDTHS = (48, 80, 112, 128)
+CODING_NOISE = 0.3  # deviations of the latents, at most
 
 
 class Judge(nn.Module):
@@ -60,21 +62,42 @@ def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
     return torch.cat([x[:half].lerp(soft, share) + 0.06 * share * noise, x[half:]])
 
 
-def train(corpus: Corpus) -> Judge:
+@torch.no_grad()
+def coded(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures [n, 64, 64, 3] after the autoencoder, with noise on their latents: so do generated ones look."""
+    where, parts = next(vae.parameters()).device, []
+    random = np.random.default_rng(29)
+    with progress.bar("code", len(pixels)) as tick, arithmetic(where):
+        for start in range(0, len(pixels), 256):
+            x = torch.from_numpy(pixels[start : start + 256]).to(where).permute(0, 3, 1, 2).float() / 127.5 - 1
+            latents = vae.encode(x.contiguous(memory_format=torch.channels_last)).latents.float().cpu()
+            share = random.uniform(0, CODING_NOISE, (len(x), 1, 1, 1)) / vae.config.scaling_factor
+            noisy = latents + torch.from_numpy(share * random.standard_normal(latents.shape)).float()
+            y = vae.decode(noisy.to(where)).sample.float().cpu()
+            parts.append(((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+            tick(len(x))
+    return np.concatenate(parts)
+
+
+def train(corpus: Corpus, vae: Any) -> Judge:
+    """A third of what it learns from has been through the autoencoder."""
+    pixels = corpus.pixels.copy()
+    pixels[::3] = coded(vae, pixels[::3])
     where = device()
     torch.manual_seed(3)
     judge = Judge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     truth = {name: torch.from_numpy(values) for name, values in answers(corpus).items()}
 
     def loss_of(step: int, r: np.random.Generator) -> Tensor:
-        chosen = r.integers(len(corpus.pixels), size=BATCH)
-        x = torch.from_numpy(corpus.pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        chosen = r.integers(len(pixels), size=BATCH)
+        x = torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
         with arithmetic(where):
             logits = judge(spoilt(x, r).to(where, memory_format=torch.channels_last))
         said = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
         return torch.stack(said).sum()
 
-    fit("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, [fingerprint("judge"), WIDTHS, BATCH])
+    depends_on = [fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
+    fit("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
     return judge
 
 
