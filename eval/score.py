@@ -105,7 +105,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str) ->
             "sha256": files.digest(references.sha256),
         },
         "foreign": foreign,
-        "traits_read": {trait: round(share, 3) for trait, share in readable.items()},
+        "traits_read": {trait: round(area, 3) for trait, area in readable.items()},
         "notes": notes,
     }
     files.write_json(subject.out / "score.json", record)
@@ -137,7 +137,7 @@ def encoder_scores(
 def trait_scores(
     found: Features, references: Features, subject: Subject, compared: Comparison, texts: Callable
 ) -> tuple[dict[str, NDArray], dict[str, NDArray], dict[str, float]]:
-    """The batch's and the references' trait column, and what share of the references each trait was read right on.
+    """The batch's and the references' trait column, and how well each trait could be read (area under the ROC curve).
 
     No column where no trait can be read: a batch without traits, references without, or an encoder that does not see.
     """
@@ -145,12 +145,12 @@ def trait_scores(
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or not found.names or len(truth) < style.MIN_REFERENCES:
         return {}, {}, {}
-    readable, shares = prompt.readings(references.embeddings, truth, values, texts)
+    readable, areas = prompt.readings(references.embeddings, truth, values, texts)
     if not readable:
-        return {}, {}, shares
+        return {}, {}, areas
     planned = [(subject.slots or {})[name].traits for name in found.names]
-    own = prompt.traits(references.embeddings, truth, readable)
-    return {"traits": prompt.traits(found.embeddings, planned, readable)}, {"traits": own}, shares
+    own = prompt.of_references(readable)
+    return {"traits": prompt.traits(found.embeddings, planned, readable)}, {"traits": own}, areas
 
 
 def text_encoder(encoder: encoding.Encoder) -> Callable[[list[str]], NDArray]:

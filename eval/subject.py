@@ -10,7 +10,7 @@ from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import DataError
 
-VERSION = "scores-4"  # raise it when a score's computation changes
+VERSION = "scores-6"  # raise it when a score's computation changes
 
 
 @dataclass(frozen=True, slots=True)

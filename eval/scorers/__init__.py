@@ -17,7 +17,7 @@ class Score(NamedTuple):
 SCORES = {
     "style": Score("whitened cosine to the centroid of the references", "encoder", 0.005),
     "prompt": Score("cosine of picture and prompt", "encoder", 0.01),
-    "traits": Score("share of the planned traits seen, of those that the encoder reads in this brand", "encoder", 0.01),
+    "traits": Score("margin of the least certain planned trait, in spreads of the references", "encoder", 0.1),
     "aesthetic": Score("linear head on the embedding", "encoder", 0.01),
     "consistency": Score("cosine to the rest of the batch", "encoder", 0.01),
     "distinct": Score("1 - likeness to the nearest earlier picture of the batch", "pixels", 0.005),

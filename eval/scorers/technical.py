@@ -14,7 +14,7 @@ MEASURES = ("contrast", "sharpness", "cleanness", "completeness", "openness")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 LAPLACIAN_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996, eq. 2
 MAX_SIDE = 1024  # bounds time and memory; references are measured the same way
-INVISIBLE = 2.0  # levels of the noise mask's response below which nobody sees noise
+INVISIBLE = 8.0  # median response to noise of deviation 2 levels (4.05 times as much): less, nobody sees
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
 
 
