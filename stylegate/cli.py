@@ -186,7 +186,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 1 internal error",
+            "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 1 internal error,",
+            "143 told to stop in training (SIGTERM; the same command goes on)",
         ]
     )
 

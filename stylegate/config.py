@@ -15,6 +15,7 @@ from stylegate.files import ROOT, digest
 
 CONF = ROOT / "conf"
 GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
+SCHEDULES = ["constant", "cosine"]
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "encoder", "base", "references"} | {
     "lora_file",
@@ -48,16 +49,52 @@ class LoraConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class LossConfig:
+    density: str = key(
+        "uniform",
+        "noise levels: style looks most where palette and line are decided",
+        choices=["uniform", "logit_normal", "shift", "style"],
+    )
+    density_mean: float = key(0.0, "logit_normal: > 0 towards noise", low=-10.0, high=10.0)
+    density_std: float = key(1.0, "logit_normal: width", low=0.01, high=10.0)
+    density_shift: float = key(3.0, "shift: > 1 towards noise", low=0.01, high=100.0)
+    min_snr_gamma: float | None = key(None, "min-SNR weights; 5 is usual; null = all levels alike", low=0.1, high=100.0)
+    huber_delta: float | None = key(None, "Huber's loss beyond this error; null = squares", low=1e-4, high=100.0)
+    noise_offset: float = key(0.0, "brightness added to noise; 0.05 for very dark or light brands", low=0.0, high=1.0)
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainConfig:
     max_steps: int = key(300, "optimizer steps; raise it and run again to train on", low=1, high=10_000_000)
-    batch_size: int = key(8, "pictures per step and process", low=1, high=4096)
-    learning_rate: float = key(1e-3, "AdamW's rate, constant after the warm-up", low=1e-8, high=1.0)
+    batch_size: int = key(8, "pictures per pass and process", low=1, high=4096)
+    accumulation: int = key(
+        1, "passes summed into one optimizer step; the same result in less memory", low=1, high=4096
+    )
+    optimizer: str = key(
+        "adamw",
+        "prodigy finds its own rate: set learning_rate=1; 8 bits save memory on CUDA",
+        choices=["adamw", "adamw8bit", "prodigy"],
+    )
+    learning_rate: float = key(1e-3, "the optimizer's rate after the warm-up", low=1e-8, high=10.0)
+    schedule: str = key(
+        "constant", "of the rate; a cosine ends at max_steps, so raising that begins a new run", choices=SCHEDULES
+    )
     warmup_steps: int = key(10, "steps of linear warm-up", low=0, high=1_000_000)
-    weight_decay: float = key(0.01, "AdamW's weight decay", low=0.0, high=1.0)
+    weight_decay: float = key(0.01, "the optimizer's weight decay", low=0.0, high=1.0)
     max_grad_norm: float = key(1.0, "gradient norm is clipped to this", low=1e-6, high=1e6)
+    ema_decay: float = key(
+        0.0, "the LoRA handed out is the average of its weights; 0 = the last ones", low=0, high=0.99999
+    )
+    loss: LossConfig = field(default_factory=LossConfig)
     caption_dropout: float = key(0.1, "share of captions replaced by the empty one (for guidance)", low=0.0, high=1.0)
-    seed: int = key(0, "seed of batches, noise, timesteps and dropout", low=0, high=2**31 - 1)
+    shuffle_captions: bool = key(False, "comma-separated parts of captions in changing order, the first one stays")
+    buckets: bool = key(True, "keep the shape of pictures; false = squares, their sides cropped")
+    resolutions: list[int] | None = key(
+        None, "picture sides to train at, in pixels; null = family.resolution", low=16, high=4096
+    )
+    seed: int = key(0, "seed of batches, noise, noise levels and dropout", low=0, high=2**31 - 1)
     checkpoint_every: int = key(50, "steps between saved states", low=1, high=10_000_000)
+    keep_newest: int = key(2, "saved states kept", low=1, high=1000)
     sample_every: int = key(100, "steps between sample grids", low=1, high=10_000_000)
     num_samples: int = key(4, "prompts in the sample grid", low=0, high=64)
 
@@ -101,6 +138,8 @@ class HardwareConfig:
     device: str = key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
     precision: str = key("auto", "auto = a 2-second probe chooses; kept on resume", choices=["auto", "fp32", "bf16"])
     threads: int | None = key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
+    gradient_checkpointing: bool = key(False, "compute activations twice: less memory, about a third slower")
+    compile: bool = key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -159,7 +198,8 @@ def range_problems(config: Config) -> list[str]:
             problems.append(f"{dotted}=[]: must not be empty")
         if entry.metadata["multiple"] and value % entry.metadata["multiple"]:
             problems.append(f"{dotted}={value}: must be a multiple of {entry.metadata['multiple']}")
-        if low is not None and not low <= value <= high:  # NaN fails this too
+        numbers = value if isinstance(value, list) else [value]
+        if low is not None and not all(low <= number <= high for number in numbers):  # NaN fails this too
             problems.append(f"{dotted}={value}: must lie in [{low:g}, {high:g}]")
     for dotted, value in (("name", config.name), ("batch", config.batch)):
         if value is not None and not re.fullmatch(r"\w[\w.-]*", value):
@@ -246,13 +286,14 @@ def run_name(config: Config) -> str:
 
 def run_directory_name(config: Config) -> str:
     """`<name>-<family>-s<seed>-<hash8>`; the hash covers the keys that change the weights, max_steps aside."""
-    lasting = {k: v for k, v in as_dict(config.train).items() if k not in NOT_IN_WEIGHTS}
+    passing = NOT_IN_WEIGHTS if config.train.schedule == "constant" else NOT_IN_WEIGHTS - {"max_steps"}
+    lasting = {k: v for k, v in as_dict(config.train).items() if k not in passing}
     weights = [config.brand, config.base, as_dict(config.family), as_dict(config.lora), lasting]
     return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{digest(weights)[:8]}"
 
 
 # Changing these continues the same run: retention, logging, and max_steps (the rate is constant).
-NOT_IN_WEIGHTS = {"max_steps", "checkpoint_every", "sample_every", "num_samples"}
+NOT_IN_WEIGHTS = {"max_steps", "checkpoint_every", "keep_newest", "sample_every", "num_samples"}
 
 
 def as_dict(config: Any) -> dict:

@@ -25,9 +25,11 @@ class Exit(IntEnum):
     USAGE = 2
     REJECTED = 10
     REVIEW = 11
+    PREEMPTED = 143  # 128 + SIGTERM: training was told to stop, and saved
 
 
-PRECEDENCE = (Exit.USAGE, Exit.REJECTED, Exit.INTERNAL, Exit.REVIEW, Exit.PASS)  # the first that applies
+# The first that applies.
+PRECEDENCE = (Exit.USAGE, Exit.REJECTED, Exit.INTERNAL, Exit.PREEMPTED, Exit.REVIEW, Exit.PASS)
 
 
 def worst(*codes: int) -> Exit:

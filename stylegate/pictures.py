@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"]
@@ -66,6 +66,13 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
         raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
 
 
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height of an upright picture that decodes, from its header."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (image.height, image.width) if turned else image.size
+
+
 def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
     """Orientation, bit depth, colour profile, palette and alpha, in this order; each one made is noted."""
     notes = []
@@ -110,9 +117,9 @@ def with_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Imag
     return converted
 
 
-def square(image: Image.Image, side: int) -> Image.Image:
-    """Scale the short side to `side` and crop the centre: what the trainer shows the model."""
-    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+def covering(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Scaled until it covers width x height, and the centre cropped: what the trainer shows the model."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def png(image: Image.Image) -> bytes:

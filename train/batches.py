@@ -1,19 +1,69 @@
-"""What a training step sees: a pure function of (seed, step, rank). So resume needs no loader and no RNG state."""
+"""What a training step sees: a pure function of (seed, step, rank). So resume needs no loader and no RNG state.
 
+A view is one picture at one resolution; views of one shape form a bucket, and a batch comes from one bucket. Over a
+round, as many steps as there are views, each bucket is visited as often as it has views, so every view is seen alike
+often and none is ever left over.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BATCH, NOISE, DROPOUT, INIT = range(4)  # streams of one seed
+BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING = range(6)  # streams of one seed
+MOST_SLANTED = 2.0  # sides of a bucket differ at most by this factor; longer pictures are cropped to it
+
+
+class View(NamedTuple):
+    item: int  # of train/
+    width: int  # pixels
+    height: int
 
 
 class Draws(NamedTuple):
     noise: Tensor  # [batch, c, h, w], standard normal
     resample: Tensor  # [batch, c, h, w], standard normal: the encoder's own spread
-    timesteps: Tensor  # [batch], int64, uniform over the schedule
+    constant: Tensor  # [batch, c, 1, 1], standard normal: for the noise offset
+    uniform: Tensor  # [batch] in [0, 1): for the noise level
+    normal: Tensor  # [batch] standard normal: for the noise level
     dropped: Tensor  # [batch], bool: the caption is replaced by the empty one
+
+
+def sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
+    """Width and height, multiples of `multiple` of at most resolution^2 pixels, of the shape nearest to `aspect`.
+
+    For each width the largest height is taken, so that no bucket is much smaller than the others.
+    """
+    candidates = []
+    for width in range(multiple, math.ceil(resolution * math.sqrt(MOST_SLANTED)) + multiple, multiple):
+        height = resolution**2 // width // multiple * multiple
+        if height and 1 / MOST_SLANTED <= width / height <= MOST_SLANTED:
+            candidates.append((abs(math.log(aspect * height / width)), -width * height, width, height))
+    return min(candidates)[2:] if candidates else (multiple, multiple)
+
+
+def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool) -> list[View]:
+    """Each picture at each resolution, the smallest always, larger ones only where nothing has to be enlarged.
+
+    `sizes` are (width, height) in pixels; without `buckets` all views are squares.
+    """
+    found = []
+    for item, (width, height) in enumerate(sizes):
+        for number, resolution in enumerate(sorted(set(resolutions))):
+            w, h = sides(width / height, resolution, multiple) if buckets else (resolution, resolution)
+            if number == 0 or (width >= w and height >= h):
+                found.append(View(item, w, h))
+    return found
+
+
+def bucketed(all_views: Sequence[View]) -> list[list[int]]:
+    """Numbers of the views of each bucket; buckets in order of their sides."""
+    shapes = sorted({(v.width, v.height) for v in all_views})
+    return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
 
 
 def generator(seed: int, *key: int) -> torch.Generator:
@@ -22,26 +72,47 @@ def generator(seed: int, *key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def indices(num_items: int, batch_size: int, step: int, rank: int, world: int, seed: int) -> list[int]:
-    """Which items rank `rank` sees at `step`: an endless run of fresh permutations, so none is ever left out.
+@lru_cache(maxsize=64)
+def permutation(seed: int, *key: int, of: int) -> np.ndarray:
+    return np.random.default_rng([seed, *key]).permutation(of)
 
-    The ranks take neighbouring stretches of `batch_size`; a batch may reach from one epoch into the next.
+
+def chosen(buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: int, world: int, seed: int) -> list[int]:
+    """Numbers of the views that rank `rank` sees at `step`.
+
+    In a bucket the steps walk through fresh permutations without end, the ranks take neighbouring stretches; a batch
+    may reach from one pass over the bucket into the next.
     """
-    first = (step * world + rank) * batch_size
-    chosen = []
-    for position in range(first, first + batch_size):
-        epoch, place = divmod(position, num_items)
-        chosen.append(int(np.random.default_rng([seed, BATCH, epoch]).permutation(num_items)[place]))
-    return chosen
+    counts = [len(bucket) for bucket in buckets]
+    round_, place = divmod(step, sum(counts))
+    order = np.repeat(np.arange(len(buckets)), counts)[permutation(seed, BUCKET, round_, of=sum(counts))]
+    bucket = int(order[place])
+    visits = round_ * counts[bucket] + int((order[:place] == bucket).sum())
+    first = (visits * world + rank) * batch_size
+    return [
+        buckets[bucket][permutation(seed, BATCH, bucket, epoch, of=counts[bucket])[at]]
+        for epoch, at in (divmod(position, counts[bucket]) for position in range(first, first + batch_size))
+    ]
 
 
-def draws(shape: tuple[int, ...], num_timesteps: int, dropout: float, step: int, rank: int, seed: int) -> Draws:
-    """Noise, timesteps and caption dropout of one step; `shape` is the batch's latent shape."""
+def draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> Draws:
+    """All chance of one step; `shape` is the batch's latent shape [n, c, h, w]."""
     noise = generator(seed, NOISE, step, rank)
     chance = generator(seed, DROPOUT, step, rank)
     return Draws(
         noise=torch.randn(shape, generator=noise),
         resample=torch.randn(shape, generator=noise),
-        timesteps=torch.randint(0, num_timesteps, shape[:1], generator=noise),
+        constant=torch.randn((*shape[:2], 1, 1), generator=noise),
+        uniform=torch.rand(shape[0], generator=noise),
+        normal=torch.randn(shape[0], generator=noise),
         dropped=torch.rand(shape[0], generator=chance) < dropout,
     )
+
+
+def wording(text: str, variant: int, seed: int) -> str:
+    """A caption with its comma-separated parts in another order; variant 0 is the caption itself."""
+    parts = [part.strip() for part in text.split(",")]
+    if variant == 0 or len(parts) < 3:  # the first part stays: what is shown
+        return text
+    order = np.random.default_rng([seed, WORDING, variant]).permutation(len(parts) - 1)
+    return ", ".join([parts[0], *(parts[1 + int(i)] for i in order)])

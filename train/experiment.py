@@ -39,7 +39,8 @@ def experiment(config: Config) -> int:
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
         return code
 
-    stage("train", loop.train)
+    if stopped := stage("train", loop.train):
+        return stopped
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
     code = worst(stage("gate", gate.gate)) if (folder / "gate.json").exists() else Exit.REJECTED

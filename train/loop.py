@@ -8,31 +8,33 @@ Reads the brand set and the base; writes checkpoints/<run>/: run.json, stats.jso
 same command resumes, bit for bit on a CPU. The default, 300 steps of batch 8, takes about 80 seconds on two cores.
 """
 
+import signal
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
+from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from torch import Tensor
 
 from stylegate import __version__, brandset, files, hardware, pictures, progress, sample
 from stylegate.brandset import BrandSet
-from stylegate.cache import Cache
 from stylegate.config import Config, as_dict, run_directory_name
-from stylegate.errors import StylegateError
+from stylegate.errors import Exit, SurroundingsError
 from stylegate.families import FAMILIES, Family, Models
 from stylegate.tracker import Tracker, tracker_of
-from train import batches, release, state
+from train import batches, encoded, losses, optimizers, release, state
+from train.encoded import Encoded
 from train.samples import SampleGrid
 from train.stats import Stats
 
-LATENTS, PROMPTS = "latents-1", "prompts-1"  # versions of what is cached; raise one when its computation changes
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
+PATIENCE = timedelta(hours=2)  # of the other processes while one still encodes or draws its share
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,36 +47,63 @@ class Run:
     family: Family
     models: Models
     accelerator: Accelerator
-    latents: Tensor  # [n, c, h, w] scaled latents of train/
-    spread: Tensor  # [n, c, h, w] their standard deviation in the encoder's view
-    conditions: Tensor  # [n, tokens, d] encoded captions
-    empty: Tensor  # [tokens, d] the encoded empty caption
+    data: Encoded
+    buckets: list[list[int]]  # numbers of the views of one shape
     precision: str
-    facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads
+    facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile
+
+
+class Preemption:
+    """Whether the process was told to end (SIGTERM), as schedulers do before they take a machine away."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: Any = None
+
+    def __enter__(self) -> "Preemption":
+        self.before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self.before)
+
+    def agreed(self, accelerator: Accelerator) -> bool:
+        """Whether any process was told; all must ask at the same step."""
+        told = torch.tensor(float(self.asked), device=accelerator.device)
+        return bool(accelerator.reduce(told, "sum") > 0)  # type: ignore[operator]
 
 
 def train(config: Config) -> int:
-    """Train to `train.max_steps`, from the newest saved state if there is one. Returns 0."""
+    """Train to `train.max_steps`, from the newest saved state if there is one. Returns the exit code."""
     device = hardware.device_of(config.hardware)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
-    with files.only_one(directory) if main else nullcontext():
+    with files.only_one(directory) if main else nullcontext(), Preemption() as preemption:
         run = prepare(config, directory, accelerator)
-        optimizer = torch.optim.AdamW(
-            [p for p in run.models.denoiser.parameters() if p.requires_grad],
-            lr=config.train.learning_rate,
-            weight_decay=config.train.weight_decay,
-        )
-        first = state.restore(directory, run.models.denoiser, optimizer)
+        parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
+        optimizer = optimizers.build(config.train, parameters)
+        average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
+        first = state.restore(directory, run.models.denoiser, optimizer, average)
         if main and first:
             print(f"{'finished already' if first >= config.train.max_steps else 'resumed'} at step {first}")
         tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
-        fit(run, optimizer, first, tracker)
-        if main:
-            finish(run, max(first, config.train.max_steps), tracker)
+        try:
+            done = fit(run, optimizer, average, first, tracker, preemption)
+        except torch.OutOfMemoryError:
+            raise SurroundingsError(
+                f"the {device.type} device has not enough memory for this run",
+                next_step="a smaller train.batch_size with more train.accumulation, hardware.precision=bf16, "
+                "hardware.gradient_checkpointing=true, a smaller family.resolution, or lora=attention.",
+            ) from None
+        stopped = done < config.train.max_steps
+        if main and stopped:
+            print(f"told to stop: saved at step {done}; the same command goes on from there")
+            tracker.finish()
+        elif main:
+            finish(run, average, done, tracker)
         accelerator.end_training()
-    return 0
+    return Exit.PREEMPTED if stopped else Exit.PASS
 
 
 def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
@@ -83,98 +112,120 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     brand_set, findings = brandset.sound(brandset.locate(config.brand))
     models = family.load(config.base, accelerator.device, torch.float32)
     add_lora(models, family, config)
-    resolution = sample.resolution_of(config, models)
-    with accelerator.main_process_first():
-        latents, spread, conditions, empty = encoded(brand_set, models, family, resolution, main)
-    precision, threads = settled(config, directory, accelerator, models, family, latents, conditions)
-    facts = {
-        "data": brand_set.digest(),
-        "base": models.sha256,
-        "processes": accelerator.num_processes,
-        "precision": precision,
-        "threads": threads,
-    }
-    state.same_run(directory, facts)
-    accelerator.wait_for_everyone()
-    if main:
-        record = {"stylegate": __version__, "facts": facts, "config": as_dict(config), "versions": versions()}
-        files.write_json(directory / "run.json", record)
-        remarks = findings.all_remarks() + brandset.cut_captions(brand_set, config)
-        for remark in remarks + scaled(brand_set, resolution):
-            print(f"note: {remark}")
-    return Run(
+    resolutions = config.train.resolutions or [sample.resolution_of(config, models)]
+    data = encoded.encode(brand_set, models, family, config.train, resolutions, accelerator)
+    run = Run(
         config=config,
         directory=directory,
         brand_set=brand_set,
         family=family,
         models=models,
         accelerator=accelerator,
-        latents=latents,
-        spread=spread,
-        conditions=conditions,
-        empty=empty,
-        precision=precision,
-        facts=facts,
+        data=data,
+        buckets=batches.bucketed(data.views),
+        precision="fp32",
+        facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
     )
+    settle(run)
+    state.same_run(directory, run.facts)
+    accelerator.wait_for_everyone()
+    if main:
+        record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
+        files.write_json(directory / "run.json", record)
+        for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config) + remarks(run, resolutions):
+            print(f"note: {remark}")
+    return run
 
 
-def fit(run: Run, optimizer: torch.optim.Optimizer, first: int, tracker: Tracker) -> None:
-    """The steps from `first` to the last, with saved states, samples and stats on the way."""
+def fit(
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    average: list[Tensor],
+    first: int,
+    tracker: Tracker,
+    preemption: Preemption,
+) -> int:
+    """The steps from `first` to the last, with saved states, samples and stats on the way; returns the last done."""
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
-    stats = Stats(run.directory, accelerator, tracker, first)
+    stats = Stats(run.directory, accelerator, tracker, first, lambda step, rank: pictures_of(run, step - 1, rank))
     grid = SampleGrid(run.brand_set, run.models, run.config, run.directory, accelerator, run.precision)
     grid.draw(first)
     with progress.bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
-            loss = loss_of(run, denoiser, step)
-            accelerator.backward(loss)
+                group["lr"] = optimizers.rate(settings, step)
+            found = []
+            for part in range(settings.accumulation):
+                whole = part == settings.accumulation - 1
+                with nullcontext() if whole else accelerator.no_sync(denoiser):
+                    each = losses_of(run, denoiser, step * settings.accumulation + part)
+                    accelerator.backward(each.mean() / settings.accumulation)
+                found.append(each.detach())
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
+            if average:
+                optimizers.follow(average, parameters, settings.ema_decay, step)
 
             done = step + 1
+            stats.add(done, torch.cat(found), norm, optimizer.param_groups[0]["lr"])
             last = done == settings.max_steps
-            stats.add(done, loss.detach(), norm, optimizer.param_groups[0]["lr"])
-            if last or done % settings.checkpoint_every == 0 or len(stats.rows) == FLUSH_EVERY:
+            save, draw = last or done % settings.checkpoint_every == 0, last or done % settings.sample_every == 0
+            told = False
+            if save or draw or len(stats.rows) == FLUSH_EVERY:
                 tick(len(stats.rows), f"loss {stats.flush():.4f}")
-            if main and (last or done % settings.checkpoint_every == 0):
-                state.save_state(run.directory, done, run.models.denoiser, optimizer)
-            if last or done % settings.sample_every == 0:
+                told = preemption.agreed(accelerator)
+            if main and (save or told):
+                kept = settings.keep_newest
+                state.save_state(run.directory, done, run.models.denoiser, optimizer, average, kept, ())
+            if told and not last:
+                return done
+            if draw:
                 grid.draw(done)
                 if main and grid.prompts:
                     tracker.picture("samples", grid.page(), step=done)
+    return max(first, settings.max_steps)
 
 
-def loss_of(run: Run, denoiser: Any, step: int) -> Tensor:
-    """The loss of one step on this process: mean squared error of the prediction against noise or velocity."""
-    settings, family, models, rank = run.config.train, run.family, run.models, run.accelerator.process_index
-    items = batches.indices(
-        len(run.latents), settings.batch_size, step, rank, run.accelerator.num_processes, settings.seed
-    )
-    draws = batches.draws(
-        (len(items), *run.latents.shape[1:]),
-        models.noise_scheduler.config.num_train_timesteps,
-        settings.caption_dropout,
-        step,
-        rank,
-        settings.seed,
-    )
-    draws = batches.Draws(*(drawn.to(run.accelerator.device) for drawn in draws))
-    clean = run.latents[items] + run.spread[items] * draws.resample
-    shown = torch.where(draws.dropped[:, None, None], run.empty, run.conditions[items])
-    noisy = family.add_noise(models, clean, draws.noise, draws.timesteps)
-    wanted = family.target(models, clean, draws.noise, draws.timesteps)
-    with hardware.autocast(run.accelerator.device, run.precision):
-        predicted = family.predict(models, denoiser, noisy, draws.timesteps, shown)
-    return torch.nn.functional.mse_loss(predicted.float(), wanted.float())
+def losses_of(run: Run, denoiser: Any, step: int) -> Tensor:
+    """The weighted losses [batch] of one pass on this process."""
+    settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
+    chosen = chosen_views(run, step, rank)
+    mean, deviation = run.data.latents(chosen)
+    draws = batches.draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
+    words = run.data.conditions([run.data.views[i].item for i in chosen], step)
+    levels = losses.levels(schedule, settings.loss, draws.uniform, draws.normal)
+    noise = losses.offset(draws.noise, settings.loss.noise_offset, draws.constant)
+    shown = torch.where(draws.dropped[:, None, None], run.data.empty(), words)
+    device = run.accelerator.device
+    clean, noise, levels, shown = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels, shown))
+    with hardware.autocast(device, run.precision):
+        noisy = losses.noised(schedule, clean, noise, levels)
+        predicted = run.family.predict(run.models, denoiser, noisy, levels, shown)
+    wanted = losses.target(schedule, clean, noise, levels)
+    each = losses.loss(predicted.float(), wanted, settings.loss.huber_delta)
+    return each * losses.weights(schedule, settings.loss.min_snr_gamma, levels)
 
 
-def finish(run: Run, steps: int, tracker: Tracker) -> None:
+def chosen_views(run: Run, step: int, rank: int) -> list[int]:
+    settings, world = run.config.train, run.accelerator.num_processes
+    return batches.chosen(run.buckets, settings.batch_size, step, rank, world, settings.seed)
+
+
+def pictures_of(run: Run, step: int, rank: int) -> list[str]:
+    """Files that a process sees at an optimizer step, in order."""
+    passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
+    items = run.brand_set.splits["train"]
+    return [items[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]
+
+
+def finish(run: Run, average: list[Tensor], steps: int, tracker: Tracker) -> None:
     """Hand out the LoRA, mirror what belongs together, say where it is."""
+    parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
+    for parameter, mean in zip(parameters if average else [], average, strict=True):
+        parameter.data.copy_(mean)
     lora = release.write(run.config, run.directory, run.models, run.family, run.brand_set, run.facts, steps)
     data = {"sha256": run.facts["data"]}
     tracker.artifact(f"brand-{run.brand_set.brand.name}", "brand-set", [run.brand_set.folder], data)
@@ -183,15 +234,24 @@ def finish(run: Run, steps: int, tracker: Tracker) -> None:
     print(f"LoRA: {files.shown(lora)}   samples: {files.shown(run.directory / 'samples' / 'grid.png')}")
 
 
-def scaled(brand_set: BrandSet, resolution: int) -> list[str]:
-    """A remark if pictures are much larger than what the base draws."""
-    sides = [min(brandset.decoded_image(item, brand_set.brand).size) for item in brand_set.splits["train"]]
-    if max(sides) < 1.5 * resolution:
-        return []
-    return [
-        f"pictures of up to {max(sides)} pixels are scaled to the base's {resolution}; "
-        "give base=<a real Stable Diffusion, hub id or folder> and family.resolution for more"
-    ]
+def remarks(run: Run, resolutions: list[int]) -> list[str]:
+    """What a person should know of sizes, buckets and wording before the first step."""
+    items, brand, settings = run.brand_set.splits["train"], run.brand_set.brand, run.config.train
+    largest, said = max(min(pictures.size_of(item.content)) for item in items), []
+    if largest >= 1.5 * max(resolutions):
+        said.append(
+            f"pictures of up to {largest} pixels are scaled to {max(resolutions)}; "
+            "give base=<a real Stable Diffusion, hub id or folder> and family.resolution for more"
+        )
+    batch = settings.batch_size * run.accelerator.num_processes
+    for bucket in run.buckets if len(run.buckets) > 1 else []:
+        view = run.data.views[bucket[0]]
+        few = "; a batch shows them more than once: add pictures of this shape, or train.buckets=false"
+        shape = f"bucket {view.width} x {view.height}: {len(bucket)} pictures, none is left out"
+        said.append(shape + (few if len(bucket) < batch else ""))
+    if not any(brand.trigger.lower() in item.text.lower() for item in items):
+        said.append(f'no caption has the trigger phrase "{brand.trigger}"; it is put before each')
+    return said
 
 
 def add_lora(models: Models, family: Family, config: Config) -> None:
@@ -207,70 +267,32 @@ def add_lora(models: Models, family: Family, config: Config) -> None:
         models.denoiser.add_adapter(adapter)  # type: ignore[operator]
 
 
-def encoded(
-    brand_set: BrandSet, models: Models, family: Family, resolution: int, main: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latent mean and spread [n, c, h, w], conditions [n, tokens, d] of train/, and the empty prompt's [tokens, d]."""
-    cache, device = Cache(), models.pipeline.device
-    items, brand = brand_set.splits["train"], brand_set.brand
-    prompts = [brand.prompt(item.text) for item in items] + [""]
-
-    @torch.no_grad()
-    def images(chosen: list[int]) -> list[dict[str, np.ndarray]]:
-        squares = [pictures.square(brandset.decoded_image(items[i], brand), resolution) for i in chosen]
-        pixels = (
-            torch.from_numpy(np.stack([np.asarray(image) for image in squares])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        )
-        mean, std = (t.float().cpu().numpy() for t in family.encode_images(models, pixels))
-        if not np.isfinite(mean).all():
-            raise StylegateError(
-                f"the base's encoder gives values that are not finite, first for {items[chosen[0]].file}"
-            )
-        return [{"mean": m, "std": s} for m, s in zip(mean, std, strict=True)]
-
-    @torch.no_grad()
-    def texts(chosen: list[int]) -> list[dict[str, np.ndarray]]:
-        values = family.encode_prompts(models, [prompts[i] for i in chosen]).float().cpu().numpy()
-        return [{"condition": value} for value in values]
-
-    picture_keys = [files.digest([LATENTS, models.sha256, resolution, brand.background, i.sha256]) for i in items]
-    prompt_keys = [files.digest([PROMPTS, models.sha256, prompt]) for prompt in prompts]
-    with progress.bar("encode", len(items) + len(prompts), visible=main) as tick:
-        pixels = cache.fill(picture_keys, 8, images, tick)
-        states = cache.fill(prompt_keys, 32, texts, tick)
-    mean, std = (torch.from_numpy(np.stack([p[k] for p in pixels if p])).to(device) for k in ("mean", "std"))
-    conditions = torch.from_numpy(np.stack([s["condition"] for s in states if s])).to(device)
-    return mean, std, conditions[:-1], conditions[-1]
-
-
-def settled(
-    config: Config,
-    directory: Path,
-    accelerator: Accelerator,
-    models: Models,
-    family: Family,
-    latents: Tensor,
-    c: Tensor,
-) -> tuple[str, int]:
-    """Precision and threads: the run's own if it has begun, else as configured or probed by the main process."""
-    chosen: list[Any] = [config.hardware.precision, config.hardware.threads or torch.get_num_threads()]
+def settle(run: Run) -> None:
+    """Precision, threads and compilation: the run's own if it has begun, else as configured or probed by rank 0."""
+    wanted, directory, denoiser = run.config.hardware, run.directory, run.models.denoiser
+    chosen: list[Any] = [wanted.precision, wanted.threads or torch.get_num_threads()]
     if (directory / "run.json").exists():
         facts = files.read_json(directory / "run.json", "the run's record", "facts")["facts"]
         chosen[0] = facts["precision"] if chosen[0] == "auto" else chosen[0]
-        chosen[1] = config.hardware.threads or facts["threads"]
+        chosen[1] = wanted.threads or facts["threads"]
 
     def step() -> None:
-        size = config.train.batch_size
-        times = torch.zeros(size, dtype=torch.long, device=latents.device)
-        picked = [i % len(latents) for i in range(size)]
-        family.predict(models, models.denoiser, latents[picked], times, c[picked]).float().sum().backward()
-        models.denoiser.zero_grad()
+        losses_of(run, denoiser, 0).sum().backward()
+        denoiser.zero_grad()
 
-    if accelerator.is_main_process:
-        chosen[0] = hardware.choose_precision(chosen[0], latents.device, step)
+    if run.accelerator.is_main_process:
+        chosen[0] = hardware.choose_precision(chosen[0], run.accelerator.device, step)
     broadcast_object_list(chosen)
-    torch.set_num_threads(chosen[1])
-    return chosen[0], chosen[1]
+    run.precision, threads = chosen
+    torch.set_num_threads(threads)
+    if run.precision == "bf16" and run.accelerator.device.type == "cuda":
+        denoiser.to(torch.bfloat16)
+        cast_training_params(denoiser, torch.float32)  # what is trained stays exact
+    if wanted.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    if wanted.compile:
+        denoiser.compile_repeated_blocks()  # type: ignore[operator]
+    run.facts |= {"precision": run.precision, "threads": threads, "compile": wanted.compile}
 
 
 def versions() -> dict[str, str]:

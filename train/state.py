@@ -1,21 +1,23 @@
 """The run directory: its record, its saved states, its refusals.
 
-A state is `state/step-000150/`: adapter.safetensors, optimizer.safetensors, state.json. It appears whole or not at
-all. There is nothing else to save: batches and noise are functions of the step (train/batches.py).
+A state is `state/step-000150/`: adapter.safetensors, optimizer.safetensors, average.safetensors where the weights are
+averaged, state.json. It appears whole or not at all. There is nothing else to save: batches and noise are functions of
+the step (train/batches.py).
 """
 
+import math
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
+from torch import Tensor
 
 from stylegate import files, lorafile
 from stylegate.errors import ConfigError, ModelError
-
-KEPT_STATES = 2
 
 
 def same_run(directory: Path, facts: dict[str, Any]) -> None:
@@ -35,55 +37,86 @@ def same_run(directory: Path, facts: dict[str, Any]) -> None:
 
 def states(directory: Path) -> list[Path]:
     """Saved states, oldest first."""
-    return sorted((directory / "state").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((directory / "state").glob("step-*"), key=step_of)
 
 
-def save_state(directory: Path, step: int, denoiser: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Save after `step` steps; the two newest states are kept."""
+def step_of(state: Path) -> int:
+    return int(state.name.removeprefix("step-"))
+
+
+def save_state(
+    directory: Path,
+    step: int,
+    denoiser: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: list[Tensor],
+    keep_newest: int,
+    best: Collection[int],
+) -> None:
+    """Save after `step` steps; of the states the newest are kept, and those of the steps in `best`."""
     target = directory / "state" / f"step-{step:06d}"
-    if target.exists():
-        return
-    adapter = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(denoiser).items()}
-    moments = {
-        f"{number}.{name}": value.detach().cpu().contiguous()
-        for number, entries in optimizer.state_dict()["state"].items()
-        for name, value in entries.items()
-    }
+    if not target.exists():
+        told = optimizer.state_dict()
+        tensors, plain = {}, {}
+        for number, entries in told["state"].items():
+            for name, value in entries.items():
+                (tensors if isinstance(value, Tensor) else plain)[f"{number}.{name}"] = value
+        # Numbers alone can change; what is infinite, absent or a list is a setting, and comes from the config.
+        groups = [
+            {k: v for k, v in group.items() if isinstance(v, int | float) and math.isfinite(v)}
+            for group in told["param_groups"]
+        ]
 
-    def build(partial: Path) -> None:
-        files.write(partial / "adapter.safetensors", lorafile.canonical_bytes(adapter, {}))
-        files.write(partial / "optimizer.safetensors", save(moments))
-        files.write_json(partial / "state.json", {"step": step, "learning_rate": optimizer.param_groups[0]["lr"]})
+        def build(partial: Path) -> None:
+            adapter = get_peft_model_state_dict(denoiser)
+            files.write(partial / "adapter.safetensors", lorafile.canonical_bytes(on_cpu(adapter), {}))
+            files.write(partial / "optimizer.safetensors", save(on_cpu(tensors)))
+            if average:
+                named = {str(i): value for i, value in enumerate(average)}
+                files.write(partial / "average.safetensors", save(on_cpu(named)))
+            files.write_json(partial / "state.json", {"step": step, "groups": groups, "plain": plain})
 
-    files.whole_folder(target, build)
-    for old in states(directory)[:-KEPT_STATES]:
-        shutil.rmtree(old)
+        files.whole_folder(target, build)
+    for old in states(directory)[:-keep_newest]:
+        if step_of(old) not in best:
+            shutil.rmtree(old)
 
 
-def restore(directory: Path, denoiser: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def restore(directory: Path, denoiser: torch.nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> int:
     """Load the newest state; returns its step, 0 if there is none. Raises ModelError if it is damaged."""
     found = states(directory)
     if not found:
         return 0
+    record = files.read_json(found[-1] / "state.json", "the saved state", "step", "groups", "plain")
     adapter, _ = lorafile.load(found[-1] / "adapter.safetensors")
     moments, _ = lorafile.load(found[-1] / "optimizer.safetensors")
-    step = files.read_json(found[-1] / "state.json", "the saved state", "step")["step"]
-    wanted = {name: value.shape for name, value in get_peft_model_state_dict(denoiser).items()}
-    shapes = {name: value.shape for name, value in adapter.items()}
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in moments.items():
+    averaged = lorafile.load(found[-1] / "average.safetensors")[0] if average else {}
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in (record["plain"] | moments).items():
         number, _, part = name.partition(".")
         entries.setdefault(int(number), {})[part] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    fits = len(entries) == len(parameters) and all(
-        entries.get(i, {}).get(part, torch.empty(0)).shape == parameter.shape
-        for i, parameter in enumerate(parameters)
-        for part in ("exp_avg", "exp_avg_sq")
+    wanted = {name: value.shape for name, value in get_peft_model_state_dict(denoiser).items()}
+    fits = (
+        {name: value.shape for name, value in adapter.items()} == wanted
+        and len(entries) == len(parameters)
+        and all(any(isinstance(v, Tensor) for v in entry.values()) for entry in entries.values())
+        and {name: value.shape for name, value in averaged.items()} == {str(i): a.shape for i, a in enumerate(average)}
+        and len(record["groups"]) == len(optimizer.param_groups)
+        and found[-1].name == f"step-{record['step']:06d}"
     )
-    if shapes != wanted or not fits or found[-1].name != f"step-{step:06d}":
+    if not fits:
         raise ModelError(
             f"{files.shown(found[-1])} does not fit this run", next_step="remove it; the state before it is used then."
         )
     set_peft_model_state_dict(denoiser, adapter)
-    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+    empty = optimizer.state_dict()["param_groups"]
+    groups = [group | saved for group, saved in zip(empty, record["groups"], strict=True)]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    for i, value in enumerate(average):
+        value.copy_(averaged[str(i)])
+    return record["step"]

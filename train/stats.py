@@ -1,6 +1,7 @@
 """stats.jsonl: a row a step, the truth that W&B mirrors."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +14,50 @@ from stylegate.tracker import Tracker
 
 
 class Stats:
-    """Collects losses on the device and writes them together; rows past the state that a run resumes from are cut."""
+    """Collects losses on the device and writes them together; rows past the state that a run resumes from are cut.
 
-    def __init__(self, directory: Path, accelerator: Accelerator, tracker: Tracker, first: int):
+    `pictures(step, rank)` names the files whose losses a process adds at a step, in order.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        accelerator: Accelerator,
+        tracker: Tracker,
+        first: int,
+        pictures: Callable[[int, int], list[str]],
+    ):
         self.path, self.accelerator, self.tracker = directory / "stats.jsonl", accelerator, tracker
+        self.pictures = pictures
         self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
         self.first, self.began = first, time.perf_counter()
         if accelerator.is_main_process:
             files.write_jsonl(self.path, [row for row in files.read_jsonl(self.path, "step") if row["step"] <= first])
 
-    def add(self, step: int, loss: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
-        self.rows.append((step, loss, norm, learning_rate))
+    def add(self, step: int, losses: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
+        """`losses` [pictures of the step on this process]."""
+        self.rows.append((step, losses, norm, learning_rate))
 
     def flush(self) -> float:
         """Write what has been added, losses averaged over the processes; returns their mean.
 
         Raises StylegateError for a loss that is not finite; what came before it is written, it and the rest are not.
         """
-        losses = self.accelerator.reduce(torch.stack([row[1] for row in self.rows]), "mean").tolist()  # type: ignore[union-attr]
+        gathered: torch.Tensor = self.accelerator.gather(torch.stack([row[1] for row in self.rows])[None])  # type: ignore[assignment]
+        by_step = gathered.transpose(0, 1).cpu().numpy()  # [steps, processes, pictures]
         rate = (self.rows[-1][0] - self.first) / (time.perf_counter() - self.began)
-        for (step, _, norm, learning_rate), loss in zip(self.rows, losses, strict=True):
-            if not np.isfinite(loss):
+        for (step, _, norm, learning_rate), losses in zip(self.rows, by_step, strict=True):
+            if not np.isfinite(losses).all():
+                ranks, places = np.nonzero(~np.isfinite(losses))
+                named = sorted({self.pictures(step, int(r))[int(p)] for r, p in zip(ranks, places, strict=True)})
                 raise StylegateError(
-                    f"the loss is not finite at step {step}",
-                    next_step="lower train.learning_rate; the last saved state is good, the same words go on from it.",
+                    f"the loss is not finite at step {step}:",
+                    named,
+                    "look at these pictures, or lower train.learning_rate; the last saved state is good.",
                 )
             if self.accelerator.is_main_process:
-                values = {"loss": loss, "grad_norm": norm.item(), "learning_rate": learning_rate}
+                values = {"loss": float(losses.mean()), "grad_norm": norm.item(), "learning_rate": learning_rate}
                 files.append_jsonl(self.path, {"step": step} | values)
                 self.tracker.log(values | {"steps_per_s": rate}, step=step)
         self.rows.clear()
-        return float(np.mean(losses))
+        return float(by_step.mean())

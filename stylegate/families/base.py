@@ -7,18 +7,27 @@ import torch
 from torch import Tensor
 
 
+class Schedule(NamedTuple):
+    """Noise levels of training: x_t = signal[t] * latents + sigma[t] * noise, level 0 nearly clean."""
+
+    signal: Tensor  # [T]
+    sigma: Tensor  # [T]
+    prediction: str  # "epsilon", "v" or "flow"
+
+
 class Models(NamedTuple):
     """A loaded base: the pipeline to draw with, and the parts that the trainer needs."""
 
     pipeline: Any  # a diffusers pipeline
     denoiser: torch.nn.Module  # gets the LoRA
-    noise_scheduler: Any  # the training schedule
+    schedule: Schedule
     resolution: int  # pixels a side that the base was trained for
+    multiple: int  # of pixels that sides must be, so that every stage of the denoiser halves evenly
     sha256: str  # of the base's weights and configs
 
 
 class Family(Protocol):
-    """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; timesteps int64 [n]; conditions [n, t, d]."""
+    """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]; conditions [n, t, d]."""
 
     PREFIX: str  # of the denoiser's keys in a LoRA file
 
@@ -42,14 +51,9 @@ class Family(Protocol):
         """Mean and standard deviation of the scaled latents (0 for a deterministic encoder)."""
         ...
 
-    def add_noise(self, models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
-
-    def predict(self, models: Models, denoiser: Any, noisy: Tensor, timesteps: Tensor, conditions: Tensor) -> Tensor:
-        """The denoiser's output; `denoiser` may be the wrapped one of a distributed run."""
-        ...
-
-    def target(self, models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What `predict` should give: noise or velocity, as the base was trained."""
+    def predict(self, models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Tensor) -> Tensor:
+        """The denoiser's output for noise levels of the schedule; `denoiser` may be the wrapped one of a distributed
+        run."""
         ...
 
     def lora_targets(self, kinds: list[str]) -> list[str]:

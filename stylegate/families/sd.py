@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 
 from stylegate import files
 from stylegate.errors import ModelError
-from stylegate.families.base import Models
+from stylegate.families.base import Models, Schedule
 
 PREFIX = "unet."
 PIPELINES = ("StableDiffusionPipeline",)
@@ -72,10 +72,20 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     return Models(
         pipeline=pipeline,
         denoiser=pipeline.unet,
-        noise_scheduler=DDPMScheduler.from_config(pipeline.scheduler.config),
+        schedule=schedule_of(pipeline.scheduler.config),
         resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+        multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
         sha256=files.folder_digest(folder),
     )
+
+
+def schedule_of(config: Any) -> Schedule:
+    """The training schedule, whatever sampler the pipeline was saved with."""
+    kept: Any = DDPMScheduler.from_config(config)
+    prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
+    if prediction is None:
+        raise ModelError(f"the base predicts {kept.config.prediction_type}; family=sd knows epsilon and v_prediction")
+    return Schedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -106,19 +116,8 @@ def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return encoded.latents * scale, torch.zeros_like(encoded.latents)
 
 
-def add_noise(models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    return models.noise_scheduler.add_noise(latents, noise, timesteps)
-
-
-def predict(models: Models, denoiser: Any, noisy: Tensor, timesteps: Tensor, conditions: Tensor) -> Tensor:
-    return denoiser(noisy, timesteps, encoder_hidden_states=conditions).sample
-
-
-def target(models: Models, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """The noise, or v = alpha * noise - sigma * latents (Salimans and Ho 2022, arXiv 2202.00512, appendix D)."""
-    if models.noise_scheduler.config.prediction_type == "v_prediction":
-        return models.noise_scheduler.get_velocity(latents, noise, timesteps)
-    return noise
+def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Tensor) -> Tensor:
+    return denoiser(noisy, levels, encoder_hidden_states=conditions).sample
 
 
 def lora_targets(kinds: list[str]) -> list[str]:

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file, save
 
 from stylegate import files
+from stylegate.config import Config, HardwareConfig, TrainConfig
 from tests.conftest import FAST, command
+from train import loop, optimizers
 
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 
@@ -54,7 +57,7 @@ def test_finished_run_is_left_alone(run, trained: list[str]) -> None:
 
 def test_run_record_is_whole(trained: list[str]) -> None:
     record = json.loads((directory("small") / "run.json").read_text())
-    assert record["facts"].keys() == {"data", "base", "processes", "precision", "threads"}
+    assert record["facts"].keys() == {"data", "base", "processes", "precision", "threads", "compile"}
     assert record["config"]["lora"]["rank"] == 16 and record["facts"]["processes"] == 1
     assert not list(directory("small").rglob("*.pkl")) and not list(directory("small").rglob("*.bin"))
 
@@ -72,8 +75,8 @@ def test_training_on_resumes_exactly(run, small_brand: Path) -> None:
     assert files.read_jsonl(directory("whole") / "stats.jsonl") == files.read_jsonl(directory("parts") / "stats.jsonl")
 
 
-def kill_at_random_step(arguments: list[str], name: str, environment: dict[str, str]) -> None:
-    """Start, wait until a random number of states has been saved, SIGKILL the whole group."""
+def stopped_at_random_step(arguments: list[str], name: str, environment: dict[str, str], with_signal: int) -> int:
+    """Start, wait until a random number of states has been saved, signal the whole group; returns the exit code."""
     process = subprocess.Popen(
         arguments, cwd=files.ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
     )
@@ -84,14 +87,18 @@ def kill_at_random_step(arguments: list[str], name: str, environment: dict[str, 
             break
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, with_signal)
+    return process.wait(timeout=120)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processes: int) -> None:
-    """Killed and started again, the run ends in the bytes of one that was not; the process count is asserted."""
-    words = ["brand=small", *FAST, "train.max_steps=10", "train.checkpoint_every=1"]
+    """Killed and started again, the run ends in the bytes of one that was not; the process count is asserted.
+
+    With two passes a step, averaged weights and a cosine, which are state too.
+    """
+    words = ["brand=small", *FAST, "train.max_steps=10", "train.checkpoint_every=1", "train.accumulation=2"]
+    words += ["train.ema_decay=0.9", "train.schedule=cosine", "train.shuffle_captions=true"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "MASTER_PORT": "29617"}
     python = command()[0]
     if processes == 1:
@@ -105,12 +112,98 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
         assert done.returncode == 0
 
     finish(whole)
-    kill_at_random_step([*start, *words, f"name={killed}"], killed, environment)
+    stopped_at_random_step([*start, *words, f"name={killed}"], killed, environment, signal.SIGKILL)
     assert not (directory(killed) / "lora").exists()
     finish(killed)
     assert lora_bytes(whole) == lora_bytes(killed)
     record = json.loads((directory(killed) / "run.json").read_text())
     assert record["facts"]["processes"] == processes
+
+
+def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
+    """AdamW's first moment after one step is a tenth of the gradient: compared with two passes done by hand."""
+    config = Config(
+        brand="small",
+        name="passes",
+        train=TrainConfig(max_steps=1, batch_size=2, accumulation=2, max_grad_norm=1e6, num_samples=0),
+        hardware=HardwareConfig(device="cpu", precision="fp32", threads=1),
+    )
+    assert loop.train(config) == 0
+    (place,) = files.RUNS.glob("passes-sd-*")
+    moments = load_file(place / "state" / "step-000001" / "optimizer.safetensors")
+    run = loop.prepare(config, place, Accelerator(cpu=True))
+    for part in range(2):
+        (loop.losses_of(run, run.models.denoiser, part).mean() / 2).backward()
+    parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
+    assert any(p.grad.abs().max() > 1e-6 for p in parameters if p.grad is not None)
+    for i, parameter in enumerate(parameters):
+        assert parameter.grad is not None
+        assert torch.allclose(moments[f"{i}.exp_avg"], 0.1 * parameter.grad, rtol=1e-4, atol=1e-9)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(run, small_brand: Path) -> None:
+    words = ["brand=small", *FAST, "name=told", "train.max_steps=10000", "train.checkpoint_every=2"]
+    start = [command()[0], "-m", "train", *words, "train.sample_every=10000"]
+    assert stopped_at_random_step(start, "told", dict(os.environ), signal.SIGTERM) == 128 + signal.SIGTERM
+    newest = max(int(p.name[5:]) for p in (directory("told") / "state").glob("step-*"))
+    rows = files.read_jsonl(directory("told") / "stats.jsonl")
+    assert rows[-1]["step"] == newest and not (directory("told") / "lora").exists()
+
+
+def test_averaged_weights_are_the_slow_average(run, small_brand: Path) -> None:
+    words = ["brand=small", *FAST, "train.checkpoint_every=1", "train.keep_newest=9", "train.ema_decay=0.5"]
+    assert run("train", *words, "name=mean", "train.max_steps=4")[0] == 0
+    place = directory("mean") / "state"
+    first = None
+    for step in range(1, 5):
+        adapter = load_file(place / f"step-{step:06d}" / "adapter.safetensors")
+        if first is None:
+            first = {k: v for k, v in adapter.items() if k.endswith("lora_B.weight")}
+            slow = {k: 0.9 * v for k, v in first.items()}  # B starts at 0; the first step weighs 1 - 1/10
+        else:
+            decay = min(0.5, step / (9 + step))
+            slow = {k: decay * v + (1 - decay) * adapter[k] for k, v in slow.items()}
+    released = load_file(directory("mean") / "lora" / "mean.safetensors")
+    for key, value in slow.items():
+        assert torch.allclose(released[f"unet.{key}"].float(), value, atol=1e-6), key
+
+
+def test_pictures_of_other_shapes_keep_them(run, tmp_path: Path, pictures_of_neon: list[Image.Image]) -> None:
+    """Wide, tall and square pictures at two resolutions: said, trained, none left out."""
+    source = tmp_path / "mixed"
+    source.mkdir()
+    for i, image in enumerate(pictures_of_neon[:24]):
+        box = [(0, 0, 64, 64), (0, 10, 64, 48), (12, 0, 50, 64)][i % 3]
+        image.crop(box).resize((2 * (box[2] - box[0]), 2 * (box[3] - box[1]))).save(source / f"{i}.png")
+        (source / f"{i}.txt").write_text(f"creature {i}, glowing, standing, looking")
+    assert run("brand", "name=mixed", f"images={source}")[0] == 0
+    words = ["brand=mixed", *FAST, "train.max_steps=6", "train.resolutions=[64,96]", "train.num_samples=0"]
+    code, text = run("train", *words, "train.shuffle_captions=true")
+    assert code == 0
+    for shape in ("48 x 80", "64 x 64", "80 x 48", "96 x 96"):
+        assert f"bucket {shape}: " in text, text
+
+
+@pytest.mark.parametrize("optimizer", ["prodigy"])
+def test_other_optimizers_resume_exactly(run, small_brand: Path, optimizer: str) -> None:
+    words = ["brand=small", *FAST, "train.checkpoint_every=1", f"train.optimizer={optimizer}", "train.learning_rate=1"]
+    assert run("train", *words, f"name=whole-{optimizer}", "train.max_steps=4")[0] == 0
+    assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=2")[0] == 0
+    assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=4")[0] == 0
+    assert lora_bytes(f"whole-{optimizer}") == lora_bytes(f"parts-{optimizer}")
+
+
+def test_an_optimizer_that_is_not_installed_is_one_message(run, small_brand: Path, monkeypatch) -> None:
+    monkeypatch.setitem(optimizers.EXTRAS, "adamw8bit", ("no_such_package.optim", "AdamW8bit"))
+    code, text = run("train", "brand=small", *FAST, "name=lacking", "train.optimizer=adamw8bit")
+    assert code == 2 and "needs no_such_package" in text and "[optimizers]" in text
+
+
+def test_gradient_checkpointing_gives_the_same_bytes(run, small_brand: Path) -> None:
+    words = ["brand=small", *FAST, "train.max_steps=3"]
+    assert run("train", *words, "name=plainly")[0] == 0
+    assert run("train", *words, "name=twice", "hardware.gradient_checkpointing=true")[0] == 0
+    assert lora_bytes("plainly") == lora_bytes("twice")
 
 
 def test_samples_may_grow_on_resume(run, small_brand: Path) -> None:
@@ -148,7 +241,7 @@ def test_another_data_set_or_precision_is_refused(run, trained: list[str]) -> No
 def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None:
     words = ["brand=small", "name=nan", *FAST, "train.max_steps=12", "train.checkpoint_every=2", "train.warmup_steps=0"]
     code, text = run("train", *words, "train.learning_rate=1", "train.max_grad_norm=1e6", "lora.alpha=4096")
-    assert code == 2 and "the loss is not finite at step" in text
+    assert code == 2 and "the loss is not finite at step" in text and "  - train/" in text
     assert not list(files.RUNS.glob("nan-sd-*/lora/*"))
     for row in files.read_jsonl(directory("nan") / "stats.jsonl"):
         assert np.isfinite(row["loss"])

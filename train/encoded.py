@@ -1,0 +1,120 @@
+"""Pictures and captions as the base sees them, encoded once and read back from the cache step by step.
+
+Nothing is held in memory: a set may be larger than it. A key names all that a value depends on, so that a changed
+picture or caption, another base, size, background or version of the code is another entry, never a stale one.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylegate import brandset, files, pictures, progress
+from stylegate.brandset import BrandSet
+from stylegate.cache import Cache
+from stylegate.config import TrainConfig
+from stylegate.errors import StylegateError
+from stylegate.families import Family, Models
+from train import batches
+from train.batches import View
+
+LATENTS, PROMPTS = "latents-2", "prompts-1"  # versions of what is cached; raise one when its computation changes
+IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
+WORDINGS = 8  # of a caption, where its parts are shuffled
+
+
+class Encoded(NamedTuple):
+    """Keys of the cache: of each view, of each item's wordings, of the empty prompt."""
+
+    cache: Cache
+    views: list[View]
+    latent_keys: list[str]  # [views]
+    prompt_keys: list[list[str]]  # [items][wordings]
+    empty_key: str
+
+    def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [n, c, h, w] of views of one bucket."""
+        found = [self.read(self.latent_keys[i]) for i in chosen]
+        mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
+        return mean, deviation
+
+    def conditions(self, items: Sequence[int], step: int) -> Tensor:
+        """[n, tokens, d] of captions, each in the wording of `step`."""
+        keys = [self.prompt_keys[i][(step + i) % len(self.prompt_keys[i])] for i in items]
+        return torch.from_numpy(np.stack([self.read(key)["condition"] for key in keys]))
+
+    def empty(self) -> Tensor:
+        """[tokens, d]"""
+        return torch.from_numpy(self.read(self.empty_key)["condition"])
+
+    def read(self, key: str) -> dict[str, NDArray]:
+        value = self.cache.get(key)
+        if value is None:
+            raise StylegateError("the cache lost an entry that training needs", next_step="run the same command again.")
+        return value
+
+
+def encode(
+    brand_set: BrandSet,
+    models: Models,
+    family: Family,
+    settings: TrainConfig,
+    resolutions: Sequence[int],
+    accelerator: Accelerator,
+) -> Encoded:
+    """Fill the cache with what train/ needs, each process its share, and wait for all."""
+    cache, items, brand = Cache(), brand_set.splits["train"], brand_set.brand
+    sizes = [pictures.size_of(item.content) for item in items]
+    views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
+    wordings = [
+        [brand.prompt(batches.wording(item.text, n, settings.seed)) for n in range(variants_of(settings))]
+        for item in items
+    ]
+    prompts = sorted({text for texts in wordings for text in texts} | {""})
+
+    def latent_key(view: View) -> str:
+        item = items[view.item]
+        return files.digest([LATENTS, models.sha256, view.width, view.height, brand.background, item.sha256])
+
+    def prompt_key(text: str) -> str:
+        return files.digest([PROMPTS, models.sha256, text])
+
+    @torch.no_grad()
+    def latents(chosen: list[int]) -> list[dict[str, NDArray]]:
+        out = []
+        for view in (my_views[i] for i in chosen):  # one by one: shapes differ, and neighbours never move a bit
+            image = brandset.decoded_image(items[view.item], brand)
+            fitted = np.array(pictures.covering(image, view.width, view.height))
+            pixels = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
+            mean, deviation = (t[0].float().cpu().numpy() for t in family.encode_images(models, pixels))
+            if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
+                raise StylegateError(f"the base's encoder gives values that are not finite for {items[view.item].file}")
+            out.append({"mean": mean, "std": deviation})
+        return out
+
+    @torch.no_grad()
+    def conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
+        values = family.encode_prompts(models, [my_prompts[i] for i in chosen]).float().cpu().numpy()
+        return [{"condition": value} for value in values]
+
+    rank, world = accelerator.process_index, accelerator.num_processes
+    my_views, my_prompts = views[rank::world], prompts[rank::world]
+    with progress.bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
+        cache.fill([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
+        cache.fill([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
+    accelerator.wait_for_everyone()
+    return Encoded(
+        cache=cache,
+        views=views,
+        latent_keys=[latent_key(view) for view in views],
+        prompt_keys=[[prompt_key(text) for text in texts] for texts in wordings],
+        empty_key=prompt_key(""),
+    )
+
+
+def variants_of(settings: TrainConfig) -> int:
+    return WORDINGS if settings.shuffle_captions else 1

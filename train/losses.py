@@ -1,0 +1,81 @@
+"""What a step is held to: noised latents, targets, noise levels and losses, as pure functions with their source.
+
+A schedule is two tables over T noise levels, x_t = signal[t] * latents + sigma[t] * noise, and what the base predicts:
+`epsilon` (the noise, arXiv 2006.11239), `v` (arXiv 2202.00512, appendix D) or `flow` (arXiv 2210.02747: noise less
+latents, with signal = 1 - sigma). Level 0 is nearly clean. Latents and noise are [n, c, h, w], levels int64 [n].
+"""
+
+import torch
+from torch import Tensor
+
+from stylegate.config import LossConfig
+from stylegate.families import Schedule
+
+STYLE_MEAN, STYLE_STD = -6.0, 2.0  # of the log-SNR: "style-friendly", arXiv 2411.14793, section 4.1
+
+
+def noised(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+    signal, sigma = at(schedule, levels)
+    return signal * latents + sigma * noise
+
+
+def target(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+    """What the base predicts of a noised picture."""
+    signal, sigma = at(schedule, levels)
+    return {"epsilon": noise, "v": signal * noise - sigma * latents, "flow": noise - latents}[schedule.prediction]
+
+
+def at(schedule: Schedule, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Signal and sigma of levels, [n, 1, 1, 1] each."""
+    signal, sigma = (table.to(levels.device)[levels] for table in (schedule.signal, schedule.sigma))
+    return signal[:, None, None, None], sigma[:, None, None, None]
+
+
+def log_snr(schedule: Schedule) -> Tensor:
+    """[T] log of (signal / sigma)^2, falling; finite also where there is no noise or no signal at all."""
+    tiny = torch.finfo(torch.float32).tiny
+    return 2 * (schedule.signal.clamp(min=tiny).log() - schedule.sigma.clamp(min=tiny).log())
+
+
+def levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
+    """Noise levels, int64 [n], by the density asked for; `uniform` in [0, 1) and `normal` are [n] draws.
+
+    logit_normal: arXiv 2403.03206, equation 19. shift: the same paper's equation 23, s > 1 towards noise. style: a
+    normal log-SNR, taken at the nearest level.
+    """
+    if settings.density == "style":
+        wanted = STYLE_MEAN + STYLE_STD * normal
+        return (log_snr(schedule)[None, :] - wanted[:, None]).abs().argmin(1)
+    share = {
+        "uniform": lambda: uniform,
+        "logit_normal": lambda: torch.sigmoid(settings.density_mean + settings.density_std * normal),
+        "shift": lambda: settings.density_shift * uniform / (1 + (settings.density_shift - 1) * uniform),
+    }[settings.density]()
+    count = len(schedule.signal)
+    return (share * count).long().clamp(0, count - 1)
+
+
+def offset(noise: Tensor, strength: float, constant: Tensor) -> Tensor:
+    """Noise with a constant per picture and channel added, [n, c, 1, 1] draws: darker and lighter pictures become
+    reachable (Guttenberg 2023, crosslabs.org/blog/diffusion-with-offset-noise)."""
+    return noise + strength * constant if strength else noise
+
+
+def weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
+    """[n] min-SNR weights (arXiv 2303.09556, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
+
+    Without gamma, and for flow, for which the paper has none, 1.
+    """
+    if gamma is None or schedule.prediction == "flow":
+        return torch.ones(len(levels), device=levels.device)
+    snr = log_snr(schedule).to(levels.device)[levels].exp()
+    return (gamma / snr).clamp(max=1) if schedule.prediction == "epsilon" else snr.clamp(max=gamma) / (snr + 1)
+
+
+def loss(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
+    """[n] mean squared error of each picture; with `delta` twice Huber's loss, which is the same below |delta|."""
+    if delta is None:
+        each = torch.nn.functional.mse_loss(predicted, wanted, reduction="none")
+    else:
+        each = 2 * torch.nn.functional.huber_loss(predicted, wanted, reduction="none", delta=delta)
+    return each.flatten(1).mean(1)
