@@ -62,15 +62,18 @@ def gate(config: Config) -> int:
     return Exit.PASS if config.observe else outcome["exit_code"]
 
 
-def judge(config: Config, subject: Subject) -> dict[str, Any]:
-    """Score if needed, decide each picture, write verdicts.jsonl and gate.json; returns gate.json's content."""
+def judge(config: Config, subject: Subject, quiet: bool = False) -> dict[str, Any]:
+    """Score if needed, decide each picture, write verdicts.jsonl and gate.json; returns gate.json's content.
+
+    `quiet` shows no progress.
+    """
     policy = policies.read(config.policy)
     compared = comparison_of(config, subject)
     key = scores_key(config, subject, compared)
     if not scores_at_hand(subject, key):
         from eval.score import compute  # torch: only where something is to be encoded
 
-        compute(config, subject, compared, key)
+        compute(config, subject, compared, key, quiet)
     rows, references, record = read_scores(subject.out)
     columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
     bounds, left_out, lacking = policies.resolve(

@@ -53,14 +53,15 @@ def score(config: Config) -> int:
     return 0
 
 
-def compute(config: Config, subject: Subject, compared: Comparison, key: str) -> None:
+def compute(config: Config, subject: Subject, compared: Comparison, key: str, quiet: bool = False) -> None:
     """Encode what was not encoded before, score, write."""
+    titles = ("", "", "") if quiet else ("score", "references", "training")
     encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
     size = config.score.batch_size
     ground = compared.background
-    found, broken = extract(subject.named, subject.sha256, encoder, ground, size, "score")
-    references, bad = extract(compared.references, hashes(compared.references), encoder, ground, size, "references")
-    training, lost = extract(compared.training, hashes(compared.training), encoder, ground, size, "training")
+    found, broken = extract(subject.named, subject.sha256, encoder, ground, size, titles[0])
+    references, bad = extract(compared.references, hashes(compared.references), encoder, ground, size, titles[1])
+    training, lost = extract(compared.training, hashes(compared.training), encoder, ground, size, titles[2])
     if lost:
         listing = [f"{b.name}: {b.reason}" for b in lost]
         raise DataError("training pictures cannot be compared with:", listing, "stylegate check names every problem.")

@@ -22,7 +22,9 @@ VERBS = {
     "brand": Verb("make a brand set from a folder of pictures", "name=acme images=~/acme-art", "name images out"),
     "check": Verb("report everything wrong with a brand set at once", "brand=acme", "brand base family"),
     "train": Verb(
-        "fine-tune a LoRA on a brand set", "brand=neon", "brand name base lora train generate family hardware tracker"
+        "fine-tune a LoRA on a brand set",
+        "brand=neon",
+        "brand name base lora train generate encoder policy family hardware tracker",
     ),
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",

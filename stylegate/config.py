@@ -94,9 +94,17 @@ class TrainConfig:
     )
     seed: int = key(0, "seed of batches, noise, noise levels and dropout", low=0, high=2**31 - 1)
     checkpoint_every: int = key(50, "steps between saved states", low=1, high=10_000_000)
-    keep_newest: int = key(2, "saved states kept", low=1, high=1000)
-    sample_every: int = key(100, "steps between sample grids", low=1, high=10_000_000)
-    num_samples: int = key(4, "prompts in the sample grid", low=0, high=64)
+    keep_newest: int = key(2, "newest saved states kept", low=1, high=1000)
+    keep_best: int = key(2, "saved states kept of those that pass the gate most often", low=1, high=1000)
+    evaluate_every: int = key(100, "steps between evaluations: pictures, the gate, loss", low=1, high=10_000_000)
+    num_samples: int = key(16, "captions of validation/ drawn at each evaluation; 0 = none", low=0, high=1024)
+    evaluation_share: float = key(
+        0.3, "evaluations on the way are left out beyond this share of the time", low=0.0, high=1.0
+    )
+    selection_margin: float = key(
+        0.1, "an earlier checkpoint is taken if its pass rate is surely no further below the best", low=0.0, high=1.0
+    )
+    scales: list[float] = key([0.8, 1.0, 1.2], "strengths of the LoRA tried at the end; 1 always", low=0.01, high=10.0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -293,7 +301,17 @@ def run_directory_name(config: Config) -> str:
 
 
 # Changing these continues the same run: retention, logging, and max_steps (the rate is constant).
-NOT_IN_WEIGHTS = {"max_steps", "checkpoint_every", "keep_newest", "sample_every", "num_samples"}
+NOT_IN_WEIGHTS = {
+    "max_steps",
+    "checkpoint_every",
+    "keep_newest",
+    "keep_best",
+    "evaluate_every",
+    "num_samples",
+    "evaluation_share",
+    "selection_margin",
+    "scales",
+}
 
 
 def as_dict(config: Any) -> dict:

@@ -114,14 +114,17 @@ def misfits_of(tensors: dict[str, torch.Tensor], prefix: str, modules: dict[str,
     return found
 
 
-def release_bytes(denoiser: torch.nn.Module, prefix: str, facts: dict[str, str]) -> bytes:
-    """The adapter in diffusers' form (`unet.<layer>.lora_A.weight`), with what a loader needs to know of its scale."""
+def release_bytes(denoiser: torch.nn.Module, prefix: str, facts: dict[str, str], scale: float = 1.0) -> bytes:
+    """The adapter in diffusers' form (`unet.<layer>.lora_A.weight`), with what a loader needs to know of its scale.
+
+    `scale` is folded into alpha, so that strength 1 in any program is the one that was chosen.
+    """
     tensors = {prefix + name: tensor for name, tensor in get_peft_model_state_dict(denoiser).items()}
     adapter: Any = denoiser.peft_config["default"]  # type: ignore[index]
     component = prefix.rstrip(".")
     known = {
         f"{component}.r": adapter.r,
-        f"{component}.lora_alpha": adapter.lora_alpha,
+        f"{component}.lora_alpha": adapter.lora_alpha * scale,
         f"{component}.target_modules": sorted(adapter.target_modules),
     }
     return canonical_bytes(

@@ -104,7 +104,7 @@ def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
 
 
 def base_samples(run: Path) -> list[tuple[str, Path]]:
-    return [(p.name, p) for p in sorted((run / "samples" / "step-000000").glob("*.png"))]
+    return [(p.name, p) for p in sorted((run / "samples" / "step-000000" / "with").glob("*.png"))]
 
 
 def mirror(tracker: Tracker, subject: Subject, outcome: dict, values: dict[str, float]) -> None:

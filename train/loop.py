@@ -9,8 +9,10 @@ same command resumes, bit for bit on a CPU. The default, 300 steps of batch 8, t
 """
 
 import signal
-from contextlib import nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,9 @@ from stylegate.config import Config, as_dict, run_directory_name
 from stylegate.errors import Exit, SurroundingsError
 from stylegate.families import FAMILIES, Family, Models
 from stylegate.tracker import Tracker, tracker_of
-from train import batches, encoded, losses, optimizers, release, state
+from train import batches, encoded, losses, optimizers, release, select, state
 from train.encoded import Encoded
-from train.samples import SampleGrid
+from train.evaluate import Evaluation
 from train.stats import Stats
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
@@ -49,7 +51,8 @@ class Run:
     accelerator: Accelerator
     data: Encoded
     buckets: list[list[int]]  # numbers of the views of one shape
-    precision: str
+    precision: str  # of training
+    drawing: str  # precision of evaluations
     facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile
 
 
@@ -73,6 +76,27 @@ class Preemption:
         return bool(accelerator.reduce(told, "sum") > 0)  # type: ignore[operator]
 
 
+class Budget:
+    """Time for evaluations on the way: a share of what has passed; the main process decides for all."""
+
+    def __init__(self, share: float, accelerator: Accelerator) -> None:
+        self.share, self.accelerator = share, accelerator
+        self.began, self.spent, self.longest = time.perf_counter(), 0.0, 0.0
+
+    def allows(self) -> bool:
+        passed = time.perf_counter() - self.began
+        answer = [self.spent + self.longest <= self.share * passed]
+        broadcast_object_list(answer)
+        return answer[0]
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - before
+        self.spent, self.longest = self.spent + seconds, max(self.longest, seconds)
+
+
 def train(config: Config) -> int:
     """Train to `train.max_steps`, from the newest saved state if there is one. Returns the exit code."""
     device = hardware.device_of(config.hardware)
@@ -88,20 +112,22 @@ def train(config: Config) -> int:
         if main and first:
             print(f"{'finished already' if first >= config.train.max_steps else 'resumed'} at step {first}")
         tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
+        evaluation = Evaluation(run, average)
         try:
-            done = fit(run, optimizer, average, first, tracker, preemption)
+            done = fit(run, optimizer, average, evaluation, first, tracker, preemption)
+            stopped = done < config.train.max_steps
+            selection = {} if stopped else chosen(run, evaluation, done)
         except torch.OutOfMemoryError:
             raise SurroundingsError(
                 f"the {device.type} device has not enough memory for this run",
                 next_step="a smaller train.batch_size with more train.accumulation, hardware.precision=bf16, "
                 "hardware.gradient_checkpointing=true, a smaller family.resolution, or lora=attention.",
             ) from None
-        stopped = done < config.train.max_steps
         if main and stopped:
             print(f"told to stop: saved at step {done}; the same command goes on from there")
             tracker.finish()
         elif main:
-            finish(run, average, done, tracker)
+            finish(run, selection, tracker)
         accelerator.end_training()
     return Exit.PREEMPTED if stopped else Exit.PASS
 
@@ -124,6 +150,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         data=data,
         buckets=batches.bucketed(data.views),
         precision="fp32",
+        drawing="fp32",
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
     )
     settle(run)
@@ -131,7 +158,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     accelerator.wait_for_everyone()
     if main:
         record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
-        files.write_json(directory / "run.json", record)
+        files.write_json(directory / "run.json", record | {"drawing": run.drawing})
         for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config) + remarks(run, resolutions):
             print(f"note: {remark}")
     return run
@@ -141,17 +168,20 @@ def fit(
     run: Run,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
+    evaluation: Evaluation,
     first: int,
     tracker: Tracker,
     preemption: Preemption,
 ) -> int:
-    """The steps from `first` to the last, with saved states, samples and stats on the way; returns the last done."""
+    """The steps from `first` to the last, with saved states and evaluations on the way; returns the last one done."""
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
     stats = Stats(run.directory, accelerator, tracker, first, lambda step, rank: pictures_of(run, step - 1, rank))
-    grid = SampleGrid(run.brand_set, run.models, run.config, run.directory, accelerator, run.precision)
-    grid.draw(first)
+    evaluation.take(0)
+    if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
+        evaluation.take(first)  # a run that was killed between saving and evaluating
+    budget = Budget(settings.evaluation_share, accelerator)
     with progress.bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
@@ -171,22 +201,66 @@ def fit(
 
             done = step + 1
             stats.add(done, torch.cat(found), norm, optimizer.param_groups[0]["lr"])
-            last = done == settings.max_steps
-            save, draw = last or done % settings.checkpoint_every == 0, last or done % settings.sample_every == 0
-            told = False
-            if save or draw or len(stats.rows) == FLUSH_EVERY:
+            last, look = done == settings.max_steps, done % settings.evaluate_every == 0
+            save, told = last or look or done % settings.checkpoint_every == 0, False
+            if save or len(stats.rows) == FLUSH_EVERY:
                 tick(len(stats.rows), f"loss {stats.flush():.4f}")
                 told = preemption.agreed(accelerator)
             if main and (save or told):
-                kept = settings.keep_newest
-                state.save_state(run.directory, done, run.models.denoiser, optimizer, average, kept, ())
+                best = select.worth_keeping(evaluation.all_results(), settings.selection_margin, settings.keep_best)
+                state.save_state(
+                    run.directory, done, run.models.denoiser, optimizer, average, settings.keep_newest, best
+                )
             if told and not last:
                 return done
-            if draw:
-                grid.draw(done)
-                if main and grid.prompts:
-                    tracker.picture("samples", grid.page(), step=done)
+            if last or (look and budget.allows()):
+                with budget.spending():
+                    evaluation.take(done)
+                if main and (result := evaluation.result(done)):
+                    tracker.log(select.values_of(result), step=done)
+                    tracker.picture("samples", evaluation.page(), step=done)
     return max(first, settings.max_steps)
+
+
+def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
+    """Load the checkpoint to hand out, try its strengths, write selection.json and return it; every process."""
+    settings, main = run.config.train, run.accelerator.is_main_process
+    kept = {state.step_of(path): path for path in state.states(run.directory)}
+    results = [r for r in evaluation.all_results() if r["step"] in kept and r["passed"]]
+    passing = any(any(r["passed"]) for r in results)
+    checkpoints = select.choose(results, settings.selection_margin) if passing else None
+    step = results[checkpoints["chosen"]]["step"] if checkpoints else done
+    state.weights(kept[step], run.models.denoiser)
+    scale, strengths, result = 1.0, None, evaluation.result(step)
+    if checkpoints:
+        evaluation = Evaluation(run, [])  # the weights are in place, averaged or not
+        for strength in settings.scales:
+            evaluation.take(step, strength)
+        near = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
+        tried = [r for s in near if (r := evaluation.result(step, s))]
+        strengths = select.choose(tried, settings.selection_margin)
+        result = tried[strengths["chosen"]]
+        scale = result["scale"]
+    selection = {
+        "step": step,
+        "scale": scale,
+        "pass_rate": select.rate(result) if result and passing else None,
+        "num_prompts": len(evaluation.items),
+        "margin": settings.selection_margin,
+        "confidence": select.CONFIDENCE,
+        "checkpoints": checkpoints,
+        "scales": strengths,
+        "policy": run.config.policy,
+        "encoder": run.config.encoder,
+        "evaluation_seconds": evaluation.seconds(),
+    }
+    if main:
+        files.write_json(run.directory / "selection.json", selection)
+        if evaluation.items and not passing:
+            why = select.causes(evaluation.all_results())
+            print(f"note: no picture of an evaluation passed ({why}); the last checkpoint is taken")
+    run.accelerator.wait_for_everyone()
+    return selection
 
 
 def losses_of(run: Run, denoiser: Any, step: int) -> Tensor:
@@ -221,22 +295,25 @@ def pictures_of(run: Run, step: int, rank: int) -> list[str]:
     return [items[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]
 
 
-def finish(run: Run, average: list[Tensor], steps: int, tracker: Tracker) -> None:
+def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Hand out the LoRA, mirror what belongs together, say where it is."""
-    parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
-    for parameter, mean in zip(parameters if average else [], average, strict=True):
-        parameter.data.copy_(mean)
-    lora = release.write(run.config, run.directory, run.models, run.family, run.brand_set, run.facts, steps)
+    lora = release.write(run.config, run.directory, run.models, run.family, run.brand_set, run.facts, selection)
     data = {"sha256": run.facts["data"]}
     tracker.artifact(f"brand-{run.brand_set.brand.name}", "brand-set", [run.brand_set.folder], data)
     tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
     tracker.finish()
+    if selection["pass_rate"] is not None:
+        print(
+            f"chosen: step {selection['step']} at strength {selection['scale']:g}; {selection['pass_rate']:.0%} of "
+            f"{selection['num_prompts']} pictures pass the gate against validation/ "
+            f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
+        )
     print(f"LoRA: {files.shown(lora)}   samples: {files.shown(run.directory / 'samples' / 'grid.png')}")
 
 
 def remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know of sizes, buckets and wording before the first step."""
-    items, brand, settings = run.brand_set.splits["train"], run.brand_set.brand, run.config.train
+    items, settings = run.brand_set.splits["train"], run.config.train
     largest, said = max(min(pictures.size_of(item.content)) for item in items), []
     if largest >= 1.5 * max(resolutions):
         said.append(
@@ -249,8 +326,6 @@ def remarks(run: Run, resolutions: list[int]) -> list[str]:
         few = "; a batch shows them more than once: add pictures of this shape, or train.buckets=false"
         shape = f"bucket {view.width} x {view.height}: {len(bucket)} pictures, none is left out"
         said.append(shape + (few if len(bucket) < batch else ""))
-    if not any(brand.trigger.lower() in item.text.lower() for item in items):
-        said.append(f'no caption has the trigger phrase "{brand.trigger}"; it is put before each')
     return said
 
 
@@ -270,20 +345,28 @@ def add_lora(models: Models, family: Family, config: Config) -> None:
 def settle(run: Run) -> None:
     """Precision, threads and compilation: the run's own if it has begun, else as configured or probed by rank 0."""
     wanted, directory, denoiser = run.config.hardware, run.directory, run.models.denoiser
-    chosen: list[Any] = [wanted.precision, wanted.threads or torch.get_num_threads()]
+    chosen: list[Any] = [wanted.precision, wanted.precision, wanted.threads or torch.get_num_threads()]
     if (directory / "run.json").exists():
-        facts = files.read_json(directory / "run.json", "the run's record", "facts")["facts"]
-        chosen[0] = facts["precision"] if chosen[0] == "auto" else chosen[0]
-        chosen[1] = wanted.threads or facts["threads"]
+        record = files.read_json(directory / "run.json", "the run's record", "facts", "drawing")
+        before = [record["facts"]["precision"], record["drawing"]]
+        chosen[:2] = [old if new == "auto" else new for old, new in zip(before, chosen[:2], strict=True)]
+        chosen[2] = wanted.threads or record["facts"]["threads"]
 
     def step() -> None:
         losses_of(run, denoiser, 0).sum().backward()
         denoiser.zero_grad()
 
+    def draw() -> None:
+        some = replace(run.config.generate, num_inference_steps=2)
+        seeds = range(min(some.batch_size, max(run.config.train.num_samples, 1)))
+        sample.draw(run.models, ["a"] * len(seeds), seeds, some, sample.resolution_of(run.config, run.models))
+
     if run.accelerator.is_main_process:
-        chosen[0] = hardware.choose_precision(chosen[0], run.accelerator.device, step)
+        device = run.accelerator.device
+        chosen[0] = hardware.choose_precision(chosen[0], device, step)
+        chosen[1] = hardware.choose_precision(chosen[1], device, draw)
     broadcast_object_list(chosen)
-    run.precision, threads = chosen
+    run.precision, run.drawing, threads = chosen
     torch.set_num_threads(threads)
     if run.precision == "bf16" and run.accelerator.device.type == "cuda":
         denoiser.to(torch.bfloat16)

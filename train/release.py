@@ -19,7 +19,8 @@ license: "{licence}"
 A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 
 - Learned from {num_pictures} pictures; source: {source}; licence of the pictures: {licence}.
-- {steps} steps of batch {batch}, rank {rank}, alpha {alpha:g}, on {targets}.
+- {steps} steps of batch {batch}, rank {rank}, alpha {alpha:g} (strength {scale:g} is folded into it), on {targets}.
+- {passed}
 - Digests (sha256): this file {lora_sha256}, data {data}, base {base_sha256}.
 
 ```python
@@ -31,13 +32,17 @@ Made by stylegate. It knows only what its pictures show; judge what it draws wit
 
 
 def write(
-    config: Config, directory: Path, models: Models, family: Family, brand_set: BrandSet, facts: dict, steps: int
+    config: Config, directory: Path, models: Models, family: Family, brand_set: BrandSet, facts: dict, selection: dict
 ) -> Path:
-    """lora/<name>.safetensors and lora/README.md; returns the file."""
+    """lora/<name>.safetensors and lora/README.md of the weights as they are loaded; returns the file."""
     brand, name = brand_set.brand, run_name(config)
     described = {"brand": brand.name, "trigger_phrase": brand.trigger, "data": facts["data"], "base": facts["base"]}
     path = directory / "lora" / f"{name}.safetensors"
-    files.write(path, lorafile.release_bytes(models.denoiser, family.PREFIX, described))
+    scale, rate = selection["scale"], selection["pass_rate"]
+    files.write(path, lorafile.release_bytes(models.denoiser, family.PREFIX, described, scale))
+    passed = "Its pictures were not judged while it was trained."
+    if rate is not None:
+        passed = f"{rate:.0%} of {selection['num_prompts']} pictures of held-out captions passed the gate."
     card = CARD.format(
         name=name,
         brand=brand.name,
@@ -47,10 +52,12 @@ def write(
         source=brand.source,
         base=config.base,
         num_pictures=len(brand_set.splits["train"]),
-        steps=steps,
+        steps=selection["step"],
+        scale=scale,
+        passed=passed,
         batch=config.train.batch_size * facts["processes"],
         rank=config.lora.rank,
-        alpha=config.lora.alpha,
+        alpha=config.lora.alpha * scale,
         targets=", ".join(config.lora.targets),
         lora_sha256=files.sha256(path),
         data=facts["data"],

@@ -82,6 +82,16 @@ def save_state(
             shutil.rmtree(old)
 
 
+def weights(state: Path, denoiser: torch.nn.Module) -> None:
+    """Load what a state would hand out: the averaged weights where there are any, else the last ones."""
+    set_peft_model_state_dict(denoiser, lorafile.load(state / "adapter.safetensors")[0])
+    if (state / "average.safetensors").exists():
+        averaged, _ = lorafile.load(state / "average.safetensors")
+        trained = [p for p in denoiser.parameters() if p.requires_grad]
+        for i, parameter in enumerate(trained):
+            parameter.data.copy_(averaged[str(i)])
+
+
 def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 

@@ -296,7 +296,7 @@ def test_explain_prints_the_policy(run) -> None:
     assert (
         code == 0
         and "sha256" in text
-        and "reject below the references' median -14 spreads, at least the 90% quantile of foreign" in text
+        and "reject below the references' median -4 spreads, at least the 90% quantile of foreign" in text
     )
 
 

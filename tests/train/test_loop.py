@@ -37,14 +37,21 @@ def state_tensors(name: str, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_loss_falls_and_the_samples_change(run, small_brand: Path) -> None:
-    words = ["brand=small", "name=learns", *FAST, "train.max_steps=24", "train.sample_every=24", "train.warmup_steps=1"]
+    words = [
+        "brand=small",
+        "name=learns",
+        *FAST,
+        "train.max_steps=24",
+        "train.evaluate_every=24",
+        "train.warmup_steps=1",
+    ]
     code, text = run("train", *words, "train.learning_rate=5e-3")
     assert code == 0 and "LoRA: " in text.splitlines()[-1]
     rows = files.read_jsonl(directory("learns") / "stats.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 25))
     assert np.mean([row["loss"] for row in rows[-6:]]) < 0.75 * np.mean([row["loss"] for row in rows[:3]])
     samples = directory("learns") / "samples"
-    before, after = (np.asarray(Image.open(samples / f"step-{s:06d}" / "0.png"), int) for s in (0, 24))
+    before, after = (np.asarray(Image.open(samples / f"step-{s:06d}" / "with" / "0.png"), int) for s in (0, 24))
     assert np.abs(before - after).mean() > 3
     assert Image.open(samples / "grid.png").width > 2 * 128
 
@@ -143,7 +150,7 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
 
 def test_sigterm_saves_and_says_how_to_go_on(run, small_brand: Path) -> None:
     words = ["brand=small", *FAST, "name=told", "train.max_steps=10000", "train.checkpoint_every=2"]
-    start = [command()[0], "-m", "train", *words, "train.sample_every=10000"]
+    start = [command()[0], "-m", "train", *words, "train.evaluate_every=10000"]
     assert stopped_at_random_step(start, "told", dict(os.environ), signal.SIGTERM) == 128 + signal.SIGTERM
     newest = max(int(p.name[5:]) for p in (directory("told") / "state").glob("step-*"))
     rows = files.read_jsonl(directory("told") / "stats.jsonl")
@@ -210,7 +217,7 @@ def test_samples_may_grow_on_resume(run, small_brand: Path) -> None:
     words = ["brand=small", "name=grows", *FAST, "train.checkpoint_every=1"]
     assert run("train", *words, "train.max_steps=1", "train.num_samples=0")[0] == 0
     assert run("train", *words, "train.max_steps=2", "train.num_samples=2")[0] == 0
-    assert len(list((directory("grows") / "samples").glob("step-000002/*.png"))) == 2
+    assert len(list((directory("grows") / "samples").glob("step-000002/with/*.png"))) == 2
 
 
 @pytest.mark.parametrize("part", ["adapter.safetensors", "optimizer.safetensors", "state.json"])

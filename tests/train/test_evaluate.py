@@ -1,0 +1,131 @@
+"""Scored checkpoints: drawn, judged, chosen, handed out; the base stays the base."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from stylegate import brandset, files, lorafile, pictures
+from stylegate.families import FAMILIES
+from tests.conftest import FAST
+from train import batches
+
+NEON = ["brand=neon", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.evaluation_share=1"]
+
+
+def place(name: str) -> Path:
+    (found,) = files.RUNS.glob(f"{name}-sd-*")
+    return found
+
+
+def selection(name: str) -> dict:
+    return json.loads((place(name) / "selection.json").read_text())
+
+
+@pytest.fixture
+def lenient(tmp_path: Path) -> str:
+    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1}}\n")
+    return f"policy={tmp_path / 'lenient.yaml'}"
+
+
+def test_the_earliest_of_equals_is_handed_out(run, lenient: str) -> None:
+    words = [*NEON, lenient, "name=equal", "train.max_steps=4", "train.keep_newest=1", "train.keep_best=1"]
+    code, text = run("train", *words)
+    assert code == 0 and "chosen: step 2 at strength 1; 100% of 3 pictures pass" in text
+    found = selection("equal")
+    assert (found["step"], found["scale"], found["pass_rate"]) == (2, 1.0, 1.0)
+    assert [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
+    assert [row["scale"] for row in found["scales"]["compared"]] == [1.0, 0.8, 1.2]
+    states = sorted(path.name for path in (place("equal") / "state").iterdir())
+    assert states == ["step-000002", "step-000004"], "the newest and the best"
+    released = load_file(place("equal") / "lora" / "equal.safetensors")
+    kept = load_file(place("equal") / "state" / "step-000002" / "adapter.safetensors")
+    assert all(torch.equal(released[f"unet.{key}"], value) for key, value in kept.items())
+    assert "100% of 3 pictures" in (place("equal") / "lora" / "README.md").read_text()
+
+
+def test_nothing_that_passes_means_the_last_one(run, tmp_path: Path) -> None:
+    (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
+    code, text = run("train", *NEON, "name=hopeless", "train.max_steps=4", f"policy={tmp_path / 'never.yaml'}")
+    assert code == 0 and "no picture of an evaluation passed (contrast 3)" in text
+    found = selection("hopeless")
+    assert (found["step"], found["scale"], found["pass_rate"], found["checkpoints"]) == (4, 1.0, None, None)
+
+
+def test_few_validation_pictures_are_drawn_but_not_judged(run, small_brand: Path) -> None:
+    code, text = run("train", "brand=small", *FAST, "name=few", "train.max_steps=2")
+    assert code == 0 and "too-few-references 1" in text
+    result = json.loads((place("few") / "samples" / "step-000002" / "result.json").read_text())
+    assert result["passed"] is None and result["eval_loss"] > 0
+
+
+def test_the_base_is_drawn_without_the_lora_at_any_time(run, lenient: str) -> None:
+    words = [*NEON, lenient, "name=based", "train.learning_rate=1e-2", "train.warmup_steps=1"]
+    assert run("train", *words, "train.max_steps=4")[0] == 0
+    base = place("based") / "samples" / "step-000000"
+    before = {p.name: p.read_bytes() for p in (base / "with").glob("*.png")}
+    later = (base.parent / "step-000004" / "with" / "0.png").read_bytes()
+    assert before and before["0.png"] != later
+    record = json.loads((base / "result.json").read_text())
+    assert record["drift"] == pytest.approx(0, abs=1e-4)
+    assert json.loads((base.parent / "step-000004" / "result.json").read_text())["drift"] > 0.001
+    shutil.rmtree(base)
+    assert run("train", *words, "train.max_steps=4")[0] == 0
+    assert {p.name: p.read_bytes() for p in (base / "with").glob("*.png")} == before
+
+
+def test_prompts_without_the_phrase_and_unrelated_ones_are_drawn(run, lenient: str) -> None:
+    assert run("train", *NEON, lenient, "name=apart", "train.max_steps=2")[0] == 0
+    folder = place("apart") / "samples" / "step-000002"
+    for part in ("with", "without", "unrelated"):
+        assert sorted(p.name for p in (folder / part).iterdir()) == ["0.png", "1.png", "2.png"]
+    one, other = (np.asarray(Image.open(folder / part / "0.png"), int) for part in ("with", "without"))
+    assert np.abs(one - other).mean() > 1
+
+
+def test_validation_loss_is_that_of_the_formula(run, lenient: str) -> None:
+    """Step 0, by hand: noise and levels fixed, v-prediction, one picture at a time."""
+    assert run("train", *NEON, lenient, "name=loss", "train.max_steps=1")[0] == 0
+    found = json.loads((place("loss") / "samples" / "step-000000" / "result.json").read_text())["eval_loss"]
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    brand_set = brandset.read(files.ROOT / "data" / "brands" / "neon")
+    signal, sigma = models.schedule.signal, models.schedule.sigma
+    each = []
+    for i, item in enumerate(brand_set.splits["validation"][:3]):
+        pixels = np.array(pictures.decode(item.content).image, np.float32) / 127.5 - 1
+        vae, unet = models.pipeline.vae, models.denoiser
+        with torch.no_grad():
+            clean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latents * vae.config.scaling_factor
+            noise = torch.randn((5, *clean.shape[1:]), generator=batches.generator(i, batches.EVALUATION))
+            words = models.pipeline.encode_prompt([brand_set.brand.prompt(item.text)], "cpu", 1, False)[0]
+            for j, level in enumerate((100, 300, 500, 700, 900)):
+                noisy = signal[level] * clean + sigma[level] * noise[j]
+                wanted = signal[level] * noise[j] - sigma[level] * clean
+                each.append(float(((unet(noisy, level, words).sample - wanted) ** 2).mean()))
+    assert found == pytest.approx(np.mean(each), rel=1e-4)
+
+
+def test_strength_is_folded_into_the_file(trained: list[str]) -> None:
+    """A file written at half strength changes every weight half as much."""
+    (path,) = files.RUNS.glob("small-sd-*/lora/small.safetensors")
+
+    def weights(file: Path | None) -> dict[str, torch.Tensor]:
+        models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+        if file:
+            lorafile.attach(models, FAMILIES["sd"], file)
+        return {k: v.clone() for k, v in models.denoiser.state_dict().items()}
+
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
+    half = path.with_name("half.safetensors")
+    half.write_bytes(lorafile.release_bytes(models.denoiser, "unet.", {}, 0.5))
+    base, full, halved = weights(None), weights(path), weights(half)
+    moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]
+    assert moved
+    for key in moved:
+        assert torch.allclose(halved[key] - base[key], 0.5 * (full[key] - base[key]), atol=1e-6), key

@@ -1,0 +1,61 @@
+"""Choosing a checkpoint: bounds against slow references, the rule by examples that can be reasoned out."""
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from train import select
+
+
+def result(step: int, passed: list[int], scale: float = 1.0) -> dict:
+    return {"step": step, "scale": scale, "passed": [bool(p) for p in passed], "why": {}}
+
+
+def test_bound_equals_counting_the_four_cells() -> None:
+    one, other = [1, 1, 1, 0, 0, 1, 0, 1], [1, 0, 1, 1, 1, 1, 0, 1]
+    cells = {(a, b): 0.5 for a in (0, 1) for b in (0, 1)}
+    for pair in zip(one, other, strict=True):
+        cells[pair] += 1
+    n = sum(cells.values())
+    p10, p01 = cells[1, 0] / n, cells[0, 1] / n
+    wanted = p10 - p01 - NormalDist().inv_cdf(0.95) * ((p10 + p01 - (p10 - p01) ** 2) / n) ** 0.5
+    assert select.paired_lower_bound([bool(v) for v in one], [bool(v) for v in other]) == pytest.approx(wanted)
+
+
+def test_bound_covers() -> None:
+    """Over 2,000 draws of 24 pairs the truth lies below the bound in at most about 5 % of them."""
+    random = np.random.default_rng(1)
+    below = []
+    for _ in range(2000):
+        both = random.random(24)
+        one, other = both < 0.8, np.where(random.random(24) < 0.2, random.random(24) < 0.9, both < 0.8)
+        truth = 0.8 - (0.8 * 0.8 + 0.2 * 0.9)
+        below.append(select.paired_lower_bound(one.tolist(), other.tolist()) > truth)
+    assert np.mean(below) < 0.065
+
+
+def test_wilson_equals_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for k, n in ((0, 8), (5, 16), (16, 16)):
+        interval = binomtest(k, n).proportion_ci(0.95, "wilson")
+        assert select.wilson([True] * k + [False] * (n - k)) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_the_earliest_that_cannot_be_told_from_the_best() -> None:
+    good, worse = [1] * 30 + [0] * 2, [1] * 15 + [0] * 17
+    results = [result(100, worse), result(200, good), result(300, good[::-1]), result(400, [1] * 31 + [0])]
+    found = select.choose(results, margin=0.15)
+    assert found["best"] == 3 and found["chosen"] == 1
+    assert [row["pass_rate"] for row in found["compared"]] == [15 / 32, 30 / 32, 30 / 32, 31 / 32]
+    assert select.choose(results, margin=0.0)["chosen"] == 3, "nothing but the best is within no margin at all"
+    assert select.choose([result(1, [0, 0]), result(2, [0, 0])], 0.1)["chosen"] == 0
+
+
+def test_states_worth_keeping_hold_the_one_that_would_be_chosen() -> None:
+    good = [1] * 30 + [0] * 2
+    results = [result(0, [0] * 32), result(100, [0] * 32), result(200, good), result(300, [1] * 32)]
+    assert select.worth_keeping(results, 0.2, 1) == {200}
+    assert select.worth_keeping(results, 0.2, 2) == {200, 300}
+    assert select.worth_keeping(results[:1], 0.2, 2) == set()

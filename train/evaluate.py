@@ -1,0 +1,226 @@
+"""What a checkpoint is worth: fixed prompts and seeds, drawn and judged by the gate against validation/.
+
+samples/step-000100/ holds with/ (the captions of validation/), without/ (some of them, the trigger phrase left out),
+unrelated/ (prompts that have nothing to do with the brand), judged/ (the gate's own files) and result.json, the
+numbers; samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from peft.tuners.lora import LoraLayer
+from PIL import Image
+from torch import Tensor
+
+from eval import encoder as encoding
+from eval import gate, policy
+from eval.features import extract
+from eval.scorers import style
+from eval.subject import hashes, subject_of
+from stylegate import brandset, files, hardware, pictures, sample
+from train import batches, losses
+
+SHOWN = 4  # rows of the grid
+APART = 4  # pictures without the trigger phrase, and unrelated ones
+UNRELATED = ["a lighthouse on a rock", "a bowl of fruit on a table", "a red bicycle", "a portrait of an old man"]
+FAR_SEED = 1_000_000  # unrelated pictures are drawn from seeds far from all others
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the schedule at which the validation loss is taken
+
+
+class Evaluation:
+    """Draws, judges and remembers. `run` is train.loop's; every process calls `take`, each draws its share."""
+
+    def __init__(self, run: Any, average: Sequence[Tensor]):
+        self.run, self.average = run, average
+        self.place: Path = run.directory / "samples"
+        brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
+        count = run.config.train.num_samples if items else 0
+        self.items = [items[i % len(items)] for i in range(count)]
+        bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
+        self.prompts = {
+            "with": [brand.prompt(item.text) for item in self.items],
+            "without": bare,
+            "unrelated": UNRELATED[: len(bare)],
+        }
+
+    def folder(self, step: int, scale: float = 1.0) -> Path:
+        return self.place / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
+
+    def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
+        """result.json of an evaluation that was finished for as many prompts as are asked for now, else None."""
+        record = self.folder(step, scale) / "result.json"
+        found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
+        return found if self.items and found["prompts"] == len(self.items) else None
+
+    def all_results(self) -> list[dict[str, Any]]:
+        """Finished evaluations of whole steps, in their order."""
+        steps = [int(p.name.removeprefix("step-")) for p in sorted(self.place.glob("step-??????"))]
+        return [found for found in map(self.result, steps) if found]
+
+    def seconds(self) -> float:
+        """What evaluating has cost so far, over all runs of the directory."""
+        found = (files.read_json(p, "an evaluation") for p in self.place.glob("step-*/result.json"))
+        return round(sum(result.get("seconds", 0.0) for result in found), 1)
+
+    @torch.no_grad()
+    def take(self, step: int, scale: float = 1.0) -> None:
+        """Evaluate the weights as they are, unless that was done; step 0 is the LoRA at strength 0, so the base."""
+        accelerator, folder, began = self.run.accelerator, self.folder(step, scale), time.perf_counter()
+        if not self.items or self.result(step, scale):
+            return
+        with averaged(self.run, self.average), scaled(self.run, scale if step else 0.0):
+            self.draw(folder, scale)
+            loss = eval_loss(self.run) if scale == 1.0 else None
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            found = {"step": step, "scale": scale, **self.judged(folder), "eval_loss": loss}
+            files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
+        accelerator.wait_for_everyone()
+
+    def draw(self, folder: Path, scale: float) -> None:
+        """Draw what is missing, each process its share; at other strengths the prompts of the brand alone."""
+        run, settings = self.run, self.run.config.generate
+        jobs = [
+            (folder / part / f"{i}.png", prompt, i + (FAR_SEED if part == "unrelated" else 0))
+            for part, prompts in self.prompts.items()
+            for i, prompt in enumerate(prompts if part == "with" or scale == 1.0 else [])
+        ]
+        mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
+        mine = [job for job in mine if not job[0].exists()]
+        resolution = sample.resolution_of(run.config, run.models)
+        with hardware.autocast(run.accelerator.device, run.drawing):
+            for start in range(0, len(mine), settings.batch_size):
+                paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
+                drawn = sample.draw(run.models, prompts, seeds, settings, resolution)
+                for path, image in zip(paths, drawn, strict=True):
+                    files.write(path, pictures.png(image))
+
+    def judged(self, folder: Path) -> dict[str, Any]:
+        """The gate's verdicts against validation/, the style with and without the phrase, drift, nearness to copies."""
+        told = {
+            "images": str(folder / "with"),
+            "out": str(folder / "judged"),
+            "references": str(self.run.brand_set.folder / "validation"),
+            "batch": None,
+        }
+        config = replace(self.run.config, **told)
+        bare, references = self.embeddings(folder / "without"), self.embeddings(Path(told["references"]))
+        enough = len(references) >= policy.MIN_REFERENCES
+        base, now = (self.embeddings(place / "unrelated") for place in (self.folder(0), folder))
+        moved = (1 - (base * now).sum(1)) / 2 if len(now) else np.zeros(0)
+        found: dict[str, Any] = {
+            "prompts": len(self.items),
+            "passed": None,  # one bool a prompt, where there are references enough to judge by
+            "why": {"review": {gate.TOO_FEW: len(self.items)}},
+            "style": None,
+            "style_without_trigger": number(style.score(bare, references)) if enough and len(bare) else None,
+            "drift": number(moved),  # 0 = as the base draws them; as PEFT's image benchmark
+            "nearest_training": None,
+        }
+        if enough:
+            outcome = gate.judge(config, subject_of(config), quiet=True)
+            verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "judged" / "verdicts.jsonl")}
+            table = pq.read_table(folder / "judged" / "scores.parquet", columns=["style", "novelty"]).to_pydict()
+            found |= {
+                "passed": [verdicts[f"{i}.png"] == "accept" for i in range(len(self.items))],
+                "why": outcome["why"],
+                "style": number(np.array(table["style"], np.float64)),
+                "nearest_training": min(table["novelty"]),
+            }
+        return found
+
+    @cached_property
+    def encoder(self) -> encoding.Encoder:
+        return encoding.load(self.run.config.encoder, self.run.accelerator.device)
+
+    def embeddings(self, folder: Path) -> NDArray[np.float32]:
+        named = [(path.name, path) for path in pictures.find(folder)]
+        ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
+        return extract(named, hashes(named), self.encoder, ground, size, "")[0].embeddings
+
+    def page(self) -> Image.Image:
+        """Write and return samples/grid.png: a row a prompt, a column a step."""
+        columns = sorted(self.place.glob("step-??????"))
+        titles = ["base" if c.name.endswith("-000000") else f"step {int(c.name[5:])}" for c in columns]
+        shown = self.prompts["with"][:SHOWN]
+        rows = [(p, [cell(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
+        page = pictures.table(titles, rows)
+        files.write(self.place / "grid.png", pictures.png(page))
+        return page
+
+
+def eval_loss(run: Any) -> float:
+    """Mean loss of the first pictures of validation/, as many as are drawn, at fixed noise and noise levels.
+
+    Each process takes its share of the pictures.
+    """
+    family, models, schedule = run.family, run.models, run.models.schedule
+    brand, device = run.brand_set.brand, run.accelerator.device
+    resolution = sample.resolution_of(run.config, models)
+    total = torch.zeros(2, device=device)
+    items = run.brand_set.splits["validation"][: run.config.train.num_samples]
+    for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
+        image = pictures.covering(brandset.decoded_image(items[i], brand), resolution, resolution)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
+        noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
+        levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
+        words = family.encode_prompts(models, [brand.prompt(items[i].text)]).expand(len(LEVELS), -1, -1)
+        with hardware.autocast(device, run.precision):
+            noisy = losses.noised(schedule, clean, noise, levels)
+            predicted = family.predict(models, models.denoiser, noisy, levels, words)
+        each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
+        total += torch.stack([each.sum(), torch.tensor(float(len(each)), device=device)])
+    total = run.accelerator.reduce(total, "sum")
+    return float(total[0] / total[1])
+
+
+@contextmanager
+def averaged(run: Any, average: Sequence[Tensor]) -> Iterator[None]:
+    """The averaged weights in place of the last ones, where weights are averaged."""
+    parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad] if average else []
+    kept = [p.detach().clone() for p in parameters]
+    for parameter, mean in zip(parameters, average, strict=True):
+        parameter.data.copy_(mean)
+    try:
+        yield
+    finally:
+        for parameter, before in zip(parameters, kept, strict=True):
+            parameter.data.copy_(before)
+
+
+@contextmanager
+def scaled(run: Any, scale: float) -> Iterator[None]:
+    """The LoRA at another strength; at 0 it is not computed at all."""
+    layers = [m for m in run.models.denoiser.modules() if isinstance(m, LoraLayer)]
+    for layer in layers:
+        layer.set_scale("default", scale)
+        layer.enable_adapters(scale != 0)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_scale("default", 1.0)
+            layer.enable_adapters(True)
+
+
+def number(values: NDArray) -> float | None:
+    """The mean, rounded for people; None where there is none."""
+    return round(float(np.mean(values)), 4) if len(values) and np.isfinite(values).all() else None
+
+
+def cell(path: Path) -> Image.Image:
+    """A sample, or an empty cell where there is none (the number of samples was raised later)."""
+    try:
+        return pictures.decode(path.read_bytes()).image
+    except (OSError, pictures.PictureError):
+        return Image.new("RGB", (pictures.SIDE, pictures.SIDE), pictures.PAPER)

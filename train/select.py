@@ -1,0 +1,90 @@
+"""Which checkpoint, and at which strength: the earliest that cannot be told from the best.
+
+The highest pass rate among a few checkpoints is partly luck. Each is therefore compared with the best one on the same
+prompts and seeds: of those whose pass rate is, with 95 % confidence, no more than a margin below the best one's, the
+earliest is handed out (it has seen the brand's pictures least often). The strength of the LoRA is chosen alike, the
+one nearest to 1. selection.json says what was compared.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+CONFIDENCE = 0.95
+
+
+def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
+    """Lower confidence bound of the difference in pass rate, `passed` less `best`, on the same prompts.
+
+    Agresti and Min 2005 (Statistics in Medicine 24, 729): half a pair added to each of the four cells, then Wald.
+    One-sided, in [-1, 1].
+    """
+    one, other = np.asarray(passed, bool), np.asarray(best, bool)
+    gained, lost = (one & ~other).sum() + 0.5, (~one & other).sum() + 0.5
+    n = len(one) + 2
+    difference = (gained - lost) / n
+    deviation = np.sqrt((gained + lost) / n - difference**2) / np.sqrt(n)
+    return float(difference - norm.ppf(CONFIDENCE) * deviation)
+
+
+def wilson(passed: Sequence[bool]) -> tuple[float, float]:
+    """Two-sided confidence interval of a pass rate (Wilson 1927)."""
+    n, rate, z = len(passed), float(np.mean(passed)), norm.ppf((1 + CONFIDENCE) / 2)
+    centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return float((centre - half) / (1 + z**2 / n)), float((centre + half) / (1 + z**2 / n))
+
+
+def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
+    """Of evaluations in order of preference, the first whose lower bound against the best is above -margin.
+
+    The best itself always qualifies. Returns `chosen`, the number in `results`, and what was compared.
+    """
+    rates = [rate(r) for r in results]
+    best = int(np.argmax(rates))
+    bounds = [paired_lower_bound(r["passed"], results[best]["passed"]) for r in results]
+    chosen = next(i for i, bound in enumerate(bounds) if i == best or bound >= -margin)
+    compared = [
+        {
+            "step": r["step"],
+            "scale": r["scale"],
+            "pass_rate": rate,
+            "interval": [round(v, 4) for v in wilson(r["passed"])],
+            "below_best_at_most": round(-bound, 4),
+        }
+        for r, rate, bound in zip(results, rates, bounds, strict=True)
+    ]
+    return {"chosen": chosen, "best": best, "compared": compared}
+
+
+def rate(result: dict[str, Any]) -> float:
+    return float(np.mean(result["passed"])) if result["passed"] else 0.0
+
+
+def worth_keeping(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
+    """Steps of states to keep: the one that would be chosen now, then those with the highest pass rate."""
+    after = [r for r in results if r["step"] and r["passed"]]
+    if not after:
+        return set()
+    first = after[choose(after, margin)["chosen"]]
+    ranked = sorted((r for r in after if r is not first), key=lambda r: (-rate(r), r["step"]))
+    return {r["step"] for r in [first, *ranked][:count]}
+
+
+def causes(results: Sequence[dict[str, Any]]) -> str:
+    """What kept the last evaluation's pictures from passing, most frequent first."""
+    if not results:
+        return "nothing was evaluated"
+    counts: dict[str, int] = {}
+    for verdict in ("reject", "review", "error"):
+        for check, count in results[-1]["why"].get(verdict, {}).items():
+            counts[check] = counts.get(check, 0) + count
+    return ", ".join(f"{check} {count}" for check, count in sorted(counts.items(), key=lambda c: -c[1]))
+
+
+def values_of(result: dict[str, Any]) -> dict[str, float]:
+    """What a tracker plots of an evaluation."""
+    names = ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
+    found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
+    return found | ({"evaluation/pass_rate": rate(result)} if result["passed"] else {})
