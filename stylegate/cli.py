@@ -24,7 +24,7 @@ VERBS = {
     "train": Verb(
         "fine-tune a LoRA on a brand set",
         "brand=neon",
-        "brand name base lora train generate encoder policy family hardware tracker",
+        "brand name base accept_licence lora train generate encoder policy family hardware tracker dry_run",
     ),
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",

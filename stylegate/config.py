@@ -164,6 +164,10 @@ class Config:
     base: str = key("miniature", "miniature, a diffusers folder, or a hub id")
     references: str | None = key(None, "a brand or folder whose pictures show the style; null = the brand's test/")
     lora_file: str | None = key(None, "LoRA to draw with; null = the one trained by the same words; none = base alone")
+    accept_licence: str | None = key(
+        None, "licence of the base that you have read and may work under, where it is unclear or not commercial"
+    )
+    dry_run: bool = key(False, "train: check everything, estimate memory and time, touch no accelerator, write nothing")
     explain: bool = key(False, "gate: print the effective policy and its hash, judge nothing")
     show: bool = key(False, "plan: print the plan's counts, write nothing")
     observe: bool = key(False, "gate: full verdicts, exit 0; export refuses them")

@@ -24,13 +24,13 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from torch import Tensor
 
-from stylegate import __version__, brandset, files, hardware, pictures, progress, sample
+from stylegate import __version__, brandset, files, hardware, licence, pictures, progress, sample
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, as_dict, run_directory_name
 from stylegate.errors import Exit, SurroundingsError
 from stylegate.families import FAMILIES, Family, Models
 from stylegate.tracker import Tracker, tracker_of
-from train import batches, encoded, losses, optimizers, release, select, state
+from train import batches, dryrun, encoded, losses, optimizers, release, select, state
 from train.encoded import Encoded
 from train.evaluate import Evaluation
 from train.stats import Stats
@@ -99,6 +99,8 @@ class Budget:
 
 def train(config: Config) -> int:
     """Train to `train.max_steps`, from the newest saved state if there is one. Returns the exit code."""
+    if config.dry_run:
+        return dryrun.report(config)
     device = hardware.device_of(config.hardware)
     accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     main = accelerator.is_main_process
@@ -136,6 +138,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     """Check the data, load the base, attach the LoRA, encode, and hold the directory to what it was begun with."""
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.sound(brandset.locate(config.brand))
+    licence.agreed(config, family.locate(config.base))
     models = family.load(config.base, accelerator.device, torch.float32)
     add_lora(models, family, config)
     resolutions = config.train.resolutions or [sample.resolution_of(config, models)]

@@ -3,8 +3,8 @@
 from typing import cast
 
 from stylegate.families import sd
-from stylegate.families.base import Family, Models, Schedule
+from stylegate.families.base import Family, Models, Schedule, Sketch
 
 FAMILIES: dict[str, Family] = {"sd": cast(Family, sd)}
 
-__all__ = ["FAMILIES", "Family", "Models", "Schedule"]
+__all__ = ["FAMILIES", "Family", "Models", "Schedule", "Sketch"]

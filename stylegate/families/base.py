@@ -1,5 +1,6 @@
 """What a model family is: one small module of these functions, chosen by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +27,16 @@ class Models(NamedTuple):
     sha256: str  # of the base's weights and configs
 
 
+class Sketch(NamedTuple):
+    """A base without weights, on torch's meta device: its shapes alone."""
+
+    denoiser: Any
+    resolution: int
+    multiple: int
+    latent_numbers: float  # a pixel
+    inputs: Callable[[int, int, int], dict[str, Tensor]]  # batch, height, width in pixels -> the denoiser's arguments
+
+
 class Family(Protocol):
     """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]; conditions [n, t, d]."""
 
@@ -37,6 +48,10 @@ class Family(Protocol):
 
     def load(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
         """Load from safetensors only. Raises ModelError if `base` is no pipeline of this family."""
+        ...
+
+    def sketch(self, folder: Path) -> Sketch:
+        """The base's shapes, from its configs alone."""
         ...
 
     def caption_lengths(self, base: str, captions: list[str]) -> tuple[int, list[int]]:

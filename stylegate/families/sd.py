@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import transformers
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
@@ -13,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from stylegate import files
 from stylegate.errors import ModelError
-from stylegate.families.base import Models, Schedule
+from stylegate.families.base import Models, Schedule, Sketch
 
 PREFIX = "unet."
 PIPELINES = ("StableDiffusionPipeline",)
@@ -77,6 +78,29 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
         sha256=files.folder_digest(folder),
     )
+
+
+def sketch(folder: Path) -> Sketch:
+    """UNet and sizes, from the configs alone."""
+    unet_config, vae_config = (
+        files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
+        for part, keys in (("unet", ("sample_size", "block_out_channels")), ("vae", ("latent_channels",)))
+    )
+    channels = vae_config.get("block_out_channels") or vae_config["encoder_block_out_channels"]
+    factor = 2 ** (len(channels) - 1)  # as the pipeline takes it
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(unet_config)
+    unet.requires_grad_(False)
+
+    def inputs(batch: int, height: int, width: int) -> dict[str, Tensor]:
+        shape = (batch, unet.config.in_channels, height // factor, width // factor)
+        words = (batch, 77, unet.config.cross_attention_dim)
+        made = {"sample": shape, "timestep": (batch,), "encoder_hidden_states": words}
+        return {name: torch.zeros(size, device="meta") for name, size in made.items()}
+
+    multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    numbers = unet.config.in_channels / factor**2
+    return Sketch(unet, unet.config.sample_size * factor, multiple, numbers, inputs)
 
 
 def schedule_of(config: Any) -> Schedule:

@@ -1,0 +1,45 @@
+"""What a base model may be used for: its licence, as its card says, and whether somebody has to agree to it first."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from stylegate.config import Config
+from stylegate.errors import ConfigError
+
+UNKNOWN = "unknown"
+UNCLEAR = {UNKNOWN, "other"}
+RESTRICTED = re.compile(r"(^|[-_ ])(nc|non-?commercial|research)([-_ ]|$)", re.IGNORECASE)
+
+
+def of_base(base: str, folder: Path) -> str:
+    """The licence that the card beside the weights names, else the hub's, else "unknown"."""
+    for card in (folder / "README.md", folder.parent / "README.md"):
+        head = re.match(r"---\n(.*?)\n---", card.read_text(errors="replace"), re.DOTALL) if card.is_file() else None
+        try:
+            named = yaml.safe_load(head[1]) if head else None
+        except yaml.YAMLError:
+            named = None
+        if isinstance(named, dict) and isinstance(named.get("license"), str):
+            return named["license"]
+    if base.count("/") == 1 and not Path(base).exists():
+        from huggingface_hub import ModelCard
+
+        try:
+            return str(ModelCard.load(base).data.get("license") or UNKNOWN)
+        except Exception:  # network, name, no card: whatever the hub client raises
+            return UNKNOWN
+    return UNKNOWN
+
+
+def agreed(config: Config, folder: Path) -> str:
+    """The base's licence. Raises ConfigError if it is unclear or restricted, and not accepted by name in the config."""
+    licence = of_base(config.base, folder)
+    if (licence in UNCLEAR or RESTRICTED.search(licence)) and config.accept_licence != licence:
+        what = "is not known" if licence in UNCLEAR else f"is {licence}, which forbids or restricts commercial use"
+        raise ConfigError(
+            f"the licence of base={config.base} {what}",
+            next_step=f"read it; if your use is allowed, say accept_licence={licence}.",
+        )
+    return licence
