@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from stylegate import config as configuration
 from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, from_surroundings, worst
+from stylegate.files import RUNS
 
 
 class Verb(NamedTuple):
@@ -53,6 +54,7 @@ VERBS = {
         "one experiment: train, plan, generate, score, gate, export, report", "experiment=demo", "experiment name brand"
     ),
     "demo": Verb("the same as run experiment=demo", "", ""),
+    "compare": Verb("put runs side by side", "checkpoints/neon-*", ""),
     "verify": Verb("check a package: every byte, every count", "data/exports/demo-v1", ""),
 }
 
@@ -74,6 +76,10 @@ def main(argv: list[str] | None = None) -> int:
             from eval.batch.verify import verify
 
             return verify([Path(p) for p in rest])
+        if verb == "compare":
+            from train.compare import compare
+
+            return compare([Path(p) for p in rest])
         if verb == "demo":
             verb, rest = "run", ["experiment=demo", *rest]
         return with_config(verb, rest)
@@ -121,10 +127,14 @@ def with_config(verb: str, arguments: list[str]) -> int:
     ConfigStore.instance().store(name="schema", node=configuration.Config)
     codes: list[int] = []
     errors: list[Exception] = []
+    runs: list[Path] = []  # of a sweep over train
 
     def task(cfg) -> None:
         try:
-            codes.append(run_verb(verb, configuration.typed(cfg, problems)))
+            config = configuration.typed(cfg, problems)
+            codes.append(run_verb(verb, config))
+            if verb == "train" and sweep and not config.dry_run:
+                runs.append(RUNS / configuration.run_directory_name(config))
         except Exception as error:  # raised below: Hydra would print its own words above ours
             errors.append(error)
 
@@ -133,6 +143,10 @@ def with_config(verb: str, arguments: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
+    if len(runs) > 1 and os.environ.get("RANK", "0") == "0":
+        from train.compare import compare
+
+        compare(runs)
     if errors:
         raise errors[0]
     return worst(Exit.PASS, *codes)

@@ -1,0 +1,28 @@
+"""Runs side by side, and the table at the end of a sweep."""
+
+from pathlib import Path
+
+from stylegate import files
+from tests.conftest import FAST
+
+
+def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None:
+    words = ["brand=small", "name=swept", *FAST, "train.num_samples=0", "train.max_steps=2"]
+    code, text = run("train", "--multirun", *words, "lora.rank=2,4", "train.seed=0,1")
+    assert code == 0
+    table = text[text.index("lora.rank") :]
+    assert "train.seed" in table and "train.max_steps" not in table, "only what differs"
+    places = sorted(files.RUNS.glob("swept-sd-*"))
+    assert len(places) == 4
+    code, again = run("compare", *map(str, places))
+    assert code == 0 and "lora.rank" in again
+    for place in places:
+        loss = sum(row["loss"] for row in files.read_jsonl(place / "stats.jsonl")) / 2
+        (line,) = (line for line in again.splitlines() if place.name[:20] in line)
+        assert f" {loss:.3f} " in line
+
+
+def test_a_folder_that_is_no_run_is_named(run, tmp_path: Path) -> None:
+    code, text = run("compare", str(tmp_path))
+    assert code == 2 and f"{tmp_path}: no run.json in it" in text
+    assert run("compare")[0] == 2

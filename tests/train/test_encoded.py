@@ -1,0 +1,163 @@
+"""What the base sees is encoded once, from the bytes that are there now, and read back as it was."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image, ImageOps
+
+from stylegate import brandset, cache, files
+from stylegate.config import TrainConfig
+from stylegate.families import FAMILIES, Models
+from train import encoded
+
+SD = FAMILIES["sd"]
+
+
+@dataclass
+class Counting:
+    """The family, and how many pictures and prompts it was asked for."""
+
+    images: int = 0
+    prompts: int = 0
+
+    def encode_images(self, models: Models, pixels: torch.Tensor) -> Any:
+        self.images += len(pixels)
+        return SD.encode_images(models, pixels)
+
+    def encode_prompts(self, models: Models, prompts: list[str]) -> torch.Tensor:
+        self.prompts += len(prompts)
+        return SD.encode_prompts(models, prompts)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return SD.load("miniature", torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def brand(tmp_path: Path) -> Path:
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "neon")
+    return tmp_path / "neon"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "features.sqlite"
+    monkeypatch.setattr(encoded, "Cache", lambda: cache.Cache(path))
+    yield path
+
+
+def encode(brand: Path, models: Models, settings: TrainConfig, sides: list[int]) -> tuple[encoded.Encoded, int, int]:
+    """The encoded set, and how many pictures and prompts were computed for it."""
+    counting: Any = Counting()
+    found = encoded.encode(brandset.read(brand), models, counting, settings, sides, Accelerator(cpu=True))
+    return found, counting.images, counting.prompts
+
+
+def edit_caption(brand: Path) -> None:
+    table = brand / "train" / "metadata.jsonl"
+    table.write_text(table.read_text().replace("with", "and", 1))
+
+
+def replace_in_place(brand: Path) -> None:
+    path = sorted((brand / "train").glob("*.png"))[0]
+    before = path.stat()
+    ImageOps.mirror(Image.open(path)).save(path)
+    import os
+
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # not even the clock tells
+
+
+def change_background(brand: Path) -> None:
+    card = brand / "brand.yaml"
+    card.write_text(card.read_text() + "\nbackground: '#102030'\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "images", "prompts"),
+    [(lambda brand: None, 0, 0), (edit_caption, 0, 1), (replace_in_place, 1, 0), (change_background, 32, 0)],
+)
+def test_an_edited_caption_or_a_replaced_picture_is_seen(
+    brand: Path, models: Models, change: Any, images: int, prompts: int
+) -> None:
+    _, first_images, first_prompts = encode(brand, models, TrainConfig(), [64])
+    assert (first_images, first_prompts) == (32, 33)
+    if change is change_background:
+        (brand / "brand.yaml").write_text(
+            "\n".join(r for r in (brand / "brand.yaml").read_text().splitlines() if "background" not in r)
+        )
+    change(brand)
+    assert encode(brand, models, TrainConfig(), [64])[1:] == (images, prompts)
+
+
+def test_sizes_wordings_code_and_base_are_in_the_key(
+    brand: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(brand, models, TrainConfig(), [64])
+    assert encode(brand, models, TrainConfig(), [48])[1] == 32
+    settings = TrainConfig(shuffle_captions=True)
+    _, images, prompts = encode(brand, models, settings, [64])
+    assert images == 0 and prompts == 0, "captions without commas have one wording"
+    assert encode(brand, models._replace(sha256="another"), TrainConfig(), [64])[1:] == (32, 33)
+    monkeypatch.setattr(encoded, "LATENTS", "latents-next")
+    assert encode(brand, models, TrainConfig(), [64])[1:] == (32, 0)
+
+
+def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: Models) -> None:
+    data, _, _ = encode(brand, models, TrainConfig(), [64])
+    items = brandset.read(brand).splits["train"]
+    mean, deviation = data.latents([5, 0])
+    for row, i in enumerate((5, 0)):
+        pixels = np.asarray(Image.open(brand / items[i].file).convert("RGB"), np.float32) / 127.5 - 1
+        with torch.no_grad():
+            wanted = models.pipeline.vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latents
+        assert torch.allclose(mean[row], wanted[0] * models.pipeline.vae.config.scaling_factor, atol=1e-5)
+    assert not deviation.any()
+    with torch.no_grad():
+        words = models.pipeline.encode_prompt([brandset.brand_of(brand).prompt(items[5].text)], "cpu", 1, False)[0]
+    assert torch.allclose(data.conditions([5], step=7)[0], words[0], atol=1e-5)
+    assert data.empty().shape == words[0].shape and not torch.equal(data.empty(), words[0])
+
+
+def test_a_torn_entry_is_made_again(brand: Path, models: Models, own_cache: Path) -> None:
+    data, _, _ = encode(brand, models, TrainConfig(), [64])
+    torn = cache.Cache(own_cache).database
+    with torn:
+        torn.execute("UPDATE entry SET value = substr(value, 1, 40) WHERE key = ?", (data.latent_keys[3],))
+    again, images, prompts = encode(brand, models, TrainConfig(), [64])
+    assert (images, prompts) == (1, 0) and again.latents([3])[0].shape == (1, 8, 16, 16)
+
+
+def test_two_processes_share_the_work(brand: Path, models: Models) -> None:
+    """Each asks for its half; together they fill what one alone would."""
+    done = []
+    for rank in range(2):
+        part: Any = SimpleNamespace(
+            process_index=rank, num_processes=2, is_main_process=rank == 0, wait_for_everyone=lambda: None
+        )
+        counting: Any = Counting()
+        encoded.encode(brandset.read(brand), models, counting, TrainConfig(), [64], part)
+        done.append((counting.images, counting.prompts))
+    assert done == [(16, 17), (16, 16)]
+    assert encode(brand, models, TrainConfig(), [64])[1:] == (0, 0)
+
+
+def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: Models) -> None:
+    class Broken(Counting):
+        def encode_images(self, models: Models, pixels: torch.Tensor) -> Any:
+            mean, deviation = super().encode_images(models, pixels)
+            return (mean * float("nan") if self.images == 4 else mean), deviation
+
+    broken: Any = Broken()
+    with pytest.raises(Exception, match=r"not finite for train/0003\.png"):
+        encoded.encode(brandset.read(brand), models, broken, TrainConfig(), [64], Accelerator(cpu=True))
+    settings = replace(TrainConfig(), buckets=False)
+    assert encode(brand, models, settings, [64])[1] == 32, "nothing of the broken batch was kept"
