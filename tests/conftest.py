@@ -20,7 +20,7 @@ from stylegate import brandset, files  # noqa: E402
 from stylegate.cli import main  # noqa: E402
 
 torch.set_num_threads(1)
-FAST = ["hardware=cpu", "train.num_samples=1", "train.batch_size=2", "generate.num_inference_steps=2"]
+FAST = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
 
 
 def pytest_sessionfinish() -> None:

@@ -15,7 +15,15 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
     (tmp_path / "lenient.yaml").write_text(
         "version: 1\nchecks: {contrast: {reject_below: 0}, style: {review_below: -2}}\n"
     )
-    words = ["brand=small", "name=chain", *FAST, "train.max_steps=2", "traits=collectible", "plan.num_images=4"]
+    words = [
+        "brand=small",
+        "name=chain",
+        *FAST,
+        "train.num_samples=1",
+        "train.max_steps=2",
+        "traits=collectible",
+        "plan.num_images=4",
+    ]
     words += [f"policy={tmp_path / 'lenient.yaml'}", "tracker=wandb", "tracker.mode=offline"]
     code, text = run("run", *words)
     assert code == 0, text
@@ -34,7 +42,7 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
 
 def test_run_ends_with_10_when_nothing_can_pass(run, small_brand: Path, tmp_path: Path) -> None:
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
-    words = ["brand=small", "name=never", *FAST, "train.max_steps=1", "train.num_samples=0", "traits=collectible"]
+    words = ["brand=small", "name=never", *FAST, "train.max_steps=1", "traits=collectible"]
     words += ["plan.num_images=2", "plan.max_attempts=2", f"policy={tmp_path / 'never.yaml'}"]
     code, text = run("run", *words)
     assert code == 10 and "0 / 0 / 4 / 0" in text
