@@ -127,15 +127,17 @@ def with_config(verb: str, arguments: list[str]) -> int:
     ConfigStore.instance().store(name="schema", node=configuration.Config)
     codes: list[int] = []
     errors: list[Exception] = []
-    runs: list[Path] = []  # of a sweep over train
+    away = any(a.startswith("hydra/launcher=") and not a.endswith("=basic") for a in overrides)
 
     def task(cfg) -> None:
+        """One job; `away` it runs in a process of its own, where only an exception is heard of."""
         try:
-            config = configuration.typed(cfg, problems)
-            codes.append(run_verb(verb, config))
-            if verb == "train" and sweep and not config.dry_run:
-                runs.append(RUNS / configuration.run_directory_name(config))
+            codes.append(run_verb(verb, configuration.typed(cfg, problems)))
+            if away and codes[-1] != Exit.PASS:
+                raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours
+            if away:
+                raise
             errors.append(error)
 
     sys.argv = [f"stylegate {verb}", *flags, *(a for a in overrides if not found[a])]
@@ -143,13 +145,26 @@ def with_config(verb: str, arguments: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
-    if len(runs) > 1 and os.environ.get("RANK", "0") == "0":
-        from train.compare import compare
-
-        compare(runs)
     if errors:
         raise errors[0]
+    if sweep and verb == "train" and os.environ.get("RANK", "0") == "0":
+        from train.compare import compare
+
+        runs = [RUNS / configuration.run_directory_name(config) for config in swept(overrides)]
+        compare([run for run in dict.fromkeys(runs) if run.is_dir()])
     return worst(Exit.PASS, *codes)
+
+
+def swept(overrides: list[str]) -> list[configuration.Config]:
+    """The configs of a sweep, in the order of its jobs."""
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("hydra")])
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    with initialize_config_dir(str(configuration.CONF), version_base="1.3"):
+        return [configuration.typed(compose("config", overrides=list(job)), []) for job in jobs]
 
 
 def quoted(override: str) -> str:

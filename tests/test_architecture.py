@@ -5,6 +5,7 @@ import builtins
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -62,8 +63,21 @@ def test_no_python_where_only_data_belongs() -> None:
     assert callable(builtins.eval)
 
 
+def composable() -> list[Path]:
+    """Hydra's own; conf/hardware/accelerate/ is read by accelerate."""
+    return sorted(p for p in (files.ROOT / "conf").rglob("*.yaml") if p.parent.name != "accelerate")
+
+
+def test_accelerate_reads_its_configs() -> None:
+    places = sorted((files.ROOT / "conf" / "hardware" / "accelerate").glob("*.yaml"))
+    loaded = [load_config_from_file(str(path)) for path in places]
+    assert [(c.num_machines, c.mixed_precision) for c in loaded] == [(1, "no"), (2, "no")]
+    for path in places:
+        assert path.read_text().startswith(f"# accelerate launch --config_file {path.relative_to(files.ROOT)} ")
+
+
 def test_every_yaml_composes() -> None:
-    found = sorted((files.ROOT / "conf").rglob("*.yaml"))
+    found = composable()
     assert len(found) == YAML_COUNT
     from hydra.core.config_store import ConfigStore
 
@@ -77,7 +91,7 @@ def test_every_yaml_composes() -> None:
             assert not OmegaConf.missing_keys(composed)
 
 
-@pytest.mark.parametrize("path", sorted((files.ROOT / "conf").rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", composable(), ids=lambda p: p.stem)
 def test_every_yaml_opens_with_its_command(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     verb = lines[0].removeprefix("# stylegate ").split()[0]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stylegate import files
-from tests.conftest import FAST
+from tests.conftest import FAST, process
 
 
 def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None:
@@ -26,3 +26,22 @@ def test_a_folder_that_is_no_run_is_named(run, tmp_path: Path) -> None:
     code, text = run("compare", str(tmp_path))
     assert code == 2 and f"{tmp_path}: no run.json in it" in text
     assert run("compare")[0] == 2
+
+
+def test_a_sweep_sent_away_trains_and_ends_with_the_table(small_brand: Path) -> None:
+    """submitit's local executor: jobs in processes of their own, as on a cluster."""
+    words = ["brand=small", "name=away", *FAST, "train.max_steps=1", "train.seed=0,1", "hydra/launcher=submitit_local"]
+    done = process(
+        "train", "--multirun", *words, "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(files.RUNS.glob("away-sd-*/lora/away.safetensors"))) == 2
+    assert "train.seed" in done.stdout and "away-sd-s1" in done.stdout
+
+
+def test_a_job_that_fails_away_fails_the_sweep(small_brand: Path, tmp_path: Path) -> None:
+    words = [f"brand={tmp_path}", "name=lost", *FAST, "train.seed=0,1", "hydra/launcher=submitit_local"]
+    done = process(
+        "train", "--multirun", *words, "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"
+    )
+    assert done.returncode not in (0, None) and "brand.yaml" in done.stdout + done.stderr

@@ -20,7 +20,8 @@ from stylegate.config import Config, HardwareConfig, TrainConfig
 from tests.conftest import FAST, command
 from train import loop, optimizers
 
-LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "one_machine.yaml"
+LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
 
 
 def directory(name: str) -> Path:
@@ -107,12 +108,12 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
     """
     words = ["brand=small", *FAST, "train.max_steps=10", "train.checkpoint_every=1", "train.accumulation=2"]
     words += ["train.ema_decay=0.9", "train.schedule=cosine", "train.shuffle_captions=true", "train.num_samples=1"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "MASTER_PORT": "29617"}
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     python = command()[0]
     if processes == 1:
         start = [python, "-m", "train"]
     else:
-        start = [python, *LAUNCH, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "train"]
+        start = [python, *LAUNCH, "--main_process_port", "29617", "-m", "train"]
     whole, killed = f"whole{processes}", f"killed{processes}"
 
     def finish(name: str) -> None:
