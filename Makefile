@@ -27,6 +27,7 @@ check: setup
 	@! grep -n '://' constraints.txt
 
 prove: setup
+	$(BIN)/python -m pytest tests/prove
 	$(BIN)/python -m tests.bench.miniature
 	$(BIN)/python -m tests.bench.style
 	$(BIN)/python -m tests.bench.gate

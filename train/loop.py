@@ -229,6 +229,7 @@ def fit(
 def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
     """Load the checkpoint to hand out, try its strengths, write selection.json and return it; every process."""
     settings, main = run.config.train, run.accelerator.is_main_process
+    run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
     kept = {state.step_of(path): path for path in state.states(run.directory)}
     results = [r for r in evaluation.all_results() if r["step"] in kept and r["passed"]]
     passing = any(any(r["passed"]) for r in results)
