@@ -102,7 +102,10 @@ class TrainConfig:
         0.3, "evaluations on the way are left out beyond this share of the time", low=0.0, high=1.0
     )
     selection_margin: float = key(
-        0.1, "an earlier checkpoint is taken if its pass rate is surely no further below the best", low=0.0, high=1.0
+        0.2,
+        "checkpoints whose pass rates surely differ by no more are equal; 0.1 wants 32 samples",
+        low=0.0,
+        high=1.0,
     )
     scales: list[float] = key([0.8, 1.0, 1.2], "strengths of the LoRA tried at the end; 1 always", low=0.01, high=10.0)
 

@@ -122,6 +122,8 @@ class Evaluation:
             "passed": None,  # one bool a prompt, where there are references enough to judge by
             "why": {"review": {gate.TOO_FEW: len(self.items)}},
             "style": None,
+            "styles": None,  # of each prompt's picture
+            "style_spread": None,  # of the references
             "style_without_trigger": number(style.score(bare, references)) if enough and len(bare) else None,
             "drift": number(moved),  # 0 = as the base draws them; as PEFT's image benchmark
             "nearest_training": None,
@@ -129,11 +131,15 @@ class Evaluation:
         if enough:
             outcome = gate.judge(config, subject_of(config), quiet=True)
             verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "judged" / "verdicts.jsonl")}
-            table = pq.read_table(folder / "judged" / "scores.parquet", columns=["style", "novelty"]).to_pydict()
+            table = pq.read_table(
+                folder / "judged" / "scores.parquet", columns=["file", "style", "novelty"]
+            ).to_pydict()
             found |= {
                 "passed": [verdicts[f"{i}.png"] == "accept" for i in range(len(self.items))],
                 "why": outcome["why"],
                 "style": number(np.array(table["style"], np.float64)),
+                "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
+                "style_spread": policy.spread("style", style.leave_one_out(references)),
                 "nearest_training": min(table["novelty"]),
             }
         return found

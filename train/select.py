@@ -1,18 +1,21 @@
 """Which checkpoint, and at which strength: the earliest that cannot be told from the best.
 
 The highest pass rate among a few checkpoints is partly luck. Each is therefore compared with the best one on the same
-prompts and seeds: of those whose pass rate is, with 95 % confidence, no more than a margin below the best one's, the
-earliest is handed out (it has seen the brand's pictures least often). The strength of the LoRA is chosen alike, the
-one nearest to 1. selection.json says what was compared.
+prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's are taken
+for equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that are, with
+the same confidence, no more than one spread of the references below the highest mean, the earliest is handed out (it has
+seen the brand's pictures least often). The LoRA's strength is chosen alike, the one nearest to 1. selection.json says
+what was compared.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 CONFIDENCE = 0.95
+STYLE_MARGIN = 1.0  # spreads of the references
 
 
 def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
@@ -36,24 +39,41 @@ def wilson(passed: Sequence[bool]) -> tuple[float, float]:
     return float((centre - half) / (1 + z**2 / n)), float((centre + half) / (1 + z**2 / n))
 
 
-def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
-    """Of evaluations in order of preference, the first whose lower bound against the best is above -margin.
+def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: float) -> float:
+    """Lower confidence bound of the mean difference in style, in spreads; paired t, one-sided."""
+    differences = (np.asarray(styles) - np.asarray(best)) / spread
+    n = len(differences)
+    if n < 2:
+        return -np.inf
+    return float(differences.mean() - t.ppf(CONFIDENCE, n - 1) * differences.std(ddof=1) / np.sqrt(n))
 
-    The best itself always qualifies. Returns `chosen`, the number in `results`, and what was compared.
+
+def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
+    """Of evaluations in order of preference, the first that cannot be told from the best.
+
+    Returns `chosen` and `best`, numbers in `results`, and what was compared.
     """
     rates = [rate(r) for r in results]
-    best = int(np.argmax(rates))
-    bounds = [paired_lower_bound(r["passed"], results[best]["passed"]) for r in results]
-    chosen = next(i for i, bound in enumerate(bounds) if i == best or bound >= -margin)
+    highest = int(np.argmax(rates))
+    bounds = [paired_lower_bound(r["passed"], results[highest]["passed"]) for r in results]
+    equal = [i for i, bound in enumerate(bounds) if i == highest or bound >= -margin]
+    best, styles = equal[0], [0.0] * len(results)
+    if all(results[i]["styles"] for i in equal):
+        best = max(equal, key=lambda i: float(np.mean(results[i]["styles"])))
+        one, spread = results[best]["styles"], results[best]["style_spread"]
+        styles = [style_lower_bound(r["styles"], one, spread) if r["styles"] else -np.inf for r in results]
+    chosen = next(i for i in equal if i == best or styles[i] >= -STYLE_MARGIN)
     compared = [
         {
             "step": r["step"],
             "scale": r["scale"],
-            "pass_rate": rate,
+            "pass_rate": rates[i],
             "interval": [round(v, 4) for v in wilson(r["passed"])],
-            "below_best_at_most": round(-bound, 4),
+            "pass_rate_below_best_at_most": round(-bounds[i], 4),
+            "style": r["style"],
+            "style_below_best_at_most_spreads": None if not np.isfinite(styles[i]) else round(-styles[i], 3),
         }
-        for r, rate, bound in zip(results, rates, bounds, strict=True)
+        for i, r in enumerate(results)
     ]
     return {"chosen": chosen, "best": best, "compared": compared}
 
