@@ -131,9 +131,8 @@ class Evaluation:
         if enough:
             outcome = gate.judge(config, subject_of(config), quiet=True)
             verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "judged" / "verdicts.jsonl")}
-            table = pq.read_table(
-                folder / "judged" / "scores.parquet", columns=["file", "style", "novelty"]
-            ).to_pydict()
+            columns = ["file", "style", "novelty"]
+            table = pq.read_table(folder / "judged" / "scores.parquet", columns=columns).to_pydict()
             found |= {
                 "passed": [verdicts[f"{i}.png"] == "accept" for i in range(len(self.items))],
                 "why": outcome["why"],

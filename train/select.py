@@ -1,11 +1,11 @@
 """Which checkpoint, and at which strength: the earliest that cannot be told from the best.
 
-The highest pass rate among a few checkpoints is partly luck. Each is therefore compared with the best one on the same
-prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's are taken
-for equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that are, with
-the same confidence, no more than one spread of the references below the highest mean, the earliest is handed out (it has
-seen the brand's pictures least often). The LoRA's strength is chosen alike, the one nearest to 1. selection.json says
-what was compared.
+The highest pass rate among a few checkpoints is partly luck. Each is therefore compared with the best one on the
+same prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's are
+taken for equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that
+are, with the same confidence, no more than one spread of the references below the highest mean, the earliest is handed
+out (it has seen the brand's pictures least often). The LoRA's strength is chosen alike, the one nearest to 1.
+selection.json says what was compared.
 """
 
 from collections.abc import Sequence
