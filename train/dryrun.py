@@ -22,7 +22,11 @@ from train import batches
 BYTES = {"fp32": 4, "bf16": 2, "auto": 4}
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 BACKWARD = 2  # a backward pass costs about twice a forward one
-RATES = {"two CPU cores": 0.15, "a 24 GB card": 25.0, "an 80 GB card": 150.0}  # sustained TFLOP/s, order of size
+RATES = {
+    "two CPU cores": 0.15,
+    "a 24 GB card": 25.0,
+    "an 80 GB card": 150.0,
+}  # sustained TFLOP/s, assumed: for an order of size
 
 
 def report(config: Config) -> int:
@@ -44,7 +48,7 @@ def report(config: Config) -> int:
     inputs = sketch.inputs(config.train.batch_size, largest.height, largest.width)
     forward, kept = cost(sketch.denoiser, inputs)
     if config.hardware.gradient_checkpointing:
-        kept //= 4  # the inputs of blocks alone; seen between a third and a fifth
+        kept //= 4  # assumed, not measured: the inputs of blocks alone are kept
     width = BYTES[config.hardware.precision]
     memory = frozen * (2 if config.hardware.precision == "bf16" else 4) + trained * (STATE_BYTES + 4) + kept * width
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps

@@ -44,6 +44,8 @@ class Evaluation:
         self.place: Path = run.directory / "samples"
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
+        judges = [encoding.encoder_key(run.config.encoder), policy.read(run.config.policy).sha256]
+        self.judged_by = files.digest(judges)
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
@@ -56,10 +58,11 @@ class Evaluation:
         return self.place / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
-        """result.json of an evaluation that was finished for as many prompts as are asked for now, else None."""
+        """result.json, if it is of as many prompts and by the same encoder and policy as now; else None."""
         record = self.folder(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
-        return found if self.items and found["prompts"] == len(self.items) else None
+        fits = found["prompts"] == len(self.items) and found.get("judged_by") == self.judged_by
+        return found if self.items and fits else None
 
     def all_results(self) -> list[dict[str, Any]]:
         """Finished evaluations of whole steps, in their order."""
@@ -119,6 +122,7 @@ class Evaluation:
         moved = (1 - (base * now).sum(1)) / 2 if len(now) else np.zeros(0)
         found: dict[str, Any] = {
             "prompts": len(self.items),
+            "judged_by": self.judged_by,
             "passed": None,  # one bool a prompt, where there are references enough to judge by
             "why": {"review": {gate.TOO_FEW: len(self.items)}},
             "style": None,

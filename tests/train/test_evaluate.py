@@ -49,6 +49,15 @@ def test_the_earliest_of_equals_is_handed_out(run, lenient: str) -> None:
     assert "100% of 3 pictures" in (place("equal") / "lora" / "README.md").read_text()
 
 
+def test_another_policy_judges_again(run, lenient: str, tmp_path: Path) -> None:
+    """What an earlier policy let pass is no verdict of this one."""
+    words = [*NEON, "name=again", "train.max_steps=2"]
+    assert run("train", *words, lenient)[0] == 0 and selection("again")["pass_rate"] == 1.0
+    (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
+    assert run("train", *words, f"policy={tmp_path / 'never.yaml'}")[0] == 0
+    assert selection("again")["pass_rate"] is None
+
+
 def test_nothing_that_passes_means_the_last_one(run, tmp_path: Path) -> None:
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
     code, text = run("train", *NEON, "name=hopeless", "train.max_steps=4", f"policy={tmp_path / 'never.yaml'}")
