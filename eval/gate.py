@@ -23,7 +23,7 @@ from eval import policy as policies
 from eval.batch.place import split_name
 from eval.policy import VERDICTS, Bounds, Policy
 from eval.scorers import SCORES
-from eval.subject import Subject, comparison_of, scores_at_hand, scores_key, subject_of
+from eval.subject import Comparison, Subject, comparison_of, scores_at_hand, scores_key, subject_of
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError, Exit, after_verdict
@@ -62,13 +62,13 @@ def gate(config: Config) -> int:
     return Exit.PASS if config.observe else outcome["exit_code"]
 
 
-def judge(config: Config, subject: Subject, quiet: bool = False) -> dict[str, Any]:
+def judge(config: Config, subject: Subject, compared: Comparison | None = None, quiet: bool = False) -> dict[str, Any]:
     """Score if needed, decide each picture, write verdicts.jsonl and gate.json; returns gate.json's content.
 
-    `quiet` shows no progress.
+    `compared` is what the pictures are held against, by default what the config names; `quiet` shows no progress.
     """
     policy = policies.read(config.policy)
-    compared = comparison_of(config, subject)
+    compared = compared or comparison_of(config, subject)
     key = scores_key(config, subject, compared)
     if not scores_at_hand(subject, key):
         from eval.score import compute  # torch: only where something is to be encoded

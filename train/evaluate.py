@@ -1,4 +1,5 @@
-"""What a checkpoint is worth: fixed prompts and seeds, drawn and judged by the gate against validation/.
+"""What a checkpoint is worth: fixed prompts and seeds, drawn and judged by the gate against validation/, and against
+train/ as well where validation/ is too small to show a style.
 
 samples/step-000100/ holds with/ (the captions of validation/), without/ (some of them, the trigger phrase left out),
 unrelated/ (prompts that have nothing to do with the brand), judged/ (the gate's own files) and result.json, the
@@ -25,7 +26,7 @@ from eval import encoder as encoding
 from eval import gate, policy
 from eval.features import extract
 from eval.scorers import style
-from eval.subject import hashes, subject_of
+from eval.subject import comparison_of, hashes, subject_of
 from stylegate import brandset, files, hardware, pictures, sample
 from train import batches, losses
 
@@ -44,8 +45,10 @@ class Evaluation:
         self.place: Path = run.directory / "samples"
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
+        shown = items if len(items) >= policy.MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
+        self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         judges = [encoding.encoder_key(run.config.encoder), policy.read(run.config.policy).sha256]
-        self.judged_by = files.digest(judges)
+        self.judged_by = files.digest([*judges, len(shown)])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
@@ -108,17 +111,15 @@ class Evaluation:
                     files.write(path, pictures.png(image))
 
     def judged(self, folder: Path) -> dict[str, Any]:
-        """The gate's verdicts against validation/, the style with and without the phrase, drift, nearness to copies."""
-        told = {
-            "images": str(folder / "with"),
-            "out": str(folder / "judged"),
-            "references": str(self.run.brand_set.folder / "validation"),
-            "batch": None,
-        }
+        """The gate's verdicts, the style with and without the trigger phrase, drift, nearness to copies."""
+        told = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **told)
-        bare, references = self.embeddings(folder / "without"), self.embeddings(Path(told["references"]))
+        references = self.embeddings(self.references)
+        bare, base, now = (
+            self.embeddings([(path.name, path) for path in pictures.find(place)])
+            for place in (folder / "without", self.folder(0) / "unrelated", folder / "unrelated")
+        )
         enough = len(references) >= policy.MIN_REFERENCES
-        base, now = (self.embeddings(place / "unrelated") for place in (self.folder(0), folder))
         moved = (1 - (base * now).sum(1)) / 2 if len(now) else np.zeros(0)
         found: dict[str, Any] = {
             "prompts": len(self.items),
@@ -133,7 +134,9 @@ class Evaluation:
             "nearest_training": None,
         }
         if enough:
-            outcome = gate.judge(config, subject_of(config), quiet=True)
+            subject = subject_of(config)
+            compared = replace(comparison_of(config, subject), references=self.references, called="the brand's own")
+            outcome = gate.judge(config, subject, compared, quiet=True)
             verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "judged" / "verdicts.jsonl")}
             columns = ["file", "style", "novelty"]
             table = pq.read_table(folder / "judged" / "scores.parquet", columns=columns).to_pydict()
@@ -151,8 +154,7 @@ class Evaluation:
     def encoder(self) -> encoding.Encoder:
         return encoding.load(self.run.config.encoder, self.run.accelerator.device)
 
-    def embeddings(self, folder: Path) -> NDArray[np.float32]:
-        named = [(path.name, path) for path in pictures.find(folder)]
+    def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
         return extract(named, hashes(named), self.encoder, ground, size, "")[0].embeddings
 

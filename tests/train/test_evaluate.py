@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from eval import policy
 from stylegate import brandset, files, lorafile, pictures
 from stylegate.families import FAMILIES
 from tests.conftest import FAST
@@ -66,8 +67,21 @@ def test_nothing_that_passes_means_the_last_one(run, tmp_path: Path) -> None:
     assert (found["step"], found["scale"], found["pass_rate"], found["checkpoints"]) == (4, 1.0, None, None)
 
 
-def test_few_validation_pictures_are_drawn_but_not_judged(run, small_brand: Path) -> None:
-    code, text = run("train", "brand=small", *FAST, "name=few", "train.max_steps=2", "train.num_samples=1")
+def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: Path, lenient: str) -> None:
+    words = ["brand=small", *FAST, lenient, "name=little", "train.max_steps=2", "train.num_samples=2"]
+    code, text = run("train", *words, "train.evaluate_every=1", "train.evaluation_share=1")
+    assert code == 0 and "chosen: step 1 at strength 1; 100% of 2 pictures pass" in text
+    judged = json.loads((place("little") / "samples" / "step-000002" / "judged" / "gate.json").read_text())
+    sizes = {part: len(items) for part, items in brandset.read(small_brand).splits.items()}
+    assert sizes["validation"] < policy.MIN_REFERENCES
+    assert judged["references"]["count"] == sizes["validation"] + sizes["train"]
+
+
+def test_too_few_pictures_are_drawn_but_not_judged(run, folder: Path) -> None:
+    for path in sorted(folder.glob("*"))[14:]:
+        path.unlink()
+    assert run("brand", "name=seven", f"images={folder}")[0] == 0
+    code, text = run("train", "brand=seven", *FAST, "name=few", "train.max_steps=2", "train.num_samples=1")
     assert code == 0 and "too-few-references 1" in text
     result = json.loads((place("few") / "samples" / "step-000002" / "result.json").read_text())
     assert result["passed"] is None and result["eval_loss"] > 0

@@ -1,0 +1,219 @@
+"""Steps a second: ours, the example script, and a bare loop, in turns on one machine; memory; and whether losses agree.
+
+    python -m tests.bench.steps peer=PATH               the miniature, about 6 minutes
+    python -m tests.bench.steps peer=PATH shape=sdxl    a base whose parts have SDXL's shares of the work, 12 minutes
+
+All train attention alone at fp32, rank 16, one rate, without evaluations. Each runs in a process of its own; only one
+is awake at a time (SIGSTOP, SIGCONT), for WINDOW_S seconds and ROUNDS turns; a turn's rate is taken between its first
+and last step, and medians over the turns are compared. Exit 1 if a ratio is missed.
+"""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, median, stdev
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from stylegate import files
+from tests.bench import peer
+
+OF_BARE, OF_PEER = 0.95, {"miniature": None, "sdxl": 1.3}
+ROUNDS, WINDOW_S, WARM = 8, {"miniature": 12.0, "sdxl": 25.0}, 5  # steps before the first turn
+RATE, BLOCK = 1e-3, 50  # steps whose losses are averaged
+LEVELS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+
+
+def unet(widths: tuple[int, ...], side: int, words: int) -> UNet2DConditionModel:
+    """SDXL's UNet without its second condition: three levels, with 0, 2 and 10 transformer layers."""
+    return UNet2DConditionModel(
+        sample_size=side,
+        block_out_channels=widths,
+        down_block_types=LEVELS,
+        up_block_types=tuple(name.replace("Down", "Up") for name in reversed(LEVELS)),  # type: ignore[arg-type]
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=tuple(width // 64 for width in widths),  # type: ignore[arg-type]  # the number of heads
+        cross_attention_dim=words,
+        use_linear_projection=True,
+    )
+
+
+def vae(width: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(width, 2 * width, 4 * width, 4 * width),
+        layers_per_block=2,
+        norm_num_groups=4 if width < 128 else 32,
+    )
+
+
+def text(width: int, layers: int, vocabulary: int, context: int) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 64,
+            max_position_embeddings=context,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
+
+
+def operations(model: nn.Module, **inputs: torch.Tensor) -> float:
+    """Of a forward pass of one picture, from shapes alone (both on the meta device)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**inputs)
+    return float(counter.get_total_flops())
+
+
+def shares(denoiser: nn.Module, coder: AutoencoderKL, writers: list[CLIPTextModel], side: int) -> tuple[float, float]:
+    """Work of the autoencoder's encoder, and of the text encoders, for each unit of the UNet's; `side` of latents."""
+    words = sum(w.config.hidden_size for w in writers)
+    latents = {"sample": torch.zeros(1, 4, side, side), "timestep": torch.zeros(1)}
+    own = operations(denoiser, **latents, encoder_hidden_states=torch.zeros(1, 77, words))
+    encoder = operations(coder.encoder, sample=torch.zeros(1, 3, 8 * side, 8 * side))
+    said = sum(operations(w, input_ids=torch.zeros(1, w.config.max_position_embeddings).long()) for w in writers)
+    return encoder / own, said / own
+
+
+def proportioned(folder: Path) -> None:
+    """A base of random weights for 256 pixels whose parts have the shares of the work that SDXL's have at 1024."""
+    widths, side, width = (64, 128, 256), 32, 256
+    tokenizer = CLIPTokenizer.from_pretrained(files.MODELS / "miniature" / "sd" / "tokenizer")
+    sizes = {"vocabulary": len(tokenizer), "context": tokenizer.model_max_length}
+    with torch.device("meta"):
+        large = [text(768, 12, 49408, 77), text(1280, 32, 49408, 77)]
+        wanted = shares(unet((320, 640, 1280), 128, 2048), vae(128), large, 128)
+        small = unet(widths, side, width)
+        coders = {w: shares(small, vae(w), [text(width, 1, **sizes)], side)[0] for w in range(8, 68, 4)}
+        coder = min(coders, key=lambda w: abs(coders[w] - wanted[0]))
+        one = shares(small, vae(8), [text(width, 1, **sizes)], side)[1]
+        layers = max(1, round(wanted[1] / one))
+    print(f"SDXL at 1024: autoencoder {wanted[0]:.3f} and text {wanted[1]:.4f} of the UNet's operations, forward")
+    print(f"this base: {coders[coder]:.3f} (width {coder}) and {layers * one:.4f} ({layers} layers)")
+    torch.manual_seed(0)
+    StableDiffusionPipeline(
+        vae=vae(coder),
+        text_encoder=text(width, layers, **sizes),
+        tokenizer=tokenizer,
+        unet=unet(widths, side, width),
+        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+def stamps(log: Path) -> list[float]:
+    return [row["at"] for row in files.read_jsonl(log)]
+
+
+def in_turns(runs: dict[str, tuple[subprocess.Popen, Path]], window_s: float) -> dict[str, list[float]]:
+    """Steps a second of each, a number a turn."""
+    for name, (process, log) in runs.items():
+        process.send_signal(signal.SIGCONT)
+        while len(stamps(log)) < WARM:
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended early:\n{log.with_suffix('.out').read_text()[-2000:]}")
+            time.sleep(0.2)
+        process.send_signal(signal.SIGSTOP)
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, (process, log) in runs.items():
+            began = time.monotonic()
+            process.send_signal(signal.SIGCONT)
+            time.sleep(window_s)
+            process.send_signal(signal.SIGSTOP)
+            seen = [at for at in stamps(log) if at > began]
+            rates[name].append((len(seen) - 1) / (seen[-1] - seen[0]))
+    return rates
+
+
+def peak_mb(process: subprocess.Popen) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def losses(place: Path) -> dict[str, list[float]]:
+    """By step, of ours and of the script."""
+    own = [row["loss"] for path in place.glob("ours/checkpoints/*/stats.jsonl") for row in files.read_jsonl(path)]
+    return {"ours": own, "the script": [row["loss"] for row in files.read_jsonl(place / "script.jsonl")]}
+
+
+def compare(script: Path, shape: str, place: Path) -> list[str]:
+    base = files.MODELS / "miniature" / "sd"
+    if shape == "sdxl":
+        base = place / "base"
+        proportioned(base)
+    small = shape == "miniature"
+    batch, side = (8, 64) if small else (4, 256)
+    task = peer.Task(base=base, brand=files.ROOT / "data" / "brands" / "neon", side=side, steps=100_000, batch=batch)
+    words = ["lora=attention", f"train.learning_rate={RATE}", "train.caption_dropout=0", "train.warmup_steps=0"]
+    made = {
+        "bare": lambda log: peer.started(log, ["tests.bench.bare", str(base), str(batch)]),
+        "ours": lambda log: peer.ours(task, log, *words, "train.checkpoint_every=100000"),
+        "the script": lambda log: peer.theirs(task, log, script, RATE, 100_000),
+    }
+    runs = {}
+    try:
+        for name, start in made.items():
+            log = place / f"{name.split()[-1]}.jsonl"
+            runs[name] = (start(log), log)
+            runs[name][0].send_signal(signal.SIGSTOP)
+        rates = in_turns(runs, WINDOW_S[shape])
+        memory = {name: peak_mb(process) for name, (process, _) in runs.items()}
+    finally:
+        for process, _ in runs.values():
+            process.kill()
+    for name, found in rates.items():
+        turns = " ".join(f"{r:.2f}" for r in found)
+        print(f"  {name:<12}{median(found):>7.2f} steps/s   {memory[name]:>6.0f} MB at most   turns {turns}")
+    middle = {name: median(found) for name, found in rates.items()}
+    own, other = middle["ours"] / middle["bare"], middle["ours"] / middle["the script"]
+    least = OF_PEER[shape]
+    print(f"  ours of a bare loop {own:.3f} (at least {OF_BARE}); of the script {other:.2f} (at least {least})")
+    missed = [f"{shape}: {own:.3f} of a bare loop"] if own < OF_BARE else []
+    missed += [f"{shape}: {other:.2f} of the script"] if least and other < least else []
+    if least and memory["ours"] > memory["the script"]:
+        missed.append(f"{shape}: more memory than the script")
+    return missed + (agree(losses(place)) if small else [])
+
+
+def agree(found: dict[str, list[float]]) -> list[str]:
+    """Print mean losses by block of steps; missed where their difference over all blocks exceeds 3 standard errors."""
+    count = min(map(len, found.values())) // BLOCK
+    blocks = {name: [mean(v[i * BLOCK : (i + 1) * BLOCK]) for i in range(count)] for name, v in found.items()}
+    for name, values in blocks.items():
+        print(f"  loss, {name:<12}" + " ".join(f"{value:.4f}" for value in values))
+    apart = [a - b for a, b in zip(*blocks.values(), strict=True)]
+    error = stdev(apart) / count**0.5
+    print(f"  mean difference {mean(apart):+.5f}, standard error {error:.5f}")
+    return [] if abs(mean(apart)) <= 3 * error else ["the loss curves differ"]
+
+
+def main() -> int:
+    script, rest = peer.script_of(sys.argv[1:])
+    shape = next((word.removeprefix("shape=") for word in rest if word.startswith("shape=")), "miniature")
+    with tempfile.TemporaryDirectory() as place:
+        missed = compare(script, shape, Path(place))
+    print("\n".join(["missed:", *missed]) if missed else "every ratio holds")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
