@@ -55,6 +55,7 @@ VERBS = {
     ),
     "demo": Verb("the same as run experiment=demo", "", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*", ""),
+    "inspect": Verb("say what a LoRA file is, and who would ignore what", "checkpoints/*/lora/*.safetensors", ""),
     "verify": Verb("check a package: every byte, every count", "data/exports/demo-v1", ""),
 }
 
@@ -76,6 +77,10 @@ def main(argv: list[str] | None = None) -> int:
             from eval.batch.verify import verify
 
             return verify([Path(p) for p in rest])
+        if verb == "inspect":
+            from stylegate.inspection import inspect
+
+            return inspect([Path(p) for p in rest])
         if verb == "compare":
             from train.compare import compare
 

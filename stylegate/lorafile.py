@@ -1,5 +1,6 @@
-"""LoRA files: canonical safetensors bytes, honest metadata, the diffusers key names."""
+"""LoRA files: canonical safetensors bytes, read strictly, merged into a pipeline whatever program wrote them."""
 
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -10,10 +11,11 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from stylegate import files
+from stylegate import files, loranames
 from stylegate.config import Config, run_directory_name, run_name
 from stylegate.errors import ModelError
-from stylegate.families import Family, Models
+from stylegate.families import Models
+from stylegate.loranames import Layer
 
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
 
@@ -68,65 +70,43 @@ def trained(config: Config) -> Path | None:
     return path
 
 
-def attach(models: Models, family: Family, path: Path) -> None:
-    """Load a LoRA file into the pipeline. Raises ModelError naming what does not fit; nothing is skipped silently."""
-    tensors, metadata = load(path)
-    misfits = misfits_of(tensors, family.PREFIX, dict(models.denoiser.named_modules()))
-    try:
-        json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        misfits.append("its lora_adapter_metadata is not JSON")
-    if misfits:
-        shown = misfits[:5] + ([f"and {len(misfits) - 5} more"] if len(misfits) > 5 else [])
+def modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """Every module that a LoRA may adapt, by canonical name (stylegate/loranames.py)."""
+    parts = {name: getattr(pipeline, name, None) for name in loranames.KOHYA}
+    return {f"{name}.{path}": m for name, part in parts.items() if part for path, m in part.named_modules()}
+
+
+def attach(models: Models, path: Path) -> None:
+    """Merge a LoRA file of any style into the pipeline's weights: drawing then costs no more than with the base alone.
+
+    Raises ModelError naming what does not fit; nothing is skipped silently.
+    """
+    layers, problems = loranames.read(*load(path), modules_of(models.pipeline))
+    if problems:
+        shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
             f"{path} does not fit the base:", shown, "use the base that the LoRA was trained on (base=...)."
         )
-    try:
-        models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="brand")
-    except Exception as error:  # what metadata of other trainers can hold is not ours to foresee
-        raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
-    models.pipeline.fuse_lora()  # merged into the weights, drawing costs no more than with the base alone
+    scaled = {n: one._replace(up=one.up.float() * (one.alpha / one.rank), alpha=one.rank) for n, one in layers.items()}
+    models.pipeline.load_lora_weights(loranames.diffusers(scaled)[0], adapter_name="brand")
+    models.pipeline.fuse_lora()
     models.pipeline.unload_lora_weights()
 
 
-def misfits_of(tensors: dict[str, torch.Tensor], prefix: str, modules: dict[str, torch.nn.Module]) -> list[str]:
-    """What does not fit: every tensor must be half of a pair for a layer of the base, of its shape."""
-    found = [] if tensors else ["it holds no LoRA weights"]
-    for key, tensor in tensors.items():
-        half = next((h for h in ("lora_A", "lora_B") if key.endswith(f".{h}.weight")), None)
-        name = key.removeprefix(prefix).removesuffix(f".{half}.weight")
-        weight = getattr(modules.get(name), "weight", None)
-        if half is None or not key.startswith(prefix):
-            found.append(f"{key}: not of the form {prefix}<layer>.lora_A.weight or lora_B")
-        elif weight is None:
-            found.append(f"{name}: the base has no such layer")
-        elif tensor.ndim != weight.ndim or not tensor.is_floating_point():
-            found.append(f"{key}: {tensor.dtype} of {tensor.ndim} axes, the layer has {weight.ndim}")
-        elif half == "lora_A":
-            other = tensors.get(key.replace("lora_A", "lora_B"))
-            if other is None or other.ndim < 2 or other.shape[1] != tensor.shape[0]:
-                found.append(f"{name}: its lora_B is missing or of another rank")
-            elif (tensor.shape[1], other.shape[0]) != (weight.shape[1], weight.shape[0]):
-                here = f"{other.shape[0]} x {tensor.shape[1]}"
-                found.append(f"{name}: LoRA for {here}, the base has {weight.shape[0]} x {weight.shape[1]}")
-        elif key.replace("lora_B", "lora_A") not in tensors:
-            found.append(f"{name}: its lora_A is missing")
-    return found
-
-
-def release_bytes(denoiser: torch.nn.Module, prefix: str, facts: dict[str, str], scale: float = 1.0) -> bytes:
-    """The adapter in diffusers' form (`unet.<layer>.lora_A.weight`), with what a loader needs to know of its scale.
-
-    `scale` is folded into alpha, so that strength 1 in any program is the one that was chosen.
-    """
-    tensors = {prefix + name: tensor for name, tensor in get_peft_model_state_dict(denoiser).items()}
+def layers_of(denoiser: torch.nn.Module, component: str, scale: float = 1.0) -> dict[str, Layer]:
+    """The trained adapter by canonical name; `scale` is folded into alpha, so that strength 1 is the one chosen."""
     adapter: Any = denoiser.peft_config["default"]  # type: ignore[index]
-    component = prefix.rstrip(".")
-    known = {
-        f"{component}.r": adapter.r,
-        f"{component}.lora_alpha": adapter.lora_alpha * scale,
-        f"{component}.target_modules": sorted(adapter.target_modules),
-    }
-    return canonical_bytes(
-        tensors, facts | {"format": "pt", "lora_adapter_metadata": json.dumps(known, sort_keys=True)}
-    )
+    tensors = {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(denoiser).items()}
+    modules = {f"{component}.{name}": module for name, module in denoiser.named_modules()}
+    told = {loranames.ADAPTER_METADATA: json.dumps({f"{component}.lora_alpha": adapter.lora_alpha * scale})}
+    layers, problems = loranames.read(tensors, told, modules)
+    assert not problems, problems
+    return layers
+
+
+def released(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
+    """A file to hand out: ModelSpec's hash, of the tensors alone, goes into its header."""
+    plain = canonical_bytes(tensors, {})
+    (length,) = struct.unpack("<Q", plain[:8])
+    digest = hashlib.sha256(plain[8 + length :]).hexdigest()
+    return canonical_bytes(tensors, described | {"modelspec.hash_sha256": f"0x{digest}"})

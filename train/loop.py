@@ -302,7 +302,7 @@ def pictures_of(run: Run, step: int, rank: int) -> list[str]:
 
 def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Hand out the LoRA, mirror what belongs together, say where it is."""
-    lora = release.write(run.config, run.directory, run.models, run.family, run.brand_set, run.facts, selection)
+    lora, other = release.write(run.config, run.directory, run.models, run.family, run.brand_set, run.facts, selection)
     data = {"sha256": run.facts["data"]}
     tracker.artifact(f"brand-{run.brand_set.brand.name}", "brand-set", [run.brand_set.folder], data)
     tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
@@ -313,7 +313,8 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
             f"{selection['num_prompts']} pictures pass the gate against validation/ "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
-    print(f"LoRA: {files.shown(lora)}   samples: {files.shown(run.directory / 'samples' / 'grid.png')}")
+    print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and A1111: {other.name}")
+    print(f"LoRA: {files.shown(lora)}")
 
 
 def remarks(run: Run, resolutions: list[int]) -> list[str]:

@@ -55,7 +55,7 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     models = family.load(config.base, device, torch.float32)
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.trained(config):
-        lorafile.attach(models, family, lora)
+        lorafile.attach(models, lora)
     precision = settled_precision(config, folder, models, resolution)
     with progress.bar("generate", sum(map(len, parts))) as tick:
         for part in parts:

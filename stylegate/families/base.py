@@ -40,7 +40,8 @@ class Sketch(NamedTuple):
 class Family(Protocol):
     """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]; conditions [n, t, d]."""
 
-    PREFIX: str  # of the denoiser's keys in a LoRA file
+    COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
+    SPEC: dict[str, str]  # what headers of LoRA files say of the family
 
     def locate(self, base: str) -> Path:
         """Folder of a shipped name, a path or a hub id. Raises ModelError."""

@@ -16,7 +16,13 @@ from stylegate import files
 from stylegate.errors import ModelError
 from stylegate.families.base import Models, Schedule, Sketch
 
-PREFIX = "unet."
+COMPONENT = "unet"
+SPEC = {
+    "modelspec.architecture": "stable-diffusion-v1/lora",
+    "modelspec.implementation": "diffusers",
+    "ss_base_model_version": "sd_v1",
+    "ss_v2": "False",
+}
 PIPELINES = ("StableDiffusionPipeline",)
 TARGETS = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],

@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -36,26 +37,28 @@ LEVELS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 
 def unet(widths: tuple[int, ...], side: int, words: int) -> UNet2DConditionModel:
     """SDXL's UNet without its second condition: three levels, with 0, 2 and 10 transformer layers."""
-    return UNet2DConditionModel(
-        sample_size=side,
-        block_out_channels=widths,
-        down_block_types=LEVELS,
-        up_block_types=tuple(name.replace("Down", "Up") for name in reversed(LEVELS)),  # type: ignore[arg-type]
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=tuple(width // 64 for width in widths),  # type: ignore[arg-type]  # the number of heads
-        cross_attention_dim=words,
-        use_linear_projection=True,
-    )
+    settings: dict[str, Any] = {
+        "sample_size": side,
+        "block_out_channels": widths,
+        "down_block_types": LEVELS,
+        "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(LEVELS)),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": tuple(width // 64 for width in widths),  # diffusers' name for the number of heads
+        "cross_attention_dim": words,
+        "use_linear_projection": True,
+    }
+    return UNet2DConditionModel(**settings)
 
 
 def vae(width: int) -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(width, 2 * width, 4 * width, 4 * width),
-        layers_per_block=2,
-        norm_num_groups=4 if width < 128 else 32,
-    )
+    settings: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (width, 2 * width, 4 * width, 4 * width),
+        "layers_per_block": 2,
+        "norm_num_groups": 4 if width < 128 else 32,
+    }
+    return AutoencoderKL(**settings)
 
 
 def text(width: int, layers: int, vocabulary: int, context: int) -> CLIPTextModel:
@@ -107,12 +110,13 @@ def proportioned(folder: Path) -> None:
     print(f"SDXL at 1024: autoencoder {wanted[0]:.3f} and text {wanted[1]:.4f} of the UNet's operations, forward")
     print(f"this base: {coders[coder]:.3f} (width {coder}) and {layers * one:.4f} ({layers} layers)")
     torch.manual_seed(0)
+    scheduler: Any = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
     StableDiffusionPipeline(
         vae=vae(coder),
         text_encoder=text(width, layers, **sizes),
         tokenizer=tokenizer,
         unet=unet(widths, side, width),
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
+        scheduler=scheduler,
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,

@@ -39,7 +39,7 @@ def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.
     family, cpu = FAMILIES["sd"], torch.device("cpu")
     models = family.load("miniature", cpu, torch.float32)
     if lora:
-        lorafile.attach(models, family, lora)
+        lorafile.attach(models, lora)
 
     def some(start: int) -> list[Image.Image]:
         part = slice(start, start + TOGETHER)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylegate import lorafile, sample
+from stylegate import lorafile, loranames, sample
 from stylegate.config import Config, GenerateConfig, LoraConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
@@ -58,10 +58,10 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
                 parameter.normal_(0, 0.05)
     wanted = picture(models)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(lorafile.release_bytes(models.denoiser, SD.PREFIX, {}))
+    path.write_bytes(lorafile.released(*loranames.diffusers(lorafile.layers_of(models.denoiser, SD.COMPONENT))))
     fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
-    lorafile.attach(fresh, SD, path)
+    lorafile.attach(fresh, path)
     drawn = picture(fresh)
     assert np.abs(drawn - wanted).max() <= 1  # merged into the weights: equal up to rounding of a level
     assert np.abs(plain - wanted).mean() > 1
@@ -93,19 +93,19 @@ def rename(old: str, new: str):
         (rename("down_blocks.0", "down_blocks.9"), "the base has no such layer"),
         (rename("unet.", "transformer."), "does not fit the base"),
         (lambda t: t.update({k: torch.zeros(4, 320) for k in t if "lora_A" in k}), "LoRA for 64 x 320"),
-        (lambda t: [t.pop(k) for k in list(t) if "lora_B" in k], "lora_B is missing"),
-        (lambda t: [t.pop(k) for k in list(t) if "lora_A" in k], "lora_A is missing"),
-        (lambda t: t.update({k: torch.zeros(4) for k in t}), "of 1 axes"),
+        (lambda t: [t.pop(k) for k in list(t) if "lora_B" in k], "its lora_B (lora_up) is missing"),
+        (lambda t: [t.pop(k) for k in list(t) if "lora_A" in k], "its lora_A (lora_down) is missing"),
+        (lambda t: t.update({k: torch.zeros(4) for k in t}), "1 and 1 axes"),
         (lambda t: t.update({k: v.long() for k, v in t.items()}), "torch.int64"),
-        (lambda t: t.update({k: torch.zeros(8, 64) for k in t if "lora_A" in k}), "of another rank"),
-        (lambda t: t.update({"unet.x.alpha": torch.zeros(1)}), "unet.x.alpha: not of the form"),
+        (lambda t: t.update({k: torch.zeros(8, 64) for k in t if "lora_A" in k}), "ranks 8 and 4"),
+        (lambda t: t.update({"unet.x.alpha": torch.zeros(1)}), "unet.x: the base has no such layer"),
         (lambda t: t.clear(), "holds no LoRA weights"),
     ],
 )
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
     path = broken(tmp_path, change)
     with pytest.raises(ModelError) as error:
-        lorafile.attach(SD.load("miniature", CPU, torch.float32), SD, path)
+        lorafile.attach(SD.load("miniature", CPU, torch.float32), path)
     assert says in str(error.value)
 
 

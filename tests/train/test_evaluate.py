@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eval import policy
-from stylegate import brandset, files, lorafile, pictures
+from stylegate import brandset, files, lorafile, loranames, pictures
 from stylegate.families import FAMILIES
 from tests.conftest import FAST
 from train import batches
@@ -140,13 +140,13 @@ def test_strength_is_folded_into_the_file(trained: list[str]) -> None:
     def weights(file: Path | None) -> dict[str, torch.Tensor]:
         models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
         if file:
-            lorafile.attach(models, FAMILIES["sd"], file)
+            lorafile.attach(models, file)
         return {k: v.clone() for k, v in models.denoiser.state_dict().items()}
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
     half = path.with_name("half.safetensors")
-    half.write_bytes(lorafile.release_bytes(models.denoiser, "unet.", {}, 0.5))
+    half.write_bytes(lorafile.released(*loranames.diffusers(lorafile.layers_of(models.denoiser, "unet", 0.5))))
     base, full, halved = weights(None), weights(path), weights(half)
     moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]
     assert moved

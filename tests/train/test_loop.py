@@ -30,7 +30,9 @@ def directory(name: str) -> Path:
 
 
 def lora_bytes(name: str) -> bytes:
-    return (directory(name) / "lora" / f"{name}.safetensors").read_bytes()
+    """The tensors of the LoRA handed out; the header before them names the run."""
+    content = (directory(name) / "lora" / f"{name}.safetensors").read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def state_tensors(name: str, step: int) -> dict[str, torch.Tensor]:

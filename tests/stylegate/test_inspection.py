@@ -1,0 +1,73 @@
+"""`stylegate inspect`: what a file is, and who would ignore what of it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from stylegate import files, loranames
+from stylegate.loranames import Layer
+
+ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+LAYERS = {
+    ATTENTION: Layer(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
+    "unet.conv_in": Layer(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
+}
+
+
+def test_our_own_files_are_described(run, trained: list[str]) -> None:
+    (path,) = files.RUNS.glob("small-sd-*/lora/small.safetensors")
+    code, text = run("inspect", str(path), str(path.with_name("small.kohya.safetensors")))
+    assert code == 0 and text.count("Stable Diffusion 1.x (by modelspec.architecture)") == 2
+    one, other = text.split("small.kohya.safetensors: ")
+    assert "attention layers: their names are not kohya's" in one and "A1111      ignores" in one
+    assert other.count("reads all of it") == 3 and "strength   1 " in other
+    assert 'usage_hint = put "small style" into the prompt' in one
+
+
+def test_header_is_whole_and_tells_no_secrets(trained: list[str]) -> None:
+    """ModelSpec 1.0.1's MUST keys, the hash of the tensors, no path of this machine."""
+    (place,) = files.RUNS.glob("small-sd-*/lora")
+    for path in place.glob("*.safetensors"):
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])["__metadata__"]
+        must = {"sai_model_spec", "architecture", "implementation", "title", "resolution"}
+        assert {f"modelspec.{key}" for key in must} <= header.keys() and header["modelspec.sai_model_spec"] == "1.0.1"
+        assert header["modelspec.hash_sha256"] == "0x" + hashlib.sha256(content[8 + length :]).hexdigest()
+        assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("16", "16")
+        assert str(files.HOME) not in str(header) and str(files.ROOT) not in str(header)
+    assert str(files.ROOT) not in (place / "README.md").read_text()
+
+
+def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
+    save_file(loranames.kohya(LAYERS), tmp_path / "kohya.safetensors")
+    code, text = run("inspect", str(tmp_path / "kohya.safetensors"))
+    assert code == 0 and "family     Stable Diffusion 1.x\n" in text
+    assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 3
+    tensors, header = loranames.diffusers(LAYERS)
+    save_file(tensors, tmp_path / "diffusers.safetensors", header)
+    code, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
+    assert "strength   0.5 " in text and "takes 2 layers at strength 1" in text and "ignores 1 attention layers" in text
+
+
+def test_what_readers_do_with_magnitudes(run, tmp_path: Path) -> None:
+    layers = {ATTENTION: LAYERS[ATTENTION]._replace(magnitude=torch.ones(320))}
+    save_file(loranames.kohya(layers), tmp_path / "kohya.safetensors")
+    save_file(loranames.diffusers(layers)[0], tmp_path / "diffusers.safetensors")
+    _, text = run("inspect", str(tmp_path / "kohya.safetensors"))
+    assert "drops dora_scale" in text
+    _, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
+    assert "ComfyUI    ignores lora_magnitude_vector" in text
+
+
+def test_no_file_and_no_lora(run, tmp_path: Path) -> None:
+    assert run("inspect")[0] == 2
+    torch.save({}, tmp_path / "x.ckpt")
+    code, text = run("inspect", str(tmp_path / "x.ckpt"))
+    assert code == 2 and "safetensors only" in text
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    code, text = run("inspect", str(tmp_path / "other.safetensors"))
+    assert code == 0 and "names      of no LoRA" in text and "1 keys of no known kind: weight" in text
