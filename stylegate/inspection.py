@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stylegate import files, lorafile, loranames
-from stylegate.errors import DataError
+from stylegate import adapter, files, lorafile, loranames
+from stylegate.errors import DataError, ModelError
 from stylegate.loranames import Half
 
 ARCHITECTURES = {  # by what headers call it
@@ -31,36 +31,41 @@ def inspect(paths: Sequence[Path]) -> int:
         raise DataError("inspect needs LoRA files", next_step="stylegate inspect checkpoints/*/lora/*.safetensors")
     for path in paths:
         tensors, metadata = lorafile.load(path)
+        lines = described(tensors, metadata)
+        if not lines:
+            raise ModelError(f"{path} holds no LoRA layers", next_step="LoHa, LoKr and whole weights are not read.")
         print(f"{files.shown(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
-        for title, text in described(tensors, metadata):
+        for title, text in lines:
             print(f"  {title:<11}{text}")
     return 0
 
 
 def described(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Title and text of each line."""
+    """Title and text of each line; none for a file without LoRA layers."""
     halves = {key: loranames.half_of(key) for key in tensors}
-    known = {key: half for key, half in halves.items() if half}
+    known = {key: half for key, half in halves.items() if half and (half.part == "alpha" or tensors[key].ndim > 0)}
     layers = {half.layer: half.style for half in known.values() if half.part in ("down", "up")}
     ranks = {half.layer: tensors[key].shape[0] for key, half in known.items() if half.part == "down"}
-    alphas, _ = loranames.alphas_of(metadata)
-    strengths = {layer: alphas(layer, rank) / rank for layer, rank in ranks.items()}
+    header = adapter.Header(metadata)
+    strengths = {layer: header.alpha(layer, rank) / max(rank, 1) for layer, rank in ranks.items()}
     for key, half in known.items():
-        if half.part == "alpha" and half.layer in ranks:
+        if half.part == "alpha" and ranks.get(half.layer) and tensors[key].numel() == 1:
             strengths[half.layer] = float(tensors[key]) / ranks[half.layer]
+    if not layers:
+        return []
     out = [
         ("family", family_of(tensors, known, metadata)),
-        ("names", ", ".join(f"{style}'s {count}" for style, count in Counter(layers.values()).items()) or "of no LoRA"),
+        ("names", ", ".join(f"{style} {count}" for style, count in Counter(layers.values()).items())),
         ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of, layers)).items())),
         ("rank", spelled(ranks.values())),
         ("strength", f"{spelled(strengths.values())} (alpha / rank)"),
         ("numbers", spelled(str(t.dtype).removeprefix("torch.") for t in tensors.values())),
     ]
+    out += [("problem", problem) for problem in header.problems]
     out += [(reader, text) for reader, text in readers(known, strengths).items()]
     if unknown := [key for key, half in halves.items() if half is None]:
-        out.append(("unknown", f"{len(unknown)} keys of no known kind: {', '.join(unknown[:3])}"))
-    out += [("header", f"{key} = {value[:SHOWN]}") for key, value in sorted(metadata.items())]
-    return out
+        out.append(("unknown", f"{len(unknown)} keys of no known kind: {', '.join(map(repr, unknown[:3]))}"))
+    return out + [("header", f"{key} = {value[:SHOWN]!r}") for key, value in sorted(metadata.items())]
 
 
 def family_of(tensors: Mapping[str, Tensor], known: Mapping[str, Half], metadata: Mapping[str, str]) -> str:
@@ -71,7 +76,9 @@ def family_of(tensors: Mapping[str, Tensor], known: Mapping[str, Half], metadata
     widths = {
         tensors[key].shape[1]
         for key, half in known.items()
-        if half.part == "down" and half.layer.replace("_", ".").endswith("attn2.to.k") and tensors[key].ndim == 2
+        if half.part == "down"
+        and half.layer.replace("_", ".").replace(".processor", "").endswith("attn2.to.k")
+        and tensors[key].ndim == 2
     }
     named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in sorted(widths)]
     return " or ".join(named) or "not told by header or keys"
@@ -92,16 +99,25 @@ def kind_of(layer: str) -> str:
 def readers(known: Mapping[str, Half], strengths: Mapping[str, float]) -> dict[str, str]:
     """Who would ignore what, or take another strength."""
     layers = {half.layer: half.style for half in known.values() if half.part in ("down", "up")}
-    dotted = [layer for layer, style in layers.items() if style == "diffusers"]
+    dotted = [layer for layer, style in layers.items() if style != "kohya"]
+    bare = [layer for layer, style in layers.items() if style == "bare"]
     own_alpha = {half.layer for half in known.values() if half.part == "alpha"}
     said: dict[str, list[str]] = {"diffusers": [], "ComfyUI": [], "A1111": []}
     if any(key.endswith("dora_scale") for key in known):
         said["diffusers"].append("drops dora_scale: a DoRA without its magnitudes")
     if dotted and own_alpha & set(dotted):
         said["diffusers"].append("refuses .alpha keys among its own names")
+    if bare:
+        said["diffusers"].append(f"ignores {len(bare)} layers: their names lack the component (unet.)")
+    if dotted and len(dotted) < len(layers):
+        said["diffusers"].append(f"ignores {len(layers) - len(dotted)} layers: kohya's names among dotted ones")
     if any("lora_magnitude_vector" in key for key in known):
         said["ComfyUI"].append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
-    hidden = [layer for layer in dotted if layer.startswith("unet.") and ".to_" in layer]
+    hidden = [
+        layer
+        for layer in dotted
+        if ".to_" in layer and ".processor." not in layer and not layer.startswith("transformer.")
+    ]
     if hidden:
         said["ComfyUI"].append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
     wrong = [layer for layer in dotted if layer not in own_alpha and strengths.get(layer, 1.0) != 1.0]

@@ -11,11 +11,11 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from stylegate import files, loranames
+from stylegate import adapter, files, loranames
+from stylegate.adapter import Layer
 from stylegate.config import Config, run_directory_name, run_name
 from stylegate.errors import ModelError
 from stylegate.families import Models
-from stylegate.loranames import Layer
 
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
 
@@ -71,9 +71,9 @@ def trained(config: Config) -> Path | None:
 
 
 def modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
-    """Every module that a LoRA may adapt, by canonical name (stylegate/loranames.py)."""
-    parts = {name: getattr(pipeline, name, None) for name in loranames.KOHYA}
-    return {f"{name}.{path}": m for name, part in parts.items() if part for path, m in part.named_modules()}
+    """Every module of a pipeline that a LoRA may adapt, by canonical name."""
+    parts = {name: getattr(pipeline, name, None) for name in loranames.COMPONENTS}
+    return adapter.adaptable({name: part for name, part in parts.items() if part})
 
 
 def attach(models: Models, path: Path) -> None:
@@ -81,25 +81,24 @@ def attach(models: Models, path: Path) -> None:
 
     Raises ModelError naming what does not fit; nothing is skipped silently.
     """
-    layers, problems = loranames.read(*load(path), modules_of(models.pipeline))
+    modules = modules_of(models.pipeline)
+    layers, problems = adapter.read(*load(path), modules)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
             f"{path} does not fit the base:", shown, "use the base that the LoRA was trained on (base=...)."
         )
-    scaled = {n: one._replace(up=one.up.float() * (one.alpha / one.rank), alpha=one.rank) for n, one in layers.items()}
-    models.pipeline.load_lora_weights(loranames.diffusers(scaled)[0], adapter_name="brand")
-    models.pipeline.fuse_lora()
-    models.pipeline.unload_lora_weights()
+    for name, layer in layers.items():
+        weight: Any = modules[name].weight
+        weight.data = adapter.merged(weight, layer)
 
 
 def layers_of(denoiser: torch.nn.Module, component: str, scale: float = 1.0) -> dict[str, Layer]:
-    """The trained adapter by canonical name; `scale` is folded into alpha, so that strength 1 is the one chosen."""
-    adapter: Any = denoiser.peft_config["default"]  # type: ignore[index]
+    """The trained adapter; `scale` is folded into alpha, so that strength 1 is the one chosen."""
+    settings: Any = denoiser.peft_config["default"]  # type: ignore[index]
     tensors = {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(denoiser).items()}
-    modules = {f"{component}.{name}": module for name, module in denoiser.named_modules()}
-    told = {loranames.ADAPTER_METADATA: json.dumps({f"{component}.lora_alpha": adapter.lora_alpha * scale})}
-    layers, problems = loranames.read(tensors, told, modules)
+    told = {adapter.ADAPTER_METADATA: json.dumps({f"{component}.lora_alpha": settings.lora_alpha * scale})}
+    layers, problems = adapter.read(tensors, told, adapter.adaptable({component: denoiser}))
     assert not problems, problems
     return layers
 

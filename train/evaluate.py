@@ -58,7 +58,7 @@ class Evaluation:
         }
 
     def folder(self, step: int, scale: float = 1.0) -> Path:
-        return self.place / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
+        return evaluation_folder(self.run.directory, step, scale)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
         """result.json, if it is of as many prompts and by the same encoder and policy as now; else None."""
@@ -83,7 +83,7 @@ class Evaluation:
         accelerator, folder, began = self.run.accelerator, self.folder(step, scale), time.perf_counter()
         if not self.items or self.result(step, scale):
             return
-        with averaged(self.run, self.average), scaled(self.run, scale if step else 0.0):
+        with averaged(self.run, self.average), scaled(self.run.models.denoiser, scale if step else 0.0):
             self.draw(folder, scale)
             loss = eval_loss(self.run) if scale == 1.0 else None
         accelerator.wait_for_everyone()
@@ -169,6 +169,10 @@ class Evaluation:
         return page
 
 
+def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
+    return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
+
+
 def eval_loss(run: Any) -> float:
     """Mean loss of the first pictures of validation/, as many as are drawn, at fixed noise and noise levels.
 
@@ -210,9 +214,9 @@ def averaged(run: Any, average: Sequence[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def scaled(run: Any, scale: float) -> Iterator[None]:
+def scaled(denoiser: torch.nn.Module, scale: float) -> Iterator[None]:
     """The LoRA at another strength; at 0 it is not computed at all."""
-    layers = [m for m in run.models.denoiser.modules() if isinstance(m, LoraLayer)]
+    layers = [m for m in denoiser.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer.set_scale("default", scale)
         layer.enable_adapters(scale != 0)

@@ -3,16 +3,17 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 
 import torch
-from peft.tuners.lora import LoraLayer
 
-from stylegate import files, lorafile, loranames, pictures, sample
+from stylegate import adapter, files, lorafile, pictures, sample
+from stylegate.adapter import Layer
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, Models
-from stylegate.loranames import Layer
+from train.evaluate import evaluation_folder, scaled
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
 THUMBNAIL = 256  # pixels a side at most
@@ -52,14 +53,11 @@ def write(
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
     layers = lorafile.layers_of(models.denoiser, family.COMPONENT, scale)
-    tensors, adapter = loranames.diffusers(layers)
-    described = header(config, brand, family, models, facts, selection)
+    described = family.spec(models) | header(config, brand, models, facts, selection)
     if picture := first_sample(directory, selection):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-    path, other = (directory / "lora" / f"{name}{ending}.safetensors" for ending in ("", ".kohya"))
-    files.write(path, lorafile.released(tensors, described | adapter))
-    files.write(other, lorafile.released(loranames.kohya(layers), described))
-    prove(models, brand.trigger, layers, scale, path, other)
+    folder = directory / "lora"
+    path, other = (folder / f"{name}{ending}.safetensors" for ending in ("", ".kohya"))
     rate = selection["pass_rate"]
     passed = "Its pictures were not judged while it was trained."
     if rate is not None:
@@ -80,28 +78,34 @@ def write(
         rank=config.lora.rank,
         alpha=config.lora.alpha * scale,
         targets=", ".join(config.lora.targets),
-        lora_sha256=files.sha256(path),
+        lora_sha256="{lora_sha256}",
         data=facts["data"],
         base_sha256=facts["base"],
         file=path.name,
         kohya=other.name,
     )
-    files.write(path.parent / "README.md", card)
+
+    def build(partial: Path) -> None:
+        tensors, alphas = adapter.diffusers(layers)
+        files.write(partial / path.name, lorafile.released(tensors, described | alphas))
+        files.write(partial / other.name, lorafile.released(adapter.kohya(layers), described))
+        files.write(partial / "README.md", card.replace("{lora_sha256}", files.sha256(partial / path.name)))
+        prove(models, brand.trigger, layers, scale, partial / path.name, partial / other.name)
+        shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
+
+    files.whole_folder(folder, build)
     return [path, other]
 
 
-def header(
-    config: Config, brand: Brand, family: Family, models: Models, facts: dict, selection: dict
-) -> dict[str, str]:
-    """ModelSpec 1.0.1 and the least of kohya's ss_ keys. No path, no folder's name, no caption; no date, so that the
-    same weights give the same file.
+def header(config: Config, brand: Brand, models: Models, facts: dict, selection: dict) -> dict[str, str]:
+    """ModelSpec 1.0.1 and the least of kohya's ss_ keys. No path and no caption; no date, so that the same run gives
+    the same file.
     """
     rank, alpha = str(config.lora.rank), f"{config.lora.alpha * selection['scale']:g}"
-    prediction = {"epsilon": "epsilon", "v": "v"}.get(models.schedule.prediction)
+    prediction = models.schedule.prediction
     side = sample.resolution_of(config, models)
     return {
-        **family.SPEC,
-        **({"modelspec.prediction_type": prediction} if prediction else {}),
+        **({"modelspec.prediction_type": prediction} if prediction in ("epsilon", "v") else {}),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.title": run_name(config),
         "modelspec.description": f"The style of {brand.name}, for {public(config.base)}",
@@ -119,14 +123,13 @@ def header(
 
 
 def public(base: str) -> str:
-    """A base as a stranger may read it: a shipped name or a hub id as it is, of a path its last part."""
-    return Path(base).name if Path(base).expanduser().exists() else base
+    """A base as a stranger may read it: a shipped name or a hub id, never a path of this machine."""
+    return "a local base" if Path(base).expanduser().exists() else base
 
 
 def first_sample(directory: Path, selection: dict) -> bytes | None:
     """The chosen checkpoint's first picture as a small JPEG, if there is one."""
-    scale = "" if selection["scale"] == 1 else f"-scale-{selection['scale']:g}"
-    path = directory / "samples" / f"step-{selection['step']:06d}{scale}" / "with" / "0.png"
+    path = evaluation_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
     image = pictures.decode(path.read_bytes()).image
@@ -138,23 +141,20 @@ def first_sample(directory: Path, selection: dict) -> bytes | None:
 
 @torch.no_grad()
 def prove(models: Models, prompt: str, layers: dict[str, Layer], scale: float, path: Path, other: Path) -> None:
-    """Read both files back: the same tensors, the same change of every layer; on CPUs, where arithmetic repeats itself,
-    also the same picture when diffusers loads the first. The trained adapter leaves the pipeline for that.
+    """Read both files back: each layer changes its weight as the trained one does. On CPUs, where arithmetic repeats
+    itself, diffusers must also draw the same picture with the first file. The trained adapter leaves the pipeline.
 
     Raises AssertionError: a file that fails has never been right.
     """
     modules = lorafile.modules_of(models.pipeline)
     for file in (path, other):
-        read_back, problems = loranames.read(*lorafile.load(file), modules)
-        assert not problems and loranames.apart(layers, read_back) <= SAME_CHANGE, (file, problems)
-        assert all(one.down.equal(read_back[name].down) for name, one in layers.items()), file
+        read_back, problems = adapter.read(*lorafile.load(file), modules)
+        assert not problems and adapter.apart(layers, read_back) <= SAME_CHANGE, (file, problems)
     if models.pipeline.device.type != "cpu":
         return
-    for module in models.denoiser.modules():
-        if isinstance(module, LoraLayer):
-            module.set_scale("default", scale)
     few = GenerateConfig(num_inference_steps=2)
-    wanted = sample.draw(models, [prompt], [0], few, models.resolution)[0]
+    with scaled(models.denoiser, scale):
+        wanted = sample.draw(models, [prompt], [0], few, models.resolution)[0]
     models.pipeline.unload_lora_weights()
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     drawn = sample.draw(models, [prompt], [0], few, models.resolution)[0]

@@ -79,7 +79,9 @@ def save_state(
         files.whole_folder(target, build)
     for old in states(directory)[:-keep_newest]:
         if step_of(old) not in best:
-            shutil.rmtree(old)
+            gone = old.with_name(f".{old.name}.gone")  # half a state must never look like one
+            old.rename(gone)
+            shutil.rmtree(gone)
 
 
 def weights(state: Path, denoiser: torch.nn.Module) -> None:

@@ -47,11 +47,12 @@ class Stats:
         by_step = gathered.transpose(0, 1).cpu().numpy()  # [steps, processes, pictures]
         rate = (self.rows[-1][0] - self.first) / (time.perf_counter() - self.began)
         for (step, _, norm, learning_rate), losses in zip(self.rows, by_step, strict=True):
-            if not np.isfinite(losses).all():
-                ranks, places = np.nonzero(~np.isfinite(losses))
+            broken = ~np.isfinite(losses)
+            if broken.any() or not torch.isfinite(norm):
+                ranks, places = np.nonzero(broken if broken.any() else ~broken)  # a gradient is of all of them
                 named = sorted({self.pictures(step, int(r))[int(p)] for r, p in zip(ranks, places, strict=True)})
                 raise StylegateError(
-                    f"the loss is not finite at step {step}:",
+                    f"the {'loss' if broken.any() else 'gradient'} is not finite at step {step}:",
                     named,
                     "look at these pictures, or lower train.learning_rate; the last saved state is good.",
                 )

@@ -41,7 +41,6 @@ class Family(Protocol):
     """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]; conditions [n, t, d]."""
 
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
-    SPEC: dict[str, str]  # what headers of LoRA files say of the family
 
     def locate(self, base: str) -> Path:
         """Folder of a shipped name, a path or a hub id. Raises ModelError."""
@@ -70,6 +69,10 @@ class Family(Protocol):
     def predict(self, models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Tensor) -> Tensor:
         """The denoiser's output for noise levels of the schedule; `denoiser` may be the wrapped one of a distributed
         run."""
+        ...
+
+    def spec(self, models: Models) -> dict[str, str]:
+        """What headers of LoRA files say of the base: ModelSpec's architecture and implementation, kohya's ss_ keys."""
         ...
 
     def lora_targets(self, kinds: list[str]) -> list[str]:

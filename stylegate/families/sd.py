@@ -17,12 +17,6 @@ from stylegate.errors import ModelError
 from stylegate.families.base import Models, Schedule, Sketch
 
 COMPONENT = "unet"
-SPEC = {
-    "modelspec.architecture": "stable-diffusion-v1/lora",
-    "modelspec.implementation": "diffusers",
-    "ss_base_model_version": "sd_v1",
-    "ss_v2": "False",
-}
 PIPELINES = ("StableDiffusionPipeline",)
 TARGETS = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -148,6 +142,16 @@ def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Tensor) -> Tensor:
     return denoiser(noisy, levels, encoder_hidden_states=conditions).sample
+
+
+def spec(models: Models) -> dict[str, str]:
+    """Stable Diffusion 2.x has the same pipeline; its words are 1,024 wide."""
+    named = {"modelspec.implementation": "diffusers", "modelspec.architecture": "stable-diffusion-v1/lora"}
+    if models.denoiser.config.cross_attention_dim != 1024:  # type: ignore[union-attr]
+        return named | {"ss_base_model_version": "sd_v1", "ss_v2": "False"}
+    size = "768-v" if models.schedule.prediction == "v" else "512"
+    named["modelspec.architecture"] = f"stable-diffusion-v2-{size}/lora"
+    return named | {"ss_base_model_version": "sd_v2", "ss_v2": "True"}
 
 
 def lora_targets(kinds: list[str]) -> list[str]:

@@ -4,11 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
-from stylegate import files, loranames
-from stylegate.loranames import Layer
+from stylegate import adapter, files, loranames
+from stylegate.adapter import Layer
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYERS = {
@@ -24,7 +25,7 @@ def test_our_own_files_are_described(run, trained: list[str]) -> None:
     one, other = text.split("small.kohya.safetensors: ")
     assert "attention layers: their names are not kohya's" in one and "A1111      ignores" in one
     assert other.count("reads all of it") == 3 and "strength   1 " in other
-    assert 'usage_hint = put "small style" into the prompt' in one
+    assert "modelspec.trigger_phrase = 'small style'" in one
 
 
 def test_header_is_whole_and_tells_no_secrets(trained: list[str]) -> None:
@@ -43,24 +44,41 @@ def test_header_is_whole_and_tells_no_secrets(trained: list[str]) -> None:
 
 
 def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
-    save_file(loranames.kohya(LAYERS), tmp_path / "kohya.safetensors")
+    save_file(adapter.kohya(LAYERS), tmp_path / "kohya.safetensors")
     code, text = run("inspect", str(tmp_path / "kohya.safetensors"))
     assert code == 0 and "family     Stable Diffusion 1.x\n" in text
     assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 3
-    tensors, header = loranames.diffusers(LAYERS)
+    tensors, header = adapter.diffusers(LAYERS)
     save_file(tensors, tmp_path / "diffusers.safetensors", header)
     code, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
     assert "strength   0.5 " in text and "takes 2 layers at strength 1" in text and "ignores 1 attention layers" in text
 
 
 def test_what_readers_do_with_magnitudes(run, tmp_path: Path) -> None:
-    layers = {ATTENTION: LAYERS[ATTENTION]._replace(magnitude=torch.ones(320))}
-    save_file(loranames.kohya(layers), tmp_path / "kohya.safetensors")
-    save_file(loranames.diffusers(layers)[0], tmp_path / "diffusers.safetensors")
+    layers = {ATTENTION: LAYERS[ATTENTION]}
+    flat = loranames.kohya(ATTENTION)
+    save_file(adapter.kohya(layers) | {f"{flat}.dora_scale": torch.ones(320, 1)}, tmp_path / "kohya.safetensors")
+    dotted = adapter.diffusers(layers)[0] | {f"{ATTENTION}.lora_magnitude_vector": torch.ones(320)}
+    save_file(dotted, tmp_path / "diffusers.safetensors")
     _, text = run("inspect", str(tmp_path / "kohya.safetensors"))
     assert "drops dora_scale" in text
     _, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
     assert "ComfyUI    ignores lora_magnitude_vector" in text
+
+
+@pytest.mark.parametrize(
+    ("rename", "said"),
+    [
+        (lambda key: key.removeprefix("unet."), "diffusers  ignores 2 layers: their names lack the component"),
+        (lambda key: key.replace(".to_k.", ".processor.to_k."), "ComfyUI    takes 2 layers at strength 1"),
+        (lambda key: f"base_model.model.{key.removeprefix('unet.')}", "diffusers  ignores 2 layers"),
+    ],
+)
+def test_spellings_that_some_ignore(run, tmp_path: Path, rename, said: str) -> None:
+    tensors, header = adapter.diffusers(LAYERS)
+    save_file({rename(key): value for key, value in tensors.items()}, tmp_path / "x.safetensors", header)
+    code, text = run("inspect", str(tmp_path / "x.safetensors"))
+    assert code == 0 and said in text
 
 
 def test_no_file_and_no_lora(run, tmp_path: Path) -> None:
@@ -70,4 +88,8 @@ def test_no_file_and_no_lora(run, tmp_path: Path) -> None:
     assert code == 2 and "safetensors only" in text
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     code, text = run("inspect", str(tmp_path / "other.safetensors"))
-    assert code == 0 and "names      of no LoRA" in text and "1 keys of no known kind: weight" in text
+    assert code == 2 and "holds no LoRA layers" in text
+    broken = {adapter.ADAPTER_METADATA: '{"unet.lora_alpha": [8]}'}
+    save_file(adapter.diffusers(LAYERS)[0], tmp_path / "header.safetensors", broken)
+    code, text = run("inspect", str(tmp_path / "header.safetensors"))
+    assert code == 0 and "unet.lora_alpha is [8], not a number" in text

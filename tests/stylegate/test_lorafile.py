@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylegate import lorafile, loranames, sample
+from stylegate import adapter, lorafile, sample
 from stylegate.config import Config, GenerateConfig, LoraConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
-from train.loop import add_lora
+from train.prepare import add_lora
 
 CPU = torch.device("cpu")
 SD = FAMILIES["sd"]
@@ -58,7 +58,7 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
                 parameter.normal_(0, 0.05)
     wanted = picture(models)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(lorafile.released(*loranames.diffusers(lorafile.layers_of(models.denoiser, SD.COMPONENT))))
+    path.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of(models.denoiser, SD.COMPONENT))))
     fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
     lorafile.attach(fresh, path)
@@ -97,7 +97,10 @@ def rename(old: str, new: str):
         (lambda t: [t.pop(k) for k in list(t) if "lora_A" in k], "its lora_A (lora_down) is missing"),
         (lambda t: t.update({k: torch.zeros(4) for k in t}), "1 and 1 axes"),
         (lambda t: t.update({k: v.long() for k, v in t.items()}), "torch.int64"),
-        (lambda t: t.update({k: torch.zeros(8, 64) for k in t if "lora_A" in k}), "ranks 8 and 4"),
+        (
+            lambda t: t.update({k: torch.zeros(8, 64) for k in t if "lora_A" in k}),
+            "8 x 64 and 64 x 4: they do not share a rank",
+        ),
         (lambda t: t.update({"unet.x.alpha": torch.zeros(1)}), "unet.x: the base has no such layer"),
         (lambda t: t.clear(), "holds no LoRA weights"),
     ],

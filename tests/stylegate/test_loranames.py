@@ -14,9 +14,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from stylegate import lorafile, loranames
+from stylegate import adapter, lorafile, loranames
+from stylegate.adapter import Layer
 from stylegate.families import FAMILIES
-from stylegate.loranames import Layer
 
 CPU = torch.device("cpu")
 SD = FAMILIES["sd"]
@@ -45,12 +45,12 @@ def layers(modules: dict[str, torch.nn.Module]) -> dict[str, Layer]:
 
 
 def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, Layer]) -> None:
-    tensors, header = loranames.diffusers(layers)
+    tensors, header = adapter.diffusers(layers)
     for read_back, problems in (
-        loranames.read(tensors, header, modules),
-        loranames.read(loranames.kohya(layers), {}, modules),
+        adapter.read(tensors, header, modules),
+        adapter.read(adapter.kohya(layers), {}, modules),
     ):
-        assert not problems and loranames.apart(layers, read_back) == 0
+        assert not problems and adapter.apart(layers, read_back) == 0
         assert {n: one.alpha for n, one in read_back.items()} == {n: one.alpha for n, one in layers.items()}
 
 
@@ -68,7 +68,7 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
     """kohya's with one rank and alpha, as we write it: diffusers 0.42 misplaces alphas that differ by layer."""
     if style == "kohya":
         layers = {n: Layer(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 1.5) for n, one in layers.items()}
-    tensors, header = loranames.diffusers(layers) if style == "diffusers" else (loranames.kohya(layers), {})
+    tensors, header = adapter.diffusers(layers) if style == "diffusers" else (adapter.kohya(layers), {})
     save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "x.safetensors", header)
     before = SD.load("miniature", CPU, torch.float32).pipeline.unet.state_dict()
     after = merged(lambda pipeline: pipeline.load_lora_weights(str(tmp_path), weight_name="x.safetensors"))
@@ -76,13 +76,13 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
     assert changed == {f"{name.removeprefix('unet.')}.weight" for name in layers}
     for name, layer in layers.items():
         found = after[f"{name[5:]}.weight"] - before[f"{name[5:]}.weight"]
-        assert torch.allclose(found.double(), loranames.change(layer), atol=1e-5), name
+        assert torch.allclose(found.double(), adapter.change(layer), atol=1e-5), name
 
 
 def test_what_kohya_and_comfyui_call_layers() -> None:
     """Literal names, as ComfyUI's and A1111's tables of keys have them."""
     one = Layer(torch.zeros(2, 3), torch.zeros(4, 2), 1.0)
-    made = loranames.kohya({TO_Q: one, "unet.conv_in": one, "text_encoder.encoder.layers.0.self_attn.q_proj": one})
+    made = adapter.kohya({TO_Q: one, "unet.conv_in": one, "text_encoder.encoder.layers.0.self_attn.q_proj": one})
     assert set(made) == {
         f"{layer}.{part}"
         for layer in (
@@ -128,7 +128,7 @@ def test_names_of_the_original_unet_are_those_that_diffusers_knows(sdxl: UNet2DC
         file = {f"{flat}.lora_down.weight": torch.zeros(1), f"{flat}.lora_up.weight": torch.zeros(1)}
         read, _ = _convert_non_diffusers_lora_to_diffusers(_maybe_map_sgm_blocks_to_diffusers(file, sdxl.config))
         half = loranames.half_of(next(iter(read)))
-        known = {f"unet.{p}": m for p, m in sdxl.named_modules()}
+        known = adapter.adaptable({"unet": sdxl})
         assert half and loranames.canonical(half, {}, known) == f"unet.{path}", (path, own, list(read))
         assert loranames.flattened({f"unet.{path}": module})[flat] == f"unet.{path}"
         checked += 1
@@ -136,52 +136,119 @@ def test_names_of_the_original_unet_are_those_that_diffusers_knows(sdxl: UNet2DC
 
 
 def test_alphas_that_differ_by_layer_are_kept_when_we_merge(tmp_path: Path, layers) -> None:
-    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(loranames.kohya(layers), {}))
+    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(adapter.kohya(layers), {}))
     models = SD.load("miniature", CPU, torch.float32)
     before = {k: v.clone() for k, v in models.denoiser.state_dict().items()}
     lorafile.attach(models, tmp_path / "x.safetensors")
     for name, layer in layers.items():
         found = models.denoiser.state_dict()[f"{name[5:]}.weight"] - before[f"{name[5:]}.weight"]
-        assert torch.allclose(found.double(), loranames.change(layer), atol=1e-5), name
+        assert torch.allclose(found.double(), adapter.change(layer), atol=1e-5), name
 
 
 def test_older_spellings_are_read(modules) -> None:
     weight = modules[TO_Q].weight
     down, up = torch.zeros(2, weight.shape[1]), torch.zeros(weight.shape[0], 2)
     old = TO_Q.replace(".to_q", ".processor.to_q_lora")
-    read, problems = loranames.read({f"{old}.down.weight": down, f"{old}.up.weight": up}, {}, modules)
+    read, problems = adapter.read({f"{old}.down.weight": down, f"{old}.up.weight": up}, {}, modules)
     assert not problems and list(read) == [TO_Q]
     out = TO_Q.replace("to_q", "to_out")
     plain = {f"{out}.lora_linear_layer.down.weight": down, f"{out}.lora_linear_layer.up.weight": up}
-    read, problems = loranames.read({k.removeprefix("unet."): v for k, v in plain.items()}, {}, modules)
+    read, problems = adapter.read({k.removeprefix("unet."): v for k, v in plain.items()}, {}, modules)
     assert not problems and list(read) == [f"{out}.0"]
+    peft = {f"base_model.model.{TO_Q[5:]}.lora_A.weight": down, f"base_model.model.{TO_Q[5:]}.lora_B.weight": up}
+    assert "stands beside such a file" in adapter.read(peft, {}, modules)[1][0], "its alpha is not known"
+    header = {adapter.ADAPTER_METADATA: '{"r": 2, "lora_alpha": 6}'}
+    assert adapter.read(peft, header, modules)[0][TO_Q].alpha == 6
 
 
-def test_text_encoder_layers_of_other_files_are_placed(modules) -> None:
+def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
     name = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
-    tensors = {f"{name}.lora_down.weight": torch.zeros(2, 128), f"{name}.lora_up.weight": torch.zeros(128, 2)}
-    read, problems = loranames.read(tensors, {}, modules)
-    assert not problems and [n.split(".")[0] for n in read] == ["text_encoder"]
+    down, up = torch.randn(2, 128), torch.randn(128, 2)
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, tmp_path / "x.safetensors")
+    models = SD.load("miniature", CPU, torch.float32)
+    (path,) = (n for n, _ in models.pipeline.text_encoder.named_modules() if n.endswith("layers.0.self_attn.q_proj"))
+    layer = models.pipeline.text_encoder.get_submodule(path)
+    before = layer.weight.clone()
+    lorafile.attach(models, tmp_path / "x.safetensors")
+    assert torch.allclose(layer.weight - before, up @ down, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("told", "alpha"),
+    [
+        ({"unet.lora_alpha": 8}, 8.0),
+        ({"lora_alpha": 8}, 8.0),
+        ({}, 4.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_q": 2}}, 2.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {f"^{TO_Q[5:]}": 2}}, 2.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_k": 2}}, 8.0),
+        ({"unet.lora_alpha": 8, "unet.use_rslora": True}, 16.0),
+    ],
+)
+def test_alpha_in_the_header_is_read_as_peft_reads_it(told: dict, alpha: float) -> None:
+    assert adapter.Header({adapter.ADAPTER_METADATA: json.dumps(told)}).alpha(TO_Q, 4) == alpha
+
+
+BROKEN_HEADERS = [
+    "{",
+    "[1]",
+    "[" * 100_000,
+    '{"unet.lora_alpha": null}',
+    '{"unet.lora_alpha": NaN}',
+    '{"unet.alpha_pattern": ["to_q"]}',
+    '{"unet.alpha_pattern": {"(": 1}}',
+    '{"unet.alpha_pattern": {"to_q": "1"}}',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN_HEADERS, ids=range(len(BROKEN_HEADERS)))
+def test_headers_that_are_none_are_refused(text: str) -> None:
+    assert adapter.Header({adapter.ADAPTER_METADATA: text}).problems
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("lora_down.weight", torch.zeros(0, 64)),
+        ("lora_down.weight", torch.full((2, 64), float("nan"))),
+        ("lora_up.weight", torch.full((64, 2), float("inf"))),
+        ("alpha", torch.zeros(2)),
+        ("alpha", torch.tensor(float("nan"))),
+        ("dora_scale", torch.ones(1, 64)),
+    ],
+)
+def test_tensors_that_mean_nothing_are_refused(modules, part: str, value: torch.Tensor) -> None:
+    flat = loranames.kohya(TO_Q)
+    sound = {f"{flat}.lora_down.weight": torch.zeros(2, 64), f"{flat}.lora_up.weight": torch.zeros(64, 2)}
+    assert not adapter.read(sound, {}, modules)[1]
+    assert adapter.read(sound | {f"{flat}.{part}": value}, {}, modules)[1]
+
+
+def test_norms_and_containers_have_no_adapter(modules) -> None:
+    for layer in ("unet.conv_norm_out", "unet.down_blocks.0"):
+        tensors = {f"{layer}.lora_A.weight": torch.zeros(2, 64), f"{layer}.lora_B.weight": torch.zeros(64, 2)}
+        assert "the base has no such layer" in adapter.read(tensors, {}, modules)[1][0]
 
 
 def test_a_layer_twice_is_refused(modules) -> None:
     down, up = torch.zeros(2, 64), torch.zeros(64, 2)
     dotted = {f"{TO_Q}.lora_A.weight": down, f"{TO_Q}.lora_B.weight": up}
-    _, problems = loranames.read(dotted | loranames.kohya({TO_Q: Layer(down, up, 2.0)}), {}, modules)
+    _, problems = adapter.read(dotted | adapter.kohya({TO_Q: Layer(down, up, 2.0)}), {}, modules)
     assert any("in the file twice" in p for p in problems)
 
 
-def test_magnitudes_keep_their_shape_in_both_styles(modules) -> None:
-    """As PEFT makes them: its own tensors in, the same tensors out; kohya's dora_scale is a column."""
+def test_a_dora_of_peft_is_merged_as_peft_merges_it(modules) -> None:
     models = SD.load("miniature", CPU, torch.float32)
     models.denoiser.add_adapter(LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=["to_q", "conv_in"]))  # type: ignore[operator]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in models.denoiser.named_parameters():
+            if "lora_B" in name or "magnitude" in name:
+                parameter.add_(0.05 * torch.randn_like(parameter))
     layers = lorafile.layers_of(models.denoiser, "unet")
     assert all(one.magnitude is not None and one.alpha == 3 for one in layers.values())
-    tensors, header = loranames.diffusers(layers)
-    raw = {f"unet.{k}": v.shape for k, v in lorafile.get_peft_model_state_dict(models.denoiser).items()}
-    assert {k: v.shape for k, v in tensors.items()} == raw
-    assert json.loads(header["lora_adapter_metadata"])["unet.use_dora"] is True
-    renamed = loranames.kohya(layers)
-    assert renamed["lora_unet_conv_in.dora_scale"].shape == (64, 1, 1, 1)
-    for read_back, problems in (loranames.read(tensors, header, modules), loranames.read(renamed, {}, modules)):
-        assert not problems and loranames.apart(layers, read_back) == 0
+    models.pipeline.fuse_lora()
+    for name in (TO_Q, "unet.conv_in"):
+        fused = models.denoiser.get_submodule(name[5:]).get_base_layer().weight  # type: ignore[operator]
+        assert torch.allclose(adapter.merged(modules[name].weight, layers[name]), fused, atol=1e-5), name
+        assert not torch.allclose(modules[name].weight, fused, atol=1e-3)

@@ -12,7 +12,7 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.families import FAMILIES
 from tests.conftest import FAST
-from train import dryrun, loop
+from train import dryrun, prepare
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
@@ -24,7 +24,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     frozen = sum(p.numel() for p in models.denoiser.parameters())
-    loop.add_lora(models, FAMILIES["sd"], Config())
+    prepare.add_lora(models, FAMILIES["sd"], Config())
     trained = sum(p.numel() for p in models.denoiser.parameters() if p.requires_grad)
     assert f"{frozen / 1e6:.1f} M parameters" in text and f"LoRA      {trained / 1e6:.2f} M" in text
 

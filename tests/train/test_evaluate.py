@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eval import policy
-from stylegate import brandset, files, lorafile, loranames, pictures
+from stylegate import adapter, brandset, files, lorafile, pictures
 from stylegate.families import FAMILIES
 from tests.conftest import FAST
 from train import batches
@@ -59,6 +59,15 @@ def test_another_policy_judges_again(run, lenient: str, tmp_path: Path) -> None:
     assert selection("again")["pass_rate"] is None
 
 
+def test_another_policy_judges_every_kept_checkpoint_again(run, lenient: str, tmp_path: Path) -> None:
+    words = [*NEON, "name=rejudged", "train.max_steps=4", "train.keep_newest=9"]
+    assert run("train", *words, lenient)[0] == 0 and selection("rejudged")["step"] == 2
+    (tmp_path / "other.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 2}}\n")
+    assert run("train", *words, f"policy={tmp_path / 'other.yaml'}")[0] == 0
+    found = selection("rejudged")
+    assert found["step"] == 2 and [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
+
+
 def test_nothing_that_passes_means_the_last_one(run, tmp_path: Path) -> None:
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
     code, text = run("train", *NEON, "name=hopeless", "train.max_steps=4", f"policy={tmp_path / 'never.yaml'}")
@@ -75,6 +84,18 @@ def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: 
     sizes = {part: len(items) for part, items in brandset.read(small_brand).splits.items()}
     assert sizes["validation"] < policy.MIN_REFERENCES
     assert judged["references"]["count"] == sizes["validation"] + sizes["train"]
+
+
+def test_where_the_encoder_is_out_of_its_domain_the_style_chooses(run, tmp_path: Path, pictures_of_neon) -> None:
+    for i, image in enumerate(pictures_of_neon[:26]):
+        image.resize((96, 96)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(f"creature {i}")
+    assert run("brand", "name=larger", f"images={tmp_path}")[0] == 0
+    words = ["brand=larger", *FAST, "train.max_steps=2", "train.num_samples=2", "train.evaluate_every=1"]
+    code, text = run("train", *words, "train.evaluation_share=1")
+    assert code == 0 and "encoder-out-of-domain 2); the style score alone chooses, a weak witness" in text
+    found = selection("larger")
+    assert [row["step"] for row in found["checkpoints"]["compared"]] == [1, 2] and found["pass_rate"] is None
 
 
 def test_too_few_pictures_are_drawn_but_not_judged(run, folder: Path) -> None:
@@ -146,7 +167,7 @@ def test_strength_is_folded_into_the_file(trained: list[str]) -> None:
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
     half = path.with_name("half.safetensors")
-    half.write_bytes(lorafile.released(*loranames.diffusers(lorafile.layers_of(models.denoiser, "unet", 0.5))))
+    half.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of(models.denoiser, "unet", 0.5))))
     base, full, halved = weights(None), weights(path), weights(half)
     moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]
     assert moved

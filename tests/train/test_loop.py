@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save
 from stylegate import files
 from stylegate.config import Config, HardwareConfig, TrainConfig
 from tests.conftest import FAST, command
-from train import loop, optimizers
+from train import loop, optimizers, prepare
+from train.step import losses_of
 
 CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "one_machine.yaml"
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
@@ -142,9 +143,9 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
     assert loop.train(config) == 0
     (place,) = files.RUNS.glob("passes-sd-*")
     moments = load_file(place / "state" / "step-000001" / "optimizer.safetensors")
-    run = loop.prepare(config, place, Accelerator(cpu=True))
+    run = prepare.prepare(config, place, Accelerator(cpu=True))
     for part in range(2):
-        (loop.losses_of(run, run.models.denoiser, part).mean() / 2).backward()
+        (losses_of(run, run.models.denoiser, part).mean() / 2).backward()
     parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
     assert any(p.grad.abs().max() > 1e-6 for p in parameters if p.grad is not None)
     for i, parameter in enumerate(parameters):
@@ -252,10 +253,24 @@ def test_another_data_set_or_precision_is_refused(run, trained: list[str]) -> No
 def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None:
     words = ["brand=small", "name=nan", *FAST, "train.max_steps=12", "train.checkpoint_every=2", "train.warmup_steps=0"]
     code, text = run("train", *words, "train.learning_rate=1", "train.max_grad_norm=1e6", "lora.alpha=4096")
-    assert code == 2 and "the loss is not finite at step" in text and "  - train/" in text
+    assert code == 2 and "is not finite at step" in text and "  - train/" in text
     assert not list(files.RUNS.glob("nan-sd-*/lora/*"))
+    for path in files.RUNS.glob("nan-sd-*/state/*/adapter.safetensors"):
+        assert all(bool(torch.isfinite(value).all()) for value in load_file(path).values())
     for row in files.read_jsonl(directory("nan") / "stats.jsonl"):
         assert np.isfinite(row["loss"])
+
+
+@pytest.mark.parametrize("place", ["prepare", "losses_of"])
+def test_too_little_memory_names_the_levers(
+    run, small_brand: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, place, full)
+    code, text = run("train", "brand=small", f"name=full-{place}", *FAST, "train.max_steps=2")
+    assert code == 2 and "not enough memory" in text and "train.accumulation" in text and "Traceback" not in text
 
 
 def test_base_that_is_no_pipeline(run, tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""What a run holds while it lasts, made from the config: data checked and encoded, base loaded, LoRA attached."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from diffusers.training_utils import cast_training_params
+from peft import LoraConfig
+
+from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
+from stylegate.brandset import BrandSet
+from stylegate.config import Config, as_dict
+from stylegate.families import FAMILIES, Family, Models
+from train import batches, encoded, state
+from train.encoded import Encoded
+from train.step import losses_of
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """What a training run holds while it lasts."""
+
+    config: Config
+    directory: Path
+    brand_set: BrandSet
+    family: Family
+    models: Models
+    accelerator: Accelerator
+    data: Encoded
+    buckets: list[list[int]]  # numbers of the views of one shape
+    precision: str  # of training
+    drawing: str  # precision of evaluations
+    facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile
+
+
+def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
+    """Check the data, load the base, attach the LoRA, encode, and hold the directory to what it was begun with."""
+    family, main = FAMILIES[config.family.name], accelerator.is_main_process
+    brand_set, findings = brandset.sound(brandset.locate(config.brand))
+    licence.agreed(config, family.locate(config.base))
+    models = family.load(config.base, accelerator.device, torch.float32)
+    add_lora(models, family, config)
+    resolutions = config.train.resolutions or [sample.resolution_of(config, models)]
+    data = encoded.encode(brand_set, models, family, config.train, resolutions, accelerator)
+    run = Run(
+        config=config,
+        directory=directory,
+        brand_set=brand_set,
+        family=family,
+        models=models,
+        accelerator=accelerator,
+        data=data,
+        buckets=batches.bucketed(data.views),
+        precision="fp32",
+        drawing="fp32",
+        facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
+    )
+    settle(run)
+    state.same_run(directory, run.facts)
+    accelerator.wait_for_everyone()
+    if main:
+        record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
+        files.write_json(directory / "run.json", record | {"drawing": run.drawing})
+        for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config) + remarks(run, resolutions):
+            print(f"note: {remark}")
+    return run
+
+
+def remarks(run: Run, resolutions: list[int]) -> list[str]:
+    """What a person should know of sizes, buckets and wording before the first step."""
+    items, settings = run.brand_set.splits["train"], run.config.train
+    largest, said = max(min(pictures.size_of(item.content)) for item in items), []
+    if largest >= 1.5 * max(resolutions):
+        said.append(
+            f"pictures of up to {largest} pixels are scaled to {max(resolutions)}; "
+            "give base=<a real Stable Diffusion, hub id or folder> and family.resolution for more"
+        )
+    batch = settings.batch_size * run.accelerator.num_processes
+    for bucket in run.buckets if len(run.buckets) > 1 else []:
+        view = run.data.views[bucket[0]]
+        few = "; a batch shows them more than once: add pictures of this shape, or train.buckets=false"
+        shape = f"bucket {view.width} x {view.height}: {len(bucket)} pictures, none is left out"
+        said.append(shape + (few if len(bucket) < batch else ""))
+    return said
+
+
+def add_lora(models: Models, family: Family, config: Config) -> None:
+    """Adapters on the parts asked for; A is random from the seed, B zero: at first the LoRA changes nothing."""
+    adapter = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
+        init_lora_weights="gaussian",
+        target_modules=family.lora_targets(config.lora.targets),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(batches.generator(config.train.seed, batches.INIT).initial_seed())
+        models.denoiser.add_adapter(adapter)  # type: ignore[operator]
+
+
+def settle(run: Run) -> None:
+    """Precision, threads and compilation: the run's own if it has begun, else as configured or probed by rank 0."""
+    wanted, directory, denoiser = run.config.hardware, run.directory, run.models.denoiser
+    chosen: list[Any] = [wanted.precision, wanted.precision, wanted.threads or torch.get_num_threads()]
+    if (directory / "run.json").exists():
+        record = files.read_json(directory / "run.json", "the run's record", "facts", "drawing")
+        before = [record["facts"]["precision"], record["drawing"]]
+        chosen[:2] = [old if new == "auto" else new for old, new in zip(before, chosen[:2], strict=True)]
+        chosen[2] = wanted.threads or record["facts"]["threads"]
+
+    def step() -> None:
+        losses_of(run, denoiser, 0).sum().backward()
+        denoiser.zero_grad()
+
+    def draw() -> None:
+        some = replace(run.config.generate, num_inference_steps=2)
+        seeds = range(min(some.batch_size, max(run.config.train.num_samples, 1)))
+        sample.draw(run.models, ["a"] * len(seeds), seeds, some, sample.resolution_of(run.config, run.models))
+
+    if run.accelerator.is_main_process:
+        device = run.accelerator.device
+        chosen[0] = hardware.choose_precision(chosen[0], device, step)
+        chosen[1] = hardware.choose_precision(chosen[1], device, draw)
+    broadcast_object_list(chosen)
+    run.precision, run.drawing, threads = chosen
+    torch.set_num_threads(threads)
+    if run.precision == "bf16" and run.accelerator.device.type == "cuda":
+        denoiser.to(torch.bfloat16)
+        cast_training_params(denoiser, torch.float32)  # what is trained stays exact
+    if wanted.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    if wanted.compile:
+        denoiser.compile_repeated_blocks()  # type: ignore[operator]
+    run.facts |= {"precision": run.precision, "threads": threads, "compile": wanted.compile}
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "diffusers", "peft", "accelerate", "transformers")}

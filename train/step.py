@@ -1,0 +1,41 @@
+"""The loss of one pass, a pure function of (seed, step, rank): which views, which noise, which captions are dropped."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylegate import hardware
+from train import batches, losses
+
+
+def losses_of(run: Any, denoiser: Any, step: int) -> Tensor:
+    """The weighted losses [batch] of one pass on this process; `run` is train.prepare's."""
+    settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
+    chosen = chosen_views(run, step, rank)
+    mean, deviation = run.data.latents(chosen)
+    draws = batches.draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
+    words = run.data.conditions([run.data.views[i].item for i in chosen], step)
+    levels = losses.levels(schedule, settings.loss, draws.uniform, draws.normal)
+    noise = losses.offset(draws.noise, settings.loss.noise_offset, draws.constant)
+    shown = torch.where(draws.dropped[:, None, None], run.data.empty(), words)
+    device = run.accelerator.device
+    clean, noise, levels, shown = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels, shown))
+    with hardware.autocast(device, run.precision):
+        noisy = losses.noised(schedule, clean, noise, levels)
+        predicted = run.family.predict(run.models, denoiser, noisy, levels, shown)
+    wanted = losses.target(schedule, clean, noise, levels)
+    each = losses.loss(predicted.float(), wanted, settings.loss.huber_delta)
+    return each * losses.weights(schedule, settings.loss.min_snr_gamma, levels)
+
+
+def chosen_views(run: Any, step: int, rank: int) -> list[int]:
+    settings, world = run.config.train, run.accelerator.num_processes
+    return batches.chosen(run.buckets, settings.batch_size, step, rank, world, settings.seed)
+
+
+def pictures_of(run: Any, step: int, rank: int) -> list[str]:
+    """Files that a process sees at an optimizer step, in order."""
+    passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
+    items = run.brand_set.splits["train"]
+    return [items[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]
