@@ -18,11 +18,11 @@ from stylegate.brandset import BrandSet
 from stylegate.cache import Cache
 from stylegate.config import TrainConfig
 from stylegate.errors import StylegateError
-from stylegate.families import Family, Models
+from stylegate.families import Conditions, Family, Models
 from train import batches
 from train.batches import View
 
-LATENTS, PROMPTS = "latents-2", "prompts-1"  # versions of what is cached; raise one when its computation changes
+LATENTS, PROMPTS = "latents-2", "prompts-2"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
 WORDINGS = 8  # of a caption, where its parts are shuffled
 
@@ -42,14 +42,11 @@ class Encoded(NamedTuple):
         mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
         return mean, deviation
 
-    def conditions(self, items: Sequence[int], step: int) -> Tensor:
-        """[n, tokens, d] of captions, each in the wording of `step`."""
+    def conditions(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
+        """Of captions, each in the wording of `step`; of the empty one where `dropped` [n]."""
         keys = [self.prompt_keys[i][(step + i) % len(self.prompt_keys[i])] for i in items]
-        return torch.from_numpy(np.stack([self.read(key)["condition"] for key in keys]))
-
-    def empty(self) -> Tensor:
-        """[tokens, d]"""
-        return torch.from_numpy(self.read(self.empty_key)["condition"])
+        found = [self.read(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)]
+        return {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
 
     def read(self, key: str) -> dict[str, NDArray]:
         value = self.cache.get(key)
@@ -98,8 +95,9 @@ def encode(
 
     @torch.no_grad()
     def conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
-        values = family.encode_prompts(models, [my_prompts[i] for i in chosen]).float().cpu().numpy()
-        return [{"condition": value} for value in values]
+        told = family.encode_prompts(models, [my_prompts[i] for i in chosen])
+        arrays = {name: values.float().cpu().numpy() for name, values in told.items()}
+        return [{name: values[i] for name, values in arrays.items()} for i in range(len(chosen))]
 
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]

@@ -189,10 +189,11 @@ def eval_loss(run: Any) -> float:
         clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
         noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
         levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
-        words = family.encode_prompts(models, [brand.prompt(items[i].text)]).expand(len(LEVELS), -1, -1)
+        told = family.encode_prompts(models, [brand.prompt(items[i].text)])
+        told = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in told.items()}
         with hardware.autocast(device, run.precision):
             noisy = losses.noised(schedule, clean, noise, levels)
-            predicted = family.predict(models, models.denoiser, noisy, levels, words)
+            predicted = family.predict(models, models.denoiser, noisy, levels, told)
         each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
         total += torch.stack([each.sum(), torch.tensor(float(len(each)), device=device)])
     total = run.accelerator.reduce(total, "sum")

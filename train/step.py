@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stylegate import hardware
@@ -15,15 +14,15 @@ def losses_of(run: Any, denoiser: Any, step: int) -> Tensor:
     chosen = chosen_views(run, step, rank)
     mean, deviation = run.data.latents(chosen)
     draws = batches.draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
-    words = run.data.conditions([run.data.views[i].item for i in chosen], step)
+    told = run.data.conditions([run.data.views[i].item for i in chosen], step, draws.dropped)
     levels = losses.levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.offset(draws.noise, settings.loss.noise_offset, draws.constant)
-    shown = torch.where(draws.dropped[:, None, None], run.data.empty(), words)
     device = run.accelerator.device
-    clean, noise, levels, shown = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels, shown))
+    clean, noise, levels = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels))
+    told = {name: values.to(device) for name, values in told.items()}
     with hardware.autocast(device, run.precision):
         noisy = losses.noised(schedule, clean, noise, levels)
-        predicted = run.family.predict(run.models, denoiser, noisy, levels, shown)
+        predicted = run.family.predict(run.models, denoiser, noisy, levels, told)
     wanted = losses.target(schedule, clean, noise, levels)
     each = losses.loss(predicted.float(), wanted, settings.loss.huber_delta)
     return each * losses.weights(schedule, settings.loss.min_snr_gamma, levels)

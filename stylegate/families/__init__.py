@@ -2,9 +2,9 @@
 
 from typing import cast
 
-from stylegate.families import sd
-from stylegate.families.base import Family, Models, Schedule, Sketch
+from stylegate.families import sd, sdxl
+from stylegate.families.base import Conditions, Family, Models, Schedule, Sketch
 
-FAMILIES: dict[str, Family] = {"sd": cast(Family, sd)}
+FAMILIES: dict[str, Family] = {"sd": cast(Family, sd), "sdxl": cast(Family, sdxl)}
 
-__all__ = ["FAMILIES", "Family", "Models", "Schedule", "Sketch"]
+__all__ = ["FAMILIES", "Conditions", "Family", "Models", "Schedule", "Sketch"]

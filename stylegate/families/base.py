@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+Conditions = dict[str, Tensor]  # what the denoiser is told of prompts, by the family's own names; [n, ...] each
+
 
 class Schedule(NamedTuple):
     """Noise levels of training: x_t = signal[t] * latents + sigma[t] * noise, level 0 nearly clean."""
@@ -34,11 +36,11 @@ class Sketch(NamedTuple):
     resolution: int
     multiple: int
     latent_numbers: float  # a pixel
-    inputs: Callable[[int, int, int], dict[str, Tensor]]  # batch, height, width in pixels -> the denoiser's arguments
+    inputs: Callable[[int, int, int], dict[str, Any]]  # batch, height, width in pixels -> the denoiser's arguments
 
 
 class Family(Protocol):
-    """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]; conditions [n, t, d]."""
+    """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]."""
 
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
 
@@ -58,7 +60,7 @@ class Family(Protocol):
         """The text encoder's limit and each caption's length, in tokens with start and end."""
         ...
 
-    def encode_prompts(self, models: Models, prompts: list[str]) -> Tensor:
+    def encode_prompts(self, models: Models, prompts: list[str]) -> Conditions:
         """Conditions of prompts; captions that are too long are cut."""
         ...
 
@@ -66,7 +68,7 @@ class Family(Protocol):
         """Mean and standard deviation of the scaled latents (0 for a deterministic encoder)."""
         ...
 
-    def predict(self, models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Tensor) -> Tensor:
+    def predict(self, models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
         """The denoiser's output for noise levels of the schedule; `denoiser` may be the wrapped one of a distributed
         run."""
         ...

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from stylegate import brandset, cache, files
 from stylegate.config import TrainConfig
-from stylegate.families import FAMILIES, Models
+from stylegate.families import FAMILIES, Conditions, Models
 from train import encoded
 
 SD = FAMILIES["sd"]
@@ -32,7 +32,7 @@ class Counting:
         self.images += len(pixels)
         return SD.encode_images(models, pixels)
 
-    def encode_prompts(self, models: Models, prompts: list[str]) -> torch.Tensor:
+    def encode_prompts(self, models: Models, prompts: list[str]) -> Conditions:
         self.prompts += len(prompts)
         return SD.encode_prompts(models, prompts)
 
@@ -123,8 +123,9 @@ def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: Models) -
     assert not deviation.any()
     with torch.no_grad():
         words = models.pipeline.encode_prompt([brandset.brand_of(brand).prompt(items[5].text)], "cpu", 1, False)[0]
-    assert torch.allclose(data.conditions([5], step=7)[0], words[0], atol=1e-5)
-    assert data.empty().shape == words[0].shape and not torch.equal(data.empty(), words[0])
+        empty = models.pipeline.encode_prompt([""], "cpu", 1, False)[0]
+    told = data.conditions([5, 5], step=7, dropped=torch.tensor([False, True]))
+    assert list(told) == ["words"] and torch.allclose(told["words"], torch.cat([words, empty]), atol=1e-5)
 
 
 def test_a_torn_entry_is_made_again(brand: Path, models: Models, own_cache: Path) -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from stylegate.config import LossConfig
 from stylegate.families import Schedule
-from stylegate.families.sd import schedule_of
+from stylegate.families.unet import schedule_of
 from train import losses
 
 RANDOM = torch.Generator().manual_seed(4)

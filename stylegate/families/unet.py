@@ -1,0 +1,87 @@
+"""What Stable Diffusion 1.x and SDXL share: a UNet on the latents of an autoencoder, and a table of noise levels."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor
+
+from stylegate import files
+from stylegate.errors import ModelError
+from stylegate.families.base import Models, Schedule, Sketch
+
+COMPONENT = "unet"
+TARGETS = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "feed_forward": ["ff.net.0.proj", "ff.net.2"],
+    "convolution": [f"conv{which}" for which in ("", "1", "2", "_shortcut", "_in", "_out")]
+    + ["proj_in", "proj_out", "time_emb_proj"],
+}
+
+
+def models_of(pipeline: Any, folder: Path) -> Models:
+    """Raises ModelError if the UNet does not name its size."""
+    if not isinstance(pipeline.unet.config.sample_size, int):
+        raise ModelError(
+            f"base={files.shown(folder)}: its unet names no sample_size", next_step="copy or download the base again."
+        )
+    return Models(
+        pipeline=pipeline,
+        denoiser=pipeline.unet,
+        schedule=schedule_of(pipeline.scheduler.config),
+        resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+        multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
+        sha256=files.folder_digest(folder),
+    )
+
+
+def schedule_of(config: Any) -> Schedule:
+    """The training schedule, whatever sampler the pipeline was saved with."""
+    kept: Any = DDPMScheduler.from_config(config)
+    prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
+    if prediction is None:
+        raise ModelError(f"the base predicts {kept.config.prediction_type}; known are epsilon and v_prediction")
+    return Schedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
+
+
+def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the scaled latents. AutoencoderTiny is deterministic: deviation 0."""
+    vae = models.pipeline.vae
+    encoded = vae.encode(pixels.to(vae.device, vae.dtype))
+    scale = vae.config.scaling_factor
+    if hasattr(encoded, "latent_dist"):
+        return encoded.latent_dist.mean * scale, encoded.latent_dist.std * scale
+    return encoded.latents * scale, torch.zeros_like(encoded.latents)
+
+
+def lora_targets(kinds: list[str]) -> list[str]:
+    return [ending for kind in kinds for ending in TARGETS[kind]]
+
+
+def sketch(folder: Path) -> Sketch:
+    """UNet and sizes, from the configs alone."""
+    unet_config, vae_config = (
+        files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
+        for part, keys in (("unet", ("sample_size", "block_out_channels")), ("vae", ("latent_channels",)))
+    )
+    channels = vae_config.get("block_out_channels") or vae_config["encoder_block_out_channels"]
+    factor = 2 ** (len(channels) - 1)  # as the pipeline takes it
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(unet_config)
+    unet.requires_grad_(False)
+
+    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+        shape = (batch, unet.config.in_channels, height // factor, width // factor)
+        words = (batch, 77, unet.config.cross_attention_dim)
+        made = {"sample": shape, "timestep": (batch,), "encoder_hidden_states": words}
+        tensors: dict[str, Any] = {name: torch.zeros(size, device="meta") for name, size in made.items()}
+        if unet.config.addition_embed_type == "text_time":
+            pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+            sizes = {"text_embeds": (batch, pooled), "time_ids": (batch, 6)}
+            tensors["added_cond_kwargs"] = {k: torch.zeros(size, device="meta") for k, size in sizes.items()}
+        return tensors
+
+    multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    return Sketch(unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, inputs)

@@ -1,0 +1,77 @@
+"""Bases of the true architectures, tiny and random, saved as their pipelines: nothing is downloaded."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from stylegate import files
+
+SDXL_LEVELS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+SDXL_UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (32, 64, 64),
+    "down_block_types": SDXL_LEVELS,
+    "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(SDXL_LEVELS)),
+    "transformer_layers_per_block": (1, 2, 3),
+    "attention_head_dim": (1, 2, 2),
+    "cross_attention_dim": 64,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + 32,
+}
+
+
+def clip_config(tokenizer: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def autoencoder() -> AutoencoderKL:
+    settings: dict[str, Any] = {
+        "block_out_channels": (8, 8, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.13025,
+    }
+    return AutoencoderKL(**settings)
+
+
+def sdxl(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(files.MODELS / "miniature" / "sd" / "tokenizer")
+    parts: dict[str, Any] = {
+        "vae": autoencoder(),
+        "text_encoder": CLIPTextModel(clip_config(tokenizer)),
+        "text_encoder_2": CLIPTextModelWithProjection(clip_config(tokenizer)),
+        "tokenizer": tokenizer,
+        "tokenizer_2": tokenizer,
+        "unet": UNet2DConditionModel(**SDXL_UNET),
+        "scheduler": EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        "add_watermarker": False,
+    }
+    StableDiffusionXLPipeline(**parts).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights for tests.\n")
+    return folder
+
+
+BASES = {"sdxl": sdxl}

@@ -1,0 +1,107 @@
+"""Each family's whole chain on a tiny random base of its true architecture: train, resume, hand out, draw, score."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from stylegate import adapter, files, lorafile
+from stylegate.families import FAMILIES
+from tests.conftest import FAST
+from tests.tiny import BASES
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=BASES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The family's name and a base of it."""
+    return request.param, BASES[request.param](tmp_path_factory.mktemp(request.param) / "base")
+
+
+def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_brand: Path) -> None:
+    family, folder = base
+    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST, "train.checkpoint_every=1"]
+    code, text = run("train", *words, "dry_run=true")
+    assert code == 0 and "dry run: no problems" in text
+    assert run("train", *words, "train.max_steps=1")[0] == 0
+    code, text = run("train", *words, "train.max_steps=2")
+    assert code == 0 and "resumed at step 1" in text
+    whole = [word.replace(f"name={family}", f"name={family}-whole") for word in words]
+    assert run("train", *whole, "train.max_steps=2")[0] == 0
+    (one,), (other,) = (
+        list(files.RUNS.glob(f"{name}-{family}-*/state/step-000002/adapter.safetensors"))
+        for name in (family, f"{family}-whole")
+    )
+    assert one.read_bytes() == other.read_bytes()
+
+    (released,) = files.RUNS.glob(f"{family}-{family}-*/lora/{family}.safetensors")
+    code, text = run("inspect", str(released))
+    models = FAMILIES[family].load(str(folder), CPU, torch.float32)
+    assert code == 0 and FAMILIES[family].spec(models)["modelspec.architecture"] in text
+    for path in (released, released.with_name(f"{family}.kohya.safetensors")):
+        layers, problems = adapter.read(*lorafile.load(path), lorafile.modules_of(models.pipeline))
+        assert not problems and len(layers) > 50
+
+    for path in (released, released.with_name(f"{family}.kohya.safetensors")):
+        ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
+        lorafile.attach(ours, path)
+        theirs.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+        theirs.pipeline.fuse_lora()
+        theirs.pipeline.unload_lora_weights()
+        other = theirs.denoiser.state_dict()
+        moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(models.denoiser.state_dict()[k])}
+        assert len(moved) > 50 and all(torch.allclose(v, other[k], atol=1e-6) for k, v in moved.items())
+
+    assert run("plan", *words, "plan.num_images=2", "train.max_steps=2")[0] == 0
+    assert run("generate", *words, "plan.num_images=2", "train.max_steps=2")[0] == 0
+    code, text = run("score", *words, "plan.num_images=2", "train.max_steps=2")
+    assert code == 0 and "score: 2 pictures" in text
+    (batch,) = files.BATCHES.glob(f"{family}-*")
+    drawn = [Image.open(path).size for path in (batch / "images").glob("*.png")]
+    assert drawn == [(models.resolution, models.resolution)] * 2
+
+
+def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, Path]) -> None:
+    """One denoising step of the pipeline's own, against `predict` on the same latents, level and prompt."""
+    family, folder = base
+    models = FAMILIES[family].load(str(folder), CPU, torch.float32)
+    seen: dict[str, torch.Tensor] = {}
+    forward = models.denoiser.forward
+
+    def watched(*given, **named):
+        result = forward(*given, **named)
+        seen["given"], seen["made"] = given[0] if given else named["sample"], result[0]
+        return result
+
+    models.denoiser.forward = watched
+    side = models.resolution
+    models.pipeline(
+        "a red cat", num_inference_steps=1, guidance_scale=1.0, height=side, width=side, output_type="latent"
+    )
+    models.denoiser.forward = forward
+    level = models.pipeline.scheduler.timesteps[:1].long()
+    with torch.no_grad():
+        told = FAMILIES[family].encode_prompts(models, ["a red cat"])
+        made = FAMILIES[family].predict(models, models.denoiser, seen["given"], level, told)
+    assert torch.allclose(made, seen["made"], atol=1e-5)
+
+
+def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) -> None:
+    family, folder = base
+    code, text = run("train", "family=sd", f"base={folder}", "brand=neon")
+    assert code == 2 and "family=sd takes a StableDiffusionPipeline" in text
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] in text
+    code, text = run("train", f"family={family}", "base=miniature", "brand=neon")
+    assert code == 2 and "miniature" in text
+
+
+def test_sdxl_empty_prompt_is_zeros_as_the_pipeline_draws_it(tmp_path: Path) -> None:
+    models = FAMILIES["sdxl"].load(str(BASES["sdxl"](tmp_path / "base")), CPU, torch.float32)
+    with torch.no_grad():
+        told = FAMILIES["sdxl"].encode_prompts(models, ["", "a cat"])
+    assert not told["words"][0].any() and not told["pooled"][0].any() and told["words"][1].any()
+    assert told["words"].shape[2] == 64 and told["pooled"].shape == (2, 32)
