@@ -212,3 +212,8 @@ def kohya(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
         tensors |= {f"{own}.lora_down.weight": layer.down, f"{own}.lora_up.weight": layer.up}
         tensors[f"{own}.alpha"] = torch.tensor(layer.alpha)
     return tensors
+
+
+def comfyui(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+    """Tensors of a transformer's file as ComfyUI reads it: diffusers' names, and alpha as a tensor of each layer."""
+    return diffusers(layers)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}

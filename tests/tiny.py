@@ -5,13 +5,27 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from stylegate import files
 
+CARD = "---\nlicense: apache-2.0\n---\nRandom weights for tests.\n"
 SDXL_LEVELS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 SDXL_UNET: dict[str, Any] = {
     "sample_size": 8,
@@ -70,8 +84,44 @@ def sdxl(folder: Path) -> Path:
         "add_watermarker": False,
     }
     StableDiffusionXLPipeline(**parts).save_pretrained(folder)
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights for tests.\n")
+    (folder / "README.md").write_text(CARD)
     return folder
 
 
-BASES = {"sdxl": sdxl}
+def flux2(folder: Path) -> Path:
+    """Its text encoder is read at layers 9, 18 and 27, so it has 28, narrow ones."""
+    torch.manual_seed(0)
+    named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
+    tokenizer: Any = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(named)}, merges=[])
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+    words = Qwen3Config(
+        vocab_size=len(named),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    vae: dict[str, Any] = {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "latent_channels": 4}
+    transformer: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 48,
+        "timestep_guidance_channels": 16,
+        "axes_dims_rope": (4, 4, 4, 4),
+        "guidance_embeds": False,
+    }
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    encoder: Any = Qwen3ForCausalLM(words)
+    parts = {"vae": AutoencoderKLFlux2(**vae), "transformer": Flux2Transformer2DModel(**transformer)}
+    pipeline = Flux2KleinPipeline(scheduler=scheduler, text_encoder=encoder, tokenizer=tokenizer, **parts)  # type: ignore[arg-type]
+    pipeline.save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+BASES = {"sdxl": sdxl, "flux2": flux2}

@@ -196,5 +196,5 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
             f"{selection['num_prompts']} pictures pass the gate "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
-    print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and A1111: {other.name}")
+    print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and the like: {other.name}")
     print(f"LoRA: {files.shown(lora)}")

@@ -17,6 +17,7 @@ from train.evaluate import evaluation_folder, scaled
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
 THUMBNAIL = 256  # pixels a side at most
+OTHERS = {"unet": ("kohya", adapter.kohya), "transformer": ("comfyui", adapter.comfyui)}  # styles for other programs
 
 CARD = """---
 library_name: diffusers
@@ -38,7 +39,7 @@ A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 pipeline.load_lora_weights(".", weight_name="{file}")
 ```
 
-For ComfyUI and A1111: {kohya}, strength 1.
+For ComfyUI and the like: {other}, strength 1.
 
 Made by stylegate. It knows only what its pictures show; judge what it draws with `stylegate gate`.
 """
@@ -49,7 +50,8 @@ def write(
 ) -> list[Path]:
     """The weights as they are loaded, in both styles of names, and a card; each file is read back and proven.
 
-    Returns lora/<name>.safetensors (diffusers) and lora/<name>.kohya.safetensors (ComfyUI, A1111).
+    Returns lora/<name>.safetensors (diffusers) and the file for other programs: lora/<name>.kohya.safetensors (ComfyUI,
+    A1111), of a transformer lora/<name>.comfyui.safetensors.
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
     layers = lorafile.layers_of(models.denoiser, family.COMPONENT, scale)
@@ -57,7 +59,8 @@ def write(
     if picture := first_sample(directory, selection):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     folder = directory / "lora"
-    path, other = (folder / f"{name}{ending}.safetensors" for ending in ("", ".kohya"))
+    style, write_other = OTHERS[family.COMPONENT]
+    path, other = folder / f"{name}.safetensors", folder / f"{name}.{style}.safetensors"
     rate = selection["pass_rate"]
     passed = "Its pictures were not judged while it was trained."
     if rate is not None:
@@ -82,15 +85,16 @@ def write(
         data=facts["data"],
         base_sha256=facts["base"],
         file=path.name,
-        kohya=other.name,
+        other=other.name,
     )
 
     def build(partial: Path) -> None:
         tensors, alphas = adapter.diffusers(layers)
         files.write(partial / path.name, lorafile.released(tensors, described | alphas))
-        files.write(partial / other.name, lorafile.released(adapter.kohya(layers), described))
+        files.write(partial / other.name, lorafile.released(write_other(layers), described))
         files.write(partial / "README.md", card.replace("{lora_sha256}", files.sha256(partial / path.name)))
-        prove(models, brand.trigger, layers, scale, partial / path.name, partial / other.name)
+        side = sample.resolution_of(config, models)
+        prove(models, brand.trigger, side, layers, scale, partial / path.name, partial / other.name)
         shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
 
     files.whole_folder(folder, build)
@@ -140,7 +144,9 @@ def first_sample(directory: Path, selection: dict) -> bytes | None:
 
 
 @torch.no_grad()
-def prove(models: Models, prompt: str, layers: dict[str, Layer], scale: float, path: Path, other: Path) -> None:
+def prove(
+    models: Models, prompt: str, side: int, layers: dict[str, Layer], scale: float, path: Path, other: Path
+) -> None:
     """Read both files back: each layer changes its weight as the trained one does. On CPUs, where arithmetic repeats
     itself, diffusers must also draw the same picture with the first file. The trained adapter leaves the pipeline.
 
@@ -154,8 +160,8 @@ def prove(models: Models, prompt: str, layers: dict[str, Layer], scale: float, p
         return
     few = GenerateConfig(num_inference_steps=2)
     with scaled(models.denoiser, scale):
-        wanted = sample.draw(models, [prompt], [0], few, models.resolution)[0]
+        wanted = sample.draw(models, [prompt], [0], few, side)[0]
     models.pipeline.unload_lora_weights()
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
-    drawn = sample.draw(models, [prompt], [0], few, models.resolution)[0]
+    drawn = sample.draw(models, [prompt], [0], few, side)[0]
     assert wanted.tobytes() == drawn.tobytes(), f"{path} draws another picture than the weights it was made of"

@@ -23,7 +23,8 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_brand: Path) -> None:
     family, folder = base
-    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST, "train.checkpoint_every=1"]
+    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST, "family.resolution=64"]
+    words.append("train.checkpoint_every=1")
     code, text = run("train", *words, "dry_run=true")
     assert code == 0 and "dry run: no problems" in text
     assert run("train", *words, "train.max_steps=1")[0] == 0
@@ -41,19 +42,23 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     code, text = run("inspect", str(released))
     models = FAMILIES[family].load(str(folder), CPU, torch.float32)
     assert code == 0 and FAMILIES[family].spec(models)["modelspec.architecture"] in text
-    for path in (released, released.with_name(f"{family}.kohya.safetensors")):
+    both = sorted(released.parent.glob("*.safetensors"))
+    assert len(both) == 2
+    for path in both:
         layers, problems = adapter.read(*lorafile.load(path), lorafile.modules_of(models.pipeline))
-        assert not problems and len(layers) > 50
-
-    for path in (released, released.with_name(f"{family}.kohya.safetensors")):
+        assert not problems and len(layers) > 10
         ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
         lorafile.attach(ours, path)
+        before = models.denoiser.state_dict()
+        moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(before[k])}
+        assert len(moved) == len(layers)
+        if path.stem.endswith(".comfyui"):
+            continue  # diffusers refuses alpha among its own names
         theirs.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
         theirs.pipeline.fuse_lora()
         theirs.pipeline.unload_lora_weights()
         other = theirs.denoiser.state_dict()
-        moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(models.denoiser.state_dict()[k])}
-        assert len(moved) > 50 and all(torch.allclose(v, other[k], atol=1e-6) for k, v in moved.items())
+        assert all(torch.allclose(v, other[k], atol=1e-6) for k, v in moved.items())
 
     assert run("plan", *words, "plan.num_images=2", "train.max_steps=2")[0] == 0
     assert run("generate", *words, "plan.num_images=2", "train.max_steps=2")[0] == 0
@@ -61,32 +66,52 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     assert code == 0 and "score: 2 pictures" in text
     (batch,) = files.BATCHES.glob(f"{family}-*")
     drawn = [Image.open(path).size for path in (batch / "images").glob("*.png")]
-    assert drawn == [(models.resolution, models.resolution)] * 2
+    assert drawn == [(64, 64)] * 2
 
 
 def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, Path]) -> None:
     """One denoising step of the pipeline's own, against `predict` on the same latents, level and prompt."""
-    family, folder = base
-    models = FAMILIES[family].load(str(folder), CPU, torch.float32)
+    name, folder = base
+    family = FAMILIES[name]
+    models = family.load(str(folder), CPU, torch.float32)
     seen: dict[str, torch.Tensor] = {}
     forward = models.denoiser.forward
 
     def watched(*given, **named):
         result = forward(*given, **named)
-        seen["given"], seen["made"] = given[0] if given else named["sample"], result[0]
+        seen["given"], seen["made"] = given[0] if given else named["hidden_states"], result[0]
         return result
 
     models.denoiser.forward = watched
-    side = models.resolution
     models.pipeline(
-        "a red cat", num_inference_steps=1, guidance_scale=1.0, height=side, width=side, output_type="latent"
+        prompt="a red cat", num_inference_steps=1, guidance_scale=1.0, height=64, width=64, output_type="latent"
     )
     models.denoiser.forward = forward
-    level = models.pipeline.scheduler.timesteps[:1].long()
     with torch.no_grad():
-        told = FAMILIES[family].encode_prompts(models, ["a red cat"])
-        made = FAMILIES[family].predict(models, models.denoiser, seen["given"], level, told)
-    assert torch.allclose(made, seen["made"], atol=1e-5)
+        shape = family.encode_images(models, torch.zeros(1, 3, 64, 64))[0].shape
+        given, made = (t if t.ndim == 4 else t.transpose(1, 2).reshape(shape) for t in (seen["given"], seen["made"]))
+        level = models.pipeline.scheduler.timesteps[:1].long() - int(models.schedule.prediction == "flow")
+        told = family.encode_prompts(models, ["a red cat"])
+        assert torch.allclose(family.predict(models, models.denoiser, given, level, told), made, atol=1e-5)
+
+
+def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, Path]) -> None:
+    """Through the pipeline's own way out, from `encode_images`' mean; compared with the autoencoder alone."""
+    name, folder = base
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        mean, deviation = FAMILIES[name].encode_images(models, pixels)
+        latents = models.pipeline.vae.encode(pixels).latent_dist
+        wanted = models.pipeline.vae.decode(latents.mean).sample
+        if name == "flux2":
+            bn = models.pipeline.vae.bn
+            spread = (bn.running_var.view(1, -1, 1, 1) + models.pipeline.vae.config.batch_norm_eps).sqrt()
+            out = models.pipeline._unpatchify_latents(mean * spread + bn.running_mean.view(1, -1, 1, 1))
+        else:
+            out = mean / models.pipeline.vae.config.scaling_factor
+        assert torch.allclose(models.pipeline.vae.decode(out).sample, wanted, atol=1e-4)
+    assert deviation.shape == mean.shape and bool((deviation > 0).all())
 
 
 def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) -> None:
