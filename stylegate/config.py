@@ -35,7 +35,7 @@ def key(
 
 @dataclass(kw_only=True, slots=True)
 class FamilyConfig:
-    name: str = key("sd", "model family, a file in stylegate/families/", choices=["sd", "sdxl", "flux2"])
+    name: str = key("sd", "model family, a file in stylegate/families/", choices=["sd", "sdxl", "flux2", "zimage"])
     resolution: int | None = key(
         None, "picture side in pixels; null = what the base was trained for", low=16, high=4096, multiple=8
     )

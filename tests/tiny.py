@@ -7,9 +7,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from tokenizers.pre_tokenizers import ByteLevel
@@ -21,6 +23,7 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
 )
 
 from stylegate import files
@@ -57,13 +60,14 @@ def clip_config(tokenizer: Any) -> CLIPTextConfig:
     )
 
 
-def autoencoder() -> AutoencoderKL:
+def autoencoder(shift_factor: float | None = None) -> AutoencoderKL:
     settings: dict[str, Any] = {
         "block_out_channels": (8, 8, 16, 16),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "norm_num_groups": 4,
         "scaling_factor": 0.13025,
+        "shift_factor": shift_factor,
     }
     return AutoencoderKL(**settings)
 
@@ -88,21 +92,30 @@ def sdxl(folder: Path) -> Path:
     return folder
 
 
-def flux2(folder: Path) -> Path:
-    """Its text encoder is read at layers 9, 18 and 27, so it has 28, narrow ones."""
-    torch.manual_seed(0)
+def chat_tokenizer() -> Any:
+    """Bytes alone, with a chat template."""
     named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
     tokenizer: Any = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(named)}, merges=[])
     tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
-    words = Qwen3Config(
-        vocab_size=len(named),
+    return tokenizer
+
+
+def qwen3(tokenizer: Any, layers: int) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=28,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
     )
+
+
+def flux2(folder: Path) -> Path:
+    """Its text encoder is read at layers 9, 18 and 27, so it has 28, narrow ones."""
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
     vae: dict[str, Any] = {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "latent_channels": 4}
     transformer: dict[str, Any] = {
         "in_channels": 16,
@@ -115,13 +128,40 @@ def flux2(folder: Path) -> Path:
         "axes_dims_rope": (4, 4, 4, 4),
         "guidance_embeds": False,
     }
-    scheduler: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    encoder: Any = Qwen3ForCausalLM(words)
-    parts = {"vae": AutoencoderKLFlux2(**vae), "transformer": Flux2Transformer2DModel(**transformer)}
-    pipeline = Flux2KleinPipeline(scheduler=scheduler, text_encoder=encoder, tokenizer=tokenizer, **parts)  # type: ignore[arg-type]
-    pipeline.save_pretrained(folder)
+    parts: dict[str, Any] = {
+        "vae": AutoencoderKLFlux2(**vae),
+        "transformer": Flux2Transformer2DModel(**transformer),
+        "text_encoder": Qwen3ForCausalLM(qwen3(tokenizer, 28)),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+    Flux2KleinPipeline(tokenizer=tokenizer, **parts).save_pretrained(folder)
     (folder / "README.md").write_text(CARD)
     return folder
 
 
-BASES = {"sdxl": sdxl, "flux2": flux2}
+def zimage(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
+    transformer: dict[str, Any] = {
+        "in_channels": 4,
+        "dim": 32,
+        "n_layers": 2,
+        "n_refiner_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "cap_feat_dim": 16,
+        "axes_dims": [4, 6, 6],
+        "axes_lens": [1024, 64, 64],
+    }
+    parts: dict[str, Any] = {
+        "vae": autoencoder(shift_factor=0.1159),
+        "transformer": ZImageTransformer2DModel(**transformer),
+        "text_encoder": Qwen3Model(qwen3(tokenizer, 3)),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+    ZImagePipeline(tokenizer=tokenizer, **parts).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+BASES = {"sdxl": sdxl, "flux2": flux2, "zimage": zimage}

@@ -11,16 +11,13 @@ import torch
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from stylegate import files
-from stylegate.errors import ModelError
-from stylegate.families import pipelines
-from stylegate.families.base import Conditions, Models, Schedule, Sketch
+from stylegate.families import flow, pipelines
+from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.flow import COMPONENT, MAX_TOKENS
 
-COMPONENT = "transformer"
-LEVELS = 1000  # of the table; the model takes any sigma
-MAX_TOKENS = 512  # of a prompt in its chat template, as the pipeline has it
+__all__ = ["COMPONENT"]
 SINGLE_BLOCKS = 64  # more than any released model has: endings that match nothing do no harm
 TARGETS = {
     "attention": [
@@ -49,11 +46,10 @@ def locate(base: str) -> Path:
 def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     parts, folder = ("transformer", "vae", "text_encoder"), locate(base)
     pipeline = pipelines.load(folder, Flux2KleinPipeline, parts, device, dtype)
-    sigma = torch.arange(1, LEVELS + 1) / LEVELS
     return Models(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=Schedule(1 - sigma, sigma, "flow"),
+        schedule=flow.schedule(),
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=files.folder_digest(folder),
@@ -85,15 +81,7 @@ def sketch(folder: Path) -> Sketch:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    folder = locate(base)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"base={files.shown(folder)}: its tokenizer cannot be loaded: {reason}") from None
-    asked = [[{"role": "user", "content": caption}] for caption in captions]
-    texts = [tokenizer.apply_chat_template(a, tokenize=False, add_generation_prompt=True) for a in asked]
-    return MAX_TOKENS, [len(tokenizer(text).input_ids) for text in texts]
+    return flow.caption_lengths(locate(base), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:

@@ -1,0 +1,105 @@
+"""Z-Image: a transformer over picture and words in one sequence, a Qwen3 encoder, flow matching.
+
+Train on the base, not on Turbo: what a distilled model draws in eight steps it cannot learn in.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
+from torch import Tensor
+
+from stylegate import files
+from stylegate.families import flow, pipelines
+from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.flow import COMPONENT, MAX_TOKENS
+
+__all__ = ["COMPONENT"]
+RESOLUTION = 1024  # pixels a side that it was trained for
+TARGETS = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "feed_forward": ["feed_forward.w1", "feed_forward.w2", "feed_forward.w3"],
+    "convolution": [],
+}
+
+
+def locate(base: str) -> Path:
+    return pipelines.locate(base, "zimage", ZImagePipeline)
+
+
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder"), locate(base)
+    pipeline = pipelines.load(folder, ZImagePipeline, parts, device, dtype)
+    return Models(
+        pipeline=pipeline,
+        denoiser=pipeline.transformer,
+        schedule=flow.schedule(),
+        resolution=RESOLUTION,
+        multiple=2 * pipeline.vae_scale_factor,
+        sha256=files.folder_digest(folder),
+    )
+
+
+def sketch(folder: Path) -> Sketch:
+    config, vae = (
+        files.read_json(folder / part / "config.json", f"the {part}'s config", key)
+        for part, key in (("transformer", "cap_feat_dim"), ("vae", "block_out_channels"))
+    )
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    with torch.device("meta"):
+        transformer: Any = ZImageTransformer2DModel.from_config(config)
+    transformer.requires_grad_(False)
+
+    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+        shape = (config["in_channels"], 1, height // factor, width // factor)
+        return {
+            "x": [torch.zeros(shape, device="meta") for _ in range(batch)],
+            "t": torch.zeros(batch, device="meta"),
+            "cap_feats": [torch.zeros(64, config["cap_feat_dim"], device="meta") for _ in range(batch)],
+        }
+
+    return Sketch(transformer, RESOLUTION, 2 * factor, config["in_channels"] / factor**2, inputs)
+
+
+def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return flow.caption_lengths(locate(base), captions)
+
+
+def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+    """words [n, 512, width], of which `length` [n] count: the transformer takes no padding."""
+    found = models.pipeline.encode_prompt(
+        list(prompts), device=models.pipeline.device, do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS
+    )[0]
+    words = torch.zeros(len(found), MAX_TOKENS, found[0].shape[1], device=found[0].device)
+    for row, own in zip(words, found, strict=True):
+        row[: len(own)] = own
+    return {"words": words, "length": torch.tensor([len(own) for own in found], device=words.device)}
+
+
+def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    vae = models.pipeline.vae
+    found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
+    return (found.mean - shift) * scale, found.std * scale
+
+
+def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+    """The model is told how clean a picture is, and gives the way from noise to latents: both are turned round."""
+    sigma = models.schedule.sigma.to(levels.device)[levels]
+    told = [own[: int(count)] for own, count in zip(conditions["words"], conditions["length"], strict=True)]
+    found = denoiser(list(noisy.unsqueeze(2).unbind(0)), 1 - sigma, told, return_dict=False)[0]
+    return -torch.stack(list(found)).squeeze(2)
+
+
+def lora_targets(kinds: list[str]) -> list[str]:
+    return [ending for kind in kinds for ending in TARGETS[kind]]
+
+
+def spec(models: Models) -> dict[str, str]:
+    return {
+        "modelspec.architecture": "Z-Image/lora",
+        "modelspec.implementation": "https://github.com/Tongyi-MAI/Z-Image",
+        "ss_base_model_version": "zimage",
+    }
