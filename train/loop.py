@@ -190,10 +190,11 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     tracker.artifact(f"brand-{run.brand_set.brand.name}", "brand-set", [run.brand_set.folder], data)
     tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
     tracker.finish()
-    if selection["pass_rate"] is not None:
+    if selection["checkpoints"]:
+        rate = selection["pass_rate"]
+        passing = "" if rate is None else f"; {rate:.0%} of {selection['num_prompts']} pictures pass the gate"
         print(
-            f"chosen: step {selection['step']} at strength {selection['scale']:g}; {selection['pass_rate']:.0%} of "
-            f"{selection['num_prompts']} pictures pass the gate "
+            f"chosen: step {selection['step']} at strength {selection['scale']:g}{passing} "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
     print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and the like: {other.name}")
