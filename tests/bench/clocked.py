@@ -19,6 +19,8 @@ import diffusers
 import torch
 from torch.nn import functional
 
+AUTOENCODERS = {"AutoencoderKL": diffusers.AutoencoderKL, "AutoencoderTiny": diffusers.AutoencoderTiny}
+
 
 def clock(log: Path) -> None:
     """Let every AdamW in this process write its steps."""
@@ -46,7 +48,7 @@ class Autoencoder:
     @staticmethod
     def from_pretrained(base: str, subfolder: str, **_: Any) -> Any:
         kind = json.loads((Path(base) / subfolder / "config.json").read_text())["_class_name"]
-        vae: Any = getattr(diffusers, kind).from_pretrained(base, subfolder=subfolder)
+        vae: Any = AUTOENCODERS[kind].from_pretrained(base, subfolder=subfolder)
         if kind == "AutoencoderTiny":
             encode = vae.encode
             vae.encode = lambda x: SimpleNamespace(latent_dist=SimpleNamespace(sample=lambda: encode(x).latents))

@@ -1,7 +1,7 @@
 """Steps a second: ours, the example script, and a bare loop, in turns on one machine; memory; and whether losses agree.
 
     python -m tests.bench.steps peer=PATH               the miniature, about 6 minutes
-    python -m tests.bench.steps peer=PATH shape=sdxl    a base whose parts have SDXL's shares of the work, 12 minutes
+    python -m tests.bench.steps peer=PATH shape=sdxl    a base whose parts have SDXL's shares of the work, 5 minutes
 
 All train attention alone at fp32, rank 16, one rate, without evaluations. Each runs in a process of its own; only one
 is awake at a time (SIGSTOP, SIGCONT), for WINDOW_S seconds and ROUNDS turns; a turn's rate is taken between its first
@@ -31,7 +31,8 @@ from stylegate.families import FAMILIES
 from tests.bench import peer
 
 OF_BARE, OF_PEER = 0.95, {"miniature": None, "sdxl": 1.3}
-ROUNDS, WINDOW_S, WARM, LEAST = 8, {"miniature": 12.0, "sdxl": 25.0}, 5, 4  # steps
+ROUNDS, WINDOW_S = {"miniature": 8, "sdxl": 3}, {"miniature": 12.0, "sdxl": 20.0}
+WARM, LEAST = 5, 4  # steps before the first turn, and in each
 RATE, BLOCK, SAME = 1e-3, 50, 0.03  # of the optimizer; steps whose losses are averaged; share of the loss
 LEVELS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 
@@ -111,7 +112,9 @@ def proportioned(folder: Path) -> None:
     print(f"SDXL at 1024: autoencoder {wanted[0]:.3f} and text {wanted[1]:.4f} of the UNet's operations, forward")
     print(f"this base: {coders[coder]:.3f} (width {coder}) and {layers * one:.4f} ({layers} layers)")
     torch.manual_seed(0)
-    scheduler: Any = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    scheduler: Any = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
     StableDiffusionPipeline(
         vae=vae(coder),
         text_encoder=text(width, layers, **sizes),
@@ -149,7 +152,7 @@ def stamps(log: Path) -> list[float]:
     return [row["at"] for row in files.read_jsonl(log)]
 
 
-def in_turns(runs: dict[str, tuple[subprocess.Popen, Path]], window_s: float) -> dict[str, list[float]]:
+def in_turns(runs: dict[str, tuple[subprocess.Popen, Path]], rounds: int, window_s: float) -> dict[str, list[float]]:
     """Steps a second of each, a number a turn."""
     for name, (process, log) in runs.items():
         process.send_signal(signal.SIGCONT)
@@ -158,7 +161,7 @@ def in_turns(runs: dict[str, tuple[subprocess.Popen, Path]], window_s: float) ->
             time.sleep(0.2)
         process.send_signal(signal.SIGSTOP)
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, (process, log) in runs.items():
             began, seen = time.monotonic(), []
             process.send_signal(signal.SIGCONT)
@@ -210,7 +213,7 @@ def compare(script: Path, shape: str, place: Path) -> list[str]:
             log = place / f"{name.split()[-1]}.jsonl"
             runs[name] = (start(log), log)
             runs[name][0].send_signal(signal.SIGSTOP)
-        rates = in_turns(runs, WINDOW_S[shape])
+        rates = in_turns(runs, ROUNDS[shape], WINDOW_S[shape])
         memory = {name: peak_mb(process) for name, (process, _) in runs.items()}
     finally:
         for process, _ in runs.values():
