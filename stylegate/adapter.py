@@ -44,16 +44,39 @@ def merged(weight: Tensor, layer: Layer) -> Tensor:
 
 
 def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
-    """The largest relative difference of a layer's change (Frobenius norm); infinite where layers differ in name, or
-    anything is not finite.
+    """The largest relative difference of a layer's change and of its magnitudes (Frobenius norm); infinite where layers
+    differ in name or kind, or anything is not finite.
     """
     if one.keys() != other.keys():
         return math.inf
     found = [0.0]
     for name in one:
-        mine, theirs = change(one[name]), change(other[name])
-        found.append(float((mine - theirs).norm() / mine.norm()) if mine.any() else float(theirs.norm()))
+        pairs = [(change(one[name]), change(other[name]))]
+        lengths = one[name].magnitude, other[name].magnitude
+        if lengths[0] is not None and lengths[1] is not None:
+            pairs.append((lengths[0].double(), lengths[1].double()))
+        elif lengths != (None, None):
+            return math.inf
+        for mine, theirs in pairs:
+            found.append(float((mine - theirs).norm() / mine.norm()) if mine.any() else float(theirs.norm()))
     return max(found) if all(map(math.isfinite, found)) else math.inf
+
+
+def energy(tensors: Mapping[str, Tensor]) -> float:
+    """Sum of squares of all that a file changes, whatever it calls its layers; where alpha is missing it is the rank.
+
+    Taking fused layers apart leaves it as it is; a layer lost or a strength mistaken does not.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if half := loranames.half_of(key):
+            parts.setdefault(half.layer, {})[half.part] = tensor
+    total = 0.0
+    for found in parts.values():
+        if {"down", "up"} <= found.keys():
+            alpha = float(found["alpha"]) if "alpha" in found else found["down"].shape[0]
+            total += float(change(Layer(found["down"], found["up"], alpha)).square().sum())
+    return total
 
 
 def adaptable(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -191,6 +214,9 @@ def diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str,
     tensors, header = {}, {}
     for name, layer in layers.items():
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
+        if layer.magnitude is not None:
+            shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)  # as PEFT has them
+            tensors[f"{name}.lora_magnitude_vector"] = layer.magnitude.reshape(shape)
     for component in dict.fromkeys(name.partition(".")[0] for name in layers):
         own = {n.removeprefix(f"{component}."): one for n, one in layers.items() if n.startswith(f"{component}.")}
         first = next(iter(own.values()))
@@ -198,6 +224,7 @@ def diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str,
             f"{component}.r": first.rank,
             f"{component}.lora_alpha": first.alpha,
             f"{component}.target_modules": sorted(own),
+            **({f"{component}.use_dora": True} if first.magnitude is not None else {}),
             f"{component}.rank_pattern": {f"^{n}": one.rank for n, one in own.items() if one.rank != first.rank},
             f"{component}.alpha_pattern": {f"^{n}": one.alpha for n, one in own.items() if one.alpha != first.alpha},
         }
@@ -210,10 +237,21 @@ def kohya(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     for name, layer in layers.items():
         own = loranames.kohya(name)
         tensors |= {f"{own}.lora_down.weight": layer.down, f"{own}.lora_up.weight": layer.up}
-        tensors[f"{own}.alpha"] = torch.tensor(layer.alpha)
+        tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale(own, layer)}
     return tensors
 
 
 def comfyui(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     """Tensors of a transformer's file as ComfyUI reads it: diffusers' names, and alpha as a tensor of each layer."""
-    return diffusers(layers)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
+    plain = {name: layer._replace(magnitude=None) for name, layer in layers.items()}
+    tensors = diffusers(plain)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        tensors |= dora_scale(name, layer)
+    return tensors
+
+
+def dora_scale(name: str, layer: Layer) -> dict[str, Tensor]:
+    """The magnitudes as kohya and ComfyUI have them: [out, 1], or [out, 1, 1, 1] of a convolution."""
+    if layer.magnitude is None:
+        return {}
+    return {f"{name}.dora_scale": layer.magnitude.reshape(-1, *[1] * (layer.down.ndim - 1))}

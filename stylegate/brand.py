@@ -7,7 +7,6 @@ and split by content: the same pictures give the same split, and near-duplicates
 """
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import fields
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from stylegate import files, pictures
-from stylegate.brandset import SPLITS, Brand, Findings, alike, look_at, refuse, rows_of
+from stylegate.brandset import SPLITS, Brand, Findings, Seen, alike, look_at, refuse, rows_of
 from stylegate.config import Config
 from stylegate.errors import DataError
 
@@ -51,7 +51,7 @@ def make(config: Config) -> int:
             inside[name] = path
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
-    decoded = look_at(inside, brand.background, findings)
+    seen = look_at(inside, brand.background, findings)
     for name in inside:
         if name not in captions:
             findings.problems.append(f"{name}: no caption ({Path(name).stem}.txt beside it, a CSV or metadata.jsonl)")
@@ -61,12 +61,12 @@ def make(config: Config) -> int:
         findings.problems.append(f"{len(found)} pictures; at least {MIN_PICTURES} (30 to 60 work well)")
     refuse(source, findings)
 
-    splits = split(decoded)
-    near = sum(len(group) - 1 for group in alike(decoded))
+    splits = split(seen)
+    near = sum(len(group) - 1 for group in alike(seen))
 
     def build(partial: Path) -> None:
         """Pictures get numbers for names: no name of a stranger's has to be safe, or to mean nothing to a loader."""
-        numbers = {name: number for number, name in enumerate(sorted(decoded))}
+        numbers = {name: number for number, name in enumerate(sorted(seen))}
         for part, names in splits.items():
             rows = []
             for name in names:
@@ -79,7 +79,7 @@ def make(config: Config) -> int:
         described = {f.name: getattr(brand, f.name) for f in fields(Brand)}
         files.write(partial / "brand.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
         shown = [
-            (f"{part}: {heading(len(names))}, {NOUNS[part]}", [decoded[name].image for name in names[:SHOWN]])
+            (f"{part}: {heading(len(names))}, {NOUNS[part]}", [image_of(inside[name], brand) for name in names[:SHOWN]])
             for part, names in splits.items()
         ]
         files.write(partial / "contact-sheet.png", pictures.png(pictures.sheet(shown, columns=8)))
@@ -96,6 +96,10 @@ def make(config: Config) -> int:
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
     print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
     return 0
+
+
+def image_of(path: Path, brand: Brand) -> Image.Image:
+    return pictures.decode(path.read_bytes(), brand.background).image
 
 
 def heading(count: int) -> str:
@@ -159,15 +163,14 @@ def table_rows(table: Path, where: str, findings: Findings) -> Iterable[tuple[st
         yield str(name), str(text or ""), {str(k): str(v) for k, v in (traits or {}).items()}
 
 
-def split(decoded: dict[str, pictures.Picture]) -> dict[str, list[str]]:
+def split(seen: dict[str, Seen]) -> dict[str, list[str]]:
     """Names by split: a fifth to test (at least 8 where a third allows it), a tenth to validation, the rest to train.
 
     The order is by content, so the same pictures give the same split; near-duplicates go to train together.
     """
-    content = {n: hashlib.sha256(p.image.tobytes()).hexdigest() for n, p in decoded.items()}
-    together = {name for group in alike(decoded) for name in group}
-    free = sorted((n for n in decoded if n not in together), key=lambda n: content[n])
-    total = len(decoded)
+    together = {name for group in alike(seen) for name in group}
+    free = sorted((n for n in seen if n not in together), key=lambda n: seen[n].content)
+    total = len(seen)
     tests = min(max(8, total // 5), max(1, total // 3), max(1, len(free) - 1))
     checks = min(max(4, total // 10), max(1, total // 6), max(1, len(free) - tests))
     if len(free) < 2:

@@ -12,10 +12,11 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from stylegate import files, pictures
@@ -48,8 +49,15 @@ class Item:
     file: str  # relative to the brand set, such as "train/0000.png"
     text: str
     traits: dict[str, str]
-    content: bytes
+    path: Path
     sha256: str
+
+    def content(self) -> bytes:
+        """The file's bytes. Raises DataError if they are no longer those that the set was read with."""
+        content = self.path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise DataError(f"{self.file} was changed while it was in use", next_step="run the same command again.")
+        return content
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,6 +80,13 @@ HANDLED = {
     "colour profile to sRGB": "done",
     "colour profile unusable": "left aside",
 }
+
+
+class Seen(NamedTuple):
+    """What is kept of a picture that was checked."""
+
+    content: str  # sha256 of its pixels, upright and in sRGB
+    signature: NDArray[np.uint8]  # stylegate/pictures.py
 
 
 @dataclass(slots=True)
@@ -163,9 +178,7 @@ def read(folder: Path) -> BrandSet:
     for part in SPLITS:
         splits[part] = []
         for name, (row, path) in sorted(listed(folder, part, problems).items()):
-            content = path.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            splits[part].append(Item(name, row["text"], row.get("traits") or {}, content, digest))
+            splits[part].append(Item(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
     refuse(folder, Findings(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
 
@@ -216,15 +229,15 @@ def examine(folder: Path) -> Findings:
     except DataError as error:
         findings.problems += error.problems or [error.summary]
         brand = Brand(name="", trigger="")
-    decoded: dict[str, pictures.Picture] = {}
+    seen: dict[str, Seen] = {}
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
-        decoded |= examine_split(folder, part, brand, findings, by_hash)
+        seen |= examine_split(folder, part, brand, findings, by_hash)
     for same in by_hash.values():
         if len(same) > 1:
             findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
     twins = {name for same in by_hash.values() for name in same[1:]}
-    for group in alike({n: p for n, p in decoded.items() if n not in twins}):
+    for group in alike({n: one for n, one in seen.items() if n not in twins}):
         if len({name.split("/")[0] for name in group}) > 1:
             findings.problems.append(f"{', '.join(group)}: near-duplicates across splits; move them into one")
         else:
@@ -234,8 +247,8 @@ def examine(folder: Path) -> Findings:
 
 def examine_split(
     folder: Path, part: str, brand: Brand, findings: Findings, by_hash: dict[str, list[str]]
-) -> dict[str, pictures.Picture]:
-    """Rows against files, captions, pictures of one split; the decoded pictures by name."""
+) -> dict[str, Seen]:
+    """Rows against files, captions, pictures of one split; what was seen of its pictures, by name."""
     found = listed(folder, part, findings.problems)
     for path in pictures.find(folder / part) if (folder / part).is_dir() else []:
         if (name := path.relative_to(folder).as_posix()) not in found:
@@ -298,32 +311,36 @@ def rows_of(table: Path, problems: list[str]) -> list[dict]:
 
 def look_at(
     named: dict[str, Path], background: str, findings: Findings, by_hash: dict[str, list[str]] | None = None
-) -> dict[str, pictures.Picture]:
-    """Decode each picture; broken ones and exact duplicates become problems, conversions remarks."""
-    decoded: dict[str, pictures.Picture] = {}
-    seen = defaultdict(list) if by_hash is None else by_hash
+) -> dict[str, Seen]:
+    """Decode each picture, one at a time; broken ones and exact duplicates become problems, conversions remarks.
+
+    What was seen of those that decode, by name.
+    """
+    seen: dict[str, Seen] = {}
+    named_by = defaultdict(list) if by_hash is None else by_hash
     for name, path in named.items():
         try:
             picture = pictures.decode(path.read_bytes(), background)
         except (pictures.PictureError, OSError) as error:
             findings.problems.append(f"{name}: {error}")
             continue
-        decoded[name] = picture
-        seen[hashlib.sha256(picture.image.tobytes() + str(picture.image.size).encode()).hexdigest()].append(name)
+        content = hashlib.sha256(picture.image.tobytes()).hexdigest()
+        seen[name] = Seen(content, pictures.signature(picture.image))
+        named_by[f"{content} {picture.image.size}"].append(name)
         for note in picture.notes:
             findings.converted[note].append(name)
     if by_hash is None:
-        same = [names for names in seen.values() if len(names) > 1]
+        same = [names for names in named_by.values() if len(names) > 1]
         findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]
-    return decoded
+    return seen
 
 
-def alike(decoded: dict[str, pictures.Picture]) -> list[list[str]]:
+def alike(seen: dict[str, Seen]) -> list[list[str]]:
     """Groups of near-duplicates (likeness above pictures.NEAR), each with at least two names."""
-    names = list(decoded)
+    names = list(seen)
     if not names:
         return []
-    found, partner = pictures.nearest(np.stack([pictures.signature(decoded[n].image) for n in names]))
+    found, partner = pictures.nearest(np.stack([seen[name].signature for name in names]))
     leader = list(range(len(names)))
     for i in range(len(names)):
         if found[i] >= pictures.NEAR:
@@ -346,4 +363,4 @@ def cut_captions(brand_set: BrandSet, config: Config) -> list[str]:
 
 
 def decoded_image(item: Item, brand: Brand) -> Image.Image:
-    return pictures.decode(item.content, brand.background).image
+    return pictures.decode(item.content(), brand.background).image

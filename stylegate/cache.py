@@ -43,7 +43,9 @@ class Cache:
             return None
 
     def put(self, entries: dict[str, dict[str, NDArray]]) -> None:
-        rows = [(key, save({n: np.ascontiguousarray(a) for n, a in arrays.items()})) for key, arrays in entries.items()]
+        rows = [
+            (key, save({n: np.asarray(a, order="C") for n, a in arrays.items()})) for key, arrays in entries.items()
+        ]
         with self.database:
             self.database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?)", rows)
 
@@ -70,3 +72,18 @@ class Cache:
                 values[i] = value
             advance(len(indices))
         return values
+
+    def ensure(
+        self,
+        keys: Sequence[str],
+        batch_size: int,
+        compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        """As `fill`, but a batch at a time and nothing is held: all values together may be larger than memory."""
+        for start in range(0, len(keys), batch_size):
+
+            def of_batch(some: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:
+                return compute([start + i for i in some])
+
+            self.fill(keys[start : start + batch_size], batch_size, of_batch, advance)

@@ -107,8 +107,9 @@ def report(error: Exception) -> int:
 
 
 def say_error(message: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # under accelerate launch every rank meets the same error
-        print(message, file=sys.stderr)
+    """On every rank, since one alone may have met it; of those after the first a line is enough."""
+    rank = os.environ.get("RANK", "0")
+    print(message if rank == "0" else f"rank {rank}: {message.splitlines()[0]}", file=sys.stderr)
 
 
 def with_config(verb: str, arguments: list[str]) -> int:
@@ -135,7 +136,12 @@ def with_config(verb: str, arguments: list[str]) -> int:
     away = any(a.startswith("hydra/launcher=") and not a.endswith("=basic") for a in overrides)
 
     def task(cfg) -> None:
-        """One job; `away` it runs in a process of its own, where only an exception is heard of."""
+        """One job; `away` it runs in a process of its own, where only an exception is heard of.
+
+        Who is told to stop begins no further job.
+        """
+        if Exit.PREEMPTED in codes:
+            return
         try:
             codes.append(run_verb(verb, configuration.typed(cfg, problems)))
             if away and codes[-1] != Exit.PASS:
@@ -156,7 +162,8 @@ def with_config(verb: str, arguments: list[str]) -> int:
         from train.compare import compare
 
         runs = [RUNS / configuration.run_directory_name(config) for config in swept(overrides)]
-        compare([run for run in dict.fromkeys(runs) if run.is_dir()])
+        if there := [run for run in dict.fromkeys(runs) if run.is_dir()]:
+            compare(there)
     return worst(Exit.PASS, *codes)
 
 

@@ -16,6 +16,7 @@ from stylegate.files import ROOT, digest
 CONF = ROOT / "conf"
 GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
 SCHEDULES = ["constant", "cosine"]
+FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3"]
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "encoder", "base", "references"} | {
     "lora_file",
@@ -35,7 +36,7 @@ def key(
 
 @dataclass(kw_only=True, slots=True)
 class FamilyConfig:
-    name: str = key("sd", "model family, a file in stylegate/families/", choices=["sd", "sdxl", "flux2", "zimage"])
+    name: str = key("sd", "model family, a file in stylegate/families/", choices=FAMILY_NAMES)
     resolution: int | None = key(
         None, "picture side in pixels; null = what the base was trained for", low=16, high=4096, multiple=8
     )
@@ -44,8 +45,13 @@ class FamilyConfig:
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
     rank: int = key(16, "rank of each adapter matrix", low=1, high=1024)
-    alpha: float = key(16.0, "scale is alpha / rank", low=1e-3, high=4096)
+    alpha: float = key(16.0, "strength is alpha / rank", low=1e-3, high=4096)
+    rslora: bool = key(False, "strength is alpha / sqrt(rank): steadier at ranks of 64 and more; files read the same")
+    dora: bool = key(False, "lengths of weights are trained too: slower; no file is read alike everywhere (docs)")
     targets: list[str] = key(LORA_TARGETS, "parts of the model that get an adapter", choices=LORA_TARGETS)
+    text_encoder: bool = key(
+        False, "adapters on CLIP too (SD, SDXL): learns new words, forgets old ones; prompts are read at every step"
+    )
 
 
 @dataclass(kw_only=True, slots=True)

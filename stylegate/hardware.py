@@ -24,6 +24,12 @@ def device_of(hardware: HardwareConfig) -> torch.device:
     return torch.device(wanted)
 
 
+def weights_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """What a base is loaded in: bf16 on CUDA, half the memory, unless fp32 is asked for. CPUs take fp32."""
+    half = device.type == "cuda" and wanted != "fp32" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if half else torch.float32
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """bf16 arithmetic where it is safe, or nothing for fp32."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -99,7 +99,8 @@ def kind_of(layer: str) -> str:
 def readers(known: Mapping[str, Half], strengths: Mapping[str, float]) -> dict[str, str]:
     """Who would ignore what, or take another strength."""
     layers = {half.layer: half.style for half in known.values() if half.part in ("down", "up")}
-    dotted = [layer for layer, style in layers.items() if style != "kohya"]
+    dotted = [layer for layer, style in layers.items() if style in ("diffusers", "bare")]
+    original = [layer for layer, style in layers.items() if style == "comfyui"]
     bare = [layer for layer, style in layers.items() if style == "bare"]
     own_alpha = {half.layer for half in known.values() if half.part == "alpha"}
     said: dict[str, list[str]] = {"diffusers": [], "ComfyUI": [], "A1111": []}
@@ -111,6 +112,8 @@ def readers(known: Mapping[str, Half], strengths: Mapping[str, float]) -> dict[s
         said["diffusers"].append(f"ignores {len(bare)} layers: their names lack the component (unet.)")
     if dotted and len(dotted) < len(layers):
         said["diffusers"].append(f"ignores {len(layers) - len(dotted)} layers: kohya's names among dotted ones")
+    if original:
+        said["diffusers"].append("translates the original model's names; for FLUX, Qwen-Image and Z-Image alone")
     if any("lora_magnitude_vector" in key for key in known):
         said["ComfyUI"].append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
     hidden = [
@@ -123,8 +126,8 @@ def readers(known: Mapping[str, Half], strengths: Mapping[str, float]) -> dict[s
     wrong = [layer for layer in dotted if layer not in own_alpha and strengths.get(layer, 1.0) != 1.0]
     if wrong:
         said["ComfyUI"].append(f"takes {len(wrong)} layers at strength 1: it does not read the header's alpha")
-    if dotted:
-        said["A1111"].append(f"ignores {len(dotted)} layers: their names are not kohya's")
+    if dotted or original:
+        said["A1111"].append(f"ignores {len(dotted) + len(original)} layers: their names are not kohya's")
     return {reader: "; ".join(text) or "reads all of it" for reader, text in said.items()}
 
 

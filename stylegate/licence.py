@@ -7,6 +7,7 @@ import yaml
 
 from stylegate.config import Config
 from stylegate.errors import ConfigError
+from stylegate.families import pipelines
 
 UNKNOWN = "unknown"
 UNCLEAR = {UNKNOWN, "other"}
@@ -23,11 +24,12 @@ def of_base(base: str, folder: Path) -> str:
             named = None
         if isinstance(named, dict) and isinstance(named.get("license"), str):
             return named["license"]
-    if base.count("/") == 1 and not Path(base).exists():
-        from huggingface_hub import ModelCard
+    if named := pipelines.hub_id(base):
+        from huggingface_hub import ModelCard, hf_hub_download
 
         try:
-            return str(ModelCard.load(base).data.get("license") or UNKNOWN)
+            card = hf_hub_download(named[0], "README.md", revision=named[1])
+            return str(ModelCard.load(card).data.get("license") or UNKNOWN)
         except Exception:  # network, name, no card: whatever the hub client raises
             return UNKNOWN
     return UNKNOWN

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stylegate.config import Config, run_directory_name, run_name
 from stylegate.errors import ModelError
 from stylegate.families import Models
 
+SAME_ENERGY = 1e-2  # share of the sum of squares: half precision is rounded on the way
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
 
 
@@ -82,7 +84,10 @@ def attach(models: Models, path: Path) -> None:
     Raises ModelError naming what does not fit; nothing is skipped silently.
     """
     modules = modules_of(models.pipeline)
-    layers, problems = adapter.read(*load(path), modules)
+    tensors, metadata = load(path)
+    layers, problems = adapter.read(tensors, metadata, modules)
+    if problems and (translated := by_diffusers(models.pipeline, tensors)):
+        layers, problems = adapter.read(translated, {}, modules)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
@@ -93,12 +98,35 @@ def attach(models: Models, path: Path) -> None:
         weight.data = adapter.merged(weight, layer)
 
 
-def layers_of(denoiser: torch.nn.Module, component: str, scale: float = 1.0) -> dict[str, Layer]:
-    """The trained adapter; `scale` is folded into alpha, so that strength 1 is the one chosen."""
-    settings: Any = denoiser.peft_config["default"]  # type: ignore[index]
-    tensors = {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(denoiser).items()}
-    told = {adapter.ADAPTER_METADATA: json.dumps({f"{component}.lora_alpha": settings.lora_alpha * scale})}
-    layers, problems = adapter.read(tensors, told, adapter.adaptable({component: denoiser}))
+def by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """A transformer's file in the original model's names (ComfyUI's, kohya's), in diffusers' own translation.
+
+    None where it has none, or where not all of the file is in it.
+    """
+    if not hasattr(pipeline, "transformer") or not all(map(loranames.half_of, tensors)):
+        return None
+    flat = {loranames.flat_original(name): tensor for name, tensor in tensors.items()}
+    before = adapter.energy(tensors)
+    for spelled in (flat, tensors):  # it knows alpha among kohya's names, but not among ComfyUI's
+        try:
+            found = pipeline.lora_state_dict({name: tensor.clone() for name, tensor in spelled.items()})
+        except Exception:  # whatever it meets in names that it does not know
+            continue
+        if abs(adapter.energy(found) - before) <= SAME_ENERGY * before:
+            return found
+    return None
+
+
+def layers_of(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer]:
+    """The trained adapters of the parts by component; `scale` is folded into alpha: strength 1 is the one chosen."""
+    tensors, header = {}, {}
+    for component, part in adapted.items():
+        settings = part.peft_config["default"]
+        header |= {f"{component}.lora_alpha": settings.lora_alpha * scale}
+        header |= {f"{component}.use_rslora": settings.use_rslora}
+        tensors |= {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(part).items()}
+    told = {adapter.ADAPTER_METADATA: json.dumps(header)}
+    layers, problems = adapter.read(tensors, told, adapter.adaptable(adapted))
     assert not problems, problems
     return layers
 

@@ -7,6 +7,8 @@ diffusers.
     diffusers   unet.down_blocks.0...to_q.lora_A.weight (or .lora.down)      in the header    diffusers
     kohya       lora_unet_down_blocks_0_..._to_q.lora_down.weight            .alpha           ComfyUI, A1111, diffusers
 
+    comfyui     diffusion_model.layers.0.attention.qkv.lora_A.weight             .alpha           ComfyUI, diffusers
+
 kohya's own SDXL files call blocks as the original UNet does (input_blocks_4_1_...); both ways are read, diffusers'
 names are written, which all three take.
 """
@@ -45,7 +47,7 @@ FLAT = {  # the same, as read: what stands before a flattened path, and the comp
 class Half(NamedTuple):
     """What a key says: whose tensor of which layer, as the file calls it."""
 
-    style: str  # diffusers, kohya, or bare: a dotted path without its component, as PEFT and older files have it
+    style: str  # diffusers, kohya, comfyui (the original model's paths), or bare: without the component, as PEFT has it
     layer: str
     part: str  # down, up, alpha or magnitude
 
@@ -59,6 +61,8 @@ def half_of(key: str) -> Half | None:
     style = "diffusers" if layer.startswith(tuple(f"{name}." for name in COMPONENTS)) else "bare"
     if "." not in layer and layer.startswith(tuple(FLAT)):
         style = "kohya"
+    if layer.startswith("diffusion_model."):
+        style = "comfyui"
     return Half(style, layer, ENDINGS[ending])
 
 
@@ -66,6 +70,8 @@ def canonical(half: Half, flat: Mapping[str, str], modules: Iterable[str]) -> st
     """The module that a file's layer means; None if it is none of `modules`. `flat` is theirs, by `flattened`."""
     if half.style == "kohya":
         return flat.get(half.layer)
+    if half.style == "comfyui":
+        return None  # fused layers: diffusers takes them apart (stylegate/lorafile.py)
     name = half.layer.removeprefix("base_model.model.").replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if half.style == "bare":
@@ -95,6 +101,15 @@ def kohya(name: str) -> str:
     component, _, path = name.partition(".")
     path = in_clip(path) if component.startswith("text_encoder") else path
     return WRITTEN[component] + path.replace(".", "_")
+
+
+def flat_original(key: str) -> str:
+    """A key of ComfyUI's style as kohya has it; others as they are."""
+    half = half_of(key)
+    if half is None or half.style != "comfyui":
+        return key
+    endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha", "magnitude": "dora_scale"}
+    return f"lora_unet_{half.layer.removeprefix('diffusion_model.').replace('.', '_')}.{endings[half.part]}"
 
 
 def in_clip(path: str) -> str:

@@ -1,12 +1,14 @@
 """Prompts and seeds to pictures: the trainer's sample grids and `generate` draw the same way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from PIL import Image
 
 from stylegate.config import Config, GenerateConfig
-from stylegate.families import Models
+from stylegate.families import Models, pipelines
 
 
 def resolution_of(config: Config, models: Models) -> int:
@@ -22,13 +24,32 @@ def draw(
 
     The number drawn at once can change last bits: callers keep it fixed for a picture that must come out again.
     """
+    told: dict[str, object] = {models.guidance: settings.guidance_scale}
+    if models.negative is not None:
+        told["negative_prompt"] = [models.negative] * len(prompts)
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    drawn = models.pipeline(
-        prompt=list(prompts),
-        generator=noise,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        height=resolution,
-        width=resolution,
-    )
+    with encoders_at_hand(models):
+        drawn = models.pipeline(
+            prompt=list(prompts),
+            generator=noise,
+            num_inference_steps=settings.num_inference_steps,
+            height=resolution,
+            width=resolution,
+            **told,
+        )
     return drawn.images
+
+
+@contextmanager
+def encoders_at_hand(models: Models) -> Iterator[None]:
+    """Text encoders on the denoiser's device for as long as prompts are read; the trainer keeps them elsewhere."""
+    device: Any = models.denoiser.device
+    away = [part for part in pipelines.text_encoders(models.pipeline) if part.device != device]
+    before = [part.device for part in away]
+    for part in away:
+        part.to(device)
+    try:
+        yield
+    finally:
+        for part, place in zip(away, before, strict=True):
+            part.to(place)

@@ -6,10 +6,17 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
@@ -20,10 +27,15 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
 )
 
 from stylegate import files
@@ -164,4 +176,141 @@ def zimage(folder: Path) -> Path:
     return folder
 
 
-BASES = {"sdxl": sdxl, "flux2": flux2, "zimage": zimage}
+def t5_tokenizer() -> Any:
+    """Letters alone."""
+    special = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
+    return T5Tokenizer(vocab=[*special, *((letter, -2.0) for letter in "▁ abcdefghijklmnopqrstuvwxyz0123456789,.")])
+
+
+def t5(tokenizer: Any, width: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=8,
+            d_ff=32,
+            num_layers=2,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
+
+
+def flux(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(files.MODELS / "miniature" / "sd" / "tokenizer")
+    tokenizer_2 = t5_tokenizer()
+    transformer: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 16,
+        "pooled_projection_dim": 32,
+        "guidance_embeds": True,
+        "axes_dims_rope": (4, 6, 6),
+    }
+    parts: dict[str, Any] = {
+        "vae": autoencoder(shift_factor=0.1159),
+        "text_encoder": CLIPTextModel(clip_config(tokenizer)),
+        "text_encoder_2": t5(tokenizer_2, 16),
+        "transformer": FluxTransformer2DModel(**transformer),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+    FluxPipeline(tokenizer=tokenizer, tokenizer_2=tokenizer_2, **parts).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def sd3(folder: Path) -> Path:
+    """3.5 medium's form: queries and keys normalised, a layer that attends twice."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(files.MODELS / "miniature" / "sd" / "tokenizer")
+    tokenizer_3 = t5_tokenizer()
+    transformer: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "caption_projection_dim": 32,
+        "joint_attention_dim": 64,
+        "pooled_projection_dim": 64,
+        "pos_embed_max_size": 16,
+        "dual_attention_layers": (0,),
+        "qk_norm": "rms_norm",
+    }
+    parts: dict[str, Any] = {
+        "vae": autoencoder(shift_factor=0.0609),
+        "text_encoder": CLIPTextModelWithProjection(clip_config(tokenizer)),
+        "text_encoder_2": CLIPTextModelWithProjection(clip_config(tokenizer)),
+        "text_encoder_3": t5(tokenizer_3, 64),
+        "tokenizer": tokenizer,
+        "tokenizer_2": tokenizer,
+        "tokenizer_3": tokenizer_3,
+        "transformer": SD3Transformer2DModel(**transformer),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
+    StableDiffusion3Pipeline(**parts).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def qwenimage(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
+    transformer: dict[str, Any] = {
+        "in_channels": 16,
+        "out_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 16,
+        "axes_dims_rope": (4, 6, 6),
+    }
+    text: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+    }
+    vision: dict[str, Any] = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+    }
+    vae: dict[str, Any] = {
+        "base_dim": 8,
+        "z_dim": 4,
+        "num_res_blocks": 1,
+        "latents_mean": [-0.7571, -0.7089, -0.9113, 0.1075],
+        "latents_std": [2.8184, 1.4541, 2.3275, 2.6558],
+    }
+    parts: dict[str, Any] = {
+        "vae": AutoencoderKLQwenImage(**vae),
+        "text_encoder": Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+        "transformer": QwenImageTransformer2DModel(**transformer),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+    QwenImagePipeline(tokenizer=tokenizer, **parts).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+BASES = {
+    "sdxl": sdxl,
+    "flux2": flux2,
+    "zimage": zimage,
+    "flux": flux,
+    "qwenimage": qwenimage,
+    "sd3": sd3,
+}

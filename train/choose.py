@@ -16,14 +16,14 @@ def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
     kept = {state.step_of(path): path for path in state.states(run.directory)}
     for step, path in kept.items():  # drawn, but judged by another policy or encoder than now
         if evaluation.folder(step).exists() and not evaluation.result(step):
-            state.weights(path, run.models.denoiser)
+            state.weights(path, run.adapted)
             Evaluation(run, []).take(step)
     results = [r for r in evaluation.all_results() if r["step"] in kept and r["passed"] is not None]
     passing = any(any(r["passed"]) for r in results)
     by_style = not passing and all(set(causes) <= {OUTSIDE} for r in results for causes in r["why"].values())
     checkpoints = select.choose(results, settings.selection_margin) if results and (passing or by_style) else None
     step = results[checkpoints["chosen"]]["step"] if checkpoints else done
-    state.weights(kept[step], run.models.denoiser)
+    state.weights(kept[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
     if checkpoints:
         evaluation = Evaluation(run, [])  # the weights are in place, averaged or not

@@ -1,26 +1,32 @@
 """`stylegate train dry_run=true`: everything that can be known before the first step, without an accelerator.
 
-Checks the brand set, the base and its licence, the disk; says what would be trained, on how many views, and about how
+Checks the brand set, the base and its licence, policy, encoder, optimizer and disk (of a base on the hub all but the
+weights is fetched); says what would be trained, on how many views, and about how
 much memory and arithmetic a step takes. The model is built without weights (on torch's meta device) and run once on
 shapes alone.
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval import encoder as encoding
+from eval import policy
 from stylegate import brandset, files, licence, pictures
+from stylegate.brandset import BrandSet, Findings
 from stylegate.config import Config, run_directory_name
-from stylegate.errors import Exit, SurroundingsError
+from stylegate.errors import Exit, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES
-from train import batches
+from train import batches, optimizers
 
-BYTES = {"fp32": 4, "bf16": 2, "auto": 4}
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
+CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
 BACKWARD = 2  # a backward pass costs about twice a forward one
 RATES = {
     "two CPU cores": 0.15,
@@ -32,25 +38,25 @@ RATES = {
 def report(config: Config) -> int:
     """Print what would happen. Raises every error that the run itself would, and for a disk that is too small."""
     family = FAMILIES[config.family.name]
-    brand_set, findings = brandset.sound(brandset.locate(config.brand))
-    folder = family.locate(config.base)
-    terms = licence.agreed(config, folder)
+    brand_set, findings, folder, terms = checked(config)
     remarks = findings.all_remarks() + brandset.cut_captions(brand_set, config)
 
     sketch = family.sketch(folder)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
-    sizes = [pictures.size_of(item.content) for item in brand_set.splits["train"]]
+    sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
     views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
-    sketch.denoiser.add_adapter(LoraConfig(r=config.lora.rank, target_modules=family.lora_targets(config.lora.targets)))
+    sketch.denoiser.add_adapter(
+        LoraConfig(
+            r=config.lora.rank, use_dora=config.lora.dora, target_modules=family.lora_targets(config.lora.targets)
+        )
+    )
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
     inputs = sketch.inputs(config.train.batch_size, largest.height, largest.width)
-    forward, kept = cost(sketch.denoiser, inputs)
-    if config.hardware.gradient_checkpointing:
-        kept //= 4  # assumed, not measured: the inputs of blocks alone are kept
-    width = BYTES[config.hardware.precision]
-    memory = frozen * (2 if config.hardware.precision == "bf16" else 4) + trained * (STATE_BYTES + 4) + kept * width
+    forward, kept = cost(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
+    half = config.hardware.precision == "bf16"
+    needed = memory(frozen, trained, kept, half=half, on_card=config.hardware.device == "cuda")
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps
 
     states = config.train.keep_newest + config.train.keep_best + 1
@@ -66,7 +72,7 @@ def report(config: Config) -> int:
     print(f"base      {config.base}: {frozen / 1e6:.1f} M parameters, licence {terms}")
     print(f"data      {len(sizes)} pictures, {len(views)} views in {len(shapes)} shapes; each seen {seen:.0f} times")
     print(f"LoRA      {trained / 1e6:.2f} M parameters, {trained * 4 / 1e6:.1f} MB")
-    print(f"memory    about {memory / 1e9:.2f} GB for the denoiser at {largest.width} x {largest.height}")
+    print(f"memory    about {needed / 1e9:.2f} GB for the denoiser at {largest.width} x {largest.height}")
     print(f"disk      about {disk / 1e9:.2f} GB")
     times = ", ".join(f"{total / 1e12 / rate / 60:.0f} min on {what}" for what, rate in RATES.items())
     print(f"time      {total / 1e12:,.0f} TFLOP: of the order of {times}")
@@ -74,21 +80,65 @@ def report(config: Config) -> int:
     return Exit.PASS
 
 
-def cost(denoiser: nn.Module, inputs: dict) -> tuple[int, int]:
-    """Operations of one forward pass, and numbers that are kept for the backward one (what every layer puts out)."""
-    kept = 0
+def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
+    """Brand set with its findings, the base's folder and licence. Raises every problem of all that a run reads."""
+    family = FAMILIES[config.family.name]
+    met: list[StylegateError] = []
+
+    def attempt(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except StylegateError as error:
+            met.append(error)
+            return None
+
+    data = attempt(lambda: brandset.sound(brandset.locate(config.brand)))
+    folder = attempt(lambda: family.locate(config.base, weights=False))
+    terms: Any = attempt(lambda: licence.agreed(config, folder)) if folder else None
+    attempt(lambda: policy.read(config.policy))
+    attempt(lambda: encoding.folder_of(config.encoder))
+    attempt(lambda: optimizers.build(config.train, [torch.zeros(1, requires_grad=True)]))
+    if len(met) == 1:
+        raise met[0]
+    if met:
+        raise StylegateError("this run cannot begin:", [str(error) for error in met])
+    return *data, folder, terms
+
+
+def memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool) -> float:
+    """Bytes of a step: weights (in half precision only on a card), the LoRA with its gradients, what layers put out."""
+    weights = frozen * (2 if half and on_card else 4)
+    return weights + trained * (STATE_BYTES + 4) + kept * (2 if half else 4)
+
+
+def cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
+    """Operations of one forward pass, and numbers that are kept for the backward one: what every layer puts out.
+
+    With checkpointing: what blocks put out, and of one block, the largest, what its layers do.
+    """
+    outside, within, largest = 0, 0, 0
 
     def count(module: nn.Module, given: object, made: object) -> None:
-        nonlocal kept
-        if isinstance(made, torch.Tensor) and not list(module.children()):
-            kept += made.numel()
+        nonlocal outside, within, largest
+        numbers = sum(t.numel() for t in (made if isinstance(made, tuple) else [made]) if isinstance(t, torch.Tensor))
+        if not list(module.children()):
+            within += numbers
+        elif checkpointing and type(module).__name__.endswith(CHECKPOINTED):
+            largest, within = max(largest, within), 0
+            outside += numbers
+
+    def enter(module: nn.Module, given: object) -> None:
+        nonlocal outside, within
+        if checkpointing and type(module).__name__.endswith(CHECKPOINTED):
+            outside, within = outside + within, 0  # what came since the block before
 
     handles = [module.register_forward_hook(count) for module in denoiser.modules()]
+    handles += [module.register_forward_pre_hook(enter) for module in denoiser.modules()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         denoiser(**inputs)
     for handle in handles:
         handle.remove()
-    return counter.get_total_flops(), kept
+    return counter.get_total_flops(), outside + within + largest
 
 
 def room(place: Path, needed: float) -> None:

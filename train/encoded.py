@@ -22,7 +22,7 @@ from stylegate.families import Conditions, Family, Models
 from train import batches
 from train.batches import View
 
-LATENTS, PROMPTS = "latents-2", "prompts-2"  # versions of what is cached; raise one when its computation changes
+LATENTS, PROMPTS = "latents-2", "prompts-3"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
 WORDINGS = 8  # of a caption, where its parts are shuffled
 
@@ -35,6 +35,7 @@ class Encoded(NamedTuple):
     latent_keys: list[str]  # [views]
     prompt_keys: list[list[str]]  # [items][wordings]
     empty_key: str
+    wordings: list[list[str]]  # [items][wordings]
 
     def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean and deviation [n, c, h, w] of views of one bucket."""
@@ -47,6 +48,11 @@ class Encoded(NamedTuple):
         keys = [self.prompt_keys[i][(step + i) % len(self.prompt_keys[i])] for i in items]
         found = [self.read(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)]
         return {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
+
+    def texts(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
+        """What `conditions` are conditions of."""
+        said = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
+        return ["" if out else text for text, out in zip(said, dropped.tolist(), strict=True)]
 
     def read(self, key: str) -> dict[str, NDArray]:
         value = self.cache.get(key)
@@ -65,7 +71,7 @@ def encode(
 ) -> Encoded:
     """Fill the cache with what train/ needs, each process its share, and wait for all."""
     cache, items, brand = Cache(), brand_set.splits["train"], brand_set.brand
-    sizes = [pictures.size_of(item.content) for item in items]
+    sizes = [pictures.size_of(item.content()) for item in items]
     views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [brand.prompt(batches.wording(item.text, n, settings.seed)) for n in range(variants_of(settings))]
@@ -73,12 +79,14 @@ def encode(
     ]
     prompts = sorted({text for texts in wordings for text in texts} | {""})
 
+    dtype = str(next(p.dtype for p in models.denoiser.parameters() if not p.requires_grad))
+
     def latent_key(view: View) -> str:
         item = items[view.item]
-        return files.digest([LATENTS, models.sha256, view.width, view.height, brand.background, item.sha256])
+        return files.digest([LATENTS, models.sha256, dtype, view.width, view.height, brand.background, item.sha256])
 
     def prompt_key(text: str) -> str:
-        return files.digest([PROMPTS, models.sha256, text])
+        return files.digest([PROMPTS, models.sha256, dtype, text])
 
     @torch.no_grad()
     def latents(chosen: list[int]) -> list[dict[str, NDArray]]:
@@ -102,8 +110,8 @@ def encode(
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]
     with progress.bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
-        cache.fill([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
-        cache.fill([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
+        cache.ensure([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
+        cache.ensure([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
     accelerator.wait_for_everyone()
     return Encoded(
         cache=cache,
@@ -111,6 +119,7 @@ def encode(
         latent_keys=[latent_key(view) for view in views],
         prompt_keys=[[prompt_key(text) for text in texts] for texts in wordings],
         empty_key=prompt_key(""),
+        wordings=wordings,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
 from PIL import Image
@@ -81,9 +82,11 @@ class Evaluation:
     def take(self, step: int, scale: float = 1.0) -> None:
         """Evaluate the weights as they are, unless that was done; step 0 is the LoRA at strength 0, so the base."""
         accelerator, folder, began = self.run.accelerator, self.folder(step, scale), time.perf_counter()
-        if not self.items or self.result(step, scale):
+        needed = [bool(self.items) and not self.result(step, scale)]
+        broadcast_object_list(needed)  # what rank 0 sees on the disk holds for all
+        if not needed[0]:
             return
-        with averaged(self.run, self.average), scaled(self.run.models.denoiser, scale if step else 0.0):
+        with averaged(self.run, self.average), scaled(self.run.adapted, scale if step else 0.0):
             self.draw(folder, scale)
             loss = eval_loss(self.run) if scale == 1.0 else None
         accelerator.wait_for_everyone()
@@ -189,7 +192,8 @@ def eval_loss(run: Any) -> float:
         clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
         noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
         levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
-        told = family.encode_prompts(models, [brand.prompt(items[i].text)])
+        with sample.encoders_at_hand(models):
+            told = family.encode_prompts(models, [brand.prompt(items[i].text)])
         told = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in told.items()}
         with hardware.autocast(device, run.precision):
             noisy = losses.noised(schedule, clean, noise, levels)
@@ -203,7 +207,7 @@ def eval_loss(run: Any) -> float:
 @contextmanager
 def averaged(run: Any, average: Sequence[Tensor]) -> Iterator[None]:
     """The averaged weights in place of the last ones, where weights are averaged."""
-    parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad] if average else []
+    parameters = [p for p in run.adapted.parameters() if p.requires_grad] if average else []
     kept = [p.detach().clone() for p in parameters]
     for parameter, mean in zip(parameters, average, strict=True):
         parameter.data.copy_(mean)
@@ -215,9 +219,9 @@ def averaged(run: Any, average: Sequence[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def scaled(denoiser: torch.nn.Module, scale: float) -> Iterator[None]:
+def scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
     """The LoRA at another strength; at 0 it is not computed at all."""
-    layers = [m for m in denoiser.modules() if isinstance(m, LoraLayer)]
+    layers = [m for m in adapted.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer.set_scale("default", scale)
         layer.enable_adapters(scale != 0)

@@ -103,10 +103,10 @@ def train(config: Config) -> int:
     with files.only_one(directory) if main else nullcontext(), Preemption() as preemption:
         with enough_memory(device):
             run = prepare(config, directory, accelerator)
-        parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
+        parameters = [p for p in run.adapted.parameters() if p.requires_grad]
         optimizer = optimizers.build(config.train, parameters)
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
-        first = state.restore(directory, run.models.denoiser, optimizer, average)
+        first = state.restore(directory, run.adapted, optimizer, average)
         if main and first:
             print(f"{'finished already' if first >= config.train.max_steps else 'resumed'} at step {first}")
         tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
@@ -137,6 +137,8 @@ def fit(
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
+    shared = {id(parameter) for parameter in run.models.denoiser.parameters()}
+    alone = [p for p in parameters if id(p) not in shared]  # of text encoders, whose gradients nobody averages
     stats = Stats(run.directory, accelerator, tracker, first, lambda step, rank: pictures_of(run, step - 1, rank))
     evaluation.take(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
@@ -153,6 +155,8 @@ def fit(
                     each = losses_of(run, denoiser, step * settings.accumulation + part)
                     accelerator.backward(each.mean() / settings.accumulation)
                 found.append(each.detach())
+            for parameter in alone if accelerator.num_processes > 1 else []:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")  # type: ignore[arg-type]
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
@@ -169,9 +173,7 @@ def fit(
                 tick(len(stats.rows), f"loss {stats.flush():.4f}")
             if main and (save or told):
                 best = select.worth_keeping(evaluation.all_results(), settings.selection_margin, settings.keep_best)
-                state.save_state(
-                    run.directory, done, run.models.denoiser, optimizer, average, settings.keep_newest, best
-                )
+                state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
             if told and not last:
                 return done
             if last or (look and budget.allows()):
@@ -185,7 +187,9 @@ def fit(
 
 def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Hand out the LoRA, mirror what belongs together, say where it is."""
-    lora, other = release.write(run.config, run.directory, run.models, run.family, run.brand_set, run.facts, selection)
+    lora, other = release.write(
+        run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
+    )
     data = {"sha256": run.facts["data"]}
     tracker.artifact(f"brand-{run.brand_set.brand.name}", "brand-set", [run.brand_set.folder], data)
     tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
@@ -197,5 +201,7 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
             f"chosen: step {selection['step']} at strength {selection['scale']:g}{passing} "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
+    if run.config.lora.dora:
+        print(f"note: a DoRA: diffusers reads {lora.name}, ComfyUI {other.name}, A1111 gives it another strength")
     print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and the like: {other.name}")
     print(f"LoRA: {files.shown(lora)}")

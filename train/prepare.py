@@ -9,11 +9,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
+from torch import nn
 
 from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, as_dict
-from stylegate.families import FAMILIES, Family, Models
+from stylegate.errors import ConfigError
+from stylegate.families import FAMILIES, Family, Models, pipelines
 from train import batches, encoded, state
 from train.encoded import Encoded
 from train.step import losses_of
@@ -28,6 +30,7 @@ class Run:
     brand_set: BrandSet
     family: Family
     models: Models
+    adapted: nn.ModuleDict  # the parts of the base that hold the LoRA, by component
     accelerator: Accelerator
     data: Encoded
     buckets: list[list[int]]  # numbers of the views of one shape
@@ -41,16 +44,24 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.sound(brandset.locate(config.brand))
     licence.agreed(config, family.locate(config.base))
-    models = family.load(config.base, accelerator.device, torch.float32)
-    add_lora(models, family, config)
+    device = accelerator.device
+    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(config.hardware.precision, device))
+    adapted = add_lora(models, family, config)
+    encoders = pipelines.text_encoders(models.pipeline)
+    for part in (models.pipeline.vae, *encoders):
+        part.to(device)
     resolutions = config.train.resolutions or [sample.resolution_of(config, models)]
     data = encoded.encode(brand_set, models, family, config.train, resolutions, accelerator)
+    for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
+        part.to("cpu")
+    models.denoiser.to(device)
     run = Run(
         config=config,
         directory=directory,
         brand_set=brand_set,
         family=family,
         models=models,
+        adapted=adapted,
         accelerator=accelerator,
         data=data,
         buckets=batches.bucketed(data.views),
@@ -72,7 +83,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
 def remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know of sizes, buckets and wording before the first step."""
     items, settings = run.brand_set.splits["train"], run.config.train
-    largest, said = max(min(pictures.size_of(item.content)) for item in items), []
+    largest, said = max(min(pictures.size_of(item.content())) for item in items), []
     if largest >= 1.5 * max(resolutions):
         said.append(
             f"pictures of up to {largest} pixels are scaled to {max(resolutions)}; "
@@ -87,17 +98,34 @@ def remarks(run: Run, resolutions: list[int]) -> list[str]:
     return said
 
 
-def add_lora(models: Models, family: Family, config: Config) -> None:
-    """Adapters on the parts asked for; A is random from the seed, B zero: at first the LoRA changes nothing."""
-    adapter = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
-        init_lora_weights="gaussian",
-        target_modules=family.lora_targets(config.lora.targets),
-    )
+def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
+    """Adapters on the parts asked for; A is random from the seed, B zero: at first the LoRA changes nothing.
+
+    Returns the adapted parts by component. Raises ConfigError where the family's text encoders are not trained.
+    """
+    targets = {family.COMPONENT: family.lora_targets(config.lora.targets)}
+    if config.lora.text_encoder:
+        targets |= family.text_targets(models)
+        if len(targets) == 1:
+            raise ConfigError(f"lora.text_encoder=true: family={config.family.name} does not train its text encoders")
+    adapted = nn.ModuleDict()
     with torch.random.fork_rng():
         torch.manual_seed(batches.generator(config.train.seed, batches.INIT).initial_seed())
-        models.denoiser.add_adapter(adapter)  # type: ignore[operator]
+        for component, endings in targets.items():
+            part = getattr(models.pipeline, component)
+            adapter = LoraConfig(
+                r=config.lora.rank,
+                lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
+                use_rslora=config.lora.rslora,
+                use_dora=config.lora.dora,
+                init_lora_weights="gaussian",
+                target_modules=endings,
+                exclude_modules=list(models.unused) or None,
+            )
+            part.add_adapter(adapter)
+            cast_training_params(part, torch.float32)  # what is trained stays exact
+            adapted[component] = part
+    return adapted
 
 
 def settle(run: Run) -> None:
@@ -112,7 +140,7 @@ def settle(run: Run) -> None:
 
     def step() -> None:
         losses_of(run, denoiser, 0).sum().backward()
-        denoiser.zero_grad()
+        run.adapted.zero_grad()
 
     def draw() -> None:
         some = replace(run.config.generate, num_inference_steps=2)
@@ -126,9 +154,6 @@ def settle(run: Run) -> None:
     broadcast_object_list(chosen)
     run.precision, run.drawing, threads = chosen
     torch.set_num_threads(threads)
-    if run.precision == "bf16" and run.accelerator.device.type == "cuda":
-        denoiser.to(torch.bfloat16)
-        cast_training_params(denoiser, torch.float32)  # what is trained stays exact
     if wanted.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     if wanted.compile:

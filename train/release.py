@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
 from stylegate.adapter import Layer
@@ -46,7 +47,14 @@ Made by stylegate. It knows only what its pictures show; judge what it draws wit
 
 
 def write(
-    config: Config, directory: Path, models: Models, family: Family, brand_set: BrandSet, facts: dict, selection: dict
+    config: Config,
+    directory: Path,
+    models: Models,
+    adapted: nn.ModuleDict,
+    family: Family,
+    brand_set: BrandSet,
+    facts: dict,
+    selection: dict,
 ) -> list[Path]:
     """The weights as they are loaded, in both styles of names, and a card; each file is read back and proven.
 
@@ -54,8 +62,9 @@ def write(
     A1111), of a transformer lora/<name>.comfyui.safetensors.
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
-    layers = lorafile.layers_of(models.denoiser, family.COMPONENT, scale)
-    described = family.spec(models) | header(config, brand, models, facts, selection)
+    layers = lorafile.layers_of(dict(adapted.items()), scale)
+    alpha = next(iter(layers.values())).alpha  # the same for all; rsLoRA's is alpha * sqrt(rank)
+    described = family.spec(models) | header(config, brand, models, facts, alpha)
     if picture := first_sample(directory, selection):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     folder = directory / "lora"
@@ -79,7 +88,7 @@ def write(
         passed=passed,
         batch=config.train.batch_size * facts["processes"],
         rank=config.lora.rank,
-        alpha=config.lora.alpha * scale,
+        alpha=alpha,
         targets=", ".join(config.lora.targets),
         lora_sha256="{lora_sha256}",
         data=facts["data"],
@@ -94,18 +103,18 @@ def write(
         files.write(partial / other.name, lorafile.released(write_other(layers), described))
         files.write(partial / "README.md", card.replace("{lora_sha256}", files.sha256(partial / path.name)))
         side = sample.resolution_of(config, models)
-        prove(models, brand.trigger, side, layers, scale, partial / path.name, partial / other.name)
+        prove(models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name)
         shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
 
     files.whole_folder(folder, build)
     return [path, other]
 
 
-def header(config: Config, brand: Brand, models: Models, facts: dict, selection: dict) -> dict[str, str]:
+def header(config: Config, brand: Brand, models: Models, facts: dict, strength: float) -> dict[str, str]:
     """ModelSpec 1.0.1 and the least of kohya's ss_ keys. No path and no caption; no date, so that the same run gives
     the same file.
     """
-    rank, alpha = str(config.lora.rank), f"{config.lora.alpha * selection['scale']:g}"
+    rank, alpha = str(config.lora.rank), f"{strength:g}"
     prediction = models.schedule.prediction
     side = sample.resolution_of(config, models)
     return {
@@ -145,7 +154,14 @@ def first_sample(directory: Path, selection: dict) -> bytes | None:
 
 @torch.no_grad()
 def prove(
-    models: Models, prompt: str, side: int, layers: dict[str, Layer], scale: float, path: Path, other: Path
+    models: Models,
+    adapted: nn.ModuleDict,
+    prompt: str,
+    side: int,
+    layers: dict[str, Layer],
+    scale: float,
+    path: Path,
+    other: Path,
 ) -> None:
     """Read both files back: each layer changes its weight as the trained one does. On CPUs, where arithmetic repeats
     itself, diffusers must also draw the same picture with the first file. The trained adapter leaves the pipeline.
@@ -156,10 +172,10 @@ def prove(
     for file in (path, other):
         read_back, problems = adapter.read(*lorafile.load(file), modules)
         assert not problems and adapter.apart(layers, read_back) <= SAME_CHANGE, (file, problems)
-    if models.pipeline.device.type != "cpu":
+    if models.pipeline.vae.device.type != "cpu":
         return
     few = GenerateConfig(num_inference_steps=2)
-    with scaled(models.denoiser, scale):
+    with scaled(adapted, scale):
         wanted = sample.draw(models, [prompt], [0], few, side)[0]
     models.pipeline.unload_lora_weights()
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)

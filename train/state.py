@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylegate import files, lorafile
 from stylegate.errors import ConfigError, ModelError
@@ -47,7 +47,7 @@ def step_of(state: Path) -> int:
 def save_state(
     directory: Path,
     step: int,
-    denoiser: torch.nn.Module,
+    adapted: nn.ModuleDict,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
     keep_newest: int,
@@ -68,8 +68,7 @@ def save_state(
         ]
 
         def build(partial: Path) -> None:
-            adapter = get_peft_model_state_dict(denoiser)
-            files.write(partial / "adapter.safetensors", lorafile.canonical_bytes(on_cpu(adapter), {}))
+            files.write(partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_of(adapted), {}))
             files.write(partial / "optimizer.safetensors", save(on_cpu(tensors)))
             if average:
                 named = {str(i): value for i, value in enumerate(average)}
@@ -84,12 +83,27 @@ def save_state(
             shutil.rmtree(gone)
 
 
-def weights(state: Path, denoiser: torch.nn.Module) -> None:
+def adapter_of(adapted: nn.ModuleDict) -> dict[str, Tensor]:
+    """The LoRA's tensors on the CPU, by component and PEFT's name."""
+    return {
+        f"{component}.{name}": tensor.detach().cpu().contiguous()
+        for component, part in adapted.items()
+        for name, tensor in get_peft_model_state_dict(part).items()
+    }
+
+
+def set_adapter(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
+    for component, part in adapted.items():
+        own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}
+        set_peft_model_state_dict(part, own)
+
+
+def weights(state: Path, adapted: nn.ModuleDict) -> None:
     """Load what a state would hand out: the averaged weights where there are any, else the last ones."""
-    set_peft_model_state_dict(denoiser, lorafile.load(state / "adapter.safetensors")[0])
+    set_adapter(adapted, lorafile.load(state / "adapter.safetensors")[0])
     if (state / "average.safetensors").exists():
         averaged, _ = lorafile.load(state / "average.safetensors")
-        trained = [p for p in denoiser.parameters() if p.requires_grad]
+        trained = [p for p in adapted.parameters() if p.requires_grad]
         for i, parameter in enumerate(trained):
             parameter.data.copy_(averaged[str(i)])
 
@@ -98,7 +112,7 @@ def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def restore(directory: Path, denoiser: torch.nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> int:
+def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> int:
     """Load the newest state; returns its step, 0 if there is none. Raises ModelError if it is damaged."""
     found = states(directory)
     if not found:
@@ -112,7 +126,7 @@ def restore(directory: Path, denoiser: torch.nn.Module, optimizer: torch.optim.O
         number, _, part = name.partition(".")
         entries.setdefault(int(number), {})[part] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    wanted = {name: value.shape for name, value in get_peft_model_state_dict(denoiser).items()}
+    wanted = {name: value.shape for name, value in adapter_of(adapted).items()}
     fits = (
         {name: value.shape for name, value in adapter.items()} == wanted
         and len(entries) == len(parameters)
@@ -125,7 +139,7 @@ def restore(directory: Path, denoiser: torch.nn.Module, optimizer: torch.optim.O
         raise ModelError(
             f"{files.shown(found[-1])} does not fit this run", next_step="remove it; the state before it is used then."
         )
-    set_peft_model_state_dict(denoiser, adapter)
+    set_adapter(adapted, adapter)
     empty = optimizer.state_dict()["param_groups"]
     groups = [group | saved for group, saved in zip(empty, record["groups"], strict=True)]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})

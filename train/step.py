@@ -14,7 +14,11 @@ def losses_of(run: Any, denoiser: Any, step: int) -> Tensor:
     chosen = chosen_views(run, step, rank)
     mean, deviation = run.data.latents(chosen)
     draws = batches.draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
-    told = run.data.conditions([run.data.views[i].item for i in chosen], step, draws.dropped)
+    items = [run.data.views[i].item for i in chosen]
+    if run.config.lora.text_encoder:
+        told = run.family.encode_prompts(run.models, run.data.texts(items, step, draws.dropped))
+    else:
+        told = run.data.conditions(items, step, draws.dropped)
     levels = losses.levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.offset(draws.noise, settings.loss.noise_offset, draws.constant)
     device = run.accelerator.device

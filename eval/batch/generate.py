@@ -9,8 +9,6 @@ seed. Stopped and started again it draws what is missing, and the pictures are t
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from eval.batch.place import Slot, batch_folder, read_plan, split_name
 from stylegate import files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
@@ -52,7 +50,7 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
 def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
     """Load base and LoRA once, draw part by part; a picture that exists is left as it is."""
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
-    models = family.load(config.base, device, torch.float32)
+    models = family.load(config.base, device, hardware.weights_dtype(config.hardware.precision, device))
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.trained(config):
         lorafile.attach(models, lora)
@@ -80,6 +78,6 @@ def settled_precision(config: Config, folder: Path, models: Models, resolution: 
                 models, ["a"] * config.generate.batch_size, range(config.generate.batch_size), settings, resolution
             )
 
-        record["precision"] = hardware.choose_precision(config.hardware.precision, models.pipeline.device, step)
+        record["precision"] = hardware.choose_precision(config.hardware.precision, models.pipeline.vae.device, step)
         files.write_json(folder / "batch.json", record | {"size": resolution})
     return record["precision"]

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from stylegate.families import flux2, sd, sdxl, zimage
+from stylegate.families import flux, flux2, qwenimage, sd, sd3, sdxl, zimage
 from stylegate.families.base import Conditions, Family, Models, Schedule, Sketch
 
 FAMILIES: dict[str, Family] = {
@@ -10,6 +10,9 @@ FAMILIES: dict[str, Family] = {
     "sdxl": cast(Family, sdxl),
     "flux2": cast(Family, flux2),
     "zimage": cast(Family, zimage),
+    "flux": cast(Family, flux),
+    "qwenimage": cast(Family, qwenimage),
+    "sd3": cast(Family, sd3),
 }
 
 __all__ = ["FAMILIES", "Conditions", "Family", "Models", "Schedule", "Sketch"]

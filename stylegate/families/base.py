@@ -27,6 +27,9 @@ class Models(NamedTuple):
     resolution: int  # pixels a side that the base was trained for
     multiple: int  # of pixels that sides must be, so that every stage of the denoiser halves evenly
     sha256: str  # of the base's weights and configs
+    guidance: str = "guidance_scale"  # what the pipeline calls the strength of guidance
+    unused: tuple[str, ...] = ()  # layers whose output nothing reads: no adapter, or several processes wait for it
+    negative: str | None = None  # the prompt that guidance leads away from; None = the pipeline's own
 
 
 class Sketch(NamedTuple):
@@ -44,12 +47,18 @@ class Family(Protocol):
 
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
 
-    def locate(self, base: str) -> Path:
-        """Folder of a shipped name, a path or a hub id. Raises ModelError."""
+    def locate(self, base: str, weights: bool = True) -> Path:
+        """Folder of a shipped name, a path or a hub id (`owner/name@revision`); from the hub also without weights.
+
+        Raises ModelError.
+        """
         ...
 
     def load(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
-        """Load from safetensors only. Raises ModelError if `base` is no pipeline of this family."""
+        """Load from safetensors only; denoiser and text encoders in `dtype`, the autoencoder in fp32.
+
+        Raises ModelError if `base` is no pipeline of this family.
+        """
         ...
 
     def sketch(self, folder: Path) -> Sketch:
@@ -61,7 +70,7 @@ class Family(Protocol):
         ...
 
     def encode_prompts(self, models: Models, prompts: list[str]) -> Conditions:
-        """Conditions of prompts; captions that are too long are cut."""
+        """Conditions of prompts, on the autoencoder's device; captions that are too long are cut."""
         ...
 
     def encode_images(self, models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,4 +88,8 @@ class Family(Protocol):
 
     def lora_targets(self, kinds: list[str]) -> list[str]:
         """Module-name endings for the parts asked for: attention, feed_forward, convolution."""
+        ...
+
+    def text_targets(self, models: Models) -> dict[str, list[str]]:
+        """The same of each text encoder that may be trained, by component; none where that is not done."""
         ...

@@ -5,15 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from stylegate import files
 from stylegate.errors import ModelError
-from stylegate.families.base import Schedule
+from stylegate.families.base import Models, Schedule
 
 COMPONENT = "transformer"
 LEVELS = 1000  # of the table; the models take any sigma
 MAX_TOKENS = 512  # of a prompt in its chat template, as the pipelines have it
+
+
+JOINT_ATTENTION = [  # layers of the attention over picture and words together, as diffusers names them
+    *("to_q", "to_k", "to_v", "to_out.0"),
+    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+]
+
+
+def text_targets(models: Models) -> dict[str, list[str]]:
+    """None: these text encoders are language models, which nobody trains for a style."""
+    return {}
 
 
 def schedule() -> Schedule:
@@ -24,11 +36,39 @@ def schedule() -> Schedule:
 
 def caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
     """The limit, and each caption's length in tokens within the chat that the pipeline makes of it."""
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"base={files.shown(folder)}: its tokenizer cannot be loaded: {reason}") from None
+    tokenizer = tokenizer_of(folder / "tokenizer")
     asked = [[{"role": "user", "content": caption}] for caption in captions]
     texts = [tokenizer.apply_chat_template(a, tokenize=False, add_generation_prompt=True) for a in asked]
     return MAX_TOKENS, [len(tokenizer(text).input_ids) for text in texts]
+
+
+def token_lengths(folder: Path, tokenizer: str, captions: Sequence[str]) -> tuple[int, list[int]]:
+    """The limit, and each caption's length in tokens of that part of the base."""
+    return MAX_TOKENS, [len(ids) for ids in tokenizer_of(folder / tokenizer)(list(captions)).input_ids]
+
+
+def tokenizer_of(folder: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"base={files.shown(folder.parent)}: its tokenizer cannot be loaded: {reason}") from None
+
+
+def shifted(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of latents that are centred and scaled by two numbers of the autoencoder's config."""
+    found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    scale = vae.config.scaling_factor
+    return (found.mean - (vae.config.shift_factor or 0)) * scale, found.std * scale
+
+
+def packed(latents: Tensor) -> Tensor:
+    """[n, c, h, w] to [n, h/2 w/2, 4 c]: a token for each 2 x 2 patch, its channels first."""
+    n, c, h, w = latents.shape
+    return latents.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
+
+
+def unpacked(tokens: Tensor, shape: Sequence[int]) -> Tensor:
+    """The way back to [n, c, h, w]."""
+    n, c, h, w = shape
+    return tokens.reshape(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)

@@ -15,9 +15,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, Models, Sketch
-from stylegate.families.flow import COMPONENT, MAX_TOKENS
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
-__all__ = ["COMPONENT"]
+__all__ = ["COMPONENT", "text_targets"]
 SINGLE_BLOCKS = 64  # more than any released model has: endings that match nothing do no harm
 TARGETS = {
     "attention": [
@@ -39,8 +39,8 @@ TARGETS = {
 }
 
 
-def locate(base: str) -> Path:
-    return pipelines.locate(base, "flux2", Flux2KleinPipeline)
+def locate(base: str, weights: bool = True) -> Path:
+    return pipelines.locate(base, "flux2", Flux2KleinPipeline, weights)
 
 
 def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
@@ -62,31 +62,29 @@ def sketch(folder: Path) -> Sketch:
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "block_out_channels"))
     )
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
-    with torch.device("meta"):
-        transformer: Any = Flux2Transformer2DModel.from_config(config)
-    transformer.requires_grad_(False)
+    transformer: Any = pipelines.on_meta(Flux2Transformer2DModel, config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
-            "hidden_states": (batch, count, config["in_channels"]),
-            "encoder_hidden_states": (batch, MAX_TOKENS, config["joint_attention_dim"]),
+            "hidden_states": (batch, count, transformer.config.in_channels),
+            "encoder_hidden_states": (batch, MAX_TOKENS, transformer.config.joint_attention_dim),
             "timestep": (batch,),
             "img_ids": (batch, count, 4),
             "txt_ids": (batch, MAX_TOKENS, 4),
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return Sketch(transformer, 1024, patch, config["in_channels"] / patch**2, inputs)
+    return Sketch(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.caption_lengths(locate(base), captions)
+    return flow.caption_lengths(locate(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     """words [n, tokens, width]"""
-    return {"words": models.pipeline.encode_prompt(prompts, device=models.pipeline.device)[0]}
+    return {"words": models.pipeline.encode_prompt(prompts, device=models.pipeline.vae.device)[0]}
 
 
 def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:

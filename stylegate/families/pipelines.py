@@ -7,21 +7,42 @@ from typing import Any
 import torch
 import transformers
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import snapshot_download
 from transformers import CLIPTokenizer
 
 from stylegate import files
 from stylegate.errors import ModelError
 
+PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
 
-def locate(base: str, family: str, pipeline: type) -> Path:
-    """Folder of a shipped name, a path or a hub id (downloaded once). Raises ModelError for another family's."""
+
+def hub_id(base: str) -> tuple[str, str | None] | None:
+    """Name and revision of `owner/name` or `owner/name@revision` on the hub; None for a folder or a shipped name."""
+    name, _, revision = base.partition("@")
+    if name.count("/") != 1 or name.startswith((".", "~", "/")) or Path(base).expanduser().exists():
+        return None
+    return name, revision or None
+
+
+def locate(base: str, family: str, pipeline: Any, weights: bool) -> Path:
+    """Folder of a shipped name, a path or a hub id (fetched once into the hub's cache; without `weights` all else).
+
+    Raises ModelError for another family's.
+    """
     shipped = files.MODELS / base / family
     folder = shipped if base and shipped.is_dir() else Path(base).expanduser()
-    if not folder.exists() and base.count("/") == 1 and not base.startswith((".", "~", "/")):
+    if named := hub_id(base):
+        name, revision = named
         try:
-            folder = Path(pipeline.download(base, use_safetensors=True))  # type: ignore[attr-defined]
+            if weights:
+                folder = Path(pipeline.download(name, revision=revision, use_safetensors=True))
+            else:
+                folder = Path(snapshot_download(name, revision=revision, allow_patterns=PLAIN))
         except Exception as error:  # network, name, licence not accepted: whatever the hub client raises
-            raise ModelError(f"base={base}: neither a folder nor a hub model at hand: {error}") from None
+            raise ModelError(
+                f"base={base}: neither a folder nor a hub model at hand: {error}",
+                next_step="check the name; a gated model wants its licence accepted on the hub and `hf auth login`.",
+            ) from None
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(
@@ -37,13 +58,17 @@ def locate(base: str, family: str, pipeline: type) -> Path:
 def load(
     folder: Path, pipeline: Any, parts: Sequence[str], device: torch.device, dtype: torch.dtype, **told: Any
 ) -> Any:
-    """The pipeline with its `parts` frozen, without progress bars. Raises ModelError for what is missing or broken."""
+    """The pipeline with its `parts` frozen, without progress bars. Raises ModelError for what is missing or broken.
+
+    The autoencoder stays in fp32: SDXL's overflows in fp16, and it is small.
+    """
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        loaded = pipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **told)
+        kinds = {"default": dtype, "vae": torch.float32}
+        loaded = pipeline.from_pretrained(folder, dtype=kinds, use_safetensors=True, **told)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
@@ -51,9 +76,21 @@ def load(
         ) from None
     loaded.set_progress_bar_config(disable=True)
     loaded.to(device)
-    for part in parts:
-        getattr(loaded, part).requires_grad_(False)
+    for part in filter(None, (getattr(loaded, name) for name in parts)):
+        part.requires_grad_(False)
     return loaded
+
+
+def text_encoders(pipeline: Any) -> list[Any]:
+    return [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part]
+
+
+def on_meta(kind: Any, config: dict[str, Any]) -> Any:
+    """The model of a config without weights: shapes alone."""
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    model.requires_grad_(False)
+    return model
 
 
 def clip_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:

@@ -14,8 +14,8 @@ from stylegate.families.unet import COMPONENT, encode_images, lora_targets, sket
 __all__ = ["COMPONENT", "encode_images", "lora_targets", "sketch"]
 
 
-def locate(base: str) -> Path:
-    return pipelines.locate(base, "sd", StableDiffusionPipeline)
+def locate(base: str, weights: bool = True) -> Path:
+    return pipelines.locate(base, "sd", StableDiffusionPipeline, weights)
 
 
 def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
@@ -26,17 +26,21 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_lengths(locate(base), captions)
+    return pipelines.clip_lengths(locate(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     """words [n, tokens, width]"""
     pipeline = models.pipeline
-    return {"words": pipeline.encode_prompt(prompts, pipeline.device, 1, do_classifier_free_guidance=False)[0]}
+    return {"words": pipeline.encode_prompt(prompts, pipeline.vae.device, 1, do_classifier_free_guidance=False)[0]}
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     return denoiser(noisy, levels, encoder_hidden_states=conditions["words"]).sample
+
+
+def text_targets(models: Models) -> dict[str, list[str]]:
+    return {"text_encoder": unet.clip_targets(models.pipeline.text_encoder.config.num_hidden_layers)}
 
 
 def spec(models: Models) -> dict[str, str]:

@@ -18,8 +18,8 @@ from stylegate.families.unet import COMPONENT, encode_images, lora_targets, sket
 __all__ = ["COMPONENT", "encode_images", "lora_targets", "sketch"]
 
 
-def locate(base: str) -> Path:
-    return pipelines.locate(base, "sdxl", StableDiffusionXLPipeline)
+def locate(base: str, weights: bool = True) -> Path:
+    return pipelines.locate(base, "sdxl", StableDiffusionXLPipeline, weights)
 
 
 def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
@@ -30,7 +30,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_lengths(locate(base), captions)
+    return pipelines.clip_lengths(locate(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
@@ -40,7 +40,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     """
     pipeline = models.pipeline
     words, _, pooled, _ = pipeline.encode_prompt(
-        prompts, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        prompts, device=pipeline.vae.device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if pipeline.config.force_zeros_for_empty_prompt:
         empty = torch.tensor([not prompt for prompt in prompts], device=words.device)
@@ -53,6 +53,12 @@ def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, condit
     sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
     told = {"text_embeds": conditions["pooled"], "time_ids": sizes.expand(len(noisy), -1)}
     return denoiser(noisy, levels, encoder_hidden_states=conditions["words"], added_cond_kwargs=told).sample
+
+
+def text_targets(models: Models) -> dict[str, list[str]]:
+    """Of the first encoder all but the last layer, whose output nothing reads."""
+    one, two = (encoder.config.num_hidden_layers for encoder in pipelines.text_encoders(models.pipeline))
+    return {"text_encoder": unet.clip_targets(one - 1), "text_encoder_2": unet.clip_targets(two)}
 
 
 def spec(models: Models) -> dict[str, str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.errors import ModelError
+from stylegate.families import pipelines
 from stylegate.families.base import Models, Schedule, Sketch
 
 COMPONENT = "unet"
@@ -60,6 +61,13 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
+def clip_targets(layers: int) -> list[str]:
+    """Endings of the attention of a CLIP text encoder's first layers."""
+    return [
+        f"layers.{i}.self_attn.{part}" for i in range(layers) for part in ("q_proj", "k_proj", "v_proj", "out_proj")
+    ]
+
+
 def sketch(folder: Path) -> Sketch:
     """UNet and sizes, from the configs alone."""
     unet_config, vae_config = (
@@ -68,9 +76,7 @@ def sketch(folder: Path) -> Sketch:
     )
     channels = vae_config.get("block_out_channels") or vae_config["encoder_block_out_channels"]
     factor = 2 ** (len(channels) - 1)  # as the pipeline takes it
-    with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(unet_config)
-    unet.requires_grad_(False)
+    unet: Any = pipelines.on_meta(UNet2DConditionModel, unet_config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (batch, unet.config.in_channels, height // factor, width // factor)

@@ -14,9 +14,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, Models, Sketch
-from stylegate.families.flow import COMPONENT, MAX_TOKENS
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
-__all__ = ["COMPONENT"]
+__all__ = ["COMPONENT", "text_targets"]
 RESOLUTION = 1024  # pixels a side that it was trained for
 TARGETS = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -25,8 +25,8 @@ TARGETS = {
 }
 
 
-def locate(base: str) -> Path:
-    return pipelines.locate(base, "zimage", ZImagePipeline)
+def locate(base: str, weights: bool = True) -> Path:
+    return pipelines.locate(base, "zimage", ZImagePipeline, weights)
 
 
 def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
@@ -48,29 +48,30 @@ def sketch(folder: Path) -> Sketch:
         for part, key in (("transformer", "cap_feat_dim"), ("vae", "block_out_channels"))
     )
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    with torch.device("meta"):
-        transformer: Any = ZImageTransformer2DModel.from_config(config)
-    transformer.requires_grad_(False)
+    transformer: Any = pipelines.on_meta(ZImageTransformer2DModel, config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
-        shape = (config["in_channels"], 1, height // factor, width // factor)
+        shape = (transformer.config.in_channels, 1, height // factor, width // factor)
         return {
             "x": [torch.zeros(shape, device="meta") for _ in range(batch)],
             "t": torch.zeros(batch, device="meta"),
-            "cap_feats": [torch.zeros(64, config["cap_feat_dim"], device="meta") for _ in range(batch)],
+            "cap_feats": [torch.zeros(64, transformer.config.cap_feat_dim, device="meta") for _ in range(batch)],
         }
 
-    return Sketch(transformer, RESOLUTION, 2 * factor, config["in_channels"] / factor**2, inputs)
+    return Sketch(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.caption_lengths(locate(base), captions)
+    return flow.caption_lengths(locate(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     """words [n, 512, width], of which `length` [n] count: the transformer takes no padding."""
     found = models.pipeline.encode_prompt(
-        list(prompts), device=models.pipeline.device, do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS
+        list(prompts),
+        device=models.pipeline.vae.device,
+        do_classifier_free_guidance=False,
+        max_sequence_length=MAX_TOKENS,
     )[0]
     words = torch.zeros(len(found), MAX_TOKENS, found[0].shape[1], device=found[0].device)
     for row, own in zip(words, found, strict=True):
@@ -79,10 +80,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
 
 
 def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    vae = models.pipeline.vae
-    found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
-    return (found.mean - shift) * scale, found.std * scale
+    return flow.shifted(models.pipeline.vae, pixels)
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:

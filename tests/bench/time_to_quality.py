@@ -36,6 +36,10 @@ class Reached(NamedTuple):
     step: int
     traits: float  # mean share right of the traits that count
 
+    def badness(self) -> tuple[bool, float]:
+        """Less is better: the time, and of those that never got there the traits."""
+        return not self.step, self.seconds if self.step else -self.traits
+
     def __str__(self) -> str:
         when = f"{self.seconds:.0f} s (step {self.step})" if self.step else f"never within {self.seconds:.0f} s"
         return f"{when}, traits {self.traits:.3f}"
@@ -100,7 +104,7 @@ def measure(brand: str, script: Path, place: Path) -> list[str]:
         ours.append(trained(yardstick, None, seed, 1e-3, place))
         if seed == SEEDS[0]:
             tried = {rate: trained(yardstick, script, seed, rate, place) for rate in RATES}
-            best = min(tried, key=lambda rate: (not tried[rate].step, tried[rate].seconds))
+            best = min(tried, key=lambda rate: tried[rate].badness())
             theirs.append(tried[best])
         else:
             theirs.append(trained(yardstick, script, seed, best, place))

@@ -1,5 +1,6 @@
 """The cache: computed once, stored batch by batch, never half-read."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,25 @@ def test_fill_computes_each_key_once(tmp_path: Path) -> None:
     assert [row["v"][0] for row in cache.fill(["a", "b", "c"], 2, compute) if row] == [0, 1, 2]
     assert [r["v"][0] for r in Cache(tmp_path / "c.sqlite").fill(["c", "a", "d"], 2, compute) if r] == [2, 0, 2]
     assert calls == [[0, 1], [2], [2]]
+
+
+def test_ensure_holds_a_batch_at_a_time(tmp_path: Path) -> None:
+    """40 values of 1 MB each, 4 at once."""
+    cache, asked = Cache(tmp_path / "c.sqlite"), []
+
+    def compute(indices: list[int]):
+        asked.extend(indices)
+        return [{"v": np.full(2**18, i, np.float32)} for i in indices]
+
+    keys = [str(i) for i in range(40)]
+    cache.ensure(keys[5:6], 4, lambda some: compute([5]))
+    tracemalloc.start()
+    cache.ensure(keys, 4, compute)
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
+    assert sorted(asked) == list(range(40)), "each once"
+    value = cache.get("37")
+    assert value is not None and (value["v"] == 37).all()
 
 
 def test_finished_batches_outlive_a_failure(tmp_path: Path) -> None:

@@ -27,7 +27,10 @@ from tests.conftest import command, process
         ("lora.targets=[attention,heart]", "lora.targets=['attention', 'heart']: must be among"),
         ("lora.targets=[]", "lora.targets=[]: must not be empty"),
         ("tracker.mode=sometimes", "tracker.mode=sometimes: must be one of ['online', 'offline']"),
-        ("family=unheard", "family must be one of ['flux2', 'sd', 'sdxl', 'zimage']"),
+        (
+            "family=unheard",
+            "family must be one of ['flux', 'flux2', 'qwenimage', 'sd', 'sd15', 'sd3', 'sdxl', 'zimage']",
+        ),
         ("experiment=unheard", "experiment must be one of ['demo']"),
         ("hardware.device=", "hardware.device"),
         ("plan.num_wanted=65", "more than plan.num_images=64"),

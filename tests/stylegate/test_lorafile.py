@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylegate import adapter, lorafile, sample
+from stylegate import adapter, files, lorafile, loranames, sample
 from stylegate.config import Config, GenerateConfig, LoraConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
+from tests.conftest import FAST
 from train.prepare import add_lora
 
 CPU = torch.device("cpu")
@@ -58,7 +59,7 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
                 parameter.normal_(0, 0.05)
     wanted = picture(models)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of(models.denoiser, SD.COMPONENT))))
+    path.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of({SD.COMPONENT: models.denoiser}))))
     fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
     lorafile.attach(fresh, path)
@@ -139,3 +140,39 @@ def test_trained_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no LoRA has been trained by these words"):
         lorafile.trained(Config(brand="never"))
     assert lorafile.trained(replace(Config(brand="never"), lora_file="none")) is None
+
+
+@pytest.mark.parametrize(("lever", "factor"), [("lora.rslora=true", 4.0), ("lora.dora=true", 1.0)])
+def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
+    run, small_brand: Path, lever: str, factor: float
+) -> None:
+    """Each file merged by us, by hand as its reader does, and by PEFT: the same weights. The run has proven that
+    diffusers draws the same picture with the first."""
+    name = lever.removeprefix("lora.").removesuffix("=true")
+    words = ["brand=small", f"name={name}", *FAST, "train.max_steps=3", "train.learning_rate=1e-2", lever]
+    code, text = run("train", *words, "lora.alpha=8")
+    assert code == 0 and ("note: a DoRA" in text) == ("dora" in lever)
+    (place,) = files.RUNS.glob(f"{name}-sd-*/lora")
+    plain, first, second = (SD.load("miniature", CPU, torch.float32) for _ in range(3))
+    path, other = place / f"{name}.safetensors", place / f"{name}.kohya.safetensors"
+    lorafile.attach(first, path)
+    lorafile.attach(second, other)
+    peft = SD.load("miniature", CPU, torch.float32)
+    peft.pipeline.load_lora_weights(str(place), weight_name=path.name)
+    peft.pipeline.fuse_lora()
+    peft.pipeline.unload_lora_weights()
+    tensors = load_file(other)
+    modules = lorafile.modules_of(plain.pipeline)
+    for canonical in ("unet.conv_in", "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"):
+        flat = loranames.kohya(canonical)
+        down, up, alpha = (tensors[f"{flat}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
+        assert float(alpha) == 8 * factor
+        weight: torch.Tensor = modules[canonical].weight  # type: ignore[assignment]
+        changed = weight + (float(alpha) / 16 * up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        if f"{flat}.dora_scale" in tensors:
+            lengths = changed.flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
+            changed = tensors[f"{flat}.dora_scale"] * changed / lengths
+        assert not torch.allclose(changed, weight, atol=1e-4)
+        for models in (first, second, peft):
+            merged: torch.Tensor = lorafile.modules_of(models.pipeline)[canonical].weight  # type: ignore[assignment]
+            assert torch.allclose(merged, changed, atol=1e-5), canonical

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from stylegate import files
+import pytest
+
+from stylegate import cli, files
+from stylegate.errors import Exit
 from tests.conftest import FAST, process
 
 
@@ -45,3 +48,16 @@ def test_a_job_that_fails_away_fails_the_sweep(small_brand: Path, tmp_path: Path
         "train", "--multirun", *words, "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"
     )
     assert done.returncode not in (0, None) and "brand.yaml" in done.stdout + done.stderr
+
+
+def test_who_is_told_to_stop_begins_no_further_job(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    monkeypatch.setattr(cli, "run_verb", lambda verb, config: begun.append(config) or Exit.PREEMPTED)
+    code, _ = run("train", "--multirun", "brand=neon", "train.seed=0,1,2")
+    assert code == Exit.PREEMPTED and len(begun) == 1
+
+
+def test_an_error_of_another_rank_is_a_line(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    code, text = run("train", "brand=nosuch")
+    assert code == 2 and text.startswith("rank 1: error: brand=nosuch") and len(text.splitlines()) == 1

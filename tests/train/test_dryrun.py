@@ -1,18 +1,24 @@
 """A dry run says what would happen and writes nothing; licences that are unclear must be accepted by name."""
 
 import shutil
+import weakref
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
+from peft import LoraConfig
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from stylegate import files
 from stylegate.config import Config
 from stylegate.families import FAMILIES
 from tests.conftest import FAST
-from train import dryrun, prepare
+from train import dryrun, loop, optimizers, prepare
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
@@ -36,6 +42,100 @@ def test_a_dry_run_meets_the_errors_of_the_run(run, tmp_path: Path) -> None:
     assert code == 2 and "is not a diffusers pipeline" in text
 
 
+def test_a_dry_run_tells_all_problems_of_all_that_a_run_reads(run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(optimizers.EXTRAS, "adamw8bit", ("no_such_package.optim", "AdamW8bit"))
+    words = [f"brand={tmp_path}", f"base={tmp_path}", "policy=nosuch", "encoder=nosuch", "train.optimizer=adamw8bit"]
+    code, text = run("train", *words, "dry_run=true")
+    assert code == 2 and "Traceback" not in text
+    for told in (
+        "brand.yaml is missing",
+        "not a diffusers pipeline",
+        "policy=nosuch",
+        "encoder=nosuch",
+        "no_such_package",
+    ):
+        assert told in text, told
+
+
+def test_a_dry_run_touches_no_accelerator(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("an accelerator was asked for")
+
+    for name in ("_lazy_init", "is_available", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    monkeypatch.setattr(loop, "Accelerator", touched)
+    assert run("train", "brand=neon", *FAST, "dry_run=true", "hardware.device=cuda")[0] == 0
+
+
+def test_a_base_of_the_hub_at_a_revision_is_read_from_the_cache_when_offline(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own layout; the dry run needs no weights, the run does."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789" * 4
+    snapshot = tmp_path / "models--acme--tiny" / "snapshots" / commit
+    shutil.copytree(files.MODELS / "miniature" / "sd", snapshot)
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n")
+    refs = tmp_path / "models--acme--tiny" / "refs"
+    refs.mkdir()
+    (refs / "v1").write_text(commit)
+    words = ["brand=neon", *FAST, "name=hub", "train.max_steps=1"]
+    code, text = run("train", *words, "base=acme/tiny@v1")
+    assert code == 0 and "LoRA: " in text
+    for path in snapshot.rglob("*.safetensors"):
+        path.unlink()
+    code, text = run("train", *words, "base=acme/tiny@v1", "dry_run=true")
+    assert code == 0 and "licence mit" in text
+    code, text = run("train", *words, "base=acme/tiny@v1")
+    assert code == 2 and "Traceback" not in text and "acme--tiny" in text
+    code, text = run("train", *words, "base=acme/tiny@v2", "dry_run=true")
+    assert code == 2 and "base=acme/tiny@v2: neither a folder nor a hub model" in text
+
+
+class Live(TorchDispatchMode):
+    """The most bytes that operations' results held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.most = 0, 0
+        self.known: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and id(storage) not in self.known:
+                self.hold(storage)
+        return made
+
+    def hold(self, storage: torch.UntypedStorage) -> None:
+        number, size = id(storage), storage.nbytes()
+
+        def gone(_: object) -> None:
+            self.now -= size
+            del self.known[number]
+
+        self.known[number] = weakref.ref(storage, gone)
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_of_activations_is_of_the_size_that_a_step_holds(checkpointing: bool) -> None:
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    prepare.add_lora(models, FAMILIES["sd"], Config())
+    sketch = FAMILIES["sd"].sketch(FAMILIES["sd"].locate("miniature"))
+    sketch.denoiser.add_adapter(LoraConfig(r=16, target_modules=FAMILIES["sd"].lora_targets(Config().lora.targets)))
+    _, numbers = dryrun.cost(sketch.denoiser, sketch.inputs(4, 64, 64), checkpointing)
+    if checkpointing:
+        models.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    models.denoiser.train()
+    given = {k: torch.zeros(v.shape) for k, v in sketch.inputs(4, 64, 64).items()}
+    with Live() as live:
+        models.denoiser(**given).sample.sum().backward()
+    assert 0.5 <= numbers * 4 / live.most <= 2, f"{numbers * 4 / 1e6:.0f} MB estimated, {live.most / 1e6:.0f} held"
+
+
 def test_a_disk_that_is_too_small_is_said(run, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10**9, 10**9, 10**6))
@@ -46,7 +146,7 @@ def test_a_disk_that_is_too_small_is_said(run, monkeypatch: pytest.MonkeyPatch) 
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
-        flops, kept = dryrun.cost(model, {"input": torch.zeros(3, 6)})
+        flops, kept = dryrun.cost(model, {"input": torch.zeros(3, 6)}, checkpointing=False)
     assert flops == 2 * 3 * (6 * 10 + 10 * 4) and kept == 3 * (10 + 10 + 4)
 
 

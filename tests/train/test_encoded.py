@@ -14,9 +14,11 @@ from accelerate import Accelerator
 from PIL import Image, ImageOps
 
 from stylegate import brandset, cache, files
-from stylegate.config import TrainConfig
+from stylegate.config import Config, FamilyConfig, HardwareConfig, TrainConfig
+from stylegate.errors import DataError
 from stylegate.families import FAMILIES, Conditions, Models
-from train import encoded
+from tests import tiny
+from train import batches, encoded, losses, prepare, step
 
 SD = FAMILIES["sd"]
 
@@ -107,6 +109,8 @@ def test_sizes_wordings_code_and_base_are_in_the_key(
     _, images, prompts = encode(brand, models, settings, [64])
     assert images == 0 and prompts == 0, "captions without commas have one wording"
     assert encode(brand, models._replace(sha256="another"), TrainConfig(), [64])[1:] == (32, 33)
+    halved = SD.load("miniature", torch.device("cpu"), torch.bfloat16)
+    assert encode(brand, halved, TrainConfig(), [64])[1:] == (32, 33)
     monkeypatch.setattr(encoded, "LATENTS", "latents-next")
     assert encode(brand, models, TrainConfig(), [64])[1:] == (32, 0)
 
@@ -162,3 +166,37 @@ def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: Mode
         encoded.encode(brandset.read(brand), models, broken, TrainConfig(), [64], Accelerator(cpu=True))
     settings = replace(TrainConfig(), buckets=False)
     assert encode(brand, models, settings, [64])[1] == 32, "nothing of the broken batch was kept"
+
+
+def test_a_picture_that_is_replaced_while_it_is_in_use_is_refused(brand: Path, models: Models) -> None:
+    """The key would name the bytes that were there before."""
+    before = brandset.read(brand)
+    replace_in_place(brand)
+    counting: Any = Counting()
+    with pytest.raises(DataError, match=r"train/0000\.png was changed while it was in use"):
+        encoded.encode(before, models, counting, TrainConfig(), [64], Accelerator(cpu=True))
+
+
+def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
+    tmp_path: Path, run, small_brand: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KL autoencoder gives a mean and a spread: mean + spread * noise is what is noised."""
+    base = tiny.sdxl(tmp_path / "base")
+    config = Config(
+        brand="small",
+        name="spread",
+        base=str(base),
+        family=FamilyConfig(name="sdxl", resolution=64),
+        train=TrainConfig(batch_size=2, num_samples=0),
+        hardware=HardwareConfig(device="cpu", precision="fp32", threads=1),
+    )
+    made = prepare.prepare(config, tmp_path / "run", Accelerator(cpu=True))
+    seen: list[torch.Tensor] = []
+    noised = losses.noised
+    monkeypatch.setattr(losses, "noised", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
+    for number in (0, 1, 0):
+        step.losses_of(made, made.models.denoiser, number)
+    mean, spread = made.data.latents(step.chosen_views(made, 0, 0))
+    draws = batches.draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
+    assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
+    assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])

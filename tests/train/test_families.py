@@ -2,17 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from PIL import Image
+from safetensors.torch import save_file
 
-from stylegate import adapter, files, lorafile
-from stylegate.families import FAMILIES
+from stylegate import adapter, files, lorafile, sample
+from stylegate.config import Config, GenerateConfig
+from stylegate.errors import ModelError
+from stylegate.families import FAMILIES, pipelines
 from tests.conftest import FAST
 from tests.tiny import BASES
+from train import prepare
 
 CPU = torch.device("cpu")
+SMALL = ["family.resolution=64", "encoder=miniature"]  # pictures that the miniature's encoder knows
 
 
 @pytest.fixture(scope="module", params=BASES)
@@ -23,7 +31,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_brand: Path) -> None:
     family, folder = base
-    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST, "family.resolution=64"]
+    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST, *SMALL]
     words.append("train.checkpoint_every=1")
     code, text = run("train", *words, "dry_run=true")
     assert code == 0 and "dry run: no problems" in text
@@ -51,7 +59,7 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
         lorafile.attach(ours, path)
         before = models.denoiser.state_dict()
         moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(before[k])}
-        assert len(moved) == len(layers)
+        assert len(moved) == len(layers), "each has been trained"
         if path.stem.endswith(".comfyui"):
             continue  # diffusers refuses alpha among its own names
         theirs.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
@@ -84,17 +92,24 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
         return result
 
     models.denoiser.forward = watched
-    models.pipeline(
-        prompt="a red cat", num_inference_steps=1, guidance_scale=0.0, height=64, width=64, output_type="latent"
-    )
+    told: dict[str, Any] = {"num_inference_steps": 1, models.guidance: 1.0, "output_type": "latent"}
+    models.pipeline(prompt="a red cat", height=64, width=64, **told)
     models.denoiser.forward = forward
     with torch.no_grad():
         shape = family.encode_images(models, torch.zeros(1, 3, 64, 64))[0].shape
-        given, made = (t if t.ndim == 4 else t.transpose(1, 2).reshape(shape) for t in (seen["given"], seen["made"]))
+        given, made = (t if t.ndim == 4 else unpacked(name, t, shape) for t in (seen["given"], seen["made"]))
         level = models.pipeline.scheduler.timesteps[:1].long() - int(models.schedule.prediction == "flow")
         told = family.encode_prompts(models, ["a red cat"])
         made = -made if name == "zimage" else made  # the pipeline turns it round after the call
         assert torch.allclose(family.predict(models, models.denoiser, given, level, told), made, atol=1e-5)
+
+
+def unpacked(name: str, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A sequence of patches as a picture; FLUX.2's latents are patches already."""
+    if name == "flux2":
+        return tokens.transpose(1, 2).reshape(shape)
+    (_, _, height, width), kind = shape, FluxPipeline if name == "flux" else QwenImagePipeline
+    return kind._unpack_latents(tokens, 8 * height, 8 * width, 8).reshape(shape)
 
 
 def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, Path]) -> None:
@@ -104,9 +119,14 @@ def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, P
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         mean, deviation = FAMILIES[name].encode_images(models, pixels)
-        latents = models.pipeline.vae.encode(pixels).latent_dist
+        film = pixels.unsqueeze(2) if name == "qwenimage" else pixels
+        latents = models.pipeline.vae.encode(film).latent_dist
         wanted = models.pipeline.vae.decode(latents.mean).sample
-        if name == "flux2":
+        if name == "qwenimage":
+            config = models.pipeline.vae.config
+            centre, spread = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+            out = mean.unsqueeze(2) * spread + centre
+        elif name == "flux2":
             bn = models.pipeline.vae.bn
             spread = (bn.running_var.view(1, -1, 1, 1) + models.pipeline.vae.config.batch_norm_eps).sqrt()
             out = models.pipeline._unpatchify_latents(mean * spread + bn.running_mean.view(1, -1, 1, 1))
@@ -132,3 +152,119 @@ def test_sdxl_empty_prompt_is_zeros_as_the_pipeline_draws_it(tmp_path: Path) -> 
         told = FAMILIES["sdxl"].encode_prompts(models, ["", "a cat"])
     assert not told["words"][0].any() and not told["pooled"][0].any() and told["words"][1].any()
     assert told["words"].shape[2] == 64 and told["pooled"].shape == (2, 32)
+
+
+def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> None:
+    """As on a card: denoiser and text encoders in bf16, the autoencoder in fp32, text encoders fetched to draw."""
+    name, folder = base
+    family = FAMILIES[name]
+    models = family.load(str(folder), CPU, torch.bfloat16)
+    assert models.denoiser.dtype == torch.bfloat16 and models.pipeline.vae.dtype == torch.float32
+    prepare.add_lora(models, family, Config())
+    assert {p.dtype for p in models.denoiser.parameters() if p.requires_grad} == {torch.float32}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        mean, _ = family.encode_images(models, torch.zeros(1, 3, 64, 64))
+        told = family.encode_prompts(models, ["a red cat"])
+        predicted = family.predict(models, models.denoiser, mean.float(), torch.tensor([500]), told)
+        few = GenerateConfig(num_inference_steps=2)
+        (drawn,) = sample.draw(models, ["a red cat"], [0], few, 64)
+    assert bool(torch.isfinite(predicted).all()) and drawn.size == (64, 64)
+
+
+def test_text_encoders_are_fetched_to_read_prompts_and_put_back(base: tuple[str, Path]) -> None:
+    """On the meta device in place of main memory: what is left there cannot compute."""
+    name, folder = base
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
+    moves = []
+    for part in pipelines.text_encoders(models.pipeline):
+        moved = part.to
+        part.to = lambda place, moved=moved: moves.append(place) or moved("cpu")
+        kind = type(part)
+        part.__class__ = type(kind.__name__, (kind,), {"device": property(lambda self: torch.device("meta"))})
+    with sample.encoders_at_hand(models):
+        assert moves == [CPU] * len(pipelines.text_encoders(models.pipeline))
+    assert moves[len(moves) // 2 :] == [torch.device("meta")] * (len(moves) // 2)
+
+
+ORIGINAL: dict[str, dict[str, tuple[str, ...]]] = {  # layers of the original models, and those that they are fused of
+    "flux": {
+        "double_blocks.0.img_attn.qkv": tuple(f"transformer_blocks.0.attn.to_{k}" for k in "qkv"),
+        "double_blocks.0.txt_attn.proj": ("transformer_blocks.0.attn.to_add_out",),
+        "double_blocks.0.img_mlp.0": ("transformer_blocks.0.ff.net.0.proj",),
+        "single_blocks.1.linear2": ("single_transformer_blocks.1.proj_out",),
+    },
+    "flux2": {
+        "double_blocks.0.img_attn.qkv": tuple(f"transformer_blocks.0.attn.to_{k}" for k in "qkv"),
+        "double_blocks.0.txt_attn.proj": ("transformer_blocks.0.attn.to_add_out",),
+        "single_blocks.1.linear1": ("single_transformer_blocks.1.attn.to_qkv_mlp_proj",),
+    },
+    "zimage": {
+        "layers.1.attention.to_q": ("layers.1.attention.to_q",),
+        "layers.0.feed_forward.w1": ("layers.0.feed_forward.w1",),
+    },
+    "qwenimage": {
+        "transformer_blocks.0.attn.to_q": ("transformer_blocks.0.attn.to_q",),
+        "transformer_blocks.0.img_mlp.net.0.proj": ("transformer_blocks.0.img_mlp.net.0.proj",),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["comfyui", "kohya"])
+def test_files_of_other_trainers_are_merged_at_their_strength(
+    base: tuple[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """The original models' names, ComfyUI's and kohya's, fused as they are there, alpha half the rank."""
+    name, folder = base
+    if name not in ORIGINAL:
+        pytest.skip("UNets: tests/stylegate/test_loranames.py; SD 3.5: diffusers translates no other names")
+    models, before = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
+    weights, unmoved = models.denoiser.state_dict(), before.denoiser.state_dict()
+    tensors, wanted = {}, {}
+    generator = torch.Generator().manual_seed(0)
+    for original, parts in ORIGINAL[name].items():
+        shapes = [weights[f"{part}.weight"].shape for part in parts]
+        down = torch.randn(4, shapes[0][1], generator=generator)
+        up = torch.randn(sum(shape[0] for shape in shapes), 4, generator=generator)
+        if kind == "comfyui":
+            key, halves = f"diffusion_model.{original}", ("lora_A", "lora_B")
+        else:
+            key, halves = f"lora_unet_{original.replace('.', '_')}", ("lora_down", "lora_up")
+        tensors |= {
+            f"{key}.{halves[0]}.weight": down,
+            f"{key}.{halves[1]}.weight": up,
+            f"{key}.alpha": torch.tensor(2.0),
+        }
+        rows = (0.5 * up @ down).split([shape[0] for shape in shapes])
+        wanted |= dict(zip(parts, rows, strict=True))
+    save_file(tensors, tmp_path / "other.safetensors")
+    lorafile.attach(models, tmp_path / "other.safetensors")
+    for path, change in wanted.items():
+        moved = models.denoiser.state_dict()[f"{path}.weight"] - unmoved[f"{path}.weight"]
+        assert torch.allclose(moved, change, atol=1e-5), path
+    changed = {k for k, v in models.denoiser.state_dict().items() if not v.equal(unmoved[k])}
+    assert changed == {f"{path}.weight" for path in wanted}
+
+    tensors[f"{key}.lora_extra.weight"] = tensors.pop(f"{key}.alpha")
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError, match="does not fit the base"):
+        lorafile.attach(models, tmp_path / "odd.safetensors")
+
+
+def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with(
+    run, tmp_path: Path, small_brand: Path
+) -> None:
+    words = ["brand=small", "name=both", "family=sdxl", f"base={BASES['sdxl'](tmp_path / 'base')}", *FAST, *SMALL]
+    assert run("train", *words, "train.max_steps=2", "lora.text_encoder=true", "train.warmup_steps=0")[0] == 0
+    (path,) = files.RUNS.glob("both-sdxl-*/lora/both.safetensors")
+    tensors, _ = lorafile.load(path)
+    for component, layers in (("text_encoder", 1), ("text_encoder_2", 2)):
+        own = {k: v for k, v in tensors.items() if k.startswith(f"{component}.") and k.endswith("lora_B.weight")}
+        assert len(own) == 4 * layers and all(bool(value.any()) for value in own.values())
+
+
+def test_text_encoders_that_are_language_models_are_not_trained(run, base: tuple[str, Path]) -> None:
+    name, folder = base
+    if name != "sdxl":
+        words = [f"family={name}", f"base={folder}", "brand=neon", *FAST, *SMALL]
+        code, text = run("train", *words, "lora.text_encoder=true", "train.max_steps=1")
+        assert code == 2 and f"family={name} does not train its text encoders" in text

@@ -1,0 +1,116 @@
+"""Qwen-Image: a transformer on 2 x 2 patches of latents, words of a Qwen2.5-VL encoder, flow matching."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
+from torch import Tensor
+
+from stylegate import files
+from stylegate.families import flow, pipelines
+from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+
+__all__ = ["COMPONENT", "text_targets"]
+TARGETS = {
+    "attention": flow.JOINT_ATTENTION,
+    "feed_forward": [f"{side}_mlp.net.{layer}" for side in ("img", "txt") for layer in ("0.proj", "2")],
+    "convolution": [],
+}
+LAST_UNUSED = ("attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")  # words end there
+
+
+def locate(base: str, weights: bool = True) -> Path:
+    return pipelines.locate(base, "qwenimage", QwenImagePipeline, weights)
+
+
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder"), locate(base)
+    pipeline = pipelines.load(folder, QwenImagePipeline, parts, device, dtype)
+    last = f"transformer_blocks.{len(pipeline.transformer.transformer_blocks) - 1}"
+    return Models(
+        pipeline=pipeline,
+        denoiser=pipeline.transformer,
+        schedule=flow.schedule(),
+        resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+        multiple=2 * pipeline.vae_scale_factor,
+        sha256=files.folder_digest(folder),
+        guidance="true_cfg_scale",
+        unused=tuple(f"{last}.{part}" for part in LAST_UNUSED),
+        negative=" ",  # without one the pipeline does not guide
+    )
+
+
+def sketch(folder: Path) -> Sketch:
+    config, vae = (
+        files.read_json(folder / part / "config.json", f"the {part}'s config", key)
+        for part, key in (("transformer", "joint_attention_dim"), ("vae", "temperal_downsample"))
+    )
+    patch = 2 * 2 ** len(vae["temperal_downsample"])
+    transformer: Any = pipelines.on_meta(QwenImageTransformer2DModel, config)
+
+    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+        rows, columns = height // patch, width // patch
+        shapes = {
+            "hidden_states": (batch, rows * columns, transformer.config.in_channels),
+            "encoder_hidden_states": (batch, MAX_TOKENS, transformer.config.joint_attention_dim),
+            "timestep": (batch,),
+        }
+        made: dict[str, Any] = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
+        return made | {"img_shapes": [[(1, rows, columns)]] * batch}
+
+    return Sketch(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+
+
+def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return flow.token_lengths(locate(base, weights=False), "tokenizer", captions)
+
+
+def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+    """words [n, 512, width], of which `length` [n] count"""
+    pipeline = models.pipeline
+    found, mask = pipeline.encode_prompt(prompts, device=pipeline.vae.device, max_sequence_length=MAX_TOKENS)
+    words = torch.zeros(len(found), MAX_TOKENS, found.shape[2], device=found.device, dtype=found.dtype)
+    words[:, : found.shape[1]] = found
+    whole = torch.full((len(found),), found.shape[1], device=found.device)
+    return {"words": words, "length": whole if mask is None else mask.sum(1)}
+
+
+def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Its autoencoder is one of films: a picture is a film of one frame."""
+    vae = models.pipeline.vae
+    found = vae.encode(pixels.to(vae.device, vae.dtype).unsqueeze(2)).latent_dist
+    centre, spread = (
+        torch.tensor(values, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return ((found.mean - centre) / spread).squeeze(2), (found.std / spread).squeeze(2)
+
+
+def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+    length = conditions["length"].long()
+    words = conditions["words"][:, : int(length.max())]
+    mask = torch.arange(words.shape[1], device=words.device) < length[:, None]
+    predicted = denoiser(
+        hidden_states=flow.packed(noisy),
+        timestep=models.schedule.sigma.to(levels.device)[levels],
+        encoder_hidden_states=words,
+        encoder_hidden_states_mask=None if mask.all() else mask.long(),
+        img_shapes=[[(1, noisy.shape[2] // 2, noisy.shape[3] // 2)]] * len(noisy),
+        return_dict=False,
+    )[0]
+    return flow.unpacked(predicted, noisy.shape)
+
+
+def lora_targets(kinds: list[str]) -> list[str]:
+    return [ending for kind in kinds for ending in TARGETS[kind]]
+
+
+def spec(models: Models) -> dict[str, str]:
+    return {
+        "modelspec.architecture": "Qwen-Image/lora",
+        "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",
+        "ss_base_model_version": "qwen_image",
+    }

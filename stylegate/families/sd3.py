@@ -1,0 +1,107 @@
+"""Stable Diffusion 3 and 3.5: a transformer on latents, words of two CLIP encoders and a T5, flow matching."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from torch import Tensor
+
+from stylegate import files
+from stylegate.families import flow, pipelines
+from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.flow import COMPONENT, text_targets
+
+__all__ = ["COMPONENT", "text_targets"]
+CLIP_TOKENS, T5_TOKENS = 77, 256  # as the pipeline has them
+TARGETS = {
+    "attention": flow.JOINT_ATTENTION,
+    "feed_forward": ["ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"],
+    "convolution": [],
+}
+
+
+def locate(base: str, weights: bool = True) -> Path:
+    return pipelines.locate(base, "sd3", StableDiffusion3Pipeline, weights)
+
+
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"), locate(base)
+    pipeline = pipelines.load(folder, StableDiffusion3Pipeline, parts, device, dtype)
+    last = len(pipeline.transformer.transformer_blocks) - 1
+    return Models(
+        pipeline=pipeline,
+        denoiser=pipeline.transformer,
+        schedule=flow.schedule(),
+        resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
+        multiple=pipeline.transformer.config.patch_size * pipeline.vae_scale_factor,
+        sha256=files.folder_digest(folder),
+        unused=(f"transformer_blocks.{last}.attn.add_q_proj",),
+    )
+
+
+def sketch(folder: Path) -> Sketch:
+    config, vae = (
+        files.read_json(folder / part / "config.json", f"the {part}'s config", key)
+        for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
+    )
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    transformer: Any = pipelines.on_meta(SD3Transformer2DModel, config)
+    told = transformer.config
+
+    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+        shapes = {
+            "hidden_states": (batch, told.in_channels, height // factor, width // factor),
+            "encoder_hidden_states": (batch, CLIP_TOKENS + T5_TOKENS, told.joint_attention_dim),
+            "pooled_projections": (batch, told.pooled_projection_dim),
+            "timestep": (batch,),
+        }
+        return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
+
+    side, multiple = told.sample_size * factor, told.patch_size * factor
+    return Sketch(transformer, side, multiple, told.in_channels / factor**2, inputs)
+
+
+def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    """T5's; the two CLIP encoders read the first 77 tokens."""
+    limit, lengths = flow.token_lengths(locate(base, weights=False), "tokenizer_3", captions)
+    return min(limit, T5_TOKENS), lengths
+
+
+def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+    """words [n, 77 + 256, width of T5], pooled [n, widths of both CLIPs]"""
+    pipeline = models.pipeline
+    words, _, pooled, _ = pipeline.encode_prompt(
+        prompts, None, None, pipeline.vae.device, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS
+    )
+    return {"words": words, "pooled": pooled}
+
+
+def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    return flow.shifted(models.pipeline.vae, pixels)
+
+
+def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+    return denoiser(
+        hidden_states=noisy,
+        timestep=models.schedule.sigma.to(levels.device)[levels] * flow.LEVELS,
+        encoder_hidden_states=conditions["words"],
+        pooled_projections=conditions["pooled"],
+        return_dict=False,
+    )[0]
+
+
+def lora_targets(kinds: list[str]) -> list[str]:
+    return [ending for kind in kinds for ending in TARGETS[kind]]
+
+
+def spec(models: Models) -> dict[str, str]:
+    """3.5 medium attends twice in some layers; 3.5 large normalises queries and keys; 3 medium does neither."""
+    config = models.pipeline.transformer.config
+    size = "5-medium" if config.dual_attention_layers else "5-large" if config.qk_norm else "m"
+    return {
+        "modelspec.architecture": f"stable-diffusion-3-{size}/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/sd3.5",
+        "ss_base_model_version": "sd3",
+    }
