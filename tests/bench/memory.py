@@ -88,6 +88,15 @@ BATCHES = (1, 2, 4)
 SIDES = (512, 1024)
 
 
+def write_configs(title: str, folder: Path) -> str:
+    """A released model's configs as they lie in a folder of its pipeline; returns its family."""
+    family, denoiser, vae = RELEASED[title]
+    for part, config in ((FAMILIES[family].COMPONENT, denoiser), ("vae", vae)):
+        (folder / part).mkdir()
+        (folder / part / "config.json").write_text(json.dumps(config))
+    return family
+
+
 def gigabytes(family: str, folder: Path, batch: int, side: int, checkpointing: bool) -> tuple[float, float]:
     """Billions of parameters, and what a step needs."""
     sketch, settings = FAMILIES[family].sketch(folder), Config().lora
@@ -103,11 +112,9 @@ def main() -> None:
     columns = [f"{side} px, {batch}" for side in SIDES for batch in BATCHES]
     print("| base | parameters | " + " | ".join(columns) + " | 1024 px, 1, no checkpointing | drawing, weights |")
     print("|---" * (len(columns) + 4) + "|")
-    for title, (family, denoiser, vae) in RELEASED.items():
+    for title in RELEASED:
         with tempfile.TemporaryDirectory() as place:
-            for part, config in ((FAMILIES[family].COMPONENT, denoiser), ("vae", vae)):
-                (Path(place) / part).mkdir()
-                (Path(place) / part / "config.json").write_text(json.dumps(config))
+            family = write_configs(title, Path(place))
             found = [gigabytes(family, Path(place), b, side, True) for side in SIDES for b in BATCHES]
             whole = gigabytes(family, Path(place), 1, 1024, False)
         cells = " | ".join(f"{needed:.0f} GB" for _, needed in [*found, whole])

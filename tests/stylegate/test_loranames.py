@@ -1,6 +1,7 @@
 """Names of LoRA layers: in and out of each style without loss, and as diffusers' own loaders read them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from diffusers.loaders.lora_conversion_utils import (
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylegate import adapter, lorafile, loranames
 from stylegate.adapter import Layer
 from stylegate.families import FAMILIES
+from tests.bench import memory
 
 CPU = torch.device("cpu")
 SD = FAMILIES["sd"]
@@ -252,3 +255,38 @@ def test_a_dora_of_peft_is_merged_as_peft_merges_it(modules) -> None:
         fused = models.denoiser.get_submodule(name[5:]).get_base_layer().weight  # type: ignore[operator]
         assert torch.allclose(adapter.merged(modules[name].weight, layers[name]), fused, atol=1e-5), name
         assert not torch.allclose(modules[name].weight, fused, atol=1e-3)
+
+
+TITLES = {
+    "sd": "Stable Diffusion 1.5",
+    "sdxl": "SDXL",
+    "sd3": "Stable Diffusion 3.5 medium",
+    "flux": "FLUX.1 dev",
+    "flux2": "FLUX.2 klein 4B",
+    "zimage": "Z-Image",
+    "qwenimage": "Qwen-Image",
+}
+
+
+@pytest.mark.parametrize("family", TITLES)
+def test_names_are_those_that_comfyui_and_a1111_look_up(tmp_path: Path, family: str) -> None:
+    """Against a list of facts, on the released models' own shapes (without weights): read, and as we write them."""
+    rows = [row.split() for row in (Path(__file__).parents[1] / "golden" / "reader_keys.txt").read_text().splitlines()]
+    named = {key: canonical for kind, _, key, canonical in (r for r in rows if r[0] != "#") if kind == family}
+    sketch = FAMILIES[memory.write_configs(TITLES[family], tmp_path)].sketch(tmp_path)
+    component = FAMILIES[family].COMPONENT
+    with torch.device("meta"):
+        large = CLIPTextConfig(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20)
+        texts = {"text_encoder": CLIPTextModel(CLIPTextConfig()), "text_encoder_2": CLIPTextModel(large)}
+    modules = adapter.adaptable({component: sketch.denoiser, **texts})
+    flat = loranames.flattened(modules)
+    assert named
+    for key, canonical in named.items():
+        half = loranames.half_of(f"{key}.{'lora_down' if component == 'unet' else 'lora_A'}.weight")
+        assert half and loranames.canonical(half, flat, modules) == canonical
+    layer = Layer(torch.zeros(1, 1), torch.zeros(1, 1), 1.0)
+    write = adapter.kohya if component == "unet" else adapter.comfyui
+    written = {loranames.half_of(key).layer for key in write(dict.fromkeys(named.values(), layer))}  # type: ignore[union-attr]
+    originals = r"(input|middle|output)_block|_out_2$|time_embed_|label_emb|lora_te_"
+    known = {key for key in named if not re.search(originals, key)}
+    assert known <= written
