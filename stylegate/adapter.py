@@ -213,6 +213,7 @@ def diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str,
     """Tensors and header of a file in diffusers' style; alpha stands in the header."""
     tensors, header = {}, {}
     for name, layer in layers.items():
+        name = loranames.diffusers(name)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
         if layer.magnitude is not None:
             shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)  # as PEFT has them

@@ -26,7 +26,7 @@ def device_of(hardware: HardwareConfig) -> torch.device:
 
 def weights_dtype(wanted: str, device: torch.device) -> torch.dtype:
     """What a base is loaded in: bf16 on CUDA, half the memory, unless fp32 is asked for. CPUs take fp32."""
-    half = device.type == "cuda" and wanted != "fp32" and torch.cuda.is_bf16_supported()
+    half = device.type == "cuda" and wanted != "fp32" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if half else torch.float32
 
 
@@ -40,7 +40,7 @@ def choose_precision(wanted: str, device: torch.device, work: Callable[[], objec
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     seconds = {}
     for precision in ("fp32", "bf16"):
         with autocast(device, precision):

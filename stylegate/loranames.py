@@ -96,6 +96,12 @@ def flattened(modules: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def diffusers(name: str) -> str:
+    """diffusers' and ComfyUI's name of a canonical one: text encoders as they were before transformers 5."""
+    component, _, path = name.partition(".")
+    return f"{component}.{in_clip(path)}" if component.startswith("text_encoder") else name
+
+
 def kohya(name: str) -> str:
     """kohya's name of a canonical one."""
     component, _, path = name.partition(".")

@@ -8,12 +8,23 @@ import torch
 from PIL import Image
 
 from stylegate.config import Config, GenerateConfig
+from stylegate.errors import ConfigError
 from stylegate.families import Models, pipelines
 
 
 def resolution_of(config: Config, models: Models) -> int:
-    """Pixels a side: as configured, else what the base was trained for."""
+    """Pixels a side: as configured, else what the base was trained for. Raises ConfigError for one it cannot halve."""
+    fitting(config, models.multiple)
     return config.family.resolution or models.resolution
+
+
+def fitting(config: Config, multiple: int) -> None:
+    """Raises ConfigError naming each size in pixels that is no multiple of what the base works in."""
+    squares = config.train.resolutions or [] if not config.train.buckets else []  # the sides of buckets are rounded
+    wanted = [("family.resolution", config.family.resolution), *(("train.resolutions", side) for side in squares)]
+    odd = [f"{key}={side}" for key, side in wanted if side and side % multiple]
+    if odd:
+        raise ConfigError(f"sizes that base={config.base} cannot draw:", odd, f"take a multiple of {multiple} pixels.")
 
 
 @torch.no_grad()

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval import encoder as encoding
 from eval import policy
-from stylegate import brandset, files, licence, pictures
+from stylegate import brandset, files, licence, pictures, sample
 from stylegate.brandset import BrandSet, Findings
 from stylegate.config import Config, run_directory_name
 from stylegate.errors import Exit, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES
-from train import batches, optimizers
+from train import batches, encoded, optimizers
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
@@ -42,6 +43,7 @@ def report(config: Config) -> int:
     remarks = findings.all_remarks() + brandset.cut_captions(brand_set, config)
 
     sketch = family.sketch(folder)
+    sample.fitting(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
     views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
@@ -60,8 +62,11 @@ def report(config: Config) -> int:
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps
 
     states = config.train.keep_newest + config.train.keep_best + 1
-    latent = sum(sketch.latent_numbers * v.width * v.height for v in views) * 8
-    disk = states * trained * STATE_BYTES + latent
+    latent = sum(sketch.latent_numbers * v.width * v.height for v in views)
+    one = sum(t.numel() for t in tree_leaves(sketch.inputs(1, largest.height, largest.width)) if torch.is_tensor(t))
+    words = (one - sketch.latent_numbers * largest.width * largest.height) * len(sizes)
+    wordings = encoded.variants_of(config.train)
+    disk = states * trained * STATE_BYTES + (2 * latent + words * wordings) * 4  # mean and spread; fp32
     room(files.RUNS, disk)
 
     for remark in remarks:

@@ -186,20 +186,20 @@ def eval_loss(run: Any) -> float:
     resolution = sample.resolution_of(run.config, models)
     total = torch.zeros(2, device=device)
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
-    for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
-        image = pictures.covering(brandset.decoded_image(items[i], brand), resolution, resolution)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
-        noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
-        levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
-        with sample.encoders_at_hand(models):
+    with sample.encoders_at_hand(models):
+        for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
+            image = pictures.covering(brandset.decoded_image(items[i], brand), resolution, resolution)
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+            clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
+            noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
+            levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
             told = family.encode_prompts(models, [brand.prompt(items[i].text)])
-        told = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in told.items()}
-        with hardware.autocast(device, run.precision):
-            noisy = losses.noised(schedule, clean, noise, levels)
-            predicted = family.predict(models, models.denoiser, noisy, levels, told)
-        each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
-        total += torch.stack([each.sum(), torch.tensor(float(len(each)), device=device)])
+            told = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in told.items()}
+            with hardware.autocast(device, run.precision):
+                noisy = losses.noised(schedule, clean, noise, levels)
+                predicted = family.predict(models, models.denoiser, noisy, levels, told)
+            each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
+            total += torch.stack([each.sum(), torch.tensor(float(len(each)), device=device)])
     total = run.accelerator.reduce(total, "sum")
     return float(total[0] / total[1])
 

@@ -44,8 +44,11 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.sound(brandset.locate(config.brand))
     licence.agreed(config, family.locate(config.base))
-    device = accelerator.device
-    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(config.hardware.precision, device))
+    device, precision = accelerator.device, config.hardware.precision
+    if precision == "auto" and (directory / "run.json").exists():  # a run keeps what it began with
+        precision = files.read_json(directory / "run.json", "the run's record", "facts")["facts"]["precision"]
+    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    sample.fitting(config, models.multiple)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
     for part in (models.pipeline.vae, *encoders):
@@ -124,8 +127,18 @@ def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
             )
             part.add_adapter(adapter)
             cast_training_params(part, torch.float32)  # what is trained stays exact
+            exact_magnitudes(part)
             adapted[component] = part
     return adapted
+
+
+@torch.no_grad()
+def exact_magnitudes(part: nn.Module) -> None:
+    """A DoRA's lengths anew in fp32: those of PEFT are in the base's own precision, and would change it at once."""
+    for layer in part.modules():
+        for vector in getattr(layer, "lora_magnitude_vector", {}).values():
+            weight: Any = layer.get_base_layer().weight  # type: ignore[operator]
+            vector.weight.data.copy_(weight.float().flatten(1).norm(dim=1).reshape(vector.weight.shape))
 
 
 def settle(run: Run) -> None:

@@ -7,7 +7,7 @@ the step (train/batches.py).
 
 import math
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,8 @@ def save_state(
     if not target.exists():
         told = optimizer.state_dict()
         tensors, plain = {}, {}
-        for number, entries in told["state"].items():
-            for name, value in entries.items():
-                (tensors if isinstance(value, Tensor) else plain)[f"{number}.{name}"] = value
+        for name, value in flat(told["state"]):
+            (tensors if isinstance(value, Tensor) else plain)[name] = value
         # Numbers alone can change; what is infinite, absent or a list is a setting, and comes from the config.
         groups = [
             {k: v for k, v in group.items() if isinstance(v, int | float) and math.isfinite(v)}
@@ -81,6 +80,15 @@ def save_state(
             gone = old.with_name(f".{old.name}.gone")  # half a state must never look like one
             old.rename(gone)
             shutil.rmtree(gone)
+
+
+def flat(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """What an optimizer remembers, by dotted name: bitsandbytes' is nested."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def adapter_of(adapted: nn.ModuleDict) -> dict[str, Tensor]:
@@ -109,7 +117,8 @@ def weights(state: Path, adapted: nn.ModuleDict) -> None:
 
 
 def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    """Copies: safetensors takes no memory twice, and bitsandbytes shares its tables among parameters."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> int:
@@ -123,14 +132,17 @@ def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Opti
     averaged = lorafile.load(found[-1] / "average.safetensors")[0] if average else {}
     entries: dict[int, dict[str, Any]] = {}
     for name, value in (record["plain"] | moments).items():
-        number, _, part = name.partition(".")
-        entries.setdefault(int(number), {})[part] = value
+        number, *inner, last = name.split(".")
+        place = entries.setdefault(int(number), {})
+        for part in inner:
+            place = place.setdefault(part, {})
+        place[last] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     wanted = {name: value.shape for name, value in adapter_of(adapted).items()}
     fits = (
         {name: value.shape for name, value in adapter.items()} == wanted
         and len(entries) == len(parameters)
-        and all(any(isinstance(v, Tensor) for v in entry.values()) for entry in entries.values())
+        and all(any(isinstance(v, Tensor) for _, v in flat(entry)) for entry in entries.values())
         and {name: value.shape for name, value in averaged.items()} == {str(i): a.shape for i, a in enumerate(average)}
         and len(record["groups"]) == len(optimizer.param_groups)
         and found[-1].name == f"step-{record['step']:06d}"

@@ -50,7 +50,9 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
 def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
     """Load base and LoRA once, draw part by part; a picture that exists is left as it is."""
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
-    models = family.load(config.base, device, hardware.weights_dtype(config.hardware.precision, device))
+    record = files.read_json(folder / "batch.json", "the batch's record")
+    precision = record.get("precision", config.hardware.precision)
+    models = family.load(config.base, device, hardware.weights_dtype(precision, device))
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.trained(config):
         lorafile.attach(models, lora)

@@ -56,13 +56,13 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     was made from other facts.
     """
     from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
-    from stylegate.families import FAMILIES
+    from stylegate.families import FAMILIES, pipelines
 
     lora = lorafile.trained(config)
     family = FAMILIES[config.family.name]
     facts: dict[str, Any] = {
         "brand": brandset.read(brandset.locate(config.brand)).digest() if config.brand else None,
-        "base": files.folder_digest(family.locate(config.base)),
+        "base": pipelines.digest(family.locate(config.base)),
         "lora": files.sha256(lora) if lora else None,
         "family": as_dict(config.family),
         "plan": as_dict(config.plan) | {"traits": source_digest(config)},

@@ -1,5 +1,6 @@
 """Finding and loading a diffusers pipeline of any family, from safetensors only; what is wrong is one error."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import CLIPTokenizer
 from stylegate import files
 from stylegate.errors import ModelError
 
+WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")  # no variant, such as fp16
 PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
 
 
@@ -78,7 +80,29 @@ def load(
     loaded.to(device)
     for part in filter(None, (getattr(loaded, name) for name in parts)):
         part.requires_grad_(False)
+    decode = loaded.vae.decode
+
+    def exactly(latents: torch.Tensor, *given: Any, **named: Any) -> Any:
+        with torch.autocast(latents.device.type, enabled=False):
+            return decode(latents.to(loaded.vae.dtype), *given, **named)
+
+    loaded.vae.decode = exactly  # also where the pipeline draws in bf16
     return loaded
+
+
+def digest(folder: Path) -> str:
+    """sha256 over what the pipeline reads of a folder: its index and each component's config and weights, or files.
+
+    Not over what else lies there: a hub's folder gets other variants and notes when other programs fetch them.
+    """
+    index = files.read_json(folder / "model_index.json", "the base's index", "_class_name")
+    found = [folder / "model_index.json"]
+    for name, kind in sorted(index.items()):
+        if isinstance(kind, list) and kind[0] and (folder / name).is_dir():
+            own = sorted(p for p in (folder / name).iterdir() if p.is_file())
+            weights = [p for p in own if WEIGHTS.fullmatch(p.name)]
+            found += [p for p in own if p.name == "config.json"] + weights if weights else own
+    return files.digest([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in found])
 
 
 def text_encoders(pipeline: Any) -> list[Any]:

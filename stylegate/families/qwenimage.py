@@ -36,7 +36,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
-        sha256=files.folder_digest(folder),
+        sha256=pipelines.digest(folder),
         guidance="true_cfg_scale",
         unused=tuple(f"{last}.{part}" for part in LAST_UNUSED),
         negative=" ",  # without one the pipeline does not guide

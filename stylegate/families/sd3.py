@@ -36,7 +36,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.transformer.config.patch_size * pipeline.vae_scale_factor,
-        sha256=files.folder_digest(folder),
+        sha256=pipelines.digest(folder),
         unused=(f"transformer_blocks.{last}.attn.add_q_proj",),
     )
 

@@ -34,7 +34,7 @@ def models_of(pipeline: Any, folder: Path) -> Models:
         schedule=schedule_of(pipeline.scheduler.config),
         resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
-        sha256=files.folder_digest(folder),
+        sha256=pipelines.digest(folder),
     )
 
 

@@ -38,7 +38,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
-        sha256=files.folder_digest(folder),
+        sha256=pipelines.digest(folder),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from stylegate import adapter, files, lorafile, loranames, sample
@@ -176,3 +177,17 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
         for models in (first, second, peft):
             merged: torch.Tensor = lorafile.modules_of(models.pipeline)[canonical].weight  # type: ignore[assignment]
             assert torch.allclose(merged, changed, atol=1e-5), canonical
+
+
+def test_a_dora_on_a_base_in_bf16_changes_nothing_at_first() -> None:
+    """PEFT rounds the lengths to the base's precision; the trainer takes them in fp32."""
+    models = SD.load("miniature", CPU, torch.bfloat16)
+    add_lora(models, SD, Config(lora=LoraConfig(dora=True)))
+    checked = 0
+    for layer in models.denoiser.modules():
+        if isinstance(layer, LoraLayer):
+            lengths = layer.get_base_layer().weight.float().flatten(1).norm(dim=1)  # type: ignore[operator]
+            kept = layer.lora_magnitude_vector["default"].weight.flatten()  # type: ignore[union-attr]
+            assert kept.dtype == torch.float32 and torch.equal(kept, lengths)
+            checked += 1
+    assert checked > 20

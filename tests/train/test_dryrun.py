@@ -57,6 +57,13 @@ def test_a_dry_run_tells_all_problems_of_all_that_a_run_reads(run, tmp_path: Pat
         assert told in text, told
 
 
+@pytest.mark.parametrize("dry", ["true", "false"])
+def test_sizes_that_the_base_cannot_halve_are_refused_before_anything_is_encoded(run, dry: str) -> None:
+    words = ["brand=neon", *FAST, "name=odd", f"dry_run={dry}", "train.buckets=false", "train.resolutions=[64,72]"]
+    code, text = run("train", *words, "family.resolution=40")
+    assert code == 2 and "family.resolution=40" in text and "train.resolutions=72" in text and "multiple of" in text
+
+
 def test_a_dry_run_touches_no_accelerator(run, monkeypatch: pytest.MonkeyPatch) -> None:
     def touched(*_: object, **__: object) -> None:
         raise AssertionError("an accelerator was asked for")
@@ -82,6 +89,11 @@ def test_a_base_of_the_hub_at_a_revision_is_read_from_the_cache_when_offline(
     words = ["brand=neon", *FAST, "name=hub", "train.max_steps=1"]
     code, text = run("train", *words, "base=acme/tiny@v1")
     assert code == 0 and "LoRA: " in text
+    (snapshot / "LICENSE.md").write_text("what other programs fetch later")
+    (snapshot / "unet" / "generation_config.json").write_text("{}")
+    shutil.copy(snapshot / "unet" / "config.json", snapshot / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    code, text = run("train", *words, "base=acme/tiny@v1")
+    assert code == 0 and "finished already at step 1" in text
     for path in snapshot.rglob("*.safetensors"):
         path.unlink()
     code, text = run("train", *words, "base=acme/tiny@v1", "dry_run=true")

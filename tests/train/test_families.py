@@ -167,7 +167,10 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
         told = family.encode_prompts(models, ["a red cat"])
         predicted = family.predict(models, models.denoiser, mean.float(), torch.tensor([500]), told)
         few = GenerateConfig(num_inference_steps=2)
+        seen = []
+        models.pipeline.vae.decoder.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
         (drawn,) = sample.draw(models, ["a red cat"], [0], few, 64)
+        assert seen == [torch.float32], "decoded exactly"
     assert bool(torch.isfinite(predicted).all()) and drawn.size == (64, 64)
 
 
@@ -258,7 +261,8 @@ def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with
     (path,) = files.RUNS.glob("both-sdxl-*/lora/both.safetensors")
     tensors, _ = lorafile.load(path)
     for component, layers in (("text_encoder", 1), ("text_encoder_2", 2)):
-        own = {k: v for k, v in tensors.items() if k.startswith(f"{component}.") and k.endswith("lora_B.weight")}
+        start = f"{component}.text_model.encoder.layers."  # as ComfyUI and older transformers call them
+        own = {k: v for k, v in tensors.items() if k.startswith(start) and k.endswith("lora_B.weight")}
         assert len(own) == 4 * layers and all(bool(value.any()) for value in own.values())
 
 

@@ -16,7 +16,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from stylegate import files
+from stylegate import files, hardware
 from stylegate.config import Config, HardwareConfig, TrainConfig
 from tests.conftest import FAST, command
 from train import loop, optimizers, prepare
@@ -234,9 +234,10 @@ def test_pictures_of_other_shapes_keep_them(run, tmp_path: Path, pictures_of_neo
         assert f"bucket {shape}: " in text, text
 
 
-@pytest.mark.parametrize("optimizer", ["prodigy"])
+@pytest.mark.parametrize("optimizer", ["prodigy", "adamw8bit"])
 def test_other_optimizers_resume_exactly(run, small_brand: Path, optimizer: str) -> None:
-    words = ["brand=small", *FAST, "train.checkpoint_every=1", f"train.optimizer={optimizer}", "train.learning_rate=1"]
+    words = ["brand=small", *FAST, "train.checkpoint_every=1", f"train.optimizer={optimizer}"]
+    words.append(f"train.learning_rate={1 if optimizer == 'prodigy' else 1e-3}")
     assert run("train", *words, f"name=whole-{optimizer}", "train.max_steps=4")[0] == 0
     assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=2")[0] == 0
     assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=4")[0] == 0
@@ -316,6 +317,13 @@ def test_another_data_set_or_precision_is_refused(run, trained: list[str]) -> No
         record.write_text(before)
 
 
+def test_a_run_is_loaded_in_the_precision_that_it_was_begun_in(run, trained: list[str], monkeypatch) -> None:
+    """Not in what `auto` would choose on the machine that goes on."""
+    asked = []
+    monkeypatch.setattr(hardware, "weights_dtype", lambda wanted, device: asked.append(wanted) or torch.float32)
+    assert run("train", *trained, "hardware.precision=auto")[0] == 0 and asked == ["fp32"]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None:
     words = ["brand=small", "name=nan", *FAST, "train.max_steps=12", "train.checkpoint_every=2", "train.warmup_steps=0"]
     code, text = run("train", *words, "train.learning_rate=1", "train.max_grad_norm=1e6", "lora.alpha=4096")
@@ -352,7 +360,9 @@ def test_text_encoders_are_trained_resumed_and_handed_out(run, small_brand: Path
     assert run("train", *words, "name=reads-on", "train.max_steps=3")[0] == 0
     assert lora_bytes("reads") == lora_bytes("reads-on")
     keys = load_file(directory("reads") / "lora" / "reads.safetensors")
-    trained = {k: v for k, v in keys.items() if k.startswith("text_encoder.") and k.endswith("lora_B.weight")}
+    trained = {
+        k: v for k, v in keys.items() if k.startswith("text_encoder.text_model.") and k.endswith("lora_B.weight")
+    }
     assert len(trained) == 4 * 4 and all(bool(value.any()) for value in trained.values())
     other = load_file(directory("reads") / "lora" / "reads.kohya.safetensors")
     assert "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight" in other
