@@ -79,7 +79,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     own["size"] = np.ones(len(references.names), np.float32)
     texts = text_encoder(encoder)
     columns |= encoder_scores(found, encoder, config, subject, texts)
-    seen, seen_of_references, readable = trait_scores(found, references, subject, compared, texts)
+    seen, seen_of_references, readable = trait_scores(found, references, training, subject, compared, texts)
     columns, own = columns | seen, own | seen_of_references
     foreign: dict[str, list[float]] = {}
     if enough:
@@ -136,7 +136,12 @@ def encoder_scores(
 
 
 def trait_scores(
-    found: Features, references: Features, subject: Subject, compared: Comparison, texts: Callable
+    found: Features,
+    references: Features,
+    training: Features,
+    subject: Subject,
+    compared: Comparison,
+    texts: Callable,
 ) -> tuple[dict[str, NDArray], dict[str, NDArray], dict[str, float]]:
     """The batch's and the references' trait column, and how well each trait could be read (area under the ROC curve).
 
@@ -146,7 +151,10 @@ def trait_scores(
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or not found.names or len(truth) < style.MIN_REFERENCES:
         return {}, {}, {}
-    readable, areas = prompt.readings(references.embeddings, truth, values, texts)
+    learned = [name for name in training.names if name in compared.learned]
+    rows = training.embeddings[[training.names.index(name) for name in learned]]
+    more = (rows, [compared.learned[name] for name in learned])
+    readable, areas = prompt.readings(references.embeddings, truth, values, texts, more if learned else None)
     if not readable:
         return {}, {}, areas
     planned = [(subject.slots or {})[name].traits for name in found.names]

@@ -10,7 +10,7 @@ from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import DataError
 
-VERSION = "scores-6"  # raise it when a score's computation changes
+VERSION = "scores-7"  # raise it when a score's computation changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Comparison:
     trigger: str
     called: str  # for people
     traits: dict[str, dict[str, str]]  # what is known of references, by name
+    learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
 
 
 def subject_of(config: Config) -> Subject:
@@ -98,12 +99,14 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
     training: list[tuple[str, Path]] = []
     background, trigger, called = "#ffffff", "", ""
     traits: dict[str, dict[str, str]] = {}
+    learned: dict[str, dict[str, str]] = {}
     if brand_name:
         folder = brandset.locate(brand_name)
         brand = brandset.brand_of(folder)
         background, trigger, called = brand.background, brand.trigger, f"{brand.name}'s test/"
-        (references, traits), (training, _) = split_files(folder, "test"), split_files(folder, "train")
+        (references, traits), (training, learned) = split_files(folder, "test"), split_files(folder, "train")
     if config.references:
+        learned = {}
         folder = files.named(config.references, files.BRANDS, "references")
         if (folder / "brand.yaml").is_file():
             background, called = brandset.brand_of(folder).background, f"{folder.name}'s test/"
@@ -114,7 +117,7 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    return Comparison(references, training, background, trigger, called, traits)
+    return Comparison(references, training, background, trigger, called, traits, learned)
 
 
 def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
@@ -152,6 +155,7 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
             others,
             compared.background,
             compared.traits,
+            compared.learned,
             head,
             slots,
         ]

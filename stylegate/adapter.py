@@ -33,6 +33,11 @@ def change(layer: Layer, device: Any = "cpu", dtype: torch.dtype = torch.float64
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
+def folded(layer: Layer) -> Layer:
+    """The same change at alpha = rank, which is what readers take where nothing is said."""
+    return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
+
+
 def merged(weight: Tensor, layer: Layer) -> Tensor:
     """The weight with the layer in it, computed in fp32."""
     whole = weight.detach().float() + change(layer, weight.device, torch.float32)
@@ -115,7 +120,7 @@ def read(
             parts[name][half.part] = tensor
     layers = {}
     for name, found in parts.items():
-        if wrong := misfit(found, modules[name].weight):
+        if wrong := misfit(found, shape_of(modules[name])):
             problems.append(f"{name}: {wrong}")
             continue
         alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
@@ -180,8 +185,14 @@ def is_pattern(text: str) -> bool:
     return True
 
 
-def misfit(found: Mapping[str, Tensor], weight: Tensor) -> str | None:
-    """Why tensors are no adapter of a module with this weight [out, in, ...]; None if they are one."""
+def shape_of(module: Any) -> tuple[int, ...]:
+    """[out, in, ...] of a module's weight, however it is stored."""
+    own = getattr(module, "base_layer", module)
+    return (own.out_features, own.in_features) if isinstance(own, nn.Linear) else tuple(own.weight.shape)
+
+
+def misfit(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
+    """Why tensors are no adapter of a module whose weight has this shape [out, in, ...]; None if they are one."""
     down, up, magnitude = found.get("down"), found.get("up"), found.get("magnitude")
     if down is None or up is None:
         return f"its {'lora_A (lora_down)' if down is None else 'lora_B (lora_up)'} is missing"
@@ -190,18 +201,18 @@ def misfit(found: Mapping[str, Tensor], weight: Tensor) -> str | None:
         return f"holds {', '.join(sorted(kinds))}, not floating-point numbers"
     if not all(bool(torch.isfinite(t).all()) for t in found.values()):
         return "holds numbers that are not finite"
-    if down.ndim != weight.ndim or up.ndim != weight.ndim:
-        return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {weight.ndim}"
+    if down.ndim != len(shape) or up.ndim != len(shape):
+        return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
         return f"its halves are {size(down.shape)} and {size(up.shape)}: they do not share a rank"
-    if down.shape[1:] != weight.shape[1:] or up.shape[0] != weight.shape[0]:
-        return f"LoRA for {size(up.shape[:1] + down.shape[1:])}, the base has {size(weight.shape)}"
+    if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
+        return f"LoRA for {size(up.shape[:1] + down.shape[1:])}, the base has {size(shape)}"
     if "alpha" in found and found["alpha"].numel() != 1:
         return f"its alpha is {found['alpha'].numel()} numbers"
-    rows = weight.shape[0]  # PEFT's shapes of a magnitude, and kohya's
-    shapes = [(rows,), (rows, 1)] if weight.ndim == 2 else [(1, rows, 1, 1), (rows, 1, 1, 1)]
+    rows = shape[0]  # PEFT's shapes of a magnitude, and kohya's
+    shapes = [(rows,), (rows, 1)] if len(shape) == 2 else [(1, rows, 1, 1), (rows, 1, 1, 1)]
     if magnitude is not None and tuple(magnitude.shape) not in shapes:
-        return f"its magnitude is {size(magnitude.shape)}, the layer puts out {weight.shape[0]}"
+        return f"its magnitude is {size(magnitude.shape)}, the layer puts out {shape[0]}"
     return None
 
 

@@ -22,6 +22,7 @@ from stylegate.config import Config
 from stylegate.errors import DataError
 
 SHOWN = 96  # pictures of a split on the contact sheet
+CELL = 256  # pixels a side at most, kept of each
 MIN_PICTURES = 3  # one for each split
 NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
 
@@ -99,7 +100,10 @@ def make(config: Config) -> int:
 
 
 def image_of(path: Path, brand: Brand) -> Image.Image:
-    return pictures.decode(path.read_bytes(), brand.background).image
+    """Small, for the contact sheet."""
+    image = pictures.decode(path.read_bytes(), brand.background).image
+    image.thumbnail((CELL, CELL))
+    return image
 
 
 def heading(count: int) -> str:

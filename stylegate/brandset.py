@@ -54,7 +54,7 @@ class Item:
 
     def content(self) -> bytes:
         """The file's bytes. Raises DataError if they are no longer those that the set was read with."""
-        content = self.path.read_bytes()
+        content = self.path.read_bytes() if self.path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise DataError(f"{self.file} was changed while it was in use", next_step="run the same command again.")
         return content

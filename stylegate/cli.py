@@ -30,12 +30,12 @@ VERBS = {
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",
         "brand=neon traits=collectible",
-        "brand name batch traits prompts plan show",
+        "brand name batch traits prompts base family plan show",
     ),
     "generate": Verb(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        "brand name batch traits prompts base lora_file generate hardware",
+        "brand name batch traits prompts base family lora_file plan generate hardware",
     ),
     "score": Verb(
         "measure any folder of pictures, or a batch",
@@ -45,13 +45,19 @@ VERBS = {
     "gate": Verb(
         "accept, review or reject each picture",
         "images=DIR references=DIR",
-        "images batch brand name traits prompts references encoder policy out explain observe score",
+        "images batch brand name traits prompts base family plan references encoder policy out explain observe score "
+        "hardware",
     ),
     "export": Verb(
-        "package what was accepted, with provenance", "batch=NAME", "images batch brand name traits prompts out"
+        "package what was accepted, with provenance",
+        "batch=NAME",
+        "images batch brand name traits prompts base family plan out",
     ),
     "run": Verb(
-        "one experiment: train, plan, generate, score, gate, export, report", "experiment=demo", "experiment name brand"
+        "one experiment: train, plan, generate, score, gate, export, report",
+        "experiment=demo",
+        "experiment name brand traits prompts base accept_licence family lora train plan generate encoder references "
+        "policy score hardware tracker",
     ),
     "demo": Verb("the same as run experiment=demo", "", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*", ""),
@@ -230,7 +236,7 @@ def overview() -> str:
             *lines,
             "",
             "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 1 internal error,",
-            "143 told to stop in training (SIGTERM; the same command goes on)",
+            "143 told to stop in training (SIGTERM), 130 stopped (Ctrl-C): the same command goes on",
         ]
     )
 

@@ -17,6 +17,7 @@ CONF = ROOT / "conf"
 GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
 SCHEDULES = ["constant", "cosine"]
 FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3"]
+TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get adapters where asked for
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "encoder", "base", "references"} | {
     "lora_file",
@@ -156,6 +157,10 @@ class HardwareConfig:
     precision: str = key("auto", "auto = a 2-second probe chooses; kept on resume", choices=["auto", "fp32", "bf16"])
     threads: int | None = key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
     gradient_checkpointing: bool = key(False, "compute activations twice: less memory, about a third slower")
+    nf4: bool = key(
+        False,
+        "the base in 4 bits (bitsandbytes): a quarter of its memory, slower; it counts as another base",
+    )
     compile: bool = key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
 
 
@@ -225,6 +230,10 @@ def range_problems(config: Config) -> list[str]:
     for dotted, value in (("name", config.name), ("batch", config.batch)):
         if value is not None and not re.fullmatch(r"\w[\w.-]*", value):
             problems.append(f"{dotted}={value}: letters, digits, . _ - only; it names a folder")
+    if config.lora.text_encoder and config.family.name not in TEXT_TRAINED:
+        problems.append(f"lora.text_encoder=true: family={config.family.name} does not train its text encoders")
+    if config.lora.dora and config.hardware.nf4:
+        problems.append("lora.dora=true: not on a base in 4 bits (hardware.nf4), whose lengths are rounded")
     if config.plan.num_wanted and config.plan.num_wanted > config.plan.num_images:
         problems.append(f"plan.num_wanted={config.plan.num_wanted}: more than plan.num_images={config.plan.num_images}")
     return problems

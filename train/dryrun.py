@@ -23,11 +23,12 @@ from stylegate import brandset, files, licence, pictures, sample
 from stylegate.brandset import BrandSet, Findings
 from stylegate.config import Config, run_directory_name
 from stylegate.errors import Exit, StylegateError, SurroundingsError
-from stylegate.families import FAMILIES
+from stylegate.families import FAMILIES, pipelines
 from train import batches, encoded, optimizers
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
+NF4_BYTES = 0.5625  # of a number: half a byte, and a scale of four for 64 of them
 BACKWARD = 2  # a backward pass costs about twice a forward one
 RATES = {
     "two CPU cores": 0.15,
@@ -49,6 +50,7 @@ def report(config: Config) -> int:
     views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
+    packed = in_four_bits(sketch.denoiser)
     sketch.denoiser.add_adapter(
         LoraConfig(
             r=config.lora.rank, use_dora=config.lora.dora, target_modules=family.lora_targets(config.lora.targets)
@@ -58,7 +60,14 @@ def report(config: Config) -> int:
     inputs = sketch.inputs(config.train.batch_size, largest.height, largest.width)
     forward, kept = cost(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
     half = config.hardware.precision == "bf16"
-    needed = memory(frozen, trained, kept, half=half, on_card=config.hardware.device == "cuda")
+    needed = memory(
+        frozen,
+        trained,
+        kept,
+        half=half,
+        on_card=config.hardware.device == "cuda",
+        packed=packed if config.hardware.nf4 else 0,
+    )
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps
 
     states = config.train.keep_newest + config.train.keep_best + 1
@@ -102,6 +111,8 @@ def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
     terms: Any = attempt(lambda: licence.agreed(config, folder)) if folder else None
     attempt(lambda: policy.read(config.policy))
     attempt(lambda: encoding.folder_of(config.encoder))
+    if config.hardware.nf4:
+        attempt(pipelines.four_bits)
     attempt(lambda: optimizers.build(config.train, [torch.zeros(1, requires_grad=True)]))
     if len(met) == 1:
         raise met[0]
@@ -110,9 +121,17 @@ def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
     return *data, folder, terms
 
 
-def memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool) -> float:
-    """Bytes of a step: weights (in half precision only on a card), the LoRA with its gradients, what layers put out."""
-    weights = frozen * (2 if half and on_card else 4)
+def in_four_bits(denoiser: nn.Module) -> int:
+    """How many numbers hardware.nf4 would keep in 4 bits."""
+    blocks = pipelines.transformer_blocks(denoiser)
+    linear = {m for block in blocks for m in block.modules() if isinstance(m, nn.Linear)}
+    return sum(m.weight.numel() for m in linear)
+
+
+def memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
+    """Bytes of a step: weights (in half precision only on a card, `packed` of them in 4 bits), the LoRA with its
+    gradients and moments, what layers put out."""
+    weights = (frozen - packed) * (2 if half and on_card else 4) + packed * NF4_BYTES
     return weights + trained * (STATE_BYTES + 4) + kept * (2 if half else 4)
 
 

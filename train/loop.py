@@ -120,6 +120,7 @@ def train(config: Config) -> int:
             tracker.finish()
         elif main:
             finish(run, selection, tracker)
+        stopped = stopped or preemption.agreed(accelerator)  # also told while it was drawing: nothing further begins
         accelerator.end_training()
     return Exit.PREEMPTED if stopped else Exit.PASS
 

@@ -14,7 +14,6 @@ from torch import nn
 from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, as_dict
-from stylegate.errors import ConfigError
 from stylegate.families import FAMILIES, Family, Models, pipelines
 from train import batches, encoded, state
 from train.encoded import Encoded
@@ -48,6 +47,8 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     if precision == "auto" and (directory / "run.json").exists():  # a run keeps what it began with
         precision = files.read_json(directory / "run.json", "the run's record", "facts")["facts"]["precision"]
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    if config.hardware.nf4:
+        models = pipelines.in_four_bits(models, device)
     sample.fitting(config, models.multiple)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
@@ -78,6 +79,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     if main:
         record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
         files.write_json(directory / "run.json", record | {"drawing": run.drawing})
+        print(f"run: {files.shown(directory)}")
         for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config) + remarks(run, resolutions):
             print(f"note: {remark}")
     return run
@@ -87,6 +89,8 @@ def remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know of sizes, buckets and wording before the first step."""
     items, settings = run.brand_set.splits["train"], run.config.train
     largest, said = max(min(pictures.size_of(item.content())) for item in items), []
+    if run.models.distilled:
+        said.append("this base is distilled to few steps, and a LoRA undoes that: train on the model it was made of")
     if largest >= 1.5 * max(resolutions):
         said.append(
             f"pictures of up to {largest} pixels are scaled to {max(resolutions)}; "
@@ -104,13 +108,11 @@ def remarks(run: Run, resolutions: list[int]) -> list[str]:
 def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
     """Adapters on the parts asked for; A is random from the seed, B zero: at first the LoRA changes nothing.
 
-    Returns the adapted parts by component. Raises ConfigError where the family's text encoders are not trained.
+    Returns the adapted parts by component.
     """
     targets = {family.COMPONENT: family.lora_targets(config.lora.targets)}
     if config.lora.text_encoder:
         targets |= family.text_targets(models)
-        if len(targets) == 1:
-            raise ConfigError(f"lora.text_encoder=true: family={config.family.name} does not train its text encoders")
     adapted = nn.ModuleDict()
     with torch.random.fork_rng():
         torch.manual_seed(batches.generator(config.train.seed, batches.INIT).initial_seed())

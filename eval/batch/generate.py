@@ -9,10 +9,12 @@ seed. Stopped and started again it draws what is missing, and the pictures are t
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from eval.batch.place import Slot, batch_folder, read_plan, split_name
 from stylegate import files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
-from stylegate.families import FAMILIES, Models
+from stylegate.families import FAMILIES, Models, pipelines
 
 FAILED = ("reject", "error")
 
@@ -52,7 +54,10 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
     record = files.read_json(folder / "batch.json", "the batch's record")
     precision = record.get("precision", config.hardware.precision)
-    models = family.load(config.base, device, hardware.weights_dtype(precision, device))
+    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    if config.hardware.nf4:
+        models = pipelines.in_four_bits(models, device)
+    models.pipeline.to(device)
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.trained(config):
         lorafile.attach(models, lora)

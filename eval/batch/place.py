@@ -60,9 +60,10 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
 
     lora = lorafile.trained(config)
     family = FAMILIES[config.family.name]
+    base = pipelines.digest(family.locate(config.base))
     facts: dict[str, Any] = {
         "brand": brandset.read(brandset.locate(config.brand)).digest() if config.brand else None,
-        "base": pipelines.digest(family.locate(config.base)),
+        "base": pipelines.digest_in_four_bits(base) if config.hardware.nf4 else base,
         "lora": files.sha256(lora) if lora else None,
         "family": as_dict(config.family),
         "plan": as_dict(config.plan) | {"traits": source_digest(config)},

@@ -5,9 +5,9 @@ values do not carry over between styles, so the default policy shows it only.
 
 The trait score is a contrast among a trait's values, calibrated on the brand's references, whose truth is known. A
 reader is fitted for each trait: a common multiple of the values' phrases, and what ridge regression on the references
-adds to it. Its margin is the planned value's response less that of the best other value, counted in spreads from the
-median margin of references that the reader was not fitted on. A trait is asked only where those margins tell true
-values from false ones; the score is the margin of the least certain trait that is asked.
+and on the brand's training pictures adds to it. Its margin is the planned value's response less that of the best other
+value, counted in spreads from the median margin of references that the reader was not fitted on. A trait is asked only
+where those margins tell true values from false ones; the score is the margin of the least certain trait that is asked.
 
 Range: about -10 to 3, higher is better; 0 is what half of the true pictures reach in one trait alone. Fails where the
 references show few of the values, and on pictures whose drawing is muddled without being another value.
@@ -51,12 +51,15 @@ def readings(
     truth: Sequence[Mapping[str, str]],
     values: Mapping[str, list[str]],
     encode: Callable[[list[str]], NDArray],
+    more: tuple[NDArray, Sequence[Mapping[str, str]]] | None = None,
 ) -> tuple[dict[str, Reading], dict[str, float]]:
     """The traits that can be read in pictures like the references, and how well each was: area under the ROC curve.
 
     `references` are [r, d] unit rows, `truth` holds the traits of each, `values` the values to tell apart, `encode`
-    gives unit rows of texts. Each reference is judged by a reader of the others, a tenth at a time.
+    gives unit rows of texts. `more` are rows and traits of other pictures of the brand, such as those that it was
+    trained on: readers are fitted on them too. Each reference is judged by a reader of the others, a tenth at a time.
     """
+    extra, extra_truth = more or (references[:0], [])
     found, areas = {}, {}
     for trait, options in values.items():
         known = np.array([i for i, row in enumerate(truth) if row.get(trait) in options], int)
@@ -64,11 +67,15 @@ def readings(
             continue
         rows = references[known].astype(np.float64)
         numbers = np.array([options.index(truth[i][trait]) for i in known])
+        beside = np.array([i for i, row in enumerate(extra_truth) if row.get(trait) in options], int)
+        rows_beside = extra[beside].astype(np.float64)
+        numbers_beside = np.array([options.index(extra_truth[i][trait]) for i in beside], int)
         texts = encode([phrase(trait, value) for value in options]).astype(np.float64)
         responses = np.zeros((len(rows), len(options)))
         for fold in range(FOLDS):
             out = np.arange(len(rows)) % FOLDS == fold
-            mean, weights = fit(rows[~out], numbers[~out], texts)
+            known_of = np.concatenate([rows[~out], rows_beside]), np.r_[numbers[~out], numbers_beside]
+            mean, weights = fit(*known_of, texts)
             responses[out] = (rows[out] - mean) @ weights.T
         right = margins(responses, numbers)
         wrong = [margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
@@ -78,7 +85,8 @@ def readings(
         if areas[trait] >= READABLE and high > low:
             own = np.full(len(truth), np.nan)
             own[known] = (right - median) / ((high - low) / 2)
-            found[trait] = Reading(options, *fit(rows, numbers, texts), median, (high - low) / 2, own)
+            fitted = fit(np.concatenate([rows, rows_beside]), np.r_[numbers, numbers_beside], texts)
+            found[trait] = Reading(options, *fitted, median, (high - low) / 2, own)
     return found, areas
 
 
@@ -89,7 +97,12 @@ def fit(rows: NDArray, numbers: NDArray, texts: NDArray) -> tuple[NDArray, NDArr
     wanted = wanted - wanted.mean(0)
     said = centred @ phrases.T
     common = max(0.0, float((said * wanted).sum() / max((said * said).sum(), 1e-12)))
-    rest = np.linalg.solve(centred @ centred.T + RIDGE * np.eye(len(rows)), wanted - common * said)
+    missing = wanted - common * said
+    if len(rows) > rows.shape[1]:  # the same solution; the smaller system
+        return mean, common * phrases + np.linalg.solve(
+            centred.T @ centred + RIDGE * np.eye(rows.shape[1]), centred.T @ missing
+        ).T
+    rest = np.linalg.solve(centred @ centred.T + RIDGE * np.eye(len(rows)), missing)
     return mean, common * phrases + rest.T @ centred
 
 

@@ -28,6 +28,7 @@ class Models(NamedTuple):
     multiple: int  # of pixels that sides must be, so that every stage of the denoiser halves evenly
     sha256: str  # of the base's weights and configs
     guidance: str = "guidance_scale"  # what the pipeline calls the strength of guidance
+    distilled: bool = False  # to few steps: not what to train on
     unused: tuple[str, ...] = ()  # layers whose output nothing reads: no adapter, or several processes wait for it
     negative: str | None = None  # the prompt that guidance leads away from; None = the pipeline's own
 

@@ -45,6 +45,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.digest(folder),
+        distilled=not pipeline.transformer.config.guidance_embeds,  # schnell
     )
 
 

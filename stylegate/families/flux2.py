@@ -53,6 +53,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.digest(folder),
+        distilled=bool(pipeline.config.is_distilled),
     )
 
 

@@ -12,7 +12,8 @@ from huggingface_hub import snapshot_download
 from transformers import CLIPTokenizer
 
 from stylegate import files
-from stylegate.errors import ModelError
+from stylegate.errors import ConfigError, ModelError
+from stylegate.families.base import Models
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")  # no variant, such as fp16
 PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
@@ -98,15 +99,54 @@ def digest(folder: Path) -> str:
     index = files.read_json(folder / "model_index.json", "the base's index", "_class_name")
     found = [folder / "model_index.json"]
     for name, kind in sorted(index.items()):
-        if isinstance(kind, list) and kind[0] and (folder / name).is_dir():
+        if isinstance(kind, list) and kind and kind[0] and (folder / name).is_dir():
             own = sorted(p for p in (folder / name).iterdir() if p.is_file())
-            weights = [p for p in own if WEIGHTS.fullmatch(p.name)]
+            weights = [p for p in own if WEIGHTS.fullmatch(p.name.removesuffix(".index.json"))]
             found += [p for p in own if p.name == "config.json"] + weights if weights else own
     return files.digest([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in found])
 
 
 def text_encoders(pipeline: Any) -> list[Any]:
     return [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part]
+
+
+def in_four_bits(models: Models, device: torch.device) -> Models:
+    """The same base with the linear layers of its denoiser's blocks in NF4 (arXiv 2305.14314); another base by digest.
+
+    Loaded in main memory, the denoiser is quantised on its way to `device`. Raises ConfigError without bitsandbytes.
+    """
+    layer_of, weight_of = four_bits()
+    dtype: Any = models.denoiser.dtype
+    for block in transformer_blocks(models.denoiser):
+        for parent in list(block.modules()):
+            for name, layer in list(parent.named_children()):
+                if type(layer) is torch.nn.Linear:
+                    small = layer_of(layer.in_features, layer.out_features, layer.bias is not None, dtype)
+                    small.weight = weight_of(layer.weight.data, requires_grad=False, quant_type="nf4")
+                    small.bias = layer.bias
+                    setattr(parent, name, small)
+    models.denoiser.to(device)
+    return models._replace(sha256=digest_in_four_bits(models.sha256))
+
+
+def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
+    return [module for module in denoiser.modules() if type(module).__name__.endswith("TransformerBlock")]
+
+
+def four_bits() -> tuple[Any, Any]:
+    """bitsandbytes' layer and weight. Raises ConfigError if it is not installed."""
+    try:
+        from bitsandbytes.nn.modules import Linear4bit, Params4bit
+    except ImportError:
+        raise ConfigError(
+            "hardware.nf4=true needs bitsandbytes, which is not installed",
+            next_step="pip install -e '.[optimizers]', or hardware.nf4=false.",
+        ) from None
+    return Linear4bit, Params4bit
+
+
+def digest_in_four_bits(sha256: str) -> str:
+    return files.digest([sha256, "nf4"])
 
 
 def on_meta(kind: Any, config: dict[str, Any]) -> Any:

@@ -39,6 +39,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.digest(folder),
+        distilled="turbo" in base.lower(),
     )
 
 
@@ -55,7 +56,9 @@ def sketch(folder: Path) -> Sketch:
         return {
             "x": [torch.zeros(shape, device="meta") for _ in range(batch)],
             "t": torch.zeros(batch, device="meta"),
-            "cap_feats": [torch.zeros(64, transformer.config.cap_feat_dim, device="meta") for _ in range(batch)],
+            "cap_feats": [
+                torch.zeros(MAX_TOKENS, transformer.config.cap_feat_dim, device="meta") for _ in range(batch)
+            ],
         }
 
     return Sketch(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)

@@ -4,8 +4,9 @@
 
 As `stylegate train dry_run=true` estimates it: weights in bf16, LoRA with gradients and AdamW's moments in fp32, and
 what layers put out that the backward pass needs; LoRA on attention, rank 16. A card holds CUDA's own gigabyte besides.
-While it trains the text encoders lie in main memory; to draw samples they lie beside the denoiser (the last column, to
-which the work of drawing comes). The configs are those that the makers published.
+While it trains the text encoders lie in main memory; to draw samples they lie beside the denoiser (the last columns, to
+which the work of drawing comes). The columns after the batches are of one picture at 1024 pixels. The configs are those
+that the makers published.
 """
 
 import json
@@ -97,29 +98,35 @@ def write_configs(title: str, folder: Path) -> str:
     return family
 
 
-def gigabytes(family: str, folder: Path, batch: int, side: int, checkpointing: bool) -> tuple[float, float]:
-    """Billions of parameters, and what a step needs."""
+def gigabytes(
+    family: str, folder: Path, batch: int, side: int, checkpointing: bool, nf4: bool = False
+) -> tuple[float, float]:
+    """Billions of parameters, those in 4 bits counted by their bytes, and what a step needs in GB."""
     sketch, settings = FAMILIES[family].sketch(folder), Config().lora
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
+    packed = dryrun.in_four_bits(sketch.denoiser)
     targets = FAMILIES[family].lora_targets(["attention"])
     sketch.denoiser.add_adapter(LoraConfig(r=settings.rank, target_modules=targets))
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
     _, kept = dryrun.cost(sketch.denoiser, sketch.inputs(batch, side, side), checkpointing)
-    return frozen / 1e9, dryrun.memory(frozen, trained, kept, half=True, on_card=True) / 1e9
+    weights = (frozen - packed + packed * dryrun.NF4_BYTES / 2 if nf4 else frozen) / 1e9
+    return weights, dryrun.memory(frozen, trained, kept, half=True, on_card=True, packed=packed if nf4 else 0) / 1e9
 
 
 def main() -> None:
     columns = [f"{side} px, {batch}" for side in SIDES for batch in BATCHES]
-    print("| base | parameters | " + " | ".join(columns) + " | 1024 px, 1, no checkpointing | drawing, weights |")
-    print("|---" * (len(columns) + 4) + "|")
+    print("| base | parameters | " + " | ".join(columns) + " | no checkpointing | 4 bits | drawing | in 4 bits |")
+    print("|---" * (len(columns) + 6) + "|")
     for title in RELEASED:
         with tempfile.TemporaryDirectory() as place:
             family = write_configs(title, Path(place))
             found = [gigabytes(family, Path(place), b, side, True) for side in SIDES for b in BATCHES]
             whole = gigabytes(family, Path(place), 1, 1024, False)
-        cells = " | ".join(f"{needed:.0f} GB" for _, needed in [*found, whole])
-        drawing = 2 * (found[0][0] + TEXT[title])  # bf16: 2 bytes a parameter
-        print(f"| {title} | {found[0][0]:.1f} B | {cells} | {drawing:.0f} GB |", flush=True)
+            small = gigabytes(family, Path(place), 1, 1024, True, nf4=True)
+        cells = " | ".join(f"{needed:.0f} GB" for _, needed in [*found, whole, small])
+        text, parameters = 2 * TEXT[title], found[0][0]  # bf16: 2 bytes a parameter
+        drawing = f"{2 * parameters + text:.0f} GB | {2 * small[0] + text:.0f} GB"
+        print(f"| {title} | {parameters:.1f} B | {cells} | {drawing} |", flush=True)
 
 
 if __name__ == "__main__":

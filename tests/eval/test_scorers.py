@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 from safetensors.numpy import save_file
 from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import Ridge
 
 from eval.scorers import SCORES, aesthetic, consistency, duplicates, prompt, style, technical
 from stylegate import files, pictures
@@ -106,6 +107,41 @@ def test_trait_margins_equal_a_slow_reader() -> None:
     other = seen_of(rows_of(9), 0.2).astype(float)
     wanted = [(slow(list(range(30)), picture, 1) - median) / ((high - low) / 2) for picture in other]
     assert reading.margins(other, ["red"] * 9) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_a_readers_weights_are_those_of_ridge_regression(count: int) -> None:
+    """Fewer and more pictures than the 24 numbers of each, against scikit-learn's."""
+    truth = rows_of(count)
+    rows, texts = seen_of(truth, 0.3).astype(float), phrases([f"{c} body" for c in COLOURS]).astype(float)
+    numbers = np.array([COLOURS.index(row["body"]) for row in truth])
+    mean, weights = prompt.fit(rows, numbers, texts)
+    x, said = rows - rows.mean(0), (rows - rows.mean(0)) @ (texts - texts.mean(0)).T
+    y = np.eye(3)[numbers] - np.eye(3)[numbers].mean(0)
+    common = max(0.0, (said * y).sum() / (said * said).sum())
+    rest = Ridge(alpha=prompt.RIDGE, fit_intercept=False).fit(x, y - common * said).coef_
+    assert weights == pytest.approx(common * (texts - texts.mean(0)) + rest, abs=1e-8)
+    assert mean == pytest.approx(rows.mean(0))
+
+
+def test_other_pictures_of_the_brand_teach_a_reader_and_do_not_judge_it() -> None:
+    """Held-out margins and weights as if the others were references that are never held out."""
+    truth, more_truth = rows_of(30), rows_of(24)
+    references, more = seen_of(truth, 0.05).astype(float), seen_of(more_truth, 0.3).astype(float)
+    reading = prompt.readings(references, truth, VALUES, phrases, (more, more_truth))[0]["body"]
+    numbers, numbers_of_more = ([COLOURS.index(row["body"]) for row in rows] for rows in (truth, more_truth))
+    texts = phrases([f"{c} body" for c in COLOURS]).astype(float)
+    margins = np.zeros(30)
+    for i in range(30):
+        others = [j for j in range(30) if j % 10 != i % 10]
+        taught = np.r_[np.array(numbers)[others], numbers_of_more]
+        mean, weights = prompt.fit(np.concatenate([references[others], more]), taught, texts)
+        response = (references[i] - mean) @ weights.T
+        margins[i] = response[numbers[i]] - max(response[k] for k in range(3) if k != numbers[i])
+    low, median, high = np.quantile(margins, [0.16, 0.5, 0.84])
+    assert reading.own == pytest.approx((margins - median) / ((high - low) / 2), abs=1e-6) and len(reading.own) == 30
+    alone = prompt.readings(references, truth, VALUES, phrases)[0]["body"]
+    assert not np.allclose(alone.weights, reading.weights)
 
 
 def test_the_trait_score_is_that_of_the_least_certain_trait() -> None:

@@ -247,10 +247,20 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     changed = {k for k, v in models.denoiser.state_dict().items() if not v.equal(unmoved[k])}
     assert changed == {f"{path}.weight" for path in wanted}
 
-    tensors[f"{key}.lora_extra.weight"] = tensors.pop(f"{key}.alpha")
-    save_file(tensors, tmp_path / "odd.safetensors")
-    with pytest.raises(ModelError, match="does not fit the base"):
-        lorafile.attach(models, tmp_path / "odd.safetensors")
+    down = f"{key}.{halves[0]}.weight"
+    odd = {
+        "extra": {f"{key}.lora_extra.weight": torch.zeros(1)},
+        "rank": {down: torch.zeros(3, tensors[down].shape[1])},
+        "axes": {down: torch.zeros(4)},
+        "nothing": {down: torch.zeros(0, tensors[down].shape[1])},
+        "alphas": {f"{key}.alpha": torch.ones(2)},
+    }
+    if kind == "comfyui" or name.startswith("flux"):  # translated; others are read as they are, DoRA as well
+        odd["magnitude"] = {f"{key}.dora_scale": torch.ones(len(up), 1)}
+    for what, changed in odd.items():
+        save_file(tensors | changed, tmp_path / f"{what}.safetensors")
+        with pytest.raises(ModelError, match="does not fit the base"):
+            lorafile.attach(models, tmp_path / f"{what}.safetensors")
 
 
 def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with(
@@ -272,3 +282,40 @@ def test_text_encoders_that_are_language_models_are_not_trained(run, base: tuple
         words = [f"family={name}", f"base={folder}", "brand=neon", *FAST, *SMALL]
         code, text = run("train", *words, "lora.text_encoder=true", "train.max_steps=1")
         assert code == 2 and f"family={name} does not train its text encoders" in text
+
+
+def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
+    run, base: tuple[str, Path], small_brand: Path
+) -> None:
+    """QLoRA (arXiv 2305.14314): only the LoRA is trained, its file is like any other, and `generate` uses it."""
+    name, folder = base
+    words = [f"family={name}", f"base={folder}", "brand=small", f"name={name}-nf4", *FAST, *SMALL, "hardware.nf4=true"]
+    words += ["train.max_steps=2", "train.checkpoint_every=1", "train.warmup_steps=0", "plan.num_images=1"]
+    assert run("train", *words)[0] == 0
+    (path,) = files.RUNS.glob(f"{name}-nf4-{name}-*/lora/{name}-nf4.safetensors")
+    whole, small = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
+    small = pipelines.in_four_bits(small, CPU)
+    assert small.sha256 != whole.sha256
+    packed = {n for n, p in small.denoiser.named_parameters() if p.dtype == torch.uint8}
+    assert len(packed) > 8 and all("block" in n or "layers" in n or "refiner" in n for n in packed)
+    layers, problems = adapter.read(*lorafile.load(path), lorafile.modules_of(whole.pipeline))
+    assert not problems and any(bool(layer.up.any()) for layer in layers.values())
+    assert adapter.read(*lorafile.load(path), lorafile.modules_of(small.pipeline))[1] == []
+    few = GenerateConfig(num_inference_steps=2)
+    (before,) = sample.draw(small, ["a red cat"], [0], few, 64)
+    lorafile.attach(small, path)
+    quantised = next(path for path in (n.partition(".")[2] for n in layers) if f"{path}.weight" in packed)
+    layer = small.denoiser.get_submodule(quantised)
+    (after,) = sample.draw(small, ["a red cat"], [0], few, 64)
+    assert layer.scaling["default_0"] == 1.0 and before.tobytes() != after.tobytes()  # type: ignore[index]
+    for verb in ("plan", "generate"):
+        assert run(verb, *words)[0] == 0
+
+
+def test_a_distilled_base_is_said(run, tmp_path: Path, small_brand: Path) -> None:
+    folder = BASES["flux2"](tmp_path / "base")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace('"is_distilled": false', '"is_distilled": true'))
+    words = ["family=flux2", f"base={folder}", "brand=small", "name=quick", *FAST, *SMALL, "train.max_steps=1"]
+    code, text = run("train", *words)
+    assert code == 0 and "note: this base is distilled" in text
