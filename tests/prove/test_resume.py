@@ -5,7 +5,6 @@
 What one case of each holds in `make test` is in tests/train/test_loop.py.
 """
 
-import os
 import re
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 
 from stylegate import files
 from tests.conftest import FAST
-from tests.train.test_loop import CPU, begun, directory, lora_bytes, newest, start, state_tensors
+from tests.train.test_loop import CPU, begun, directory, lora_bytes, newest, start, state_tensors, tell_all
 
 KILLS = 3
 STEPS = 12
@@ -31,7 +30,7 @@ def test_killed_three_times_it_ends_in_the_same_bytes(run, small_brand: Path, pr
     assert subprocess.run(start(processes, [*words, f"name={whole}"]), cwd=files.ROOT, env=CPU).returncode == 0
     for kill in range(KILLS):
         process = begun(start(processes, [*words, f"name={killed}"]), killed, 1 + 3 * kill)
-        os.killpg(process.pid, signal.SIGKILL)
+        tell_all(process, signal.SIGKILL)
         process.wait()
     assert not (directory(killed) / "lora").exists()
     assert subprocess.run(start(processes, [*words, f"name={killed}"]), cwd=files.ROOT, env=CPU).returncode == 0

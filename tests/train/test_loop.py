@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,19 @@ def stopped_at_random_step(arguments: list[str], name: str, environment: dict[st
             break
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, with_signal)
+    tell_all(process, with_signal)
     return process.wait(timeout=120)
+
+
+def tell_all(process: subprocess.Popen, with_signal: int) -> None:
+    """Signal a process and all below it: a launcher's workers are in groups of their own, and would live on."""
+    found = [process.pid]
+    for pid in found:
+        below = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+        found += map(int, below)
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, with_signal)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
