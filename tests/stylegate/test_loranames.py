@@ -290,3 +290,43 @@ def test_names_are_those_that_comfyui_and_a1111_look_up(tmp_path: Path, family: 
     originals = r"(input|middle|output)_block|_out_2$|time_embed_|label_emb|lora_te_"
     known = {key for key in named if not re.search(originals, key)}
     assert known <= written
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["hada_w1_a", "hada_w2_b", "lokr_w1", "lokr_w2_a", "lora_mid.weight", "oft_blocks", "diff", "diff_b", "w_norm"],
+)
+def test_kinds_that_are_not_read_are_refused_by_key(modules, ending: str) -> None:
+    """LoHa, LoKr, LoCon's middle, OFT, whole differences: never left out in silence."""
+    flat = loranames.kohya(TO_Q)
+    sound = {f"{flat}.lora_down.weight": torch.zeros(2, 64), f"{flat}.lora_up.weight": torch.zeros(64, 2)}
+    for layer in (flat, TO_Q):
+        (problem,) = adapter.read(sound | {f"{layer}.{ending}": torch.zeros(1)}, {}, modules)[1]
+        assert problem == f"{layer}.{ending}: not the key of a LoRA layer"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "canonical"),
+    [
+        ("lora_unet_", TO_Q),
+        ("lycoris_", TO_Q),
+        ("lora_te_text_model_", "text_encoder.encoder.layers.0.self_attn.q_proj"),
+        ("lora_te1_text_model_", "text_encoder.encoder.layers.0.self_attn.q_proj"),
+    ],
+)
+def test_prefixes_of_other_trainers_are_read(modules, prefix: str, canonical: str) -> None:
+    weight: torch.Tensor = modules[canonical].weight  # type: ignore[assignment]
+    flat = prefix + canonical.partition(".")[2].replace(".", "_")
+    tensors = {
+        f"{flat}.lora_down.weight": torch.zeros(2, weight.shape[1]),
+        f"{flat}.lora_up.weight": torch.zeros(weight.shape[0], 2),
+    }
+    layers, problems = adapter.read(tensors, {}, modules)
+    assert not problems and list(layers) == [canonical]
+
+
+def test_the_header_holds_only_what_older_readers_know(layers: dict[str, Layer]) -> None:
+    """diffusers makes a LoraConfig of it: a key that an older PEFT does not know is a TypeError there."""
+    told = json.loads(adapter.diffusers(layers)[1][adapter.ADAPTER_METADATA])
+    known = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora"}
+    assert {key.removeprefix("unet.") for key in told} <= known
