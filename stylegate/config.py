@@ -159,7 +159,7 @@ class HardwareConfig:
     gradient_checkpointing: bool = key(False, "compute activations twice: less memory, about a third slower")
     nf4: bool = key(
         False,
-        "the base in 4 bits (bitsandbytes): a quarter of its memory, slower; it counts as another base",
+        "the base's transformer blocks in 4 bits (bitsandbytes): less than a third of their memory; another base",
     )
     compile: bool = key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
 
