@@ -87,7 +87,8 @@ def attach(models: Models, path: Path) -> None:
     modules = modules_of(models.pipeline)
     tensors, metadata = load(path)
     layers, problems = adapter.read(tensors, metadata, modules)
-    if problems and (translated := by_diffusers(models.pipeline, tensors)):
+    whole = not adapter.Header(metadata).known  # in translation a header's alpha would be lost
+    if problems and whole and (translated := by_diffusers(models.pipeline, tensors)):
         layers, problems = adapter.read(translated, {}, modules)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])

@@ -247,6 +247,10 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     changed = {k for k, v in models.denoiser.state_dict().items() if not v.equal(unmoved[k])}
     assert changed == {f"{path}.weight" for path in wanted}
 
+    if name.startswith("flux"):
+        save_file(tensors, tmp_path / "header.safetensors", {adapter.ADAPTER_METADATA: '{"lora_alpha": 1}'})
+        with pytest.raises(ModelError, match="does not fit the base"):
+            lorafile.attach(models, tmp_path / "header.safetensors")
     down = f"{key}.{halves[0]}.weight"
     odd = {
         "extra": {f"{key}.lora_extra.weight": torch.zeros(1)},
