@@ -3,12 +3,15 @@
 torch and open_clip are imported where they are used: what only names an encoder must not wait for them.
 """
 
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -24,9 +27,26 @@ class Domain(NamedTuple):
     known: NDArray[np.float32]  # [n, d] unit embeddings of known pictures
 
 
+class Preprocessing(NamedTuple):
+    """What an encoder is shown of a picture: open_clip's transform, cut where uint8 becomes float.
+
+    The first half is done once a picture and can be kept; the second is done a batch at a time, on the device. Together
+    they give the transform's own bits (tests/eval/test_encoder.py).
+    """
+
+    geometry: Any  # torchvision transforms on PIL pictures: resize and crop
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str  # the whole transform, as it prints itself
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """[h, w, 3] of an RGB picture."""
+        return np.asarray(self.geometry(image))
+
+
 class Encoder(NamedTuple):
     model: Any
-    preprocess: Any
+    preprocessing: Preprocessing
     tokenizer: Any
     device: Any  # torch.device
     sha256: str  # names weights and preprocessing in cache keys and records
@@ -57,11 +77,54 @@ def folder_of(name: str) -> Path | None:
     )
 
 
-def load(name: str, device: Any) -> Encoder:
-    """Raises ModelError if the encoder cannot be loaded."""
+def described(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """open_clip's configs of the model and of its preprocessing, without its weights. Raises ModelError.
+
+    A name whose activation is not the one that its weights were trained with is refused: open_clip only warns, and
+    scores move by tenths (OpenAI's weights want QuickGELU).
+    """
     import open_clip
 
-    folder = folder_of(name)
+    if folder := folder_of(name):
+        config = files.read_json(folder / "open_clip_config.json", "the encoder's config", "model_cfg")
+        return config["model_cfg"], config.get("preprocess_cfg") or {}
+    architecture, tag = name.split(":")
+    model, weights = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
+    if model is None:
+        near = difflib.get_close_matches(architecture, open_clip.list_models(), 3)
+        raise ModelError(f"encoder={name}: open_clip has no model {architecture}; near it: {', '.join(near) or 'none'}")
+    if not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise ModelError(f"encoder={name}: open_clip has no weights {tag} for {architecture}; there are {tags}")
+    if bool(weights.get("quick_gelu")) != bool(model.get("quick_gelu")):
+        wanted = f"{architecture}-quickgelu" if weights.get("quick_gelu") else architecture.removesuffix("-quickgelu")
+        raise ModelError(
+            f"encoder={name}: these weights were trained with {'QuickGELU' if weights.get('quick_gelu') else 'GELU'}, "
+            f"the model has the other activation",
+            next_step=f"encoder={wanted}:{tag}.",
+        )
+    return model, weights
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """What the encoder is shown, without loading it. Raises ModelError."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    model, settings = described(name)
+    side = (model.get("vision_cfg") or {}).get("image_size", 224)
+    size = tuple(side) if isinstance(side, list | tuple) else (side, side)
+    whole: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), settings) | {"size": size}
+    transform: Any = image_transform_v2(PreprocessCfg(**whole), is_train=False)
+    *geometry, to_tensor, normalize = transform.transforms
+    assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
+    return Preprocessing(type(transform)(geometry), tuple(normalize.mean), tuple(normalize.std), str(transform))
+
+
+def load(name: str, device: Any) -> Encoder:
+    """Raises ModelError if the encoder cannot be loaded, or would be shown something else than its config says."""
+    import open_clip
+
+    folder, preprocessing = folder_of(name), preprocessing_of(name)
     try:
         if folder:
             source = f"local-dir:{folder}"
@@ -75,16 +138,11 @@ def load(name: str, device: Any) -> Encoder:
         raise ModelError(
             f"encoder={name} cannot be loaded: {error}", next_step="check the name, or the network."
         ) from None
+    if str(preprocess) != preprocessing.name:
+        raise ModelError(f"encoder={name}: open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")
     model.eval().requires_grad_(False).to(device)
-    return Encoder(
-        model,
-        preprocess,
-        tokenizer,
-        device,
-        files.digest([encoder_key(name), str(preprocess)]),
-        domain_of(folder),
-        folder,
-    )
+    sha256 = files.digest([encoder_key(name), preprocessing.name])
+    return Encoder(model, preprocessing, tokenizer, device, sha256, domain_of(folder), folder)
 
 
 def domain_of(folder: Path | None) -> Domain | None:
@@ -98,14 +156,20 @@ def domain_of(folder: Path | None) -> Domain | None:
     return Domain(described["side"], described["max_distance"], known)
 
 
-def encode_pictures(encoder: Encoder, prepared: list[Any]) -> NDArray[np.float32]:
-    """Unit embeddings [n, d] of pictures that went through `encoder.preprocess` (tensors [3, h, w])."""
+def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Unit embeddings [n, d] of what `encoder.preprocessing.pixels` gave, [h, w, 3] each."""
     import torch
 
-    if not prepared:
+    if not pixels:
         return np.zeros((0, 0), np.float32)
+    mean, std = (
+        torch.tensor(values, device=encoder.device).view(3, 1, 1)
+        for values in (encoder.preprocessing.mean, encoder.preprocessing.std)
+    )
     with torch.no_grad():
-        return unit(encoder.model.encode_image(torch.stack(prepared).to(encoder.device)).float().cpu().numpy())
+        whole = torch.from_numpy(np.stack(pixels)).to(encoder.device).permute(0, 3, 1, 2).contiguous()
+        shown = whole.float().div_(255).sub_(mean).div_(std)
+        return unit(encoder.model.encode_image(shown).float().cpu().numpy())
 
 
 def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:

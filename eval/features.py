@@ -1,19 +1,30 @@
-"""What is taken of a picture, once: embedding, likeness signature, technical measures. Cached by content."""
+"""What is taken of a picture, once: embedding, likeness signature, technical measures. Cached by content.
+
+A picture is decoded once: signature, measures and what the encoder is shown are all taken of the one decoded frame.
+`generate` takes them of what it drew (`keep`), so that our own pictures are never decoded to be scored.
+"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from eval.encoder import Encoder, encode_pictures
+from eval.encoder import Encoder, Preprocessing, encode_pictures
 from eval.scorers import technical
 from stylegate import files, pictures, progress
 from stylegate.cache import Cache
 
-VERSION = "features-2"  # raise it when anything below changes its numbers
+VERSION = "features-3"  # raise it when anything below changes its numbers
+AHEAD = 2  # batches that are decoded while an accelerator encodes
+
+Row = dict[str, NDArray]
+Begun = list[Row | Future[Row | None]]  # of a batch: what is known, and what is being decoded
 
 
 class Features(NamedTuple):
@@ -49,34 +60,41 @@ def extract(
     cache, paths = Cache(), dict(named)
     broken = [Broken(name, "", "cannot be read") for name in paths if not sha256[name]]
     names = [name for name in paths if sha256[name]]
-    keys = [files.digest([VERSION, encoder.sha256, background, sha256[name]]) for name in names]
+    seen = [seen_key(encoder.preprocessing, background, sha256[name]) for name in names]
+    keys = [files.digest([key, encoder.sha256]) for key in seen]
+    rows = [cache.get(key) for key in keys]
+    missing = [i for i, row in enumerate(rows) if row is None]
+    batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
 
-    def compute(indices: list[int]) -> list[dict[str, NDArray] | None]:
-        taken: dict[int, dict[str, NDArray] | None] = {}
-        waiting: dict[int, Any] = {}
-        for i in indices:
-            content = paths[names[i]].read_bytes()
-            if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
-                taken[i] = None  # not stored: these are not the bytes that the key names
-                continue
-            try:
-                image = pictures.decode(content, background).image
-            except pictures.PictureError as error:
-                taken[i] = {"broken": np.frombuffer(str(error).encode(), np.uint8)}
-                continue
-            waiting[i] = encoder.preprocess(image)  # small; the picture itself is let go
-            taken[i] = {
-                "size": np.array(image.size),
-                "signature": pictures.signature(image),
-                "technical": technical.measure(image),
-            }
-        for i, embedding in zip(waiting, encode_pictures(encoder, list(waiting.values())), strict=True):
-            taken[i] = (taken[i] or {}) | {"embedding": embedding}
-        return [taken[i] for i in indices]
+    def look(i: int) -> Row | None:
+        """None if the bytes are not the ones that are meant."""
+        content = paths[names[i]].read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
+            return None
+        try:
+            return seen_of(pictures.decode(content, background).image, encoder.preprocessing)
+        except pictures.PictureError as error:
+            return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
-    with progress.bar(title, len(names), visible=bool(title)) as tick:
-        rows = cache.fill(keys, batch_size, compute, tick)
-    good: dict[str, dict[str, NDArray]] = {}
+    visible, done = bool(title), len(names) - len(missing)
+    with ThreadPoolExecutor(threads()) as pool, progress.bar(title, len(names), done, visible) as tick:
+
+        def begin(batch: list[int]) -> Begun:
+            kept = [cache.get(seen[i]) for i in batch]
+            return [row or pool.submit(look, i) for i, row in zip(batch, kept, strict=True)]
+
+        # A CPU that encodes has no core to spare: there, decoding beside it only makes its threads wait for each other.
+        for batch, begun in in_advance(batches, begin, AHEAD if encoder.device.type != "cpu" else 0):
+            found = [part.result() if isinstance(part, Future) else part for part in begun]
+            encoded = iter(encode_pictures(encoder, [row["pixels"] for row in found if row and "pixels" in row]))
+            for i, row in zip(batch, found, strict=True):
+                if row and "pixels" in row:
+                    row = {key: value for key, value in row.items() if key != "pixels"} | {"embedding": next(encoded)}
+                rows[i] = row
+            cache.put({keys[i]: row for i in batch if (row := rows[i])}, instead_of=[seen[i] for i in batch])
+            tick(len(batch))
+
+    good: dict[str, Row] = {}
     for name, row in zip(names, rows, strict=True):
         if row is None:
             broken.append(Broken(name, sha256[name], "changed while it was read"))
@@ -87,7 +105,46 @@ def extract(
     return stacked(list(good), sha256, list(good.values())), broken
 
 
-def stacked(names: list[str], sha256: Mapping[str, str], rows: list[dict[str, NDArray]]) -> Features:
+def threads() -> int:
+    """As many as the encoder uses on a CPU (hardware.threads)."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def in_advance(
+    batches: list[list[int]], begin: Callable[[list[int]], Begun], ahead: int
+) -> Iterator[tuple[list[int], Begun]]:
+    """Each batch and what beginning it returned, the next `ahead` batches having been begun too."""
+    waiting: deque[tuple[list[int], Begun]] = deque()
+    for batch in batches:
+        waiting.append((batch, begin(batch)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def seen_of(image: Image.Image, preprocessing: Preprocessing) -> Row:
+    """All that is taken of a decoded picture before it is let go; `pixels` is what the encoder is shown."""
+    return {
+        "size": np.array(image.size),
+        "signature": pictures.signature(image),
+        "technical": technical.measure(image),
+        "pixels": preprocessing.pixels(image),
+    }
+
+
+def seen_key(preprocessing: Preprocessing, background: str, sha256: str) -> str:
+    return files.digest([VERSION, preprocessing.name, background, sha256])
+
+
+def keep(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, background: str) -> None:
+    """Take of drawn RGB pictures, by the sha256 of their files, what scoring them will want; it goes once they are."""
+    rows = {seen_key(preprocessing, background, sha): seen_of(image, preprocessing) for sha, image in drawn.items()}
+    Cache().put(rows)
+
+
+def stacked(names: list[str], sha256: Mapping[str, str], rows: list[Row]) -> Features:
     """Rows of the cache as arrays; with no rows the arrays are empty, and still of the right number of axes."""
 
     def array(key: str, *shape: int) -> NDArray:

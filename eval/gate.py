@@ -77,7 +77,7 @@ def judge(config: Config, subject: Subject, compared: Comparison | None = None, 
     rows, references, record = read_scores(subject.out)
     columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
     bounds, left_out, lacking = policies.resolve(
-        policy, columns, references, record["references"]["given"], record["foreign"]
+        policy, columns, references, record["references"]["given"], record["foreign"], record["copies"]
     )
     verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
     counts = Counter(v["verdict"] for v in verdicts)
@@ -189,7 +189,11 @@ def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray],
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
     own = {name: table[name].drop_null().to_numpy() for name in table.column_names}
-    return rows, own, files.read_json(out / "score.json", "the scores' record", "key", "references", "foreign", "notes")
+    return (
+        rows,
+        own,
+        files.read_json(out / "score.json", "the scores' record", "key", "references", "foreign", "copies", "notes"),
+    )
 
 
 def explained(policy: Policy) -> list[str]:
@@ -208,6 +212,8 @@ def in_words(threshold: policies.Threshold) -> str:
     if threshold.number is not None:
         return f"{threshold.number:g}"
     floor = f", at least the {threshold.foreign:.0%} quantile of foreign pictures" if threshold.foreign else ""
+    if threshold.copies is not None:
+        return f"the {threshold.copies:.0%} quantile of altered copies of the references{alone}"
     if threshold.quantile is not None:
         return f"the references' {threshold.quantile:.0%} quantile{floor}{alone}"
     return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"

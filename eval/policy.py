@@ -13,7 +13,7 @@ from stylegate.errors import DataError
 VERDICTS = ("accept", "review", "reject", "error")
 MIN_REFERENCES = 8  # relative thresholds need at least this many
 MAX_NUMBER = 1e9  # no score comes near it
-RELATIVE = ("spreads", "quantile")
+RELATIVE = ("spreads", "quantile", "copies")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,14 @@ class Threshold:
     """A number, or relative to the references; `alone` stands in where there are none.
 
     `foreign` lifts a relative threshold to that quantile of what pictures of other styles score, where some are known:
-    a brand whose references vary widely would else have a line that nothing falls below.
+    a brand whose references vary widely would else have a line that nothing falls below. `copies` is a quantile of what
+    altered copies of the references score.
     """
 
     number: float | None = None
     spreads: float | None = None
     quantile: float | None = None
+    copies: float | None = None
     foreign: float | None = None
     alone: float | None = None
 
@@ -34,16 +36,25 @@ class Threshold:
     def relative(self) -> bool:
         return self.number is None
 
-    def value(self, score: str, references: np.ndarray | None, foreign: Sequence[float] = ()) -> float | None:
+    def value(
+        self,
+        score: str,
+        references: np.ndarray | None,
+        foreign: Sequence[float] = (),
+        copies: Sequence[float] = (),
+    ) -> float | None:
         """The number that a score is held against; None if it cannot be said (no references and no `alone`).
 
-        `foreign` are the percentiles 0, 1, ..., 100 of foreign pictures' scores; empty where none are known.
+        `foreign` and `copies` are the percentiles 0, 1, ..., 100 of what foreign pictures, and altered copies of the
+        references, score; empty where none are known.
         """
         if self.number is not None:
             return self.number
-        if references is None:
+        if references is None or (self.copies is not None and not len(copies)):
             return self.alone
-        if self.quantile is not None:
+        if self.copies is not None:
+            line = float(np.interp(100 * self.copies, range(len(copies)), copies))
+        elif self.quantile is not None:
             line = float(np.quantile(references, self.quantile))
         else:
             assert self.spreads is not None
@@ -129,9 +140,12 @@ def threshold_of(where: str, spec: Any, problems: list[str]) -> Threshold | None
         return Threshold(number=float(spec))
     kinds = [k for k in RELATIVE if isinstance(spec, dict) and k in spec]
     if len(kinds) != 1 or set(spec) - {*RELATIVE, "foreign", "alone"} or not all(map(is_number, spec.values())):
-        problems.append(f"{where}: must be a number, {{spreads: x}} or {{quantile: q}}, with `foreign: q`, `alone: x`")
+        problems.append(
+            f"{where}: must be a number, {{spreads: x}}, {{quantile: q}} or {{copies: q}}, beside it `foreign: q`, "
+            "`alone: x`"
+        )
         return None
-    for share in ("quantile", "foreign"):
+    for share in ("quantile", "copies", "foreign"):
         if not 0 <= spec.get(share, 0) <= 1:
             problems.append(f"{where}.{share}: must lie in [0, 1]")
             return None
@@ -154,20 +168,21 @@ def resolve(
     references: Mapping[str, np.ndarray],
     given: int,
     foreign: Mapping[str, Sequence[float]],
+    copies: Mapping[str, Sequence[float]],
 ) -> tuple[list[Bounds], list[str], list[str]]:
     """Thresholds as numbers; the optional checks that are left out; checks that lack references although some were.
 
-    `given` is the number of references that were asked for; `foreign` holds percentiles by score, as in
-    Threshold.value. Raises DataError for a check that cannot be computed and is not optional, and if no check is left:
-    a policy that judges nothing would accept everything.
+    `given` is the number of references that were asked for; `foreign` and `copies` hold percentiles by score, as
+    in Threshold.value. Raises DataError for a check that cannot be computed and is not optional, and if no check is
+    left: a policy that judges nothing would accept everything.
     """
     bounds, left_out, lacking, impossible = [], [], [], []
     for check in policy.checks:
         own = references.get(check.score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
         thresholds = [t for t in (check.reject_below, check.review_below) if t]
-        others = foreign.get(check.score, ())
-        values = [t.value(check.score, enough, others) if t else None for t in (check.reject_below, check.review_below)]
+        known = foreign.get(check.score, ()), copies.get(check.score, ())
+        values = [t.value(check.score, enough, *known) if t else None for t in (check.reject_below, check.review_below)]
         relative = any(t.relative for t in thresholds)
         computed = check.score in columns and any(value is not None for value in values)
         if computed:

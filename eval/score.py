@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eval import encoder as encoding
+from eval.batch.place import split_name
 from eval.features import Broken, Features, extract
 from eval.scorers import SCORES, aesthetic, consistency, duplicates, prompt, style, technical
 from eval.subject import (
@@ -55,24 +56,26 @@ def score(config: Config) -> int:
 
 def compute(config: Config, subject: Subject, compared: Comparison, key: str, quiet: bool = False) -> None:
     """Encode what was not encoded before, score, write."""
-    titles = ("", "", "") if quiet else ("score", "references", "training")
+    titles = ("", "", "", "") if quiet else ("score", "references", "training", "exported")
     encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
     size = config.score.batch_size
     ground = compared.background
     found, broken = extract(subject.named, subject.sha256, encoder, ground, size, titles[0])
     references, bad = extract(compared.references, hashes(compared.references), encoder, ground, size, titles[1])
     training, lost = extract(compared.training, hashes(compared.training), encoder, ground, size, titles[2])
+    earlier, gone = extract(compared.exported, hashes(compared.exported), encoder, ground, size, titles[3])
+    lost += gone
     if lost:
         listing = [f"{b.name}: {b.reason}" for b in lost]
-        raise DataError("training pictures cannot be compared with:", listing, "stylegate check names every problem.")
+        raise DataError(
+            "training or exported pictures cannot be compared with:", listing, "stylegate check names every problem."
+        )
     notes = [f"reference {b.name} is left out: {b.reason}" for b in bad]
     enough = len(references.names) >= style.MIN_REFERENCES and len(found.names) > 0
     if compared.references and len(references.names) < style.MIN_REFERENCES:
         notes.append(f"{len(references.names)} references can be used; style needs at least {style.MIN_REFERENCES}")
 
     columns, own = pixel_scores(found, training), pixel_scores(references, training)
-    groups = np.array([subject.slots[name].slot for name in found.names]) if subject.slots else None
-    columns["distinct"] = duplicates.distinct(found.signatures, groups)
     own["distinct"] = duplicates.leave_one_out(references.signatures)
     expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
@@ -87,7 +90,9 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         own["style"] = style.leave_one_out(references.embeddings)
         if encoder.domain:  # pictures of other styles that the encoder knows
             others = style.score(encoder.domain.known, references.embeddings)
-            foreign["style"] = [float(value) for value in np.percentile(others, range(101))]
+            foreign["style"] = percentiles(others)
+    columns["distinct"] = distinct(found, earlier, subject, columns)
+    copies = {"distinct": percentiles(duplicates.copies(references.signatures))} if enough else {}
     columns["in_domain"], why = in_domain(found, references, encoder)
     notes += [why] if why else []
 
@@ -106,10 +111,29 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
             "sha256": files.digest(references.sha256),
         },
         "foreign": foreign,
+        "copies": copies,
         "traits_read": {trait: round(area, 3) for trait, area in readable.items()},
         "notes": notes,
     }
     files.write_json(subject.out / "score.json", record)
+
+
+def percentiles(values: NDArray) -> list[float]:
+    """The percentiles 0, 1, ..., 100."""
+    return [float(value) for value in np.percentile(values, range(101))]
+
+
+def distinct(found: Features, earlier: Features, subject: Subject, columns: dict[str, NDArray]) -> NDArray[np.float32]:
+    """Distance to the nearest better picture of the batch, or to one that was exported before.
+
+    Better in style, or else to the aesthetic head, by more than the score's resolution.
+    """
+    by = next((name for name in ("style", "aesthetic") if name in columns), None)
+    quality = np.round(columns[by] / SCORES[by].resolution) if by else None
+    slots = [split_name(name) for name in found.names] if subject.slots else None
+    attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
+    rank = duplicates.ranks(quality, attempts, len(found.names))
+    return duplicates.distinct(found.signatures, rank, groups, earlier.signatures)
 
 
 def pixel_scores(found: Features, training: Features) -> dict[str, NDArray]:

@@ -10,7 +10,7 @@ from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import DataError
 
-VERSION = "scores-7"  # raise it when a score's computation changes
+VERSION = "scores-8"  # raise it when a score's computation changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """References show the style; training pictures must not come back."""
+    """References show the style; training pictures and those exported before must not come back."""
 
     references: list[tuple[str, Path]]
     training: list[tuple[str, Path]]
+    exported: list[tuple[str, Path]]  # of other batches; by package and name
     background: str
     trigger: str
     called: str  # for people
@@ -117,7 +118,33 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    return Comparison(references, training, background, trigger, called, traits, learned)
+    return Comparison(references, training, exported(subject), background, trigger, called, traits, learned)
+
+
+def exported(subject: Subject) -> list[tuple[str, Path]]:
+    """Pictures of all packages in data/exports/, but those that were made of this batch, or of these very files."""
+    found, own = [], made_from(subject)
+    for record in sorted(files.EXPORTS.glob("[!.]*/provenance.json")):
+        made = files.read_json(record, "the package's provenance", "made_from")["made_from"]
+        if made["plan_sha256"] and made == own:
+            continue
+        for path in pictures.find(record.parent / "images"):
+            if made["plan_sha256"] or files.sha256(path) not in subject.sha256.values():
+                found.append((f"{record.parent.name}/{readable(path.relative_to(record.parent / 'images'))}", path))
+    return found
+
+
+def made_from(subject: Subject) -> dict[str, Any]:
+    """Digests of what a batch was drawn with; None each for a foreign folder. A package's provenance holds them."""
+    facts, plan = subject.record.get("facts", {}), subject.out / "plan.parquet"
+    return {
+        "base_sha256": facts.get("base"),
+        "lora_sha256": facts.get("lora"),
+        "data_sha256": facts.get("brand"),
+        "plan_sha256": files.sha256(plan) if plan.exists() else None,
+        "generate": facts.get("generate"),
+        "precision": subject.record.get("precision"),
+    }
 
 
 def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
@@ -145,7 +172,10 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
         if config.score.aesthetic_head
         else ""
     )
-    others = [[name, files.sha256(path)] for name, path in compared.references + compared.training]
+    others = [
+        [[name, files.sha256(path)] for name, path in part]
+        for part in (compared.references, compared.training, compared.exported)
+    ]
     slots = {name: [slot.prompt, slot.traits] for name, slot in (subject.slots or {}).items()}
     return files.digest(
         [

@@ -5,7 +5,7 @@ can be missing but never stale; SQLite's transactions make it whole or absent, a
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +42,14 @@ class Cache:
         except SafetensorError:
             return None
 
-    def put(self, entries: dict[str, dict[str, NDArray]]) -> None:
+    def put(self, entries: Mapping[str, Mapping[str, NDArray]], instead_of: Sequence[str] = ()) -> None:
+        """Store all at once; what is kept under `instead_of` goes in the same transaction."""
         rows = [
             (key, save({n: np.asarray(a, order="C") for n, a in arrays.items()})) for key, arrays in entries.items()
         ]
         with self.database:
             self.database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?)", rows)
+            self.database.executemany("DELETE FROM entry WHERE key = ?", [(key,) for key in instead_of])
 
     def fill(
         self,

@@ -21,7 +21,9 @@ MAX_PIXELS = 100_000_000  # a decompression bomb above this
 SIDE = 64  # side of the signature that similarity is taken of
 MAX_SHIFT = 2  # signature pixels, about 3 % of the side
 FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
-THUMBNAIL_SLACK = 0.1  # a candidate this much less alike in the thumbnail is not looked at (docs/log.md)
+PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of pictures that are not alike (docs/log.md)
+BLOCK = 1024  # pictures that are compared with the rest at once
+ASIDE = -2.0  # instead of a correlation: not to be compared
 NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
 
 
@@ -139,81 +141,110 @@ def signature(image: Image.Image) -> NDArray[np.uint8]:
     )
 
 
-def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Similarity of two signatures in [-1, 1]: the best correlation over shifts of up to 2 pixels.
+class Prepared(NamedTuple):
+    """Signatures made ready to be compared."""
+
+    values: NDArray[np.float32]  # [n, 3 * STRIDE * STRIDE] about their means, zeros after each row and plane
+    energies: NDArray[np.float64]  # [n, 25] squares within the window that each shift of SHIFTS leaves
+
+
+SHIFTS = [(dy, dx) for dy in range(-MAX_SHIFT, MAX_SHIFT + 1) for dx in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+STRIDE = SIDE + MAX_SHIFT  # from row to row: a shift is one offset, and what it carries over an edge is zero
+TOGETHER = 64  # pairs that are compared at once, so that they stay in the processor's cache
+
+
+def prepared(signatures: NDArray[np.uint8]) -> Prepared:
+    """Of [n, 64, 64, 3]."""
+    values = np.zeros((len(signatures), 3, STRIDE, STRIDE), np.float32)
+    inner = values[:, :, :SIDE, :SIDE]
+    inner[:] = signatures.transpose(0, 3, 1, 2)
+    inner -= inner.mean((2, 3), keepdims=True)
+    squares = np.einsum("ncyx,ncyx->nyx", inner, inner)
+    # The first, second, last but one and last row or column may be outside of a window; what lies between never is.
+    edges = np.minimum(np.arange(SIDE), MAX_SHIFT) + np.maximum(np.arange(SIDE) - (SIDE - 1 - MAX_SHIFT), 0)
+    belongs = np.eye(2 * MAX_SHIFT + 1, dtype=np.float32)[edges]  # [64, 5]
+    parts = (belongs.T @ squares @ belongs).astype(np.float64)  # [n, 5, 5]
+    windows = [parts[:, part(dy), part(dx)].sum((1, 2)) for dy, dx in SHIFTS]
+    return Prepared(values.reshape(len(signatures), 3 * STRIDE * STRIDE), np.stack(windows, 1))
+
+
+def part(shift: int) -> slice:
+    """What of the five parts is left of a signature that is moved by -shift."""
+    return slice(max(shift, 0), 2 * MAX_SHIFT + 1 + min(shift, 0))
+
+
+def alike(a: Prepared, b: Prepared) -> NDArray[np.float64]:
+    """[n] similarities in [-1, 1] of each signature to its partner: the best correlation over shifts of 2 pixels.
 
     Each channel is taken about its mean over the picture; two flat pictures are alike (1), one flat one is not (0).
     """
-    x, y = centred(a), centred(b)
-    energy_x, energy_y = energies(x), energies(y)
-    if energy_x[-1, -1] < FLAT or energy_y[-1, -1] < FLAT:
-        return float(energy_x[-1, -1] < FLAT and energy_y[-1, -1] < FLAT)
-    best = -1.0
-    for dy in range(-MAX_SHIFT, MAX_SHIFT + 1):
-        for dx in range(-MAX_SHIFT, MAX_SHIFT + 1):
-            here, there = window(dy, dx), window(-dy, -dx)
-            product = float(np.einsum("yxc,yxc->", x[here], y[there]))
-            scale = math.sqrt(within(energy_x, here) * within(energy_y, there))
-            best = max(best, product / scale if scale > FLAT else 0.0)
-    return best
+    products = np.empty((len(a.values), len(SHIFTS)))
+    for k, (dy, dx) in enumerate(SHIFTS):
+        offset = dy * STRIDE + dx
+        x, y = (a.values, b.values) if offset >= 0 else (b.values, a.values)
+        products[:, k] = np.einsum("nk,nk->n", x[:, abs(offset) :], y[:, : y.shape[1] - abs(offset)])
+    scales = np.sqrt(a.energies * b.energies[:, ::-1])  # moving one picture there is moving the other one back
+    best = np.where(scales > FLAT, products / np.maximum(scales, FLAT), 0).max(1)
+    still = len(SHIFTS) // 2
+    flat = [p.energies[:, still] < FLAT for p in (a, b)]
+    return np.where(flat[0] | flat[1], (flat[0] & flat[1]).astype(float), best)
 
 
-def centred(signature: NDArray[np.uint8]) -> NDArray[np.float32]:
-    values = signature.astype(np.float32)
-    return values - values.mean((0, 1))
-
-
-def energies(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """[65, 65] sums of squares of everything above and left: the energy of any window is four look-ups."""
-    total = np.zeros((SIDE + 1, SIDE + 1))
-    total[1:, 1:] = (x * x).sum(2, dtype=np.float64).cumsum(0).cumsum(1)
-    return total
-
-
-def window(dy: int, dx: int) -> tuple[slice, slice]:
-    """What is left of a signature that is moved by (-dy, -dx)."""
-    return slice(max(dy, 0), SIDE + min(dy, 0)), slice(max(dx, 0), SIDE + min(dx, 0))
-
-
-def within(total: NDArray[np.float64], place: tuple[slice, slice]) -> float:
-    (top, bottom), (left, right) = ((s.start, s.stop) for s in place)
-    return float(total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left])
+def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """`alike` of two signatures."""
+    return float(alike(prepared(a[None]), prepared(b[None]))[0])
 
 
 def thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
-    n = len(signatures)
-    small = signatures.reshape(n, 16, 4, 16, 4, 3).mean((2, 4), dtype=np.float32)
-    flat = (small - small.mean((1, 2), keepdims=True)).reshape(n, -1)
+    rows = signatures.reshape(len(signatures), 16, 4, 16, 12).sum(2, dtype=np.uint16)
+    small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
+    flat = small.transpose(0, 3, 1, 2).reshape(len(signatures), 3, -1).astype(np.float32)
+    flat = (flat - flat.mean(2, keepdims=True)).reshape(len(signatures), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
 
 def nearest(
     signatures: NDArray[np.uint8], others: NDArray[np.uint8] | None = None, groups: NDArray | None = None
-) -> tuple[NDArray, NDArray]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """For each picture the largest likeness to one of `others` and its index; 0 and -1 where there are none.
 
     Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
-    its own group (attempts at one slot) aside. Thumbnails propose eight candidates each, likeness decides.
+    its own group (attempts at one slot) aside. Thumbnails propose: the most alike one always, and up to MAX_PROPOSED
+    more of those that correlate by PROPOSED; likeness decides. n x n never stands in memory.
     """
-    before = others is None
     pool = signatures if others is None else others
     best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
     if not len(signatures) or not len(pool):
         return best, index
     queries, keys = thumbnails(signatures), thumbnails(pool)
-    for start in range(0, len(queries), 1024):  # blocks: n x n never stands in memory
-        products = queries[start : start + 1024] @ keys.T
-        for row, product in enumerate(products, start=start):
-            candidates = product[:row] if before else product
-            if before and groups is not None:
-                candidates = np.where(groups[:row] == groups[row], -2, candidates)
-            for candidate in np.argsort(-candidates)[:8]:
-                if candidates[candidate] < max(best[row] - THUMBNAIL_SLACK, -1):
-                    break
-                if (found := likeness(signatures[row], pool[candidate])) > best[row]:
-                    best[row], index[row] = found, candidate
+    for start in range(0, len(queries), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(queries)))
+        products = queries[rows] @ (keys if others is not None else keys[: rows.stop]).T
+        if others is None:
+            products[:, rows][np.triu_indices(rows.stop - start)] = ASIDE
+        if others is None and groups is not None:
+            products[groups[rows, None] == groups[None, : rows.stop]] = ASIDE
+        proposed = proposals(products)
+        for some in np.array_split(proposed, len(proposed) // TOGETHER + 1):
+            queried, found = some[:, 0], some[:, 1]
+            likenesses = alike(prepared(signatures[start + queried]), prepared(pool[found]))
+            for row, candidate, value in zip(start + queried, found, likenesses, strict=True):
+                if value > best[row] or index[row] < 0:
+                    best[row], index[row] = value, candidate
     return best, index
+
+
+def proposals(products: NDArray[np.float32]) -> NDArray[np.int64]:
+    """[k, 2] rows and columns of thumbnail products that likeness is worth computing for."""
+    first = products.argmax(1)
+    rows, columns = np.nonzero(products >= PROPOSED)
+    order = np.lexsort((-products[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    starts = np.searchsorted(rows, rows)  # where each row's candidates begin
+    few = np.arange(len(rows)) - starts <= MAX_PROPOSED
+    pairs = np.stack([np.r_[np.arange(len(products)), rows[few]], np.r_[first, columns[few]]], 1)
+    return np.unique(pairs[products[pairs[:, 0], pairs[:, 1]] > ASIDE], axis=0)
 
 
 # Sheets for people.

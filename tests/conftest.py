@@ -27,6 +27,13 @@ def pytest_sessionfinish() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def nothing_was_exported() -> Iterator[None]:
+    """The gate compares with every package in data/exports/: each test begins and ends with none."""
+    yield
+    shutil.rmtree(files.EXPORTS, ignore_errors=True)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """run("gate", "images=DIR") -> exit code and everything printed."""

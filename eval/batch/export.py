@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.batch.verify import MANIFEST, problems_of
-from eval.subject import Subject, subject_of
+from eval.subject import Subject, made_from, subject_of
 from stylegate import __version__, files
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError
@@ -108,18 +108,9 @@ def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -
 
 def provenance(subject: Subject, accepted: list[dict], outcome: dict) -> dict[str, Any]:
     """Digests of everything that the pictures and their verdicts came from. No path, no time, no host."""
-    facts = subject.record.get("facts", {})
-    plan = subject.out / "plan.parquet"
     return {
         "stylegate": __version__,
-        "made_from": {
-            "base_sha256": facts.get("base"),
-            "lora_sha256": facts.get("lora"),
-            "data_sha256": facts.get("brand"),
-            "plan_sha256": files.sha256(plan) if plan.exists() else None,
-            "generate": facts.get("generate"),
-            "precision": subject.record.get("precision"),
-        },
+        "made_from": made_from(subject),
         "judged_by": {
             "policy": outcome["policy"],
             "thresholds": outcome["thresholds"],

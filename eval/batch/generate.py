@@ -6,13 +6,16 @@ Reads plan.parquet and verdicts.jsonl of the batch; writes images/<slot>-<attemp
 seed. Stopped and started again it draws what is missing, and the pictures are the same.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from eval import encoder as encoding
+from eval import features
 from eval.batch.place import Slot, batch_folder, read_plan, split_name
-from stylegate import files, hardware, lorafile, pictures, progress, sample
+from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
 from stylegate.families import FAMILIES, Models, pipelines
 
@@ -50,7 +53,11 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
 
 
 def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
-    """Load base and LoRA once, draw part by part; a picture that exists is left as it is."""
+    """Load base and LoRA once, draw part by part; a picture that exists is left as it is.
+
+    What scoring will want of the pictures is taken before they are let go, so that it decodes none of them.
+    """
+    shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
     record = files.read_json(folder / "batch.json", "the batch's record")
     precision = record.get("precision", config.hardware.precision)
@@ -62,15 +69,20 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     if lora := lorafile.trained(config):
         lorafile.attach(models, lora)
     precision = settled_precision(config, folder, models, resolution)
+    background = brandset.brand_of(brandset.locate(config.brand)).background if config.brand else "#ffffff"
     with progress.bar("generate", sum(map(len, parts))) as tick:
         for part in parts:
             prompts = [slot.prompt for slot, _ in part]
             seeds = [slot.attempt_seed(attempt) for slot, attempt in part]
             with hardware.autocast(device, precision):
                 drawn = sample.draw(models, prompts, seeds, config.generate, resolution)
+            kept = {}
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():
-                    files.write(images / slot.file(attempt), pictures.png(image))
+                    content = pictures.png(image)
+                    files.write(images / slot.file(attempt), content)
+                    kept[hashlib.sha256(content).hexdigest()] = image
+            features.keep(kept, shown, background)
             tick(len(part))
 
 

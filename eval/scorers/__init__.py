@@ -20,7 +20,9 @@ SCORES = {
     "traits": Score("margin of the least certain planned trait, in spreads of the references", "encoder", 0.1),
     "aesthetic": Score("linear head on the embedding", "encoder", 0.01),
     "consistency": Score("cosine to the rest of the batch", "encoder", 0.01),
-    "distinct": Score("1 - likeness to the nearest earlier picture of the batch", "pixels", 0.005),
+    "distinct": Score(
+        "1 - likeness to the nearest better picture of the batch, or to one exported before", "pixels", 0.005
+    ),
     "novelty": Score("1 - likeness to the nearest training picture", "pixels", 0.005),
     "contrast": Score("standard deviation of the luma, in levels of 255", "pixels", 1.0),
     "sharpness": Score("log of the mean colour gradient", "pixels", 0.05),

@@ -1,21 +1,49 @@
 """Duplicates: 1 - likeness (stylegate/pictures.py) to the nearest picture, in [0, 2]; 0 is the same picture.
 
 Likeness is blind to brightness, recompression and small shifts, and collectibles that share a template differ in it.
-Of a pair the first keeps its score, so at most one of the two can pass.
+How near is a duplicate, a brand's own references say: nearer than copies of them come that were moved and recompressed
+(`copies`). A distance between true pictures would not do, since the nearest two of a batch come nearer the more there
+are of them.
+
+Of several that are alike the best one keeps its score: the others are compared with it and fall. Fails where one of a
+pair is refused for something else: the other falls all the same, and is drawn again. On brands of few colours and
+large areas, two pictures that differ in a small trait only can be as near as a copy.
 """
+
+import io
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from stylegate import pictures
 
+COPY_SHIFT, COPY_QUALITY = 1, 60  # of 64 pixels; of JPEG
 
-def distinct(signatures: NDArray[np.uint8], groups: NDArray | None = None) -> NDArray[np.float32]:
-    """[n] distance to the nearest earlier picture of another group; 1 for the first.
+
+def distinct(
+    signatures: NDArray[np.uint8], rank: NDArray, groups: NDArray | None, earlier: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """[n] distance to the nearest picture of smaller rank in another group, or of those exported earlier; 1 if none.
 
     A group is the attempts at one slot: a second attempt may look like the first, which was rejected.
     """
-    return 1 - pictures.nearest(signatures, groups=groups)[0]
+    order = np.argsort(rank, kind="stable")
+    within = np.empty(len(signatures), np.float32)
+    within[order] = pictures.nearest(signatures[order], groups=None if groups is None else groups[order])[0]
+    return 1 - (np.maximum(within, pictures.nearest(signatures, earlier)[0]) if len(earlier) else within)
+
+
+def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
+    """[n] who is kept of those that are alike: earlier attempts, whose slots are settled, then the better ones.
+
+    A quality of NaN, or none at all, is no better than any.
+    """
+    first = np.zeros(count) if attempts is None else attempts
+    worst = np.zeros(count) if quality is None else -np.nan_to_num(quality, nan=-np.inf)
+    ranked = np.empty(count, np.int64)
+    ranked[np.lexsort((np.arange(count), worst, first))] = np.arange(count)
+    return ranked
 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -29,3 +57,14 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] distance to the nearest training picture."""
     return 1 - pictures.nearest(signatures, training)[0]
+
+
+def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[2n] distance of each picture to a copy of it that was moved by a 64th, down or right, and recompressed."""
+    found = []
+    for one in signatures:
+        for axis in (0, 1):
+            buffer = io.BytesIO()
+            Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
+            found.append(1 - pictures.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
+    return np.array(found, np.float32)

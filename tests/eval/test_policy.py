@@ -88,6 +88,18 @@ def test_a_line_that_nothing_falls_below_is_lifted() -> None:
     assert Threshold(spreads=0, foreign=0.9).value("style", references, foreign) == pytest.approx(0.5)
 
 
+def test_a_line_may_lie_where_copies_of_references_do(tmp_path: Path) -> None:
+    near = Threshold(copies=0.95, alone=0.02)
+    percentiles = [k / 1000 for k in range(101)]
+    assert near.value("distinct", np.full(20, 0.3), (), percentiles) == pytest.approx(0.095)
+    assert near.value("distinct", None, (), percentiles) == near.value("distinct", np.full(20, 0.3)) == 0.02
+    checks = policy_of(tmp_path, "  distinct: {reject_below: {copies: 0.95, alone: 0.02}}\n")
+    bounds, _, _ = policy.resolve(
+        checks, {"distinct"}, {"distinct": np.full(20, 0.3)}, 20, {}, {"distinct": percentiles}
+    )
+    assert bounds[0].reject_below == pytest.approx(0.095) and bounds[0].relative
+
+
 def test_spread_is_never_below_the_resolution() -> None:
     assert policy.spread("openness", np.full(20, 0.9)) == 0.02
 
@@ -102,7 +114,7 @@ ALONE = "  sharpness: {reject_below: {spreads: -3, alone: 1}}\n"
 
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
     bounds, left_out, lacking = policy.resolve(
-        policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}
+        policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}, copies={}
     )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
     assert left_out == ["style: not computed for these pictures"] and lacking == []
@@ -111,19 +123,24 @@ def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) ->
 def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     few = {"style": np.ones(7), "sharpness": np.ones(7)}
     checks = policy_of(tmp_path, RELATIVE + ALONE)
-    bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, 7, {})
+    bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, 7, {}, {})
     assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
-    assert policy.resolve(checks, {"sharpness"}, {}, 12, {})[2] == ["style", "sharpness"]
+    assert policy.resolve(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
 
 
 def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for what cannot be computed") as error:
         policy.resolve(
-            policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE), {"sharpness"}, {}, given=0, foreign={}
+            policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE),
+            {"sharpness"},
+            {},
+            given=0,
+            foreign={},
+            copies={},
         )
     assert error.value.problems[0].startswith("aesthetic")
 
 
 def test_a_policy_that_would_judge_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no check that can be computed"):
-        policy.resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, 0, {})
+        policy.resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, 0, {}, {})

@@ -245,10 +245,36 @@ def test_size_is_the_common_one_or_the_expected() -> None:
 def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
     three = [pictures_of_neon[0], pictures_of_neon[5], pictures_of_neon[0]]
     signatures = np.stack([pictures.signature(image) for image in three])
-    found = duplicates.distinct(signatures)
+    found = duplicates.distinct(signatures, np.arange(3), None, signatures[:0])
     assert found[0] == 1 and found[1] > 0.1 and found[2] == pytest.approx(0, abs=1e-4)
     assert duplicates.novelty(signatures, signatures[1:2])[1] == pytest.approx(0, abs=1e-4)
     assert duplicates.leave_one_out(signatures)[0] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.Image]) -> None:
+    signatures = np.stack([pictures.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
+
+    def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
+        rank = duplicates.ranks(
+            None if quality is None else np.array(quality), None if attempts is None else np.array(attempts), 4
+        )
+        slots = None if groups is None else np.array(groups)
+        return (duplicates.distinct(signatures, rank, slots, signatures[:0]) > 0.1).tolist()
+
+    assert kept(None, None) == [True, True, False, False]
+    assert kept([0.1, 0.2, 0.9, 0.3], None) == [False, True, True, False]
+    assert kept([0.1, 0.2, np.nan, np.nan], None) == [True, True, False, False], "unknown is no better than any"
+    assert kept([0.1, 0.2, 0.9, 0.3], [0, 0, 1, 0]) == [False, True, False, True], "earlier attempts are settled"
+    assert kept([0.1, 0.2, 0.9, 0.3], None, [7, 8, 7, 7]) == [True] * 4, "attempts at one slot"
+    rank = np.arange(4)
+    assert duplicates.distinct(signatures, rank, None, signatures[1:2])[1] == pytest.approx(0, abs=1e-4), "exported"
+
+
+def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: list[Image.Image]) -> None:
+    signatures = np.stack([pictures.signature(image) for image in pictures_of_neon[:16]])
+    line = np.quantile(duplicates.copies(signatures), 0.95)
+    near = duplicates.leave_one_out(signatures)
+    assert 0 < line < 0.1 < near.min()
 
 
 def test_every_score_is_described() -> None:

@@ -1,0 +1,158 @@
+"""The encoder is shown what open_clip would show it, in the activation of its weights; a picture is decoded once."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.model import QuickGELU
+from PIL import Image
+
+from eval import encoder as encoding
+from eval import features
+from eval.encoder import Encoder
+from eval.subject import hashes
+from stylegate import pictures
+from stylegate.cache import Cache
+from stylegate.errors import ModelError
+
+CPU = torch.device("cpu")
+GUARD = 1e-5  # of an embedding's number: what batch size, order and neighbours may move (docs/scores.md)
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Encoder:
+    return encoding.load("miniature", CPU)
+
+
+def photo(width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(width).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+NAMES = ["miniature", "ViT-B-32:laion2b_s34b_b79k", "ViT-B-16-SigLIP:webli", "ViT-L-14-quickgelu:openai"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(64, 64), (300, 231)])
+def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, int]) -> None:
+    """uint8 first, arithmetic later: bit for bit the transform that open_clip makes of the same config."""
+    shown, seen = encoding.preprocessing_of(name), []
+    model, settings = encoding.described(name)
+    transform = open_clip.image_transform(
+        model["vision_cfg"]["image_size"],
+        is_train=False,
+        **{key: settings[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in settings},
+    )
+
+    class Model:
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(pixels)
+            return pixels.flatten(1)[:, :4]
+
+    encoder = Encoder(Model(), shown, None, CPU, "", None, None)
+    image = photo(*size)
+    encoding.encode_pictures(encoder, [shown.pixels(image), shown.pixels(image.rotate(180))])
+    assert torch.equal(seen[0], torch.stack([transform(image), transform(image.rotate(180))]))  # type: ignore[operator]
+
+
+def test_weights_and_activation_must_belong_together() -> None:
+    """OpenAI's weights in a model with GELU score half a point off; open_clip only warns."""
+    with pytest.raises(ModelError) as caught:
+        encoding.load("ViT-L-14:openai", CPU)
+    assert "QuickGELU" in str(caught.value) and "encoder=ViT-L-14-quickgelu:openai" in str(caught.value.next_step)
+    with pytest.raises(ModelError, match=r"no model ViT-L-41.*ViT-L-14"):
+        encoding.load("ViT-L-41:openai", CPU)
+    with pytest.raises(ModelError, match=r"no weights openia.*openai"):
+        encoding.load("ViT-L-14-quickgelu:openia", CPU)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_activation_of_a_config_is_the_one_that_runs(quick: bool, tmp_path: Path) -> None:
+    """A known answer: the layer itself, x * sigmoid(1.702 x) (CLIP, 2021) or the exact GELU."""
+    tiny_encoder(tmp_path, quick)
+    model = encoding.load(str(tmp_path), CPU).model
+    layer = model.visual.transformer.resblocks[0].mlp.gelu
+    x = torch.linspace(-3, 3, 7)
+    wanted = x * torch.sigmoid(1.702 * x) if quick else x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    assert isinstance(layer, QuickGELU) == quick and torch.allclose(layer(x), wanted, atol=1e-6)
+
+
+def tiny_encoder(folder: Path, quick: bool) -> None:
+    """An open_clip folder of random weights, 32 pixels a side."""
+    import json
+
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 16,
+        "quick_gelu": quick,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+    }
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+
+
+def test_a_known_picture_has_its_known_embedding(miniature: Encoder, pictures_of_neon: list[Image.Image]) -> None:
+    """The shipped encoder's first numbers of a gradient, printed by this test at the commit that shipped it."""
+    ramp = np.linspace(0, 255, 64).round().astype(np.uint8)
+    image = Image.fromarray(
+        np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], -1)
+    )
+    found = encoding.encode_pictures(miniature, [miniature.preprocessing.pixels(image)])[0]
+    assert found[:4] == pytest.approx(KNOWN, abs=GUARD)
+
+
+KNOWN = [-0.113236, -0.053112, -0.130485, 0.189324]
+
+
+def test_neighbours_order_and_batch_size_do_not_move_an_embedding(
+    miniature: Encoder, pictures_of_neon: list[Image.Image]
+) -> None:
+    shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:32]]
+    alone = np.concatenate([encoding.encode_pictures(miniature, [one]) for one in shown])
+    for size in (3, 8, 32):
+        parts = [encoding.encode_pictures(miniature, shown[i : i + size]) for i in range(0, 32, size)]
+        assert np.abs(np.concatenate(parts) - alone).max() < GUARD / 3
+    backwards = encoding.encode_pictures(miniature, shown[::-1])[::-1]
+    assert np.abs(backwards - alone).max() < GUARD / 3
+
+
+def test_what_generate_kept_is_scored_without_decoding(
+    miniature: Encoder, pictures_of_neon: list[Image.Image], tmp_path: Path, monkeypatch
+) -> None:
+    """The same features as of the file, to the bit; what was kept is gone once it has been encoded."""
+    for i, image in enumerate(pictures_of_neon[:5]):
+        image.save(tmp_path / f"{i}.png")
+    named = [(path.name, path) for path in sorted(tmp_path.glob("*.png"))]
+    sha256 = hashes(named)
+
+    def extracted() -> features.Features:
+        return features.extract(named, sha256, miniature, "#ffffff", 2, "")[0]
+
+    cache = Cache()
+
+    def forget() -> None:
+        with cache.database:
+            cache.database.execute("DELETE FROM entry")
+
+    forget()
+    decoded = extracted()
+    forget()
+    drawn = {sha256[f"{i}.png"]: image for i, image in enumerate(pictures_of_neon[:5])}
+    features.keep(drawn, miniature.preprocessing, "#ffffff")
+    monkeypatch.setattr(pictures, "decode", None)
+    kept = extracted()
+    assert all(np.array_equal(a, b) for a, b in zip(decoded, kept, strict=True))
+    assert cache.database.execute("SELECT count(*) FROM entry").fetchone() == (5,)
+    assert all(np.array_equal(a, b) for a, b in zip(decoded, extracted(), strict=True))
+
+
+def test_batches_that_are_begun_ahead_come_in_order() -> None:
+    begun: list[int] = []
+    for (number,), _ in features.in_advance([[i] for i in range(6)], lambda batch: begun.append(batch[0]) or [], 2):
+        assert begun == list(range(min(number + 3, 6)))
