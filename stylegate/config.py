@@ -82,7 +82,7 @@ class TrainConfig:
         "prodigy finds its own rate: set learning_rate=1; 8 bits save memory on CUDA",
         choices=["adamw", "adamw8bit", "prodigy"],
     )
-    learning_rate: float = key(1e-3, "the optimizer's rate after the warm-up", low=1e-8, high=10.0)
+    learning_rate: float = key(3e-3, "the optimizer's rate after the warm-up", low=1e-8, high=10.0)
     schedule: str = key(
         "constant", "of the rate; a cosine ends at max_steps, so raising that begins a new run", choices=SCHEDULES
     )

@@ -20,12 +20,13 @@ from typing import NamedTuple
 from safetensors.torch import load_file, save_file
 
 from stylegate import brandset, files
+from stylegate.config import Config
 from tests.bench import peer
 from tests.bench.style import JUDGED, Yardstick
 
 WANTED = 0.6
 BRANDS, SEEDS, RATES = ("neon", "riso"), (0, 1, 2), (1e-3, 2e-3, 4e-3)
-EVERY, OURS, THEIRS, COARSE = 20, 240, 600, 4  # steps: between checkpoints, and at most
+EVERY, OURS, THEIRS, COARSE = 10, 160, 600, 4  # steps: between checkpoints, and at most
 POINTS = 0.02
 
 
@@ -101,7 +102,7 @@ def measure(brand: str, script: Path, place: Path) -> list[str]:
     yardstick = Yardstick(brand)
     ours, theirs, tried = [], [], {}
     for seed in SEEDS:
-        ours.append(trained(yardstick, None, seed, 1e-3, place))
+        ours.append(trained(yardstick, None, seed, Config().train.learning_rate, place))
         if seed == SEEDS[0]:
             tried = {rate: trained(yardstick, script, seed, rate, place) for rate in RATES}
             best = min(tried, key=lambda rate: tried[rate].badness())
