@@ -6,6 +6,7 @@ torch and open_clip are imported where they are used: what only names an encoder
 import difflib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from safetensors.numpy import load_file
 
 from stylegate import files
 from stylegate.errors import ModelError
+
+GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
 
 
 class Domain(NamedTuple):
@@ -156,12 +159,24 @@ def domain_of(folder: Path | None) -> Domain | None:
     return Domain(described["side"], described["max_distance"], known)
 
 
-def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Unit embeddings [n, d] of what `encoder.preprocessing.pixels` gave, [h, w, 3] each."""
+class Seen(NamedTuple):
+    """What an encoder makes of n pictures; unit rows."""
+
+    embeddings: NDArray[np.float32]  # [n, d]
+    patches: NDArray[np.float16]  # [n, 2 * GRID * GRID * CHANNELS], or [n, 0] of a model that has none
+
+
+def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Seen:
+    """Embeddings and patches of what `encoder.preprocessing.pixels` gave, [h, w, 3] each.
+
+    Patches are the tokens of the two blocks before the last (which gathers for the embedding what the patches knew),
+    averaged to GRID x GRID places, their channels projected to CHANNELS by a fixed random matrix, which keeps distances
+    (Johnson and Lindenstrauss 1984).
+    """
     import torch
 
     if not pixels:
-        return np.zeros((0, 0), np.float32)
+        return Seen(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
     mean, std = (
         torch.tensor(values, device=encoder.device).view(3, 1, 1)
         for values in (encoder.preprocessing.mean, encoder.preprocessing.std)
@@ -169,7 +184,30 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> ND
     with torch.no_grad():
         whole = torch.from_numpy(np.stack(pixels)).to(encoder.device).permute(0, 3, 1, 2).contiguous()
         shown = whole.float().div_(255).sub_(mean).div_(std)
-        return unit(encoder.model.encode_image(shown).float().cpu().numpy())
+        visual = encoder.model.visual
+        if not hasattr(visual, "forward_intermediates"):
+            embeddings = encoder.model.encode_image(shown)
+            return Seen(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
+        made = visual.forward_intermediates(shown, indices=3)  # of the last three blocks
+        patches = [unit(places(tokens.float()).cpu().numpy()) for tokens in made["image_intermediates"][:2]]
+        embeddings = unit(made["image_features"].float().cpu().numpy())
+        return Seen(embeddings, unit(np.concatenate(patches, axis=1)).astype(np.float16))
+
+
+def places(tokens: Any) -> Any:
+    """[n, GRID * GRID * CHANNELS] of a block's tokens [n, c, h, w]; a coarser grid stays as it is."""
+    import torch
+
+    projected = torch.einsum("nchw,cd->ndhw", tokens, torch.from_numpy(projection(tokens.shape[1])).to(tokens))
+    grid = min(GRID, *tokens.shape[2:])
+    return torch.nn.functional.adaptive_avg_pool2d(projected, grid).flatten(1)
+
+
+@lru_cache
+def projection(channels: int) -> NDArray[np.float32]:
+    """[channels, CHANNELS], random and always the same."""
+    random = np.random.default_rng(channels)
+    return (random.normal(size=(channels, CHANNELS)) / CHANNELS**0.5).astype(np.float32)
 
 
 def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What is taken of a picture, once: embedding, likeness signature, technical measures. Cached by content.
+"""What is taken of a picture, once: embedding, patches, likeness signature, technical measures. Cached by content.
 
 A picture is decoded once: signature, measures and what the encoder is shown are all taken of the one decoded frame.
 `generate` takes them of what it drew (`keep`), so that our own pictures are never decoded to be scored.
@@ -20,7 +20,7 @@ from eval.scorers import technical
 from stylegate import files, pictures, progress
 from stylegate.cache import Cache
 
-VERSION = "features-3"  # raise it when anything below changes its numbers
+VERSION = "features-4"  # raise it when anything below changes its numbers
 AHEAD = 2  # batches that are decoded while an accelerator encodes
 
 Row = dict[str, NDArray]
@@ -34,6 +34,7 @@ class Features(NamedTuple):
     sha256: list[str]
     sizes: NDArray[np.int64]  # [n, 2] width, height in pixels, upright
     embeddings: NDArray[np.float32]  # [n, d], unit
+    patches: NDArray[np.float16]  # [n, p], unit: what the encoder sees at 8 x 8 places
     signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
     technical: NDArray[np.float32]  # [n, len(technical.MEASURES)]
 
@@ -68,10 +69,10 @@ def extract(
 
     def look(i: int) -> Row | None:
         """None if the bytes are not the ones that are meant."""
-        content = paths[names[i]].read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
-            return None
         try:
+            content = pictures.read(paths[names[i]])
+            if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
+                return None
             return seen_of(pictures.decode(content, background).image, encoder.preprocessing)
         except pictures.PictureError as error:
             return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
@@ -86,10 +87,12 @@ def extract(
         # A CPU that encodes has no core to spare: there, decoding beside it only makes its threads wait for each other.
         for batch, begun in in_advance(batches, begin, AHEAD if encoder.device.type != "cpu" else 0):
             found = [part.result() if isinstance(part, Future) else part for part in begun]
-            encoded = iter(encode_pictures(encoder, [row["pixels"] for row in found if row and "pixels" in row]))
+            made = encode_pictures(encoder, [row["pixels"] for row in found if row and "pixels" in row])
+            encoded = zip(*made, strict=True)
             for i, row in zip(batch, found, strict=True):
                 if row and "pixels" in row:
-                    row = {key: value for key, value in row.items() if key != "pixels"} | {"embedding": next(encoded)}
+                    row = {key: value for key, value in row.items() if key != "pixels"}
+                    row["embedding"], row["patches"] = next(encoded)
                 rows[i] = row
             cache.put({keys[i]: row for i in batch if (row := rows[i])}, instead_of=[seen[i] for i in batch])
             tick(len(batch))
@@ -155,6 +158,7 @@ def stacked(names: list[str], sha256: Mapping[str, str], rows: list[Row]) -> Fea
         sha256=[sha256[name] for name in names],
         sizes=array("size", 2).astype(np.int64),
         embeddings=array("embedding", 0).astype(np.float32),
+        patches=array("patches", 0).astype(np.float16),
         signatures=array("signature", pictures.SIDE, pictures.SIDE, 3).astype(np.uint8),
         technical=array("technical", len(technical.MEASURES)).astype(np.float32),
     )

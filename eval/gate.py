@@ -48,6 +48,8 @@ def gate(config: Config) -> int:
             from eval.report import write_report
 
             page = write_report(subject, config)
+    for line in outcome["summary"]:
+        print(line)
     for line in outcome["left_out"] + outcome["notes"]:
         print(f"note: {line}")
     for verdict, causes in outcome["why"].items():
@@ -93,6 +95,7 @@ def judge(config: Config, subject: Subject, compared: Comparison | None = None, 
         "counts": {"in": len(verdicts)} | {v: counts[v] for v in VERDICTS},
         "thresholds": {b.score: {"reject_below": b.reject_below, "review_below": b.review_below} for b in bounds},
         "left_out": left_out,
+        "summary": record["summary"],
         "notes": notes,
         "scores": record["key"],
         "encoder": record["encoder"],
@@ -192,7 +195,9 @@ def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray],
     return (
         rows,
         own,
-        files.read_json(out / "score.json", "the scores' record", "key", "references", "foreign", "copies", "notes"),
+        files.read_json(
+            out / "score.json", "the scores' record", "key", "references", "foreign", "copies", "summary", "notes"
+        ),
     )
 
 

@@ -125,8 +125,8 @@ def thumbnail(path: Path, sha256: str, folder: Path, background: str) -> str | N
     name = f"pictures/{sha256[:16]}.png"
     if not (folder / name).exists():
         try:
-            image = pictures.decode(path.read_bytes(), background).image
-        except (pictures.PictureError, OSError):
+            image = pictures.decode(pictures.read(path), background).image
+        except pictures.PictureError:
             return None
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         (folder / name).write_bytes(pictures.png(image))

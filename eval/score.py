@@ -3,11 +3,14 @@
     stylegate score images=DIR references=DIR
     stylegate score brand=neon traits=collectible            the batch of these words
     stylegate score images=DIR brand=acme encoder=ViT-L-14-quickgelu:openai
+    accelerate launch --num_processes 8 -m eval images=DIR references=DIR      the same, on several cards
 
 Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed), the
-references' own scores by leave-one-out in references.parquet, and score.json, which says what they were made of.
+references' own scores by leave-one-out in references.parquet, and score.json: what they were made of, and what is said
+of the batch as a whole.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eval import encoder as encoding
-from eval.batch.place import split_name
-from eval.features import Broken, Features, extract
-from eval.scorers import SCORES, aesthetic, consistency, duplicates, prompt, style, technical
+from eval.batch.place import existing, split_name
+from eval.features import Broken, Features, extract, threads
+from eval.scorers import SCORES, aesthetic, batch, consistency, drawing, duplicates, palette, prompt, style, technical
 from eval.subject import (
     Comparison,
     Subject,
     comparison_of,
     hashes,
+    head_file,
     planned_traits,
     scores_at_hand,
     scores_key,
@@ -37,6 +41,7 @@ from stylegate.cache import Cache
 from stylegate.config import Config
 from stylegate.errors import DataError
 
+ODD_SHARE = 0.05  # references unlike the others; beyond this share they do not agree on a style
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
 
 
@@ -46,30 +51,54 @@ def score(config: Config) -> int:
     compared = comparison_of(config, subject)
     key = scores_key(config, subject, compared)
     at_hand = scores_at_hand(subject, key)
+    if not at_hand and not encode_together(config, subject, compared):
+        return 0  # another process of the launcher's goes on
     if not at_hand:
         with files.only_one(subject.out):
             compute(config, subject, compared, key)
+    for line in files.read_json(subject.out / "score.json", "the scores' record", "summary")["summary"]:
+        print(line)
     where = files.shown(subject.out / "scores.parquet")
     print(f"score: {len(subject.named)} pictures{', nothing new' if at_hand else ''}: {where}")
     return 0
 
 
+def encode_together(config: Config, subject: Subject, compared: Comparison) -> bool:
+    """Whether this is the process that scores. Under `accelerate launch` each one encodes its share first.
+
+    What is encoded goes into the cache, so the scores are those of one process, to the last bits of an embedding.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    from accelerate import PartialState
+
+    device = hardware.device_of(config.hardware)
+    state = PartialState(cpu=device.type == "cpu")
+    encoder = encoding.load(config.encoder, state.device)
+    for title in ("score", "references", "training", "exported"):
+        named = subject.named if title == "score" else getattr(compared, title)
+        share = named[state.process_index :: state.num_processes]
+        shown = title if state.is_main_process else ""
+        extract(share, hashes(share), encoder, compared.background, config.score.batch_size, shown)
+    state.wait_for_everyone()
+    return state.is_main_process
+
+
 def compute(config: Config, subject: Subject, compared: Comparison, key: str, quiet: bool = False) -> None:
     """Encode what was not encoded before, score, write."""
-    titles = ("", "", "", "") if quiet else ("score", "references", "training", "exported")
     encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
-    size = config.score.batch_size
-    ground = compared.background
-    found, broken = extract(subject.named, subject.sha256, encoder, ground, size, titles[0])
-    references, bad = extract(compared.references, hashes(compared.references), encoder, ground, size, titles[1])
-    training, lost = extract(compared.training, hashes(compared.training), encoder, ground, size, titles[2])
-    earlier, gone = extract(compared.exported, hashes(compared.exported), encoder, ground, size, titles[3])
-    lost += gone
-    if lost:
-        listing = [f"{b.name}: {b.reason}" for b in lost]
-        raise DataError(
-            "training or exported pictures cannot be compared with:", listing, "stylegate check names every problem."
-        )
+
+    def taken(named: list[tuple[str, Path]], sha256: dict[str, str], title: str) -> tuple[Features, list[Broken]]:
+        title = "" if quiet else title
+        return extract(named, sha256, encoder, compared.background, config.score.batch_size, title)
+
+    found, broken = taken(subject.named, subject.sha256, "score")
+    references, bad = taken(compared.references, hashes(compared.references), "references")
+    training, lost = taken(compared.training, hashes(compared.training), "training")
+    earlier, gone = taken(compared.exported, hashes(compared.exported), "exported")
+    if lost + gone:
+        listing = [f"{b.name}: {b.reason}" for b in lost + gone]
+        raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
     notes = [f"reference {b.name} is left out: {b.reason}" for b in bad]
     enough = len(references.names) >= style.MIN_REFERENCES and len(found.names) > 0
     if compared.references and len(references.names) < style.MIN_REFERENCES:
@@ -81,18 +110,20 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
     own["size"] = np.ones(len(references.names), np.float32)
     texts = text_encoder(encoder)
-    columns |= encoder_scores(found, encoder, config, subject, texts)
+    columns |= encoder_scores(found, subject, texts)
+    head, learned = head_of(config, encoder, found)
+    notes += learned
+    if head:
+        columns["aesthetic"] = aesthetic.score(found.embeddings, head)
     seen, seen_of_references, readable = trait_scores(found, references, training, subject, compared, texts)
     columns, own = columns | seen, own | seen_of_references
-    foreign: dict[str, list[float]] = {}
+    foreign, copies, whole = {}, {}, {}
     if enough:
-        columns["style"] = style.score(found.embeddings, references.embeddings)
-        own["style"] = style.leave_one_out(references.embeddings)
-        if encoder.domain:  # pictures of other styles that the encoder knows
-            others = style.score(encoder.domain.known, references.embeddings)
-            foreign["style"] = percentiles(others)
+        styled, styled_references, foreign, odd = style_scores(found, references, encoder)
+        columns, own, notes = columns | styled, own | styled_references, notes + odd
+        copies["distinct"] = percentiles(duplicates.copies(references.signatures))
+        whole = as_a_whole(found, references)
     columns["distinct"] = distinct(found, earlier, subject, columns)
-    copies = {"distinct": percentiles(duplicates.copies(references.signatures))} if enough else {}
     columns["in_domain"], why = in_domain(found, references, encoder)
     notes += [why] if why else []
 
@@ -104,6 +135,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         "tables": table_digests(subject.out),
         "encoder": config.encoder,
         "encoder_sha256": encoder.sha256,
+        "computed": {"precision": "fp32", "device": encoder.device.type, "threads": threads()},
         "references": {
             "from": compared.called,
             "given": len(compared.references),
@@ -113,9 +145,76 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         "foreign": foreign,
         "copies": copies,
         "traits_read": {trait: round(area, 3) for trait, area in readable.items()},
+        "batch": whole,
+        "summary": summary(whole, readable),
         "notes": notes,
     }
     files.write_json(subject.out / "score.json", record)
+
+
+def style_scores(
+    found: Features, references: Features, encoder: encoding.Encoder
+) -> tuple[dict[str, NDArray], dict[str, NDArray], dict[str, list[float]], list[str]]:
+    """The batch's and the references' style columns, percentiles of foreign pictures, what is odd of references."""
+    known = encoder.domain.known if encoder.domain else None
+    columns = {
+        "style": style.score(found.embeddings, references.embeddings),
+        "style_nearest": style.nearest(found.embeddings, references.embeddings, known),
+        "palette": palette.score(found.signatures, references.signatures),
+    }
+    own = {
+        "style": style.leave_one_out(references.embeddings),
+        "style_nearest": style.nearest_leave_one_out(references.embeddings, known),
+        "palette": palette.leave_one_out(references.signatures),
+    }
+    if found.patches.shape[1]:
+        columns["drawing"] = drawing.score(found.patches, references.patches)
+        own["drawing"] = drawing.leave_one_out(references.patches)
+    others = None if known is None else style.score(known, references.embeddings)
+    foreign = {} if others is None else {"style": percentiles(others)}
+    odd = [references.names[i] for i in style.odd_ones(own["style"], others)]
+    said = f"{len(odd)} of {len(own['style'])} references do not look like the others ({', '.join(odd[:5])})"
+    apart = (
+        ": they may be of several styles, which one line judges badly"
+        if len(odd) > ODD_SHARE * len(own["style"])
+        else ""
+    )
+    return columns, own, foreign, [said + apart] if odd else []
+
+
+def as_a_whole(found: Features, references: Features) -> dict[str, Any]:
+    """What is said of the batch, not of a picture: style with its interval, distance to the references, variety."""
+    said: dict[str, Any] = {"style": style.interval(found.embeddings, references.embeddings)._asdict()}
+    said["style"]["references"] = float(style.leave_one_out(references.embeddings).mean())
+    few = min(len(found.names), len(references.names))
+    if few >= batch.FEWEST:
+        distance, chance = batch.mmd(found.embeddings, references.embeddings)
+        said["mmd2"], said["mmd2_p"] = distance, chance
+        said["kid"] = batch.kid(found.embeddings, references.embeddings)
+        said["vendi"], said["vendi_of"] = batch.vendi(batch.some(found.embeddings, few)), few
+        said["vendi_references"] = batch.vendi(batch.some(references.embeddings, few))
+    return said
+
+
+def summary(whole: dict[str, Any], readable: dict[str, float]) -> list[str]:
+    """The same in words, and the traits that the encoder cannot tell apart on these references."""
+    lines = []
+    if whole:
+        own = whole["style"]
+        lines.append(
+            f"style {own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f}; references {own['references']:.3f})"
+        )
+    if "mmd2" in whole:
+        chance = "as chance allows" if whole["mmd2_p"] > 0.05 else f"more than chance allows, p = {whole['mmd2_p']:.3f}"
+        lines.append(f"distance of the batch to the references (MMD²): {whole['mmd2']:.4f}, {chance}")
+        lines.append(
+            f"variety: as {whole['vendi']:.0f} different pictures of {whole['vendi_of']} "
+            f"(references: {whole['vendi_references']:.0f})"
+        )
+    blind = [f"{trait} ({area:.2f})" for trait, area in readable.items() if area < prompt.READABLE]
+    if blind:
+        lines.append(f"traits that cannot be told apart on these references, hence not asked: {', '.join(blind)}")
+    return lines
 
 
 def percentiles(values: NDArray) -> list[float]:
@@ -144,19 +243,32 @@ def pixel_scores(found: Features, training: Features) -> dict[str, NDArray]:
     return columns
 
 
-def encoder_scores(
-    found: Features, encoder: encoding.Encoder, config: Config, subject: Subject, texts: Callable[[list[str]], NDArray]
-) -> dict[str, NDArray]:
-    """Consistency always; the prompt for a planned batch; aesthetic where there is a head."""
+def encoder_scores(found: Features, subject: Subject, texts: Callable[[list[str]], NDArray]) -> dict[str, NDArray]:
+    """Consistency always; the prompt for a planned batch."""
     columns = {"consistency": consistency.score(found.embeddings)}
     if subject.slots and found.names:
         prompts = texts([subject.slots[name].prompt for name in found.names])
         columns["prompt"] = prompt.prompt(found.embeddings, prompts)
-    beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
-    head = Path(config.score.aesthetic_head).expanduser() if config.score.aesthetic_head else beside
-    if head and (config.score.aesthetic_head or head.is_file()) and found.names:
-        columns["aesthetic"] = aesthetic.score(found.embeddings, aesthetic.load_head(head, found.embeddings.shape[1]))
     return columns
+
+
+def head_of(config: Config, encoder: encoding.Encoder, found: Features) -> tuple[aesthetic.Head | None, list[str]]:
+    """The aesthetic head: learned from labels, named, or the one beside the encoder; and what is to be said of it."""
+    if not found.names:
+        return None, []
+    if config.score.labels:
+        labels = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
+        named = [(name, path) for name, path, _ in labels]
+        seen, broken = extract(named, hashes(named), encoder, "#ffffff", config.score.batch_size, "labels")
+        if broken:
+            raise DataError("labelled pictures cannot be read:", [f"{b.name}: {b.reason}" for b in broken])
+        good = {name: label for name, _, label in labels}
+        learned = aesthetic.learn(seen.embeddings, np.array([good[name] for name in seen.names]))
+        said = f"aesthetic head of {len(good)} labels: area under the ROC curve {learned.area:.2f} on those held out"
+        return learned.head, [said]
+    beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
+    path = head_file(config) or (beside if beside and beside.is_file() else None)
+    return (aesthetic.load_head(path, found.embeddings.shape[1], config.encoder) if path else None), []
 
 
 def trait_scores(
@@ -175,15 +287,18 @@ def trait_scores(
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or not found.names or len(truth) < style.MIN_REFERENCES:
         return {}, {}, {}
-    learned = [name for name in training.names if name in compared.learned]
-    rows = training.embeddings[[training.names.index(name) for name in learned]]
-    more = (rows, [compared.learned[name] for name in learned])
-    readable, areas = prompt.readings(references.embeddings, truth, values, texts, more if learned else None)
+    learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
+    more = (prompt.of(rows_of(training), learned), [compared.learned[training.names[i]] for i in learned])
+    readable, areas = prompt.readings(rows_of(references), truth, values, texts, more if len(learned) else None)
     if not readable:
         return {}, {}, areas
     planned = [(subject.slots or {})[name].traits for name in found.names]
     own = prompt.of_references(readable)
-    return {"traits": prompt.traits(found.embeddings, planned, readable)}, {"traits": own}, areas
+    return {"traits": prompt.traits(rows_of(found), planned, readable)}, {"traits": own}, areas
+
+
+def rows_of(features: Features) -> prompt.Rows:
+    return prompt.Rows(features.embeddings, features.patches)
 
 
 def text_encoder(encoder: encoding.Encoder) -> Callable[[list[str]], NDArray]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from eval.batch.place import Slot, batch_folder, existing, is_attempt, read_plan, split_name
 from eval.encoder import encoder_key
+from eval.scorers import aesthetic
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
-from stylegate.errors import DataError
+from stylegate.errors import ConfigError, DataError
 
-VERSION = "scores-8"  # raise it when a score's computation changes
+VERSION = "scores-9"  # raise it when a score's computation changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def hashes(named: list[tuple[str, Path]]) -> dict[str, str]:
     digests = {}
     for name, path in named:
         try:
-            digests[name] = files.sha256(path)
+            digests[name] = files.sha256(path) if path.is_file() else ""  # a pipe or device would be waited for
         except OSError:
             digests[name] = ""
     return digests
@@ -167,11 +168,10 @@ def planned_traits(subject: Subject) -> dict[str, list[str]]:
 
 def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
     """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head."""
-    head = (
-        files.sha256(existing(config.score.aesthetic_head, "score.aesthetic_head"))
-        if config.score.aesthetic_head
-        else ""
-    )
+    head = [files.sha256(path)] if (path := head_file(config)) else []
+    if config.score.labels:
+        labels = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
+        head = [[name, files.sha256(place), good] for name, place, good in labels]
     others = [
         [[name, files.sha256(path)] for name, path in part]
         for part in (compared.references, compared.training, compared.exported)
@@ -190,6 +190,15 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
             slots,
         ]
     )
+
+
+def head_file(config: Config) -> Path | None:
+    """The aesthetic head that is named. Raises ConfigError for none of that name, and for two heads at once."""
+    if config.score.aesthetic_head and config.score.labels:
+        raise ConfigError("score.aesthetic_head and score.labels name two heads", next_step="give one of them.")
+    if not config.score.aesthetic_head:
+        return None
+    return files.named(config.score.aesthetic_head, files.HEADS, "score.aesthetic_head", ".safetensors")
 
 
 def scores_at_hand(subject: Subject, key: str) -> bool:

@@ -320,8 +320,8 @@ def look_at(
     named_by = defaultdict(list) if by_hash is None else by_hash
     for name, path in named.items():
         try:
-            picture = pictures.decode(path.read_bytes(), background)
-        except (pictures.PictureError, OSError) as error:
+            picture = pictures.decode(pictures.read(path), background)
+        except pictures.PictureError as error:
             findings.problems.append(f"{name}: {error}")
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()

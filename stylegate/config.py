@@ -140,7 +140,10 @@ class GenerateConfig:
 @dataclass(kw_only=True, slots=True)
 class ScoreConfig:
     batch_size: int = key(64, "pictures encoded at once", low=1, high=65536)
-    aesthetic_head: str | None = key(None, "safetensors of linear layers; null = the one beside the encoder, if any")
+    aesthetic_head: str | None = key(
+        None, "laion-v1, laion-v2 (data/heads/) or safetensors of linear layers; null = the encoder's own, if any"
+    )
+    labels: str | None = key(None, "CSV of file,label (good or bad): the aesthetic head is learned from it")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent  # the checkout: what is shipped
 HOME = Path(os.environ.get("STYLEGATE_HOME") or ROOT).resolve()  # what is made; elsewhere for a read-only checkout
 BRANDS = [HOME / "data" / "brands", ROOT / "data" / "brands"]
 POLICIES = [HOME / "data" / "policies", ROOT / "data" / "policies"]
+HEADS = [HOME / "data" / "heads", ROOT / "data" / "heads"]
 TRAITS = [HOME / "data" / "traits", ROOT / "data" / "traits"]
 MODELS = ROOT / "checkpoints"
 RUNS = HOME / "checkpoints"

@@ -5,6 +5,7 @@ Training and scoring use the same decoder, so that a reference and a generated p
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged headers: `decode` says whether a file is a picture
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"]
 MIN_SIDE = 16  # pixels; below this there is nothing to learn or to judge
 MAX_PIXELS = 100_000_000  # a decompression bomb above this
+MAX_BYTES = 500_000_000  # of a file; a picture of MAX_PIXELS takes less
 SIDE = 64  # side of the signature that similarity is taken of
 MAX_SHIFT = 2  # signature pixels, about 3 % of the side
 FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
@@ -44,6 +48,18 @@ def find(folder: Path) -> list[Path]:
 
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
     return sorted(p for p in found if not hidden(p))
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes. Raises PictureError for what is no file (a pipe or device is not waited for) or too large."""
+    try:
+        if not path.is_file():
+            raise PictureError("is not a file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise PictureError(f"{size:,} bytes is more than {MAX_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read ({error.strerror})") from None
 
 
 def decode(content: bytes, background: str = "#ffffff") -> Picture:

@@ -6,6 +6,7 @@ unrelated/ (prompts that have nothing to do with the brand), judged/ (the gate's
 numbers; samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -149,7 +150,7 @@ class Evaluation:
                 "style": number(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
                 "style_spread": policy.spread("style", style.leave_one_out(references)),
-                "nearest_training": min(table["novelty"]),
+                "nearest_training": math.exp(min(table["novelty"])),  # the score is its logarithm
             }
         return found
 

@@ -16,17 +16,21 @@ class Score(NamedTuple):
 
 SCORES = {
     "style": Score("whitened cosine to the centroid of the references", "encoder", 0.005),
+    "style_nearest": Score(
+        "whitened closeness to the three nearest references, less that to foreign ones", "encoder", 0.01
+    ),
+    "drawing": Score("minus what references cannot lend of what is seen place by place", "encoder", 0.02),
+    "palette": Score("mean log density of its colours among the references'", "pixels", 0.05),
     "prompt": Score("cosine of picture and prompt", "encoder", 0.01),
-    "traits": Score("margin of the least certain planned trait, in spreads of the references", "encoder", 0.1),
+    "traits": Score("log-odds that every planned trait that the encoder can read is there", "encoder", 0.1),
     "aesthetic": Score("linear head on the embedding", "encoder", 0.01),
     "consistency": Score("cosine to the rest of the batch", "encoder", 0.01),
-    "distinct": Score(
-        "1 - likeness to the nearest better picture of the batch, or to one exported before", "pixels", 0.005
-    ),
-    "novelty": Score("1 - likeness to the nearest training picture", "pixels", 0.005),
+    "distinct": Score("log distance to the nearest better picture of the batch, or one exported", "pixels", 0.02),
+    "novelty": Score("log distance to the nearest training picture", "pixels", 0.02),
     "contrast": Score("standard deviation of the luma, in levels of 255", "pixels", 1.0),
     "sharpness": Score("log of the mean colour gradient", "pixels", 0.05),
     "cleanness": Score("minus the log of the noise level", "pixels", 0.15),
+    "seamlessness": Score("minus the log of the steps over JPEG's seams against those within", "pixels", 0.1),
     "completeness": Score("contrast of the emptiest half", "pixels", 1.0),
     "openness": Score("1 - share of the largest area of one exact colour", "pixels", 0.02),
     "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1),

@@ -1,9 +1,9 @@
-"""Duplicates: 1 - likeness (stylegate/pictures.py) to the nearest picture, in [0, 2]; 0 is the same picture.
+"""Duplicates: log of the distance (1 - likeness, stylegate/pictures.py) to the nearest picture; -6.9 is the same one.
 
 Likeness is blind to brightness, recompression and small shifts, and collectibles that share a template differ in it.
 How near is a duplicate, a brand's own references say: nearer than copies of them come that were moved and recompressed
 (`copies`). A distance between true pictures would not do, since the nearest two of a batch come nearer the more there
-are of them.
+are of them. Of distances the ratio counts, hence the logarithm.
 
 Of several that are alike the best one keeps its score: the others are compared with it and fall. Fails where one of a
 pair is refused for something else: the other falls all the same, and is drawn again. On brands of few colours and
@@ -18,20 +18,26 @@ from PIL import Image
 
 from stylegate import pictures
 
-COPY_SHIFT, COPY_QUALITY = 1, 60  # of 64 pixels; of JPEG
+COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
+NEAREST = 1e-3  # distances below it are the same picture's
+
+
+def apart(likeness: NDArray) -> NDArray[np.float32]:
+    """Log of the distance, -6.9 to 0.7; 0 where there is nothing to compare with."""
+    return np.log(np.maximum(1 - likeness, NEAREST)).astype(np.float32)
 
 
 def distinct(
     signatures: NDArray[np.uint8], rank: NDArray, groups: NDArray | None, earlier: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """[n] distance to the nearest picture of smaller rank in another group, or of those exported earlier; 1 if none.
+    """[n] of the nearest picture of smaller rank in another group, or of those exported earlier; 0 if none.
 
     A group is the attempts at one slot: a second attempt may look like the first, which was rejected.
     """
     order = np.argsort(rank, kind="stable")
     within = np.empty(len(signatures), np.float32)
     within[order] = pictures.nearest(signatures[order], groups=None if groups is None else groups[order])[0]
-    return 1 - (np.maximum(within, pictures.nearest(signatures, earlier)[0]) if len(earlier) else within)
+    return apart(np.maximum(within, pictures.nearest(signatures, earlier)[0]) if len(earlier) else within)
 
 
 def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
@@ -47,24 +53,24 @@ def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDAr
 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] distance to the nearest other picture: how near true pictures of the brand come to each other."""
+    """[n] of the nearest other picture: how near true pictures of the brand come to each other."""
     if not len(signatures):
         return np.zeros(0, np.float32)
     rest = [np.delete(signatures, i, axis=0) for i in range(len(signatures))]
-    return np.concatenate([1 - pictures.nearest(signatures[i : i + 1], r)[0] for i, r in enumerate(rest)])
+    return apart(np.concatenate([pictures.nearest(signatures[i : i + 1], r)[0] for i, r in enumerate(rest)]))
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] distance to the nearest training picture."""
-    return 1 - pictures.nearest(signatures, training)[0]
+    """[n] of the nearest training picture."""
+    return apart(pictures.nearest(signatures, training)[0])
 
 
 def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[2n] distance of each picture to a copy of it that was moved by a 64th, down or right, and recompressed."""
+    """[2n] of each picture to a copy of it that was moved by two 64ths, down or right, and recompressed."""
     found = []
     for one in signatures:
         for axis in (0, 1):
             buffer = io.BytesIO()
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
-            found.append(1 - pictures.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
-    return np.array(found, np.float32)
+            found.append(pictures.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
+    return apart(np.array(found))

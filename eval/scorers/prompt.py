@@ -5,12 +5,15 @@ values do not carry over between styles, so the default policy shows it only.
 
 The trait score is a contrast among a trait's values, calibrated on the brand's references, whose truth is known. A
 reader is fitted for each trait: a common multiple of the values' phrases, and what ridge regression on the references
-and on the brand's training pictures adds to it. Its margin is the planned value's response less that of the best other
-value, counted in spreads from the median margin of references that the reader was not fitted on. A trait is asked only
-where those margins tell true values from false ones; the score is the margin of the least certain trait that is asked.
+and on the brand's training pictures adds to it. It looks at the embedding and at the encoder's patches, since one
+vector for a whole picture says little of what is held in a hand (docs/log.md). Its margin is the planned value's
+response less that of the best other value; logistic regression of the margins of true and of false values, of
+references that the reader was not fitted on, makes log-odds of it. A trait is asked only where those margins tell true
+from false. The score is the log-odds that every trait that is asked is as planned, each taken to be as likely wrong as
+right beforehand.
 
-Range: about -10 to 3, higher is better; 0 is what half of the true pictures reach in one trait alone. Fails where the
-references show few of the values, and on pictures whose drawing is muddled without being another value.
+Range: about -40 to 10, higher is better; 0: as likely as not. Fails where the references show few of the values, and on
+pictures whose drawing is muddled without being another value.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,27 +21,44 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked
-RIDGE = 1.0  # penalty on what is added to the phrases; embeddings have length 1
+RIDGE = 0.3  # penalty on what is added to the phrases; rows have length 1 on average
 FOLDS = 10
+
+
+class Rows(NamedTuple):
+    """Pictures as a reader sees them; unit rows each."""
+
+    embeddings: NDArray  # [n, d]
+    patches: NDArray  # [n, p]; p = 0 where the encoder shows none
 
 
 class Reading(NamedTuple):
     """How one trait is read in this brand's pictures."""
 
     values: list[str]
-    mean: NDArray[np.float64]  # [d] of the references
-    weights: NDArray[np.float64]  # [values, d]
-    median: float  # of the references' margins
-    spread: float
-    own: NDArray[np.float64]  # [references] their calibrated margins, NaN where the truth is not known
+    reader: "Reader"
+    slope: float  # of log-odds in the margin
+    offset: float
+    own: NDArray[np.float64]  # [references] their log-odds by readers that do not know them, NaN where unknown
 
-    def margins(self, embeddings: NDArray, planned: Sequence[str]) -> NDArray[np.float64]:
-        """[n] calibrated margins of planned values."""
-        responses = (embeddings - self.mean) @ self.weights.T
-        return (margins(responses, np.array([self.values.index(v) for v in planned])) - self.median) / self.spread
+    def log_odds(self, rows: Rows, planned: Sequence[str]) -> NDArray[np.float64]:
+        """[n] of planned values against all others."""
+        numbers = np.array([self.values.index(value) for value in planned])
+        return self.slope * margins(self.reader.responses(rows), numbers) + self.offset
+
+
+class Reader(NamedTuple):
+    mean: NDArray[np.float64]  # [d + p]
+    weights: NDArray[np.float64]  # [values, d + p]
+
+    def responses(self, rows: Rows) -> NDArray[np.float64]:
+        """[n, values]; near 1 for the value that is seen."""
+        return (joined(rows) - self.mean) @ self.weights.T
 
 
 def prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
@@ -47,63 +67,89 @@ def prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
 
 
 def readings(
-    references: NDArray,
+    references: Rows,
     truth: Sequence[Mapping[str, str]],
     values: Mapping[str, list[str]],
     encode: Callable[[list[str]], NDArray],
-    more: tuple[NDArray, Sequence[Mapping[str, str]]] | None = None,
+    more: tuple[Rows, Sequence[Mapping[str, str]]] | None = None,
 ) -> tuple[dict[str, Reading], dict[str, float]]:
     """The traits that can be read in pictures like the references, and how well each was: area under the ROC curve.
 
-    `references` are [r, d] unit rows, `truth` holds the traits of each, `values` the values to tell apart, `encode`
-    gives unit rows of texts. `more` are rows and traits of other pictures of the brand, such as those that it was
-    trained on: readers are fitted on them too. Each reference is judged by a reader of the others, a tenth at a time.
+    `truth` holds the traits of each reference, `values` the values to tell apart, `encode` gives unit rows [n, d] of
+    texts. `more` are other pictures of the brand and their traits, such as those that it was trained on: readers are
+    fitted on them too. Each reference is judged by a reader of the others, a tenth at a time.
     """
-    extra, extra_truth = more or (references[:0], [])
+    extra, extra_truth = more or (of(references, np.array([], int)), [])
     found, areas = {}, {}
     for trait, options in values.items():
         known = np.array([i for i, row in enumerate(truth) if row.get(trait) in options], int)
         if len(options) < 2 or len(known) < FOLDS:
             continue
-        rows = references[known].astype(np.float64)
-        numbers = np.array([options.index(truth[i][trait]) for i in known])
         beside = np.array([i for i, row in enumerate(extra_truth) if row.get(trait) in options], int)
-        rows_beside = extra[beside].astype(np.float64)
+        numbers = np.array([options.index(truth[i][trait]) for i in known])
         numbers_beside = np.array([options.index(extra_truth[i][trait]) for i in beside], int)
         texts = encode([phrase(trait, value) for value in options]).astype(np.float64)
-        responses = np.zeros((len(rows), len(options)))
+
+        def reader(some: NDArray, *of_trait: NDArray) -> Reader:
+            """Fitted on some of the known references, and on all others of the brand."""
+            known, numbers, beside, numbers_beside, texts = of_trait
+            rows = together(of(references, known[some]), of(extra, beside))
+            return fit(rows, np.r_[numbers[some], numbers_beside], texts)
+
+        of_trait = known, numbers, beside, numbers_beside, texts
+        responses = np.zeros((len(known), len(options)))
         for fold in range(FOLDS):
-            out = np.arange(len(rows)) % FOLDS == fold
-            known_of = np.concatenate([rows[~out], rows_beside]), np.r_[numbers[~out], numbers_beside]
-            mean, weights = fit(*known_of, texts)
-            responses[out] = (rows[out] - mean) @ weights.T
+            out = np.arange(len(known)) % FOLDS == fold
+            responses[out] = reader(np.flatnonzero(~out), *of_trait).responses(of(references, known[out]))
         right = margins(responses, numbers)
         wrong = [margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
         labels = np.r_[np.ones(len(right)), np.zeros(len(right) * len(wrong))]
-        areas[trait] = float(roc_auc_score(labels, np.concatenate([right, *wrong])))
-        low, median, high = np.quantile(right, [0.16, 0.5, 0.84])
-        if areas[trait] >= READABLE and high > low:
+        every = np.concatenate([right, *wrong])
+        areas[trait] = float(roc_auc_score(labels, every))
+        if areas[trait] >= READABLE:
+            slope, offset = logistic(every, labels)
             own = np.full(len(truth), np.nan)
-            own[known] = (right - median) / ((high - low) / 2)
-            fitted = fit(np.concatenate([rows, rows_beside]), np.r_[numbers, numbers_beside], texts)
-            found[trait] = Reading(options, *fitted, median, (high - low) / 2, own)
+            own[known] = slope * right + offset
+            found[trait] = Reading(options, reader(np.arange(len(known)), *of_trait), slope, offset, own)
     return found, areas
 
 
-def fit(rows: NDArray, numbers: NDArray, texts: NDArray) -> tuple[NDArray, NDArray]:
-    """Mean [d] and weights [values, d] of a reader: responses to centred rows come near to 1 for the true value."""
-    mean, phrases = rows.mean(0), texts - texts.mean(0)
-    centred, wanted = rows - mean, np.eye(len(texts))[numbers]
+def joined(rows: Rows) -> NDArray[np.float64]:
+    """[n, d + p], embedding and patches with equal weight."""
+    return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
+
+
+def of(rows: Rows, numbers: NDArray) -> Rows:
+    return Rows(rows.embeddings[numbers], rows.patches[numbers])
+
+
+def together(a: Rows, b: Rows) -> Rows:
+    return Rows(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
+
+
+def fit(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
+    """A reader of one trait: responses to centred rows come near to 1 for the true value.
+
+    `numbers` [n] is the true value of each row, `texts` [values, d] are unit rows of the values' phrases.
+    """
+    every, d = joined(rows), rows.embeddings.shape[1]
+    mean, phrases = every.mean(0), texts - texts.mean(0)
+    centred, wanted = every - mean, np.eye(len(texts))[numbers]
     wanted = wanted - wanted.mean(0)
-    said = centred @ phrases.T
+    said = centred[:, :d] @ phrases.T
     common = max(0.0, float((said * wanted).sum() / max((said * said).sum(), 1e-12)))
-    missing = wanted - common * said
-    if len(rows) > rows.shape[1]:  # the same solution; the smaller system
-        return mean, common * phrases + np.linalg.solve(
-            centred.T @ centred + RIDGE * np.eye(rows.shape[1]), centred.T @ missing
-        ).T
-    rest = np.linalg.solve(centred @ centred.T + RIDGE * np.eye(len(rows)), missing)
-    return mean, common * phrases + rest.T @ centred
+    penalty = RIDGE * float(np.square(centred).sum(1).mean())
+    inner = centred @ centred.T + penalty * np.eye(len(every))  # the dual: rows are fewer than columns
+    weights = np.linalg.solve(inner, wanted - common * said).T @ centred
+    weights[:, :d] += common * phrases
+    return Reader(mean, weights)
+
+
+def logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
+    """Slope and offset of log-odds in the margin, true and false values counting alike (Platt 1999)."""
+    width = float(margins.std()) or 1.0
+    model = LogisticRegression(C=1.0, class_weight="balanced").fit(margins[:, None] / width, labels)
+    return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
 
 
 def margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
@@ -114,24 +160,26 @@ def margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
     return responses[rows, numbers] - others.max(1)
 
 
-def traits(
-    embeddings: NDArray, planned: Sequence[Mapping[str, str]], readable: Mapping[str, Reading]
-) -> NDArray[np.float32]:
-    """[n] calibrated margin of the least certain planned trait; NaN where none is planned."""
-    least = np.full(len(embeddings), np.inf)
-    for trait, reading in readable.items():
+def traits(rows: Rows, planned: Sequence[Mapping[str, str]], readable: Mapping[str, Reading]) -> NDArray[np.float32]:
+    """[n] log-odds that every planned trait is there; NaN where none is planned."""
+    each = np.full((len(readable), len(planned)), np.nan)
+    for k, (trait, reading) in enumerate(readable.items()):
         asked = np.array([i for i, row in enumerate(planned) if trait in row], int)
         if len(asked):
-            found = reading.margins(embeddings[asked], [planned[i][trait] for i in asked])
-            least[asked] = np.minimum(least[asked], found)
-    return np.where(np.isfinite(least), least, np.nan).astype(np.float32)
+            each[k, asked] = reading.log_odds(of(rows, asked), [planned[i][trait] for i in asked])
+    return all_of(each)
 
 
 def of_references(readable: Mapping[str, Reading]) -> NDArray[np.float32]:
     """[references] the same of the references themselves, each by a reader that does not know it."""
-    own = np.stack([reading.own for reading in readable.values()])
-    least = np.where(np.isnan(own), np.inf, own).min(0)
-    return np.where(np.isfinite(least), least, np.nan).astype(np.float32)
+    return all_of(np.stack([reading.own for reading in readable.values()]))
+
+
+def all_of(log_odds: NDArray) -> NDArray[np.float32]:
+    """[n] of [traits, n]: log-odds that none is wrong against that one of them is; NaN ones are not asked."""
+    asked = np.isfinite(log_odds)
+    whole = -logsumexp(np.where(asked, -log_odds, -np.inf), axis=0)
+    return np.where(asked.any(0), whole, np.nan).astype(np.float32)
 
 
 def phrase(trait: str, value: str) -> str:

@@ -47,6 +47,8 @@ def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, 
     )
 
     class Model:
+        visual = None
+
         def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
             seen.append(pixels)
             return pixels.flatten(1)[:, :4]
@@ -103,7 +105,7 @@ def test_a_known_picture_has_its_known_embedding(miniature: Encoder, pictures_of
     image = Image.fromarray(
         np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], -1)
     )
-    found = encoding.encode_pictures(miniature, [miniature.preprocessing.pixels(image)])[0]
+    found = encoding.encode_pictures(miniature, [miniature.preprocessing.pixels(image)]).embeddings[0]
     assert found[:4] == pytest.approx(KNOWN, abs=GUARD)
 
 
@@ -114,12 +116,49 @@ def test_neighbours_order_and_batch_size_do_not_move_an_embedding(
     miniature: Encoder, pictures_of_neon: list[Image.Image]
 ) -> None:
     shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:32]]
-    alone = np.concatenate([encoding.encode_pictures(miniature, [one]) for one in shown])
-    for size in (3, 8, 32):
-        parts = [encoding.encode_pictures(miniature, shown[i : i + size]) for i in range(0, 32, size)]
-        assert np.abs(np.concatenate(parts) - alone).max() < GUARD / 3
-    backwards = encoding.encode_pictures(miniature, shown[::-1])[::-1]
-    assert np.abs(backwards - alone).max() < GUARD / 3
+    alone = [encoding.encode_pictures(miniature, [one]) for one in shown]
+    for several in (shown[i::k] for k in (1, 2, 11) for i in range(k)):
+        for order in (slice(None), slice(None, None, -1)):
+            found = encoding.encode_pictures(miniature, several[order])
+            for row, one in enumerate(several[order]):
+                single = alone[next(i for i, other in enumerate(shown) if other is one)]
+                assert np.abs(found.embeddings[row] - single.embeddings[0]).max() < GUARD / 3
+                assert np.abs(found.patches[row].astype(float) - single.patches[0]).max() < 1e-4  # float16
+
+
+def test_patches_are_the_tokens_of_two_blocks(miniature: Encoder, pictures_of_neon: list[Image.Image]) -> None:
+    """By hooks on the blocks, place by place; and the embedding is the one that encode_image gives."""
+    shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:3]]
+    found, tokens = encoding.encode_pictures(miniature, shown), []
+    blocks = miniature.model.visual.transformer.resblocks[-3:-1]
+    hooks = [block.register_forward_hook(lambda _, inputs, output: tokens.append(output)) for block in blocks]
+    pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        whole = miniature.model.encode_image((pixels - 0.5) / 0.5)
+    for hook in hooks:
+        hook.remove()
+    assert np.allclose(found.embeddings, encoding.unit(whole.numpy()), atol=1e-6)
+    slow = []
+    for block in tokens:
+        places = block[:, 1:].numpy()  # without the class token
+        assert places.shape[1] == encoding.GRID**2
+        slow.append(encoding.unit((places @ encoding.projection(places.shape[2])).transpose(0, 2, 1).reshape(3, -1)))
+    assert np.allclose(found.patches, encoding.unit(np.concatenate(slow, 1)), atol=1e-3)
+
+
+def test_a_model_without_patches_is_read_by_its_embedding_alone() -> None:
+    class Visual:
+        pass
+
+    class Model:
+        visual = Visual()
+
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.flatten(1)[:, :4]
+
+    encoder = Encoder(Model(), encoding.preprocessing_of("miniature"), None, CPU, "", None, None)
+    found = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(photo(64, 64))])
+    assert found.embeddings.shape == (1, 4) and found.patches.shape == (1, 0)
 
 
 def test_what_generate_kept_is_scored_without_decoding(

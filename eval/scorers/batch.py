@@ -1,0 +1,82 @@
+"""What is said of a batch as a whole: how far its pictures, as a set, lie from the references, and how varied they are.
+
+`mmd` is unbiased, so that it is 0 on average for pictures of the same kind, however few (the usual CMMD adds about
+10 tr(S) (1/n + 1/m), and with its bandwidth of 10 it sees means alone). `kid` is the same with the cubic kernel of the
+Kernel Inception Distance. Both want vectors of one encoder, [n, d] unit rows. `vendi` is a number of pictures.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
+
+PERMUTATIONS = 999
+FEWEST = 8  # pictures of a set, for anything to be said of it
+LARGEST = 1000  # pictures of a set that are compared; the first of an even spread
+
+
+def gaussian(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
+    """The kernel exp(-d^2 / (2 s^2)), where 2 s^2 is the median squared distance in both sets together."""
+    width = float(np.median(pdist(np.concatenate([x, y]), "sqeuclidean")))
+
+    def kernel(a: NDArray, b: NDArray) -> NDArray:
+        squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
+        return np.exp(-np.maximum(squares, 0) / max(width, 1e-12))
+
+    return kernel
+
+
+def cubic(a: NDArray, b: NDArray) -> NDArray:
+    """(a b / d + 1)^3, the kernel of KID (arXiv 1801.01401)."""
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def discrepancy(x: NDArray, y: NDArray, kernel: Callable[[NDArray, NDArray], NDArray]) -> float:
+    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3); below 0 by chance. n, m >= 2."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return _of_gram(kernel(np.concatenate([x, y]), np.concatenate([x, y])), np.arange(len(x) + len(y)), len(x))
+
+
+def _of_gram(gram: NDArray, order: NDArray, n: int) -> float:
+    """The same of a Gram matrix of all; the first n of `order` are one set, the rest the other."""
+    a, b = order[:n], order[n:]
+    m = len(b)
+    within = [(gram[np.ix_(s, s)].sum() - gram[s, s].sum()) / (len(s) * (len(s) - 1)) for s in (a, b)]
+    return float(within[0] + within[1] - 2 * gram[np.ix_(a, b)].sum() / (n * m))
+
+
+def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
+    """The unbiased squared discrepancy with a Gaussian kernel, and how often relabelled pictures lie as far apart.
+
+    The second is a permutation p-value in (0, 1]; small: the sets differ. Of LARGEST pictures a side at most.
+    """
+    x, y = (some(rows, LARGEST).astype(np.float64) for rows in (x, y))
+    both = np.concatenate([x, y])
+    gram, n = gaussian(x, y)(both, both), len(x)
+    found = _of_gram(gram, np.arange(len(both)), n)
+    random = np.random.default_rng(0)
+    others = [_of_gram(gram, random.permutation(len(both)), n) for _ in range(PERMUTATIONS if len(both) < 400 else 199)]
+    return found, float(1 + np.sum(np.array(others) >= found)) / (len(others) + 1)
+
+
+def kid(x: NDArray, y: NDArray) -> float:
+    """Kernel distance of KID, of features of the encoder at hand; not comparable with Inception's."""
+    return discrepancy(x, y, cubic)
+
+
+def vendi(embeddings: NDArray) -> float:
+    """Effective number of different pictures, 1 to n (Friedman and Dieng, arXiv 2210.02410, q = 1).
+
+    Embeddings of one encoder lie in a narrow cone, so they are centred first. Compare sets of equal size only.
+    """
+    centred = embeddings.astype(np.float64) - embeddings.mean(0)
+    rows = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    values = np.linalg.eigvalsh(rows.T @ rows / len(rows) if len(rows) > rows.shape[1] else rows @ rows.T / len(rows))
+    values = values[values > 1e-12]
+    return float(np.exp(-(values * np.log(values)).sum()))
+
+
+def some(rows: NDArray, most: int) -> NDArray:
+    """At most that many rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, most).astype(int)] if len(rows) > most else rows

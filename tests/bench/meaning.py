@@ -1,0 +1,232 @@
+"""Do the scores mean something? The planted defects of shared/data/defects.yaml against held-out good pictures.
+
+    python -m tests.bench.meaning [brand ...]      about 2 minutes a brand on two cores; exit 1 if a target is missed
+    python -m tests.bench.meaning strips           docs/scores.png: for each score a strip of pictures from low to high
+
+What the area under the ROC curve is taken of: the smallest (value - line) / spread of the references over the default
+policy's checks; the line is the one that a picture must not fall below to be accepted. Good pictures are renders of
+combinations that the brand never showed, so that nothing but the defect differs. Classes and strengths are fixed there.
+
+Real art: references and good pictures are halves of noto-animals (ART=FOLDER in the environment names another), judged
+by pixels alone, since the miniature's encoder does not know such pictures; printed, not counted.
+"""
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from eval import policy as policies
+from eval.batch.place import Slot
+from eval.gate import read_scores
+from eval.score import compute
+from eval.scorers import SCORES
+from eval.subject import Subject, comparison_of, hashes
+from stylegate import brandset, files, pictures
+from stylegate.config import Config
+from tests.bench import defects
+from tests.bench.style import unseen
+from train.miniature.drawing import render
+from train.miniature.styles import BRANDS, NAMED
+
+FLAT, ART = NAMED[0], files.ROOT.parent / "shared" / "data" / "noto-animals"
+SEED, GOOD, EACH = 7200, 256, 32
+ALL, ONE, CAUGHT = 0.98, 0.90, 0.95  # areas over all classes and of each; caught where 95 % of good are kept
+NOT_COUNTED = ("wrong eyes", "wrong mouth", "style mix .25")
+KINDS = ("background", "body", "species", "eyes", "mouth", "headwear", "item")
+
+Random = np.random.Generator
+Case = tuple[Slot, Image.Image]  # what was planned, and the picture that is there
+
+
+def true(slot: Slot, brand: str) -> Image.Image:
+    return as_image(render(slot.traits, BRANDS[brand], slot.attempt_seed(0)))
+
+
+def as_image(drawn: Image.Image | np.ndarray) -> Image.Image:
+    return drawn if isinstance(drawn, Image.Image) else Image.fromarray(drawn)
+
+
+def mixed(share: float) -> Callable[[Slot, str, Random], Image.Image]:
+    def of(slot: Slot, brand: str, random: Random) -> Image.Image:
+        return Image.blend(true(slot, brand), as_image(render(slot.traits, FLAT, slot.attempt_seed(0))), share)
+
+    return of
+
+
+def wrong(kind: str, values: dict[str, list[str]]) -> Callable[[Slot, str, Random], Image.Image]:
+    """Another value is drawn than planned, in one kind of trait."""
+
+    def of(slot: Slot, brand: str, random: Random) -> Image.Image:
+        other = str(random.choice([v for v in values[kind] if v != slot.traits[kind]]))
+        return true(replace(slot, traits=slot.traits | {kind: other}), brand)
+
+    return of
+
+
+def spoilt(by: Callable[[Image.Image, Random], Image.Image]) -> Callable[[Slot, str, Random], Image.Image]:
+    return lambda slot, brand, random: by(true(slot, brand), random)
+
+
+def jpeg(image: Image.Image, random: Random) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=8)
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+def colour_cast(image: Image.Image, random: Random) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64).copy()
+    values[..., int(random.integers(3))] *= 0.6
+    return Image.fromarray(values.round().astype(np.uint8))
+
+
+def crop(image: Image.Image, random: Random) -> Image.Image:
+    side = round(0.7 * image.width)
+    x, y = (int(random.integers(0, image.width - side + 1)) for _ in range(2))
+    return image.crop((x, y, x + side, y + side)).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def black(image: Image.Image, random: Random) -> Image.Image:
+    return Image.new("RGB", image.size)
+
+
+PIXELS = [
+    defects.blur,
+    defects.noise,
+    jpeg,
+    colour_cast,
+    crop,
+    defects.occlusion,
+    defects.blank,
+    black,
+    defects.half_drawn,
+]
+
+
+def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
+    """Good pictures, and those of each class; every slot is another combination, but a duplicate has its original's."""
+    random, slots = np.random.default_rng(SEED), unseen(brand, GOOD + EACH * 19, SEED)
+    good: list[Case] = [(slot, true(slot, brand)) for slot in slots[:GOOD]]
+    values = {kind: sorted({slot.traits[kind] for slot in slots}) for kind in KINDS}
+    making: dict[str, Callable[[Slot, str, Random], Image.Image]] = {
+        "style mix .25": mixed(0.25),
+        "style mix .5": mixed(0.5),
+        "style mix 1": mixed(1.0),
+    }
+    making |= {f"wrong {kind}": wrong(kind, values) for kind in KINDS} | {by.__name__: spoilt(by) for by in PIXELS}
+    rest, bad = iter(slots[GOOD:]), {}
+    for name, make in making.items():
+        some = [next(rest) for _ in range(EACH)]
+        bad[name] = [(slot, make(slot, brand, random)) for slot in some]
+    twins = good[:EACH]
+    bad["exact duplicate"] = list(twins)
+    bad["near duplicate"] = [(slot, defects.near_duplicate(image, random)) for slot, image in twins]
+    training = brandset.read(brandset.locate(brand)).splits["train"]
+    copied = [(item, defects.copied_training(Image.open(item.path).convert("RGB"), random)) for item in training[:EACH]]
+    bad["copied training"] = [(replace(slots[0], traits=item.traits), image) for item, image in copied]
+    return good, bad
+
+
+def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, list[dict[str, float | None]]]:
+    """The smallest distance to a line, in spreads, of each; and the rows of the table. Of twins the later one falls."""
+    images = place / "images"
+    images.mkdir(parents=True)
+    named, slots = [], {}
+    for number, (slot, image) in enumerate(cases):
+        path = images / f"{number:05d}-{number}.png"
+        path.write_bytes(pictures.png(image))
+        named.append((path.name, path))
+        slots[path.name] = replace(slot, slot=number)
+    has_traits = any(slot.traits for slot, _ in cases)
+    record = {"words": {"brand": config.brand}} if config.brand else {}
+    subject = Subject(images, place, named, hashes(named), slots if has_traits else None, record)
+    compute(config, subject, comparison_of(config, subject), "benchmark", quiet=True)
+    rows, references, said = read_scores(place)
+    columns = {name for name in rows[0] if name in SCORES}
+    policy = policies.read("default")
+    bounds, _, _ = policies.resolve(
+        policy, columns, references, said["references"]["given"], said["foreign"], said["copies"]
+    )
+    least = np.full(len(rows), np.inf)
+    for bound in bounds:
+        line = max(v for v in (bound.reject_below, bound.review_below) if v is not None)
+        own = references.get(bound.score)
+        width = policies.spread(bound.score, own) if own is not None and len(own) else SCORES[bound.score].resolution
+        values = np.array([row[bound.score] if row[bound.score] is not None else -np.inf for row in rows])
+        least = np.minimum(least, (values - line) / width)
+    return least, rows
+
+
+def table(good: np.ndarray, bad: dict[str, np.ndarray], counted: Callable[[str], bool]) -> list[str]:
+    """Print each class's area and share caught; returns what was missed."""
+    line = np.quantile(good, 0.05)  # 95 % of good kept
+    missed, pooled = [], []
+    for name, values in bad.items():
+        labels = np.r_[np.ones(len(good)), np.zeros(len(values))]
+        area, caught = float(roc_auc_score(labels, np.r_[good, values])), float((values < line).mean())
+        print(f"  {name:<18}{area:>7.3f}{caught:>8.2f}{'' if counted(name) else '   not counted'}")
+        if counted(name):
+            pooled.append(values)
+            missed += [f"{name}: area {area:.3f}"] if area < ONE else []
+    every = np.concatenate(pooled)
+    labels = np.r_[np.ones(len(good)), np.zeros(len(every))]
+    area, caught = float(roc_auc_score(labels, np.r_[good, every])), float((every < line).mean())
+    print(
+        f"  {'all that count':<18}{area:>7.3f}{caught:>8.3f}   {(good >= 0).mean():.3f} of good accepted by the policy"
+    )
+    missed += [f"all: area {area:.3f}"] if area < ALL else []
+    return missed + ([f"caught {caught:.3f} at 95 % of good kept"] if caught < CAUGHT else [])
+
+
+def measure(brand: str) -> list[str]:
+    good, bad = planted(brand)
+    with tempfile.TemporaryDirectory() as place:
+        least, _ = judged(good + [case for cases in bad.values() for case in cases], Config(brand=brand), Path(place))
+    ends = np.cumsum([len(good), *(len(cases) for cases in bad.values())])
+    parts = dict(zip(bad, np.split(least, ends)[1:-1], strict=True))
+    print(f"\n{brand:<20}{'area':>7}{'caught':>8}")
+    return [f"{brand}: {line}" for line in table(least[: len(good)], parts, lambda name: name not in NOT_COUNTED)]
+
+
+def art(folder: Path) -> None:
+    """Halves of a folder of real pictures: one is the references, the other one is good, and spoilt."""
+    random = np.random.default_rng(SEED)
+    every = [pictures.decode(path.read_bytes()).image for path in pictures.find(folder)]
+    references, kept = every[::2], every[1::2]
+    blank = Slot(0, "", 0, {})
+    making: dict[str, list[Image.Image]] = {by.__name__: [by(image, random) for image in kept] for by in PIXELS}
+    making["near duplicate"] = [defects.near_duplicate(image, random) for image in kept]
+    making["renders of neon"] = [
+        true(slot, "neon").resize(kept[0].size, Image.Resampling.BICUBIC) for slot in unseen("neon", len(kept), SEED)
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        shown = Path(place) / "references"
+        shown.mkdir()
+        for i, image in enumerate(references):
+            image.save(shown / f"{i:03d}.png")
+        cases: list[Case] = [(blank, image) for image in kept + [i for images in making.values() for i in images]]
+        least, _ = judged(cases, Config(references=str(shown)), Path(place) / "out")
+    ends = np.cumsum([len(kept), *(len(images) for images in making.values())])
+    parts = dict(zip(making, np.split(least, ends)[1:-1], strict=True))
+    print(f"\n{folder.name:<20}{'area':>7}{'caught':>8}   {len(references)} references, {len(kept)} good pictures")
+    table(least[: len(kept)], parts, lambda name: True)
+
+
+def main() -> int:
+    missed = [line for name in sys.argv[1:] or BRANDS for line in measure(name)]
+    folder = Path(os.environ.get("ART") or ART)
+    if folder.is_dir() and not sys.argv[1:]:
+        art(folder)
+    print("\n".join(["missed:", *missed]) if missed else "every target holds")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
