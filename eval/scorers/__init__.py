@@ -20,7 +20,7 @@ SCORES = {
         "whitened closeness to the three nearest references, less that to foreign ones", "encoder", 0.01
     ),
     "drawing": Score("minus what references cannot lend of what is seen place by place", "encoder", 0.02),
-    "palette": Score("mean log density of its colours among the references'", "pixels", 0.05),
+    "palette": Score("mean log density of its flat areas' colours among the references'", "pixels", 0.05),
     "prompt": Score("cosine of picture and prompt", "encoder", 0.01),
     "traits": Score("log-odds that every planned trait that the encoder can read is there", "encoder", 0.1),
     "aesthetic": Score("linear head on the embedding", "encoder", 0.01),

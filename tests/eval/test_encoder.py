@@ -173,15 +173,10 @@ def test_what_generate_kept_is_scored_without_decoding(
     def extracted() -> features.Features:
         return features.extract(named, sha256, miniature, "#ffffff", 2, "")[0]
 
-    cache = Cache()
-
-    def forget() -> None:
-        with cache.database:
-            cache.database.execute("DELETE FROM entry")
-
-    forget()
+    monkeypatch.setattr(features, "Cache", lambda: Cache(tmp_path / "one.sqlite"))
     decoded = extracted()
-    forget()
+    cache = Cache(tmp_path / "other.sqlite")
+    monkeypatch.setattr(features, "Cache", lambda: cache)
     drawn = {sha256[f"{i}.png"]: image for i, image in enumerate(pictures_of_neon[:5])}
     features.keep(drawn, miniature.preprocessing, "#ffffff")
     monkeypatch.setattr(pictures, "decode", None)

@@ -296,17 +296,29 @@ def test_the_palette_equals_a_slow_density_and_sees_a_tint(pictures_of_neon: lis
 
     every = np.stack([pictures.signature(image) for image in pictures_of_neon[:20]])
     references, judged = every[:16], every[16:]
+
+    def flat(one: np.ndarray) -> list[tuple[int, ...]]:
+        found = []
+        for y in range(64):
+            for x in range(64):
+                around = one[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].reshape(-1, 3).astype(int)
+                if (around.max(0) - around.min(0)).max() <= 24:
+                    found.append(tuple(one[y, x] // 16))
+        return found
+
     cube = np.zeros((16, 16, 16))
-    for pixel in references.reshape(-1, 3):
-        cube[tuple(pixel // 16)] += 1
-    usual = np.log(gaussian_filter(cube / cube.sum(), 0.7, mode="nearest") + 1e-5)
-    slow = [np.mean([usual[tuple(pixel // 16)] for pixel in one.reshape(-1, 3)]) for one in judged]
+    for one in references:
+        for cell in flat(one):
+            cube[cell] += 1
+    usual = np.log(gaussian_filter(cube / cube.sum(), 1.2, mode="nearest") + 1e-5)
+    slow = [np.mean([usual[cell] for cell in flat(one)]) for one in judged]
     assert palette.score(judged, references) == pytest.approx(slow, abs=1e-4)
-    assert palette.leave_one_out(every)[3] == pytest.approx(
-        palette.score(every[3:4], np.delete(every, 3, 0))[0], abs=1e-4
-    )
-    tinted = (judged * [1, 0.6, 1]).astype(np.uint8)
+    others = np.delete(every, 3, axis=0)
+    assert palette.leave_one_out(every)[3] == pytest.approx(palette.score(every[3:4], others)[0], abs=1e-4)
+    tinted = np.minimum(judged + np.array([90, 0, 0]), 255).astype(np.uint8)
     assert (palette.score(tinted, references) < palette.score(judged, references)).all()
+    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    assert palette.score(noise, references)[0] == 0, "nothing flat: nothing is said"
 
 
 def test_drawing_is_what_no_reference_could_lend() -> None:
