@@ -185,10 +185,11 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
         whole = torch.from_numpy(np.stack(pixels)).to(encoder.device).permute(0, 3, 1, 2).contiguous()
         shown = whole.float().div_(255).sub_(mean).div_(std)
         visual = encoder.model.visual
-        if not hasattr(visual, "forward_intermediates"):
+        try:
+            made = visual.forward_intermediates(shown, indices=3)  # of the last three blocks
+        except (AttributeError, AssertionError):  # a model that shows none, or has fewer
             embeddings = encoder.model.encode_image(shown)
             return Seen(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
-        made = visual.forward_intermediates(shown, indices=3)  # of the last three blocks
         patches = [unit(places(tokens.float()).cpu().numpy()) for tokens in made["image_intermediates"][:2]]
         embeddings = unit(made["image_features"].float().cpu().numpy())
         return Seen(embeddings, unit(np.concatenate(patches, axis=1)).astype(np.float16))

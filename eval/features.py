@@ -74,10 +74,14 @@ def extract(
             if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
                 return None
             return seen_of(pictures.decode(content, background).image, encoder.preprocessing)
+        except OSError:  # it could be read when it was hashed; nothing of this is kept
+            return None
         except pictures.PictureError as error:
             return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
-    visible, done = bool(title), len(names) - len(missing)
+    if at_hand := set(range(len(names))) - set(missing):  # what `keep` took of pictures that were known already
+        cache.put({}, instead_of=[seen[i] for i in at_hand])
+    visible, done = bool(title), len(at_hand)
     with ThreadPoolExecutor(threads()) as pool, progress.bar(title, len(names), done, visible) as tick:
 
         def begin(batch: list[int]) -> Begun:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.scorers import SCORES
+from eval.scorers import NEED_REFERENCES, SCORES
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -187,7 +187,7 @@ def resolve(
         computed = check.score in columns and any(value is not None for value in values)
         if computed:
             bounds.append(Bounds(check.score, values[0], values[1], enough is not None and relative))
-        if relative and given and enough is None and (check.score in columns or check.score == "style"):
+        if relative and given and enough is None and (check.score in columns or check.score in NEED_REFERENCES):
             lacking.append(check.score)
         elif not computed and not check.optional:
             impossible.append(f"{check.score}: {SCORES[check.score].does}")

@@ -126,7 +126,7 @@ def thumbnail(path: Path, sha256: str, folder: Path, background: str) -> str | N
     if not (folder / name).exists():
         try:
             image = pictures.decode(pictures.read(path), background).image
-        except pictures.PictureError:
+        except (pictures.PictureError, OSError):
             return None
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         (folder / name).write_bytes(pictures.png(image))

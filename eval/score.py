@@ -11,7 +11,7 @@ of the batch as a whole.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,10 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         notes.append(f"{len(references.names)} references can be used; style needs at least {style.MIN_REFERENCES}")
 
     columns, own = pixel_scores(found, training), pixel_scores(references, training)
+    if training.names and (known := own["novelty"] < duplicates.COPIED).any():
+        notes.append(f"{known.sum()} references are training pictures too: they do not say how near others may come")
+        if (~known).sum() >= style.MIN_REFERENCES:  # else copies are measured, not refused
+            own["novelty"] = np.where(known, np.float32(np.nan), own["novelty"])
     own["distinct"] = duplicates.leave_one_out(references.signatures)
     expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
@@ -146,7 +150,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         "copies": copies,
         "traits_read": {trait: round(area, 3) for trait, area in readable.items()},
         "batch": whole,
-        "summary": summary(whole, readable),
+        "summary": summary(whole, readable, planned_traits(subject, compared)),
         "notes": notes,
     }
     files.write_json(subject.out / "score.json", record)
@@ -184,19 +188,19 @@ def style_scores(
 
 def as_a_whole(found: Features, references: Features) -> dict[str, Any]:
     """What is said of the batch, not of a picture: style with its interval, distance to the references, variety."""
+    few = min(len(found.names), len(references.names))
+    if few < batch.FEWEST:
+        return {}
     said: dict[str, Any] = {"style": style.interval(found.embeddings, references.embeddings)._asdict()}
     said["style"]["references"] = float(style.leave_one_out(references.embeddings).mean())
-    few = min(len(found.names), len(references.names))
-    if few >= batch.FEWEST:
-        distance, chance = batch.mmd(found.embeddings, references.embeddings)
-        said["mmd2"], said["mmd2_p"] = distance, chance
-        said["kid"] = batch.kid(found.embeddings, references.embeddings)
-        said["vendi"], said["vendi_of"] = batch.vendi(batch.some(found.embeddings, few)), few
-        said["vendi_references"] = batch.vendi(batch.some(references.embeddings, few))
+    said["mmd2"], said["mmd2_p"] = batch.mmd(found.embeddings, references.embeddings)
+    said["kid"] = batch.kid(found.embeddings, references.embeddings)
+    said["vendi"], said["vendi_of"] = batch.vendi(batch.some(found.embeddings, few)), few
+    said["vendi_references"] = batch.vendi(batch.some(references.embeddings, few))
     return said
 
 
-def summary(whole: dict[str, Any], readable: dict[str, float]) -> list[str]:
+def summary(whole: dict[str, Any], readable: dict[str, float], planned: Iterable[str]) -> list[str]:
     """The same in words, and the traits that the encoder cannot tell apart on these references."""
     lines = []
     if whole:
@@ -204,7 +208,6 @@ def summary(whole: dict[str, Any], readable: dict[str, float]) -> list[str]:
         lines.append(
             f"style {own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f}; references {own['references']:.3f})"
         )
-    if "mmd2" in whole:
         chance = "as chance allows" if whole["mmd2_p"] > 0.05 else f"more than chance allows, p = {whole['mmd2_p']:.3f}"
         lines.append(f"distance of the batch to the references (MMD²): {whole['mmd2']:.4f}, {chance}")
         lines.append(
@@ -212,6 +215,7 @@ def summary(whole: dict[str, Any], readable: dict[str, float]) -> list[str]:
             f"(references: {whole['vendi_references']:.0f})"
         )
     blind = [f"{trait} ({area:.2f})" for trait, area in readable.items() if area < prompt.READABLE]
+    blind += [f"{trait} (too few references say it)" for trait in planned if trait not in readable]
     if blind:
         lines.append(f"traits that cannot be told apart on these references, hence not asked: {', '.join(blind)}")
     return lines
@@ -283,7 +287,7 @@ def trait_scores(
 
     No column where no trait can be read: a batch without traits, references without, or an encoder that does not see.
     """
-    values = planned_traits(subject)
+    values = planned_traits(subject, compared)
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or not found.names or len(truth) < style.MIN_REFERENCES:
         return {}, {}, {}
@@ -340,7 +344,7 @@ def table(subject: Subject, found: Features, broken: list[Broken], columns: dict
     place = {name: i for i, name in enumerate(found.names)}
     reasons = {b.name: b.reason for b in broken}
     names = [name for name, _ in subject.named]
-    order = np.array([place.get(name, -1) for name in names])
+    order = np.array([place.get(name, -1) for name in names], int)
 
     def spread(values: NDArray) -> pa.Array:
         padded = np.append(values.astype(np.float32), np.float32(np.nan))

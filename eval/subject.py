@@ -55,6 +55,8 @@ def subject_of(config: Config) -> Subject:
     by_number = {slot.slot: slot for slot in read_plan(folder)}
     slots = {p.name: by_number[split_name(p.name)[1]] for p in found if split_name(p.name)[1] in by_number}
     named = [(p.name, p) for p in found if p.name in slots]
+    if not named:
+        raise DataError(f"no picture in {files.shown(images)} is of the plan", next_step="stylegate generate first.")
     return Subject(images, folder, named, hashes(named), slots, record)
 
 
@@ -123,20 +125,31 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
 
 
 def exported(subject: Subject) -> list[tuple[str, Path]]:
-    """Pictures of all packages in data/exports/, but those that were made of this batch, or of these very files."""
-    found, own = [], made_from(subject)
-    for record in sorted(files.EXPORTS.glob("[!.]*/provenance.json")):
-        made = files.read_json(record, "the package's provenance", "made_from")["made_from"]
-        if made["plan_sha256"] and made == own:
+    """Pictures of all packages in data/exports/, but the same pictures of the same batch or folder.
+
+    Raises DataError for a package that is damaged: what it held must not come again either.
+    """
+    found, own, mine, problems = [], made_from(subject), set(subject.sha256.values()), []
+    for package in sorted(files.EXPORTS.glob("[!.]*-v[0-9]*")):
+        record, images = package / "provenance.json", package / "images"
+        if not record.is_file() or not images.is_dir():
+            problems.append(f"{files.shown(package)} has no provenance.json or no images/")
             continue
-        for path in pictures.find(record.parent / "images"):
-            if made["plan_sha256"] or files.sha256(path) not in subject.sha256.values():
-                found.append((f"{record.parent.name}/{readable(path.relative_to(record.parent / 'images'))}", path))
+        made = files.read_json(record, "the package's provenance", "made_from")["made_from"]
+        if not isinstance(made, dict):
+            problems.append(f"{files.shown(record)}: made_from is no record")
+            continue
+        same = all(made.get(key) == own[key] for key in own if key != "plan_sha256")  # a plan may have grown since
+        listed = [(f"{package.name}/{readable(path.relative_to(images))}", path) for path in pictures.find(images)]
+        digests = hashes(listed) if same else {}
+        found += [(name, path) for name, path in listed if digests.get(name) not in mine]
+    if problems:
+        raise DataError("packages that are damaged:", problems, "stylegate verify says how; mend or remove them.")
     return found
 
 
 def made_from(subject: Subject) -> dict[str, Any]:
-    """Digests of what a batch was drawn with; None each for a foreign folder. A package's provenance holds them."""
+    """Digests of what the pictures were drawn with, and of where a foreign folder lies: a package's provenance."""
     facts, plan = subject.record.get("facts", {}), subject.out / "plan.parquet"
     return {
         "base_sha256": facts.get("base"),
@@ -145,6 +158,7 @@ def made_from(subject: Subject) -> dict[str, Any]:
         "plan_sha256": files.sha256(plan) if plan.exists() else None,
         "generate": facts.get("generate"),
         "precision": subject.record.get("precision"),
+        "folder_sha256": None if subject.slots else files.digest(str(subject.images)),
     }
 
 
@@ -157,12 +171,15 @@ def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[s
     return [(name, path) for name, (_, path) in sorted(found.items())], traits
 
 
-def planned_traits(subject: Subject) -> dict[str, list[str]]:
-    """Every value of each trait that the plan uses, sorted."""
+def planned_traits(subject: Subject, compared: Comparison) -> dict[str, list[str]]:
+    """Every value of each planned trait that the plan or the brand's pictures show, sorted."""
     values: dict[str, set[str]] = {}
     for slot in (subject.slots or {}).values():
         for trait, value in slot.traits.items():
             values.setdefault(trait, set()).add(value)
+    for known in (*compared.traits.values(), *compared.learned.values()):
+        for trait in values.keys() & known.keys():
+            values[trait].add(known[trait])
     return {trait: sorted(options) for trait, options in sorted(values.items())}
 
 
@@ -172,10 +189,7 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
     if config.score.labels:
         labels = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
         head = [[name, files.sha256(place), good] for name, place, good in labels]
-    others = [
-        [[name, files.sha256(path)] for name, path in part]
-        for part in (compared.references, compared.training, compared.exported)
-    ]
+    others = [sorted(hashes(part).items()) for part in (compared.references, compared.training, compared.exported)]
     slots = {name: [slot.prompt, slot.traits] for name, slot in (subject.slots or {}).items()}
     return files.digest(
         [

@@ -321,7 +321,7 @@ def look_at(
     for name, path in named.items():
         try:
             picture = pictures.decode(pictures.read(path), background)
-        except pictures.PictureError as error:
+        except (pictures.PictureError, OSError) as error:
             findings.problems.append(f"{name}: {error}")
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()

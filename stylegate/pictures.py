@@ -51,15 +51,12 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> bytes:
-    """The file's bytes. Raises PictureError for what is no file (a pipe or device is not waited for) or too large."""
-    try:
-        if not path.is_file():
-            raise PictureError("is not a file")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise PictureError(f"{size:,} bytes is more than {MAX_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"cannot be read ({error.strerror})") from None
+    """The file's bytes. Raises OSError, also for a pipe or device (which is not waited for); PictureError if large."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise PictureError(f"{size:,} bytes is more than {MAX_BYTES:,}")
+    return path.read_bytes()
 
 
 def decode(content: bytes, background: str = "#ffffff") -> Picture:
@@ -76,7 +73,7 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
             return to_srgb(image, content, background)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise PictureError("cannot be decoded (no picture of a known format)") from None

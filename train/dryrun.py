@@ -110,7 +110,7 @@ def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
     folder = attempt(lambda: family.locate(config.base, weights=False))
     terms: Any = attempt(lambda: licence.agreed(config, folder)) if folder else None
     attempt(lambda: policy.read(config.policy))
-    attempt(lambda: encoding.folder_of(config.encoder))
+    attempt(lambda: encoding.preprocessing_of(config.encoder))
     if config.hardware.nf4:
         attempt(pipelines.four_bits)
     attempt(lambda: optimizers.build(config.train, [torch.zeros(1, requires_grad=True)]))

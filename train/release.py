@@ -71,7 +71,7 @@ def write(
     style, write_other = OTHERS[family.COMPONENT]
     path, other = folder / f"{name}.safetensors", folder / f"{name}.{style}.safetensors"
     rate = selection["pass_rate"]
-    passed = "Its pictures were not judged while it was trained."
+    passed = "While it was trained, its pictures were not judged, or none passed the gate."
     if rate is not None:
         passed = f"{rate:.0%} of {selection['num_prompts']} pictures of held-out captions passed the gate."
     card = CARD.format(

@@ -35,3 +35,4 @@ SCORES = {
     "openness": Score("1 - share of the largest area of one exact colour", "pixels", 0.02),
     "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1),
 }
+NEED_REFERENCES = {"style", "style_nearest", "drawing", "palette"}  # not computed with too few

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
+from stylegate import files
 from stylegate.errors import DataError, ModelError
 
 MIN_LABELS = 10  # of each kind
@@ -55,6 +56,8 @@ def load_head(path: Path, dimensions: int, encoder: str = "") -> Head:
         layer = np.atleast_2d(tensors[f"{name}weight"].astype(np.float64))
         if layer.shape[1] != weight.shape[0]:
             raise ModelError(f"aesthetic head {path} is for another encoder: {name}weight is {layer.shape}")
+        if f"{name}bias" not in tensors:
+            raise ModelError(f"aesthetic head {path}: {name}weight has no {name}bias beside it")
         weight, bias = layer @ weight, layer @ bias + tensors[f"{name}bias"].astype(np.float64)
     if not names or weight.shape[0] != 1:
         raise ModelError(f"aesthetic head {path} does not end in one number")
@@ -77,20 +80,26 @@ def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
     Raises DataError listing every problem: unknown labels, files that are missing or named twice, too few of a kind.
     """
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"score.labels={path} cannot be read: {error}") from None
-    if not rows or not {"file", "label"} <= set(rows[0]):
+    if not rows or not {"file", "label"} <= set(rows[0][1]):
         raise DataError(f"score.labels={path} needs a first line `file,label`, then a line a picture")
-    problems, found = [], {}
-    for number, row in enumerate(rows, start=2):
+    problems, found, seen = [], {}, {}
+    for number, row in rows:
         name, label = (row["file"] or "").strip(), (row["label"] or "").strip().lower()
         if label not in GOOD + BAD:
             problems.append(f"line {number}: label {label!r} is none of {', '.join(GOOD + BAD)}")
-        if not name or not (path.parent / name).is_file():
+        try:
+            sha256 = files.sha256(path.parent / name) if name and (path.parent / name).is_file() else ""
+        except OSError:
+            sha256 = ""
+        if not sha256:
             problems.append(f"line {number}: no file {name!r}")
-        if name in found:
-            problems.append(f"line {number}: {name} is labelled twice")
+        elif sha256 in seen:
+            problems.append(f"line {number}: {name} is labelled twice, as {seen[sha256]} before")
+        seen[sha256] = name
         found[name] = label in GOOD
     for kind, count in (("good", sum(found.values())), ("bad", len(found) - sum(found.values()))):
         if count < MIN_LABELS:

@@ -61,8 +61,8 @@ def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
 
 
 def kid(x: NDArray, y: NDArray) -> float:
-    """Kernel distance of KID, of features of the encoder at hand; not comparable with Inception's."""
-    return discrepancy(x, y, cubic)
+    """Kernel distance of KID, of the encoder at hand (not Inception's values); of LARGEST pictures a side at most."""
+    return discrepancy(some(x, LARGEST), some(y, LARGEST), cubic)
 
 
 def vendi(embeddings: NDArray) -> float:

@@ -20,18 +20,18 @@ def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
     lent, mean = lent.astype(np.float32), lent.mean(0, dtype=np.float32)
     centred = lent - mean
     gram = centred @ centred.T
-    unit = float(np.trace(gram)) / len(gram)
+    unit = max(float(np.trace(gram)) / len(gram), 1e-6)  # references that are all the same lend nothing
     out = np.empty(len(patches), np.float32)
     for start in range(0, len(patches), 1024):
         rows = patches[start : start + 1024].astype(np.float32) - mean
         shared = rows @ centred.T  # [n, r]
         weights = np.linalg.solve(gram + PENALTY * unit * np.eye(len(gram), dtype=np.float32), shared.T).T
         left = np.square(rows).sum(1) - 2 * (weights * shared).sum(1) + ((weights @ gram) * weights).sum(1)
-        out[start : start + 1024] = -np.sqrt(np.maximum(left, 0) / max(unit, 1e-12))
+        out[start : start + 1024] = -np.sqrt(np.maximum(left, 0) / unit)
     return out
 
 
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each reference against the others."""
-    rest = [np.delete(references, i, axis=0) for i in range(len(references))]
+    rest = (np.delete(references, i, axis=0) for i in range(len(references)))
     return np.concatenate([score(references[i : i + 1], others) for i, others in enumerate(rest)])

@@ -20,6 +20,7 @@ from stylegate import pictures
 
 COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
 NEAREST = 1e-3  # distances below it are the same picture's
+COPIED = np.log(0.005)  # a score below it is of a copy that nothing was done to
 
 
 def apart(likeness: NDArray) -> NDArray[np.float32]:
@@ -56,7 +57,7 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] of the nearest other picture: how near true pictures of the brand come to each other."""
     if not len(signatures):
         return np.zeros(0, np.float32)
-    rest = [np.delete(signatures, i, axis=0) for i in range(len(signatures))]
+    rest = (np.delete(signatures, i, axis=0) for i in range(len(signatures)))
     return apart(np.concatenate([pictures.nearest(signatures[i : i + 1], r)[0] for i, r in enumerate(rest)]))
 
 

@@ -12,8 +12,8 @@ references that the reader was not fitted on, makes log-odds of it. A trait is a
 from false. The score is the log-odds that every trait that is asked is as planned, each taken to be as likely wrong as
 right beforehand.
 
-Range: about -40 to 10, higher is better; 0: as likely as not. Fails where the references show few of the values, and on
-pictures whose drawing is muddled without being another value.
+Range: about -40 to 10, higher is better; 0: as likely as not; 50 where nothing is asked. Fails where the references
+show few of the values, and on pictures whose drawing is muddled without being another value.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,8 @@ from sklearn.metrics import roc_auc_score
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked
 RIDGE = 0.3  # penalty on what is added to the phrases; rows have length 1 on average
 FOLDS = 10
+NOTHING_ASKED = 50.0  # beyond any log-odds: there is nothing that could be wrong
+BLOCK = 1024  # pictures at once
 
 
 class Rows(NamedTuple):
@@ -138,7 +140,7 @@ def fit(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
     wanted = wanted - wanted.mean(0)
     said = centred[:, :d] @ phrases.T
     common = max(0.0, float((said * wanted).sum() / max((said * said).sum(), 1e-12)))
-    penalty = RIDGE * float(np.square(centred).sum(1).mean())
+    penalty = max(RIDGE * float(np.square(centred).sum(1).mean()), 1e-6)  # rows that are all the same say nothing
     inner = centred @ centred.T + penalty * np.eye(len(every))  # the dual: rows are fewer than columns
     weights = np.linalg.solve(inner, wanted - common * said).T @ centred
     weights[:, :d] += common * phrases
@@ -161,13 +163,15 @@ def margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
 
 
 def traits(rows: Rows, planned: Sequence[Mapping[str, str]], readable: Mapping[str, Reading]) -> NDArray[np.float32]:
-    """[n] log-odds that every planned trait is there; NaN where none is planned."""
+    """[n] log-odds that every planned trait is there; NOTHING_ASKED where none can be asked."""
     each = np.full((len(readable), len(planned)), np.nan)
     for k, (trait, reading) in enumerate(readable.items()):
         asked = np.array([i for i, row in enumerate(planned) if trait in row], int)
-        if len(asked):
-            each[k, asked] = reading.log_odds(of(rows, asked), [planned[i][trait] for i in asked])
-    return all_of(each)
+        for start in range(0, len(asked), BLOCK):
+            some = asked[start : start + BLOCK]
+            each[k, some] = reading.log_odds(of(rows, some), [planned[i][trait] for i in some])
+    whole = all_of(each)
+    return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
 
 def of_references(readable: Mapping[str, Reading]) -> NDArray[np.float32]:

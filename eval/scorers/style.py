@@ -36,16 +36,21 @@ def score(embeddings: NDArray, references: NDArray) -> NDArray[np.float32]:
 
     With W = S^-1/2 it is (W e)(W m) / |W e||W m|; products of W are products of S^-1, so no root is taken.
     """
-    covariance, _ = ledoit_wolf(references)
-    centre = references.mean(0)
+    covariance, centre = shrunk(references), references.mean(0)
     solved = np.linalg.solve(covariance, np.vstack([embeddings, centre]).T).T
     lengths = np.sqrt((embeddings * solved[:-1]).sum(1) * (centre @ solved[-1]))
     return (embeddings @ solved[-1] / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
+def shrunk(references: NDArray) -> NDArray:
+    """[d, d] covariance by Ledoit and Wolf; never singular, also of references that are all the same."""
+    covariance = ledoit_wolf(references)[0]
+    return covariance + max(np.trace(covariance) / len(covariance), 1e-6) * 1e-6 * np.eye(len(covariance))
+
+
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each reference scored by the others alone: what a true picture of the brand scores."""
-    rest = [np.delete(references, i, axis=0) for i in range(len(references))]
+    rest = (np.delete(references, i, axis=0) for i in range(len(references)))
     return np.concatenate([score(references[i : i + 1], others) for i, others in enumerate(rest)])
 
 
@@ -61,7 +66,7 @@ def nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -
 def nearest_leave_one_out(references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
     """[r] the same of each reference by the others, in the space that all of them whiten."""
     own = whitened(references, references)
-    rest = [np.delete(own, i, axis=0) for i in range(len(own))]
+    rest = (np.delete(own, i, axis=0) for i in range(len(own)))
     found = [_nearest(own[i : i + 1], others, foreign, references) for i, others in enumerate(rest)]
     return np.concatenate(found)
 
@@ -80,8 +85,7 @@ def crowding(rows: NDArray, others: NDArray) -> NDArray:
 
 def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
     """Unit rows in the space where the references' shrunk covariance is the identity."""
-    covariance, _ = ledoit_wolf(references)
-    factor = np.linalg.cholesky(covariance)
+    factor = np.linalg.cholesky(shrunk(references))
     rows = np.linalg.solve(factor, embeddings.T.astype(np.float64)).T
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
@@ -89,15 +93,16 @@ def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
 def interval(embeddings: NDArray, references: NDArray) -> Interval:
     """The batch's mean score, and where it would lie in 95 of 100 other draws of as many pictures and references.
 
-    Jackknife over the references (Efron 1982) and the pictures' own standard error; of SAMPLE pictures at most.
+    Jackknife over the references (Efron 1982) and the pictures' own standard error; of two pictures to SAMPLE.
     """
     some = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
     scores = score(some, references).astype(np.float64)
     without = [score(some, np.delete(references, i, axis=0)).mean(dtype=np.float64) for i in range(len(references))]
     n = len(references)
-    variance = (n - 1) / n * np.square(np.array(without) - np.mean(without)).sum() + scores.var() / len(scores)
+    variance = (n - 1) / n * np.square(np.array(without) - np.mean(without)).sum() + scores.var(ddof=1) / len(scores)
     reach = 1.96 * float(np.sqrt(variance))
-    return Interval(float(scores.mean()), float(scores.mean()) - reach, float(scores.mean()) + reach)
+    mean = float(scores.mean())
+    return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
 
 
 def odd_ones(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:

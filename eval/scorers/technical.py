@@ -88,7 +88,8 @@ def seamlessness(luma: NDArray) -> float:
 def completeness(luma: NDArray) -> float:
     """The smallest contrast among upper, lower, left and right half. A subject in one corner lowers it too."""
     y, x = luma.shape[0] // 2, luma.shape[1] // 2
-    return float(min(half.std() for half in (luma[:y], luma[y:], luma[:, :x], luma[:, x:])))
+    halves = (luma[:y], luma[y:], luma[:, :x], luma[:, x:])
+    return float(min(half.std() for half in halves if half.size))  # a line of pixels has no halves across
 
 
 def openness(pixels: NDArray) -> float:

@@ -1,7 +1,6 @@
 """Do the scores mean something? The planted defects of shared/data/defects.yaml against held-out good pictures.
 
     python -m tests.bench.meaning [brand ...]      about 2 minutes a brand on two cores; exit 1 if a target is missed
-    python -m tests.bench.meaning strips           docs/scores.png: for each score a strip of pictures from low to high
 
 What the area under the ROC curve is taken of: the smallest (value - line) / spread of the references over the default
 policy's checks; the line is the one that a picture must not fall below to be accepted. Good pictures are renders of
@@ -156,6 +155,8 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     )
     least = np.full(len(rows), np.inf)
     for bound in bounds:
+        if not config.brand and SCORES[bound.score].kind == "encoder":
+            continue  # the miniature's encoder does not know such pictures
         line = max(v for v in (bound.reject_below, bound.review_below) if v is not None)
         own = references.get(bound.score)
         width = policies.spread(bound.score, own) if own is not None and len(own) else SCORES[bound.score].resolution

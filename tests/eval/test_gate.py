@@ -344,3 +344,48 @@ def test_bad_words(run, judged: Path, tmp_path: Path, words: list[str], says: st
 def test_exit_code_of_the_command_itself(judged: Path) -> None:
     Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
     assert process("gate", f"images={judged}").returncode == 10
+
+
+def exported_from(run, lot: Path, tmp_path: Path, name: str) -> None:
+    assert run("gate", f"images={lot}", f"out={tmp_path / name}", "references=neon")[0] in (0, 10, 11)
+    assert run("export", f"images={lot}", f"out={tmp_path / name}", f"name={name}")[0] == 0
+
+
+def test_what_was_exported_must_not_come_again(run, judged: Path, tmp_path: Path) -> None:
+    """Neither the same bytes nor the same pixels, from another folder; the folder's own package does not count."""
+    exported_from(run, judged, tmp_path, "first")
+    assert run("gate", f"images={judged}", f"out={tmp_path / 'first'}", "references=neon")[0] in (0, 10, 11)
+    again = verdicts_of(tmp_path / "first")
+    assert sum(v["verdict"] == "accept" for v in again.values()) >= 25, "its own package is no reason"
+    lot = tmp_path / "second lot"
+    lot.mkdir()
+    kept = [n for n, v in again.items() if v["verdict"] == "accept"][:2]
+    shutil.copy(judged / kept[0], lot / "same-bytes.png")
+    Image.open(judged / kept[1]).save(lot / "resaved.png", compress_level=1)
+    run("gate", f"images={lot}", f"out={tmp_path / 'out'}", "references=neon")
+    reasons = {n: [r["check"] for r in v["reasons"]] for n, v in verdicts_of(tmp_path / "out").items()}
+    assert "distinct" in reasons["same-bytes.png"] and "distinct" in reasons["resaved.png"]
+
+
+def test_a_damaged_package_is_named(run, judged: Path, tmp_path: Path) -> None:
+    exported_from(run, judged, tmp_path, "first")
+    (files.EXPORTS / "first-v1" / "provenance.json").unlink()
+    code, text = run("gate", f"images={judged}", "references=neon", f"out={tmp_path / 'other'}")
+    assert code == 2 and "first-v1 has no provenance.json" in text
+
+
+def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path) -> None:
+    import torch
+
+    from eval import encoder, features
+    from eval.subject import hashes
+
+    named = [("a.png", judged / "0032.png")]
+    digests, loaded = hashes(named), encoder.load("miniature", torch.device("cpu"))
+    content = (judged / "0032.png").read_bytes() + b"\0"  # bytes that no cache knows
+    (judged / "0032.png").write_bytes(content)
+    digests = hashes(named)
+    (judged / "0032.png").unlink()
+    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
+    (judged / "0032.png").write_bytes(content)
+    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1] == []

@@ -126,6 +126,8 @@ def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, 7, {}, {})
     assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
     assert policy.resolve(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
+    others = policy_of(tmp_path, "  drawing: {reject_below: {spreads: -6}, optional: true}\n" + ALONE)
+    assert policy.resolve(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
 
 
 def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:

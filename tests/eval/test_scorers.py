@@ -219,7 +219,11 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     found = prompt.traits(pictures_seen, planned, {"body": reading, "again": doubtful})
     some = prompt.of(pictures_seen, np.arange(39))
     assert found[:39] == pytest.approx(reading.log_odds(some, [r["body"] for r in planned[:39]]), abs=1e-4)
-    assert np.isnan(found[39]) and found[38] < 0 and found[38] < prompt.of_references({"body": reading}).min()
+    assert (
+        found[39] == prompt.NOTHING_ASKED
+        and found[38] < 0
+        and found[38] < prompt.of_references({"body": reading}).min()
+    )
     asked = [row | {"again": row["body"]} if row else row for row in planned]
     both = prompt.traits(pictures_seen, asked, {"body": reading, "again": doubtful})
     odds = [-np.log(np.exp(-a) + np.exp(-(a - 1))) for a in found[:39].astype(float)]
@@ -383,6 +387,22 @@ def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: li
     line = np.quantile(duplicates.copies(signatures), 0.95)
     near = duplicates.leave_one_out(signatures)
     assert -4 < line < np.log(0.15) < near.min()
+
+
+def test_references_that_are_all_the_same_crash_nothing() -> None:
+    one = cloud(1, 1)
+    for same in (np.repeat(one, 9, axis=0), np.concatenate([np.repeat(one, 9, axis=0), cloud(1, 0)])):
+        assert (
+            np.isfinite(style.leave_one_out(same)).all() and np.isfinite(style.nearest_leave_one_out(same, None)).all()
+        )
+        assert np.isfinite(style.interval(cloud(9, 1), same)).all() and np.isfinite(drawing.leave_one_out(same)).all()
+    truth = rows_of(30)
+    assert prompt.readings(rows(np.repeat(seen_of(truth[:1], 0.1), 30, axis=0)), truth, VALUES, phrases)[0] == {}
+
+
+def test_a_picture_of_one_row_has_no_halves_across() -> None:
+    line = technical.measure(Image.fromarray(RANDOM.integers(0, 255, (16, 4096, 3)).astype(np.uint8)))
+    assert np.isfinite(line).all()
 
 
 def test_every_score_is_described() -> None:
