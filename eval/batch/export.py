@@ -107,7 +107,10 @@ def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -
 
 
 def provenance(subject: Subject, accepted: list[dict], outcome: dict) -> dict[str, Any]:
-    """Digests of everything that the pictures and their verdicts came from. No path, no time, no host."""
+    """Digests of everything that the pictures and their verdicts came from.
+
+    No path (of a foreign folder's a digest), no time, no host.
+    """
     return {
         "stylegate": __version__,
         "made_from": made_from(subject),
