@@ -30,4 +30,6 @@ prove: setup
 	$(BIN)/python -m pytest tests/prove tests/train/test_families.py
 	$(BIN)/python -m tests.bench.miniature
 	$(BIN)/python -m tests.bench.style
+	$(BIN)/python -m tests.bench.promise
+	$(BIN)/python -m tests.bench.policy_change
 	$(BIN)/python -m tests.bench.gate

@@ -20,7 +20,7 @@ from eval.scorers import technical
 from stylegate import files, pictures, progress
 from stylegate.cache import Cache
 
-VERSION = "features-4"  # raise it when anything below changes its numbers
+VERSION = "features-5"  # raise it when anything below changes its numbers
 AHEAD = 2  # batches that are decoded while an accelerator encodes
 
 Row = dict[str, NDArray]

@@ -2,16 +2,18 @@
 
     stylegate gate images=DIR references=DIR        any folder; exit 0 pass, 10 rejected, 11 review
     stylegate gate brand=neon traits=collectible    the batch of these words
+    stylegate gate images=DIR decisions=FILE.csv    settles what is in review
     stylegate gate explain=true policy=default      print the policy and its hash
     stylegate gate images=DIR observe=true          verdicts, but exit 0; export refuses them
 
-Reads scores.parquet (makes it if it is missing or of other pictures), writes verdicts.jsonl, gate.json and report/.
-in = accept + review + reject + error, always. With scores at hand it needs no torch and encodes nothing.
+Reads scores.parquet (makes it if it is missing or of other pictures), writes verdicts.jsonl, gate.json, junit.xml,
+summary.md and report/. In this order: scores, waivers, the calibrated line, people's decisions, the audit of the lot,
+rules for the batch. in = accept + review + reject + error, always. With scores at hand it needs no torch and encodes
+nothing.
 """
 
-import math
+import datetime
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eval import policy as policies
-from eval.batch.place import split_name
-from eval.policy import VERDICTS, Bounds, Policy
+from eval import policyfile
+from eval.batch.place import existing
+from eval.lot import exit_of, measured, rules_broken
+from eval.policy import MARGIN, OUTSIDE, TOO_FEW, VERDICTS, Policy
+from eval.promise import calibrate, certify, labels
 from eval.scorers import SCORES
 from eval.subject import Comparison, Subject, comparison_of, scores_at_hand, scores_key, subject_of
+from eval.verdicts import decide, hold, reasons_of, settle, slots_of, verdict_of, waive
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError, Exit, after_verdict
 
-OUTSIDE = "encoder-out-of-domain"
-TOO_FEW = "too-few-references"
+__all__ = ["OUTSIDE", "TOO_FEW", "decide", "gate", "judge"]
 REAL_CLIP = (
     "the default encoder knows 64-pixel collectibles only; for other art give encoder=ViT-L-14-quickgelu:openai "
     "(a real CLIP) and base=<a real Stable Diffusion, hub id or folder>"
@@ -39,15 +44,17 @@ REAL_CLIP = (
 def gate(config: Config) -> int:
     """Judge, write, report; the exit code is the verdict on the whole."""
     if config.explain:
-        print("\n".join(explained(policies.read(config.policy))))
-        return 0
+        print("\n".join(policies.explained(policyfile.read(config.policy))))
+        return Exit.PASS
     subject = subject_of(config)
     with files.only_one(subject.out):
+        if config.decisions:
+            path = existing(config.decisions, "decisions")
+            given = labels.read_csv(path, "review", subject.out, subject.sha256.values())
+            labels.keep(subject.out, "review", given)
         outcome = judge(config, subject)
         with after_verdict(outcome["exit_code"]):
-            from eval.report import write_report
-
-            page = write_report(subject, config)
+            page = write_reports(subject, config, outcome)
     for line in outcome["summary"]:
         print(line)
     for line in outcome["left_out"] + outcome["notes"]:
@@ -55,6 +62,11 @@ def gate(config: Config) -> int:
     for verdict, causes in outcome["why"].items():
         if causes:
             print(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
+    for rule in outcome["batch"]:
+        if rule["state"] != "pass":
+            print(f"{rule['state']}: {rule['says']}")
+    if outcome["promise"]["state"] != "none":
+        print(f"promise: {outcome['promise']['state']}: {outcome['promise']['says']}")
     if slots := outcome.get("slots"):
         print(f"slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
     counts = outcome["counts"]
@@ -67,28 +79,39 @@ def gate(config: Config) -> int:
 def judge(config: Config, subject: Subject, compared: Comparison | None = None, quiet: bool = False) -> dict[str, Any]:
     """Score if needed, decide each picture, write verdicts.jsonl and gate.json; returns gate.json's content.
 
-    `compared` is what the pictures are held against, by default what the config names; `quiet` shows no progress.
+    `compared` is what the pictures are held against, by default what the config names. `quiet` is for checkpoints in
+    training: no progress is shown, and nothing is promised of them.
     """
-    policy = policies.read(config.policy)
+    policy = policyfile.read(config.policy)
     compared = compared or comparison_of(config, subject)
-    key = scores_key(config, subject, compared)
-    if not scores_at_hand(subject, key):
-        from eval.score import compute  # torch: only where something is to be encoded
-
-        compute(config, subject, compared, key, quiet)
-    rows, references, record = read_scores(subject.out)
-    columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
-    bounds, left_out, lacking = policies.resolve(
-        policy, columns, references, record["references"]["given"], record["foreign"], record["copies"]
-    )
+    rows, record, bounds, left_out, lacking = measured_by(config, subject, compared, policy, quiet)
     verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
-    counts = Counter(v["verdict"] for v in verdicts)
     given = [(name, subject.sha256[name]) for name, _ in subject.named]
     assert given == [(v["file"], v["sha256"]) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = list(record["notes"])
+    notes = record["notes"] + waive(verdicts, policy.waivers, today())
+    promise: dict[str, Any] = {"state": "none", "says": policy.promise.says()}
+    if not quiet:
+        line = None
+        if config.calibration:
+            calibrate.want_calibrated(policy)
+        if policy.calibrated:
+            pool = scores_of(verdicts, rows, policy)
+            line = calibrate.line_for(config, subject, compared, policy, pool)
+            hold(verdicts, policy.calibrated, line.bound, pool, line.rejects)
+        decided = {label.sha256: label for label in labels.read(subject.out, "review")}
+        notes += settle(verdicts, decided)
+        promise = certify.apply(subject.out, verdicts, policy.promise)
+        notes += promise.pop("notes")
+        if promise["state"] == "none" and line:
+            promise |= {"state": line.state, "says": line.says}
+        elif promise["state"] == "none" and policy.promise.required:
+            promise |= {"state": "insufficient", "says": f"not proven: {promise['says']}; stylegate certify"}
     if any(r["check"] == OUTSIDE for v in verdicts for r in v["reasons"]):
         notes.append(REAL_CLIP)
+
+    counts = Counter(v["verdict"] for v in verdicts)
+    rules = rules_broken(policy, measured(verdicts, record, subject))
     outcome: dict[str, Any] = {
         "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
         "observe": config.observe,
@@ -97,91 +120,74 @@ def judge(config: Config, subject: Subject, compared: Comparison | None = None, 
         "left_out": left_out,
         "summary": record["summary"],
         "notes": notes,
+        "batch": rules,
+        "promise": promise,
         "scores": record["key"],
         "encoder": record["encoder"],
         "encoder_sha256": record["encoder_sha256"],
         "references": record["references"],
         "images": str(subject.images),
     }
-    outcome["why"] = {kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error")}
+    outcome["why"] = {kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")}
     if subject.slots:
         outcome["slots"] = {"wanted": subject.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
-    outcome["exit_code"] = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
+    outcome["exit_code"] = exit_of(subject, verdicts, policy, rules, promise["state"])
     files.write_jsonl(subject.out / "verdicts.jsonl", verdicts)
     outcome["verdicts_sha256"] = files.sha256(subject.out / "verdicts.jsonl")
     files.write_json(subject.out / "gate.json", outcome)
     return outcome
 
 
-def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tuple[str, list[dict[str, Any]]]:
-    """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
-    outside = scores.get("in_domain") == 0
-    found: list[tuple[str, dict[str, Any]]] = []
-    for bound in bounds:
-        if outside and (bound.relative or SCORES[bound.score].kind == "encoder"):
-            continue  # the encoder's view, and a comparison with references of another world, mean nothing
-        score = scores.get(bound.score)
-        for verdict, threshold in (("reject", bound.reject_below), ("review", bound.review_below)):
-            if threshold is None:
-                continue
-            if score is None or not math.isfinite(score):
-                found.append(("error", {"check": bound.score, "score": None, "threshold": threshold}))
-                break
-            if score < threshold:
-                found.append((verdict, {"check": bound.score, "score": score, "threshold": threshold}))
-                break
-    if outside:
-        found.append(("review", {"check": OUTSIDE, "score": 0.0, "threshold": 1.0}))
-    worst = next((v for v in ("error", "reject", "review") if any(v == kind for kind, _ in found)), "accept")
-    order = ("error", "reject", "review")
-    return worst, [reason for _, reason in sorted(found, key=lambda item: order.index(item[0]))]
+def measured_by(
+    config: Config, subject: Subject, compared: Comparison, policy: Policy, quiet: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[policies.Bounds], list[str], list[str]]:
+    """Rows of scores, their record, the thresholds as numbers, the checks that are left out or lack references."""
+    key = scores_key(config, subject, compared)
+    if not scores_at_hand(subject, key):
+        from eval.score import compute  # torch: only where something is to be encoded
+
+        compute(config, subject, compared, key, quiet)
+    rows, references, record = read_scores(subject.out)
+    columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
+    resolved = policies.resolve(
+        policy, columns, references, record["references"]["given"], record["foreign"], record["copies"]
+    )
+    return rows, record, *resolved
 
 
-def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> dict[str, Any]:
-    """The line of verdicts.jsonl. Checks that lack references leave a picture at most to a person."""
-    if row["error"] is not None or not row["sha256"]:
-        reasons = [{"check": "decode", "score": None, "threshold": None, "detail": row["error"] or "cannot be read"}]
-        verdict = "error"
-    else:
-        verdict, reasons = decide(row, bounds)
-        if lacking and verdict in ("accept", "review"):
-            verdict, detail = "review", f"{', '.join(lacking)} cannot be judged"
-            reasons.append({"check": TOO_FEW, "score": None, "threshold": None, "detail": detail})
-    return {
-        "file": row["file"],
-        "sha256": row["sha256"],
-        "verdict": verdict,
-        "reasons": reasons,
-        "policy_sha256": policy.sha256,
+def pool_of(config: Config, subject: Subject, compared: Comparison) -> dict[str, float]:
+    """The calibrated score, by sha256, of the pictures that every other check accepts."""
+    policy = policyfile.read(config.policy)
+    rows, _, bounds, _, lacking = measured_by(config, subject, compared, policy, quiet=False)
+    verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
+    waive(verdicts, policy.waivers, today())
+    return scores_of(verdicts, rows, policy)
+
+
+def scores_of(verdicts: list[dict], rows: list[dict], policy: Policy) -> dict[str, float]:
+    """The same of verdicts at hand. A picture without the score is left to a person (eval/verdicts.py: hold)."""
+    name = policy.calibrated
+    found = {
+        v["sha256"]: v["margin"] if name == MARGIN else row[name]
+        for v, row in zip(verdicts, rows, strict=True)
+        if v["verdict"] == "accept"
     }
+    return {sha256: float(score) for sha256, score in found.items() if score is not None}
 
 
-def folder_exit(verdicts: list[dict], policy: Policy) -> int:
-    """10 if too large a share failed, 11 if any stands in review, else 0."""
-    failed = sum(v["verdict"] in ("reject", "error") for v in verdicts)
-    if failed > policy.max_failed_share * len(verdicts):
-        return Exit.REJECTED
-    return Exit.REVIEW if any(v["verdict"] == "review" for v in verdicts) else Exit.PASS
+def today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
 
-def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
-    """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
-    accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
-    missing = subject.record["wanted"] - len(accepted)
-    if missing <= 0:
-        return Exit.PASS
-    return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED
+def write_reports(subject: Subject, config: Config, outcome: dict[str, Any]) -> Path:
+    """junit.xml and summary.md for machines, report/ for people; returns its page."""
+    from eval.report import write_report
+    from eval.summaries import junit, markdown
 
-
-def slots_of(verdicts: list[dict], kind: str) -> set[int]:
-    """Slots of a batch that have a picture with this verdict."""
-    return {split_name(v["file"])[1] for v in verdicts if v["verdict"] == kind}
-
-
-def reasons_of(verdicts: list[dict], kind: str) -> dict[str, int]:
-    """How many pictures of one verdict each check speaks of, most first."""
-    counts = Counter(r["check"] for v in verdicts if v["verdict"] == kind for r in v["reasons"])
-    return dict(counts.most_common())
+    verdicts = files.read_jsonl(subject.out / "verdicts.jsonl")
+    files.write(subject.out / "junit.xml", junit(subject.out.name, outcome, verdicts))
+    files.write(subject.out / "summary.md", markdown(subject.out.name, outcome, verdicts))
+    return write_report(subject, config)
 
 
 def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, Any]]:
@@ -199,26 +205,3 @@ def read_scores(out: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray],
             out / "score.json", "the scores' record", "key", "references", "foreign", "copies", "summary", "notes"
         ),
     )
-
-
-def explained(policy: Policy) -> list[str]:
-    """The effective policy, for people."""
-    lines = [f"policy {policy.name}", f"sha256 {policy.sha256}", f"max_failed_share {policy.max_failed_share:g}"]
-    for check in policy.checks:
-        lines.append(f"{check.score}: {SCORES[check.score].does}")
-        for verdict, threshold in (("reject", check.reject_below), ("review", check.review_below)):
-            if threshold:
-                lines.append(f"    {verdict} below {in_words(threshold)}")
-    return lines
-
-
-def in_words(threshold: policies.Threshold) -> str:
-    alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
-    if threshold.number is not None:
-        return f"{threshold.number:g}"
-    floor = f", at least the {threshold.foreign:.0%} quantile of foreign pictures" if threshold.foreign else ""
-    if threshold.copies is not None:
-        return f"the {threshold.copies:.0%} quantile of altered copies of the references{alone}"
-    if threshold.quantile is not None:
-        return f"the references' {threshold.quantile:.0%} quantile{floor}{alone}"
-    return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"

@@ -1,19 +1,37 @@
-"""Policies: what a picture must hold, as a file. Read with a schema, no interpolation; unknown keys are refused."""
+"""What a policy means: thresholds against references, checks, rules for the lot, waivers, the promise.
 
+eval/policyfile.py reads it from a file.
+"""
+
+import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from eval.scorers import NEED_REFERENCES, SCORES
-from stylegate import files
 from stylegate.errors import DataError
 
 VERDICTS = ("accept", "review", "reject", "error")
 MIN_REFERENCES = 8  # relative thresholds need at least this many
 MAX_NUMBER = 1e9  # no score comes near it
 RELATIVE = ("spreads", "quantile", "copies")
+LINES = {  # key of a check -> what falls below it is; a warning and a failed batch are no verdicts of a picture
+    "fail_batch_below": "reject",
+    "reject_below": "reject",
+    "review_below": "review",
+    "warn_below": "warn",
+}
+OUTSIDE = "encoder-out-of-domain"
+TOO_FEW = "too-few-references"
+MARGIN = "margin"  # how many spreads a picture keeps from the nearest line of the other checks
+CALIBRATED = "calibrated"
+MEASURES = {
+    "acceptance": "share of the judged pictures that are accepted",
+    "uniqueness": "share of the judged pictures that `distinct` does not speak of",
+    "variety": "effective number of different pictures, as a share of the references'",
+    "quotas": "1 less the largest difference between planned and accepted shares of a trait's values",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +91,50 @@ def spread(score: str, references: np.ndarray) -> float:
 @dataclass(frozen=True, slots=True)
 class Check:
     score: str
-    reject_below: Threshold | None
-    review_below: Threshold | None
-    optional: bool  # left out, and said, where nothing was given that it could be computed from
+    reject_below: Threshold | None = None
+    review_below: Threshold | None = None
+    warn_below: Threshold | None = None
+    fail_batch_below: Threshold | None = None
+    optional: bool = False  # left out, and said, where nothing was given that it could be computed from
+    calibrated: bool = False  # its lines come from labels
+
+    def lines(self) -> dict[str, Threshold]:
+        return {name: line for name in LINES if (line := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Of the lot as a whole: one of MEASURES, each between 0 and about 1, higher is better."""
+
+    measure: str
+    warn_below: float | None
+    fail_below: float | None
+    optional: bool  # else what cannot be measured fails
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Somebody answers for one picture and one check, until a day; then it counts for nothing again."""
+
+    sha256: str
+    check: str
+    owner: str
+    reason: str
+    expires: datetime.date  # the last day on which it counts, UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """At most `alpha` of what is exported are rejects, with confidence 1 - `delta`."""
+
+    alpha: float = 0.05
+    delta: float = 0.05
+    discard: float = 0.05  # a calibrated line below which pictures are rejected unseen throws away no more good ones
+    ladder: tuple[float, ...] = (1.0, 0.8, 0.6)  # shares of the lot, best first, that a certificate is tried for
+    required: bool = False  # nothing leaves without proof; always so where a check is calibrated
+
+    def says(self) -> str:
+        return f"at most {self.alpha:.1%} of what is exported are rejects, with {1 - self.delta:.1%} confidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +143,15 @@ class Policy:
     sha256: str  # of the content in canonical form
     max_failed_share: float
     checks: list[Check]
+    guideline: str = ""
+    batch: list[Rule] = field(default_factory=list)
+    waivers: list[Waiver] = field(default_factory=list)
+    promise: Promise = Promise()
+
+    @property
+    def calibrated(self) -> str | None:
+        """The score whose lines come from labels."""
+        return next((check.score for check in self.checks if check.calibrated), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,72 +162,22 @@ class Bounds:
     reject_below: float | None
     review_below: float | None
     relative: bool  # rests on references
+    warn_below: float | None = None
+    fail_batch_below: float | None = None
+    spread: float = 1.0  # of the references; the score's resolution where there are none
 
+    def lines(self) -> dict[str, float]:
+        return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
-def read(name: str) -> Policy:
-    """A shipped policy or a path. Raises DataError listing every problem."""
-    path = files.named(name, files.POLICIES, "policy", ".yaml")
-    data = files.read_yaml(path, "policy")
-    problems = [f"{key}: unknown key" for key in data if key not in ("version", "max_failed_share", "checks")]
-    if data.get("version") != 1 or data["version"] is True:
-        problems.append(f"version: {data.get('version')!r}; this stylegate reads version 1")
-    share = data.get("max_failed_share", 0.0)
-    if not is_number(share) or not 0 <= share <= 1:
-        problems.append(f"max_failed_share: {share!r} is not a share between 0 and 1")
-    listed = data.get("checks")
-    if not isinstance(listed, dict) or not listed:
-        problems.append("checks: at least one is needed")
-    checks = [check_of(str(k), v, problems) for k, v in listed.items()] if isinstance(listed, dict) else []
-    if problems:
-        raise DataError(
-            f"policy {files.shown(path)}:", problems, "stylegate gate explain=true prints a policy in force."
-        )
-    return Policy(path.stem, files.digest(normal(data)), float(share), checks)
+    def distance(self, score: float) -> float | None:
+        """Spreads above the highest line that would keep a picture from being accepted; None if there is none.
 
-
-def check_of(score: str, spec: Any, problems: list[str]) -> Check:
-    if score not in SCORES:
-        problems.append(f"checks.{score}: no such score; there are {', '.join(SCORES)}")
-    if not isinstance(spec, dict) or not spec:
-        problems.append(f"checks.{score}: needs reject_below or review_below")
-        return Check(score, None, None, False)
-    if not {"reject_below", "review_below"} & set(spec):
-        problems.append(f"checks.{score}: needs reject_below or review_below")
-    keys = ("reject_below", "review_below", "optional")
-    problems += [f"checks.{score}.{k}: unknown key" for k in spec if k not in keys]
-    if not isinstance(spec.get("optional", False), bool):
-        problems.append(f"checks.{score}.optional: must be true or false")
-    bounds = {
-        k: threshold_of(f"checks.{score}.{k}", spec[k], problems) for k in ("reject_below", "review_below") if k in spec
-    }
-    return Check(score, bounds.get("reject_below"), bounds.get("review_below"), spec.get("optional") is True)
-
-
-def threshold_of(where: str, spec: Any, problems: list[str]) -> Threshold | None:
-    if is_number(spec):
-        return Threshold(number=float(spec))
-    kinds = [k for k in RELATIVE if isinstance(spec, dict) and k in spec]
-    if len(kinds) != 1 or set(spec) - {*RELATIVE, "foreign", "alone"} or not all(map(is_number, spec.values())):
-        problems.append(
-            f"{where}: must be a number, {{spreads: x}}, {{quantile: q}} or {{copies: q}}, beside it `foreign: q`, "
-            "`alone: x`"
-        )
-        return None
-    for share in ("quantile", "copies", "foreign"):
-        if not 0 <= spec.get(share, 0) <= 1:
-            problems.append(f"{where}.{share}: must lie in [0, 1]")
+        A score that is not graded, and is held, keeps no distance either.
+        """
+        lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
+        if not lines or (score >= max(lines) and not SCORES[self.score].graded):
             return None
-    return Threshold(**{k: float(v) for k, v in spec.items()})
-
-
-def is_number(value: Any) -> bool:
-    """A finite number that a score can be held against."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
-
-
-def normal(data: Any) -> Any:
-    """Keys as text, as JSON has them."""
-    return {str(k): normal(v) for k, v in data.items()} if isinstance(data, dict) else data
+        return (score - max(lines)) / self.spread
 
 
 def resolve(
@@ -178,15 +196,20 @@ def resolve(
     """
     bounds, left_out, lacking, impossible = [], [], [], []
     for check in policy.checks:
+        if check.calibrated:
+            if check.score != MARGIN and check.score not in columns:
+                impossible.append(f"{check.score}: {SCORES[check.score].does}")
+            continue
         own = references.get(check.score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
-        thresholds = [t for t in (check.reject_below, check.review_below) if t]
         known = foreign.get(check.score, ()), copies.get(check.score, ())
-        values = [t.value(check.score, enough, *known) if t else None for t in (check.reject_below, check.review_below)]
-        relative = any(t.relative for t in thresholds)
-        computed = check.score in columns and any(value is not None for value in values)
+        values = {name: line.value(check.score, enough, *known) for name, line in check.lines().items()}
+        relative = any(line.relative for line in check.lines().values())
+        computed = check.score in columns and any(value is not None for value in values.values())
         if computed:
-            bounds.append(Bounds(check.score, values[0], values[1], enough is not None and relative))
+            width = spread(check.score, enough) if enough is not None else SCORES[check.score].resolution
+            settled = {"reject_below": None, "review_below": None} | values
+            bounds.append(Bounds(check.score, relative=enough is not None and relative, spread=width, **settled))
         if relative and given and enough is None and (check.score in columns or check.score in NEED_REFERENCES):
             lacking.append(check.score)
         elif not computed and not check.optional:
@@ -199,6 +222,44 @@ def resolve(
             impossible,
             "give brand= or references= (at least 8), an aesthetic head, or mark the check `optional: true`.",
         )
-    if not bounds and not lacking:
+    if not bounds and not lacking and policy.calibrated is None:
         raise DataError(f"policy {policy.name} has no check that can be computed here", left_out)
     return bounds, left_out, lacking
+
+
+def explained(policy: Policy) -> list[str]:
+    """The effective policy, for people."""
+    lines = [f"policy {policy.name}", f"sha256 {policy.sha256}", f"max_failed_share {policy.max_failed_share:g}"]
+    lines += [f"guideline {policy.guideline}"] if policy.guideline else []
+    for check in policy.checks:
+        does = SCORES[check.score].does if check.score in SCORES else "spreads above the nearest line of the others"
+        lines.append(f"{check.score}: {does}")
+        lines += ["    accept, review and reject by labels (stylegate calibrate)"] if check.calibrated else []
+        lines += ["    left out where it cannot be computed"] if check.optional else []
+        for name, threshold in check.lines().items():
+            lines.append(f"    {name.removesuffix('_below').replace('_', ' ')} below {in_words(threshold)}")
+    for rule in policy.batch:
+        lines.append(f"batch, {rule.measure}: {MEASURES[rule.measure]}")
+        for name, line in (("fail", rule.fail_below), ("warn", rule.warn_below)):
+            lines += [f"    {name} below {line:g}"] if line is not None else []
+    for waiver in policy.waivers:
+        lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
+    needed = policy.promise.required or policy.calibrated
+    ladder = ", ".join(f"{share:.0%}" for share in policy.promise.ladder)
+    lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
+    lines.append(
+        f"    tried for the best {ladder} of the lot; a calibration may discard {policy.promise.discard:.1%} good ones"
+    )
+    return lines
+
+
+def in_words(threshold: Threshold) -> str:
+    alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
+    if threshold.number is not None:
+        return f"{threshold.number:g}"
+    floor = f", at least the {threshold.foreign:.0%} quantile of foreign pictures" if threshold.foreign else ""
+    if threshold.copies is not None:
+        return f"the {threshold.copies:.0%} quantile of altered copies of the references{alone}"
+    if threshold.quantile is not None:
+        return f"the references' {threshold.quantile:.0%} quantile{floor}{alone}"
+    return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"

@@ -5,9 +5,9 @@
     stylegate score images=DIR brand=acme encoder=ViT-L-14-quickgelu:openai
     accelerate launch --num_processes 8 -m eval images=DIR references=DIR      the same, on several cards
 
-Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed), the
-references' own scores by leave-one-out in references.parquet, and score.json: what they were made of, and what is said
-of the batch as a whole.
+Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed; `twin` and
+`known` name the pictures that `distinct` and `novelty` speak of), the references' own scores by leave-one-out in
+references.parquet, and score.json: what they were made of, and what is said of the batch as a whole.
 """
 
 import os
@@ -104,7 +104,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     if compared.references and len(references.names) < style.MIN_REFERENCES:
         notes.append(f"{len(references.names)} references can be used; style needs at least {style.MIN_REFERENCES}")
 
-    columns, own = pixel_scores(found, training), pixel_scores(references, training)
+    (columns, near_training), (own, _) = pixel_scores(found, training), pixel_scores(references, training)
     if training.names and (known := own["novelty"] < duplicates.COPIED).any():
         notes.append(f"{known.sum()} references are training pictures too: they do not say how near others may come")
         if (~known).sum() >= style.MIN_REFERENCES:  # else copies are measured, not refused
@@ -127,11 +127,12 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         columns, own, notes = columns | styled, own | styled_references, notes + odd
         copies["distinct"] = percentiles(duplicates.copies(references.signatures))
         whole = as_a_whole(found, references)
-    columns["distinct"] = distinct(found, earlier, subject, columns)
+    columns["distinct"], twin = distinct(found, earlier, subject, columns)
+    twins = {"twin": named_by(twin, found.names + earlier.names), "known": named_by(near_training, training.names)}
     columns["in_domain"], why = in_domain(found, references, encoder)
     notes += [why] if why else []
 
-    rows = table(subject, found, broken, columns)
+    rows = table(subject, found, broken, columns, twins)
     files.write(subject.out / "scores.parquet", parquet(rows))
     files.write(subject.out / "references.parquet", parquet(pa.table({k: nullable(v) for k, v in own.items()})))
     record: dict[str, Any] = {
@@ -226,8 +227,8 @@ def percentiles(values: NDArray) -> list[float]:
     return [float(value) for value in np.percentile(values, range(101))]
 
 
-def distinct(found: Features, earlier: Features, subject: Subject, columns: dict[str, NDArray]) -> NDArray[np.float32]:
-    """Distance to the nearest better picture of the batch, or to one that was exported before.
+def distinct(found: Features, earlier: Features, subject: Subject, columns: dict[str, NDArray]) -> duplicates.Nearest:
+    """The nearest better picture of the batch, or one that was exported before; those count on from the batch's.
 
     Better in style, or else to the aesthetic head, by more than the score's resolution.
     """
@@ -239,12 +240,17 @@ def distinct(found: Features, earlier: Features, subject: Subject, columns: dict
     return duplicates.distinct(found.signatures, rank, groups, earlier.signatures)
 
 
-def pixel_scores(found: Features, training: Features) -> dict[str, NDArray]:
-    """The scores that need no encoder."""
+def pixel_scores(found: Features, training: Features) -> tuple[dict[str, NDArray], NDArray[np.int64]]:
+    """The scores that need no encoder; and which training picture is nearest, -1 where there is none."""
     columns = {name: found.technical[:, i] for i, name in enumerate(technical.MEASURES)}
-    if training.names:
-        columns["novelty"] = duplicates.novelty(found.signatures, training.signatures)
-    return columns
+    if not training.names:
+        return columns, np.full(len(found.names), -1)
+    columns["novelty"], index = duplicates.novelty(found.signatures, training.signatures)
+    return columns, index
+
+
+def named_by(index: NDArray[np.int64], names: list[str]) -> list[str | None]:
+    return [names[i] if i >= 0 else None for i in index]
 
 
 def encoder_scores(found: Features, subject: Subject, texts: Callable[[list[str]], NDArray]) -> dict[str, NDArray]:
@@ -339,8 +345,14 @@ def in_domain(found: Features, references: Features, encoder: encoding.Encoder) 
     return verdicts.astype(np.float32), ""
 
 
-def table(subject: Subject, found: Features, broken: list[Broken], columns: dict[str, NDArray]) -> pa.Table:
-    """All pictures in the subject's order; undecodable ones have an error and no scores."""
+def table(
+    subject: Subject,
+    found: Features,
+    broken: list[Broken],
+    columns: dict[str, NDArray],
+    twins: dict[str, list[str | None]],
+) -> pa.Table:
+    """All pictures in the subject's order; undecodable ones have an error, no scores and no twins."""
     place = {name: i for i, name in enumerate(found.names)}
     reasons = {b.name: b.reason for b in broken}
     names = [name for name, _ in subject.named]
@@ -359,7 +371,8 @@ def table(subject: Subject, found: Features, broken: list[Broken], columns: dict
         "error": pa.array([reasons.get(name) for name in names], pa.string()),
     }
     scores = {name: spread(columns[name]) for name in [*SCORES, "in_domain"] if name in columns}
-    return pa.table(fixed | scores)
+    near = {name: pa.array([twin[i] if i >= 0 else None for i in order], pa.string()) for name, twin in twins.items()}
+    return pa.table(fixed | scores | near)
 
 
 def nullable(values: NDArray) -> pa.Array:

@@ -45,8 +45,19 @@ VERBS = {
     "gate": Verb(
         "accept, review or reject each picture",
         "images=DIR references=DIR",
-        "images batch brand name traits prompts base family plan references encoder policy out explain observe score "
-        "hardware",
+        "images batch brand name traits prompts base family plan references encoder policy out decisions calibration "
+        "explain observe score hardware",
+    ),
+    "calibrate": Verb(
+        "let labels of a random sample choose a policy's line",
+        "batch=NAME policy=FILE",
+        "images batch brand name traits prompts base family plan references encoder policy out decisions promise score",
+    ),
+    "certify": Verb(
+        "audit what was accepted until the promise is proven",
+        "batch=NAME",
+        "images batch brand name traits prompts base family plan references encoder policy out decisions calibration "
+        "promise score",
     ),
     "export": Verb(
         "package what was accepted, with provenance",
@@ -57,12 +68,12 @@ VERBS = {
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         "experiment name brand traits prompts base accept_licence family lora train plan generate encoder references "
-        "policy score hardware tracker",
+        "policy calibration score hardware tracker",
     ),
     "demo": Verb("the same as run experiment=demo", "", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*", ""),
     "inspect": Verb("say what a LoRA file is, and who would ignore what", "checkpoints/*/lora/*.safetensors", ""),
-    "verify": Verb("check a package: every byte, every count", "data/exports/demo-v1", ""),
+    "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1", ""),
 }
 
 
@@ -215,6 +226,10 @@ def run_verb(verb: str, config: configuration.Config) -> int:
             from eval.score import score as run
         case "gate":
             from eval.gate import gate as run
+        case "calibrate":
+            from eval.promise.calibrate import calibrate as run
+        case "certify":
+            from eval.promise.certify import certify as run
         case "export":
             from eval.batch.export import export as run
         case "run":
@@ -235,7 +250,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 1 internal error,",
+            "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 12 calibration stale,",
+            "13 too little evidence for the promise, 1 internal error,",
             "143 told to stop in training (SIGTERM), 130 stopped (Ctrl-C): the same command goes on",
         ]
     )

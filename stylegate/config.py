@@ -21,7 +21,10 @@ TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "encoder", "base", "references"} | {
     "lora_file",
+    "decisions",
+    "calibration",
     "score.aesthetic_head",
+    "score.labels",
 }
 
 
@@ -147,9 +150,16 @@ class ScoreConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class PromiseConfig:
+    num_labels: int = key(
+        200, "calibrate: pictures labelled, settled before the first; certify: rows of a worksheet", low=1, high=100_000
+    )
+
+
+@dataclass(kw_only=True, slots=True)
 class TrackerConfig:
     name: str = key("none", "mirror of runs and verdicts", choices=["none", "wandb"])
-    mode: str = key("online", "W&B mode", choices=["online", "offline"])
+    mode: str = key("online", "W&B mode", choices=["online", "offline", "disabled"])
     project: str = key("stylegate", "W&B project")
     entity: str | None = key(None, "W&B team or user; null = the account's default")
 
@@ -163,6 +173,12 @@ class HardwareConfig:
     nf4: bool = key(
         False,
         "the base's transformer blocks in 4 bits (bitsandbytes): less than a third of their memory; another base",
+    )
+    price_per_hour: float | None = key(
+        None,
+        "what an hour of this machine costs, in your currency: the report says what a picture costs",
+        low=0,
+        high=1e6,
     )
     compile: bool = key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
 
@@ -181,6 +197,10 @@ class Config:
     base: str = key("miniature", "miniature, a diffusers folder, or a hub id")
     references: str | None = key(None, "a brand or folder whose pictures show the style; null = the brand's test/")
     lora_file: str | None = key(None, "LoRA to draw with; null = the one trained by the same words; none = base alone")
+    decisions: str | None = key(
+        None, "CSV of sha256,verdict,who,why: gate settles review by it, calibrate and certify take labels"
+    )
+    calibration: str | None = key(None, "calibration.json of a batch of the same making; null = the batch's own")
     accept_licence: str | None = key(
         None, "licence of the base that you have read and may work under, where it is unclear or not commercial"
     )
@@ -194,6 +214,7 @@ class Config:
     plan: PlanConfig = field(default_factory=PlanConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    promise: PromiseConfig = field(default_factory=PromiseConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

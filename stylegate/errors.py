@@ -25,11 +25,22 @@ class Exit(IntEnum):
     USAGE = 2
     REJECTED = 10
     REVIEW = 11
+    STALE = 12  # the calibration is of another making
+    EVIDENCE = 13  # too little evidence for the promise
     PREEMPTED = 143  # 128 + SIGTERM: training was told to stop, and saved
 
 
 # The first that applies.
-PRECEDENCE = (Exit.USAGE, Exit.REJECTED, Exit.INTERNAL, Exit.PREEMPTED, Exit.REVIEW, Exit.PASS)
+PRECEDENCE = (
+    Exit.USAGE,
+    Exit.REJECTED,
+    Exit.INTERNAL,
+    Exit.PREEMPTED,
+    Exit.STALE,
+    Exit.EVIDENCE,
+    Exit.REVIEW,
+    Exit.PASS,
+)
 
 
 def worst(*codes: int) -> Exit:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval import encoder as encoding
-from eval import policy
+from eval import policyfile
 from stylegate import brandset, files, licence, pictures, sample
 from stylegate.brandset import BrandSet, Findings
 from stylegate.config import Config, run_directory_name
@@ -109,7 +109,7 @@ def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
     data = attempt(lambda: brandset.sound(brandset.locate(config.brand)))
     folder = attempt(lambda: family.locate(config.base, weights=False))
     terms: Any = attempt(lambda: licence.agreed(config, folder)) if folder else None
-    attempt(lambda: policy.read(config.policy))
+    attempt(lambda: policyfile.read(config.policy))
     attempt(lambda: encoding.preprocessing_of(config.encoder))
     if config.hardware.nf4:
         attempt(pipelines.four_bits)

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from eval import encoder as encoding
-from eval import gate, policy
+from eval import gate, policy, policyfile
 from eval.features import extract
 from eval.scorers import style
 from eval.subject import comparison_of, hashes, subject_of
@@ -49,7 +49,7 @@ class Evaluation:
         count = run.config.train.num_samples if items else 0
         shown = items if len(items) >= policy.MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
-        judges = [encoding.encoder_key(run.config.encoder), policy.read(run.config.policy).sha256]
+        judges = [encoding.encoder_key(run.config.encoder), policyfile.read(run.config.policy).sha256]
         self.judged_by = files.digest([*judges, len(shown)])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]

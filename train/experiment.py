@@ -3,7 +3,7 @@
     stylegate run experiment=demo      (stylegate demo is this)
 
 Every stage reads and writes what its own verb does, so a stopped run goes on with the same words. Ends with a table:
-the style before and after, the verdicts, accepted pictures per minute, seconds per stage.
+the style before and after, the verdicts, accepted pictures per minute, what one of them cost, seconds per stage.
 """
 
 import math
@@ -18,6 +18,7 @@ from rich.table import Table
 from eval import gate, report
 from eval.batch import export, generate, plan
 from eval.batch.place import batch_folder, read_plan
+from eval.galleries import margin
 from eval.policy import VERDICTS
 from eval.subject import Subject, comparison_of, hashes, subject_of
 from stylegate import files, hardware
@@ -31,12 +32,16 @@ def experiment(config: Config) -> int:
     """Run all stages; the exit code is the gate's on the batch."""
     if not config.brand:
         raise DataError("run needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
-    seconds: dict[str, float] = {}
+    folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
+    untold: dict[str, float] = {}
 
     def stage(name: str, work: Callable[[Config], int]) -> int:
         began = time.perf_counter()
         code = work(config)
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+        untold[name] = untold.get(name, 0.0) + time.perf_counter() - began
+        if folder:
+            add_cost(folder, untold)
+            untold.clear()
         return code
 
     if stopped := stage("train", loop.train):
@@ -51,29 +56,30 @@ def experiment(config: Config) -> int:
     with after_verdict(code):
         if outcome["counts"]["accept"] and not config.observe:
             code = worst(code, stage("export", export.export))
-        sum_up(config, subject_of(config), outcome, spent(folder, seconds))
+        sum_up(config, subject_of(config), outcome)
     return code
 
 
-def spent(folder: Path, seconds: dict[str, float]) -> dict[str, float]:
-    """Seconds by stage over all runs of this batch; cost.json keeps them."""
-    path = folder / "cost.json"
-    before = files.read_json(path, "the batch's cost") if path.exists() else {}
+def add_cost(folder: Path, seconds: dict[str, float]) -> None:
+    """Seconds by stage over all runs of this batch; cost.json keeps them, for the report too."""
+    before = report.cost_of(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
-    files.write_json(path, total)
-    return total
+    files.write_json(folder / report.COST, total)
 
 
-def sum_up(config: Config, subject: Subject, outcome: dict, seconds: dict[str, float]) -> None:
+def sum_up(config: Config, subject: Subject, outcome: dict) -> None:
     """The style before and after, the mirror, the table, the path of the report."""
     before, after, real = styles(config, subject)
     tracker = tracker_of(config.tracker, subject.out, "gate", as_dict(config))
     mirror(tracker, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
-    counts, total = outcome["counts"], sum(seconds.values())
+    counts, seconds = outcome["counts"], report.cost_of(subject.out)
+    total = sum(seconds.values())
     table = Table(title=files.shown(subject.out), title_justify="left", show_header=False, title_style="bold")
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
     table.add_row("accept / review / reject / error", " / ".join(str(counts[v]) for v in VERDICTS))
-    table.add_row("accepted per minute of compute", f"{counts['accept'] / (total / 60):.0f}")
+    table.add_row("accepted per minute of compute", f"{counts['accept'] / (max(total, 0.1) / 60):.0f}")
+    if (price := config.hardware.price_per_hour) is not None:
+        table.add_row("cost", report.cost_in_words(seconds, counts["accept"], price))
     stages = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if value >= 0.5)
     table.add_row("seconds per stage", stages)
     Console().print(table)
@@ -114,7 +120,7 @@ def mirror(tracker: Tracker, subject: Subject, outcome: dict, values: dict[str, 
     counts = outcome["counts"]
     rates = {f"gate/{v}": counts[v] / counts["in"] for v in VERDICTS}
     tracker.log(rates | {k: v for k, v in values.items() if np.isfinite(v)})
-    verdicts = sorted(files.read_jsonl(subject.out / "verdicts.jsonl"), key=report.margin)
+    verdicts = sorted(files.read_jsonl(subject.out / "verdicts.jsonl"), key=margin)
     paths = dict(subject.named)
     rows = []
     for verdict in verdicts:

@@ -4,7 +4,8 @@
     stylegate export images=DIR name=acme                a foreign folder's accepted pictures
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
-(exit 10). The same content is not exported twice: N grows only when something differs.
+(exit 10). The same content is not exported twice: N grows only when something differs. Nothing leaves while the policy
+asks for a promise that is not proven (exit 12 or 13), or where the lot as a whole broke a rule (exit 10).
 """
 
 import shutil
@@ -12,15 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from eval.batch.verify import MANIFEST, problems_of
+from eval.promise.certify import CERTIFICATE, goes_out, read_certificate
 from eval.subject import Subject, made_from, subject_of
 from stylegate import __version__, files
 from stylegate.config import Config, run_name
-from stylegate.errors import DataError
+from stylegate.errors import DataError, Exit
 
 
 def export(config: Config) -> int:
-    """Write the next version of the package, or name the one that holds the same. Returns 0, or 10 (see above)."""
+    """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
     subject = subject_of(config)
+    outcome, _ = judgement(subject)
+    if held := held_back(outcome):
+        code, why = held
+        print(f"export: nothing left the house: {why}")
+        return code
     collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
     with files.only_one(collection):
         target, changed = package(subject, collection)
@@ -51,10 +58,21 @@ def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
     return target, changed
 
 
+def held_back(outcome: dict[str, Any]) -> tuple[int, str] | None:
+    """Exit code and reason for which the whole lot stays here, if there is one."""
+    state = outcome["promise"]["state"]
+    if state in ("stale", "insufficient"):
+        code = Exit.STALE if state == "stale" else Exit.EVIDENCE
+        return code, f"{outcome['promise']['says']}; stylegate certify proves this lot, whatever came before"
+    broken = [rule["says"] for rule in outcome["batch"] if rule["state"] == "fail"]
+    return (Exit.REJECTED, "; ".join(broken)) if broken else None
+
+
 def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    outcome = files.read_json(subject.out / "gate.json", what, "observe", "counts", "policy", "verdicts_sha256")
+    keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise")
+    outcome = files.read_json(subject.out / "gate.json", what, *keys)
     if outcome["observe"]:
         raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
     path = subject.out / "verdicts.jsonl"
@@ -98,6 +116,11 @@ def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -
         drawn = {"text": slot.prompt, "traits": slot.traits} if slot else {}
         rows.append({"file_name": f"images/{name}", "sha256": verdict["sha256"]} | drawn)
     files.write_jsonl(partial / "metadata.jsonl", rows)
+    if outcome["promise"]["state"] == "certified":
+        found = read_certificate(subject.out / CERTIFICATE)
+        if not {row["sha256"] for row in rows} <= set(goes_out(found)):
+            raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
+        files.write_json(partial / CERTIFICATE, found)
     files.write_json(partial / "provenance.json", provenance(subject, accepted, outcome))
     files.write(partial / "README.md", CARD.format(count=len(rows), name=subject.out.name, manifest=MANIFEST))
     lines = [
@@ -121,6 +144,8 @@ def provenance(subject: Subject, accepted: list[dict], outcome: dict) -> dict[st
             "encoder": outcome["encoder"],
             "encoder_sha256": outcome["encoder_sha256"],
             "references": outcome["references"],
+            "promise": outcome["promise"],
+            "batch": outcome["batch"],
             "verdicts_sha256": files.sha256(subject.out / "verdicts.jsonl"),
         },
         "counts": outcome["counts"] | {"exported": len(accepted)},

@@ -1,12 +1,14 @@
-"""Verify packages: every byte against the manifest, nothing added, nothing missing, counts that agree.
+"""Verify packages: every byte against the manifest, nothing added or missing, counts that agree, proofs that hold.
 
 stylegate verify data/exports/demo-v1
+stylegate verify data/batches/demo-ce2b85ec/certificate.json
 """
 
 import re
 from pathlib import Path
 
 from eval.policy import VERDICTS
+from eval.promise.certify import CERTIFICATE, goes_out, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -18,6 +20,10 @@ def verify(packages: list[Path]) -> int:
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
+        if package.is_file() and package.suffix == ".json":
+            found = read_certificate(package)
+            print(f"{package}: holds: {found['says']}; {len(found['labels'])} labels, {len(goes_out(found))} may leave")
+            continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
         problems = problems_of(package)
@@ -61,6 +67,12 @@ def disagreements(package: Path, images: dict[str, str]) -> list[str]:
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [f"provenance.json or metadata.jsonl: {error}"]
     problems = []
+    if (package / CERTIFICATE).exists():
+        try:
+            strange = {row["sha256"] for row in rows} - set(goes_out(read_certificate(package / CERTIFICATE)))
+            problems += [f"{len(strange)} pictures are not among those that were certified"] if strange else []
+        except DataError as error:
+            problems.append(str(error))
     if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):
         problems.append("metadata.jsonl and images/ do not hold the same pictures")
     if counts["exported"] != len(images) or counts["exported"] > counts["accept"]:

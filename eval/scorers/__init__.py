@@ -12,6 +12,7 @@ class Score(NamedTuple):
     does: str
     kind: str  # "encoder" or "pixels"
     resolution: float
+    graded: bool = True  # else it holds or it does not, and holding it keeps no distance
 
 
 SCORES = {
@@ -30,9 +31,9 @@ SCORES = {
     "contrast": Score("standard deviation of the luma, in levels of 255", "pixels", 1.0),
     "sharpness": Score("log of the mean colour gradient", "pixels", 0.05),
     "cleanness": Score("minus the log of the noise level", "pixels", 0.15),
-    "seamlessness": Score("minus the log of the steps over JPEG's seams against those within", "pixels", 0.1),
+    "uncompressed": Score("log distance of its blocks' frequencies from the steps of JPEG", "pixels", 0.1),
     "completeness": Score("contrast of the emptiest half", "pixels", 1.0),
     "openness": Score("1 - share of the largest area of one exact colour", "pixels", 0.02),
-    "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1),
+    "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1, graded=False),
 }
 NEED_REFERENCES = {"style", "style_nearest", "drawing", "palette"}  # not computed with too few

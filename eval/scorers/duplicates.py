@@ -11,6 +11,7 @@ large areas, two pictures that differ in a small trait only can be as near as a 
 """
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,13 @@ NEAREST = 1e-3  # distances below it are the same picture's
 COPIED = np.log(0.005)  # a score below it is of a copy that nothing was done to
 
 
+class Nearest(NamedTuple):
+    """Of n pictures: how far the nearest other one is, and which that is."""
+
+    score: NDArray[np.float32]  # log distance; 0 where there is nothing to compare with
+    index: NDArray[np.int64]  # of the other picture; -1 where there is none
+
+
 def apart(likeness: NDArray) -> NDArray[np.float32]:
     """Log of the distance, -6.9 to 0.7; 0 where there is nothing to compare with."""
     return np.log(np.maximum(1 - likeness, NEAREST)).astype(np.float32)
@@ -30,15 +38,18 @@ def apart(likeness: NDArray) -> NDArray[np.float32]:
 
 def distinct(
     signatures: NDArray[np.uint8], rank: NDArray, groups: NDArray | None, earlier: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    """[n] of the nearest picture of smaller rank in another group, or of those exported earlier; 0 if none.
+) -> Nearest:
+    """The nearest picture of smaller rank in another group, or of those exported earlier, which count on from the n.
 
     A group is the attempts at one slot: a second attempt may look like the first, which was rejected.
     """
     order = np.argsort(rank, kind="stable")
-    within = np.empty(len(signatures), np.float32)
-    within[order] = pictures.nearest(signatures[order], groups=None if groups is None else groups[order])[0]
-    return apart(np.maximum(within, pictures.nearest(signatures, earlier)[0]) if len(earlier) else within)
+    found, place = pictures.nearest(signatures[order], groups=None if groups is None else groups[order])
+    within, index = np.empty_like(found), np.empty_like(place)
+    within[order], index[order] = found, np.where(place < 0, -1, order[place])
+    before, known = pictures.nearest(signatures, earlier)
+    index = np.where((known >= 0) & ((before > within) | (index < 0)), len(signatures) + known, index)
+    return Nearest(apart(np.maximum(within, before) if len(earlier) else within), index)
 
 
 def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
@@ -61,9 +72,10 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return apart(np.concatenate([pictures.nearest(signatures[i : i + 1], r)[0] for i, r in enumerate(rest)]))
 
 
-def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] of the nearest training picture."""
-    return apart(pictures.nearest(signatures, training)[0])
+def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
+    """The nearest training picture."""
+    likeness, index = pictures.nearest(signatures, training)
+    return Nearest(apart(likeness), index)
 
 
 def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,10 +2,11 @@
 
 Of a picture's signature (64 x 64 pixels) those count whose 3 x 3 neighbourhood is nearly of one colour: edges have
 colours between two others, and a model's pictures more of them than a brand's own. The references' flat colours are
-counted in 16 x 16 x 16 cells of sRGB and smoothed; the score is the mean of the logarithm of that density, in nats.
-Range about [-12, 0], higher is nearer. It sees tints, foreign inks and a patch of a strange colour. It knows nothing of
-where a colour stands; a picture without flat areas scores 0, which says nothing. Fails where the references show few of
-the colours that a brand allows: then a rare trait looks strange.
+counted in 16 x 16 x 16 cells of sRGB and smoothed; the score is the mean of the logarithm of that density, in nats,
+over the less usual half of the flat pixels: a patch of a strange colour is not made good by a usual ground.
+Range about [-12, 0], higher is nearer. It sees tints, foreign inks and patches. It knows nothing of where a colour
+stands; a picture without flat areas scores 0, which says nothing. Fails where the references show few of the colours
+that a brand allows: then a rare trait looks strange; and on a tint of what is nearly black.
 """
 
 import numpy as np
@@ -16,6 +17,7 @@ CELLS = 16  # a channel
 SMOOTHING = 1.2  # cells; references are few, and a colour beside a usual one is nearly as usual
 FLAT = 24  # levels of 255 between the brightest and the darkest of a neighbourhood, in any channel
 FEWEST = 64  # flat pixels; with fewer the score goes to 0
+HALF = 0.5  # of them, the less usual ones, count
 UNSEEN = 1e-5  # density of a colour that no reference shows
 
 
@@ -37,7 +39,13 @@ def density(counts: NDArray) -> NDArray:
 
 
 def mean_of(counts: NDArray, usual: NDArray) -> NDArray:
-    return counts @ usual / np.maximum(counts.sum(-1), FEWEST)
+    """[n] over the less usual half of counts [n, CELLS^3]."""
+    order = np.argsort(usual, kind="stable")
+    sorted_counts = counts[..., order]
+    before = sorted_counts.cumsum(-1) - sorted_counts
+    half = HALF * counts.sum(-1, keepdims=True)
+    taken = np.clip(half - before, 0, sorted_counts)
+    return taken @ usual[order] / np.maximum(half[..., 0], HALF * FEWEST)
 
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -4,13 +4,14 @@ They know nothing of what is shown. A style may be soft, flat or grainy by inten
 """
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
+from scipy import fft, ndimage
 
-MEASURES = ("contrast", "sharpness", "cleanness", "seamlessness", "completeness", "openness")
+MEASURES = ("contrast", "sharpness", "cleanness", "uncompressed", "completeness", "openness")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 LAPLACIAN_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996, eq. 2
 WHOLE_SIDE, MIDDLE_SIDE = (
@@ -18,7 +19,13 @@ WHOLE_SIDE, MIDDLE_SIDE = (
     512,
 )  # pixels; bound the time that a large picture takes, and leave small ones as they are
 INVISIBLE = 8.0  # median response to noise of deviation 2 levels (4.05 times as much): less, nobody sees
-SEAM, FAINT_STEP = 8, 0.5  # pixels; levels of 255, so that flat pictures have no seams
+BLOCK = 8  # pixels; JPEG's
+# JPEG's table of steps for luma (ITU-T T.81, table K.1) at the qualities that libjpeg's users call strong compression.
+STEPS = """16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56  14 17 22 29 51 87 80 62
+18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92  49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99"""
+QUALITIES = (*range(4, 21), *range(22, 42, 2))
+DRAWN, BLOCKS, FEWEST = 4.0, 128, 4  # deviation of a block that shows something; blocks looked at, at most and at least
+UNKNOWN = 6.0  # nothing is drawn that a step could be read from
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
 
 
@@ -35,7 +42,7 @@ def measure(image: Image.Image) -> NDArray[np.float32]:
         contrast(luma),
         sharpness(middle),
         cleanness(fine),
-        seamlessness(fine),
+        uncompressed(fine),
         completeness(luma),
         openness(whole),
     )
@@ -51,7 +58,7 @@ def reduced(image: Image.Image) -> NDArray[np.float64]:
 def central(image: Image.Image) -> Image.Image:
     """The middle, MIDDLE_SIDE pixels a side at most; it begins where a block of JPEG's begins."""
     width, height = (min(side, MIDDLE_SIDE) for side in image.size)
-    left, top = ((whole - part) // 2 // SEAM * SEAM for whole, part in zip(image.size, (width, height), strict=True))
+    left, top = ((whole - part) // 2 // BLOCK * BLOCK for whole, part in zip(image.size, (width, height), strict=True))
     return image.crop((left, top, left + width, top + height))
 
 
@@ -72,17 +79,30 @@ def cleanness(luma: NDArray) -> float:
     return -float(np.log(np.median(np.abs(response)) + INVISIBLE))
 
 
-def seamlessness(luma: NDArray) -> float:
-    """-log of the mean step over the seams of JPEG's 8 x 8 blocks against the steps within them (Wang et al. 2002).
+def uncompressed(luma: NDArray) -> float:
+    """log of 1 + the mean squared distance of 8 x 8 cosine coefficients from JPEG's nearest table; 0 to about 6.
 
-    Seams of strong compression lower it. Art on a grid of its own has them by intent; pictures that were scaled after
-    they were compressed have them elsewhere, and it does not look there.
+    Strong compression (quality 40 or less) leaves them at multiples of its steps, and storing the picture otherwise
+    does not take them away (after Farid, "Exposing digital forgeries from JPEG ghosts", 2009). Moving or scaling by
+    other than whole blocks does: then it sees nothing.
     """
-    down, right = np.abs(np.diff(luma, axis=0)), np.abs(np.diff(luma, axis=1))
-    over = np.concatenate([down[SEAM - 1 :: SEAM].ravel(), right[:, SEAM - 1 :: SEAM].ravel()])
-    count = down.size + right.size
-    within = (down.sum() + right.sum() - over.sum()) / max(count - over.size, 1)
-    return -float(np.log((over.mean() + FAINT_STEP) / (within + FAINT_STEP))) if over.size else 0.0
+    height, width = (side // BLOCK * BLOCK for side in luma.shape)
+    cut = luma[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    blocks = cut.transpose(0, 2, 1, 3).reshape(-1, BLOCK, BLOCK)
+    blocks = blocks[blocks.std((1, 2)) > DRAWN]
+    if len(blocks) < FEWEST:
+        return UNKNOWN
+    some = blocks[np.linspace(0, len(blocks) - 1, min(len(blocks), BLOCKS)).astype(int)]
+    found = fft.dctn(some - 128, axes=(1, 2), norm="ortho").reshape(len(some), 1, -1)[..., 1:]
+    tables = quantisation()
+    return float(np.log1p(np.square(found - tables * np.round(found / tables)).mean((0, 2)).min()))
+
+
+@cache
+def quantisation() -> NDArray[np.float64]:
+    """[qualities, 63] steps of the coefficients but the first, as libjpeg scales its table."""
+    scale = np.array([5000 / quality for quality in QUALITIES])[:, None]
+    return np.floor((np.array(STEPS.split(), float) * scale + 50) / 100).clip(1, 255)[:, 1:]
 
 
 def completeness(luma: NDArray) -> float:

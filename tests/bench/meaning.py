@@ -23,6 +23,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval import policy as policies
+from eval import policyfile
 from eval.batch.place import Slot
 from eval.gate import read_scores
 from eval.score import compute
@@ -149,7 +150,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     compute(config, subject, comparison_of(config, subject), "benchmark", quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
-    policy = policies.read("default")
+    policy = policyfile.read("default")
     bounds, _, _ = policies.resolve(
         policy, columns, references, said["references"]["given"], said["foreign"], said["copies"]
     )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.gate import decide, folder_exit
+from eval.gate import decide
+from eval.lot import folder_exit
 from eval.policy import Bounds, Policy
 from stylegate import files
 from tests.conftest import process

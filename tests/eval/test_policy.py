@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import policy
+from eval import policy, policyfile
 from eval.policy import Threshold
 from stylegate import files
 from stylegate.errors import DataError
@@ -21,7 +21,7 @@ def test_shipped_policies_read() -> None:
     assert [path.stem for path in found] == ["default"]
     for path in found:
         assert path.read_text().startswith("# stylegate gate ")
-        assert policy.read(path.stem).checks
+        assert policyfile.read(path.stem).checks
 
 
 @pytest.mark.parametrize(
@@ -50,21 +50,21 @@ def test_shipped_policies_read() -> None:
 )
 def test_bad_policies_are_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DataError) as error:
-        policy.read(write(tmp_path, text))
+        policyfile.read(write(tmp_path, text))
     assert says in str(error.value)
 
 
 def test_all_problems_come_together(tmp_path: Path) -> None:
     text = "version: 9\nx: 1\nchecks: {stile: {reject_below: a}, style: {}}"
     with pytest.raises(DataError) as error:
-        policy.read(write(tmp_path, text))
+        policyfile.read(write(tmp_path, text))
     assert len(error.value.problems) == 5, error.value.problems
 
 
 def test_the_hash_is_of_the_meaning(tmp_path: Path) -> None:
-    first = policy.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.5}}"))
-    second = policy.read(write(tmp_path, "# words\nchecks:\n  style: {reject_below: 0.50}\nversion: 1"))
-    third = policy.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.6}}"))
+    first = policyfile.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.5}}"))
+    second = policyfile.read(write(tmp_path, "# words\nchecks:\n  style: {reject_below: 0.50}\nversion: 1"))
+    third = policyfile.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.6}}"))
     assert first.sha256 == second.sha256 != third.sha256
 
 
@@ -105,7 +105,7 @@ def test_spread_is_never_below_the_resolution() -> None:
 
 
 def policy_of(tmp_path: Path, checks: str) -> policy.Policy:
-    return policy.read(write(tmp_path, f"version: 1\nchecks:\n{checks}"))
+    return policyfile.read(write(tmp_path, f"version: 1\nchecks:\n{checks}"))
 
 
 RELATIVE = "  style: {reject_below: {spreads: -3}, optional: true}\n"

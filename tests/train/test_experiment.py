@@ -23,15 +23,18 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
         "train.max_steps=2",
         "traits=collectible",
         "plan.num_images=4",
+        "hardware.price_per_hour=3.6",
     ]
     words += [f"policy={tmp_path / 'lenient.yaml'}", "tracker=wandb", "tracker.mode=offline"]
     code, text = run("run", *words)
     assert code == 0, text
+    assert "│ cost" in text and "s of compute per accepted" in text
     assert "4 / 0 / 0 / 0" in text and text.strip().splitlines()[-1].startswith("report: ")
     (batch,) = files.BATCHES.glob("chain-*")
     for name in ("plan.parquet", "scores.parquet", "verdicts.jsonl", "gate.json", "report/index.html"):
         assert (batch / name).exists()
     page = (batch / "report" / "index.html").read_text()
+    assert "s of compute per accepted picture" in page and "in money at 3.6 an hour" in page
     assert "The style, before and after" in page and "http" not in page.replace("http://www.w3.org", "")
     assert (files.EXPORTS / "chain-v1" / "provenance.json").exists()
     assert list(batch.glob("wandb/offline-run-*")) and list(files.RUNS.glob("chain-*/wandb/offline-run-*"))

@@ -1,0 +1,103 @@
+"""The report's charts, as SVG text. The same numbers give the same bytes."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from eval.scorers import SCORES
+
+
+def plots(out: Path, thresholds: dict[str, dict]) -> list[dict[str, Any]]:
+    """A histogram for each score that was computed, gated ones first."""
+    table, own = pq.read_table(out / "scores.parquet"), pq.read_table(out / "references.parquet")
+    drawn = []
+    for name in sorted(
+        set(table.column_names) & set(SCORES), key=lambda n: (n not in thresholds, list(SCORES).index(n))
+    ):
+        values = table[name].drop_null().to_numpy()
+        references = own[name].drop_null().to_numpy() if name in own.column_names else np.zeros(0)
+        if len(values):
+            svg = histogram(values, references, thresholds.get(name, {}))
+            drawn.append({"name": name, "does": SCORES[name].does, "svg": svg})
+    return drawn
+
+
+def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float | None], bins: int = 32) -> Markup:
+    """Shares by bin: pictures filled, references outlined, thresholds as lines; what lies beyond is in the last bar."""
+    marks = [x for x in lines.values() if x is not None]
+    every = np.concatenate([values, references])
+    low, high = np.quantile(every, [0.01, 0.99])
+    low, high = min(low, *marks, high) if marks else low, max(high, *marks, low) if marks else high
+    pad = (high - low) * 0.05 or max(abs(high), 1.0) * 0.05
+    edges = np.linspace(low - pad, high + pad, bins + 1)
+    width, height, foot = 240, 96, 14
+
+    def heights(data: np.ndarray) -> np.ndarray:
+        counts = np.histogram(data.clip(edges[0], edges[-1]), edges)[0]
+        return counts / max(counts.max(), 1) * (height - 8)
+
+    def x(value: float) -> float:
+        return (value - edges[0]) / (edges[-1] - edges[0]) * width
+
+    step = width / bins
+    filled = "".join(
+        f"M{i * step:.1f} {height}v{-h:.1f}h{step - 0.6:.1f}V{height}z" for i, h in enumerate(heights(values)) if h
+    )
+    parts = [f'<path d="{filled}" fill="var(--accept)" opacity=".75"/>']
+    if len(references):
+        outline = "".join(f"L{i * step:.1f} {height - h:.1f}h{step:.1f}" for i, h in enumerate(heights(references)))
+        parts.append(f'<path d="M0 {height}{outline}" fill="none" stroke="var(--reference)" stroke-width="1.4"/>')
+    for name, colour in (("reject_below", "reject"), ("review_below", "review")):
+        if (value := lines.get(name)) is not None:
+            parts.append(f'<path d="M{x(value):.1f} 0V{height}" stroke="var(--{colour})" stroke-width="1.6"/>')
+    parts.append(f'<text x="0" y="{height + 11}">{edges[0]:.3g}</text>')
+    parts.append(f'<text x="{width}" y="{height + 11}" text-anchor="end">{edges[-1]:.3g}</text>')
+    return Markup(f'<svg viewBox="0 0 {width} {height + foot}" role="img">{"".join(parts)}</svg>')
+
+
+def curve(points: Sequence[tuple[int, float]]) -> Markup:
+    """Loss over steps, log scale: each step faint, an exponential mean over about 20 steps strong."""
+    width, height, foot = 420, 230, 14
+    steps, losses = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    smooth = losses.copy()
+    for i in range(1, len(smooth)):
+        smooth[i] = 0.95 * smooth[i - 1] + 0.05 * losses[i]
+    low, high = math.log(max(losses.min(), 1e-9)), math.log(max(losses.max(), 1e-9))
+    xs = (steps - steps[0]) / max(steps[-1] - steps[0], 1) * width
+
+    def line(values: np.ndarray) -> str:
+        ys = height - 6 - (np.log(np.maximum(values, 1e-9)) - low) / max(high - low, 1e-9) * (height - 12)
+        thin = max(1, len(xs) // 600)
+        return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs[::thin], ys[::thin], strict=True))
+
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height + foot}" role="img">'
+        f'<path d="{line(losses)}" fill="none" stroke="var(--reference)" stroke-width="1" opacity=".5"/>'
+        f'<path d="{line(smooth)}" fill="none" stroke="var(--accept)" stroke-width="2.2"/>'
+        f'<text x="0" y="9">{losses.max():.2f}</text><text x="0" y="{height - 2}">{losses.min():.2f}</text>'
+        f'<text x="{width}" y="{height + 11}" text-anchor="end">step {steps[-1]}</text></svg>'
+    )
+
+
+def over_positions(shares: NDArray[np.float64], top: float, start: int, colour: str, rule: float | None) -> Markup:
+    """Shares over the slider's positions, `top` the highest that is shown; a broken line where the slider starts.
+
+    It is stretched to its place, so words stand beside it. The marker is moved by the page's script.
+    """
+    width = len(shares) - 1
+    heights = 100 - np.minimum(shares / top, 1.0) * 100
+    points = "L".join(f"{x} {y:.2f}" for x, y in enumerate(heights))
+    level = f'<path class="rule" d="M0 {100 - 100 * rule / top:.2f}H{width}"/>' if rule is not None else ""
+    return Markup(
+        f'<svg viewBox="0 0 {width} 100" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path d="M0 100L{points}V100z" fill="var(--{colour})" opacity=".16"/>'
+        f'<path class="edge" d="M{points}" stroke="var(--{colour})"/>{level}'
+        f'<path class="start" d="M{start} 0V100"/>'
+        f'<path class="marker" d="M0 0V100" transform="translate({start})"/></svg>'
+    )

@@ -1,0 +1,77 @@
+"""The lot as a whole: what is measured of it, which rules it breaks, and the exit code of a gate."""
+
+from collections import Counter
+from typing import Any
+
+from eval.policy import MEASURES, Policy
+from eval.subject import Subject
+from eval.verdicts import slots_of
+from stylegate.errors import Exit, worst
+
+
+def measured(verdicts: list[dict], record: dict[str, Any], subject: Subject) -> dict[str, float | None]:
+    """Each of MEASURES, or None where it cannot be said: no references, no plan, nothing accepted."""
+    whole, total = record.get("batch", {}), len(verdicts)
+    alike = sum(any(r["check"] == "distinct" for r in v["reasons"]) for v in verdicts)
+    return {
+        "acceptance": sum(v["verdict"] == "accept" for v in verdicts) / total if total else None,
+        "uniqueness": 1 - alike / total if total else None,
+        "variety": whole["vendi"] / whole["vendi_references"] if whole else None,
+        "quotas": quotas(verdicts, subject),
+    }
+
+
+def quotas(verdicts: list[dict], subject: Subject) -> float | None:
+    """1 less the largest difference between a trait value's share among planned and among accepted slots."""
+    filled = slots_of(verdicts, "accept") if subject.slots else set()
+    planned = {slot.slot: slot.traits for slot in (subject.slots or {}).values() if slot.traits}
+    there = [planned[slot] for slot in filled if slot in planned]
+    if not there:
+        return None
+    wanted = Counter(item for traits in planned.values() for item in traits.items())
+    found = Counter(item for traits in there for item in traits.items())
+    return 1 - max(abs(count / len(planned) - found[item] / len(there)) for item, count in wanted.items())
+
+
+def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[dict[str, Any]]:
+    """Each rule for the batch with its value and state: pass, warn, fail. What cannot be measured is no pass."""
+    found = []
+    for rule in policy.batch:
+        value = values[rule.measure]
+        lines = [("fail", rule.fail_below), ("warn", rule.warn_below)]
+        if value is None:
+            state = "pass" if rule.optional else next(name for name, line in lines if line is not None)
+            says = f"{rule.measure} cannot be measured here"
+        else:
+            state, line = next(((n, line) for n, line in lines if line is not None and value < line), ("pass", None))
+            says = f"{rule.measure} is {value:.3g}" + (f", {line:g} is asked" if line is not None else "")
+        found.append(
+            {"measure": rule.measure, "value": value, "state": state, "says": f"{says} ({MEASURES[rule.measure]})"}
+        )
+    return found
+
+
+def exit_of(subject: Subject, verdicts: list[dict], policy: Policy, rules: list[dict], promise: str) -> int:
+    """The exit code of the whole: verdicts, rules for the batch, the promise."""
+    code = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
+    failed = any(rule["state"] == "fail" for rule in rules)
+    failed |= any(found.get("fails_batch") for verdict in verdicts for found in verdict["reasons"])
+    proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
+    return worst(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
+
+
+def folder_exit(verdicts: list[dict], policy: Policy) -> int:
+    """10 if too large a share failed, 11 if any stands in review, else 0."""
+    failed = sum(v["verdict"] in ("reject", "error") for v in verdicts)
+    if failed > policy.max_failed_share * len(verdicts):
+        return Exit.REJECTED
+    return Exit.REVIEW if any(v["verdict"] == "review" for v in verdicts) else Exit.PASS
+
+
+def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
+    """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
+    accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
+    missing = subject.record["wanted"] - len(accepted)
+    if missing <= 0:
+        return Exit.PASS
+    return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED

@@ -1,0 +1,8 @@
+"""The promise: "at most alpha of what leaves the house is a reject, with confidence 1 - delta", and its proof.
+
+audit        a lot's labels in random order against the promise: betting, without replacement (pure)
+envelope     a bound at every threshold at once from one random sample of labels (pure)
+labels       decisions and labels from CSV, their streams kept apart
+certify      `stylegate certify`: the audit of a lot, certificate.json, and its check by a stranger
+calibrate    `stylegate calibrate`: a sample of labels that chooses the line of a policy's `calibrated` check
+"""

@@ -1,0 +1,90 @@
+"""Auditing a lot: labels arrive in random order, and the audit stops as soon as the promise is proven.
+
+Betting without replacement (Waudby-Smith and Ramdas, "Confidence sequences for sampling without replacement", 2020;
+"Estimating means of bounded random variables by betting", 2023). For each number D of rejects that the lot of M might
+hold, a gambler's wealth starts at 1 and is multiplied at each label x (1 = reject) by 1 + bet (m - x), where
+m = (D - rejects seen) / (pictures left) is the chance of a reject if D is true. Then wealth is a martingale, and by
+Ville's inequality it ever reaches 1/delta with probability delta at most. So the D whose wealth did are ruled out,
+all at once and at any time: one may look after each label and stop when one likes.
+
+Nothing is assumed of the pictures, of the model or of the past: only the order is random. Rejects that are found
+leave the lot, hence the bound is on (D - found) / (M - found), and who labels all of a lot always has a certificate.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Two bets, their wealths averaged: those that grow fastest where the true rate is 0 and alpha/3. At most CAP, so that
+# one reject never takes all, and wealth grows with D.
+EXPECTED = (0.0, 1 / 3)  # true rates as shares of alpha
+CAP = 0.95
+
+
+def bets(alpha: float) -> NDArray[np.float64]:
+    """[k] bets, each the one that grows wealth fastest (to second order) at its expected rate."""
+    rates = np.array(EXPECTED) * alpha
+    return np.minimum((alpha - rates) / (alpha * (1 - alpha)), CAP)
+
+
+def wealth(labels: Sequence[int] | NDArray, size: int, rejects: int, alpha: float) -> NDArray[np.float64]:
+    """[n] wealth after each label, against `rejects` in a lot of `size`; infinite once that many cannot be.
+
+    It is the mean over the bets, a martingale if the lot holds exactly that many rejects.
+    """
+    x = np.asarray(labels, float)
+    left = size - np.arange(len(x))
+    remaining = rejects - np.concatenate([[0], np.cumsum(x)[:-1]]) if len(x) else x
+    chance = remaining / left
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grown = np.log1p(bets(alpha)[:, None] * (chance - x)).cumsum(1)
+    found = np.exp(grown - grown.max(0)).mean(0) * np.exp(grown.max(0)) if len(x) else x
+    impossible = (rejects - np.cumsum(x) > left - 1) | (rejects < np.cumsum(x))
+    return np.where(np.maximum.accumulate(impossible), np.inf, found) if len(x) else found
+
+
+def most(alpha: float, size: int) -> int:
+    """Rejects that a lot of `size` may hold: floor(alpha size), which 0.29 x 100 in floating point is not."""
+    return math.floor(alpha * size + 1e-9)
+
+
+def rejected(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, rejects: int) -> NDArray[np.bool_]:
+    """[n] whether `rejects` in the lot is ruled out after each label; once ruled out it stays so."""
+    return np.maximum.accumulate(wealth(labels, size, rejects, alpha)) >= 1 / delta
+
+
+def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> int | None:
+    """After how many of these labels the promise was proven; None if it was not.
+
+    Proven once every number of rejects is ruled out with which more than alpha of what would be exported (the lot
+    less the rejects found) were rejects. The smallest such number grows with each reject found.
+    """
+    found = np.cumsum(np.asarray(labels, int))
+    for already in np.unique(np.concatenate([[0], found])):
+        smallest = most(alpha, size - already) + already + 1
+        proven = np.flatnonzero(rejected(labels, size, alpha, delta, smallest) & (found == already))
+        if len(proven):
+            return int(proven[0]) + 1
+    return None
+
+
+def bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
+    """Upper bound on the share of rejects in the lot less those found, after all these labels; 1 without any."""
+    found = int(np.sum(labels))
+    low, high = found, size - len(labels) + found  # the largest number that is not ruled out lies here
+    if size == found:
+        return 0.0
+    while low < high:  # wealth grows with the number of rejects: what is ruled out is an upper part
+        middle = (low + high + 1) // 2
+        if len(labels) and rejected(labels, size, alpha, delta, middle)[-1]:
+            high = middle - 1
+        else:
+            low = middle
+    return (low - found) / (size - found)
+
+
+def shares(delta: float, attempts: int) -> list[float]:
+    """What each attempt at a certificate may spend: delta / 2, delta / 4, ...; together never more than delta."""
+    return [delta * 2.0 ** -(k + 1) for k in range(attempts)]

@@ -1,0 +1,118 @@
+"""A bound at every threshold at once, so that a line may be chosen after looking at the labels.
+
+Of N candidates in the order of their score, n are labelled, a simple random sample. Walk from the best down: between
+the labelled ones lie unlabelled ones. With P_(k) the place of the k-th labelled one among 1..N, the number of
+unlabelled candidates before the (x+1)-th labelled is T_x = P_(x+1) - (x + 1), negative hypergeometric whatever the
+scores are. Among rejects alone the same holds with fewer of both, which is never worse. So with c a band that all T_x
+stay within together with probability 1 - delta:
+
+    for all thresholds t at once: unlabelled rejects with a score >= t are at most c[labelled rejects >= t]
+
+(Song, Jin and Candes, arXiv 2605.20726; Gazin, Blanchard and Roquain.) The band has the same tail probability at each
+x, found by simulation, with 99 % confidence on the side of the promise.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 20_000  # simulated samples
+SURE = 0.01  # chance that simulation finds the band too narrow
+
+
+def tails(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float64]:
+    """[places, most]: P(P_(x+1) > p), the chance that at most x of the first p candidates are labelled.
+
+    With p rejects in a lot, it is the p-value of x found among `count` labels (hypergeometric).
+    """
+    from scipy.special import gammaln  # scipy takes half a second; a gate without a calibration has no use for it
+
+    p, x = np.asarray(places)[:, None], np.arange(most)[None, :]
+
+    def choose(n, k):
+        with np.errstate(invalid="ignore"):
+            value = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+        return np.where((k >= 0) & (k <= n), value, -np.inf)
+
+    mass = choose(p, x) + choose(size - p, count - x) - choose(np.array(size), np.array(count))
+    return np.minimum(np.exp(mass).cumsum(1), 1.0)
+
+
+def reach_of(alpha: float, count: int) -> int:
+    """Up to how many labelled rejects the band need say something: half more than alpha of all labels, and a few.
+
+    Said in advance, since a band that speaks of more is wider everywhere; where it is silent nothing is promised.
+    """
+    return min(count, math.ceil(1.5 * alpha * count) + 5)
+
+
+@lru_cache(maxsize=8)
+def band(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
+    """c[x] for x = 0 ... most - 1: `count` of `size` candidates labelled. The same numbers every time."""
+    from scipy.stats import binom  # as in `tails`
+
+    beyond = tails(size, count, most, np.arange(size + 1))
+    rng = np.random.default_rng(0)
+    smallest = np.empty(DRAWS)
+    for i in range(DRAWS):
+        places = np.sort(rng.choice(size, count, replace=False))[:most] + 1
+        smallest[i] = beyond[places - 1, np.arange(most)].min()  # P(P >= p) = P(P > p - 1)
+    outside = int(binom.ppf(SURE, DRAWS, delta))  # samples that may lie outside the band
+    level = np.sort(smallest)[outside]  # tails below it are those of the samples outside
+    # The smallest c whose excess, P_(x+1) >= c + x + 2, has a tail below the level.
+    reach = [int(np.argmax(np.append(beyond[x + 1 :, x], 0.0) < level)) for x in range(most)]
+    return tuple(min(c, size - count) for c in reach)
+
+
+def bounds(
+    scores: NDArray,
+    labelled: NDArray[np.bool_],
+    rejects: NDArray[np.bool_],
+    ours: NDArray[np.bool_],
+    thresholds: NDArray,
+    alpha: float,
+    delta: float,
+) -> NDArray[np.float64]:
+    """[t] upper bound on the share of rejects among what would be exported at each threshold; 1 where none is known.
+
+    scores, labelled, rejects, ours: [N] of the candidates; `rejects` counts where labelled. Exported at t are those of
+    ours with a score of t or more, but not the rejects that were found (labelled ones may be of another batch).
+    """
+    if not labelled.any():
+        return np.ones(len(thresholds))
+    reach = np.array(band(len(scores), int(labelled.sum()), delta, reach_of(alpha, int(labelled.sum()))))
+
+    def above(those: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return those.sum() - np.searchsorted(np.sort(scores[those]), thresholds)
+
+    bad, hidden = above(labelled & rejects), above(~labelled)
+    going = above(ours & ~(labelled & rejects))
+    silent = bad >= len(reach)  # nothing is promised there
+    slipped = np.minimum(reach[np.where(silent, 0, bad)], hidden)  # no more can hide than are there
+    return np.where(going == 0, 0.0, np.where(silent, 1.0, np.minimum(slipped / np.maximum(going, 1), 1.0)))
+
+
+def line(
+    scores: NDArray, labelled: NDArray, rejects: NDArray, ours: NDArray, alpha: float, delta: float
+) -> float | None:
+    """The lowest threshold whose bound is at most alpha; None if there is none.
+
+    A line that lets out only what was labelled is none, unless all of ours was.
+    """
+    unseen = ours & ~labelled
+    going = np.unique(scores[unseen if unseen.any() else ours & ~rejects])
+    if not len(going):
+        return None
+    holds = bounds(scores, labelled, rejects, ours, going, alpha, delta) <= alpha
+    return float(going[np.argmax(holds)]) if holds.any() else None
+
+
+def thrown_away(good: NDArray, discard: float) -> float | None:
+    """The line below which rejecting unseen costs at most `discard` of good pictures on average; None with too few.
+
+    Split conformal: the floor(discard (n + 1))-th smallest score of n good ones.
+    """
+    rank = int(np.floor(discard * (len(good) + 1) + 1e-9))
+    return float(np.sort(good)[rank - 1]) if rank else None

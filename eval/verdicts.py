@@ -1,0 +1,201 @@
+"""Verdicts on pictures, by scores, waivers and people. Pure: rows in, rows out.
+
+A verdict is `{file, sha256, verdict, reasons, margin, policy_sha256}`; a reason `{check, score, threshold, verdict}`,
+whose verdict is what it leads to (a warning leads nowhere). What was waived or settled by a person stands beside them.
+Nothing here makes an error anything else: what could not be judged is not exported.
+"""
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from eval.batch.place import split_name
+from eval.policy import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Bounds, Policy, Waiver
+from eval.promise.labels import Label
+from eval.scorers import SCORES
+
+PERSON = "person"  # somebody looked and rejected it
+ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
+
+
+def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tuple[str, list[dict[str, Any]]]:
+    """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
+    outside = scores.get("in_domain") == 0
+    reasons: list[dict[str, Any]] = []
+    for bound in bounds:
+        if outside and rests_on_the_domain(bound):
+            continue
+        score, lines = scores.get(bound.score), bound.lines()
+        if score is None or not math.isfinite(score):
+            if lines:
+                matters = any(LINES[name] != "warn" for name in lines)
+                threshold = next(iter(lines.values()))
+                reasons.append(reason(bound.score, "error" if matters else "warn", None, threshold))
+            continue
+        for name, line in lines.items():
+            if score < line:
+                found = reason(bound.score, LINES[name], score, line)
+                reasons.append(found | ({"fails_batch": True} if name == "fail_batch_below" else {}))
+                break
+    if outside:
+        reasons.append(reason(OUTSIDE, "review", 0.0, 1.0))
+    return worst(reasons), in_order(reasons)
+
+
+def rests_on_the_domain(bound: Bounds) -> bool:
+    """The encoder's view, and a comparison with references of another world, mean nothing outside what it knows."""
+    return bound.relative or (bound.score in SCORES and SCORES[bound.score].kind == "encoder")
+
+
+def reason(
+    check: str, verdict: str, score: float | None = None, threshold: float | None = None, detail: str = ""
+) -> dict[str, Any]:
+    found = {"check": check, "score": score, "threshold": threshold, "verdict": verdict}
+    return found | ({"detail": detail} if detail else {})
+
+
+def worst(reasons: Iterable[dict]) -> str:
+    kinds = {found["verdict"] for found in reasons}
+    return next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept")
+
+
+def in_order(reasons: list[dict]) -> list[dict]:
+    return sorted(reasons, key=lambda found: ORDER.index(found["verdict"]))
+
+
+def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> float | None:
+    """Spreads that the picture keeps from the nearest line that would hold it back; None if it cannot be said.
+
+    Below zero: some line holds it back. It orders the pictures of a lot, and moves all lines at once (the report's
+    slider, `margin: calibrated`).
+    """
+    outside = scores.get("in_domain") == 0
+    distances = []
+    for bound in bounds:
+        if outside and rests_on_the_domain(bound):
+            continue
+        score = scores.get(bound.score)
+        if score is None or not math.isfinite(score):
+            return None
+        distances.append(bound.distance(score))
+    return min((round(distance, 4) for distance in distances if distance is not None), default=None)
+
+
+def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> dict[str, Any]:
+    """The line of verdicts.jsonl. Checks that lack references leave a picture at most to a person."""
+    if row["error"] is not None or not row["sha256"]:
+        reasons, kept = [reason("decode", "error", detail=row["error"] or "cannot be read")], None
+    else:
+        kept = margin(row, bounds)
+        judging = [without_review(bound) for bound in bounds] if policy.calibrated == "margin" else bounds
+        reasons = decide(row, judging)[1]
+        if lacking:
+            reasons.append(reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
+    return {
+        "file": row["file"],
+        "sha256": row["sha256"],
+        "verdict": worst(reasons),
+        "reasons": in_order(reasons),
+        "margin": kept,
+        "policy_sha256": policy.sha256,
+    }
+
+
+def without_review(bound: Bounds) -> Bounds:
+    """Where the margin's line comes from labels, the other review lines are only where its ruler begins."""
+    return Bounds(
+        bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread
+    )
+
+
+def add(verdict: dict[str, Any], found: dict[str, Any]) -> None:
+    """One more reason, in place."""
+    verdict["reasons"] = in_order([*verdict["reasons"], found])
+    verdict["verdict"] = worst(verdict["reasons"])
+
+
+def waive(verdicts: list[dict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
+    """Lift what somebody answers for, in place; never an error. Returns what is to be said, expired ones too."""
+    said = []
+    by_content: dict[str, list[dict]] = {}
+    for verdict in verdicts:
+        by_content.setdefault(verdict["sha256"], []).append(verdict)
+    for waiver in waivers:
+        for verdict in by_content.get(waiver.sha256, []):
+            meant = [r for r in verdict["reasons"] if r["check"] == waiver.check and r["verdict"] != "error"]
+            what = f"{waiver.check} of {verdict['file']} by {waiver.owner}"
+            if waiver.expires < today:
+                said.append(f"the waiver of {what} ended on {waiver.expires}: it counts for nothing")
+            elif meant:
+                verdict["reasons"] = [r for r in verdict["reasons"] if r not in meant]
+                verdict["verdict"] = worst(verdict["reasons"])
+                by = {"owner": waiver.owner, "why": waiver.reason, "expires": waiver.expires.isoformat()}
+                verdict.setdefault("waived", []).extend(r | by for r in meant)
+                said.append(f"waived until {waiver.expires}: {what}: {waiver.reason}")
+    return said
+
+
+def settle(verdicts: list[dict], decisions: Mapping[str, Label]) -> list[str]:
+    """What people decided, in place: pictures in review either way; accepted ones may only fall. Returns notes."""
+    idle = 0
+    for verdict in verdicts:
+        decision = decisions.get(verdict["sha256"])
+        if decision is None or decision.verdict == "unsure":
+            continue
+        if verdict["verdict"] == "review" and decision.verdict == "accept":
+            by = {"who": decision.who, "why": decision.why}
+            verdict["settled"] = by | {"reasons": [r for r in verdict["reasons"] if r["verdict"] == "review"]}
+            verdict["reasons"] = [r for r in verdict["reasons"] if r["verdict"] != "review"]
+            verdict["verdict"] = worst(verdict["reasons"])
+        elif verdict["verdict"] in ("review", "accept") and decision.verdict == "reject":
+            add(verdict, reason(PERSON, "reject", detail=decision.words()))
+        else:
+            idle += verdict["verdict"] != decision.verdict
+    text = f"{idle} decisions are of pictures that the policy rejects or could not judge: a waiver lifts a check"
+    return [text] if idle else []
+
+
+def hold(
+    verdicts: list[dict], score: str, bound: Bounds | None, scores: Mapping[str, float], rejects: set[str]
+) -> None:
+    """The calibrated check, in place, on those that every other check accepts. `scores` are theirs, by sha256.
+
+    Without a line they go to a person. A picture that was labelled a reject is one.
+    """
+    for verdict in verdicts:
+        sha256 = verdict["sha256"]
+        if verdict["verdict"] != "accept":
+            continue
+        if sha256 in rejects:
+            add(verdict, reason(PERSON, "reject", detail="labelled a reject in the calibration"))
+        elif bound is None:
+            add(verdict, reason(score, "review", scores.get(sha256), None, f"no line yet: {CALIBRATED} wants labels"))
+        else:
+            for found in decide({score: scores.get(sha256)}, [bound])[1]:
+                add(verdict, found)
+
+
+def lot_of(verdicts: list[dict]) -> list[str]:
+    """sha256 of what would go out, best margin first: what a certificate speaks of."""
+    going = [v for v in verdicts if v["verdict"] == "accept"]
+    going.sort(key=lambda v: (-(v["margin"] if v["margin"] is not None else -math.inf), v["sha256"]))
+    return [v["sha256"] for v in going]
+
+
+def slots_of(verdicts: list[dict], kind: str) -> set[int]:
+    """Slots of a batch that have a picture with this verdict."""
+    return {split_name(v["file"])[1] for v in verdicts if v["verdict"] == kind}
+
+
+def reasons_of(verdicts: list[dict], kind: str) -> dict[str, int]:
+    """How many pictures of one verdict each check brought to it, most first; of "warn", how many it warns of."""
+    counts = Counter(
+        found["check"]
+        for verdict in verdicts
+        if kind in ("warn", verdict["verdict"])
+        for found in verdict["reasons"]
+        if found["verdict"] == kind
+    )
+    return dict(counts.most_common())

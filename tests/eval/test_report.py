@@ -1,0 +1,409 @@
+"""The report: the slider tells what other lines would do, the promise and its labels, copies and their twins, costs."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import galleries, report, slider
+from eval.policy import MARGIN, Check, Policy, Promise
+from eval.promise import envelope
+from stylegate import files
+from stylegate.cli import main
+
+NEON = files.ROOT / "data" / "brands" / "neon"
+CHECKS = """
+  contrast: {reject_below: 6}
+  style: {reject_below: {spreads: -4}, review_below: {spreads: -1}}
+  distinct: {reject_below: {copies: 0.95}}
+  novelty: {reject_below: {quantile: 0}}
+"""
+SCRIPT = "</script><script>document.title='owned'</script>"
+HOSTILE = [f'">{SCRIPT}.png', "' onerror=document.title='owned' x='.png", '" onerror="document.title=`owned`.png']
+
+
+@pytest.fixture(scope="module")
+def lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Neon's held-out pictures, some under hostile names; a copy, a training picture, a blank, a torn one."""
+    place = tmp_path_factory.mktemp("report") / "lot"
+    shutil.copytree(NEON / "validation", place)
+    (place / "metadata.jsonl").unlink()
+    for number, name in enumerate(HOSTILE, start=34):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / f"00{number}.png").rename(place / name)
+    shutil.copy(place / "0040.png", place / "zz <i>'same\".png")
+    with Image.open(NEON / "train" / "0003.png") as known:
+        known.convert("RGB").point(lambda level: level * 1.03).save(place / "zz-training.png")
+    Image.new("RGB", (64, 64), "navy").save(place / "blank.png")
+    (place / "torn.png").write_bytes((place / "0041.png").read_bytes()[:300])
+    return place
+
+
+@pytest.fixture(scope="module")
+def plain(lot: Path) -> Path:
+    """Judged by fixed lines: the slider moves all of them."""
+    return gated(lot, "plain")
+
+
+@pytest.fixture(scope="module")
+def labelled(lot: Path) -> Path:
+    """Judged by a calibrated margin, 24 labels of which are of this lot."""
+    return with_labels(lot, "labelled", "margin: calibrated")
+
+
+def gated(lot: Path, name: str, calibrated: str = "") -> Path:
+    policy = lot.parent / f"{name}.yaml"
+    policy.write_text(f"version: 1\nchecks:{CHECKS}  {calibrated}\npromise: {{alpha: 0.2, delta: 0.1}}\n")
+    assert main(["gate", *words(lot, name)]) in (10, 11, 13)
+    return lot.parent / name
+
+
+def with_labels(lot: Path, name: str, calibrated: str) -> Path:
+    """The third label of each ten is a reject."""
+    out = gated(lot, name, calibrated)
+    asked = ["calibrate", *words(lot, name), "promise.num_labels=24"]
+    assert main(asked) == 13
+    rows = list(csv.DictReader((out / "calibrate.csv").open()))
+    given = [f"{row['sha256']},{'reject' if i % 10 == 3 else 'accept'},kim" for i, row in enumerate(rows)]
+    (lot.parent / "labels.csv").write_text("\n".join(["sha256,verdict,who", *given]))
+    assert main([*asked, f"decisions={lot.parent / 'labels.csv'}"]) in (0, 13)
+    return gated(lot, name, calibrated)
+
+
+def words(lot: Path, name: str) -> list[str]:
+    return [f"images={lot}", "brand=neon", f"out={lot.parent / name}", f"policy={lot.parent / name}.yaml"]
+
+
+def page_of(out: Path) -> str:
+    return (out / "report" / "index.html").read_text()
+
+
+def data_of(out: Path) -> dict:
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page_of(out), re.DOTALL)
+    assert found and "<" not in found[1], "nothing in the data can end its script"
+    return json.loads(found[1])
+
+
+def verdicts_of(out: Path) -> list[dict]:
+    return files.read_jsonl(out / "verdicts.jsonl")
+
+
+def accepts(verdict: dict, t: float) -> bool:
+    """With all lines moved by t spreads: slow and obvious."""
+    by_scores = all(r["check"] in CHECKS for r in verdict["reasons"])
+    return verdict["verdict"] != "error" and by_scores and verdict["margin"] >= t
+
+
+def test_the_slider_says_what_other_lines_would_accept(plain: Path) -> None:
+    data, verdicts = data_of(plain), verdicts_of(plain)
+    positions = data["t"]
+    assert 100 <= len(positions) <= 250 and positions == sorted(positions)
+    assert positions[data["start"]] == 0 and data["moves"] == "margin" and data["bound"] is None
+    assert data["accepted"] == [sum(accepts(v, t) for v in verdicts) for t in positions]
+    assert data["accepted"][data["start"]] == sum(v["verdict"] == "accept" for v in verdicts)
+    assert data["accepted"][-1] == 0 < data["accepted"][data["start"]] < data["accepted"][0]
+    where, count, says = data["words"][-1]
+    assert where == f"every line {positions[-1]:.3g} spreads higher" and count == "0 of 36 accepted: a yield of 0.0%"
+    assert {row[2] for row in data["words"]} == {"no labels: nothing is certified; stylegate calibrate or certify"}
+    assert data["words"][data["start"]][0] == "the policy's own lines" and says
+
+
+def test_the_bound_at_each_position_is_the_envelopes(labelled: Path) -> None:
+    data, made = data_of(labelled), json.loads((labelled / "calibration.json").read_text())
+    bad = {row["sha256"]: row["verdict"] != "accept" for row in made["labels"]}
+    mine = {v["sha256"]: v for v in reversed(verdicts_of(labelled))}  # of a picture and its copy, the picture
+    pool = [mine[sha256] for sha256 in made["pool"]]
+    scores = np.array([v["margin"] for v in pool])
+    known = np.array([v["sha256"] in bad for v in pool])
+    rejects = np.array([bad.get(v["sha256"], False) for v in pool])
+    assert known.sum() == 24 and rejects.sum() == 3
+
+    expected, accepted = [], []
+    for t in data["t"]:
+        expected.append(envelope.bounds(scores, known, rejects, ~rejects, np.array([t]), 0.2, 0.1)[0])
+        accepted.append(int(((scores >= t) & ~rejects).sum()))
+    assert data["bound"] == pytest.approx(expected, abs=1e-6) and data["accepted"] == accepted
+    assert data["moves"] == "margin" and len(set(data["bound"])) > 3
+    for bound, count, row in zip(expected, accepted, data["words"], strict=True):
+        if count and bound < 1:
+            assert row[2] == f"at most {bound:.1%} of what it accepts are rejects, with 90% confidence: 24 labels"
+    assert {row[2] for row, n in zip(data["words"], accepted, strict=True) if not n} == {"the line accepts nothing"}
+
+
+def test_the_line_in_force_is_where_the_slider_starts(labelled: Path) -> None:
+    data = data_of(labelled)
+    assert data["accepted"][data["start"]] == sum(v["verdict"] == "accept" for v in verdicts_of(labelled))
+    line = {r["threshold"] for v in verdicts_of(labelled) for r in v["reasons"] if r["check"] == MARGIN}
+    if line:
+        assert data["words"][data["start"]][0].endswith(", the one in force") and data["t"][data["start"]] in line
+
+
+def test_a_calibrated_score_is_the_one_that_moves(lot: Path) -> None:
+    out = with_labels(lot, "sharp", "sharpness: calibrated")
+    data, rows = data_of(out), {row["file"]: row for row in sharpness_of(out)}
+    free = [v for v in verdicts_of(out) if all(r["check"] == "sharpness" for r in v["reasons"])]
+    assert data["moves"] == "sharpness"
+    assert data["accepted"] == [sum(rows[v["file"]]["sharpness"] >= t for v in free) for t in data["t"]]
+    assert "moves the line of <b>sharpness</b>" in page_of(out)
+
+
+def sharpness_of(out: Path) -> list[dict]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(out / "scores.parquet", columns=["file", "sharpness"]).to_pylist()
+
+
+def verdict(kind: str, *reasons: str, margin: float | None, **more: object) -> dict:
+    found = [{"check": check, "score": 0.4, "threshold": 0.5, "verdict": kind} for check in reasons]
+    return {"file": "x.png", "sha256": "", "verdict": kind, "reasons": found, "margin": margin} | more
+
+
+POLICY = Policy("p", "", 0.0, [])
+
+
+def moved(verdicts: list[dict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.Slider:
+    found = slider.slider_of(verdicts, [v["margin"] for v in verdicts], policy, line)
+    assert found is not None
+    return found
+
+
+def test_what_no_line_decided_stays_as_it_is() -> None:
+    outside = verdict("review", "style", "encoder-out-of-domain", margin=3.0)
+    given = [
+        verdict("accept", margin=2.0),
+        verdict("reject", "style", margin=-1.0),
+        verdict("review", "style", margin=-0.0),  # rounded up to the line that it fell below
+        outside,
+        verdict("reject", "person", margin=4.0),
+        verdict("error", "decode", margin=None),
+        verdict("accept", margin=-5.0, settled={"who": "kim", "why": "", "reasons": []}),
+        verdict("accept", margin=-5.0, waived=[]),
+        verdict("accept", margin=None),
+    ]
+    found = moved(given)
+    last = len(found.positions) - 1
+    below = [found.positions[i] for i in found.until[1:3]]
+    assert -1.02 < below[0] <= -1.0 and below[1] == found.positions[found.start - 1]
+    assert 1.98 < found.positions[found.until[0]] <= 2.0
+    assert found.until[3:] == [-1, -1, -1, last, last, last]
+    assert found.accepted[found.start] == 4 and found.accepted[-1] == 3
+
+
+def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
+    policy = Policy("p", "", 0.0, [Check(MARGIN, calibrated=True)])
+    given = [
+        verdict("accept", margin=2.0),
+        verdict("review", MARGIN, margin=0.5),
+        verdict("reject", "style", margin=1.0),
+    ]
+    found = moved(given, policy, line=0.7)
+    assert found.positions[found.start] == 0.7 and found.until[2] == -1 and found.accepted[found.start] == 1
+    none_yet = moved(given[1:], policy, line=None)
+    assert none_yet.start == len(none_yet.positions) - 1 and none_yet.accepted[none_yet.start] == 0
+    assert slider.words_of(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "no line yet"
+    assert slider.slider_of(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
+
+
+def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
+    made = {"pool": ["a", "b"], "labels": [{"sha256": "a", "score": 1.0, "verdict": "reject"}]}
+    found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
+    bounds = slider.bounds_of(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
+    assert bounds[0] == 1 and slider.words_of(found, bounds, 1, 0.05, ("", ""))[0][2].startswith("too many rejects")
+
+
+def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
+    """And what a person held back is no more counted among what leaves."""
+    pool = {f"{i:02d}": float(i) for i in range(60)}
+    labelled = {f"x{i:02d}": 2.0 * i for i in range(30)}
+    made = {
+        "pool": sorted(labelled),
+        "labels": [{"sha256": n, "score": x, "verdict": "accept"} for n, x in labelled.items()],
+    }
+    ours = {name for name in pool if int(name) % 3}
+    found = moved([verdict("accept", margin=x) for x in pool.values()])
+    scores = np.array([*pool.values(), *labelled.values()])
+    known, leaving = np.arange(90) >= 60, np.array([name in ours for name in [*pool, *labelled]])
+    expected = envelope.bounds(scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1)
+    given = slider.bounds_of(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
+    assert given.tolist() == expected.tolist() and 0 < given[0] < 1
+
+
+class Figures(HTMLParser):
+    """Class of each gallery picture by its name; texts by id; scripts that a page holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.classes: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
+        self.scripts: list[str | None] = []
+        self.markers: list[str | None] = []
+        self.figure, self.open = "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.open = given.get("id") or ""
+        if tag == "figure":
+            self.figure = given.get("class") or "" if "data-until" in given else "-"
+        if tag == "img" and self.figure != "-":
+            self.classes[given.get("alt") or ""] = self.figure
+        if tag == "script":
+            self.scripts.append(given.get("id"))
+        if given.get("class") == "marker":
+            self.markers.append(given.get("transform"))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self.open, data)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[list[str]]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.skip("no chromium on the PATH: the page's script is not run")
+    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    options += " --disable-component-update --disable-dev-shm-usage --virtual-time-budget=2000 --dump-dom"
+    yield [found, *options.split(), f"--user-data-dir={tmp_path / 'profile'}"]
+
+
+@pytest.mark.parametrize("t", [1.5, -2.0])
+def test_in_a_browser_the_slider_dims_and_outlines(plain: Path, browser: list[str], t: float) -> None:
+    address = (plain / "report" / "index.html").as_uri()
+    done = subprocess.run([*browser, f"{address}#t={t}"], capture_output=True, text=True, timeout=120)
+    shown, data = Figures(done.stdout), data_of(plain)
+    i = int(np.argmin(np.abs(np.array(data["t"]) - t)))
+    assert abs(data["t"][i] - t) < 0.05, "the link's t is on the slider"
+    assert [shown.texts[name] for name in ("where", "accepts", "says")] == data["words"][i]
+    assert shown.markers == [f"translate({i})"]
+
+    verdicts = {v["file"]: v for v in verdicts_of(plain)}
+    assert len(shown.classes) == len(verdicts) - 1, "all but the error"
+    for name, marks in shown.classes.items():
+        assert marks == ("in" if accepts(verdicts[name], data["t"][i]) else "out"), name
+    gained = [n for n, marks in shown.classes.items() if marks == "in" and verdicts[n]["verdict"] != "accept"]
+    lost = [n for n, marks in shown.classes.items() if marks == "out" and verdicts[n]["verdict"] == "accept"]
+    assert lost if t > 0 else gained
+    assert shown.scripts == ["data", "slide"] and "owned" not in done.stdout.partition("</title>")[0]
+    assert shown.classes.keys() >= set(HOSTILE)
+
+
+def test_without_scripts_or_network_the_page_is_whole(plain: Path, labelled: Path) -> None:
+    for out in (plain, labelled):
+        page, data = page_of(out), data_of(out)
+        shown = Figures(page)
+        assert [shown.texts[name] for name in ("where", "accepts", "says")] == data["words"][data["start"]]
+        assert len(shown.classes) == len(verdicts_of(out)) - 1 and set(shown.classes.values()) == {""}
+        assert not re.search(r"https?:|url\(|@import|<link|src=\"//", page)
+        assert shown.scripts == ["data", "slide"] and "owned" not in page.partition("</title>")[0]
+        assert re.search(r'<input id="range"[^>]* hidden>', page)
+
+
+def test_the_same_input_gives_the_same_bytes(lot: Path, labelled: Path) -> None:
+    def held() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in sorted((labelled / "report").rglob("*")) if p.is_file()}
+
+    before = held()
+    gated(lot, "labelled", "margin: calibrated")
+    assert held() == before and len(before) > 30
+
+
+def pairs_of(out: Path) -> list[tuple[str, list[str]]]:
+    """Caption and pictures of each pair."""
+    part = page_of(out).partition("Refused as copies")[2].partition("<h2")[0]
+    found = re.findall(r"<figure>(.*?)<figcaption>(.*?)</figcaption>", part, re.DOTALL)
+    return [(html.unescape(caption), re.findall('src="(.*?)"', inside)) for inside, caption in found]
+
+
+def test_copies_stand_beside_their_twins(plain: Path, lot: Path) -> None:
+    pairs = pairs_of(plain)
+    copied = next(pair for pair in pairs if pair[0].startswith("zz <i>'same\".png · 0040.png (of these pictures, "))
+    known = next(pair for pair in pairs if pair[0].startswith("zz-training.png · train/0003.png (training picture)"))
+    assert "distinct: likeness 0.999" in copied[0] and "novelty: likeness 0.999" in known[0]
+    for (_, (one, other)), first, second in (
+        (copied, lot / "0040.png", lot / "0040.png"),
+        (known, lot / "zz-training.png", NEON / "train" / "0003.png"),
+    ):
+        for source, path in ((one, first), (other, second)):
+            assert Image.open(plain / "report" / source).tobytes() == Image.open(path).convert("RGB").tobytes()
+
+
+def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place in (first, second):
+        place.mkdir()
+    shutil.copy(lot / "0042.png", first / "a.png")
+    Image.open(lot / "0042.png").save(second / "b.png", compress_level=1)
+    assert run("gate", f"images={first}", f"out={tmp_path / 'one'}")[0] == 0
+    assert run("export", f"images={first}", f"out={tmp_path / 'one'}", "name=gone")[0] == 0
+    assert run("gate", f"images={second}", f"out={tmp_path / 'two'}")[0] == 10
+    ((caption, sources),) = pairs_of(tmp_path / "two")
+    assert caption.startswith("b.png · gone-v1/a.png (exported before)") and len(sources) == 2
+
+
+@pytest.mark.parametrize(
+    ("promise", "heading", "text"),
+    [
+        ({"state": "none", "says": "at most 5%"}, "Nothing is certified of these pictures", "whether at most 5%."),
+        ({"state": "stale", "says": "STALE: another LoRA"}, "The calibration is stale", "another LoRA"),
+        ({"state": "insufficient", "says": "not proven: x"}, "Not proven", "x"),
+        ({"state": "valid", "says": "150 labels"}, "The calibration holds", "150 labels"),
+        (
+            {"state": "certified", "says": "", "bound": 0.0412, "labels": 87},
+            "At most 4.1% of what is exported are rejects, with 95% confidence: 87 labels",
+            "certificate.json",
+        ),
+    ],
+)
+def test_the_promise_in_words(promise: dict, heading: str, text: str) -> None:
+    found = report.promise_in_words(promise, POLICY)
+    assert found["heading"].startswith(heading) and text in found["text"] and found["state"] == promise["state"]
+
+
+def test_who_answers_is_said_below_the_picture() -> None:
+    found = verdict(
+        "review",
+        "style",
+        margin=-1.0,
+        waived=[{"check": "novelty", "owner": "ada", "why": "our logo", "expires": "2027-01-31"}],
+        settled={"who": "kim", "why": "is fine", "reasons": [{"check": "palette"}]},
+    )
+    said = [": ".join(line) for line in galleries.captions(found)]
+    assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]
+
+
+def test_rules_and_cost_are_on_the_page(run, lot: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\nchecks: {contrast: {reject_below: 6}}\nbatch: {acceptance: {fail_below: 1}}\n"
+    )
+    asked = [f"images={lot}", f"out={tmp_path / 'out'}", f"policy={tmp_path / 'p.yaml'}"]
+    assert run("gate", *asked)[0] == 10
+    page = page_of(tmp_path / "out")
+    assert "<b>fail</b> acceptance is 0.944, 1 is asked" in page and "of compute" not in page
+    (tmp_path / "out" / "cost.json").write_text('{"train": 300.0, "draw": 40.0}')
+    run("gate", *asked)
+    assert "cost: 10 s of compute per accepted picture</p>" in page_of(tmp_path / "out")
+    run("gate", *asked, "hardware.price_per_hour=3.6")
+    assert "10 s of compute per accepted picture, 0.01 in money at 3.6 an hour" in page_of(tmp_path / "out")
+
+
+def test_cost_in_words() -> None:
+    assert report.cost_in_words({}, 5, 2.0) == ""
+    assert report.cost_in_words({"train": 100.0}, 0, None) == "100 s of compute and no accepted picture"
+    assert report.cost_in_words({"a": 1.0, "b": 2.0}, 10, 0.01).endswith("0.00000083 in money at 0.01 an hour")
+
+
+def test_cost_adds_up_over_stages_and_runs(tmp_path: Path) -> None:
+    from train.experiment import add_cost
+
+    for seconds in ({"train": 2.0, "plan": 0.1}, {"draw": 3.0}, {"train": 1.5}):
+        add_cost(tmp_path, seconds)
+    assert report.cost_of(tmp_path) == {"train": 3.5, "plan": 0.1, "draw": 3.0}

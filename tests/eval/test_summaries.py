@@ -1,0 +1,276 @@
+"""JUnit and Markdown of a gate: parsers of both read what was meant, whatever the pictures are called."""
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from eval.lot import exit_of
+from eval.policy import VERDICTS, Policy
+from eval.subject import Subject
+from eval.summaries import LONGEST, SHOWN, junit, markdown, shown
+from eval.verdicts import reason, worst
+from stylegate import files
+from stylegate.errors import Exit
+
+FOLDER = Subject(Path("in"), Path("out"), [], {}, None, {})
+HOSTILE = [
+    "line\nbreak\r\n.png",
+    "nul\0 bell\x07 escape\x1b[31m.png",
+    "]]>.png",
+    "<script>alert(1)</script>.png",
+    "</code></td></table>.png",
+    "\"double\" 'single'.png",
+    "a|b||c\\|d\\\\|e.png",
+    "`tick` ``ticks`` ```\n# heading.png",
+    "*bold* _under_ __dunder__ ~~gone~~ in_word_s.png",
+    "[link](x) ![image](y) <a@b.example> www.b.example ftp: http://b.example mailto:a.png",
+    "&lt;b&gt; &amp; &#124;.png",
+    "@somebody #12 $x^2$ :smile:.png",
+    "\u202egnp.exe \u2028 \ufffe \x85.png",
+    "raw\udcff.png",
+    "ünïcödé 絵 🎨.png",
+    "accept: others.png\nerror: forged.png",
+    "| in | accept |",
+    "---|---|---",
+    "x" * 255,
+    "|" * 255,
+    "\x01" * 255,
+]
+
+
+def verdict(file: str, *reasons: dict[str, Any]) -> dict[str, Any]:
+    sha256 = f"{abs(hash(file)):064x}"[:64]
+    margin = -1.5 if reasons else 0.5
+    return {"file": file, "sha256": sha256, "verdict": worst(reasons), "reasons": list(reasons), "margin": margin}
+
+
+REJECTED = verdict("r.png", reason("style", "reject", 0.1234567, 0.5), reason("sharpness", "review", 1.0, 2.0))
+IN_REVIEW = verdict("v.png", reason("sharpness", "review", 1.0, 2.0))
+BROKEN = verdict("e.png", reason("decode", "error", detail="is no picture"))
+WARNED = verdict("w.png", reason("size", "warn", 0.0, 1.0))
+FINE = verdict("a.png")
+
+
+def outcome_of(verdicts: list[dict], policy: Policy | None = None, **beside: Any) -> dict[str, Any]:
+    """What gate.json holds, as far as summaries read it; the exit code is the gate's own."""
+    policy = policy or Policy("default", "f" * 64, 0.0, [])
+    counts = {name: sum(v["verdict"] == name for v in verdicts) for name in VERDICTS}
+    outcome: dict[str, Any] = {
+        "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
+        "observe": False,
+        "counts": {"in": len(verdicts)} | counts,
+        "thresholds": {name: {} for name in ("contrast", "sharpness", "style", "size")},
+        "left_out": ["traits: not computed for these pictures"],
+        "notes": [],
+        "batch": [],
+        "promise": {"state": "none", "says": "at most 5.0% of what is exported are rejects"},
+    } | beside
+    outcome["exit_code"] = exit_of(FOLDER, verdicts, policy, outcome["batch"], outcome["promise"]["state"])
+    return outcome
+
+
+def suite_of(verdicts: list[dict], outcome: dict[str, Any]) -> ElementTree.Element:
+    """Parsed from the bytes that the gate writes."""
+    return ElementTree.fromstring(junit("lot", outcome, verdicts).encode())
+
+
+def failed(suite: ElementTree.Element) -> set[str]:
+    return {case.get("name", "") for case in suite.iter("testcase") if case.find("failure") is not None}
+
+
+RULES = [
+    [],
+    [{"measure": "variety", "state": "warn", "says": "w"}],
+    [{"measure": "variety", "state": "fail", "says": "f"}],
+]
+LOTS = [
+    [FINE],
+    [FINE, WARNED],
+    [FINE, IN_REVIEW],
+    [FINE, REJECTED, IN_REVIEW],
+    [BROKEN, FINE],
+    [FINE, verdict("f.png", reason("size", "reject", 0.0, 1.0) | {"fails_batch": True})],
+]
+
+
+def test_a_case_fails_if_and_only_if_the_exit_code_is_not_0() -> None:
+    codes = set()
+    for lot, rules, state, share in itertools.product(
+        LOTS, RULES, ("none", "valid", "certified", "stale", "insufficient"), (0.0, 0.9)
+    ):
+        promise = {"state": state, "says": "says"}
+        outcome = outcome_of(lot, Policy("p", "0" * 64, share, []), batch=rules, promise=promise)
+        suite, code = suite_of(lot, outcome), outcome["exit_code"]
+        codes.add(code)
+        assert bool(failed(suite)) == (code != 0), (outcome, failed(suite))
+        assert int(suite.get("failures", "")) == len(failed(suite)) and suite.get("errors") == "0"
+        assert int(suite.get("tests", "")) == len(suite) == len({case.get("name") for case in suite})
+        assert not failed(suite_of(lot, outcome | {"observe": True})), "the exit code is 0 then"
+    assert codes == {Exit.PASS, Exit.REJECTED, Exit.REVIEW, Exit.STALE, Exit.EVIDENCE}
+
+
+def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
+    lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, FINE]
+    suite = suite_of(lot, outcome_of(lot))
+    assert [case.get("name") for case in suite] == [
+        *("check.contrast", "check.sharpness", "check.style", "check.size"),
+        *("check.decode", "check.traits", "promise", "lot"),
+    ]
+    assert failed(suite) == {"check.style", "check.decode", "lot"}, "what is in review does not reject a lot"
+    assert suite.findtext("*[@name='check.style']/failure") == "reject: r.png (0.1235 < 0.5)"
+    assert suite.findtext("*[@name='check.decode']/failure") == "error: e.png (is no picture)"
+    assert suite.findtext("*[@name='check.size']/system-out") == "warn: w.png (0 < 1)"
+    assert suite.findtext("*[@name='check.traits']/skipped") == "not computed for these pictures"
+    assert suite.get("skipped") == "1"
+    pending = [IN_REVIEW, FINE]
+    assert failed(suite_of(pending, outcome_of(pending))) == {"check.sharpness", "lot"}
+    assert failed(suite_of(lot, outcome_of(lot, Policy("p", "", 0.5, [])))) == {"check.sharpness", "lot"}, "share of .4"
+
+
+def test_names_survive_in_xml() -> None:
+    """A parser gives each name back on a line of its own: as it was, but for what XML or a line cannot hold."""
+    for name in HOSTILE:
+        lot = [verdict(name, reason("style", "reject", 0.1, 0.5)), FINE]
+        for text in (junit("lot", outcome_of(lot), lot), junit(name, outcome_of(lot), lot)):
+            suite = ElementTree.fromstring(text.encode())
+            case = suite.find("*[@name='check.style']/failure")
+            assert case is not None and case.text == f"reject: {shown(name)} (0.1 < 0.5)" == case.get("message"), name
+        assert shown(name) in suite.get("name", "")
+    for plain in ("\"double\" 'single'.png", "]]>.png", "ünïcödé 絵 🎨.png", "a|b||c\\|d\\\\|e.png"):
+        assert shown(plain) == plain
+    assert shown("a\nb\0\udcff\u202e") == "a\\nb\\x00\\udcff\\u202e"
+    assert len(shown("x" * 255)) == LONGEST == len(shown("\x01" * 255)) and shown("x" * 255).endswith("…")
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Every table as a Markdown parser sees it: rows of cells, a cell as its text."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
+    found: list[list[list[str]]] = []
+    for before, token in itertools.pairwise(tokens):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif before.type in ("td_open", "th_open"):
+            found[-1][-1].append(text_of(token))
+    return found
+
+
+def text_of(token: Token) -> str:
+    """What a reader sees; our own <code> is the only markup that may be there."""
+    children = token.children or []
+    assert all(child.type in ("text", "html_inline") for child in children), token
+    assert all(child.content in ("<code>", "</code>") for child in children if child.type == "html_inline"), token
+    return "".join(child.content for child in children if child.type == "text")
+
+
+def test_names_do_not_break_the_table() -> None:
+    for name in HOSTILE:
+        lot = [verdict(name, reason("decode", "error", detail=name)), IN_REVIEW, FINE]
+        said = {"notes": [f"waived: {name}"], "promise": {"state": "valid", "says": name}}
+        text = markdown(name, outcome_of(lot, **said), lot)
+        counts, pictures = tables(text)
+        assert counts == [["in", "accept", "review", "reject", "error"], ["3", "1", "1", "0", "1"]], name
+        wanted = ["picture", shown(name), "v.png"]
+        assert [row[0] for row in pictures] == [" ".join(cell.split()) for cell in wanted], name
+        assert [row[1:] for row in pictures[1:]] == [
+            ["error", " ".join(f"decode ({shown(name)})".split())],
+            ["review", "sharpness (1 < 2)"],
+        ]
+        blocks = [t.type for t in MarkdownIt("commonmark").enable("table").parse(text)]
+        assert blocks.count("heading_open") == 1 and not {"html_block", "fence", "code_block", "hr"} & set(blocks), name
+        left = re.sub(r"&#\d+;|</?code>|^## ", "", text)
+        found = re.search(r"<(?! )|[&>@#$\\`*~\[\]]|www\.|:[/\w]", left)
+        assert found is None, f"{found}: a tag, a link or a mention, for some reader of Markdown"
+        for token in MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text):
+            if token.type == "inline":
+                text_of(token)
+
+
+def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
+    for letter in ("x", "|", "\x01", "🎨"):
+        lot = [verdict(f"{number:05d}{letter * 250}", reason("style", "reject", 0.1, 0.5)) for number in range(20_000)]
+        for number, found in enumerate(lot):
+            found["margin"] = float(-number)
+            found["reasons"] += [reason("person", "reject", detail=letter * 2000)] * 3
+        notes = [letter * 5000] * 500
+        text = markdown(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
+        assert len(text.encode()) < 200 * 1024, letter
+        shown_rows = tables(text)[1][1:]
+        assert [row[0][:5] for row in shown_rows[:-1]] == [f"{19_999 - i}" for i in range(SHOWN)], "furthest below"
+        assert shown_rows[-1][0] == f"and {20_000 - SHOWN} more" and "- and 480 more notes" in text
+        suite = suite_of(lot, outcome_of(lot))
+        lines = (suite.findtext("*[@name='check.style']/failure") or "").splitlines()
+        assert len(lines) == SHOWN + 1 and lines[-1] == f"and {20_000 - SHOWN} more"
+
+
+def test_the_summary_says_what_the_gate_says() -> None:
+    settled = FINE | {"settled": {"who": "a", "why": "", "reasons": []}}
+    lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, settled]
+    slots = {"wanted": 5, "accepted": 2}
+    rules = [{"measure": "variety", "state": "warn", "says": "variety is 0.4"}, {"state": "pass", "says": "unheard"}]
+    outcome = outcome_of(lot, slots=slots, batch=[rules[0]], notes=["3 references are left out"])
+    text = markdown("lot", outcome | {"batch": rules}, lot)
+    for line in (
+        "## stylegate: lot: rejected",
+        "| 5 | 2 | 1 | 1 | 1 |",
+        "Promise: none was asked for or proven",
+        "- slots: 2 have an accepted picture, 5 are wanted",
+        "- warn: variety is 0.4",
+        "- error: decode 1",
+        "- reject: style 1",
+        "- review: sharpness 1",
+        "- warn: size 1",
+        "- settled by people: 1 accepted",
+        "- left out: traits: not computed for these pictures",
+        "- note: 3 references are left out",
+        "| <code>e.png</code> | error | decode (is no picture) |",
+        "| <code>r.png</code> | reject | style (0.1235 < 0.5); sharpness (1 < 2) |",
+        "policy default ffffffffffff",
+    ):
+        assert line in text.splitlines(), (line, text)
+    assert "unheard" not in text and "observed" not in text
+    observed = markdown("lot", outcome | {"observe": True}, lot)
+    assert observed.startswith("## stylegate: lot: rejected (observed only: exit code 0 instead of 10)\n")
+    assert markdown("lot", outcome_of([FINE]), [FINE]).count("|---") == 5, "no table of pictures where none is held"
+
+
+@pytest.mark.parametrize("state", ["stale", "insufficient"])
+def test_a_promise_that_is_not_kept_is_said(state: str) -> None:
+    outcome = outcome_of([FINE], promise={"state": state, "says": "another LoRA than then"})
+    text = markdown("lot", outcome, [FINE])
+    assert f"Promise: {state}: another LoRA than then" in text
+    assert text.splitlines()[0] in ("## stylegate: lot: calibration stale", "## stylegate: lot: not proven")
+    assert failed(suite_of([FINE], outcome)) == {"promise", "lot"}
+
+
+AGAIN = """
+from eval.verdicts import reason
+from tests.eval.test_summaries import BROKEN, FINE, HOSTILE, IN_REVIEW, REJECTED, WARNED, outcome_of, verdict
+from eval.summaries import junit, markdown
+lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, FINE]
+lot += [v | {"file": name} for v in (REJECTED, BROKEN) for name in HOSTILE]
+for check in ("person", "audit", "outside-certificate", "too-few-references"):
+    lot.append(verdict(check, reason(check, "review", detail="why")))
+outcome = outcome_of(lot)
+print(ascii(junit("lot", outcome, lot) + markdown("lot", outcome, lot)))
+"""
+
+
+def test_identical_input_gives_identical_bytes() -> None:
+    """Also under another order of hashes."""
+    made = set()
+    for seed in ("1", "2", "3"):
+        environment = {"PYTHONHASHSEED": seed, "PATH": ""}
+        done = subprocess.run([sys.executable, "-c", AGAIN], cwd=files.ROOT, capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr.decode()
+        made.add(done.stdout)
+    assert len(made) == 1 and len(made.pop()) > 5000

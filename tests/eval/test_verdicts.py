@@ -1,0 +1,248 @@
+"""Warnings, waivers, margins, rules for the lot, exit codes; and nothing that breaks on the way is ever a pass."""
+
+import datetime
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from eval import gate, lot, verdicts
+from eval.policy import Bounds, Check, Policy, Rule, Threshold, Waiver
+from eval.promise import certify
+from eval.subject import Subject
+from eval.verdicts import decide, margin, reason, waive
+from stylegate import files
+from stylegate.errors import PRECEDENCE, Exit, worst
+
+TODAY = datetime.date(2027, 1, 15)
+STYLE = Bounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.2, spread=0.1)
+
+
+def judged_by(score: float) -> tuple[str, list[dict]]:
+    return decide({"style": score, "in_domain": 1}, [STYLE])
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict", "leads_to", "fails"),
+    [
+        (0.9, "accept", [], False),
+        (0.75, "accept", ["warn"], False),
+        (0.6, "review", ["review"], False),
+        (0.4, "reject", ["reject"], False),
+        (0.1, "reject", ["reject"], True),
+    ],
+)
+def test_each_action_of_a_check(score: float, verdict: str, leads_to: list[str], fails: bool) -> None:
+    found, reasons = judged_by(score)
+    assert found == verdict and [r["verdict"] for r in reasons] == leads_to
+    assert any(r.get("fails_batch", False) for r in reasons) == fails
+
+
+def test_a_warning_whose_score_is_missing_only_warns() -> None:
+    only = Bounds("style", None, None, True, warn_below=0.8)
+    assert decide({"in_domain": 1}, [only]) == ("accept", [reason("style", "warn", None, 0.8)])
+
+
+def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
+    sharp = Bounds("sharpness", 1.0, None, False, spread=0.5)
+    row = {"style": 0.9, "sharpness": 1.5, "in_domain": 1}
+    assert margin(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
+    assert margin(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
+    assert margin(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
+    assert margin(row | {"style": None}, [STYLE, sharp]) is None
+    assert margin(row, [Bounds("style", None, None, True, warn_below=2.0)]) is None, "a warning holds nothing back"
+
+
+def test_a_check_without_degrees_keeps_no_distance() -> None:
+    """`size` is 1 or 0: a picture that has the size of the others is not nearest to that line."""
+    size = Bounds("size", None, 1.0, False, spread=0.1)
+    row = {"style": 0.9, "size": 1.0, "in_domain": 1}
+    assert margin(row, [STYLE, size]) == margin(row, [STYLE]) == pytest.approx(2.0)
+    assert margin(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
+
+
+def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
+    sharp = Bounds("sharpness", 1.0, 1.2, False, spread=0.5)
+    grid = itertools.product([0.1, 0.5, 0.6999, 0.7, 0.9], [0.9, 1.0, 1.1999, 1.2, 3.0])
+    for style, sharpness in grid:
+        row = {"style": style, "sharpness": sharpness, "in_domain": 1}
+        kept = margin(row, [STYLE, sharp])
+        assert kept is not None and (kept >= 0) == (decide(row, [STYLE, sharp])[0] == "accept"), row
+
+
+def row_of(sha256: str, *reasons: dict) -> dict:
+    found = list(reasons)
+    return {
+        "file": f"{sha256[:4]}.png",
+        "sha256": sha256,
+        "verdict": verdicts.worst(found),
+        "reasons": found,
+        "margin": 1.0,
+    }
+
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_waivers_lift_one_check_of_one_picture_until_a_day() -> None:
+    rows = [
+        row_of(A, reason("style", "reject", 0.4, 0.5), reason("sharpness", "review", 1, 2)),
+        row_of(B, reason("style", "reject")),
+    ]
+    waiver = Waiver(A, "style", "anna", "the client wants it", TODAY)
+    said = waive(rows, [waiver], TODAY)
+    assert rows[0]["verdict"] == "review" and rows[0]["waived"][0]["owner"] == "anna"
+    assert rows[1]["verdict"] == "reject", "another picture"
+    assert said == ["waived until 2027-01-15: style of aaaa.png by anna: the client wants it"]
+
+
+def test_an_expired_waiver_counts_for_nothing_and_is_said() -> None:
+    rows = [row_of(A, reason("style", "reject", 0.4, 0.5))]
+    said = waive(rows, [Waiver(A, "style", "anna", "for now", TODAY)], TODAY + datetime.timedelta(days=1))
+    assert rows[0]["verdict"] == "reject" and "ended on 2027-01-15: it counts for nothing" in said[0]
+
+
+def test_no_waiver_lifts_an_error() -> None:
+    rows = [row_of(A, reason("style", "error", None, 0.5))]
+    assert waive(rows, [Waiver(A, "style", "anna", "please", TODAY)], TODAY) == [] and rows[0]["verdict"] == "error"
+
+
+# Rules for the lot.
+
+
+def policy_of(*rules: Rule) -> Policy:
+    return Policy("p", "", 1.0, [Check("contrast", Threshold(number=6))], batch=list(rules))
+
+
+@pytest.mark.parametrize(
+    ("value", "optional", "state"),
+    [(0.95, False, "pass"), (0.85, False, "warn"), (0.5, False, "fail"), (None, False, "fail"), (None, True, "pass")],
+)
+def test_rules_for_the_lot(value: float | None, optional: bool, state: str) -> None:
+    values = dict.fromkeys(("acceptance", "uniqueness", "variety", "quotas"), None) | {"variety": value}
+    (found,) = lot.rules_broken(policy_of(Rule("variety", 0.9, 0.8, optional)), values)
+    assert found["state"] == state and found["value"] == value
+
+
+def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
+    rows = [
+        row_of(A),
+        row_of(B, reason("distinct", "reject")),
+        row_of("c" * 64),
+        row_of("d" * 64, reason("size", "review")),
+    ]
+    record = {"batch": {"vendi": 3.0, "vendi_references": 4.0}}
+    found = lot.measured(rows, record, Subject(tmp_path, tmp_path, [], {}, None, {}))
+    assert found == {"acceptance": 0.5, "uniqueness": 0.75, "variety": 0.75, "quotas": None}
+
+
+def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
+    from eval.batch.place import Slot
+
+    def subject(accepted: list[int]) -> tuple[list[dict], Subject]:
+        slots = {s.file(0): s for s in (Slot(i, "", i, {"hat": "red" if i < 2 else "blue"}) for i in range(8))}
+        rows = [
+            {"file": name, "verdict": "accept" if slot.slot in accepted else "reject", "reasons": []}
+            for name, slot in slots.items()
+        ]
+        return rows, Subject(tmp_path, tmp_path, [], {}, slots, {})
+
+    assert lot.quotas(*subject(list(range(8)))) == 1
+    assert lot.quotas(*subject([2, 3, 4, 5])) == 0.75, "red was planned for a quarter"
+    assert lot.quotas(*subject([0, 1])) == 0.25
+    assert lot.quotas(*subject([])) is None
+
+
+# Exit codes.
+
+
+def test_precedence_is_the_one_that_is_documented() -> None:
+    assert [int(code) for code in PRECEDENCE if code != Exit.PREEMPTED] == [2, 10, 1, 12, 13, 11, 0]
+    assert worst(Exit.REVIEW, Exit.STALE, Exit.PASS) == 12 and worst(Exit.REJECTED, Exit.INTERNAL) == 10
+
+
+def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
+    subject = Subject(tmp_path, tmp_path, [], {}, None, {})
+    strict, failing = Policy("p", "", 0.0, []), [{"state": "fail"}]
+
+    def code(rows: list[dict], rules: list[dict] | None = None, promise: str = "none") -> int:
+        return lot.exit_of(subject, rows, strict, rules or [], promise)
+
+    good, held, bad = row_of(A), row_of(A, reason("style", "review")), row_of(A, reason("style", "reject"))
+    assert (code([good]), code([held]), code([bad])) == (0, 11, 10)
+    assert (code([good], promise="stale"), code([good], promise="insufficient")) == (12, 13)
+    assert (code([held], promise="stale"), code([bad], promise="stale")) == (12, 10)
+    assert (code([good], failing), code([good], promise="certified"), code([good], promise="valid")) == (10, 0, 0)
+    deep = row_of(A, reason("style", "reject", 0.1, 0.2) | {"fails_batch": True})
+    assert lot.exit_of(subject, [deep, good], Policy("p", "", 1.0, []), [], "none") == 10
+
+
+def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path: Path) -> None:
+    names = sorted(p.name for p in judged.glob("*.png"))
+    shas = [files.sha256(judged / name) for name in names]
+    text = "version: 1\nchecks: {contrast: {reject_below: 200}}\nwaivers:\n"
+    text += "".join(
+        f"- {{sha256: {sha}, check: contrast, owner: anna, reason: fine, expires: 2999-01-01}}\n" for sha in shas[:31]
+    )
+    (tmp_path / "p.yaml").write_text(text + "batch: {acceptance: {warn_below: 0.99}, uniqueness: {fail_below: 0.5}}\n")
+    told = [f"images={judged}", f"out={tmp_path / 'out'}", f"policy={tmp_path / 'p.yaml'}"]
+    code, said = run("gate", *told)
+    rows = files.read_jsonl(tmp_path / "out" / "verdicts.jsonl")
+    assert code == 10 and [row["verdict"] for row in rows].count("accept") == 31
+    assert rows[0]["waived"][0]["why"] == "fine" and "warn: acceptance is 0.969, 0.99 is asked" in said
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\nchecks: {contrast: {warn_below: 200}}\nbatch: {variety: {fail_below: 0.1}}\n"
+    )
+    code, said = run("gate", *told)
+    assert code == 10 and "fail: variety cannot be measured here" in said and "warn, by reason: contrast 32" in said
+    code, said = run("export", *told, "name=broken-rule")
+    assert code == 10 and "nothing left the house: variety cannot be measured" in said
+    assert not (files.EXPORTS / "broken-rule-v1").exists()
+
+
+STAGES = {
+    "scores": (gate, "read_scores"),
+    "policy": (gate.policies, "resolve"),
+    "a verdict": (gate, "verdict_of"),
+    "waivers": (gate, "waive"),
+    "decisions": (gate, "settle"),
+    "certificates": (certify, "apply"),
+    "rules": (gate, "rules_broken"),
+    "the exit code": (gate, "exit_of"),
+    "writing": (gate.files, "write_json"),
+    "the reports": (gate, "write_reports"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_internal_error_anywhere_is_never_a_pass(
+    run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    told = [f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}"]
+    run("gate", *told)  # scores are at hand
+    for name in ("verdicts.jsonl", "gate.json"):
+        (tmp_path / "out" / name).unlink()
+
+    def broken(*_, **__) -> None:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(*STAGES[stage], broken)
+    code, text = run("gate", *told)
+    assert code == 1, (stage, code)
+    assert "injected" in text
+    monkeypatch.undo()
+    if stage != "the reports":
+        assert run("export", *told, "name=after-a-bug")[0] == 2, "no verdicts, no export"
+        assert not (files.EXPORTS / "after-a-bug-v1").exists()
+
+
+def test_the_sums_agree_everywhere(run, judged: Path, tmp_path: Path) -> None:
+    (judged / "broken.png").write_bytes(b"nothing")
+    run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    outcome = json.loads((tmp_path / "out" / "gate.json").read_text())
+    rows = files.read_jsonl(tmp_path / "out" / "verdicts.jsonl")
+    counts = outcome["counts"]
+    assert counts["in"] == 33 == len(rows) == sum(counts[v] for v in ("accept", "review", "reject", "error"))
+    for kind in ("reject", "review", "error"):
+        assert sum(outcome["why"][kind].values()) >= counts[kind]
