@@ -35,14 +35,15 @@ from stylegate.config import Config
 from stylegate.errors import DataError, Exit, after_verdict
 
 __all__ = ["OUTSIDE", "TOO_FEW", "decide", "gate", "judge"]
+NAMED = 5  # pictures that the console names; the report shows all
 REAL_CLIP = (
     "the default encoder knows 64-pixel collectibles only; for other art give encoder=ViT-L-14-quickgelu:openai "
     "(a real CLIP) and base=<a real Stable Diffusion, hub id or folder>"
 )
 
 
-def gate(config: Config) -> int:
-    """Judge, write, report; the exit code is the verdict on the whole."""
+def gate(config: Config, alone: bool = True) -> int:
+    """Judge, write, report; the exit code is the verdict on the whole. Not `alone`, an experiment mirrors it itself."""
     if config.explain:
         print("\n".join(policies.explained(policyfile.read(config.policy))))
         return Exit.PASS
@@ -51,10 +52,15 @@ def gate(config: Config) -> int:
         if config.decisions:
             path = existing(config.decisions, "decisions")
             given = labels.read_csv(path, "review", subject.out, subject.sha256.values())
+            judged(config, subject)  # what is wrong with the rest of the words is said before anything is kept
             labels.keep(subject.out, "review", given)
         outcome = judge(config, subject)
         with after_verdict(outcome["exit_code"]):
             page = write_reports(subject, config, outcome)
+            if alone:
+                from eval.mirror import mirror
+
+                mirror(config, subject, outcome)
     for line in outcome["summary"]:
         print(line)
     for line in outcome["left_out"] + outcome["notes"]:
@@ -67,6 +73,8 @@ def gate(config: Config) -> int:
             print(f"{rule['state']}: {rule['says']}")
     if outcome["promise"]["state"] != "none":
         print(f"promise: {outcome['promise']['state']}: {outcome['promise']['says']}")
+    for line in worst_of(subject.out):
+        print(f"  {line}")
     if slots := outcome.get("slots"):
         print(f"slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
     counts = outcome["counts"]
@@ -82,6 +90,24 @@ def judge(config: Config, subject: Subject, compared: Comparison | None = None, 
     `compared` is what the pictures are held against, by default what the config names. `quiet` is for checkpoints in
     training: no progress is shown, and nothing is promised of them.
     """
+    outcome, verdicts = judged(config, subject, compared, quiet)
+    files.write_jsonl(subject.out / "verdicts.jsonl", verdicts)
+    outcome["verdicts_sha256"] = files.sha256(subject.out / "verdicts.jsonl")
+    outcome["evidence"] = evidence(subject.out)
+    files.write_json(subject.out / "gate.json", outcome)
+    return outcome
+
+
+def evidence(out: Path) -> dict[str, str | None]:
+    """Digests of what people said and what was proven by it: export asks whether the gate knew of all of it."""
+    names = (*labels.STREAMS.values(), calibrate.CALIBRATION, certify.CERTIFICATE)
+    return {name: files.sha256(out / name) if (out / name).is_file() else None for name in names}
+
+
+def judged(
+    config: Config, subject: Subject, compared: Comparison | None = None, quiet: bool = False, audited: bool = True
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """gate.json's content and the verdicts; without `audited`, those that an audit begins with. Writes only scores."""
     policy = policyfile.read(config.policy)
     compared = compared or comparison_of(config, subject)
     rows, record, bounds, left_out, lacking = measured_by(config, subject, compared, policy, quiet)
@@ -101,10 +127,15 @@ def judge(config: Config, subject: Subject, compared: Comparison | None = None, 
             hold(verdicts, policy.calibrated, line.bound, pool, line.rejects)
         decided = {label.sha256: label for label in labels.read(subject.out, "review")}
         notes += settle(verdicts, decided)
-        promise = certify.apply(subject.out, verdicts, policy.promise)
-        notes += promise.pop("notes")
+        if audited:
+            promise = certify.apply(subject.out, verdicts, policy.promise)
+            notes += promise.pop("notes")
         if promise["state"] == "none" and line:
             promise |= {"state": line.state, "says": line.says}
+            left = sum(verdict["verdict"] == "accept" for verdict in verdicts)
+            if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
+                text = f"people rejected so many that the bound no longer holds for the {left} that are left"
+                promise |= {"state": "insufficient", "says": text}
         elif promise["state"] == "none" and policy.promise.required:
             promise |= {"state": "insufficient", "says": f"not proven: {promise['says']}; stylegate certify"}
     if any(r["check"] == OUTSIDE for v in verdicts for r in v["reasons"]):
@@ -132,10 +163,8 @@ def judge(config: Config, subject: Subject, compared: Comparison | None = None, 
     if subject.slots:
         outcome["slots"] = {"wanted": subject.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
     outcome["exit_code"] = exit_of(subject, verdicts, policy, rules, promise["state"])
-    files.write_jsonl(subject.out / "verdicts.jsonl", verdicts)
-    outcome["verdicts_sha256"] = files.sha256(subject.out / "verdicts.jsonl")
-    files.write_json(subject.out / "gate.json", outcome)
-    return outcome
+    outcome["fails_batch"] = any(found.get("fails_batch") for verdict in verdicts for found in verdict["reasons"])
+    return outcome, verdicts
 
 
 def measured_by(
@@ -172,7 +201,26 @@ def scores_of(verdicts: list[dict], rows: list[dict], policy: Policy) -> dict[st
         for v, row in zip(verdicts, rows, strict=True)
         if v["verdict"] == "accept"
     }
+    copies = sum(verdict["verdict"] == "accept" for verdict in verdicts) - len(found)
+    if copies:
+        raise DataError(
+            f"{copies} pictures are copies of others, byte for byte: a calibrated line counts each picture once",
+            next_step="give the policy a `distinct` check, or remove the copies.",
+        )
     return {sha256: float(score) for sha256, score in found.items() if score is not None}
+
+
+def worst_of(out: Path) -> list[str]:
+    """The first few pictures that are in error or rejected, with their first reason."""
+    from eval.summaries import against, shown
+
+    held = [v for v in files.read_jsonl(out / "verdicts.jsonl") if v["verdict"] in ("error", "reject")]
+    held.sort(key=lambda v: (v["verdict"], v["file"]))
+    lines = [
+        f"{v['verdict']}: {shown(v['file'])}: {v['reasons'][0]['check']}{against(v['reasons'][0])}"
+        for v in held[:NAMED]
+    ]
+    return [*lines, *([f"and {len(held) - NAMED} more"] if len(held) > NAMED else [])]
 
 
 def today() -> datetime.date:

@@ -115,6 +115,9 @@ def waiver_of(where: str, spec: Any, problems: list[str]) -> Waiver | None:
     return Waiver(**spec) if len(problems) == before else None
 
 
+LONGEST_LADDER = 10  # each attempt spends half as much of delta as the one before
+
+
 def promise_of(spec: dict[str, Any], problems: list[str]) -> Promise:
     known = {entry.name for entry in fields(Promise)}
     problems += [f"promise.{key}: unknown key" for key in spec if key not in known]
@@ -126,8 +129,8 @@ def promise_of(spec: dict[str, Any], problems: list[str]) -> Promise:
         problems.append("promise.required: must be true or false")
     ladder = spec.get("ladder", [1.0])
     falling = isinstance(ladder, list) and all(map(is_number, ladder)) and ladder == sorted(set(ladder), reverse=True)
-    if not ladder or not falling or not all(0 < share <= 1 for share in ladder):
-        problems.append("promise.ladder: must be shares of the lot in (0, 1], falling")
+    if not ladder or not falling or not all(0 < share <= 1 for share in ladder) or len(ladder) > LONGEST_LADDER:
+        problems.append(f"promise.ladder: must be shares of the lot in (0, 1], falling, {LONGEST_LADDER} at most")
     if len(problems) > before:
         return Promise()
     given: dict[str, Any] = {name: value for name, value in spec.items() if name in known}

@@ -121,16 +121,17 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
         columns["aesthetic"] = aesthetic.score(found.embeddings, head)
     seen, seen_of_references, readable = trait_scores(found, references, training, subject, compared, texts)
     columns, own = columns | seen, own | seen_of_references
+    columns["in_domain"], why = in_domain(found, references, encoder)
     foreign, copies, whole = {}, {}, {}
+    notes += [why] if why else []
     if enough:
         styled, styled_references, foreign, odd = style_scores(found, references, encoder)
         columns, own, notes = columns | styled, own | styled_references, notes + odd
         copies["distinct"] = percentiles(duplicates.copies(references.signatures))
-        whole = as_a_whole(found, references)
+        if not why:  # an encoder that does not know the brand has nothing to say of the batch
+            whole = as_a_whole(found, references)
     columns["distinct"], twin = distinct(found, earlier, subject, columns)
     twins = {"twin": named_by(twin, found.names + earlier.names), "known": named_by(near_training, training.names)}
-    columns["in_domain"], why = in_domain(found, references, encoder)
-    notes += [why] if why else []
 
     rows = table(subject, found, broken, columns, twins)
     files.write(subject.out / "scores.parquet", parquet(rows))

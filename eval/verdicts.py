@@ -40,7 +40,7 @@ def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tupl
                 reasons.append(found | ({"fails_batch": True} if name == "fail_batch_below" else {}))
                 break
     if outside:
-        reasons.append(reason(OUTSIDE, "review", 0.0, 1.0))
+        reasons.append(reason(OUTSIDE, "review", detail="the encoder does not know such pictures"))
     return worst(reasons), in_order(reasons)
 
 

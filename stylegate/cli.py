@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -46,7 +47,7 @@ VERBS = {
         "accept, review or reject each picture",
         "images=DIR references=DIR",
         "images batch brand name traits prompts base family plan references encoder policy out decisions calibration "
-        "explain observe score hardware",
+        "explain observe score hardware tracker",
     ),
     "calibrate": Verb(
         "let labels of a random sample choose a policy's line",
@@ -72,6 +73,8 @@ VERBS = {
     ),
     "demo": Verb("the same as run experiment=demo", "", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*", ""),
+    "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker"),
+    "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*", ""),
     "inspect": Verb("say what a LoRA file is, and who would ignore what", "checkpoints/*/lora/*.safetensors", ""),
     "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1", ""),
 }
@@ -98,6 +101,10 @@ def main(argv: list[str] | None = None) -> int:
             from stylegate.inspection import inspect
 
             return inspect([Path(p) for p in rest])
+        if verb == "replay":
+            from stylegate.lineage import replay
+
+            return replay([Path(p) for p in rest])
         if verb == "compare":
             from train.compare import compare
 
@@ -105,6 +112,9 @@ def main(argv: list[str] | None = None) -> int:
         if verb == "demo":
             verb, rest = "run", ["experiment=demo", *rest]
         return with_config(verb, rest)
+    except BrokenPipeError:  # who reads our output has seen enough (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         say_error("stopped. The same command goes on where this one was.")
         return 130
@@ -226,6 +236,8 @@ def run_verb(verb: str, config: configuration.Config) -> int:
             from eval.score import score as run
         case "gate":
             from eval.gate import gate as run
+        case "dashboard":
+            from stylegate.dashboards import create as run
         case "calibrate":
             from eval.promise.calibrate import calibrate as run
         case "certify":

@@ -123,7 +123,12 @@ _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _map
 
 
 def append_jsonl(path: Path, row: dict) -> None:
-    """Append one line and flush it to the kernel: it survives a kill of this process."""
+    """Append one line and flush it to the kernel: it survives a kill of this process.
+
+    A torn last line, of a kill while appending, is cut off first: nobody was told that it is there.
+    """
+    if path.exists() and (held := path.read_bytes()) and not held.endswith(b"\n"):
+        os.truncate(path, held.rfind(b"\n") + 1)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 

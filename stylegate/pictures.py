@@ -208,29 +208,41 @@ def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(alike(prepared(a[None]), prepared(b[None]))[0])
 
 
-def thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
-    rows = signatures.reshape(len(signatures), 16, 4, 16, 12).sum(2, dtype=np.uint16)
-    small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
-    flat = small.transpose(0, 3, 1, 2).reshape(len(signatures), 3, -1).astype(np.float32)
-    flat = (flat - flat.mean(2, keepdims=True)).reshape(len(signatures), -1)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    found = np.empty((len(signatures), 768), np.float32)
+    for start in range(0, len(signatures), BLOCK):  # of a hundred thousand no second copy stands in memory
+        some = signatures[slice(start, start + BLOCK) if order is None else order[start : start + BLOCK]]
+        rows = some.reshape(len(some), 16, 4, 16, 12).sum(2, dtype=np.uint16)
+        small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
+        flat = small.transpose(0, 3, 1, 2).reshape(len(some), 3, -1).astype(np.float32)
+        flat = (flat - flat.mean(2, keepdims=True)).reshape(len(some), -1)
+        found[start : start + BLOCK] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return found
 
 
 def nearest(
-    signatures: NDArray[np.uint8], others: NDArray[np.uint8] | None = None, groups: NDArray | None = None
+    signatures: NDArray[np.uint8],
+    others: NDArray[np.uint8] | None = None,
+    groups: NDArray | None = None,
+    order: NDArray | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """For each picture the largest likeness to one of `others` and its index; 0 and -1 where there are none.
 
     Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
-    its own group (attempts at one slot) aside. Thumbnails propose: the most alike one always, and up to MAX_PROPOSED
-    more of those that correlate by PROPOSED; likeness decides. n x n never stands in memory.
+    its own group (attempts at one slot) aside; `order` says which come before, and results and groups are in that
+    order (a copy of the array would be a second gigabyte of a hundred thousand). Thumbnails propose: the most alike
+    one always, and up to MAX_PROPOSED more of those that correlate by PROPOSED; likeness decides. n x n never stands
+    in memory.
     """
     pool = signatures if others is None else others
     best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
     if not len(signatures) or not len(pool):
         return best, index
-    queries, keys = thumbnails(signatures), thumbnails(pool)
+    queries = thumbnails(signatures, order)
+    keys = queries if others is None else thumbnails(pool)
+    places = np.arange(len(signatures)) if order is None else order
+    those = places if others is None else np.arange(len(pool))
     for start in range(0, len(queries), BLOCK):
         rows = slice(start, min(start + BLOCK, len(queries)))
         products = queries[rows] @ (keys if others is not None else keys[: rows.stop]).T
@@ -241,7 +253,7 @@ def nearest(
         proposed = proposals(products)
         for some in np.array_split(proposed, len(proposed) // TOGETHER + 1):
             queried, found = some[:, 0], some[:, 1]
-            likenesses = alike(prepared(signatures[start + queried]), prepared(pool[found]))
+            likenesses = alike(prepared(signatures[places[start + queried]]), prepared(pool[those[found]]))
             for row, candidate, value in zip(start + queried, found, likenesses, strict=True):
                 if value > best[row] or index[row] < 0:
                     best[row], index[row] = value, candidate

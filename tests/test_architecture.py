@@ -2,6 +2,8 @@
 
 import ast
 import builtins
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,9 @@ def test_every_key_belongs_to_a_verb() -> None:
 def test_no_host_in_the_pins() -> None:
     text = (files.ROOT / "constraints.txt").read_text()
     assert "://" not in text and all("==" in line for line in text.split())
+
+
+def test_who_has_seen_enough_of_the_output_hears_of_no_bug() -> None:
+    shell = f"{sys.executable} -c 'from stylegate.cli import main; raise SystemExit(main())' train --help | head -1"
+    found = subprocess.run(["bash", "-c", shell], cwd=files.ROOT, capture_output=True, text=True, timeout=60)
+    assert found.stdout.startswith("stylegate train") and "bug" not in found.stderr and "Traceback" not in found.stderr

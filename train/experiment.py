@@ -11,20 +11,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from eval import gate, report
+from eval import gate, mirror, report
 from eval.batch import export, generate, plan
 from eval.batch.place import batch_folder, read_plan
-from eval.galleries import margin
 from eval.policy import VERDICTS
 from eval.subject import Subject, comparison_of, hashes, subject_of
 from stylegate import files, hardware
-from stylegate.config import Config, as_dict, run_directory_name
+from stylegate.config import Config, run_directory_name
 from stylegate.errors import DataError, Exit, after_verdict, worst
-from stylegate.tracker import Tracker, tracker_of
 from train import loop
 
 
@@ -34,6 +31,9 @@ def experiment(config: Config) -> int:
         raise DataError("run needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
     folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
     untold: dict[str, float] = {}
+
+    def judged(config: Config) -> int:
+        return gate.gate(config, alone=False)
 
     def stage(name: str, work: Callable[[Config], int]) -> int:
         began = time.perf_counter()
@@ -48,10 +48,10 @@ def experiment(config: Config) -> int:
         return stopped
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = worst(stage("gate", gate.gate)) if (folder / "gate.json").exists() else Exit.REJECTED
+    code = worst(stage("gate", judged)) if (folder / "gate.json").exists() else Exit.REJECTED
     while code != Exit.PASS and generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
         stage("draw", generate.generate)
-        code = worst(stage("gate", gate.gate))
+        code = worst(stage("gate", judged))
     outcome = files.read_json(folder / "gate.json", "the gate's record", "counts")
     with after_verdict(code):
         if outcome["counts"]["accept"] and not config.observe:
@@ -70,8 +70,7 @@ def add_cost(folder: Path, seconds: dict[str, float]) -> None:
 def sum_up(config: Config, subject: Subject, outcome: dict) -> None:
     """The style before and after, the mirror, the table, the path of the report."""
     before, after, real = styles(config, subject)
-    tracker = tracker_of(config.tracker, subject.out, "gate", as_dict(config))
-    mirror(tracker, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
+    mirror.mirror(config, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
     counts, seconds = outcome["counts"], report.cost_of(subject.out)
     total = sum(seconds.values())
     table = Table(title=files.shown(subject.out), title_justify="left", show_header=False, title_style="bold")
@@ -111,28 +110,3 @@ def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
 
 def base_samples(run: Path) -> list[tuple[str, Path]]:
     return [(p.name, p) for p in sorted((run / "samples" / "step-000000" / "with").glob("*.png"))]
-
-
-def mirror(tracker: Tracker, subject: Subject, outcome: dict, values: dict[str, float]) -> None:
-    """Counts, the gate's table and the batch, to W&B."""
-    from PIL import Image
-
-    counts = outcome["counts"]
-    rates = {f"gate/{v}": counts[v] / counts["in"] for v in VERDICTS}
-    tracker.log(rates | {k: v for k, v in values.items() if np.isfinite(v)})
-    verdicts = sorted(files.read_jsonl(subject.out / "verdicts.jsonl"), key=margin)
-    paths = dict(subject.named)
-    rows = []
-    for verdict in verdicts:
-        if verdict["verdict"] != "error":
-            slot = (subject.slots or {}).get(verdict["file"])
-            why = ", ".join(reason["check"] for reason in verdict["reasons"])
-            image = Image.open(paths[verdict["file"]])
-            rows.append([verdict["file"], image, verdict["verdict"], why, slot.prompt if slot else ""])
-    tracker.table("gate/verdicts", ["file", "picture", "verdict", "reasons", "prompt"], rows)
-    facts = {
-        "plan": files.sha256(subject.out / "plan.parquet"),
-        "verdicts": files.sha256(subject.out / "verdicts.jsonl"),
-    }
-    tracker.artifact(f"batch-{subject.out.name}", "batch", [subject.images, subject.out / "verdicts.jsonl"], facts)
-    tracker.finish()

@@ -5,8 +5,8 @@
     stylegate train brand=neon train.max_steps=50    a look in under a minute on a laptop
 
 Reads the brand set and the base; writes checkpoints/<run>/: run.json, stats.jsonl, state/, samples/, selection.json,
-lora/ (docs/training.md). The same command resumes, bit for bit on a CPU. The default, 300 steps of batch 8 with four
-evaluations, takes about two minutes on two cores.
+lora/, and index.html, the page that shows them (docs/training.md). The same command resumes, bit for bit on a CPU. The
+default, 300 steps of batch 8 with four evaluations, takes about two minutes on two cores.
 """
 
 import signal
@@ -25,11 +25,12 @@ from stylegate import files, hardware, progress
 from stylegate.config import Config, as_dict, run_directory_name
 from stylegate.errors import Exit, SurroundingsError
 from stylegate.tracker import Tracker, tracker_of
-from train import dryrun, optimizers, release, select, state
+from stylegate.wandbrun import EVALUATED
+from train import dryrun, optimizers, page, release, select, state
 from train.choose import chosen
 from train.evaluate import Evaluation
 from train.prepare import Run, prepare
-from train.stats import Stats
+from train.stats import Stats, clocked
 from train.step import losses_of, pictures_of
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
@@ -71,6 +72,10 @@ class Budget:
         broadcast_object_list(answer)
         return answer[0]
 
+    def taken(self) -> float:
+        """The share that evaluations have taken so far."""
+        return self.spent / (time.perf_counter() - self.began)
+
     @contextmanager
     def spending(self) -> Iterator[None]:
         before = time.perf_counter()
@@ -110,6 +115,8 @@ def train(config: Config) -> int:
         if main and first:
             print(f"{'finished already' if first >= config.train.max_steps else 'resumed'} at step {first}")
         tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
+        brand_set, data = run.brand_set, {"sha256": run.facts["data"]}
+        tracker.use(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
         evaluation = Evaluation(run, average)
         with enough_memory(device):
             done = fit(run, optimizer, average, evaluation, first, tracker, preemption)
@@ -117,6 +124,7 @@ def train(config: Config) -> int:
             selection = {} if stopped else chosen(run, evaluation, done)
         if main and stopped:
             print(f"told to stop: saved at step {done}; the same command goes on from there")
+            page.write(run.directory)
             tracker.finish()
         elif main:
             finish(run, selection, tracker)
@@ -140,10 +148,15 @@ def fit(
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
     shared = {id(parameter) for parameter in run.models.denoiser.parameters()}
     alone = [p for p in parameters if id(p) not in shared]  # of text encoders, whose gradients nobody averages
-    stats = Stats(run.directory, accelerator, tracker, first, lambda step, rank: pictures_of(run, step - 1, rank))
     evaluation.take(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.take(first)  # a run that was killed between saving and evaluating
+    named, reading = (lambda step, rank: pictures_of(run, step - 1, rank)), clocked(run)
+    stats = Stats(run.directory, accelerator, tracker, first, named, reading)
+    if main and stats.catch_up(evaluation.all_results()):
+        tracker.picture("samples", evaluation.page(), step=first)
+    if main:
+        page.begin(run.directory, first, evaluation.prompts)
     budget = Budget(settings.evaluation_share, accelerator)
     with progress.bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
@@ -171,7 +184,7 @@ def fit(
             together = save or len(stats.rows) == FLUSH_EVERY  # where several processes wait for each other anyway
             told = preemption.agreed(accelerator) if together or accelerator.num_processes == 1 else False
             if together or told:
-                tick(len(stats.rows), f"loss {stats.flush():.4f}")
+                tick(len(stats.rows), f"loss {stats.flush(budget.spent):.4f}")
             if main and (save or told):
                 best = select.worth_keeping(evaluation.all_results(), settings.selection_margin, settings.keep_best)
                 state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
@@ -180,9 +193,14 @@ def fit(
             if last or (look and budget.allows()):
                 with budget.spending():
                     evaluation.take(done)
+                    if main:
+                        page.write(run.directory)
                 if main and (result := evaluation.result(done)):
-                    tracker.log(select.values_of(result), step=done)
-                    tracker.picture("samples", evaluation.page(), step=done)
+                    page_of_all = evaluation.page()
+                    if done > tracker.last(EVALUATED):
+                        share = {"evaluation/share": budget.taken()}
+                        tracker.log(select.values_of(result) | share, step=done)
+                        tracker.picture("samples", page_of_all, step=done)
     return max(first, settings.max_steps)
 
 
@@ -191,8 +209,7 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     lora, other = release.write(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )
-    data = {"sha256": run.facts["data"]}
-    tracker.artifact(f"brand-{run.brand_set.brand.name}", "brand-set", [run.brand_set.folder], data)
+    tracker.summary({"chosen/step": selection["step"], "chosen/strength": selection["scale"]})
     tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
     tracker.finish()
     if selection["checkpoints"]:
@@ -204,5 +221,6 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
         )
     if run.config.lora.dora:
         print(f"note: a DoRA: diffusers reads {lora.name}, ComfyUI {other.name}, A1111 gives it another strength")
+    print(f"page: {files.shown(page.write(run.directory))}")
     print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and the like: {other.name}")
     print(f"LoRA: {files.shown(lora)}")

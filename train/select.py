@@ -104,7 +104,11 @@ def causes(results: Sequence[dict[str, Any]]) -> str:
 
 
 def values_of(result: dict[str, Any]) -> dict[str, float]:
-    """What a tracker plots of an evaluation."""
-    names = ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
+    """What a tracker plots of an evaluation, over its step."""
+    names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
     found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
-    return found | ({"evaluation/pass_rate": rate(result)} if result["passed"] else {})
+    if result["passed"]:
+        low, high = wilson(result["passed"])
+        found |= {"evaluation/pass_rate": rate(result)}
+        found |= {"evaluation/pass_rate_low": low, "evaluation/pass_rate_high": high}
+    return found

@@ -1,8 +1,13 @@
-"""stats.jsonl: a row a step, the truth that W&B mirrors."""
+"""stats.jsonl: a row a step, the truth that W&B mirrors; clock.jsonl: how long the steps took.
 
+They are two files because the same words give the same stats.jsonl, on any machine at any time of day.
+"""
+
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +16,36 @@ from accelerate import Accelerator
 from stylegate import files
 from stylegate.errors import StylegateError
 from stylegate.tracker import Tracker
+from stylegate.wandbrun import EVALUATED, STEP
+from train import select
+from train.record import CLOCK
+
+
+class Reading:
+    """A cache with a clock: the seconds that training waited for its data."""
+
+    def __init__(self, cache: Any):
+        self.cache, self.seconds = cache, 0.0
+
+    def get(self, key: str) -> Any:
+        began = time.monotonic()
+        value = self.cache.get(key)
+        self.seconds += time.monotonic() - began
+        return value
+
+
+def clocked(run: Any) -> Reading:
+    """Let train.prepare's run read its data by the clock."""
+    reading = Reading(run.data.cache)
+    run.data = run.data._replace(cache=reading)
+    return reading
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most so far: of the device, of this process where that is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB
 
 
 class Stats:
@@ -26,26 +61,46 @@ class Stats:
         tracker: Tracker,
         first: int,
         pictures: Callable[[int, int], list[str]],
+        reading: Reading | None = None,
     ):
         self.path, self.accelerator, self.tracker = directory / "stats.jsonl", accelerator, tracker
+        self.clock = directory / CLOCK
         self.pictures = pictures
         self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
         self.first, self.began = first, time.perf_counter()
-        if accelerator.is_main_process:
-            files.write_jsonl(self.path, [row for row in files.read_jsonl(self.path, "step") if row["step"] <= first])
+        self.flushed, self.aside = self.began, 0.0
+        self.reading, self.waited = reading or Reading(None), 0.0
+        for path in (self.path, self.clock) if accelerator.is_main_process else []:
+            files.write_jsonl(path, [row for row in files.read_jsonl(path, "step") if row["step"] <= first])
+
+    def catch_up(self, results: Sequence[dict[str, Any]]) -> bool:
+        """Tell a mirror that lacks them the steps so far and their evaluations; whether it lacked any of these."""
+        rows = [row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.last(STEP)]
+        late = [r for r in results if self.tracker.last(EVALUATED) < r["step"] <= self.first]
+        told = [(row["step"], {name: row[name] for name in row if name != "step"}) for row in rows]
+        told += [(result["step"], select.values_of(result)) for result in late]
+        for step, values in sorted(told, key=lambda pair: pair[0]):  # W&B's own step never goes back
+            self.tracker.log(values, step=step)
+        return bool(late)
 
     def add(self, step: int, losses: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
         """`losses` [pictures of the step on this process]."""
         self.rows.append((step, losses, norm, learning_rate))
 
-    def flush(self) -> float:
+    def flush(self, aside: float = 0.0) -> float:
         """Write what has been added, losses averaged over the processes; returns their mean.
+
+        `aside` are the seconds that evaluations have taken so far, which are not the steps'.
 
         Raises StylegateError for a loss that is not finite; what came before it is written, it and the rest are not.
         """
         gathered: torch.Tensor = self.accelerator.gather(torch.stack([row[1] for row in self.rows])[None])  # type: ignore[assignment]
         by_step = gathered.transpose(0, 1).cpu().numpy()  # [steps, processes, pictures]
-        rate = (self.rows[-1][0] - self.first) / (time.perf_counter() - self.began)
+        now = time.perf_counter()
+        rate = (self.rows[-1][0] - self.first) / (now - self.began)
+        seconds = (now - self.flushed) - (aside - self.aside)
+        waited, memory = self.reading.seconds - self.waited, peak_memory_gib(self.accelerator.device)
+        beside = {"steps_per_s": rate, "data_wait_share": waited / max(seconds, 1e-9), "memory_gib": memory}
         for (step, _, norm, learning_rate), losses in zip(self.rows, by_step, strict=True):
             broken = ~np.isfinite(losses)
             if broken.any() or not torch.isfinite(norm):
@@ -59,6 +114,11 @@ class Stats:
             if self.accelerator.is_main_process:
                 values = {"loss": float(losses.mean()), "grad_norm": norm.item(), "learning_rate": learning_rate}
                 files.append_jsonl(self.path, {"step": step} | values)
-                self.tracker.log(values | {"steps_per_s": rate}, step=step)
+                if step > self.tracker.last(STEP):
+                    self.tracker.log(values | beside, step=step)
+        if self.accelerator.is_main_process:
+            row = {"step": self.rows[-1][0], "steps": len(self.rows), "seconds": round(seconds, 4)}
+            files.append_jsonl(self.clock, row | {"waited": round(waited, 4), "memory_gib": round(memory, 3)})
+        self.flushed, self.aside, self.waited = now, aside, self.reading.seconds
         self.rows.clear()
         return float(by_step.mean())

@@ -8,14 +8,16 @@ Reads verdicts.jsonl and gate.json; hashes every picture again, and one that cha
 asks for a promise that is not proven (exit 12 or 13), or where the lot as a whole broke a rule (exit 10).
 """
 
+import datetime
 import shutil
 from pathlib import Path
 from typing import Any
 
 from eval.batch.verify import MANIFEST, problems_of
+from eval.gate import evidence, today
 from eval.promise.certify import CERTIFICATE, goes_out, read_certificate
 from eval.subject import Subject, made_from, subject_of
-from stylegate import __version__, files
+from stylegate import __version__, files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
 
@@ -23,14 +25,16 @@ from stylegate.errors import DataError, Exit
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
     subject = subject_of(config)
-    outcome, _ = judgement(subject)
-    if held := held_back(outcome):
+    outcome, verdicts = judgement(subject)
+    if held := held_back(subject, outcome, verdicts):
         code, why = held
         print(f"export: nothing left the house: {why}")
         return code
     collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
-    with files.only_one(collection):
+    with files.only_one(subject.out), files.only_one(collection):
         target, changed = package(subject, collection)
+    sha256 = files.sha256(target / MANIFEST)
+    lineage.record(subject.out, "make", "package", f"package-{collection.name}", sha256, [target])
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
     print(f"export: {files.shown(target)}")
@@ -42,7 +46,10 @@ def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
     outcome, verdicts = judgement(subject)
     accepted, changed = accepted_pictures(subject, verdicts)
     if not accepted:
-        raise DataError(f"nothing to export: no picture of {files.shown(subject.out)} was accepted")
+        raise DataError(
+            f"nothing to export: no picture of {files.shown(subject.out)} was accepted",
+            next_step="its report says why; what is in review a person settles: stylegate gate ... decisions=FILE.csv.",
+        )
     odd = [repr(v["file"]) for v in accepted if not v["file"].isprintable()]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
@@ -58,21 +65,34 @@ def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
     return target, changed
 
 
-def held_back(outcome: dict[str, Any]) -> tuple[int, str] | None:
+def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[dict]) -> tuple[int, str] | None:
     """Exit code and reason for which the whole lot stays here, if there is one."""
-    state = outcome["promise"]["state"]
+    state, says = outcome["promise"]["state"], outcome["promise"]["says"]
     if state in ("stale", "insufficient"):
-        code = Exit.STALE if state == "stale" else Exit.EVIDENCE
-        return code, f"{outcome['promise']['says']}; stylegate certify proves this lot, whatever came before"
+        way = "; stylegate certify proves this lot, whatever came before" if outcome["counts"]["accept"] else ""
+        return Exit.STALE if state == "stale" else Exit.EVIDENCE, says + way
     broken = [rule["says"] for rule in outcome["batch"] if rule["state"] == "fail"]
+    broken += ["a picture lies below a line that fails the batch"] if outcome["fails_batch"] else []
+    _, changed = accepted_pictures(subject, verdicts)
+    if changed and state in ("certified", "valid"):
+        broken.append(
+            f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone; gate again"
+        )
     return (Exit.REJECTED, "; ".join(broken)) if broken else None
 
 
 def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise")
+    keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise", "evidence", "fails_batch")
     outcome = files.read_json(subject.out / "gate.json", what, *keys)
+    if not isinstance(outcome["promise"], dict) or not {"state", "says"} <= set(outcome["promise"]):
+        raise DataError(f"{files.shown(subject.out / 'gate.json')} is not what the gate wrote", next_step="gate again.")
+    if changed := [name for name, sha256 in evidence(subject.out).items() if outcome["evidence"].get(name) != sha256]:
+        raise DataError(
+            f"{', '.join(changed)} in {files.shown(subject.out)} is not what the gate knew",
+            next_step="stylegate gate again, then export.",
+        )
     if outcome["observe"]:
         raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
     path = subject.out / "verdicts.jsonl"
@@ -80,7 +100,14 @@ def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise DataError(
             f"{files.shown(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
         )
-    return outcome, files.read_jsonl(path, "file", "sha256", "verdict")
+    verdicts = files.read_jsonl(path, "file", "sha256", "verdict")
+    for verdict in verdicts:
+        for waived in verdict.get("waived", []):
+            if datetime.date.fromisoformat(waived["expires"]) < today():
+                raise DataError(
+                    f"a waiver of {verdict['file']} has ended", next_step="stylegate gate again, then export."
+                )
+    return outcome, verdicts
 
 
 def accepted_pictures(subject: Subject, verdicts: list[dict]) -> tuple[list[dict], list[str]]:
@@ -118,7 +145,7 @@ def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -
     files.write_jsonl(partial / "metadata.jsonl", rows)
     if outcome["promise"]["state"] == "certified":
         found = read_certificate(subject.out / CERTIFICATE)
-        if not {row["sha256"] for row in rows} <= set(goes_out(found)):
+        if sorted(row["sha256"] for row in rows) != sorted(goes_out(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
         files.write_json(partial / CERTIFICATE, found)
     files.write_json(partial / "provenance.json", provenance(subject, accepted, outcome))

@@ -29,7 +29,10 @@ def verify(packages: list[Path]) -> int:
         problems = problems_of(package)
         if problems:
             raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")
-        print(f"{package}: holds, {len(files.read_jsonl(package / 'metadata.jsonl'))} pictures")
+        judged = files.read_json(package / "provenance.json", "the provenance").get("judged_by", {})
+        promise = judged.get("promise") or {}
+        said = f"; {promise['state']}: {promise['says']}" if promise.get("state") in ("certified", "valid") else ""
+        print(f"{package}: holds, {len(files.read_jsonl(package / 'metadata.jsonl'))} pictures{said}")
     return 0
 
 
@@ -58,6 +61,23 @@ def problems_of(package: Path) -> list[str]:
     return problems or disagreements(package, {n: h for n, h in listed.items() if n.startswith("images/")})
 
 
+def proof_problems(package: Path, provenance: dict, rows: list[dict]) -> list[str]:
+    """Where a certificate does not prove what the package holds, or is not there although the provenance names it."""
+    judged = provenance.get("judged_by")
+    promise = judged.get("promise") if isinstance(judged, dict) else None
+    named = promise.get("certificate_sha256") if isinstance(promise, dict) else None
+    if not (package / CERTIFICATE).exists():
+        return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"] if named else []
+    try:
+        found = read_certificate(package / CERTIFICATE)
+    except DataError as error:
+        return [str(error)]
+    problems = [] if found["sha256"] == named else [f"{CERTIFICATE} is not the one that provenance.json names"]
+    if sorted(str(row["sha256"]) for row in rows) != sorted(goes_out(found)):
+        problems.append("the pictures are not those that were certified, all of them and no others")
+    return problems
+
+
 def disagreements(package: Path, images: dict[str, str]) -> list[str]:
     """Where rows, pictures and counts of a package whose bytes are whole do not agree."""
     try:
@@ -66,13 +86,9 @@ def disagreements(package: Path, images: dict[str, str]) -> list[str]:
         counts = {name: int(provenance["counts"][name]) for name in ("in", "exported", *VERDICTS)}
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [f"provenance.json or metadata.jsonl: {error}"]
-    problems = []
-    if (package / CERTIFICATE).exists():
-        try:
-            strange = {row["sha256"] for row in rows} - set(goes_out(read_certificate(package / CERTIFICATE)))
-            problems += [f"{len(strange)} pictures are not among those that were certified"] if strange else []
-        except DataError as error:
-            problems.append(str(error))
+    problems = proof_problems(package, provenance, rows)
+    if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
+        return [*problems, "metadata.jsonl: file_name and sha256 must be text"]
     if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):
         problems.append("metadata.jsonl and images/ do not hold the same pictures")
     if counts["exported"] != len(images) or counts["exported"] > counts["accept"]:

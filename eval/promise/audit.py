@@ -71,7 +71,10 @@ def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delt
 
 
 def bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
-    """Upper bound on the share of rejects in the lot less those found, after all these labels; 1 without any."""
+    """Upper bound on the share of rejects in the lot less those found, after all these labels; 1 without any.
+
+    It is 1, too, in the rare case (delta at most) that the labels have ruled out every number of rejects.
+    """
     found = int(np.sum(labels))
     low, high = found, size - len(labels) + found  # the largest number that is not ruled out lies here
     if size == found:
@@ -82,6 +85,8 @@ def bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float
             high = middle - 1
         else:
             low = middle
+    if len(labels) and rejected(labels, size, alpha, delta, low)[-1]:
+        return 1.0
     return (low - found) / (size - found)
 
 

@@ -49,6 +49,7 @@ class Line:
     state: str  # valid, stale, insufficient
     says: str
     labelled: dict[str, bool] = field(default_factory=dict)  # sha256 -> a reject, of this pool
+    hidden: float = 0.0  # rejects that may be among what is accepted, at most
 
 
 def calibrate(config: Config) -> int:
@@ -62,10 +63,14 @@ def calibrate(config: Config) -> int:
         compared = comparison_of(config, subject)
         pool = gate.pool_of(config, subject, compared)
         if not pool:
-            raise DataError("no picture is accepted by the other checks: there is nothing to calibrate on")
+            raise DataError(
+                f"no picture that every other check accepts has a {policy.calibrated}: nothing to calibrate on",
+                next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
+            )
         refuse_trained(config, pool)
         plan = begun(subject.out, pool, policy, config.promise.num_labels)
-        given = up_to_a_gap(plan.sample, {label.sha256: label for label in labels.read(subject.out, "calibrate")})
+        before = labels.read(subject.out, "calibrate", under=plan.under)
+        given = up_to_a_gap(plan.sample, {label.sha256: label for label in before})
         if config.decisions:
             given = taken(existing(config.decisions, "decisions"), subject.out, plan, given)
         elif sys.stdin.isatty():
@@ -73,9 +78,10 @@ def calibrate(config: Config) -> int:
         if len(given) < len(plan.sample):
             names = {sha256: name for name, sha256 in subject.sha256.items()}
             due = plan.sample[len(given) :]
-            labels.worksheet(subject.out / WORKSHEET, "calibrate", [(names[s], s) for s in due])
-            print(f"calibrate: {len(given)} of {len(plan.sample)} labels; fill in the rest, then decisions={WORKSHEET}")
-            print(files.shown(subject.out / WORKSHEET))
+            sheet, offered = subject.out / WORKSHEET, Path(config.decisions) if config.decisions else None
+            labels.worksheet(sheet, "calibrate", [(names[s], s) for s in due], offered)
+            print(f"calibrate: {len(given)} of {len(plan.sample)} labels")
+            print(f"next: fill in verdict and who, then the same words with decisions={files.shown(sheet)}")
             return Exit.EVIDENCE
         (subject.out / WORKSHEET).unlink(missing_ok=True)
         made = written(plan, given, policy, fingerprint(config, subject, compared, policy))
@@ -101,6 +107,12 @@ class Plan:
 
     pool: Mapping[str, float]  # sha256 -> score
     count: int
+    policy_sha256: str = ""
+
+    @property
+    def under(self) -> str:
+        """What labels are kept under: another policy or guideline may call other pictures rejects."""
+        return files.digest([sorted(self.pool), self.policy_sha256])
 
     @property
     def sample(self) -> list[str]:
@@ -113,20 +125,19 @@ class Plan:
 def begun(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Plan:
     """The plan of this pool's calibration, written down before the first label.
 
-    Raises ConfigError if the number of labels is another than when it began: who may stop when the labels look well has
-    no promise.
+    Raises ConfigError if the number of labels is another than when it began, by whatever policy: who may stop when the
+    labels look well has no promise.
     """
-    plan = Plan(pool, min(count, len(pool)))
-    header = {"pool": files.digest(sorted(pool)), "policy_sha256": policy.sha256}
-    for row in files.read_jsonl(out / labels.STREAMS["calibrate"]):
-        if "pool" in row and {key: row.get(key) for key in header} == header:
-            if row["count"] != plan.count:
-                raise ConfigError(
-                    f"this calibration began with promise.num_labels={row['count']}, it cannot become {plan.count}",
-                    next_step="go on with that number; another batch can have another.",
-                )
-            return plan
-    files.append_jsonl(out / labels.STREAMS["calibrate"], header | {"count": plan.count})
+    plan = Plan(pool, min(count, len(pool)), policy.sha256)
+    header = {"pool": files.digest(sorted(pool)), "policy_sha256": policy.sha256, "count": plan.count}
+    rows = [row for row in files.read_jsonl(out / labels.STREAMS["calibrate"]) if row.get("pool") == header["pool"]]
+    if any(row.get("count") != plan.count for row in rows):
+        raise ConfigError(
+            f"this calibration began with promise.num_labels={rows[0].get('count')}, it cannot become {plan.count}",
+            next_step="go on with that number; another batch can have another.",
+        )
+    if header not in rows:
+        files.append_jsonl(out / labels.STREAMS["calibrate"], header)
     return plan
 
 
@@ -143,9 +154,9 @@ def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
 
 def taken(path: Path, out: Path, plan: Plan, given: list[Label]) -> list[Label]:
     """Keep a file's labels as far as the sample goes without a gap; a file may be given again, filled further."""
-    before, offered = labels.offered(path, "calibrate", out, plan.sample)
+    before, offered = labels.offered(path, "calibrate", out, plan.sample, under=plan.under)
     found = up_to_a_gap(plan.sample, before | offered)
-    labels.keep(out, "calibrate", [label for label in found if label.sha256 not in before])
+    labels.keep(out, "calibrate", [label for label in found if label.sha256 not in before], under=plan.under)
     return found
 
 
@@ -155,7 +166,7 @@ def asked(subject: Subject, plan: Plan, given: list[Label]) -> list[Label]:
         label = labels.ask(subject, sha256, f"{number} of {len(plan.sample)}")
         if label is None:
             break
-        labels.keep(subject.out, "calibrate", [label])
+        labels.keep(subject.out, "calibrate", [label], under=plan.under)
         given = [*given, label]
     return given
 
@@ -264,7 +275,8 @@ def line_of(made: dict[str, Any], pool: dict[str, float], now: dict[str, str | N
     if top is None:
         return Line(None, found, state, text, here)
     low = min(bottom, top) if bottom is not None else None
-    return Line(Bounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here)
+    going = sum(score >= top and name not in found for name, score in pool.items())
+    return Line(Bounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going)
 
 
 def lines_in(

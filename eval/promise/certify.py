@@ -4,7 +4,8 @@
     stylegate certify images=DIR references=DIR        writes audit.csv; without a terminal that is all
     stylegate certify batch=NAME decisions=audit.csv   takes its labels; exit 0 once proven, else 13
 
-The lot is what the gate accepts now. The order is random and settled by the lot's content alone, so nobody chooses it.
+The lot is what the gate accepts now. The order is random and settled by the lot's content alone: who does not know the
+rejects already cannot choose a kind one, and each lot that is tried spends its share of delta.
 A ladder of ever smaller lots (the best pictures first, policy's `promise.ladder`) is tried with the same labels; each
 attempt spends its share of delta, a later lot of the same batch what is left. certificate.json holds everything that
 a stranger needs to compute the proof again: `stylegate verify` does. Rejects that were found, and what lies outside
@@ -53,7 +54,7 @@ class Plan:
 
     @property
     def order(self) -> list[str]:
-        """A random order: nobody can choose it, since it follows from the lot's content."""
+        """A random order that follows from the lot's content."""
         seed = order_seed(self.lot)
         return sorted(self.lot, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest())
 
@@ -66,9 +67,10 @@ class Plan:
             size = max(1, round(share * len(self.lot)))
             part = set(self.lot[:size])
             bad = [int(label.bad) for label in given if label.sha256 in part]
-            needed = audit.labels_needed(bad, size, alpha, delta)
+            bound = audit.bound(bad, size, alpha, delta)
+            needed = audit.labels_needed(bad, size, alpha, delta) if bound <= alpha else None
             row = {"share": share, "size": size, "delta": delta, "labels": len(bad), "rejects": sum(bad)}
-            found.append(row | {"bound": round(audit.bound(bad, size, alpha, delta), 6), "proven_after": needed})
+            found.append(row | {"bound": round(bound, 6), "proven_after": needed})
         return found
 
 
@@ -82,14 +84,15 @@ def certify(config: Config) -> int:
 
     subject = subject_of(config)
     with files.only_one(subject.out):
-        gate.judge(config, subject)
         policy = policyfile.read(config.policy)
-        plan = plan_of(subject.out, standing_lot(subject.out), policy.promise)
+        _, verdicts = gate.judged(config, subject, audited=False)
+        plan = plan_of(subject.out, standing_lot(verdicts), policy.promise)
         given = labels_of(subject.out, plan)
         if config.decisions:
             given = taken(existing(config.decisions, "decisions"), subject.out, plan, given)
         elif sys.stdin.isatty():
             given = asked(subject, plan, given)
+        keep(subject.out, plan, [])  # whatever is shown of a lot spends its share
         attempts = plan.attempts(given)
         proven = next((i for i, attempt in enumerate(attempts) if attempt["proven_after"] is not None), None)
         if proven is not None:
@@ -98,15 +101,19 @@ def certify(config: Config) -> int:
         else:
             names = {sha256: name for name, sha256 in subject.sha256.items()}
             due = plan.order[len(given) : len(given) + config.promise.num_labels]
-            labels.worksheet(subject.out / WORKSHEET, "audit", [(names[sha256], sha256) for sha256 in due])
+            offered = Path(config.decisions) if config.decisions else None
+            labels.worksheet(subject.out / WORKSHEET, "audit", [(names[s], s) for s in due], offered)
         outcome = gate.judge(config, subject)  # what was found leaves the lot
         gate.write_reports(subject, config, outcome)
-    return said(subject, plan, given, attempts, proven)
+    code = said(subject, plan, given, attempts, proven)
+    if code == Exit.PASS and outcome["exit_code"] != Exit.PASS:
+        print(f"note: the gate on this lot still ends with exit code {outcome['exit_code']}; stylegate gate says why")
+    return code
 
 
-def standing_lot(out: Path) -> list[str]:
-    """The lot before audit and certificate had their say. Raises DataError for none, and for one picture twice."""
-    lot = lot_of([before_audit(verdict) for verdict in files.read_jsonl(out / "verdicts.jsonl", "verdict", "reasons")])
+def standing_lot(verdicts: list[dict]) -> list[str]:
+    """The lot before audit and certificate have their say. Raises DataError for none, and for one picture twice."""
+    lot = lot_of(verdicts)
     if not lot:
         raise DataError("no picture is accepted: there is no lot to certify", next_step="stylegate gate says why.")
     if len(set(lot)) < len(lot):
@@ -118,12 +125,6 @@ def standing_lot(out: Path) -> list[str]:
 
 
 FOUND, BEYOND = "audit", "outside-certificate"
-
-
-def before_audit(verdict: dict[str, Any]) -> dict[str, Any]:
-    """The verdict without what the audit brought to it."""
-    ours = [r for r in verdict["reasons"] if r["check"] in (FOUND, BEYOND)]
-    return verdict | {"verdict": "accept"} if ours else verdict
 
 
 def plan_of(out: Path, lot: list[str], promise: Promise) -> Plan:
@@ -142,7 +143,7 @@ def headers(out: Path) -> list[dict[str, Any]]:
 
 def keep(out: Path, plan: Plan, given: list[Label]) -> None:
     """Append labels; the lot, its terms and what they may spend are written down before the first."""
-    if given and plan.header not in headers(out):
+    if plan.header not in headers(out):
         files.append_jsonl(out / labels.STREAMS["audit"], plan.header)
     labels.keep(out, "audit", given)
 
@@ -199,25 +200,26 @@ def certificate(plan: Plan, given: list[Label], attempts: list[dict], proven: in
 
 def read_certificate(path: Path) -> dict[str, Any]:
     """A certificate whose proof was computed again. Raises DataError listing what does not hold."""
-    keys = ("version", "promise", "policy", "lot", "order_seed", "earlier_attempts", "labels", "attempts", "proven")
+    keys = ("says", "promise", "policy", "lot", "order_seed", "earlier_attempts", "labels", "attempts", "proven")
     found = files.read_json(path, "the certificate", "version")
     if found["version"] != VERSION:
         raise DataError(f"{files.shown(path)} is version {found['version']!r}; this stylegate reads {VERSION}")
     found = files.read_json(path, "the certificate", *keys, "sha256")
     try:
         problems = problems_of(found)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         problems = [f"not as stylegate writes it ({type(error).__name__}: {error})"]
     if problems:
-        raise DataError(f"{files.shown(path)} does not hold:", problems, "certify again, or remove it.")
+        raise DataError(f"{files.shown(path)} does not hold:", problems, "certify again; that writes it anew.")
     return found
 
 
 def problems_of(found: dict[str, Any]) -> list[str]:
     """Where the certificate is not what its own lot, labels and terms lead to."""
-    promise = Promise(
-        **{key: found["promise"][key] for key in ("alpha", "delta")}, ladder=tuple(found["promise"]["ladder"])
-    )
+    terms = found["promise"]
+    if not all(0 < terms[name] < 1 for name in ("alpha", "delta")) or not 0 <= found["earlier_attempts"] < 1000:
+        return ["its terms are none"]
+    promise = Promise(alpha=terms["alpha"], delta=terms["delta"], ladder=tuple(terms["ladder"]))
     plan = Plan(found["lot"]["pictures"], promise, found["earlier_attempts"])
     given = [Label(**row) for row in found["labels"]]
     problems = []
@@ -228,6 +230,8 @@ def problems_of(found: dict[str, Any]) -> list[str]:
         problems.append("the lot is not the one that it names")
     if order_seed(plan.lot) != found["order_seed"] or [g.sha256 for g in given] != plan.order[: len(given)]:
         problems.append("the labels are not of the first pictures of the lot's random order")
+    if found["says"] != promise.says():
+        problems.append("it says something else than its terms")
     if plan.attempts(given) != found["attempts"]:
         problems.append("the attempts do not follow from the labels")
     elif found["attempts"][found["proven"]]["proven_after"] is None:
@@ -267,7 +271,7 @@ def apply(out: Path, verdicts: list[dict], promise: Promise) -> dict[str, Any]:
     leaving = set(goes_out(found))
     for verdict in going:
         if verdict["sha256"] not in leaving and verdict["sha256"] not in bad:
-            add(verdict, reason(BEYOND, "review", detail="not in the part of the lot that was certified"))
+            add(verdict, reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
     attempt = found["attempts"][found["proven"]]
     proof = {"labels": attempt["labels"], "bound": attempt["bound"], "certificate_sha256": found["sha256"]}
     return {"state": "certified", "says": found["says"], "notes": []} | proof
@@ -285,8 +289,9 @@ def said(subject: Subject, plan: Plan, given: list[Label], attempts: list[dict],
         print(f"  best {size} of {len(plan.lot)}: {attempt['labels']} labels, {attempt['rejects']} rejects, {state}")
     if proven is None:
         print(f"certify: not proven yet with {len(given)} labels, {bad} of them rejects")
-        print("next: fill in verdict and who, then the same words with decisions=FILE; the next pictures are in")
-        print(files.shown(subject.out / WORKSHEET))
+        print(
+            f"next: fill in verdict and who, then the same words with decisions={files.shown(subject.out / WORKSHEET)}"
+        )
         return Exit.EVIDENCE
     out = len(goes_out(read_certificate(subject.out / CERTIFICATE)))
     print(f"certify: proven; {out} pictures may leave, {bad} rejects found and {len(plan.lot) - out - bad} others stay")

@@ -98,12 +98,14 @@ def rows_of_others(out: Path, purpose: str) -> dict[Label, str]:
     return {label: name for name in STREAMS if name != purpose for label in read(out, name)}
 
 
-def read(out: Path, stream: str) -> list[Label]:
-    """A stream's labels in the order in which they came. Raises DataError for a damaged one."""
+def read(out: Path, stream: str, **under: str) -> list[Label]:
+    """A stream's labels in their order, those kept `under` these words. Raises DataError for a damaged stream."""
     path, found = out / STREAMS[stream], []
     for row in files.read_jsonl(path):
         if "sha256" not in row:
             continue  # what an audit or a calibration said before its first label
+        if any(row.get(name) != value for name, value in under.items()):
+            continue
         label = Label(*(str(row.get(name, "")) for name in COLUMNS))
         if label.verdict not in VERDICTS or not label.who or not re.fullmatch("[0-9a-f]{64}", label.sha256):
             raise DataError(
@@ -114,19 +116,22 @@ def read(out: Path, stream: str) -> list[Label]:
     return found
 
 
-def keep(out: Path, stream: str, labels: Iterable[Label], **beside: str) -> int:
-    """Append the labels that the stream does not hold yet; how many there were."""
-    held, added = read(out, stream), 0
-    last = {label.sha256: label for label in held}
+def keep(out: Path, stream: str, labels: Iterable[Label], **under: str) -> None:
+    """Append the labels that the stream does not hold yet."""
+    last = {label.sha256: label for label in read(out, stream, **under)}
     for label in labels:
         if last.get(label.sha256) != label:
-            files.append_jsonl(out / STREAMS[stream], asdict(label) | beside)
-            added += 1
-    return added
+            files.append_jsonl(out / STREAMS[stream], asdict(label) | under)
 
 
-def worksheet(path: Path, purpose: str, pictures: Iterable[tuple[str, str]]) -> None:
-    """A CSV file to fill in: file and sha256 of each picture; it opens in any spreadsheet."""
+def worksheet(path: Path, purpose: str, pictures: Iterable[tuple[str, str]], given: Path | None) -> None:
+    """A CSV file to fill in: file and sha256 of each picture; it opens in any spreadsheet.
+
+    One that somebody has begun to fill in stays, unless it is the file that was just `given`.
+    """
+    if path.exists() and path.resolve() != (given.resolve() if given else None) and filled(path):
+        print(f"note: {files.shown(path)} has verdicts: it stays as it is; give it with decisions=")
+        return
     sheet = io.StringIO()
     writer = csv.writer(sheet, lineterminator="\n")
     writer.writerow(["file", *COLUMNS, "purpose"])
@@ -134,13 +139,24 @@ def worksheet(path: Path, purpose: str, pictures: Iterable[tuple[str, str]]) -> 
     files.write(path, sheet.getvalue())
 
 
-def offered(path: Path, stream: str, out: Path, known: Iterable[str]) -> tuple[dict[str, Label], dict[str, Label]]:
+def filled(path: Path) -> bool:
+    """Whether a worksheet has any verdict."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return any((row.get("verdict") or "").strip() for row in csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return True  # not one of ours any more: nobody's work is overwritten
+
+
+def offered(
+    path: Path, stream: str, out: Path, known: Iterable[str], **under: str
+) -> tuple[dict[str, Label], dict[str, Label]]:
     """The labels that a stream holds, and those that a file gives, by sha256.
 
     Raises DataError for one that contradicts another: who may take a label back could wait for a better one.
     """
     found = {label.sha256: label for label in read_csv(path, stream, out, known)}
-    before = {label.sha256: label for label in read(out, stream)}
+    before = {label.sha256: label for label in read(out, stream, **under)}
     turned = [s for s, label in found.items() if s in before and before[s].bad != label.bad]
     if turned:
         listing = [f"{s[:12]}...: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in turned]

@@ -44,7 +44,7 @@ def distinct(
     A group is the attempts at one slot: a second attempt may look like the first, which was rejected.
     """
     order = np.argsort(rank, kind="stable")
-    found, place = pictures.nearest(signatures[order], groups=None if groups is None else groups[order])
+    found, place = pictures.nearest(signatures, groups=None if groups is None else groups[order], order=order)
     within, index = np.empty_like(found), np.empty_like(place)
     within[order], index[order] = found, np.where(place < 0, -1, order[place])
     before, known = pictures.nearest(signatures, earlier)

@@ -93,7 +93,7 @@ def uncompressed(luma: NDArray) -> float:
     if len(blocks) < FEWEST:
         return UNKNOWN
     some = blocks[np.linspace(0, len(blocks) - 1, min(len(blocks), BLOCKS)).astype(int)]
-    found = fft.dctn(some - 128, axes=(1, 2), norm="ortho").reshape(len(some), 1, -1)[..., 1:]
+    found = np.asarray(fft.dctn(some - 128, axes=(1, 2), norm="ortho")).reshape(len(some), 1, -1)[..., 1:]
     tables = quantisation()
     return float(np.log1p(np.square(found - tables * np.round(found / tables)).mean((0, 2)).min()))
 

@@ -1,12 +1,21 @@
-"""Runs side by side, and the table at the end of a sweep."""
+"""Runs side by side: the table, the plot, the table at the end of a sweep, W&B's sweep."""
 
+import itertools
+import re
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from scipy.stats import binomtest
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from stylegate import cli, files
+from stylegate import cli, config, files
 from stylegate.errors import Exit
 from tests.conftest import FAST, process
+from train import select
 
 
 def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None:
@@ -19,9 +28,10 @@ def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None
     assert len(places) == 4
     code, again = run("compare", *map(str, places))
     assert code == 0 and "lora.rank" in again
+    assert again.count("not in the plot: swept-sd") == 4 and f"plot: {files.RUNS / 'compare.html'}" in again
     for place in places:
         loss = sum(row["loss"] for row in files.read_jsonl(place / "stats.jsonl")) / 2
-        (line,) = (line for line in again.splitlines() if place.name[:20] in line)
+        (line,) = (line for line in again.splitlines() if place.name[:20] in line and "│" in line)
         assert f" {loss:.3f} " in line
 
 
@@ -61,3 +71,95 @@ def test_an_error_of_another_rank_is_a_line(run, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RANK", "1")
     code, text = run("train", "brand=nosuch")
     assert code == 2 and text.startswith("rank 1: error: brand=nosuch") and len(text.splitlines()) == 1
+
+
+def made(name: str, passed: list[bool] | None, windows: list[tuple[int, float]], steps: int = 40) -> Path:
+    """A run as its files tell it: verdicts of the chosen checkpoint, steps and seconds between looks."""
+    place = files.RUNS / name
+    judged = {"step": steps, "scale": 1.0, "styles": None, "style": None, "style_spread": None, "passed": passed}
+    files.write_json(place / "run.json", {"config": {"name": name, "train": {"seed": len(name)}}, "facts": {}})
+    files.write_jsonl(place / "stats.jsonl", [{"step": i + 1, "loss": 1.0} for i in range(steps)])
+    ends = itertools.accumulate(count for count, _ in windows)
+    rows = [{"step": end, "steps": n, "seconds": s} for end, (n, s) in zip(ends, windows, strict=True)]
+    files.write_jsonl(place / "clock.jsonl", rows)
+    tried = select.choose([judged], 0.2) if passed else None
+    rate = float(np.mean(passed)) if passed else None
+    files.write_json(place / "selection.json", {"step": steps, "scale": 1.0, "pass_rate": rate, "scales": tried})
+    files.write(place / "index.html", "")
+    return place
+
+
+def test_the_plot_holds_each_run_once_where_its_numbers_say(run) -> None:
+    verdicts = {"plot-a": [True] * 15 + [False], "plot-b&<i>": [True, False] * 8, "plot-c": [False, True, True]}
+    windows = {"plot-a": [(10, 2.5), (30, 5.25)], "plot-b&<i>": [(40, 30.0)], "plot-c": [(40, 12.5)]}
+    places = [made(name, verdicts[name], windows[name]) for name in verdicts]
+    code, text = run("compare", *map(str, [*places, places[0]]))
+    assert code == 0 and "not in the plot" not in text
+    page = (files.RUNS / "compare.html").read_text()
+    marks = re.findall(
+        r'<a href="([^"]+)"><title>(.*?)</title><path class="span" d="M([\d.]+) ([\d.]+)V([\d.]+)" .*?'
+        r'<circle cx="([\d.]+)" cy="([\d.]+)".*?<text class="number"[^>]*>(\d+)</text></a>',
+        page,
+    )
+    assert len(marks) == page.count("<circle") == 3 and "<i>" not in page.replace("&lt;i&gt;", "")
+    heights = [float(y) for y in re.findall(r'class="tick" d="M[\d.]+ ([\d.]+)H', page)]
+    bottom, top = max(heights), min(heights)
+    xs, seconds = [], []
+    for number, (name, mark) in enumerate(zip(verdicts, marks, strict=True), start=1):
+        href, said, x, low_y, high_y, cx, cy, shown = mark
+        passed, cost = verdicts[name], sum(s for _, s in windows[name])
+        rate = sum(passed) / len(passed)
+        interval = binomtest(sum(passed), len(passed)).proportion_ci(method="wilson")
+        wanted = f"{name}: {rate:.0%} pass [{interval.low:.0%}, {interval.high:.0%}], {cost:.1f} s of training"
+        assert unescape(said) == wanted and int(shown) == number
+        for y, share in ((cy, rate), (low_y, interval.low), (high_y, interval.high)):
+            assert (bottom - float(y)) / (bottom - top) == pytest.approx(share, abs=1e-3)
+        assert x == cx and f'<td>{number}</td><td><a href="{href}">' in page
+        assert (files.RUNS / re.sub("%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), href)).is_file()
+        xs.append(float(x))
+        seconds.append(cost)
+    assert np.corrcoef(xs, seconds)[0, 1] == pytest.approx(1), "linear in the cost"
+
+
+def test_runs_that_lack_figures_are_named(run) -> None:
+    whole = made("lack-none", [True, True, False], [(40, 9.0)])
+    unjudged = made("lack-rate", None, [(40, 9.0)])
+    untimed = made("lack-time", [True, False], [(10, 3.0)])
+    stopped = made("lack-end", [True, False], [(40, 3.0)])
+    (stopped / "selection.json").unlink()
+    (stopped / "index.html").unlink()
+    code, text = run("compare", *map(str, (whole, unjudged, untimed, stopped)))
+    page = (files.RUNS / "compare.html").read_text()
+    for name, why in (("rate", "none passed"), ("time", "not every step was timed"), ("end", "has not finished")):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"not in the plot: lack-{name}: "))
+        assert why in line and line in unescape(page)
+    assert code == 0 and page.count("<circle") == 1 and "lack-none: " in page and "lack-end</a>" not in page
+    assert run("compare", str(stopped))[0] == 0
+    assert "<svg" not in (files.RUNS / "compare.html").read_text()
+
+
+def test_wandb_would_run_our_own_command() -> None:
+    """The definition's command as wandb's agent expands it, for each run of the grid: known keys, and it composes."""
+    sweep = yaml.safe_load((files.ROOT / "docs" / "sweep.yaml").read_text())
+    keys, parameters = config.all_keys(), sweep["parameters"]
+    assert sweep["method"] == "grid" and set(parameters) <= set(keys)
+    assert not set(parameters) & config.NOT_IN_WEIGHTS, "runs that differ in nothing would share a directory"
+    logged = select.values_of(
+        dict.fromkeys(("step", "style", "style_without_trigger", "drift", "nearest_training"), 1.0)
+        | {"eval_loss": 1.0, "passed": [True]}
+    )
+    assert sweep["metric"]["name"] in logged
+    runs = set()
+    for values in itertools.product(*(entry["values"] for entry in parameters.values())):
+        told = create_sweep_command_args(
+            {"args": {name: {"value": value} for name, value in zip(parameters, values, strict=True)}}
+        )
+        told |= {"env": ["/usr/bin/env"], "program": [sweep["program"]]}
+        words = [w for part in sweep["command"] for w in (told[part[2:-1]] if part.startswith("${") else [part])]
+        assert words[:3] == ["/usr/bin/env", "stylegate", "train"]
+        with initialize_config_dir(str(config.CONF), version_base="1.3"):
+            composed = config.typed(compose("config", overrides=words[3:]), [])
+        assert composed.tracker.name == "wandb" and composed.brand == "neon"
+        assert [composed.lora.rank, composed.train.learning_rate, composed.train.seed] == list(values)
+        runs.add(config.run_directory_name(composed))
+    assert len(runs) == 12

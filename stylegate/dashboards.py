@@ -1,0 +1,118 @@
+"""W&B's workspace as code: training runs side by side, the brand's health over time, the gate.
+
+    stylegate dashboard tracker.project=acme        one command, as a new saved view of the project
+
+Needs wandb-workspaces (pip install -e '.[dashboards]') and an account. What it names is what the code tells a tracker:
+tests/stylegate/test_dashboards.py holds the two together.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stylegate import wandbrun
+from stylegate.config import Config
+from stylegate.errors import Exit, SurroundingsError
+
+NAME = "stylegate"
+EXTRA = "pip install -e '.[dashboards]', in the checkout."
+
+
+def create(config: Config) -> int:
+    """Save the workspace in the project of the config. Raises SurroundingsError if W&B cannot be reached."""
+    project = config.tracker.project
+    with tempfile.TemporaryDirectory() as place:
+        wandbrun.surroundings(Path(place))
+        try:
+            import wandb
+
+            entity = config.tracker.entity or wandb.Api().default_entity
+            saved = workspace(entity or "", project).save()
+        except ImportError:
+            raise SurroundingsError("wandb-workspaces is not installed", next_step=EXTRA) from None
+        except Exception as error:
+            raise SurroundingsError(
+                f"W&B takes no workspace for project {project} ({wandbrun.in_words(error)})",
+                next_step="wandb login, or WANDB_API_KEY; then the same command.",
+            ) from None
+        finally:
+            wandbrun.close()
+    print(f"workspace: {saved.url}")
+    return Exit.PASS
+
+
+def workspace(entity: str, project: str) -> Any:
+    """The whole, built without a connection."""
+    import wandb_workspaces.workspaces as ws
+
+    sections = {"Training": training(), "Brand health": health(), "Gate": gate()}
+    parts = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()]
+    return ws.Workspace(entity=entity, project=project, name=NAME, sections=parts)
+
+
+def evaluations(title: str, *names: str) -> Any:
+    """Lines over the steps of evaluations."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(title=title, x=wandbrun.EVALUATED, y=[f"evaluation/{name}" for name in names])
+
+
+def steps(title: str, *names: str) -> Any:
+    """Lines over optimizer steps."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(title=title, x="Step", y=list(names))
+
+
+def training() -> list[Any]:
+    """Runs side by side: does it learn, does it hold, does it copy, what does it cost."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return [
+        wr.MediaBrowser(title="samples by step, the base first", media_keys=["samples"], mode="gallery"),
+        evaluations("pass rate and its interval", "pass_rate", "pass_rate_low", "pass_rate_high"),
+        evaluations("style, with and without the trigger phrase", "style", "style_without_trigger"),
+        evaluations("loss of validation pictures", "eval_loss"),
+        evaluations("drift of unrelated pictures", "drift"),
+        evaluations("nearest training picture: risk of copies", "nearest_training"),
+        wr.BarPlot(title="chosen step", metrics=[wr.SummaryMetric("chosen/step")]),
+        wr.BarPlot(title="chosen strength", metrics=[wr.SummaryMetric("chosen/strength")]),
+        steps("loss", "loss"),
+        steps("gradient norm", "grad_norm"),
+        steps("learning rate", "learning_rate"),
+        steps("steps per second", "steps_per_s"),
+        steps("share of the time that waits for data", "data_wait_share"),
+        steps("memory, GiB at most", "memory_gib"),
+        evaluations("share of the time that evaluations take", "share"),
+    ]
+
+
+def health() -> list[Any]:
+    """Batches over time: is the brand still held, and at what price."""
+    import wandb_workspaces.reports.v2 as wr
+
+    def over_time(title: str, name: str) -> Any:
+        return wr.ScatterPlot(title=title, x=wr.SummaryMetric("_timestamp"), y=wr.SummaryMetric(name))
+
+    return [
+        over_time("accepted", "gate/accept"),
+        over_time("style of what the LoRA draws", "style/lora"),
+        wr.BarPlot(title="style", metrics=["style/base", "style/lora", "style/references"], orientation="v"),
+        over_time("seconds per accepted picture", "cost/seconds_per_accepted"),
+        over_time("at most this share is wrong", "promise/bound"),
+        wr.ScalarChart(title="labels behind the promise", metric=wr.SummaryMetric("promise/labels")),
+    ]
+
+
+def gate() -> list[Any]:
+    """One batch or several: verdicts, what brought them about, the pictures."""
+    import wandb_workspaces.reports.v2 as wr
+
+    verdicts = [f"gate/{verdict}" for verdict in ("accept", "review", "reject", "error")]
+    return [
+        wr.BarPlot(title="verdicts", metrics=list(verdicts), orientation="v"),
+        wr.LinePlot(title="what held pictures back", x="Step", metric_regex="reasons/.*"),
+        wr.LinePlot(title="measures of the batch", x="Step", metric_regex="batch/.*"),
+        wr.ScalarChart(title="slots that have an accepted picture", metric=wr.SummaryMetric("gate/yield")),
+        wr.WeavePanelSummaryTable(table_name="gate/verdicts"),
+    ]

@@ -1,0 +1,127 @@
+"""What was made of what: lineage.jsonl lies beside what it speaks of, is only ever appended to, and asks no tracker.
+
+    stylegate replay checkpoints/demo-* data/batches/demo-*
+
+A row says that the work in a directory used or made something: its type, name, digest, and where it lies from there.
+W&B loses what an offline run used, and a moved one's artifacts; `replay` prints the chain from brand set to package and
+tells W&B what it lacks of it. What is there is known by its digest, so that telling twice changes nothing.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stylegate import files, wandbrun
+from stylegate.errors import ConfigError, DataError, Exit, SurroundingsError
+
+LEDGER = "lineage.jsonl"
+EXAMPLE = "checkpoints/demo-* data/batches/demo-*"
+TYPES = ("brand-set", "lora", "batch", "calibration", "certificate", "package")  # each made of some before it
+KINDS = ("use", "make")
+ROW = ("kind", "artifact", "type", "sha256", "paths")
+INIT_S, FINISH_S = 30, 600  # for W&B, which may have to take in whole brand sets
+
+
+def record(directory: Path, kind: str, what: str, name: str, sha256: str, paths: Sequence[Path]) -> None:
+    """Append that `directory`'s work used or made (`kind`) a thing of type `what`; no row twice."""
+    assert kind in KINDS and what in TYPES, (kind, what)
+    relative = [Path(os.path.relpath(path, directory)).as_posix() for path in paths]
+    row = dict(zip(ROW, (kind, name, what, sha256, relative), strict=True))
+    directory.mkdir(parents=True, exist_ok=True)
+    if row not in files.read_jsonl(directory / LEDGER, *ROW):
+        files.append_jsonl(directory / LEDGER, row)
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """The sha256 among a thing's facts, else one over all of them."""
+    return facts.get("sha256") or files.digest(dict(facts))
+
+
+def replay(paths: list[Path]) -> int:
+    """Print the chain and tell W&B what it lacks of it. Raises SurroundingsError, naming all of it, if that fails."""
+    if not paths:
+        raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
+    ledgers = {path: read(path) for path in paths}
+    print("\n".join(listing(ledgers)))
+    in_order = sorted(ledgers, key=lambda path: min(map(rank, ledgers[path])))
+    try:
+        told = [tell(path, ledgers[path]) for path in in_order]
+    except Exception as error:
+        raise SurroundingsError(
+            f"W&B cannot be told ({wandbrun.in_words(error)}); what would be:",
+            [f"{path.name}: {in_words(row)}" for path in in_order for row in ledgers[path]],
+            "wandb login, or WANDB_API_KEY; the same command tells only what is still lacking.",
+        ) from None
+    finally:
+        wandbrun.close()
+    print(f"told W&B {sum(told)} of {sum(map(len, ledgers.values()))}; the rest was there")
+    return Exit.PASS
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a directory's ledger, those that make something first, in the order of the chain."""
+    rows = files.read_jsonl(path / LEDGER, *ROW)
+    if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
+        raise DataError(f"no ledger of a run or batch: {files.shown(path / LEDGER)}")
+    return sorted(rows, key=lambda row: (row["kind"] == "use", rank(row)))
+
+
+def rank(row: Mapping[str, Any]) -> int:
+    return TYPES.index(row["type"])
+
+
+def listing(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The chain, a line a thing: type, name, digest, who made and who used it."""
+    found: dict[tuple[int, str, str], dict[str, list[str]]] = {}
+    for path, rows in ledgers.items():
+        for row in rows:
+            place = found.setdefault((rank(row), row["artifact"], row["sha256"]), {"use": [], "make": []})
+            place[row["kind"]].append(path.name)
+    lines = []
+    for (number, name, sha256), by in sorted(found.items()):
+        made = f"made by {', '.join(by['make'])}" if by["make"] else "made elsewhere" if number else "given"
+        used = f"; used by {', '.join(by['use'])}" if by["use"] else ""
+        lines.append(f"{TYPES[number]:<12} {name}  {sha256[:12]}  {made}{used}")
+    return lines
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    return f"{row['kind']} {row['type']} {wandbrun.fit(row['artifact'])}:{wandbrun.alias(row['sha256'])}"
+
+
+def tell(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Make and mark what W&B lacks of one directory, under its own W&B run; how many that were."""
+    import wandb
+
+    known = wandbrun.known(path)
+    wandbrun.surroundings(path)
+    api = wandb.Api()
+    place = f"{known['entity'] or api.default_entity}/{known['project']}"
+    used = wandbrun.used_by(api, f"{place}/{known['id']}")
+
+    def there(row: Mapping[str, Any]) -> bool:
+        alias = wandbrun.alias(row["sha256"])
+        if row["kind"] == "use":
+            return alias in used
+        return api.artifact_exists(f"{place}/{wandbrun.fit(row['artifact'])}:{alias}", type=row["type"])
+
+    lacking = [row for row in rows if not there(row)]
+    if not lacking:
+        return 0
+    run = wandbrun.start(path, known, "online", None, {}, (INIT_S, FINISH_S))
+    try:
+        for row in lacking:
+            given = [path / part for part in row["paths"]]
+            facts = (row["artifact"], row["type"], given, {"sha256": row["sha256"]})
+            if row["kind"] == "make":
+                sent = run.log_artifact(wandbrun.draft(*facts), aliases=wandbrun.aliases(row["sha256"]))
+                sent.wait(timeout=FINISH_S)
+            else:
+                wandbrun.use(run, *facts, row["sha256"])
+            print(f"told: {path.name}: {in_words(row)}")
+        run.finish()
+    except BaseException:  # Ctrl-C too: W&B would wait for its server first
+        wandbrun.kill()
+        raise
+    return len(lacking)

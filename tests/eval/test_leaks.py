@@ -1,0 +1,202 @@
+"""Ways in which a picture once left the house, or a promise was said that did not hold: each is closed."""
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eval import gate
+from eval.batch import export, verify
+from eval.promise import audit, certify, labels
+from eval.promise.labels import Label
+from stylegate import files
+from tests.eval.test_certify import ALL_PASS, CALIBRATED, decisions, fill, good, verdicts_of, words
+
+__all__ = ["words"]  # the fixture
+REQUIRED = ALL_PASS.replace("ladder: [1.0, 0.5]", "ladder: [1.0, 0.5], required: true")
+
+
+@pytest.fixture
+def certified(run, words: Callable[[str], list[str]], tmp_path: Path) -> list[str]:
+    told = words(ALL_PASS)
+    run("gate", *told)
+    run("certify", *told)
+    assert run("certify", *told, f"decisions={fill(tmp_path / 'out' / 'audit.csv', good)}")[0] == 0
+    return told
+
+
+def test_a_reject_that_the_gate_has_not_heard_of_is_not_exported(run, words, tmp_path: Path) -> None:
+    """An audit that was stopped, or killed, after the label was kept."""
+    told, out = words(ALL_PASS), tmp_path / "out"
+    run("gate", *told)
+    first = next(iter(verdicts_of(out).values()))["sha256"]
+    labels.keep(out, "audit", [Label(first, "reject", "anna")])
+    code, text = run("export", *told, "name=early")
+    assert code == 2 and "audit.jsonl" in text and "not what the gate knew" in text
+    assert run("gate", *told)[0] == 10 and run("export", *told, "name=early")[0] == 0
+    assert first not in {row["sha256"] for row in files.read_jsonl(files.EXPORTS / "early-v1" / "metadata.jsonl")}
+
+
+def test_a_command_that_is_refused_keeps_no_decision(run, words, tmp_path: Path) -> None:
+    told, out = words(ALL_PASS), tmp_path / "out"
+    run("gate", *told)
+    given = decisions(out, {sorted(verdicts_of(out))[0]: "reject"}, tmp_path / "d.csv")
+    assert run("gate", *told[:-1], "policy=nosuch", given)[0] == 2 and not (out / "decisions.jsonl").exists()
+
+
+def test_a_certify_that_is_refused_changes_no_verdict(run, words, tmp_path: Path) -> None:
+    told, out = words(REQUIRED), tmp_path / "out"
+    assert run("gate", *told)[0] == 13
+    before = {name: (out / name).read_bytes() for name in ("gate.json", "verdicts.jsonl", "summary.md", "junit.xml")}
+    (tmp_path / "lax.yaml").write_text(ALL_PASS)
+    (tmp_path / "bad.csv").write_text("no columns\n")
+    told[-1] = f"policy={tmp_path / 'lax.yaml'}"
+    assert run("certify", *told, f"decisions={tmp_path / 'bad.csv'}")[0] == 2
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
+def test_a_line_that_fails_the_batch_holds_all_of_it(run, words) -> None:
+    text = "version: 1\nmax_failed_share: 1.0\nchecks: {contrast: {fail_batch_below: 55}}\n"
+    assert run("gate", *words(text))[0] == 10
+    code, said = run("export", *words(text), "name=failed")
+    assert code == 10 and "fails the batch" in said and not (files.EXPORTS / "failed-v1").exists()
+
+
+def test_a_waiver_that_has_ended_since_lets_nothing_out(run, words, judged: Path, monkeypatch) -> None:
+    sha256 = files.sha256(sorted(judged.glob("*.png"))[0])
+    waiver = f"waivers: [{{sha256: {sha256}, check: contrast, owner: anna, reason: fine, expires: 2090-01-01}}]\n"
+    told = words("version: 1\nmax_failed_share: 1.0\nchecks: {contrast: {reject_below: 200}}\n" + waiver)
+    assert run("gate", *told)[0] == 0
+    monkeypatch.setattr(export, "today", lambda: datetime.date(2090, 1, 2))
+    code, text = run("export", *told, "name=waived")
+    assert code == 2 and "has ended" in text
+
+
+def test_a_certificate_never_goes_with_a_part_of_its_lot(
+    run, certified: list[str], judged: Path, tmp_path: Path
+) -> None:
+    assert run("export", *certified, "name=whole")[0] == 0
+    package = files.EXPORTS / "whole-v1"
+    lost = sorted((package / "images").iterdir())[0]
+    lost.unlink()
+    rows = [row for row in files.read_jsonl(package / "metadata.jsonl") if not row["file_name"].endswith(lost.name)]
+    files.write_jsonl(package / "metadata.jsonl", rows)
+    sign(package)
+    assert any("all of them and no others" in problem for problem in verify.problems_of(package))
+    sorted(judged.glob("*.png"))[0].unlink()
+    code, text = run("export", *certified, "name=part")
+    assert code != 0 and not (files.EXPORTS / "part-v1").exists(), text
+
+
+def sign(package: Path) -> None:
+    """The manifest of what is there now."""
+    found = sorted(p for p in package.rglob("*") if p.is_file() and p.name != verify.MANIFEST)
+    text = "".join(f"{files.sha256(p)}  {p.relative_to(package).as_posix()}\n" for p in found)
+    (package / verify.MANIFEST).write_text(text)
+
+
+def test_a_certificate_that_was_taken_out_is_missed(run, certified: list[str]) -> None:
+    assert run("export", *certified, "name=bare")[0] == 0
+    package = files.EXPORTS / "bare-v1"
+    assert "certified: at most" in run("verify", str(package))[1]
+    (package / "certificate.json").unlink()
+    sign(package)
+    assert any("certificate.json is missing" in problem for problem in verify.problems_of(package))
+
+
+def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "out" / "certificate.json"
+    for change, says in (
+        (
+            {"says": "at most 0.1% of it are rejects"},
+            "something else than its terms",
+        ),
+        ({"promise": {"alpha": 0.1, "delta": 0.0, "ladder": [1.0, 0.5]}}, "its terms are none"),
+        ({"earlier_attempts": 5000}, "its terms are none"),
+    ):
+        content = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"} | change
+        (tmp_path / "forged.json").write_text(json.dumps(content | {"sha256": files.digest(content)}))
+        code, text = run("verify", str(tmp_path / "forged.json"))
+        assert code == 2 and says in text and "Traceback" not in text
+
+
+def test_labels_by_another_guideline_do_not_calibrate(run, words, tmp_path: Path) -> None:
+    told, out = words(CALIBRATED), tmp_path / "out"
+    run("gate", *told)
+    run("calibrate", *told)
+    assert run("calibrate", *told, f"decisions={fill(out / 'calibrate.csv', good)}")[0] == 0
+    told = words("guideline: version 2\n" + CALIBRATED)
+    code, text = run("calibrate", *told)
+    assert code == 13 and "calibrate: 0 of 32 labels" in text
+    code, text = run("calibrate", *told, "promise.num_labels=20")
+    assert code == 2 and "it cannot become 20" in text, "nor can the number be chosen anew by changing a word"
+
+
+def test_copies_cannot_thin_out_a_calibrated_bound(run, words, judged: Path) -> None:
+    first = sorted(judged.glob("*.png"))[0]
+    (judged / "copy.png").write_bytes(first.read_bytes())
+    code, text = run("gate", *words(CALIBRATED))
+    assert code == 2 and "counts each picture once" in text
+
+
+def test_people_who_reject_much_of_a_calibrated_lot_void_its_bound(run, words, tmp_path: Path, judged: Path) -> None:
+    """Five of 32 are unlabelled; where but two are left, the one that may hide among them is too large a share."""
+    policy = CALIBRATED.replace("alpha: 0.1, delta: 0.1", "alpha: 0.3, delta: 0.3")
+    told, out = [*words(policy), "promise.num_labels=27"], tmp_path / "out"
+    run("gate", *told)
+    run("calibrate", *told)
+    assert run("calibrate", *told, f"decisions={fill(out / 'calibrate.csv', good)}")[0] == 0
+    run("gate", *told)
+    assert json.loads((out / "gate.json").read_text())["promise"]["state"] == "valid"
+    rejected = dict.fromkeys(sorted(verdicts_of(out))[:-2], "reject")
+    text = run("gate", *told, decisions(out, rejected, tmp_path / "d.csv"))[1]
+    assert json.loads((out / "gate.json").read_text())["promise"]["state"] == "insufficient", text
+
+
+def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words, tmp_path: Path) -> None:
+    """Other terms on the same labels are other attempts: each spends, labels or none."""
+    for alpha, earlier in ((0.11, 2), (0.12, 4)):
+        text = run("certify", *words(ALL_PASS.replace("alpha: 0.1", f"alpha: {alpha}")))[1]
+        assert f"{earlier} attempts at other lots" in text
+    assert len(certify.headers(tmp_path / "out")) == 3
+
+
+def test_labels_that_rule_everything_out_prove_nothing() -> None:
+    given = [0] * 73 + [1, 0] * 49 + [1]
+    assert audit.labels_needed(given[:73], 300, 0.05, 0.05) is not None
+    assert audit.bound(given, 300, 0.05, 0.05) == 1.0
+    lot = [f"{i:064x}" for i in range(300)]
+    plan = certify.Plan(lot, certify.Promise(ladder=(1.0,)), 0)
+    told = [Label(s, "reject" if bad else "accept", "anna") for s, bad in zip(plan.order, given, strict=False)]
+    assert plan.attempts(told)[0]["proven_after"] is None
+
+
+def test_a_torn_line_is_cut_before_the_next_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": ')
+    files.append_jsonl(path, {"a": 2})
+    assert files.read_jsonl(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_worksheet_that_somebody_fills_in_is_not_overwritten(run, words, tmp_path: Path) -> None:
+    told, sheet = words(ALL_PASS), tmp_path / "out" / "audit.csv"
+    run("gate", *told)
+    run("certify", *told)
+    half = sheet.read_text().replace(",,,,audit", ",accept,anna,,audit", 5)
+    sheet.write_text(half)
+    code, text = run("certify", *told)
+    assert code == 13 and "has verdicts: it stays as it is" in text and sheet.read_text() == half
+    assert run("certify", *told, f"decisions={sheet}")[0] == 13
+    assert "with 5 labels" in run("certify", *told)[1] and sheet.read_text() != half
+
+
+def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
+    assert set(gate.evidence(tmp_path)) == {
+        "decisions.jsonl",
+        "calibration.jsonl",
+        "audit.jsonl",
+        "calibration.json",
+        "certificate.json",
+    }

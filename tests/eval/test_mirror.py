@@ -1,0 +1,112 @@
+"""What W&B is told of a gate: every figure, table, alert and link of the chain; and that none of it can hurt."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eval import mirror
+from eval.subject import Subject
+from stylegate import files, lineage
+
+DRIFT = "version: 1\nchecks: {contrast: {reject_below: 1}}\nbatch: {acceptance: {warn_below: 1.1}}\n"
+
+
+class Told:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple, dict]] = []
+
+    def __getattr__(self, name: str):
+        return lambda *arguments, **options: self.calls.append((name, arguments, options))
+
+    def of(self, name: str) -> list[tuple]:
+        return [arguments for called, arguments, _ in self.calls if called == name]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    tracker = Told()
+    monkeypatch.setattr(mirror, "tracker_of", lambda *_, **__: tracker)
+    return tracker
+
+
+def test_a_gate_tells_all_that_its_files_hold(run, told: Told, judged: Path, tmp_path: Path) -> None:
+    (judged / "broken.png").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    code, _ = run("gate", f"images={judged}", "brand=neon", f"out={out}", "tracker=wandb", "tracker.mode=offline")
+    assert code == 10
+    counts = json.loads((out / "gate.json").read_text())["counts"]
+    (values,) = [arguments[0] for arguments in told.of("log")]
+    assert values["gate/accept"] == counts["accept"] / 33 and values["gate/error"] == 1 / 33
+    assert values["reasons/decode"] == 1
+    names = {arguments[0] for arguments in told.of("histogram")}
+    assert {"scores/style", "references/style", "scores/sharpness"} <= names
+    ((title, columns, rows),) = told.of("table")
+    assert title == "gate/verdicts" and len(rows) == 32 and columns[1] == "picture", "an error cannot be shown"
+    assert rows[0][1].size == (64, 64)
+    assert told.of("summary")[0][0]["promise/state"] == "none"
+    assert [(a[0].split("-")[0], a[1]) for a in told.of("artifact")] == [("batch", "batch")]
+    assert told.of("finish") == [()]
+
+
+def test_the_chain_is_kept_without_a_mirror(run, trained: list[str]) -> None:
+    """Brand set and LoRA used; batch, certificate and package made: in the ledger, whatever the tracker."""
+    told = [*trained, "traits=collectible", "plan.num_images=4"]
+    for verb in ("plan", "generate"):
+        assert run(verb, *told)[0] == 0
+    out = files.HOME / run("gate", *told)[1].splitlines()[-1]
+    kinds = [(row["kind"], row["type"]) for row in lineage.read(out)]
+    assert set(kinds) >= {("use", "brand-set"), ("use", "lora"), ("make", "batch")}
+    (lora,) = {row["sha256"] for row in lineage.read(out) if row["type"] == "lora"}
+    run_folder = next(files.RUNS.glob("small-*"))
+    assert lora in {row["sha256"] for row in lineage.read(run_folder) if row["type"] == "lora"}, "the one that was made"
+
+
+def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BATCHES", tmp_path)
+    subject = Subject(tmp_path, tmp_path / "new", [], {}, None, {})
+
+    def outcome(accept: int, state: str = "none") -> dict[str, Any]:
+        return {
+            "counts": {"in": 100, "accept": accept},
+            "policy": {"sha256": "p"},
+            "references": {"sha256": "r"},
+            "batch": [{"measure": "variety", "state": "warn", "says": "variety is .4"}],
+            "promise": {"state": state, "says": "another LoRA"},
+        }
+
+    for i, accept in enumerate((90, 92, 88)):
+        (tmp_path / str(i)).mkdir()
+        files.write_json(tmp_path / str(i) / "gate.json", outcome(accept))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "gate.json").write_text("{")
+    titles = [title for title, _ in mirror.alerts(subject, outcome(70, "stale"))]
+    assert titles == ["new: promise stale", "new: variety", "new: fewer accepted"]
+    assert [title for title, _ in mirror.alerts(subject, outcome(85))] == ["new: variety"]
+
+
+def test_the_table_has_worst_borderline_and_random_pictures(tmp_path: Path, judged: Path) -> None:
+    path = sorted(judged.glob("*.png"))[0]
+    names = [f"{i:04d}.png" for i in range(2000)]
+    verdicts = [
+        {"file": name, "verdict": "accept", "reasons": [], "margin": float(m)}
+        for name, m in zip(names, np.random.default_rng(0).permutation(2000) - 1000, strict=True)
+    ]
+    rows = mirror.rows(Subject(judged, tmp_path, [(name, path) for name in names], {}, None, {}), verdicts)
+    margins = sorted(row[4] for row in rows)
+    assert len(rows) == mirror.ROWS == len({row[0] for row in rows})
+    assert margins[: mirror.ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.ROWS // 3)]
+    assert set(map(float, range(-80, 81))) <= set(margins) and max(margins) > 500
+
+
+def test_no_error_of_the_mirror_reaches_the_gate(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
+    def broken(*_, **__) -> None:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(mirror, "chain", broken)
+    code, text = run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    assert code in (0, 10, 11) and "what mirrors the gate failed (RuntimeError: injected); the verdicts stand" in text

@@ -1,0 +1,245 @@
+"""The run's page: checkpoints/<run>/index.html, for whoever has no account anywhere.
+
+`train` writes it at each evaluation and at the end, from the files of the run alone (train/record.py): the same files
+give the same bytes. It stands beside samples/ and lora/, needs no network and no script.
+"""
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from stylegate import files, pictures
+from stylegate.config import Config, as_dict
+from train import charts, panels, record, select
+from train.record import Record
+
+FIRST = 6  # prompts that are shown at once; the others unfold
+SMALL = 160  # pixels; smaller pictures are enlarged without smoothing
+KINDS = {
+    "with": "Captions of validation/",
+    "without": "The same words without the trigger phrase",
+    "unrelated": "Words that have nothing to do with the brand",
+}
+
+
+def begin(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
+    """Note the prompts that are drawn and the commit that trains from step `first` on; write the page."""
+    before = record.read(directory)
+    code, now = before.origin.get("code", []), commit(files.ROOT)
+    if first < before.config.get("train.max_steps", 0):
+        code = [entry for entry in code if entry["from_step"] < first]
+        if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
+            code.append({"from_step": first, **now})
+    files.write_json(directory / record.ORIGIN, {"prompts": prompts, "code": code})
+    write(directory)
+
+
+def commit(root: Path) -> dict[str, Any]:
+    """The checkout's commit and whether nothing but ignored files differs from it; None where that is unknown."""
+
+    def git(*words: str) -> str | None:
+        try:
+            told = ["git", "--no-optional-locks", "-C", str(root), *words]
+            done = subprocess.run(told, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    name = git("rev-parse", "HEAD") if (root / ".git").exists() else None
+    changed = git("status", "--porcelain") if name else None
+    return {"commit": name, "clean": None if changed is None else not changed}
+
+
+def write(directory: Path) -> Path:
+    """Write the page from what there is; returns its path."""
+    run = record.read(directory)
+    path = directory / "index.html"
+    chosen = run.selection.get("step")
+    content = charts.template("page.html.j2").render(
+        title=directory.name,
+        subtitle=subtitle(run),
+        figures=figures(run),
+        notes=notes(run),
+        scores=panels.scores(run, chosen),
+        checkpoints=checkpoints(run, chosen),
+        strengths=strengths(run),
+        scale=run.selection.get("scale"),
+        grids=[grid for kind in KINDS if (grid := grid_of(run, kind, chosen))],
+        progress=panels.progress(run, chosen),
+        facts=facts(run),
+        changed=changed(run.config),
+        loras=loras(directory),
+        rendering=rendering(run),
+        show=shown,
+    )
+    files.write(path, content)
+    return path
+
+
+def subtitle(run: Record) -> str:
+    brand, base = (public(run.config.get(key)) for key in ("brand", "base"))
+    if (total := run.config.get("train.max_steps")) is None:
+        return "A run whose record cannot be read."
+    done = f"{run.done} of {total} steps"
+    return f"A LoRA for the brand {brand} on the base {base}, {done}" + (", finished." if finished(run) else ".")
+
+
+def finished(run: Record) -> bool:
+    return bool(run.selection) and run.done >= run.config.get("train.max_steps", 0)
+
+
+def notes(run: Record) -> list[str]:
+    said = []
+    if run.config and not finished(run):
+        said.append("Not finished: it is still at work, or was stopped. The same command goes on from the last state.")
+        if run.selection:
+            said.append("What is marked as chosen, and the files below, are from when it had fewer steps to do.")
+    if run.config and not run.drawn:
+        said.append("Nothing was drawn or judged on the way: train.num_samples=0, or validation/ is empty.")
+    elif run.results and not any(any(result.get("passed") or []) for result in run.results.values()):
+        why = select.causes([run.results[max(run.results)]])
+        said.append(f"No picture passed the gate. Held back at the last evaluation by: {why}.")
+    every = run.config.get("train.evaluate_every", 0)
+    due = range(every, run.done + 1, every) if run.results and every else []
+    if left := [str(step) for step in due if step not in run.results]:
+        said.append(f"Not evaluated, to keep to train.evaluation_share: steps {', '.join(left)}.")
+    if run.stats and run.seconds() is None:
+        said.append("Not every step was timed (a part was trained by an earlier version): seconds are left out.")
+    return said + run.problems
+
+
+def figures(run: Record) -> list[tuple[str, str]]:
+    """The numbers at the top: value, what it is."""
+    found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
+    step = run.selection.get("step", max(run.results, default=0))
+    result = run.results.get(step, {})
+    if (rate := run.selection.get("pass_rate")) is not None:
+        found.append((f"{rate:.0%}", f"pass the gate at the chosen step {step}, strength {run.selection['scale']:g}"))
+    elif result.get("passed"):
+        found.append((f"{select.rate(result):.0%}", f"pass the gate at step {step}"))
+    base = run.results.get(0, {}).get("style")
+    if step and base is not None and result.get("style") is not None:
+        found.append((f"{base:.2f} → {result['style']:.2f}", "style, base to LoRA"))
+    if (seconds := run.seconds()) is not None:
+        evaluating = run.evaluating()
+        found.append((duration(seconds), "of training"))
+        if evaluating:
+            share = evaluating / (seconds + evaluating)
+            found.append((duration(evaluating), f"of evaluations, {share:.0%} of the time"))
+    return found
+
+
+def strengths(run: Record) -> list[dict[str, Any]]:
+    """A row for each strength that was tried on the chosen checkpoint."""
+    count, tried = run.selection.get("num_prompts", 0), (run.selection.get("scales") or {}).get("compared", [])
+    passed = [round(count * row["pass_rate"]) for row in tried]
+    rates = [rate_in_words([True] * n + [False] * (count - n)) for n in passed]
+    return [row | {"rate": rate} for row, rate in zip(tried, rates, strict=True)]
+
+
+def rate_in_words(passed: list[bool] | None) -> str | None:
+    if not passed:
+        return None
+    low, high = select.wilson(passed)
+    return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
+
+
+def checkpoints(run: Record, chosen: int | None) -> list[dict[str, Any]]:
+    """A row for each evaluation."""
+    rows = []
+    for step, result in sorted(run.results.items()):
+        passed = result.get("passed")
+        rows.append(
+            {
+                "step": step,
+                "chosen": step == chosen,
+                "rate": rate_in_words(passed),
+                "why": select.causes([result]) if passed and not all(passed) else "",
+                **{
+                    key: result.get(key)
+                    for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
+                },
+            }
+        )
+    return rows
+
+
+def grid_of(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None:
+    """A row a prompt, a column a step; None if no such picture was drawn."""
+    prompts = run.origin.get("prompts", {}).get(kind, [])
+    names = {step: {p.stem for p in (folder / kind).glob("*.png")} for step, folder in sorted(run.drawn.items())}
+    count = max([len(prompts), *(int(n) + 1 for found in names.values() for n in found if n.isdigit())])
+    steps = [step for step in names if kind == "with" or names[step]]
+    if not any(names.values()):
+        return None
+    rows = []
+    for i in range(count):
+        cells = []
+        for step in steps:
+            passed = (run.results.get(step, {}).get("passed") or []) if kind == "with" else []
+            verdict = ("accept" if passed[i] else "reject") if i < len(passed) else "none"
+            source = f"samples/{run.drawn[step].name}/{kind}/{i}.png" if str(i) in names[step] else None
+            name = "base" if step == 0 else f"step {step}"
+            cells.append({"src": source, "verdict": verdict, "name": name, "chosen": step == chosen})
+        rows.append({"prompt": prompts[i] if i < len(prompts) else f"prompt {i}", "seed": i, "cells": cells})
+    open_rows = rows[:FIRST] if kind == "with" else []
+    return {"title": KINDS[kind], "columns": len(steps), "rows": open_rows, "more": rows[len(open_rows) :]}
+
+
+def rendering(run: Record) -> str:
+    """Of pictures, as CSS names it: small ones show their pixels."""
+    drawn = [path for folder in run.drawn.values() for path in (folder / "with").glob("*.png")]
+    with suppress(OSError, ValueError):  # damaged
+        return "pixelated" if drawn and min(pictures.size_of(min(drawn).read_bytes())) < SMALL else "auto"
+    return "auto"
+
+
+def facts(run: Record) -> list[tuple[str, str]]:
+    """What it was made from: digests, the code, the machine's part in it. No path and no time."""
+    told = run.run.get("facts", {})
+    found = [("data", told.get("data")), ("base", told.get("base"))]
+    for entry in run.origin.get("code", []):
+        since = f", from step {entry['from_step']} on" if entry["from_step"] else ""
+        state = {True: "clean", False: "with changes that were not committed", None: "state unknown"}[entry["clean"]]
+        found.append(("code", f"{entry['commit']}, {state}{since}" if entry["commit"] else f"no git checkout{since}"))
+    found.append(("stylegate", run.run.get("stylegate")))
+    found += [(name, public(told[name])) for name in ("processes", "precision", "threads", "compile") if name in told]
+    found += sorted(run.run.get("versions", {}).items())
+    return [(name, value) for name, value in found if value]
+
+
+def changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Values that differ from the defaults: key, value, default."""
+    defaults = record.flat(as_dict(Config()))
+    return [
+        (key, public(value), public(defaults.get(key)))
+        for key, value in sorted(config.items())
+        if value != defaults.get(key)
+    ]
+
+
+def public(value: Any) -> str:
+    """A config value as a stranger may read it: of a path of this machine the last part alone."""
+    if isinstance(value, str) and (value.startswith(("~", ".")) or Path(value).is_absolute()):
+        return f"…/{Path(value).name}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def loras(directory: Path) -> list[dict[str, str]]:
+    return [
+        {"href": quote(f"lora/{p.name}"), "name": p.name, "size": f"{p.stat().st_size / 1e6:.1f} MB"}
+        | {"sha256": files.sha256(p)}
+        for p in sorted((directory / "lora").glob("*.safetensors"))
+    ]
+
+
+def shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
