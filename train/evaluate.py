@@ -89,10 +89,11 @@ class Evaluation:
             return
         with averaged(self.run, self.average), scaled(self.run.adapted, scale if step else 0.0):
             self.draw(folder, scale)
-            loss = eval_loss(self.run) if scale == 1.0 else None
+            each = eval_losses(self.run) if scale == 1.0 else None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            found = {"step": step, "scale": scale, **self.judged(folder), "eval_loss": loss}
+            loss = float(np.mean(list(each.values()))) if each else None
+            found = {"step": step, "scale": scale, **self.judged(folder), "eval_loss": loss, "eval_losses": each}
             files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
         accelerator.wait_for_everyone()
 
@@ -177,15 +178,15 @@ def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
     return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
 
 
-def eval_loss(run: Any) -> float:
-    """Mean loss of the first pictures of validation/, as many as are drawn, at fixed noise and noise levels.
+def eval_losses(run: Any) -> dict[str, float]:
+    """Mean loss at each of LEVELS of the first pictures of validation/, as many as are drawn, at fixed noise.
 
     Each process takes its share of the pictures.
     """
     family, models, schedule = run.family, run.models, run.models.schedule
     brand, device = run.brand_set.brand, run.accelerator.device
     resolution = sample.resolution_of(run.config, models)
-    total = torch.zeros(2, device=device)
+    total = torch.zeros(len(LEVELS) + 1, device=device)  # of each level; of how many pictures
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
     with sample.encoders_at_hand(models):
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
@@ -200,9 +201,9 @@ def eval_loss(run: Any) -> float:
                 noisy = losses.noised(schedule, clean, noise, levels)
                 predicted = family.predict(models, models.denoiser, noisy, levels, told)
             each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
-            total += torch.stack([each.sum(), torch.tensor(float(len(each)), device=device)])
+            total += torch.cat([each, torch.ones(1, device=device)])
     total = run.accelerator.reduce(total, "sum")
-    return float(total[0] / total[1])
+    return {f"{level:g}": float(value / total[-1]) for level, value in zip(LEVELS, total[:-1], strict=True)}
 
 
 @contextmanager

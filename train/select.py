@@ -107,6 +107,7 @@ def values_of(result: dict[str, Any]) -> dict[str, float]:
     """What a tracker plots of an evaluation, over its step."""
     names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
     found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
+    found |= {f"evaluation/eval_loss/{level}": loss for level, loss in (result.get("eval_losses") or {}).items()}
     if result["passed"]:
         low, high = wilson(result["passed"])
         found |= {"evaluation/pass_rate": rate(result)}
