@@ -26,7 +26,7 @@ from tests.conftest import command, process
         ("train.learning_rate=inf", "must lie in"),
         ("lora.targets=[attention,heart]", "lora.targets=['attention', 'heart']: must be among"),
         ("lora.targets=[]", "lora.targets=[]: must not be empty"),
-        ("tracker.mode=sometimes", "tracker.mode=sometimes: must be one of ['online', 'offline']"),
+        ("tracker.mode=sometimes", "tracker.mode=sometimes: must be one of ['online', 'offline', 'disabled']"),
         (
             "family=unheard",
             "family must be one of ['flux', 'flux2', 'qwenimage', 'sd', 'sd15', 'sd3', 'sdxl', 'zimage']",

@@ -107,6 +107,8 @@ def test_other_processes_and_none_are_silent(tmp_path: Path, monkeypatch: pytest
     for name, settings in (("none", TrackerConfig()), ("disabled", disabled), ("variable", ONLINE)):
         everything(tracker_of(settings, tmp_path / name, "train", {}), tmp_path)
         assert [path.name for path in (tmp_path / name).iterdir()] == ["lineage.jsonl"]
+        kinds = [row["kind"] for row in files.read_jsonl(tmp_path / name / "lineage.jsonl")]
+        assert kinds == ["use", "make"]
 
 
 @pytest.mark.parametrize("breaks", ["init", "log", "log_artifact", "finish"])
