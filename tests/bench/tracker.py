@@ -1,6 +1,6 @@
 """What W&B costs a training: seconds inside the tracker's calls over seconds of the loop, at most 2 %.
 
-    python -m tests.bench.tracker             the miniature, 3 runs of 60 steps each way, about 7 minutes on two cores
+    python -m tests.bench.tracker             the miniature, 3 runs of 60 steps each way, about 8 minutes on two cores
     python -m tests.bench.tracker 1           one run each way, for a look
 
 Without W&B, offline, and at a server that cuts the line once the run has begun. Medians over the runs; the loop is all

@@ -1,11 +1,13 @@
 """W&B as a mirror: it holds what was told, offline and online; broken in any way it hurts nobody."""
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -137,6 +139,20 @@ def test_no_error_of_wandb_reaches_the_run(
     everything(WandbTracker(OFFLINE, tmp_path / "run", "train", {}), tmp_path)
     said = capsys.readouterr().err
     assert said.count("W&B is off for this run") == 1 and KEY not in said
+
+
+def test_a_mirror_that_takes_nothing_in_is_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, stuck = WandbTracker(OFFLINE, tmp_path / "run", "train", {}), threading.Event()
+    monkeypatch.setattr(tracker, "MAX_WAITING", 5)
+    told.calls.put(stuck.wait)
+    for step in range(100):
+        told.log({"loss": 1.0}, step=step)
+    assert told.calls.qsize() < 8 and told.last("_step") == math.inf, "nothing more is told"
+    stuck.set()
+    told.finish()
+    assert capsys.readouterr().err.count("it takes nothing in") == 1
 
 
 def test_unwritable_place_is_no_reason_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
