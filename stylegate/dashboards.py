@@ -73,6 +73,7 @@ def training() -> list[Any]:
         evaluations("pass rate and its interval", "pass_rate", "pass_rate_low", "pass_rate_high"),
         evaluations("style, with and without the trigger phrase", "style", "style_without_trigger"),
         evaluations("loss of validation pictures", "eval_loss"),
+        wr.LinePlot(title="the same by share of noise", x=wandbrun.EVALUATED, metric_regex=r"evaluation/eval_loss/.*"),
         evaluations("drift of unrelated pictures", "drift"),
         evaluations("nearest training picture: risk of copies", "nearest_training"),
         wr.BarPlot(title="chosen step", metrics=[wr.SummaryMetric("chosen/step")]),

@@ -107,7 +107,8 @@ def values_of(result: dict[str, Any]) -> dict[str, float]:
     """What a tracker plots of an evaluation, over its step."""
     names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
     found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
-    found |= {f"evaluation/eval_loss/{level}": loss for level, loss in (result.get("eval_losses") or {}).items()}
+    for share, loss in (result.get("eval_losses") or {}).items():  # in percent: W&B reads a point as a part of a name
+        found[f"evaluation/eval_loss/{100 * float(share):g}"] = loss
     if result["passed"]:
         low, high = wilson(result["passed"])
         found |= {"evaluation/pass_rate": rate(result)}

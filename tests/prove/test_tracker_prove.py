@@ -29,6 +29,7 @@ WORDS += ["train.evaluate_every=4", "train.evaluation_share=1"]
 MIRRORED = ["tracker=wandb", "tracker.mode=offline"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of W&B's own threads
 @pytest.mark.parametrize("fault", ["hang", "cut", "error", "slow"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_failure_of_the_server_holds_up_a_run(

@@ -191,6 +191,7 @@ def test_online_and_resumed_it_is_one_run(tmp_path: Path) -> None:
     assert not kept, "the key is nowhere"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of W&B's own threads
 @pytest.mark.parametrize(("stage", "fault"), [("init", "hang"), ("log", "cut"), ("finish", "hang")])
 def test_a_server_that_fails_holds_nobody_up(
     tmp_path: Path, brisk: None, capfd: pytest.CaptureFixture[str], stage: str, fault: str
@@ -255,10 +256,11 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
             files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
             told.log({"loss": 1 / step}, step=step)
         told.finish()
-    rows = history(run)
+    kept = records(run)
+    rows = [record["history"]["item"] for record in kept if record["type"] == "history"]
     assert [row["_step"] for row in rows] == list(range(421))
     assert [row["evaluation/step"] for row in rows if "evaluation/step" in row] == [0, 390]
-    ids = {record["run"]["run_id"] for record in records(run) if record["type"] == "run"}
+    ids = {record["run"]["run_id"] for record in kept if record["type"] == "run"}
     assert len(list(run.glob("wandb/offline-run-*"))) == 2 and len(list(run.glob("wandb/torn/*"))) == 1
     assert ids == {json.loads(identity)["id"]} and (run / "wandb.json").read_text() == identity
     with FakeWandb() as server, speaking_to(server.url):
@@ -322,7 +324,9 @@ def test_an_evaluation_is_told_with_the_ends_of_its_interval() -> None:
         ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss"),
         [True, True, False, True],
     )
-    found = select.values_of({"step": 7, "passed": passed} | dict(zip(names, range(5), strict=True)))
+    result = {"step": 7, "passed": passed, "eval_losses": {"0.1": 0.5, "0.9": 0.25}}
+    found = select.values_of(result | dict(zip(names, range(5), strict=True)))
+    assert (found["evaluation/eval_loss/10"], found["evaluation/eval_loss/90"]) == (0.5, 0.25)
     assert found["evaluation/step"] == 7 and found["evaluation/pass_rate"] == 0.75
     ends = found["evaluation/pass_rate_low"], found["evaluation/pass_rate_high"]
     assert ends == select.wilson(passed) and ends[0] < 0.75 < ends[1]
