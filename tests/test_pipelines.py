@@ -488,7 +488,7 @@ def test_the_image_runs_the_cli_as_nobody_special() -> None:
     for name in ("STYLEGATE_HOME", "HOME", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
         assert Path(environment[name]).is_relative_to(volume), name
     assert f"install -d -m 1777 {volume}" in " ".join(all_of("RUN")), "docker run -u gives any user"
-    assert all_of("WORKDIR")[-1] == "/work" and [kind for kind, _ in instructions()][-2:] == ["ENTRYPOINT", "CMD"]
+    assert all_of("WORKDIR")[-1] == "/lot" and [kind for kind, _ in instructions()][-2:] == ["ENTRYPOINT", "CMD"]
     assert not re.search("(?i)token|secret|password", (files.ROOT / "Dockerfile").read_text())
 
 
