@@ -15,7 +15,7 @@ nothing.
 import datetime
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from eval import policy as policies
 from eval import policyfile
 from eval.batch.place import existing
-from eval.lot import exit_of, measured, rules_broken
+from eval.lot import exit_of, fails_batch, measured, rules_broken
 from eval.policy import MARGIN, OUTSIDE, TOO_FEW, VERDICTS, Policy
 from eval.promise import calibrate, certify, labels
 from eval.scorers import SCORES
@@ -110,12 +110,11 @@ def judged(
     """gate.json's content and the verdicts; without `audited`, those that an audit begins with. Writes only scores."""
     policy = policyfile.read(config.policy)
     compared = compared or comparison_of(config, subject)
-    rows, record, bounds, left_out, lacking = measured_by(config, subject, compared, policy, quiet)
-    verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
+    rows, record, bounds, left_out, verdicts, waived = by_policy(config, subject, compared, policy, quiet)
     given = [(name, subject.sha256[name]) for name, _ in subject.named]
     assert given == [(v["file"], v["sha256"]) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = record["notes"] + waive(verdicts, policy.waivers, today())
+    notes = record["notes"] + waived
     promise: dict[str, Any] = {"state": "none", "says": policy.promise.says()}
     if not quiet:
         line = None
@@ -163,14 +162,23 @@ def judged(
     if subject.slots:
         outcome["slots"] = {"wanted": subject.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
     outcome["exit_code"] = exit_of(subject, verdicts, policy, rules, promise["state"])
-    outcome["fails_batch"] = any(found.get("fails_batch") for verdict in verdicts for found in verdict["reasons"])
+    outcome["fails_batch"] = fails_batch(verdicts)
     return outcome, verdicts
 
 
-def measured_by(
-    config: Config, subject: Subject, compared: Comparison, policy: Policy, quiet: bool
-) -> tuple[list[dict[str, Any]], dict[str, Any], list[policies.Bounds], list[str], list[str]]:
-    """Rows of scores, their record, the thresholds as numbers, the checks that are left out or lack references."""
+class ByPolicy(NamedTuple):
+    """Scores held against a policy and its waivers; nobody has been asked yet."""
+
+    rows: list[dict[str, Any]]  # of scores.parquet
+    record: dict[str, Any]  # score.json
+    bounds: list[policies.Bounds]
+    left_out: list[str]
+    verdicts: list[dict[str, Any]]
+    waived: list[str]  # in words
+
+
+def by_policy(config: Config, subject: Subject, compared: Comparison, policy: Policy, quiet: bool = False) -> ByPolicy:
+    """Score if needed, and decide each picture by its scores alone."""
     key = scores_key(config, subject, compared)
     if not scores_at_hand(subject, key):
         from eval.score import compute  # torch: only where something is to be encoded
@@ -178,19 +186,18 @@ def measured_by(
         compute(config, subject, compared, key, quiet)
     rows, references, record = read_scores(subject.out)
     columns = {name for name in (rows[0] if rows else {}) if name in SCORES}
-    resolved = policies.resolve(
+    bounds, left_out, lacking = policies.resolve(
         policy, columns, references, record["references"]["given"], record["foreign"], record["copies"]
     )
-    return rows, record, *resolved
+    verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
+    return ByPolicy(rows, record, bounds, left_out, verdicts, waive(verdicts, policy.waivers, today()))
 
 
 def pool_of(config: Config, subject: Subject, compared: Comparison) -> dict[str, float]:
     """The calibrated score, by sha256, of the pictures that every other check accepts."""
     policy = policyfile.read(config.policy)
-    rows, _, bounds, _, lacking = measured_by(config, subject, compared, policy, quiet=False)
-    verdicts = [verdict_of(row, bounds, policy, lacking) for row in rows]
-    waive(verdicts, policy.waivers, today())
-    return scores_of(verdicts, rows, policy)
+    found = by_policy(config, subject, compared, policy)
+    return scores_of(found.verdicts, found.rows, policy)
 
 
 def scores_of(verdicts: list[dict], rows: list[dict], policy: Policy) -> dict[str, float]:

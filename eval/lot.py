@@ -55,9 +55,14 @@ def exit_of(subject: Subject, verdicts: list[dict], policy: Policy, rules: list[
     """The exit code of the whole: verdicts, rules for the batch, the promise."""
     code = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
     failed = any(rule["state"] == "fail" for rule in rules)
-    failed |= any(found.get("fails_batch") for verdict in verdicts for found in verdict["reasons"])
+    failed |= fails_batch(verdicts)
     proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
     return worst(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
+
+
+def fails_batch(verdicts: list[dict]) -> bool:
+    """Whether some picture lies below a line that fails the lot by itself."""
+    return any(found.get("fails_batch", False) for verdict in verdicts for found in verdict["reasons"])
 
 
 def folder_exit(verdicts: list[dict], policy: Policy) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from PIL import Image
 
-from stylegate import files
+from stylegate import checkout, files
 from stylegate.config import TrackerConfig
 
 IDENTITY = "wandb.json"  # in the run's directory: the id of its one W&B run, and where that is
@@ -25,7 +25,7 @@ TORN = "torn"  # a folder: what a kill left, not to be synced
 STEP = "_step"  # W&B's own, the optimizer step of training's values
 EVALUATED = "evaluation/step"  # the x axis of evaluations, since one may be told late
 ROOMS = ("stylegate", "eval", "train")  # the code
-READ_S, GIT_S, KILL_S = 60, 5, 3
+READ_S, KILL_S = 60, 3
 MAX_WORDS = 300  # characters of an error
 MAX_ROWS = 500  # W&B's tables grow slow beyond a few hundred pictures
 
@@ -114,17 +114,8 @@ def made(folder: Path) -> Path:
 def code_facts() -> dict[str, Any]:
     """The digest of the code, and the checkout's commit where it is one."""
     found: dict[str, Any] = {"code": files.digest([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])}
-
-    def git(*words: str) -> str | None:
-        try:
-            out = subprocess.run(["git", *words], cwd=files.ROOT, capture_output=True, text=True, timeout=GIT_S)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return out.stdout.strip() if out.returncode == 0 else None
-
-    if commit := git("rev-parse", "HEAD"):
-        changed = git("status", "--porcelain")
-        found["git"] = {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    if (at := checkout.commit())["commit"]:
+        found["git"] = at
     return found
 
 

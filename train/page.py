@@ -4,13 +4,12 @@
 give the same bytes. It stands beside samples/ and lora/, needs no network and no script.
 """
 
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from stylegate import files, pictures
+from stylegate import checkout, files, pictures
 from stylegate.config import Config, as_dict
 from train import charts, panels, record, select
 from train.record import Record
@@ -27,29 +26,13 @@ KINDS = {
 def begin(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
     """Note the prompts that are drawn and the commit that trains from step `first` on; write the page."""
     before = record.read(directory)
-    code, now = before.origin.get("code", []), commit(files.ROOT)
+    code, now = before.origin.get("code", []), checkout.commit()
     if first < before.config.get("train.max_steps", 0):
         code = [entry for entry in code if entry["from_step"] < first]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
             code.append({"from_step": first, **now})
     files.write_json(directory / record.ORIGIN, {"prompts": prompts, "code": code})
     write(directory)
-
-
-def commit(root: Path) -> dict[str, Any]:
-    """The checkout's commit and whether nothing but ignored files differs from it; None where that is unknown."""
-
-    def git(*words: str) -> str | None:
-        try:
-            told = ["git", "--no-optional-locks", "-C", str(root), *words]
-            done = subprocess.run(told, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    name = git("rev-parse", "HEAD") if (root / ".git").exists() else None
-    changed = git("status", "--porcelain") if name else None
-    return {"commit": name, "clean": None if changed is None else not changed}
 
 
 def write(directory: Path) -> Path:

@@ -14,7 +14,6 @@ all that could change its meaning. Anything else is STALE (exit 12), and the way
 assumes nothing of the past.
 """
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -72,7 +71,7 @@ def calibrate(config: Config) -> int:
         before = labels.read(subject.out, "calibrate", under=plan.under)
         given = up_to_a_gap(plan.sample, {label.sha256: label for label in before})
         if config.decisions:
-            given = taken(existing(config.decisions, "decisions"), subject.out, plan, given)
+            given = taken(existing(config.decisions, "decisions"), subject.out, plan)
         elif sys.stdin.isatty():
             given = asked(subject, plan, given)
         if len(given) < len(plan.sample):
@@ -117,9 +116,7 @@ class Plan:
     @property
     def sample(self) -> list[str]:
         """A simple random sample in a random order that follows from the pool's content."""
-        seed = files.digest(["stylegate-calibration-1", sorted(self.pool)])
-        order = sorted(self.pool, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest())
-        return order[: self.count]
+        return labels.shuffled("calibration", self.pool)[: self.count]
 
 
 def begun(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Plan:
@@ -152,7 +149,7 @@ def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
             )
 
 
-def taken(path: Path, out: Path, plan: Plan, given: list[Label]) -> list[Label]:
+def taken(path: Path, out: Path, plan: Plan) -> list[Label]:
     """Keep a file's labels as far as the sample goes without a gap; a file may be given again, filled further."""
     before, offered = labels.offered(path, "calibrate", out, plan.sample, under=plan.under)
     found = up_to_a_gap(plan.sample, before | offered)

@@ -12,7 +12,6 @@ a stranger needs to compute the proof again: `stylegate verify` does. Rejects th
 the certified part of the lot, are not exported.
 """
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -55,8 +54,7 @@ class Plan:
     @property
     def order(self) -> list[str]:
         """A random order that follows from the lot's content."""
-        seed = order_seed(self.lot)
-        return sorted(self.lot, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest())
+        return labels.shuffled("audit", self.lot)
 
     def attempts(self, given: Sequence[Label]) -> list[dict[str, Any]]:
         """How each part of the ladder stands after these labels, which are the first of the order."""
@@ -74,10 +72,6 @@ class Plan:
         return found
 
 
-def order_seed(lot: Sequence[str]) -> str:
-    return files.digest(["stylegate-audit-1", sorted(lot)])
-
-
 def certify(config: Config) -> int:
     """Take labels, prove or say what is missing. Returns 0 once the promise is proven, else 13."""
     from eval import gate  # it reads certificates itself
@@ -89,10 +83,10 @@ def certify(config: Config) -> int:
         plan = plan_of(subject.out, standing_lot(verdicts), policy.promise)
         given = labels_of(subject.out, plan)
         if config.decisions:
-            given = taken(existing(config.decisions, "decisions"), subject.out, plan, given)
+            given = taken(existing(config.decisions, "decisions"), subject.out, plan)
         elif sys.stdin.isatty():
             given = asked(subject, plan, given)
-        keep(subject.out, plan, [])  # whatever is shown of a lot spends its share
+        keep(subject.out, plan, [])  # a worksheet shows it too
         attempts = plan.attempts(given)
         proven = next((i for i, attempt in enumerate(attempts) if attempt["proven_after"] is not None), None)
         if proven is not None:
@@ -154,7 +148,7 @@ def labels_of(out: Path, plan: Plan) -> list[Label]:
     return up_to_a_gap(plan.order, known)
 
 
-def taken(path: Path, out: Path, plan: Plan, given: list[Label]) -> list[Label]:
+def taken(path: Path, out: Path, plan: Plan) -> list[Label]:
     """Keep a file's labels as far as the order goes without a gap. Who skips a picture stops there."""
     before, offered = labels.offered(path, "audit", out, plan.lot)
     found = up_to_a_gap(plan.order, before | offered)
@@ -168,6 +162,7 @@ def taken(path: Path, out: Path, plan: Plan, given: list[Label]) -> list[Label]:
 def asked(subject: Subject, plan: Plan, given: list[Label]) -> list[Label]:
     """Show picture after picture and ask; each answer is kept at once. Ends with the proof, or when told to."""
     print(f"{plan.promise.says()}: {len(plan.lot)} pictures, labelled in random order until that is proven.")
+    keep(subject.out, plan, [])  # before the first picture is shown: what is shown of a lot spends its share
     for number, sha256 in enumerate(plan.order[len(given) :], start=len(given) + 1):
         attempts = plan.attempts(given)
         if any(attempt["proven_after"] is not None for attempt in attempts):
@@ -189,7 +184,7 @@ def certificate(plan: Plan, given: list[Label], attempts: list[dict], proven: in
         "promise": {"alpha": plan.promise.alpha, "delta": plan.promise.delta, "ladder": list(plan.promise.ladder)},
         "policy": {"name": policy.name, "sha256": policy.sha256},
         "lot": {"sha256": plan.sha256, "size": len(plan.lot), "pictures": plan.lot},
-        "order_seed": order_seed(plan.lot),
+        "order_seed": labels.order_seed("audit", plan.lot),
         "earlier_attempts": plan.earlier,
         "labels": [asdict(label) for label in given],
         "attempts": attempts,
@@ -228,7 +223,10 @@ def problems_of(found: dict[str, Any]) -> list[str]:
     whole = len(plan.lot) == found["lot"]["size"] == len(set(plan.lot))
     if plan.sha256 != found["lot"]["sha256"] or not whole:
         problems.append("the lot is not the one that it names")
-    if order_seed(plan.lot) != found["order_seed"] or [g.sha256 for g in given] != plan.order[: len(given)]:
+    if (
+        labels.order_seed("audit", plan.lot) != found["order_seed"]
+        or [g.sha256 for g in given] != plan.order[: len(given)]
+    ):
         problems.append("the labels are not of the first pictures of the lot's random order")
     if found["says"] != promise.says():
         problems.append("it says something else than its terms")

@@ -8,6 +8,7 @@ can never certify; those that a line was chosen by cannot prove it.
 """
 
 import csv
+import hashlib
 import io
 import re
 import webbrowser
@@ -162,6 +163,16 @@ def offered(
         listing = [f"{s[:12]}...: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in turned]
         raise DataError(f"labels of the stream {stream} do not change:", listing, "take those lines out of the file.")
     return before, found
+
+
+def shuffled(purpose: str, pictures: Iterable[str]) -> list[str]:
+    """sha256 in a random order that follows from which they are: anyone computes the same, in any language."""
+    seed = order_seed(purpose, pictures := list(pictures))
+    return sorted(pictures, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest())
+
+
+def order_seed(purpose: str, pictures: Iterable[str]) -> str:
+    return files.digest([f"stylegate-{purpose}-1", sorted(pictures)])
 
 
 def up_to_a_gap(order: Iterable[str], known: dict[str, Label]) -> list[Label]:

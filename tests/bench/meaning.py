@@ -29,6 +29,7 @@ from eval.gate import read_scores
 from eval.score import compute
 from eval.scorers import SCORES
 from eval.subject import Subject, comparison_of, hashes
+from eval.verdicts import margin
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from tests.bench import defects
@@ -154,15 +155,10 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     bounds, _, _ = policies.resolve(
         policy, columns, references, said["references"]["given"], said["foreign"], said["copies"]
     )
-    least = np.full(len(rows), np.inf)
-    for bound in bounds:
-        if not config.brand and SCORES[bound.score].kind == "encoder":
-            continue  # the miniature's encoder does not know such pictures
-        line = max(v for v in (bound.reject_below, bound.review_below) if v is not None)
-        own = references.get(bound.score)
-        width = policies.spread(bound.score, own) if own is not None and len(own) else SCORES[bound.score].resolution
-        values = np.array([row[bound.score] if row[bound.score] is not None else -np.inf for row in rows])
-        least = np.minimum(least, (values - line) / width)
+    if not config.brand:  # the miniature's encoder does not know such pictures
+        bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
+    kept = [margin(row | {"in_domain": None}, bounds) for row in rows]  # all lines count, known picture or not
+    least = np.array([-np.inf if distance is None else distance for distance in kept])
     return least, rows
 
 

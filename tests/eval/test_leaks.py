@@ -12,9 +12,8 @@ from eval.batch import export, verify
 from eval.promise import audit, certify, labels
 from eval.promise.labels import Label
 from stylegate import files
-from tests.eval.test_certify import ALL_PASS, CALIBRATED, decisions, fill, good, verdicts_of, words
+from tests.eval.people import ALL_PASS, CALIBRATED, decisions, fill, good, verdicts_of
 
-__all__ = ["words"]  # the fixture
 REQUIRED = ALL_PASS.replace("ladder: [1.0, 0.5]", "ladder: [1.0, 0.5], required: true")
 
 

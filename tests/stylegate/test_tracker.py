@@ -92,7 +92,7 @@ def test_config_says_of_what_code_it_is(tmp_path: Path) -> None:
     assert len(found["code"]) == 64
     if (files.ROOT / ".git").exists():
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=files.ROOT, capture_output=True, text=True)
-        assert found["git"]["commit"] == commit.stdout.strip() and isinstance(found["git"]["dirty"], bool)
+        assert found["git"]["commit"] == commit.stdout.strip() and isinstance(found["git"]["clean"], bool)
 
 
 def test_no_git_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:

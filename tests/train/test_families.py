@@ -212,14 +212,14 @@ ORIGINAL: dict[str, dict[str, tuple[str, ...]]] = {  # layers of the original mo
 }
 
 
+# UNets: tests/stylegate/test_loranames.py; of SD 3.5 diffusers translates no other names.
+@pytest.mark.parametrize("base", ORIGINAL, indirect=True)
 @pytest.mark.parametrize("kind", ["comfyui", "kohya"])
 def test_files_of_other_trainers_are_merged_at_their_strength(
     base: tuple[str, Path], tmp_path: Path, kind: str
 ) -> None:
     """The original models' names, ComfyUI's and kohya's, fused as they are there, alpha half the rank."""
     name, folder = base
-    if name not in ORIGINAL:
-        pytest.skip("UNets: tests/stylegate/test_loranames.py; SD 3.5: diffusers translates no other names")
     models, before = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
     weights, unmoved = models.denoiser.state_dict(), before.denoiser.state_dict()
     tensors, wanted = {}, {}

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
@@ -188,21 +187,9 @@ def test_what_it_was_made_from(evaluated: Path) -> None:
     assert "…/some.yaml" in text and str(files.HOME) not in text, "no path of this machine"
 
 
-def test_the_commit_and_whether_it_was_clean(tmp_path: Path) -> None:
-    assert page.commit(tmp_path) == {"commit": None, "clean": None}
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    (tmp_path / "a.py").write_text("1")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], check=True)
-    told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    assert page.commit(tmp_path) == {"commit": told, "clean": True}
-    (tmp_path / "a.py").write_text("2")
-    assert page.commit(tmp_path) == {"commit": told, "clean": False}
-
-
 def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who goes on with other code says so; a finished run that is looked at again does not."""
-    monkeypatch.setattr(page, "commit", lambda root: {"commit": "other", "clean": True})
+    monkeypatch.setattr(page.checkout, "commit", lambda: {"commit": "other", "clean": True})
     before = json.loads((copied / "origin.json").read_text())["code"]
     page.begin(copied, 4, {"with": []})
     assert json.loads((copied / "origin.json").read_text())["code"] == before
@@ -211,7 +198,7 @@ def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch)
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 2, "commit": "other", "clean": True}]
     assert "other, clean, from step 2 on" in Seen(copied / "index.html").text
-    monkeypatch.setattr(page, "commit", lambda root: {"commit": "third", "clean": None})
+    monkeypatch.setattr(page.checkout, "commit", lambda: {"commit": "third", "clean": None})
     page.begin(copied, 1, {"with": []})  # the state of step 2 was lost
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 1, "commit": "third", "clean": None}]

@@ -1,0 +1,24 @@
+"""What the checkout is at: the commit of the code that runs."""
+
+import subprocess
+from pathlib import Path
+
+from stylegate import files
+
+GIT_S = 20
+
+
+def commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
+    """The commit, and whether nothing but ignored files differs from it; None each where that is unknown."""
+
+    def git(*words: str) -> str | None:
+        try:
+            told = ["git", "--no-optional-locks", "-C", str(root), *words]
+            done = subprocess.run(told, capture_output=True, text=True, timeout=GIT_S)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    name = git("rev-parse", "HEAD") if (root / ".git").exists() else None
+    changed = git("status", "--porcelain") if name else None
+    return {"commit": name, "clean": None if changed is None else not changed}

@@ -1,0 +1,89 @@
+"""Decisions: the way out of review, and what they cannot do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.promise import labels
+from eval.promise.labels import Label
+from stylegate.errors import DataError
+from tests.eval.people import ALL_IN_REVIEW, decisions, verdicts_of
+
+
+def test_decisions_settle_what_is_in_review(run, words, tmp_path: Path) -> None:
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    assert run("gate", *told)[0] == 11
+    names = sorted(verdicts_of(out))
+    some = dict.fromkeys(names[:-2], "accept") | {names[-2]: "unsure", names[-1]: "reject"}
+    code = run("gate", *told, decisions(out, some, tmp_path / "d.csv"))[0]
+    found = verdicts_of(out)
+    assert code == 10 and [found[n]["verdict"] for n in names[-2:]] == ["review", "reject"]
+    assert found[names[0]]["settled"] == {
+        "who": "anna",
+        "why": "looked",
+        "reasons": found[names[0]]["settled"]["reasons"],
+    }
+    assert found[names[-1]]["reasons"][0]["detail"] == "anna: looked"
+    rest = decisions(out, {names[-2]: "accept", names[-1]: "accept"}, tmp_path / "e.csv")
+    assert run("gate", *told, rest)[0] == 0, "who decided may decide again"
+    assert run("gate", *told)[0] == 0, "decisions stay"
+
+
+def test_decisions_accept_nothing_that_the_policy_rejects(run, words, tmp_path: Path, judged: Path) -> None:
+    (judged / "broken.png").write_bytes(b"nothing")
+    told, out = words("version: 1\nchecks: {contrast: {reject_below: 200}}\n"), tmp_path / "out"
+    assert run("gate", *told)[0] == 10
+    every = dict.fromkeys(verdicts_of(out), "accept")
+    code, text = run("gate", *told, decisions(out, every, tmp_path / "d.csv"))
+    assert code == 10 and "decisions are of pictures that the policy rejects" in text
+    assert {v["verdict"] for v in verdicts_of(out).values()} == {"reject", "error"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("file,verdict\nx,accept", "needs a first line"),
+        ("", "needs a first line"),
+        ("sha256,verdict,who,why\nabc,accept,anna,", "line 2: sha256 is not 64 hex digits"),
+        ("sha256,verdict,who,why\nKNOWN,maybe,anna,", "verdict 'maybe' is none of"),
+        ("sha256,verdict,who,why\nKNOWN,accept,,", "who is empty"),
+        ("sha256,verdict,who,why\nKNOWN,accept,anna,\nKNOWN,reject,bob,", "line 3: contradicts"),
+        ("sha256,verdict,who,why,purpose\nKNOWN,accept,anna,,audit", "is for audit"),
+        ("\xff\xfe", "cannot be read"),
+    ],
+)
+def test_bad_decisions_are_refused_whole(run, words, tmp_path: Path, text: str, says: str) -> None:
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    run("gate", *told)
+    known = next(iter(verdicts_of(out).values()))["sha256"]
+    (tmp_path / "d.csv").write_bytes(text.replace("KNOWN", known).encode("latin-1"))
+    code, found = run("gate", *told, f"decisions={tmp_path / 'd.csv'}")
+    assert code == 2 and says in found and "Traceback" not in found
+    assert not (out / "decisions.jsonl").exists()
+
+
+def test_decisions_may_be_of_many_lots_and_labels_may_not(run, words, tmp_path: Path) -> None:
+    """A pipeline's decisions.csv grows from lot to lot; a label of a picture that is not in the lot is a mistake."""
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    run("gate", *told)
+    path = tmp_path / "d.csv"
+    told_to = decisions(out, dict.fromkeys(verdicts_of(out), "accept"), path)
+    path.write_text(path.read_text() + f"{'0' * 64},accept,anna,of last week\n")
+    code, text = run("gate", *told, told_to)
+    assert code == 0 and "note: 1 decisions are of pictures that are not here" in text
+    (tmp_path / "a.csv").write_text(f"sha256,verdict,who,why\n{'0' * 64},accept,anna,\n")
+    code, text = run("certify", *told, f"decisions={tmp_path / 'a.csv'}")
+    assert code == 2 and "line 2: no picture here is 000000" in text
+
+
+def test_a_spreadsheets_semicolons_are_read(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(f"\ufeffsha256;verdict;who;why\n{'a' * 64};Accept;anna;fine, really\n")
+    found = labels.read_csv(tmp_path / "d.csv", "review", tmp_path, ["a" * 64])
+    assert found == [Label("a" * 64, "accept", "anna", "fine, really")]
+
+
+def test_damaged_streams_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").write_text(json.dumps({"sha256": "x", "verdict": "accept", "who": "anna"}) + "\n")
+    with pytest.raises(DataError, match="not as stylegate writes it"):
+        labels.read(tmp_path, "audit")
