@@ -27,7 +27,7 @@ check: setup
 	@! grep -n '://' constraints.txt
 
 prove: setup
-	$(BIN)/python -m pytest tests/prove tests/train/test_families.py
+	$(BIN)/python -m pytest -n 0 tests/prove tests/train/test_families.py
 	$(BIN)/python -m tests.bench.miniature
 	$(BIN)/python -m tests.bench.style
 	$(BIN)/python -m tests.bench.promise

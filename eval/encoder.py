@@ -174,6 +174,7 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
     (Johnson and Lindenstrauss 1984).
     """
     import torch
+    from torch.nn.functional import normalize
 
     if not pixels:
         return Seen(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
@@ -181,7 +182,7 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
         torch.tensor(values, device=encoder.device).view(3, 1, 1)
         for values in (encoder.preprocessing.mean, encoder.preprocessing.std)
     )
-    with torch.no_grad():
+    with torch.inference_mode():
         whole = torch.from_numpy(np.stack(pixels)).to(encoder.device).permute(0, 3, 1, 2).contiguous()
         shown = whole.float().div_(255).sub_(mean).div_(std)
         visual = encoder.model.visual
@@ -190,9 +191,9 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
         except (AttributeError, AssertionError):  # a model that shows none, or has fewer
             embeddings = encoder.model.encode_image(shown)
             return Seen(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
-        patches = [unit(places(tokens.float()).cpu().numpy()) for tokens in made["image_intermediates"][:2]]
+        patches = [normalize(places(tokens.float()), dim=1) for tokens in made["image_intermediates"][:2]]
         embeddings = unit(made["image_features"].float().cpu().numpy())
-        return Seen(embeddings, unit(np.concatenate(patches, axis=1)).astype(np.float16))
+        return Seen(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
 
 
 def places(tokens: Any) -> Any:
@@ -215,7 +216,7 @@ def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:
     """Unit embeddings [n, d]; texts beyond the context are cut."""
     import torch
 
-    with torch.no_grad():
+    with torch.inference_mode():
         return unit(encoder.model.encode_text(encoder.tokenizer(texts).to(encoder.device)).float().cpu().numpy())
 
 

@@ -142,7 +142,7 @@ class GenerateConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ScoreConfig:
-    batch_size: int = key(64, "pictures encoded at once", low=1, high=65536)
+    batch_size: int = key(128, "pictures at once; a CPU's cores share them", low=1, high=65536)
     aesthetic_head: str | None = key(
         None, "laion-v1, laion-v2 (data/heads/) or safetensors of linear layers; null = the encoder's own, if any"
     )

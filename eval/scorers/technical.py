@@ -3,8 +3,10 @@
 They know nothing of what is shown. A style may be soft, flat or grainy by intent: compare with its references.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,12 @@ from PIL import Image
 from scipy import fft, ndimage
 
 MEASURES = ("contrast", "sharpness", "cleanness", "uncompressed", "completeness", "openness")
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-LAPLACIAN_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996, eq. 2
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 WHOLE_SIDE, MIDDLE_SIDE = (
     256,
     512,
 )  # pixels; bound the time that a large picture takes, and leave small ones as they are
+TOGETHER = 1 << 17  # pixels that are measured at once, so that they stay in a core's cache
 INVISIBLE = 8.0  # median response to noise of deviation 2 levels (4.05 times as much): less, nobody sees
 BLOCK = 8  # pixels; JPEG's
 # JPEG's table of steps for luma (ITU-T T.81, table K.1) at the qualities that libjpeg's users call strong compression.
@@ -27,32 +29,56 @@ QUALITIES = (*range(4, 21), *range(22, 42, 2))
 DRAWN, BLOCKS, FEWEST = 4.0, 128, 4  # deviation of a block that shows something; blocks looked at, at most and at least
 UNKNOWN = 6.0  # nothing is drawn that a step could be read from
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
+ACROSS = np.array(
+    [np.zeros((3, 3)), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3))]
+)  # not to other pictures
 
 
-def measure(image: Image.Image) -> NDArray[np.float32]:
-    """The values of MEASURES, in order, of an RGB picture.
+class View(NamedTuple):
+    """What is measured of a picture: bounded, however large it is."""
 
-    Sharpness and noise are looked for at full resolution in the middle of the picture, MIDDLE_SIDE pixels a side; the
-    rest over the whole of it, at about WHOLE_SIDE pixels.
+    whole: NDArray[np.uint8]  # [h, w, 3]: all of it, at about WHOLE_SIDE pixels
+    middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
+
+
+def view(image: Image.Image) -> View:
+    """Of an RGB picture."""
+    return View(np.asarray(reduced(image)), np.asarray(central(image)))
+
+
+def measure(views: Sequence[View]) -> NDArray[np.float32]:
+    """[n, len(MEASURES)]: sharpness, noise and compression of the middle, the rest of the whole picture.
+
+    Pictures of one size are measured together: of small ones, calls would take more time than pixels.
     """
-    whole, middle = reduced(image), np.asarray(central(image), dtype=np.float64)
-    luma = whole @ LUMA
-    fine = middle @ LUMA
-    values = (
-        contrast(luma),
-        sharpness(middle),
-        cleanness(fine),
-        uncompressed(fine),
-        completeness(luma),
-        openness(whole),
-    )
-    return np.array(values, np.float32)
+    alike = defaultdict(list)
+    for i, one in enumerate(views):
+        alike[one.whole.shape, one.middle.shape].append(i)
+    out = np.empty((len(views), len(MEASURES)), np.float32)
+    for indices in alike.values():
+        step = max(1, TOGETHER // views[indices[0]].middle[..., 0].size)
+        for start in range(0, len(indices), step):
+            some = indices[start : start + step]
+            whole, middle = np.stack([views[i].whole for i in some]), np.stack([views[i].middle for i in some])
+            luma, fine = whole @ LUMA, middle @ LUMA
+            out[some] = np.stack(
+                [
+                    contrast(luma),
+                    sharpness(middle),
+                    cleanness(fine),
+                    uncompressed(fine),
+                    completeness(luma),
+                    openness(whole),
+                ],
+                axis=1,
+            )
+    return out
 
 
-def reduced(image: Image.Image) -> NDArray[np.float64]:
+def reduced(image: Image.Image) -> Image.Image:
     """The whole picture, blocks of pixels averaged until no side is longer than about WHOLE_SIDE."""
     factor = max(1, round(max(image.size) / WHOLE_SIDE))
-    return np.asarray(image.reduce(factor) if factor > 1 else image, dtype=np.float64)
+    return image.reduce(factor) if factor > 1 else image
 
 
 def central(image: Image.Image) -> Image.Image:
@@ -62,70 +88,103 @@ def central(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def contrast(luma: NDArray) -> float:
+# Each of n pictures of one size: luma [n, h, w], pixels [n, h, w, 3].
+
+
+def contrast(luma: NDArray[np.float32]) -> NDArray[np.float32]:
     """Standard deviation, 0 (one flat colour) to 127.5. Fooled by noise."""
-    return float(luma.std())
+    return luma.std((1, 2))
 
 
-def sharpness(pixels: NDArray) -> float:
+def sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """log of the mean absolute difference to the right and lower neighbour. Blur lowers it, noise raises it."""
-    down, right = np.abs(np.diff(pixels, axis=0)).mean(), np.abs(np.diff(pixels, axis=1)).mean()
-    return float(np.log(down + right + 0.1))
+
+    def apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return (np.maximum(a, b) - np.minimum(a, b)).mean((1, 2, 3))
+
+    down, right = apart(pixels[:, 1:], pixels[:, :-1]), apart(pixels[:, :, 1:], pixels[:, :, :-1])
+    return np.log(down + right + 0.1)
 
 
-def cleanness(luma: NDArray) -> float:
-    """-log of the median response to a mask that edges and slopes pass unseen (Immerkaer, CVIU 64, 1996)."""
-    response = ndimage.convolve(luma, LAPLACIAN_DIFFERENCE, mode="reflect")
-    return -float(np.log(np.median(np.abs(response)) + INVISIBLE))
+def cleanness(luma: NDArray[np.float32]) -> NDArray[np.float32]:
+    """-log of the median response to a mask that edges and slopes pass unseen (Immerkaer, CVIU 64, 1996).
+
+    The mask is the product of two second differences (his eq. 2); beyond its edge the picture is mirrored.
+    """
+    padded = np.pad(luma, ((0, 0), (1, 1), (1, 1)), mode="symmetric")
+    down = padded[:, :-2] - 2 * padded[:, 1:-1] + padded[:, 2:]
+    response = np.abs(down[:, :, :-2] - 2 * down[:, :, 1:-1] + down[:, :, 2:]).reshape(len(luma), -1)
+    return -np.log(np.median(response, axis=1, overwrite_input=True) + INVISIBLE)
 
 
-def uncompressed(luma: NDArray) -> float:
+def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
     """log of 1 + the mean squared distance of 8 x 8 cosine coefficients from JPEG's nearest table; 0 to about 6.
 
     Strong compression (quality 40 or less) leaves them at multiples of its steps, and storing the picture otherwise
     does not take them away (after Farid, "Exposing digital forgeries from JPEG ghosts", 2009). Moving or scaling by
     other than whole blocks does: then it sees nothing.
     """
-    height, width = (side // BLOCK * BLOCK for side in luma.shape)
-    cut = luma[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK)
-    blocks = cut.transpose(0, 2, 1, 3).reshape(-1, BLOCK, BLOCK)
-    blocks = blocks[blocks.std((1, 2)) > DRAWN]
-    if len(blocks) < FEWEST:
-        return UNKNOWN
-    some = blocks[np.linspace(0, len(blocks) - 1, min(len(blocks), BLOCKS)).astype(int)]
-    found = np.asarray(fft.dctn(some - 128, axes=(1, 2), norm="ortho")).reshape(len(some), 1, -1)[..., 1:]
-    tables = quantisation()
-    return float(np.log1p(np.square(found - tables * np.round(found / tables)).mean((0, 2)).min()))
+    n, height, width = len(luma), *(side // BLOCK * BLOCK for side in luma.shape[1:])
+    cut = luma[:, :height, :width].reshape(n, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    blocks = cut.transpose(0, 1, 3, 2, 4).reshape(n, -1, BLOCK, BLOCK)
+    drawn = blocks.std((2, 3)) > DRAWN
+    every = np.maximum(-(-drawn.sum(1, keepdims=True) // BLOCKS), 1)
+    owner, place = np.nonzero(drawn & (drawn.cumsum(1) % every == 0))  # of many an even spread
+    counts = np.bincount(owner, minlength=n)
+    found = fft.dctn(blocks[owner, place] - 128, axes=(1, 2), norm="ortho")
+    coefficients = np.asarray(found, np.float32).reshape(-1, BLOCK * BLOCK)[:, 1:]
+    nearest = np.full(n, np.inf)
+    steps, rest = np.empty_like(coefficients), np.empty_like(coefficients)
+    for table in quantisation():
+        np.multiply(coefficients, 1 / table, out=steps)
+        np.subtract(steps, np.rint(steps, out=rest), out=steps)
+        apart = np.square(steps, out=rest) @ np.square(table)
+        nearest = np.minimum(nearest, np.bincount(owner, apart, minlength=n))
+    mean = nearest / np.maximum(counts, 1) / (BLOCK * BLOCK - 1)
+    return np.where(counts < FEWEST, UNKNOWN, np.log1p(mean))
 
 
 @cache
-def quantisation() -> NDArray[np.float64]:
+def quantisation() -> NDArray[np.float32]:
     """[qualities, 63] steps of the coefficients but the first, as libjpeg scales its table."""
     scale = np.array([5000 / quality for quality in QUALITIES])[:, None]
-    return np.floor((np.array(STEPS.split(), float) * scale + 50) / 100).clip(1, 255)[:, 1:]
+    return np.floor((np.array(STEPS.split(), float) * scale + 50) / 100).clip(1, 255)[:, 1:].astype(np.float32)
 
 
-def completeness(luma: NDArray) -> float:
+def completeness(luma: NDArray[np.float32]) -> NDArray[np.float32]:
     """The smallest contrast among upper, lower, left and right half. A subject in one corner lowers it too."""
-    y, x = luma.shape[0] // 2, luma.shape[1] // 2
-    halves = (luma[:y], luma[y:], luma[:, :x], luma[:, x:])
-    return float(min(half.std() for half in halves if half.size))  # a line of pixels has no halves across
+    y, x = luma.shape[1] // 2, luma.shape[2] // 2
+    halves = (luma[:, :y], luma[:, y:], luma[:, :, :x], luma[:, :, x:])
+    return np.min([contrast(half) for half in halves if half.size], axis=0)  # a line of pixels has no halves across
 
 
-def openness(pixels: NDArray) -> float:
+def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """1 - the share of the largest connected area of one exact colour: a pasted block, a lost part.
 
     Drawn pictures with flat grounds have large areas by intent; then it says little.
     """
-    codes = (pixels.astype(np.int64) * [65536, 256, 1]).sum(-1)
-    colours, counts = np.unique(codes, return_counts=True)
-    largest = 0
-    for k in np.argsort(-counts)[:COMMON_COLOURS]:
-        if counts[k] <= largest:
+    codes = pixels.astype(np.int32) @ np.array([65536, 256, 1], np.int32)  # [n, h, w]
+    n, size = len(codes), codes[0].size
+    ordered = np.sort(codes.reshape(n, size), axis=1)
+    begins = np.ones((n, size), bool)
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
+    first = np.flatnonzero(begins)  # where a colour begins, over all pictures
+    counts = np.diff(first, append=n * size)
+    order = counts * len(first) + np.arange(len(first))  # by count; the rest tells which one
+    picture = np.searchsorted(first, np.arange(n) * size)
+    largest = np.ones(n, np.int64)
+    for _ in range(COMMON_COLOURS):
+        commonest = np.maximum.reduceat(order, picture)
+        which = commonest % len(first)
+        some = np.flatnonzero(commonest // len(first) > largest)
+        if not len(some):
             break
-        areas, count = ndimage.label(codes == colours[k])  # type: ignore[misc]
-        largest = max(largest, int(np.bincount(areas.ravel(), minlength=count + 1)[1:].max()))
-    return 1 - largest / codes.size
+        colours = ordered.flat[first[which[some]]]
+        areas, _ = ndimage.label(codes[some] == colours[:, None, None], ACROSS, output=np.intp)  # type: ignore[misc]
+        last = areas.max((1, 2))  # labels grow from picture to picture
+        largest[some] = np.maximum(largest[some], np.maximum.reduceat(np.bincount(areas.ravel())[1:], [0, *last[:-1]]))
+        order[which] = 0
+    return 1 - largest / size
 
 
 def size(sizes: NDArray, expected: tuple[int, int] | None) -> NDArray[np.float32]:

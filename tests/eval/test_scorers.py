@@ -134,13 +134,18 @@ def test_consistency_finds_the_odd_one() -> None:
     assert np.isnan(consistency.score(batch[:2])).all()
 
 
+def measured(image: Image.Image) -> dict[str, float]:
+    return dict(zip(technical.MEASURES, technical.measure([technical.view(image)])[0], strict=True))
+
+
+def luma_of(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)[None] @ technical.LUMA
+
+
 def test_technical_measures_move_as_they_say(pictures_of_neon: list[Image.Image]) -> None:
     image = pictures_of_neon[0]
     pixels = np.asarray(image).astype(float)
-    plain = dict(zip(technical.MEASURES, technical.measure(image), strict=True))
-
-    def measured(changed: Image.Image) -> dict[str, float]:
-        return dict(zip(technical.MEASURES, technical.measure(changed), strict=True))
+    plain = measured(image)
 
     noisy = Image.fromarray((pixels + RANDOM.normal(0, 24, pixels.shape)).clip(0, 255).astype(np.uint8))
     half = Image.fromarray(np.vstack([pixels[:32], np.full((32, 64, 3), 9)]).astype(np.uint8))
@@ -154,13 +159,46 @@ def test_technical_measures_move_as_they_say(pictures_of_neon: list[Image.Image]
 
 
 def test_noise_estimate_equals_a_slow_convolution(pictures_of_neon: list[Image.Image]) -> None:
-    luma = np.asarray(pictures_of_neon[0]).astype(float)[:12, :12] @ technical.LUMA
+    luma = luma_of(pictures_of_neon[0])[0, :12, :12]
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer's eq. 2
     padded = np.pad(luma, 1, mode="symmetric")
     slow = np.zeros_like(luma)
     for y in range(12):
         for x in range(12):
-            slow[y, x] = (padded[y : y + 3, x : x + 3] * technical.LAPLACIAN_DIFFERENCE).sum()
-    assert technical.cleanness(luma) == pytest.approx(-np.log(np.median(np.abs(slow)) + 8))
+            slow[y, x] = (padded[y : y + 3, x : x + 3] * mask).sum()
+    assert technical.cleanness(luma[None]) == pytest.approx(-np.log(np.median(np.abs(slow)) + 8))
+
+
+def test_an_area_of_one_colour_equals_a_slow_flood(pictures_of_neon: list[Image.Image]) -> None:
+    """Of pictures that are measured together, each for itself; diagonal neighbours do not touch."""
+    grain = Image.fromarray(RANDOM.integers(0, 3, (64, 64)).astype(np.uint8)).convert("RGB")  # of three greys
+    noise = Image.fromarray(RANDOM.integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    flat = Image.new("RGB", (64, 64), "red")
+    together = [flat, flat, *pictures_of_neon[:3], grain, flat, noise]
+    found = technical.openness(np.stack([np.asarray(image) for image in together]))
+    for image, open_share in zip(together, found, strict=True):
+        pixels, largest = np.asarray(image), 0
+        unseen = {(y, x) for y in range(64) for x in range(64)}
+        while unseen:
+            waiting, area = [unseen.pop()], 0
+            colour = pixels[waiting[0]]
+            while waiting:
+                y, x = waiting.pop()
+                area += 1
+                beside = unseen & {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)}
+                near = [place for place in beside if (pixels[place] == colour).all()]
+                unseen.difference_update(near)
+                waiting += near
+            largest = max(largest, area)
+        assert open_share == pytest.approx(1 - largest / 4096)
+
+
+def test_who_is_measured_beside_it_moves_no_measure(pictures_of_neon: list[Image.Image]) -> None:
+    """Also of several sizes, and of more than are measured at once."""
+    them = [technical.view(image.resize((64 + 16 * (i % 3), 64))) for i, image in enumerate(pictures_of_neon * 2)]
+    alone = np.concatenate([technical.measure([one]) for one in them])
+    assert np.array_equal(technical.measure(them), alone)
+    assert np.array_equal(technical.measure(them[::-1])[::-1], alone)
 
 
 def test_strong_compression_is_seen_wherever_the_middle_begins(pictures_of_neon: list[Image.Image]) -> None:
@@ -174,12 +212,12 @@ def test_strong_compression_is_seen_wherever_the_middle_begins(pictures_of_neon:
         Image.open(buffer).convert("RGB").save(again, "PNG")  # stored without loss since: the steps stay
         return Image.open(again)
 
-    found = {q: technical.uncompressed(np.asarray(compressed(q)).astype(float) @ technical.LUMA) for q in (8, 30, 95)}
-    whole = technical.uncompressed(np.asarray(image).astype(float) @ technical.LUMA)
+    found = {q: technical.uncompressed(luma_of(compressed(q)))[0] for q in (8, 30, 95)}
+    whole = technical.uncompressed(luma_of(image))[0]
     assert max(found[8], found[30]) < 3 < min(found[95], whole)
     n = np.arange(8)
     cosine = np.cos(np.pi * (2 * n[None, :] + 1) * n[:, None] / 16) * np.where(n == 0, 8**-0.5, 0.5)[:, None]
-    luma, slow = np.asarray(compressed(8)).astype(float) @ technical.LUMA, []
+    luma, slow = luma_of(compressed(8))[0].astype(float), []
     for table in technical.quantisation():
         apart = []
         for y in range(0, 64, 8):
@@ -194,9 +232,8 @@ def test_strong_compression_is_seen_wherever_the_middle_begins(pictures_of_neon:
     for y in range(9):
         for x in range(11):
             wide.paste(compressed(8), (x * 64, y * 64))
-    seen = dict(zip(technical.MEASURES, technical.measure(wide), strict=True))
-    assert seen["uncompressed"] == pytest.approx(found[8], abs=0.3)
-    assert technical.uncompressed(np.full((64, 64), 7.0)) == technical.UNKNOWN
+    assert measured(wide)["uncompressed"] == pytest.approx(found[8], abs=0.3)
+    assert technical.uncompressed(np.full((1, 64, 64), 7, np.float32)) == technical.UNKNOWN
 
 
 def test_the_palette_equals_a_slow_density_and_sees_a_tint(pictures_of_neon: list[Image.Image]) -> None:
@@ -312,8 +349,8 @@ def test_references_that_are_all_the_same_crash_nothing() -> None:
 
 
 def test_a_picture_of_one_row_has_no_halves_across() -> None:
-    line = technical.measure(Image.fromarray(RANDOM.integers(0, 255, (16, 4096, 3)).astype(np.uint8)))
-    assert np.isfinite(line).all()
+    line = measured(Image.fromarray(RANDOM.integers(0, 255, (16, 4096, 3)).astype(np.uint8)))
+    assert np.isfinite(list(line.values())).all()
 
 
 def test_every_score_is_described() -> None:
