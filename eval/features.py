@@ -46,6 +46,46 @@ class Broken(NamedTuple):
     reason: str
 
 
+class Table:
+    """Rows of n pictures as arrays, filled as they come: of a hundred thousand no second copy stands in memory."""
+
+    def __init__(self, count: int) -> None:
+        self.filled = np.zeros(count, bool)
+        self.errors: dict[int, str] = {}  # of files that are no picture
+        self.columns = {
+            "size": np.zeros((count, 2), np.int64),
+            "signature": np.empty((count, pictures.SIDE, pictures.SIDE, 3), np.uint8),
+            "technical": np.empty((count, len(technical.MEASURES)), np.float32),
+            "embedding": np.empty((count, 0), np.float32),  # as wide as the encoder makes them
+            "patches": np.empty((count, 0), np.float16),
+        }
+
+    def fill(self, i: int, row: Row) -> None:
+        if "broken" in row:
+            self.errors[i] = bytes(row["broken"]).decode()
+            return
+        for name in ("embedding", "patches"):
+            if not self.columns[name].shape[1]:
+                self.columns[name] = np.empty((len(self.filled), len(row[name])), self.columns[name].dtype)
+        for name, column in self.columns.items():
+            column[i] = row[name]
+        self.filled[i] = True
+
+    def features(self, names: list[str], sha256: Mapping[str, str]) -> Features:
+        """Of those that are filled."""
+        good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
+        whole = self.columns if self.filled.all() else {k: column[self.filled] for k, column in self.columns.items()}
+        return Features(
+            names=good,
+            sha256=[sha256[name] for name in good],
+            sizes=whole["size"],
+            embeddings=whole["embedding"],
+            patches=whole["patches"],
+            signatures=whole["signature"],
+            technical=whole["technical"],
+        )
+
+
 def extract(
     named: Sequence[tuple[str, Path]],
     sha256: Mapping[str, str],
@@ -65,8 +105,12 @@ def extract(
     shown = seen_key(encoder.preprocessing, background)
     made = files.digest([shown, encoder.sha256])
     seen, keys = ([f"{key}:{sha256[name]}" for name in names] for key in (shown, made))
-    rows = cache.get_all(keys)
-    missing = [i for i, row in enumerate(rows) if row is None]
+    table, missing = Table(len(names)), []
+    for i, row in enumerate(cache.get_all(keys)):
+        if row:
+            table.fill(i, row)
+        else:
+            missing.append(i)
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
 
     if at_hand := set(range(len(names))) - set(missing):  # what `keep` took of pictures that were known already
@@ -113,18 +157,13 @@ def extract(
                 found = found if alone else encoded(found, encoder)
                 cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
                 for i, row in found.items():
-                    rows[i] = row
+                    table.fill(i, row)
                 tick(len(batch))
 
-    good: dict[str, Row] = {}
-    for name, row in zip(names, rows, strict=True):
-        if row is None:
-            broken.append(Broken(name, sha256[name], "changed while it was read"))
-        elif "broken" in row:
-            broken.append(Broken(name, sha256[name], bytes(row["broken"]).decode()))
-        else:
-            good[name] = row
-    return stacked(list(good), sha256, list(good.values())), broken
+    for i, name in enumerate(names):
+        if not table.filled[i]:
+            broken.append(Broken(name, sha256[name], table.errors.get(i, "changed while it was read")))
+    return table.features(names, sha256), broken
 
 
 def threads() -> int:
@@ -190,20 +229,3 @@ def keep(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, backgro
     key = seen_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
     Cache().put(dict(zip(keys, seen_of(drawn.values(), preprocessing), strict=True)))
-
-
-def stacked(names: list[str], sha256: Mapping[str, str], rows: list[Row]) -> Features:
-    """Rows of the cache as arrays; with no rows the arrays are empty, and still of the right number of axes."""
-
-    def array(key: str, dtype: type, *shape: int) -> NDArray:
-        return np.stack([row[key] for row in rows], dtype=dtype) if rows else np.zeros((0, *shape), dtype)
-
-    return Features(
-        names=names,
-        sha256=[sha256[name] for name in names],
-        sizes=array("size", np.int64, 2),
-        embeddings=array("embedding", np.float32, 0),
-        patches=array("patches", np.float16, 0),
-        signatures=array("signature", np.uint8, pictures.SIDE, pictures.SIDE, 3),
-        technical=array("technical", np.float32, len(technical.MEASURES)),
-    )

@@ -147,6 +147,7 @@ def judged(
         "observe": config.observe,
         "counts": {"in": len(verdicts)} | {v: counts[v] for v in VERDICTS},
         "thresholds": {b.score: {"reject_below": b.reject_below, "review_below": b.review_below} for b in bounds},
+        "calibrated": policy.calibrated,
         "left_out": left_out,
         "summary": record["summary"],
         "notes": notes,

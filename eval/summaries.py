@@ -54,11 +54,11 @@ def junit(name: str, outcome: dict[str, Any], verdicts: list[dict]) -> str:
 
 def cases_of(outcome: dict[str, Any], verdicts: list[dict]) -> list[Case]:
     code, counts, promise = outcome["exit_code"], outcome["counts"], outcome["promise"]
-    found: dict[str, list[tuple[dict, str]]] = {check: [] for check in outcome["thresholds"]}
+    ours = [*outcome["thresholds"], *([outcome["calibrated"]] if outcome["calibrated"] else [])]
+    found: dict[str, list[tuple[dict, str]]] = {check: [] for check in ours}
     for verdict in verdicts:
         for reason in verdict["reasons"]:
             found.setdefault(reason["check"], []).append((reason, verdict["file"]))
-    ours = list(outcome["thresholds"])
     cases = []
     for check in [*ours, *sorted(found.keys() - set(ours))]:
         failed = any(reason["verdict"] in FAILING.get(code, ()) for reason, _ in found[check])

@@ -6,7 +6,7 @@ can be missing but never stale; SQLite's transactions make it whole or absent, a
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +40,18 @@ class Cache:
         self.database.execute("CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB)")
 
     def get(self, key: str) -> dict[str, NDArray] | None:
-        return self.get_all([key])[0]
+        return next(self.get_all([key]))
 
-    def get_all(self, keys: Sequence[str]) -> list[dict[str, NDArray] | None]:
-        """Values in the order of `keys`, None where there is none."""
-        found: dict[str, dict[str, NDArray]] = {}
+    def get_all(self, keys: Sequence[str]) -> Iterator[dict[str, NDArray] | None]:
+        """Values in the order of `keys`, None where there is none; few are held at once."""
         for start in range(0, len(keys), AT_ONCE):
+            found: dict[str, dict[str, NDArray]] = {}
             some = keys[start : start + AT_ONCE]
             query = f"SELECT key, value FROM entry WHERE key IN ({', '.join('?' * len(some))})"
             for key, value in self.database.execute(query, some):
                 with contextlib.suppress(SafetensorError):
                     found[key] = load(value)
-        return [found.get(key) for key in keys]
+            yield from (found.get(key) for key in some)
 
     def put(self, entries: Mapping[str, Mapping[str, NDArray]], instead_of: Sequence[str] = ()) -> None:
         """Store all at once; what is kept under `instead_of` goes in the same transaction."""
@@ -74,7 +74,7 @@ class Cache:
         Each batch is stored before the next one starts; a None is handed on and not stored. `advance(n)` hears of n
         values being at hand.
         """
-        values = self.get_all(keys)
+        values = list(self.get_all(keys))
         missing = [i for i, value in enumerate(values) if value is None]
         advance(len(keys) - len(missing))
         for start in range(0, len(missing), batch_size):

@@ -5,13 +5,16 @@ Training and scoring use the same decoder, so that a reference and a generated p
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
@@ -26,6 +29,7 @@ SIDE = 64  # side of the signature that similarity is taken of
 MAX_SHIFT = 2  # signature pixels, about 3 % of the side
 FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
 PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of pictures that are not alike (docs/log.md)
+CORES = os.cpu_count() or 1
 BLOCK = 1024  # pictures that are compared with the rest at once
 ASIDE = -2.0  # instead of a correlation: not to be compared
 NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
@@ -157,33 +161,35 @@ def signature(image: Image.Image) -> NDArray[np.uint8]:
 class Prepared(NamedTuple):
     """Signatures made ready to be compared."""
 
-    values: NDArray[np.float32]  # [n, 3 * STRIDE * STRIDE] about their means, zeros after each row and plane
-    energies: NDArray[np.float64]  # [n, 25] squares within the window that each shift of SHIFTS leaves
+    values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
+    energies: NDArray[np.float64]  # [n, 25] squares within what each shift down and right leaves
 
 
-SHIFTS = [(dy, dx) for dy in range(-MAX_SHIFT, MAX_SHIFT + 1) for dx in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+SHIFTS = range(-MAX_SHIFT, MAX_SHIFT + 1)  # along each axis
+# [5, 5]: which of a line's parts each shift leaves within the other picture: two pixels, the middle, two pixels
+INSIDE = np.array([[max(d, 0) <= p < len(SHIFTS) + min(d, 0) for p in range(len(SHIFTS))] for d in SHIFTS], np.float32)
 STRIDE = SIDE + MAX_SHIFT  # from row to row: a shift is one offset, and what it carries over an edge is zero
+MARGIN = MAX_SHIFT * (STRIDE + 1)  # the largest offset
 TOGETHER = 64  # pairs that are compared at once, so that they stay in the processor's cache
 
 
 def prepared(signatures: NDArray[np.uint8]) -> Prepared:
     """Of [n, 64, 64, 3]."""
-    values = np.zeros((len(signatures), 3, STRIDE, STRIDE), np.float32)
-    inner = values[:, :, :SIDE, :SIDE]
-    inner[:] = signatures.transpose(0, 3, 1, 2)
-    inner -= inner.mean((2, 3), keepdims=True)
-    squares = np.einsum("ncyx,ncyx->nyx", inner, inner)
-    # The first, second, last but one and last row or column may be outside of a window; what lies between never is.
-    edges = np.minimum(np.arange(SIDE), MAX_SHIFT) + np.maximum(np.arange(SIDE) - (SIDE - 1 - MAX_SHIFT), 0)
-    belongs = np.eye(2 * MAX_SHIFT + 1, dtype=np.float32)[edges]  # [64, 5]
-    parts = (belongs.T @ squares @ belongs).astype(np.float64)  # [n, 5, 5]
-    windows = [parts[:, part(dy), part(dx)].sum((1, 2)) for dy, dx in SHIFTS]
-    return Prepared(values.reshape(len(signatures), 3 * STRIDE * STRIDE), np.stack(windows, 1))
+    planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
+    planes -= planes.mean(2, keepdims=True)
+    squares = np.einsum("nck,nck->nk", planes, planes).reshape(-1, SIDE, SIDE)
+    energies = windows(windows(squares).swapaxes(1, 2)).swapaxes(1, 2)  # [n, 5 down, 5 right]
+    values = np.zeros((len(signatures), 3 * STRIDE * STRIDE + 2 * MARGIN), np.float32)
+    rows = values[:, MARGIN:-MARGIN].reshape(-1, 3, STRIDE, STRIDE)
+    rows[:, :, :SIDE, :SIDE] = planes.reshape(-1, 3, SIDE, SIDE)
+    return Prepared(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
 
 
-def part(shift: int) -> slice:
-    """What of the five parts is left of a signature that is moved by -shift."""
-    return slice(max(shift, 0), 2 * MAX_SHIFT + 1 + min(shift, 0))
+def windows(lines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[..., 5] sums of lines [..., 64] within what each shift leaves; in threads of ours BLAS would begin its own."""
+    middle = lines[..., MAX_SHIFT:-MAX_SHIFT].sum(-1, keepdims=True)
+    parts = np.concatenate([lines[..., :MAX_SHIFT], middle, lines[..., -MAX_SHIFT:]], -1)
+    return np.einsum("...p,sp->...s", parts, INSIDE)
 
 
 def alike(a: Prepared, b: Prepared) -> NDArray[np.float64]:
@@ -191,14 +197,14 @@ def alike(a: Prepared, b: Prepared) -> NDArray[np.float64]:
 
     Each channel is taken about its mean over the picture; two flat pictures are alike (1), one flat one is not (0).
     """
-    products = np.empty((len(a.values), len(SHIFTS)))
-    for k, (dy, dx) in enumerate(SHIFTS):
-        offset = dy * STRIDE + dx
-        x, y = (a.values, b.values) if offset >= 0 else (b.values, a.values)
-        products[:, k] = np.einsum("nk,nk->n", x[:, abs(offset) :], y[:, : y.shape[1] - abs(offset)])
+    middle = b.values[:, MARGIN:-MARGIN]
+    every, one = a.values.strides
+    shape = (len(middle), len(SHIFTS), len(SHIFTS), middle.shape[1])
+    moved = as_strided(a.values, shape, (every, STRIDE * one, one, one))
+    products = np.einsum("nyxk,nk->nyx", moved, middle).reshape(-1, len(SHIFTS) ** 2)
     scales = np.sqrt(a.energies * b.energies[:, ::-1])  # moving one picture there is moving the other one back
     best = np.where(scales > FLAT, products / np.maximum(scales, FLAT), 0).max(1)
-    still = len(SHIFTS) // 2
+    still = len(SHIFTS) ** 2 // 2
     flat = [p.energies[:, still] < FLAT for p in (a, b)]
     return np.where(flat[0] | flat[1], (flat[0] & flat[1]).astype(float), best)
 
@@ -211,13 +217,17 @@ def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
     found = np.empty((len(signatures), 768), np.float32)
-    for start in range(0, len(signatures), BLOCK):  # of a hundred thousand no second copy stands in memory
+
+    def fill(start: int) -> None:  # of a hundred thousand no second copy stands in memory
         some = signatures[slice(start, start + BLOCK) if order is None else order[start : start + BLOCK]]
         rows = some.reshape(len(some), 16, 4, 16, 12).sum(2, dtype=np.uint16)
         small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
         flat = small.transpose(0, 3, 1, 2).reshape(len(some), 3, -1).astype(np.float32)
         flat = (flat - flat.mean(2, keepdims=True)).reshape(len(some), -1)
         found[start : start + BLOCK] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(fill, range(0, len(signatures), BLOCK)))
     return found
 
 
@@ -243,20 +253,28 @@ def nearest(
     keys = queries if others is None else thumbnails(pool)
     places = np.arange(len(signatures)) if order is None else order
     those = places if others is None else np.arange(len(pool))
-    for start in range(0, len(queries), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(queries)))
-        products = queries[rows] @ (keys if others is not None else keys[: rows.stop]).T
-        if others is None:
-            products[:, rows][np.triu_indices(rows.stop - start)] = ASIDE
-        if others is None and groups is not None:
-            products[groups[rows, None] == groups[None, : rows.stop]] = ASIDE
-        proposed = proposals(products)
-        for some in np.array_split(proposed, len(proposed) // TOGETHER + 1):
-            queried, found = some[:, 0], some[:, 1]
-            likenesses = alike(prepared(signatures[places[start + queried]]), prepared(pool[those[found]]))
-            for row, candidate, value in zip(start + queried, found, likenesses, strict=True):
-                if value > best[row] or index[row] < 0:
-                    best[row], index[row] = value, candidate
+
+    def compare(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+        return alike(prepared(signatures[places[pairs[:, 0]]]), prepared(pool[those[pairs[:, 1]]]))
+
+    proposed, compared = [], []
+    with ThreadPoolExecutor(CORES) as workers:
+        for start in range(0, len(queries), BLOCK):
+            rows = slice(start, min(start + BLOCK, len(queries)))
+            products = queries[rows] @ (keys if others is not None else keys[: rows.stop]).T
+            if others is None:
+                products[:, rows][~np.tri(rows.stop - start, k=-1, dtype=bool)] = ASIDE
+            if others is None and groups is not None:
+                products[groups[rows, None] == groups[None, : rows.stop]] = ASIDE
+            pairs = proposals(products)
+            pairs[:, 0] += start
+            proposed.append(pairs)
+            compared += [workers.submit(compare, some) for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)]
+        values = np.concatenate([each.result() for each in compared])
+    pairs = np.concatenate(proposed)
+    ranked = np.lexsort((pairs[:, 1], -values, pairs[:, 0]))
+    winners = ranked[np.unique(pairs[ranked, 0], return_index=True)[1]]
+    best[pairs[winners, 0]], index[pairs[winners, 0]] = values[winners], pairs[winners, 1]
     return best, index
 
 

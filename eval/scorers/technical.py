@@ -43,7 +43,9 @@ class View(NamedTuple):
 
 def view(image: Image.Image) -> View:
     """Of an RGB picture."""
-    return View(np.asarray(reduced(image)), np.asarray(central(image)))
+    whole, middle = reduced(image), central(image)
+    pixels = np.asarray(whole)
+    return View(pixels, pixels if middle.size == image.size == whole.size else np.asarray(middle))
 
 
 def measure(views: Sequence[View]) -> NDArray[np.float32]:

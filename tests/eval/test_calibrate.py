@@ -39,7 +39,7 @@ def test_three_ways_from_a_calibrated_line(run, words, tmp_path: Path) -> None:
     assert code == 0 and "32 labels, 6 rejects" in text
     code, text = run("gate", *told)
     found = {row["sha256"]: row["verdict"] for row in verdicts_of(out).values()}
-    assert code == 10 and "promise: valid" in text
+    assert code == 10 and "promise: valid" in text and 'name="check.sharpness"' in (out / "junit.xml").read_text()
     assert {found[s] for s, score in scores.items() if score >= line} == {"accept"}
     assert {found[s] for s, score in scores.items() if score < line} == {"reject"}
     assert run("gate", *told, "observe=true")[0] == 0

@@ -68,6 +68,7 @@ def outcome_of(verdicts: list[dict], policy: Policy | None = None, **beside: Any
         "observe": False,
         "counts": {"in": len(verdicts)} | counts,
         "thresholds": {name: {} for name in ("contrast", "sharpness", "style", "size")},
+        "calibrated": None,
         "left_out": ["traits: not computed for these pictures"],
         "notes": [],
         "batch": [],
@@ -130,6 +131,8 @@ def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
     assert suite.findtext("*[@name='check.size']/system-out") == "warn: w.png (0 < 1)"
     assert suite.findtext("*[@name='check.traits']/skipped") == "not computed for these pictures"
     assert suite.get("skipped") == "1"
+    calibrated = suite_of([FINE], outcome_of([FINE], calibrated="margin"))
+    assert calibrated.find("*[@name='check.margin']") is not None and not failed(calibrated), "of labels"
     pending = [IN_REVIEW, FINE]
     assert failed(suite_of(pending, outcome_of(pending))) == {"check.sharpness", "lot"}
     assert failed(suite_of(lot, outcome_of(lot, Policy("p", "", 0.5, [])))) == {"check.sharpness", "lot"}, "share of .4"
