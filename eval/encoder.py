@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from stylegate import files
 from stylegate.errors import ModelError
 
-TOKENS, FEW = 1536, 8  # at once on a CPU; pictures of a model that has no tokens
+ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
 GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
 
 
@@ -184,13 +184,13 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
 def at_once(encoder: Encoder) -> int | None:
     """How many pictures go through the model together; None on an accelerator: all of them.
 
-    A core is fastest while its cache holds what passes between layers: ViT-L/14 takes 1,013 ms a picture for 16 at
-    once, 878 for 4 (two cores; tests.bench.throughput).
+    A CPU is fastest while its cache holds what passes between layers: on two cores ViT-L/14 takes 1,013 ms a picture
+    for 16 at once, 878 for 4.
     """
     if encoder.device.type != "cpu":
         return None
-    tokens = getattr(encoder.model.visual, "positional_embedding", None)
-    return max(1, TOKENS // len(tokens)) if tokens is not None else FEW
+    tokens = getattr(encoder.model.visual, "positional_embedding", None)  # [tokens, width]
+    return max(1, ACTIVATIONS // (16 * tokens.numel())) if tokens is not None else FEW  # 4 times as wide, in fp32
 
 
 def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Seen:

@@ -95,11 +95,11 @@ def size_of(content: bytes) -> tuple[int, int]:
 def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
     """Orientation, bit depth, colour profile, palette and alpha, in this order; each one made is noted."""
     notes = []
-    if image.getexif().get(0x0112, 1) != 1:  # EXIF orientation
+    upright = image
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         notes.append("rotated as EXIF says")
+        upright = ImageOps.exif_transpose(image) or image
     icc = image.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(image)
-    assert upright is not None
     if upright.mode.startswith("I") or upright.mode == "F":
         notes.append("16-bit")
         values = np.asarray(upright, dtype=np.float64)
