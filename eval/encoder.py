@@ -184,8 +184,7 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
 def at_once(encoder: Encoder) -> int | None:
     """How many pictures go through the model together; None on an accelerator: all of them.
 
-    A CPU is fastest while its cache holds what passes between layers: on two cores ViT-L/14 takes 1,013 ms a picture
-    for 16 at once, 878 for 4.
+    A CPU is fastest while its cache holds what passes between layers; of a large model that is a few pictures.
     """
     if encoder.device.type != "cpu":
         return None

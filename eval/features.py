@@ -135,8 +135,8 @@ def extract(
 
         return dict(zip(opened, seen_of(decoded(), encoder.preprocessing), strict=True)) | refused
 
-    # On a CPU each core takes its part of a batch all the way: cores that share one encoding wait for each other
-    # (ViT-B/32 on two: 56 ms a picture together, 43 ms each for itself). An accelerator encodes batches whole.
+    # On a CPU each core takes its part of a batch all the way: cores that share one encoding wait for each other, and
+    # tests.bench.throughput finds this faster than encoding alone is. An accelerator encodes batches whole.
     alone, cores = encoder.device.type == "cpu", threads()
 
     def take(part: list[int], kept: Rows) -> Rows:
