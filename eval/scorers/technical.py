@@ -29,9 +29,8 @@ QUALITIES = (*range(4, 21), *range(22, 42, 2))
 DRAWN, BLOCKS, FEWEST = 4.0, 128, 4  # deviation of a block that shows something; blocks looked at, at most and at least
 UNKNOWN = 6.0  # nothing is drawn that a step could be read from
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
-ACROSS = np.array(
-    [np.zeros((3, 3)), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3))]
-)  # not to other pictures
+# [3, 3, 3]: a pixel touches its four neighbours, and nothing of another picture
+TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
 
 class View(NamedTuple):
@@ -183,7 +182,7 @@ def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         if not len(some):
             break
         colours = ordered.flat[first[which[some]]]
-        areas, _ = ndimage.label(codes[some] == colours[:, None, None], ACROSS, output=np.intp)  # type: ignore[misc]
+        areas, _ = ndimage.label(codes[some] == colours[:, None, None], TOUCHING, output=np.intp)  # type: ignore[misc]
         last = areas.max((1, 2))  # labels grow from picture to picture
         largest[some] = np.maximum(largest[some], np.maximum.reduceat(np.bincount(areas.ravel())[1:], [0, *last[:-1]]))
         order[which] = 0
