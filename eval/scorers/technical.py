@@ -15,10 +15,7 @@ from scipy import fft, ndimage
 
 MEASURES = ("contrast", "sharpness", "cleanness", "uncompressed", "completeness", "openness")
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-WHOLE_SIDE, MIDDLE_SIDE = (
-    256,
-    512,
-)  # pixels; bound the time that a large picture takes, and leave small ones as they are
+WHOLE_SIDE, MIDDLE_SIDE = 256, 512  # pixels; bound the time of large pictures, and leave small ones as they are
 TOGETHER = 1 << 17  # pixels that are measured at once, so that they stay in a core's cache
 INVISIBLE = 8.0  # median response to noise of deviation 2 levels (4.05 times as much): less, nobody sees
 BLOCK = 8  # pixels; JPEG's
