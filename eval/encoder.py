@@ -193,7 +193,7 @@ def at_once(encoder: Encoder) -> int | None:
 
 
 def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Seen:
-    """`encode_pictures` of as many as the memory holds."""
+    """`encode_pictures` in one pass through the model."""
     import torch
     from torch.nn.functional import normalize
 

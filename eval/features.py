@@ -102,9 +102,10 @@ def extract(
     cache, paths = Cache(), dict(named)
     broken = [Broken(name, "", "cannot be read") for name in paths if not sha256[name]]
     names = [name for name in paths if sha256[name]]
-    shown = seen_key(encoder.preprocessing, background)
-    made = files.digest([shown, encoder.sha256])
-    seen, keys = ([f"{key}:{sha256[name]}" for name in names] for key in (shown, made))
+    before = seen_key(encoder.preprocessing, background)
+    seen = [f"{before}:{sha256[name]}" for name in names]  # keys of what `keep` took; gone once it is encoded
+    after = files.digest([before, encoder.sha256])
+    keys = [f"{after}:{sha256[name]}" for name in names]
     table, missing = Table(len(names)), []
     for i, row in enumerate(cache.get_all(keys)):
         if row:

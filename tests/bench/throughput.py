@@ -1,6 +1,6 @@
 """How near scoring comes to the encoder alone. Random weights of the true shapes; every ratio within one run.
 
-    python -m tests.bench.throughput [vit-l-14] [vit-b-32] [miniature] [duplicates]    about 15 minutes on two cores
+    python -m tests.bench.throughput [vit-l-14] [vit-b-32] [miniature] [duplicates]    about 10 minutes on two cores
 
 raw: open_clip's encode_image of uint8 tensors in memory, same model, dtype, threads and batch; windows of raw and of
 the whole way take turns, medians count. The whole way is what `stylegate score` does for new pictures: read, hash,
