@@ -206,11 +206,11 @@ def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
         shown = whole.float().div_(255).sub_(mean).div_(std)
         visual = encoder.model.visual
         try:
-            made = visual.forward_intermediates(shown, indices=3)  # of the last three blocks
+            made = visual.forward_intermediates(shown, indices=[-3, -2])
         except (AttributeError, AssertionError):  # a model that shows none, or has fewer
             embeddings = encoder.model.encode_image(shown)
             return Seen(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
-        patches = [normalize(places(tokens.float()), dim=1) for tokens in made["image_intermediates"][:2]]
+        patches = [normalize(places(tokens.float()), dim=1) for tokens in made["image_intermediates"]]
         embeddings = unit(made["image_features"].float().cpu().numpy())
         return Seen(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
 
@@ -219,9 +219,11 @@ def places(tokens: Any) -> Any:
     """[n, GRID * GRID * CHANNELS] of a block's tokens [n, c, h, w]; a coarser grid stays as it is."""
     import torch
 
-    projected = torch.einsum("nchw,cd->ndhw", tokens, torch.from_numpy(projection(tokens.shape[1])).to(tokens))
+    kernel = torch.from_numpy(projection(tokens.shape[1])).to(tokens).T[..., None, None]
+    projected = torch.nn.functional.conv2d(tokens, kernel)
     grid = min(GRID, *tokens.shape[2:])
-    return torch.nn.functional.adaptive_avg_pool2d(projected, grid).flatten(1)
+    averaged = torch.nn.functional.adaptive_avg_pool2d(projected, grid) if max(tokens.shape[2:]) > grid else projected
+    return averaged.flatten(1)
 
 
 @lru_cache

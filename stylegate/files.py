@@ -53,7 +53,7 @@ def digest(value: Any) -> str:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:  # file_digest has a buffer of its own
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -6,6 +6,7 @@ Training and scoring use the same decoder, so that a reference and a generated p
 import io
 import math
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,10 +57,11 @@ def find(folder: Path) -> list[Path]:
 
 def read(path: Path) -> bytes:
     """The file's bytes. Raises OSError, also for a pipe or device (which is not waited for); PictureError if large."""
-    if not path.is_file():
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise FileNotFoundError(f"{path} is not a file")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise PictureError(f"{size:,} bytes is more than {MAX_BYTES:,}")
+    if status.st_size > MAX_BYTES:
+        raise PictureError(f"{status.st_size:,} bytes is more than {MAX_BYTES:,}")
     return path.read_bytes()
 
 
