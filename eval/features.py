@@ -21,7 +21,7 @@ from eval.scorers import technical
 from stylegate import files, pictures, progress
 from stylegate.cache import Cache
 
-VERSION = "features-7"  # raise it when anything below changes its numbers
+VERSION = "features-8"  # raise it when anything below changes its numbers
 AHEAD = 2  # batches that are begun while one is encoded or stored
 
 Row = dict[str, NDArray]
@@ -38,6 +38,7 @@ class Features(NamedTuple):
     patches: NDArray[np.float16]  # [n, p], unit: what the encoder sees at 8 x 8 places
     signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
     technical: NDArray[np.float32]  # [n, len(technical.MEASURES)]
+    transparent: NDArray[np.bool_]  # [n] something of it shows the background
 
 
 class Broken(NamedTuple):
@@ -56,6 +57,7 @@ class Table:
             "size": np.zeros((count, 2), np.int64),
             "signature": np.empty((count, pictures.SIDE, pictures.SIDE, 3), np.uint8),
             "technical": np.empty((count, len(technical.MEASURES)), np.float32),
+            "transparent": np.zeros(count, bool),
             "embedding": np.empty((count, 0), np.float32),  # as wide as the encoder makes them
             "patches": np.empty((count, 0), np.float16),
         }
@@ -83,6 +85,7 @@ class Table:
             patches=whole["patches"],
             signatures=whole["signature"],
             technical=whole["technical"],
+            transparent=whole["transparent"],
         )
 
 
@@ -121,14 +124,14 @@ def extract(
         """What is seen of pictures; nothing of one whose bytes are not the ones that are meant."""
         refused, opened = {}, []
 
-        def decoded() -> Iterator[Image.Image]:
+        def decoded() -> Iterator[pictures.Picture]:
             for i in some:
                 try:
                     content = pictures.read(paths[names[i]])
                     if hashlib.sha256(content).hexdigest() == sha256[names[i]]:
-                        image = pictures.decode(content, background).image
+                        picture = pictures.decode(content, background)
                         opened.append(i)
-                        yield image
+                        yield picture
                 except OSError:  # it could be read when it was hashed; nothing of this is kept
                     continue
                 except pictures.PictureError as error:
@@ -199,12 +202,12 @@ def in_advance(
     yield from waiting
 
 
-def seen_of(images: Iterable[Image.Image], preprocessing: Preprocessing) -> list[Row]:
+def seen_of(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -> list[Row]:
     """All that is taken of decoded pictures before each is let go; `pixels` is what the encoder is shown."""
     rows, views = [], []
-    for image in images:
+    for image, notes in decoded:
         shown = {"signature": pictures.signature(image), "pixels": preprocessing.pixels(image)}
-        rows.append(shown | {"size": np.array(image.size)})
+        rows.append(shown | {"size": np.array(image.size), "transparent": np.array("alpha" in notes)})
         views.append(technical.view(image))
     for row, measures in zip(rows, technical.measure(views), strict=True):
         row["technical"] = measures
@@ -229,4 +232,5 @@ def keep(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, backgro
     """Take of drawn RGB pictures, by the sha256 of their files, what scoring them will want; it goes once they are."""
     key = seen_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
-    Cache().put(dict(zip(keys, seen_of(drawn.values(), preprocessing), strict=True)))
+    opaque = (pictures.Picture(image, ()) for image in drawn.values())
+    Cache().put(dict(zip(keys, seen_of(opaque, preprocessing), strict=True)))

@@ -112,7 +112,8 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     own["distinct"] = duplicates.leave_one_out(references.signatures)
     expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
-    own["size"] = np.ones(len(references.names), np.float32)
+    columns["alpha"] = technical.alpha(found.transparent)
+    own["size"] = own["alpha"] = np.ones(len(references.names), np.float32)
     texts = text_encoder(encoder)
     columns |= encoder_scores(found, subject, texts)
     head, learned = head_of(config, encoder, found)

@@ -1,4 +1,4 @@
-"""Technical faults, measured on the decoded pixels: blank, blurred, noisy, half drawn, covered, wrong size.
+"""Technical faults, measured on the decoded pixels: blank, blurred, noisy, clipped, framed, half drawn, wrong size.
 
 They know nothing of what is shown. A style may be soft, flat or grainy by intent: compare with its references.
 """
@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft, ndimage
 
-MEASURES = ("contrast", "sharpness", "cleanness", "uncompressed", "completeness", "openness")
+MEASURES = (
+    "contrast",
+    "sharpness",
+    "cleanness",
+    "uncompressed",
+    "completeness",
+    "openness",
+    "unclipped",
+    "unframed",
+)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 WHOLE_SIDE, MIDDLE_SIDE = 256, 512  # pixels; bound the time of large pictures, and leave small ones as they are
 TOGETHER = 1 << 17  # pixels that are measured at once, so that they stay in a core's cache
@@ -26,6 +35,9 @@ QUALITIES = (*range(4, 21), *range(22, 42, 2))
 DRAWN, BLOCKS, FEWEST = 4.0, 32, 4  # deviation of a block that shows something; blocks looked at, at most and at least
 UNKNOWN = 6.0  # nothing is drawn that a step could be read from
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
+FRAME, ENDS = 4, 8  # a frame is looked for in the outer fourth; an eighth of a line at both ends may be its other sides
+EVEN, JUMP = 3.0, 6.0  # levels of luma: at most, from pixel to pixel within a frame; more, from a frame to the picture
+WHOLLY = 0.02  # share of a line that may be no frame's by chance
 # [3, 3, 3]: a pixel touches its four neighbours, and nothing of another picture
 TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
@@ -67,6 +79,8 @@ def measure(views: Sequence[View]) -> NDArray[np.float32]:
                     uncompressed(fine),
                     completeness(luma),
                     openness(whole),
+                    unclipped(whole),
+                    unframed(luma),
                 ],
                 axis=1,
             )
@@ -191,9 +205,46 @@ def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return 1 - largest / size
 
 
-def size(sizes: NDArray, expected: tuple[int, int] | None) -> NDArray[np.float32]:
-    """[n] 1 where the size is `expected`, or the most common one of the folder."""
+def unclipped(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """1 - the share of channel values at 0 or 255: 0 to 1. Strong exposure or contrast cuts off what lies beyond.
+
+    Pure colours are clipped by intent; on a white or black ground it says little.
+    """
+    values = pixels.reshape(len(pixels), -1) + np.uint8(1)  # 255 becomes 0
+    return 1 - np.count_nonzero(values <= 1, axis=1) / values.shape[1]
+
+
+def unframed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
+    """log of the share of a line, near the edge, that cannot be a frame's; -3.9 (framed) to 0.
+
+    Of opposite edges the one less like a frame counts, of the two pairs the other one: bars above and below are a
+    frame too. Blind to a bar on one side only, to a frame of the ground's colour, and to one that has a grain.
+    """
+    pairs = [
+        np.minimum(framing(across), framing(across[:, ::-1])) for across in (luma, luma.swapaxes(1, 2))
+    ]  # above and below, left and right
+    return np.log(np.minimum(1 - np.maximum(*pairs) + WHOLLY, 1))
+
+
+def framing(luma: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n] the largest share of a line in the upper part that is even and meets another luma below."""
+    _, height, width = luma.shape
+    upper = luma[:, : height // FRAME + 1, width // ENDS : width - width // ENDS]
+    if upper.shape[1] < 2 or upper.shape[2] < 2:
+        return np.zeros(len(luma))
+    even = np.abs(np.diff(upper[:, :-1], axis=2)) <= EVEN
+    jumps = np.abs(np.diff(upper[:, :, :-1], axis=1)) > JUMP
+    return (even & jumps).mean(2).max(1)
+
+
+def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[np.float32]:
+    """[n] 1 where width and height [n, 2] are `expected`, or the most common ones of the folder."""
     if not len(sizes):
         return np.zeros(0, np.float32)
     common = expected or Counter(map(tuple, sizes.tolist())).most_common(1)[0][0]
     return (sizes == np.array(common)).all(1).astype(np.float32)
+
+
+def alpha(transparent: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """[n] 1 where a picture is transparent, or opaque, as most of the folder are."""
+    return (transparent == (transparent.mean() > 0.5 if len(transparent) else False)).astype(np.float32)

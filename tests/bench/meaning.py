@@ -4,13 +4,15 @@
 
 What the area under the ROC curve is taken of: the smallest (value - line) / spread of the references over the default
 policy's checks; the line is the one that a picture must not fall below to be accepted. Good pictures are renders of
-combinations that the brand never showed, so that nothing but the defect differs. Classes and strengths are fixed there.
+combinations that the brand never showed, so that nothing but the defect differs. Classes and strengths are fixed there;
+clipped and framed pictures are added to them here (OURS), printed and not counted.
 
 Real art: references and good pictures are halves of noto-animals (ART=FOLDER in the environment names another), judged
 by pixels alone, since the miniature's encoder does not know such pictures; printed, not counted.
 """
 
 import io
+import itertools
 import os
 import sys
 import tempfile
@@ -40,7 +42,7 @@ from train.miniature.styles import BRANDS, NAMED
 FLAT, ART = NAMED[0], files.ROOT.parent / "shared" / "data" / "noto-animals"
 SEED, GOOD, EACH = 7200, 256, 32
 ALL, ONE, CAUGHT = 0.98, 0.90, 0.95  # areas over all classes and of each; caught where 95 % of good are kept
-NOT_COUNTED = ("wrong eyes", "wrong mouth", "style mix .25")
+NOT_COUNTED = ("wrong eyes", "wrong mouth", "style mix .25", "overexposed", "underexposed", "framed", "letterbox")
 KINDS = ("background", "body", "species", "eyes", "mouth", "headwear", "item")
 
 Random = np.random.Generator
@@ -98,6 +100,28 @@ def black(image: Image.Image, random: Random) -> Image.Image:
     return Image.new("RGB", image.size)
 
 
+def levels(gain: float, offset: float) -> Callable[[Image.Image, Random], Image.Image]:
+    """What exceeds 0 to 255 is cut off."""
+
+    def of(image: Image.Image, random: Random) -> Image.Image:
+        return Image.fromarray((np.asarray(image, dtype=np.float64) * gain + offset).clip(0, 255).astype(np.uint8))
+
+    return of
+
+
+def framed(across: float, down: float) -> Callable[[Image.Image, Random], Image.Image]:
+    """In a black frame, its widths as shares of the picture's sides."""
+
+    def of(image: Image.Image, random: Random) -> Image.Image:
+        x, y = round(across * image.width), round(down * image.height)
+        out = Image.new("RGB", image.size)
+        inside = (image.width - 2 * x, image.height - 2 * y)
+        out.paste(image.resize(inside, Image.Resampling.BICUBIC), (x, y))
+        return out
+
+    return of
+
+
 PIXELS = [
     defects.blur,
     defects.noise,
@@ -109,6 +133,12 @@ PIXELS = [
     black,
     defects.half_drawn,
 ]
+OURS = {
+    "overexposed": levels(1.8, 0),
+    "underexposed": levels(1.8, -120),
+    "framed": framed(0.06, 0.06),
+    "letterbox": framed(0, 0.15),
+}
 
 
 def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
@@ -132,6 +162,9 @@ def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
     training = brandset.read(brandset.locate(brand)).splits["train"]
     copied = [(item, defects.copied_training(Image.open(item.path).convert("RGB"), random)) for item in training[:EACH]]
     bad["copied training"] = [(replace(slots[0], traits=item.traits), image) for item, image in copied]
+    more = iter(unseen(brand, EACH * len(OURS), SEED + 1))
+    for name, by in OURS.items():
+        bad[name] = [(slot, by(true(slot, brand), random)) for slot in itertools.islice(more, EACH)]
     return good, bad
 
 

@@ -35,7 +35,7 @@ def main() -> int:
     cases = good + [case for several in bad.values() for case in several]
     with tempfile.TemporaryDirectory() as place:
         _, rows = judged(cases, Config(brand=brand), Path(place))
-    names = [name for name in SCORES if any(row.get(name) is not None for row in rows) and name != "size"]
+    names = [name for name in SCORES if any(row.get(name) is not None for row in rows) and SCORES[name].graded]
     page = Image.new("RGB", (LABEL + SHOWN * (CELL + 8), len(names) * (CELL + 26) + 10), pictures.PAPER)
     for i, name in enumerate(names):
         values = np.array([np.nan if row[name] is None else row[name] for row in rows])

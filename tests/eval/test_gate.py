@@ -105,10 +105,15 @@ def test_a_folder_with_only_a_corrupt_file_exits_10(run, tmp_path: Path) -> None
 
 def test_without_references_only_faults_and_duplicates_are_judged(run, judged: Path) -> None:
     shutil.copy(judged / "0040.png", judged / "zz-same.png")
+    clear = Image.open(judged / "0033.png").convert("RGBA")
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    clear.save(judged / "0033.png")
     code, text = run("gate", f"images={judged}")
     out = files.ROOT / text.splitlines()[-1]
     found = verdicts_of(out)
     assert code == 10 and [n for n, v in found.items() if v["verdict"] == "reject"] == ["zz-same.png"]
+    odd = {n: [r["check"] for r in v["reasons"]] for n, v in found.items() if v["verdict"] == "review"}
+    assert odd == {"0033.png": ["alpha"]}
     assert "note: style: not computed for these pictures" in text and "note: novelty: not computed" in text
     assert not (judged / "report").exists() and sorted(p.suffix for p in judged.iterdir()) == [".png"] * 33
 
