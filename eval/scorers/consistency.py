@@ -1,6 +1,8 @@
-"""Consistency: is a picture one of this batch? Cosine to the centroid of the others. Range [-1, 1].
+"""Consistency: is a picture one of this batch? Cosine to the centroid of the others. Range [-1, 1], higher is nearer.
 
-It finds the odd one out; a batch that is wrong throughout is consistent too.
+It finds the odd one out, needs no references, and says nothing of the brand: a batch that is wrong throughout is
+consistent too, and of a batch of two kinds the smaller one looks odd. Leaving the picture out matters: in a small batch
+its own weight in the centroid would vouch for it.
 """
 
 import numpy as np

@@ -8,7 +8,8 @@ combinations that the brand never showed, so that nothing but the defect differs
 clipped and framed pictures are added to them here (OURS), printed and not counted.
 
 Real art: references and good pictures are halves of noto-animals (ART=FOLDER in the environment names another), judged
-by pixels alone, since the miniature's encoder does not know such pictures; printed, not counted.
+by pixels alone, since the miniature's encoder does not know such pictures; printed, not counted. So are the two
+readings of style where the references are of two brands.
 """
 
 import io
@@ -21,15 +22,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from eval import encoder as encoding
 from eval import policy as policies
 from eval import policyfile
 from eval.batch.place import Slot
 from eval.gate import read_scores
 from eval.score import compute
-from eval.scorers import SCORES
+from eval.scorers import SCORES, style
 from eval.subject import Subject, comparison_of, hashes
 from eval.verdicts import margin
 from stylegate import brandset, files, pictures
@@ -250,11 +253,40 @@ def art(folder: Path) -> None:
     table(least[: len(kept)], parts, lambda name: True)
 
 
+def two_looks(a: str, b: str) -> None:
+    """References of two brands: renders of both are good, those of the third and half-mixed ones are not."""
+    encoder = encoding.load("miniature", torch.device("cpu"))
+    known = encoder.domain.known if encoder.domain else None
+
+    def seen(images: list[Image.Image]) -> np.ndarray:
+        return encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image) for image in images]).embeddings
+
+    def renders(brand: str, make: Callable[[Slot, str, Random], Image.Image], seed: int) -> list[Image.Image]:
+        return [make(slot, brand, np.random.default_rng(seed)) for slot in unseen(brand, EACH, seed)]
+
+    paths = [path for name in (a, b) for path in pictures.find(brandset.locate(name) / "test")[:EACH]]
+    references = seen([pictures.decode(path.read_bytes()).image for path in paths])
+    plain = spoilt(lambda image, random: image)
+    good = seen([image for name in (a, b) for image in renders(name, plain, SEED)])
+    third = next(name for name in BRANDS if name not in (a, b))
+    bad = renders(third, plain, SEED) + [image for name in (a, b) for image in renders(name, mixed(0.5), SEED + 2)]
+    every, labels = np.concatenate([good, seen(bad)]), np.r_[np.ones(len(good)), np.zeros(len(bad))]
+    areas = [
+        roc_auc_score(labels, values)
+        for values in (style.score(every, references), style.nearest(every, references, known))
+    ]
+    print(f"  {a + ' and ' + b:<18}{areas[0]:>7.3f}{areas[1]:>8.3f}")
+
+
 def main() -> int:
     missed = [line for name in sys.argv[1:] or BRANDS for line in measure(name)]
     folder = Path(os.environ.get("ART") or ART)
     if folder.is_dir() and not sys.argv[1:]:
         art(folder)
+    if not sys.argv[1:]:
+        print(f"\n{'references of two':<20}{'style':>7}{'nearest':>8}")
+        for a, b in itertools.combinations(BRANDS, 2):
+            two_looks(a, b)
     print("\n".join(["missed:", *missed]) if missed else "every target holds")
     return 1 if missed else 0
 
