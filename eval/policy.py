@@ -215,7 +215,11 @@ def resolve(
         elif not computed and not check.optional:
             impossible.append(f"{check.score}: {SCORES[check.score].does}")
         elif not computed:
-            left_out.append(f"{check.score}: not computed for these pictures")
+            alone = relative and not given and check.score in columns
+            why = (
+                "its line is relative to references, and none are given" if alone else "not computed for these pictures"
+            )
+            left_out.append(f"{check.score}: {why}")
     if impossible:
         raise DataError(
             f"policy {policy.name} asks for what cannot be computed here:",

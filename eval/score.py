@@ -43,6 +43,7 @@ from stylegate.errors import DataError
 
 ODD_SHARE = 0.05  # references unlike the others; beyond this share they do not agree on a style
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
+FEW_REFERENCES = 16  # fewer say roughly where lines lie (of 8, a fifth of true pictures was refused)
 
 
 def score(config: Config) -> int:
@@ -104,6 +105,12 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     if compared.references and len(references.names) < style.MIN_REFERENCES:
         notes.append(f"{len(references.names)} references can be used; style needs at least {style.MIN_REFERENCES}")
 
+    if style.MIN_REFERENCES <= len(references.names) < FEW_REFERENCES:
+        notes.append(
+            f"lines that rest on {len(references.names)} references are rough, and refuse some true pictures: "
+            f"{FEW_REFERENCES} or more are better"
+        )
+
     (columns, near_training), (own, _) = pixel_scores(found, training), pixel_scores(references, training)
     if training.names and (known := own["novelty"] < duplicates.COPIED).any():
         notes.append(f"{known.sum()} references are training pictures too: they do not say how near others may come")
@@ -112,7 +119,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     own["distinct"] = duplicates.leave_one_out(references.signatures)
     expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
-    columns["alpha"] = technical.alpha(found.transparent)
+    columns["alpha"] = technical.alpha(found.transparent, references.transparent)
     own["size"] = own["alpha"] = np.ones(len(references.names), np.float32)
     texts = text_encoder(encoder)
     columns |= encoder_scores(found, subject, texts)

@@ -11,7 +11,7 @@ from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
-VERSION = "scores-11"  # raise it when a score's computation changes
+VERSION = "scores-12"  # raise it when a score's computation changes
 
 
 @dataclass(frozen=True, slots=True)

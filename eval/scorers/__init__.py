@@ -34,9 +34,15 @@ SCORES = {
     "uncompressed": Score("log distance of its blocks' frequencies from the steps of JPEG", "pixels", 0.1),
     "completeness": Score("contrast of the emptiest half", "pixels", 1.0),
     "openness": Score("1 - share of the largest area of one exact colour", "pixels", 0.02),
-    "unclipped": Score("1 - share of channel values at 0 or 255", "pixels", 0.02),
-    "unframed": Score("log of the share of a line near the edge that is no frame's", "pixels", 0.2),
+    "unclipped": Score(
+        "1 - share of values at black or white: over- and underexposure cut off what lies beyond", "pixels", 0.02
+    ),
+    "unframed": Score(
+        "log of the share of a line near the edges that is no frame's: low where there is a frame", "pixels", 0.2
+    ),
     "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1, graded=False),
-    "alpha": Score("1 if it is transparent, or opaque, as most are, else 0", "pixels", 0.1, graded=False),
+    "alpha": Score(
+        "1 if it is transparent, or opaque, as the references or most are, else 0", "pixels", 0.1, graded=False
+    ),
 }
 NEED_REFERENCES = {"style", "style_nearest", "drawing", "palette"}  # not computed with too few

@@ -36,7 +36,11 @@ DRAWN, BLOCKS, FEWEST = 4.0, 32, 4  # deviation of a block that shows something;
 UNKNOWN = 6.0  # nothing is drawn that a step could be read from
 COMMON_COLOURS = 4  # an area of one exact colour is looked for among this many
 FRAME, ENDS = 4, 8  # a frame is looked for in the outer fourth; an eighth of a line at both ends may be its other sides
-EVEN, JUMP = 3.0, 6.0  # levels of luma: at most, from pixel to pixel within a frame; more, from a frame to the picture
+EVEN, JUMP = (
+    10.0,
+    12.0,
+)  # levels of luma: at most, from pixel to pixel within a frame; more, from a frame to the picture
+CLIPPED = 2  # levels
 WHOLLY = 0.02  # share of a line that may be no frame's by chance
 # [3, 3, 3]: a pixel touches its four neighbours, and nothing of another picture
 TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
@@ -206,19 +210,21 @@ def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def unclipped(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """1 - the share of channel values at 0 or 255: 0 to 1. Strong exposure or contrast cuts off what lies beyond.
+    """1 - the share of channel values within CLIPPED of 0 or 255: 0 to 1. Exposure cuts off what lies beyond.
 
-    Pure colours are clipped by intent; on a white or black ground it says little.
+    Blind to darkening that cuts nothing off, and to clipping that was compressed or dimmed afterwards. Pure colours are
+    clipped by intent; on a white or black ground it says little, and its line may lie below 0.
     """
-    values = pixels.reshape(len(pixels), -1) + np.uint8(1)  # 255 becomes 0
-    return 1 - np.count_nonzero(values <= 1, axis=1) / values.shape[1]
+    values = pixels.reshape(len(pixels), -1) + np.uint8(CLIPPED + 1)  # 255 becomes CLIPPED
+    return 1 - np.count_nonzero(values <= 2 * CLIPPED + 1, axis=1) / values.shape[1]
 
 
 def unframed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
     """log of the share of a line, near the edge, that cannot be a frame's; -3.9 (framed) to 0.
 
     Of opposite edges the one less like a frame counts, of the two pairs the other one: bars above and below are a
-    frame too. Blind to a bar on one side only, to a frame of the ground's colour, and to one that has a grain.
+    frame too. Blind to a bar on one side only, to a frame deeper than a fifth of the side, of the ground's colour, with
+    a grain, a soft edge or round corners, and to one that is tilted.
     """
     pairs = [
         np.minimum(framing(across), framing(across[:, ::-1])) for across in (luma, luma.swapaxes(1, 2))
@@ -245,6 +251,7 @@ def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[
     return (sizes == np.array(common)).all(1).astype(np.float32)
 
 
-def alpha(transparent: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """[n] 1 where a picture is transparent, or opaque, as most of the folder are."""
-    return (transparent == (transparent.mean() > 0.5 if len(transparent) else False)).astype(np.float32)
+def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """[n] 1 where a picture is transparent, or opaque, as most references are; without any, as most of the folder."""
+    usual = references if len(references) else transparent
+    return (transparent == (len(usual) > 0 and usual.mean() > 0.5)).astype(np.float32)

@@ -190,3 +190,15 @@ def test_batches_that_are_begun_ahead_come_in_order() -> None:
     begun: list[int] = []
     for (number,), _ in features.in_advance([[i] for i in range(6)], lambda batch: begun.append(batch[0]) or [], 2):
         assert begun == list(range(min(number + 3, 6)))
+
+
+def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path) -> None:
+    named = [("a.png", judged / "0032.png")]
+    digests, loaded = hashes(named), encoding.load("miniature", torch.device("cpu"))
+    content = (judged / "0032.png").read_bytes() + b"\0"  # bytes that no cache knows
+    (judged / "0032.png").write_bytes(content)
+    digests = hashes(named)
+    (judged / "0032.png").unlink()
+    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
+    (judged / "0032.png").write_bytes(content)
+    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1] == []

@@ -115,6 +115,7 @@ def test_without_references_only_faults_and_duplicates_are_judged(run, judged: P
     odd = {n: [r["check"] for r in v["reasons"]] for n, v in found.items() if v["verdict"] == "review"}
     assert odd == {"0033.png": ["alpha"]}
     assert "note: style: not computed for these pictures" in text and "note: novelty: not computed" in text
+    assert "note: openness: its line is relative to references, and none are given" in text
     assert not (judged / "report").exists() and sorted(p.suffix for p in judged.iterdir()) == [".png"] * 33
 
 
@@ -138,11 +139,18 @@ def test_a_plain_folder_of_references(run, judged: Path, tmp_path: Path) -> None
     assert all("style" in [r["check"] for r in v["reasons"]] for v in found.values()), "neon is not pixel's style"
     few = tmp_path / "few"
     few.mkdir()
-    for name in ("0064.png", "0065.png"):
-        shutil.copy(references / name, few / name)
+    every = sorted(references.glob("*.png"))
+    for path in every[:2]:
+        shutil.copy(path, few)
     code, text = run("gate", f"images={judged}", f"references={few}", f"out={tmp_path / 'c'}")
     assert code == 11 and "2 references can be used; style needs at least 8" in text
     assert {v["verdict"] for v in verdicts_of(tmp_path / "c").values()} == {"review"}
+    for path in every[2:8]:
+        shutil.copy(path, few)
+    rough = run("score", f"images={judged}", f"references={few}", f"out={tmp_path / 'd'}")
+    assert rough[0] == 0 and "8 references are rough" in str(
+        files.read_json(tmp_path / "d" / "score.json", "it")["notes"]
+    )
 
 
 def test_scores_are_kept_and_a_changed_picture_is_seen(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
@@ -378,20 +386,3 @@ def test_a_damaged_package_is_named(run, judged: Path, tmp_path: Path) -> None:
     (files.EXPORTS / "first-v1" / "provenance.json").unlink()
     code, text = run("gate", f"images={judged}", "references=neon", f"out={tmp_path / 'other'}")
     assert code == 2 and "first-v1 has no provenance.json" in text
-
-
-def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path) -> None:
-    import torch
-
-    from eval import encoder, features
-    from eval.subject import hashes
-
-    named = [("a.png", judged / "0032.png")]
-    digests, loaded = hashes(named), encoder.load("miniature", torch.device("cpu"))
-    content = (judged / "0032.png").read_bytes() + b"\0"  # bytes that no cache knows
-    (judged / "0032.png").write_bytes(content)
-    digests = hashes(named)
-    (judged / "0032.png").unlink()
-    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
-    (judged / "0032.png").write_bytes(content)
-    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1] == []
