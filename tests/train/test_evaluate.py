@@ -156,7 +156,7 @@ def test_validation_loss_is_that_of_the_formula(run, lenient: str) -> None:
     assert found == pytest.approx(np.mean(each), rel=1e-4)
 
 
-def test_strength_is_folded_into_the_file(trained: list[str]) -> None:
+def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) -> None:
     """A file written at half strength changes every weight half as much."""
     (path,) = files.RUNS.glob("small-sd-*/lora/small.safetensors")
 
@@ -168,7 +168,7 @@ def test_strength_is_folded_into_the_file(trained: list[str]) -> None:
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
-    half = path.with_name("half.safetensors")
+    half = tmp_path / "half.safetensors"  # not beside it: other tests look at the run
     half.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of({"unet": models.denoiser}, 0.5))))
     base, full, halved = weights(None), weights(path), weights(half)
     moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]
