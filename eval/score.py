@@ -43,7 +43,7 @@ from stylegate.errors import DataError
 
 ODD_SHARE = 0.05  # references unlike the others; beyond this share they do not agree on a style
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
-FEW_REFERENCES = 16  # fewer say roughly where lines lie: spreads of 8 may be half of what they should
+FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
 
 def score(config: Config) -> int:

@@ -16,7 +16,7 @@ from eval.policy import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Bounds, Policy, Wai
 from eval.promise.labels import Label
 from eval.scorers import SCORES
 
-UNKNOWN = "the encoder does not know such pictures; lines relative to the references were not asked"
+FOREIGN = "the encoder does not know such pictures; lines relative to the references were not asked"
 PERSON = "person"  # somebody looked and rejected it
 ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
 
@@ -41,7 +41,7 @@ def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tupl
                 reasons.append(found | ({"fails_batch": True} if name == "fail_batch_below" else {}))
                 break
     if outside:
-        reasons.append(reason(OUTSIDE, "review", detail=UNKNOWN))
+        reasons.append(reason(OUTSIDE, "review", detail=FOREIGN))
     return worst(reasons), in_order(reasons)
 
 

@@ -160,7 +160,7 @@ def test_a_frame_is_a_line_that_is_even_and_ends_together(pictures_of_neon: list
     assert technical.unframed(np.zeros((2, 1, 256), np.float32)).tolist() == [0, 0]  # of a line of pixels
 
 
-def test_size_is_the_common_one_or_the_expected() -> None:
+def test_size_and_alpha_are_the_usual_ones_or_the_expected() -> None:
     sizes = np.array([[64, 64], [64, 64], [32, 64]])
     assert technical.size(sizes, None).tolist() == [1, 1, 0]
     assert technical.size(sizes, (32, 64)).tolist() == [0, 0, 1]
