@@ -1,5 +1,5 @@
 # docker build -t stylegate .        then, where pictures/ and brand/ lie:
-# docker run --rm -v "$PWD:/lot" -u "$(id -u):$(id -g)" stylegate gate images=pictures references=brand out=verdicts
+# docker run --rm -v "$PWD:/lot" -u "$(id -u):$(id -g)" stylegate gate images=pictures references=./brand out=verdicts
 FROM python:3.12-slim
 
 # pip reads it: with PyTorch's index of builds for CPUs the image holds no CUDA libraries

@@ -65,19 +65,21 @@ def encoder_key(name: str) -> str:
 
 
 def folder_of(name: str) -> Path | None:
-    """The encoder's folder; None for open_clip's MODEL:PRETRAINED. Raises ModelError for anything else."""
-    for folder in (files.MODELS / name / "clip", Path(name).expanduser()):
-        if name and (folder / "open_clip_config.json").is_file():
-            if not (folder / "open_clip_model.safetensors").is_file():
-                raise ModelError(
-                    f"encoder={name}: {folder} has no open_clip_model.safetensors (pickles are not opened)"
-                )
-            return folder.resolve()
+    """The encoder's folder: a shipped name, or a path (files.is_path). None for open_clip's MODEL:PRETRAINED.
+
+    Raises ModelError for anything else.
+    """
+    folder = Path(name).expanduser() if files.is_path(name) else files.MODELS / name / "clip"
+    if name and (folder / "open_clip_config.json").is_file():
+        if not (folder / "open_clip_model.safetensors").is_file():
+            raise ModelError(f"encoder={name}: {folder} has no open_clip_model.safetensors (pickles are not opened)")
+        return folder.resolve()
     if re.fullmatch(r"[\w.-]+:[\w.-]+", name):
         return None
     raise ModelError(
         f"encoder={name} is neither a shipped name, nor an open_clip folder, nor MODEL:PRETRAINED",
-        next_step="encoder=miniature, encoder=FOLDER, or encoder=ViT-L-14-quickgelu:openai.",
+        next_step=files.write_as_path(name)
+        or "encoder=miniature, encoder=./FOLDER, or encoder=ViT-L-14-quickgelu:openai.",
     )
 
 

@@ -36,8 +36,11 @@ def make(config: Config) -> int:
         target = Path(config.out).expanduser().resolve()
     if not source.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name the folder that holds the pictures.")
-    if target.exists():
-        raise DataError(f"{files.shown(target)} exists already", next_step="choose another name, or remove it first.")
+    shipped = files.ROOT / "data" / "brands" / config.name
+    for existing in (target, *([] if config.out else [shipped])):  # two brands of one name could not be told apart
+        if existing.exists():
+            step = "choose another name, or remove it first."
+            raise DataError(f"{files.shown(existing)} exists already", next_step=step)
     found = pictures.find(source)
     if not found:
         raise DataError(f"{source} holds no pictures", next_step=f"pictures end in {sorted(pictures.SUFFIXES)}.")

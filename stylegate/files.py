@@ -1,6 +1,5 @@
 """Files that survive a kill: atomic writes, append-only JSON Lines, strict readers, digests, locks, shipped names."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from typing import Any
 
 import rfc8785
 import yaml
+from filelock import FileLock, Timeout
 
 from stylegate.errors import ConfigError, DataError, SurroundingsError
 
@@ -29,21 +29,49 @@ CACHE = HOME / ".cache"
 
 
 def shown(path: Path) -> str:
-    """The path as a person would type it: relative to the working directory where it lies below it."""
+    """The path as a person would type it: relative to the working directory if it lies below it, else absolute."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def is_path(value: str, suffix: str = "") -> bool:
+    """Whether a word has the form of a path: it has a /, begins with ~ or a dot, or ends in the `suffix` of its kind.
+
+    Any other word is a name. A name never means a file that happens to lie in the working directory: whoever can put
+    a file there (a pull request, say) could otherwise replace what is shipped.
+    """
+    return "/" in value or value.startswith(("~", ".")) or (suffix != "" and value.endswith(suffix))
+
+
+def write_as_path(value: str) -> str:
+    """The advice to write ./VALUE if a bare word is no known name but a file or folder of that name exists; else ""."""
+    return f"write ./{value} for the one in the working directory" if value and Path(value).exists() else ""
+
+
 def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
-    """Resolve a path, or the name of something in `places`. A path wins if it exists. Raises ConfigError."""
-    candidates = [Path(value).expanduser(), *(place / f"{value}{suffix}" for place in places)]
-    for candidate in candidates:
-        if value and candidate.exists():
-            return candidate.resolve()
-    found = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
-    names = sorted(name for name in found if not name.startswith("."))
+    """The file or folder that `value` means: a path if it has the form of one, else the name of something in `places`.
+
+    `what` is the key of the configuration, for messages. `suffix` is left out in names ("default" is default.yaml).
+    Raises ConfigError if there is nothing, and if two of `places` have something of that name.
+    """
+    if is_path(value, suffix):
+        path = Path(value).expanduser()
+        if not path.exists():
+            raise ConfigError(f"{what}={value}: there is no such file or folder", next_step="check the path.")
+        return path.resolve()
+    found = list(dict.fromkeys(path.resolve() for place in places if (path := place / f"{value}{suffix}").exists()))
+    if value and len(found) == 1:
+        return found[0]
+    if value and found:
+        raise ConfigError(
+            f"{what}={value} has two meanings: {' and '.join(shown(path) for path in found)}",
+            next_step="rename your own, or write its path instead of its name.",
+        )
+    there = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
+    names = ", ".join(sorted(name for name in there if not name.startswith(".")))
+    steps = [step for step in (write_as_path(value), f"choose one of {names}" if names else "", "give a path") if step]
     raise ConfigError(
-        f"{what}={value}: neither a path that exists nor a name in {shown(places[0])}",
-        next_step=f"one of {', '.join(names)}, or a path." if names else "give a path.",
+        f"{what}={value}: neither a name in {shown(places[0])} nor a path (a path has a / in it, as ./NAME)",
+        next_step=", or ".join(steps) + ".",
     )
 
 
@@ -178,17 +206,22 @@ def whole_folder(target: Path, build: Callable[[Path], object]) -> None:
 
 @contextmanager
 def only_one(target: Path) -> Iterator[None]:
-    """Hold `target` for this process; two commands that write the same place do not mix. Raises SurroundingsError.
+    """Lock `target` for this process, without waiting: two commands never write to one place at the same time.
 
-    The lock is the kernel's: it ends with the process, however that ends.
+    The lock is the kernel's (flock) and ends with the process, however that ends. Raises SurroundingsError if another
+    process, or another call in this one, has locked `target`.
     """
     lock = CACHE / "locks" / hashlib.sha256(str(target).encode(errors="replace")).hexdigest()[:16]
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SurroundingsError(
-                f"another stylegate is at work on {shown(target)}", next_step="wait until it has ended, or stop it."
-            ) from None
+    # Without flock, filelock would fall back to a marker file, which stays behind when the process is killed.
+    kernel_lock = FileLock(lock, blocking=False, fallback_to_soft=False)
+    try:
+        kernel_lock.acquire()
+    except Timeout:
+        raise SurroundingsError(
+            f"another stylegate is at work on {shown(target)}", next_step="wait until it has ended, or stop it."
+        ) from None
+    try:
         yield
+    finally:
+        kernel_lock.release()

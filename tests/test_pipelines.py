@@ -31,7 +31,7 @@ from stylegate.errors import PRECEDENCE, Exit
 ACTION = yaml.safe_load((files.ROOT / "action.yml").read_text())
 STEPS: dict[str, dict[str, Any]] = {step.get("id") or step["uses"]: step for step in ACTION["runs"]["steps"]}
 NEON, PIXEL = (files.ROOT / "data" / "brands" / name for name in ("neon", "pixel"))
-EXAMPLE = {"images": "pictures", "references": "brand", "out": "verdicts"}  # of docs/pipelines.md
+EXAMPLE = {"images": "pictures", "references": "./brand", "out": "verdicts"}  # of docs/pipelines.md
 
 
 # The action, as a runner runs it.

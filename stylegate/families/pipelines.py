@@ -20,20 +20,28 @@ PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline b
 
 
 def hub_id(base: str) -> tuple[str, str | None] | None:
-    """Name and revision of `owner/name` or `owner/name@revision` on the hub; None for a folder or a shipped name."""
+    """Name and revision of `owner/name` or `owner/name@revision` on the hub; None for a folder or a shipped name.
+
+    Raises ModelError if a folder of that name exists too: it must not be taken for what the hub has.
+    """
     name, _, revision = base.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "~", "/")) or Path(base).expanduser().exists():
+    if name.count("/") != 1 or name.startswith((".", "~", "/")) or name.endswith("/"):
         return None
+    if Path(base).exists():
+        raise ModelError(
+            f"base={base} is a folder here, and a model on the hub may have that name",
+            next_step=f"write ./{base} for the folder, or {name}@REVISION for the hub's (@main is the newest).",
+        )
     return name, revision or None
 
 
 def locate(base: str, family: str, pipeline: Any, weights: bool) -> Path:
-    """Folder of a shipped name, a path or a hub id (fetched once into the hub's cache; without `weights` all else).
+    """The folder of a base: a shipped name, a path (files.is_path), or a hub id.
 
-    Raises ModelError for another family's.
+    A hub id is downloaded once into the hub's cache, without `weights` all but the weights. Raises ModelError if there
+    is nothing of that name, and if it belongs to another family.
     """
-    shipped = files.MODELS / base / family
-    folder = shipped if base and shipped.is_dir() else Path(base).expanduser()
+    folder = Path(base).expanduser() if files.is_path(base) else files.MODELS / base / family
     if named := hub_id(base):
         name, revision = named
         try:
@@ -50,7 +58,8 @@ def locate(base: str, family: str, pipeline: Any, weights: bool) -> Path:
     if not index.is_file():
         raise ModelError(
             f"base={base} is not a diffusers pipeline: {index} is missing",
-            next_step="base=miniature, a folder saved with save_pretrained, or a hub id.",
+            next_step=files.write_as_path(base)
+            or "base=miniature, the path of a folder saved with save_pretrained, or a hub id.",
         )
     kind = files.read_json(index, "the base's index", "_class_name")["_class_name"]
     if kind != pipeline.__name__:

@@ -13,9 +13,10 @@ from eval import encoder as encoding
 from eval import features
 from eval.encoder import Encoder
 from eval.subject import hashes
-from stylegate import pictures
+from stylegate import files, pictures
 from stylegate.cache import Cache
 from stylegate.errors import ModelError
+from stylegate.families import FAMILIES, pipelines
 
 CPU = torch.device("cpu")
 GUARD = 1e-5  # of an embedding's number: what batch size, order and neighbours may move (docs/scores.md)
@@ -202,3 +203,25 @@ def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path)
     assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
     (judged / "0032.png").write_bytes(content)
     assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1] == []
+
+
+def test_a_folder_in_the_working_directory_never_stands_for_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for the miniature nor for open_clip's MODEL:PRETRAINED nor for a model on the hub."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("miniature", "acme", "ViT-B-32:openai"):
+        (tmp_path / name).mkdir()
+        for file in ("open_clip_config.json", "open_clip_model.safetensors"):
+            (tmp_path / name / file).touch()
+    assert encoding.folder_of("miniature") == files.MODELS / "miniature" / "clip"
+    assert encoding.folder_of("./miniature") == tmp_path / "miniature"
+    assert encoding.folder_of("ViT-B-32:openai") is None
+    with pytest.raises(ModelError, match=r"write \./acme"):
+        encoding.folder_of("acme")
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"write \./owner/name"):
+        pipelines.hub_id("owner/name")
+    assert pipelines.hub_id("./owner/name") is None and pipelines.hub_id("owner/name@main") == ("owner/name", "main")
+    with pytest.raises(ModelError, match=r"write \./acme"):
+        FAMILIES["sd"].locate("acme")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stylegate import files
-from stylegate.errors import DataError, SurroundingsError, from_surroundings
+from stylegate.errors import ConfigError, DataError, SurroundingsError, from_surroundings
 from tests.conftest import FAST, command
 
 
@@ -79,6 +79,43 @@ def test_surroundings_are_told_from_bugs() -> None:
     assert "no space" in str(from_surroundings(OSError(28, "x", "/f")))
     assert "the cache" in str(from_surroundings(sqlite3.OperationalError("database or disk is full")))
     assert from_surroundings(OSError(2, "x")) is None and from_surroundings(ValueError()) is None
+
+
+@pytest.fixture
+def shipped_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two places for policies, own and shipped; `plain` is shipped. The working directory has files of other names."""
+    own, shipped, here = (tmp_path / name for name in ("own", "shipped", "here"))
+    for place in (own, shipped, here):
+        place.mkdir()
+    (shipped / "plain.yaml").touch()
+    monkeypatch.chdir(here)
+    return [own, shipped]
+
+
+def test_a_file_in_the_working_directory_never_stands_for_a_name(shipped_thing: list[Path]) -> None:
+    own, shipped = shipped_thing
+    for name in ("plain", "plain.yaml", "acme"):
+        Path(name).touch()
+    for word, meant in {
+        "plain": shipped / "plain.yaml",
+        "./plain": Path("plain").resolve(),
+        "plain.yaml": Path("plain.yaml").resolve(),
+        f"{shipped}/plain.yaml": shipped / "plain.yaml",
+    }.items():
+        assert files.named(word, [own, shipped], "policy", ".yaml") == meant
+    with pytest.raises(ConfigError, match=r"write \./acme .* or choose one of plain, or give a path"):
+        files.named("acme", [own, shipped], "policy", ".yaml")
+    for word in ("", "./nowhere", "shipped/../plain"):
+        with pytest.raises(ConfigError, match="policy="):
+            files.named(word, [own, shipped], "policy", ".yaml")
+
+
+def test_an_own_thing_never_hides_a_shipped_one_of_the_same_name(shipped_thing: list[Path]) -> None:
+    own, shipped = shipped_thing
+    (own / "plain.yaml").touch()
+    with pytest.raises(ConfigError, match=r"two meanings: .*own/plain\.yaml and .*shipped/plain\.yaml"):
+        files.named("plain", [own, shipped], "policy", ".yaml")
+    assert files.named("plain", [shipped, shipped], "policy", ".yaml") == shipped / "plain.yaml"
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
