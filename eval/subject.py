@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.batch.place import Slot, batch_folder, existing, is_attempt, read_plan, split_name
+from eval.batch.place import Slot, batch_folder, existing, is_attempt, read_plan, record_of, split_name
 from eval.encoder import encoder_key
 from eval.scorers import aesthetic
 from stylegate import brandset, files, pictures
@@ -46,7 +46,7 @@ def subject_of(config: Config) -> Subject:
     if config.images and not config.batch:
         return foreign(config)
     folder = files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
-    record = files.read_json(folder / "batch.json", f"the record of batch {folder.name}", "facts", "words", "wanted")
+    record = record_of(folder)
     images = folder / "images"
     ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []
     found = sorted(ours, key=lambda path: split_name(path.name))

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stylegate import config as configuration
 from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, from_surroundings, worst
@@ -17,66 +17,60 @@ from stylegate.files import RUNS
 class Verb(NamedTuple):
     does: str
     example: str
-    keys: str  # the keys or parts of the config that the verb reads
+    keys: str = ""  # the keys that the verb reads, parts of the configuration (train) and single ones (plan.seed)
 
+
+# Words that name a run and its LoRA; a batch; any folder of pictures or a batch; what scoring one needs.
+RUN = "name brand base family lora train"
+BATCH = f"{RUN} batch traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4"
+LOT = f"{BATCH} images out"
+SCORE = f"{LOT} references encoder score hardware.device hardware.threads"
+REPORT = "policy decisions hardware.price_per_hour"
 
 VERBS = {
     "brand": Verb("make a brand set from a folder of pictures", "name=acme images=~/acme-art", "name images out"),
-    "check": Verb("report everything wrong with a brand set at once", "brand=acme", "brand base family"),
+    "check": Verb("report everything wrong with a brand set at once", "brand=acme", "brand base family.name"),
     "train": Verb(
-        "fine-tune a LoRA on a brand set",
+        "train a LoRA on a brand set",
         "brand=neon",
-        "brand name base accept_licence lora train generate encoder policy family hardware tracker dry_run",
+        f"{RUN} accept_licence generate encoder policy score dry_run tracker hardware.device hardware.precision "
+        "hardware.threads hardware.gradient_checkpointing hardware.nf4 hardware.compile",
     ),
     "plan": Verb(
-        "lay out a batch: slots, traits, prompts, seeds",
-        "brand=neon traits=collectible",
-        "brand name batch traits prompts base family plan show",
+        "lay out a batch: slots, traits, prompts, seeds", "brand=neon traits=collectible", f"{BATCH} plan show"
     ),
     "generate": Verb(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        "brand name batch traits prompts base family lora_file plan generate hardware",
+        f"{BATCH} plan.max_attempts encoder hardware.device hardware.precision hardware.threads",
     ),
-    "score": Verb(
-        "measure any folder of pictures, or a batch",
-        "images=DIR references=DIR",
-        "images batch brand name traits prompts references encoder out score hardware",
-    ),
+    "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE),
     "gate": Verb(
         "accept, review or reject each picture",
-        "images=DIR references=DIR",
-        "images batch brand name traits prompts base family plan references encoder policy out decisions calibration "
-        "explain observe score hardware tracker",
+        "images=DIR references=neon",
+        f"{SCORE} {REPORT} calibration explain observe tracker",
     ),
     "calibrate": Verb(
-        "let labels of a random sample choose a policy's line",
-        "batch=NAME policy=FILE",
-        "images batch brand name traits prompts base family plan references encoder policy out decisions promise score",
+        "let labels of a random sample choose the line of a policy",
+        "batch=NAME policy=FILE.yaml",
+        f"{SCORE} policy decisions promise",
     ),
     "certify": Verb(
-        "audit what was accepted until the promise is proven",
-        "batch=NAME",
-        "images batch brand name traits prompts base family plan references encoder policy out decisions calibration "
-        "promise score",
+        "audit what was accepted until the promise is proven", "batch=NAME", f"{SCORE} {REPORT} calibration promise"
     ),
-    "export": Verb(
-        "package what was accepted, with provenance",
-        "batch=NAME",
-        "images batch brand name traits prompts base family plan out",
-    ),
+    "export": Verb("package what was accepted, with provenance", "batch=NAME", LOT),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
-        "experiment name brand traits prompts base accept_licence family lora train plan generate encoder references "
-        "policy calibration score hardware tracker",
+        f"{RUN} batch traits prompts accept_licence plan generate encoder references score policy decisions "
+        "calibration observe hardware tracker",
     ),
-    "demo": Verb("the same as run experiment=demo", "", ""),
-    "compare": Verb("put runs side by side", "checkpoints/neon-*", ""),
-    "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker"),
-    "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*", ""),
-    "inspect": Verb("say what a LoRA file is, and who would ignore what", "checkpoints/*/lora/*.safetensors", ""),
-    "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1", ""),
+    "demo": Verb("the same as run experiment=demo", ""),
+    "compare": Verb("put runs side by side", "checkpoints/neon-*"),
+    "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"),
+    "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
+    "inspect": Verb("say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"),
+    "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
 }
 
 
@@ -140,37 +134,89 @@ def say_error(message: str) -> None:
 
 
 def with_config(verb: str, arguments: list[str]) -> int:
-    """Compose the config from conf/ and the overrides, check it whole, run the verb."""
+    """Compose the configuration from conf/ and the overrides, check all of it, run the verb; the worst exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     sweep = "-m" in arguments or "--multirun" in arguments
     flags = [a for a in arguments if a.startswith("-")]
     flags += [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--cfg", "-c", "--package", "-p")]
-    schema = OmegaConf.structured(configuration.Config)
-    overrides = [a if sweep else quoted(a) for a in arguments if a not in flags]
-    found = {a: configuration.override_problem(a, schema) for a in overrides}
-    problems = [problem for problem in found.values() if problem]
-    if problems:
-        flags = []
+    overrides, problems = sound(verb, [quoted(a, sweep) for a in arguments if a not in flags], sweep)
     ConfigStore.instance().store(name="schema", node=configuration.Config)
+    try:
+        if flags:
+            if problems:
+                raise configuration.refusal(problems)
+            return through_hydra(verb, flags, overrides)
+        with hydra.initialize_config_dir(str(configuration.CONF), version_base="1.3"):
+            cfg = hydra.compose("config", overrides=overrides)
+        config = configuration.typed(cfg, problems)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
+    return run_verb(verb, config)
+
+
+def sound(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
+    """The overrides that have no problem, and the problems of the others, each with its key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    parser, schema = OverridesParser.create(), OmegaConf.structured(configuration.Config)
+    good: dict[str, str] = {}  # by key
+    problems: list[str] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            problems.append(f"{text}: not of the form key=value")
+            continue
+        name = override.key_or_group
+        hydras = name.startswith(("hydra.", "hydra/"))
+        if name in good:
+            problem = f"{name}: given twice, {good[name]} and {text}"
+        elif override.is_sweep_override() and not sweep:
+            problem = f"{text}: several values need --multirun, which runs the verb once with each"
+        else:
+            problem = None if hydras else configuration.override_problem(override, schema) or unread(verb, name)
+        if problem:
+            problems.append(problem)
+        else:
+            good[name] = text
+    return list(good.values()), problems
+
+
+def reads(verb: str, name: str) -> bool:
+    """Whether the verb reads this key, or a key of this group. An experiment has keys of all verbs."""
+    keys = VERBS[verb].keys.split()
+    inside = name in configuration.GROUPS and any(key.startswith(f"{name}.") for key in keys)
+    return name == "experiment" or inside or any(name == key or name.startswith(f"{key}.") for key in keys)
+
+
+def unread(verb: str, name: str) -> str | None:
+    """The problem with a key that the verb would ignore; None if it reads the key."""
+    if reads(verb, name):
+        return None
+    return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if reads(v, name))}"
+
+
+def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
+    """What Hydra itself does: print the configuration (--cfg job), or run a sweep (--multirun); the worst exit code."""
+    import hydra
+
     codes: list[int] = []
     errors: list[Exception] = []
     away = any(a.startswith("hydra/launcher=") and not a.endswith("=basic") for a in overrides)
 
     def task(cfg) -> None:
-        """One job; `away` it runs in a process of its own, where only an exception is heard of.
-
-        Who is told to stop begins no further job.
-        """
-        if Exit.PREEMPTED in codes:
+        """One job. With another launcher than the basic one it runs in a process that can only answer by raising."""
+        if Exit.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            codes.append(run_verb(verb, configuration.typed(cfg, problems)))
+            codes.append(run_verb(verb, configuration.typed(cfg, [])))
             if away and codes[-1] != Exit.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours
@@ -178,13 +224,11 @@ def with_config(verb: str, arguments: list[str]) -> int:
                 raise
             errors.append(error)
 
-    sys.argv = [f"stylegate {verb}", *flags, *(a for a in overrides if not found[a])]
-    try:
-        hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
+    sys.argv = [f"stylegate {verb}", *flags, *overrides]
+    hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
     if errors:
         raise errors[0]
+    sweep = "-m" in flags or "--multirun" in flags
     if sweep and verb == "train" and os.environ.get("RANK", "0") == "0":
         from train.compare import compare
 
@@ -206,16 +250,28 @@ def swept(overrides: list[str]) -> list[configuration.Config]:
         return [configuration.typed(compose("config", overrides=list(job)), []) for job in jobs]
 
 
-def quoted(override: str) -> str:
-    """Quote a path value for Hydra's grammar, so that spaces, commas, brackets and = are ordinary characters."""
+def quoted(override: str, sweep: bool = False) -> str:
+    """The override with a text value quoted for Hydra's grammar: the text is then used as it is written.
+
+    Spaces, commas, brackets and = are ordinary characters, and 1e3 or true stay text. In a sweep commas separate
+    values, and a value with brackets, quotes or = is left to Hydra (choice(a,b), range(1,3)).
+    """
     name, equals, value = override.partition("=")
-    if not equals or name.lstrip("+") not in configuration.PATH_KEYS or value in ("", "null"):
+    if not equals or not configuration.is_text(name.lstrip("+")) or value in ("", "null"):
         return override
-    if name.endswith("lora_file") and value == "none":
+    if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):
         return override
-    # Hydra's grammar: a backslash counts only before a quote or the end; OmegaConf would resolve ${...}.
+    values = value.split(",") if sweep else [value]
+    return f"{name}={','.join(v if v in ('', 'null') else quoted_text(v) for v in values)}"
+
+
+def quoted_text(value: str) -> str:
+    """Text in single quotes. In Hydra's grammar a backslash counts only before a quote or the end.
+
+    OmegaConf would resolve ${...}.
+    """
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value).replace("${", "\\${")
-    return f"{name}='{escaped}'"
+    return f"'{escaped}'"
 
 
 def run_verb(verb: str, config: configuration.Config) -> int:
@@ -273,16 +329,14 @@ def verb_help(verb: str) -> str:
     """The verb's purpose, an example, and its keys with default and meaning."""
     entry = VERBS[verb]
     lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]
-    wanted = entry.keys.split()
     defaults = configuration.as_dict(configuration.Config())
     for dotted, spec in configuration.all_keys().items():
-        if dotted in wanted or dotted.split(".")[0] in wanted:
-            value = defaults
+        if reads(verb, dotted):
+            value: Any = defaults
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"  {dotted}={shown}\n      {spec.metadata['help']}")
-    groups = [g for g in configuration.GROUPS if g in wanted]
-    for group in groups:
+    for group in [g for g in configuration.GROUPS if entry.keys and reads(verb, g)]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
     return "\n".join(lines)

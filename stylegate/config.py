@@ -7,6 +7,7 @@ keys (tests/golden/config_keys.txt) all read them from here.
 import difflib
 import re
 from dataclasses import Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,6 @@ SCHEDULES = ["constant", "cosine"]
 FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3"]
 TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get adapters where asked for
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
-PATH_KEYS = {"brand", "images", "out", "batch", "prompts", "traits", "policy", "encoder", "base", "references"} | {
-    "lora_file",
-    "decisions",
-    "calibration",
-    "score.aesthetic_head",
-    "score.labels",
-}
 
 
 def key(
@@ -219,6 +213,7 @@ class Config:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 
+@cache
 def all_keys(schema: type = Config, prefix: str = "") -> dict[str, Field]:
     """Dotted key -> dataclass field, for every value of the schema."""
     found: dict[str, Field] = {}
@@ -263,28 +258,24 @@ def range_problems(config: Config) -> list[str]:
     return problems
 
 
-def override_problem(text: str, schema) -> str | None:
-    """What is wrong with one command-line override, or None. `schema` is OmegaConf.structured(Config)."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+def is_text(name: str) -> bool:
+    """Whether the value of this dotted key is one text: it is used as it is written, whatever it looks like."""
+    entry = all_keys().get(name)
+    return entry is not None and entry.type in (str, str | None)
+
+
+def override_problem(override, schema) -> str | None:
+    """What is wrong with one parsed override of Hydra's, or None. `schema` is OmegaConf.structured(Config)."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        return f"{text}: not of the form key=value"
-    name = override.key_or_group
-    if name.startswith("hydra.") or name.startswith("hydra/"):
-        return None
+    name, text = override.key_or_group, override.input_line
     if override.is_delete():
         return f"{text}: keys cannot be deleted"
     if name in GROUPS:
         options = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
-        chosen = [override.value()] if not override.is_sweep_override() else []
-        return next(
-            (f"{text}: {name} must be one of {options}" for c in chosen if c is not None and c not in options), None
-        )
+        value = None if override.is_sweep_override() else override.value()
+        return None if value is None or value in options else f"{text}: {name} must be one of {options}"
     if name not in all_keys():
         near = difflib.get_close_matches(name, all_keys(), n=1)
         return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
@@ -328,7 +319,12 @@ def typed(cfg, problems: list[str]) -> Config:
         known = {k: cfg[k] for k in cfg if k in Config.__slots__ and not OmegaConf.is_missing(cfg, k)}
         readable = OmegaConf.merge(OmegaConf.structured(Config), known)
         problems = problems + range_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
-    raise ConfigError("the configuration has problems:", problems, "stylegate VERB --help lists the keys of a verb.")
+    raise refusal(problems)
+
+
+def refusal(problems: list[str]) -> ConfigError:
+    """The error that lists every problem of a configuration."""
+    return ConfigError("the configuration has problems:", problems, "stylegate VERB --help lists the keys of a verb.")
 
 
 def run_name(config: Config) -> str:

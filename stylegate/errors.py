@@ -25,12 +25,12 @@ class Exit(IntEnum):
     USAGE = 2
     REJECTED = 10
     REVIEW = 11
-    STALE = 12  # the calibration is of another making
+    STALE = 12  # the calibration was made for other pictures, another encoder or another policy
     EVIDENCE = 13  # too little evidence for the promise
-    PREEMPTED = 143  # 128 + SIGTERM: training was told to stop, and saved
+    PREEMPTED = 143  # 128 + SIGTERM: training was stopped from outside, and has saved its state
 
 
-# The first that applies.
+# Of several codes the first in this order is the command's.
 PRECEDENCE = (
     Exit.USAGE,
     Exit.REJECTED,
@@ -44,10 +44,11 @@ PRECEDENCE = (
 
 
 def worst(*codes: int) -> Exit:
+    """The code among `codes` that comes first in PRECEDENCE."""
     return next(code for code in PRECEDENCE if code in codes)
 
 
-# Disk full, quota, file-size limit, read-only or forbidden: the surroundings, not the program.
+# What the operating system refuses, by error number: the cause is disk, permission or name, not the program.
 SURROUNDINGS = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -59,7 +60,21 @@ SURROUNDINGS = {
     errno.ENOTDIR: "a file stands where a folder should be",
     errno.EISDIR: "a folder stands where a file should be",
     errno.ELOOP: "links lead in a circle",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the network file system has lost the file",
+    errno.EOPNOTSUPP: "the file system cannot do this",
+    errno.ETXTBSY: "the file is being run",
+    errno.EMFILE: "this process has too many files open",
+    errno.ENFILE: "the machine has too many files open",
 }
+# With the path that was refused they are of the file system; without one they may be a bug.
+OF_A_PATH = {
+    errno.EINVAL: "the file system does not allow this name",
+    errno.EILSEQ: "the file system does not allow this name",
+    errno.EXDEV: "the two names lie on different file systems",
+    errno.EBUSY: "the file is in use",
+}
+NOT_FOR_FILES = ("/proc/", "/sys/")  # here the kernel answers ENOENT to whoever makes a file
 
 
 class StylegateError(Exception):
@@ -96,13 +111,21 @@ def from_surroundings(error: Exception) -> SurroundingsError | None:
     """The user's message for an error of the surroundings; None if `error` is something else (then it is a bug)."""
     if isinstance(error, sqlite3.OperationalError):
         what = f"the cache cannot be used: {error}"
-    elif isinstance(error, OSError) and error.errno in SURROUNDINGS:
-        what = SURROUNDINGS[error.errno] + (f": {error.filename}" if error.filename else "")
+    elif isinstance(error, OSError) and (reason := reason_of(error)):
+        what = reason + (f": {error.filename}" if error.filename else "")
     else:
         return None
-    return SurroundingsError(
-        what, next_step="make room or mend name or permission, then run the same command again; finished work is kept."
-    )
+    step = "make room, or change the name or the permission; then run the same command again: finished work is kept."
+    return SurroundingsError(what, next_step=step)
+
+
+def reason_of(error: OSError) -> str | None:
+    """What the operating system refuses, in words; None for an error that may be a bug of ours."""
+    if error.errno is None or error.errno in SURROUNDINGS or not error.filename:
+        return SURROUNDINGS.get(error.errno or 0)
+    if error.errno == errno.ENOENT and str(error.filename).startswith(NOT_FOR_FILES):
+        return "no file can be made here"
+    return OF_A_PATH.get(error.errno)
 
 
 class AfterVerdictError(Exception):
@@ -111,7 +134,10 @@ class AfterVerdictError(Exception):
 
 @contextmanager
 def after_verdict(code: int) -> Iterator[None]:
-    """What still happens after a verdict: a bug in it must not hide that the verdict was a failure."""
+    """Work that follows a verdict with exit code `code`: a bug in it must not hide a verdict that rejects.
+
+    Raises AfterVerdictError for a bug after Exit.REJECTED; every other error as it is.
+    """
     try:
         yield
     except Exception as error:

@@ -17,7 +17,8 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from stylegate import brandset, files  # noqa: E402
-from stylegate.cli import main  # noqa: E402
+from stylegate.cli import VERBS, main, reads  # noqa: E402
+from stylegate.config import all_keys  # noqa: E402
 
 torch.set_num_threads(1)
 FAST = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
@@ -35,8 +36,23 @@ def nothing_was_exported() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """run("gate", "images=DIR") -> exit code and everything printed."""
+def run(run_exactly: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, str]]:
+    """run("gate", "images=DIR") -> exit code and everything printed.
+
+    Keys that another verb reads and this one would refuse are left out: one list of words serves a chain of verbs.
+    """
+
+    def call(*arguments: str) -> tuple[int, str]:
+        verb = next(iter(arguments), "")
+        elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not reads(verb, key)}
+        return run_exactly(*(word for word in arguments if word.partition("=")[0] not in elsewhere))
+
+    return call
+
+
+@pytest.fixture
+def run_exactly(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """run_exactly("gate", "images=DIR") -> exit code and everything printed."""
 
     def call(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()

@@ -300,10 +300,9 @@ def test_every_command_of_the_docs_composes(monkeypatch: pytest.MonkeyPatch, run
     given = [*commands("pipelines.md"), *commands("policies.md")]
     for verb, *words in given:
         assert run(verb, *words)[0] == 0, words
-        known = cli.VERBS[verb].keys.split()
         for word in words:
             key, _, value = word.partition("=")
-            assert key in known and str(getattr(found[-1][1], key)) in (value, value.capitalize()), (verb, word)
+            assert str(getattr(found[-1][1], key)) in (value, value.capitalize()), (verb, word)
     assert [verb for verb, _ in found] == [words[0] for words in given]
     assert {verb for verb, _ in found} == {"gate", "calibrate", "certify"} and len(found) >= 8
 

@@ -9,6 +9,7 @@ asks for a promise that is not proven (exit 12 or 13), or where the lot as a who
 """
 
 import datetime
+import glob
 import shutil
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def newest_version(collection: Path) -> tuple[Path | None, int]:
     """The newest package of a collection and its number; (None, 0) if there is none."""
     numbers = [
         int(tail)
-        for path in collection.parent.glob(f"{collection.name}-v*")
+        for path in collection.parent.glob(f"{glob.escape(collection.name)}-v*")
         if (tail := path.name.removeprefix(f"{collection.name}-v")).isdigit()
     ]
     newest = max(numbers, default=0)

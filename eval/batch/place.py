@@ -18,6 +18,7 @@ from stylegate import brandset, files
 from stylegate.config import Config, as_dict, run_directory_name, run_name
 from stylegate.errors import ConfigError, DataError
 
+NAMED = 5  # batches at most that an error message names
 COLUMNS = pa.schema([("slot", pa.int32()), ("prompt", pa.string()), ("seed", pa.int64()), ("traits", pa.string())])
 
 
@@ -83,6 +84,21 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     return folder, facts
 
 
+def record_of(folder: Path) -> dict[str, Any]:
+    """batch.json of a batch. Raises DataError if there is no such batch, naming those that exist, newest first."""
+    record = folder / "batch.json"
+    if not record.exists():
+        found = sorted(files.BATCHES.glob("*/batch.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        names = [path.parent.name for path in found[:NAMED]]
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        step = f"name one: batch={' or batch='.join(names)}{more}; or " if names else ""
+        raise DataError(
+            f"there is no batch {folder.name} in {files.shown(folder.parent)}",
+            next_step=f"{step}give the same words as to stylegate plan (brand, traits, prompts, train, lora_file ...).",
+        )
+    return files.read_json(record, f"the record of batch {folder.name}", "facts", "words", "wanted")
+
+
 def write_record(folder: Path, facts: dict[str, Any], config: Config) -> None:
     """batch.json: the facts, and the words by which later verbs find brand and training run again."""
     record = files.read_json(folder / "batch.json", "the batch's record") if (folder / "batch.json").exists() else {}
@@ -124,6 +140,7 @@ def read_plan(folder: Path) -> list[Slot]:
     """The slots in order. Raises DataError if there is no plan or it is damaged."""
     path = folder / "plan.parquet"
     if not path.exists():
+        record_of(folder)
         raise DataError(f"{files.shown(folder)} has no plan", next_step="stylegate plan with the same words.")
     try:
         rows = pq.read_table(path, schema=COLUMNS).to_pylist()

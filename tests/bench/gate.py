@@ -34,8 +34,9 @@ SEED, COUNT, PER_CLASS = 7100, 256, 8
 def drawn(brand: str) -> tuple[Path, list[Slot]]:
     """A batch of the default config's LoRA, generated and gated."""
     train(brand)
-    words = [f"brand={brand}", "traits=collectible", f"plan.seed={SEED}", f"plan.num_images={COUNT}"]
-    for verb in ("plan", "generate", "gate"):
+    words = [f"brand={brand}", "traits=collectible", f"plan.seed={SEED}"]
+    main(["plan", *words, f"plan.num_images={COUNT}"])
+    for verb in ("generate", "gate"):
         main([verb, *words])
     batch, _ = batch_folder(Config(brand=brand, traits="collectible", plan=PlanConfig(seed=SEED, num_images=COUNT)))
     return batch, read_plan(batch)

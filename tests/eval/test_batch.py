@@ -236,16 +236,21 @@ def test_verify_sees_every_change(run, judged: Path, tmp_path: Path, tamper, say
 
 
 def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_path: Path) -> None:
-    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    """Also where the package's name would be a pattern."""
+    words = (f"images={judged}", f"out={tmp_path / 'again [v=1]'}")
     run("gate", *words)
-    run("export", *words, "name=again")
-    next((files.EXPORTS / "again-v1" / "images").iterdir()).write_bytes(b"x")
-    code, text = run("export", *words, "name=again")
-    assert code == 0 and text.strip().endswith("again-v2")
+    run("export", *words)
+    next((files.EXPORTS / "again [v=1]-v1" / "images").iterdir()).write_bytes(b"x")
+    code, text = run("export", *words)
+    assert code == 0 and text.strip().endswith("again [v=1]-v2")
 
 
 def test_foreign_files_in_a_batch_are_left_alone(run, batch) -> None:
+    """And where words are forgotten, the batches that exist are named."""
     words, folder = batch
+    for verb in ("generate", "gate", "export"):
+        code, text = run(verb, *(word for word in words if not word.startswith("batch=")))
+        assert code == 2 and "there is no batch small-" in text and f"name one: batch={folder.name}" in text
     for name in ("mine.png", "00000-0 copy.png"):
         shutil.copy(folder / "images" / "00000-0.png", folder / "images" / name)
     code, text = run("gate", *words)

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from stylegate import config
-from stylegate.cli import quoted
+from stylegate.cli import VERBS, quoted, sound
 from tests.conftest import command, process
 
 
@@ -33,18 +33,43 @@ from tests.conftest import command, process
         ),
         ("experiment=unheard", "experiment must be one of ['demo']"),
         ("hardware.device=", "hardware.device"),
-        ("plan.num_wanted=65", "more than plan.num_images=64"),
         ("x==[", "not of the form key=value"),
         ("brand", "not of the form key=value"),
     ],
 )
-def test_bad_words_are_named(run, word: str, says: str) -> None:
-    code, text = run("train", "brand=neon", word)
+def test_bad_words_are_named(run_exactly, word: str, says: str) -> None:
+    code, text = run_exactly("train", "brand=neon", word)
     assert code == 2 and says in text and "Traceback" not in text
 
 
-def test_all_problems_come_together(run) -> None:
-    code, text = run("train", "brand=neon", "lora.rnk=4", "+typo=1", "lora.rank=x", "train.batch_size=0", "family=no")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["generate", "plan.num_images=16"], "plan.num_images: generate does not read it; it is read by plan, run"),
+        (["train", "lora_file=nowhere.safetensors"], "lora_file: train does not read it; it is read by plan, gen"),
+        (["gate", "images=a", "plan.num_wanted=3"], "plan.num_wanted: gate does not read it"),
+        (["brand", "tracker=wandb"], "tracker: brand does not read it; it is read by train, gate, run"),
+        (["train", "--multirun", "brand=neon", "lora.rank=4,8", "observe=true"], "observe: train does not read it"),
+        (["gate", "images=a", "images=b"], "images: given twice, images='a' and images='b'"),
+        (["train", "brand=neon", "lora=all", "+lora=attention"], "lora: given twice"),
+        (["plan", "brand=neon", "plan.num_wanted=65"], "more than plan.num_images=64"),
+        (["train", "brand=neon", "lora.rank=4,8"], "lora.rank=4,8: several values need --multirun"),
+    ],
+)  # fmt: skip
+def test_words_that_would_do_nothing_are_refused(run_exactly, words: list[str], says: str) -> None:
+    code, text = run_exactly(*words)
+    assert code == 2 and says in text and text.count("error:") == 1, text
+
+
+@pytest.mark.parametrize("verb", [verb for verb, entry in VERBS.items() if entry.keys])
+def test_an_experiment_has_keys_for_every_verb(verb: str) -> None:
+    assert sound(verb, ["experiment=demo"], sweep=False) == (["experiment=demo"], [])
+
+
+def test_all_problems_come_together(run_exactly) -> None:
+    code, text = run_exactly(
+        "train", "brand=neon", "lora.rnk=4", "+typo=1", "lora.rank=x", "train.batch_size=0", "family=no"
+    )
     assert code == 2
     for part in ("lora.rnk", "typo", "lora.rank=x", "train.batch_size=0", "family=no"):
         assert part in text
@@ -58,6 +83,22 @@ def test_all_problems_come_together(run) -> None:
 def test_odd_paths_are_ordinary(value: str) -> None:
     override = OverridesParser.create().parse_override(quoted(f"images={value}"))
     assert OmegaConf.create({"images": override.value()}).images == value
+
+
+@pytest.mark.parametrize("word", ["010", "1e3", "1_000", "true", "é", "0x1f", "nan", "1,2", "off", "Null"])
+@pytest.mark.parametrize("key", ["name", "brand", "accept_licence", "tracker.project"])
+def test_texts_are_used_as_they_are_written(key: str, word: str) -> None:
+    """Hydra's grammar reads 1e3 as 1000.0, 1_000 as 1000 and true as True; é is an error."""
+    override = OverridesParser.create().parse_override(quoted(f"{key}={word}"))
+    composed = OmegaConf.structured(config.Config)
+    OmegaConf.update(composed, key, override.value())
+    assert OmegaConf.select(composed, key) == word
+
+
+def test_texts_of_a_sweep_are_used_as_they_are_written() -> None:
+    assert quoted("brand=010,1e3,é,null", sweep=True) == "brand='010','1e3','é',null"
+    for left_alone in ("brand=choice(a,b)", "lora.rank=4,8", "brand='a b',c"):
+        assert quoted(left_alone, sweep=True) == left_alone
 
 
 def test_help_and_cfg_never_wait_for_torch() -> None:
@@ -78,10 +119,10 @@ def test_a_user_error_is_one_message_and_exit_2() -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr and "executing job" not in done.stderr
 
 
-def test_unknown_verb_and_no_words(run) -> None:
-    assert run("paint")[0] == 2
-    assert run("train")[0] == 2
-    assert run()[0] == 0
+def test_unknown_verb_and_no_words(run_exactly) -> None:
+    assert run_exactly("paint")[0] == 2
+    assert run_exactly("train")[0] == 2
+    assert run_exactly()[0] == 0
 
 
 def test_run_name_covers_what_changes_weights(tmp_path: Path) -> None:

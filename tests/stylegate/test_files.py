@@ -78,7 +78,10 @@ def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
 def test_surroundings_are_told_from_bugs() -> None:
     assert "no space" in str(from_surroundings(OSError(28, "x", "/f")))
     assert "the cache" in str(from_surroundings(sqlite3.OperationalError("database or disk is full")))
-    assert from_surroundings(OSError(2, "x")) is None and from_surroundings(ValueError()) is None
+    assert "no file can be made here: /proc/x" in str(from_surroundings(OSError(2, "x", "/proc/x")))
+    assert "does not allow this name: a:b" in str(from_surroundings(OSError(22, "x", "a:b")))
+    bugs = [OSError(2, "x"), OSError(2, "x", "/f"), OSError(22, "x"), OSError("x"), ValueError()]
+    assert [from_surroundings(bug) for bug in bugs] == [None] * len(bugs)
 
 
 @pytest.fixture
