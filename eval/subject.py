@@ -9,6 +9,7 @@ from eval.encoder import encoder_key
 from eval.scorers import aesthetic
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
+from stylegate.digests import sha256s
 from stylegate.errors import ConfigError, DataError
 
 VERSION = "scores-12"  # raise it when a score's computation changes
@@ -41,10 +42,13 @@ class Comparison:
     learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
 
 
-def subject_of(config: Config) -> Subject:
-    """The pictures that the words name. Raises DataError if there are none."""
+def subject_of(config: Config, remember: bool = True) -> Subject:
+    """The pictures that the words name. Raises DataError if there are none.
+
+    Without `remember` the bytes of every picture are read now (stylegate/digests.py).
+    """
     if config.images and not config.batch:
-        return foreign(config)
+        return foreign(config, remember)
     folder = files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
     record = record_of(folder)
     images = folder / "images"
@@ -57,10 +61,10 @@ def subject_of(config: Config) -> Subject:
     named = [(p.name, p) for p in found if p.name in slots]
     if not named:
         raise DataError(f"no picture in {files.shown(images)} is of the plan", next_step="stylegate generate first.")
-    return Subject(images, folder, named, hashes(named), slots, record)
+    return Subject(images, folder, named, hashes(named, remember), slots, record)
 
 
-def foreign(config: Config) -> Subject:
+def foreign(config: Config, remember: bool) -> Subject:
     """Any folder; nothing is written into it."""
     images = Path(config.images or "").expanduser().resolve()
     if not images.is_dir():
@@ -70,7 +74,7 @@ def foreign(config: Config) -> Subject:
         raise DataError(
             f"images={config.images} holds no pictures", next_step=f"they end in {sorted(pictures.SUFFIXES)}."
         )
-    digests = hashes(named)
+    digests = hashes(named, remember)
     content = files.digest([[name, digests[name]] for name, _ in named])
     out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
     if out == images or out.is_relative_to(images):
@@ -85,15 +89,10 @@ def readable(path: Path) -> str:
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def hashes(named: list[tuple[str, Path]]) -> dict[str, str]:
+def hashes(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
     """sha256 by name; "" for a file that cannot be read (it becomes an error verdict)."""
-    digests = {}
-    for name, path in named:
-        try:
-            digests[name] = files.sha256(path) if path.is_file() else ""  # a pipe or device would be waited for
-        except OSError:
-            digests[name] = ""
-    return digests
+    found = sha256s([path for _, path in named], remember)
+    return {name: digest for (name, _), digest in zip(named, found, strict=True)}
 
 
 def comparison_of(config: Config, subject: Subject) -> Comparison:

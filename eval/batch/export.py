@@ -25,7 +25,7 @@ from stylegate.errors import DataError, Exit
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    subject = subject_of(config)
+    subject = subject_of(config, remember=False)
     outcome, verdicts = judgement(subject)
     if held := held_back(subject, outcome, verdicts):
         code, why = held

@@ -12,7 +12,7 @@ from PIL import Image
 from eval.batch import generate
 from eval.batch.place import Slot, read_plan, write_plan
 from eval.batch.plan import combination, from_traits, read_traits
-from stylegate import brandset, files
+from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
 from stylegate.errors import DataError
@@ -277,3 +277,18 @@ def test_base_alone_can_be_drawn(run, trained: list[str]) -> None:
     words = [*trained, "lora_file=none", "batch=alone", "plan.num_images=2", "traits=collectible"]
     assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
     assert len(pngs(files.BATCHES / "alone")) == 2
+
+
+def test_export_reads_every_byte_again_whatever_is_remembered(run, judged: Path, tmp_path: Path) -> None:
+    """The gate trusts a remembered digest (docs/trust.md); what leaves the house is read."""
+    words = (f"images={judged}", f"out={tmp_path / 'out'}")
+    picture = judged / "0032.png"
+    run("gate", *words)
+    sha256 = files.sha256(picture)
+    Image.new("RGB", (64, 64), "navy").save(picture)
+    digests.store({os.fsencode(picture): digests.Entry(digests.current_state(picture), sha256)})
+    assert digests.sha256s([picture]) == [sha256] != [files.sha256(picture)]
+    run("gate", *words)
+    code, text = run("export", *words, "name=trusted")
+    assert code == 10 and "0032.png is not the picture that was judged" in text
+    shutil.rmtree(files.EXPORTS / "trusted-v1")

@@ -1,0 +1,126 @@
+"""sha256 of many files, remembered from one command to the next: an unchanged folder is not read again.
+
+What is trusted: a file whose device, inode, size, modification time (mtime) and change time (ctime) are those of the
+time when its bytes were read still has these bytes. Editing, replacing and renaming a file change at least one of
+them; who puts the modification time back changes the change time. docs/trust.md says what is not seen.
+
+Where a picture leaves the house (export) and where a package is checked (verify) the bytes are always read: there
+`files.sha256` is called, or `sha256s(paths, remember=False)`.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stylegate import files
+
+STORE = "digests.sqlite"  # in files.CACHE
+# A file that changed less than this before it was read may change again within one time stamp (FAT counts 2 s).
+SETTLED_NS = 2_000_000_000
+AT_ONCE = 500  # paths in one query; SQLite allowed at most 999 until 2020
+
+
+class Entry(NamedTuple):
+    state: str  # what the file system says of the file (state_of)
+    sha256: str  # hex
+
+
+def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
+    """The sha256 (hex) of each file, in the order of `paths`; "" for what cannot be read, such as a pipe or a device.
+
+    With `remember`, files that did not change since they were last read are not read again. A store that cannot be
+    used or is damaged costs time, and is no error.
+    """
+    if not remember:
+        return [sha256_of(path)[0] for path in paths]
+    keys = [os.fsencode(path.absolute()) for path in paths]
+    known, fresh = recall(keys), {}
+    found: list[str] = []
+    for path, key in zip(paths, keys, strict=True):
+        entry = known.get(key)
+        if entry is None or entry.state != current_state(path):
+            began_ns = time.time_ns()
+            digest, status = sha256_of(path)
+            entry = Entry(state_of(status) if status else "", digest)
+            if status and max(status.st_mtime_ns, status.st_ctime_ns) < began_ns - SETTLED_NS:
+                fresh[key] = entry
+        found.append(entry.sha256)
+    store(fresh)
+    return found
+
+
+def state_of(status: os.stat_result) -> str:
+    """What changes when the bytes of a file change: device, inode, size in bytes, mtime and ctime in nanoseconds."""
+    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def current_state(path: Path) -> str:
+    """`state_of` the file that stands at `path` now; "" if there is none."""
+    try:
+        return state_of(path.stat())
+    except OSError:
+        return ""
+
+
+def sha256_of(path: Path) -> tuple[str, os.stat_result | None]:
+    """The sha256 of a file that is read now, and its status if that did not change meanwhile (else None).
+
+    ("", None) for what is no plain file, or cannot be read. Nothing is waited for: a pipe is opened without blocking.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  (a descriptor has no path)
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                return "", None
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return digest, before if state_of(before) == state_of(os.fstat(descriptor)) else None
+    except OSError:
+        return "", None
+
+
+@contextlib.contextmanager
+def tolerated() -> Iterator[None]:
+    """Errors of the store end the block without a word: the files are read then. A damaged store is removed."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError):  # locked, full or read-only
+        pass
+    except sqlite3.DatabaseError:
+        (files.CACHE / STORE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def database() -> Iterator[sqlite3.Connection]:
+    """The store, made when it is first used. Raises sqlite3.Error and OSError."""
+    files.CACHE.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(files.CACHE / STORE, timeout=10)) as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS file (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT) WITHOUT ROWID"
+        )
+        yield connection
+
+
+def recall(keys: Sequence[bytes]) -> dict[bytes, Entry]:
+    """What is remembered of the files at these paths (as bytes)."""
+    found: dict[bytes, Entry] = {}
+    with tolerated(), database() as connection:
+        for start in range(0, len(keys), AT_ONCE):
+            part = keys[start : start + AT_ONCE]
+            query = f"SELECT path, state, sha256 FROM file WHERE path IN ({', '.join('?' * len(part))})"
+            found |= {path: Entry(state, sha256) for path, state, sha256 in connection.execute(query, part)}
+    return found
+
+
+def store(entries: Mapping[bytes, Entry]) -> None:
+    """Remember all of these in one transaction: they are kept whole or not at all, also with several processes."""
+    if entries:
+        rows = [(path, entry.state, entry.sha256) for path, entry in entries.items()]
+        with tolerated(), database() as connection, connection:
+            connection.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", rows)
