@@ -21,10 +21,10 @@ class Verb(NamedTuple):
 
 
 # Words that name a run and its LoRA; a batch; any folder of pictures or a batch; what scoring one needs.
-RUN = "name brand base family lora train"
+RUN = "name brand base family lora train hardware.device hardware.precision"
 BATCH = f"{RUN} batch traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4"
 LOT = f"{BATCH} images out"
-SCORE = f"{LOT} references encoder score hardware.device hardware.threads"
+SCORE = f"{LOT} references encoder score hardware.threads"
 REPORT = "policy decisions hardware.price_per_hour"
 
 VERBS = {
@@ -33,8 +33,8 @@ VERBS = {
     "train": Verb(
         "train a LoRA on a brand set",
         "brand=neon",
-        f"{RUN} accept_licence generate encoder policy score dry_run tracker hardware.device hardware.precision "
-        "hardware.threads hardware.gradient_checkpointing hardware.nf4 hardware.compile",
+        f"{RUN} accept_licence generate encoder policy score dry_run tracker hardware.threads "
+        "hardware.gradient_checkpointing hardware.nf4 hardware.compile",
     ),
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds", "brand=neon traits=collectible", f"{BATCH} plan show"
@@ -42,7 +42,7 @@ VERBS = {
     "generate": Verb(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        f"{BATCH} plan.max_attempts encoder hardware.device hardware.precision hardware.threads",
+        f"{BATCH} plan.max_attempts encoder hardware.threads",
     ),
     "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE),
     "gate": Verb(
@@ -230,9 +230,10 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
         raise errors[0]
     sweep = "-m" in flags or "--multirun" in flags
     if sweep and verb == "train" and os.environ.get("RANK", "0") == "0":
+        from stylegate.rundirectory import run_directory_name
         from train.compare import compare
 
-        runs = [RUNS / configuration.run_directory_name(config) for config in swept(overrides)]
+        runs = [RUNS / run_directory_name(config) for config in swept(overrides)]
         if there := [run for run in dict.fromkeys(runs) if run.is_dir()]:
             compare(there)
     return worst(Exit.PASS, *codes)

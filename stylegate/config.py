@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegate.errors import ConfigError
-from stylegate.files import ROOT, digest
+from stylegate.files import ROOT
 
 CONF = ROOT / "conf"
 GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
@@ -43,7 +43,7 @@ class FamilyConfig:
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
     rank: int = key(16, "rank of each adapter matrix", low=1, high=1024)
-    alpha: float = key(16.0, "strength is alpha / rank", low=1e-3, high=4096)
+    alpha: float | None = key(None, "strength is alpha / rank; null = the rank, strength 1", low=1e-3, high=4096)
     rslora: bool = key(False, "strength is alpha / sqrt(rank): steadier at ranks of 64 and more; files read the same")
     dora: bool = key(False, "lengths of weights are trained too: slower; no file is read alike everywhere (docs)")
     targets: list[str] = key(LORA_TARGETS, "parts of the model that get an adapter", choices=LORA_TARGETS)
@@ -161,7 +161,11 @@ class TrackerConfig:
 @dataclass(kw_only=True, slots=True)
 class HardwareConfig:
     device: str = key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
-    precision: str = key("auto", "auto = a 2-second probe chooses; kept on resume", choices=["auto", "fp32", "bf16"])
+    precision: str = key(
+        "auto",
+        "auto = bf16 on a CUDA device that computes in it, else fp32; part of a run's name",
+        choices=["auto", "fp32", "bf16"],
+    )
     threads: int | None = key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
     gradient_checkpointing: bool = key(False, "compute activations twice: less memory, about a third slower")
     nf4: bool = key(
@@ -334,26 +338,9 @@ def run_name(config: Config) -> str:
     return re.sub(r"[^\w.-]+", "-", Path((config.brand or "unnamed").removeprefix("hub:")).name).strip("-.")
 
 
-def run_directory_name(config: Config) -> str:
-    """`<name>-<family>-s<seed>-<hash8>`; the hash covers the keys that change the weights, max_steps aside."""
-    passing = NOT_IN_WEIGHTS if config.train.schedule == "constant" else NOT_IN_WEIGHTS - {"max_steps"}
-    lasting = {k: v for k, v in as_dict(config.train).items() if k not in passing}
-    weights = [config.brand, config.base, as_dict(config.family), as_dict(config.lora), lasting]
-    return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{digest(weights)[:8]}"
-
-
-# Changing these continues the same run: retention, logging, and max_steps (the rate is constant).
-NOT_IN_WEIGHTS = {
-    "max_steps",
-    "checkpoint_every",
-    "keep_newest",
-    "keep_best",
-    "evaluate_every",
-    "num_samples",
-    "evaluation_share",
-    "selection_margin",
-    "scales",
-}
+def alpha_of(lora: LoraConfig) -> float:
+    """The LoRA's alpha: the configured one, else the rank, which makes the strength alpha / rank equal to 1."""
+    return float(lora.rank if lora.alpha is None else lora.alpha)
 
 
 def as_dict(config: Any) -> dict:

@@ -1,7 +1,6 @@
-"""Device, precision and threads: chosen once, recorded, kept on resume, because they change bits."""
+"""Device, precision and threads of a run. They change the last bits of what is computed, so all three are recorded."""
 
-import time
-from collections.abc import Callable
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,45 +8,50 @@ import torch
 from stylegate.config import HardwareConfig
 from stylegate.errors import ConfigError
 
-PROBE_S = 1.0  # a precision is measured for about this long
-
 
 def device_of(hardware: HardwareConfig) -> torch.device:
-    """Raises ConfigError if CUDA was asked for and is not there."""
+    """The configured device, and the configured number of CPU threads set in torch.
+
+    Raises ConfigError if CUDA was asked for and no CUDA device is visible.
+    """
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     if hardware.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "hardware.device=cuda, but no CUDA device is visible", next_step="hardware.device=auto or cpu."
         )
-    wanted = hardware.device if hardware.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    return torch.device(device_type(hardware))
 
 
-def weights_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """What a base is loaded in: bf16 on CUDA, half the memory, unless fp32 is asked for. CPUs take fp32."""
-    half = device.type == "cuda" and wanted != "fp32" and torch.cuda.is_bf16_supported(including_emulation=False)
+def device_type(hardware: HardwareConfig) -> str:
+    """ "cuda" or "cpu". With `auto` it is CUDA where there is one, unless accelerate is told to use the CPU."""
+    if hardware.device != "auto":
+        return hardware.device
+    cpu_wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "y", "yes", "t", "true", "on")
+    return "cuda" if torch.cuda.is_available() and not cpu_wanted else "cpu"
+
+
+def precision_of(hardware: HardwareConfig) -> str:
+    """ "fp32" or "bf16", the precision of training and drawing.
+
+    With `auto` the device alone decides, never a clock: bf16 on a CUDA device that computes in it, else fp32. All
+    families are trained alike. A CUDA device that is asked for and not visible here (a dry run on a login node) is
+    taken for one that computes in bf16, as all of the last years do.
+    """
+    if hardware.precision != "auto":
+        return hardware.precision
+    if device_type(hardware) == "cpu":
+        return "fp32"
+    computes = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if computes else "fp32"
+
+
+def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type that a base's weights are loaded in: half the memory for bf16 on CUDA, else fp32."""
+    half = device.type == "cuda" and precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if half else torch.float32
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """bf16 arithmetic where it is safe, or nothing for fp32."""
+    """A context in which torch computes in bf16 where that is safe; for "fp32" it does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def choose_precision(wanted: str, device: torch.device, work: Callable[[], object]) -> str:
-    """`wanted`, or the faster of fp32 and bf16 at `work` (a training or sampling step) on this machine."""
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    seconds = {}
-    for precision in ("fp32", "bf16"):
-        with autocast(device, precision):
-            work()  # warm-up: kernels are chosen on the first call
-            began, calls = time.perf_counter(), 0
-            while time.perf_counter() - began < PROBE_S:
-                work()
-                calls += 1
-        seconds[precision] = (time.perf_counter() - began) / calls
-    return min(seconds, key=lambda precision: seconds[precision])

@@ -14,9 +14,10 @@ from safetensors.torch import save
 
 from stylegate import adapter, files, loranames
 from stylegate.adapter import Layer
-from stylegate.config import Config, run_directory_name, run_name
+from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
 from stylegate.families import Models
+from stylegate.rundirectory import run_directory_name
 
 SAME_ENERGY = 1e-2  # share of the sum of squares: half precision is rounded on the way
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it

@@ -6,7 +6,7 @@ from eval.gate import OUTSIDE
 from stylegate import files
 from train import select, state
 from train.evaluate import Evaluation
-from train.prepare import Run
+from train.run import Run
 
 
 def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:

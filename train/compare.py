@@ -1,16 +1,17 @@
-"""Runs side by side: what differs in their configs, what came of it, and at what cost.
+"""Runs side by side: what differs between them, what came of it, and at what cost.
 
     stylegate compare checkpoints/neon-*            a table of runs, and checkpoints/compare.html
-    stylegate train --multirun train.seed=0,1 ...   ends with them
+    stylegate train --multirun train.seed=0,1 ...   ends with the same table
 
-Reads run.json, stats.jsonl, selection.json and what the run's page reads; the page of runs plots pass rate against
-seconds of training and links each run's own page.
+Reads run.json, stats.jsonl, selection.json and what the run's page reads. The page of runs plots the pass rate against
+the seconds of training and links each run's own page. Runs that cannot be compared fairly, because they were trained
+for different numbers of steps, in different precisions or on different data, are named in notes.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -23,82 +24,119 @@ from train import charts, record
 from train.charts import Mark
 from train.record import flat
 
-LAST_STEPS = 50  # the loss of a run is the mean of as many
-NAMING = {"name"}  # says nothing of what was trained
+LAST_STEPS = 50  # the loss of a run is the mean over this many steps at its end
+NOT_COMPARED = {"name"}  # config keys that say nothing about what was trained
+DIGEST_LENGTH = 12  # characters of a digest that are printed
 PAGE = "compare.html"
 
 
+class Row(NamedTuple):
+    """One run of the table."""
+
+    config: dict[str, Any]  # dotted key -> value
+    facts: dict[str, Any]  # what the run rests on: data, base, processes, precision, threads, compile
+    results: dict[str, int | float | None]  # column -> number; None for what the run has not come to yet
+
+
 def compare(places: Sequence[Path]) -> int:
-    """Print the table, write the plot. Raises DataError naming every folder that is no run."""
+    """Print the table and its notes, write the page. Returns 0. Raises DataError naming every folder that is no run."""
     if not places:
         raise DataError("compare needs runs", next_step="stylegate compare checkpoints/neon-*")
-    problems = [f"{files.shown(p)}: no run.json in it" for p in places if not (p / "run.json").is_file()]
+    problems = [f"{files.shown(p)}: there is no run.json in it" for p in places if not (p / "run.json").is_file()]
     if problems:
-        raise DataError("not runs:", problems, "name folders in checkpoints/.")
+        raise DataError("these folders are not runs:", problems, "name folders in checkpoints/.")
     places = list(dict.fromkeys(place.resolve() for place in places))
     rows = [row_of(place) for place in places]
-    configs = [row.pop("config") for row in rows]
-    keys = sorted(set().union(*configs) - NAMING)
-    differing = [k for k in keys if len({repr(config.get(k)) for config in configs}) > 1]
-    heads = ["run", *differing, *rows[0]]
+    configs, facts = differing([row.config for row in rows]), differing([row.facts for row in rows])
+    heads = ["run", *configs, *facts, *rows[0].results]
     cells = [
-        [*(str(config.get(k)) for k in differing), *map(shown, row.values())]
-        for config, row in zip(configs, rows, strict=True)
+        [*(str(row.config.get(key)) for key in configs), *(fact_in_words(row.facts.get(key)) for key in facts)]
+        + [number_in_words(value) for value in row.results.values()]
+        for row in rows
     ]
     table = Table(*heads)
     for place, row in zip(places, cells, strict=True):
         table.add_row(place.name, *row)
     Console(width=max(Console().width, 160)).print(table)
-    path, lacking = plot(places, heads, cells)
-    for text in lacking:
+    remarks = unfair(rows)
+    path, without_figures = write_page(places, heads, cells, remarks)
+    for text in remarks:
+        print(f"note: {text}")
+    for text in without_figures:
         print(text)
     print(f"plot: {files.shown(path)}")
     return 0
 
 
-def row_of(place: Path) -> dict[str, Any]:
-    """Numbers of one run; None for what it has not come to yet."""
-    told = files.read_json(place / "run.json", "the run's record", "config")
+def differing(tables: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys whose values are not the same in all tables, in the order of the alphabet."""
+    keys = sorted(set().union(*tables) - NOT_COMPARED)
+    return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
+
+
+def row_of(place: Path) -> Row:
+    """Config, facts and numbers of one run."""
+    run = files.read_json(place / "run.json", "the run's record", "config")
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
-    chosen = place / "selection.json"
-    selection = files.read_json(chosen, "the selection", "step", "scale", "pass_rate") if chosen.exists() else {}
-    result = place / "samples" / f"step-{selection.get('step', -1):06d}" / "result.json"
-    found = files.read_json(result, "an evaluation") if result.exists() else {}
-    return {
-        "config": flat(told["config"]),
+    path = place / "selection.json"
+    selection = files.read_json(path, "the selection", "step", "scale", "pass_rate") if path.exists() else {}
+    path = place / "samples" / f"step-{selection.get('step', -1):06d}" / "result.json"
+    result = files.read_json(path, "an evaluation") if path.exists() else {}
+    results = {
         "steps": stats[-1]["step"] if stats else 0,
         "loss": float(np.mean([row["loss"] for row in stats[-LAST_STEPS:]])) if stats else None,
         "chosen": selection.get("step"),
         "strength": selection.get("scale"),
         "pass rate": selection.get("pass_rate"),
-        "style": found.get("style"),
-        "drift": found.get("drift"),
-        "eval loss": found.get("eval_loss"),
+        "style": result.get("style"),
+        "drift": result.get("drift"),
+        "eval loss": result.get("eval_loss"),
     }
+    return Row(flat(run["config"]), run.get("facts", {}), results)
 
 
-def plot(places: Sequence[Path], heads: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[Path, list[str]]:
-    """Write the page of runs beside them; returns its path, and a line for each run that lacks a figure."""
-    path, marks, lacking, rows = files.RUNS / PAGE, [], [], []
+def unfair(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each reason why the numbers of these runs do not answer the same question."""
+    found = []
+    steps = sorted({int(row.results["steps"] or 0) for row in rows})
+    if len(steps) > 1:
+        found.append(
+            f"These runs differ in steps ({', '.join(map(str, steps))}): their losses and pass rates come from "
+            "different amounts of training. Train the shorter ones on with train.max_steps, then compare again."
+        )
+    for key in differing([row.facts for row in rows]):
+        values = dict.fromkeys(fact_in_words(row.facts.get(key)) for row in rows)
+        found.append(f"These runs differ in {key} ({', '.join(values)}): their results may differ for that reason.")
+    return found
+
+
+def write_page(
+    places: Sequence[Path], heads: Sequence[str], cells: Sequence[Sequence[str]], remarks: Sequence[str]
+) -> tuple[Path, list[str]]:
+    """Write the page of runs beside them; returns its path, and a line for each run that is not in the plot."""
+    path, marks, without_figures, rows = files.RUNS / PAGE, [], [], []
     for number, (place, row) in enumerate(zip(places, cells, strict=True), start=1):
         href = quote(os.path.relpath(place / "index.html", files.RUNS))
         found = figures_of(place)
         if isinstance(found, str):
-            lacking.append(f"not in the plot: {place.name}: {found}")
+            without_figures.append(f"not in the plot: {place.name}: {found}")
         else:
             marks.append(Mark(number, place.name, href, *found))
         rows.append({"name": place.name, "href": href if (place / "index.html").exists() else None, "cells": row})
-    drawn = charts.by_cost(marks) if marks else ""
-    template = charts.template("compare.html.j2")
-    files.write(
-        path,
-        template.render(title="Runs side by side", marks=marks, plot=drawn, lacking=lacking, heads=heads, rows=rows),
+    content = charts.template("compare.html.j2").render(
+        title="Runs side by side",
+        marks=marks,
+        plot=charts.by_cost(marks) if marks else "",
+        notes=[*remarks, *without_figures],
+        heads=heads,
+        rows=rows,
     )
-    return path, lacking
+    files.write(path, content)
+    return path, without_figures
 
 
 def figures_of(place: Path) -> tuple[float, float, tuple[float, float]] | str:
-    """Seconds of training, pass rate and its interval; or, in words, what is lacking."""
+    """Seconds of training, pass rate and its interval; or a sentence that says why one of them is missing."""
     run = record.read(place)
     if not run.selection:
         return "it has not finished"
@@ -110,5 +148,10 @@ def figures_of(place: Path) -> tuple[float, float, tuple[float, float]] | str:
     return seconds, run.selection["pass_rate"], tuple(tried["compared"][tried["chosen"]]["interval"])
 
 
-def shown(value: float | int | None) -> str:
+def number_in_words(value: float | int | None) -> str:
     return "-" if value is None else f"{value:g}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def fact_in_words(value: Any) -> str:
+    """A fact of run.json; of a digest the first characters alone."""
+    return value[:DIGEST_LENGTH] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval import encoder as encoding
 from eval import policyfile
-from stylegate import brandset, files, licence, pictures, sample
+from stylegate import brandset, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet, Findings
-from stylegate.config import Config, run_directory_name
+from stylegate.config import Config
 from stylegate.errors import Exit, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pipelines
+from stylegate.rundirectory import run_directory_name
 from train import batches, encoded, optimizers
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
@@ -59,13 +60,13 @@ def report(config: Config) -> int:
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
     inputs = sketch.inputs(config.train.batch_size, largest.height, largest.width)
     forward, kept = cost(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
-    half = config.hardware.precision == "bf16"
+    half = hardware.precision_of(config.hardware) == "bf16"
     needed = memory(
         frozen,
         trained,
         kept,
         half=half,
-        on_card=config.hardware.device == "cuda",
+        on_card=hardware.device_type(config.hardware) == "cuda",
         packed=packed if config.hardware.nf4 else 0,
     )
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps

@@ -31,6 +31,7 @@ from eval.scorers import style
 from eval.subject import comparison_of, hashes, subject_of
 from stylegate import brandset, files, hardware, pictures, sample
 from train import batches, losses
+from train.run import Run
 
 SHOWN = 4  # rows of the grid
 APART = 4  # pictures without the trigger phrase, and unrelated ones
@@ -42,7 +43,7 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the schedule at which the valida
 class Evaluation:
     """Draws, judges and remembers. `run` is train.loop's; every process calls `take`, each draws its share."""
 
-    def __init__(self, run: Any, average: Sequence[Tensor]):
+    def __init__(self, run: Run, average: Sequence[Tensor]):
         self.run, self.average = run, average
         self.place: Path = run.directory / "samples"
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
@@ -108,7 +109,7 @@ class Evaluation:
         mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
         mine = [job for job in mine if not job[0].exists()]
         resolution = sample.resolution_of(run.config, run.models)
-        with hardware.autocast(run.accelerator.device, run.drawing):
+        with hardware.autocast(run.accelerator.device, run.precision):
             for start in range(0, len(mine), settings.batch_size):
                 paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
                 drawn = sample.draw(run.models, prompts, seeds, settings, resolution)
@@ -178,7 +179,7 @@ def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
     return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
 
 
-def eval_losses(run: Any) -> dict[str, float]:
+def eval_losses(run: Run) -> dict[str, float]:
     """Mean loss at each of LEVELS of the first pictures of validation/, as many as are drawn, at fixed noise.
 
     Each process takes its share of the pictures.
@@ -207,7 +208,7 @@ def eval_losses(run: Any) -> dict[str, float]:
 
 
 @contextmanager
-def averaged(run: Any, average: Sequence[Tensor]) -> Iterator[None]:
+def averaged(run: Run, average: Sequence[Tensor]) -> Iterator[None]:
     """The averaged weights in place of the last ones, where weights are averaged."""
     parameters = [p for p in run.adapted.parameters() if p.requires_grad] if average else []
     kept = [p.detach().clone() for p in parameters]

@@ -20,8 +20,9 @@ from eval.batch.place import batch_folder, read_plan
 from eval.policy import VERDICTS
 from eval.subject import Subject, comparison_of, hashes, subject_of
 from stylegate import files, hardware
-from stylegate.config import Config, run_directory_name
+from stylegate.config import Config
 from stylegate.errors import DataError, Exit, after_verdict, worst
+from stylegate.rundirectory import run_directory_name
 from train import loop
 
 

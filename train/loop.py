@@ -22,14 +22,16 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from stylegate import files, hardware, progress
-from stylegate.config import Config, as_dict, run_directory_name
+from stylegate.config import Config, as_dict
 from stylegate.errors import Exit, SurroundingsError
+from stylegate.rundirectory import run_directory_name
 from stylegate.tracker import Tracker, tracker_of
 from stylegate.wandbrun import EVALUATED
 from train import dryrun, optimizers, page, release, select, state
 from train.choose import chosen
 from train.evaluate import Evaluation
-from train.prepare import Run, prepare
+from train.prepare import prepare
+from train.run import Run
 from train.stats import Stats, clocked
 from train.step import losses_of, pictures_of
 

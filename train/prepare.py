@@ -1,6 +1,5 @@
 """What a run holds while it lasts, made from the config: data checked and encoded, base loaded, LoRA attached."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,10 @@ from peft import LoraConfig
 from torch import nn
 
 from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
-from stylegate.brandset import BrandSet
-from stylegate.config import Config, as_dict
+from stylegate.config import Config, alpha_of, as_dict
 from stylegate.families import FAMILIES, Family, Models, pipelines
 from train import batches, encoded, state
-from train.encoded import Encoded
-from train.step import losses_of
-
-
-@dataclass(kw_only=True, slots=True)
-class Run:
-    """What a training run holds while it lasts."""
-
-    config: Config
-    directory: Path
-    brand_set: BrandSet
-    family: Family
-    models: Models
-    adapted: nn.ModuleDict  # the parts of the base that hold the LoRA, by component
-    accelerator: Accelerator
-    data: Encoded
-    buckets: list[list[int]]  # numbers of the views of one shape
-    precision: str  # of training
-    drawing: str  # precision of evaluations
-    facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile
+from train.run import Run
 
 
 def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
@@ -43,9 +22,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.sound(brandset.locate(config.brand))
     licence.agreed(config, family.locate(config.base))
-    device, precision = accelerator.device, config.hardware.precision
-    if precision == "auto" and (directory / "run.json").exists():  # a run keeps what it began with
-        precision = files.read_json(directory / "run.json", "the run's record", "facts")["facts"]["precision"]
+    device, precision = accelerator.device, hardware.precision_of(config.hardware)
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.in_four_bits(models, device)
@@ -69,16 +46,15 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         accelerator=accelerator,
         data=data,
         buckets=batches.bucketed(data.views),
-        precision="fp32",
-        drawing="fp32",
+        precision=precision,
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
     )
-    settle(run)
+    set_up_computation(run)
     state.same_run(directory, run.facts)
     accelerator.wait_for_everyone()
     if main:
         record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
-        files.write_json(directory / "run.json", record | {"drawing": run.drawing})
+        files.write_json(directory / "run.json", record)
         print(f"run: {files.shown(directory)}")
         for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config) + remarks(run, resolutions):
             print(f"note: {remark}")
@@ -120,7 +96,7 @@ def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
             part = getattr(models.pipeline, component)
             adapter = LoraConfig(
                 r=config.lora.rank,
-                lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
+                lora_alpha=alpha_of(config.lora),  # type: ignore[arg-type]
                 use_rslora=config.lora.rslora,
                 use_dora=config.lora.dora,
                 init_lora_weights="gaussian",
@@ -143,37 +119,23 @@ def exact_magnitudes(part: nn.Module) -> None:
             vector.weight.data.copy_(weight.float().flatten(1).norm(dim=1).reshape(vector.weight.shape))
 
 
-def settle(run: Run) -> None:
-    """Precision, threads and compilation: the run's own if it has begun, else as configured or probed by rank 0."""
-    wanted, directory, denoiser = run.config.hardware, run.directory, run.models.denoiser
-    chosen: list[Any] = [wanted.precision, wanted.precision, wanted.threads or torch.get_num_threads()]
-    if (directory / "run.json").exists():
-        record = files.read_json(directory / "run.json", "the run's record", "facts", "drawing")
-        before = [record["facts"]["precision"], record["drawing"]]
-        chosen[:2] = [old if new == "auto" else new for old, new in zip(before, chosen[:2], strict=True)]
-        chosen[2] = wanted.threads or record["facts"]["threads"]
+def set_up_computation(run: Run) -> None:
+    """Set CPU threads, gradient checkpointing and compilation, and record in `run.facts` what changes bits.
 
-    def step() -> None:
-        losses_of(run, denoiser, 0).sum().backward()
-        run.adapted.zero_grad()
-
-    def draw() -> None:
-        some = replace(run.config.generate, num_inference_steps=2)
-        seeds = range(min(some.batch_size, max(run.config.train.num_samples, 1)))
-        sample.draw(run.models, ["a"] * len(seeds), seeds, some, sample.resolution_of(run.config, run.models))
-
-    if run.accelerator.is_main_process:
-        device = run.accelerator.device
-        chosen[0] = hardware.choose_precision(chosen[0], device, step)
-        chosen[1] = hardware.choose_precision(chosen[1], device, draw)
-    broadcast_object_list(chosen)
-    run.precision, run.drawing, threads = chosen
-    torch.set_num_threads(threads)
+    The number of threads is the configured one, else the one that the run began with, else torch's own choice on the
+    main process.
+    """
+    wanted, denoiser = run.config.hardware, run.models.denoiser
+    record = run.directory / "run.json"
+    before = files.read_json(record, "the run's record", "facts")["facts"].get("threads") if record.exists() else None
+    threads = [wanted.threads or before or torch.get_num_threads()]
+    broadcast_object_list(threads)
+    torch.set_num_threads(threads[0])
     if wanted.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     if wanted.compile:
         denoiser.compile_repeated_blocks()  # type: ignore[operator]
-    run.facts |= {"precision": run.precision, "threads": threads, "compile": wanted.compile}
+    run.facts |= {"precision": run.precision, "threads": threads[0], "compile": wanted.compile}
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from stylegate.tracker import Tracker
 from stylegate.wandbrun import EVALUATED, STEP
 from train import select
 from train.record import CLOCK
+from train.run import Run
 
 
 class Reading:
@@ -34,7 +35,7 @@ class Reading:
         return value
 
 
-def clocked(run: Any) -> Reading:
+def clocked(run: Run) -> Reading:
     """Let train.prepare's run read its data by the clock."""
     reading = Reading(run.data.cache)
     run.data = run.data._replace(cache=reading)

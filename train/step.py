@@ -6,9 +6,10 @@ from torch import Tensor
 
 from stylegate import hardware
 from train import batches, losses
+from train.run import Run
 
 
-def losses_of(run: Any, denoiser: Any, step: int) -> Tensor:
+def losses_of(run: Run, denoiser: Any, step: int) -> Tensor:
     """The weighted losses [batch] of one pass on this process; `run` is train.prepare's."""
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
     chosen = chosen_views(run, step, rank)
@@ -32,12 +33,12 @@ def losses_of(run: Any, denoiser: Any, step: int) -> Tensor:
     return each * losses.weights(schedule, settings.loss.min_snr_gamma, levels)
 
 
-def chosen_views(run: Any, step: int, rank: int) -> list[int]:
+def chosen_views(run: Run, step: int, rank: int) -> list[int]:
     settings, world = run.config.train, run.accelerator.num_processes
     return batches.chosen(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
-def pictures_of(run: Any, step: int, rank: int) -> list[str]:
+def pictures_of(run: Run, step: int, rank: int) -> list[str]:
     """Files that a process sees at an optimizer step, in order."""
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
     items = run.brand_set.splits["train"]

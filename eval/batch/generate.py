@@ -7,7 +7,6 @@ seed. Stopped and started again it draws what is missing, and the pictures are t
 """
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from eval import features
 from eval.batch.place import Slot, batch_folder, read_plan, split_name
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
-from stylegate.families import FAMILIES, Models, pipelines
+from stylegate.families import FAMILIES, pipelines
 
 FAILED = ("reject", "error")
 
@@ -60,7 +59,7 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
     record = files.read_json(folder / "batch.json", "the batch's record")
-    precision = record.get("precision", config.hardware.precision)
+    precision = record.setdefault("precision", hardware.precision_of(config.hardware))  # a batch keeps what it began in
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.in_four_bits(models, device)
@@ -68,7 +67,7 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.trained(config):
         lorafile.attach(models, lora)
-    precision = settled_precision(config, folder, models, resolution)
+    files.write_json(folder / "batch.json", record | {"size": resolution})
     background = brandset.brand_of(brandset.locate(config.brand)).background if config.brand else "#ffffff"
     with progress.bar("generate", sum(map(len, parts))) as tick:
         for part in parts:
@@ -84,19 +83,3 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
                     kept[hashlib.sha256(content).hexdigest()] = image
             features.keep(kept, shown, background)
             tick(len(part))
-
-
-def settled_precision(config: Config, folder: Path, models: Models, resolution: int) -> str:
-    """The batch's own precision if it has begun, else as configured or probed; batch.json keeps it and the size."""
-    record = files.read_json(folder / "batch.json", "the batch's record")
-    if "precision" not in record:
-        settings = replace(config.generate, num_inference_steps=2)
-
-        def step() -> None:
-            sample.draw(
-                models, ["a"] * config.generate.batch_size, range(config.generate.batch_size), settings, resolution
-            )
-
-        record["precision"] = hardware.choose_precision(config.hardware.precision, models.pipeline.vae.device, step)
-        files.write_json(folder / "batch.json", record | {"size": resolution})
-    return record["precision"]

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stylegate import brandset, files
-from stylegate.config import Config, as_dict, run_directory_name, run_name
+from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
+from stylegate.rundirectory import run_directory_name
 
 NAMED = 5  # batches at most that an error message names
 COLUMNS = pa.schema([("slot", pa.int32()), ("prompt", pa.string()), ("seed", pa.int64()), ("traits", pa.string())])

@@ -20,10 +20,11 @@ from PIL import Image
 from eval import encoder as encoding
 from eval.batch.plan import Slot, from_traits, read_traits
 from eval.scorers import style
-from stylegate import brandset, files, hardware, lorafile, sample
+from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main
-from stylegate.config import Config, GenerateConfig, PlanConfig, run_directory_name
+from stylegate.config import Config, GenerateConfig, PlanConfig
 from stylegate.families import FAMILIES
+from stylegate.rundirectory import run_directory_name
 from tests.bench.miniature import embed, pictures_of, right
 from train.miniature import judge as judging
 from train.miniature.drawing import render
@@ -35,7 +36,7 @@ DISTANCE, HITS, ENERGY, POINTS, CPU_S = 0.80, 0.90, 0.80, 0.05, 240.0
 
 
 def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.Image]:
-    """Draw with the base or the LoRA, in the faster precision."""
+    """Draw with the base or the LoRA on the CPU, in fp32."""
     family, cpu = FAMILIES["sd"], torch.device("cpu")
     models = family.load("miniature", cpu, torch.float32)
     if lora:
@@ -45,8 +46,7 @@ def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.
         part = slice(start, start + TOGETHER)
         return sample.draw(models, prompts[part], seeds[part], GenerateConfig(), models.resolution)
 
-    with hardware.autocast(cpu, hardware.choose_precision("auto", cpu, lambda: some(0))):
-        return [image for start in range(0, len(prompts), TOGETHER) for image in some(start)]
+    return [image for start in range(0, len(prompts), TOGETHER) for image in some(start)]
 
 
 def train(brand: str) -> tuple[Path, float]:

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from stylegate import files, tracker, wandbrun
-from stylegate.config import Config, TrainConfig, run_directory_name
+from stylegate.config import Config, TrainConfig
+from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, command
 from tests.fake_wandb import STAGES, FakeWandb, speaking_to
 from tests.stylegate.test_tracker import OFFLINE, ONLINE, brisk, everything, failing, history, records

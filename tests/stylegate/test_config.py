@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from stylegate import config
+from stylegate import config, rundirectory
 from stylegate.cli import VERBS, quoted, sound
 from tests.conftest import command, process
 
@@ -131,9 +131,11 @@ def test_run_name_covers_what_changes_weights(tmp_path: Path) -> None:
         for dotted, value in changes.items():
             part, _, leaf = dotted.partition("__")
             setattr(getattr(made, part), leaf, value) if leaf else setattr(made, part, value)
-        return config.run_directory_name(made)
+        return rundirectory.run_directory_name(made)
 
     same = [{}, {"train__max_steps": 900}, {"train__checkpoint_every": 7}, {"tracker__name": "wandb"}]
-    other = [{"lora__rank": 8}, {"train__learning_rate": 1e-4}, {"train__seed": 1}, {"base": "x"}]
+    same.append({"lora__alpha": 16.0})  # the rank, as without it
+    other = [{"lora__rank": 8}, {"train__learning_rate": 1e-4}, {"train__seed": 1}, {"base": "x"}, {"lora__alpha": 8.0}]
+    other.append({"hardware__precision": "bf16"})
     assert len({name(**c) for c in same}) == 1
-    assert len({name(**c) for c in same[:1] + other}) == 5
+    assert len({name(**c) for c in same[:1] + other}) == 7

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from scipy.stats import binomtest
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from stylegate import cli, config, files
+from stylegate import cli, config, files, rundirectory
 from stylegate.errors import Exit
 from tests.conftest import FAST, process
 from train import select
@@ -35,9 +35,26 @@ def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None
         assert f" {loss:.3f} " in line
 
 
+def test_runs_that_cannot_be_compared_fairly_are_named(run, small_brand: Path) -> None:
+    """A sweep of two steps meets a run of the same words that has seen three; another was made of other data."""
+    words = ["brand=small", "name=unfair", *FAST]
+    assert run("train", *words, "train.max_steps=3")[0] == 0
+    code, text = run("train", "--multirun", *words, "train.max_steps=2", "train.seed=0,1")
+    assert code == 0 and "note: These runs differ in steps (2, 3)" in text
+    assert "differ in precision" not in text and "differ in data" not in text
+    places = sorted(files.RUNS.glob("unfair-sd-*"))
+    told = files.read_json(places[1] / "run.json", "the run's record")
+    told["facts"] |= {"precision": "bf16", "data": "f" * 64}
+    files.write_json(places[1] / "run.json", told)
+    code, text = run("compare", *map(str, places))
+    page = (files.RUNS / "compare.html").read_text()
+    for said in ("differ in steps (2, 3)", "differ in precision (fp32, bf16)", f"{'f' * 12})"):
+        assert said in text and said in page
+
+
 def test_a_folder_that_is_no_run_is_named(run, tmp_path: Path) -> None:
     code, text = run("compare", str(tmp_path))
-    assert code == 2 and f"{tmp_path}: no run.json in it" in text
+    assert code == 2 and f"{tmp_path}: there is no run.json in it" in text
     assert run("compare")[0] == 2
 
 
@@ -143,7 +160,7 @@ def test_wandb_would_run_our_own_command() -> None:
     sweep = yaml.safe_load((files.ROOT / "docs" / "sweep.yaml").read_text())
     keys, parameters = config.all_keys(), sweep["parameters"]
     assert sweep["method"] == "grid" and set(parameters) <= set(keys)
-    assert not set(parameters) & config.NOT_IN_WEIGHTS, "runs that differ in nothing would share a directory"
+    assert not set(parameters) & rundirectory.NOT_IN_WEIGHTS, "runs that differ in nothing would share a directory"
     logged = select.values_of(
         dict.fromkeys(("step", "style", "style_without_trigger", "drift", "nearest_training"), 1.0)
         | {"eval_loss": 1.0, "passed": [True]}
@@ -161,5 +178,5 @@ def test_wandb_would_run_our_own_command() -> None:
             composed = config.typed(compose("config", overrides=words[3:]), [])
         assert composed.tracker.name == "wandb" and composed.brand == "neon"
         assert [composed.lora.rank, composed.train.learning_rate, composed.train.seed] == list(values)
-        runs.add(config.run_directory_name(composed))
+        runs.add(rundirectory.run_directory_name(composed))
     assert len(runs) == 12

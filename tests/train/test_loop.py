@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 
 from stylegate import files, hardware
 from stylegate.config import Config, HardwareConfig, TrainConfig
+from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, command
 from train import loop, optimizers, prepare
 from train.step import losses_of
@@ -281,6 +282,10 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_exact(run, small_brand: Pat
     words = ["brand=small", *FAST, "train.max_steps=3", "train.warmup_steps=0", "train.learning_rate=1e-3"]
     for precision in ("fp32", "bf16"):
         assert run("train", *words, f"name=in-{precision}", f"hardware.precision={precision}")[0] == 0
+    hashes = {directory(f"in-{precision}").name[-8:] for precision in ("fp32", "bf16")}
+    assert len(hashes) == 2, "the precision is part of the run's name"
+    code, text = run("compare", *(str(directory(f"in-{precision}")) for precision in ("fp32", "bf16")))
+    assert code == 0 and "These runs differ in precision (fp32, bf16)" in text
     exact, rough = (load_file(directory(f"in-{p}") / "lora" / f"in-{p}.safetensors") for p in ("fp32", "bf16"))
     assert all(value.dtype == torch.float32 for value in rough.values())
     apart = [float((rough[k] - v).abs().max()) for k, v in exact.items() if "lora_B" in k]
@@ -316,9 +321,7 @@ def test_a_damaged_state_is_refused(run, small_brand: Path, part: str) -> None:
     assert code == 2 and "Traceback" not in text and "step-000002" in text
 
 
-def test_another_data_set_or_precision_is_refused(run, trained: list[str]) -> None:
-    code, text = run("train", *trained, "train.max_steps=5", "hardware.precision=bf16")
-    assert code == 2 and "precision: was fp32, is bf16" in text
+def test_another_data_set_or_number_of_processes_is_refused(run, trained: list[str]) -> None:
     record = directory("small") / "run.json"
     before = record.read_text()
     try:
@@ -329,11 +332,21 @@ def test_another_data_set_or_precision_is_refused(run, trained: list[str]) -> No
         record.write_text(before)
 
 
-def test_a_run_is_loaded_in_the_precision_that_it_was_begun_in(run, trained: list[str], monkeypatch) -> None:
-    """Not in what `auto` would choose on the machine that goes on."""
-    asked = []
-    monkeypatch.setattr(hardware, "weights_dtype", lambda wanted, device: asked.append(wanted) or torch.float32)
-    assert run("train", *trained, "hardware.precision=auto")[0] == 0 and asked == ["fp32"]
+def test_the_device_chooses_the_precision_and_no_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine always gives the same answer, and it names the run."""
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    chosen = {"cuda": "bf16", "old cuda": "fp32", "cpu": "fp32"}
+    for machine, precision in chosen.items():
+        monkeypatch.setattr(torch.cuda, "is_available", lambda machine=machine: machine != "cpu")
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda machine=machine, **_: machine == "cuda")
+        assert hardware.precision_of(HardwareConfig()) == precision
+        assert hardware.precision_of(HardwareConfig(device="cpu")) == "fp32"
+        assert hardware.precision_of(HardwareConfig(precision="bf16")) == "bf16"
+        named = Config(brand="x", hardware=HardwareConfig(precision=precision))
+        assert run_directory_name(Config(brand="x")) == run_directory_name(named)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert hardware.precision_of(HardwareConfig()) == "fp32"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None:

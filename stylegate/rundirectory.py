@@ -1,0 +1,33 @@
+"""The name of a training run's directory, `<name>-<family>-s<seed>-<hash8>`: the same words give the same name.
+
+The hash covers everything that changes the trained weights, and so also the precision that the run computes in. Where
+the precision is `auto`, the device decides it (stylegate/hardware.py); the same words on a GPU and on a CPU therefore
+name two runs.
+"""
+
+from stylegate.config import Config, alpha_of, as_dict, run_name
+from stylegate.files import digest
+
+# Keys of `train` that leave the weights as they are: retention, logging, and max_steps while the rate is constant.
+NOT_IN_WEIGHTS = {
+    "max_steps",
+    "checkpoint_every",
+    "keep_newest",
+    "keep_best",
+    "evaluate_every",
+    "num_samples",
+    "evaluation_share",
+    "selection_margin",
+    "scales",
+}
+
+
+def run_directory_name(config: Config) -> str:
+    """The directory's name below checkpoints/. Raises nothing; a CUDA device that is missing is reported elsewhere."""
+    from stylegate.hardware import precision_of  # torch: not for verbs that only import this file
+
+    left_out = NOT_IN_WEIGHTS if config.train.schedule == "constant" else NOT_IN_WEIGHTS - {"max_steps"}
+    train = {key: value for key, value in as_dict(config.train).items() if key not in left_out}
+    lora = as_dict(config.lora) | {"alpha": alpha_of(config.lora)}
+    weights = [config.brand, config.base, as_dict(config.family), lora, train, precision_of(config.hardware)]
+    return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{digest(weights)[:8]}"

@@ -1,0 +1,30 @@
+"""A training run while it lasts: what train/prepare.py makes, and what every part of the training is handed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from stylegate.brandset import BrandSet
+from stylegate.config import Config
+from stylegate.families import Family, Models
+from train.encoded import Encoded
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One process's view of the run. All processes hold equal values but for the accelerator's rank and device."""
+
+    config: Config
+    directory: Path  # checkpoints/<run>/
+    brand_set: BrandSet
+    family: Family
+    models: Models
+    adapted: nn.ModuleDict  # the parts of the base that carry the LoRA, by component ("unet", "text_encoder", ...)
+    accelerator: Accelerator
+    data: Encoded  # latents and prompt encodings of train/
+    buckets: list[list[int]]  # numbers of the views of one shape, a list for each shape
+    precision: str  # "fp32" or "bf16", of training and of drawing
+    facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile
