@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             print(verb_help(verb))
             return Exit.PASS
         if verb == "verify":
-            from eval.batch.verify import verify
+            from eval.verify import verify
 
             return verify([Path(p) for p in rest])
         if verb == "inspect":
@@ -286,9 +286,9 @@ def run_verb(verb: str, config: configuration.Config) -> int:
         case "train":
             from train.loop import train as run
         case "plan":
-            from eval.batch.plan import plan as run
+            from eval.plan import plan as run
         case "generate":
-            from eval.batch.generate import generate as run
+            from eval.generate import generate as run
         case "score":
             from eval.score import score as run
         case "gate":
@@ -296,11 +296,11 @@ def run_verb(verb: str, config: configuration.Config) -> int:
         case "dashboard":
             from stylegate.dashboards import create as run
         case "calibrate":
-            from eval.promise.calibrate import calibrate as run
+            from eval.calibrate import calibrate as run
         case "certify":
-            from eval.promise.certify import certify as run
+            from eval.certify import certify as run
         case "export":
-            from eval.batch.export import export as run
+            from eval.export import export as run
         case "run":
             from train.experiment import experiment as run
         case _:

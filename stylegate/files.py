@@ -1,5 +1,6 @@
 """Files that survive a kill: atomic writes, append-only JSON Lines, strict readers, digests, locks, shipped names."""
 
+import datetime
 import hashlib
 import json
 import os
@@ -184,8 +185,18 @@ def read_jsonl(path: Path, *keys: str) -> list[dict]:
     return rows
 
 
+def jsonl(rows: Iterable[dict]) -> str:
+    """Rows as the text of a JSON Lines file; NaN and Inf raise ValueError."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    write(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write(path, jsonl(rows))
+
+
+def today() -> datetime.date:
+    """The day in UTC, by which waivers end."""
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def whole_folder(target: Path, build: Callable[[Path], object]) -> None:

@@ -22,8 +22,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from eval import policyfile
-from eval.policy import LINES, MEASURES, RELATIVE, Promise, Waiver
+from eval.policy import file as policyfile
+from eval.policy.model import LINES, MEASURES, RELATIVE, Promise, Waiver
 from eval.promise import labels
 from stylegate import cli, config, files
 from stylegate.errors import PRECEDENCE, Exit

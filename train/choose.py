@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.gate import OUTSIDE
+from eval.policy.model import OUTSIDE
 from stylegate import files
 from train import select, state
 from train.evaluate import Evaluation

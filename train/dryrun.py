@@ -17,8 +17,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval import encoder as encoding
-from eval import policyfile
+from eval.measuring import encoder as encoding
+from eval.policy import file as policyfile
 from stylegate import brandset, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet, Findings
 from stylegate.config import Config

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
@@ -24,11 +23,15 @@ from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import Tensor
 
-from eval import encoder as encoding
-from eval import gate, policy, policyfile
-from eval.features import extract
+from eval.judging.judge import judge, write
+from eval.lot.comparison import comparison_of
+from eval.lot.subject import hashes, subject_of
+from eval.measuring import encoder as encoding
+from eval.measuring.features import extract
+from eval.policy import file as policyfile
+from eval.policy import model as policy
+from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
-from eval.subject import comparison_of, hashes, subject_of
 from stylegate import brandset, files, hardware, pictures, sample
 from train import batches, losses
 from train.run import Run
@@ -48,7 +51,7 @@ class Evaluation:
         self.place: Path = run.directory / "samples"
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
-        shown = items if len(items) >= policy.MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
+        shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         judges = [encoding.encoder_key(run.config.encoder), policyfile.read(run.config.policy).sha256]
         self.judged_by = files.digest([*judges, len(shown)])
@@ -125,13 +128,13 @@ class Evaluation:
             self.embeddings([(path.name, path) for path in pictures.find(place)])
             for place in (folder / "without", self.folder(0) / "unrelated", folder / "unrelated")
         )
-        enough = len(references) >= policy.MIN_REFERENCES
+        enough = len(references) >= MIN_REFERENCES
         moved = (1 - (base * now).sum(1)) / 2 if len(now) else np.zeros(0)
         found: dict[str, Any] = {
             "prompts": len(self.items),
             "judged_by": self.judged_by,
             "passed": None,  # one bool a prompt, where there are references enough to judge by
-            "why": {"review": {gate.TOO_FEW: len(self.items)}},
+            "why": {"review": {policy.TOO_FEW: len(self.items)}},
             "style": None,
             "styles": None,  # of each prompt's picture
             "style_spread": None,  # of the references
@@ -142,13 +145,13 @@ class Evaluation:
         if enough:
             subject = subject_of(config)
             compared = replace(comparison_of(config, subject), references=self.references, called="the brand's own")
-            outcome = gate.judge(config, subject, compared, quiet=True)
-            verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "judged" / "verdicts.jsonl")}
-            columns = ["file", "style", "novelty"]
-            table = pq.read_table(folder / "judged" / "scores.parquet", columns=columns).to_pydict()
+            outcome = judge(config, subject, compared, quiet=True)
+            write(outcome)
+            verdicts = {row["file"]: row["verdict"] for row in outcome.verdicts}
+            table = {name: [row[name] for row in outcome.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
                 "passed": [verdicts[f"{i}.png"] == "accept" for i in range(len(self.items))],
-                "why": outcome["why"],
+                "why": outcome.outcome["why"],
                 "style": number(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
                 "style_spread": policy.spread("style", style.leave_one_out(references)),

@@ -14,11 +14,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from eval import gate, mirror, report
-from eval.batch import export, generate, plan
-from eval.batch.place import batch_folder, read_plan
-from eval.policy import VERDICTS
-from eval.subject import Subject, comparison_of, hashes, subject_of
+from eval import export, gate, generate, plan
+from eval.judging.judged import Judged
+from eval.lot import cost
+from eval.lot.batch import batch_folder, read_plan
+from eval.lot.comparison import comparison_of
+from eval.lot.subject import Subject, hashes
+from eval.policy.model import VERDICTS
+from eval.report.mirror import mirror
 from stylegate import files, hardware
 from stylegate.config import Config
 from stylegate.errors import DataError, Exit, after_verdict, worst
@@ -31,10 +34,13 @@ def experiment(config: Config) -> int:
     if not config.brand:
         raise DataError("run needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
     folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
+    judged: Judged | None = None
     untold: dict[str, float] = {}
 
-    def judged(config: Config) -> int:
-        return gate.gate(config, alone=False)
+    def judge(config: Config) -> int:
+        nonlocal judged
+        judged = gate.judge_and_report(config)
+        return gate.exit_code(judged)
 
     def stage(name: str, work: Callable[[Config], int]) -> int:
         began = time.perf_counter()
@@ -49,37 +55,38 @@ def experiment(config: Config) -> int:
         return stopped
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = worst(stage("gate", judged)) if (folder / "gate.json").exists() else Exit.REJECTED
+    code = worst(stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
     while code != Exit.PASS and generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
         stage("draw", generate.generate)
-        code = worst(stage("gate", judged))
-    outcome = files.read_json(folder / "gate.json", "the gate's record", "counts")
+        code = worst(stage("gate", judge))
+    assert judged, "a batch has at least one attempt"
     with after_verdict(code):
-        if outcome["counts"]["accept"] and not config.observe:
+        if judged.outcome["counts"]["accept"] and not config.observe:
             code = worst(code, stage("export", export.export))
-        sum_up(config, subject_of(config), outcome)
+        sum_up(config, judged)
     return code
 
 
 def add_cost(folder: Path, seconds: dict[str, float]) -> None:
     """Seconds by stage over all runs of this batch; cost.json keeps them, for the report too."""
-    before = report.cost_of(folder)
+    before = cost.cost_of(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
-    files.write_json(folder / report.COST, total)
+    files.write_json(folder / cost.COST, total)
 
 
-def sum_up(config: Config, subject: Subject, outcome: dict) -> None:
+def sum_up(config: Config, judged: Judged) -> None:
     """The style before and after, the mirror, the table, the path of the report."""
+    subject, counts = judged.lot, judged.outcome["counts"]
     before, after, real = styles(config, subject)
-    mirror.mirror(config, subject, outcome, {"style/base": before, "style/lora": after, "style/references": real})
-    counts, seconds = outcome["counts"], report.cost_of(subject.out)
+    mirror(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
+    seconds = cost.cost_of(subject.out)
     total = sum(seconds.values())
     table = Table(title=files.shown(subject.out), title_justify="left", show_header=False, title_style="bold")
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
     table.add_row("accept / review / reject / error", " / ".join(str(counts[v]) for v in VERDICTS))
     table.add_row("accepted per minute of compute", f"{counts['accept'] / (max(total, 0.1) / 60):.0f}")
     if (price := config.hardware.price_per_hour) is not None:
-        table.add_row("cost", report.cost_in_words(seconds, counts["accept"], price))
+        table.add_row("cost", cost.cost_in_words(seconds, counts["accept"], price))
     stages = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if value >= 0.5)
     table.add_row("seconds per stage", stages)
     Console().print(table)
@@ -88,8 +95,8 @@ def sum_up(config: Config, subject: Subject, outcome: dict) -> None:
 
 def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
     """Mean brand style of the base's samples, of the batch, and of the references (leave-one-out)."""
-    from eval import encoder as encoding
-    from eval.features import extract
+    from eval.measuring import encoder as encoding
+    from eval.measuring.features import extract
     from eval.scorers import style
 
     encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))

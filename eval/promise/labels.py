@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from getpass import getuser
 from pathlib import Path
 
-from eval.subject import Subject
+from eval.lot.subject import Subject
 from stylegate import files
 from stylegate.errors import DataError
 

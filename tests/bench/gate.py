@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.batch.place import Slot, batch_folder, read_plan
+from eval.lot.batch import Slot, batch_folder, read_plan
 from stylegate import brandset, files, pictures
 from stylegate.cli import main
 from stylegate.config import Config, PlanConfig

@@ -26,15 +26,16 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval import encoder as encoding
-from eval import policy as policies
-from eval import policyfile
-from eval.batch.place import Slot
-from eval.gate import read_scores
-from eval.score import compute
+from eval.judging.verdicts import margin
+from eval.lot.batch import Slot
+from eval.lot.comparison import comparison_of
+from eval.lot.subject import Subject, hashes
+from eval.measuring import encoder as encoding
+from eval.measuring.columns import compute
+from eval.measuring.scores import read_scores
+from eval.policy import file as policyfile
+from eval.policy.lines import resolve
 from eval.scorers import SCORES, style
-from eval.subject import Subject, comparison_of, hashes
-from eval.verdicts import margin
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from tests.bench import defects
@@ -188,9 +189,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read("default")
-    bounds, _, _ = policies.resolve(
-        policy, columns, references, said["references"]["given"], said["foreign"], said["copies"]
-    )
+    bounds, _, _ = resolve(policy, columns, references, said["references"]["given"], said["foreign"], said["copies"])
     if not config.brand:  # the miniature's encoder does not know such pictures
         bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
     kept = [margin(row | {"in_domain": None}, bounds) for row in rows]  # all lines count, known picture or not

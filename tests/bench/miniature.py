@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval import encoder as encoding
-from eval.batch.plan import from_traits, read_traits
+from eval.measuring import encoder as encoding
+from eval.plan import from_traits, read_traits
 from eval.scorers import prompt, style
 from stylegate import brandset, files, sample
 from stylegate.brandset import Brand

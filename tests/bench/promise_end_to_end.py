@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.promise.certify import goes_out, read_certificate
+from eval.promise.certificate import goes_out, read_certificate
 from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import meaning

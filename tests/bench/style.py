@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval import encoder as encoding
-from eval.batch.plan import Slot, from_traits, read_traits
+from eval.measuring import encoder as encoding
+from eval.plan import Slot, from_traits, read_traits
 from eval.scorers import style
 from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main

@@ -25,11 +25,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eval import encoder as encoding
-from eval import features
-from eval.encoder import Encoder
+from eval.lot.subject import hashes
+from eval.measuring import encoder as encoding
+from eval.measuring import features
+from eval.measuring.encoder import Encoder
 from eval.scorers import duplicates
-from eval.subject import hashes
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eval.batch import generate
-from eval.batch.place import Slot, read_plan, write_plan
-from eval.batch.plan import combination, from_traits, read_traits
+from eval import generate
+from eval.lot.batch import Slot, read_plan, write_plan
+from eval.plan import combination, from_traits, read_traits
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
@@ -184,7 +184,7 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
 def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, _ = batch
     run("gate", *words, accept_all(tmp_path))
-    from eval.batch import export
+    from eval import export
 
     def full(*arguments):
         raise OSError(28, "No space left on device", "somewhere")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from eval import gate
+from eval.measuring.scores import read_scores
 from stylegate import files
 from tests.eval.people import ALL_PASS, CALIBRATED, PROMISE, fill, good, verdicts_of
 
@@ -32,7 +32,7 @@ def test_three_ways_from_a_calibrated_line(run, words, tmp_path: Path) -> None:
     told, out = words(CALIBRATED), tmp_path / "out"
     run("gate", *told)
     assert run("calibrate", *told)[0] == 13
-    scores = {row["sha256"]: row["sharpness"] for row in gate.read_scores(out)[0]}
+    scores = {row["sha256"]: row["sharpness"] for row in read_scores(out)[0]}
     line = sorted(scores.values())[6]
     sheet = fill(out / "calibrate.csv", lambda i, row: "reject" if scores[row["sha256"]] < line else "accept")
     code, text = run("calibrate", *told, f"decisions={sheet}")

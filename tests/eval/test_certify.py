@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from eval import policyfile
-from eval.promise import certify, labels
+from eval.policy import file as policyfile
+from eval.policy.model import Promise
+from eval.promise import certificate, labels
+from eval.promise.certificate import problems_of
 from eval.promise.labels import Label
 from stylegate import files
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, verdicts_of
@@ -38,7 +40,7 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert json.loads((package / "provenance.json").read_text())["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
     held = json.loads((package / "certificate.json").read_text())
-    assert {row["sha256"] for row in files.read_jsonl(package / "metadata.jsonl")} == set(certify.goes_out(held))
+    assert {row["sha256"] for row in files.read_jsonl(package / "metadata.jsonl")} == set(certificate.goes_out(held))
 
 
 def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path) -> None:
@@ -136,8 +138,8 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
 
 def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
-    promise = certify.Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
-    plan = certify.Plan(found["lot"]["pictures"], promise, 0)
+    promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
+    plan = certificate.Plan(found["lot"]["pictures"], promise, 0)
     found["attempts"] = plan.attempts([Label(**row) for row in found["labels"]])
 
 
@@ -160,15 +162,15 @@ def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypa
 def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     """A ladder: all rejects lie in the worse half, so that half stays here."""
     lot = [f"{i:064x}" for i in range(400)]
-    promise = certify.Promise(alpha=0.05, delta=0.05, ladder=(1.0, 0.5))
-    plan = certify.Plan(lot, promise, 0)
+    promise = Promise(alpha=0.05, delta=0.05, ladder=(1.0, 0.5))
+    plan = certificate.Plan(lot, promise, 0)
     worse = set(lot[200:])
     given = [Label(s, "reject" if s in worse and i % 3 == 0 else "accept", "anna") for i, s in enumerate(plan.order)]
     whole, half = plan.attempts(given[:250])
     assert whole["proven_after"] is None and half["proven_after"] is not None and half["rejects"] == 0
     policy = policyfile.read("default")
-    found = certify.certificate(plan, given[:250], [whole, half], 1, policy)
-    assert certify.goes_out(found) == lot[:200] and not certify.problems_of(found)
+    found = certificate.certificate(plan, given[:250], [whole, half], 1, policy)
+    assert certificate.goes_out(found) == lot[:200] and not problems_of(found)
 
 
 def test_copies_are_no_lot(run, words, judged: Path) -> None:

@@ -9,10 +9,10 @@ import torch
 from open_clip.model import QuickGELU
 from PIL import Image
 
-from eval import encoder as encoding
-from eval import features
-from eval.encoder import Encoder
-from eval.subject import hashes
+from eval.lot.subject import hashes
+from eval.measuring import encoder as encoding
+from eval.measuring import features
+from eval.measuring.encoder import Encoder
 from stylegate import files, pictures
 from stylegate.cache import Cache
 from stylegate.errors import ModelError

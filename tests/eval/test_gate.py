@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.gate import decide
-from eval.lot import folder_exit
-from eval.policy import Bounds, Policy
+from eval.judging.rules import folder_exit
+from eval.judging.verdicts import decide
+from eval.policy.lines import Bounds
+from eval.policy.model import Policy
 from stylegate import files
 from tests.conftest import process
 
@@ -159,7 +160,7 @@ def test_scores_are_kept_and_a_changed_picture_is_seen(run, judged: Path, tmp_pa
     assert "nothing new" in run("score", *words)[1]
     Image.open(judged / "0033.png").rotate(90).save(judged / "0033.png")
     encoded = []
-    import eval.features as features
+    import eval.measuring.features as features
 
     real = features.encode_pictures
     monkeypatch.setattr(features, "encode_pictures", lambda e, images: encoded.append(len(images)) or real(e, images))
@@ -211,7 +212,7 @@ def test_scores_that_were_edited_are_made_again(run, judged: Path, tmp_path: Pat
 
 def test_a_picture_that_is_swapped_while_it_is_read_is_an_error(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
     """Hashed as one picture, read as another: nothing of it is judged, and the cache learns nothing wrong."""
-    from eval import encoder
+    from eval.measuring import encoder
 
     good = (judged / "0032.png").read_bytes()
     Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0032.png")
@@ -278,12 +279,12 @@ def test_files_that_cannot_be_read_are_errors(run, judged: Path, tmp_path: Path)
 
 
 def test_a_bug_after_a_failed_verdict_does_not_hide_it(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
-    from eval import report
+    from eval import gate
 
     def bug(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(report, "write_report", bug)
+    monkeypatch.setattr(gate, "write_reports", bug)
     words = (f"images={judged}", f"out={tmp_path / 'out'}")
     assert run("gate", *words)[0] == 1, "a pass with a bug is no pass"
     Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from eval import gate
-from eval.batch import export, verify
-from eval.promise import audit, certify, labels
+from eval import export, verify
+from eval.judging.judge import evidence
+from eval.package.proof import MANIFEST
+from eval.policy.model import Promise
+from eval.promise import audit, certificate, labels
 from eval.promise.labels import Label
 from stylegate import files
 from tests.eval.people import ALL_PASS, CALIBRATED, decisions, fill, good, verdicts_of
@@ -91,9 +93,9 @@ def test_a_certificate_never_goes_with_a_part_of_its_lot(
 
 def sign(package: Path) -> None:
     """The manifest of what is there now."""
-    found = sorted(p for p in package.rglob("*") if p.is_file() and p.name != verify.MANIFEST)
+    found = sorted(p for p in package.rglob("*") if p.is_file() and p.name != MANIFEST)
     text = "".join(f"{files.sha256(p)}  {p.relative_to(package).as_posix()}\n" for p in found)
-    (package / verify.MANIFEST).write_text(text)
+    (package / MANIFEST).write_text(text)
 
 
 def test_a_certificate_that_was_taken_out_is_missed(run, certified: list[str]) -> None:
@@ -159,7 +161,7 @@ def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words
     for alpha, earlier in ((0.11, 2), (0.12, 4)):
         text = run("certify", *words(ALL_PASS.replace("alpha: 0.1", f"alpha: {alpha}")))[1]
         assert f"{earlier} attempts at other lots" in text
-    assert len(certify.headers(tmp_path / "out")) == 3
+    assert len(certificate.headers(tmp_path / "out")) == 3
 
 
 def test_labels_that_rule_everything_out_prove_nothing() -> None:
@@ -167,7 +169,7 @@ def test_labels_that_rule_everything_out_prove_nothing() -> None:
     assert audit.labels_needed(given[:73], 300, 0.05, 0.05) is not None
     assert audit.bound(given, 300, 0.05, 0.05) == 1.0
     lot = [f"{i:064x}" for i in range(300)]
-    plan = certify.Plan(lot, certify.Promise(ladder=(1.0,)), 0)
+    plan = certificate.Plan(lot, Promise(ladder=(1.0,)), 0)
     told = [Label(s, "reject" if bad else "accept", "anna") for s, bad in zip(plan.order, given, strict=False)]
     assert plan.attempts(told)[0]["proven_after"] is None
 
@@ -192,7 +194,7 @@ def test_a_worksheet_that_somebody_fills_in_is_not_overwritten(run, words, tmp_p
 
 
 def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
-    assert set(gate.evidence(tmp_path)) == {
+    assert set(evidence(tmp_path)) == {
         "decisions.jsonl",
         "calibration.jsonl",
         "audit.jsonl",

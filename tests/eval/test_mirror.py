@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval import mirror
-from eval.subject import Subject
+from eval.lot.subject import Subject
+from eval.report import mirror
 from stylegate import files, lineage
 
 DRIFT = "version: 1\nchecks: {contrast: {reject_below: 1}}\nbatch: {acceptance: {warn_below: 1.1}}\n"

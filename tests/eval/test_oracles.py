@@ -9,7 +9,7 @@ from PIL import Image
 from torchmetrics.image.kid import poly_mmd
 from torchmetrics.multimodal import CLIPScore
 
-from eval import encoder as encoding
+from eval.measuring import encoder as encoding
 from eval.scorers import batch, prompt
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import policy, policyfile
-from eval.policy import Threshold
+from eval.policy import file as policyfile
+from eval.policy import model as policy
+from eval.policy.lines import resolve
+from eval.policy.model import Threshold
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -94,9 +96,7 @@ def test_a_line_may_lie_where_copies_of_references_do(tmp_path: Path) -> None:
     assert near.value("distinct", np.full(20, 0.3), (), percentiles) == pytest.approx(0.095)
     assert near.value("distinct", None, (), percentiles) == near.value("distinct", np.full(20, 0.3)) == 0.02
     checks = policy_of(tmp_path, "  distinct: {reject_below: {copies: 0.95, alone: 0.02}}\n")
-    bounds, _, _ = policy.resolve(
-        checks, {"distinct"}, {"distinct": np.full(20, 0.3)}, 20, {}, {"distinct": percentiles}
-    )
+    bounds, _, _ = resolve(checks, {"distinct"}, {"distinct": np.full(20, 0.3)}, 20, {}, {"distinct": percentiles})
     assert bounds[0].reject_below == pytest.approx(0.095) and bounds[0].relative
 
 
@@ -113,7 +113,7 @@ ALONE = "  sharpness: {reject_below: {spreads: -3, alone: 1}}\n"
 
 
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
-    bounds, left_out, lacking = policy.resolve(
+    bounds, left_out, lacking = resolve(
         policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}, copies={}
     )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
@@ -123,16 +123,16 @@ def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) ->
 def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     few = {"style": np.ones(7), "sharpness": np.ones(7)}
     checks = policy_of(tmp_path, RELATIVE + ALONE)
-    bounds, left_out, lacking = policy.resolve(checks, {"style", "sharpness"}, few, 7, {}, {})
+    bounds, left_out, lacking = resolve(checks, {"style", "sharpness"}, few, 7, {}, {})
     assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
-    assert policy.resolve(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
+    assert resolve(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
     others = policy_of(tmp_path, "  drawing: {reject_below: {spreads: -6}, optional: true}\n" + ALONE)
-    assert policy.resolve(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
+    assert resolve(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
 
 
 def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for what cannot be computed") as error:
-        policy.resolve(
+        resolve(
             policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE),
             {"sharpness"},
             {},
@@ -145,4 +145,4 @@ def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_that_would_judge_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no check that can be computed"):
-        policy.resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, 0, {}, {})
+        resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, 0, {}, {})

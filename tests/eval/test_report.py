@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import galleries, report, slider
-from eval.policy import MARGIN, Check, Policy, Promise
+from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
+from eval.report import galleries, slider
+from eval.report import page as report
 from stylegate import files
 from stylegate.cli import main
 

@@ -12,11 +12,11 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from eval.lot import exit_of
-from eval.policy import VERDICTS, Policy
-from eval.subject import Subject
-from eval.summaries import LONGEST, SHOWN, junit, markdown, shown
-from eval.verdicts import reason, worst
+from eval.judging.rules import exit_of
+from eval.judging.verdicts import reason, worst
+from eval.lot.subject import Subject
+from eval.policy.model import VERDICTS, Policy
+from eval.report.summaries import LONGEST, SHOWN, junit, markdown, one_line
 from stylegate import files
 from stylegate.errors import Exit
 
@@ -145,12 +145,14 @@ def test_names_survive_in_xml() -> None:
         for text in (junit("lot", outcome_of(lot), lot), junit(name, outcome_of(lot), lot)):
             suite = ElementTree.fromstring(text.encode())
             case = suite.find("*[@name='check.style']/failure")
-            assert case is not None and case.text == f"reject: {shown(name)} (0.1 < 0.5)" == case.get("message"), name
-        assert shown(name) in suite.get("name", "")
+            assert case is not None and case.text == f"reject: {one_line(name)} (0.1 < 0.5)" == case.get("message"), (
+                name
+            )
+        assert one_line(name) in suite.get("name", "")
     for plain in ("\"double\" 'single'.png", "]]>.png", "ünïcödé 絵 🎨.png", "a|b||c\\|d\\\\|e.png"):
-        assert shown(plain) == plain
-    assert shown("a\nb\0\udcff\u202e") == "a\\nb\\x00\\udcff\\u202e"
-    assert len(shown("x" * 255)) == LONGEST == len(shown("\x01" * 255)) and shown("x" * 255).endswith("…")
+        assert one_line(plain) == plain
+    assert one_line("a\nb\0\udcff\u202e") == "a\\nb\\x00\\udcff\\u202e"
+    assert len(one_line("x" * 255)) == LONGEST == len(one_line("\x01" * 255)) and one_line("x" * 255).endswith("…")
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -182,10 +184,10 @@ def test_names_do_not_break_the_table() -> None:
         text = markdown(name, outcome_of(lot, **said), lot)
         counts, pictures = tables(text)
         assert counts == [["in", "accept", "review", "reject", "error"], ["3", "1", "1", "0", "1"]], name
-        wanted = ["picture", shown(name), "v.png"]
+        wanted = ["picture", one_line(name), "v.png"]
         assert [row[0] for row in pictures] == [" ".join(cell.split()) for cell in wanted], name
         assert [row[1:] for row in pictures[1:]] == [
-            ["error", " ".join(f"decode ({shown(name)})".split())],
+            ["error", " ".join(f"decode ({one_line(name)})".split())],
             ["review", "sharpness (1 < 2)"],
         ]
         blocks = [t.type for t in MarkdownIt("commonmark").enable("table").parse(text)]
@@ -207,9 +209,9 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
         notes = [letter * 5000] * 500
         text = markdown(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
         assert len(text.encode()) < 200 * 1024, letter
-        shown_rows = tables(text)[1][1:]
-        assert [row[0][:5] for row in shown_rows[:-1]] == [f"{19_999 - i}" for i in range(SHOWN)], "furthest below"
-        assert shown_rows[-1][0] == f"and {20_000 - SHOWN} more" and "- and 480 more notes" in text
+        one_line_rows = tables(text)[1][1:]
+        assert [row[0][:5] for row in one_line_rows[:-1]] == [f"{19_999 - i}" for i in range(SHOWN)], "furthest below"
+        assert one_line_rows[-1][0] == f"and {20_000 - SHOWN} more" and "- and 480 more notes" in text
         suite = suite_of(lot, outcome_of(lot))
         lines = (suite.findtext("*[@name='check.style']/failure") or "").splitlines()
         assert len(lines) == SHOWN + 1 and lines[-1] == f"and {20_000 - SHOWN} more"

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from eval import gate, lot, verdicts
-from eval.policy import Bounds, Check, Policy, Rule, Threshold, Waiver
-from eval.promise import certify
-from eval.subject import Subject
-from eval.verdicts import decide, margin, reason, waive
+from eval import gate
+from eval.judging import certified, verdicts
+from eval.judging import judge as judging
+from eval.judging import rules as lot
+from eval.judging.verdicts import decide, margin, reason, waive
+from eval.lot.subject import Subject
+from eval.policy.lines import Bounds
+from eval.policy.model import Check, Policy, Rule, Threshold, Waiver
 from stylegate import files
 from stylegate.errors import PRECEDENCE, Exit, worst
 
@@ -138,7 +141,7 @@ def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
 
 
 def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
-    from eval.batch.place import Slot
+    from eval.lot.batch import Slot
 
     def subject(accepted: list[int]) -> tuple[list[dict], Subject]:
         slots = {s.file(0): s for s in (Slot(i, "", i, {"hat": "red" if i < 2 else "blue"}) for i in range(8))}
@@ -202,15 +205,15 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
 
 
 STAGES = {
-    "scores": (gate, "read_scores"),
-    "policy": (gate.policies, "resolve"),
-    "a verdict": (gate, "verdict_of"),
-    "waivers": (gate, "waive"),
-    "decisions": (gate, "settle"),
-    "certificates": (certify, "apply"),
-    "rules": (gate, "rules_broken"),
-    "the exit code": (gate, "exit_of"),
-    "writing": (gate.files, "write_json"),
+    "scores": (judging, "read_scores"),
+    "policy": (judging, "resolve"),
+    "a verdict": (judging, "verdict_of"),
+    "waivers": (judging, "waive"),
+    "decisions": (judging, "settle"),
+    "certificates": (certified, "apply"),
+    "rules": (judging, "rules_broken"),
+    "the exit code": (judging, "exit_of"),
+    "writing": (files, "write_json"),
     "the reports": (gate, "write_reports"),
 }
 

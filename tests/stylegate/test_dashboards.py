@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from eval import mirror
+from eval.report import mirror
 from stylegate import dashboards, files, wandbrun
 from stylegate.config import Config, TrackerConfig
 from stylegate.errors import SurroundingsError

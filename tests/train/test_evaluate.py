@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from eval import policy
+from eval.policy.lines import MIN_REFERENCES
 from stylegate import adapter, brandset, files, lorafile, pictures
 from stylegate.families import FAMILIES
 from tests.conftest import FAST
@@ -82,7 +82,7 @@ def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: 
     assert code == 0 and "chosen: step 1 at strength 1; 100% of 2 pictures pass" in text
     judged = json.loads((place("little") / "samples" / "step-000002" / "judged" / "gate.json").read_text())
     sizes = {part: len(items) for part, items in brandset.read(small_brand).splits.items()}
-    assert sizes["validation"] < policy.MIN_REFERENCES
+    assert sizes["validation"] < MIN_REFERENCES
     assert judged["references"]["count"] == sizes["validation"] + sizes["train"]
 
 

@@ -213,7 +213,7 @@ def test_shipped_models_are_small_and_keep_the_promised_forms() -> None:
 
 def test_the_aesthetic_head_tells_degraded_renders() -> None:
     """Weight and bias as eval/scorers/aesthetic.py folds them, on pictures of its own."""
-    from eval import encoder as encoding
+    from eval.measuring import encoder as encoding
     from eval.scorers import aesthetic
     from train.miniature.degrade import DEGRADE
 

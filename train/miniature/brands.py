@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from eval.batch.plan import Traits, read_traits
+from eval.plan import Traits, read_traits
 from stylegate import files, pictures
 from train.miniature.drawing import render
 from train.miniature.styles import BRANDS, Style

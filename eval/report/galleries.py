@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.subject import Comparison, Subject
+from eval.lot.comparison import Comparison
+from eval.lot.subject import Subject
 from stylegate import files, pictures
 
 SHOWN = 120  # pictures a section; a page of thousands helps nobody

@@ -14,11 +14,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from eval.batch.verify import MANIFEST, problems_of
-from eval.gate import evidence, today
-from eval.promise.certify import CERTIFICATE, goes_out, read_certificate
-from eval.subject import Subject, made_from, subject_of
-from stylegate import __version__, files, lineage
+from eval.judging.judge import evidence
+from eval.lot.subject import Subject, subject_of
+from eval.package.proof import MANIFEST, problems_of
+from eval.package.provenance import CARD, provenance
+from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
+from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
 
@@ -104,7 +105,7 @@ def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     verdicts = files.read_jsonl(path, "file", "sha256", "verdict")
     for verdict in verdicts:
         for waived in verdict.get("waived", []):
-            if datetime.date.fromisoformat(waived["expires"]) < today():
+            if datetime.date.fromisoformat(waived["expires"]) < files.today():
                 raise DataError(
                     f"a waiver of {verdict['file']} has ended", next_step="stylegate gate again, then export."
                 )
@@ -155,35 +156,3 @@ def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -
         f"{files.sha256(p)}  {p.relative_to(partial).as_posix()}" for p in sorted(partial.rglob("*")) if p.is_file()
     ]
     files.write(partial / MANIFEST, "\n".join(lines) + "\n")
-
-
-def provenance(subject: Subject, accepted: list[dict], outcome: dict) -> dict[str, Any]:
-    """Digests of everything that the pictures and their verdicts came from.
-
-    No path (of a foreign folder's a digest), no time, no host.
-    """
-    return {
-        "stylegate": __version__,
-        "made_from": made_from(subject),
-        "judged_by": {
-            "policy": outcome["policy"],
-            "thresholds": outcome["thresholds"],
-            "left_out": outcome["left_out"],
-            "encoder": outcome["encoder"],
-            "encoder_sha256": outcome["encoder_sha256"],
-            "references": outcome["references"],
-            "promise": outcome["promise"],
-            "batch": outcome["batch"],
-            "verdicts_sha256": files.sha256(subject.out / "verdicts.jsonl"),
-        },
-        "counts": outcome["counts"] | {"exported": len(accepted)},
-    }
-
-
-CARD = """# {name}
-
-{count} pictures that were accepted by stylegate's gate. `metadata.jsonl` has prompt and traits of each; this folder
-loads as a Hugging Face imagefolder. `provenance.json` names what they were made from and judged by.
-
-Check every byte: `sha256sum -c {manifest}` here, or `stylegate verify` on this folder (it also finds added files).
-"""

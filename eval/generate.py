@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from eval import encoder as encoding
-from eval import features
-from eval.batch.place import Slot, batch_folder, read_plan, split_name
+from eval.lot.batch import Slot, batch_folder, read_plan, split_name
+from eval.measuring import encoder as encoding
+from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
 from stylegate.families import FAMILIES, pipelines

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eval.batch.place import split_name
-from eval.policy import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Bounds, Policy, Waiver
+from eval.lot.batch import split_name
+from eval.policy.lines import Bounds
+from eval.policy.model import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Policy, Waiver
 from eval.promise.labels import Label
 from eval.scorers import SCORES
 

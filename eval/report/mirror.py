@@ -1,6 +1,6 @@
 """What W&B shows of a gate: rates, reasons, scores against references, the promise, pictures and verdicts; alerts.
 
-Read from the files that the gate wrote; the tracker can never hurt (stylegate/tracker.py).
+It is handed what was judged; the tracker can never hurt (stylegate/tracker.py).
 """
 
 import sys
@@ -10,15 +10,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
-from eval.policy import VERDICTS
-from eval.promise.calibrate import CALIBRATION
-from eval.promise.certify import CERTIFICATE
-from eval.report import cost_of
+from eval.judging.judged import Judged
+from eval.lot.cost import cost_of
+from eval.lot.subject import Subject
+from eval.measuring.scores import Scores
+from eval.policy.model import VERDICTS
+from eval.promise.calibration import CALIBRATION
+from eval.promise.certificate import CERTIFICATE
 from eval.scorers import SCORES
-from eval.subject import Subject
 from stylegate import brandset, files, lineage
 from stylegate.config import Config, as_dict
 from stylegate.errors import DataError
@@ -26,16 +27,17 @@ from stylegate.tracker import Tracker, tracker_of
 
 ROWS = 500  # W&B's tables grow slow beyond a few hundred pictures
 NOTHING: dict[str, float] = {}
+NONE = np.zeros(0)
 DROP = 0.1  # of the acceptance rate, against the median of earlier lots by the same policy and references
 
 
-def mirror(config: Config, subject: Subject, outcome: dict[str, Any], beside: Mapping[str, float] = NOTHING) -> None:
+def mirror(config: Config, judged: Judged, beside: Mapping[str, float] = NOTHING) -> None:
     """Everything of this gate, once; `beside` are figures of the experiment around it. No error leaves it."""
     try:
-        tracker = tracker_of(config.tracker, subject.out, "gate", as_dict(config))
+        tracker = tracker_of(config.tracker, judged.lot.out, "gate", as_dict(config))
         if config.tracker.name != "none":
-            shown(tracker, subject, outcome, beside)
-        chain(tracker, subject, outcome)
+            show(tracker, judged, beside)
+        chain(tracker, judged.lot, judged.outcome)
         tracker.finish()
     except Exception as error:
         print(
@@ -43,14 +45,15 @@ def mirror(config: Config, subject: Subject, outcome: dict[str, Any], beside: Ma
         )
 
 
-def shown(tracker: Tracker, subject: Subject, outcome: dict[str, Any], beside: Mapping[str, float]) -> None:
+def show(tracker: Tracker, judged: Judged, beside: Mapping[str, float]) -> None:
     """The dashboards: figures, promise, histograms, pictures with their verdicts, alerts."""
-    tracker.log({k: v for k, v in (figures(subject, outcome) | dict(beside)).items() if np.isfinite(v)})
+    lot, outcome = judged.lot, judged.outcome
+    tracker.log({k: v for k, v in (figures(lot, outcome) | dict(beside)).items() if np.isfinite(v)})
     tracker.summary({"promise/state": outcome["promise"]["state"], "promise/says": outcome["promise"]["says"]})
-    histograms(tracker, subject.out)
+    histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
-    tracker.table("gate/verdicts", columns, rows(subject, files.read_jsonl(subject.out / "verdicts.jsonl")))
-    for title, text in alerts(subject, outcome):
+    tracker.table("gate/verdicts", columns, rows(lot, judged.verdicts))
+    for title, text in alerts(lot, outcome):
         tracker.alert(title, text)
 
 
@@ -96,13 +99,12 @@ def figures(subject: Subject, outcome: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def histograms(tracker: Tracker, out: Path) -> None:
+def histograms(tracker: Tracker, scores: Scores) -> None:
     """Each score's, and the references' own beside it."""
-    table, own = pq.read_table(out / "scores.parquet"), pq.read_table(out / "references.parquet")
     for name in SCORES:
-        for title, source in (("scores", table), ("references", own)):
-            if name in source.column_names and len(values := source[name].drop_null().to_numpy()):
-                tracker.histogram(f"{title}/{name}", values)
+        for title, values in (("scores", scores.column(name)), ("references", scores.references.get(name, NONE))):
+            if len(values):
+                tracker.histogram(f"{title}/{name}", values.tolist())
 
 
 def rows(subject: Subject, verdicts: list[dict]) -> list[list[Any]]:

@@ -2,28 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from eval.measuring.scores import Scores
 from eval.scorers import SCORES
 
 
-def plots(out: Path, thresholds: dict[str, dict]) -> list[dict[str, Any]]:
+def plots(scores: Scores, thresholds: dict[str, dict]) -> list[dict[str, Any]]:
     """A histogram for each score that was computed, gated ones first."""
-    table, own = pq.read_table(out / "scores.parquet"), pq.read_table(out / "references.parquet")
     drawn = []
-    for name in sorted(
-        set(table.column_names) & set(SCORES), key=lambda n: (n not in thresholds, list(SCORES).index(n))
-    ):
-        values = table[name].drop_null().to_numpy()
-        references = own[name].drop_null().to_numpy() if name in own.column_names else np.zeros(0)
+    for name in sorted(scores.computed(), key=lambda name: name not in thresholds):
+        values = scores.column(name)
         if len(values):
-            svg = histogram(values, references, thresholds.get(name, {}))
+            svg = histogram(values, scores.references.get(name, np.zeros(0)), thresholds.get(name, {}))
             drawn.append({"name": name, "does": SCORES[name].does, "svg": svg})
     return drawn
 

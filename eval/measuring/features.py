@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.encoder import Encoder, Preprocessing, encode_pictures
+from eval.measuring.encoder import Encoder, Preprocessing, encode_pictures
 from eval.scorers import technical
 from stylegate import files, pictures, progress
 from stylegate.cache import Cache

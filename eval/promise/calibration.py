@@ -1,20 +1,5 @@
-"""Calibrate a policy's line from labels: a random sample of pictures, seen by people, says where accepting is safe.
+"""TODO."""
 
-    stylegate calibrate batch=NAME policy=FILE                       picture by picture in a terminal, or calibrate.csv
-    stylegate calibrate batch=NAME policy=FILE decisions=calibrate.csv
-    stylegate gate batch=OTHER policy=FILE calibration=data/batches/NAME/calibration.json
-
-For a policy one of whose checks is `calibrated`. The pictures that every other check accepts are the pool; how many of
-them are labelled is settled before the first label (`promise.num_labels`). Three ways from there: above the lowest line
-whose bound keeps the promise, accepted; below the line that throws away no more than `promise.discard` of good ones,
-rejected unseen; between them a person decides. The bound holds at all lines at once (eval/promise/envelope.py).
-
-calibration.json carries over to other batches of the same making, and only to those: it is bound to a fingerprint of
-all that could change its meaning. Anything else is STALE (exit 12), and the way out is `stylegate certify`, which
-assumes nothing of the past.
-"""
-
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from eval import policyfile
-from eval.batch.place import existing
-from eval.encoder import encoder_key
-from eval.policy import MARGIN, Bounds, Policy
+from eval.lot.batch import existing
+from eval.lot.comparison import Comparison
+from eval.lot.subject import Subject, hashes, made_from
+from eval.measuring.encoder import encoder_key
+from eval.measuring.scores import VERSION as SCORES_VERSION
+from eval.measuring.scores import head_file
+from eval.policy.lines import Bounds
+from eval.policy.model import MARGIN, Policy
 from eval.promise import envelope, labels
-from eval.promise.labels import Label, up_to_a_gap
-from eval.scorers import aesthetic
-from eval.subject import VERSION as SCORES_VERSION
-from eval.subject import Comparison, Subject, comparison_of, hashes, head_file, made_from, subject_of
+from eval.promise.labels import Label
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import ConfigError, DataError, Exit
+from stylegate.errors import ConfigError, DataError
 
 VERSION = 1
-CALIBRATION, WORKSHEET = "calibration.json", "calibrate.csv"
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +35,7 @@ class Line:
     says: str
     labelled: dict[str, bool] = field(default_factory=dict)  # sha256 -> a reject, of this pool
     hidden: float = 0.0  # rejects that may be among what is accepted, at most
-
-
-def calibrate(config: Config) -> int:
-    """Take labels; write calibration.json once all are there. Returns 0 if a line keeps the promise, else 13."""
-    from eval import gate
-
-    subject = subject_of(config)
-    policy = policyfile.read(config.policy)
-    want_calibrated(policy)
-    with files.only_one(subject.out):
-        compared = comparison_of(config, subject)
-        pool = gate.pool_of(config, subject, compared)
-        if not pool:
-            raise DataError(
-                f"no picture that every other check accepts has a {policy.calibrated}: nothing to calibrate on",
-                next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
-            )
-        refuse_trained(config, pool)
-        plan = begun(subject.out, pool, policy, config.promise.num_labels)
-        before = labels.read(subject.out, "calibrate", under=plan.under)
-        given = up_to_a_gap(plan.sample, {label.sha256: label for label in before})
-        if config.decisions:
-            given = taken(existing(config.decisions, "decisions"), subject.out, plan)
-        elif sys.stdin.isatty():
-            given = asked(subject, plan, given)
-        if len(given) < len(plan.sample):
-            names = {sha256: name for name, sha256 in subject.sha256.items()}
-            due = plan.sample[len(given) :]
-            sheet, offered = subject.out / WORKSHEET, Path(config.decisions) if config.decisions else None
-            labels.worksheet(sheet, "calibrate", [(names[s], s) for s in due], offered)
-            print(f"calibrate: {len(given)} of {len(plan.sample)} labels")
-            print(f"next: fill in verdict and who, then the same words with decisions={files.shown(sheet)}")
-            return Exit.EVIDENCE
-        (subject.out / WORKSHEET).unlink(missing_ok=True)
-        made = written(plan, given, policy, fingerprint(config, subject, compared, policy))
-        files.write_json(subject.out / CALIBRATION, made)
-        line = line_of(made, pool, made["fingerprint"], policy)
-    print(f"calibrate: {line.says}")
-    print(files.shown(subject.out / CALIBRATION))
-    return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
+    made: dict[str, Any] | None = None  # the calibration, unless it is stale
 
 
 def want_calibrated(policy: Policy) -> None:
@@ -136,36 +83,6 @@ def begun(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Plan
     if header not in rows:
         files.append_jsonl(out / labels.STREAMS["calibrate"], header)
     return plan
-
-
-def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
-    """A head scores the pictures that it learned from too well. Raises DataError for any of them in the pool."""
-    if config.score.labels:
-        learned = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
-        both = [name for name, path, _ in learned if files.sha256(path) in pool]
-        if both:
-            raise DataError(
-                "pictures that the aesthetic head learned from cannot calibrate:", both[:20], "train it on others."
-            )
-
-
-def taken(path: Path, out: Path, plan: Plan) -> list[Label]:
-    """Keep a file's labels as far as the sample goes without a gap; a file may be given again, filled further."""
-    before, offered = labels.offered(path, "calibrate", out, plan.sample, under=plan.under)
-    found = up_to_a_gap(plan.sample, before | offered)
-    labels.keep(out, "calibrate", [label for label in found if label.sha256 not in before], under=plan.under)
-    return found
-
-
-def asked(subject: Subject, plan: Plan, given: list[Label]) -> list[Label]:
-    """Show picture after picture and ask; each answer is kept at once."""
-    for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
-        label = labels.ask(subject, sha256, f"{number} of {len(plan.sample)}")
-        if label is None:
-            break
-        labels.keep(subject.out, "calibrate", [label], under=plan.under)
-        given = [*given, label]
-    return given
 
 
 def fingerprint(config: Config, subject: Subject, compared: Comparison, policy: Policy) -> dict[str, str | None]:
@@ -267,13 +184,14 @@ def line_of(made: dict[str, Any], pool: dict[str, float], now: dict[str, str | N
         state = "valid"
         text = f"{counted}: {policy.calibrated} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
         text += f"bound {held:.1%}: {policy.promise.says()}"
+    proof = made if state != "stale" else None
     if state != "valid":
         top, bottom = made["lines"]["accept_from"], made["lines"]["reject_below"]
     if top is None:
-        return Line(None, found, state, text, here)
+        return Line(None, found, state, text, here, made=proof)
     low = min(bottom, top) if bottom is not None else None
     going = sum(score >= top and name not in found for name, score in pool.items())
-    return Line(Bounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going)
+    return Line(Bounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going, proof)
 
 
 def lines_in(

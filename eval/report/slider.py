@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.policy import MARGIN, Policy, Promise
+from eval.policy.model import MARGIN, Policy, Promise
 from eval.promise import envelope
 from eval.scorers import SCORES
 

@@ -15,7 +15,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from eval.policy import (
+from eval.policy.model import (
     CALIBRATED,
     LINES,
     MARGIN,
@@ -183,3 +183,41 @@ def normal(data: Any) -> Any:
     if isinstance(data, datetime.date):
         return data.isoformat()
     return {str(k): normal(v) for k, v in data.items()} if isinstance(data, dict) else data
+
+
+def explained(policy: Policy) -> list[str]:
+    """The effective policy, for people."""
+    lines = [f"policy {policy.name}", f"sha256 {policy.sha256}", f"max_failed_share {policy.max_failed_share:g}"]
+    lines += [f"guideline {policy.guideline}"] if policy.guideline else []
+    for check in policy.checks:
+        does = SCORES[check.score].does if check.score in SCORES else "spreads above the nearest line of the others"
+        lines.append(f"{check.score}: {does}")
+        lines += ["    accept, review and reject by labels (stylegate calibrate)"] if check.calibrated else []
+        lines += ["    left out where it cannot be computed"] if check.optional else []
+        for name, threshold in check.lines().items():
+            lines.append(f"    {name.removesuffix('_below').replace('_', ' ')} below {in_words(threshold)}")
+    for rule in policy.batch:
+        lines.append(f"batch, {rule.measure}: {MEASURES[rule.measure]}")
+        for name, line in (("fail", rule.fail_below), ("warn", rule.warn_below)):
+            lines += [f"    {name} below {line:g}"] if line is not None else []
+    for waiver in policy.waivers:
+        lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
+    needed = policy.promise.required or policy.calibrated
+    ladder = ", ".join(f"{share:.0%}" for share in policy.promise.ladder)
+    lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
+    lines.append(
+        f"    tried for the best {ladder} of the lot; a calibration may discard {policy.promise.discard:.1%} good ones"
+    )
+    return lines
+
+
+def in_words(threshold: Threshold) -> str:
+    alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
+    if threshold.number is not None:
+        return f"{threshold.number:g}"
+    floor = f", at least the {threshold.foreign:.0%} quantile of foreign pictures" if threshold.foreign else ""
+    if threshold.copies is not None:
+        return f"the {threshold.copies:.0%} quantile of altered copies of the references{alone}"
+    if threshold.quantile is not None:
+        return f"the references' {threshold.quantile:.0%} quantile{floor}{alone}"
+    return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.batch.place import Slot, batch_folder, existing, write_plan, write_record
+from eval.lot.batch import Slot, batch_folder, existing, write_plan, write_record
 from stylegate import brandset, files
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, PlanConfig

@@ -9,8 +9,8 @@ import re
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from eval.policy import VERDICTS
-from eval.verdicts import ORDER, reasons_of
+from eval.judging.verdicts import ORDER, reasons_of
+from eval.policy.model import VERDICTS
 from stylegate.errors import Exit
 
 SHOWN = 20  # pictures that a case or a summary names
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 def junit(name: str, outcome: dict[str, Any], verdicts: list[dict]) -> str:
     """One suite: a case for each check, those left out as skipped, each rule, the promise, and the lot."""
     cases = [case if not outcome["observe"] else case._replace(failed=False) for case in cases_of(outcome, verdicts)]
-    suite = ElementTree.Element("testsuite", name=f"stylegate {shown(name)}", tests=str(len(cases)))
+    suite = ElementTree.Element("testsuite", name=f"stylegate {one_line(name)}", tests=str(len(cases)))
     suite.set("failures", str(sum(case.failed for case in cases)))
     suite.set("errors", "0")
     suite.set("skipped", str(sum(case.skipped for case in cases)))
@@ -65,11 +65,11 @@ def cases_of(outcome: dict[str, Any], verdicts: list[dict]) -> list[Case]:
         cases.append(Case(f"check.{check}", listed(found[check]), failed))
     for line in outcome["left_out"]:
         check, _, why = line.partition(": ")
-        cases.append(Case(f"check.{check}", shown(why), skipped=True))
+        cases.append(Case(f"check.{check}", one_line(why), skipped=True))
     for rule in outcome["batch"]:
-        cases.append(Case(f"batch.{rule['measure']}", shown(rule["says"]), rule["state"] == "fail"))
+        cases.append(Case(f"batch.{rule['measure']}", one_line(rule["says"]), rule["state"] == "fail"))
     broken = promise["state"] in ("stale", "insufficient")
-    cases.append(Case("promise", f"{promise['state']}: {shown(promise['says'], SENTENCE)}", broken))
+    cases.append(Case("promise", f"{promise['state']}: {one_line(promise['says'], SENTENCE)}", broken))
     text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
     cases.append(Case("lot", f"exit {code:d}: {counts['in']} in, {text}", code != Exit.PASS))
     return cases
@@ -78,17 +78,17 @@ def cases_of(outcome: dict[str, Any], verdicts: list[dict]) -> list[Case]:
 def listed(found: list[tuple[dict, str]]) -> str:
     """Reasons with their pictures, a line each, worst consequence first."""
     found = sorted(found, key=lambda item: (ORDER.index(item[0]["verdict"]), item[1]))
-    lines = [f"{reason['verdict']}: {shown(file)}{against(reason)}" for reason, file in found[:SHOWN]]
+    lines = [f"{reason['verdict']}: {one_line(file)}{against(reason)}" for reason, file in found[:SHOWN]]
     return "\n".join([*lines, *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])])
 
 
 def against(reason: dict) -> str:
     if reason["score"] is not None and reason["threshold"] is not None:
         return f" ({reason['score']:.4g} < {reason['threshold']:.4g})"
-    return f" ({shown(reason['detail'])})" if reason.get("detail") else ""
+    return f" ({one_line(reason['detail'])})" if reason.get("detail") else ""
 
 
-def shown(text: str, longest: int = LONGEST) -> str:
+def one_line(text: str, longest: int = LONGEST) -> str:
     """One line; what XML forbids, what cannot be seen and line breaks are escaped as in a Python string."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
@@ -132,4 +132,4 @@ MARKUP = re.compile(r"[&>|\\`*~$@#\[\]]|<(?! )|(?<![^\W_])_|_(?![^\W_])|:(?! |$)
 
 def plain(text: str, longest: int = LONGEST) -> str:
     """Text that Markdown takes for nothing else: entities begin no markup, within tables neither."""
-    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", shown(text, longest))
+    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", one_line(text, longest))

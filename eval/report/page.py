@@ -5,25 +5,22 @@ the slider (eval/slider.py computes what it shows); without scripts all else is 
 """
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader
 
-from eval import gate, policyfile, slider
-from eval.batch.place import existing
-from eval.charts import curve, over_positions, plots
-from eval.galleries import SECTIONS, THUMBNAIL, WORDS, pairs, section
-from eval.policy import MARGIN, VERDICTS, Policy
-from eval.promise import calibrate
-from eval.subject import Comparison, Subject, comparison_of
+from eval.judging.judged import Judged
+from eval.lot.cost import cost_in_words, cost_of
+from eval.lot.subject import Subject
+from eval.policy.model import MARGIN, VERDICTS, Policy
+from eval.report import slider
+from eval.report.charts import curve, over_positions, plots
+from eval.report.galleries import SECTIONS, THUMBNAIL, WORDS, pairs, section
+from eval.report.summaries import junit, markdown
 from stylegate import files
 from stylegate.config import Config
 
-COST = "cost.json"  # seconds by stage; `stylegate run` writes it
 PROMISES = {
     "none": "Nothing is certified of these pictures",
     "valid": "The calibration holds",
@@ -32,12 +29,19 @@ PROMISES = {
 }
 
 
-def write_report(subject: Subject, config: Config) -> Path:
-    """Write report/ from verdicts.jsonl, gate.json and the scores; returns the page."""
-    out, outcome = subject.out, files.read_json(subject.out / "gate.json", "the gate's record", "counts", "thresholds")
-    verdicts, rows = files.read_jsonl(out / "verdicts.jsonl"), pq.read_table(out / "scores.parquet").to_pylist()
-    compared, policy = comparison_of(config, subject), policyfile.read(config.policy)
-    line = line_section(verdicts, rows, policy, evidence_of(config, subject, compared, policy, outcome["promise"]))
+def write_reports(judged: Judged, config: Config) -> Path:
+    """Write junit.xml and summary.md for machines and report/ for people; returns the page of the report."""
+    lot, outcome, verdicts = judged.lot, judged.outcome, judged.verdicts
+    files.write(lot.out / "junit.xml", junit(lot.out.name, outcome, verdicts))
+    files.write(lot.out / "summary.md", markdown(lot.out.name, outcome, verdicts))
+    return write_page(judged, config)
+
+
+def write_page(judged: Judged, config: Config) -> Path:
+    """Write report/index.html and its pictures; returns the page."""
+    lot, outcome, verdicts, policy = judged.lot, judged.outcome, judged.verdicts, judged.policy
+    out, compared, rows = lot.out, judged.comparison, judged.scores.rows
+    line = line_section(judged, evidence_of(judged))
     report = out / "report"
     fresh = out / ".report.partial"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -56,12 +60,12 @@ def write_report(subject: Subject, config: Config) -> Path:
         why=why(outcome),
         notes=outcome["notes"] + [f"left out: {reason}" for reason in outcome["left_out"]],
         line=line,
-        style=style_of(subject, fresh),
-        plots=plots(out, outcome["thresholds"]),
-        pairs=pairs(verdicts, rows, subject, compared, fresh),
-        sheets=[section(kind, verdicts, subject, fresh, compared.background, until) for kind in SECTIONS],
-        rendering="pixelated" if subject.record.get("size", THUMBNAIL) < THUMBNAIL else "auto",
-        facts=facts_of(subject, outcome),
+        style=style_of(lot, fresh),
+        plots=plots(judged.scores, outcome["thresholds"]),
+        pairs=pairs(verdicts, rows, lot, compared, fresh),
+        sheets=[section(kind, verdicts, lot, fresh, compared.background, until) for kind in SECTIONS],
+        rendering="pixelated" if lot.record.get("size", THUMBNAIL) < THUMBNAIL else "auto",
+        facts=facts_of(lot, outcome),
     )
     files.write(fresh / "index.html", page)
     shutil.rmtree(report, ignore_errors=True)
@@ -100,25 +104,6 @@ def why(outcome: dict) -> list[str]:
     ]
 
 
-def cost_of(folder: Path) -> dict[str, float]:
-    """Seconds of compute by stage that went into a batch; empty where nobody counted."""
-    path = folder / COST
-    found = files.read_json(path, "the batch's cost") if path.exists() else {}
-    return {stage: float(seconds) for stage, seconds in found.items() if isinstance(seconds, int | float)}
-
-
-def cost_in_words(seconds: Mapping[str, float], accepted: int, price: float | None) -> str:
-    """What an accepted picture cost, in seconds and, with the price of an hour, in money; "" if nothing is known."""
-    if not (total := sum(seconds.values())):
-        return ""
-    each, what = (total / accepted, "per accepted picture") if accepted else (total, "and no accepted picture")
-    text = f"{each:.3g} s of compute {what}"
-    if price is None:
-        return text
-    money = np.format_float_positional(price * each / 3600, precision=2, fractional=False, trim="-")
-    return f"{text}, {money} in money at {price:g} an hour"
-
-
 class Evidence(NamedTuple):
     """What is known of the line that the slider moves."""
 
@@ -128,27 +113,22 @@ class Evidence(NamedTuple):
     unproven: tuple[str, str]  # what is said without one: of the line in force, of others
 
 
-def evidence_of(config: Config, subject: Subject, compared: Comparison, policy: Policy, promise: dict) -> Evidence:
+def evidence_of(judged: Judged) -> Evidence:
+    """What the labels, the calibration and the certificate say of the line that the slider moves."""
+    promise, policy, line = judged.outcome["promise"], judged.policy, judged.line
     unproven = (slider.NO_LABELS, slider.NO_LABELS)
     if promise["state"] == "certified":
-        unproven = (
-            certified(promise, policy),
-            "the certificate speaks of the lines in force: here nothing is certified",
-        )
-    if not policy.calibrated:
+        unproven = (certified(promise, policy), slider.ELSEWHERE)
+    if line is None:
         return Evidence(0.0, {}, None, unproven)
-    pool = gate.pool_of(config, subject, compared)
-    line = calibrate.line_for(config, subject, compared, policy, pool)
-    path = existing(config.calibration, "calibration") if config.calibration else subject.out / calibrate.CALIBRATION
-    in_force = line.bound.review_below if line.bound else None
     if line.state == "stale" and promise["state"] != "certified":
         unproven = (slider.STALE, slider.STALE)
-    made = calibrate.read(path) if path.exists() and line.state != "stale" else None
-    return Evidence(in_force, pool, made, unproven)
+    return Evidence(line.bound.review_below if line.bound else None, judged.pool, line.made, unproven)
 
 
-def line_section(verdicts: list[dict], rows: list[dict], policy: Policy, known: Evidence) -> dict[str, Any] | None:
+def line_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if nothing can move."""
+    verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, made = policy.calibrated, policy.promise, known.made
     values = [v["margin"] if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
     found = slider.slider_of(verdicts, values, policy, known.in_force)

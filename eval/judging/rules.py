@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from eval.policy import MEASURES, Policy
-from eval.subject import Subject
-from eval.verdicts import slots_of
+from eval.judging.verdicts import slots_of
+from eval.lot.subject import Subject
+from eval.policy.model import MEASURES, Policy
 from stylegate.errors import Exit, worst
 
 

@@ -1,1 +1,0 @@
-"""A planned batch on its way: plan, generate, fill, export, verify."""

@@ -1,0 +1,199 @@
+"""Judge a lot: scores, waivers, the calibrated line, people's decisions, the audit, the rules for the lot."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval.judging import certified
+from eval.judging.judged import Judged
+from eval.judging.rules import exit_of, fails_batch, measured, rules_broken
+from eval.judging.verdicts import hold, reasons_of, settle, slots_of, verdict_of, waive
+from eval.lot.comparison import Comparison, comparison_of
+from eval.lot.subject import Subject
+from eval.measuring.scores import Scores, read_scores, scores_at_hand, scores_key
+from eval.policy import file as policyfile
+from eval.policy.lines import Bounds, resolve
+from eval.policy.model import MARGIN, OUTSIDE, VERDICTS, Policy
+from eval.promise import calibration, labels
+from eval.promise.calibration import Line
+from eval.promise.certificate import CERTIFICATE
+from stylegate import files
+from stylegate.config import Config
+from stylegate.errors import DataError
+
+REAL_CLIP = (
+    "the default encoder knows 64-pixel collectibles only; for other art give encoder=ViT-L-14-quickgelu:openai "
+    "(a real CLIP) and base=<a real Stable Diffusion, hub id or folder>"
+)
+
+
+def judge(
+    config: Config,
+    lot: Subject,
+    compared: Comparison | None = None,
+    quiet: bool = False,
+    audited: bool = True,
+) -> Judged:
+    """Judge each picture of a lot. Computes and writes scores where they are not at hand; writes nothing else.
+
+    `compared` is what the pictures are compared with; by default what the config names. `quiet` is for checkpoints in
+    training: no progress is shown, and labels, decisions and certificates are not read. Without `audited` the verdicts
+    are those that an audit begins with: no label of an audit and no certificate counts. Raises DataError for what
+    cannot be read or computed.
+    """
+    policy = policyfile.read(config.policy)
+    compared = compared or comparison_of(config, lot)
+    proofs = evidence(lot.out)
+    scores, bounds, left_out, verdicts, waived = by_policy(config, lot, compared, policy, quiet)
+    given = [(name, lot.sha256[name]) for name, _ in lot.named]
+    assert given == [(v["file"], v["sha256"]) for v in verdicts], "in = accept + review + reject + error"
+
+    notes = scores.record["notes"] + waived
+    promise: dict[str, Any] = {"state": "none", "says": policy.promise.says()}
+    pool: dict[str, float] = {}
+    line = None
+    if config.calibration and not quiet:
+        calibration.want_calibrated(policy)
+    if policy.calibrated and not quiet:
+        pool = calibrated_scores(verdicts, scores.rows, policy)
+        line = calibration.line_for(config, lot, compared, policy, pool)
+        hold(verdicts, policy.calibrated, line.bound, pool, line.rejects)
+    if not quiet:
+        notes += settle(verdicts, {label.sha256: label for label in labels.read(lot.out, "review")})
+        if audited:
+            promise = certified.apply(lot.out, verdicts, policy.promise)
+            notes += promise.pop("notes")
+        promise |= unproven(promise, line, verdicts, policy)
+    if any(r["check"] == OUTSIDE for v in verdicts for r in v["reasons"]):
+        notes.append(REAL_CLIP)
+    outcome = outcome_of(config, lot, policy, scores, verdicts, bounds, left_out, notes, promise)
+    outcome["evidence"] = proofs
+    return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
+
+
+def write(judged: Judged) -> None:
+    """Write verdicts.jsonl and gate.json into the lot's folder."""
+    files.write_jsonl(judged.lot.out / "verdicts.jsonl", judged.verdicts)
+    files.write_json(judged.lot.out / "gate.json", judged.outcome)
+
+
+def evidence(out: Path) -> dict[str, str | None]:
+    """sha256 of each file that holds labels or a proof, None where there is none.
+
+    Export compares them: what people said after the gate has not been judged yet.
+    """
+    names = (*labels.STREAMS.values(), calibration.CALIBRATION, CERTIFICATE)
+    return {name: files.sha256(out / name) if (out / name).is_file() else None for name in names}
+
+
+def unproven(promise: dict[str, Any], line: Line | None, verdicts: list[dict], policy: Policy) -> dict[str, Any]:
+    """State and sentence of the promise where no certificate proves it; {} if nothing is to be changed."""
+    if promise["state"] != "none":
+        return {}
+    if line is None:
+        text = f"not proven: {promise['says']}; stylegate certify"
+        return {"state": "insufficient", "says": text} if policy.promise.required else {}
+    left = sum(verdict["verdict"] == "accept" for verdict in verdicts)
+    if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
+        text = f"people rejected so many that the bound no longer holds for the {left} that are left"
+        return {"state": "insufficient", "says": text}
+    return {"state": line.state, "says": line.says}
+
+
+def outcome_of(
+    config: Config,
+    lot: Subject,
+    policy: Policy,
+    scores: Scores,
+    verdicts: list[dict],
+    bounds: list[Bounds],
+    left_out: list[str],
+    notes: list[str],
+    promise: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
+    record, counts = scores.record, Counter(v["verdict"] for v in verdicts)
+    rules = rules_broken(policy, measured(verdicts, record, lot))
+    outcome: dict[str, Any] = {
+        "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
+        "observe": config.observe,
+        "counts": {"in": len(verdicts)} | {v: counts[v] for v in VERDICTS},
+        "thresholds": {b.score: {"reject_below": b.reject_below, "review_below": b.review_below} for b in bounds},
+        "calibrated": policy.calibrated,
+        "left_out": left_out,
+        "summary": record["summary"],
+        "notes": notes,
+        "batch": rules,
+        "promise": promise,
+        "scores": record["key"],
+        "encoder": record["encoder"],
+        "encoder_sha256": record["encoder_sha256"],
+        "references": record["references"],
+        "images": str(lot.images),
+    }
+    outcome["why"] = {kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")}
+    if lot.slots:
+        outcome["slots"] = {"wanted": lot.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
+    outcome["exit_code"] = exit_of(lot, verdicts, policy, rules, promise["state"])
+    outcome["fails_batch"] = fails_batch(verdicts)
+    outcome["verdicts_sha256"] = hashlib.sha256(files.jsonl(verdicts).encode()).hexdigest()
+    return outcome
+
+
+class ByPolicy(NamedTuple):
+    """Scores held against a policy and its waivers; nobody has been asked yet."""
+
+    scores: Scores
+    bounds: list[Bounds]
+    left_out: list[str]
+    verdicts: list[dict[str, Any]]
+    waived: list[str]  # what was waived, a sentence each
+
+
+def by_policy(config: Config, lot: Subject, compared: Comparison, policy: Policy, quiet: bool = False) -> ByPolicy:
+    """Score if needed, and decide each picture by its scores and the policy's waivers alone."""
+    key = scores_key(config, lot, compared)
+    if not scores_at_hand(lot, key):
+        from eval.measuring.columns import compute  # torch: only where something is to be encoded
+
+        compute(config, lot, compared, key, quiet)
+    scores = read_scores(lot.out)
+    record = scores.record
+    bounds, left_out, lacking = resolve(
+        policy,
+        set(scores.computed()),
+        scores.references,
+        record["references"]["given"],
+        record["foreign"],
+        record["copies"],
+    )
+    verdicts = [verdict_of(row, bounds, policy, lacking) for row in scores.rows]
+    return ByPolicy(scores, bounds, left_out, verdicts, waive(verdicts, policy.waivers, files.today()))
+
+
+def pool_of(config: Config, lot: Subject, compared: Comparison, policy: Policy) -> dict[str, float]:
+    """The calibrated score, by sha256, of the pictures that every other check accepts: what a calibration samples."""
+    found = by_policy(config, lot, compared, policy)
+    return calibrated_scores(found.verdicts, found.scores.rows, policy)
+
+
+def calibrated_scores(verdicts: list[dict], rows: list[dict], policy: Policy) -> dict[str, float]:
+    """The calibrated score, by sha256, of the pictures that every other check accepts.
+
+    A picture without the score is not in it: `hold` leaves it to a person. Raises DataError where two accepted pictures
+    are the same bytes, since a calibrated line counts each picture once.
+    """
+    name = policy.calibrated
+    found = {
+        v["sha256"]: v["margin"] if name == MARGIN else row[name]
+        for v, row in zip(verdicts, rows, strict=True)
+        if v["verdict"] == "accept"
+    }
+    copies = sum(verdict["verdict"] == "accept" for verdict in verdicts) - len(found)
+    if copies:
+        raise DataError(
+            f"{copies} pictures are copies of others, byte for byte: a calibrated line counts each picture once",
+            next_step="give the policy a `distinct` check, or remove the copies.",
+        )
+    return {sha256: float(score) for sha256, score in found.items() if score is not None}

@@ -1,0 +1,27 @@
+"""What was judged: one value, made once by a gate and handed to everything that comes after it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from eval.lot.comparison import Comparison
+from eval.lot.subject import Subject
+from eval.measuring.scores import Scores
+from eval.policy.model import Policy
+from eval.promise.calibration import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Reports, the W&B mirror, certificates and calibrations are handed this; none of them judges again.
+
+    `verdicts` and `scores.rows` have one entry a picture, in the lot's order.
+    """
+
+    lot: Subject
+    comparison: Comparison
+    policy: Policy
+    scores: Scores
+    verdicts: list[dict[str, Any]]  # the lines of verdicts.jsonl
+    pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
+    line: Line | None  # where the calibrated check's line lies; None where no check is calibrated
+    outcome: dict[str, Any]  # the content of gate.json

@@ -1,0 +1,91 @@
+"""What is judged: a planned batch or any folder of pictures. And what it is compared with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.lot.batch import Slot, batch_folder, is_attempt, read_plan, record_of, split_name
+from stylegate import files, pictures
+from stylegate.config import Config
+from stylegate.digests import sha256s
+from stylegate.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    images: Path
+    out: Path
+    named: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
+    sha256: dict[str, str]  # by name; an unreadable file has ""
+    slots: dict[str, Slot] | None  # by name; None for a foreign folder
+    record: dict[str, Any]  # batch.json; empty for a foreign folder
+
+    def digest(self) -> str:
+        return files.digest([[name, self.sha256[name]] for name, _ in self.named])
+
+
+def subject_of(config: Config, remember: bool = True) -> Subject:
+    """The pictures that the words name. Raises DataError if there are none.
+
+    Without `remember` the bytes of every picture are read now (stylegate/digests.py).
+    """
+    if config.images and not config.batch:
+        return foreign(config, remember)
+    folder = files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
+    record = record_of(folder)
+    images = folder / "images"
+    ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []
+    found = sorted(ours, key=lambda path: split_name(path.name))
+    if not found:
+        raise DataError(f"{files.shown(folder)} has no pictures", next_step="stylegate generate with the same words.")
+    by_number = {slot.slot: slot for slot in read_plan(folder)}
+    slots = {p.name: by_number[split_name(p.name)[1]] for p in found if split_name(p.name)[1] in by_number}
+    named = [(p.name, p) for p in found if p.name in slots]
+    if not named:
+        raise DataError(f"no picture in {files.shown(images)} is of the plan", next_step="stylegate generate first.")
+    return Subject(images, folder, named, hashes(named, remember), slots, record)
+
+
+def foreign(config: Config, remember: bool) -> Subject:
+    """Any folder; nothing is written into it."""
+    images = Path(config.images or "").expanduser().resolve()
+    if not images.is_dir():
+        raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
+    named = [(readable(p.relative_to(images)), p) for p in pictures.find(images)]
+    if not named:
+        raise DataError(
+            f"images={config.images} holds no pictures", next_step=f"they end in {sorted(pictures.SUFFIXES)}."
+        )
+    digests = hashes(named, remember)
+    content = files.digest([[name, digests[name]] for name, _ in named])
+    out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
+    if out == images or out.is_relative_to(images):
+        raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
+        raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
+    return Subject(images, out, named, digests, None, {})
+
+
+def readable(path: Path) -> str:
+    """The name in UTF-8; bytes that are none are shown escaped, so that one odd name does not block a lot."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def hashes(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
+    """sha256 by name; "" for a file that cannot be read (it becomes an error verdict)."""
+    found = sha256s([path for _, path in named], remember)
+    return {name: digest for (name, _), digest in zip(named, found, strict=True)}
+
+
+def made_from(subject: Subject) -> dict[str, Any]:
+    """Digests of what the pictures were drawn with, and of where a foreign folder lies: a package's provenance."""
+    facts, plan = subject.record.get("facts", {}), subject.out / "plan.parquet"
+    return {
+        "base_sha256": facts.get("base"),
+        "lora_sha256": facts.get("lora"),
+        "data_sha256": facts.get("brand"),
+        "plan_sha256": files.sha256(plan) if plan.exists() else None,
+        "generate": facts.get("generate"),
+        "precision": subject.record.get("precision"),
+        "folder_sha256": None if subject.slots else files.digest(str(subject.images)),
+    }

@@ -1,0 +1,106 @@
+"""The scores of a lot on disk: what they depend on, whether they are at hand, how they are read."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eval.lot.batch import existing
+from eval.lot.comparison import Comparison
+from eval.lot.subject import Subject, hashes
+from eval.measuring.encoder import encoder_key
+from eval.scorers import SCORES, aesthetic
+from stylegate import files
+from stylegate.config import Config
+from stylegate.errors import ConfigError, DataError
+
+VERSION = "scores-12"  # raise it when a score's computation changes
+
+
+def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
+    """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head."""
+    head = [files.sha256(path)] if (path := head_file(config)) else []
+    if config.score.labels:
+        labels = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
+        head = [[name, files.sha256(place), good] for name, place, good in labels]
+    others = [sorted(hashes(part).items()) for part in (compared.references, compared.training, compared.exported)]
+    slots = {name: [slot.prompt, slot.traits] for name, slot in (subject.slots or {}).items()}
+    return files.digest(
+        [
+            VERSION,
+            subject.digest(),
+            encoder_key(config.encoder),
+            others,
+            compared.background,
+            compared.traits,
+            compared.learned,
+            head,
+            slots,
+        ]
+    )
+
+
+def head_file(config: Config) -> Path | None:
+    """The aesthetic head that is named. Raises ConfigError for none of that name, and for two heads at once."""
+    if config.score.aesthetic_head and config.score.labels:
+        raise ConfigError("score.aesthetic_head and score.labels name two heads", next_step="give one of them.")
+    if not config.score.aesthetic_head:
+        return None
+    return files.named(config.score.aesthetic_head, files.HEADS, "score.aesthetic_head", ".safetensors")
+
+
+def scores_at_hand(subject: Subject, key: str) -> bool:
+    """Whether scores.parquet is of these pictures, references and encoder, and as it was written."""
+    record = subject.out / "score.json"
+    if not record.exists():
+        return False
+    held = files.read_json(record, "the scores' record", "key", "tables")
+    return held["key"] == key and held["tables"] == table_digests(subject.out)
+
+
+def table_digests(out: Path) -> dict[str, str]:
+    tables = {name: out / f"{name}.parquet" for name in ("scores", "references")}
+    return {name: files.sha256(path) if path.is_file() else "" for name, path in tables.items()}
+
+
+def nullable(values: NDArray) -> pa.Array:
+    """float32 with null for what is not finite."""
+    values = values.astype(np.float32)
+    return pa.array(values, pa.float32(), mask=~np.isfinite(values))
+
+
+def parquet(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    return sink.getvalue().to_pybytes()
+
+
+class Scores(NamedTuple):
+    """What was measured of a lot, as the files scores.parquet, references.parquet and score.json hold it."""
+
+    rows: list[dict[str, Any]]  # a row a picture, in the lot's order; a score that was not computed is None
+    references: dict[str, NDArray[np.float32]]  # by score, of the references by leave-one-out; not computed: left out
+    record: dict[str, Any]  # score.json
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """The values of one score that were computed, in the lot's order; empty if there are none."""
+        return np.array([row[name] for row in self.rows if row.get(name) is not None], np.float64)
+
+    def computed(self) -> list[str]:
+        """Names of the scores that the table has a column for, in the order of SCORES."""
+        return [name for name in SCORES if self.rows and name in self.rows[0]]
+
+
+def read_scores(out: Path) -> Scores:
+    """Read the scores of a lot's folder. Raises DataError if a file is missing or damaged."""
+    try:
+        rows = pq.read_table(out / "scores.parquet").to_pylist()
+        table = pq.read_table(out / "references.parquet")
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
+    own = {name: table[name].drop_null().to_numpy() for name in table.column_names}
+    keys = ("key", "references", "foreign", "copies", "summary", "notes")
+    return Scores(rows, own, files.read_json(out / "score.json", "the scores' record", *keys))

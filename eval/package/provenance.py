@@ -1,0 +1,38 @@
+"""TODO."""
+
+from typing import Any
+
+from eval.lot.subject import Subject, made_from
+from stylegate import __version__, files
+
+
+def provenance(subject: Subject, accepted: list[dict], outcome: dict) -> dict[str, Any]:
+    """Digests of everything that the pictures and their verdicts came from.
+
+    No path (of a foreign folder's a digest), no time, no host.
+    """
+    return {
+        "stylegate": __version__,
+        "made_from": made_from(subject),
+        "judged_by": {
+            "policy": outcome["policy"],
+            "thresholds": outcome["thresholds"],
+            "left_out": outcome["left_out"],
+            "encoder": outcome["encoder"],
+            "encoder_sha256": outcome["encoder_sha256"],
+            "references": outcome["references"],
+            "promise": outcome["promise"],
+            "batch": outcome["batch"],
+            "verdicts_sha256": files.sha256(subject.out / "verdicts.jsonl"),
+        },
+        "counts": outcome["counts"] | {"exported": len(accepted)},
+    }
+
+
+CARD = """# {name}
+
+{count} pictures that were accepted by stylegate's gate. `metadata.jsonl` has prompt and traits of each; this folder
+loads as a Hugging Face imagefolder. `provenance.json` names what they were made from and judged by.
+
+Check every byte: `sha256sum -c {manifest}` here, or `stylegate verify` on this folder (it also finds added files).
+"""
