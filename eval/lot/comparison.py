@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a lot is compared with: references, training pictures, pictures that were exported before."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a batch cost: seconds of compute by stage, and money where an hour has a price."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Whether a package is whole: bytes against its manifest, rows against pictures, the certificate against both."""
 
 import re
 from pathlib import Path

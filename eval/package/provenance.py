@@ -1,4 +1,4 @@
-"""TODO."""
+"""The provenance of a package: digests of what the pictures were made from and judged by."""
 
 from typing import Any
 

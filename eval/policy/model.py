@@ -1,6 +1,6 @@
 """What a policy means: thresholds against references, checks, rules for the lot, waivers, the promise.
 
-eval/policyfile.py reads it from a file.
+eval/policy/file.py reads it from a file.
 """
 
 import datetime

@@ -3,6 +3,6 @@
 audit        a lot's labels in random order against the promise: betting, without replacement (pure)
 envelope     a bound at every threshold at once from one random sample of labels (pure)
 labels       decisions and labels from CSV, their streams kept apart
-certify      `stylegate certify`: the audit of a lot, certificate.json, and its check by a stranger
-calibrate    `stylegate calibrate`: a sample of labels that chooses the line of a policy's `calibrated` check
+certificate  certificate.json: a lot's audit, and its check by a stranger
+calibration  calibration.json: a sample of labels that chooses the line of a policy's `calibrated` check
 """

@@ -1,4 +1,4 @@
-"""TODO."""
+"""calibration.json: labels of a random sample, the line that they prove, and whether it still holds for a lot."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -1,4 +1,4 @@
-"""TODO."""
+"""certificate.json: the audit of a lot, written so that anyone can compute the proof again."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,7 @@
 """The report: one static page beside the verdicts, without network. The same verdicts give the same bytes.
 
 report/index.html and report/pictures/. `gate` writes it; it reads files only and needs no model. Its one script moves
-the slider (eval/slider.py computes what it shows); without scripts all else is there.
+the slider (eval/report/slider.py computes what it shows); without scripts all else is there.
 """
 
 import shutil

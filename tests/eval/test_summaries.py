@@ -258,9 +258,9 @@ def test_a_promise_that_is_not_kept_is_said(state: str) -> None:
 
 
 AGAIN = """
-from eval.verdicts import reason
+from eval.judging.verdicts import reason
 from tests.eval.test_summaries import BROKEN, FINE, HOSTILE, IN_REVIEW, REJECTED, WARNED, outcome_of, verdict
-from eval.summaries import junit, markdown
+from eval.report.summaries import junit, markdown
 lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, FINE]
 lot += [v | {"file": name} for v in (REJECTED, BROKEN) for name in HOSTILE]
 for check in ("person", "audit", "outside-certificate", "too-few-references"):
