@@ -17,15 +17,14 @@ from stylegate.files import RUNS
 class Verb(NamedTuple):
     does: str
     example: str
-    keys: str = ""  # the keys that the verb reads, parts of the configuration (train) and single ones (plan.seed)
+    keys: str = ""  # what the verb reads: parts of the configuration (train) and single keys (plan.seed)
+    finds: str = ""  # what it reads only to find the run or the batch that other verbs made
 
 
-# Words that name a run and its LoRA; a batch; any folder of pictures or a batch; what scoring one needs.
+# The words that name a run and its LoRA, and those that name a batch.
 RUN = "name brand base family lora train hardware.device hardware.precision"
-BATCH = f"{RUN} batch traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4"
-LOT = f"{BATCH} images out"
-SCORE = f"{LOT} references encoder score hardware.threads"
-REPORT = "policy decisions hardware.price_per_hour"
+BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4"
+SCORE = "images batch out brand references encoder score hardware.device hardware.threads"
 
 VERBS = {
     "brand": Verb("make a brand set from a folder of pictures", "name=acme images=~/acme-art", "name images out"),
@@ -37,28 +36,38 @@ VERBS = {
         "hardware.gradient_checkpointing hardware.nf4 hardware.compile",
     ),
     "plan": Verb(
-        "lay out a batch: slots, traits, prompts, seeds", "brand=neon traits=collectible", f"{BATCH} plan show"
+        "lay out a batch: slots, traits, prompts, seeds",
+        "brand=neon traits=collectible",
+        "brand batch traits prompts plan show",
+        BATCH,
     ),
     "generate": Verb(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        f"{BATCH} plan.max_attempts encoder hardware.threads",
+        "brand batch base family lora_file generate plan.max_attempts encoder hardware.device hardware.precision "
+        "hardware.threads",
+        BATCH,
     ),
-    "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE),
+    "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
     "gate": Verb(
         "accept, review or reject each picture",
         "images=DIR references=neon",
-        f"{SCORE} {REPORT} calibration explain observe tracker",
+        f"{SCORE} policy decisions calibration explain observe hardware.price_per_hour tracker",
+        BATCH,
     ),
     "calibrate": Verb(
         "let labels of a random sample choose the line of a policy",
         "batch=NAME policy=FILE.yaml",
         f"{SCORE} policy decisions promise",
+        BATCH,
     ),
     "certify": Verb(
-        "audit what was accepted until the promise is proven", "batch=NAME", f"{SCORE} {REPORT} calibration promise"
+        "audit what was accepted until the promise is proven",
+        "batch=NAME",
+        f"{SCORE} policy decisions calibration promise hardware.price_per_hour",
+        BATCH,
     ),
-    "export": Verb("package what was accepted, with provenance", "batch=NAME", LOT),
+    "export": Verb("package what was accepted, with provenance", "batch=NAME", "name brand batch images out", BATCH),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
@@ -120,17 +129,28 @@ def report(error: Exception) -> int:
     """Print one message for what a person can mend, a traceback for a bug; the exit code."""
     mended = error if isinstance(error, StylegateError) else from_surroundings(error)
     if isinstance(mended, StylegateError):
-        say_error(f"error: {mended}")
+        if not (isinstance(mended, ConfigError) and rank() > 0):  # every process reads the same words
+            say_error(f"error: {mended}")
+        if rank() == 0 and any(name in os.environ for name in LAUNCHERS):
+            say_error("The error above is stylegate's whole report; what the launcher prints below adds nothing to it.")
         return Exit.USAGE
     traceback.print_exception(error)
     say_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
     return Exit.REJECTED if isinstance(error, AfterVerdictError) else Exit.INTERNAL
 
 
+# Set by torch's launcher and by `accelerate launch`, which end with a traceback of their own when a process fails.
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
+
+
+def rank() -> int:
+    """The number of this process among those that were launched together; 0 for the first, or for the only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def say_error(message: str) -> None:
-    """On every rank, since one alone may have met it; of those after the first a line is enough."""
-    rank = os.environ.get("RANK", "0")
-    print(message if rank == "0" else f"rank {rank}: {message.splitlines()[0]}", file=sys.stderr)
+    """Print to stderr: the whole message in the first process, its first line in others, which may be alone with it."""
+    print(message if rank() == 0 else f"rank {rank()}: {message.splitlines()[0]}", file=sys.stderr)
 
 
 def with_config(verb: str, arguments: list[str]) -> int:
@@ -191,9 +211,14 @@ def sound(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list
 
 def reads(verb: str, name: str) -> bool:
     """Whether the verb reads this key, or a key of this group. An experiment has keys of all verbs."""
-    keys = VERBS[verb].keys.split()
+    keys = f"{VERBS[verb].keys} {VERBS[verb].finds}".split()
+    return covers(keys, name) or (name == "experiment" and bool(keys))
+
+
+def covers(keys: list[str], name: str) -> bool:
+    """Whether a key, or a part with all its keys, stands in `keys`; of a group one of its keys is enough."""
     inside = name in configuration.GROUPS and any(key.startswith(f"{name}.") for key in keys)
-    return name == "experiment" or inside or any(name == key or name.startswith(f"{key}.") for key in keys)
+    return inside or any(name == key or name.startswith(f"{key}.") for key in keys)
 
 
 def unread(verb: str, name: str) -> str | None:
@@ -229,7 +254,7 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
     if errors:
         raise errors[0]
     sweep = "-m" in flags or "--multirun" in flags
-    if sweep and verb == "train" and os.environ.get("RANK", "0") == "0":
+    if sweep and verb == "train" and rank() == 0:
         from stylegate.rundirectory import run_directory_name
         from train.compare import compare
 
@@ -321,7 +346,7 @@ def overview() -> str:
             "",
             "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 12 calibration stale,",
             "13 too little evidence for the promise, 1 internal error,",
-            "143 told to stop in training (SIGTERM), 130 stopped (Ctrl-C): the same command goes on",
+            "143 stopped in training (SIGTERM), 130 stopped (Ctrl-C): the same command goes on where it was",
         ]
     )
 
@@ -329,15 +354,19 @@ def overview() -> str:
 def verb_help(verb: str) -> str:
     """The verb's purpose, an example, and its keys with default and meaning."""
     entry = VERBS[verb]
+    keys = entry.keys.split()
     lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]
     defaults = configuration.as_dict(configuration.Config())
     for dotted, spec in configuration.all_keys().items():
-        if reads(verb, dotted):
+        if covers(keys, dotted):
             value: Any = defaults
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"  {dotted}={shown}\n      {spec.metadata['help']}")
-    for group in [g for g in configuration.GROUPS if entry.keys and reads(verb, g)]:
+    for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or covers(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
+    if finding := [key for key in entry.finds.split() if not covers(keys, key)]:
+        lines += ["", f"  {' '.join(finding)}"]
+        lines += ["      name what was trained, planned and drawn: give the same words as to train, plan and generate"]
     return "\n".join(lines)

@@ -119,6 +119,18 @@ def test_a_user_error_is_one_message_and_exit_2() -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr and "executing job" not in done.stderr
 
 
+def test_under_a_launcher_one_process_speaks_of_wrong_words(run_exactly, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    code, text = run_exactly("train", "brand=neon", "lora.rnk=1")
+    assert code == 2 and text.count("lora.rnk") == 1 and text.splitlines()[-1].startswith("The error above is")
+    monkeypatch.setenv("RANK", "1")
+    assert run_exactly("train", "brand=neon", "lora.rnk=1") == (2, "")
+    assert run_exactly("check", "brand=./nowhere") == (2, "")
+    code, text = run_exactly("brand", "name=a", "images=/nowhere")
+    assert code == 2 and text.count("\n") == 1 and text.startswith("rank 1: error: images=/nowhere")
+
+
 def test_unknown_verb_and_no_words(run_exactly) -> None:
     assert run_exactly("paint")[0] == 2
     assert run_exactly("train")[0] == 2
