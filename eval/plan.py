@@ -9,6 +9,7 @@ Writes data/batches/<batch>/plan.parquet: slot, prompt, seed, traits (JSON). Com
 training pictures are left out, so that what comes out is new. A longer plan begins with the shorter one's slots.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from typing import Any
 import numpy as np
 
 from eval.lot.batch import Slot, batch_folder, existing, write_plan, write_record
-from stylegate import brandset, files
+from stylegate import brandset, files, listing, tables
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
 
 MAX_WEIGHT = 1e9
+NUMBER = re.compile(r"[0-9]+\.?[0-9]*([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
+NAME = re.compile(r"[^\W\d]\w*( \w+)*")  # of a trait
+OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 TRIES_PER_SLOT = 1000  # draws of a combination until a new one comes; then the plan is too large for its traits
 
 
@@ -63,25 +67,53 @@ def plan(config: Config) -> int:
 
 def lay_out(config: Config, brand_set: BrandSet | None) -> list[Slot]:
     """The slots that the config asks for, from traits, prompts or captions."""
-    brand = brand_set.brand if brand_set else Brand(name="", trigger="")
+    brand = brand_set.brand if brand_set else brandset.NO_BRAND
     if config.traits:
         path = files.named(config.traits, files.TRAITS, "traits", ".yaml")
         learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
         return from_traits(read_traits(path), brand, config.plan, {combination(i.traits) for i in learned if i.traits})
     if config.prompts:
-        try:
-            text = existing(config.prompts, "prompts").read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise DataError(f"prompts={config.prompts} is not UTF-8 text") from None
-        prompts = [(brand.prompt(line.strip()), {}) for line in text.split("\n") if line.strip()]
-        if not prompts:
-            raise DataError(f"prompts={config.prompts} holds no line of text")
+        prompts = [(brand.prompt(text), {}) for text in read_prompts(existing(config.prompts, "prompts"))]
     elif brand_set:
         prompts = [(brand.prompt(item.text), item.traits) for item in brand_set.splits["validation"]]
     else:
         raise DataError("nothing to plan from", next_step="give traits=, prompts=FILE or brand=.")
     chosen = [prompts[i % len(prompts)] for i in range(config.plan.num_images)]
     return [Slot(i, text, slot_seed(config.plan, i), traits) for i, (text, traits) in enumerate(chosen)]
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line, or of the column `prompt` (or text, caption) of a table.
+
+    Lines of a text file that begin with # are comments. Options after a prompt, as `--n lowres` in kohya's sample
+    prompts, are refused: they would be drawn as words. Raises DataError listing every problem.
+    """
+    suffix, problems = path.suffix.lower(), []
+    if suffix in listing.TABLES:
+        table = tables.read(path)
+        problems += table.problems
+        if not problems and not set(table.columns) & set(tables.TEXTS):
+            problems.append(f"needs a column prompt, has {', '.join(table.columns) or 'none'}")
+        prompts = [(row.line, tables.one_of(row, tables.TEXTS)) for row in table.rows] if not problems else []
+    elif suffix in (".json", ".toml", ".yaml", ".yml"):
+        raise DataError(f"prompts={path} is no list of prompts", next_step="write one prompt a line into a .txt file.")
+    else:
+        try:
+            prompts, comments = tables.lines(path.read_bytes())
+        except ValueError as error:
+            raise DataError(f"prompts={path}: {error}") from None
+        if comments:
+            print(f"note: {comments} line{'s' if comments > 1 else ''} of {path.name} begin with # and are comments")
+    problems += [
+        f"line {n}: {'no text' if not isinstance(t, str) else 'options after -- are not read; take them out'}"
+        for n, t in prompts
+        if not isinstance(t, str) or OPTION.search(t)
+    ]
+    if problems:
+        raise DataError(f"prompts={path}:", problems)
+    if not prompts:
+        raise DataError(f"prompts={path} holds no line of text")
+    return [text.strip() for _, text in prompts]
 
 
 def slot_seed(plan: PlanConfig, slot: int) -> int:
@@ -120,14 +152,14 @@ def pick(random: np.random.Generator, values: dict[str, Value]) -> str:
 
 def read_traits(path: Path) -> Traits:
     """Read and check a traits file. Raises DataError listing every problem."""
-    data = files.read_yaml(path, "traits file")
+    data = files.read_yaml(path, "traits file", words=True)
     if not isinstance(data.get("traits"), dict) or not isinstance(data.get("prompt"), str):
         raise DataError(f"{files.shown(path)} needs `prompt` (text) and `traits` (a mapping)")
     problems = [f"{name}: unknown key" for name in data if name not in ("prompt", "traits")]
     values: dict[str, dict[str, Value]] = {}
     for name, listed in data["traits"].items():
-        if not isinstance(name, str) or not name.isidentifier() or name == "trigger":
-            problems.append(f"{name}: a trait's name is one word of letters, digits and _, and not `trigger`")
+        if not NAME.fullmatch(name) or name == "trigger":
+            problems.append(f"{name}: a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
             continue
         values[name] = {}
         for value, spec in listed.items() if isinstance(listed, dict) else []:
@@ -135,7 +167,7 @@ def read_traits(path: Path) -> Traits:
             if isinstance(parsed, str):
                 problems.append(f"{name}.{value}: {parsed}")
             else:
-                values[name][text_of(value)] = parsed
+                values[name][value] = parsed
         if not values[name]:
             problems.append(f"{name}: needs a mapping of values to weights")
         elif sum(v.weight for v in values[name].values()) <= 0:
@@ -156,21 +188,18 @@ def prompt_problems(prompt: str, names: set[str]) -> list[str]:
     return [f"prompt: {{{f}}} names no trait" for f, s, c in fields if f not in names or s or c]
 
 
-def text_of(value: Any) -> str:
-    """YAML reads yes, no, on and off as booleans; a trait's value is text."""
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def value_of(value: Any, spec: Any) -> Value | str:
-    """A value's weight and phrase, or what is wrong with it."""
-    weight, phrase = spec, text_of(value)
+def value_of(value: str, spec: Any) -> Value | str:
+    """A value's weight and phrase, or what is wrong with it. Words stay as they are written: 010, on, null."""
+    weight, phrase = spec, value
     if isinstance(spec, dict):
         if set(spec) - {"weight", "phrase"}:
             return f"unknown keys {sorted(set(spec) - {'weight', 'phrase'})}; weight and phrase are known"
-        weight, phrase = spec.get("weight", 1), spec.get("phrase", phrase)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MAX_WEIGHT:
-        return f"weight {weight!r} is not a number of at least 0"
-    return Value(float(weight), phrase) if isinstance(phrase, str) else f"phrase {phrase!r} is not text"
+        weight, phrase = spec.get("weight", "1"), spec.get("phrase", phrase)
+    if not isinstance(phrase, str):
+        return f"phrase {phrase!r} is not text"
+    if not isinstance(weight, str) or not NUMBER.fullmatch(weight) or float(weight) > MAX_WEIGHT:
+        return f"weight {weight} is not a number from 0 to {MAX_WEIGHT:g}"
+    return Value(float(weight), phrase)
 
 
 def summary(slots: list[Slot]) -> list[str]:

@@ -2,28 +2,30 @@
 
     stylegate brand name=acme images=DIR      data/brands/acme/, or out=
 
-Captions are kohya's .txt beside each picture, a CSV, or metadata.jsonl. Pictures are copied as they are, under numbers,
-and split by content: the same pictures give the same split, and near-duplicates stay together in train/.
+Captions stand beside the pictures or in tables (stylegate/captions.py). Every file of the folder is used, named as not
+used with the reason, or refused. Pictures are copied as they are, under numbers, and split by content: the same
+pictures give the same split, and near-duplicates stay together in train/.
 """
 
-import csv
-import io
+import re
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import yaml
 from PIL import Image
 
 from stylegate import files, pictures
-from stylegate.brandset import SPLITS, Brand, Findings, Seen, alike, look_at, refuse, rows_of
+from stylegate.brandset import SPLITS, UNKNOWN_LICENCE, Brand, Findings, Seen, alike, look_at, refuse
+from stylegate.captions import Captions, Sources, gather
 from stylegate.config import Config
 from stylegate.errors import DataError
+from stylegate.listing import SUFFIXES, Listing, list_folder, masks
 
 SHOWN = 96  # pictures of a split on the contact sheet
 CELL = 256  # pixels a side at most, kept of each
 MIN_PICTURES = 3  # one for each split
+REGULAR = {"reg", "regularization", "regularisation"}  # folders of pictures that show what the brand is not
+REPEATS = re.compile(r"[0-9]+_")  # kohya's folders: how often a picture counts, and a word
 NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
 
 
@@ -41,28 +43,30 @@ def make(config: Config) -> int:
         if existing.exists():
             step = "choose another name, or remove it first."
             raise DataError(f"{files.shown(existing)} exists already", next_step=step)
-    found = pictures.find(source)
-    if not found:
-        raise DataError(f"{source} holds no pictures", next_step=f"pictures end in {sorted(pictures.SUFFIXES)}.")
-
+    listing = list_folder(source)
     findings = Findings()
-    captions = captions_of(source, found, findings)
+    found, given = sort_files(source, listing, findings)
+    if not found:
+        raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
+
+    captions = given.by_picture
     brand = Brand(name=config.name, trigger=f"{config.name} style", source=source.resolve().name)
     inside = {}
-    for path in found:
-        name = path.relative_to(source).as_posix()
+    for name, path in found.items():
         if path.resolve().is_relative_to(source.resolve()):
             inside[name] = path
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
     seen = look_at(inside, brand.background, findings)
-    for name in inside:
-        if name not in captions:
-            findings.problems.append(f"{name}: no caption ({Path(name).stem}.txt beside it, a CSV or metadata.jsonl)")
-        elif not captions[name][0].strip():
+    for name, path in inside.items():
+        if name in captions and not captions[name].text:
             findings.problems.append(f"{name}: its caption is empty")
+        elif name not in captions and given.whole and (name in seen or path.suffix.lower() in SUFFIXES):
+            findings.problems.append(f"{name}: no caption ({path.stem}.txt beside it, a CSV or JSON Lines table)")
     if len(found) < MIN_PICTURES:
         findings.problems.append(f"{len(found)} pictures; at least {MIN_PICTURES} (30 to 60 work well)")
+    for remark in findings.all_remarks():
+        print(f"note: {remark}")
     refuse(source, findings)
 
     splits = split(seen)
@@ -74,14 +78,14 @@ def make(config: Config) -> int:
         for part, names in splits.items():
             rows = []
             for name in names:
-                file = f"{numbers[name]:04d}{Path(name).suffix.lower()}"
-                files.write(partial / part / file, inside[name].read_bytes())
-                text, traits = captions[name]
-                row = {"file_name": file, "text": text.strip(), "original": name}
-                rows.append(row | ({"traits": traits} if traits else {}))
+                content = inside[name].read_bytes()
+                file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
+                files.write(partial / part / file, content)
+                row = {"file_name": file, "text": captions[name].text, "original": name}
+                rows.append(row | ({"traits": captions[name].traits} if captions[name].traits else {}))
             files.write_jsonl(partial / part / "metadata.jsonl", rows)
-        described = {f.name: getattr(brand, f.name) for f in fields(Brand)}
-        files.write(partial / "brand.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+        described = yaml.safe_dump(brand.model_dump(), sort_keys=False, allow_unicode=True)
+        files.write(partial / "brand.yaml", described)
         shown = [
             (f"{part}: {heading(len(names))}, {NOUNS[part]}", [image_of(inside[name], brand) for name in names[:SHOWN]])
             for part, names in splits.items()
@@ -90,16 +94,46 @@ def make(config: Config) -> int:
 
     with files.only_one(target):
         files.whole_folder(target, build)
-    for remark in findings.all_remarks():
-        print(f"note: {remark}")
     if near:
         print(f"note: {near} near-duplicates stay together in one split")
     if len(splits["test"]) < 8:
         print(f"note: {len(splits['test'])} pictures in test/; the gate judges style from 8 references up")
-    print(f"note: trigger phrase, licence, background: edit {files.shown(target / 'brand.yaml')}")
+    print(f"note: trigger phrase, licence, alpha, background: edit {files.shown(target / 'brand.yaml')}")
+    print(f"note: {UNKNOWN_LICENCE}")
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
     print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
     return 0
+
+
+def sort_files(source: Path, listing: Listing, findings: Findings) -> tuple[dict[str, Path], Captions]:
+    """The pictures to use by name, and their captions; remarks name every other file, with the reason."""
+
+    def named(paths: Iterable[Path]) -> dict[str, Path]:
+        return {path.relative_to(source).as_posix(): path for path in paths}
+
+    def leave(paths: Iterable[Path], why: str) -> None:
+        if names := list(named(paths)):
+            findings.remarks.append(
+                f"{len(names)} file{'s' if len(names) > 1 else ''} not used, {why}: {', '.join(names)}"
+            )
+
+    def regular(path: Path) -> bool:
+        return any(part.lower() in REGULAR for part in path.relative_to(source).parts[:-1])
+
+    found = named(path for path in listing.pictures if not regular(path))
+    beside = [path for path in listing.beside if not regular(path)]
+    captions = gather(Sources(source, found, beside), findings)
+    aside = [path for name, path in named(masks(list(found.values()))).items() if name not in captions.by_picture]
+    leave(listing.hidden, "hidden or of the operating system")
+    leave(filter(regular, (*listing.pictures, *listing.beside)), "regularisation pictures of kohya's tools")
+    leave(aside, "masks of other pictures")
+    leave(captions.unused, "no caption of a picture")
+    repeats = sorted({part for name in found for part in Path(name).parts[:-1] if REPEATS.match(part)})
+    if repeats:
+        findings.remarks.append(
+            f"repeats in the names of folders are not used, each picture counts once: {', '.join(repeats)}"
+        )
+    return {name: path for name, path in found.items() if path not in aside}, captions
 
 
 def image_of(path: Path, brand: Brand) -> Image.Image:
@@ -111,63 +145,6 @@ def image_of(path: Path, brand: Brand) -> Image.Image:
 
 def heading(count: int) -> str:
     return f"{count} pictures" + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
-
-
-def captions_of(source: Path, found: list[Path], findings: Findings) -> dict[str, tuple[str, dict[str, str]]]:
-    """Caption and traits by relative name: kohya's .txt beside the picture, any CSV, or metadata.jsonl."""
-    captions: dict[str, tuple[str, dict[str, str]]] = {}
-    for table in sorted(source.rglob("metadata.jsonl")) + sorted(source.rglob("*.csv")):
-        where = table.relative_to(source).as_posix()
-        for name, text, traits in table_rows(table, where, findings):
-            path = table.parent / name
-            try:
-                inside, there = path.resolve().is_relative_to(source.resolve()), path.is_file()
-            except (OSError, ValueError) as error:
-                findings.problems.append(f"{where}: {name!r} cannot be a file ({error})")
-                continue
-            if not inside:
-                findings.problems.append(f"{where}: {name} lies outside the folder")
-            elif not there:
-                findings.problems.append(f"{where}: there is no file {name}")
-            else:
-                captions[path.relative_to(source).as_posix()] = (text, traits)
-    for path in found:
-        beside = path.with_suffix(".txt")
-        if beside.is_file():
-            text = text_of(beside, beside.relative_to(source).as_posix(), findings)
-            captions[path.relative_to(source).as_posix()] = (" ".join(text.split()), {})
-    return captions
-
-
-def text_of(path: Path, name: str, findings: Findings) -> str:
-    """A text file, strictly UTF-8; what is not becomes a problem and reads as a placeholder."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        findings.problems.append(f"{name}: not UTF-8 text; save it as UTF-8")
-        return "unreadable"
-
-
-def table_rows(table: Path, where: str, findings: Findings) -> Iterable[tuple[str, str, dict[str, str]]]:
-    """(file, caption, traits) of a CSV or JSON Lines table; the columns may be called as people call them."""
-    raw: list[dict[str, Any]]
-    if table.suffix == ".jsonl":
-        raw = rows_of(table, findings.problems)
-    else:
-        try:
-            raw = list(csv.DictReader(io.StringIO(text_of(table, where, findings), newline="")))
-        except csv.Error as error:
-            findings.problems.append(f"{where}: not a CSV table ({error})")
-            return
-    for row in raw:
-        lower = {str(k).strip().lower(): v for k, v in row.items()}
-        name = next((lower[k] for k in ("file_name", "file", "filename", "image", "path") if lower.get(k)), None)
-        text = next((lower[k] for k in ("text", "caption", "prompt", "description") if k in lower), None)
-        if name is None or text is None:
-            findings.problems.append(f"{where}: needs columns file_name and text, has {', '.join(sorted(lower))}")
-            return
-        traits = lower.get("traits") if isinstance(lower.get("traits"), dict) else {}
-        yield str(name), str(text or ""), {str(k): str(v) for k, v in (traits or {}).items()}
 
 
 def split(seen: dict[str, Seen]) -> dict[str, list[str]]:

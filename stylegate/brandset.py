@@ -8,38 +8,61 @@ here, strictly: the imagefolder loader guesses splits from file names and takes 
 """
 
 import hashlib
-import json
 from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from stylegate import files, pictures
+from stylegate import files, pictures, tables
 from stylegate.config import Config
 from stylegate.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(kw_only=True, slots=True)
-class Brand:
-    """brand.yaml."""
+class Brand(BaseModel):
+    """What brand.yaml says of a brand."""
 
-    name: str
-    trigger: str  # the phrase that calls the style; put before captions that lack it
-    style: str = ""  # words for the style, for people
-    licence: str = "unknown"
-    source: str = "unknown"
-    background: str = "#ffffff"  # what alpha is laid on
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str = Field(min_length=1, description="The name of the brand, for people and file names.")
+    trigger: str = Field(
+        min_length=1, description="The phrase that calls the style; it is put before captions that lack it."
+    )
+    style: str = Field(default="", description="Words for the style, for people.")
+    licence: str = Field(default="unknown", description="The licence of the pictures.")
+    source: str = Field(default="unknown", description="Where the pictures come from.")
+    alpha: Literal["flatten", "keep"] = Field(
+        default="flatten",
+        description="flatten: transparent art is laid on the background, and judged pictures must be opaque. "
+        "keep: judged pictures must be transparent, or opaque, as most of the brand's references are.",
+    )
+    background: str = Field(default="#ffffff", description="The colour under transparency, such as #ffffff.")
+
+    @field_validator("background")
+    @classmethod
+    def is_colour(cls, value: str) -> str:
+        """Raise ValueError for a text that Pillow does not know as a colour."""
+        try:
+            ImageColor.getrgb(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no colour (such as #ffffff)") from None
+        return value
 
     def prompt(self, text: str) -> str:
-        """A caption as the model is shown it."""
+        """The caption with the trigger phrase before it, unless it holds the phrase already."""
         return text if self.trigger.lower() in text.lower() else f"{self.trigger}, {text}"
+
+
+NO_BRAND = Brand.model_construct(name="", trigger="")  # where no brand is named: prompts stay as they are
+UNKNOWN_LICENCE = "the licence of the pictures is unknown: write it into brand.yaml before anything leaves the house"
+KEPT_ALPHA = "alpha: keep asks for pictures that are transparent where the references are; a LoRA draws opaque ones"
 
 
 @dataclass(slots=True)
@@ -73,9 +96,11 @@ class BrandSet:
 
 
 HANDLED = {
-    "alpha": "laid on brand.yaml's background",
+    "alpha": "laid on brand.yaml's background (alpha: flatten or keep there says what pictures to judge must be)",
     "CMYK": "converted to sRGB",
     "16-bit": "scaled to 8 bits",
+    "floats": "read from 0 (black) to 1 (white)",
+    "rotated as EXIF says": "done",
     "palette": "converted to RGB",
     "colour profile to sRGB": "done",
     "colour profile unusable": "left aside",
@@ -147,9 +172,29 @@ def from_hub(name: str) -> Path:
     if target.exists():
         return target
     try:
-        loaded: Any = datasets.load_dataset(name)
+        loaded = datasets.load_dataset(name)
     except Exception as error:  # network, name, format: whatever the hub client raises
         raise DataError(f"brand=hub:{name} cannot be loaded: {error}", next_step="check name and network.") from None
+    write_loaded(loaded, name, target)
+    return target
+
+
+def write_loaded(loaded: Any, name: str, target: Path) -> None:
+    """Write a `datasets.DatasetDict` as a brand set. Raises DataError if it lacks a split, pictures or captions.
+
+    Where rows have different traits, `datasets` has given every row all of them and filled the gaps with null.
+    """
+    import datasets
+
+    problems = [f"no split {part}" for part in SPLITS if part not in loaded]
+    problems += [
+        f"{part}: no column {column}"
+        for part in SPLITS
+        for column in ("image", "text")
+        if part in loaded and column not in loaded[part].column_names
+    ]
+    if problems:
+        raise DataError(f"brand=hub:{name} is not a brand set:", problems)
 
     def build(partial: Path) -> None:
         for part in SPLITS:
@@ -159,16 +204,13 @@ def from_hub(name: str) -> Path:
                 image = row["image"]
                 file = f"{i:05d}{Path(image['path'] or 'x.png').suffix}"
                 files.write(partial / part / file, image["bytes"] or Path(image["path"]).read_bytes())
-                rows.append({"file_name": file, "text": row["text"], "traits": row.get("traits") or {}})
+                traits = {k: v for k, v in (row.get("traits") or {}).items() if v is not None}
+                rows.append({"file_name": file, "text": row["text"], "traits": traits})
             files.write_jsonl(partial / part / "metadata.jsonl", rows)
         word = name.rsplit("/", 1)[-1]
         files.write(partial / "brand.yaml", yaml.safe_dump({"name": word, "trigger": f"{word} style", "source": name}))
 
-    missing = [part for part in SPLITS if part not in loaded]
-    if missing:
-        raise DataError(f"brand=hub:{name} has no split {', '.join(missing)}")
     files.whole_folder(target, build)
-    return target
 
 
 def read(folder: Path) -> BrandSet:
@@ -191,18 +233,26 @@ def brand_of(folder: Path) -> Brand:
             f"{files.shown(folder)} is not a brand set: brand.yaml is missing",
             next_step="stylegate brand name=acme images=DIR makes a brand set from a folder of pictures.",
         )
-    data = files.read_yaml(path, "brand")
-    known = {f.name for f in fields(Brand)}
-    problems = [f"{k}: unknown key" for k in data if k not in known]
-    problems += [f"{k}: must be text" for k, v in data.items() if k in known and not isinstance(v, str)]
-    problems += [f"{k}: missing" for k in ("name", "trigger") if not data.get(k)]
+    data = files.read_yaml(path, "brand", words=True)
     try:
-        ImageColor.getrgb(str(data.get("background", "#ffffff")))
-    except ValueError:
-        problems.append(f"background: {data['background']!r} is no colour (such as #ffffff)")
-    if problems:
-        raise DataError(f"{files.shown(path)}:", problems, f"keys are {sorted(known)}.")
-    return Brand(**data)
+        return Brand(**data)
+    except ValidationError as error:
+        keys = sorted(Brand.model_fields)
+        raise DataError(f"{files.shown(path)}:", problems_of(error), f"keys are {keys}.") from None
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """Every problem of a file, each as `key: what is wrong`."""
+    words = {
+        "extra_forbidden": "unknown key",
+        "missing": "missing",
+        "string_type": "must be text",
+        "string_too_short": "missing",
+    }
+    return [
+        f"{'.'.join(map(str, each['loc']))}: {words.get(each['type'], each['msg'].removeprefix('Value error, '))}"
+        for each in error.errors()
+    ]
 
 
 def sound(folder: Path) -> tuple[BrandSet, Findings]:
@@ -228,7 +278,11 @@ def examine(folder: Path) -> Findings:
         brand = brand_of(folder)
     except DataError as error:
         findings.problems += error.problems or [error.summary]
-        brand = Brand(name="", trigger="")
+        brand = NO_BRAND
+    if brand.alpha == "keep":
+        findings.remarks.append(KEPT_ALPHA)
+    if brand.licence == "unknown":
+        findings.remarks.append(UNKNOWN_LICENCE)
     seen: dict[str, Seen] = {}
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
@@ -268,7 +322,7 @@ def listed(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict
     found: dict[str, tuple[dict, Path]] = {}
     rows = rows_of(table, problems)
     for row in rows:
-        file, traits = row["file_name"], row.get("traits") or {}
+        file = row["file_name"]
         name, path = f"{part}/{file}", folder / part / file
         try:
             inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
@@ -283,10 +337,11 @@ def listed(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict
             problems.append(f"{name}: listed twice")
         if not isinstance(row.get("text"), str) or not row["text"].strip():
             problems.append(f"{name}: its caption is empty")
-        elif not isinstance(traits, dict) or not all(isinstance(v, str) for v in traits.values()):
-            problems.append(f"{name}: traits must map names to text")
         elif inside and there:
-            found[name] = (row, path)
+            try:
+                found[name] = (row | {"traits": traits_of(row.get("traits"))}, path)
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
     if not rows:
         problems.append(f"{part}/metadata.jsonl lists no pictures")
     return found
@@ -294,19 +349,24 @@ def listed(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict
 
 def rows_of(table: Path, problems: list[str]) -> list[dict]:
     """Objects of a JSON Lines table that have a file_name; lines that are none are named in `problems`."""
-    rows = []
-    for number, line in enumerate(table.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-            if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-                raise ValueError
-            rows.append(row)
-        except (ValueError, RecursionError):
-            where = f"{table.parent.name}/{table.name}, line {number}"
-            problems.append(f"{where}: not a JSON object with file_name, in UTF-8")
-    return rows
+    where, found = f"{table.parent.name}/{table.name}", tables.read(table)
+    problems += [
+        f"{where}, {problem}" if found.rows or found.columns else f"{where}: {problem}" for problem in found.problems
+    ]
+    named = [row for row in found.rows if isinstance(row.cells.get("file_name"), str)]
+    lacking = [row.line for row in found.rows if row not in named]
+    problems += [f"{where}, line {line}: not a JSON object with file_name, in UTF-8" for line in lacking]
+    return [row.cells for row in named]
+
+
+def traits_of(value: Any) -> dict[str, str]:
+    """Traits by name; those that are null are left out, as `datasets` fills gaps with null. Raises ValueError."""
+    if value in (None, "", {}):
+        return {}
+    known = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else None
+    if known is None or not all(isinstance(v, str) for v in known.values()):
+        raise ValueError('traits must map names to text, such as {"species": "cat"}')
+    return known
 
 
 def look_at(
@@ -336,18 +396,13 @@ def look_at(
 
 
 def alike(seen: dict[str, Seen]) -> list[list[str]]:
-    """Groups of near-duplicates (likeness above pictures.NEAR), each with at least two names."""
-    names = list(seen)
-    if not names:
+    """Groups of near-duplicates, each with at least two names: whoever is near to one of a group belongs to it."""
+    if not seen:
         return []
-    found, partner = pictures.nearest(np.stack([seen[name].signature for name in names]))
-    leader = list(range(len(names)))
-    for i in range(len(names)):
-        if found[i] >= pictures.NEAR:
-            leader[i] = leader[partner[i]]
+    labels = pictures.near_groups(np.stack([one.signature for one in seen.values()]))
     groups: dict[int, list[str]] = defaultdict(list)
-    for i, name in enumerate(names):
-        groups[leader[i]].append(name)
+    for label, name in zip(labels.tolist(), seen, strict=True):
+        groups[label].append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 

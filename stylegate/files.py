@@ -4,11 +4,12 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import rfc8785
 import yaml
@@ -125,10 +126,13 @@ def read_json(path: Path, what: str, *keys: str) -> Any:
     return data
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A YAML mapping by the safe loader, each key once. Raises DataError naming `what`."""
+def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
+    """A YAML mapping by the safe loader, each key once. Raises DataError naming `what`.
+
+    With `words` every value is text as it is written (010, on, 1e3, null), and None where nothing is written.
+    """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_WordsLoader if words else _OnceLoader)
     except (yaml.YAMLError, ValueError, RecursionError, IsADirectoryError) as error:
         raise DataError(f"{what} {shown(path)} is not YAML: {error}") from None
     if not isinstance(data, dict):
@@ -146,6 +150,12 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
         if not isinstance(key, str | int | float | bool) or keys.count(key) > 1:
             raise yaml.YAMLError(f"line {place.start_mark.line + 1}: key {key!r} stands twice or is no word")
     return dict(zip(keys, (loader.construct_object(v, deep=True) for _, v in node.value), strict=True))  # type: ignore[no-untyped-call]
+
+
+class _WordsLoader(_OnceLoader):
+    """Reads no word as a number, truth value or date; only an empty value is null."""
+
+    yaml_implicit_resolvers: ClassVar = {"": [("tag:yaml.org,2002:null", re.compile("^$"))]}
 
 
 _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

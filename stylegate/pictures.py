@@ -17,12 +17,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from stylegate.listing import SUFFIXES, find
+
+__all__ = ["SUFFIXES", "find"]  # where the pictures of a folder are found: stylegate/listing.py
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged headers: `decode` says whether a file is a picture
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"]
+# What is decoded, by content and not by name. Left out of those that Pillow reads: formats without a signature (TGA),
+# those that start another program (EPS), and those that are seldom met.
+FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PSD", "QOI", "PPM", "ICO"]
+PNG_START = b"\x89PNG\r\n\x1a\n"
+TURNS = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MIN_SIDE = 16  # pixels; below this there is nothing to learn or to judge
 MAX_PIXELS = 100_000_000  # a decompression bomb above this
 MAX_BYTES = 500_000_000  # of a file; a picture of MAX_PIXELS takes less
@@ -33,6 +48,7 @@ PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of picture
 CORES = os.cpu_count() or 1
 BLOCK = 1024  # pictures that are compared with the rest at once
 ASIDE = -2.0  # instead of a correlation: not to be compared
+THUMBNAIL_ERROR = 0.1  # at most, between a product of thumbnails and the likeness (docs/log.md)
 NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
 
 
@@ -43,16 +59,6 @@ class PictureError(Exception):
 class Picture(NamedTuple):
     image: Image.Image  # mode RGB, sRGB
     notes: tuple[str, ...]  # conversions that were made, such as "alpha", "CMYK"
-
-
-def find(folder: Path) -> list[Path]:
-    """Files below `folder` whose name looks like a picture's, sorted; hidden ones and those in hidden folders aside."""
-
-    def hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
-    return sorted(p for p in found if not hidden(p))
 
 
 def read(path: Path) -> bytes:
@@ -66,15 +72,14 @@ def read(path: Path) -> bytes:
 
 
 def decode(content: bytes, background: str = "#ffffff") -> Picture:
-    """Decode to upright sRGB; alpha is laid on `background`. Raises PictureError for anything else than one picture."""
+    """Decode to upright sRGB; alpha is laid on `background`. Raises PictureError for anything else than one picture.
+
+    Of a JPEG that holds further pictures (a gain map, a second view) the first one is the picture.
+    """
     try:
+        content = without_text(content)
         with Image.open(io.BytesIO(content), formats=FORMATS) as probe:
-            if (frames := getattr(probe, "n_frames", 1)) > 1:
-                raise PictureError(f"animated ({frames} frames)")
-            if probe.width * probe.height > MAX_PIXELS:
-                raise PictureError(f"{probe.width} x {probe.height} pixels is more than {MAX_PIXELS:,}")
-            if min(probe.size) < MIN_SIDE:
-                raise PictureError(f"{probe.width} x {probe.height} pixels; at least {MIN_SIDE} a side")
+            check_shape(probe)
             probe.verify()  # PNG: every chunk's checksum up to IEND
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
@@ -87,34 +92,74 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
         raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
 
 
+def check_shape(image: Image.Image) -> None:
+    """Raise PictureError for an animation, several pages, and sizes that are not decoded."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in ("MPO", "PSD"):  # first picture and its gain map; composite and its layers
+        raise PictureError(f"{frames} pages" if image.format == "TIFF" else f"animated ({frames} frames)")
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(f"{image.width} x {image.height} pixels is more than {MAX_PIXELS:,}")
+    if min(image.size) < MIN_SIDE:
+        raise PictureError(f"{image.width} x {image.height} pixels; at least {MIN_SIDE} a side")
+
+
+def without_text(content: bytes) -> bytes:
+    """A PNG without its chunks of text, such as the workflow that drew it: no pixel depends on them.
+
+    Pillow refuses the whole picture for one compressed text of more than a megabyte.
+    """
+    if not content.startswith(PNG_START):
+        return content
+    parts, start = [content[:8]], 8
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        if content[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            parts.append(content[start:end])
+        start = end
+    return b"".join(parts)
+
+
 def size_of(content: bytes) -> tuple[int, int]:
-    """Width and height of an upright picture that decodes, from its header."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    """Width and height of an upright picture that decodes, from its header: those of `decode`."""
+    with Image.open(io.BytesIO(without_text(content)), formats=FORMATS) as image:
+        turned = image.format != "TIFF" and orientation(image) >= 5  # Pillow turns a TIFF by itself, sides at opening
         return (image.height, image.width) if turned else image.size
 
 
+def suffix_of(content: bytes) -> str:
+    """The suffix of a picture that decodes, by its content: what its name says may be wrong."""
+    with Image.open(io.BytesIO(without_text(content)), formats=FORMATS) as image:
+        kind = image.format or ""
+    return {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}.get(kind, f".{kind.lower()}")
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 (upright) where there is none, or something else stands in its place."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged EXIF block says nothing
+        return 1
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
 def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
-    """Orientation, bit depth, colour profile, palette and alpha, in this order; each one made is noted."""
-    notes = []
-    upright = image
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+    """Orientation, bit depth, palette, colour profile and alpha, in this order; each one made is noted."""
+    notes, icc = [], image.info.get("icc_profile")
+    if (turn := TURNS.get(orientation(image))) is not None:
         notes.append("rotated as EXIF says")
-        upright = ImageOps.exif_transpose(image) or image
-    icc = image.info.get("icc_profile")
-    if upright.mode.startswith("I") or upright.mode == "F":
+        image = image.transpose(turn)
+    alpha = alpha_of(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        notes.append("floats" if image.mode == "F" else "16-bit")
+        image = to_8_bits(image)
+    elif content.startswith(PNG_START) and content[24] == 16:  # IHDR bit depth; the decoder kept the high bytes
         notes.append("16-bit")
-        values = np.asarray(upright, dtype=np.float64)
-        upright = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
-    elif content[:8] == b"\x89PNG\r\n\x1a\n" and content[24] == 16:  # IHDR bit depth; the decoder kept the high bytes
-        notes.append("16-bit")
-    if upright.mode == "CMYK":
+    if image.mode == "CMYK":
         notes.append("CMYK")
-    if upright.mode == "P":
+    if image.mode == "P":
         notes.append("palette")
-        upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-    alpha = upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
-    colour = with_profile(upright, icc, notes) if icc else upright.convert("RGB")
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    colour = with_profile(image, icc, notes) if icc else image.convert("RGB")
     if alpha is not None and alpha.getextrema()[0] != 255:
         notes.append("alpha")
         sheet = Image.new("RGB", colour.size, background)
@@ -123,11 +168,34 @@ def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
     return Picture(colour, tuple(notes))
 
 
+def alpha_of(image: Image.Image) -> Image.Image | None:
+    """Alpha from 0 (transparent) to 255 in mode L; None for a picture that has none."""
+    if not image.has_transparency_data:
+        return None
+    if image.mode.startswith("I"):  # 16-bit gray: one value is transparent; Pillow's own conversion would clip first
+        return Image.fromarray((np.asarray(image) != image.info["transparency"]).astype(np.uint8) * 255)
+    return image.convert("RGBA").getchannel("A")
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """A gray picture of 16-bit integers, or of floats from 0 (black) to 1 (white), in 8 bits.
+
+    Raises PictureError where the values do not say which of them is white.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode == "F" and not (values.min() >= 0 and values.max() <= 1):
+        raise PictureError(f"floats from {values.min():g} to {values.max():g}; they are read from 0 to 1")
+    if image.mode == "I" and (image.format == "TIFF" or values.min() < 0 or values.max() > 65535):
+        raise PictureError("32-bit integers, of which nobody knows which is white; save it with 8 or 16 bits")
+    return Image.fromarray((values * 255 if image.mode == "F" else values / 257).round().astype(np.uint8))
+
+
 def with_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
-    """Convert from the embedded profile to sRGB; a profile that does not fit the mode is said and left aside."""
+    """Convert from the embedded profile to sRGB; a profile that does not fit the colours is noted and left aside."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        base = image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")
+        space: str = source.profile.xcolor_space  # type: ignore[union-attr]
+        base = in_space(image, space.strip())
         converted = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         notes.append("colour profile unusable")
@@ -136,6 +204,19 @@ def with_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Imag
     if "sRGB" not in ImageCms.getProfileDescription(source):
         notes.append("colour profile to sRGB")
     return converted
+
+
+def in_space(image: Image.Image, space: str) -> Image.Image:
+    """The picture in the mode that a profile of colour space `space` reads. Raises ValueError if there is none."""
+    if space == "GRAY" and image.mode != "CMYK":
+        red, *others = image.convert("RGB").split()
+        if all(ImageChops.difference(red, other).getextrema() == (0, 0) for other in others):
+            return red
+    elif space == "RGB" and image.mode != "CMYK":
+        return image.convert("RGB")
+    elif space == "CMYK" and image.mode == "CMYK":
+        return image
+    raise ValueError(f"a profile of {space} does not fit a picture of {image.mode}")
 
 
 def covering(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -278,6 +359,33 @@ def nearest(
     winners = ranked[np.unique(pairs[ranked, 0], return_index=True)[1]]
     best[pairs[winners, 0]], index[pairs[winners, 0]] = values[winners], pairs[winners, 1]
     return best, index
+
+
+def near_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """[n] for each of the signatures [n, 64, 64, 3] its group: whatever is joined by pairs of likeness NEAR or more.
+
+    Thumbnails propose pairs: on pictures of one brand their product lay within THUMBNAIL_ERROR of the likeness.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    small = thumbnails(signatures)
+    flat = np.flatnonzero((signatures == signatures[:, :1, :1]).all((1, 2, 3)))  # pictures of one colour are all alike
+    pairs = [np.stack([flat[:-1], flat[1:]], 1)]
+    for start in range(0, len(small), BLOCK):
+        rows, columns = np.nonzero(small[start : start + BLOCK] @ small.T >= NEAR - THUMBNAIL_ERROR)
+        later = columns > rows + start
+        pairs.append(np.stack([rows[later] + start, columns[later]], 1))
+    proposed = np.concatenate(pairs)
+
+    def near(part: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return alike(prepared(signatures[part[:, 0]]), prepared(signatures[part[:, 1]])) >= NEAR
+
+    parts = np.array_split(proposed, len(proposed) // TOGETHER + 1)
+    with ThreadPoolExecutor(CORES) as workers:
+        kept = proposed[np.concatenate(list(workers.map(near, parts)))]
+    graph = coo_array((np.ones(len(kept), bool), (kept[:, 0], kept[:, 1])), shape=(len(small), len(small)))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def proposals(products: NDArray[np.float32]) -> NDArray[np.int64]:

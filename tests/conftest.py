@@ -45,7 +45,7 @@ def run(run_exactly: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int,
     def call(*arguments: str) -> tuple[int, str]:
         verb = next(iter(arguments), "")
         elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not reads(verb, key)}
-        return run_exactly(*(word for word in arguments if word.partition("=")[0] not in elsewhere))
+        return run_exactly(*arguments[:1], *(word for word in arguments[1:] if word.partition("=")[0] not in elsewhere))
 
     return call
 

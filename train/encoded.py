@@ -22,7 +22,7 @@ from stylegate.families import Conditions, Family, Models
 from train import batches
 from train.batches import View
 
-LATENTS, PROMPTS = "latents-2", "prompts-3"  # versions of what is cached; raise one when its computation changes
+LATENTS, PROMPTS = "latents-3", "prompts-3"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
 WORDINGS = 8  # of a caption, where its parts are shuffled
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.lot.subject import Subject, hashes, made_from, readable
+from eval.lot.subject import Subject, hashes, made_from, names_of, readable
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import DataError
+from stylegate.listing import masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,12 @@ class Comparison:
     training: list[tuple[str, Path]]
     exported: list[tuple[str, Path]]  # of other batches; by package and name
     background: str
+    alpha: str  # brand.yaml's: what pictures must be, "flatten" opaque, "keep" as most references are
     trigger: str
     called: str  # for people
     traits: dict[str, dict[str, str]]  # what is known of references, by name
     learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
+    notes: tuple[str, ...] = ()  # on the files of a folder of references that are no references
 
 
 def comparison_of(config: Config, subject: Subject) -> Comparison:
@@ -28,27 +31,34 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
     brand_name = config.brand or subject.record.get("words", {}).get("brand")
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
-    background, trigger, called = "#ffffff", "", ""
+    background, alpha, trigger, called = "#ffffff", "keep", "", ""
+    notes: tuple[str, ...] = ()
     traits: dict[str, dict[str, str]] = {}
     learned: dict[str, dict[str, str]] = {}
     if brand_name:
         folder = brandset.locate(brand_name)
         brand = brandset.brand_of(folder)
-        background, trigger, called = brand.background, brand.trigger, f"{brand.name}'s test/"
+        background, alpha, trigger = brand.background, brand.alpha, brand.trigger
+        called = f"{brand.name}'s test/"
         (references, traits), (training, learned) = split_files(folder, "test"), split_files(folder, "train")
     if config.references:
         learned = {}
         folder = files.named(config.references, files.BRANDS, "references")
         if (folder / "brand.yaml").is_file():
-            background, called = brandset.brand_of(folder).background, f"{folder.name}'s test/"
+            brand = brandset.brand_of(folder)
+            background, alpha, called = brand.background, brand.alpha, f"{folder.name}'s test/"
             references, traits = split_files(folder, "test")
         else:
             traits = {}
-            references = [(readable(p.relative_to(folder)), p) for p in pictures.find(folder)]
+            found = pictures.find(folder)
+            aside = masks(found)
+            references = [(readable(p.relative_to(folder)), p) for p in found if p not in set(aside)]
+            notes = (f"no references, as masks of others: {names_of(folder, aside)}",) if aside else ()
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    return Comparison(references, training, exported(subject), background, trigger, called, traits, learned)
+    earlier = exported(subject)
+    return Comparison(references, training, earlier, background, alpha, trigger, called, traits, learned, notes)
 
 
 def exported(subject: Subject) -> list[tuple[str, Path]]:

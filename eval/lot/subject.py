@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.lot.batch import Slot, batch_folder, is_attempt, read_plan, record_of, split_name
-from stylegate import files, pictures
+from stylegate import files
 from stylegate.config import Config
 from stylegate.digests import sha256s
 from stylegate.errors import DataError
+from stylegate.listing import Listing, list_folder
+
+NAMED = 10  # files that a note lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class Subject:
     sha256: dict[str, str]  # by name; an unreadable file has ""
     slots: dict[str, Slot] | None  # by name; None for a foreign folder
     record: dict[str, Any]  # batch.json; empty for a foreign folder
+    notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
 
     def digest(self) -> str:
         return files.digest([[name, self.sha256[name]] for name, _ in self.named])
@@ -51,11 +55,10 @@ def foreign(config: Config, remember: bool) -> Subject:
     images = Path(config.images or "").expanduser().resolve()
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
-    named = [(readable(p.relative_to(images)), p) for p in pictures.find(images)]
+    listing = list_folder(images)
+    named = [(readable(p.relative_to(images)), p) for p in listing.pictures]
     if not named:
-        raise DataError(
-            f"images={config.images} holds no pictures", next_step=f"they end in {sorted(pictures.SUFFIXES)}."
-        )
+        raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
     digests = hashes(named, remember)
     content = files.digest([[name, digests[name]] for name, _ in named])
     out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
@@ -63,7 +66,20 @@ def foreign(config: Config, remember: bool) -> Subject:
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
-    return Subject(images, out, named, digests, None, {})
+    return Subject(images, out, named, digests, None, {}, not_judged(images, listing))
+
+
+def not_judged(folder: Path, listing: Listing) -> tuple[str, ...]:
+    """A note for each kind of file in the folder that is no picture, with the first of the files' names."""
+    kinds = (("no pictures", listing.beside), ("hidden or of the operating system", listing.hidden))
+    return tuple(f"not judged, as {kind}: {names_of(folder, paths)}" for kind, paths in kinds if paths)
+
+
+def names_of(folder: Path, paths: list[Path]) -> str:
+    """How many files, and the first names below the folder, for people."""
+    names = ", ".join(readable(path.relative_to(folder)) for path in paths[:NAMED])
+    more = ", …" if len(paths) > NAMED else ""
+    return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({names}{more})"
 
 
 def readable(path: Path) -> str:

@@ -40,7 +40,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
-    notes = [f"reference {b.name} is left out: {b.reason}" for b in bad]
+    notes = [*subject.notes, *compared.notes, *(f"reference {b.name} is left out: {b.reason}" for b in bad)]
     enough = len(references.names) >= style.MIN_REFERENCES and len(found.names) > 0
     if compared.references and len(references.names) < style.MIN_REFERENCES:
         notes.append(f"{len(references.names)} references can be used; style needs at least {style.MIN_REFERENCES}")
@@ -59,7 +59,7 @@ def compute(config: Config, subject: Subject, compared: Comparison, key: str, qu
     own["distinct"] = duplicates.leave_one_out(references.signatures)
     expected = subject.record.get("size")  # of a batch: what `generate` drew
     columns["size"] = technical.size(found.sizes, (expected, expected) if expected else None)
-    columns["alpha"] = technical.alpha(found.transparent, references.transparent)
+    columns["alpha"] = technical.alpha(found.transparent, references.transparent, compared.alpha)
     own["size"] = own["alpha"] = np.ones(len(references.names), np.float32)
     texts = text_encoder(encoder)
     columns |= encoder_scores(found, subject, texts)

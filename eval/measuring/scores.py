@@ -17,7 +17,7 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
-VERSION = "scores-12"  # raise it when a score's computation changes
+VERSION = "scores-13"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
@@ -35,6 +35,8 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
             encoder_key(config.encoder),
             others,
             compared.background,
+            compared.alpha,
+            [*subject.notes, *compared.notes],
             compared.traits,
             compared.learned,
             head,

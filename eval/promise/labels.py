@@ -2,7 +2,7 @@
 
     sha256,verdict,who,why         accept or reject (or unsure: in review it stays there, else it is a reject)
 
-A CSV file from people (commas or semicolons; `file` and `purpose` may stand beside), kept as JSON Lines in the batch's
+A table from people (stylegate/tables.py; `file` and `purpose` may stand beside), kept as JSON Lines in the batch's
 folder. Labels of one stream never serve another: those of review are of borderline pictures, no random sample, so they
 can never certify; those that a line was chosen by cannot prove it.
 """
@@ -18,7 +18,7 @@ from getpass import getuser
 from pathlib import Path
 
 from eval.lot.subject import Subject
-from stylegate import files
+from stylegate import files, tables
 from stylegate.errors import DataError
 
 STREAMS = {"review": "decisions.jsonl", "calibrate": "calibration.jsonl", "audit": "audit.jsonl"}
@@ -51,23 +51,19 @@ def read_csv(path: Path, purpose: str, out: Path, known: Iterable[str]) -> list[
     be of many lots: others' are left out, and that is said), two verdicts of one picture, rows that another stream of
     the same batch holds.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.split("\n", 1)[0]
-        reader = csv.DictReader(text.splitlines(), delimiter=";" if ";" in first and "," not in first else ",")
-        rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"decisions={path} cannot be read: {error}") from None
-    if not {"sha256", "verdict", "who"} <= set(reader.fieldnames or ()):
+    table = tables.read(path)
+    if table.problems:
+        raise DataError(f"decisions={path} cannot be read:", table.problems, "mend the lines; none was taken.")
+    if not {"sha256", "verdict", "who"} <= set(table.columns):
         raise DataError(f"decisions={path} needs a first line `sha256,verdict,who,why`, then a line a picture")
     others = rows_of_others(out, purpose)
     there, found, problems, elsewhere = set(known), {}, [], 0
-    for number, row in rows:
-        label = Label(*((row.get(name) or "").strip() for name in COLUMNS))
-        if label.verdict.lower() == "" and row.get("sha256"):
+    for number, row in table.rows:
+        label = Label(*(str(row.get(name) or "").strip() for name in COLUMNS))
+        if label.verdict == "" and row.get("sha256"):
             continue
         label = Label(label.sha256.lower(), label.verdict.lower(), label.who, label.why)
-        declared = (row.get("purpose") or "").strip()
+        declared = str(row.get("purpose") or "").strip()
         before = found.get(label.sha256)
         said = [
             (not re.fullmatch("[0-9a-f]{64}", label.sha256), "sha256 is not 64 hex digits"),
@@ -141,12 +137,9 @@ def worksheet(path: Path, purpose: str, pictures: Iterable[tuple[str, str]], giv
 
 
 def filled(path: Path) -> bool:
-    """Whether a worksheet has any verdict."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return any((row.get("verdict") or "").strip() for row in csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return True  # not one of ours any more: nobody's work is overwritten
+    """Whether a worksheet has any verdict, or cannot be read any more: nobody's work is overwritten."""
+    table = tables.read(path)
+    return bool(table.problems) or any(str(row.cells.get("verdict") or "").strip() for row in table.rows)
 
 
 def offered(

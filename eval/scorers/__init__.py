@@ -42,7 +42,10 @@ SCORES = {
     ),
     "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1, graded=False),
     "alpha": Score(
-        "1 if it is transparent, or opaque, as the references or most are, else 0", "pixels", 0.1, graded=False
+        "1 if it is opaque, or transparent where brand.yaml keeps alpha and most references are, else 0",
+        "pixels",
+        0.1,
+        graded=False,
     ),
 }
 NEED_REFERENCES = {"style", "style_nearest", "drawing", "palette"}  # not computed with too few

@@ -10,7 +10,6 @@ A head of a brand's own labels is logistic regression: log-odds that a person ca
 `Learned.area` says, and knows nothing of pictures that nobody labelled.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from stylegate import files
+from stylegate import files, tables
 from stylegate.errors import DataError, ModelError
 
 MIN_LABELS = 10  # of each kind
@@ -79,16 +78,15 @@ def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
 
     Raises DataError listing every problem: unknown labels, files that are missing or named twice, too few of a kind.
     """
-    try:
-        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
-        rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"score.labels={path} cannot be read: {error}") from None
-    if not rows or not {"file", "label"} <= set(rows[0][1]):
+    table = tables.read(path)
+    if table.problems:
+        raise DataError(f"score.labels={path} cannot be read:", table.problems)
+    if not {"file", "label"} <= set(table.columns):
         raise DataError(f"score.labels={path} needs a first line `file,label`, then a line a picture")
     problems, found, seen = [], {}, {}
-    for number, row in rows:
-        name, label = (row["file"] or "").strip(), (row["label"] or "").strip().lower()
+    for number, row in table.rows:
+        name, label = (str(row.get(column) or "").strip() for column in ("file", "label"))
+        label = label.lower()
         if label not in GOOD + BAD:
             problems.append(f"line {number}: label {label!r} is none of {', '.join(GOOD + BAD)}")
         try:

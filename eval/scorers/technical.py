@@ -251,7 +251,11 @@ def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[
     return (sizes == np.array(common)).all(1).astype(np.float32)
 
 
-def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """[n] 1 where a picture is transparent, or opaque, as most references are; without any, as most of the folder."""
+def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_], declared: str = "keep") -> NDArray[np.float32]:
+    """[n] 1 where a picture is transparent, or opaque, as its brand declares, else 0.
+
+    "flatten": pictures are opaque. "keep": they are as most references are, or, without any, as most of the folder.
+    """
     usual = references if len(references) else transparent
-    return (transparent == (len(usual) > 0 and usual.mean() > 0.5)).astype(np.float32)
+    wanted = declared == "keep" and len(usual) > 0 and usual.mean() > 0.5
+    return (transparent == wanted).astype(np.float32)

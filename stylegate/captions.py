@@ -1,0 +1,184 @@
+"""The captions of a folder of pictures: text files beside them, and tables. Each picture has one.
+
+    cat.png with cat.txt, cat.caption, cat.png.txt or cat.json       one line of text; in JSON the key text or caption
+    any .csv, .tsv or .jsonl                                         columns file_name and text, paths from its folder
+
+Where tags alone are given (a column or key `tags`), they are the caption, with commas between them.
+"""
+
+import json
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stylegate import tables
+from stylegate.brandset import Findings, traits_of
+from stylegate.listing import CAPTIONS, TABLES
+from stylegate.tables import NAMES, TEXTS, Row, Table
+
+TAGS, TRAITS = "tags", "traits"
+UNREADABLE = "unreadable"  # stands for a caption that is a problem already
+OWN = "original"  # a column of brand sets: what a picture was called before
+
+
+class Caption(NamedTuple):
+    text: str
+    traits: dict[str, str]
+    where: str  # the file that says it, for people
+
+
+class Captions(NamedTuple):
+    by_picture: dict[str, Caption]  # by name relative to the folder
+    unused: list[Path]  # files beside the pictures that gave no caption
+    whole: bool  # whether every table could be read
+
+
+class Sources(NamedTuple):
+    """The files that captions are read from."""
+
+    folder: Path
+    pictures: dict[str, Path]  # by name relative to the folder
+    beside: list[Path]
+
+
+def gather(sources: Sources, findings: Findings) -> Captions:
+    """Read every caption. All that is wrong goes into `findings`."""
+    found: dict[str, Caption] = {}
+    unused, whole = [], True
+    owners = pictures_by_sidecar(sources)
+    for path in sources.beside:
+        where = path.relative_to(sources.folder).as_posix()
+        if path.suffix.lower() in TABLES:
+            table = table_of(path, where, findings)
+            whole = whole and table is not None
+            given = from_table(table, path, where, sources, findings) if table else ()
+        else:
+            given = list(from_sidecar(path, where, owners.get(path, []), findings))
+            unused += [] if given else [path]
+        for name, caption in given:
+            add(found, name, caption, findings)
+    return Captions(found, unused, whole)
+
+
+def add(found: dict[str, Caption], name: str, caption: Caption, findings: Findings) -> None:
+    """Enter one caption; a second one of the same picture must be the same."""
+    before = found.setdefault(name, caption)
+    if before.text != caption.text:
+        findings.problems.append(f"{name}: two captions, of {before.where} and of {caption.where}; keep one")
+    elif before.traits and caption.traits and before.traits != caption.traits:
+        findings.problems.append(f"{name}: traits of {before.where} and of {caption.where} differ; keep one")
+    elif caption.traits:
+        found[name] = caption
+
+
+def pictures_by_sidecar(sources: Sources) -> dict[Path, list[str]]:
+    """The names of the pictures that each text or JSON file stands beside: those with its stem, or cat.png.txt."""
+    by_stem, by_name = defaultdict(list), {}
+    for name, path in sources.pictures.items():
+        by_stem[path.parent, path.stem].append(name)
+        by_name[path.parent, path.name] = name
+    owners = {}
+    for path in sources.beside:
+        if path.suffix.lower() in CAPTIONS | {".json"}:
+            exact = by_name.get((path.parent, path.stem))
+            owners[path] = [exact] if exact else by_stem.get((path.parent, path.stem), [])
+    return owners
+
+
+def from_sidecar(path: Path, where: str, names: list[str], findings: Findings) -> Iterator[tuple[str, Caption]]:
+    """The caption of a text or JSON file for the pictures `names` that it stands beside."""
+    if not names:
+        return
+    try:
+        text = tables.decoded(path.read_bytes())
+        if path.suffix.lower() == ".json":
+            data = json.loads(text, object_pairs_hook=tables.object_of)
+            if not isinstance(data, dict) or not {*TEXTS, TAGS} & data.keys():
+                return  # something else of the picture's
+            caption = caption_of(Row(1, data), where)
+        else:
+            caption = Caption(only_line(text), {}, where)
+    except (ValueError, OSError, RecursionError) as error:
+        findings.problems.append(f"{where}: {error}")
+        caption = Caption(UNREADABLE, {}, where)
+    yield from ((name, caption) for name in names)
+
+
+def only_line(text: str) -> str:
+    """The one line of text that a file holds, spaces made single. Raises ValueError for several lines."""
+    lines = [" ".join(line.split()) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    filled = [line for line in lines if line]
+    if len(filled) > 1:
+        raise ValueError(f"{len(filled)} lines; a picture has one caption: keep one line, or join them")
+    return filled[0] if filled else ""
+
+
+def table_of(path: Path, where: str, findings: Findings) -> Table | None:
+    """The table, if its rows are sound and it names pictures and captions; else its problems go into `findings`."""
+    table = tables.read(path)
+    columns = set(table.columns)
+    if table.problems:
+        findings.problems += [
+            f"{where}, {problem}" if "line" in problem else f"{where}: {problem}" for problem in table.problems
+        ]
+        return None
+    if not columns & set(NAMES) or not columns & {*TEXTS, TAGS}:
+        findings.problems.append(f"{where}: needs columns file_name and text, has {', '.join(table.columns) or 'none'}")
+        return None
+    return table
+
+
+def from_table(
+    table: Table, path: Path, where: str, sources: Sources, findings: Findings
+) -> Iterator[tuple[str, Caption]]:
+    """Name and caption of each row; rows that are at fault, and names of no picture, become problems."""
+    columns = set(table.columns)
+    if aside := sorted(columns - {*NAMES, *TEXTS, TAGS, TRAITS, OWN}):
+        findings.remarks.append(f"{where}: columns that are not used: {', '.join(aside)}")
+    if TAGS in columns and columns & set(TEXTS):
+        findings.remarks.append(f"{where}: tags are not used where there is a caption")
+    by_name = {normal(name): name for name in sources.pictures}
+    for row in table.rows:
+        line = f"{where}, line {row.line}"
+        name = None
+        try:
+            name = picture_named(tables.one_of(row, NAMES), path, sources, by_name)
+            yield name, caption_of(row, line)
+        except (ValueError, OSError) as error:
+            findings.problems.append(f"{line}: {error}")
+            if name is not None:
+                yield name, Caption(UNREADABLE, {}, line)
+
+
+def picture_named(value: Any, table: Path, sources: Sources, by_name: dict[str, str]) -> str:
+    """The picture that a table means, by its name relative to the folder. Raises ValueError if there is none."""
+    if not isinstance(value, str):
+        raise ValueError(f"file_name is {value!r}, not text")
+    path, folder = Path(os.path.normpath(table.parent / value.strip())), Path(os.path.normpath(sources.folder))
+    if not path.resolve().is_relative_to(sources.folder.resolve()):
+        raise ValueError(f"{value} lies outside the folder")
+    for place, root in ((path, folder), (path.resolve(), folder.resolve())):  # an absolute path may lead through links
+        name = by_name.get(normal(place.relative_to(root).as_posix())) if place.is_relative_to(root) else None
+        if name is not None:
+            return name
+    raise ValueError(f"{value} is not used as a picture" if path.is_file() else f"there is no file {value}")
+
+
+def normal(name: str) -> str:
+    """A name in Unicode's composed form: macOS writes é as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def caption_of(row: Row, where: str) -> Caption:
+    """The caption and traits of a row or JSON file. Raises ValueError if they are something else than text."""
+    text = tables.one_of(row, TEXTS)
+    if text is None and (tags := row.cells.get(TAGS)):
+        text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags
+    if isinstance(text, list):
+        raise ValueError(f"a list of {len(text)} captions; a picture has one caption: choose one, or join them")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"the caption is {text!r}, not text")
+    return Caption((text or "").strip(), traits_of(row.cells.get(TRAITS)), where)

@@ -1,0 +1,143 @@
+"""One reader of the tables that people give: captions, labels, decisions, prompts. CSV and JSON Lines.
+
+A value stays what is written: a cell of a CSV file is text, a value of JSON keeps its type. A table of which any row is
+not sound is not read at all; every problem is reported, with its line.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SEPARATORS = ",;\t"
+NAMES = ("file_name", "file", "filename", "image", "image_path", "path")  # columns that name a picture
+TEXTS = ("text", "caption", "prompt", "description")  # columns that hold a caption
+
+
+class Row(NamedTuple):
+    line: int  # of the file, from 1: where the row begins
+    cells: dict[str, Any]  # by column, in lower case; text in a CSV file, any JSON value in JSON Lines
+
+
+class Table(NamedTuple):
+    """The rows are to be used only if there are no problems."""
+
+    columns: list[str]  # of a CSV file its header, of JSON Lines all keys; in lower case
+    rows: list[Row]
+    problems: list[str]  # such as "line 3: 6 cells under 4 columns", or of the file as a whole
+
+
+def read(path: Path) -> Table:
+    """Read a CSV file (commas, semicolons or tabs) or JSON Lines (`.jsonl`). Problems are returned, not raised."""
+    try:
+        text = decoded(path.read_bytes())
+    except OSError as error:
+        return Table([], [], [f"cannot be read ({error.strerror})"])
+    except ValueError as error:
+        return Table([], [], [str(error)])
+    return json_lines(text) if path.suffix.lower() == ".jsonl" else separated(text)
+
+
+def decoded(content: bytes) -> str:
+    """UTF-8 text without a byte order mark. Raises ValueError for anything else."""
+    try:
+        text = content.decode("utf-8").lstrip("\ufeff")
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text; save it as UTF-8") from None
+    if "\0" in text:  # UTF-16 without a mark reads as UTF-8 with a NUL at every other place
+        raise ValueError("not UTF-8 text (it holds NUL characters); save it as UTF-8")
+    return text
+
+
+def separated(text: str) -> Table:
+    """A CSV file: a header, then a row a picture. Empty rows are left out; quoted cells may hold line ends."""
+    separator, text, skipped = separator_of(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    columns, rows, problems = [], [], []
+    start = 1 + skipped
+    try:
+        for cells in reader:
+            line, start = start, reader.line_num + 1 + skipped
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = [cell.strip().lower() for cell in cells]
+                problems += [f"line {line}: the column {name} stands twice" for name in repeated(filter(None, columns))]
+                continue
+            if any(cell.strip() for cell, name in zip(cells, columns, strict=False) if not name) or any(
+                cell.strip() for cell in cells[len(columns) :]
+            ):
+                count = sum(map(bool, columns))
+                problems.append(
+                    f"line {line}: {len(cells)} cells under {count} columns; put a cell with commas in quotes"
+                )
+            padded = [*cells, *[""] * (len(columns) - len(cells))]
+            rows.append(Row(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
+    except csv.Error as error:
+        problems.append(f"line {start}: not a row of a CSV table ({error})")
+    return Table(list(filter(None, columns)), rows, problems)
+
+
+def separator_of(text: str) -> tuple[str, str, int]:
+    """What separates cells, the text to read, and how many lines are skipped before it.
+
+    It is what spreadsheets write into a first line `sep=;`, else what stands most often in the header.
+    """
+    first, _, rest = text.partition("\n")
+    stated = first.strip().lower().removeprefix("sep=")
+    if len(first.strip()) == len("sep=") + 1 and stated in SEPARATORS:
+        return stated, rest, 1
+    header = next((line for line in text.splitlines() if line.strip(SEPARATORS + " ")), "")
+    return max(SEPARATORS, key=header.count), text, 0
+
+
+def json_lines(text: str) -> Table:
+    """JSON Lines: an object a line, each key once. Empty lines are left out."""
+    columns, rows, problems = dict[str, None](), [], []
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 in a caption ends no row
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=object_of)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"line {number}: not a JSON object ({error})")
+            continue
+        if not isinstance(row, dict):
+            problems.append(f"line {number}: not a JSON object")
+            continue
+        lower = [key.strip().lower() for key in row]
+        problems += [f"line {number}: the key {key} stands twice" for key in repeated(lower)]
+        columns |= dict.fromkeys(lower)
+        rows.append(Row(number, dict(zip(lower, row.values(), strict=True))))
+    return Table(list(columns), rows, problems)
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if double := repeated(key for key, _ in pairs):
+        raise ValueError(f"the key {double[0]} stands twice")
+    return dict(pairs)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]
+
+
+def one_of(row: Row, columns: tuple[str, ...]) -> Any:
+    """The value that a row has under one of `columns`, None if it has none. Raises ValueError for two that differ."""
+    found = {name: row.cells[name] for name in columns if row.cells.get(name) not in (None, "")}
+    if len({json.dumps(value) for value in found.values()}) > 1:
+        raise ValueError(f"{' and '.join(found)} differ; keep one of these columns")
+    return next(iter(found.values()), None)
+
+
+def lines(content: bytes) -> tuple[list[tuple[int, str]], int]:
+    """The lines of a text file that hold anything but a comment, with their numbers; and how many are comments.
+
+    A comment begins with #, as in kohya's sample prompts. Raises ValueError if it is not UTF-8 text.
+    """
+    numbered = [(n, line.strip()) for n, line in enumerate(decoded(content).split("\n"), start=1) if line.strip()]
+    kept = [(number, line) for number, line in numbered if not line.startswith("#")]
+    return kept, len(numbered) - len(kept)
