@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stylegate import loranames
 
 ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' key of the safetensors header
+LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
 
 
 class Layer(NamedTuple):
@@ -20,7 +21,8 @@ class Layer(NamedTuple):
     down: Tensor  # [rank, in], or [rank, in, kh, kw] of a convolution
     up: Tensor  # [out, rank], or [out, rank, 1, 1]
     alpha: float
-    magnitude: Tensor | None = None  # [out], DoRA's (arXiv 2402.09353): the length of each row of the changed weight
+    magnitude: Tensor | None = None  # DoRA's (arXiv 2402.09353): the lengths that the changed weight is scaled to
+    # of its rows, [out, 1, ...], or, as older LyCORIS files have it, of its input channels, [1, in, ...]
 
     @property
     def rank(self) -> int:
@@ -28,29 +30,38 @@ class Layer(NamedTuple):
 
 
 def change(layer: Layer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
-    """What a layer adds to its weight: [out, in, ...]."""
+    """The tensor that a layer adds to its module's weight: [out, in, ...], in `dtype`."""
     up, down = (half.detach().to(device, dtype).flatten(1) for half in (layer.up, layer.down))
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
 def folded(layer: Layer) -> Layer:
-    """The same change at alpha = rank, which is what readers take where nothing is said."""
+    """A layer that makes an equal change with alpha = rank, which is what readers use where a file has no alpha."""
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
 
 def merged(weight: Tensor, layer: Layer) -> Tensor:
-    """The weight with the layer in it, computed in fp32."""
+    """A module's weight [out, in, ...] with the layer merged into it; computed in fp32, returned in the weight's dtype.
+
+    With a magnitude, the lengths are taken along every axis on which the magnitude has size 1.
+    """
     whole = weight.detach().float() + change(layer, weight.device, torch.float32)
     if layer.magnitude is not None:
-        lengths = whole.flatten(1).norm(dim=1)
-        factors = layer.magnitude.to(whole) / lengths.clamp(min=1e-12)
-        whole = whole * factors.reshape(-1, *[1] * (whole.ndim - 1))
+        others = [axis for axis, count in enumerate(layer.magnitude.shape) if count == 1]
+        lengths = torch.linalg.vector_norm(whole, dim=others, keepdim=True)
+        whole = whole * layer.magnitude.to(whole) / lengths.clamp(min=1e-12)
     return whole.to(weight.dtype)
 
 
+def by_input(layer: Layer) -> bool:
+    """Whether a layer is a DoRA whose magnitudes are those of the input channels; PEFT and diffusers have no such."""
+    return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and layer.up.shape[0] != 1
+
+
 def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
-    """The largest relative difference of a layer's change and of its magnitudes (Frobenius norm); infinite where layers
-    differ in name or kind, or anything is not finite.
+    """The largest relative difference between two LoRAs: of a layer's change, or of its magnitudes (Frobenius norm).
+
+    Infinite where layers differ in name or kind, or a number is not finite.
     """
     if one.keys() != other.keys():
         return math.inf
@@ -59,6 +70,8 @@ def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
         pairs = [(change(one[name]), change(other[name]))]
         lengths = one[name].magnitude, other[name].magnitude
         if lengths[0] is not None and lengths[1] is not None:
+            if lengths[0].shape != lengths[1].shape:
+                return math.inf
             pairs.append((lengths[0].double(), lengths[1].double()))
         elif lengths != (None, None):
             return math.inf
@@ -68,9 +81,9 @@ def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
 
 
 def energy(tensors: Mapping[str, Tensor]) -> float:
-    """Sum of squares of all that a file changes, whatever it calls its layers; where alpha is missing it is the rank.
+    """Sum of squares of every change that a file makes, in any style of names; a missing alpha counts as the rank.
 
-    Taking fused layers apart leaves it as it is; a layer lost or a strength mistaken does not.
+    It does not depend on whether fused layers are split; a lost layer or another strength changes it.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -85,7 +98,10 @@ def energy(tensors: Mapping[str, Tensor]) -> float:
 
 
 def adaptable(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The modules that a layer can be of, by canonical name; `parts` are a pipeline's components by name."""
+    """The linear and convolution modules that a LoRA can adapt, by canonical name.
+
+    `parts` are a pipeline's components by name (unet, text_encoder, ...).
+    """
     return {
         f"{component}.{path}": module
         for component, part in parts.items()
@@ -109,119 +125,186 @@ def read(
         half = loranames.half_of(key)
         name = loranames.canonical(half, flat, modules) if half else None
         if half is None:
-            problems.append(f"{key}: not the key of a LoRA layer")
-        elif half.style == "bare" and ".lora_A." in key and not header.known:
-            problems.append(f"{key}: PEFT's name, whose alpha stands beside such a file, not in it")
+            kind = loranames.kind_of(key)
+            problems.append(f"{printable(key)}: not the key of a LoRA layer{f' but of {kind[1]}' if kind else ''}")
+        elif half.style == "bare" and ".lora_A." in key and not header.values:
+            problems.append(f"{printable(key)}: PEFT's name, whose alpha stands beside such a file, not in it")
         elif name is None:
-            problems.append(f"{half.layer}: the base has no such layer")
+            problems.append(f"{printable(half.layer)}: the base has no such layer")
         elif half.part in parts.setdefault(name, {}):
-            problems.append(f"{key}: {name} is in the file twice")
+            problems.append(f"{printable(key)}: {name} is in the file twice")
         else:
             parts[name][half.part] = tensor
     layers = {}
     for name, found in parts.items():
-        if wrong := misfit(found, shape_of(modules[name])):
+        shape = shape_of(modules[name])
+        if wrong := misfit(found, shape):
             problems.append(f"{name}: {wrong}")
             continue
         alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
-        magnitude = found["magnitude"].reshape(-1) if "magnitude" in found else None
-        layers[name] = Layer(found["down"], found["up"], alpha, magnitude)
+        layers[name] = Layer(found["down"], found["up"], alpha, magnitude_of(found, shape))
     return layers, header.problems + list(dict.fromkeys(problems))
 
 
 class Header:
-    """Alpha by layer, as diffusers writes it: `lora_adapter_metadata` in the safetensors header."""
+    """Alpha by layer, as diffusers writes it: `lora_adapter_metadata` in the safetensors header.
+
+    `problems` names everything in it that is not understood; `values` is then empty.
+    """
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
         self.problems: list[str] = []
-        self.known: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
         try:
-            told = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
+            values = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
         except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
+            values = None
+        if not isinstance(values, dict):
             self.problems.append(f"its {ADAPTER_METADATA} is not a JSON object")
             return
-        self.known = told
-        for key, value in told.items():
-            name, pattern = key.rpartition(".")[2], value if isinstance(value, dict) else {}
-            if name == "lora_alpha" and not is_number(value):
-                self.problems.append(f"{ADAPTER_METADATA}: {key} is {value!r}, not a number")
-            if name == "alpha_pattern" and not (isinstance(value, dict) and all(map(is_number, pattern.values()))):
-                self.problems.append(f"{ADAPTER_METADATA}: {key} is not an object of numbers")
-            if name == "alpha_pattern" and not all(map(is_pattern, pattern)):
-                self.problems.append(f"{ADAPTER_METADATA}: {key} holds what is no pattern")
-        if self.problems:
-            self.known = {}
+        for key, value in values.items():
+            if problem := header_problem(key, value):
+                self.problems.append(f"{ADAPTER_METADATA}: {printable(key)} {problem}")
+        if not self.problems:
+            self.values = values
+
+    def setting(self, component: str, key: str, default: Any) -> Any:
+        """The value of a setting for a component (unet, ...); the header's general value, or `default`, without one."""
+        return self.values.get(f"{component}.{key}", self.values.get(key, default))
 
     def alpha(self, name: str, rank: int) -> float:
-        """Alpha of a layer; its rank where the header says nothing, as loaders take it.
+        """Alpha of the layer with this canonical name; its rank where the header has no alpha, as in diffusers.
 
-        Patterns match the end of a path, as PEFT's do; rsLoRA's alpha / sqrt(rank) (arXiv 2312.03732) becomes an alpha
-        of the same strength.
+        rsLoRA's strength alpha / sqrt(rank) (arXiv 2312.03732) is returned as the alpha that gives this strength.
         """
         component, _, path = name.partition(".")
+        alpha = float(self.setting(component, "lora_alpha", rank))
+        alpha = float(by_pattern(self.setting(component, "alpha_pattern", None) or {}, path, alpha))
+        return alpha * math.sqrt(rank) if self.setting(component, "use_rslora", False) is True else alpha
 
-        def told(key: str, default: Any) -> Any:
-            return self.known.get(f"{component}.{key}", self.known.get(key, default))
 
-        alpha = float(told("lora_alpha", rank))
-        for pattern, value in (told("alpha_pattern", {}) or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", path) or re.fullmatch(rf"(.*\.)?({pattern})", f"text_model.{path}"):
-                alpha = float(value)
-                break
-        return alpha * math.sqrt(rank) if told("use_rslora", False) is True else alpha
+def header_problem(key: str, value: Any) -> str:
+    """What is wrong with an entry of the header that decides about strength; an empty text if nothing is."""
+    setting = key.rpartition(".")[2]
+    if setting == "lora_alpha" and not is_number(value):
+        return f"is {shortened(value)}, not a number"
+    if setting not in ("alpha_pattern", "rank_pattern") or value is None:
+        return ""
+    if not isinstance(value, dict) or not all(map(is_number, value.values())):
+        return "is not an object of numbers"
+    unread = [pattern for pattern in value if not LAYER_NAME.fullmatch(pattern)]
+    if unread:
+        return (
+            f"has {shortened(unread[0])}, which is not the name of a layer: PEFT would run it as a regular expression, "
+            "which is never done here with a file's content; write out the layers' names"
+        )
+    return ""
+
+
+def by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
+    """The value of the first pattern that names a module's path: all of it, or its end from a dot on.
+
+    A leading ^ asks for the whole path. PEFT runs patterns as regular expressions; here they are names.
+    """
+    for pattern, value in patterns.items():
+        wanted = pattern.removeprefix("^").removesuffix("$")
+        for known in (path, f"text_model.{path}"):  # text encoders as they were before transformers 5
+            if known == wanted or (not pattern.startswith("^") and known.endswith(f".{wanted}")):
+                return value
+    return default
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_pattern(text: str) -> bool:
+    """Whether a value of a JSON file is a finite number that a float can hold."""
     try:
-        re.compile(text)
-    except re.error:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
         return False
-    return True
+
+
+def printable(text: str) -> str:
+    """A name out of a file as it is shown: control characters, which a terminal would obey, are escaped."""
+    return text if text.isprintable() else repr(text)
+
+
+def shortened(value: Any) -> str:
+    """A value of a file as it is shown: on one line, without control characters, 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def shape_of(module: Any) -> tuple[int, ...]:
-    """[out, in, ...] of a module's weight, however it is stored."""
+    """The shape [out, in, ...] of a module's weight, also where it is stored in 4 bits."""
     own = getattr(module, "base_layer", module)
     return (own.out_features, own.in_features) if isinstance(own, nn.Linear) else tuple(own.weight.shape)
 
 
 def misfit(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
-    """Why tensors are no adapter of a module whose weight has this shape [out, in, ...]; None if they are one."""
-    down, up, magnitude = found.get("down"), found.get("up"), found.get("magnitude")
+    """Why a layer's tensors, by part, cannot adapt a weight of this shape [out, in, ...]; None if they can."""
+    down, up = found.get("down"), found.get("up")
     if down is None or up is None:
         return f"its {'lora_A (lora_down)' if down is None else 'lora_B (lora_up)'} is missing"
-    kinds = {str(t.dtype) for part, t in found.items() if part != "alpha" and not t.is_floating_point()}
-    if kinds:
-        return f"holds {', '.join(sorted(kinds))}, not floating-point numbers"
-    if not all(bool(torch.isfinite(t).all()) for t in found.values()):
-        return "holds numbers that are not finite"
+    if wrong := unusable(found):
+        return wrong
     if down.ndim != len(shape) or up.ndim != len(shape):
         return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
         return f"its halves are {size(down.shape)} and {size(up.shape)}: they do not share a rank"
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
         return f"LoRA for {size(up.shape[:1] + down.shape[1:])}, the base has {size(shape)}"
+    if ("magnitude" in found or "dora_scale" in found) and magnitude_of(found, shape) is None:
+        lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
+        return f"its magnitude is {size(lengths.shape)}, which is neither per output nor per input of {size(shape)}"
+    return None
+
+
+def unusable(found: Mapping[str, Tensor]) -> str | None:
+    """Why a layer's numbers, by part, are no LoRA of any base; None if they can be one."""
+    kinds = {str(t.dtype) for part, t in found.items() if part != "alpha" and not t.is_floating_point()}
+    if kinds:
+        return f"holds {', '.join(sorted(kinds))}, not floating-point numbers"
+    try:
+        if not all(bool(torch.isfinite(t).all()) for t in found.values()):
+            return "holds numbers that are not finite"
+    except NotImplementedError:  # packed formats, such as two numbers of 4 bits a byte
+        return f"holds {', '.join(sorted({str(t.dtype) for t in found.values()}))}, which cannot be computed with"
     if "alpha" in found and found["alpha"].numel() != 1:
         return f"its alpha is {found['alpha'].numel()} numbers"
-    rows = shape[0]  # PEFT's shapes of a magnitude, and kohya's
-    shapes = [(rows,), (rows, 1)] if len(shape) == 2 else [(1, rows, 1, 1), (rows, 1, 1, 1)]
-    if magnitude is not None and tuple(magnitude.shape) not in shapes:
-        return f"its magnitude is {size(magnitude.shape)}, the layer puts out {shape[0]}"
+    if "alpha" in found and found["alpha"].is_complex():
+        return "its alpha is a complex number"
+    if "magnitude" in found and "dora_scale" in found:
+        return "has both lora_magnitude_vector and dora_scale"
+    return None
+
+
+def magnitude_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
+    """A layer's DoRA magnitudes, as [out, 1, ...] or [1, in, ...]; None if it has none, or of no known shape.
+
+    The name of the key tells the writer, and so the axis also where out = in: PEFT's `lora_magnitude_vector` is always
+    of the outputs, [out] or [1, out, 1, 1]. LyCORIS, OneTrainer and kohya write `dora_scale` so that it can be
+    multiplied with the weight: [out, 1, ...] of the outputs, [1, in, ...] of the inputs.
+    """
+    ones = [1] * (len(shape) - 1)
+    outputs, inputs = (shape[0], *ones), (1, shape[1], *ones[1:])
+    if "dora_scale" in found:
+        scale = found["dora_scale"]
+        if tuple(scale.shape) in (outputs, inputs):
+            return scale
+        return scale.reshape(outputs) if tuple(scale.shape) == (shape[0],) else None
+    if "magnitude" in found:
+        vector = found["magnitude"]
+        peft = (1, shape[0], 1, 1) if len(shape) == 4 else (shape[0],)
+        return vector.reshape(outputs) if tuple(vector.shape) in (peft, outputs, outputs[:1]) else None
     return None
 
 
 def size(shape: Any) -> str:
+    """A shape as text: 64 x 3 x 3 x 3."""
     return " x ".join(map(str, shape))
 
 
 def diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a file in diffusers' style; alpha stands in the header."""
+    """Tensors and header of a file in diffusers' style; alpha is in the header. No layer may be `by_input`."""
     tensors, header = {}, {}
     for name, layer in layers.items():
         name = loranames.diffusers(name)
@@ -264,6 +347,4 @@ def comfyui(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
 
 def dora_scale(name: str, layer: Layer) -> dict[str, Tensor]:
     """The magnitudes as kohya and ComfyUI have them: [out, 1], or [out, 1, 1, 1] of a convolution."""
-    if layer.magnitude is None:
-        return {}
-    return {f"{name}.dora_scale": layer.magnitude.reshape(-1, *[1] * (layer.down.ndim - 1))}
+    return {} if layer.magnitude is None else {f"{name}.dora_scale": layer.magnitude}

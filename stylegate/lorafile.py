@@ -24,7 +24,7 @@ ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
 
 
 def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file whose bytes depend on nothing but its content.
+    """The bytes of a safetensors file with these tensors and metadata: equal content gives equal bytes.
 
     The library writes `__metadata__` in the order of a hash map; here the header is written again, sorted.
     """
@@ -37,7 +37,7 @@ def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) 
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises ModelError if it is none (pickles are never opened)."""
+    """Tensors and metadata of a safetensors file. Raises ModelError for any other file (pickles are never opened)."""
     if path.suffix != ".safetensors":
         raise ModelError(f"{path} is not a .safetensors file", next_step="weights are read from safetensors only.")
     if not path.is_file():
@@ -54,9 +54,9 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def trained(config: Config) -> Path | None:
-    """The LoRA that later verbs draw with: lora_file, else the one trained by the same words; None for the base alone.
+    """The LoRA that `plan` and `generate` use: lora_file, else the one that `train` made with this configuration.
 
-    Raises ModelError if there is none yet.
+    None for lora_file=none, which is the base without a LoRA. Raises ModelError if the file does not exist yet.
     """
     if config.lora_file == "none":
         return None
@@ -74,49 +74,76 @@ def trained(config: Config) -> Path | None:
 
 
 def modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
-    """Every module of a pipeline that a LoRA may adapt, by canonical name."""
+    """Every module of a pipeline that a LoRA can adapt, by canonical name."""
     parts = {name: getattr(pipeline, name, None) for name in loranames.COMPONENTS}
     return adapter.adaptable({name: part for name, part in parts.items() if part})
 
 
 def attach(models: Models, path: Path) -> None:
-    """Merge a LoRA file of any style into the pipeline's weights: drawing then costs no more than with the base alone.
-    On a base in 4 bits it stays beside them.
+    """Merge a LoRA file of any style into the pipeline's weights: drawing then costs as much as with the base alone.
 
-    Raises ModelError naming what does not fit; nothing is skipped silently.
+    On a base in 4 bits the LoRA is loaded beside the weights. Raises ModelError naming what does not fit, before any
+    weight changes.
     """
     modules = modules_of(models.pipeline)
     tensors, metadata = load(path)
     layers, problems = adapter.read(tensors, metadata, modules)
-    whole = not adapter.Header(metadata).known  # in translation a header's alpha would be lost
-    if problems and whole and (translated := by_diffusers(models.pipeline, tensors)):
+    no_header = not adapter.Header(metadata).values  # diffusers' translation loses a header's alpha
+    if problems and no_header and (translated := by_diffusers(models.pipeline, tensors)):
         layers, problems = adapter.read(translated, {}, modules)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
-            f"{path} does not fit the base:", shown, "use the base that the LoRA was trained on (base=...)."
+            f"{path} {'does not fit the base' if other_base(problems) else 'cannot be used'}:",
+            shown,
+            advice(tensors, problems),
         )
-    beside = {}
-    for name, layer in layers.items():
-        weight: Any = modules[name].weight
-        if weight.is_floating_point():
-            weight.data = adapter.merged(weight, layer)
-        else:  # 4 bits: nothing can be merged into them
-            beside[name] = adapter.folded(layer)
+    beside = {name for name in layers if not parameter_of(modules[name]).is_floating_point()}
+    if wrong := [name for name in beside if adapter.by_input(layers[name])]:
+        raise ModelError(
+            f"{path} is a DoRA by input channels ({wrong[0]}): it cannot be used on a base in 4 bits",
+            next_step="use the base in 16 or 32 bits.",
+        )
+    for name in layers.keys() - beside:
+        weight = parameter_of(modules[name])
+        weight.data = adapter.merged(weight, layers[name])
     if beside:
-        models.pipeline.load_lora_weights(adapter.diffusers(beside)[0])
+        folded = {name: adapter.folded(layer) for name, layer in layers.items() if name in beside}
+        models.pipeline.load_lora_weights(adapter.diffusers(folded)[0])
         for name, parameter in models.denoiser.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # as they were trained
 
 
-def by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-    """A transformer's file in the original model's names (ComfyUI's, kohya's), in diffusers' own translation.
+def parameter_of(module: Any) -> torch.Tensor:
+    """The weight of a linear or convolution module, which is not floating-point on a base in 4 bits."""
+    return module.weight
 
-    None where it has none, or where not all of the file is in it.
+
+def advice(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
+    """What a person can do about a LoRA file that cannot be used."""
+    if kinds := {found[1] for key in tensors if (found := loranames.kind_of(key))}:
+        return (
+            f"it holds {', '.join(sorted(kinds))}, which is not read here: train a plain LoRA, or convert the file "
+            "with the program that made it; stylegate inspect says which programs read it."
+        )
+    if other_base(problems):
+        return "use the base that the LoRA was trained on (base=...)."
+    return "export it again with the program that made it; stylegate inspect says what it holds."
+
+
+def other_base(problems: list[str]) -> bool:
+    """Whether another base can help: every problem is a layer or a shape that the base does not have."""
+    return all("the base has" in problem for problem in problems)
+
+
+def by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """A transformer's file in the original model's names (ComfyUI's, kohya's), translated by diffusers.
+
+    None where diffusers has no translation, or where the translation does not hold the whole file.
     """
     halves = [loranames.half_of(name) for name in tensors]
-    if not hasattr(pipeline, "transformer") or not all(half and half.part != "magnitude" for half in halves):
+    if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in halves):
         return None  # a DoRA's magnitudes would be lost in translation
     flat = {loranames.flat_original(name): tensor for name, tensor in tensors.items()}
     for spelled in (flat, tensors):  # it knows alpha among kohya's names, but not among ComfyUI's
@@ -124,7 +151,7 @@ def by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, t
             before = adapter.energy(tensors)
             found = pipeline.lora_state_dict({name: tensor.clone() for name, tensor in spelled.items()})
             after = adapter.energy(found)
-        except Exception:  # whatever it meets in names that it does not know, or in shapes that are none
+        except Exception:  # of many kinds, for names that diffusers does not know and shapes that are no LoRA
             continue
         if abs(after - before) <= SAME_ENERGY * before:
             return found
@@ -132,21 +159,24 @@ def by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, t
 
 
 def layers_of(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer]:
-    """The trained adapters of the parts by component; `scale` is folded into alpha: strength 1 is the one chosen."""
+    """The layers of the trained adapters, by canonical name; `adapted` are the adapted modules by component.
+
+    `scale`, the strength that was chosen, is multiplied into alpha: readers then use strength 1.
+    """
     tensors, header = {}, {}
     for component, part in adapted.items():
         settings = part.peft_config["default"]
         header |= {f"{component}.lora_alpha": settings.lora_alpha * scale}
         header |= {f"{component}.use_rslora": settings.use_rslora}
         tensors |= {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(part).items()}
-    told = {adapter.ADAPTER_METADATA: json.dumps(header)}
-    layers, problems = adapter.read(tensors, told, adapter.adaptable(adapted))
+    metadata = {adapter.ADAPTER_METADATA: json.dumps(header)}
+    layers, problems = adapter.read(tensors, metadata, adapter.adaptable(adapted))
     assert not problems, problems
     return layers
 
 
 def released(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
-    """A file to hand out: ModelSpec's hash, of the tensors alone, goes into its header."""
+    """The bytes of a file to publish: `described` and ModelSpec's hash of the tensors are its header."""
     plain = canonical_bytes(tensors, {})
     (length,) = struct.unpack("<Q", plain[:8])
     digest = hashlib.sha256(plain[8 + length :]).hexdigest()

@@ -6,11 +6,10 @@ diffusers.
     style       a key                                                        alpha            read by
     diffusers   unet.down_blocks.0...to_q.lora_A.weight (or .lora.down)      in the header    diffusers
     kohya       lora_unet_down_blocks_0_..._to_q.lora_down.weight            .alpha           ComfyUI, A1111, diffusers
-
     comfyui     diffusion_model.layers.0.attention.qkv.lora_A.weight             .alpha           ComfyUI, diffusers
 
-kohya's own SDXL files call blocks as the original UNet does (input_blocks_4_1_...); both ways are read, diffusers'
-names are written, which all three take.
+kohya's own SDXL files call blocks as the original UNet does (input_blocks_4_1_...), some files with dots
+(diffusion_model.input_blocks.4.1...). All are read; diffusers' names are written, which the three programs read.
 """
 
 import re
@@ -18,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.")  # of torch.compile, FSDP and PEFT: no layers
 PAIRS = [
     ("lora_A.weight", "lora_B.weight"),
     ("lora_A.default.weight", "lora_B.default.weight"),
@@ -30,10 +30,10 @@ ENDINGS = {ending: part for pair in PAIRS for ending, part in zip(pair, ("down",
     "alpha": "alpha",
     "lora_magnitude_vector.weight": "magnitude",
     "lora_magnitude_vector": "magnitude",
-    "dora_scale": "magnitude",
+    "dora_scale": "dora_scale",
 }
 WRITTEN = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}  # before a flattened path
-FLAT = {  # the same, as read: what stands before a flattened path, and the components it can mean
+FLAT = {  # as read: the prefix of a flattened path, and the components it can mean
     "lora_unet_": ("unet", "transformer"),
     "lycoris_": ("unet", "transformer"),
     "lora_transformer_": ("transformer",),
@@ -44,44 +44,92 @@ FLAT = {  # the same, as read: what stands before a flattened path, and the comp
 }
 
 
+KINDS = {  # endings of keys of other adapters than a plain LoRA, as LyCORIS and kohya write them, and their names
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    "LoKr": ("lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    "Tucker middle": ("lora_mid.weight",),
+    "OFT": ("oft_blocks", "oft_diag", "oft_R.weight", "boft_R"),
+    "GLoRA": ("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
+    "IA3": ("on_input",),
+    "norm difference": ("w_norm", "b_norm"),
+    "weight difference": ("diff", "set_weight"),
+    "bias difference": ("diff_b", "set_bias", "lora_B.bias", "lora_up.bias"),
+}
+
+
 class Half(NamedTuple):
-    """What a key says: whose tensor of which layer, as the file calls it."""
+    """What a key of a LoRA file means: one tensor of one layer."""
 
     style: str  # diffusers, kohya, comfyui (the original model's paths), or bare: without the component, as PEFT has it
-    layer: str
-    part: str  # down, up, alpha or magnitude
+    layer: str  # as the file calls it
+    part: str  # down, up, alpha, magnitude (PEFT's) or dora_scale (LyCORIS', kohya's)
 
 
 def half_of(key: str) -> Half | None:
-    """None for a key of no known kind."""
+    """The layer and the part of it that a key means; None for a key that is not of a plain LoRA."""
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
-    if not layer:
-        return None
-    style = "diffusers" if layer.startswith(tuple(f"{name}." for name in COMPONENTS)) else "bare"
+    return Half(style_of(unwrapped(layer)), layer, ENDINGS[ending]) if layer else None
+
+
+def style_of(layer: str) -> str:
+    """The style of names (see `Half`) that a layer's name belongs to."""
+    if layer.startswith(("diffusion_model.", "model.diffusion_model.")):
+        return "comfyui"
     if "." not in layer and layer.startswith(tuple(FLAT)):
-        style = "kohya"
-    if layer.startswith("diffusion_model."):
-        style = "comfyui"
-    return Half(style, layer, ENDINGS[ending])
+        return "kohya"
+    return "diffusers" if layer.startswith(tuple(f"{name}." for name in COMPONENTS)) else "bare"
+
+
+def unwrapped(layer: str) -> str:
+    """A layer's name without the parts that torch.compile, FSDP and PEFT put into the names of modules."""
+    for wrapper in WRAPPERS:
+        layer = f".{layer}".replace(f".{wrapper}", ".").removeprefix(".")
+    for prefix in FLAT:
+        if layer.startswith(f"{prefix}_orig_mod_"):
+            layer = prefix + layer.removeprefix(f"{prefix}_orig_mod_")
+    return layer
+
+
+def kind_of(key: str) -> tuple[str, str] | None:
+    """The layer and the kind of adapter (of `KINDS`) that a key belongs to; None for any other key."""
+    for kind, endings in KINDS.items():
+        for ending in endings:
+            if key.endswith(f".{ending}"):
+                return key.removesuffix(f".{ending}"), kind
+    return ("bundle_emb", "bundled embedding") if key.startswith("bundle_emb.") else None
 
 
 def canonical(half: Half, flat: Mapping[str, str], modules: Iterable[str]) -> str | None:
-    """The module that a file's layer means; None if it is none of `modules`. `flat` is theirs, by `flattened`."""
+    """The canonical name of the module that a file's layer means; None if it is none of `modules`.
+
+    `flat` is `flattened(modules)`.
+    """
+    layer = unwrapped(half.layer)
     if half.style == "kohya":
-        return flat.get(half.layer)
+        return flat.get(layer)
     if half.style == "comfyui":
-        return None  # fused layers: diffusers takes them apart (stylegate/lorafile.py)
-    name = half.layer.removeprefix("base_model.model.").replace(".processor.", ".")
+        return of_original_unet(layer.removeprefix("model.").removeprefix("diffusion_model."), flat)
+    name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if half.style == "bare":
         spelled = [f"unet.{name}", f"transformer.{name}"]
     candidates = [*spelled, *(f"{name}.0" for name in spelled)]  # to_out is a list of a layer and a dropout
-    return next((c for c in candidates if c in modules), None)
+    found = next((c for c in candidates if c in modules), None)
+    return found or of_original_unet(name.removeprefix("unet."), flat)
+
+
+def of_original_unet(path: str, flat: Mapping[str, str]) -> str | None:
+    """The canonical name of a UNet's module by its dotted path in the original code (input_blocks.4.1...), or None.
+
+    A transformer's layers are fused in the original code: diffusers separates them (stylegate/lorafile.py).
+    """
+    found = flat.get("lora_unet_" + path.replace(".", "_"), "")
+    return found if found.startswith("unet.") else None
 
 
 def flattened(modules: Iterable[str]) -> dict[str, str]:
-    """kohya's name of every module, in all spellings, to the canonical one."""
+    """The canonical name of every module, by each flattened name that kohya's and LyCORIS' files have for it."""
     found: dict[str, str] = {}
     for name in modules:
         component, _, path = name.partition(".")
@@ -97,29 +145,30 @@ def flattened(modules: Iterable[str]) -> dict[str, str]:
 
 
 def diffusers(name: str) -> str:
-    """diffusers' and ComfyUI's name of a canonical one: text encoders as they were before transformers 5."""
+    """The name that diffusers and ComfyUI use for a canonical name: text encoders as before transformers 5."""
     component, _, path = name.partition(".")
     return f"{component}.{in_clip(path)}" if component.startswith("text_encoder") else name
 
 
 def kohya(name: str) -> str:
-    """kohya's name of a canonical one."""
+    """The flattened name that kohya uses for a canonical name."""
     component, _, path = name.partition(".")
     path = in_clip(path) if component.startswith("text_encoder") else path
     return WRITTEN[component] + path.replace(".", "_")
 
 
 def flat_original(key: str) -> str:
-    """A key of ComfyUI's style as kohya has it; others as they are."""
+    """A key of ComfyUI's style respelled in kohya's; any other key unchanged."""
     half = half_of(key)
     if half is None or half.style != "comfyui":
         return key
-    endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha", "magnitude": "dora_scale"}
-    return f"lora_unet_{half.layer.removeprefix('diffusion_model.').replace('.', '_')}.{endings[half.part]}"
+    endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
+    path = unwrapped(half.layer).removeprefix("model.").removeprefix("diffusion_model.").replace(".", "_")
+    return f"lora_unet_{path}.{endings.get(half.part, 'dora_scale')}"
 
 
 def in_clip(path: str) -> str:
-    """A text encoder's module path as it was before transformers 5, and still is in LoRA files."""
+    """A text encoder's module path as before transformers 5, which is how LoRA files still have it."""
     return path if path.startswith("text_model.") else f"text_model.{path}"
 
 
@@ -142,7 +191,10 @@ LAYERS_PER_BLOCK = 2  # of SD's and SDXL's UNets
 
 
 def original(path: str) -> str | None:
-    """A UNet module's path in the original code (LDM, SGM), as kohya's SDXL files have it; None if there is none."""
+    """The path of a UNet module in the original code (LDM, SGM), as kohya's SDXL files have it.
+
+    None for a path that is not of a layer in diffusers' UNet.
+    """
     match = BLOCK.fullmatch(path)
     if not match:
         return OUTSIDE.get(path)

@@ -3,10 +3,14 @@
 import base64
 import io
 import json
+import math
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
@@ -21,12 +25,7 @@ THUMBNAIL = 256  # pixels a side at most
 OTHERS = {"unet": ("kohya", adapter.kohya), "transformer": ("comfyui", adapter.comfyui)}  # styles for other programs
 
 CARD = """---
-library_name: diffusers
-tags: [lora, text-to-image]
-base_model: {base}
-instance_prompt: "{trigger}"
-license: "{licence}"
----
+{front}---
 # {name}
 
 A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
@@ -37,13 +36,27 @@ A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 - Digests (sha256): this file {lora_sha256}, data {data}, base {base_sha256}.
 
 ```python
-pipeline.load_lora_weights(".", weight_name="{file}")
+pipeline.load_lora_weights(".", weight_name={file!r})
 ```
 
 For ComfyUI and the like: {other}, strength 1.
 
 Made by stylegate. It knows only what its pictures show; judge what it draws with `stylegate gate`.
 """
+
+
+def model_card(front: dict[str, Any], **facts: Any) -> str:
+    """The text of a model card: front matter as YAML, then `CARD` with each fact that is text escaped for Markdown."""
+    shown = {
+        name: in_markdown(fact) if isinstance(fact, str) and name != "file" else fact for name, fact in facts.items()
+    }
+    dumped = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=math.inf)
+    return CARD.format(front=dumped, **shown)
+
+
+def in_markdown(text: str) -> str:
+    """A text on one line that Markdown and HTML show as it is written: markup in it has no effect."""
+    return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", " ".join(text.split()))
 
 
 def write(
@@ -56,7 +69,7 @@ def write(
     facts: dict,
     selection: dict,
 ) -> list[Path]:
-    """The weights as they are loaded, in both styles of names, and a card; each file is read back and proven.
+    """Write the LoRA in both styles of names, and its model card; each file is read back and proven before it appears.
 
     Returns lora/<name>.safetensors (diffusers) and the file for other programs: lora/<name>.kohya.safetensors (ComfyUI,
     A1111), of a transformer lora/<name>.comfyui.safetensors.
@@ -74,34 +87,40 @@ def write(
     passed = "While it was trained, its pictures were not judged, or none passed the gate."
     if rate is not None:
         passed = f"{rate:.0%} of {selection['num_prompts']} pictures of held-out captions passed the gate."
-    card = CARD.format(
-        name=name,
-        brand=brand.name,
-        style=brand.style or "see its pictures",
-        trigger=brand.trigger,
-        licence=brand.licence,
-        source=brand.source,
-        base=public(config.base),
-        num_pictures=len(brand_set.splits["train"]),
-        steps=selection["step"],
-        scale=scale,
-        passed=passed,
-        batch=config.train.batch_size * facts["processes"],
-        rank=config.lora.rank,
-        alpha=alpha,
-        targets=", ".join(config.lora.targets),
-        lora_sha256="{lora_sha256}",
-        data=facts["data"],
-        base_sha256=facts["base"],
-        file=path.name,
-        other=other.name,
-    )
+    front = {
+        "library_name": "diffusers",
+        "tags": ["lora", "text-to-image"],
+        "base_model": public(config.base),
+        "instance_prompt": brand.trigger,
+        "license": brand.licence,
+    }
+    facts_of_card = {
+        "name": name,
+        "brand": brand.name,
+        "style": brand.style or "see its pictures",
+        "trigger": brand.trigger,
+        "licence": brand.licence,
+        "source": brand.source,
+        "num_pictures": len(brand_set.splits["train"]),
+        "steps": selection["step"],
+        "scale": scale,
+        "passed": passed,
+        "batch": config.train.batch_size * facts["processes"],
+        "rank": config.lora.rank,
+        "alpha": alpha,
+        "targets": ", ".join(config.lora.targets),
+        "data": facts["data"],
+        "base_sha256": facts["base"],
+        "file": path.name,
+        "other": other.name,
+    }
 
     def build(partial: Path) -> None:
         tensors, alphas = adapter.diffusers(layers)
         files.write(partial / path.name, lorafile.released(tensors, described | alphas))
         files.write(partial / other.name, lorafile.released(write_other(layers), described))
-        files.write(partial / "README.md", card.replace("{lora_sha256}", files.sha256(partial / path.name)))
+        digest = files.sha256(partial / path.name)
+        files.write(partial / "README.md", model_card(front, lora_sha256=digest, **facts_of_card))
         side = sample.resolution_of(config, models)
         prove(models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name)
         shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
@@ -111,8 +130,9 @@ def write(
 
 
 def header(config: Config, brand: Brand, models: Models, facts: dict, strength: float) -> dict[str, str]:
-    """ModelSpec 1.0.1 and the least of kohya's ss_ keys. No path and no caption; no date, so that the same run gives
-    the same file.
+    """The metadata of a LoRA file: ModelSpec 1.0.1 and the few keys of kohya's (ss_...) that readers need.
+
+    It holds no path and no caption, and no date: the same run gives the same file.
     """
     rank, alpha = str(config.lora.rank), f"{strength:g}"
     prediction = models.schedule.prediction
@@ -136,12 +156,12 @@ def header(config: Config, brand: Brand, models: Models, facts: dict, strength: 
 
 
 def public(base: str) -> str:
-    """A base as a stranger may read it: a shipped name or a hub id, never a path of this machine."""
+    """The name of a base for publication: a shipped name or a hub id, never a path of this machine."""
     return "a local base" if Path(base).expanduser().exists() else base
 
 
 def first_sample(directory: Path, selection: dict) -> bytes | None:
-    """The chosen checkpoint's first picture as a small JPEG, if there is one."""
+    """The first picture that the chosen checkpoint drew, as the bytes of a small JPEG; None if it drew none."""
     path = evaluation_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
@@ -163,10 +183,10 @@ def prove(
     path: Path,
     other: Path,
 ) -> None:
-    """Read both files back: each layer changes its weight as the trained one does. On CPUs, where arithmetic repeats
-    itself, diffusers must also draw the same picture with the first file. The trained adapter leaves the pipeline.
+    """Read both files back and check that each layer changes its weight as the trained layer does.
 
-    Raises AssertionError: a file that fails has never been right.
+    On CPUs, where arithmetic repeats itself, diffusers must also draw the same picture with the first file. The trained
+    adapter is unloaded from the pipeline. Raises AssertionError, since a file that fails is a bug of this program.
     """
     modules = lorafile.modules_of(models.pipeline)
     for file in (path, other):

@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from stylegate import files, tables
 from stylegate.errors import DataError, ModelError
 
 MIN_LABELS = 10  # of each kind
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse penalties that are tried
+NUMPY_KINDS = ("F16", "F32", "F64")
+TORCH_KINDS = ("BF16", "F8_E4M3", "F8_E5M2")  # numpy does not have them; torch is imported for them alone
 GOOD, BAD = ("1", "good", "yes", "accept"), ("0", "bad", "no", "reject")
 
 Head = tuple[NDArray, float]  # weight [d], bias
@@ -34,16 +35,12 @@ class Learned(NamedTuple):
 
 
 def load_head(path: Path, dimensions: int, encoder: str = "") -> Head:
-    """Weight [d] and bias of the folded head.
+    """Weight [dimensions] and bias of the linear head in a safetensors file; several layers are folded into one.
 
-    Raises ModelError if the layers do not chain from `dimensions` to 1, or the file names another encoder.
+    Raises ModelError if the file cannot be read, if its layers do not lead from `dimensions` numbers to one, or if it
+    names another encoder.
     """
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "numpy") as opened:
-            made_for = (opened.metadata() or {}).get("encoder", "")
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"aesthetic head {path} cannot be read: {error}") from None
+    tensors, made_for = tensors_of(path)
     if made_for and ":" in encoder and encoder != made_for:
         raise ModelError(
             f"aesthetic head {path.stem} reads embeddings of {made_for}, not of {encoder}",
@@ -52,15 +49,41 @@ def load_head(path: Path, dimensions: int, encoder: str = "") -> Head:
     names = sorted((n.removesuffix("weight") for n in tensors if n.endswith("weight")), key=layer_number)
     weight, bias = np.eye(dimensions), np.zeros(dimensions)
     for name in names:
-        layer = np.atleast_2d(tensors[f"{name}weight"].astype(np.float64))
-        if layer.shape[1] != weight.shape[0]:
+        layer = np.atleast_2d(tensors[f"{name}weight"])
+        if layer.ndim != 2 or layer.shape[1] != weight.shape[0]:
             raise ModelError(f"aesthetic head {path} is for another encoder: {name}weight is {layer.shape}")
         if f"{name}bias" not in tensors:
             raise ModelError(f"aesthetic head {path}: {name}weight has no {name}bias beside it")
-        weight, bias = layer @ weight, layer @ bias + tensors[f"{name}bias"].astype(np.float64)
+        own = tensors[f"{name}bias"].reshape(-1)
+        if len(own) != len(layer):
+            raise ModelError(
+                f"aesthetic head {path}: {name}bias has {len(own)} numbers, {name}weight {len(layer)} rows"
+            )
+        weight, bias = layer @ weight, layer @ bias + own
     if not names or weight.shape[0] != 1:
         raise ModelError(f"aesthetic head {path} does not end in one number")
     return weight[0], float(bias[0])
+
+
+def tensors_of(path: Path) -> tuple[dict[str, NDArray[np.float64]], str]:
+    """The tensors of a head's file in double precision, and the encoder that it names (or an empty text).
+
+    Raises ModelError for a file that is not whole, for numbers that are no plain floats or are not finite.
+    """
+    try:
+        with safe_open(path, "numpy") as opened:
+            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+            made_for = (opened.metadata() or {}).get("encoder", "")
+        if wrong := [f"{name} is {kind}" for name, kind in kinds.items() if kind not in NUMPY_KINDS + TORCH_KINDS]:
+            raise ModelError(f"aesthetic head {path} cannot be read: {', '.join(wrong)}", next_step="store it as F32.")
+        with safe_open(path, "numpy" if set(kinds.values()) <= set(NUMPY_KINDS) else "pt") as opened:
+            read = {name: opened.get_tensor(name) for name in kinds}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"aesthetic head {path} cannot be read: {error}") from None
+    tensors = {n: np.asarray(t if isinstance(t, np.ndarray) else t.double(), np.float64) for n, t in read.items()}
+    if wrong := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise ModelError(f"aesthetic head {path} holds numbers that are not finite: {', '.join(wrong)}")
+    return tensors, made_for
 
 
 def layer_number(name: str) -> tuple[int, ...]:

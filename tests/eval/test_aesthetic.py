@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from eval.scorers import aesthetic
 from stylegate import files
@@ -44,6 +46,33 @@ def test_linear_layers_fold_to_one(tmp_path: Path) -> None:
     assert found == pytest.approx(through(layers, (0, 2, 4, 6, 8, 10), e), rel=1e-5)
     with pytest.raises(ModelError, match="another encoder"):
         aesthetic.load_head(tmp_path / "head.safetensors", 768)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8"])
+def test_a_head_of_any_float_is_read_as_it_is(tmp_path: Path, kind: str) -> None:
+    """Also of those that numpy does not have; of whole numbers, whose scale is not in the file, none."""
+    kept = {n: torch.tensor(v).to(getattr(torch, kind)) for n, v in {"weight": [[0.5, -2.0]], "bias": [1.5]}.items()}
+    save_torch(kept, tmp_path / "head.safetensors")
+    if kind == "int8":
+        with pytest.raises(ModelError, match="weight is I8"):
+            aesthetic.load_head(tmp_path / "head.safetensors", 2)
+    else:
+        weight, bias = aesthetic.load_head(tmp_path / "head.safetensors", 2)
+        assert weight.tolist() == [0.5, -2.0] and bias == 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"bias": np.zeros(3)}, "bias has 3 numbers"),
+        ({"weight": np.full((1, 2), np.nan)}, "not finite: weight"),
+        ({"weight": np.zeros((1, 2, 2))}, "another encoder"),
+    ],
+)
+def test_heads_that_mean_nothing_are_refused(tmp_path: Path, change: dict, says: str) -> None:
+    save_file({"weight": np.zeros((1, 2)), "bias": np.zeros(1)} | change, tmp_path / "head.safetensors")
+    with pytest.raises(ModelError, match=says):
+        aesthetic.load_head(tmp_path / "head.safetensors", 2)
 
 
 def test_laions_heads_are_those_that_were_published() -> None:

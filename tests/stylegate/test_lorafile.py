@@ -105,6 +105,12 @@ def rename(old: str, new: str):
         ),
         (lambda t: t.update({"unet.x.alpha": torch.zeros(1)}), "unet.x: the base has no such layer"),
         (lambda t: t.clear(), "holds no LoRA weights"),
+        (lambda t: t.update({"unet.conv_in.lokr_w1": torch.zeros(2, 2)}), "it holds LoKr, which is not read here"),
+        (
+            lambda t: t.update({k.replace("lora_A", "lora_mid"): v.clone() for k, v in t.items()}),
+            "it holds Tucker middle",
+        ),
+        (lambda t: t.update({"unet.conv_in.\x1b[2J": torch.zeros(1)}), "'unet.conv_in.\\x1b[2J': not the key"),
     ],
 )
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
@@ -112,6 +118,9 @@ def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) 
     with pytest.raises(ModelError) as error:
         lorafile.attach(SD.load("miniature", CPU, torch.float32), path)
     assert says in str(error.value)
+    assert ("base=" in str(error.value)) == ("the base has" in str(error.value)), (
+        "another base is advised where it helps"
+    )
 
 
 def test_pickles_and_torn_files_are_refused(tmp_path: Path) -> None:

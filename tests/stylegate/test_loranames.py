@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylegate import adapter, lorafile, loranames
 from stylegate.adapter import Layer
+from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 from tests.bench import memory
 
@@ -185,6 +186,8 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_q": 2}}, 2.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {f"^{TO_Q[5:]}": 2}}, 2.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_k": 2}}, 8.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 2, "to_q": 4}}, 2.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"^to_q": 2, "1.to_q": 2, "o_q": 2}}, 8.0),
         ({"unet.lora_alpha": 8, "unet.use_rslora": True}, 16.0),
     ],
 )
@@ -201,11 +204,28 @@ BROKEN_HEADERS = [
     '{"unet.alpha_pattern": ["to_q"]}',
     '{"unet.alpha_pattern": {"(": 1}}',
     '{"unet.alpha_pattern": {"to_q": "1"}}',
+    '{"unet.alpha_pattern": {"to_q|to_k": 1}}',
+    '{"unet.alpha_pattern": {".*to_q": 1}}',
+    '{"unet.rank_pattern": {"(x+x+)+y": 1}}',
+    '{"alpha_pattern": {"": 1}}',
+    '{"unet.lora_alpha": 1' + "0" * 400 + "}",
 ]
 
 
+def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
+    """Neither by `inspect` nor on drawing: what is no name is refused, whatever a regular expression would match."""
+    header = {adapter.ADAPTER_METADATA: json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_[qk]": 1}})}
+    layers = {TO_Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 2.0)}
+    save_file(adapter.diffusers(layers)[0], tmp_path / "x.safetensors", header)
+    text = run("inspect", str(tmp_path / "x.safetensors"))[1]
+    assert "never done here" in text and "'to_[qk]'" in text
+    with pytest.raises(ModelError, match="not the name of a layer") as error:
+        lorafile.attach(SD.load("miniature", CPU, torch.float32), tmp_path / "x.safetensors")
+    assert "base=" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", BROKEN_HEADERS, ids=range(len(BROKEN_HEADERS)))
-def test_headers_that_are_none_are_refused(text: str) -> None:
+def test_headers_that_are_not_understood_are_refused(text: str) -> None:
     assert adapter.Header({adapter.ADAPTER_METADATA: text}).problems
 
 
@@ -217,7 +237,8 @@ def test_headers_that_are_none_are_refused(text: str) -> None:
         ("lora_up.weight", torch.full((64, 2), float("inf"))),
         ("alpha", torch.zeros(2)),
         ("alpha", torch.tensor(float("nan"))),
-        ("dora_scale", torch.ones(1, 64)),
+        ("dora_scale", torch.ones(1, 63)),
+        ("lora_magnitude_vector", torch.ones(1, 64)),
     ],
 )
 def test_tensors_that_mean_nothing_are_refused(modules, part: str, value: torch.Tensor) -> None:
@@ -255,6 +276,46 @@ def test_a_dora_of_peft_is_merged_as_peft_merges_it(modules) -> None:
         fused = models.denoiser.get_submodule(name[5:]).get_base_layer().weight  # type: ignore[operator]
         assert torch.allclose(adapter.merged(modules[name].weight, layers[name]), fused, atol=1e-5), name
         assert not torch.allclose(modules[name].weight, fused, atol=1e-3)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", [TO_Q, "unet.conv_in", "unet.mid_block.resnets.1.conv2", f"{TO_Q[:-10]}ff.net.0.proj"])
+def test_a_dora_is_merged_by_the_axis_of_its_magnitudes(tmp_path: Path, modules, name: str, axis: int) -> None:
+    """LyCORIS' formula, written out channel by channel; to_q and conv2 are square: the shape tells the axis."""
+    torch.manual_seed(0)
+    weight: torch.Tensor = modules[name].weight.detach()  # type: ignore[assignment]
+    rank = 2
+    down, up = torch.randn(rank, *weight.shape[1:]), torch.randn(weight.shape[0], rank, *[1] * (weight.ndim - 2))
+    scale = torch.rand([count if i == axis else 1 for i, count in enumerate(weight.shape)]) + 0.5
+    flat = loranames.kohya(name)
+    tensors = adapter.kohya({name: Layer(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
+    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(tensors, {}))
+    models = SD.load("miniature", CPU, torch.float32)
+    lorafile.attach(models, tmp_path / "x.safetensors")
+    wanted = weight + 0.5 * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+    for i in range(weight.shape[axis]):
+        channel = wanted.select(axis, i)
+        channel *= scale.flatten()[i] / channel.norm()
+    merged: torch.Tensor = models.denoiser.get_submodule(name.removeprefix("unet.")).weight  # type: ignore[assignment]
+    assert torch.allclose(merged, wanted, atol=1e-5)
+
+
+def test_wrapped_and_original_names_are_read(modules) -> None:
+    """torch.compile's `_orig_mod.`, PEFT's prefix, and the original UNet's names with dots."""
+    down, up = torch.zeros(2, 64), torch.zeros(64, 2)
+    original = loranames.original(TO_Q.removeprefix("unet."))
+    flat = loranames.kohya(TO_Q).removeprefix("lora_unet_")
+    for layer in (
+        TO_Q.replace("unet.", "unet._orig_mod."),
+        f"_orig_mod.{TO_Q}",
+        TO_Q.replace("unet.", "unet.base_model.model."),
+        f"lora_unet__orig_mod_{flat}",
+        f"unet.{original}",
+        f"diffusion_model.{original}",
+        f"model.diffusion_model._orig_mod.{original}",
+    ):
+        layers, problems = adapter.read({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, {}, modules)
+        assert not problems and list(layers) == [TO_Q], layer
 
 
 TITLES = {
@@ -302,7 +363,7 @@ def test_kinds_that_are_not_read_are_refused_by_key(modules, ending: str) -> Non
     sound = {f"{flat}.lora_down.weight": torch.zeros(2, 64), f"{flat}.lora_up.weight": torch.zeros(64, 2)}
     for layer in (flat, TO_Q):
         (problem,) = adapter.read(sound | {f"{layer}.{ending}": torch.zeros(1)}, {}, modules)[1]
-        assert problem == f"{layer}.{ending}: not the key of a LoRA layer"
+        assert problem.startswith(f"{layer}.{ending}: not the key of a LoRA layer but of ")
 
 
 @pytest.mark.parametrize(
