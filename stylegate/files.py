@@ -209,6 +209,17 @@ def today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
+def read_parquet(path: Path) -> Any:
+    """The pyarrow.Table of one Parquet file. Raises OSError and pyarrow.ArrowInvalid.
+
+    pyarrow.parquet.read_table, Table.to_numpy and pyarrow.array import pandas, which takes longer than to judge a lot.
+    """
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return file.read()
+
+
 def whole_folder(target: Path, build: Callable[[Path], object]) -> None:
     """Build a folder whole or not at all: `build(partial)` fills a hidden sibling, which is then renamed to `target`.
 

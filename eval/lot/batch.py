@@ -144,7 +144,7 @@ def read_plan(folder: Path) -> list[Slot]:
         record_of(folder)
         raise DataError(f"{files.shown(folder)} has no plan", next_step="stylegate plan with the same words.")
     try:
-        rows = pq.read_table(path, schema=COLUMNS).to_pylist()
+        rows = files.read_parquet(path).cast(COLUMNS).to_pylist()
         return [Slot(r["slot"], r["prompt"], r["seed"], json.loads(r["traits"])) for r in rows]
     except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:
         raise DataError(f"{files.shown(path)} cannot be read: {error}") from None

@@ -99,10 +99,13 @@ class Scores(NamedTuple):
 def read_scores(out: Path) -> Scores:
     """Read the scores of a lot's folder. Raises DataError if a file is missing or damaged."""
     try:
-        rows = pq.read_table(out / "scores.parquet").to_pylist()
-        table = pq.read_table(out / "references.parquet")
+        rows = files.read_parquet(out / "scores.parquet").to_pylist()
+        table = files.read_parquet(out / "references.parquet")
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
-    own = {name: table[name].drop_null().to_numpy() for name in table.column_names}
+    own = {
+        field.name: np.array([v for v in table[field.name].to_pylist() if v is not None], field.type.to_pandas_dtype())
+        for field in table.schema
+    }
     keys = ("key", "references", "foreign", "copies", "summary", "notes")
     return Scores(rows, own, files.read_json(out / "score.json", "the scores' record", *keys))
