@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stylegate import loranames
 
 ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' key of the safetensors header
+PEFT_ALPHA = 8  # in a header that has settings of a component, but no alpha
 LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
 
 
@@ -173,13 +174,15 @@ class Header:
         return self.values.get(f"{component}.{key}", self.values.get(key, default))
 
     def alpha(self, name: str, rank: int) -> float:
-        """Alpha of the layer with this canonical name; its rank where the header has no alpha, as in diffusers.
+        """Alpha of the layer with this canonical name: its rank without a header, PEFT's default in one without alpha.
 
         rsLoRA's strength alpha / sqrt(rank) (arXiv 2312.03732) is returned as the alpha that gives this strength.
         """
         component, _, path = name.partition(".")
-        alpha = float(self.setting(component, "lora_alpha", rank))
-        alpha = float(by_pattern(self.setting(component, "alpha_pattern", None) or {}, path, alpha))
+        has_settings = any(key.startswith(f"{component}.") for key in self.values)
+        alpha = float(self.setting(component, "lora_alpha", PEFT_ALPHA if has_settings else rank))
+        paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
+        alpha = float(by_pattern(self.setting(component, "alpha_pattern", None) or {}, paths, alpha))
         return alpha * math.sqrt(rank) if self.setting(component, "use_rslora", False) is True else alpha
 
 
@@ -201,15 +204,15 @@ def header_problem(key: str, value: Any) -> str:
     return ""
 
 
-def by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
-    """The value of the first pattern that names a module's path: all of it, or its end from a dot on.
+def by_pattern(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
+    """The value of the first pattern that names one of a module's paths: all of it, or its end from a dot on.
 
     A leading ^ asks for the whole path. PEFT runs patterns as regular expressions; here they are names.
     """
     for pattern, value in patterns.items():
         wanted = pattern.removeprefix("^").removesuffix("$")
-        for known in (path, f"text_model.{path}"):  # text encoders as they were before transformers 5
-            if known == wanted or (not pattern.startswith("^") and known.endswith(f".{wanted}")):
+        for path in paths:
+            if path == wanted or (not pattern.startswith("^") and path.endswith(f".{wanted}")):
                 return value
     return default
 

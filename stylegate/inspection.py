@@ -2,18 +2,18 @@
 
     stylegate inspect FILE ...
 
-What readers do is taken from their sources as of 2026-11 (docs/lora-files.md).
+What other programs do with it: stylegate/readers.py.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from stylegate import adapter, files, lorafile, loranames
+from stylegate import adapter, files, lorafile, readers
 from stylegate.errors import DataError, ModelError
-from stylegate.loranames import Half
+from stylegate.readers import Contents
 
 ARCHITECTURES = {  # by what headers call it
     "stable-diffusion-v1": "Stable Diffusion 1.x",
@@ -26,66 +26,113 @@ SHOWN = 100  # characters of a header's value
 
 
 def inspect(paths: Sequence[Path]) -> int:
-    """Print what each file is. Raises DataError without files, ModelError for one that is no LoRA file."""
+    """Print what each file is, also where another file of the list is bad.
+
+    Raises DataError without files, and ModelError at the end, naming each file that is not a LoRA that can be read.
+    """
     if not paths:
         raise DataError("inspect needs LoRA files", next_step="stylegate inspect checkpoints/*/lora/*.safetensors")
+    problems = []
     for path in paths:
-        tensors, metadata = lorafile.load(path)
-        lines = described(tensors, metadata)
-        if not lines:
-            raise ModelError(f"{path} holds no LoRA layers", next_step="LoHa, LoKr and whole weights are not read.")
+        try:
+            lines = described(*lorafile.load(path))
+        except ModelError as error:
+            problems.append(f"{error.summary}\n    {error.next_step}")
+            continue
         print(f"{files.shown(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
         for title, text in lines:
             print(f"  {title:<11}{text}")
+        if not any(title == "rank" for title, _ in lines):
+            problems.append(f"{path} holds no LoRA layers")
+    if problems:
+        raise ModelError(
+            f"{len(problems)} of {len(paths)} files cannot be read as a LoRA:",
+            problems,
+            next_step="only plain LoRA layers in safetensors files are read; LoHa, LoKr and whole weights are not.",
+        )
     return 0
 
 
 def described(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Title and text of each line; none for a file without LoRA layers."""
-    halves = {key: loranames.half_of(key) for key in tensors}
-    known = {key: half for key, half in halves.items() if half and (half.part == "alpha" or tensors[key].ndim > 0)}
-    layers = {half.layer: half.style for half in known.values() if half.part in ("down", "up")}
-    ranks = {half.layer: tensors[key].shape[0] for key, half in known.items() if half.part == "down"}
-    header = adapter.Header(metadata)
-    strengths = {layer: header.alpha(layer, rank) / max(rank, 1) for layer, rank in ranks.items()}
-    for key, half in known.items():
-        if half.part == "alpha" and ranks.get(half.layer) and tensors[key].numel() == 1:
-            strengths[half.layer] = float(tensors[key]) / ranks[half.layer]
-    if not layers:
-        return []
-    out = [
-        ("family", family_of(tensors, known, metadata)),
-        ("names", ", ".join(f"{style} {count}" for style, count in Counter(layers.values()).items())),
-        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of, layers)).items())),
-        ("rank", spelled(ranks.values())),
-        ("strength", f"{spelled(strengths.values())} (alpha / rank)"),
-        ("numbers", spelled(str(t.dtype).removeprefix("torch.") for t in tensors.values())),
+    """Title and text of each line about a file; without the lines on layers where it has no LoRA layer."""
+    file = readers.contents(tensors, metadata)
+    out = of_layers(file) if file.styles else []
+    if file.kinds:
+        layers = Counter(kind for _, kind in set(file.kinds.values()))
+        out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
+    out += [("problem", problem) for problem in problems_of(file)]
+    out += list(readers.answers(file).items()) if file.styles or file.kinds else []
+    if file.unknown:
+        shown = ", ".join(map(adapter.shortened, file.unknown[:3]))
+        out.append(("unknown", f"{len(file.unknown)} keys of no known kind: {shown}"))
+    return out + [
+        ("header", f"{adapter.printable(key)} = {value[:SHOWN]!r}") for key, value in sorted(metadata.items())
     ]
-    out += [("problem", problem) for problem in header.problems]
-    out += [(reader, text) for reader, text in readers(known, strengths).items()]
-    if unknown := [key for key, half in halves.items() if half is None]:
-        out.append(("unknown", f"{len(unknown)} keys of no known kind: {', '.join(map(repr, unknown[:3]))}"))
-    return out + [("header", f"{key} = {value[:SHOWN]!r}") for key, value in sorted(metadata.items())]
 
 
-def family_of(tensors: Mapping[str, Tensor], known: Mapping[str, Half], metadata: Mapping[str, str]) -> str:
-    """By the header, else by the width of the words that the UNet attends to."""
+def of_layers(file: Contents) -> list[tuple[str, str]]:
+    """Title and text of each line about a file's plain LoRA layers."""
+    ranks = [file.tensors[k].shape[0] for k, h in file.halves.items() if h.part == "down" and file.tensors[k].ndim]
+    dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
+    return [
+        ("family", family_of(file)),
+        ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
+        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of, file.styles)).items())),
+        ("rank", by_frequency(ranks) or "none"),
+        ("strength", f"{by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"),
+        ("numbers", by_frequency(dtypes)),
+    ]
+
+
+def problems_of(file: Contents) -> list[str]:
+    """What is wrong with a file whoever reads it, and layers that change nothing."""
+    found = list(adapter.Header(file.metadata).problems)
+    for problem, layers in readers.layer_problems(file).items():
+        found.append(f"{problem}: {len(layers)} layers, {adapter.printable(layers[0])}")
+    idle = idle_layers(file)
+    if idle and len(idle) == len(file.styles):
+        found.append("changes nothing: a half of each layer, or its alpha, is zero")
+    elif idle:
+        found.append(f"{len(idle)} layers change nothing: a half or the alpha is zero")
+    return found
+
+
+def idle_layers(file: Contents) -> list[str]:
+    """The layers whose change is zero: no number other than zero in a half, or strength zero."""
+    zero = {layer for layer, strength in file.strengths.items() if strength == 0}
+    for key, half in file.halves.items():
+        if half.part in ("down", "up") and file.tensors[key].is_floating_point() and not nonzero(file.tensors[key]):
+            zero.add(half.layer)
+    scaled = {half.layer for half in file.halves.values() if half.part in ("magnitude", "dora_scale")}
+    return sorted(zero - scaled)
+
+
+def nonzero(tensor: Tensor) -> bool:
+    """Whether a tensor holds a number other than zero; True where its format cannot be computed with."""
+    try:
+        return bool(tensor.float().any())
+    except NotImplementedError:
+        return True
+
+
+def family_of(file: Contents) -> str:
+    """The family of bases that a file names in its header, else by the width of the words that the UNet attends to."""
     for key in ("modelspec.architecture", "ss_base_model_version"):
-        if named := metadata.get(key):
-            return f"{ARCHITECTURES.get(named.removesuffix('/lora'), named)} (by {key})"
+        if named := file.metadata.get(key):
+            return f"{adapter.printable(ARCHITECTURES.get(named.removesuffix('/lora'), named))[:SHOWN]} (by {key})"
     widths = {
-        tensors[key].shape[1]
-        for key, half in known.items()
+        file.tensors[key].shape[1]
+        for key, half in file.halves.items()
         if half.part == "down"
         and half.layer.replace("_", ".").replace(".processor", "").endswith("attn2.to.k")
-        and tensors[key].ndim == 2
+        and file.tensors[key].ndim == 2
     }
     named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in sorted(widths)]
-    return " or ".join(named) or "not told by header or keys"
+    return " or ".join(named) or "not known from header or keys"
 
 
 def kind_of(layer: str) -> str:
-    """What part of a model a layer is, by its name."""
+    """What part of a model a layer belongs to, by its name."""
     name = layer.replace("_", ".")
     if "text.model" in name or name.startswith(("lora.te", "text.encoder")):
         return "text encoder"
@@ -96,42 +143,7 @@ def kind_of(layer: str) -> str:
     return "convolution and projection"
 
 
-def readers(known: Mapping[str, Half], strengths: Mapping[str, float]) -> dict[str, str]:
-    """Who would ignore what, or take another strength."""
-    layers = {half.layer: half.style for half in known.values() if half.part in ("down", "up")}
-    dotted = [layer for layer, style in layers.items() if style in ("diffusers", "bare")]
-    original = [layer for layer, style in layers.items() if style == "comfyui"]
-    bare = [layer for layer, style in layers.items() if style == "bare"]
-    own_alpha = {half.layer for half in known.values() if half.part == "alpha"}
-    said: dict[str, list[str]] = {"diffusers": [], "ComfyUI": [], "A1111": []}
-    if any(key.endswith("dora_scale") for key in known):
-        said["diffusers"].append("drops dora_scale: a DoRA without its magnitudes")
-    if dotted and own_alpha & set(dotted):
-        said["diffusers"].append("refuses .alpha keys among its own names")
-    if bare:
-        said["diffusers"].append(f"ignores {len(bare)} layers: their names lack the component (unet.)")
-    if dotted and len(dotted) < len(layers):
-        said["diffusers"].append(f"ignores {len(layers) - len(dotted)} layers: kohya's names among dotted ones")
-    if original:
-        said["diffusers"].append("translates the original model's names; for FLUX, Qwen-Image and Z-Image alone")
-    if any("lora_magnitude_vector" in key for key in known):
-        said["ComfyUI"].append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
-    hidden = [
-        layer
-        for layer in dotted
-        if ".to_" in layer and ".processor." not in layer and not layer.startswith("transformer.")
-    ]
-    if hidden:
-        said["ComfyUI"].append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
-    wrong = [layer for layer in dotted if layer not in own_alpha and strengths.get(layer, 1.0) != 1.0]
-    if wrong:
-        said["ComfyUI"].append(f"takes {len(wrong)} layers at strength 1: it does not read the header's alpha")
-    if dotted or original:
-        said["A1111"].append(f"ignores {len(dotted) + len(original)} layers: their names are not kohya's")
-    return {reader: "; ".join(text) or "reads all of it" for reader, text in said.items()}
-
-
-def spelled(values) -> str:
+def by_frequency(values: Iterable[object]) -> str:
     """Distinct values, the most frequent first, with their counts where there are several."""
     counts = Counter(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
     if len(counts) == 1:

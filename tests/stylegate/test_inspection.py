@@ -24,7 +24,7 @@ def test_our_own_files_are_described(run, trained: list[str]) -> None:
     assert code == 0 and text.count("Stable Diffusion 1.x (by modelspec.architecture)") == 2
     one, other = text.split("small.kohya.safetensors: ")
     assert "attention layers: their names are not kohya's" in one and "A1111      ignores" in one
-    assert other.count("reads all of it") == 3 and "strength   1 " in other
+    assert other.count("reads all of it") == 4 and "strength   1 " in other
     assert "modelspec.trigger_phrase = 'small style'" in one
 
 
@@ -47,7 +47,7 @@ def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
     save_file(adapter.kohya(LAYERS), tmp_path / "kohya.safetensors")
     code, text = run("inspect", str(tmp_path / "kohya.safetensors"))
     assert code == 0 and "family     Stable Diffusion 1.x\n" in text
-    assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 3
+    assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 4
     tensors, header = adapter.diffusers(LAYERS)
     save_file(tensors, tmp_path / "diffusers.safetensors", header)
     code, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
@@ -89,6 +89,11 @@ def test_no_file_and_no_lora(run, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     code, text = run("inspect", str(tmp_path / "other.safetensors"))
     assert code == 2 and "holds no LoRA layers" in text
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:20])
+    save_file(adapter.kohya(LAYERS), tmp_path / "good.safetensors")
+    code, text = run("inspect", *(str(tmp_path / f"{name}.safetensors") for name in ("empty", "good", "torn", "good")))
+    assert code == 2 and text.count("good.safetensors: ") == 2 and "2 of 4 files" in text, "all are answered"
     broken = {adapter.ADAPTER_METADATA: '{"unet.lora_alpha": [8]}'}
     save_file(adapter.diffusers(LAYERS)[0], tmp_path / "header.safetensors", broken)
     code, text = run("inspect", str(tmp_path / "header.safetensors"))

@@ -183,6 +183,8 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
         ({"unet.lora_alpha": 8}, 8.0),
         ({"lora_alpha": 8}, 8.0),
         ({}, 4.0),
+        ({"unet.r": 4}, 8.0),
+        ({"text_encoder.lora_alpha": 2}, 4.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_q": 2}}, 2.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {f"^{TO_Q[5:]}": 2}}, 2.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_k": 2}}, 8.0),

@@ -1,0 +1,334 @@
+"""What other programs do with a LoRA file: which layers they read, at which strength, and what they refuse.
+
+diffusers' answer is computed with its own functions (0.42), without a base; tests hold it against its loader. The
+answers of ComfyUI and A1111 follow their sources (docs/lora-files.md).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from stylegate import adapter, loranames
+from stylegate.loranames import Half
+
+PEFT_RANK = 8  # where a header has settings, but no rank
+READ_BY_COMFYUI = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "norm difference", "weight difference"}
+READ_BY_A1111 = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "IA3", "norm difference", "weight difference"}
+UNET_PARTS = ("down_block", "up_block", "mid_block", "input_block", "middle_block", "output_block", "conv_in")
+UNET_PARTS += ("conv_out", "time_embed", "add_embedding", "label_emb", "out_2")
+PREFIXES = ("unet.", "model.", "diffusion_model.", *loranames.FLAT)
+
+
+class Contents(NamedTuple):
+    """A LoRA file, taken apart by the names of its keys alone."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    halves: dict[str, Half]  # by key: the tensors of plain LoRA layers
+    kinds: dict[str, tuple[str, str]]  # by key: layer and kind of other adapters (loranames.KINDS)
+    unknown: list[str]  # keys of no known kind
+    styles: dict[str, str]  # by layer with a down or up half: its style of names
+    strengths: dict[str, float]  # by layer: alpha / rank, as the file means it
+
+
+def contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Contents:
+    """A file's keys sorted by what they mean, and the strength of each layer with a rank."""
+    halves = {key: half for key in tensors if not loranames.kind_of(key) and (half := loranames.half_of(key))}
+    kinds = {key: kind for key in tensors if (kind := loranames.kind_of(key))}
+    styles = {half.layer: half.style for half in halves.values() if half.part in ("down", "up")}
+    alphas = {h.layer: float(tensors[k]) for k, h in halves.items() if h.part == "alpha" and is_scalar(tensors[k])}
+    header, strengths = adapter.Header(metadata), {}
+    for key, half in halves.items():
+        if half.part == "down" and tensors[key].ndim > 0 and tensors[key].shape[0]:
+            rank = tensors[key].shape[0]
+            alpha = alphas[half.layer] if half.layer in alphas else header.alpha(name_in_header(half.layer), rank)
+            strengths[half.layer] = alpha / rank
+    unknown = [key for key in tensors if key not in halves and key not in kinds]
+    return Contents(tensors, metadata, halves, kinds, unknown, styles, strengths)
+
+
+def name_in_header(layer: str) -> str:
+    """A layer's name with its component, as the header's settings are looked up."""
+    name = loranames.unwrapped(layer).replace(".processor.", ".").replace(".text_model.", ".")
+    prefix = next((p for p, components in loranames.FLAT.items() if components and name.startswith(p)), "")
+    return f"{loranames.FLAT[prefix][0]}.{name.removeprefix(prefix)}" if prefix else name
+
+
+def is_scalar(tensor: Tensor) -> bool:
+    """Whether a tensor is one real number."""
+    return tensor.numel() == 1 and not tensor.is_complex()
+
+
+def answers(file: Contents) -> dict[str, str]:
+    """What each program does with the file, by the program's name."""
+    found = {"diffusers": by_diffusers(file), "ComfyUI": by_comfyui(file), "A1111": by_a1111(file)}
+    found["stylegate"] = by_stylegate(file)
+    return {program: "; ".join(text) or "reads all of it" for program, text in found.items()}
+
+
+def layer_problems(file: Contents) -> dict[str, list[str]]:
+    """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, half in file.halves.items():
+        parts.setdefault(half.layer, {})[half.part] = file.tensors[key]
+    found: dict[str, list[str]] = {}
+    for layer, own in parts.items():
+        up, down = own.get("up"), own.get("down")
+        whole = up is not None and down is not None and up.ndim > 1 and down.ndim > 1
+        shape = (up.shape[0], *down.shape[1:]) if whole else (0, 0)
+        if problem := adapter.misfit(own, shape):
+            found.setdefault(problem, []).append(layer)
+    return found
+
+
+def by_stylegate(file: Contents) -> list[str]:
+    """Why lora_file=FILE would be refused on every base; empty if it is drawn with where the base has its layers."""
+    reasons = [f"holds {', '.join(kinds_of(file))}"] if file.kinds else []
+    reasons += [f"has {len(file.unknown)} keys of no known kind"] if file.unknown else []
+    reasons += [f"{len(layers)} layers: {problem}" for problem, layers in layer_problems(file).items()]
+    header = adapter.Header(file.metadata)
+    reasons += header.problems
+    if not header.values and any(h.style == "bare" and ".lora_A." in key for key, h in file.halves.items()):
+        reasons.append("its names are PEFT's, and its alpha is not in the file")
+    return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
+
+
+def kinds_of(file: Contents) -> list[str]:
+    """The kinds of adapters other than plain LoRA, sorted."""
+    return sorted({kind for _, kind in file.kinds.values()})
+
+
+def in_unet(layer: str) -> bool:
+    """Whether a layer's name is of a UNet or of a text encoder beside one, and not of a transformer."""
+    name = loranames.unwrapped(layer)
+    if name.startswith(("text_encoder", "lora_te_", "lora_te1_", "lora_te2_")):
+        return True
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name.replace(".", "_").startswith(UNET_PARTS)
+
+
+def by_diffusers(file: Contents) -> list[str]:
+    """What diffusers ignores, refuses, or takes at another strength."""
+    found = ["drops dora_scale: a DoRA without its magnitudes"] if parts(file, "dora_scale") else []
+    of_unet = [layer for layer in file.styles if in_unet(layer)]
+    if file.styles and not of_unet:
+        return found + of_transformer(file)
+    if any("regular expression" in problem for problem in adapter.Header(file.metadata).problems):
+        return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
+    try:
+        strengths = read_by_diffusers(file)
+    except ValueError as error:
+        return [f"refuses it: {error}"]
+    bare = [layer for layer in file.styles.keys() - strengths if file.styles[layer] == "bare"]
+    if bare:
+        found.append(f"ignores {len(bare)} layers: their names lack the component (unet.)")
+    if lost := file.styles.keys() - strengths - set(bare):
+        dotted = any("." in layer for layer in file.styles) and any("." not in layer for layer in lost)
+        why = "kohya's names among dotted ones" if dotted else "it has no place for their names, or half a pair"
+        found.append(f"ignores {len(lost)} layers: {why}")
+    other = {k: s for k, s in strengths.items() if k in file.strengths and not near(s, file.strengths[k])}
+    if other:
+        name, strength = next(iter(other.items()))
+        found.append(
+            f"takes {len(other)} layers at another strength, the first at {strength:g} in place of "
+            f"{file.strengths[name]:g}: it misplaces alphas that differ by layer"
+        )
+    if any(part in layer for layer in strengths for part in ("_input_blocks_", "_middle_block_", "_output_blocks_")):
+        found.append("translates the original UNet's names for SDXL alone")
+    rest = [key for key in [*file.kinds, *file.unknown] if not key.endswith("lora_B.bias")]
+    return found + ([f"ignores {len(rest)} other keys"] if rest else [])
+
+
+def near(one: float, other: float) -> bool:
+    """Whether two strengths are equal but for rounding; NaN is near NaN."""
+    return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
+
+
+def parts(file: Contents, part: str) -> list[str]:
+    """The layers that have this part."""
+    return [half.layer for half in file.halves.values() if half.part == part]
+
+
+def of_transformer(file: Contents) -> list[str]:
+    """What diffusers does with a transformer's file; its loaders differ by family."""
+    if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
+        return [f"refuses it: {adapter.printable(foreign[0])} has no 'lora' in its name"]
+    found = []
+    if {half.layer for half in file.halves.values() if half.part == "alpha" and half.style == "diffusers"}:
+        found.append("refuses .alpha keys among its own names, but for FLUX.1")
+    if any(style == "comfyui" for style in file.styles.values()):
+        found.append("translates the original model's names; for FLUX, Qwen-Image and Z-Image alone")
+    if bare := [layer for layer, style in file.styles.items() if style == "bare"]:
+        found.append(f"ignores {len(bare)} layers: their names lack the component (transformer.)")
+    return found
+
+
+def read_by_diffusers(file: Contents) -> dict[str, float]:
+    """The strength at which diffusers loads each layer of a UNet's file, by the file's name of the layer.
+
+    Layers that it passes over are missing. Raises ValueError with the reason where it refuses the file.
+    """
+    from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin as Loader
+
+    given = {key: tensor for key, tensor in file.tensors.items() if "dora_scale" not in key}  # which it drops first
+    settings = SimpleNamespace(layers_per_block=loranames.LAYERS_PER_BLOCK)
+    try:
+        state, alphas = Loader.lora_state_dict(dict(given), unet_config=settings)
+    except Exception as error:  # of many kinds, for whatever it cannot place
+        raise ValueError(reason(file, error)) from None
+    if foreign := [key for key in state if "lora" not in key]:
+        raise ValueError(f"{adapter.printable(foreign[0])} has no 'lora' in its name")
+    if not all(tensor.is_floating_point() for tensor in state.values()):
+        raise ValueError("it holds whole numbers")
+    header = header_of(file.metadata)
+    if alphas and header is not None:
+        raise ValueError(f"it has .alpha tensors and {adapter.ADAPTER_METADATA}")
+    owners = {id(file.tensors[key]): half.layer for key, half in file.halves.items() if half.part == "up"}
+    strengths = {}
+    for component in ("unet", "text_encoder", "text_encoder_2"):
+        own = {k.removeprefix(f"{component}."): t for k, t in state.items() if k.startswith(f"{component}.")}
+        if own:
+            read = of_component(component, own, alphas or {}, header)
+            strengths |= {owners[number]: strength for number, strength in read.items() if number in owners}
+    return strengths
+
+
+def reason(file: Contents, error: Exception) -> str:
+    """Why diffusers cannot translate a file of kohya's names."""
+    whole = {half.layer for half in file.halves.values() if half.part == "down"} & set(parts(file, "up"))
+    if file.kinds:
+        return f"it does not know {', '.join(kinds_of(file))}"
+    if lone := [half.layer for half in file.halves.values() if half.layer not in whole]:
+        return f"{adapter.printable(lone[0])} has no whole pair of tensors"
+    if file.unknown:
+        return f"it does not know {adapter.printable(file.unknown[0])}"
+    return f"its translation fails ({type(error).__name__})"
+
+
+def header_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The header's settings; None without a header. Raises ValueError for one that is not understood."""
+    if adapter.ADAPTER_METADATA not in metadata:
+        return None
+    header = adapter.Header(metadata)
+    if header.problems:
+        raise ValueError(header.problems[0])
+    return header.values
+
+
+def of_component(
+    component: str, state: dict[str, Tensor], alphas: Mapping[str, float], header: dict[str, Any] | None
+) -> dict[int, float]:
+    """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor."""
+    from diffusers.utils import (
+        convert_state_dict_to_diffusers,
+        convert_state_dict_to_peft,
+        convert_unet_state_dict_to_peft,
+    )
+    from diffusers.utils.peft_utils import get_peft_kwargs
+
+    if component == "unet":
+        state = state if "lora_A" in next(iter(state)) else convert_unet_state_dict_to_peft(state)
+    else:
+        state = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
+        state = {key.removeprefix("text_model."): tensor for key, tensor in state.items()}
+    ranks = {f"^{key}": t.shape[1] for key, t in state.items() if "lora_B" in key and t.ndim > 1}
+    if not ranks or not all(ranks.values()):
+        raise ValueError(f"it finds no rank of {component} in it")
+    if header is None:
+        own = {key.removeprefix(f"{component}."): a for key, a in alphas.items() if key.startswith(f"{component}.")}
+        settings = get_peft_kwargs(ranks, own, state, is_unet=component == "unet")
+    else:
+        settings = settings_of(component, header)
+    known = {key.removesuffix(".lora_B.weight"): t for key, t in state.items() if key.endswith(".lora_B.weight")}
+    known = {path: t for path, t in known.items() if f"{path}.lora_A.weight" in state and is_module(component, path)}
+    if not known:
+        raise ValueError(f"it finds none of its layers in {component}")
+    found = {}
+    for path, up in known.items():
+        rank = up.shape[1]
+        if adapter.by_pattern(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK)) != rank:
+            raise ValueError(f"its header has another rank for {adapter.printable(path)}")
+        alpha = adapter.by_pattern(
+            settings.get("alpha_pattern") or {}, [path], settings.get("lora_alpha", adapter.PEFT_ALPHA)
+        )
+        found[id(up)] = alpha / (math.sqrt(rank) if settings.get("use_rslora") is True else rank)
+    return found
+
+
+def settings_of(component: str, header: dict[str, Any]) -> dict[str, Any]:
+    """A header's settings of a component. Raises ValueError for those that PEFT's configuration refuses."""
+    from peft import LoraConfig
+
+    settings = {k.removeprefix(f"{component}."): v for k, v in header.items() if k.startswith(f"{component}.")}
+    if not settings.get("target_modules"):
+        raise ValueError(f"its header has no target_modules for {component}")
+    if unknown := settings.keys() - {field.name for field in dataclasses.fields(LoraConfig)}:
+        raise ValueError(f"its header has {adapter.printable(min(unknown))}, which PEFT does not know")
+    return settings
+
+
+def is_module(component: str, path: str) -> bool:
+    """Whether a path can be of a module in diffusers' UNet or in a CLIP text encoder."""
+    if component == "unet":
+        return loranames.original(path) is not None
+    return path.startswith(("encoder.layers.", "text_projection", "embeddings."))
+
+
+def by_comfyui(file: Contents) -> list[str]:
+    """What ComfyUI ignores, or takes at another strength. It logs keys that it does not know, and goes on."""
+    found = []
+    dotted = [layer for layer, style in file.styles.items() if style in ("diffusers", "bare")]
+    if parts(file, "magnitude"):
+        found.append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
+    if any(half.part == "dora_scale" and file.tensors[key].shape[:1] != (1,) for key, half in file.halves.items()):
+        found.append("scales dora_scale by the lengths of the base's rows, not of the changed rows")
+    wrapped = [layer for layer in file.styles if loranames.unwrapped(layer) != layer]
+    if wrapped:
+        found.append(f"ignores {len(wrapped)} layers: their names hold _orig_mod or PEFT's prefix")
+    hidden = [
+        layer
+        for layer in dotted
+        if ".to_" in layer
+        and ".processor." not in layer
+        and not layer.startswith("transformer.")
+        and layer not in wrapped
+    ]
+    if hidden:
+        found.append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
+    own_alpha = set(parts(file, "alpha"))
+    wrong = [layer for layer in dotted if layer not in own_alpha and not near(file.strengths.get(layer, 1.0), 1.0)]
+    if wrong:
+        found.append(f"takes {len(wrong)} layers at strength 1: it does not read the header's alpha")
+    return found + others(file, READ_BY_COMFYUI | {"bias difference"})
+
+
+def by_a1111(file: Contents) -> list[str]:
+    """What A1111 ignores or refuses. It reads kohya's names alone, and one kind of adapter in a layer."""
+    found = []
+    foreign = [layer for layer, style in file.styles.items() if style != "kohya"]
+    if foreign:
+        found.append(f"ignores {len(foreign)} layers: their names are not kohya's")
+    known = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+    odd = [x for x in file.styles if x not in foreign and not (x.startswith(known) and x == loranames.unwrapped(x))]
+    if odd:
+        found.append(f"ignores {len(odd)} layers: it does not know names such as {adapter.shortened(odd[0])}")
+    if parts(file, "dora_scale"):
+        found.append("applies dora_scale by another formula")
+    others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
+    whole = set(parts(file, "down")) & set(parts(file, "up"))
+    lone = [half.layer for half in file.halves.values() if half.style == "kohya" and half.layer not in whole]
+    if lone := [layer for layer in lone if layer not in others_of_layer]:
+        found.append(f"refuses it: {adapter.printable(lone[0])} has no whole pair of tensors")
+    return found + others(file, READ_BY_A1111 | {"bundled embedding"})
+
+
+def others(file: Contents, readable: set[str]) -> list[str]:
+    """The kinds of adapters and the unknown keys that a program passes over."""
+    unread = [kind for kind in kinds_of(file) if kind not in readable]
+    found = [f"ignores {', '.join(unread)}"] if unread else []
+    return found + ([f"ignores {len(file.unknown)} keys of no known kind"] if file.unknown else [])
