@@ -78,8 +78,9 @@ def layer_problems(file: Contents) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for layer, own in parts.items():
         up, down = own.get("up"), own.get("down")
-        whole = up is not None and down is not None and up.ndim > 1 and down.ndim > 1
-        shape = (up.shape[0], *down.shape[1:]) if whole else (0, 0)
+        shape = (0, 0)
+        if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
+            shape = (up.shape[0], *down.shape[1:])
         if problem := adapter.misfit(own, shape):
             found.setdefault(problem, []).append(layer)
     return found
@@ -178,7 +179,7 @@ def read_by_diffusers(file: Contents) -> dict[str, float]:
     given = {key: tensor for key, tensor in file.tensors.items() if "dora_scale" not in key}  # which it drops first
     settings = SimpleNamespace(layers_per_block=loranames.LAYERS_PER_BLOCK)
     try:
-        state, alphas = Loader.lora_state_dict(dict(given), unet_config=settings)
+        state, alphas, *_ = Loader.lora_state_dict(dict(given), unet_config=settings)
     except Exception as error:  # of many kinds, for whatever it cannot place
         raise ValueError(reason(file, error)) from None
     if foreign := [key for key in state if "lora" not in key]:
@@ -224,17 +225,15 @@ def of_component(
     component: str, state: dict[str, Tensor], alphas: Mapping[str, float], header: dict[str, Any] | None
 ) -> dict[int, float]:
     """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor."""
-    from diffusers.utils import (
-        convert_state_dict_to_diffusers,
-        convert_state_dict_to_peft,
-        convert_unet_state_dict_to_peft,
-    )
     from diffusers.utils.peft_utils import get_peft_kwargs
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers as to_diffusers
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_peft as to_peft
+    from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft as unet_to_peft
 
     if component == "unet":
-        state = state if "lora_A" in next(iter(state)) else convert_unet_state_dict_to_peft(state)
+        state = state if "lora_A" in next(iter(state)) else unet_to_peft(state)
     else:
-        state = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
+        state = to_peft(to_diffusers(state))
         state = {key.removeprefix("text_model."): tensor for key, tensor in state.items()}
     ranks = {f"^{key}": t.shape[1] for key, t in state.items() if "lora_B" in key and t.ndim > 1}
     if not ranks or not all(ranks.values()):

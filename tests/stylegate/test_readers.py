@@ -142,7 +142,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
         assert answer.startswith("refuses it: "), answer
         return answer
     loaded = {
-        f"{component}.{name}": module.get_delta_weight(next(iter(module.lora_A)))
+        f"{component}.{name}": module.get_delta_weight(next(iter(module.lora_A)))  # type: ignore[operator]
         for component in ("unet", "text_encoder")
         for name, module in getattr(pipeline, component).named_modules()
         if isinstance(module, LoraLayer)
