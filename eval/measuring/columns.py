@@ -145,8 +145,8 @@ def as_a_whole(found: Features, references: Features) -> dict[str, Any]:
     said["style"]["references"] = float(style.leave_one_out(references.embeddings).mean())
     said["mmd2"], said["mmd2_p"] = batch.mmd(found.embeddings, references.embeddings)
     said["kid"] = batch.kid(found.embeddings, references.embeddings)
-    said["vendi"], said["vendi_of"] = batch.vendi(batch.some(found.embeddings, few)), few
-    said["vendi_references"] = batch.vendi(batch.some(references.embeddings, few))
+    said["vendi"], said["vendi_of"] = batch.vendi(batch.evenly_spread(found.embeddings, few)), few
+    said["vendi_references"] = batch.vendi(batch.evenly_spread(references.embeddings, few))
     return said
 
 

@@ -34,16 +34,24 @@ def cubic(a: NDArray, b: NDArray) -> NDArray:
 
 def discrepancy(x: NDArray, y: NDArray, kernel: Callable[[NDArray, NDArray], NDArray]) -> float:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3); below 0 by chance. n, m >= 2."""
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    return _of_gram(kernel(np.concatenate([x, y]), np.concatenate([x, y])), np.arange(len(x) + len(y)), len(x))
+    both = np.concatenate([x, y]).astype(np.float64)
+    return float(discrepancies(kernel(both, both), np.arange(len(both))[None], len(x))[0])
 
 
-def _of_gram(gram: NDArray, order: NDArray, n: int) -> float:
-    """The same of a Gram matrix of all; the first n of `order` are one set, the rest the other."""
-    a, b = order[:n], order[n:]
-    m = len(b)
-    within = [(gram[np.ix_(s, s)].sum() - gram[s, s].sum()) / (len(s) * (len(s) - 1)) for s in (a, b)]
-    return float(within[0] + within[1] - 2 * gram[np.ix_(a, b)].sum() / (n * m))
+def discrepancies(gram: NDArray, orders: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    """[p] squared discrepancies of p ways to divide N pictures in two sets.
+
+    `gram` [N, N] is the kernel of all pairs; the first n pictures of each order [p, N] are one set, the rest the other.
+    """
+    first, m = np.zeros(orders.shape), orders.shape[1] - n
+    np.put_along_axis(first, orders[:, :n], 1, axis=1)  # 1 for the pictures of the first set
+    own, rows, whole = np.diagonal(gram), first @ gram, gram.sum()
+    within = (rows * first).sum(1)
+    across = rows.sum(1) - within
+    own_first = first @ own
+    first_mean = (within - own_first) / (n * (n - 1))
+    second_mean = (whole - within - 2 * across - (own.sum() - own_first)) / (m * (m - 1))
+    return first_mean + second_mean - 2 * across / (n * m)
 
 
 def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
@@ -51,18 +59,17 @@ def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
 
     The second is a permutation p-value in (0, 1]; small: the sets differ. Of LARGEST pictures a side at most.
     """
-    x, y = (some(rows, LARGEST).astype(np.float64) for rows in (x, y))
+    x, y = (evenly_spread(rows, LARGEST).astype(np.float64) for rows in (x, y))
     both = np.concatenate([x, y])
-    gram, n = gaussian(x, y)(both, both), len(x)
-    found = _of_gram(gram, np.arange(len(both)), n)
-    random = np.random.default_rng(0)
-    others = [_of_gram(gram, random.permutation(len(both)), n) for _ in range(PERMUTATIONS if len(both) < 400 else 199)]
-    return found, float(1 + np.sum(np.array(others) >= found)) / (len(others) + 1)
+    random, count = np.random.default_rng(0), PERMUTATIONS if len(both) < 400 else 199
+    orders = np.stack([np.arange(len(both)), *(random.permutation(len(both)) for _ in range(count))])
+    found, *others = discrepancies(gaussian(x, y)(both, both), orders, len(x))
+    return float(found), float(1 + np.sum(np.array(others) >= found)) / (count + 1)
 
 
 def kid(x: NDArray, y: NDArray) -> float:
     """Kernel distance of KID, of the encoder at hand (not Inception's values); of LARGEST pictures a side at most."""
-    return discrepancy(some(x, LARGEST), some(y, LARGEST), cubic)
+    return discrepancy(evenly_spread(x, LARGEST), evenly_spread(y, LARGEST), cubic)
 
 
 def vendi(embeddings: NDArray) -> float:
@@ -77,6 +84,6 @@ def vendi(embeddings: NDArray) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def some(rows: NDArray, most: int) -> NDArray:
-    """At most that many rows, evenly spread."""
+def evenly_spread(rows: NDArray, most: int) -> NDArray:
+    """Rows [n, d], or of more than `most` that many, evenly spread over them."""
     return rows[np.linspace(0, len(rows) - 1, most).astype(int)] if len(rows) > most else rows

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 PENALTY = 0.1  # of the references' mean square
 MOST = 256  # references that are combined; of more, an even spread
+SMALLEST = 1e-6  # mean square of the references; with less they are all the same, and lend nothing
 
 
 def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
     """[n] of unit rows [n, p] against those of the references [r, p]."""
-    lent = references[np.linspace(0, len(references) - 1, MOST).astype(int)] if len(references) > MOST else references
-    lent, mean = lent.astype(np.float32), lent.mean(0, dtype=np.float32)
+    lent = references[lenders(len(references))].astype(np.float32)
+    mean = lent.mean(0, dtype=np.float32)
     centred = lent - mean
     gram = centred @ centred.T
-    unit = max(float(np.trace(gram)) / len(gram), 1e-6)  # references that are all the same lend nothing
+    unit = max(float(np.trace(gram)) / len(gram), SMALLEST)
     out = np.empty(len(patches), np.float32)
     for start in range(0, len(patches), 1024):
         rows = patches[start : start + 1024].astype(np.float32) - mean
@@ -31,7 +32,32 @@ def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
     return out
 
 
+def lenders(count: int) -> NDArray[np.int64]:
+    """Numbers of the references that are combined: all, or MOST of them evenly spread."""
+    return np.arange(count) if count <= MOST else np.linspace(0, count - 1, MOST).astype(int)
+
+
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
-    """[r] each reference against the others."""
-    rest = (np.delete(references, i, axis=0) for i in range(len(references)))
-    return np.concatenate([score(references[i : i + 1], others) for i, others in enumerate(rest)])
+    """[r] each of [r, p] references against the others; those that lend nothing anyway against all that do.
+
+    With the scatter S of the others and the penalty l, ridge regression leaves l (S + l)^-1 q of a picture q. Leaving
+    reference c out takes (r / (r - 1)) c c' from the scatter of all, which scales (S + l)^-1 c (Sherman and Morrison
+    1950): one decomposition of the references' products gives every residual.
+    """
+    lend = lenders(len(references))
+    out = np.empty(len(references), np.float32)
+    rest = np.setdiff1d(np.arange(len(references)), lend)
+    out[rest] = score(references[rest], references)
+    lent = references[lend].astype(np.float32)
+    centred = lent - lent.mean(0, dtype=np.float32)
+    products = (centred @ centred.T).astype(np.float64)
+    r, n = len(lent), len(lent) - 1
+    own = np.diagonal(products)
+    unit = np.maximum((own.sum() - r / n * own) / n, SMALLEST)  # [r] mean square of the others about their mean
+    values, vectors = np.linalg.eigh(products)
+    values, penalty = np.maximum(values, 0), PENALTY * unit[:, None]
+    in_basis = np.square(vectors) * values  # [r, k] squares of the centred references in the scatter's basis
+    once, twice = ((in_basis / (values + penalty) ** power).sum(1) for power in (1, 2))
+    left = r / n * penalty[:, 0] * np.sqrt(twice) / (1 - r / n * once)  # length of what is left over
+    out[lend] = -left / np.sqrt(unit)
+    return out

@@ -65,11 +65,15 @@ def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDAr
 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] of the nearest other picture: how near true pictures of the brand come to each other."""
+    """[n] log distance of each signature to the nearest other one: how near true pictures of the brand come.
+
+    Each picture is compared with those before it and with those after it; every thumbnail is made once for each.
+    """
     if not len(signatures):
         return np.zeros(0, np.float32)
-    rest = (np.delete(signatures, i, axis=0) for i in range(len(signatures)))
-    return apart(np.concatenate([pictures.nearest(signatures[i : i + 1], r)[0] for i, r in enumerate(rest)]))
+    before, _ = pictures.nearest(signatures)
+    after, _ = pictures.nearest(signatures, order=np.arange(len(signatures))[::-1])
+    return apart(np.maximum(before, after[::-1]))
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:

@@ -22,6 +22,7 @@ from sklearn.covariance import ledoit_wolf
 MIN_REFERENCES = 8  # below this the covariance says nothing
 NEAREST, NEIGHBOURS = 3, 10  # references; foreign pictures that tell how crowded a place is
 SAMPLE = 256  # pictures that an interval is computed of
+BLOCK = 512  # references that are left out at once: bounds the memory
 FOREIGN = 99  # percentile of foreign pictures; a reference below it is not known from them
 
 
@@ -48,10 +49,78 @@ def shrunk(references: NDArray) -> NDArray:
     return covariance + max(np.trace(covariance) / len(covariance), 1e-6) * 1e-6 * np.eye(len(covariance))
 
 
+class LeftOut(NamedTuple):
+    """What `cosines_without` needs of r references: r covariances in one basis, as each reference is left out.
+
+    Without reference i the shrunk covariance is diag(spectra[i]) in `basis`, floors[i] in every direction outside it,
+    less removed[i] c c' of the centred reference c = centred[i] (a rank-one change).
+    """
+
+    mean: NDArray[np.float64]  # [d] of all references
+    centred: NDArray[np.float64]  # [r, d]
+    basis: NDArray[np.float64]  # [k, d] orthonormal rows; the centred references lie in their span
+    spectra: NDArray[np.float64]  # [r, k]
+    floors: NDArray[np.float64]  # [r], above 0
+    removed: NDArray[np.float64]  # [r]
+
+
+def left_out(references: NDArray) -> LeftOut:
+    """Factorise [r, d] references once for all r covariances that leave one of them out; r >= 3.
+
+    Of the n = r - 1 others the scatter is S - (r / n) c c'. Ledoit and Wolf's shrinkage follows from the products of
+    the centred references alone (sklearn's ledoit_wolf_shrinkage, its sums written with those products).
+    """
+    mean = references.mean(0, dtype=np.float64)
+    centred = references - mean
+    (r, d), n = centred.shape, len(centred) - 1
+    products = centred @ centred.T
+    own = np.diagonal(products)
+    traces = np.maximum(own.sum() - r / n * own, 0) / n  # of each covariance
+    # Other references about the mean of the others: c_j + c_i / n. Row i, column j; j = i is not one of them.
+    lengths = own + 2 * products / n + own[:, None] / n**2
+    np.fill_diagonal(lengths, 0)
+    fourth = np.square(lengths).sum(1) / n
+    scatter = np.square(products).sum() - 2 * r / n * np.square(products).sum(1) + np.square(r / n * own)
+    squares = scatter / n**2  # of all entries of each covariance
+    apart = np.maximum(squares - traces**2 / d, 0)
+    noise = np.minimum(np.maximum(fourth - squares, 0) / n, apart)
+    shrinkage = np.divide(noise, apart, out=np.zeros(r), where=noise > 0)
+    floors = shrinkage * traces / d + np.maximum(traces / d, 1e-6) * 1e-6  # as in `shrunk`
+    _, singular, basis = np.linalg.svd(centred, full_matrices=False)
+    kept = (1 - shrinkage) / n
+    return LeftOut(mean, centred, basis, kept[:, None] * singular**2 + floors[:, None], floors, kept * r / n)
+
+
+def cosines_without(embeddings: NDArray, left: LeftOut, which: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n, len(which)]: `score` of [n, d] embeddings by all references but reference which[j], each j in turn.
+
+    The rank-one change is undone by Sherman and Morrison's formula (1950).
+    """
+    basis, floors, removed = left.basis, left.floors[which], left.removed[which]
+    weights = 1 / left.spectra[which] - 1 / floors[:, None]  # [w, k]; the inverse is 1 / floor beside the basis
+    c = left.centred[which]
+    centres = left.mean - c / (len(left.centred) - 1)  # of the others
+    e_in, c_in, m_in = (rows @ basis.T for rows in (embeddings.astype(np.float64), c, centres))
+
+    def plain(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
+        """[w] products of rows a[j], b[j] by the inverse number j, the rank-one change left aside."""
+        return (a_in * b_in * weights).sum(1) + (a * b).sum(1) / floors
+
+    cc, cm, mm = plain(c, c_in, c, c_in), plain(c, c_in, centres, m_in), plain(centres, m_in, centres, m_in)
+    ec = e_in @ (c_in * weights).T + embeddings @ (c / floors[:, None]).T
+    em = e_in @ (m_in * weights).T + embeddings @ (centres / floors[:, None]).T
+    ee = np.square(e_in) @ weights.T + np.square(embeddings, dtype=np.float64).sum(1)[:, None] / floors
+    more = removed / (1 - removed * cc)
+    with_centre, own = em + more * ec * cm, ee + more * np.square(ec)
+    return with_centre / np.maximum(np.sqrt(own * (mm + more * np.square(cm))), 1e-12)
+
+
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
-    """[r] each reference scored by the others alone: what a true picture of the brand scores."""
-    rest = (np.delete(references, i, axis=0) for i in range(len(references)))
-    return np.concatenate([score(references[i : i + 1], others) for i, others in enumerate(rest)])
+    """[r] each of [r, d] references scored by the others alone: what a true picture of the brand scores."""
+    left = left_out(references)
+    blocks = [np.arange(len(references))[start : start + BLOCK] for start in range(0, len(references), BLOCK)]
+    found = [np.diagonal(cosines_without(references[block], left, block)) for block in blocks]
+    return np.concatenate(found).astype(np.float32)
 
 
 def nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
@@ -60,27 +129,35 @@ def nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -
     2 cos(x, y) - r(x) - r(y), mean over the NEAREST references y; r is the mean cosine to the NEIGHBOURS nearest
     foreign pictures, 0 without them. A picture that is a reference itself is not told apart from a copy of it.
     """
-    return _nearest(whitened(references, embeddings), whitened(references, references), foreign, references)
+    x, y = whitened(references, embeddings), whitened(references, references)
+    return mean_of_largest(pairwise_closeness(x, y, foreign, references), NEAREST).astype(np.float32)
 
 
 def nearest_leave_one_out(references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
-    """[r] the same of each reference by the others, in the space that all of them whiten."""
+    """[r] `nearest` of each of [r, d] references to the others, in the space that all of them whiten."""
     own = whitened(references, references)
-    rest = (np.delete(own, i, axis=0) for i in range(len(own)))
-    found = [_nearest(own[i : i + 1], others, foreign, references) for i, others in enumerate(rest)]
-    return np.concatenate(found)
+    closeness = pairwise_closeness(own, own, foreign, references)
+    np.fill_diagonal(closeness, -np.inf)
+    return mean_of_largest(closeness, NEAREST).astype(np.float32)
 
 
-def _nearest(x: NDArray, y: NDArray, foreign: NDArray | None, references: NDArray) -> NDArray[np.float32]:
+def pairwise_closeness(x: NDArray, y: NDArray, foreign: NDArray | None, references: NDArray) -> NDArray[np.float64]:
+    """[n, m] 2 cos(x, y) - r(x) - r(y) of whitened unit rows x [n, d] and y [m, d], as `nearest` has it."""
     found = 2 * x @ y.T
     if foreign is not None:
         others = whitened(references, foreign)
         found = found - crowding(x, others)[:, None] - crowding(y, others)
-    return np.sort(found, axis=1)[:, -NEAREST:].mean(1).astype(np.float32)
+    return found
+
+
+def mean_of_largest(values: NDArray, count: int) -> NDArray:
+    """[n] mean of the `count` largest numbers of each row of [n, m]."""
+    return np.sort(values, axis=1)[:, -count:].mean(1)
 
 
 def crowding(rows: NDArray, others: NDArray) -> NDArray:
-    return np.sort(rows @ others.T, axis=1)[:, -NEIGHBOURS:].mean(1)
+    """[n] mean cosine of unit rows [n, d] to the NEIGHBOURS nearest of `others` [m, d]."""
+    return mean_of_largest(rows @ others.T, NEIGHBOURS)
 
 
 def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
@@ -95,11 +172,10 @@ def interval(embeddings: NDArray, references: NDArray) -> Interval:
 
     Jackknife over the references (Efron 1982) and the pictures' own standard error; of two pictures to SAMPLE.
     """
-    some = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
-    scores = score(some, references).astype(np.float64)
-    without = [score(some, np.delete(references, i, axis=0)).mean(dtype=np.float64) for i in range(len(references))]
-    n = len(references)
-    variance = (n - 1) / n * np.square(np.array(without) - np.mean(without)).sum() + scores.var(ddof=1) / len(scores)
+    sample = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
+    scores, n = score(sample, references).astype(np.float64), len(references)
+    without = cosines_without(sample, left_out(references), np.arange(n)).mean(0)
+    variance = (n - 1) / n * np.square(without - without.mean()).sum() + scores.var(ddof=1) / len(scores)
     reach = 1.96 * float(np.sqrt(variance))
     mean = float(scores.mean())
     return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))

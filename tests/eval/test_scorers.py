@@ -1,5 +1,7 @@
 """Scores against slow obvious references; each one moves the way that its name says."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,11 +38,33 @@ def test_style_tells_the_brand_from_others() -> None:
     assert own.min() > others.max()
 
 
-def test_leave_one_out_leaves_the_reference_out() -> None:
-    references = cloud(12, 1)
-    odd = np.concatenate([references, cloud(1, -3)])
-    assert style.leave_one_out(odd)[-1] < style.score(odd, odd)[-1]
-    assert style.leave_one_out(odd)[0] == pytest.approx(style.score(odd[:1], odd[1:])[0])
+def each_by_the_others(references: np.ndarray, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """The slow reference of every leave-one-out: all is computed anew for each reference."""
+    rest = (np.delete(references, i, axis=0) for i in range(len(references)))
+    return np.concatenate([score(references[i : i + 1], others) for i, others in enumerate(rest)])
+
+
+@pytest.mark.parametrize(("count", "width"), [(12, 40), (40, 12), (9, 9)])
+def test_leave_one_out_equals_scoring_each_reference_by_the_others(count: int, width: int) -> None:
+    """More numbers than references and fewer; one reference is of another style, two are alike."""
+    references = np.concatenate([cloud(count - 2, 1, width), cloud(1, -3, width)])
+    references = np.concatenate([references, references[:1]])
+    assert style.leave_one_out(references) == pytest.approx(each_by_the_others(references, style.score), abs=1e-5)
+    blocks = style.cosines_without(references, style.left_out(references), np.array([3, 1]))
+    for j, i in enumerate((3, 1)):
+        assert blocks[:, j] == pytest.approx(style.score(references, np.delete(references, i, 0)), abs=1e-5)
+    patches = references.astype(np.float16)
+    assert drawing.leave_one_out(patches) == pytest.approx(each_by_the_others(patches, drawing.score), abs=1e-5)
+
+
+def test_of_many_references_only_an_even_spread_lends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference that lends is left out of the spread; one that does not lend is scored as any picture is."""
+    monkeypatch.setattr(drawing, "MOST", 8)
+    references = cloud(20, 1, 30)
+    spread = references[drawing.lenders(20)]
+    own = drawing.leave_one_out(references)
+    assert own[drawing.lenders(20)] == pytest.approx(each_by_the_others(spread, drawing.score), abs=1e-5)
+    assert own[1] == pytest.approx(drawing.score(references[1:2], references)[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -62,8 +86,9 @@ def test_nearest_equals_the_definition(known: bool) -> None:
     found = style.nearest(judged, references, foreign if known else None)
     assert found == pytest.approx(slow, abs=1e-4)
     own = style.nearest_leave_one_out(references, foreign if known else None)
-    first = sorted(2 * cosine(references[0], y) - crowded(references[0]) - crowded(y) for y in references[1:])
-    assert own[0] == pytest.approx(np.mean(first[-3:]), abs=1e-4)
+    for i, x in enumerate(references):
+        rest = sorted(2 * cosine(x, y) - crowded(x) - crowded(y) for y in np.delete(references, i, 0))
+        assert own[i] == pytest.approx(np.mean(rest[-3:]), abs=1e-4)
 
 
 def test_an_interval_covers_the_mean_of_other_draws() -> None:
@@ -158,8 +183,7 @@ def test_the_palette_equals_a_slow_density_and_sees_a_tint(pictures_of_neon: lis
         half = len(values) / 2
         slow.append(sum(value * min(max(half - i, 0), 1) for i, value in enumerate(values)) / half)
     assert palette.score(judged, references) == pytest.approx(slow, abs=1e-4)
-    others = np.delete(every, 3, axis=0)
-    assert palette.leave_one_out(every)[3] == pytest.approx(palette.score(every[3:4], others)[0], abs=1e-4)
+    assert palette.leave_one_out(every) == pytest.approx(each_by_the_others(every, palette.score), abs=1e-5)
     tinted = np.minimum(judged + np.array([90, 0, 0]), 255).astype(np.uint8)
     assert (palette.score(tinted, references) < palette.score(judged, references)).all()
     noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
@@ -226,6 +250,8 @@ def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: li
     signatures = np.stack([pictures.signature(image) for image in pictures_of_neon[:16]])
     line = np.quantile(duplicates.copies(signatures), 0.95)
     near = duplicates.leave_one_out(signatures)
+    slow = each_by_the_others(signatures, lambda one, others: duplicates.novelty(one, others).score)
+    assert near == pytest.approx(slow, abs=1e-5)
     assert -4 < line < np.log(0.15) < near.min()
 
 
