@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from PIL import Image
 
 from stylegate import checkout, files
@@ -205,6 +204,8 @@ def kill() -> None:
 
     It writes in blocks of 32 KiB, so that the last values are lost on it.
     """
+    import psutil  # here, since every gate imports this file and few have a W&B process to end
+
     running = processes()
     for process in running:
         process.terminate()
@@ -212,8 +213,10 @@ def kill() -> None:
         process.kill()
 
 
-def processes() -> list[psutil.Process]:
-    """W&B's own, of this process."""
+def processes() -> list[Any]:
+    """The psutil.Process of each wandb-core that this process has started."""
+    import psutil
+
     return [child for child in psutil.Process().children() if child.name() == "wandb-core"]
 
 
