@@ -103,7 +103,7 @@ def read_prompts(path: Path) -> list[str]:
         except ValueError as error:
             raise DataError(f"prompts={path}: {error}") from None
         if comments:
-            print(f"note: {comments} line{'s' if comments > 1 else ''} of {path.name} begin with # and are comments")
+            print(f"note: comments of {path.name} (lines that begin with #) are left out: {comments}")
     problems += [
         f"line {n}: {'no text' if not isinstance(t, str) else 'options after -- are not read; take them out'}"
         for n, t in prompts

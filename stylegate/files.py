@@ -158,6 +158,20 @@ class _WordsLoader(_OnceLoader):
     yaml_implicit_resolvers: ClassVar = {"": [("tag:yaml.org,2002:null", re.compile("^$"))]}
 
 
+# YAML 1.1, which PyYAML reads, takes 010 for 8, 12:30 for 750 and 1_000 for 1000, and 5e-2 for text. Here a number is
+# what JSON writes, or .inf and .nan; whatever else looks like one stays text, which the reader of the file refuses.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
+}
+_OnceLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _OnceLoader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 

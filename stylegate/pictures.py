@@ -48,7 +48,6 @@ PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of picture
 CORES = os.cpu_count() or 1
 BLOCK = 1024  # pictures that are compared with the rest at once
 ASIDE = -2.0  # instead of a correlation: not to be compared
-THUMBNAIL_ERROR = 0.1  # at most, between a product of thumbnails and the likeness (docs/log.md)
 NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
 
 
@@ -364,16 +363,19 @@ def nearest(
 def near_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[n] for each of the signatures [n, 64, 64, 3] its group: whatever is joined by pairs of likeness NEAR or more.
 
-    Thumbnails propose pairs: on pictures of one brand their product lay within THUMBNAIL_ERROR of the likeness.
+    Thumbnails propose pairs, also moved by half of their pixels: a copy that is moved by two pixels of the signature
+    has a product from .34 with the thumbnail itself, and from .83 with one of those (docs/log.md, "Near-duplicates").
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    small = thumbnails(signatures)
+    moves = [(down, right) for down in (-MAX_SHIFT, 0, MAX_SHIFT) for right in (-MAX_SHIFT, 0, MAX_SHIFT)]
+    small, moved = thumbnails(signatures), [thumbnails(np.roll(signatures, move, (1, 2))) for move in moves]
     flat = np.flatnonzero((signatures == signatures[:, :1, :1]).all((1, 2, 3)))  # pictures of one colour are all alike
     pairs = [np.stack([flat[:-1], flat[1:]], 1)]
     for start in range(0, len(small), BLOCK):
-        rows, columns = np.nonzero(small[start : start + BLOCK] @ small.T >= NEAR - THUMBNAIL_ERROR)
+        block = small[start : start + BLOCK]
+        rows, columns = np.nonzero(np.any([block @ other.T >= PROPOSED for other in moved], axis=0))
         later = columns > rows + start
         pairs.append(np.stack([rows[later] + start, columns[later]], 1))
     proposed = np.concatenate(pairs)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.lot.subject import Subject, hashes, made_from, names_of, readable
+from eval.lot.subject import Subject, hashes, made_from, notes_on, readable
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.listing import masks
+from stylegate.listing import list_folder, masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
             references, traits = split_files(folder, "test")
         else:
             traits = {}
-            found = pictures.find(folder)
-            aside = masks(found)
-            references = [(readable(p.relative_to(folder)), p) for p in found if p not in set(aside)]
-            notes = (f"no references, as masks of others: {names_of(folder, aside)}",) if aside else ()
+            listing = list_folder(folder)
+            aside = masks(listing.pictures)
+            references = [(readable(p.relative_to(folder)), p) for p in listing.pictures if p not in set(aside)]
+            notes = notes_on(folder, "no references", listing, aside)
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")

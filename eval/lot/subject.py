@@ -1,5 +1,6 @@
 """What is judged: a planned batch or any folder of pictures. And what it is compared with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +67,20 @@ def foreign(config: Config, remember: bool) -> Subject:
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
-    return Subject(images, out, named, digests, None, {}, not_judged(images, listing))
+    return Subject(images, out, named, digests, None, {}, notes_on(images, "not judged", listing))
 
 
-def not_judged(folder: Path, listing: Listing) -> tuple[str, ...]:
-    """A note for each kind of file in the folder that is no picture, with the first of the files' names."""
-    kinds = (("no pictures", listing.beside), ("hidden or of the operating system", listing.hidden))
-    return tuple(f"not judged, as {kind}: {names_of(folder, paths)}" for kind, paths in kinds if paths)
+def notes_on(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
+    """A note for each kind of file in the folder that is left aside: `what` it is not, why, and the first names."""
+    kinds = (
+        ("no pictures", listing.beside),
+        ("hidden or of the operating system", listing.hidden),
+        ("masks of others", masks),
+    )
+    return tuple(f"{what}, as {kind}: {names_of(folder, paths)}" for kind, paths in kinds if paths)
 
 
-def names_of(folder: Path, paths: list[Path]) -> str:
+def names_of(folder: Path, paths: Sequence[Path]) -> str:
     """How many files, and the first names below the folder, for people."""
     names = ", ".join(readable(path.relative_to(folder)) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""

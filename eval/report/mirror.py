@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from eval.judging.judged import Judged
 from eval.lot.cost import cost_of
@@ -20,7 +19,7 @@ from eval.policy.model import VERDICTS
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE
 from eval.scorers import SCORES
-from stylegate import brandset, files, lineage
+from stylegate import brandset, files, lineage, pictures
 from stylegate.config import Config, as_dict
 from stylegate.errors import DataError
 from stylegate.tracker import Tracker, tracker_of
@@ -52,7 +51,7 @@ def show(tracker: Tracker, judged: Judged, beside: Mapping[str, float]) -> None:
     tracker.summary({"promise/state": outcome["promise"]["state"], "promise/says": outcome["promise"]["says"]})
     histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
-    tracker.table("gate/verdicts", columns, rows(lot, judged.verdicts))
+    tracker.table("gate/verdicts", columns, rows(lot, judged.verdicts, judged.comparison.background))
     for title, text in alerts(lot, outcome):
         tracker.alert(title, text)
 
@@ -107,8 +106,11 @@ def histograms(tracker: Tracker, scores: Scores) -> None:
                 tracker.histogram(f"{title}/{name}", values.tolist())
 
 
-def rows(subject: Subject, verdicts: list[dict]) -> list[list[Any]]:
-    """At most ROWS: a third the worst, a third nearest to a line on either side, the rest at random; no errors."""
+def rows(subject: Subject, verdicts: list[dict], background: str) -> list[list[Any]]:
+    """At most ROWS, each with the picture as it was judged, transparency laid on `background`.
+
+    A third the worst, a third nearest to a line on either side, the rest at random; no errors.
+    """
     known = [v for v in verdicts if v["verdict"] != "error"]
     by_margin = sorted(known, key=lambda v: (v["margin"] if v["margin"] is not None else 0.0, v["file"]))
     borderline = sorted(by_margin, key=lambda v: abs(v["margin"] or 0.0))
@@ -121,8 +123,7 @@ def rows(subject: Subject, verdicts: list[dict]) -> list[list[Any]]:
     for verdict in chosen.values():
         slot = (subject.slots or {}).get(verdict["file"])
         why = ", ".join(reason["check"] for reason in verdict["reasons"])
-        with Image.open(paths[verdict["file"]]) as image:
-            picture = image.convert("RGB")
+        picture = pictures.decode(pictures.read(paths[verdict["file"]]), background).image  # as it was judged
         found.append(
             [verdict["file"], picture, verdict["verdict"], why, verdict["margin"], slot.prompt if slot else ""]
         )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
-from eval.plan import combination, from_traits, read_traits
+from eval.plan import Value, combination, from_traits, read_prompts, read_traits
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
@@ -49,6 +49,56 @@ def test_too_few_combinations_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("prompt: '{a}'\ntraits: {a: {x: 1, y: 1}}")
     with pytest.raises(DataError, match="only 2 of 3 slots"):
         from_traits(read_traits(tmp_path / "t.yaml"), BRAND, PlanConfig(num_images=3), set())
+
+
+def test_words_of_a_traits_file_stay_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "\ufeffprompt: '{Eye color} {code}'\n"
+        "traits:\n"
+        "  Eye color: {on: 1, off: 0.5, null: 5e-1, ~: 1e0}\n"
+        "  code: {007: 1, 1_000: 1, 1.10: 1, 12:30: 1, 2026-01-02: {weight: .5, phrase: 010}}\n"
+    )
+    traits = read_traits(tmp_path / "t.yaml")
+    assert list(traits.values["Eye color"]) == ["on", "off", "null", "~"]
+    assert [value.weight for value in traits.values["Eye color"].values()] == [1, 0.5, 0.5, 1]
+    assert list(traits.values["code"]) == ["007", "1_000", "1.10", "12:30", "2026-01-02"]
+    assert traits.values["code"]["2026-01-02"] == Value(0.5, "010")
+    slots = from_traits(traits, BRAND, PlanConfig(num_images=4), set())
+    assert all(slot.prompt.startswith(f"neon style, {slot.traits['Eye color']} ") for slot in slots)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("p.txt", "\ufeffred cat\r\n\r\n# for later\r\n  blue dog \r\n", ["red cat", "blue dog"]),
+        ("p", "a - b -- c, #1 dad", ["a - b -- c, #1 dad"]),
+        ("p.csv", "seed;prompt\n1;red cat, sitting\n", ["red cat, sitting"]),
+        ("p.jsonl", '{"text": "red cat"}\n{"prompt": "blue dog"}\n', ["red cat", "blue dog"]),
+    ],
+)
+def test_prompts_are_read_as_written(tmp_path: Path, name: str, content: str, prompts: list[str]) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_prompts(tmp_path / name) == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("p.txt", b"a\nred cat --n lowres --w 512\n", "line 2: options after -- are not read"),
+        ("p.txt", "red caf\u00e9".encode("latin-1"), "not UTF-8 text"),
+        ("p.txt", "red cat\n".encode("utf-16-le"), "NUL"),
+        ("p.txt", b"# nothing\n", "holds no line of text"),
+        ("p.csv", b"seed,words\n1,a\n", "needs a column prompt, has seed, words"),
+        ("p.csv", b"prompt\nred cat, sitting\n", "line 2: 2 cells under 1 column"),
+        ("p.jsonl", b'{"prompt": ["a", "b"]}\n', "line 1: no text"),
+        ("p.json", b"[]", "is no list of prompts"),
+    ],
+)
+def test_prompts_of_another_form_are_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_prompts(tmp_path / name)
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(

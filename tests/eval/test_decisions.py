@@ -77,10 +77,26 @@ def test_decisions_may_be_of_many_lots_and_labels_may_not(run, words, tmp_path: 
     assert code == 2 and "line 2: no picture here is 000000" in text
 
 
-def test_a_spreadsheets_semicolons_are_read(tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text(f"\ufeffsha256;verdict;who;why\n{'a' * 64};Accept;anna;fine, really\n")
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (f"sha256;verdict;who;why\n{'a' * 64};accept;art;fine, by me\n", "fine, by me"),
+        (f"\ufeffSHA256,Verdict,Who,Why,,\r\n{'a' * 64},accept,art,fine,,\r\n,,,,,\r\n", "fine"),
+        (f'sha256,verdict,who,why\n{"a" * 64},accept,art,"one\ntwo"\n', "one\ntwo"),
+        (f"sha256\tverdict\twho\n{'a' * 64}\taccept\tart\n", ""),
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, content: str, why: str) -> None:
+    (tmp_path / "d.csv").write_bytes(content.encode())
     found = labels.read_csv(tmp_path / "d.csv", "review", tmp_path, ["a" * 64])
-    assert found == [Label("a" * 64, "accept", "anna", "fine, really")]
+    assert found == [Label("a" * 64, "accept", "art", why)] and labels.filled(tmp_path / "d.csv")
+
+
+def test_a_row_with_too_many_cells_refuses_the_table(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(f"sha256,verdict,who,why\n{'a' * 64},accept,art,fine, by me\n")
+    with pytest.raises(DataError) as error:
+        labels.read_csv(tmp_path / "d.csv", "review", tmp_path, ["a" * 64])
+    assert "line 2: 5 cells under 4 columns" in str(error.value) and labels.filled(tmp_path / "d.csv")
 
 
 def test_damaged_streams_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eval.lot.subject import Subject
 from eval.report import mirror
@@ -96,11 +97,22 @@ def test_the_table_has_worst_borderline_and_random_pictures(tmp_path: Path, judg
         {"file": name, "verdict": "accept", "reasons": [], "margin": float(m)}
         for name, m in zip(names, np.random.default_rng(0).permutation(2000) - 1000, strict=True)
     ]
-    rows = mirror.rows(Subject(judged, tmp_path, [(name, path) for name in names], {}, None, {}), verdicts)
+    rows = mirror.rows(Subject(judged, tmp_path, [(name, path) for name in names], {}, None, {}), verdicts, "#ffffff")
     margins = sorted(row[4] for row in rows)
     assert len(rows) == mirror.ROWS == len({row[0] for row in rows})
     assert margins[: mirror.ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.ROWS // 3)]
     assert set(map(float, range(-80, 81))) <= set(margins) and max(margins) > 500
+
+
+def test_pictures_are_shown_as_they_were_judged(tmp_path: Path) -> None:
+    """16-bit gray, which Pillow's own conversion to RGB clips to white; transparency on the brand's background."""
+    deep, clear = tmp_path / "deep.png", tmp_path / "clear.png"
+    Image.fromarray(np.full((32, 32), 30000, np.uint16)).save(deep)
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(clear)
+    subject = Subject(tmp_path, tmp_path, [("deep.png", deep), ("clear.png", clear)], {}, None, {})
+    verdicts = [{"file": name, "verdict": "accept", "reasons": [], "margin": 1.0} for name, _ in subject.named]
+    shown = {row[0]: row[1].getpixel((5, 5)) for row in mirror.rows(subject, verdicts, "#ff0000")}
+    assert shown == {"deep.png": (117, 117, 117), "clear.png": (255, 0, 0)}
 
 
 def test_no_error_of_the_mirror_reaches_the_gate(run, judged: Path, tmp_path: Path, monkeypatch) -> None:

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stylegate import brandset, files
+from stylegate import brandset, files, pictures
 from stylegate.errors import DataError
 from tests.conftest import FAST
 
@@ -255,15 +257,125 @@ def test_what_is_no_brand_set(run, tmp_path: Path) -> None:
     assert run("check", f"brand={tmp_path / 'file'}")[0] == 2
 
 
-def test_hub_data_set_becomes_a_brand_set(monkeypatch: pytest.MonkeyPatch, neon: Path) -> None:
-    """Through datasets' own DatasetDict, made from a local folder: the hub itself is not reached in tests."""
+def brand_sets(run, folder: Path) -> Iterator[Path]:
+    """Every shipped brand set, and one made of a folder with gaps in its traits, and several formats."""
+    yield from sorted(path.parent for path in files.BRANDS[1].glob("*/brand.yaml"))
+    rows = [
+        {"file_name": f"{i:02d}.png", "text": "a, b", "traits": {"body" if i % 2 else "hat": "red"}} for i in range(14)
+    ]
+    for i, form in enumerate(("AVIF", "JPEG2000", "WEBP", "TIFF", "GIF", "BMP")):
+        Image.open(folder / f"{i:02d}.png").save(folder / f"{i:02d}.{form.lower()}", form)
+        (folder / f"{i:02d}.png").unlink()
+        rows[i]["file_name"] = f"{i:02d}.{form.lower()}"
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    files.write_jsonl(folder / "metadata.jsonl", rows)
+    code, text, place = made(run, folder, "round-trip")
+    assert code == 0, text
+    yield place
+
+
+def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_path: Path) -> None:
+    """Through datasets' own loader and its parquet files; the hub itself is not reached in tests."""
     import datasets
 
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(neon))
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: loaded)
-    place = brandset.from_hub("someone/neon")
-    monkeypatch.undo()
-    assert len(brandset.read(place).splits["test"]) == 6 and brandset.brand_of(place).source == "someone/neon"
+    for number, place in enumerate(brand_sets(run, folder)):
+        loaded = datasets.load_dataset("imagefolder", data_dir=str(place), cache_dir=str(tmp_path / "cache"))
+        parts = {part: str(tmp_path / f"{number}-{part}.parquet") for part in brandset.SPLITS}
+        for part, path in parts.items():
+            loaded[part].to_parquet(path)  # type: ignore[index]
+        again = datasets.load_dataset("parquet", data_files=parts, cache_dir=str(tmp_path / "cache"))
+        before = brandset.read(place)
+        for kind, one in (("loaded", loaded), ("parquet", again)):
+            brandset.write_loaded(one, "someone/acme", tmp_path / f"{number}-{kind}")
+            after, _ = brandset.sound(tmp_path / f"{number}-{kind}")
+            for part in brandset.SPLITS:
+                wanted = [(item.sha256, item.text, item.traits) for item in before.splits[part]]
+                assert [(item.sha256, item.text, item.traits) for item in after.splits[part]] == wanted, (place, kind)
+            assert after.brand.source == "someone/acme" and after.brand.trigger == "acme style"
+
+
+def test_a_data_set_that_is_no_brand_set_is_one_message(tmp_path: Path) -> None:
+    import datasets
+
+    loaded = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"image": [], "label": []})})
+    with pytest.raises(DataError) as error:
+        brandset.write_loaded(loaded, "someone/else", tmp_path / "x")
+    assert error.value.problems == ["no split validation", "no split test", "train: no column text"]
+
+
+def test_a_folder_as_trainers_lay_it_out(run, folder: Path) -> None:
+    """Repeats, regularisation pictures, masks, caches, system files: used, or named with the reason."""
+    for name in ("img/10_sks", "reg/1_thing", "masks"):
+        (folder / name).mkdir(parents=True)
+    for path in sorted(folder.glob("*.png")) + sorted(folder.glob("*.txt")):
+        path.rename(folder / "img" / "10_sks" / path.name)
+    Image.new("L", (64, 64)).save(folder / "masks" / "00.png")
+    Image.new("RGB", (64, 64)).save(folder / "reg" / "1_thing" / "x.png")
+    (folder / "img" / "00.npz").write_bytes(b"PK")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    code, text, place = made(run, folder, "laid-out")
+    assert code == 0 and sum(len(items) for items in brandset.read(place).splits.values()) == 14
+    for says in (
+        "repeats in the names of folders are not used, each picture counts once: 10_sks",
+        "1 file not used, hidden or of the operating system: Thumbs.db",
+        "1 file not used, regularisation pictures of kohya's tools: reg/1_thing/x.png",
+        "1 file not used, masks of other pictures: masks/00.png",
+        "1 file not used, no caption of a picture: img/00.npz",
+        "the licence of the pictures is unknown",
+    ):
+        assert f"note: {says}" in text, says
+    (folder / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    code, text, _ = made(run, folder, "with-a-film")
+    assert code == 2 and "1 problem:\n  - film.mp4: cannot be decoded" in text
+
+
+def test_alpha_is_declared_once_and_holds_for_both_sides(run, folder: Path, tmp_path: Path) -> None:
+    """Transparent art, opaque pictures drawn: they pass by default, and fail where the brand keeps alpha."""
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    for i, path in enumerate(sorted(folder.glob("*.png"))):
+        image = Image.open(path).convert("RGBA")
+        image.putpixel((0, 0), (0, 0, 0, 0))
+        image.save(path)
+        pictures.decode(path.read_bytes()).image.save(drawn / f"{i}.png")
+    place = made(run, folder, "clear")[2]
+
+    def alphas(images: Path) -> set[float]:
+        assert run("score", f"images={images}", f"brand={place}", f"out={tmp_path / 'out'}")[0] == 0
+        return set(pq.read_table(tmp_path / "out" / "scores.parquet")["alpha"].to_pylist())
+
+    assert brandset.brand_of(place).alpha == "flatten"
+    assert alphas(drawn) == {1.0} and alphas(folder) == {0.0}
+    text = (place / "brand.yaml").read_text()
+    (place / "brand.yaml").write_text(text.replace("alpha: flatten", "alpha: keep"))
+    assert alphas(drawn) == {0.0} and alphas(folder) == {1.0}
+    assert "note: alpha: keep asks for pictures that are transparent" in run("check", f"brand={place}")[1]
+
+
+def test_words_of_brand_yaml_are_as_written(tmp_path: Path) -> None:
+    (tmp_path / "brand.yaml").write_text("name: 1e3\ntrigger: on\nlicence: 010\n")
+    brand = brandset.brand_of(tmp_path)
+    assert (brand.name, brand.trigger, brand.licence) == ("1e3", "on", "010")
+    (tmp_path / "brand.yaml").write_text("name: ''\ntrigger: [a]\nalpha: lay\nbackground: reddish\ncolour: x\n")
+    with pytest.raises(DataError) as error:
+        brandset.brand_of(tmp_path)
+    assert error.value.problems == [
+        "name: missing",
+        "trigger: must be text",
+        "alpha: Input should be 'flatten' or 'keep'",
+        "background: 'reddish' is no colour (such as #ffffff)",
+        "colour: unknown key",
+    ]
+
+
+def test_a_trait_that_is_null_is_none(run, folder: Path) -> None:
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    rows = [{"file_name": f"{i:02d}.png", "text": "a", "traits": {"body": "red", "hat": None}} for i in range(14)]
+    files.write_jsonl(folder / "metadata.jsonl", rows)
+    place = made(run, folder, "nulls")[2]
+    assert brandset.read(place).splits["train"][0].traits == {"body": "red"}
 
 
 def test_hub_failure_is_one_message() -> None:

@@ -148,6 +148,25 @@ def test_yaml_of_another_form_is_one_message(tmp_path: Path, text: str) -> None:
         files.read_yaml(tmp_path / "x.yaml", "policy")
 
 
+def test_numbers_of_yaml_are_those_of_json(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "a: [5e-2, 6e0, 10, -0.5, .inf, true]\nb: [010, 1_000, 12:30, 0x1F]\nc:\nd: null\n"
+    )
+    assert files.read_yaml(tmp_path / "x.yaml", "policy") == {
+        "a": [0.05, 6.0, 10, -0.5, float("inf"), True],
+        "b": ["010", "1_000", "12:30", "0x1F"],
+        "c": None,
+        "d": None,
+    }
+    words = files.read_yaml(tmp_path / "x.yaml", "traits", words=True)
+    assert words == {
+        "a": ["5e-2", "6e0", "10", "-0.5", ".inf", "true"],
+        "b": ["010", "1_000", "12:30", "0x1F"],
+        "c": None,
+        "d": "null",
+    }
+
+
 def test_line_separators_in_text_end_no_row(tmp_path: Path) -> None:
     rows = [{"text": "a\u2028b\u0085c"}, {"text": "d"}]
     files.write_jsonl(tmp_path / "x.jsonl", rows)

@@ -1,10 +1,12 @@
 """Decoding to sRGB, and likeness against a slow obvious reference."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from stylegate import pictures
 from stylegate.pictures import PictureError, decode, png
@@ -34,6 +36,94 @@ def test_exif_orientation_turns() -> None:
     assert picture.image.size == (20, 32) and "rotated as EXIF says" in picture.notes
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_one_rule_of_orientation_for_every_use(form: str) -> None:
+    wide = gradient().crop((0, 0, 32, 20))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(wide, form, exif=exif)
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")  # the oracle
+        picture = decode(content)
+        assert np.array_equal(np.asarray(picture.image), np.asarray(upright))
+        assert pictures.size_of(content) == picture.image.size == upright.size
+
+
+@pytest.mark.parametrize("entry", [(2, 2, b"6\0\0\0"), (3, 1, b"\x99\0\0\0"), (4, 1, bytes(4)), (12, 1, bytes(4))])
+def test_an_orientation_that_is_no_number_from_1_to_8_is_none(entry: tuple[int, int, bytes]) -> None:
+    kind, count, value = entry
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHI", 8, 1, 274, kind, count) + value + bytes(4)
+    content = encoded(gradient().crop((0, 0, 32, 20)), "JPEG", exif=exif)
+    assert decode(content).image.size == pictures.size_of(content) == (32, 20)
+
+
+def test_the_first_picture_of_a_jpeg_with_a_gain_map() -> None:
+    image = gradient()
+    content = encoded(image, "MPO", save_all=True, append_images=[image.resize((16, 16))], quality=95)
+    assert Image.open(io.BytesIO(content)).format == "MPO"
+    assert np.array_equal(np.asarray(decode(content).image), np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_text_in_a_png_is_not_read() -> None:
+    """Pillow refuses the whole picture for one compressed text of more than a megabyte."""
+    plain = png(gradient())
+    body = b"zTXt" + b"workflow\0\0" + zlib.compress(b"x" * 2_000_000)
+    content = plain[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
+    assert np.array_equal(np.asarray(decode(content).image), np.asarray(gradient()))
+    assert pictures.size_of(content) == (32, 32) and pictures.suffix_of(content) == ".png"
+
+
+def test_floats_are_read_from_0_to_1_and_else_refused() -> None:
+    values = np.tile(np.linspace(0.1, 0.9, 32).astype(np.float32), (32, 1))
+    picture = decode(encoded(Image.fromarray(values), "TIFF"))
+    assert picture.notes == ("floats",)
+    assert np.array_equal(np.asarray(picture.image)[0, :, 0], np.round(values[0].astype(float) * 255).astype(np.uint8))
+    for bad in (values * 255, values - 0.5, values * np.float32("nan")):
+        with pytest.raises(PictureError, match="floats from"):
+            decode(encoded(Image.fromarray(bad), "TIFF"))
+    with pytest.raises(PictureError, match="32-bit integers"):
+        decode(encoded(Image.fromarray((values * 1000).astype(np.int32)), "TIFF"))
+    with pytest.raises(PictureError, match="2 pages"):
+        decode(encoded(gradient(), "TIFF", save_all=True, append_images=[gradient()]))
+
+
+def gray_profile(gamma: float) -> bytes:
+    """The smallest ICC profile of a gray display."""
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061),
+        b"kTRC": b"curv" + bytes(4) + struct.pack(">IH", 1, int(gamma * 256)) + bytes(2),
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(">I", 128 + len(table) + len(body)) + b"lcms" + struct.pack(">I", 0x02400000) + b"mntrGRAYXYZ "
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + table + body
+
+
+def test_a_gray_profile_holds_for_every_mode() -> None:
+    gray = gradient().convert("L")
+    found = {
+        mode: decode(encoded(gray.convert(mode), icc_profile=gray_profile(1.0))) for mode in ("L", "LA", "P", "RGB")
+    }
+    for mode, picture in found.items():
+        assert "colour profile to sRGB" in picture.notes, mode
+        assert np.array_equal(np.asarray(picture.image), np.asarray(found["L"].image)), mode
+    assert np.asarray(found["L"].image).mean() > np.asarray(gray).mean() + 20  # linear light is brighter in sRGB
+    assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=gray_profile(1.0))).notes
+    colour = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert "colour profile unusable" not in decode(encoded(gray, icc_profile=colour)).notes
+
+
+def test_one_value_of_16_bit_gray_may_be_transparent() -> None:
+    values = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+    picture = decode(encoded(Image.fromarray(values), transparency=0), "#ff0000")
+    assert picture.notes == ("16-bit", "alpha") and picture.image.getpixel((0, 0)) == (255, 0, 0)
+    assert picture.image.getpixel((31, 0)) == (255, 255, 255)
+
+
 def test_alpha_lies_on_the_background() -> None:
     image = gradient().convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
@@ -56,8 +146,6 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
 
 def test_sixteen_bit_colour_is_said() -> None:
     """A 16-bit RGB PNG, written by hand: Pillow cannot write one."""
-    import struct
-    import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -150,6 +238,23 @@ def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None
     for i in range(1, 12):
         every = [pictures.likeness(signatures[i], signatures[j]) for j in range(i)]
         assert found[i] == pytest.approx(max(every), abs=0.02)
+
+
+def test_groups_join_whoever_is_near_to_one_of_them(pictures_of_neon: list[Image.Image]) -> None:
+    """Against every pair: also where the nearest one of a picture is another than the one that joins two groups."""
+    images = list(pictures_of_neon[:6])
+    for shift, base in ((4, 0), (6, 0), (2, 0), (1, 3)):  # 0 and 4 are no near-duplicates, 2 lies between them
+        moved = Image.new("RGB", (64, 64), images[base].getpixel((0, 0)))
+        moved.paste(pictures_of_neon[base], (shift, 0))
+        images.append(moved)
+    images += [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    signatures = np.stack([pictures.signature(image) for image in images])
+    labels = pictures.near_groups(signatures)
+    joined = np.array([[pictures.likeness(a, b) >= pictures.NEAR for a in signatures] for b in signatures])
+    for _ in images:
+        joined |= joined.astype(int) @ joined.astype(int) > 0
+    assert np.array_equal(labels[:, None] == labels[None], joined)
+    assert sorted(np.bincount(labels))[-3:] == [2, 2, 4]
 
 
 def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:

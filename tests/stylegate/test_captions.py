@@ -1,0 +1,98 @@
+"""Captions as people's tools write them: read as written, or refused with file and line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stylegate.brandset import Findings
+from stylegate.captions import Caption, Sources, gather
+from stylegate.listing import list_folder
+
+CAT = {"file_name": "cat.png", "text": "a cat"}
+
+
+def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], Findings, list[str]]:
+    """What is read of a folder with two pictures and `files`: text, or rows of JSON."""
+    for name in ("cat.png", "sub/dog.PNG"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(folder / name, "PNG")
+    for name, content in files.items():
+        text = content if isinstance(content, str) else "\n".join(map(json.dumps, content))
+        (folder / name).write_bytes(text.encode())
+    listing, findings = list_folder(folder), Findings()
+    named = {path.relative_to(folder).as_posix(): path for path in listing.pictures}
+    found = gather(Sources(folder, named, listing.beside), findings)
+    return found.by_picture, findings, [path.name for path in found.unused]
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({"cat.txt": "\ufeff a  cat \r\n\r\n"}, "a cat"),
+        ({"cat.caption": "a cat"}, "a cat"),
+        ({"cat.png.txt": "a cat"}, "a cat"),
+        ({"cat.TXT": "a cat", "t.jsonl": [CAT]}, "a cat"),
+        ({"cat.json": [{"caption": "a cat", "seed": 3}]}, "a cat"),
+        ({"cat.json": [{"tags": ["1girl", "solo"]}]}, "1girl, solo"),
+        ({"cat.json": [{"workflow": {}}], "cat.txt": "a cat"}, "a cat"),
+        ({"m.jsonl": [{"image_path": "sub/../cat.png", "caption": "a cat"}]}, "a cat"),
+        ({"m.jsonl": [CAT, CAT]}, "a cat"),
+        ({"m.tsv": "path\tcaption\ncat.png\ta\tcat\n".replace("a\tcat", "a, cat")}, "a, cat"),
+        ({"m.csv": 'image,tags\ncat.png,"1girl, solo"\n'}, "1girl, solo"),
+        ({"m.csv": 'file,text\ncat.png,"a\ncat"\n', ".hidden.csv": "no table", "._m.csv": "\0\1"}, "a\ncat"),
+        ({"m.csv": "file,text\ncat.png,010\n"}, "010"),
+    ],
+)
+def test_read_as_written(tmp_path: Path, files: dict[str, Any], text: str) -> None:
+    found, findings, _ = captions(tmp_path, files)
+    assert not findings.problems and found["cat.png"].text == text and "sub/dog.PNG" not in found
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"cat.txt": "a cat\na dog\n"}, "cat.txt: 2 lines; a picture has one caption"),
+        ({"cat.txt": "a cat\ra dog"}, "cat.txt: 2 lines"),
+        ({"cat.txt": "a cat", "cat.caption": "a dog"}, "cat.png: two captions, of cat.caption and of cat.txt"),
+        ({"cat.txt": "a cat", "cat.json": [{"prompt": "a dog"}]}, "cat.png: two captions"),
+        (
+            {"a.csv": "file,text\ncat.png,a\n", "b.csv": "file,text\ncat.png,b\n"},
+            "of a.csv, line 2 and of b.csv, line 2",
+        ),
+        ({"m.jsonl": [CAT, CAT | {"text": "a dog"}]}, "of m.jsonl, line 1 and of m.jsonl, line 2"),
+        ({"m.jsonl": [CAT | {"text": ["a", "b"]}]}, "m.jsonl, line 1: a list of 2 captions"),
+        ({"m.jsonl": [CAT | {"text": 5}]}, "m.jsonl, line 1: the caption is 5, not text"),
+        ({"m.jsonl": [CAT | {"caption": "a dog"}]}, "m.jsonl, line 1: text and caption differ"),
+        ({"m.jsonl": [CAT | {"file_name": 7}]}, "m.jsonl, line 1: file_name is 7, not text"),
+        ({"m.jsonl": [CAT | {"traits": {"n": 5}}]}, "m.jsonl, line 1: traits must map names to text"),
+        ({"m.jsonl": [{"image_path": "/elsewhere/cat.png", "caption": "a"}]}, "lies outside the folder"),
+        ({"m.jsonl": [CAT | {"file_name": "owl.png"}]}, "m.jsonl, line 1: there is no file owl.png"),
+        ({"m.jsonl": [CAT | {"file_name": "a.md"}], "a.md": "x"}, "m.jsonl, line 1: a.md is not used as a picture"),
+        ({"m.csv": "file,text\ncat.png,1girl, solo\n"}, "m.csv, line 2: 3 cells under 2 columns"),
+        ({"m.csv": "name,words\ncat.png,a\n"}, "m.csv: needs columns file_name and text, has name, words"),
+        ({"m.csv": "cat.png,a cat\n"}, "m.csv: needs columns"),
+        ({"cat.json": "{"}, "cat.json: "),
+    ],
+)
+def test_refused_with_file_and_line(tmp_path: Path, files: dict[str, Any], problem: str) -> None:
+    problems = captions(tmp_path, files)[1].problems
+    assert len(problems) == 1 and problem in problems[0]
+
+
+def test_what_is_not_used_is_named(tmp_path: Path) -> None:
+    rows = [CAT | {"tags": "x", "width": 64, "original": "old.png", "traits": {"body": "red", "hat": None}}]
+    found, findings, unused = captions(tmp_path, {"m.jsonl": rows, "owl.txt": "an owl", "readme.md": "hello"})
+    assert unused == ["owl.txt", "readme.md"] and found["cat.png"].traits == {"body": "red"}
+    assert findings.remarks == [
+        "m.jsonl: columns that are not used: width",
+        "m.jsonl: tags are not used where there is a caption",
+    ]
+
+
+def test_names_of_macos_and_windows_are_the_same_names(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "e\u0301.png")  # decomposed, as macOS unpacks
+    found, findings, _ = captions(tmp_path, {"m.jsonl": [CAT | {"file_name": "\u00e9.png"}]})
+    assert not findings.problems and found["e\u0301.png"].text == "a cat"
