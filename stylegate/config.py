@@ -183,29 +183,39 @@ class HardwareConfig:
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    name: str | None = key(None, "names what is made; null = the experiment's name, else the brand's")
-    brand: str | None = key(None, "shipped brand, folder of a brand set, or hub:owner/name")
-    images: str | None = key(None, "a folder of pictures")
-    out: str | None = key(None, "where to write; null = a place of its own, printed as the last line")
-    batch: str | None = key(None, "name of a batch in data/batches/; null = made from plan, base and LoRA")
-    prompts: str | None = key(None, "file of prompts, one a line")
-    traits: str | None = key(None, "shipped traits file or a path; null = prompts, else captions of validation/")
-    policy: str = key("default", "shipped policy or a path")
-    encoder: str = key("miniature", "miniature, a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)")
-    base: str = key("miniature", "miniature, a diffusers folder, or a hub id")
-    references: str | None = key(None, "a brand or folder whose pictures show the style; null = the brand's test/")
-    lora_file: str | None = key(None, "LoRA to draw with; null = the one trained by the same words; none = base alone")
+    name: str | None = key(None, "The name of what is made. null: the name of the experiment, else of the brand.")
+    brand: str | None = key(None, "The name of a brand, the path of a brand set (./acme), or hub:owner/name.")
+    images: str | None = key(None, "The path of a folder of pictures.")
+    out: str | None = key(None, "The folder to write to. null: a folder of its own, which is printed as the last line.")
+    batch: str | None = key(None, "The name of a batch in data/batches/. null: a name made from plan, base and LoRA.")
+    prompts: str | None = key(None, "The path of a file with one prompt on each line.")
+    traits: str | None = key(
+        None, "The name of a shipped traits file, or a path. null: prompts, else the captions of validation/."
+    )
+    policy: str = key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
+    encoder: str = key(
+        "miniature", "miniature, the path of a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)."
+    )
+    base: str = key("miniature", "miniature, the path of a diffusers folder (./base), or a hub id (owner/name).")
+    references: str | None = key(
+        None, "The name of a brand, or the path of a folder, whose pictures show the style. null: test/ of the brand."
+    )
+    lora_file: str | None = key(
+        None, "The path of the LoRA to draw with. null: the one trained by the same words. none: the base alone."
+    )
     decisions: str | None = key(
-        None, "CSV of sha256,verdict,who,why: gate settles review by it, calibrate and certify take labels"
+        None, "A CSV file of sha256,verdict,who,why: decisions about review for gate, labels for calibrate and certify."
     )
-    calibration: str | None = key(None, "calibration.json of a batch of the same making; null = the batch's own")
+    calibration: str | None = key(
+        None, "The calibration.json of a batch that was made in the same way. null: the batch's own."
+    )
     accept_licence: str | None = key(
-        None, "licence of the base that you have read and may work under, where it is unclear or not commercial"
+        None, "The licence of the base, where it is unclear or not commercial: you have read it and may work under it."
     )
-    dry_run: bool = key(False, "train: check everything, estimate memory and time, touch no accelerator, write nothing")
-    explain: bool = key(False, "gate: print the effective policy and its hash, judge nothing")
-    show: bool = key(False, "plan: print the plan's counts, write nothing")
-    observe: bool = key(False, "gate: full verdicts, exit 0; export refuses them")
+    dry_run: bool = key(False, "Check everything, estimate memory and time; use no accelerator and write nothing.")
+    explain: bool = key(False, "Print the policy in force and its hash; judge nothing.")
+    show: bool = key(False, "Print the counts of the plan; write nothing.")
+    observe: bool = key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
     family: FamilyConfig = field(default_factory=FamilyConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
