@@ -21,7 +21,7 @@ from eval.policy.model import VERDICTS
 from eval.promise import labels
 from eval.report.mirror import mirror
 from eval.report.page import write_reports
-from eval.report.summaries import against, one_line
+from eval.report.summaries import in_brackets, one_line
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import Exit, after_verdict
@@ -88,7 +88,7 @@ def worst_pictures(verdicts: list[dict]) -> list[str]:
     failed = [v for v in verdicts if v["verdict"] in ("error", "reject")]
     failed.sort(key=lambda v: (v["verdict"], v["file"]))
     lines = [
-        f"{v['verdict']}: {one_line(v['file'])}: {v['reasons'][0]['check']}{against(v['reasons'][0])}"
+        f"{v['verdict']}: {one_line(v['file'])}: {v['reasons'][0]['check']}{in_brackets(v['reasons'][0])}"
         for v in failed[:NAMED]
     ]
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

@@ -80,7 +80,9 @@ def curve(points: Sequence[tuple[int, float]]) -> Markup:
     )
 
 
-def over_positions(shares: NDArray[np.float64], top: float, start: int, colour: str, rule: float | None) -> Markup:
+def over_positions(
+    shares: NDArray[np.float64], top: float, start: int, colour: str, rule: float | None = None
+) -> Markup:
     """Shares over the slider's positions, `top` the highest that is shown; a broken line where the slider starts.
 
     It is stretched to its place, so words stand beside it. The marker is moved by the page's script.

@@ -1,131 +1,195 @@
-"""The report's pictures: one gallery a verdict, and copies beside their twins."""
+"""The report's pictures: references, copies beside what they copy, and one gallery for each verdict."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.judging.certified import BEYOND, FOUND
+from eval.judging.verdicts import PERSON
 from eval.lot.comparison import Comparison
 from eval.lot.subject import Subject
-from stylegate import files, pictures
+from eval.policy.model import MARGIN, OUTSIDE, TOO_FEW
+from eval.report.thumbnails import Thumbnails
+from eval.scorers import SCORES
+from stylegate.digests import sha256s
 
-SHOWN = 120  # pictures a section; a page of thousands helps nobody
-PAIRS = 48  # copies beside their twins
-THUMBNAIL = 256  # pixels
+PICTURES_SHOWN = 120  # in one gallery: a page of thousands helps nobody
+COPIES_SHOWN = 48
+REFERENCES_SHOWN = 24
 TWINS = {"distinct": "twin", "novelty": "known"}  # check -> column of scores.parquet that names the other picture
 WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "error": "errors", "warn": "warned of"}
 SECTIONS = {
-    "review": ("For review", "Nearest to a line first. A person decides; none of these is exported."),
-    "reject": ("Rejected", "Furthest below the line first."),
-    "error": ("Errors", "Could not be judged, hence not exported."),
-    "accept": ("Accepted", "What an export packs."),
+    "review": (
+        "For review",
+        "A person decides about these pictures. None of them is exported before that. "
+        "Pictures that nearly pass come first.",
+    ),
+    "reject": (
+        "Rejected",
+        "These pictures are not exported. Those furthest from passing come first.",
+    ),
+    "error": ("Errors", "These files could not be judged. Therefore they are not exported."),
+    "accept": ("Accepted", "These pictures passed every check. An export packs them."),
 }
+OTHER_CHECKS = {  # what checks say that are no scores
+    "decode": "The file could not be read as one whole picture.",
+    MARGIN: "How far the picture stays above the nearest limit of all the other checks.",
+    OUTSIDE: "The picture is of a kind that the encoder does not know. "
+    "The checks that compare it with the references were therefore not made, and a person has to look.",
+    TOO_FEW: "There are too few references for the checks that compare a picture with them. A person has to look.",
+    PERSON: "A person looked at the picture and rejected it.",
+    FOUND: "A person rejected the picture in the audit of this lot.",
+    BEYOND: "The certificate does not cover the picture. It is not exported, whatever a person decides.",
+}
+SAID_ONCE = {OUTSIDE, TOO_FEW}  # reasons that are explained in the table, and only named below a picture
 
 
-def section(
-    kind: str, verdicts: list[dict], subject: Subject, folder: Path, background: str, until: Mapping[str, int]
+def check_in_words(check: str) -> str:
+    """What a check looks at, in a sentence; "" for a check that is not known."""
+    return SCORES[check].does if check in SCORES else OTHER_CHECKS.get(check, "")
+
+
+def reason_table(verdicts: Sequence[dict]) -> list[dict[str, Any]]:
+    """A row for each check that held pictures back or warned of them: its words, and how many by consequence.
+
+    A picture with two reasons counts in two rows. Checks that held back most pictures come first.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for verdict in verdicts:
+        for reason in verdict["reasons"]:
+            counts.setdefault(reason["check"], Counter())[reason["verdict"]] += 1
+    order = sorted(counts, key=lambda check: (-counts[check].total(), check))
+    return [{"check": check, "does": check_in_words(check), "counts": counts[check]} for check in order]
+
+
+def gallery(
+    kind: str, verdicts: Sequence[dict], lot: Subject, thumbnails: Thumbnails, last_positions: Mapping[str, int]
 ) -> dict[str, Any]:
-    """One gallery: its pictures with their reasons, those nearest to or furthest from the line first."""
-    chosen = [v for v in verdicts if v["verdict"] == kind]
+    """The pictures of one verdict with their reasons: those for review from the best down, rejects from the worst up.
+
+    `last_positions` gives, by file, the last position of the slider that accepts the picture.
+    """
+    chosen = [verdict for verdict in verdicts if verdict["verdict"] == kind]
     if kind in ("review", "reject"):
-        chosen.sort(key=lambda v: (margin(v), v["file"]), reverse=kind == "review")
-    paths = dict(subject.named)
-    shown = []
-    for verdict in chosen[:SHOWN]:
-        slot = (subject.slots or {}).get(verdict["file"])
-        shown.append(
+        chosen.sort(key=lambda v: (v["margin"] or 0.0, v["file"]), reverse=kind == "review")
+    paths = dict(lot.named)
+    figures = []
+    for verdict in chosen[:PICTURES_SHOWN]:
+        slot = (lot.slots or {}).get(verdict["file"])
+        figures.append(
             {
                 "file": verdict["file"],
-                "src": thumbnail(paths[verdict["file"]], verdict["sha256"], folder, background),
+                "src": thumbnails.add(paths[verdict["file"]], verdict["sha256"]),
                 "prompt": slot.prompt if slot else "",
                 "lines": captions(verdict),
-                "until": until.get(verdict["file"]) if kind != "error" else None,
+                "last_position": last_positions.get(verdict["file"]) if kind != "error" else None,
             }
         )
     title, text = SECTIONS[kind]
-    return {"verdict": kind, "title": title, "text": text, "total": len(chosen), "pictures": shown}
-
-
-def margin(verdict: dict) -> float:
-    """Spreads above the nearest line, to sort by."""
-    return verdict["margin"] or 0.0
+    return {"verdict": kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
 
 
 def captions(verdict: dict) -> list[tuple[str, str]]:
-    """What is said below a picture: reasons, what was waived, who settled it."""
-    said = [(found["check"], in_words(found)) for found in verdict["reasons"]]
-    for found in verdict.get("waived", []):
-        said.append((f"waived: {found['check']}", f"{found['owner']}, until {found['expires']}: {found['why']}"))
-    if by := verdict.get("settled"):
-        checks = ", ".join(found["check"] for found in by["reasons"])
-        said.append((f"settled: {checks}", f"{by['who']}{': ' if by['why'] else ''}{by['why']}"))
-    return said
+    """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided."""
+    lines = [(reason["check"], reason_in_words(reason)) for reason in verdict["reasons"]]
+    for reason in verdict.get("waived", []):
+        lines.append((f"waived: {reason['check']}", f"{reason['owner']}, until {reason['expires']}: {reason['why']}"))
+    if decision := verdict.get("settled"):
+        checks = ", ".join(reason["check"] for reason in decision["reasons"])
+        lines.append((f"settled: {checks}", f"{decision['who']}{': ' if decision['why'] else ''}{decision['why']}"))
+    return lines
 
 
-def in_words(reason: dict) -> str:
+def reason_in_words(reason: dict) -> str:
+    """The score and the least that is asked for, or the reason's own text; "" where the table says it."""
+    if reason["check"] in SAID_ONCE:
+        return ""
     if reason.get("detail"):
         return reason["detail"]
     if reason["score"] is None:
-        return "no score"
-    return f"{number(reason['score'])}\u00a0<\u00a0{number(reason['threshold'])}"
+        return "could not be computed"
+    score, threshold = short_numbers(reason["score"], reason["threshold"])
+    return f"{score}, at least\u00a0{threshold}"
 
 
-def number(value: float) -> str:
-    return f"{value if abs(value) > 1e-9 else 0:.3g}"  # a blank picture's contrast is 7e-15
+def short_numbers(score: float, threshold: float) -> tuple[str, str]:
+    """Both numbers with as few digits as show that they differ, but three at least."""
+    pair = [value if abs(value) > 1e-4 else 0.0 for value in (score, threshold)]  # a blank picture's contrast is 7e-15
+    texts = ("", "")
+    for digits in range(3, 9):
+        texts = (f"{pair[0]:.{digits}g}", f"{pair[1]:.{digits}g}")
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
-def pairs(
-    verdicts: list[dict], rows: list[dict], subject: Subject, compared: Comparison, folder: Path
+def reference_strip(compared: Comparison, thumbnails: Thumbnails) -> dict[str, Any] | None:
+    """Up to REFERENCES_SHOWN references, evenly chosen from all of them; None if there are none."""
+    references = compared.references
+    if not references:
+        return None
+    chosen = sorted({round(i) for i in np.linspace(0, len(references) - 1, REFERENCES_SHOWN)})
+    digests = sha256s([references[i][1] for i in chosen])
+    figures = []
+    for i, sha256 in zip(chosen, digests, strict=True):
+        name, path = references[i]
+        if src := thumbnails.add(path, sha256):
+            figures.append({"file": name, "src": src})
+    return {"total": len(references), "pictures": figures} if figures else None
+
+
+def copies_beside_twins(
+    verdicts: Sequence[dict], rows: Sequence[dict], lot: Subject, compared: Comparison, thumbnails: Thumbnails
 ) -> dict[str, Any] | None:
-    """Pictures that were refused as copies, each beside its twin, the most alike first; None if there are none."""
+    """Pictures that were refused as copies, each beside what it copies, the most alike first; None if there are none.
+
+    `rows` are the scores, in the order of `verdicts`.
+    """
     refused = [
-        (found["score"], verdict["file"], found, verdict, row)
+        (reason["score"], verdict["file"], reason, verdict, row)
         for verdict, row in zip(verdicts, rows, strict=True)
-        for found in verdict["reasons"]
-        if found["check"] in TWINS and found["verdict"] != "warn" and row.get(TWINS[found["check"]])
+        for reason in verdict["reasons"]
+        if reason["check"] in TWINS and reason["verdict"] != "warn" and row.get(TWINS[reason["check"]])
     ]
     refused.sort(key=lambda item: (item[0], item[1], item[2]["check"]))
-    by_name = {verdict["file"]: verdict["verdict"] for verdict in verdicts}
-    own, before, training = dict(subject.named), dict(compared.exported), dict(compared.training)
-    shown = []
-    for score, file, found, verdict, row in refused[:PAIRS]:
-        twin, kind = row[TWINS[found["check"]]], ""
-        if found["check"] == "novelty":
-            path, what = training[twin], "training picture"
-        elif twin in own:
-            path, kind = own[twin], by_name[twin]
-            what = f"of these pictures, {WORDS[kind]}"
-        else:
-            path, what = before[twin], "exported before"
-        shown.append(
+    chosen = refused[:COPIES_SHOWN]
+    own, kinds = dict(lot.named), {verdict["file"]: verdict["verdict"] for verdict in verdicts}
+    twins = [
+        twin_of(reason["check"], row[TWINS[reason["check"]]], own, kinds, compared) for *_, reason, _, row in chosen
+    ]
+    digests = sha256s([path for path, _, _ in twins])
+    figures = []
+    for (_, file, reason, verdict, row), (path, origin, kind), sha256 in zip(chosen, twins, digests, strict=True):
+        likeness, limit = likeness_of(reason["score"]), likeness_of(reason["threshold"])
+        figures.append(
             {
-                "says": f"{found['check']}: likeness {likeness(score)}, refused above {likeness(found['threshold'])}",
+                "text": f"{reason['check']}: likeness {likeness}, refused above {limit}",
                 "file": file,
                 "verdict": verdict["verdict"],
-                "src": thumbnail(own[file], verdict["sha256"], folder, compared.background),
-                "twin": twin,
-                "what": what,
+                "src": thumbnails.add(own[file], verdict["sha256"]),
+                "twin": row[TWINS[reason["check"]]],
+                "origin": origin,
                 "twin_verdict": kind,
-                "twin_src": thumbnail(path, files.sha256(path), folder, compared.background),
+                "twin_src": thumbnails.add(path, sha256),
             }
         )
-    return {"total": len(refused), "shown": shown} if shown else None
+    return {"total": len(refused), "pictures": figures} if figures else None
 
 
-def likeness(score: float) -> str:
-    """Of a log distance (eval/scorers/duplicates.py)."""
+def twin_of(
+    check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: Comparison
+) -> tuple[Path, str, str]:
+    """Where the picture lies that another one copies, where it comes from in words, its verdict ("" if not judged)."""
+    if check == "novelty":
+        return dict(compared.training)[name], "training picture", ""
+    if name in own:
+        return own[name], f"of these pictures, {WORDS[kinds[name]]}", kinds[name]
+    return dict(compared.exported)[name], "exported before", ""
+
+
+def likeness_of(score: float) -> str:
+    """The likeness from 0 to 1 of a score that is a log distance (eval/scorers/duplicates.py)."""
     return f"{1 - np.exp(score):.3f}"
-
-
-def thumbnail(path: Path, sha256: str, folder: Path, background: str) -> str | None:
-    """Write the picture, at most 256 pixels a side, under its content's name; None if it does not decode."""
-    name = f"pictures/{sha256[:16]}.png"
-    if not (folder / name).exists():
-        try:
-            image = pictures.decode(pictures.read(path), background).image
-        except (pictures.PictureError, OSError):
-            return None
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        (folder / name).write_bytes(pictures.png(image))
-    return name

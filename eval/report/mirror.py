@@ -1,10 +1,10 @@
-"""What W&B shows of a gate: rates, reasons, scores against references, the promise, pictures and verdicts; alerts.
+"""What W&B shows of a gate: rates, reasons, scores beside the references', the promise, pictures and verdicts; alerts.
 
-It is handed what was judged; the tracker can never hurt (stylegate/tracker.py).
+It is handed what was judged and judges nothing itself. An error of the tracker never changes a verdict or an exit code.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,47 +18,50 @@ from eval.measuring.scores import Scores
 from eval.policy.model import VERDICTS
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE
+from eval.report.thumbnails import judged_picture
 from eval.scorers import SCORES
-from stylegate import brandset, files, lineage, pictures
+from stylegate import brandset, files, lineage
 from stylegate.config import Config, as_dict
 from stylegate.errors import DataError
 from stylegate.tracker import Tracker, tracker_of
 
-ROWS = 500  # W&B's tables grow slow beyond a few hundred pictures
-NOTHING: dict[str, float] = {}
-NONE = np.zeros(0)
-DROP = 0.1  # of the acceptance rate, against the median of earlier lots by the same policy and references
+MAX_ROWS = 500  # W&B's tables become slow beyond a few hundred pictures
+NO_METRICS: dict[str, float] = {}
+NO_VALUES = np.zeros(0)
+DROP = 0.1  # alert if the acceptance rate is this much below the median of other lots with this policy and references
 
 
-def mirror(config: Config, judged: Judged, beside: Mapping[str, float] = NOTHING) -> None:
-    """Everything of this gate, once; `beside` are figures of the experiment around it. No error leaves it."""
+def mirror(config: Config, judged: Judged, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
+    """Log one gate to the tracker, with the metrics of the experiment around it. No error leaves this function."""
     try:
         tracker = tracker_of(config.tracker, judged.lot.out, "gate", as_dict(config))
         if config.tracker.name != "none":
-            show(tracker, judged, beside)
-        chain(tracker, judged.lot, judged.outcome)
+            log_gate(tracker, judged, more_metrics)
+        record_lineage(tracker, judged.lot, judged.outcome)
         tracker.finish()
     except Exception as error:
         print(
-            f"note: what mirrors the gate failed ({type(error).__name__}: {error}); the verdicts stand", file=sys.stderr
+            f"note: the gate could not be logged to the tracker ({type(error).__name__}: {error}); the verdicts stand",
+            file=sys.stderr,
         )
 
 
-def show(tracker: Tracker, judged: Judged, beside: Mapping[str, float]) -> None:
-    """The dashboards: figures, promise, histograms, pictures with their verdicts, alerts."""
+def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]) -> None:
+    """Log what the dashboards show: metrics, promise, histograms, pictures with their verdicts, alerts."""
     lot, outcome = judged.lot, judged.outcome
-    tracker.log({k: v for k, v in (figures(lot, outcome) | dict(beside)).items() if np.isfinite(v)})
+    values = metrics(lot, outcome) | dict(more_metrics)
+    tracker.log({name: value for name, value in values.items() if np.isfinite(value)})
     tracker.summary({"promise/state": outcome["promise"]["state"], "promise/says": outcome["promise"]["says"]})
-    histograms(tracker, judged.scores)
+    log_histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
-    tracker.table("gate/verdicts", columns, rows(lot, judged.verdicts, judged.comparison.background))
+    tracker.table("gate/verdicts", columns, table_rows(lot, judged.verdicts, judged.comparison.background))
     for title, text in alerts(lot, outcome):
         tracker.alert(title, text)
 
 
-def chain(tracker: Tracker, subject: Subject, outcome: dict[str, Any]) -> None:
-    """Brand set and LoRA that the lot was made from; the lot; its calibration and certificate."""
-    facts, words, out = subject.record.get("facts", {}), subject.record.get("words", {}), subject.out
+def record_lineage(tracker: Tracker, lot: Subject, outcome: dict[str, Any]) -> None:
+    """Record what the lot was made from (brand set, LoRA), and itself with its calibration, certificate, packages."""
+    facts, words, out = lot.record.get("facts", {}), lot.record.get("words", {}), lot.out
     if facts.get("brand"):
         folder = brandset.locate(words["brand"])
         name = brandset.brand_of(folder).name
@@ -66,13 +69,13 @@ def chain(tracker: Tracker, subject: Subject, outcome: dict[str, Any]) -> None:
     for lora in sorted((files.RUNS / (words.get("run") or "none") / "lora").glob("*.safetensors")):
         if files.sha256(lora) == facts.get("lora"):
             tracker.use(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts["lora"]})
-    judged = {
+    digests = {
         "verdicts": outcome["verdicts_sha256"],
         "scores": outcome["scores"],
         "policy": outcome["policy"]["sha256"],
     }
-    places = [out / name for name in ("verdicts.jsonl", "gate.json", "scores.parquet", "junit.xml", "summary.md")]
-    tracker.artifact(f"batch-{out.name}", "batch", [subject.images, *filter(Path.exists, places)], judged)
+    paths = [out / name for name in ("verdicts.jsonl", "gate.json", "scores.parquet", "junit.xml", "summary.md")]
+    tracker.artifact(f"batch-{out.name}", "batch", [lot.images, *filter(Path.exists, paths)], digests)
     for kind, path in (("calibration", out / CALIBRATION), ("certificate", out / CERTIFICATE)):
         if path.exists():
             tracker.artifact(f"{kind}-{out.name}", kind, [path], {"sha256": files.sha256(path)})
@@ -82,8 +85,8 @@ def chain(tracker: Tracker, subject: Subject, outcome: dict[str, Any]) -> None:
             tracker.artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
 
 
-def figures(subject: Subject, outcome: dict[str, Any]) -> dict[str, float]:
-    """Numbers that W&B plots over the gates of a batch."""
+def metrics(lot: Subject, outcome: dict[str, Any]) -> dict[str, float]:
+    """The numbers that W&B plots over the gates of a batch, by name."""
     counts = outcome["counts"]
     found = {f"gate/{verdict}": counts[verdict] / counts["in"] for verdict in VERDICTS}
     for kind in ("reject", "review", "error", "warn"):
@@ -93,62 +96,72 @@ def figures(subject: Subject, outcome: dict[str, Any]) -> dict[str, float]:
         found["gate/yield"] = slots["accepted"] / slots["wanted"]
     if "bound" in outcome["promise"]:
         found["promise/bound"], found["promise/labels"] = outcome["promise"]["bound"], outcome["promise"]["labels"]
-    if counts["accept"] and (seconds := cost_of(subject.out)):
+    if counts["accept"] and (seconds := cost_of(lot.out)):
         found["cost/seconds_per_accepted"] = sum(seconds.values()) / counts["accept"]
     return found
 
 
-def histograms(tracker: Tracker, scores: Scores) -> None:
-    """Each score's, and the references' own beside it."""
+def log_histograms(tracker: Tracker, scores: Scores) -> None:
+    """Log the distribution of each score over the pictures, and over the references."""
     for name in SCORES:
-        for title, values in (("scores", scores.column(name)), ("references", scores.references.get(name, NONE))):
+        for title, values in (("scores", scores.column(name)), ("references", scores.references.get(name, NO_VALUES))):
             if len(values):
                 tracker.histogram(f"{title}/{name}", values.tolist())
 
 
-def rows(subject: Subject, verdicts: list[dict], background: str) -> list[list[Any]]:
-    """At most ROWS, each with the picture as it was judged, transparency laid on `background`.
+def table_rows(lot: Subject, verdicts: Sequence[dict], background: str) -> list[list[Any]]:
+    """Rows of the table of verdicts: file, picture as it was judged, verdict, reasons, margin, prompt.
 
-    A third the worst, a third nearest to a line on either side, the rest at random; no errors.
+    Files that are no pictures, or have changed since, are left out.
     """
-    known = [v for v in verdicts if v["verdict"] != "error"]
-    by_margin = sorted(known, key=lambda v: (v["margin"] if v["margin"] is not None else 0.0, v["file"]))
+    paths, rows = dict(lot.named), []
+    for verdict in representative(verdicts):
+        picture = judged_picture(paths[verdict["file"]], verdict["sha256"], background)
+        if picture is None:
+            continue
+        slot = (lot.slots or {}).get(verdict["file"])
+        reasons = ", ".join(reason["check"] for reason in verdict["reasons"])
+        prompt = slot.prompt if slot else ""
+        rows.append([verdict["file"], picture, verdict["verdict"], reasons, verdict["margin"], prompt])
+    return rows
+
+
+def representative(verdicts: Sequence[dict]) -> list[dict]:
+    """At most MAX_ROWS verdicts without the errors: a third the worst, a third nearest to a limit, others at random."""
+    judged = [verdict for verdict in verdicts if verdict["verdict"] != "error"]
+    by_margin = sorted(judged, key=lambda v: (v["margin"] if v["margin"] is not None else 0.0, v["file"]))
     borderline = sorted(by_margin, key=lambda v: abs(v["margin"] or 0.0))
-    chosen = {v["file"]: v for v in [*by_margin[: ROWS // 3], *borderline[: ROWS // 3]]}
-    for i in np.random.default_rng(0).permutation(len(known)):
-        if len(chosen) >= ROWS:
+    chosen = {v["file"]: v for v in [*by_margin[: MAX_ROWS // 3], *borderline[: MAX_ROWS // 3]]}
+    for i in np.random.default_rng(0).permutation(len(judged)):
+        if len(chosen) >= MAX_ROWS:
             break
-        chosen.setdefault(known[i]["file"], known[i])
-    paths, found = dict(subject.named), []
-    for verdict in chosen.values():
-        slot = (subject.slots or {}).get(verdict["file"])
-        why = ", ".join(reason["check"] for reason in verdict["reasons"])
-        picture = pictures.decode(pictures.read(paths[verdict["file"]]), background).image  # as it was judged
-        found.append(
-            [verdict["file"], picture, verdict["verdict"], why, verdict["margin"], slot.prompt if slot else ""]
-        )
-    return found
+        chosen.setdefault(judged[i]["file"], judged[i])
+    return list(chosen.values())
 
 
-def alerts(subject: Subject, outcome: dict[str, Any]) -> list[tuple[str, str]]:
-    """What somebody should hear of: a stale calibration, a promise that is not proven, broken rules, fewer accepted."""
-    name, promise = subject.out.name, outcome["promise"]
+def alerts(lot: Subject, outcome: dict[str, Any]) -> list[tuple[str, str]]:
+    """Title and text of each alert: a stale or unproven promise, broken rules of the lot, a lower acceptance rate."""
+    name, promise = lot.out.name, outcome["promise"]
     found = []
     if promise["state"] in ("stale", "insufficient"):
         found.append((f"{name}: promise {promise['state']}", promise["says"]))
     found += [(f"{name}: {rule['measure']}", rule["says"]) for rule in outcome["batch"] if rule["state"] != "pass"]
-    rate, before = acceptance(outcome), earlier_rates(subject.out, outcome)
-    if before and rate < median(before) - DROP:
-        text = f"{rate:.0%} accepted; {len(before)} other lots by the same policy and references: {median(before):.0%}"
+    rate, others = acceptance_rate(outcome), acceptance_rates_of_similar_lots(lot.out, outcome)
+    if others and rate < median(others) - DROP:
+        text = (
+            f"{rate:.0%} accepted; the median of {len(others)} other lots with the same policy and references is "
+            f"{median(others):.0%}"
+        )
         found.append((f"{name}: fewer accepted", text))
     return found
 
 
-def acceptance(outcome: dict[str, Any]) -> float:
+def acceptance_rate(outcome: dict[str, Any]) -> float:
+    """Share of the judged pictures that were accepted, from the content of gate.json."""
     return outcome["counts"]["accept"] / outcome["counts"]["in"]
 
 
-def earlier_rates(out: Path, outcome: dict[str, Any]) -> list[float]:
+def acceptance_rates_of_similar_lots(out: Path, outcome: dict[str, Any]) -> list[float]:
     """Acceptance rates of the other lots in data/batches/ that were judged by the same policy and references."""
     rates = []
     for path in sorted(files.BATCHES.glob("*/gate.json")):
@@ -156,7 +169,7 @@ def earlier_rates(out: Path, outcome: dict[str, Any]) -> list[float]:
             other = files.read_json(path, "the gate's record", "counts", "policy", "references")
             same = other["policy"] == outcome["policy"] and other["references"] == outcome["references"]
             if same and path.parent != out:
-                rates.append(acceptance(other))
+                rates.append(acceptance_rate(other))
         except (DataError, KeyError, TypeError, ZeroDivisionError):
-            continue  # of another version, or torn: it says nothing
+            continue  # a file of another version or a torn one says nothing
     return rates

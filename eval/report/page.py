@@ -1,7 +1,8 @@
 """The report: one static page beside the verdicts, without network. The same verdicts give the same bytes.
 
-report/index.html and report/pictures/. `gate` writes it; it reads files only and needs no model. Its one script moves
-the slider (eval/report/slider.py computes what it shows); without scripts all else is there.
+The page is report/index.html, its pictures are in report/pictures/. `gate` writes it; it reads files only and needs no
+model. Its one script moves the slider (eval/report/slider.py computes what it shows); without scripts all else is
+there. The page names folders, but no path of the machine.
 """
 
 import shutil
@@ -16,21 +17,22 @@ from eval.lot.subject import Subject
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.report import slider
 from eval.report.charts import curve, over_positions, plots
-from eval.report.galleries import SECTIONS, THUMBNAIL, WORDS, pairs, section
+from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
 from eval.report.summaries import junit, markdown
+from eval.report.thumbnails import SIDE, Thumbnails
 from stylegate import files
 from stylegate.config import Config
 
 PROMISES = {
-    "none": "Nothing is certified of these pictures",
-    "valid": "The calibration holds",
+    "none": "Nothing is certified about these pictures",
+    "valid": "The calibration is valid",
     "stale": "The calibration is stale: it promises nothing",
     "insufficient": "Not proven",
 }
 
 
 def write_reports(judged: Judged, config: Config) -> Path:
-    """Write junit.xml and summary.md for machines and report/ for people; returns the page of the report."""
+    """Write junit.xml and summary.md for machines and report/ for people; returns the path of report/index.html."""
     lot, outcome, verdicts = judged.lot, judged.outcome, judged.verdicts
     files.write(lot.out / "junit.xml", junit(lot.out.name, outcome, verdicts))
     files.write(lot.out / "summary.md", markdown(lot.out.name, outcome, verdicts))
@@ -38,132 +40,135 @@ def write_reports(judged: Judged, config: Config) -> Path:
 
 
 def write_page(judged: Judged, config: Config) -> Path:
-    """Write report/index.html and its pictures; returns the page."""
-    lot, outcome, verdicts, policy = judged.lot, judged.outcome, judged.verdicts, judged.policy
-    out, compared, rows = lot.out, judged.comparison, judged.scores.rows
-    line = line_section(judged, evidence_of(judged))
-    report = out / "report"
-    fresh = out / ".report.partial"
-    shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "pictures").mkdir(parents=True)
-    until = line["until"] if line else {}
+    """Write report/index.html and its pictures, whole or not at all; returns the path of the page."""
+    out = judged.lot.out
+    report, new, old = out / "report", out / ".report.partial", out / ".report.old"
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    thumbnails = Thumbnails(new, report, judged.comparison.background)
+    files.write(new / "index.html", page_text(judged, config, new, thumbnails))
+    thumbnails.write_record()
+    if report.exists():
+        report.rename(old)
+    new.rename(report)
+    shutil.rmtree(old, ignore_errors=True)
+    return report / "index.html"
+
+
+def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnails) -> str:
+    """The page as HTML; the pictures that it shows are written to `folder`."""
+    lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
+    slider_part = slider_section(judged, evidence_of(judged))
+    last_positions = slider_part["last_positions"] if slider_part else {}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    page = environment.get_template("report.html.j2").render(
-        title=out.name,
+    return environment.get_template("report.html.j2").render(
+        title=lot.out.name,
         subtitle=subtitle(outcome),
         counts=outcome["counts"],
         verdicts=VERDICTS,
         words=WORDS,
-        promise=promise_in_words(outcome["promise"], policy),
+        promise=promise_in_words(outcome["promise"], judged.policy),
         rules=outcome["batch"],
-        cost=cost_in_words(cost_of(out), outcome["counts"]["accept"], config.hardware.price_per_hour),
-        why=why(outcome),
-        notes=outcome["notes"] + [f"left out: {reason}" for reason in outcome["left_out"]],
-        line=line,
-        style=style_of(lot, fresh),
+        cost=cost_in_words(cost_of(lot.out), outcome["counts"]["accept"], config.hardware.price_per_hour),
+        reasons=reason_table(verdicts),
+        notes=outcome["notes"] + [f"This check was left out: {reason}" for reason in outcome["left_out"]],
+        slider=slider_part,
+        training=training_section(lot, folder),
         plots=plots(judged.scores, outcome["thresholds"]),
-        pairs=pairs(verdicts, rows, lot, compared, fresh),
-        sheets=[section(kind, verdicts, lot, fresh, compared.background, until) for kind in SECTIONS],
-        rendering="pixelated" if lot.record.get("size", THUMBNAIL) < THUMBNAIL else "auto",
-        facts=facts_of(lot, outcome),
+        references=reference_strip(compared, thumbnails),
+        copies=copies_beside_twins(verdicts, judged.scores.rows, lot, compared, thumbnails),
+        galleries=[gallery(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
+        rendering="pixelated" if lot.record.get("size", SIDE) < SIDE else "auto",
+        facts=digests_and_names(lot, outcome),
     )
-    files.write(fresh / "index.html", page)
-    shutil.rmtree(report, ignore_errors=True)
-    fresh.rename(report)
-    return report / "index.html"
 
 
 def subtitle(outcome: dict) -> str:
-    text = f"{outcome['counts']['accept']} of {outcome['counts']['in']} pictures pass and may leave the house."
-    slots = outcome.get("slots")
-    return text + (f" The plan wants {slots['wanted']}; {slots['accepted']} slots are filled." if slots else "")
+    """How many pictures may leave, in a sentence, and how many slots of a plan they fill."""
+    counts, slots = outcome["counts"], outcome.get("slots")
+    text = f"{counts['accept']} of {counts['in']} pictures passed and may be exported."
+    return text + (f" {slots['accepted']} of the {slots['wanted']} planned slots are filled." if slots else "")
 
 
 def promise_in_words(promise: dict, policy: Policy) -> dict[str, str]:
-    """How the promise stands: state, a heading, a line below it."""
+    """The state of the promise, a heading for it, and a sentence below the heading."""
     if promise["state"] == "certified":
-        heading = certified(promise, policy)
-        return {"state": "certified", "heading": heading, "text": "certificate.json holds the proof."}
-    says = promise["says"].removeprefix("STALE: ").removeprefix("not proven: ")
+        heading = certified_sentence(promise, policy)
+        return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
+    text = promise["says"].removeprefix("STALE: ").removeprefix("not proven: ")
     if promise["state"] == "none":
-        says = f"stylegate certify shows by labels whether {says}."
-    return {"state": promise["state"], "heading": PROMISES[promise["state"]], "text": says}
+        text = f"stylegate certify asks people for labels, and they show whether {text}."
+    return {"state": promise["state"], "heading": PROMISES[promise["state"]], "text": text}
 
 
-def certified(promise: dict, policy: Policy) -> str:
-    share, sure = f"{promise['bound']:.1%}", f"{100 * (1 - policy.promise.delta):.4g}%"
-    return f"At most {share} of what is exported are rejects, with {sure} confidence: {promise['labels']} labels"
-
-
-def why(outcome: dict) -> list[str]:
-    """A line for each verdict that has reasons: how many pictures each check speaks of."""
-    return [
-        f"{WORDS[verdict]}: " + ", ".join(f"{check} {count}" for check, count in causes.items())
-        for verdict, causes in outcome["why"].items()
-        if causes
-    ]
+def certified_sentence(promise: dict, policy: Policy) -> str:
+    """What a certificate proves: the largest share of rejects, the confidence, the number of labels."""
+    share, confidence = f"{promise['bound']:.1%}", f"{100 * (1 - policy.promise.delta):.4g}%"
+    return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise['labels']} labels)"
 
 
 class Evidence(NamedTuple):
-    """What is known of the line that the slider moves."""
+    """What is known about the threshold that the slider moves."""
 
     in_force: float | None  # where it lies; None where there is none yet
-    pool: dict[str, float]  # sha256 -> score of what a calibrated line judges
-    made: dict[str, Any] | None  # the calibration that may be used
-    unproven: tuple[str, str]  # what is said without one: of the line in force, of others
+    pool: dict[str, float]  # sha256 -> score of the pictures that a calibrated threshold judges
+    calibration: dict[str, Any] | None  # the calibration, if it may be used
+    without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
 def evidence_of(judged: Judged) -> Evidence:
-    """What the labels, the calibration and the certificate say of the line that the slider moves."""
+    """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome["promise"], judged.policy, judged.line
-    unproven = (slider.NO_LABELS, slider.NO_LABELS)
+    texts = (slider.NO_LABELS, slider.NO_LABELS)
     if promise["state"] == "certified":
-        unproven = (certified(promise, policy), slider.ELSEWHERE)
+        texts = (f"{certified_sentence(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
-        return Evidence(0.0, {}, None, unproven)
+        return Evidence(0.0, {}, None, texts)
     if line.state == "stale" and promise["state"] != "certified":
-        unproven = (slider.STALE, slider.STALE)
-    return Evidence(line.bound.review_below if line.bound else None, judged.pool, line.made, unproven)
+        texts = (slider.STALE, slider.STALE)
+    return Evidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
 
-def line_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
-    """The slider: its data and charts, and by file the last position that accepts it; None if nothing can move."""
+def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
+    """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
-    score, promise, made = policy.calibrated, policy.promise, known.made
+    score, promise, calibration = policy.calibrated, policy.promise, known.calibration
     values = [v["margin"] if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
     found = slider.slider_of(verdicts, values, policy, known.in_force)
     if found is None:
         return None
-    charts = [("yield", "100%", over_positions(found.accepted / found.total, 1.0, found.start, "accept", None))]
+    charts = [("accepted pictures", "100%", over_positions(found.accepted / found.total, 1.0, found.start, "accept"))]
     bounds = None
-    if made:
-        moved = {v["sha256"] for v, i in zip(verdicts, found.until, strict=True) if 0 <= i < len(found.positions) - 1}
-        bounds = slider.bounds_of(found, made, known.pool, moved, promise)
+    if calibration:
+        beyond = len(found.positions) - 1
+        leaving = {v["sha256"] for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
+        bounds = slider.bounds_of(found, calibration, known.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
-        title = f"bound on rejects; across: the promise, {promise.alpha:.1%}"
+        title = f"largest possible share of rejects; the dotted line is the promise, {promise.alpha:.1%}"
         charts.append((title, f"{top:.0%}", over_positions(bounds, top, found.start, "reject", promise.alpha)))
-    words = slider.words_of(found, bounds, len(made["labels"]) if made else 0, promise.delta, known.unproven)
+    num_labels = len(calibration["labels"]) if calibration else 0
+    texts = slider.texts_of(found, bounds, num_labels, promise.delta, known.without_bound)
     data = {
-        "moves": found.moves,
+        "score": found.score,
         "start": found.start,
-        "t": found.positions.tolist(),
+        "positions": found.positions.tolist(),
         "accepted": found.accepted.tolist(),
         "bound": None if bounds is None else [round(float(bound), 6) for bound in bounds],
-        "words": words,
+        "texts": texts,
     }
     return {
         "data": data,
-        "now": words[found.start],
+        "texts": texts[found.start],
         "score": score,
         "charts": charts,
         "ends": [f"{found.positions[i]:.3g}" for i in (0, -1)],
-        "until": {v["file"]: i for v, i in zip(verdicts, found.until, strict=True)},
+        "last_positions": {v["file"]: i for v, i in zip(verdicts, found.last_accepting, strict=True)},
     }
 
 
-def style_of(subject: Subject, folder: Path) -> dict[str, Any] | None:
-    """Sample grid and loss curve of the run that trained the LoRA, where it is at hand."""
-    run = subject.record.get("words", {}).get("run")
+def training_section(lot: Subject, folder: Path) -> dict[str, Any] | None:
+    """Sample grid and loss curve of the run that trained the LoRA; None where the run is not on this machine."""
+    run = lot.record.get("words", {}).get("run")
     grid = files.RUNS / run / "samples" / "grid.png" if run else None
     if not grid or not grid.exists():
         return None
@@ -172,16 +177,22 @@ def style_of(subject: Subject, folder: Path) -> dict[str, Any] | None:
     return {"grid": "samples.png", "curve": curve([(row["step"], row["loss"]) for row in rows])}
 
 
-def facts_of(subject: Subject, outcome: dict) -> list[tuple[str, str]]:
-    """Digests and names under the page's last heading; no path of a machine, no time."""
-    made = subject.record.get("facts", {})
+def digests_and_names(lot: Subject, outcome: dict) -> list[tuple[str, str]]:
+    """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
+    made, references = lot.record.get("facts", {}), outcome["references"]
     facts = [
-        ("policy", f"{outcome['policy']['name']} {outcome['policy']['sha256']}"),
-        ("encoder", f"{outcome['encoder']} {outcome['encoder_sha256']}"),
-        ("references", f"{outcome['references']['count']} of {outcome['references']['from'] or 'none'}"),
+        ("policy", f"{without_path(outcome['policy']['name'])} {outcome['policy']['sha256']}"),
+        ("encoder", f"{without_path(outcome['encoder'])} {outcome['encoder_sha256']}"),
+        ("references", f"{references['count']} of {without_path(references['from'] or 'none')}"),
         ("certificate", outcome["promise"].get("certificate_sha256")),
         ("base", made.get("base")),
         ("LoRA", made.get("lora")),
         ("data", made.get("brand")),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def without_path(name: str) -> str:
+    """The last part of a path to a folder; any other name as it is."""
+    trimmed = name.rstrip("/")
+    return trimmed.rpartition("/")[2] if "/" in trimmed else name

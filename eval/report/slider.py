@@ -1,8 +1,9 @@
-"""The report's slider: what another line would accept, and what the labels say of it. Pure: verdicts in, numbers out.
+"""The report's slider: what other thresholds would accept, and what the labels say of them.
 
-Without a calibrated check it moves all lines of the policy at once, by spreads; 0 are the lines in force. With one it
-moves that check's line alone. What a person, an audit or a check beyond its reach decided stays as it is. Everything is
-computed here for each position; the page only picks from it.
+Without a calibrated check the slider moves all thresholds of the policy at once, by spreads of the references; 0 are
+the thresholds in force. With a calibrated check it moves the threshold of that check alone. The verdict of a person,
+of an audit or of a check that the slider does not move stays as it is. Everything is computed here for each position
+of the slider; the page only picks from it. No file is read or written.
 """
 
 import math
@@ -18,140 +19,167 @@ from eval.promise import envelope
 from eval.scorers import SCORES
 
 POSITIONS = 200  # about
-NARROWEST = 0.01  # of the range, in units of the line
-LOW_SHARE = 0.05  # of the pictures that a line can move: where none is accepted, what lies below is out of sight
+NARROWEST = 0.01  # the least range of the slider, in units of the threshold
+LOW_SHARE = 0.05  # of the pictures: where none is accepted now, what lies below this quantile is not shown
+MAX_SPREADS = 4.0  # below the thresholds in force: nobody means to accept what lies further below
 NEVER, ALWAYS = -math.inf, math.inf
-NO_LABELS = "no labels: nothing is certified; stylegate calibrate or certify"
-ELSEWHERE = "the certificate speaks of the lines in force: here nothing is certified"
-STALE = "the calibration is stale: nothing is certified; stylegate calibrate or certify"
+NO_LABELS = "Nothing is certified: there are no labels. stylegate calibrate or stylegate certify asks for them."
+ELSEWHERE = "The certificate speaks of the limits in force. Nothing is certified here."
+STALE = "Nothing is certified: the calibration is stale. stylegate calibrate or stylegate certify asks for new labels."
 
 
 @dataclass(frozen=True, slots=True)
 class Slider:
-    """[t] are positions of the line, rising."""
+    """Positions of the threshold, rising, and what each of them accepts; [t] has one value a position."""
 
-    moves: str  # a score, or "margin": all lines at once
-    calibrated: bool  # the line comes from labels
+    score: str  # the score whose threshold moves, or "margin": all thresholds at once
+    calibrated: bool  # the threshold comes from labels
     positions: NDArray[np.float64]  # [t]
-    start: int  # the position in force; the last one, which accepts none, where there is no line yet
-    in_force: bool
-    until: list[int]  # by verdict: the last position that accepts the picture; -1 for none
-    accepted: NDArray[np.int64]  # [t]
-    total: int
+    start: int  # index of the threshold in force; where there is none yet, of the last position, which accepts none
+    in_force: bool  # whether there is a threshold in force
+    last_accepting: list[int]  # by verdict: index of the last position that accepts the picture; -1 for none
+    accepted: NDArray[np.int64]  # [t] number of accepted pictures
+    total: int  # number of pictures
 
 
 def slider_of(
-    verdicts: list[dict], values: Sequence[float | None], policy: Policy, line: float | None
+    verdicts: Sequence[dict], values: Sequence[float | None], policy: Policy, threshold: float | None
 ) -> Slider | None:
-    """`values` are the moved score of each verdict, `line` where it lies now; None if no picture can be moved."""
-    lines = [reach(v, value, policy.calibrated, line) for v, value in zip(verdicts, values, strict=True)]
-    moved = np.array([x for x in lines if math.isfinite(x)])
-    if not len(moved):
+    """The slider of a lot; None if no position of it would accept other pictures.
+
+    `values` has the moved score of each verdict, `threshold` is where its threshold lies now (None: there is none yet).
+    """
+    score = policy.calibrated or MARGIN
+    highest = [
+        highest_threshold(v, value, policy.calibrated, threshold) for v, value in zip(verdicts, values, strict=True)
+    ]
+    movable = np.array([x for x in highest if math.isfinite(x)])
+    if not len(movable):
         return None
-    positions, start = places(moved, line)
-    until = (np.searchsorted(positions, lines, side="right") - 1).tolist()
-    accepted = (np.array(until)[:, None] >= np.arange(len(positions))).sum(0)
+    positions, start = positions_of(movable, threshold, MAX_SPREADS if score == MARGIN else math.inf)
+    last_accepting = np.searchsorted(positions, highest, side="right") - 1
+    accepted_until = np.bincount(last_accepting + 1, minlength=len(positions) + 1)
+    accepted = np.cumsum(accepted_until[::-1])[::-1][1:]  # those whose last position is this one or a later one
+    if accepted[0] == accepted[-1]:
+        return None
     return Slider(
-        policy.calibrated or MARGIN,
+        score,
         policy.calibrated is not None,
         positions,
         start,
-        line is not None,
-        until,
+        threshold is not None,
+        last_accepting.tolist(),
         accepted,
         len(verdicts),
     )
 
 
-def reach(verdict: dict, value: float | None, calibrated: str | None, line: float | None) -> float:
-    """The highest line that accepts the picture. Its verdict stays where the line decides nothing."""
-    held = [found for found in verdict["reasons"] if found["verdict"] != "warn"]
+def highest_threshold(verdict: dict, value: float | None, calibrated: str | None, threshold: float | None) -> float:
+    """The highest threshold that still accepts the picture; ALWAYS or NEVER where the threshold does not decide."""
     if verdict["verdict"] == "accept":
-        answered = "settled" in verdict or ("waived" in verdict and not calibrated)
-        return ALWAYS if answered or value is None else value
-    if verdict["verdict"] == "error" or value is None or not all(moves(found, calibrated) for found in held):
+        decided = "settled" in verdict or ("waived" in verdict and not calibrated)
+        return ALWAYS if decided or value is None else value
+    if verdict["verdict"] == "error" or value is None:
         return NEVER
-    return value if line is None else min(value, math.nextafter(line, NEVER))  # a margin is rounded, maybe up to it
+    if not all(is_moved(reason, calibrated) for reason in verdict["reasons"] if reason["verdict"] != "warn"):
+        return NEVER
+    # A margin is rounded, maybe up to the threshold that the picture fell below.
+    return value if threshold is None else min(value, math.nextafter(threshold, NEVER))
 
 
-def moves(found: dict, calibrated: str | None) -> bool:
-    """Whether the slider moves the line that gave this reason."""
+def is_moved(reason: dict, calibrated: str | None) -> bool:
+    """Whether the slider moves the threshold that gave this reason."""
     if calibrated:
-        return found["check"] == calibrated and found["score"] is not None
-    return found["check"] in SCORES and found["score"] is not None and found["threshold"] is not None
+        return reason["check"] == calibrated and reason["score"] is not None
+    return reason["check"] in SCORES and reason["score"] is not None and reason["threshold"] is not None
 
 
-def places(moved: NDArray[np.float64], line: float | None) -> tuple[NDArray[np.float64], int]:
-    """Positions of a round step with the line among them, from where little is left to gain to where none is accepted.
+def positions_of(
+    movable: NDArray[np.float64], threshold: float | None, max_below: float
+) -> tuple[NDArray[np.float64], int]:
+    """Positions at a round step with the threshold in force among them, and its index.
 
-    As far below the line as above it at most: a blank picture lies dozens of spreads below.
+    `movable` are the highest thresholds that accept each picture. The positions end where no picture is accepted.
+    They begin where little is left to gain, but not further below the threshold than they end above it, and not
+    further below it than `max_below`: one blank picture lies a hundred spreads below.
     """
-    high = max(float(moved.max()), NEVER if line is None else line)
-    origin = high if line is None else line
+    high = max(float(movable.max()), NEVER if threshold is None else threshold)
+    origin = high if threshold is None else threshold
     if high > origin:
-        low = max(min(float(moved.min()), origin), origin - (high - origin))
+        low = max(min(float(movable.min()), origin), origin - (high - origin))
     else:
-        low = min(float(np.quantile(moved, LOW_SHARE)), origin)
+        low = min(float(np.quantile(movable, LOW_SHARE, method="higher")), origin)
+    low = max(low, origin - max_below)
     step = round_step(max(high - low, NARROWEST) / POSITIONS)
     below, above = math.ceil((origin - low) / step), math.floor((high - origin) / step) + 1
     positions = np.array([origin + round(step * k, 10) for k in range(-below, above + 1)])
-    return positions, below if line is not None else len(positions) - 1
+    return positions, below if threshold is not None else len(positions) - 1
 
 
 def round_step(least: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten."""
+    """The smallest of 1, 2, 2.5 and 5 times a power of ten that is `least` or more."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
 def bounds_of(
-    slider: Slider, made: Mapping[str, Any], pool: Mapping[str, float], ours: set[str], promise: Promise
+    slider: Slider, calibration: Mapping[str, Any], pool: Mapping[str, float], leaving: set[str], promise: Promise
 ) -> NDArray[np.float64]:
-    """[t] bound on the share of rejects in what each position accepts, valid at all of them at once.
+    """[t] upper bound on the share of rejects in what each position accepts, valid at all positions at once.
 
-    `made` is a calibration: of this pool, or of another one of the same making (eval/promise/calibrate.py: line_of).
-    `pool` holds the scores of what every other check accepts, by sha256; `ours` are those that the line lets out.
+    `calibration` is of this pool, or of another one that was made in the same way (calibration.json). `pool` has the
+    scores, by sha256, of what every other check accepts; `leaving` are the pictures that the threshold alone holds back
+    or accepts.
     """
-    scored = {row["sha256"]: float(row["score"]) for row in made["labels"]}
-    bad = {row["sha256"]: row["verdict"] != "accept" for row in made["labels"]}
-    everyone = pool if sorted(pool) == made["pool"] else scored | dict(pool)
+    scored = {row["sha256"]: float(row["score"]) for row in calibration["labels"]}
+    bad = {row["sha256"]: row["verdict"] != "accept" for row in calibration["labels"]}
+    everyone = pool if sorted(pool) == calibration["pool"] else scored | dict(pool)
     names = sorted(everyone)
-    scores, labelled, rejects, leaving = (
+    scores, labelled, rejects, going = (
         np.array([everyone[name] for name in names]),
         np.array([name in bad for name in names]),
         np.array([bad.get(name, False) for name in names]),
-        np.array([name in ours for name in names]),
+        np.array([name in leaving for name in names]),
     )
-    return envelope.bounds(scores, labelled, rejects, leaving, slider.positions, promise.alpha, promise.delta)
+    return envelope.bounds(scores, labelled, rejects, going, slider.positions, promise.alpha, promise.delta)
 
 
-def words_of(
-    slider: Slider, bounds: NDArray[np.float64] | None, num_labels: int, delta: float, unproven: Sequence[str]
+def texts_of(
+    slider: Slider,
+    bounds: NDArray[np.float64] | None,
+    num_labels: int,
+    delta: float,
+    without_bound: tuple[str, str],
 ) -> list[list[str]]:
-    """[t] where the line lies, what it accepts, what the labels say. `unproven` says the last without a bound:
-    at the line in force, and elsewhere."""
-    found = []
-    for i, (t, count) in enumerate(zip(slider.positions, slider.accepted, strict=True)):
-        accepts = f"{count} of {slider.total} accepted: a yield of {count / slider.total:.1%}"
+    """[t] three texts a position: where the threshold lies, how many pictures it accepts, what the labels say of it.
+
+    Where there are no `bounds`, `without_bound` is the last text: at the threshold in force, and at all others.
+    """
+    texts = []
+    for i, (t, count) in enumerate(zip(slider.positions.tolist(), slider.accepted.tolist(), strict=True)):
+        accepts = f"{count} of {slider.total} pictures accepted ({count / slider.total:.1%})"
         if bounds is None:
-            says = unproven[0] if i == slider.start else unproven[1]
+            proof = without_bound[0] if i == slider.start else without_bound[1]
         elif count == slider.accepted[-1]:
-            says = "the line accepts nothing"
+            proof = "This limit accepts no picture."
         elif bounds[i] >= 1:
-            says = f"too many rejects among {num_labels} labels: nothing is promised here"
+            proof = f"Nothing is promised here: there are too many rejects among {num_labels} labels."
         else:
-            share, sure = f"{bounds[i]:.1%}", f"{100 * (1 - delta):.4g}%"
-            says = f"at most {share} of what it accepts are rejects, with {sure} confidence: {num_labels} labels"
-        found.append([where(slider, i, float(t)), accepts, says])
-    return found
+            share, confidence = f"{bounds[i]:.1%}", f"{100 * (1 - delta):.4g}%"
+            proof = (
+                f"At most {share} of the accepted pictures are rejects ({confidence} confidence, {num_labels} labels)."
+            )
+        texts.append([position_in_words(slider, i, t), accepts, proof])
+    return texts
 
 
-def where(slider: Slider, i: int, t: float) -> str:
+def position_in_words(slider: Slider, i: int, t: float) -> str:
+    """Where the threshold lies at position `i`, whose value is `t`."""
     if slider.calibrated:
-        named = f"the line of {slider.moves} at {t:.4g}"
+        text = f"Limit of {slider.score}: {t:.4g}"
         if i == slider.start:
-            return f"{named}, the one in force" if slider.in_force else "no line yet"
-        return named
+            return f"{text}, now in force" if slider.in_force else "No limit yet"
+        return text
     if i == slider.start:
-        return "the policy's own lines"
-    return f"every line {abs(t):.3g} spreads {'higher' if t > 0 else 'lower'}"
+        return "The limits of the policy"
+    return f"All limits {abs(t):.3g} spreads {'higher' if t > 0 else 'lower'}"

@@ -1,41 +1,48 @@
 """Verdicts for pipelines: JUnit XML for test reporters, Markdown for a job's summary. Same verdicts, same bytes.
 
-JUnit has a case for each check, not for each picture, and some case fails if and only if the gate's exit code is not 0.
-The summary stays below 200 KiB (GitHub drops summaries of more than 1 MiB whole). Names come from whoever made the
-files: nothing in them is markup, a line of its own, or longer than is shown.
+JUnit has a case for each check, not for each picture. At least one case fails if and only if the gate's exit code is
+not 0. The summary stays below 200 KiB (GitHub drops summaries of more than 1 MiB whole). File names come from whoever
+made the files: they are escaped, so that they are neither markup nor several lines, and they are cut to a length.
 """
 
+import heapq
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from eval.judging.verdicts import ORDER, reasons_of
+from eval.judging.verdicts import ORDER
 from eval.policy.model import VERDICTS
 from stylegate.errors import Exit
 
-SHOWN = 20  # pictures that a case or a summary names
-LONGEST = 200  # characters of a name or a detail
-SENTENCE = 400  # characters of what is said
-WORDS = {
+MAX_NAMED = 20  # pictures that a case or a summary names
+MAX_NAME = 200  # characters of a name or a detail
+MAX_SENTENCE = 400  # characters
+OUTCOMES = {
     Exit.PASS: "pass",
     Exit.REJECTED: "rejected",
     Exit.REVIEW: "review pending",
     Exit.STALE: "calibration stale",
     Exit.EVIDENCE: "not proven",
 }
-# What a check did to pictures that fails its case, by exit code. Below max_failed_share rejects fail nothing.
+# The verdicts that make the case of a check fail, by exit code. Below max_failed_share rejects fail nothing.
 FAILING = {Exit.REJECTED: ("error", "reject"), Exit.REVIEW: ("review",)}
 
 
 class Case(NamedTuple):
+    """One test case of the JUnit file."""
+
     name: str
     text: str
     failed: bool = False
     skipped: bool = False
 
 
-def junit(name: str, outcome: dict[str, Any], verdicts: list[dict]) -> str:
-    """One suite: a case for each check, those left out as skipped, each rule, the promise, and the lot."""
+def junit(name: str, outcome: dict[str, Any], verdicts: Sequence[dict]) -> str:
+    """The JUnit file: one suite with a case for each check, each rule for the lot, the promise, and the lot itself.
+
+    `name` is the lot's, `outcome` the content of gate.json. Checks that were left out are skipped cases.
+    """
     cases = [case if not outcome["observe"] else case._replace(failed=False) for case in cases_of(outcome, verdicts)]
     suite = ElementTree.Element("testsuite", name=f"stylegate {one_line(name)}", tests=str(len(cases)))
     suite.set("failures", str(sum(case.failed for case in cases)))
@@ -52,77 +59,86 @@ def junit(name: str, outcome: dict[str, Any], verdicts: list[dict]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
-def cases_of(outcome: dict[str, Any], verdicts: list[dict]) -> list[Case]:
+def cases_of(outcome: dict[str, Any], verdicts: Sequence[dict]) -> list[Case]:
+    """The cases in their order: the policy's checks, other checks, checks left out, rules, promise, lot."""
     code, counts, promise = outcome["exit_code"], outcome["counts"], outcome["promise"]
-    ours = [*outcome["thresholds"], *([outcome["calibrated"]] if outcome["calibrated"] else [])]
-    found: dict[str, list[tuple[dict, str]]] = {check: [] for check in ours}
+    of_policy = [*outcome["thresholds"], *([outcome["calibrated"]] if outcome["calibrated"] else [])]
+    found: dict[str, list[tuple[dict, str]]] = {check: [] for check in of_policy}
     for verdict in verdicts:
         for reason in verdict["reasons"]:
             found.setdefault(reason["check"], []).append((reason, verdict["file"]))
     cases = []
-    for check in [*ours, *sorted(found.keys() - set(ours))]:
+    for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
         failed = any(reason["verdict"] in FAILING.get(code, ()) for reason, _ in found[check])
         cases.append(Case(f"check.{check}", listed(found[check]), failed))
     for line in outcome["left_out"]:
-        check, _, why = line.partition(": ")
-        cases.append(Case(f"check.{check}", one_line(why), skipped=True))
+        check, _, cause = line.partition(": ")
+        cases.append(Case(f"check.{check}", one_line(cause), skipped=True))
     for rule in outcome["batch"]:
         cases.append(Case(f"batch.{rule['measure']}", one_line(rule["says"]), rule["state"] == "fail"))
     broken = promise["state"] in ("stale", "insufficient")
-    cases.append(Case("promise", f"{promise['state']}: {one_line(promise['says'], SENTENCE)}", broken))
+    cases.append(Case("promise", f"{promise['state']}: {one_line(promise['says'], MAX_SENTENCE)}", broken))
     text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
     cases.append(Case("lot", f"exit {code:d}: {counts['in']} in, {text}", code != Exit.PASS))
     return cases
 
 
-def listed(found: list[tuple[dict, str]]) -> str:
-    """Reasons with their pictures, a line each, worst consequence first."""
-    found = sorted(found, key=lambda item: (ORDER.index(item[0]["verdict"]), item[1]))
-    lines = [f"{reason['verdict']}: {one_line(file)}{against(reason)}" for reason, file in found[:SHOWN]]
-    return "\n".join([*lines, *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])])
+def listed(found: Sequence[tuple[dict, str]]) -> str:
+    """Reasons with the files that have them, one on a line, worst consequence first; at most MAX_NAMED."""
+    first = heapq.nsmallest(MAX_NAMED, found, key=lambda item: (ORDER.index(item[0]["verdict"]), item[1]))
+    lines = [f"{reason['verdict']}: {one_line(file)}{in_brackets(reason)}" for reason, file in first]
+    more = len(found) - MAX_NAMED
+    return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
 
 
-def against(reason: dict) -> str:
+def in_brackets(reason: dict) -> str:
+    """Score and threshold of a reason, or its detail, in brackets; "" if it has neither."""
     if reason["score"] is not None and reason["threshold"] is not None:
         return f" ({reason['score']:.4g} < {reason['threshold']:.4g})"
     return f" ({one_line(reason['detail'])})" if reason.get("detail") else ""
 
 
-def one_line(text: str, longest: int = LONGEST) -> str:
-    """One line; what XML forbids, what cannot be seen and line breaks are escaped as in a Python string."""
+def one_line(text: str, longest: int = MAX_NAME) -> str:
+    """The text on one line, of at most `longest` characters.
+
+    Line breaks, what XML forbids and what cannot be seen are escaped as in a Python string.
+    """
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(name: str, outcome: dict[str, Any], verdicts: list[dict]) -> str:
-    """Counts, promise, rules, reasons, what people settled, what did not judge, the worst pictures."""
+def markdown(name: str, outcome: dict[str, Any], verdicts: Sequence[dict]) -> str:
+    """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
     counts, code = outcome["counts"], outcome["exit_code"]
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome["observe"] else ""
-    lines = [f"## stylegate: {plain(name)}: {WORDS.get(code, f'exit code {code:d}')}{observed}", ""]
+    lines = [f"## stylegate: {plain(name)}: {OUTCOMES.get(code, f'exit code {code:d}')}{observed}", ""]
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(counts[key]) for key in ("in", *VERDICTS)) + " |", ""]
     state = outcome["promise"]["state"]
-    said = f"{state}: {outcome['promise']['says']}" if state != "none" else "none was asked for or proven"
-    lines += [f"Promise: {plain(said, SENTENCE)}", ""]
+    promise = f"{state}: {outcome['promise']['says']}" if state != "none" else "none was asked for or proven"
+    lines += [f"Promise: {plain(promise, MAX_SENTENCE)}", ""]
     if slots := outcome.get("slots"):
         lines.append(f"- slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
     lines += [f"- {rule['state']}: {plain(rule['says'])}" for rule in outcome["batch"] if rule["state"] != "pass"]
     for kind in ORDER:
-        if causes := reasons_of(verdicts, kind):
+        if causes := outcome["why"][kind]:
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum("settled" in verdict for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
     lines += [f"- left out: {plain(check)}" for check in outcome["left_out"]]
-    lines += [f"- note: {plain(note, SENTENCE)}" for note in outcome["notes"][:SHOWN]]
-    lines += [f"- and {len(outcome['notes']) - SHOWN} more notes"] if len(outcome["notes"]) > SHOWN else []
-    held = [v for v in verdicts if v["verdict"] != "accept"]
-    held.sort(key=lambda v: (ORDER.index(v["verdict"]), v["margin"] or 0.0, v["file"]))
-    if held:
+    lines += [f"- note: {plain(note, MAX_SENTENCE)}" for note in outcome["notes"][:MAX_NAMED]]
+    lines += [f"- and {len(outcome['notes']) - MAX_NAMED} more notes"] if len(outcome["notes"]) > MAX_NAMED else []
+    failed = [v for v in verdicts if v["verdict"] != "accept"]
+    if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
-        for verdict in held[:SHOWN]:
-            why = "; ".join(f"{r['check']}{against(r)}" for r in verdict["reasons"])
-            lines.append(f"| <code>{plain(verdict['file'])}</code> | {verdict['verdict']} | {plain(why, SENTENCE)} |")
-        lines += [f"| and {len(held) - SHOWN} more | | |"] if len(held) > SHOWN else []
+        worst = heapq.nsmallest(
+            MAX_NAMED, failed, key=lambda v: (ORDER.index(v["verdict"]), v["margin"] or 0.0, v["file"])
+        )
+        for verdict in worst:
+            reasons = "; ".join(f"{reason['check']}{in_brackets(reason)}" for reason in verdict["reasons"])
+            cells = (f"<code>{plain(verdict['file'])}</code>", verdict["verdict"], plain(reasons, MAX_SENTENCE))
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += [f"| and {len(failed) - MAX_NAMED} more | | |"] if len(failed) > MAX_NAMED else []
     return "\n".join(lines) + f"\n\npolicy {plain(outcome['policy']['name'])} {outcome['policy']['sha256'][:12]}\n"
 
 
@@ -130,6 +146,6 @@ def markdown(name: str, outcome: dict[str, Any], verdicts: list[dict]) -> str:
 MARKUP = re.compile(r"[&>|\\`*~$@#\[\]]|<(?! )|(?<![^\W_])_|_(?![^\W_])|:(?! |$)|(?<=www)\.")
 
 
-def plain(text: str, longest: int = LONGEST) -> str:
-    """Text that Markdown takes for nothing else: entities begin no markup, within tables neither."""
+def plain(text: str, longest: int = MAX_NAME) -> str:
+    """The text on one line, with every character that could begin Markdown written as an HTML entity."""
     return MARKUP.sub(lambda found: f"&#{ord(found[0])};", one_line(text, longest))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eval.lot.subject import Subject
 from eval.report import mirror
@@ -90,35 +90,51 @@ def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [title for title, _ in mirror.alerts(subject, outcome(85))] == ["new: variety"]
 
 
-def test_the_table_has_worst_borderline_and_random_pictures(tmp_path: Path, judged: Path) -> None:
-    path = sorted(judged.glob("*.png"))[0]
-    names = [f"{i:04d}.png" for i in range(2000)]
+def test_the_table_has_worst_borderline_and_random_pictures() -> None:
     verdicts = [
-        {"file": name, "verdict": "accept", "reasons": [], "margin": float(m)}
-        for name, m in zip(names, np.random.default_rng(0).permutation(2000) - 1000, strict=True)
+        {"file": f"{i:04d}.png", "verdict": "accept", "reasons": [], "margin": float(m)}
+        for i, m in enumerate(np.random.default_rng(0).permutation(2000) - 1000)
     ]
-    rows = mirror.rows(Subject(judged, tmp_path, [(name, path) for name in names], {}, None, {}), verdicts, "#ffffff")
-    margins = sorted(row[4] for row in rows)
-    assert len(rows) == mirror.ROWS == len({row[0] for row in rows})
-    assert margins[: mirror.ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.ROWS // 3)]
+    chosen = mirror.representative([*verdicts, {"file": "e", "verdict": "error", "reasons": [], "margin": None}])
+    margins = sorted(verdict["margin"] for verdict in chosen)
+    assert len(chosen) == mirror.MAX_ROWS == len({verdict["file"] for verdict in chosen})
+    assert margins[: mirror.MAX_ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.MAX_ROWS // 3)]
     assert set(map(float, range(-80, 81))) <= set(margins) and max(margins) > 500
 
 
-def test_pictures_are_shown_as_they_were_judged(tmp_path: Path) -> None:
-    """16-bit gray, which Pillow's own conversion to RGB clips to white; transparency on the brand's background."""
-    deep, clear = tmp_path / "deep.png", tmp_path / "clear.png"
-    Image.fromarray(np.full((32, 32), 30000, np.uint16)).save(deep)
-    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(clear)
-    subject = Subject(tmp_path, tmp_path, [("deep.png", deep), ("clear.png", clear)], {}, None, {})
-    verdicts = [{"file": name, "verdict": "accept", "reasons": [], "margin": 1.0} for name, _ in subject.named]
-    shown = {row[0]: row[1].getpixel((5, 5)) for row in mirror.rows(subject, verdicts, "#ff0000")}
-    assert shown == {"deep.png": (117, 117, 117), "clear.png": (255, 0, 0)}
+def test_the_table_shows_the_pictures_that_were_judged(tmp_path: Path) -> None:
+    """16 bits, orientation and transparency as the one decoder reads them, small; not a file that changed since."""
+    gray = np.full((600, 300), 257 * 80, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray16.png")
+    turned = Image.new("RGB", (64, 32), "navy")
+    turned.save(tmp_path / "turned.jpg", exif=b"Exif\0\0" + orientation(6))
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "changed.png")
+    paths = sorted(tmp_path.iterdir())
+    verdicts = [
+        {"file": path.name, "sha256": files.sha256(path), "verdict": "accept", "reasons": [], "margin": 0.0}
+        for path in paths
+    ]
+    Image.new("RGB", (32, 32), "blue").save(tmp_path / "changed.png")
+    lot = Subject(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, {})
+    shown = {row[0]: row[1] for row in mirror.table_rows(lot, verdicts, "#00ff00")}
+    assert shown.keys() == {"gray16.png", "turned.jpg", "clear.png"}
+    assert shown["gray16.png"].size == (128, 256) and shown["gray16.png"].getpixel((5, 5)) == (80, 80, 80)
+    assert shown["turned.jpg"].size == (32, 64) and shown["clear.png"].getpixel((5, 5)) == (0, 255, 0)
+
+
+def orientation(value: int) -> bytes:
+    """EXIF data that holds nothing but an orientation."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
 def test_no_error_of_the_mirror_reaches_the_gate(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
     def broken(*_, **__) -> None:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(mirror, "chain", broken)
+    monkeypatch.setattr(mirror, "record_lineage", broken)
     code, text = run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
-    assert code in (0, 10, 11) and "what mirrors the gate failed (RuntimeError: injected); the verdicts stand" in text
+    assert code in (0, 10, 11)
+    assert "could not be logged to the tracker (RuntimeError: injected); the verdicts stand" in text

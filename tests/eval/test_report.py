@@ -18,6 +18,7 @@ from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
 from eval.report import galleries, slider
 from eval.report import page as report
+from eval.report.thumbnails import DIGITS, Thumbnails
 from stylegate import files
 from stylegate.cli import main
 
@@ -106,16 +107,16 @@ def accepts(verdict: dict, t: float) -> bool:
 
 def test_the_slider_says_what_other_lines_would_accept(plain: Path) -> None:
     data, verdicts = data_of(plain), verdicts_of(plain)
-    positions = data["t"]
+    positions = data["positions"]
     assert 100 <= len(positions) <= 250 and positions == sorted(positions)
-    assert positions[data["start"]] == 0 and data["moves"] == "margin" and data["bound"] is None
+    assert positions[data["start"]] == 0 and data["score"] == "margin" and data["bound"] is None
     assert data["accepted"] == [sum(accepts(v, t) for v in verdicts) for t in positions]
     assert data["accepted"][data["start"]] == sum(v["verdict"] == "accept" for v in verdicts)
     assert data["accepted"][-1] == 0 < data["accepted"][data["start"]] < data["accepted"][0]
-    where, count, says = data["words"][-1]
-    assert where == f"every line {positions[-1]:.3g} spreads higher" and count == "0 of 36 accepted: a yield of 0.0%"
-    assert {row[2] for row in data["words"]} == {"no labels: nothing is certified; stylegate calibrate or certify"}
-    assert data["words"][data["start"]][0] == "the policy's own lines" and says
+    where, count, says = data["texts"][-1]
+    assert where == f"All limits {positions[-1]:.3g} spreads higher" and count == "0 of 36 pictures accepted (0.0%)"
+    assert {row[2] for row in data["texts"]} == {slider.NO_LABELS}
+    assert data["texts"][data["start"]][0] == "The limits of the policy" and says
 
 
 def test_the_bound_at_each_position_is_the_envelopes(labelled: Path) -> None:
@@ -129,15 +130,17 @@ def test_the_bound_at_each_position_is_the_envelopes(labelled: Path) -> None:
     assert known.sum() == 24 and rejects.sum() == 3
 
     expected, accepted = [], []
-    for t in data["t"]:
+    for t in data["positions"]:
         expected.append(envelope.bounds(scores, known, rejects, ~rejects, np.array([t]), 0.2, 0.1)[0])
         accepted.append(int(((scores >= t) & ~rejects).sum()))
     assert data["bound"] == pytest.approx(expected, abs=1e-6) and data["accepted"] == accepted
-    assert data["moves"] == "margin" and len(set(data["bound"])) > 3
-    for bound, count, row in zip(expected, accepted, data["words"], strict=True):
+    assert data["score"] == "margin" and len(set(data["bound"])) > 3
+    for bound, count, row in zip(expected, accepted, data["texts"], strict=True):
         if count and bound < 1:
-            assert row[2] == f"at most {bound:.1%} of what it accepts are rejects, with 90% confidence: 24 labels"
-    assert {row[2] for row, n in zip(data["words"], accepted, strict=True) if not n} == {"the line accepts nothing"}
+            wanted = f"At most {bound:.1%} of the accepted pictures are rejects (90% confidence, 24 labels)."
+            assert row[2] == wanted
+    nothing = {row[2] for row, n in zip(data["texts"], accepted, strict=True) if not n}
+    assert nothing == {"This limit accepts no picture."}
 
 
 def test_the_line_in_force_is_where_the_slider_starts(labelled: Path) -> None:
@@ -145,16 +148,16 @@ def test_the_line_in_force_is_where_the_slider_starts(labelled: Path) -> None:
     assert data["accepted"][data["start"]] == sum(v["verdict"] == "accept" for v in verdicts_of(labelled))
     line = {r["threshold"] for v in verdicts_of(labelled) for r in v["reasons"] if r["check"] == MARGIN}
     if line:
-        assert data["words"][data["start"]][0].endswith(", the one in force") and data["t"][data["start"]] in line
+        assert data["texts"][data["start"]][0].endswith(", now in force") and data["positions"][data["start"]] in line
 
 
 def test_a_calibrated_score_is_the_one_that_moves(lot: Path) -> None:
     out = with_labels(lot, "sharp", "sharpness: calibrated")
     data, rows = data_of(out), {row["file"]: row for row in sharpness_of(out)}
     free = [v for v in verdicts_of(out) if all(r["check"] == "sharpness" for r in v["reasons"])]
-    assert data["moves"] == "sharpness"
-    assert data["accepted"] == [sum(rows[v["file"]]["sharpness"] >= t for v in free) for t in data["t"]]
-    assert "moves the line of <b>sharpness</b>" in page_of(out)
+    assert data["score"] == "sharpness"
+    assert data["accepted"] == [sum(rows[v["file"]]["sharpness"] >= t for v in free) for t in data["positions"]]
+    assert "moves the limit of <b>sharpness</b>" in page_of(out)
 
 
 def sharpness_of(out: Path) -> list[dict]:
@@ -192,11 +195,22 @@ def test_what_no_line_decided_stays_as_it_is() -> None:
     ]
     found = moved(given)
     last = len(found.positions) - 1
-    below = [found.positions[i] for i in found.until[1:3]]
+    below = [found.positions[i] for i in found.last_accepting[1:3]]
     assert -1.02 < below[0] <= -1.0 and below[1] == found.positions[found.start - 1]
-    assert 1.98 < found.positions[found.until[0]] <= 2.0
-    assert found.until[3:] == [-1, -1, -1, last, last, last]
+    assert 1.98 < found.positions[found.last_accepting[0]] <= 2.0
+    assert found.last_accepting[3:] == [-1, -1, -1, last, last, last]
     assert found.accepted[found.start] == 4 and found.accepted[-1] == 3
+
+
+def test_one_failure_far_below_does_not_stretch_the_slider() -> None:
+    """Nobody means to accept it: the positions end four spreads below the limits in force."""
+    above = [verdict("accept", margin=m) for m in (6.0, 7.0, 12.0)]
+    found = moved([*above, verdict("reject", "style", margin=-2.0), verdict("reject", "style", margin=-100.0)])
+    assert found.positions[0] == -slider.MAX_SPREADS and found.accepted[0] == 4
+    far = verdict("reject", "style", margin=-10.0)
+    assert slider.slider_of([far], [-10.0], POLICY, 0.0) is None, "no position would accept it"
+    near = [verdict("reject", "style", margin=-0.1 * i) for i in range(1, 9)]
+    assert moved([*near, far]).positions[0] >= -1.0
 
 
 def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
@@ -207,10 +221,10 @@ def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
         verdict("reject", "style", margin=1.0),
     ]
     found = moved(given, policy, line=0.7)
-    assert found.positions[found.start] == 0.7 and found.until[2] == -1 and found.accepted[found.start] == 1
+    assert found.positions[found.start] == 0.7 and found.last_accepting[2] == -1 and found.accepted[found.start] == 1
     none_yet = moved(given[1:], policy, line=None)
     assert none_yet.start == len(none_yet.positions) - 1 and none_yet.accepted[none_yet.start] == 0
-    assert slider.words_of(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "no line yet"
+    assert slider.texts_of(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "No limit yet"
     assert slider.slider_of(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
 
 
@@ -218,7 +232,9 @@ def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
     made = {"pool": ["a", "b"], "labels": [{"sha256": "a", "score": 1.0, "verdict": "reject"}]}
     found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
     bounds = slider.bounds_of(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
-    assert bounds[0] == 1 and slider.words_of(found, bounds, 1, 0.05, ("", ""))[0][2].startswith("too many rejects")
+    assert bounds[0] == 1 and slider.texts_of(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
+        "Nothing is promised here"
+    )
 
 
 def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
@@ -254,7 +270,7 @@ class Figures(HTMLParser):
         given = dict(attrs)
         self.open = given.get("id") or ""
         if tag == "figure":
-            self.figure = given.get("class") or "" if "data-until" in given else "-"
+            self.figure = given.get("class") or "" if "data-last" in given else "-"
         if tag == "img" and self.figure != "-":
             self.classes[given.get("alt") or ""] = self.figure
         if tag == "script":
@@ -281,15 +297,15 @@ def test_in_a_browser_the_slider_dims_and_outlines(plain: Path, browser: list[st
     address = (plain / "report" / "index.html").as_uri()
     done = subprocess.run([*browser, f"{address}#t={t}"], capture_output=True, text=True, timeout=120)
     shown, data = Figures(done.stdout), data_of(plain)
-    i = int(np.argmin(np.abs(np.array(data["t"]) - t)))
-    assert abs(data["t"][i] - t) < 0.05, "the link's t is on the slider"
-    assert [shown.texts[name] for name in ("where", "accepts", "says")] == data["words"][i]
+    i = int(np.argmin(np.abs(np.array(data["positions"]) - t)))
+    assert abs(data["positions"][i] - t) < 0.05, "the link's t is on the slider"
+    assert [shown.texts[name] for name in ("where", "accepts", "proof")] == data["texts"][i]
     assert shown.markers == [f"translate({i})"]
 
     verdicts = {v["file"]: v for v in verdicts_of(plain)}
     assert len(shown.classes) == len(verdicts) - 1, "all but the error"
     for name, marks in shown.classes.items():
-        assert marks == ("in" if accepts(verdicts[name], data["t"][i]) else "out"), name
+        assert marks == ("in" if accepts(verdicts[name], data["positions"][i]) else "out"), name
     gained = [n for n, marks in shown.classes.items() if marks == "in" and verdicts[n]["verdict"] != "accept"]
     lost = [n for n, marks in shown.classes.items() if marks == "out" and verdicts[n]["verdict"] == "accept"]
     assert lost if t > 0 else gained
@@ -301,7 +317,7 @@ def test_without_scripts_or_network_the_page_is_whole(plain: Path, labelled: Pat
     for out in (plain, labelled):
         page, data = page_of(out), data_of(out)
         shown = Figures(page)
-        assert [shown.texts[name] for name in ("where", "accepts", "says")] == data["words"][data["start"]]
+        assert [shown.texts[name] for name in ("where", "accepts", "proof")] == data["texts"][data["start"]]
         assert len(shown.classes) == len(verdicts_of(out)) - 1 and set(shown.classes.values()) == {""}
         assert not re.search(r"https?:|url\(|@import|<link|src=\"//", page)
         assert shown.scripts == ["data", "slide"] and "owned" not in page.partition("</title>")[0]
@@ -315,6 +331,61 @@ def test_the_same_input_gives_the_same_bytes(lot: Path, labelled: Path) -> None:
     before = held()
     gated(lot, "labelled", "margin: calibrated")
     assert held() == before and len(before) > 30
+
+
+def test_thumbnails_are_used_again_only_where_they_hold(lot: Path, tmp_path: Path) -> None:
+    names = ["0040.png", "0041.png", "0042.png"]
+    digests = {name: files.sha256(lot / name) for name in names}
+
+    def made(number: int, background: str = "#ffffff") -> Thumbnails:
+        new = Thumbnails(tmp_path / str(number), tmp_path / str(number - 1), background)
+        assert all(new.add(lot / name, sha256) for name, sha256 in digests.items())
+        new.write_record()
+        return new
+
+    first = made(1)
+    changed, gone, _ = (first.report / name for name in first.digests)
+    changed.write_bytes((first.report / "pictures" / f"{digests[names[2]][:DIGITS]}.png").read_bytes())
+    gone.unlink()
+    second = made(2)
+    assert [second.from_previous(name) is None for name in second.digests] == [True, True, False]
+    assert second.digests == first.digests, "drawn anew, the same bytes"
+    assert made(3).reusable == first.digests and not made(4, "#000000").reusable
+    assert first.add(lot / names[0], "0" * 64) is None, "not the picture that was judged"
+    (tmp_path / "4" / "thumbnails.json").write_text("{")
+    assert not made(5).reusable
+
+
+def test_the_page_shows_references_and_says_each_reason_once(run, lot: Path, tmp_path: Path) -> None:
+    """And it names folders, never where they lie."""
+    place, references = tmp_path / "big", tmp_path / "our references"
+    shutil.copytree(NEON / "test", references)
+    place.mkdir()
+    for name in ("0040.png", "0041.png"):
+        Image.open(lot / name).resize((300, 300)).save(place / name)
+    out = tmp_path / "out"
+    assert run("gate", f"images={place}", f"references={references}", f"out={out}")[0] == 11
+    page = page_of(out)
+    assert page.count(html.escape(galleries.OTHER_CHECKS["encoder-out-of-domain"])) == 1
+    assert len(re.findall(r"<b>encoder-out-of-domain</b>\s*</figcaption>", page)) == 2
+    strip = page.partition("<h2>References · 64</h2>")[2].partition("<h2")[0]
+    sources = re.findall('src="(.*?)"', strip)
+    assert len(set(sources)) == galleries.REFERENCES_SHOWN and all((out / "report" / src).is_file() for src in sources)
+    assert "of our references</code>" in page and str(tmp_path) not in page and str(files.ROOT) not in page
+
+
+def test_every_check_has_plain_words(plain: Path) -> None:
+    checks = {reason["check"] for v in verdicts_of(plain) for reason in v["reasons"]}
+    assert len(checks) > 4 and all(galleries.check_in_words(check) for check in checks)
+    assert all(galleries.check_in_words(check) in html.unescape(page_of(plain)) for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("/srv/a b/refs/", "refs"), ("../refs", "refs"), ("neon's test/", "neon's test/"), ("a:b", "a:b")],
+)
+def test_folders_are_named_without_their_path(name: str, shown: str) -> None:
+    assert report.without_path(name) == shown
 
 
 def pairs_of(out: Path) -> list[tuple[str, list[str]]]:
@@ -353,13 +424,13 @@ def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path:
 @pytest.mark.parametrize(
     ("promise", "heading", "text"),
     [
-        ({"state": "none", "says": "at most 5%"}, "Nothing is certified of these pictures", "whether at most 5%."),
+        ({"state": "none", "says": "at most 5%"}, "Nothing is certified about these pictures", "whether at most 5%."),
         ({"state": "stale", "says": "STALE: another LoRA"}, "The calibration is stale", "another LoRA"),
         ({"state": "insufficient", "says": "not proven: x"}, "Not proven", "x"),
-        ({"state": "valid", "says": "150 labels"}, "The calibration holds", "150 labels"),
+        ({"state": "valid", "says": "150 labels"}, "The calibration is valid", "150 labels"),
         (
             {"state": "certified", "says": "", "bound": 0.0412, "labels": 87},
-            "At most 4.1% of what is exported are rejects, with 95% confidence: 87 labels",
+            "At most 4.1% of the exported pictures are rejects (95% confidence, 87 labels)",
             "certificate.json",
         ),
     ],
@@ -391,7 +462,7 @@ def test_rules_and_cost_are_on_the_page(run, lot: Path, tmp_path: Path) -> None:
     assert "<b>fail</b> acceptance is 0.944, 1 is asked" in page and "of compute" not in page
     (tmp_path / "out" / "cost.json").write_text('{"train": 300.0, "draw": 40.0}')
     run("gate", *asked)
-    assert "cost: 10 s of compute per accepted picture</p>" in page_of(tmp_path / "out")
+    assert "Cost: 10 s of compute per accepted picture</p>" in page_of(tmp_path / "out")
     run("gate", *asked, "hardware.price_per_hour=3.6")
     assert "10 s of compute per accepted picture, 0.01 in money at 3.6 an hour" in page_of(tmp_path / "out")
 

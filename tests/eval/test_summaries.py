@@ -13,10 +13,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from eval.judging.rules import exit_of
-from eval.judging.verdicts import reason, worst
+from eval.judging.verdicts import ORDER, reason, reasons_of, worst
 from eval.lot.subject import Subject
 from eval.policy.model import VERDICTS, Policy
-from eval.report.summaries import LONGEST, SHOWN, junit, markdown, one_line
+from eval.report.summaries import MAX_NAME, MAX_NAMED, junit, markdown, one_line
 from stylegate import files
 from stylegate.errors import Exit
 
@@ -73,6 +73,7 @@ def outcome_of(verdicts: list[dict], policy: Policy | None = None, **beside: Any
         "notes": [],
         "batch": [],
         "promise": {"state": "none", "says": "at most 5.0% of what is exported are rejects"},
+        "why": {kind: reasons_of(verdicts, kind) for kind in ORDER},
     } | beside
     outcome["exit_code"] = exit_of(FOLDER, verdicts, policy, outcome["batch"], outcome["promise"]["state"])
     return outcome
@@ -152,7 +153,7 @@ def test_names_survive_in_xml() -> None:
     for plain in ("\"double\" 'single'.png", "]]>.png", "ünïcödé 絵 🎨.png", "a|b||c\\|d\\\\|e.png"):
         assert one_line(plain) == plain
     assert one_line("a\nb\0\udcff\u202e") == "a\\nb\\x00\\udcff\\u202e"
-    assert len(one_line("x" * 255)) == LONGEST == len(one_line("\x01" * 255)) and one_line("x" * 255).endswith("…")
+    assert len(one_line("x" * 255)) == MAX_NAME == len(one_line("\x01" * 255)) and one_line("x" * 255).endswith("…")
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -210,11 +211,12 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
         text = markdown(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
         assert len(text.encode()) < 200 * 1024, letter
         one_line_rows = tables(text)[1][1:]
-        assert [row[0][:5] for row in one_line_rows[:-1]] == [f"{19_999 - i}" for i in range(SHOWN)], "furthest below"
-        assert one_line_rows[-1][0] == f"and {20_000 - SHOWN} more" and "- and 480 more notes" in text
+        furthest_below = [f"{19_999 - i}" for i in range(MAX_NAMED)]
+        assert [row[0][:5] for row in one_line_rows[:-1]] == furthest_below
+        assert one_line_rows[-1][0] == f"and {20_000 - MAX_NAMED} more" and "- and 480 more notes" in text
         suite = suite_of(lot, outcome_of(lot))
         lines = (suite.findtext("*[@name='check.style']/failure") or "").splitlines()
-        assert len(lines) == SHOWN + 1 and lines[-1] == f"and {20_000 - SHOWN} more"
+        assert len(lines) == MAX_NAMED + 1 and lines[-1] == f"and {20_000 - MAX_NAMED} more"
 
 
 def test_the_summary_says_what_the_gate_says() -> None:

@@ -92,7 +92,7 @@ def test_it_shows_nothing_that_is_not_told(run, small_brand: Path, tmp_path: Pat
     judged = [f"images={batch / 'images'}", "brand=small", f"out={tmp_path / 'out'}", "tracker=wandb"]
     assert run("gate", *judged, f"policy={tmp_path / 'strict.yaml'}")[0] == 10
     outcome = json.loads((batch / "gate.json").read_text()) | {"promise": {"bound": 0.1, "labels": 9}}
-    told.names |= mirror.figures(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
+    told.names |= mirror.metrics(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
     panels = [*dashboards.training(), *dashboards.health(), *dashboards.gate()]
     names, patterns = named(panels)
     assert len(names) > 25 and names - BUILT_IN <= told.names, names - told.names - BUILT_IN

@@ -1,0 +1,88 @@
+"""The report's small pictures, decoded as they were judged. Those of the report before are used again where they hold.
+
+A thumbnail is named after the content of its picture. thumbnails.json beside it records the digest of each thumbnail
+and how all of them were made: one that was changed, or made by another decoder or on another background, is drawn anew.
+"""
+
+import hashlib
+from pathlib import Path
+
+import PIL
+from PIL import Image
+
+from stylegate import files, pictures
+from stylegate.errors import DataError
+
+SIDE = 256  # pixels: the longer side of a thumbnail at most
+RECORD = "thumbnails.json"
+FOLDER = "pictures"
+DIGITS = 32  # hexadecimal digits of a picture's sha256 in the name of its thumbnail
+
+
+class Thumbnails:
+    """Thumbnails of one report that is being written."""
+
+    def __init__(self, report: Path, previous: Path, background: str) -> None:
+        """`report` is the new report's folder, `previous` the old one's; transparent parts show `background`."""
+        self.report, self.previous, self.background = report, previous, background
+        self.made_by = files.digest([SIDE, background, PIL.__version__, files.sha256(Path(pictures.__file__))])
+        self.reusable = reusable_thumbnails(previous, self.made_by)
+        self.digests: dict[str, str] = {}
+        (report / FOLDER).mkdir(parents=True)
+
+    def add(self, path: Path, sha256: str) -> str | None:
+        """Write the thumbnail of the picture at `path`, which was judged as `sha256`; returns its address on the page.
+
+        None if the file is no picture, or does not hold the bytes of that digest any more.
+        """
+        name = f"{FOLDER}/{sha256[:DIGITS]}.png"
+        if name not in self.digests:
+            content = self.from_previous(name) or self.draw(path, sha256)
+            if content is None:
+                return None
+            (self.report / name).write_bytes(content)
+            self.digests[name] = hashlib.sha256(content).hexdigest()
+        return name
+
+    def from_previous(self, name: str) -> bytes | None:
+        """The thumbnail of that name in the previous report; None if it is not there or was changed."""
+        try:
+            content = (self.previous / name).read_bytes() if name in self.reusable else b""
+        except OSError:
+            return None
+        return content if content and hashlib.sha256(content).hexdigest() == self.reusable[name] else None
+
+    def draw(self, path: Path, sha256: str) -> bytes | None:
+        """The thumbnail as a PNG file; None if the file is no picture or has another content than `sha256`."""
+        image = judged_picture(path, sha256, self.background)
+        return pictures.png(image) if image else None
+
+    def write_record(self) -> None:
+        """Write thumbnails.json, from which the next report learns what it may use again."""
+        files.write_json(self.report / RECORD, {"made_by": self.made_by, "sha256": self.digests})
+
+
+def judged_picture(path: Path, sha256: str, background: str) -> Image.Image | None:
+    """The picture as it was judged (upright, sRGB, on `background`), at most SIDE pixels a side.
+
+    None if the file is no picture, or does not hold the bytes of that digest any more.
+    """
+    try:
+        content = pictures.read(path)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return None
+        image = pictures.decode(content, background).image
+    except (pictures.PictureError, OSError):
+        return None
+    image.thumbnail((SIDE, SIDE))
+    return image
+
+
+def reusable_thumbnails(report: Path, made_by: str) -> dict[str, str]:
+    """sha256 of each thumbnail of a finished report by name; empty where none were made as `made_by` says."""
+    try:
+        record = files.read_json(report / RECORD, "the thumbnails' record", "made_by", "sha256")
+    except (DataError, OSError):
+        return {}
+    known = record["sha256"]
+    return known if record["made_by"] == made_by and isinstance(known, dict) else {}
