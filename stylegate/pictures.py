@@ -45,6 +45,10 @@ SIDE = 64  # side of the signature that similarity is taken of
 MAX_SHIFT = 2  # signature pixels, about 3 % of the side
 FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
 PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of pictures that are not alike (docs/log.md)
+COARSE, CLOSE = (
+    3,
+    0.05,
+)  # partners by coarser thumbnails at most; how far below the first one (tests/stylegate/test_pictures.py)
 CORES = os.cpu_count() or 1
 BLOCK = 1024  # pictures that are compared with the rest at once
 ASIDE = -2.0  # instead of a correlation: not to be compared
@@ -313,6 +317,15 @@ def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> N
     return found
 
 
+def coarser(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n, 192] unit rows of `thumbnails` [n, 768] averaged to 8 x 8: moving a picture by 2 of 64 pixels hardly matters.
+
+    At 16 x 16 such a copy may correlate by .6 only, and among many pictures another one does by more.
+    """
+    rows = fine.reshape(len(fine), 3, 8, 2, 8, 2).sum((3, 5)).reshape(len(fine), -1)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
 def nearest(
     signatures: NDArray[np.uint8],
     others: NDArray[np.uint8] | None = None,
@@ -323,9 +336,11 @@ def nearest(
 
     Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
     its own group (attempts at one slot) aside; `order` says which come before, and results and groups are in that
-    order (a copy of the array would be a second gigabyte of a hundred thousand). Thumbnails propose: the most alike
-    one always, and up to MAX_PROPOSED more of those that correlate by PROPOSED; likeness decides. n x n never stands
-    in memory.
+    order (a copy of the array would be a second gigabyte of a hundred thousand).
+
+    Thumbnails of 16 x 16 pixels propose the most alike picture and up to MAX_PROPOSED more that correlate by PROPOSED,
+    thumbnails of 8 x 8 the most alike and up to COARSE - 1 that come CLOSE to it; likeness decides among them. n x n
+    never stands in memory.
     """
     pool = signatures if others is None else others
     best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
@@ -333,6 +348,8 @@ def nearest(
         return best, index
     queries = thumbnails(signatures, order)
     keys = queries if others is None else thumbnails(pool)
+    coarse_queries = coarser(queries)
+    coarse_keys = coarse_queries if others is None else coarser(keys)
     places = np.arange(len(signatures)) if order is None else order
     those = places if others is None else np.arange(len(pool))
 
@@ -343,12 +360,13 @@ def nearest(
     with ThreadPoolExecutor(CORES) as workers:
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, min(start + BLOCK, len(queries)))
-            products = queries[rows] @ (keys if others is not None else keys[: rows.stop]).T
+            stop = len(keys) if others is not None else rows.stop
+            products = queries[rows] @ keys[:stop].T
             if others is None:
                 products[:, rows][~np.tri(rows.stop - start, k=-1, dtype=bool)] = ASIDE
             if others is None and groups is not None:
-                products[groups[rows, None] == groups[None, : rows.stop]] = ASIDE
-            pairs = proposals(products)
+                products[groups[rows, None] == groups[None, :stop]] = ASIDE
+            pairs = proposals(products, coarse_queries[rows] @ coarse_keys[:stop].T)
             pairs[:, 0] += start
             proposed.append(pairs)
             compared += [workers.submit(compare, some) for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)]
@@ -390,15 +408,26 @@ def near_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def proposals(products: NDArray[np.float32]) -> NDArray[np.int64]:
-    """[k, 2] rows and columns of thumbnail products that likeness is worth computing for."""
-    first = products.argmax(1)
+def proposals(products: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.int64]:
+    """[k, 2] rows and columns of the pairs that likeness is worth computing for.
+
+    `products` and `coarse` [n, m] are of thumbnails and of coarser ones; pairs whose product is ASIDE are left out.
+    """
+    every = np.arange(len(products))
     rows, columns = np.nonzero(products >= PROPOSED)
     order = np.lexsort((-products[rows, columns], rows))
     rows, columns = rows[order], columns[order]
     starts = np.searchsorted(rows, rows)  # where each row's candidates begin
     few = np.arange(len(rows)) - starts <= MAX_PROPOSED
-    pairs = np.stack([np.r_[np.arange(len(products)), rows[few]], np.r_[first, columns[few]]], 1)
+    found = [(rows[few], columns[few]), (every, products.argmax(1))]
+    coarse[products <= ASIDE] = ASIDE
+    close = coarse.max(1) - CLOSE
+    for _ in range(COARSE):
+        columns = coarse.argmax(1)
+        likely = np.flatnonzero(coarse[every, columns] >= close)
+        found.append((likely, columns[likely]))
+        coarse[every, columns] = ASIDE
+    pairs = np.concatenate([np.stack(pair, 1) for pair in found])
     return np.unique(pairs[products[pairs[:, 0], pairs[:, 1]] > ASIDE], axis=0)
 
 

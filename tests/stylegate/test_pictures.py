@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from stylegate import pictures
+from stylegate import files, pictures
 from stylegate.pictures import PictureError, decode, png
 
 
@@ -255,6 +255,35 @@ def test_groups_join_whoever_is_near_to_one_of_them(pictures_of_neon: list[Image
         joined |= joined.astype(int) @ joined.astype(int) > 0
     assert np.array_equal(labels[:, None] == labels[None], joined)
     assert sorted(np.bincount(labels))[-3:] == [2, 2, 4]
+
+
+@pytest.mark.parametrize("count", [32, 128, 900])
+def test_moved_copies_are_found_among_few_and_among_many(count: int) -> None:
+    """Halftone pictures moved by 2 of 64 pixels and recompressed, against brute force (of 900: against their source).
+
+    Proposed by thumbnails of 16 x 16 alone, 1 in 16 is missed among 128 and among 900.
+    """
+    random = np.random.default_rng(0)
+    signatures = halftones(random, count)
+    moves = [tuple(random.choice((-2, 2), 2)) for _ in range(32)]
+    copies = np.stack([recompressed(np.roll(signatures[i], move, (0, 1))) for i, move in enumerate(moves)])
+    found, _ = pictures.nearest(copies, signatures)
+    for i, copy in enumerate(copies):
+        others = range(count) if count < 900 else (i,)
+        assert found[i] >= max(pictures.likeness(copy, signatures[j]) for j in others) - 1e-5
+
+
+def halftones(random: np.random.Generator, count: int) -> np.ndarray:
+    """[count, 64, 64, 3]: the shipped pictures of riso; of more than there are, mixtures of two of them."""
+    paths = sorted((files.ROOT / "data" / "brands" / "riso").rglob("*.png"))
+    shipped = np.stack([pictures.signature(Image.open(path).convert("RGB")) for path in paths])
+    pairs = random.integers(0, len(shipped), (2, max(count - len(shipped), 0)))
+    mixed = shipped[pairs[0]] // 2 + np.roll(shipped[pairs[1]], 8, axis=1) // 2
+    return np.concatenate([shipped, mixed])[:count]
+
+
+def recompressed(signature: np.ndarray) -> np.ndarray:
+    return np.asarray(decode(encoded(Image.fromarray(signature), "JPEG", quality=30)).image)
 
 
 def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:
