@@ -67,7 +67,8 @@ def answers(file: Contents) -> dict[str, str]:
     """What each program does with the file, by the program's name."""
     found = {"diffusers": by_diffusers(file), "ComfyUI": by_comfyui(file), "A1111": by_a1111(file)}
     found["stylegate"] = by_stylegate(file)
-    return {program: "; ".join(text) or "reads all of it" for program, text in found.items()}
+    whole = "reads all of it" + (", and the problem with it" if layer_problems(file) else "")
+    return {program: "; ".join(text) or whole for program, text in found.items()}
 
 
 def layer_problems(file: Contents) -> dict[str, list[str]]:
@@ -76,7 +77,10 @@ def layer_problems(file: Contents) -> dict[str, list[str]]:
     for key, half in file.halves.items():
         parts.setdefault(half.layer, {})[half.part] = file.tensors[key]
     found: dict[str, list[str]] = {}
+    of_other_kinds = {layer for layer, _ in file.kinds.values()}
     for layer, own in parts.items():
+        if layer in of_other_kinds and not own.keys() & {"up", "down"}:
+            continue  # LoKr and others have an alpha, too
         up, down = own.get("up"), own.get("down")
         shape = (0, 0)
         if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:

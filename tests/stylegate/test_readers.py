@@ -219,7 +219,7 @@ def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> Non
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     assert code == 2 and "also holds LoKr 1" in text and "diffusers  refuses it: it does not know LoKr" in text
     assert "ComfyUI    reads all of it" in text and "stylegate  refuses it: holds LoKr" in text
-    assert "base=" not in text
+    assert "base=" not in text and "problem" not in text
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path: Path) -> None:
