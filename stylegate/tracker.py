@@ -1,8 +1,8 @@
-"""The one seam to W&B: a mirror that can never hurt a run. Files on disk stay the truth (docs/wandb.md).
+"""The only place that speaks to W&B: it copies what the files record and can never stop a run (docs/wandb.md).
 
-Without W&B it is a null object. With it, a thread of its own makes every call, in order: a server that hangs holds
-nobody up, and the first error (no account, dead server, full disk) turns the mirror off, is said once, and the run goes
-on. What W&B writes lies in the run's own directory. What a run used and made goes to its ledger either way.
+Without W&B the tracker does nothing. With it, a thread of its own makes every call, in order: the run never waits for a
+server that hangs. The first error (no account, dead server, full disk) switches W&B off, is printed once, and the run
+goes on. W&B writes in the run's own directory. What a run used and made is recorded in its ledger with or without W&B.
 """
 
 import atexit
@@ -12,7 +12,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,13 +21,17 @@ from PIL import Image
 from stylegate import files, lineage, wandbrun
 from stylegate.config import TrackerConfig
 
-INIT_S, FINISH_S = 15.0, 60.0  # what a server may take to begin, and to take in what is left
-GRACE_S = 15.0  # for W&B to keep to these
-MAX_WAITING = 10_000  # calls that W&B has not answered: it never will
+INIT_S, FINISH_S = 15.0, 60.0  # seconds that W&B may take to begin a run, and to send the rest at its end
+GRACE_S = 15.0  # seconds that W&B may exceed these limits by
+MAX_WAITING = 10_000  # calls that wait for W&B; with more it is taken for dead
 
 
 class Tracker(Protocol):
-    """`step` is the optimizer step; without one, values belong to the newest."""
+    """Where values, pictures and artifacts of a run are copied to.
+
+    `step` is the optimizer step; without one, values belong to the newest row. A value never replaces another: a name
+    that the row already has begins the next row.
+    """
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None: ...
     def picture(self, name: str, image: Image.Image, step: int | None = None) -> None: ...
@@ -42,7 +46,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """No mirror; the ledger is written all the same, where there is a directory."""
+    """Does nothing but write the ledger in `directory`, if one is given."""
 
     def __init__(self, directory: Path | None = None):
         self.directory = directory
@@ -74,7 +78,7 @@ class NullTracker:
             lineage.record(self.directory, "use", kind, name, lineage.digest_of(facts), paths)
 
     def last(self, name: str) -> float:
-        """The highest value of `name` that the mirror holds: nothing needs to be told to this one."""
+        """The highest value of `name` that the tracker has. This one never lacks anything."""
         return math.inf
 
     def finish(self) -> None:
@@ -82,14 +86,14 @@ class NullTracker:
 
 
 class WandbTracker:
-    """One W&B run for one directory; a resumed one continues it. Only its beginning and its end wait for W&B."""
+    """The one W&B run of a directory; the same directory continues it. Only its beginning and its end wait for W&B."""
 
     def __init__(self, settings: TrackerConfig, directory: Path, job: str, config: Mapping[str, Any]):
         self.settings, self.directory, self.job, self.config = settings, directory, job, config
         self.offline = "offline" in (settings.mode, os.environ.get("WANDB_MODE"))
         self.run: Any = None
         self.off = False
-        self.held: dict[str, float] = {}
+        self.known: dict[str, float] = {}  # the highest row, step and evaluation that W&B has
         self.calls: queue.Queue[Callable[[], Any] | None] = queue.Queue()
         self.asides: list[threading.Thread] = []
         self.thread = threading.Thread(target=self.work, daemon=True)
@@ -98,93 +102,110 @@ class WandbTracker:
         self.calls.put(self.begin)
         self.calls.put(begun.set)
         if not begun.wait(2 * INIT_S + GRACE_S):
-            self.give_up(TimeoutError("it does not begin"))
+            self.give_up(TimeoutError("W&B does not begin the run"))
             wandbrun.kill()
-        self.newest = int(self.held.get(wandbrun.STEP, -1)) + 1  # W&B's own step: it takes none before
-        atexit.register(self.finish, 1)  # of a run that an error ends
+        self.row = int(self.known.get(wandbrun.ROW, -1)) + 1  # W&B drops values of an earlier row
+        self.in_row: set[str] = set()  # names of the values in this row
+        atexit.register(self.finish, 1)  # if an error ends the run
 
     def work(self) -> None:
+        """Make the calls that wait, in order; runs in the thread."""
         while (call := self.calls.get()) is not None:
-            self.harmless(call)
+            self.guarded(call)
 
-    def harmless(self, call: Callable[[], Any]) -> None:
-        """W&B's errors end the mirror, not the run."""
+    def guarded(self, call: Callable[[], Any]) -> None:
+        """Make one call; an error switches W&B off and does not reach the run."""
         try:
             call()
         except BaseException as error:
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
+        """Switch W&B off and print why, once."""
         if not self.off:
             self.off = True
-            kept = f"; what it has got: {self.sync_command()}" if self.run else ""
-            say(f"note: W&B is off for this run ({wandbrun.in_words(error)}){kept}; nothing else changes")
+            rest = f" What it has received can be sent later: {self.sync_command()}." if self.run else ""
+            say(f"note: W&B is off for this run ({wandbrun.in_words(error)}). The run itself is not affected.{rest}")
 
     def later(self, call: Callable[[], Any]) -> None:
+        """Let the thread make a call, unless W&B is off by then."""
         if self.calls.qsize() > MAX_WAITING:
-            self.give_up(TimeoutError("it takes nothing in"))
+            self.give_up(TimeoutError("W&B accepts no more values"))
         if not self.off:
             self.calls.put(lambda: None if self.off else call())
 
     def begin(self) -> None:
-        """Online if that is wanted and works, else offline, under the same id."""
+        """Begin the W&B run: online if that is wanted and works, else offline, under the same id."""
         wandbrun.surroundings(self.directory)
-        told = wandbrun.identity(self.directory, self.settings)
+        identity = wandbrun.identity(self.directory, self.settings)
         config = dict(self.config) | wandbrun.code_facts()
 
         def start(mode: str) -> Any:
-            return wandbrun.start(self.directory, told, mode, self.job, config, (INIT_S, FINISH_S))
+            return wandbrun.start(self.directory, identity, mode, self.job, config, (INIT_S, FINISH_S))
 
         why = ""
         if not self.offline:
             try:
                 self.run = start("online")
-                evaluated = self.run.summary.get(wandbrun.EVALUATED, -1)
-                self.held = {wandbrun.STEP: self.run.starting_step - 1, wandbrun.EVALUATED: evaluated}
+                self.known = {name: self.run.summary.get(name, -1) for name in (wandbrun.STEP, wandbrun.EVALUATED)}
+                self.known[wandbrun.ROW] = self.run.starting_step - 1
             except Exception as error:
                 self.offline, why = True, wandbrun.in_words(error)
                 wandbrun.close()
         if self.offline:
-            self.held = wandbrun.records(self.directory)
+            self.known = wandbrun.records(self.directory)
             self.run = start("offline")
         if why:
-            say(f"note: W&B cannot be reached ({why}): this run is kept offline; later: {self.sync_command()}")
+            say(f"note: W&B cannot be reached ({why}). The run is stored offline. Send it later: {self.sync_command()}")
+        self.run.define_metric(wandbrun.STEP, hidden=True)
         self.run.define_metric(wandbrun.EVALUATED, hidden=True)
         self.run.define_metric("evaluation/*", step_metric=wandbrun.EVALUATED)
 
     def sync_command(self) -> str:
+        """The command that sends the run's values to the server later."""
         if self.offline:
             return f"wandb sync {files.shown(self.directory / 'wandb')}"
         return f"wandb sync --include-online {files.shown(Path(self.run.dir).parent)}"
 
     def last(self, name: str) -> float:
-        return math.inf if self.off else self.held.get(name, -1)
+        """The highest value of `name` that W&B had when this run began; infinity if W&B is off."""
+        return math.inf if self.off else self.known.get(name, -1)
 
-    def at(self, step: int | None) -> int:
-        self.newest = max(self.newest, step or 0)
-        return self.newest
+    def row_for(self, names: Collection[str], step: int | None) -> int:
+        """W&B's row for values of these names: that of `step` or, if this has passed, the newest one.
+
+        W&B keeps only the last value of a name in a row, without a word: a name that the row has begins the next row.
+        """
+        row = max(self.row, step or 0)
+        if row == self.row and not self.in_row.isdisjoint(names):
+            row += 1
+        if row > self.row:
+            self.row, self.in_row = row, set()
+        self.in_row.update(names)
+        return row
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        told, place = dict(values), self.at(step)
-        self.later(lambda: self.run.log(told, step=place))
+        copy, row = dict(values), self.row_for(values.keys(), step)
+        self.later(lambda: self.run.log(copy, step=row))
 
     def picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
-        place = self.at(step)
-        self.later(lambda: self.run.log({name: wandbrun.cell(image)}, step=place))
+        row = self.row_for([name], step)
+        self.later(lambda: self.run.log({name: wandbrun.cell(image)}, step=row))
 
     def histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
-        place, told = self.at(step), [float(v) for v in values if math.isfinite(v)]
-        if told:
-            self.later(lambda: self.run.log({name: wandbrun.histogram(told)}, step=place))
+        finite = [float(v) for v in values if math.isfinite(v)]
+        if finite:
+            row = self.row_for([name], step)
+            self.later(lambda: self.run.log({name: wandbrun.histogram(finite)}, step=row))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Rows may hold PIL images; the first wandbrun.MAX_ROWS are sent."""
-        place = self.at(None)
-        self.later(lambda: self.run.log({name: wandbrun.table(columns, rows)}, step=place))
+        row = self.row_for([name], None)
+        self.later(lambda: self.run.log({name: wandbrun.table(columns, rows)}, step=row))
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        told = dict(values)
-        self.later(lambda: self.run.summary.update(told))
+        copy = dict(values)
+        self.later(lambda: self.run.summary.update(copy))
 
     def alert(self, title: str, text: str) -> None:
         self.later(lambda: self.run.alert(title, text))
@@ -192,52 +213,55 @@ class WandbTracker:
     def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         sha256 = lineage.digest_of(facts)
         lineage.record(self.directory, "make", kind, name, sha256, paths)
-        told = (name, kind, tuple(paths), dict(facts))
-        self.later(lambda: self.run.log_artifact(wandbrun.draft(*told), aliases=wandbrun.aliases(sha256)))
+        described = (name, kind, tuple(paths), dict(facts))
+        self.later(lambda: self.run.log_artifact(wandbrun.draft(*described), aliases=wandbrun.aliases(sha256)))
 
     def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
-        """Offline W&B knows no inputs: the ledger keeps them (`stylegate replay`). Online the files may have to be sent
-        first, which holds up nothing else.
+        """Record an input in the ledger, and online in W&B too; `stylegate replay` adds those of offline runs later.
+
+        The files may have to be sent first, so this has a thread of its own.
         """
         sha256 = lineage.digest_of(facts)
         lineage.record(self.directory, "use", kind, name, sha256, paths)
-        told = (name, kind, tuple(paths), dict(facts))
+        described = (name, kind, tuple(paths), dict(facts))
         if not self.offline and not self.off:
-            work = functools.partial(self.harmless, lambda: wandbrun.use(self.run, *told, sha256))
+            work = functools.partial(self.guarded, lambda: wandbrun.use(self.run, *described, sha256))
             self.asides.append(threading.Thread(target=work, daemon=True))
             self.asides[-1].start()
 
     def finish(self, exit_code: int = 0) -> None:
-        """Let W&B take in what is left, for FINISH_S at most."""
+        """Let W&B send what is left, for FINISH_S at most."""
         atexit.unregister(self.finish)
         self.calls.put(lambda: self.end(exit_code))
         self.calls.put(None)
         self.thread.join(FINISH_S + GRACE_S)
         if self.thread.is_alive():
-            self.give_up(TimeoutError("it does not end"))
+            self.give_up(TimeoutError("W&B does not end the run"))
             wandbrun.kill()
             self.thread.join(GRACE_S)
 
     def end(self, exit_code: int) -> None:
+        """End the W&B run and its process; runs in the thread."""
         for aside in self.asides:
             aside.join(FINISH_S)
         try:
             if self.run:
                 self.run.finish(exit_code)
                 if self.offline and not self.off:
-                    say(f"W&B, offline: {self.sync_command()}")
+                    say(f"W&B is offline. Send this run with: {self.sync_command()}")
         finally:
             wandbrun.close()
 
 
 def say(text: str) -> None:
+    """Print a line to stderr."""
     print(text, file=sys.stderr)
 
 
 def tracker_of(
     settings: TrackerConfig, directory: Path, job: str, config: Mapping[str, Any], main: bool = True
 ) -> Tracker:
-    """The tracker that the config asks for; processes other than the main one stay silent."""
+    """The tracker that the config asks for; one that does nothing on processes other than the main one."""
     if not main:
         return NullTracker()
     if settings.name == "none" or "disabled" in (settings.mode, os.environ.get("WANDB_MODE")):

@@ -1,6 +1,6 @@
-"""What W&B needs around a run: directories, an identity, what it holds of the run, artifacts, words without keys.
+"""What W&B needs around a run: directories, an identity, what it already has, artifacts, errors without keys.
 
-Nothing here imports W&B before it is asked to.
+W&B is imported inside the functions that use it.
 """
 
 import json
@@ -19,10 +19,11 @@ from PIL import Image
 from stylegate import checkout, files
 from stylegate.config import TrackerConfig
 
-IDENTITY = "wandb.json"  # in the run's directory: the id of its one W&B run, and where that is
-TORN = "torn"  # a folder: what a kill left, not to be synced
-STEP = "_step"  # W&B's own, the optimizer step of training's values
-EVALUATED = "evaluation/step"  # the x axis of evaluations, since one may be told late
+IDENTITY = "wandb.json"  # in the run's directory: the id, project and team of its one W&B run
+TORN = "torn"  # a folder for parts that a kill has damaged; they are not synced
+ROW = "_step"  # W&B's number of a history row; it only grows, and may run ahead of the optimizer step
+STEP = "step"  # the optimizer step, a value of each row of training
+EVALUATED = "evaluation/step"  # the x axis of evaluations, since one may be logged late
 ROOMS = ("stylegate", "eval", "train")  # the code
 READ_S, KILL_S = 60, 3
 MAX_WORDS = 300  # characters of an error
@@ -30,9 +31,9 @@ MAX_ROWS = 500  # W&B's tables grow slow beyond a few hundred pictures
 
 
 def surroundings(directory: Path) -> None:
-    """What W&B writes goes below `directory`; it asks nothing and reports to nobody but its server.
+    """Set the environment so that W&B writes below `directory`, asks for nothing and sends no error reports.
 
-    WANDB_CONFIG_DIR stays: `wandb login --host` keeps the server's address there, and a run writes nothing to it.
+    WANDB_CONFIG_DIR is left alone: `wandb login --host` stores the server's address there, and a run only reads it.
     """
     place = made(directory / "wandb")
     os.environ["WANDB_DIR"] = str(directory)
@@ -43,15 +44,17 @@ def surroundings(directory: Path) -> None:
 
 
 def identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
-    """The run's id, made once; it stays when the directory is moved, and two people's runs of one name never meet."""
-    before = known(directory)
-    found = {"id": before["id"], "project": settings.project, "entity": settings.entity}
+    """The id, project and team of the run's one W&B run. The id is random and made once, in wandb.json.
+
+    So it stays when the directory is moved, and two people's runs of one name are two runs.
+    """
+    found = {"id": known(directory)["id"], "project": settings.project, "entity": settings.entity}
     files.write_json(directory / IDENTITY, found)
     return found
 
 
 def known(directory: Path) -> dict[str, Any]:
-    """The same of a directory as it is: where it had no tracker, what W&B's own variables name."""
+    """The content of wandb.json. A directory without one gets an id, and W&B's own variables name project and team."""
     path = directory / IDENTITY
     if not path.exists():
         project = os.environ.get("WANDB_PROJECT", TrackerConfig().project)
@@ -61,13 +64,13 @@ def known(directory: Path) -> dict[str, Any]:
 
 
 def start(
-    directory: Path, told: Mapping[str, Any], mode: Any, job: str | None, config: Any, limits: tuple[float, float]
+    directory: Path, identity: Mapping[str, Any], mode: Any, job: str | None, config: Any, limits: tuple[float, float]
 ) -> Any:
-    """The W&B run of `directory`, new or resumed; `limits` are the seconds it may take to begin and to end."""
+    """The W&B run of `directory`, new or resumed. `limits` are the seconds that it may take to begin and to end."""
     import wandb
 
     return wandb.init(
-        **told,
+        **identity,
         mode=mode,
         name=directory.name,
         job_type=job,
@@ -87,11 +90,12 @@ def start(
 
 
 def records(directory: Path) -> dict[str, float]:
-    """The newest step and evaluation in what W&B keeps of the run on disk, read with its own documented tool.
+    """The highest row, step and evaluation in W&B's files of the run, by W&B's own documented tool; -1 for none.
 
-    What a kill has torn is set aside, to be told again: `wandb sync` stops at it, and sends it twice if asked twice.
+    A part that a kill has damaged is moved aside, and its values will be logged again: `wandb sync` stops at such a
+    part, and sends it twice if it is run twice.
     """
-    held = {STEP: -1.0, EVALUATED: -1.0}
+    newest = {ROW: -1.0, STEP: -1.0, EVALUATED: -1.0}
     for part in sorted((directory / "wandb").glob("*run-*")):
         read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(part)]
         out = subprocess.run(read, capture_output=True, text=True, timeout=READ_S).stdout
@@ -101,17 +105,18 @@ def records(directory: Path) -> dict[str, float]:
             continue
         for row in rows:
             item = row.get("history", {}).get("item", {})
-            held = {name: max(newest, item.get(name, -1)) for name, newest in held.items()}
-    return held
+            newest = {name: max(value, item.get(name, -1)) for name, value in newest.items()}
+    return newest
 
 
 def made(folder: Path) -> Path:
+    """The folder, created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def code_facts() -> dict[str, Any]:
-    """The digest of the code, and the checkout's commit where it is one."""
+    """The digest of all code, and the commit where the code is a git checkout."""
     found: dict[str, Any] = {"code": files.digest([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])}
     if (at := checkout.commit())["commit"]:
         found["git"] = at
@@ -119,7 +124,7 @@ def code_facts() -> dict[str, Any]:
 
 
 def draft(name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> Any:
-    """A W&B artifact of what still lies there; its files are copied below the run's directory."""
+    """A W&B artifact of those `paths` that exist; W&B copies the files below the run's directory."""
     import wandb
 
     made = wandb.Artifact(fit(name), type=kind, metadata=dict(facts))
@@ -136,21 +141,22 @@ def draft(name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any])
 
 
 def fit(name: str) -> str:
-    """As W&B wants names: letters, digits, . _ -"""
+    """A name that W&B allows: at most 128 letters, digits, and . _ -"""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
 
 
 def alias(sha256: str) -> str:
-    """A thing's digest names it: what is there is found by what it is."""
+    """The alias by which an artifact is found: the digest of its content."""
     return f"sha256-{sha256}"
 
 
 def aliases(sha256: str) -> list[str]:
+    """All aliases of a new artifact."""
     return ["latest", alias(sha256)]
 
 
 def use(run: Any, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any], sha256: str) -> None:
-    """Mark what the run used; what the server does not have yet is sent."""
+    """Mark an artifact as used by the run; send it first if the server does not have it."""
     from wandb.errors import CommError
 
     try:
@@ -160,7 +166,7 @@ def use(run: Any, name: str, kind: str, paths: Sequence[Path], facts: Mapping[st
 
 
 def used_by(api: Any, path: str) -> set[str]:
-    """Aliases of what a run used, by W&B's public API; none if there is no such run."""
+    """The aliases of all artifacts that a run has used, by W&B's public API; empty if there is no such run."""
     from wandb.errors import CommError
 
     try:
@@ -173,36 +179,38 @@ def used_by(api: Any, path: str) -> set[str]:
 
 
 def cell(value: Any) -> Any:
-    """A picture as W&B's, anything else as it is."""
+    """A PIL image as a W&B image; any other value unchanged."""
     import wandb
 
     return wandb.Image(value) if isinstance(value, Image.Image) else value
 
 
 def histogram(values: Sequence[float]) -> Any:
+    """W&B's histogram of the values."""
     import wandb
 
     return wandb.Histogram(list(values))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    """W&B's table of the first MAX_ROWS rows; cells may be PIL images."""
     import wandb
 
     return wandb.Table(columns=list(columns), data=[[cell(value) for value in row] for row in rows[:MAX_ROWS]])
 
 
 def close() -> None:
-    """End W&B's own process; the next run begins with its own surroundings."""
+    """End W&B's own process, so that the next run starts one with its own environment."""
     import wandb
 
-    with suppress(Exception):  # after a `kill` there is nobody to talk to
+    with suppress(Exception):  # after `kill` the process is gone
         wandb.teardown()
 
 
 def kill() -> None:
-    """End W&B's own process by force: its finish_timeout does not hold while it tells a dead server of an alert (0.31).
+    """End W&B's own process by force: in wandb 0.31 finish_timeout has no effect while an alert is sent in vain.
 
-    It writes in blocks of 32 KiB, so that the last values are lost on it.
+    W&B writes in blocks of 32 KiB, so the last values of an offline run are lost.
     """
     import psutil  # here, since every gate imports this file and few have a W&B process to end
 
@@ -221,7 +229,7 @@ def processes() -> list[Any]:
 
 
 def in_words(error: BaseException) -> str:
-    """What an error says, in a line, without the key."""
+    """An error as one line of at most MAX_WORDS characters, with the W&B key cut out."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if key := os.environ.get("WANDB_API_KEY"):
         text = text.replace(key, "***")

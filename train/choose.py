@@ -1,4 +1,4 @@
-"""What a finished run hands out: a checkpoint and its strength, by what they were seen to do (train/select.py)."""
+"""What a finished run hands out: a checkpoint and its strength, chosen by their pictures (train/select.py)."""
 
 from typing import Any
 
@@ -10,30 +10,32 @@ from train.run import Run
 
 
 def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
-    """Load the checkpoint to hand out, try its strengths, write selection.json and return it; every process."""
+    """Load the weights to hand out, try their strengths, write selection.json and return its content.
+
+    Every process calls this, after step `done`. Where no checkpoint can be preferred, the last one is handed out.
+    """
     settings, main = run.config.train, run.accelerator.is_main_process
     run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
-    kept = {state.step_of(path): path for path in state.states(run.directory)}
-    for step, path in kept.items():  # drawn, but judged by another policy or encoder than now
+    saved = {state.step_of(path): path for path in state.states(run.directory)}
+    for step, path in saved.items():  # pictures that another policy or encoder has judged are judged again
         if evaluation.folder(step).exists() and not evaluation.result(step):
-            state.weights(path, run.adapted)
-            Evaluation(run, []).take(step)
-    results = [r for r in evaluation.all_results() if r["step"] in kept and r["passed"] is not None]
-    passing = any(any(r["passed"]) for r in results)
-    by_style = not passing and all(set(causes) <= {OUTSIDE} for r in results for causes in r["why"].values())
-    checkpoints = select.choose(results, settings.selection_margin) if results and (passing or by_style) else None
+            state.load_weights(path, run.adapted)
+            Evaluation(run, []).evaluate(step)
+    results = [r for r in evaluation.all_results() if r["step"] in saved and select.compared_by(r) is not None]
+    checkpoints = select.choose(results, settings.selection_margin) if rule_of(results) else None
     step = results[checkpoints["chosen"]]["step"] if checkpoints else done
-    state.weights(kept[step], run.adapted)
+    state.load_weights(saved[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
     if checkpoints:
         evaluation = Evaluation(run, [])  # the weights are in place, averaged or not
         for strength in settings.scales:
-            evaluation.take(step, strength)
-        near = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
-        tried = [r for s in near if (r := evaluation.result(step, s))]
+            evaluation.evaluate(step, strength)
+        nearest_first = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
+        tried = [r for s in nearest_first if (r := evaluation.result(step, s))]
         strengths = select.choose(tried, settings.selection_margin)
         result = tried[strengths["chosen"]]
         scale = result["scale"]
+    passing = any(any(r["passed"] or []) for r in results)
     selection = {
         "step": step,
         "scale": scale,
@@ -49,12 +51,33 @@ def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
     }
     if main:
         files.write_json(run.directory / "selection.json", selection)
-        if evaluation.items and not passing:
-            why = select.causes(evaluation.all_results())
-            how = "the style score alone chooses, a weak witness" if checkpoints else "the last checkpoint is taken"
-            print(f"note: no picture of an evaluation passed ({why}); {how}")
-        every = settings.evaluate_every
-        if left := [n for n in range(every, done + 1, every) if evaluation.items and not evaluation.result(n)]:
-            print(f"note: not evaluated, to keep to train.evaluation_share: steps {', '.join(map(str, left))}")
+        for text in remarks(run, evaluation, results, done):
+            print(f"note: {text}")
     run.accelerator.wait_for_everyone()
     return selection
+
+
+def rule_of(results: list[dict[str, Any]]) -> str | None:
+    """The rule by which these evaluations are compared, in words; None if nothing tells them apart."""
+    if any(any(r["passed"] or []) for r in results):
+        return "the pass rate chooses the checkpoint"
+    if any(any(r.get("undecided") or []) for r in results):
+        return "the share of pictures that every other check accepts chooses the checkpoint"
+    if results and all(set(causes) <= {OUTSIDE} for r in results for causes in r["why"].values()):
+        return "the style score alone chooses the checkpoint, which is weak evidence"
+    return None
+
+
+def remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], done: int) -> list[str]:
+    """What a person should know about how the checkpoint was chosen."""
+    found = []
+    if evaluation.items and not any(any(r["passed"] or []) for r in results):
+        why = select.causes(evaluation.all_results())
+        how = rule_of(results) or "the last checkpoint is handed out"
+        found.append(f"no picture of an evaluation passed ({why}); {how}.")
+    every = run.config.train.evaluate_every
+    missing = [n for n in range(every, done + 1, every) if evaluation.items and not evaluation.result(n)]
+    if missing:
+        steps = ", ".join(map(str, missing))
+        found.append(f"these steps were not evaluated, to keep to train.evaluation_share: {steps}.")
+    return found

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stylegate import files
+from stylegate.charts import page_template
 from stylegate.errors import DataError
 from train import charts, record
 from train.charts import Mark
@@ -123,7 +124,7 @@ def write_page(
         else:
             marks.append(Mark(number, place.name, href, *found))
         rows.append({"name": place.name, "href": href if (place / "index.html").exists() else None, "cells": row})
-    content = charts.template("compare.html.j2").render(
+    content = page_template(Path(__file__).parent, "compare.html.j2").render(
         title="Runs side by side",
         marks=marks,
         plot=charts.by_cost(marks) if marks else "",

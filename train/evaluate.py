@@ -1,9 +1,12 @@
-"""What a checkpoint is worth: fixed prompts and seeds, drawn and judged by the gate against validation/, and against
-train/ as well where validation/ is too small to show a style.
+"""What a checkpoint is worth: fixed prompts and seeds are drawn, and the gate judges the pictures.
 
-samples/step-000100/ holds with/ (the captions of validation/), without/ (some of them, the trigger phrase left out),
+The references are the pictures of validation/, and those of train/ as well where validation/ is too small to show a
+style. samples/step-000100/ holds with/ (captions of validation/), without/ (a few of them without the trigger phrase),
 unrelated/ (prompts that have nothing to do with the brand), judged/ (the gate's own files) and result.json, the
-numbers; samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet.
+numbers. samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet.
+
+A policy may have a calibrated check, whose line comes from people's labels of a finished batch. It cannot be asked
+during training. Pictures that every other check accepts then stand in review, and no pass rate is claimed.
 """
 
 import math
@@ -24,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from eval.judging.judge import judge, write
+from eval.judging.judged import Judged
 from eval.lot.comparison import comparison_of
 from eval.lot.subject import hashes, subject_of
 from eval.measuring import encoder as encoding
@@ -40,20 +44,25 @@ SHOWN = 4  # rows of the grid
 APART = 4  # pictures without the trigger phrase, and unrelated ones
 UNRELATED = ["a lighthouse on a rock", "a bowl of fruit on a table", "a red bicycle", "a portrait of an old man"]
 FAR_SEED = 1_000_000  # unrelated pictures are drawn from seeds far from all others
-LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the schedule at which the validation loss is taken
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the noise schedule at which the validation loss is computed
+NOT_ASKED = "calibrated-check-not-asked"  # the reason of pictures that only a calibrated check has not judged
 
 
 class Evaluation:
-    """Draws, judges and remembers. `run` is train.loop's; every process calls `take`, each draws its share."""
+    """The evaluations of one run. Every process calls `evaluate`, and each draws its share of the pictures.
+
+    `average` are the averaged weights, one tensor for each trained parameter, or empty where nothing is averaged.
+    """
 
     def __init__(self, run: Run, average: Sequence[Tensor]):
         self.run, self.average = run, average
-        self.place: Path = run.directory / "samples"
+        self.samples: Path = run.directory / "samples"
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
-        judges = [encoding.encoder_key(run.config.encoder), policyfile.read(run.config.policy).sha256]
+        self.policy = policyfile.read(run.config.policy)
+        judges = [encoding.encoder_key(run.config.encoder), self.policy.sha256]
         self.judged_by = files.digest([*judges, len(shown)])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
@@ -67,25 +76,28 @@ class Evaluation:
         return evaluation_folder(self.run.directory, step, scale)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
-        """result.json, if it is of as many prompts and by the same encoder and policy as now; else None."""
+        """The content of result.json, or None if it is of another number of prompts, another encoder or policy."""
         record = self.folder(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
         fits = found["prompts"] == len(self.items) and found.get("judged_by") == self.judged_by
         return found if self.items and fits else None
 
     def all_results(self) -> list[dict[str, Any]]:
-        """Finished evaluations of whole steps, in their order."""
-        steps = [int(p.name.removeprefix("step-")) for p in sorted(self.place.glob("step-??????"))]
+        """The finished evaluations at strength 1, in the order of their steps."""
+        steps = [int(p.name.removeprefix("step-")) for p in sorted(self.samples.glob("step-??????"))]
         return [found for found in map(self.result, steps) if found]
 
     def seconds(self) -> float:
-        """What evaluating has cost so far, over all runs of the directory."""
-        found = (files.read_json(p, "an evaluation") for p in self.place.glob("step-*/result.json"))
+        """Seconds that all evaluations of this directory have cost, those of earlier starts included."""
+        found = (files.read_json(p, "an evaluation") for p in self.samples.glob("step-*/result.json"))
         return round(sum(result.get("seconds", 0.0) for result in found), 1)
 
     @torch.no_grad()
-    def take(self, step: int, scale: float = 1.0) -> None:
-        """Evaluate the weights as they are, unless that was done; step 0 is the LoRA at strength 0, so the base."""
+    def evaluate(self, step: int, scale: float = 1.0) -> None:
+        """Evaluate the present weights as those of `step`, with the LoRA at strength `scale`; write result.json.
+
+        Does nothing if that evaluation exists. Step 0 is the base: the LoRA's strength is 0.
+        """
         accelerator, folder, began = self.run.accelerator, self.folder(step, scale), time.perf_counter()
         needed = [bool(self.items) and not self.result(step, scale)]
         broadcast_object_list(needed)  # what rank 0 sees on the disk holds for all
@@ -102,7 +114,7 @@ class Evaluation:
         accelerator.wait_for_everyone()
 
     def draw(self, folder: Path, scale: float) -> None:
-        """Draw what is missing, each process its share; at other strengths the prompts of the brand alone."""
+        """Draw the pictures that are missing, each process its share; at strengths other than 1 only those in with/."""
         run, settings = self.run, self.run.config.generate
         jobs = [
             (folder / part / f"{i}.png", prompt, i + (FAR_SEED if part == "unrelated" else 0))
@@ -120,9 +132,7 @@ class Evaluation:
                     files.write(path, pictures.png(image))
 
     def judged(self, folder: Path) -> dict[str, Any]:
-        """The gate's verdicts, the style with and without the trigger phrase, drift, nearness to copies."""
-        told = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
-        config = replace(self.run.config, **told)
+        """What result.json holds: verdicts, style with and without the trigger phrase, drift, nearness to copies."""
         references = self.embeddings(self.references)
         bare, base, now = (
             self.embeddings([(path.name, path) for path in pictures.find(place)])
@@ -133,25 +143,22 @@ class Evaluation:
         found: dict[str, Any] = {
             "prompts": len(self.items),
             "judged_by": self.judged_by,
-            "passed": None,  # one bool a prompt, where there are references enough to judge by
+            "verdicts": None,  # of each prompt's picture, where there are enough references to judge by
+            "passed": None,  # a bool for each prompt; None where a calibrated check was not asked
+            "undecided": None,  # in its place: whether every other check accepts the picture
             "why": {"review": {policy.TOO_FEW: len(self.items)}},
-            "style": None,
+            "style": None,  # mean over the prompts
             "styles": None,  # of each prompt's picture
             "style_spread": None,  # of the references
             "style_without_trigger": number(style.score(bare, references)) if enough and len(bare) else None,
-            "drift": number(moved),  # 0 = as the base draws them; as PEFT's image benchmark
+            "drift": number(moved),  # 0 = as the base draws them, up to 1; as PEFT's image benchmark
             "nearest_training": None,
         }
         if enough:
-            subject = subject_of(config)
-            compared = replace(comparison_of(config, subject), references=self.references, called="the brand's own")
-            outcome = judge(config, subject, compared, quiet=True)
-            write(outcome)
-            verdicts = {row["file"]: row["verdict"] for row in outcome.verdicts}
-            table = {name: [row[name] for row in outcome.scores.rows] for name in ("file", "style", "novelty")}
+            judged = self.by_gate(folder)
+            found |= self.verdicts(judged)
+            table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
-                "passed": [verdicts[f"{i}.png"] == "accept" for i in range(len(self.items))],
-                "why": outcome.outcome["why"],
                 "style": number(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
                 "style_spread": policy.spread("style", style.leave_one_out(references)),
@@ -159,38 +166,61 @@ class Evaluation:
             }
         return found
 
+    def by_gate(self, folder: Path) -> Judged:
+        """Let the gate judge the pictures in with/; its files are written into judged/."""
+        paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
+        config = replace(self.run.config, **paths)
+        subject = subject_of(config)
+        compared = replace(comparison_of(config, subject), references=self.references, called="the brand's own")
+        judged = judge(config, subject, compared, quiet=True)
+        write(judged)
+        return judged
+
+    def verdicts(self, judged: Judged) -> dict[str, Any]:
+        """`verdicts`, `passed` or `undecided`, and `why` of result.json."""
+        by_file, why = {row["file"]: row["verdict"] for row in judged.verdicts}, judged.outcome["why"]
+        each = [by_file[f"{i}.png"] for i in range(len(self.items))]
+        accepted = [verdict == "accept" for verdict in each]
+        if not self.policy.calibrated:
+            return {"verdicts": each, "passed": accepted, "why": why}
+        review = why["review"] | ({NOT_ASKED: sum(accepted)} if any(accepted) else {})
+        each = ["review" if verdict == "accept" else verdict for verdict in each]
+        return {"verdicts": each, "undecided": accepted, "why": why | {"review": review}}
+
     @cached_property
     def encoder(self) -> encoding.Encoder:
         return encoding.load(self.run.config.encoder, self.run.accelerator.device)
 
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
+        """Unit vectors [pictures, width] of the encoder, of (name, path) pairs."""
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
         return extract(named, hashes(named), self.encoder, ground, size, "")[0].embeddings
 
-    def page(self) -> Image.Image:
-        """Write and return samples/grid.png: a row a prompt, a column a step."""
-        columns = sorted(self.place.glob("step-??????"))
+    def grid(self) -> Image.Image:
+        """Write and return samples/grid.png: a row for each of the first prompts, a column for each step."""
+        columns = sorted(self.samples.glob("step-??????"))
         titles = ["base" if c.name.endswith("-000000") else f"step {int(c.name[5:])}" for c in columns]
         shown = self.prompts["with"][:SHOWN]
         rows = [(p, [cell(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
-        page = pictures.table(titles, rows)
-        files.write(self.place / "grid.png", pictures.png(page))
-        return page
+        grid = pictures.table(titles, rows)
+        files.write(self.samples / "grid.png", pictures.png(grid))
+        return grid
 
 
 def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
+    """The folder of one evaluation of the run in `directory`."""
     return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
 
 
 def eval_losses(run: Run) -> dict[str, float]:
-    """Mean loss at each of LEVELS of the first pictures of validation/, as many as are drawn, at fixed noise.
+    """Mean loss over the first pictures of validation/, as many as are drawn, at fixed noise; by share of the schedule.
 
-    Each process takes its share of the pictures.
+    Each process computes its share of the pictures; all return the same numbers.
     """
     family, models, schedule = run.family, run.models, run.models.schedule
     brand, device = run.brand_set.brand, run.accelerator.device
     resolution = sample.resolution_of(run.config, models)
-    total = torch.zeros(len(LEVELS) + 1, device=device)  # of each level; of how many pictures
+    total = torch.zeros(len(LEVELS) + 1, device=device)  # the sum of losses of each level, then the number of pictures
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
     with sample.encoders_at_hand(models):
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
@@ -199,11 +229,11 @@ def eval_losses(run: Run) -> dict[str, float]:
             clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
-            told = family.encode_prompts(models, [brand.prompt(items[i].text)])
-            told = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in told.items()}
+            prompt = family.encode_prompts(models, [brand.prompt(items[i].text)])
+            conditions = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in prompt.items()}
             with hardware.autocast(device, run.precision):
                 noisy = losses.noised(schedule, clean, noise, levels)
-                predicted = family.predict(models, models.denoiser, noisy, levels, told)
+                predicted = family.predict(models, models.denoiser, noisy, levels, conditions)
             each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
             total += torch.cat([each, torch.ones(1, device=device)])
     total = run.accelerator.reduce(total, "sum")
@@ -212,21 +242,21 @@ def eval_losses(run: Run) -> dict[str, float]:
 
 @contextmanager
 def averaged(run: Run, average: Sequence[Tensor]) -> Iterator[None]:
-    """The averaged weights in place of the last ones, where weights are averaged."""
+    """Put the averaged weights in place of the last ones for a while; do nothing if `average` is empty."""
     parameters = [p for p in run.adapted.parameters() if p.requires_grad] if average else []
-    kept = [p.detach().clone() for p in parameters]
+    last = [p.detach().clone() for p in parameters]
     for parameter, mean in zip(parameters, average, strict=True):
         parameter.data.copy_(mean)
     try:
         yield
     finally:
-        for parameter, before in zip(parameters, kept, strict=True):
+        for parameter, before in zip(parameters, last, strict=True):
             parameter.data.copy_(before)
 
 
 @contextmanager
 def scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
-    """The LoRA at another strength; at 0 it is not computed at all."""
+    """Set the LoRA to the strength `scale` for a while; at 0 its layers are not computed at all."""
     layers = [m for m in adapted.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer.set_scale("default", scale)
@@ -240,12 +270,12 @@ def scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
 
 
 def number(values: NDArray) -> float | None:
-    """The mean, rounded for people; None where there is none."""
+    """The mean to four decimals; None of no values, or if one is not finite."""
     return round(float(np.mean(values)), 4) if len(values) and np.isfinite(values).all() else None
 
 
 def cell(path: Path) -> Image.Image:
-    """A sample, or an empty cell where there is none (the number of samples was raised later)."""
+    """The picture at `path`, or an empty one where there is none (the number of samples was raised later)."""
     try:
         return pictures.decode(path.read_bytes()).image
     except (OSError, pictures.PictureError):

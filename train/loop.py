@@ -32,54 +32,56 @@ from train.choose import chosen
 from train.evaluate import Evaluation
 from train.prepare import prepare
 from train.run import Run
-from train.stats import Stats, clocked
+from train.stats import Stats, with_timed_cache
 from train.step import losses_of, pictures_of
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
-PATIENCE = timedelta(hours=2)  # of the other processes while one still encodes or draws its share
+PATIENCE = timedelta(hours=2)  # how long processes wait for one that still encodes or draws its share
 
 
 class Preemption:
-    """Whether the process was told to end (SIGTERM), as schedulers do before they take a machine away."""
+    """Records SIGTERM, which schedulers send before they take a machine away. Use it as a context."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self.before: Any = None
 
     def __enter__(self) -> "Preemption":
-        self.before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
+        self.before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "received", True))
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self.before)
 
-    def agreed(self, accelerator: Accelerator) -> bool:
-        """Whether any process was told; all must ask at the same step."""
+    def any_received(self, accelerator: Accelerator) -> bool:
+        """Whether any process has received the signal. All processes must call this at the same step."""
         if accelerator.num_processes == 1:
-            return self.asked
-        told = torch.tensor(float(self.asked), device=accelerator.device)
-        return bool(accelerator.reduce(told, "sum") > 0)  # type: ignore[operator]
+            return self.received
+        count = torch.tensor(float(self.received), device=accelerator.device)
+        return bool(accelerator.reduce(count, "sum") > 0)  # type: ignore[operator]
 
 
 class Budget:
-    """Time for evaluations on the way: a share of what has passed; the main process decides for all."""
+    """Limits the time of evaluations during training to a share, in [0, 1], of the time that has passed."""
 
     def __init__(self, share: float, accelerator: Accelerator) -> None:
         self.share, self.accelerator = share, accelerator
-        self.began, self.spent, self.longest = time.perf_counter(), 0.0, 0.0
+        self.began, self.spent, self.longest = time.perf_counter(), 0.0, 0.0  # seconds
 
     def allows(self) -> bool:
+        """Whether one more evaluation, as long as the longest so far, fits. The main process decides for all."""
         passed = time.perf_counter() - self.began
         answer = [self.spent + self.longest <= self.share * passed]
         broadcast_object_list(answer)
         return answer[0]
 
-    def taken(self) -> float:
-        """The share that evaluations have taken so far."""
+    def spent_share(self) -> float:
+        """The share of the time so far that evaluations have cost."""
         return self.spent / (time.perf_counter() - self.began)
 
     @contextmanager
     def spending(self) -> Iterator[None]:
+        """Count the time inside this context as an evaluation's."""
         before = time.perf_counter()
         yield
         seconds = time.perf_counter() - before
@@ -88,19 +90,22 @@ class Budget:
 
 @contextmanager
 def enough_memory(device: torch.device) -> Iterator[None]:
-    """Raises SurroundingsError, naming the levers, where the device's memory does not suffice."""
+    """Turn torch's out-of-memory error into a SurroundingsError that names the settings which need less."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise SurroundingsError(
-            f"the {device.type} device has not enough memory for this run",
+            f"the {device.type} device does not have enough memory for this run",
             next_step="a smaller train.batch_size with more train.accumulation, hardware.precision=bf16, "
             "hardware.gradient_checkpointing=true, a smaller family.resolution, or lora=attention.",
         ) from None
 
 
 def train(config: Config) -> int:
-    """Train to `train.max_steps`, from the newest saved state if there is one. Returns the exit code."""
+    """Train to `train.max_steps`, from the newest saved state if there is one.
+
+    Returns 0, or 143 if SIGTERM stopped the run after it was saved.
+    """
     if config.dry_run:
         return dryrun.report(config)
     device = hardware.device_of(config.hardware)
@@ -115,7 +120,8 @@ def train(config: Config) -> int:
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
         first = state.restore(directory, run.adapted, optimizer, average)
         if main and first:
-            print(f"{'finished already' if first >= config.train.max_steps else 'resumed'} at step {first}")
+            state_of_run = "was finished already" if first >= config.train.max_steps else "is resumed"
+            print(f"The run {state_of_run} at step {first}.")
         tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
         brand_set, data = run.brand_set, {"sha256": run.facts["data"]}
         tracker.use(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
@@ -125,12 +131,12 @@ def train(config: Config) -> int:
             stopped = done < config.train.max_steps
             selection = {} if stopped else chosen(run, evaluation, done)
         if main and stopped:
-            print(f"told to stop: saved at step {done}; the same command goes on from there")
+            print(f"The run was stopped (SIGTERM) and saved at step {done}. The same command continues from there.")
             page.write(run.directory)
             tracker.finish()
         elif main:
             finish(run, selection, tracker)
-        stopped = stopped or preemption.agreed(accelerator)  # also told while it was drawing: nothing further begins
+        stopped = stopped or preemption.any_received(accelerator)  # the signal may also come while samples are drawn
         accelerator.end_training()
     return Exit.PREEMPTED if stopped else Exit.PASS
 
@@ -144,19 +150,19 @@ def fit(
     tracker: Tracker,
     preemption: Preemption,
 ) -> int:
-    """The steps from `first` to the last, with saved states and evaluations on the way; returns the last one done."""
+    """Do the steps after `first`, with saved states and evaluations. Returns the number of the last step done."""
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
     shared = {id(parameter) for parameter in run.models.denoiser.parameters()}
-    alone = [p for p in parameters if id(p) not in shared]  # of text encoders, whose gradients nobody averages
-    evaluation.take(0)
+    not_shared = [p for p in parameters if id(p) not in shared]  # text encoders', not averaged by DDP
+    evaluation.evaluate(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
-        evaluation.take(first)  # a run that was killed between saving and evaluating
-    named, reading = (lambda step, rank: pictures_of(run, step - 1, rank)), clocked(run)
-    stats = Stats(run.directory, accelerator, tracker, first, named, reading)
+        evaluation.evaluate(first)  # a run that was killed between saving and evaluating
+    pictures_at, timed = (lambda step, rank: pictures_of(run, step - 1, rank)), with_timed_cache(run)
+    stats = Stats(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.catch_up(evaluation.all_results()):
-        tracker.picture("samples", evaluation.page(), step=first)
+        tracker.picture("samples", evaluation.grid(), step=first)
     if main:
         page.begin(run.directory, first, evaluation.prompts)
     budget = Budget(settings.evaluation_share, accelerator)
@@ -164,14 +170,14 @@ def fit(
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
                 group["lr"] = optimizers.rate(settings, step)
-            found = []
+            each_loss = []
             for part in range(settings.accumulation):
-                whole = part == settings.accumulation - 1
-                with nullcontext() if whole else accelerator.no_sync(denoiser):
+                last_pass = part == settings.accumulation - 1
+                with nullcontext() if last_pass else accelerator.no_sync(denoiser):
                     each = losses_of(run, denoiser, step * settings.accumulation + part)
                     accelerator.backward(each.mean() / settings.accumulation)
-                found.append(each.detach())
-            for parameter in alone if accelerator.num_processes > 1 else []:
+                each_loss.append(each.detach())
+            for parameter in not_shared if accelerator.num_processes > 1 else []:
                 parameter.grad = accelerator.reduce(parameter.grad, "mean")  # type: ignore[arg-type]
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
@@ -180,34 +186,34 @@ def fit(
                 optimizers.follow(average, parameters, settings.ema_decay, step)
 
             done = step + 1
-            stats.add(done, torch.cat(found), norm, optimizer.param_groups[0]["lr"])
-            last, look = done == settings.max_steps, done % settings.evaluate_every == 0
-            save = last or look or done % settings.checkpoint_every == 0
+            stats.add(done, torch.cat(each_loss), norm, optimizer.param_groups[0]["lr"])
+            last, due = done == settings.max_steps, done % settings.evaluate_every == 0
+            save = last or due or done % settings.checkpoint_every == 0
             together = save or len(stats.rows) == FLUSH_EVERY  # where several processes wait for each other anyway
-            told = preemption.agreed(accelerator) if together or accelerator.num_processes == 1 else False
-            if together or told:
+            stop = preemption.any_received(accelerator) if together or accelerator.num_processes == 1 else False
+            if together or stop:
                 tick(len(stats.rows), f"loss {stats.flush(budget.spent):.4f}")
-            if main and (save or told):
+            if main and (save or stop):
                 best = select.worth_keeping(evaluation.all_results(), settings.selection_margin, settings.keep_best)
                 state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
-            if told and not last:
+            if stop and not last:
                 return done
-            if last or (look and budget.allows()):
+            if last or (due and budget.allows()):
                 with budget.spending():
-                    evaluation.take(done)
+                    evaluation.evaluate(done)
                     if main:
                         page.write(run.directory)
                 if main and (result := evaluation.result(done)):
-                    page_of_all = evaluation.page()
+                    grid = evaluation.grid()
                     if done > tracker.last(EVALUATED):
-                        share = {"evaluation/share": budget.taken()}
+                        share = {"evaluation/share": budget.spent_share()}
                         tracker.log(select.values_of(result) | share, step=done)
-                        tracker.picture("samples", page_of_all, step=done)
+                        tracker.picture("samples", grid, step=done)
     return max(first, settings.max_steps)
 
 
 def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
-    """Hand out the LoRA, mirror what belongs together, say where it is."""
+    """Write the files to hand out, tell the tracker about them, print where they are."""
     lora, other = release.write(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )
@@ -222,7 +228,10 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
     if run.config.lora.dora:
-        print(f"note: a DoRA: diffusers reads {lora.name}, ComfyUI {other.name}, A1111 gives it another strength")
+        print(f"note: this is a DoRA. diffusers reads {lora.name}, ComfyUI {other.name}; A1111 uses another strength.")
     print(f"page: {files.shown(page.write(run.directory))}")
-    print(f"samples: {files.shown(run.directory / 'samples' / 'grid.png')}   for ComfyUI and the like: {other.name}")
+    grid = run.directory / "samples" / "grid.png"
+    if grid.is_file():
+        print(f"samples: {files.shown(grid)}")
+    print(f"LoRA for other programs: {files.shown(other)}")
     print(f"LoRA: {files.shown(lora)}")

@@ -1,7 +1,7 @@
-"""The run's page: checkpoints/<run>/index.html, for whoever has no account anywhere.
+"""The run's page, checkpoints/<run>/index.html: it shows a run without any account or service.
 
 `train` writes it at each evaluation and at the end, from the files of the run alone (train/record.py): the same files
-give the same bytes. It stands beside samples/ and lora/, needs no network and no script.
+give the same bytes. It lies beside samples/ and lora/ and needs no network and no script.
 """
 
 from contextlib import suppress
@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from stylegate import checkout, files, pictures
+from stylegate.charts import page_template
 from stylegate.config import Config, as_dict
-from train import charts, panels, record, select
+from train import panels, record, select
 from train.record import Record
 
 FIRST = 6  # prompts that are shown at once; the others unfold
@@ -24,7 +25,7 @@ KINDS = {
 
 
 def begin(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
-    """Note the prompts that are drawn and the commit that trains from step `first` on; write the page."""
+    """Record the prompts that are drawn and the commit that trains after step `first`; write the page."""
     before = record.read(directory)
     code, now = before.origin.get("code", []), checkout.commit()
     if first < before.config.get("train.max_steps", 0):
@@ -36,11 +37,11 @@ def begin(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
 
 
 def write(directory: Path) -> Path:
-    """Write the page from what there is; returns its path."""
+    """Write the page from the files that exist. Returns its path."""
     run = record.read(directory)
     path = directory / "index.html"
     chosen = run.selection.get("step")
-    content = charts.template("page.html.j2").render(
+    content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
         subtitle=subtitle(run),
         figures=figures(run),
@@ -55,13 +56,14 @@ def write(directory: Path) -> Path:
         changed=changed(run.config),
         loras=loras(directory),
         rendering=rendering(run),
-        show=shown,
+        show=three_decimals,
     )
     files.write(path, content)
     return path
 
 
 def subtitle(run: Record) -> str:
+    """One sentence: brand, base, and how many steps are done."""
     brand, base = (public(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
@@ -70,31 +72,33 @@ def subtitle(run: Record) -> str:
 
 
 def finished(run: Record) -> bool:
+    """Whether the run has done all its steps and chosen a checkpoint."""
     return bool(run.selection) and run.done >= run.config.get("train.max_steps", 0)
 
 
 def notes(run: Record) -> list[str]:
-    said = []
+    """Sentences on what is missing, unfinished or damaged."""
+    found = []
     if run.config and not finished(run):
-        said.append("Not finished: it is still at work, or was stopped. The same command goes on from the last state.")
+        found.append("Not finished: the run is at work or was stopped. The same command goes on from the last state.")
         if run.selection:
-            said.append("What is marked as chosen, and the files below, are from when it had fewer steps to do.")
+            found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
     if run.config and not run.drawn:
-        said.append("Nothing was drawn or judged on the way: train.num_samples=0, or validation/ is empty.")
+        found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
     elif run.results and not any(any(result.get("passed") or []) for result in run.results.values()):
         why = select.causes([run.results[max(run.results)]])
-        said.append(f"No picture passed the gate. Held back at the last evaluation by: {why}.")
+        found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}.")
     every = run.config.get("train.evaluate_every", 0)
     due = range(every, run.done + 1, every) if run.results and every else []
     if left := [str(step) for step in due if step not in run.results]:
-        said.append(f"Not evaluated, to keep to train.evaluation_share: steps {', '.join(left)}.")
+        found.append(f"These steps were not evaluated, to keep to train.evaluation_share: {', '.join(left)}.")
     if run.stats and run.seconds() is None:
-        said.append("Not every step was timed (a part was trained by an earlier version): seconds are left out.")
-    return said + run.problems
+        found.append("Not every step was timed (a part was trained by an earlier version): seconds are left out.")
+    return found + run.problems
 
 
 def figures(run: Record) -> list[tuple[str, str]]:
-    """The numbers at the top: value, what it is."""
+    """The figures at the top of the page: (value, what it is)."""
     found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
     result = run.results.get(step, {})
@@ -117,12 +121,16 @@ def figures(run: Record) -> list[tuple[str, str]]:
 def strengths(run: Record) -> list[dict[str, Any]]:
     """A row for each strength that was tried on the chosen checkpoint."""
     count, tried = run.selection.get("num_prompts", 0), (run.selection.get("scales") or {}).get("compared", [])
-    passed = [round(count * row["pass_rate"]) for row in tried]
-    rates = [rate_in_words([True] * n + [False] * (count - n)) for n in passed]
-    return [row | {"rate": rate} for row, rate in zip(tried, rates, strict=True)]
+    rows = []
+    for row in tried:
+        passed = round(count * row["pass_rate"]) if "pass_rate" in row else None
+        rate = None if passed is None else rate_in_words([True] * passed + [False] * (count - passed))
+        rows.append(row | {"rate": rate})
+    return rows
 
 
 def rate_in_words(passed: list[bool] | None) -> str | None:
+    """A pass rate with its 95 % interval; None where nothing was judged."""
     if not passed:
         return None
     low, high = select.wilson(passed)
@@ -139,7 +147,7 @@ def checkpoints(run: Record, chosen: int | None) -> list[dict[str, Any]]:
                 "step": step,
                 "chosen": step == chosen,
                 "rate": rate_in_words(passed),
-                "why": select.causes([result]) if passed and not all(passed) else "",
+                "why": select.causes([result]) if result.get("verdicts") and not all(passed or [False]) else "",
                 **{
                     key: result.get(key)
                     for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
@@ -150,7 +158,7 @@ def checkpoints(run: Record, chosen: int | None) -> list[dict[str, Any]]:
 
 
 def grid_of(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None:
-    """A row a prompt, a column a step; None if no such picture was drawn."""
+    """The pictures of one kind, a row for each prompt and a column for each step; None if none was drawn."""
     prompts = run.origin.get("prompts", {}).get(kind, [])
     names = {step: {p.stem for p in (folder / kind).glob("*.png")} for step, folder in sorted(run.drawn.items())}
     count = max([len(prompts), *(int(n) + 1 for found in names.values() for n in found if n.isdigit())])
@@ -161,8 +169,8 @@ def grid_of(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None
     for i in range(count):
         cells = []
         for step in steps:
-            passed = (run.results.get(step, {}).get("passed") or []) if kind == "with" else []
-            verdict = ("accept" if passed[i] else "reject") if i < len(passed) else "none"
+            verdicts = (run.results.get(step, {}).get("verdicts") or []) if kind == "with" else []
+            verdict = verdicts[i] if i < len(verdicts) else "none"
             source = f"samples/{run.drawn[step].name}/{kind}/{i}.png" if str(i) in names[step] else None
             name = "base" if step == 0 else f"step {step}"
             cells.append({"src": source, "verdict": verdict, "name": name, "chosen": step == chosen})
@@ -172,7 +180,7 @@ def grid_of(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None
 
 
 def rendering(run: Record) -> str:
-    """Of pictures, as CSS names it: small ones show their pixels."""
+    """The CSS value of image-rendering: small pictures are enlarged without smoothing."""
     drawn = [path for folder in run.drawn.values() for path in (folder / "with").glob("*.png")]
     with suppress(OSError, ValueError):  # damaged
         return "pixelated" if drawn and min(pictures.size_of(min(drawn).read_bytes())) < SMALL else "auto"
@@ -180,21 +188,21 @@ def rendering(run: Record) -> str:
 
 
 def facts(run: Record) -> list[tuple[str, str]]:
-    """What it was made from: digests, the code, the machine's part in it. No path and no time."""
-    told = run.run.get("facts", {})
-    found = [("data", told.get("data")), ("base", told.get("base"))]
+    """What the run was made from: digests, code, precision, threads, versions. No path and no time."""
+    facts = run.run.get("facts", {})
+    found = [("data", facts.get("data")), ("base", facts.get("base"))]
     for entry in run.origin.get("code", []):
         since = f", from step {entry['from_step']} on" if entry["from_step"] else ""
         state = {True: "clean", False: "with changes that were not committed", None: "state unknown"}[entry["clean"]]
         found.append(("code", f"{entry['commit']}, {state}{since}" if entry["commit"] else f"no git checkout{since}"))
     found.append(("stylegate", run.run.get("stylegate")))
-    found += [(name, public(told[name])) for name in ("processes", "precision", "threads", "compile") if name in told]
+    found += [(name, public(facts[name])) for name in ("processes", "precision", "threads", "compile") if name in facts]
     found += sorted(run.run.get("versions", {}).items())
     return [(name, value) for name, value in found if value]
 
 
 def changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Values that differ from the defaults: key, value, default."""
+    """The config values that differ from the defaults: (key, value, default)."""
     defaults = record.flat(as_dict(Config()))
     return [
         (key, public(value), public(defaults.get(key)))
@@ -204,13 +212,14 @@ def changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def public(value: Any) -> str:
-    """A config value as a stranger may read it: of a path of this machine the last part alone."""
+    """A config value as text that may be shown to anyone: of a path of this machine only the last part."""
     if isinstance(value, str) and (value.startswith(("~", ".")) or Path(value).is_absolute()):
         return f"…/{Path(value).name}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def loras(directory: Path) -> list[dict[str, str]]:
+    """The LoRA files that the run has handed out: link, name, size, sha256."""
     return [
         {"href": quote(f"lora/{p.name}"), "name": p.name, "size": f"{p.stat().st_size / 1e6:.1f} MB"}
         | {"sha256": files.sha256(p)}
@@ -218,11 +227,13 @@ def loras(directory: Path) -> list[dict[str, str]]:
     ]
 
 
-def shown(value: float | None) -> str:
+def three_decimals(value: float | None) -> str:
+    """A number for a table; a dash for None."""
     return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,19 +1,19 @@
-"""What the run's page plots: what evaluations measured, and how training went, step by step."""
+"""The charts of a run's page: what evaluations measured, and how training went, by step."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from stylegate.charts import Line, by_step, smoothed
 from train import select
-from train.charts import Line, by_step, smoothed
 from train.record import Record
 
 KNOWN = {"step", "loss", "grad_norm", "learning_rate"}  # columns of stats.jsonl that have a plot of their own
 
 
 def scores(run: Record, chosen: int | None) -> list[dict[str, Any]]:
-    """What evaluations measured, step 0 being the base."""
+    """Charts of what evaluations measured; step 0 is the base. `chosen` is the step that is handed out."""
     results = [run.results[step] for step in sorted(run.results)]
     steps = max([run.done, *run.results])
     charts = []
@@ -32,15 +32,16 @@ def scores(run: Record, chosen: int | None) -> list[dict[str, Any]]:
         charts.append(card("Pass rate", says, steps, lines=[line], chosen=chosen, within=(0, 1), percent=True))
     spans = [mean_interval(r.get("styles")) for r in results if r.get("style") is not None]
     add("Style", "Mean over the prompts, with its 95 % interval (t).", "style", spans=spans)
-    add("Style without the trigger phrase", "Much of it means that the style bleeds.", "style_without_trigger")
-    add("Drift", "How far unrelated prompts have moved from the base's pictures; 0 is not at all.", "drift")
-    says = "Distance of the nearest picture to a training picture; towards 0 it is a copy."
+    says = "A high value means that the style also comes without the phrase."
+    add("Style without the trigger phrase", says, "style_without_trigger")
+    add("Drift", "How far pictures of unrelated prompts differ from the base's; 0 means not at all.", "drift")
+    says = "The smallest distance of a picture to a training picture; near 0 it is a copy."
     add("Copy risk", says, "nearest_training")
     return charts
 
 
 def progress(run: Record, chosen: int | None) -> list[dict[str, Any]]:
-    """What training noted by step, and where its time went."""
+    """Charts of loss, rate, gradient, speed, memory and of where the time went."""
     steps, charts = run.done, []
 
     def column(name: str) -> list[tuple[float, float]]:
@@ -63,34 +64,37 @@ def progress(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     add("Gradient norm", says, both, log=True, rule=limit if above else None)
     timed = [row for row in run.clock if row["seconds"] > 0]
     speed = [(row["step"], row["steps"] / row["seconds"]) for row in timed]
-    add("Steps a second", "Between two looks at the losses, evaluations aside.", [Line(speed)])
+    add("Steps a second", "Evaluations do not count.", [Line(speed)])
     waiting = [(row["step"], row["waited"] / row["seconds"]) for row in timed if "waited" in row]
-    add("Waiting for data", "Share of the steps' time.", [Line(waiting)], percent=True)
+    add("Waiting for data", "Share of the time of training.", [Line(waiting)], percent=True)
     memory = [(row["step"], row["memory_gib"]) for row in timed if "memory_gib" in row]
     add("Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [Line(memory)])
-    add("Share of evaluations", "Of all time up to then.", [Line(shares(run), dots=True)], percent=True)
+    add("Share of evaluations", "Of all time so far.", [Line(shares(run), dots=True)], percent=True)
     for name in sorted(set().union(*run.stats) - KNOWN if run.stats else []):
         add(name, "From stats.jsonl.", [Line(column(name))])
     return charts
 
 
 def card(title: str, says: str, steps: int, *, lines: list[Line], **how: Any) -> dict[str, Any]:
+    """A chart with its title, one sentence, and its legend of (name, colour, opacity)."""
     legend = [(line.name, line.colour, line.opacity) for line in lines if line.name]
     return {"title": title, "says": says, "svg": by_step(lines, steps, **how), "legend": legend}
 
 
 def evaluated(run: Record, key: str) -> list[tuple[float, float]]:
+    """(step, value) of one number of result.json, where evaluations have it."""
     found = [(step, run.results[step].get(key)) for step in sorted(run.results)]
     return [(step, value) for step, value in found if value is not None]
 
 
 def by_level(run: Record) -> list[Line]:
-    """Evaluation loss of each noise level, where evaluations noted it: eval_losses, share of the schedule -> loss."""
-    told = {step: result["eval_losses"] for step, result in sorted(run.results.items()) if result.get("eval_losses")}
-    levels = sorted({level for losses in told.values() for level in losses}, key=float)
+    """A line of the evaluation loss for each noise level, a share of the schedule, where evaluations recorded it."""
+    results = sorted(run.results.items())
+    losses_of = {step: result["eval_losses"] for step, result in results if result.get("eval_losses")}
+    levels = sorted({level for losses in losses_of.values() for level in losses}, key=float)
     return [
         Line(
-            [(step, losses[level]) for step, losses in told.items() if level in losses],
+            [(step, losses[level]) for step, losses in losses_of.items() if level in losses],
             name=f"{float(level):.0%}",
             dots=True,
             opacity=round(1 - 0.7 * i / len(levels), 2),
@@ -100,7 +104,7 @@ def by_level(run: Record) -> list[Line]:
 
 
 def shares(run: Record) -> list[tuple[float, float]]:
-    """Evaluating over evaluating and training, at each evaluation after the first step."""
+    """(step, share) of the time so far that evaluations have cost, at each evaluation after step 0."""
     if run.seconds() is None:
         return []
     trained = {step: sum(row["seconds"] for row in run.clock if row["step"] <= step) for step in run.seconds_of}
@@ -109,7 +113,7 @@ def shares(run: Record) -> list[tuple[float, float]]:
 
 
 def mean_interval(values: Sequence[float] | None) -> tuple[float, float] | None:
-    """Two-sided confidence interval of a mean (Student's t)."""
+    """The two-sided confidence interval of a mean (Student's t); None of fewer than two values."""
     if not values or len(values) < 2:
         return None
     half = select.t.ppf((1 + select.CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))

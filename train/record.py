@@ -1,6 +1,6 @@
-"""What a run's directory says, read leniently: a part that is missing leaves its place empty, a damaged one is named.
+"""A finished or unfinished run as its directory records it, for the run's page and for `compare`.
 
-The run's page and `compare` read it; nothing here needs a model.
+A part that is missing leaves its field empty; a damaged one is named in `problems`. Nothing here needs a model.
 """
 
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from typing import Any
 from stylegate import files
 from stylegate.errors import DataError
 
-CLOCK = "clock.jsonl"  # step, steps, seconds of training, waited of these for data, memory_gib at most so far
-ORIGIN = "origin.json"  # what no other file says: the prompts that are drawn, the commits that trained
+CLOCK = "clock.jsonl"  # step, steps, seconds of training, seconds waited for data among them, most memory_gib so far
+ORIGIN = "origin.json"  # what no other file records: the prompts that are drawn, the commits that trained
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,74 +21,76 @@ class Record:
     origin: dict[str, Any] = field(default_factory=dict)
     stats: list[dict[str, Any]] = field(default_factory=list)
     clock: list[dict[str, Any]] = field(default_factory=list)
-    drawn: dict[int, Path] = field(default_factory=dict)  # step -> folder, also where nothing was judged
-    results: dict[int, dict[str, Any]] = field(default_factory=dict)  # of drawn ones, by one policy and encoder
-    seconds_of: dict[int, float] = field(default_factory=dict)  # step -> evaluating, all strengths
+    drawn: dict[int, Path] = field(default_factory=dict)  # step -> folder of pictures, judged or not
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)  # step -> result.json, of one policy and encoder
+    seconds_of: dict[int, float] = field(default_factory=dict)  # step -> seconds of evaluating, all strengths
     selection: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Dotted keys."""
+        """The run's configuration, dotted key -> value."""
         return flat(self.run.get("config", {}))
 
     @property
     def done(self) -> int:
+        """The number of steps that have been trained."""
         return self.stats[-1]["step"] if self.stats else 0
 
     def seconds(self) -> float | None:
-        """Of training, evaluations aside; None where not every step was timed."""
+        """Seconds of training without the evaluations; None where not every step was timed."""
         timed = sum(row["steps"] for row in self.clock)
         return sum(row["seconds"] for row in self.clock) if timed and timed == self.done else None
 
     def evaluating(self, until: float = float("inf")) -> float:
-        """Seconds of evaluations up to a step."""
+        """Seconds that evaluations up to the step `until` have cost."""
         return sum(seconds for step, seconds in self.seconds_of.items() if step <= until)
 
 
 def read(directory: Path) -> Record:
+    """Read all parts of a run's directory. Raises nothing for missing or damaged parts."""
     found = Record(directory=directory)
 
-    def complain(error: DataError) -> None:
-        """Without the path of this machine."""
+    def add_problem(error: DataError) -> None:
+        """Record a damaged part, without the path of this machine."""
         found.problems.append(str(error).replace(f"{files.shown(directory)}/", ""))
 
-    def told(name: str, *keys: str) -> dict[str, Any]:
+    def part(name: str, *keys: str) -> dict[str, Any]:
         path = directory / name
         try:
             return files.read_json(path, "a part of the run", *keys) if path.exists() else {}
         except DataError as error:
-            complain(error)
+            add_problem(error)
             return {}
 
     def rows(name: str, *keys: str) -> list[dict[str, Any]]:
         try:
             return files.read_jsonl(directory / name, *keys)
         except DataError as error:
-            complain(error)
+            add_problem(error)
             return []
 
-    found.run, found.origin = told("run.json", "config", "facts"), told(ORIGIN, "prompts", "code")
+    found.run, found.origin = part("run.json", "config", "facts"), part(ORIGIN, "prompts", "code")
     found.stats, found.clock = rows("stats.jsonl", "step", "loss"), rows(CLOCK, "step", "steps", "seconds")
-    found.selection = told("selection.json", "step", "scale", "pass_rate")
+    found.selection = part("selection.json", "step", "scale", "pass_rate")
     for folder in sorted((directory / "samples").glob("step-*")):
         number, _, scale = folder.name.removeprefix("step-").partition("-scale-")
         if not number.isdigit():
             continue
-        result = told(f"samples/{folder.name}/result.json", "step", "prompts")
+        result = part(f"samples/{folder.name}/result.json", "step", "prompts")
         found.seconds_of[int(number)] = found.seconds_of.get(int(number), 0.0) + result.get("seconds", 0.0)
         if not scale:
             found.drawn[int(number)] = folder
             found.results |= {int(number): result} if result else {}
     judges = [result.get("judged_by") for result in found.results.values()]
     for step in [step for step, result in found.results.items() if result.get("judged_by") != judges[-1]]:
-        found.problems.append(f"step {step} was judged by another policy or encoder than the last one: left out")
+        found.problems.append(f"step {step} was judged by another policy or encoder than the last one; it is left out.")
         del found.results[step]
     return found
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys."""
+    """A nested configuration as dotted key -> value."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

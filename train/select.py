@@ -1,11 +1,12 @@
-"""Which checkpoint, and at which strength: the earliest that cannot be told from the best.
+"""The choice of a checkpoint and a strength: the earliest checkpoint that is not measurably worse than the best.
 
 The highest pass rate among a few checkpoints is partly luck. Each is therefore compared with the best one on the
-same prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's are
-taken for equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that
+same prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's
+count as equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that
 are, with the same confidence, no more than one spread of the references below the highest mean, the earliest is handed
-out (it has seen the brand's pictures least often). The LoRA's strength is chosen alike, the one nearest to 1.
-selection.json says what was compared.
+out (it has seen the brand's pictures least often). The LoRA's strength is chosen in the same way, the one nearest to 1.
+selection.json records what was compared. Where a calibrated check was not asked, the share of pictures that every other
+check accepts takes the place of the pass rate (train/evaluate.py: `undecided`).
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ STYLE_MARGIN = 1.0  # spreads of the references
 
 
 def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
-    """Lower confidence bound of the difference in pass rate, `passed` less `best`, on the same prompts.
+    """The lower confidence bound of the difference in pass rate, `passed` less `best`, on the same prompts.
 
     Agresti and Min 2005 (Statistics in Medicine 24, 729): half a pair added to each of the four cells, then Wald.
     One-sided, in [-1, 1].
@@ -33,14 +34,17 @@ def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
 
 
 def wilson(passed: Sequence[bool]) -> tuple[float, float]:
-    """Two-sided confidence interval of a pass rate (Wilson 1927)."""
+    """The two-sided confidence interval (low, high) of a pass rate (Wilson 1927)."""
     n, rate, z = len(passed), float(np.mean(passed)), norm.ppf((1 + CONFIDENCE) / 2)
     centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     return float((centre - half) / (1 + z**2 / n)), float((centre + half) / (1 + z**2 / n))
 
 
 def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: float) -> float:
-    """Lower confidence bound of the mean difference in style, in spreads; paired t, one-sided."""
+    """The lower confidence bound of the mean difference in style, `styles` less `best`, in units of `spread`.
+
+    One-sided, by the paired t-test; minus infinity for a single prompt.
+    """
     differences = (np.asarray(styles) - np.asarray(best)) / spread
     n = len(differences)
     if n < 2:
@@ -48,14 +52,21 @@ def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: fl
     return float(differences.mean() - t.ppf(CONFIDENCE, n - 1) * differences.std(ddof=1) / np.sqrt(n))
 
 
-def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
-    """Of evaluations in order of preference, the first that cannot be told from the best.
+def compared_by(result: dict[str, Any]) -> list[bool] | None:
+    """A bool for each prompt, by which evaluations are compared: `passed`, or `undecided` in its place."""
+    return result["passed"] if result.get("undecided") is None else result["undecided"]
 
-    Returns `chosen` and `best`, numbers in `results`, and what was compared.
+
+def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
+    """Of evaluations in order of preference, the first that is not measurably worse than the best.
+
+    `margin` is the difference of pass rates, in [0, 1], that does not count. Returns `chosen` and `best`, indices of
+    `results`, and `compared`, a row for each.
     """
+    each = [compared_by(r) or [] for r in results]
     rates = [rate(r) for r in results]
     highest = int(np.argmax(rates))
-    bounds = [paired_lower_bound(r["passed"], results[highest]["passed"]) for r in results]
+    bounds = [paired_lower_bound(one, each[highest]) for one in each]
     equal = [i for i, bound in enumerate(bounds) if i == highest or bound >= -margin]
     best, styles = equal[0], [0.0] * len(results)
     if all(results[i]["styles"] for i in equal):
@@ -67,8 +78,8 @@ def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
         {
             "step": r["step"],
             "scale": r["scale"],
-            "pass_rate": rates[i],
-            "interval": [round(v, 4) for v in wilson(r["passed"])],
+            "pass_rate" if r["passed"] else "undecided_rate": rates[i],
+            "interval": [round(v, 4) for v in wilson(each[i])],
             "pass_rate_below_best_at_most": round(-bounds[i], 4),
             "style": r["style"],
             "style_below_best_at_most_spreads": None if not np.isfinite(styles[i]) else round(-styles[i], 3),
@@ -79,12 +90,13 @@ def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
 
 
 def rate(result: dict[str, Any]) -> float:
-    return float(np.mean(result["passed"])) if result["passed"] else 0.0
+    """The share of prompts by which an evaluation is compared, in [0, 1]; 0 if nothing was judged."""
+    return float(np.mean(compared_by(result) or [False]))
 
 
 def worth_keeping(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
-    """Steps of states to keep: the one that would be chosen now, then those with the highest pass rate."""
-    after = [r for r in results if r["step"] and r["passed"]]
+    """The steps of at most `count` saved states to keep: the one that would be chosen now, then the highest rates."""
+    after = [r for r in results if r["step"] and compared_by(r)]
     if not after:
         return set()
     first = after[choose(after, margin)["chosen"]]
@@ -93,7 +105,7 @@ def worth_keeping(results: Sequence[dict[str, Any]], margin: float, count: int) 
 
 
 def causes(results: Sequence[dict[str, Any]]) -> str:
-    """What kept the last evaluation's pictures from passing, most frequent first."""
+    """The checks that held pictures of the last evaluation back, with counts, the most frequent first."""
     if not results:
         return "nothing was evaluated"
     counts: dict[str, int] = {}
@@ -104,7 +116,7 @@ def causes(results: Sequence[dict[str, Any]]) -> str:
 
 
 def values_of(result: dict[str, Any]) -> dict[str, float]:
-    """What a tracker plots of an evaluation, over its step."""
+    """The values of an evaluation that a tracker plots, by their names there."""
     names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
     found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
     for share, loss in (result.get("eval_losses") or {}).items():  # in percent: W&B reads a point as a part of a name

@@ -1,4 +1,4 @@
-"""The run directory: its record, its saved states, its refusals.
+"""The run directory: its record and its saved states.
 
 A state is `state/step-000150/`: adapter.safetensors, optimizer.safetensors, average.safetensors where the weights are
 averaged, state.json. It appears whole or not at all. There is nothing else to save: batches and noise are functions of
@@ -21,7 +21,10 @@ from stylegate.errors import ConfigError, ModelError
 
 
 def same_run(directory: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with another data set, base, number of processes or precision. Raises ConfigError naming each."""
+    """Compare `facts` with those that the directory was begun with, if it was.
+
+    Raises ConfigError naming each fact that differs, such as the data, the base or the number of processes.
+    """
     record = directory / "run.json"
     if not record.exists():
         return
@@ -29,18 +32,19 @@ def same_run(directory: Path, facts: dict[str, Any]) -> None:
     changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
     if changed:
         raise ConfigError(
-            f"{files.shown(directory)} was begun with something else:",
+            f"{files.shown(directory)} was begun with other facts:",
             changed,
-            "restore it, or remove the directory (or give another name=) to begin anew.",
+            "restore what has changed, or begin a new run: remove the directory, or give another name=.",
         )
 
 
 def states(directory: Path) -> list[Path]:
-    """Saved states, oldest first."""
+    """The folders of the saved states, oldest first."""
     return sorted((directory / "state").glob("step-*"), key=step_of)
 
 
 def step_of(state: Path) -> int:
+    """The step of a saved state, read from its folder's name."""
     return int(state.name.removeprefix("step-"))
 
 
@@ -53,17 +57,17 @@ def save_state(
     keep_newest: int,
     best: Collection[int],
 ) -> None:
-    """Save after `step` steps; of the states the newest are kept, and those of the steps in `best`."""
+    """Save the state after `step` steps, then remove older ones but the newest and those of the steps in `best`."""
     target = directory / "state" / f"step-{step:06d}"
     if not target.exists():
-        told = optimizer.state_dict()
+        state = optimizer.state_dict()
         tensors, plain = {}, {}
-        for name, value in flat(told["state"]):
+        for name, value in flat(state["state"]):
             (tensors if isinstance(value, Tensor) else plain)[name] = value
         # Numbers alone can change; what is infinite, absent or a list is a setting, and comes from the config.
         groups = [
             {k: v for k, v in group.items() if isinstance(v, int | float) and math.isfinite(v)}
-            for group in told["param_groups"]
+            for group in state["param_groups"]
         ]
 
         def build(partial: Path) -> None:
@@ -77,13 +81,13 @@ def save_state(
         files.whole_folder(target, build)
     for old in states(directory)[:-keep_newest]:
         if step_of(old) not in best:
-            gone = old.with_name(f".{old.name}.gone")  # half a state must never look like one
-            old.rename(gone)
-            shutil.rmtree(gone)
+            removed = old.with_name(f".{old.name}.gone")  # half a state must never look like one
+            old.rename(removed)
+            shutil.rmtree(removed)
 
 
 def flat(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """What an optimizer remembers, by dotted name: bitsandbytes' is nested."""
+    """The values of an optimizer's state by dotted name; the state of bitsandbytes is nested."""
     for name, value in state.items():
         if isinstance(value, dict):
             yield from flat(value, f"{before}{name}.")
@@ -92,7 +96,7 @@ def flat(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def adapter_of(adapted: nn.ModuleDict) -> dict[str, Tensor]:
-    """The LoRA's tensors on the CPU, by component and PEFT's name."""
+    """The LoRA's tensors on the CPU; a name is the component, a dot, and PEFT's name."""
     return {
         f"{component}.{name}": tensor.detach().cpu().contiguous()
         for component, part in adapted.items()
@@ -101,13 +105,14 @@ def adapter_of(adapted: nn.ModuleDict) -> dict[str, Tensor]:
 
 
 def set_adapter(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
+    """Load tensors of the names that `adapter_of` gives into the LoRA."""
     for component, part in adapted.items():
         own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}
         set_peft_model_state_dict(part, own)
 
 
-def weights(state: Path, adapted: nn.ModuleDict) -> None:
-    """Load what a state would hand out: the averaged weights where there are any, else the last ones."""
+def load_weights(state: Path, adapted: nn.ModuleDict) -> None:
+    """Load the weights that a state would hand out: the averaged ones where there are any, else the last ones."""
     set_adapter(adapted, lorafile.load(state / "adapter.safetensors")[0])
     if (state / "average.safetensors").exists():
         averaged, _ = lorafile.load(state / "average.safetensors")
@@ -117,12 +122,15 @@ def weights(state: Path, adapted: nn.ModuleDict) -> None:
 
 
 def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies: safetensors takes no memory twice, and bitsandbytes shares its tables among parameters."""
+    """Copies on the CPU: safetensors refuses shared memory, and bitsandbytes shares its tables among parameters."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> int:
-    """Load the newest state; returns its step, 0 if there is none. Raises ModelError if it is damaged."""
+    """Load the newest state into LoRA, optimizer and averaged weights. Returns its step, or 0 if there is none.
+
+    Raises ModelError if the state is damaged or belongs to another run.
+    """
     found = states(directory)
     if not found:
         return 0
@@ -149,7 +157,8 @@ def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Opti
     )
     if not fits:
         raise ModelError(
-            f"{files.shown(found[-1])} does not fit this run", next_step="remove it; the state before it is used then."
+            f"{files.shown(found[-1])} does not fit this run",
+            next_step="remove this folder; the state before it is used then.",
         )
     set_adapter(adapted, adapter)
     empty = optimizer.state_dict()["param_groups"]

@@ -1,6 +1,6 @@
-"""stats.jsonl: a row a step, the truth that W&B mirrors; clock.jsonl: how long the steps took.
+"""stats.jsonl has a row for each step, which W&B mirrors; clock.jsonl records how long the steps took.
 
-They are two files because the same words give the same stats.jsonl, on any machine at any time of day.
+They are two files because the same command gives the same stats.jsonl, at any time of day.
 """
 
 import resource
@@ -22,37 +22,39 @@ from train.record import CLOCK
 from train.run import Run
 
 
-class Reading:
-    """A cache with a clock: the seconds that training waited for its data."""
+class TimedCache:
+    """A cache that counts the seconds its readers have waited."""
 
     def __init__(self, cache: Any):
         self.cache, self.seconds = cache, 0.0
 
     def get(self, key: str) -> Any:
+        """The value of `key`, as the cache returns it."""
         began = time.monotonic()
         value = self.cache.get(key)
         self.seconds += time.monotonic() - began
         return value
 
 
-def clocked(run: Run) -> Reading:
-    """Let train.prepare's run read its data by the clock."""
-    reading = Reading(run.data.cache)
-    run.data = run.data._replace(cache=reading)
-    return reading
+def with_timed_cache(run: Run) -> TimedCache:
+    """Replace the cache that the run reads its data from by one that counts the waiting, and return that."""
+    timed = TimedCache(run.data.cache)
+    run.data = run.data._replace(cache=timed)
+    return timed
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most so far: of the device, of this process where that is the CPU."""
+    """The most memory used so far, in GiB: of the device, or of this process where that is the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB
 
 
 class Stats:
-    """Collects losses on the device and writes them together; rows past the state that a run resumes from are cut.
+    """Collects losses on the device and writes several steps together.
 
-    `pictures(step, rank)` names the files whose losses a process adds at a step, in order.
+    Rows after step `first`, the state that a run resumes from, are removed from the files. `pictures(step, rank)`
+    gives the names of the pictures whose losses a process adds at a step, in order.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Stats:
         tracker: Tracker,
         first: int,
         pictures: Callable[[int, int], list[str]],
-        reading: Reading | None = None,
+        timed: TimedCache | None = None,
     ):
         self.path, self.accelerator, self.tracker = directory / "stats.jsonl", accelerator, tracker
         self.clock = directory / CLOCK
@@ -70,56 +72,55 @@ class Stats:
         self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
         self.first, self.began = first, time.perf_counter()
         self.flushed, self.aside = self.began, 0.0
-        self.reading, self.waited = reading or Reading(None), 0.0
+        self.timed, self.waited = timed or TimedCache(None), 0.0
         for path in (self.path, self.clock) if accelerator.is_main_process else []:
             files.write_jsonl(path, [row for row in files.read_jsonl(path, "step") if row["step"] <= first])
 
     def catch_up(self, results: Sequence[dict[str, Any]]) -> bool:
-        """Tell a mirror that lacks them the steps so far and their evaluations; whether it lacked any of these."""
+        """Log the steps and evaluations that the tracker does not have. Returns whether it lacked evaluations."""
         rows = [row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.last(STEP)]
         late = [r for r in results if self.tracker.last(EVALUATED) < r["step"] <= self.first]
-        told = [(row["step"], {name: row[name] for name in row if name != "step"}) for row in rows]
-        told += [(result["step"], select.values_of(result)) for result in late]
-        for step, values in sorted(told, key=lambda pair: pair[0]):  # W&B's own step never goes back
+        lacking = [(row["step"], row) for row in rows]
+        lacking += [(result["step"], select.values_of(result)) for result in late]
+        for step, values in sorted(lacking, key=lambda pair: pair[0]):  # the tracker's steps never go back
             self.tracker.log(values, step=step)
         return bool(late)
 
     def add(self, step: int, losses: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
-        """`losses` [pictures of the step on this process]."""
+        """Collect one step: `losses` [pictures of the step on this process], `norm` the gradient norm, a scalar."""
         self.rows.append((step, losses, norm, learning_rate))
 
     def flush(self, aside: float = 0.0) -> float:
-        """Write what has been added, losses averaged over the processes; returns their mean.
+        """Write the collected steps, with losses averaged over the processes. Returns the mean of these losses.
 
-        `aside` are the seconds that evaluations have taken so far, which are not the steps'.
-
-        Raises StylegateError for a loss that is not finite; what came before it is written, it and the rest are not.
+        `aside` are the seconds that evaluations have cost so far; they do not count as the steps' time. Raises
+        StylegateError for a loss or gradient that is not finite: the steps before it are written, the others are not.
         """
         gathered: torch.Tensor = self.accelerator.gather(torch.stack([row[1] for row in self.rows])[None])  # type: ignore[assignment]
         by_step = gathered.transpose(0, 1).cpu().numpy()  # [steps, processes, pictures]
         now = time.perf_counter()
         rate = (self.rows[-1][0] - self.first) / (now - self.began)
         seconds = (now - self.flushed) - (aside - self.aside)
-        waited, memory = self.reading.seconds - self.waited, peak_memory_gib(self.accelerator.device)
+        waited, memory = self.timed.seconds - self.waited, peak_memory_gib(self.accelerator.device)
         beside = {"steps_per_s": rate, "data_wait_share": waited / max(seconds, 1e-9), "memory_gib": memory}
         for (step, _, norm, learning_rate), losses in zip(self.rows, by_step, strict=True):
             broken = ~np.isfinite(losses)
             if broken.any() or not torch.isfinite(norm):
                 ranks, places = np.nonzero(broken if broken.any() else ~broken)  # a gradient is of all of them
-                named = sorted({self.pictures(step, int(r))[int(p)] for r, p in zip(ranks, places, strict=True)})
+                names = sorted({self.pictures(step, int(r))[int(p)] for r, p in zip(ranks, places, strict=True)})
                 raise StylegateError(
                     f"the {'loss' if broken.any() else 'gradient'} is not finite at step {step}:",
-                    named,
-                    "look at these pictures, or lower train.learning_rate; the last saved state is good.",
+                    names,
+                    "look at these pictures, or lower train.learning_rate; the last saved state can be used.",
                 )
             if self.accelerator.is_main_process:
                 values = {"loss": float(losses.mean()), "grad_norm": norm.item(), "learning_rate": learning_rate}
                 files.append_jsonl(self.path, {"step": step} | values)
                 if step > self.tracker.last(STEP):
-                    self.tracker.log(values | beside, step=step)
+                    self.tracker.log({STEP: step} | values | beside, step=step)
         if self.accelerator.is_main_process:
             row = {"step": self.rows[-1][0], "steps": len(self.rows), "seconds": round(seconds, 4)}
             files.append_jsonl(self.clock, row | {"waited": round(waited, 4), "memory_gib": round(memory, 3)})
-        self.flushed, self.aside, self.waited = now, aside, self.reading.seconds
+        self.flushed, self.aside, self.waited = now, aside, self.timed.seconds
         self.rows.clear()
         return float(by_step.mean())

@@ -1,4 +1,4 @@
-"""The loss of one pass, a pure function of (seed, step, rank): which views, which noise, which captions are dropped."""
+"""The loss of one pass. Views, noise and dropped captions are a pure function of (seed, step, rank)."""
 
 from typing import Any
 
@@ -10,36 +10,40 @@ from train.run import Run
 
 
 def losses_of(run: Run, denoiser: Any, step: int) -> Tensor:
-    """The weighted losses [batch] of one pass on this process; `run` is train.prepare's."""
+    """The weighted losses, float32 [batch], of one pass on this process.
+
+    `step` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps it.
+    """
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
     chosen = chosen_views(run, step, rank)
     mean, deviation = run.data.latents(chosen)
     draws = batches.draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
     items = [run.data.views[i].item for i in chosen]
     if run.config.lora.text_encoder:
-        told = run.family.encode_prompts(run.models, run.data.texts(items, step, draws.dropped))
+        conditions = run.family.encode_prompts(run.models, run.data.texts(items, step, draws.dropped))
     else:
-        told = run.data.conditions(items, step, draws.dropped)
+        conditions = run.data.conditions(items, step, draws.dropped)
     levels = losses.levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.offset(draws.noise, settings.loss.noise_offset, draws.constant)
     device = run.accelerator.device
     clean, noise, levels = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels))
-    told = {name: values.to(device) for name, values in told.items()}
+    conditions = {name: values.to(device) for name, values in conditions.items()}
     with hardware.autocast(device, run.precision):
         noisy = losses.noised(schedule, clean, noise, levels)
-        predicted = run.family.predict(run.models, denoiser, noisy, levels, told)
-    wanted = losses.target(schedule, clean, noise, levels)
-    each = losses.loss(predicted.float(), wanted, settings.loss.huber_delta)
+        predicted = run.family.predict(run.models, denoiser, noisy, levels, conditions)
+    target = losses.target(schedule, clean, noise, levels)
+    each = losses.loss(predicted.float(), target, settings.loss.huber_delta)
     return each * losses.weights(schedule, settings.loss.min_snr_gamma, levels)
 
 
 def chosen_views(run: Run, step: int, rank: int) -> list[int]:
+    """Indices of the views that the process `rank` sees in pass `step`, [batch]."""
     settings, world = run.config.train, run.accelerator.num_processes
     return batches.chosen(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
 def pictures_of(run: Run, step: int, rank: int) -> list[str]:
-    """Files that a process sees at an optimizer step, in order."""
+    """Files of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from 0."""
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
     items = run.brand_set.splits["train"]
     return [items[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]

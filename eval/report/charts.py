@@ -1,7 +1,5 @@
 """The report's charts, as SVG text. The same numbers give the same bytes."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,30 +52,6 @@ def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float
     parts.append(f'<text x="0" y="{height + 11}">{edges[0]:.3g}</text>')
     parts.append(f'<text x="{width}" y="{height + 11}" text-anchor="end">{edges[-1]:.3g}</text>')
     return Markup(f'<svg viewBox="0 0 {width} {height + foot}" role="img">{"".join(parts)}</svg>')
-
-
-def curve(points: Sequence[tuple[int, float]]) -> Markup:
-    """Loss over steps, log scale: each step faint, an exponential mean over about 20 steps strong."""
-    width, height, foot = 420, 230, 14
-    steps, losses = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-    smooth = losses.copy()
-    for i in range(1, len(smooth)):
-        smooth[i] = 0.95 * smooth[i - 1] + 0.05 * losses[i]
-    low, high = math.log(max(losses.min(), 1e-9)), math.log(max(losses.max(), 1e-9))
-    xs = (steps - steps[0]) / max(steps[-1] - steps[0], 1) * width
-
-    def line(values: np.ndarray) -> str:
-        ys = height - 6 - (np.log(np.maximum(values, 1e-9)) - low) / max(high - low, 1e-9) * (height - 12)
-        thin = max(1, len(xs) // 600)
-        return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs[::thin], ys[::thin], strict=True))
-
-    return Markup(
-        f'<svg viewBox="0 0 {width} {height + foot}" role="img">'
-        f'<path d="{line(losses)}" fill="none" stroke="var(--reference)" stroke-width="1" opacity=".5"/>'
-        f'<path d="{line(smooth)}" fill="none" stroke="var(--accept)" stroke-width="2.2"/>'
-        f'<text x="0" y="9">{losses.max():.2f}</text><text x="0" y="{height - 2}">{losses.min():.2f}</text>'
-        f'<text x="{width}" y="{height + 11}" text-anchor="end">step {steps[-1]}</text></svg>'
-    )
 
 
 def over_positions(

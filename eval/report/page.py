@@ -9,18 +9,17 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader
-
 from eval.judging.judged import Judged
 from eval.lot.cost import cost_in_words, cost_of
 from eval.lot.subject import Subject
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.report import slider
-from eval.report.charts import curve, over_positions, plots
+from eval.report.charts import over_positions, plots
 from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
 from eval.report.summaries import junit, markdown
 from eval.report.thumbnails import SIDE, Thumbnails
 from stylegate import files
+from stylegate.charts import loss_by_step, page_template
 from stylegate.config import Config
 
 PROMISES = {
@@ -60,8 +59,7 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
     slider_part = slider_section(judged, evidence_of(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    return environment.get_template("report.html.j2").render(
+    return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
         subtitle=subtitle(outcome),
         counts=outcome["counts"],
@@ -174,7 +172,7 @@ def training_section(lot: Subject, folder: Path) -> dict[str, Any] | None:
         return None
     shutil.copyfile(grid, folder / "samples.png")
     rows = files.read_jsonl(grid.parent.parent / "stats.jsonl")
-    return {"grid": "samples.png", "curve": curve([(row["step"], row["loss"]) for row in rows])}
+    return {"grid": "samples.png", "curve": loss_by_step([(row["step"], row["loss"]) for row in rows])}
 
 
 def digests_and_names(lot: Subject, outcome: dict) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """W&B as a mirror: it holds what was told, offline and online; broken in any way it hurts nobody."""
 
+import itertools
 import json
 import math
 import os
@@ -31,7 +32,7 @@ DIGEST = {"sha256": "1" * 64}
 
 def everything(told: tracker.Tracker, folder: Path, steps: range = range(1, 4)) -> None:
     for step in steps:
-        told.log({"loss": 1 / step}, step=step)
+        told.log({"step": step, "loss": 1 / step}, step=step)
     told.log({"evaluation/step": steps[-1], "evaluation/style": 0.5}, step=steps[-1])
     told.picture("samples", Image.new("RGB", (8, 8)), step=steps[-1])
     told.histogram("scores/style", [0.1, 0.2, float("nan")])
@@ -85,6 +86,32 @@ def test_offline_run_holds_what_was_told_and_can_be_moved(tmp_path: Path, monkey
     assert files_of_artifacts
     for entry in files_of_artifacts:
         assert (moved / Path(entry["local_path"]).relative_to(tmp_path / "run")).is_file()
+
+
+def test_no_value_is_lost_to_a_row_that_has_passed(tmp_path: Path) -> None:
+    """W&B keeps only the last value of a name in a row: late evaluations, and values without a step, get rows."""
+    told = WandbTracker(OFFLINE, tmp_path / "run", "train", {})
+    told.log({"step": 5, "loss": 0.5}, step=5)
+    for step in (0, 3, 5):
+        told.log({"evaluation/step": step, "evaluation/style": step / 10}, step=step)
+        told.picture("samples", Image.new("RGB", (8, 8)), step=step)
+    for step in (6, 7, 8):
+        told.log({"step": step, "loss": step / 10}, step=step)
+    told.log({"gate/accept": 0.1})
+    told.log({"gate/accept": 0.2})
+    told.finish()
+    rows = history(tmp_path / "run")
+
+    def column(name: str) -> list[float]:
+        return [row[name] for row in rows if name in row]
+
+    assert column("evaluation/step") == [0, 3, 5] and column("evaluation/style") == [0.0, 0.3, 0.5]
+    assert column("step") == [5, 6, 7, 8] and column("loss") == [0.5, 0.6, 0.7, 0.8]
+    assert column("gate/accept") == [0.1, 0.2] and len(column("samples._type")) == 3
+    assert all(one["_step"] < next_["_step"] for one, next_ in itertools.pairwise(rows))
+    again = WandbTracker(OFFLINE, tmp_path / "run", "train", {})
+    assert (again.last("step"), again.last("evaluation/step")) == (8, 5), "though W&B's own rows ran ahead"
+    again.finish()
 
 
 def test_config_says_of_what_code_it_is(tmp_path: Path) -> None:
@@ -152,7 +179,7 @@ def test_a_mirror_that_takes_nothing_in_is_switched_off(
     assert told.calls.qsize() < 8 and told.last("_step") == math.inf, "nothing more is told"
     stuck.set()
     told.finish()
-    assert capsys.readouterr().err.count("it takes nothing in") == 1
+    assert capsys.readouterr().err.count("W&B accepts no more values") == 1
 
 
 def test_unwritable_place_is_no_reason_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +206,7 @@ def test_online_and_resumed_it_is_one_run(tmp_path: Path) -> None:
     with FakeWandb() as server, speaking_to(server.url):
         everything(WandbTracker(ONLINE, tmp_path / "run", "train", {"lora": {"rank": 4}}), tmp_path)
         resumed = WandbTracker(ONLINE, tmp_path / "run", "train", {})
-        assert (resumed.last("_step"), resumed.last("evaluation/step")) == (3, 3)
+        assert (resumed.last("step"), resumed.last("evaluation/step")) == (3, 3)
         everything(resumed, tmp_path, range(4, 7))
         ((name, run),) = [(name, run) for name, run in server.runs.items() if run.history]
         assert run.steps == [1, 2, 3, 4, 5, 6] and run.complete and json.loads(run.summary)["chosen/step"] == 3
@@ -232,7 +259,7 @@ run = Path(sys.argv[1])
 told = tracker_of(TrackerConfig(name="wandb", mode="offline", project="tests"), run, "train", {})
 for step in range(1, 401):
     files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
-    told.log({"loss": 1 / step} | {f"value {i}": i / step for i in range(9)}, step=step)
+    told.log({"step": step, "loss": 1 / step} | {f"value {i}": i / step for i in range(9)}, step=step)
 time.sleep(1)
 os.kill(os.getpid(), 9)
 """
@@ -249,12 +276,12 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
     results = [result | dict.fromkeys(names) for result in results]
     for first, last in ((399, 410), (410, 420)):
         told = tracker_of(OFFLINE, run, "train", {})
-        assert told.last("_step") == (first if first > 400 else -1)
+        assert told.last("step") == (first if first > 400 else -1)
         going_on = stats.Stats(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
         assert going_on.catch_up(results) == (first < 400), "evaluations too, once"
         for step in range(first + 1, last + 1):
             files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
-            told.log({"loss": 1 / step}, step=step)
+            told.log({"step": step, "loss": 1 / step}, step=step)
         told.finish()
     kept = records(run)
     rows = [record["history"]["item"] for record in kept if record["type"] == "history"]
@@ -340,5 +367,5 @@ def test_waiting_for_data_is_timed() -> None:
             time.sleep(0.02)
             return key
 
-    reading = stats.Reading(Slow())
-    assert reading.get("a") == "a" and 0.01 < reading.seconds < 1
+    timed = stats.TimedCache(Slow())
+    assert timed.get("a") == "a" and 0.01 < timed.seconds < 1

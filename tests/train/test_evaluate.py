@@ -76,6 +76,22 @@ def test_nothing_that_passes_means_the_last_one(run, tmp_path: Path) -> None:
     assert (found["step"], found["scale"], found["pass_rate"], found["checkpoints"]) == (4, 1.0, None, None)
 
 
+def test_a_calibrated_check_that_was_not_asked_is_no_pass(run, tmp_path: Path) -> None:
+    """Its line comes from labels of a finished batch: in training nobody claims that pictures pass it."""
+    (tmp_path / "asks.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1}, margin: calibrated}\n")
+    words = [*NEON, "name=asked", "train.max_steps=4", "train.keep_newest=9", f"policy={tmp_path / 'asks.yaml'}"]
+    code, text = run("train", *words)
+    assert code == 0 and "no picture of an evaluation passed (calibrated-check-not-asked 3)" in text
+    assert "every other check accepts chooses the checkpoint" in text and "pass the gate" not in text
+    found, result = selection("asked"), json.loads((place("asked") / "samples/step-000002/result.json").read_text())
+    assert result["verdicts"] == ["review"] * 3 and result["passed"] is None and result["undecided"] == [True] * 3
+    assert found["pass_rate"] is None and [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
+    assert all("pass_rate" not in row for row in found["checkpoints"]["compared"])
+    assert "passed the gate" not in (place("asked") / "lora" / "README.md").read_text().replace("none passed", "")
+    page = (place("asked") / "index.html").read_text()
+    assert "pass the gate" not in page and page.count('<a class="review"') == 9 and '<a class="accept"' not in page
+
+
 def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: Path, lenient: str) -> None:
     words = ["brand=small", *FAST, lenient, "name=little", "train.max_steps=2", "train.num_samples=2"]
     code, text = run("train", *words, "train.evaluate_every=1", "train.evaluation_share=1")
@@ -94,7 +110,7 @@ def test_where_the_encoder_is_out_of_its_domain_the_style_chooses(run, tmp_path:
     words = ["brand=larger", *FAST, "train.max_steps=2", "train.num_samples=2", "train.evaluate_every=1"]
     code, text = run("train", *words, "train.evaluation_share=1")
     assert code == 0, text
-    assert "encoder-out-of-domain 2" in text and "the style score alone chooses, a weak witness" in text
+    assert "encoder-out-of-domain 2" in text and "the style score alone chooses the checkpoint" in text
     assert f"chosen: step {selection('larger')['step']} at strength" in text
     found = selection("larger")
     assert [row["step"] for row in found["checkpoints"]["compared"]] == [1, 2] and found["pass_rate"] is None

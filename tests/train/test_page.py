@@ -15,12 +15,12 @@ import torch
 from accelerate import Accelerator
 from scipy.stats import binomtest, ttest_1samp
 
-from stylegate import files
+from stylegate import charts, files
 from stylegate.cli import main
 from stylegate.errors import StylegateError
 from stylegate.tracker import NullTracker
 from tests.conftest import FAST
-from train import charts, loop, page, panels, record, stats
+from train import loop, page, panels, record, stats
 
 STEPS = (0, 2, 4)
 
@@ -214,6 +214,7 @@ def test_the_path_is_printed_and_a_run_without_evaluations_has_a_page(run, train
     code, text = run("train", *trained)
     path = directory("small") / "index.html"
     assert code == 0 and f"page: {path}" in text.splitlines()[-3:]
+    assert "grid.png" not in text, "nothing was drawn"
     seen = Seen(path)
     assert "4 of 4 steps, finished" in seen.text and "Nothing was drawn or judged" in seen.text
     assert "img" not in seen.tags and "small.safetensors" in seen.text
@@ -234,7 +235,7 @@ def test_a_run_that_fails_at_its_first_step_has_a_page(run, monkeypatch: pytest.
 def told_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """SIGTERM at the first step, then no more."""
     answers = iter([True])
-    monkeypatch.setattr(loop.Preemption, "agreed", lambda self, accelerator: next(answers, False))
+    monkeypatch.setattr(loop.Preemption, "any_received", lambda self, accelerator: next(answers, False))
     yield
 
 
@@ -300,6 +301,15 @@ def test_what_another_policy_judged_is_left_out(copied: Path) -> None:
     assert "step 2 was judged by another policy" in text and "0.123" not in text
 
 
+def test_each_verdict_has_its_colour(copied: Path) -> None:
+    path = copied / "samples" / "step-000002" / "result.json"
+    files.write_json(path, result_of(copied, 2) | {"verdicts": ["review", "reject", "error"]})
+    text = page.write(copied).read_text()
+    for i, verdict in enumerate(("review", "reject", "error")):
+        assert f'<a class="{verdict}" href="samples/step-000002/with/{i}.png">' in text
+        assert f".{verdict} {{ --c:var(--{verdict}) }}" in text and text.count(f"--{verdict}:#") == 2
+
+
 def test_words_and_names_of_files_are_escaped(copied: Path) -> None:
     bad = "<script>alert('1')</script>"
     origin = json.loads((copied / "origin.json").read_text())
@@ -351,4 +361,4 @@ def test_ticks_are_round_and_within(low: float, high: float) -> None:
 def test_a_long_line_is_thinned_to_its_last_point() -> None:
     points = [(float(i), float(i % 7)) for i in range(12_345)]
     few = charts.thinned(points)
-    assert len(few) <= charts.MOST + 1 and few[0] == points[0] and few[-1] == points[-1]
+    assert len(few) <= charts.MOST_POINTS + 1 and few[0] == points[0] and few[-1] == points[-1]

@@ -1,0 +1,154 @@
+"""Charts over training steps as SVG text, without script, and what the pages of reports and runs share.
+
+The same numbers give the same bytes. A chart needs the classes and colours of look.css, which a page includes.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, Template
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 340, 150  # of a chart's picture, in SVG units
+LEFT, FOOT = 36, 16  # room for the labels at the left and below
+MOST_POINTS = 500  # points of a line that are drawn
+SMOOTHING = 0.95  # weight of the past in the exponential mean, which then covers about 20 steps
+Point = tuple[float, float]
+
+
+def page_template(folder: Path, name: str) -> Template:
+    """The page template `name` of `folder`. It may include look.css, which lies beside this file."""
+    loader = FileSystemLoader([folder, Path(__file__).parent])
+    return Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(name)
+
+
+class Line(NamedTuple):
+    """One series of (x, y) points.
+
+    `dots` marks each point, for values that were measured one by one; `spans` are the (low, high) intervals of points.
+    """
+
+    points: Sequence[Point]
+    name: str = ""
+    colour: str = "accept"  # the name of a colour in look.css
+    dots: bool = False
+    faint: bool = False
+    opacity: float = 1.0
+    spans: Sequence[tuple[float, float] | None] = ()
+
+
+class Scale(NamedTuple):
+    """The range of an axis, linear or logarithmic."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Where a value lies on the axis: 0 at the lowest, 1 at the highest value."""
+        low, high, value = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
+        return (value - low) / (high - low)
+
+
+def by_step(
+    lines: Sequence[Line],
+    steps: int,
+    *,
+    log: bool = False,
+    within: tuple[float, float] | None = None,
+    rule: float | None = None,
+    chosen: int | None = None,
+    percent: bool = False,
+) -> Markup:
+    """A chart of lines over the steps 0 to `steps`.
+
+    `within` fixes the range of the values. A dotted line marks the value `rule`, a broken line the step `chosen`, whose
+    dots get a ring.
+    """
+    values = [v for line in lines for _, v in line.points]
+    values += [v for line in lines for span in line.spans if span for v in span]
+    scale = Scale(*within) if within else around(values if rule is None else [*values, rule], log)
+
+    def number(value: float) -> str:
+        return f"{value:.0%}" if percent else f"{value:.3g}"
+
+    def x(step: float) -> float:
+        return LEFT + 6 + step / max(steps, 1) * (WIDTH - LEFT - 12)
+
+    def y(value: float) -> float:
+        return 6 + (1 - min(max(scale.share(value), 0.0), 1.0)) * (HEIGHT - 12)
+
+    parts = []
+    for value in ticks(scale):
+        parts.append(f'<path class="tick" d="M{LEFT} {y(value):.1f}H{WIDTH}"/>')
+        label = f"{100 * value:.6g}%" if percent else f"{value:.6g}"
+        parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 3:.1f}" text-anchor="end">{label}</text>')
+    if rule is not None:
+        parts.append(f'<path class="rule" d="M{LEFT} {y(rule):.1f}H{WIDTH}"/>')
+    if chosen is not None:
+        parts.append(f'<path class="chosen" d="M{x(chosen):.1f} 0V{HEIGHT}"/>')
+    for line in lines:
+        look = f'stroke="var(--{line.colour})" opacity="{0.45 if line.faint else line.opacity:g}"'
+        if len(line.points) > 1:
+            path = "L".join(f"{x(s):.1f} {y(v):.1f}" for s, v in thinned(line.points))
+            parts.append(f'<path class="{"faint" if line.faint else "line"}" d="M{path}" {look}/>')
+        for i, (step, value) in enumerate(line.points if line.dots or len(line.points) == 1 else []):
+            span = line.spans[i] if line.spans else None
+            if span:
+                parts.append(f'<path class="span" d="M{x(step):.1f} {y(span[0]):.1f}V{y(span[1]):.1f}" {look}/>')
+            title = f"step {step:g}: {number(value)}" + (f" [{number(span[0])}, {number(span[1])}]" if span else "")
+            title = f"{line.name}, {title}" if line.name else title
+            at, ring = f'cx="{x(step):.1f}" cy="{y(value):.1f}"', step == chosen
+            parts.append(f'<circle {at} r="{4 if ring else 2.6}" class="{"ring" if ring else "dot"}" {look}')
+            parts.append(f' fill="var(--{line.colour})"><title>{escape(title)}</title></circle>')
+    foot = HEIGHT + 12
+    parts.append(f'<text x="{x(0):.1f}" y="{foot}">0</text>')
+    parts.append(f'<text x="{WIDTH}" y="{foot}" text-anchor="end">step {steps}</text>')
+    if chosen is not None and 0.08 < chosen / max(steps, 1) < 0.8:
+        parts.append(f'<text x="{x(chosen):.1f}" y="{foot}" text-anchor="middle">{chosen}</text>')
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img">{"".join(parts)}</svg>')
+
+
+def around(values: Sequence[float], log: bool = False) -> Scale:
+    """An axis from the lowest to the highest value with a margin; a single value lies in its middle."""
+    low, high = min(values), max(values)
+    if log and low > 0:
+        return Scale(low / 1.08, high * 1.08, True)
+    pad = (high - low) * 0.08 or abs(high) * 0.08 or 1.0
+    return Scale(low - pad, high + pad)
+
+
+def ticks(scale: Scale, count: int = 4) -> list[float]:
+    """Round values within a scale: steps of 1, 2 or 5; on a wide logarithmic one 1, 2 and 5 times powers of ten."""
+    if scale.log and scale.high / scale.low > 8:
+        low, high = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
+        found = [m * 10.0**e for e in range(low, high + 1) for m in (1, 2, 5)]
+        found = [v for v in found if scale.low <= v <= scale.high]
+        return found[:: math.ceil(len(found) / 6)]
+    rough = (scale.high - scale.low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(math.log(s / rough)))
+    first = math.ceil(scale.low / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, math.floor(scale.high / step + 1e-9) + 1)]
+
+
+def thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """At most MOST_POINTS + 1 of the points, evenly spaced, the last one included."""
+    stride = math.ceil(len(points) / MOST_POINTS)
+    return points if stride == 1 else [*points[:-1:stride], points[-1]]
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """The exponential mean of the values up to each point."""
+    found: list[Point] = []
+    for x, value in points:
+        found.append((x, SMOOTHING * found[-1][1] + (1 - SMOOTHING) * value if found else value))
+    return found
+
+
+def loss_by_step(points: Sequence[Point]) -> Markup:
+    """The training loss on a logarithmic axis: each step faint, the exponential mean strong."""
+    lines = [Line(points, faint=True, colour="reference"), Line(smoothed(points))]
+    return by_step(lines, int(points[-1][0]), log=True)
