@@ -24,6 +24,12 @@ torch.set_num_threads(1)
 FAST = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
 
 
+def merged(*words: str) -> list[str]:
+    """Words of a command in which the last of a key wins; stylegate itself refuses a key that is given twice."""
+    last = {word.partition("=")[0]: word for word in words}
+    return [word for word in words if last[word.partition("=")[0]] == word]
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
@@ -39,13 +45,15 @@ def nothing_was_exported() -> Iterator[None]:
 def run(run_exactly: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, str]]:
     """run("gate", "images=DIR") -> exit code and everything printed.
 
-    Keys that another verb reads and this one would refuse are left out: one list of words serves a chain of verbs.
+    Keys that another verb reads and this one would refuse are left out: one list of words serves a chain of verbs. Of
+    a key that is given twice the last one counts.
     """
 
     def call(*arguments: str) -> tuple[int, str]:
         verb = next(iter(arguments), "")
         elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not reads(verb, key)}
-        return run_exactly(*arguments[:1], *(word for word in arguments[1:] if word.partition("=")[0] not in elsewhere))
+        words = merged(*(word for word in arguments[1:] if word.partition("=")[0] not in elsewhere))
+        return run_exactly(*arguments[:1], *words)
 
     return call
 

@@ -16,16 +16,16 @@ import pytest
 from PIL import Image
 
 from stylegate import files, tracker, wandbrun
-from stylegate.config import Config, TrainConfig
+from stylegate.config import Config, HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
-from tests.conftest import FAST, command
+from tests.conftest import FAST, command, merged
 from tests.fake_wandb import STAGES, FakeWandb, speaking_to
 from tests.stylegate.test_tracker import OFFLINE, ONLINE, brisk, everything, failing, history, records
 from tests.train.test_loop import CPU, begun, directory, lora_bytes, tell_all
 
 __all__ = ["brisk"]
 STEPS = 12
-WORDS = ["brand=small", *FAST, f"train.max_steps={STEPS}", "train.checkpoint_every=2", "train.num_samples=1"]
+WORDS = merged("brand=small", *FAST, f"train.max_steps={STEPS}", "train.checkpoint_every=2", "train.num_samples=1")
 WORDS += ["train.evaluate_every=4", "train.evaluation_share=1"]
 MIRRORED = ["tracker=wandb", "tracker.mode=offline"]
 
@@ -89,7 +89,8 @@ def test_killed_and_resumed_it_is_one_run(whole: tuple[bytes, bytes]) -> None:
 @pytest.fixture
 def small_disk(small_brand: Path) -> Iterator[str]:
     """The words of a run whose W&B folder is a disk of 128 KiB."""
-    config = Config(brand="small", name="crowded", train=TrainConfig(batch_size=2))
+    hardware = HardwareConfig(device="cpu", precision="fp32")
+    config = Config(brand="small", name="crowded", train=TrainConfig(batch_size=2), hardware=hardware)
     place = files.RUNS / run_directory_name(config) / "wandb"
     place.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)], capture_output=True)

@@ -20,7 +20,7 @@ from stylegate import files, tracker, wandbrun
 from stylegate.cli import main
 from stylegate.config import TrackerConfig
 from stylegate.tracker import NullTracker, WandbTracker, tracker_of
-from tests.conftest import FAST
+from tests.conftest import FAST, merged
 from tests.fake_wandb import KEY, FakeWandb, refusing, speaking_to
 from tests.train.test_loop import directory, lora_bytes
 from train import select, stats
@@ -296,7 +296,7 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
         assert server.runs[ids.pop()].steps == list(range(421)), "the two parts make one run on a server"
 
 
-EVALUATED = [*FAST, "brand=small", "train.max_steps=4", "train.evaluate_every=2", "train.num_samples=1"]
+EVALUATED = merged(*FAST, "brand=small", "train.max_steps=4", "train.evaluate_every=2", "train.num_samples=1")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from stylegate import files, hardware
 from stylegate.config import Config, HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
-from tests.conftest import FAST, command
+from tests.conftest import FAST, command, merged
 from train import loop, optimizers, prepare
 from train.step import losses_of
 
@@ -126,6 +126,7 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
     """
     words = ["brand=small", *FAST, "train.max_steps=10", "train.checkpoint_every=1", "train.accumulation=2"]
     words += ["train.ema_decay=0.9", "train.schedule=cosine", "train.shuffle_captions=true", "train.num_samples=1"]
+    words = merged(*words)
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     python = command()[0]
     if processes == 1:
@@ -149,7 +150,7 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
 
 def start(processes: int, words: list[str]) -> list[str]:
     launch = [*LAUNCH, "--main_process_port", "29618"] if processes == 2 else []
-    return [command()[0], *launch, "-m", "train", *words]
+    return [command()[0], *launch, "-m", "train", *merged(*words)]
 
 
 def newest(name: str) -> int:

@@ -19,7 +19,7 @@ from stylegate import charts, files
 from stylegate.cli import main
 from stylegate.errors import StylegateError
 from stylegate.tracker import NullTracker
-from tests.conftest import FAST
+from tests.conftest import FAST, merged
 from train import loop, page, panels, record, stats
 
 STEPS = (0, 2, 4)
@@ -51,7 +51,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy.write_text("version: 1\nchecks: {contrast: {reject_below: 1}}\n")
     words = ["brand=neon", "name=paged", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.max_steps=4"]
     words += ["train.evaluation_share=1", "train.scales=[0.8,1]"]
-    assert main(["train", *words, f"policy={policy}"]) == 0
+    assert main(["train", *merged(*words, f"policy={policy}")]) == 0
     return directory("paged")
 
 
