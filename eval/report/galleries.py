@@ -1,6 +1,6 @@
 """The report's pictures: references, copies beside what they copy, and one gallery for each verdict."""
 
-from collections import Counter
+import heapq
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from stylegate.digests import sha256s
 PICTURES_SHOWN = 120  # in one gallery: a page of thousands helps nobody
 COPIES_SHOWN = 48
 REFERENCES_SHOWN = 24
+REASONS_SHOWN = 4  # below one picture
 TWINS = {"distinct": "twin", "novelty": "known"}  # check -> column of scores.parquet that names the other picture
-WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "error": "errors", "warn": "warned of"}
+WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "error": "not judged", "warn": "warned of"}
 SECTIONS = {
     "review": (
         "For review",
@@ -52,16 +53,17 @@ def check_in_words(check: str) -> str:
     return SCORES[check].does if check in SCORES else OTHER_CHECKS.get(check, "")
 
 
-def reason_table(verdicts: Sequence[dict]) -> list[dict[str, Any]]:
+def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """A row for each check that held pictures back or warned of them: its words, and how many by consequence.
 
-    A picture with two reasons counts in two rows. Checks that held back most pictures come first.
+    `causes` has, by consequence (reject, review, error, warn), the number of pictures by check. A picture with two
+    reasons counts in two rows. The check with most pictures comes first.
     """
-    counts: dict[str, Counter[str]] = {}
-    for verdict in verdicts:
-        for reason in verdict["reasons"]:
-            counts.setdefault(reason["check"], Counter())[reason["verdict"]] += 1
-    order = sorted(counts, key=lambda check: (-counts[check].total(), check))
+    counts: dict[str, dict[str, int]] = {}
+    for kind, by_check in causes.items():
+        for check, count in by_check.items():
+            counts.setdefault(check, {})[kind] = count
+    order = sorted(counts, key=lambda check: (-sum(counts[check].values()), check))
     return [{"check": check, "does": check_in_words(check), "counts": counts[check]} for check in order]
 
 
@@ -93,8 +95,13 @@ def gallery(
 
 
 def captions(verdict: dict) -> list[tuple[str, str]]:
-    """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided."""
-    lines = [(reason["check"], reason_in_words(reason)) for reason in verdict["reasons"]]
+    """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided.
+
+    Reasons beyond REASONS_SHOWN are counted only; the worst ones come first in a verdict.
+    """
+    lines = [(reason["check"], reason_in_words(reason)) for reason in verdict["reasons"][:REASONS_SHOWN]]
+    if (more := len(verdict["reasons"]) - REASONS_SHOWN) > 0:
+        lines.append((f"and {more} more", ""))
     for reason in verdict.get("waived", []):
         lines.append((f"waived: {reason['check']}", f"{reason['owner']}, until {reason['expires']}: {reason['why']}"))
     if decision := verdict.get("settled"):
@@ -104,7 +111,7 @@ def captions(verdict: dict) -> list[tuple[str, str]]:
 
 
 def reason_in_words(reason: dict) -> str:
-    """The score and the least that is asked for, or the reason's own text; "" where the table says it."""
+    """The score and the threshold that it is below, or the reason's own text; "" where the table says it."""
     if reason["check"] in SAID_ONCE:
         return ""
     if reason.get("detail"):
@@ -112,7 +119,7 @@ def reason_in_words(reason: dict) -> str:
     if reason["score"] is None:
         return "could not be computed"
     score, threshold = short_numbers(reason["score"], reason["threshold"])
-    return f"{score}, at least\u00a0{threshold}"
+    return f"{score}\u00a0<\u00a0{threshold}"
 
 
 def short_numbers(score: float, threshold: float) -> tuple[str, str]:
@@ -154,8 +161,7 @@ def copies_beside_twins(
         for reason in verdict["reasons"]
         if reason["check"] in TWINS and reason["verdict"] != "warn" and row.get(TWINS[reason["check"]])
     ]
-    refused.sort(key=lambda item: (item[0], item[1], item[2]["check"]))
-    chosen = refused[:COPIES_SHOWN]
+    chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2]["check"]))
     own, kinds = dict(lot.named), {verdict["file"]: verdict["verdict"] for verdict in verdicts}
     twins = [
         twin_of(reason["check"], row[TWINS[reason["check"]]], own, kinds, compared) for *_, reason, _, row in chosen

@@ -68,8 +68,8 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         promise=promise_in_words(outcome["promise"], judged.policy),
         rules=outcome["batch"],
         cost=cost_in_words(cost_of(lot.out), outcome["counts"]["accept"], config.hardware.price_per_hour),
-        reasons=reason_table(verdicts),
-        notes=outcome["notes"] + [f"This check was left out: {reason}" for reason in outcome["left_out"]],
+        reasons=reason_table(outcome["why"]),
+        notes=outcome["notes"] + [f"A check was left out: {reason}" for reason in outcome["left_out"]],
         slider=slider_part,
         training=training_section(lot, folder),
         plots=plots(judged.scores, outcome["thresholds"]),
@@ -95,7 +95,7 @@ def promise_in_words(promise: dict, policy: Policy) -> dict[str, str]:
         return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
     text = promise["says"].removeprefix("STALE: ").removeprefix("not proven: ")
     if promise["state"] == "none":
-        text = f"stylegate certify asks people for labels, and they show whether {text}."
+        text = f"With labels from people, stylegate certify can show whether {text}."
     return {"state": promise["state"], "heading": PROMISES[promise["state"]], "text": text}
 
 
