@@ -32,7 +32,7 @@ def score(config: Config) -> int:
         return 0  # another process of the launcher's goes on
     if not at_hand:
         with files.only_one(subject.out):
-            compute(config, subject, compared, key)
+            compute(config, subject, compared)
     for line in files.read_json(subject.out / "score.json", "the scores' record", "summary")["summary"]:
         print(line)
     where = files.shown(subject.out / "scores.parquet")

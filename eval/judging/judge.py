@@ -157,7 +157,7 @@ def by_policy(config: Config, lot: Subject, compared: Comparison, policy: Policy
     if not scores_at_hand(lot, key):
         from eval.measuring.columns import compute  # torch: only where something is to be encoded
 
-        compute(config, lot, compared, key, quiet)
+        compute(config, lot, compared, quiet)
     scores = read_scores(lot.out)
     record = scores.record
     bounds, left_out, lacking = resolve(

@@ -5,7 +5,7 @@ torch and open_clip are imported where they are used: what only names an encoder
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,22 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from eval.measuring.domain import Domain, domain_of
 from stylegate import files
+from stylegate.cache import Cache
 from stylegate.errors import ModelError
 
 ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
 GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
-
-
-class Domain(NamedTuple):
-    """What an encoder was made for: domain.json and known.safetensors beside its weights."""
-
-    side: int  # picture side in pixels
-    max_distance: float  # cosine distance to the nearest known picture; beyond it a picture is foreign
-    known: NDArray[np.float32]  # [n, d] unit embeddings of known pictures
 
 
 class Preprocessing(NamedTuple):
@@ -151,17 +143,6 @@ def load(name: str, device: Any) -> Encoder:
     return Encoder(model, preprocessing, tokenizer, device, sha256, domain_of(folder), folder)
 
 
-def domain_of(folder: Path | None) -> Domain | None:
-    if not folder or not (folder / "domain.json").is_file():
-        return None
-    described = files.read_json(folder / "domain.json", "the encoder's domain", "side", "max_distance")
-    try:
-        known = load_file(folder / "known.safetensors")["known"].astype(np.float32)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ModelError(f"the known pictures beside {folder} cannot be read: {error}") from None
-    return Domain(described["side"], described["max_distance"], known)
-
-
 class Seen(NamedTuple):
     """What an encoder makes of n pictures; unit rows."""
 
@@ -241,6 +222,21 @@ def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:
 
     with torch.inference_mode():
         return unit(encoder.model.encode_text(encoder.tokenizer(texts).to(encoder.device)).float().cpu().numpy())
+
+
+def cached_texts(encoder: Encoder) -> Callable[[list[str]], NDArray[np.float32]]:
+    """A function from n texts to unit embeddings [n, d] that encodes each text once, ever."""
+    cache = Cache()
+
+    def texts(wanted: list[str]) -> NDArray[np.float32]:
+        keys = [files.digest(["text-1", encoder.sha256, text]) for text in wanted]
+
+        def encode(missing: list[int]) -> list[dict[str, NDArray]]:
+            return [{"e": row} for row in encode_texts(encoder, [wanted[i] for i in missing])]
+
+        return np.stack([row["e"] for row in cache.fill(keys, 256, encode) if row])
+
+    return texts
 
 
 def unit(vectors: NDArray) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.measuring.encoder import Encoder, Preprocessing, encode_pictures
+from eval.measuring.measured import Features
 from eval.scorers import technical
 from stylegate import files, pictures, progress
 from stylegate.cache import Cache
@@ -26,19 +27,6 @@ AHEAD = 2  # batches that are begun while one is encoded or stored
 
 Row = dict[str, NDArray]
 Rows = dict[int, Row]  # by a picture's index
-
-
-class Features(NamedTuple):
-    """Of n decodable pictures, in order."""
-
-    names: list[str]
-    sha256: list[str]
-    sizes: NDArray[np.int64]  # [n, 2] width, height in pixels, upright
-    embeddings: NDArray[np.float32]  # [n, d], unit
-    patches: NDArray[np.float16]  # [n, p], unit: what the encoder sees at 8 x 8 places
-    signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
-    technical: NDArray[np.float32]  # [n, len(technical.MEASURES)]
-    transparent: NDArray[np.bool_]  # [n] something of it shows the background
 
 
 class Broken(NamedTuple):

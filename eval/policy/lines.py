@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.policy.model import LINES, MARGIN, Policy, spread
-from eval.scorers import NEED_REFERENCES, SCORES
+from eval.scorers import SCORES
+from eval.scorers.entry import REFERENCES
 from stylegate.errors import DataError
 
 MIN_REFERENCES = 8  # relative thresholds need at least this many
@@ -68,7 +69,12 @@ def resolve(
             width = spread(check.score, enough) if enough is not None else SCORES[check.score].resolution
             settled = {"reject_below": None, "review_below": None} | values
             bounds.append(Bounds(check.score, relative=enough is not None and relative, spread=width, **settled))
-        if relative and given and enough is None and (check.score in columns or check.score in NEED_REFERENCES):
+        if (
+            relative
+            and given
+            and enough is None
+            and (check.score in columns or REFERENCES in SCORES[check.score].needs)
+        ):
             lacking.append(check.score)
         elif not computed and not check.optional:
             impossible.append(f"{check.score}: {SCORES[check.score].does}")

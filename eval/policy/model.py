@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eval.scorers.__init__ import SCORES
+from eval.scorers import SCORES
 
 VERDICTS = ("accept", "review", "reject", "error")
 MAX_NUMBER = 1e9  # no score comes near it

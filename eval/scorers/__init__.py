@@ -1,51 +1,148 @@
-"""The scores: one file each. This table needs no model and no torch; the gate and the policy read it.
+"""The table of scores. It needs no model, no torch, no scipy: the gate, the policy and the reports read it.
 
-Every score is higher for better pictures. `kind` says what it rests on: an encoder's view is worth nothing outside
-the encoder's domain, pixels are pixels everywhere. `resolution` is the smallest difference that means anything;
-the spread of references is never taken to be smaller.
+A new score is a file in this folder and an entry here. The entry's place is its column's place in scores.parquet, and
+the order in which scores are computed: `distinct` reads `style` and `aesthetic`, which stand before it.
 """
 
-from typing import NamedTuple
+from eval.scorers.entry import HEAD, PATCHES, PLAN, REFERENCES, TRAINING, Later, OfFeature, Score
 
-
-class Score(NamedTuple):
-    does: str
-    kind: str  # "encoder" or "pixels"
-    resolution: float
-    graded: bool = True  # else it holds or it does not, and holding it keeps no distance
-
-
-SCORES = {
-    "style": Score("whitened cosine to the centroid of the references", "encoder", 0.005),
+SCORES: dict[str, Score] = {
+    "style": Score(
+        does="How close palette and technique are to the references.",
+        kind="encoder",
+        lowest=-1,
+        highest=1,
+        resolution=0.005,
+        compute=OfFeature("style", "embeddings"),
+        leave_one_out=Later("style", "references_column"),
+        needs=frozenset({REFERENCES}),
+    ),
     "style_nearest": Score(
-        "whitened closeness to the three nearest references, less that to foreign ones", "encoder", 0.01
+        does="How close the picture is to the three references most like it, compared with other styles.",
+        kind="encoder",
+        lowest=-4,
+        highest=4,
+        resolution=0.01,
+        compute=Later("style", "nearest_column"),
+        leave_one_out=Later("style", "nearest_references_column"),
+        needs=frozenset({REFERENCES}),
     ),
-    "drawing": Score("minus what references cannot lend of what is seen place by place", "encoder", 0.02),
-    "palette": Score("mean log density of its flat areas' colours among the references'", "pixels", 0.05),
-    "prompt": Score("cosine of picture and prompt", "encoder", 0.01),
-    "traits": Score("log-odds that every planned trait that the encoder can read is there", "encoder", 0.1),
-    "aesthetic": Score("linear head on the embedding", "encoder", 0.01),
-    "consistency": Score("cosine to the rest of the batch", "encoder", 0.01),
-    "distinct": Score("log distance to the nearest better picture of the batch, or one exported", "pixels", 0.02),
-    "novelty": Score("log distance to the nearest training picture", "pixels", 0.02),
-    "contrast": Score("standard deviation of the luma, in levels of 255", "pixels", 1.0),
-    "sharpness": Score("log of the mean colour gradient", "pixels", 0.05),
-    "cleanness": Score("minus the log of the noise level", "pixels", 0.15),
-    "uncompressed": Score("log distance of its blocks' frequencies from the steps of JPEG", "pixels", 0.1),
-    "completeness": Score("contrast of the emptiest half", "pixels", 1.0),
-    "openness": Score("1 - share of the largest area of one exact colour", "pixels", 0.02),
-    "unclipped": Score(
-        "1 - share of values at black or white: over- and underexposure cut off what lies beyond", "pixels", 0.02
+    "drawing": Score(
+        does="How well each part of the picture could be put together from parts of the references.",
+        kind="encoder",
+        lowest=-2,
+        highest=0,
+        resolution=0.02,
+        compute=OfFeature("drawing", "patches"),
+        leave_one_out=OfFeature("drawing", "patches", alone=True),
+        needs=frozenset({REFERENCES, PATCHES}),
     ),
-    "unframed": Score(
-        "log of the share of a line near the edges that is no frame's: low where there is a frame", "pixels", 0.2
+    "palette": Score(
+        does="How usual the colours of its flat areas are among the references.",
+        kind="pixels",
+        lowest=-12,
+        highest=0,
+        resolution=0.05,
+        compute=OfFeature("palette", "signatures"),
+        leave_one_out=OfFeature("palette", "signatures", alone=True),
+        needs=frozenset({REFERENCES}),
     ),
-    "size": Score("1 if it has the size of the others, else 0", "pixels", 0.1, graded=False),
-    "alpha": Score(
-        "1 if it is opaque, or transparent where brand.yaml keeps alpha and most references are, else 0",
-        "pixels",
-        0.1,
-        graded=False,
+    "prompt": Score(
+        does="How well the picture matches the words of its prompt.",
+        kind="encoder",
+        lowest=-1,
+        highest=1,
+        resolution=0.01,
+        compute=Later("prompt", "prompt_column"),
+        needs=frozenset({PLAN}),
+    ),
+    "traits": Score(
+        does="How surely every planned trait is there, of those that the encoder can read.",
+        kind="encoder",
+        lowest=-40,
+        highest=50,
+        resolution=0.1,
+        compute=Later("prompt", "traits_column"),
+        leave_one_out=Later("prompt", "traits_references_column"),
+        needs=frozenset({PLAN}),
+    ),
+    "aesthetic": Score(
+        does="What a small model of people's taste thinks of the picture.",
+        kind="encoder",
+        lowest=-10,
+        highest=10,
+        resolution=0.01,
+        compute=Later("aesthetic", "column"),
+        needs=frozenset({HEAD}),
+    ),
+    "consistency": Score(
+        does="How much the picture is like the rest of its batch.",
+        kind="encoder",
+        lowest=-1,
+        highest=1,
+        resolution=0.01,
+        compute=Later("consistency", "column"),
+    ),
+    "distinct": Score(
+        does="How far the picture is from the nearest better one of its batch, or one that was exported before.",
+        kind="pixels",
+        lowest=-6.9,
+        highest=0.7,
+        resolution=0.02,
+        compute=Later("duplicates", "distinct_column"),
+        leave_one_out=Later("duplicates", "distinct_references_column"),
+    ),
+    "novelty": Score(
+        does="How far the picture is from the nearest training picture.",
+        kind="pixels",
+        lowest=-6.9,
+        highest=0.7,
+        resolution=0.02,
+        compute=Later("duplicates", "novelty_column"),
+        leave_one_out=Later("duplicates", "novelty_references_column"),
+        needs=frozenset({TRAINING}),
     ),
 }
-NEED_REFERENCES = {"style", "style_nearest", "drawing", "palette"}  # not computed with too few
+
+
+def measure(name: str, does: str, lowest: float, highest: float, resolution: float) -> None:
+    """Enter a technical measure: it is taken of every picture, and of every reference, when the picture is decoded."""
+    SCORES[name] = Score(
+        does=does,
+        kind="pixels",
+        lowest=lowest,
+        highest=highest,
+        resolution=resolution,
+        compute=Later("technical", "column", (name,)),
+        leave_one_out=Later("technical", "references_column", (name,)),
+    )
+
+
+measure("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
+measure("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05)
+measure("cleanness", "How free of noise the picture is.", -7, -2, 0.15)
+measure("uncompressed", "How free the picture is of the blocks that strong JPEG compression leaves.", 0, 6, 0.1)
+measure("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
+measure("openness", "How small the largest area of one exact colour is: low where a block was pasted.", 0, 1, 0.02)
+measure(
+    "unclipped",
+    "How much of the picture is not cut off at black or white: low where wrongly exposed.",
+    0,
+    1,
+    0.02,
+)
+measure("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
+for name, does in {
+    "size": "Whether the picture has the same size as the others.",
+    "alpha": "Whether the picture is transparent or opaque, as its brand wants it.",
+}.items():
+    SCORES[name] = Score(
+        does=does,
+        kind="pixels",
+        lowest=0,
+        highest=1,
+        resolution=0.1,
+        graded=False,
+        compute=Later("technical", f"{name}_column"),
+        leave_one_out=Later("technical", "as_the_references"),
+    )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from eval.measuring.measured import Measured
 from stylegate import files, tables
 from stylegate.errors import DataError, ModelError
 
@@ -145,3 +146,9 @@ def learn(embeddings: NDArray, good: NDArray[np.bool_]) -> Learned:
     best = max(STRENGTHS, key=lambda strength: (areas[strength], -strength))
     model = LogisticRegression(C=best, class_weight="balanced", max_iter=1000).fit(embeddings, good)
     return Learned((model.coef_[0].astype(np.float64), float(model.intercept_[0])), areas[best])
+
+
+def column(measured: Measured) -> NDArray[np.float32]:
+    """[n] `score` of the lot's pictures by the head that was named, learned, or lies beside the encoder."""
+    assert measured.head is not None
+    return score(measured.pictures.embeddings, measured.head)

@@ -8,6 +8,8 @@ its own weight in the centroid would vouch for it.
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.measuring.measured import Measured
+
 
 def score(embeddings: NDArray) -> NDArray[np.float32]:
     """[n], each picture left out of the centroid it is compared with; NaN for fewer than 3 pictures."""
@@ -16,3 +18,8 @@ def score(embeddings: NDArray) -> NDArray[np.float32]:
     others = embeddings.sum(0) - embeddings
     norms = np.linalg.norm(others, axis=1) * np.linalg.norm(embeddings, axis=1)
     return ((embeddings * others).sum(1) / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
+def column(measured: Measured) -> NDArray[np.float32]:
+    """[n] `score` of the lot's pictures."""
+    return score(measured.pictures.embeddings)

@@ -17,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.lot.batch import split_name
+from eval.measuring.measured import Measured, percentiles
+from eval.policy.lines import MIN_REFERENCES
+from eval.scorers import SCORES
 from stylegate import pictures
 
 COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
@@ -91,3 +95,57 @@ def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
             found.append(pictures.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
     return apart(np.array(found))
+
+
+# The columns of scores.parquet (eval/scorers/__init__.py).
+
+
+def distinct_column(measured: Measured) -> NDArray[np.float32]:
+    """[n] log distance to the nearest better picture of the lot, or to one that was exported before.
+
+    Better in style, else to the aesthetic head, by more than the score's resolution. Names the other picture.
+    """
+    lot, earlier = measured.pictures, measured.exported
+    by = next((name for name in ("style", "aesthetic") if name in measured.columns), None)
+    quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
+    slots = [split_name(name) for name in lot.names] if measured.subject.slots else None
+    attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
+    rank = ranks(quality, attempts, len(lot.names))
+    found = distinct(lot.signatures, rank, groups, earlier.signatures)
+    measured.partners["distinct"] = named_by(found.index, lot.names + earlier.names)
+    return found.score
+
+
+def distinct_references_column(measured: Measured) -> NDArray[np.float32]:
+    """[r] `leave_one_out`; where there are enough references, notes how near altered copies of them come."""
+    signatures = measured.references.signatures
+    if measured.enough_references:
+        measured.copies["distinct"] = percentiles(copies(signatures))
+    return leave_one_out(signatures)
+
+
+def novelty_column(measured: Measured) -> NDArray[np.float32]:
+    """[n] log distance to the nearest training picture. Names that picture."""
+    found = novelty(measured.pictures.signatures, measured.training.signatures)
+    measured.partners["novelty"] = named_by(found.index, measured.training.names)
+    return found.score
+
+
+def novelty_references_column(measured: Measured) -> NDArray[np.float32]:
+    """[r] log distance to the nearest training picture; NaN for references that are training pictures themselves.
+
+    Of fewer than MIN_REFERENCES others they count too: then copies are measured, not refused.
+    """
+    own = novelty(measured.references.signatures, measured.training.signatures).score
+    known = own < COPIED
+    if not known.any():
+        return own
+    measured.notes.append(
+        f"{known.sum()} references are training pictures too: they do not say how near others may come"
+    )
+    return np.where(known, np.float32(np.nan), own) if (~known).sum() >= MIN_REFERENCES else own
+
+
+def named_by(index: NDArray[np.int64], names: list[str]) -> list[str | None]:
+    """The name at each index [n]; None where the index is -1."""
+    return [names[i] if i >= 0 else None for i in index]

@@ -25,6 +25,10 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from eval.lot.comparison import planned_traits
+from eval.measuring.measured import Features, Measured
+from eval.policy.lines import MIN_REFERENCES
+
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked
 RIDGE = 0.3  # penalty on what is added to the phrases; rows have length 1 on average
 FOLDS = 10
@@ -81,7 +85,7 @@ def readings(
     texts. `more` are other pictures of the brand and their traits, such as those that it was trained on: readers are
     fitted on them too. Each reference is judged by a reader of the others, a tenth at a time.
     """
-    extra, extra_truth = more or (of(references, np.array([], int)), [])
+    extra, extra_truth = more or (pick(references, np.array([], int)), [])
     found, areas = {}, {}
     for trait, options in values.items():
         known = np.array([i for i, row in enumerate(truth) if row.get(trait) in options], int)
@@ -92,17 +96,17 @@ def readings(
         numbers_beside = np.array([options.index(extra_truth[i][trait]) for i in beside], int)
         texts = encode([phrase(trait, value) for value in options]).astype(np.float64)
 
-        def reader(some: NDArray, *of_trait: NDArray) -> Reader:
-            """Fitted on some of the known references, and on all others of the brand."""
+        def reader(fitted: NDArray, *of_trait: NDArray) -> Reader:
+            """A reader fitted on these of the known references, and on all other pictures of the brand."""
             known, numbers, beside, numbers_beside, texts = of_trait
-            rows = together(of(references, known[some]), of(extra, beside))
-            return fit(rows, np.r_[numbers[some], numbers_beside], texts)
+            rows = together(pick(references, known[fitted]), pick(extra, beside))
+            return fit(rows, np.r_[numbers[fitted], numbers_beside], texts)
 
         of_trait = known, numbers, beside, numbers_beside, texts
         responses = np.zeros((len(known), len(options)))
         for fold in range(FOLDS):
             out = np.arange(len(known)) % FOLDS == fold
-            responses[out] = reader(np.flatnonzero(~out), *of_trait).responses(of(references, known[out]))
+            responses[out] = reader(np.flatnonzero(~out), *of_trait).responses(pick(references, known[out]))
         right = margins(responses, numbers)
         wrong = [margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
         labels = np.r_[np.ones(len(right)), np.zeros(len(right) * len(wrong))]
@@ -121,11 +125,13 @@ def joined(rows: Rows) -> NDArray[np.float64]:
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
-def of(rows: Rows, numbers: NDArray) -> Rows:
+def pick(rows: Rows, numbers: NDArray) -> Rows:
+    """The rows with these numbers."""
     return Rows(rows.embeddings[numbers], rows.patches[numbers])
 
 
 def together(a: Rows, b: Rows) -> Rows:
+    """The rows of `a`, then those of `b`."""
     return Rows(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
 
 
@@ -138,11 +144,12 @@ def fit(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
     mean, phrases = every.mean(0), texts - texts.mean(0)
     centred, wanted = every - mean, np.eye(len(texts))[numbers]
     wanted = wanted - wanted.mean(0)
-    said = centred[:, :d] @ phrases.T
-    common = max(0.0, float((said * wanted).sum() / max((said * said).sum(), 1e-12)))
+    by_phrases = centred[:, :d] @ phrases.T
+    fitting = float((by_phrases * wanted).sum() / max(np.square(by_phrases).sum(), 1e-12))
+    common = max(0.0, fitting)
     penalty = max(RIDGE * float(np.square(centred).sum(1).mean()), 1e-6)  # rows that are all the same say nothing
     inner = centred @ centred.T + penalty * np.eye(len(every))  # the dual: rows are fewer than columns
-    weights = np.linalg.solve(inner, wanted - common * said).T @ centred
+    weights = np.linalg.solve(inner, wanted - common * by_phrases).T @ centred
     weights[:, :d] += common * phrases
     return Reader(mean, weights)
 
@@ -168,18 +175,18 @@ def traits(rows: Rows, planned: Sequence[Mapping[str, str]], readable: Mapping[s
     for k, (trait, reading) in enumerate(readable.items()):
         asked = np.array([i for i, row in enumerate(planned) if trait in row], int)
         for start in range(0, len(asked), BLOCK):
-            some = asked[start : start + BLOCK]
-            each[k, some] = reading.log_odds(of(rows, some), [planned[i][trait] for i in some])
-    whole = all_of(each)
+            block = asked[start : start + BLOCK]
+            each[k, block] = reading.log_odds(pick(rows, block), [planned[i][trait] for i in block])
+    whole = all_hold(each)
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
 
-def of_references(readable: Mapping[str, Reading]) -> NDArray[np.float32]:
-    """[references] the same of the references themselves, each by a reader that does not know it."""
-    return all_of(np.stack([reading.own for reading in readable.values()]))
+def traits_of_references(readable: Mapping[str, Reading]) -> NDArray[np.float32]:
+    """[r] log-odds that each reference shows the traits that are known of it, by readers that do not know it."""
+    return all_hold(np.stack([reading.own for reading in readable.values()]))
 
 
-def all_of(log_odds: NDArray) -> NDArray[np.float32]:
+def all_hold(log_odds: NDArray) -> NDArray[np.float32]:
     """[n] of [traits, n]: log-odds that none is wrong against that one of them is; NaN ones are not asked."""
     asked = np.isfinite(log_odds)
     whole = -logsumexp(np.where(asked, -log_odds, -np.inf), axis=0)
@@ -187,4 +194,49 @@ def all_of(log_odds: NDArray) -> NDArray[np.float32]:
 
 
 def phrase(trait: str, value: str) -> str:
+    """The words that a trait's value is looked for by, such as "red hat" or "no hat"."""
     return f"no {trait}" if value == "none" else f"{value} {trait}"
+
+
+# The columns of scores.parquet (eval/scorers/__init__.py).
+
+
+def prompt_column(measured: Measured) -> NDArray[np.float32]:
+    """[n] cosine of each picture of a planned batch and its prompt."""
+    slots, pictures = measured.subject.slots or {}, measured.pictures
+    texts = measured.encode_texts([slots[name].prompt for name in pictures.names])
+    return prompt(pictures.embeddings, texts)
+
+
+def traits_column(measured: Measured) -> NDArray[np.float32] | None:
+    """[n] log-odds that every planned trait is there; None where no trait can be read: then nothing can be asked.
+
+    Notes how well each trait could be read. The readers are fitted on the references, and on the training pictures
+    whose traits are known.
+    """
+    compared, pictures, references = measured.compared, measured.pictures, measured.references
+    values = planned_traits(measured.subject, compared)
+    truth = [compared.traits.get(name, {}) for name in references.names]
+    if not values or len(truth) < MIN_REFERENCES:
+        return None
+    training = measured.training
+    learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
+    more = (rows_of(training, learned), [compared.learned[training.names[i]] for i in learned])
+    every = np.arange(len(references.names))
+    measured.readings, measured.areas = readings(
+        rows_of(references, every), truth, values, measured.encode_texts, more if len(learned) else None
+    )
+    if not measured.readings:
+        return None
+    planned = [(measured.subject.slots or {})[name].traits for name in pictures.names]
+    return traits(rows_of(pictures, np.arange(len(planned))), planned, measured.readings)
+
+
+def traits_references_column(measured: Measured) -> NDArray[np.float32]:
+    """[r] log-odds that each reference shows its own traits, each by a reader that does not know it."""
+    return traits_of_references(measured.readings)
+
+
+def rows_of(features: Features, numbers: NDArray[np.int64]) -> Rows:
+    """What a reader sees of the pictures with these numbers."""
+    return Rows(features.embeddings[numbers], features.patches[numbers])

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 
+from eval.measuring.measured import Measured, percentiles
+
 MIN_REFERENCES = 8  # below this the covariance says nothing
 NEAREST, NEIGHBOURS = 3, 10  # references; foreign pictures that tell how crowded a place is
 SAMPLE = 256  # pictures that an interval is computed of
+ODD_SHARE = 0.05  # references unlike the others; beyond this share they do not agree on a style
 BLOCK = 512  # references that are left out at once: bounds the memory
 FOREIGN = 99  # percentile of foreign pictures; a reference below it is not known from them
 
@@ -191,3 +194,32 @@ def odd_ones(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
         return np.flatnonzero(own < np.percentile(foreign, FOREIGN))
     low, median, high = np.quantile(own, [0.16, 0.5, 0.84])
     return np.flatnonzero(own < median - 6 * (high - low) / 2)
+
+
+# The columns of scores.parquet (eval/scorers/__init__.py).
+
+
+def references_column(measured: Measured) -> NDArray[np.float32]:
+    """[r] `leave_one_out`; notes the percentiles of pictures in other styles, and the references that stand out."""
+    references = measured.references
+    own = leave_one_out(references.embeddings)
+    foreign = None if measured.known is None else score(measured.known, references.embeddings)
+    if foreign is not None:
+        measured.foreign["style"] = percentiles(foreign)
+    if len(odd := [references.names[i] for i in odd_ones(own, foreign)]):
+        several = ": they may be of several styles, which one line judges badly"
+        measured.notes.append(
+            f"{len(odd)} of {len(own)} references do not look like the others ({', '.join(odd[:5])})"
+            + (several if len(odd) > ODD_SHARE * len(own) else "")
+        )
+    return own
+
+
+def nearest_column(measured: Measured) -> NDArray[np.float32]:
+    """[n] `nearest` of the lot's pictures."""
+    return nearest(measured.pictures.embeddings, measured.references.embeddings, measured.known)
+
+
+def nearest_references_column(measured: Measured) -> NDArray[np.float32]:
+    """[r] `nearest_leave_one_out`."""
+    return nearest_leave_one_out(measured.references.embeddings, measured.known)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft, ndimage
 
+from eval.measuring.measured import Measured
+
 MEASURES = (
     "contrast",
     "sharpness",
@@ -259,3 +261,32 @@ def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_], declare
     usual = references if len(references) else transparent
     wanted = declared == "keep" and len(usual) > 0 and usual.mean() > 0.5
     return (transparent == wanted).astype(np.float32)
+
+
+# The columns of scores.parquet (eval/scorers/__init__.py).
+
+
+def column(measured: Measured, name: str) -> NDArray[np.float32]:
+    """[n] one of MEASURES, as it was taken when the lot's pictures were decoded."""
+    return measured.pictures.technical[:, MEASURES.index(name)]
+
+
+def references_column(measured: Measured, name: str) -> NDArray[np.float32]:
+    """[r] one of MEASURES, of the references."""
+    return measured.references.technical[:, MEASURES.index(name)]
+
+
+def size_column(measured: Measured) -> NDArray[np.float32]:
+    """[n] 1 where a picture has the size that `generate` drew, or, in a folder of others, the most common size."""
+    drawn = measured.subject.record.get("size")
+    return size(measured.pictures.sizes, (drawn, drawn) if drawn else None)
+
+
+def alpha_column(measured: Measured) -> NDArray[np.float32]:
+    """[n] 1 where a picture is transparent, or opaque, as its brand wants it."""
+    return alpha(measured.pictures.transparent, measured.references.transparent, measured.compared.alpha)
+
+
+def as_the_references(measured: Measured) -> NDArray[np.float32]:
+    """[r] ones: the references have the size and transparency that they ask for."""
+    return np.ones(len(measured.references.names), np.float32)

@@ -185,7 +185,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     has_traits = any(slot.traits for slot, _ in cases)
     record = {"words": {"brand": config.brand}} if config.brand else {}
     subject = Subject(images, place, named, hashes(named), slots if has_traits else None, record)
-    compute(config, subject, comparison_of(config, subject), "benchmark", quiet=True)
+    compute(config, subject, comparison_of(config, subject), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read("default")

@@ -105,12 +105,12 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     pictures_seen = rows(seen_of(truth, 0.05))
     planned = [*truth[:38], {"body": "blue" if truth[38]["body"] != "blue" else "red"}, {}]
     found = prompt.traits(pictures_seen, planned, {"body": reading, "again": doubtful})
-    some = prompt.of(pictures_seen, np.arange(39))
-    assert found[:39] == pytest.approx(reading.log_odds(some, [r["body"] for r in planned[:39]]), abs=1e-4)
+    shown = prompt.pick(pictures_seen, np.arange(39))
+    assert found[:39] == pytest.approx(reading.log_odds(shown, [r["body"] for r in planned[:39]]), abs=1e-4)
     assert (
         found[39] == prompt.NOTHING_ASKED
         and found[38] < 0
-        and found[38] < prompt.of_references({"body": reading}).min()
+        and found[38] < prompt.traits_of_references({"body": reading}).min()
     )
     asked = [row | {"again": row["body"]} if row else row for row in planned]
     both = prompt.traits(pictures_seen, asked, {"body": reading, "again": doubtful})

@@ -1,14 +1,20 @@
 """Scores against slow obvious references; each one moves the way that its name says."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.covariance import LedoitWolf
 
-from eval.scorers import SCORES, batch, consistency, drawing, duplicates, palette, style, technical
-from stylegate import pictures
+from eval.measuring.measured import Features
+from eval.measuring.scores import read_scores
+from eval.scorers import SCORES, batch, consistency, drawing, duplicates, entry, palette, style, technical
+from stylegate import files, pictures
 
 RANDOM = np.random.default_rng(0)
 
@@ -265,5 +271,61 @@ def test_references_that_are_all_the_same_crash_nothing() -> None:
 
 
 def test_every_score_is_described() -> None:
+    """Range, resolution, needs and words; and the functions that entries name exist."""
     assert set(technical.MEASURES) < set(SCORES)
-    assert all(score.kind in ("pixels", "encoder") and score.resolution > 0 for score in SCORES.values())
+    for name, score in SCORES.items():
+        assert score.kind in ("pixels", "encoder") and 0 < score.resolution < score.highest - score.lowest, name
+        assert score.does[0].isupper() and score.does.endswith(".") and score.needs <= set(entry.NEEDS), name
+        for call in (score.compute, score.leave_one_out):
+            if isinstance(call, entry.Later):
+                assert callable(getattr(import_module(f"eval.scorers.{call.file}"), call.function)), name
+            elif isinstance(call, entry.OfFeature):
+                assert call.feature in Features._fields, name
+
+
+def test_the_table_is_read_without_heavy_libraries() -> None:
+    """The gate on scores at hand must not wait for them."""
+    heavy = "{'torch', 'scipy', 'sklearn', 'numpy'} & sys.modules.keys()"
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, eval.scorers; print(sorted({heavy}))"],
+        cwd=files.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy score, redness, is computed, held against the references by a policy, and shown in the report."""
+
+    def redness(features: Features) -> np.ndarray:
+        return features.signatures[..., 0].mean((1, 2)).astype(np.float32)
+
+    toy = entry.Score(
+        does="How red the picture is.",
+        kind="pixels",
+        lowest=0,
+        highest=255,
+        resolution=1,
+        compute=lambda measured: redness(measured.pictures),
+        leave_one_out=lambda measured: redness(measured.references),
+        needs=frozenset({entry.REFERENCES}),
+    )
+    monkeypatch.setitem(SCORES, "redness", toy)
+    (references := tmp_path / "references").mkdir()
+    for i, path in enumerate(sorted(judged.glob("*.png"))):
+        path.rename(references / path.name) if i < 9 else path.unlink() if i > 10 else None
+    Image.new("RGB", (64, 64), "cyan").save(judged / "cyan.png")
+    (tmp_path / "red.yaml").write_text("version: 1\nchecks: {redness: {reject_below: {spreads: -1}}}\n")
+    out = tmp_path / "out"
+    assert (
+        run("gate", f"images={judged}", f"references={references}", f"out={out}", f"policy={tmp_path / 'red.yaml'}")[0]
+        == 10
+    )
+    scores = read_scores(out)
+    signatures = [pictures.signature(Image.open(judged / row["file"]).convert("RGB")) for row in scores.rows]
+    assert scores.column("redness") == pytest.approx([one[..., 0].mean() for one in signatures], abs=1e-3)
+    verdicts = {row["file"]: row for row in files.read_jsonl(out / "verdicts.jsonl")}
+    assert verdicts["cyan.png"]["verdict"] == "reject" and verdicts["cyan.png"]["reasons"][0]["check"] == "redness"
+    assert "How red the picture is." in (out / "report" / "index.html").read_text()

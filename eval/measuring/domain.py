@@ -1,0 +1,58 @@
+"""The domain of an encoder: what kind of pictures it knows, and which pictures lie outside."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from eval.measuring.measured import Features
+from stylegate import files
+from stylegate.errors import ModelError
+
+OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
+
+
+class Domain(NamedTuple):
+    """What an encoder was made for: domain.json and known.safetensors beside its weights."""
+
+    side: int  # picture side in pixels
+    max_distance: float  # cosine distance to the nearest known picture; beyond it a picture is foreign
+    known: NDArray[np.float32]  # [k, d] unit embeddings of known pictures
+
+    def holds(self, features: Features) -> NDArray[np.bool_]:
+        """[n] whether each picture has a known size and lies near enough to a known picture."""
+        if not features.names:
+            return np.zeros(0, bool)
+        distance = 1 - (features.embeddings @ self.known.T).max(1)
+        return (features.sizes == self.side).all(1) & (distance <= self.max_distance)
+
+
+def domain_of(folder: Path | None) -> Domain | None:
+    """The domain that an encoder's folder declares; None if it declares none. Raises ModelError if it is damaged."""
+    if not folder or not (folder / "domain.json").is_file():
+        return None
+    described = files.read_json(folder / "domain.json", "the encoder's domain", "side", "max_distance")
+    try:
+        known = load_file(folder / "known.safetensors")["known"].astype(np.float32)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"the known pictures beside {folder} cannot be read: {error}") from None
+    return Domain(described["side"], described["max_distance"], known)
+
+
+def in_domain(pictures: Features, references: Features, domain: Domain | None) -> tuple[NDArray[np.float32], str]:
+    """[n] 1 or 0 for each picture, NaN without a domain; and a sentence that says why the brand is outside, or "".
+
+    If more than OUTSIDE_SHARE of the references lie outside, every picture does.
+    """
+    if domain is None:
+        return np.full(len(pictures.names), np.nan, np.float32), ""
+    inside = domain.holds(references)
+    if references.names and (~inside).mean() > OUTSIDE_SHARE:
+        sizes = sorted({f"{w} x {h}" for w, h in references.sizes[~inside].tolist()})
+        count = f"{(~inside).sum()} of {len(inside)} references"
+        why = f"{count} lie outside what the encoder knows ({', '.join(sizes[:3])})"
+        return np.zeros(len(pictures.names), np.float32), why
+    return domain.holds(pictures).astype(np.float32), ""

@@ -1,0 +1,37 @@
+"""Which aesthetic head scores a lot: one learned from labels, one that is named, or the one beside the encoder."""
+
+import numpy as np
+
+from eval.lot.batch import existing
+from eval.lot.subject import hashes
+from eval.measuring.encoder import Encoder
+from eval.measuring.features import extract
+from eval.measuring.scores import head_file
+from eval.scorers import aesthetic
+from stylegate.config import Config
+from stylegate.errors import DataError
+
+
+def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Head | None, list[str]]:
+    """The head for embeddings of this width, or None; and sentences for people.
+
+    Raises DataError for labels or labelled pictures that cannot be read, ModelError for a head of another encoder.
+    """
+    if config.score.labels:
+        return learned_from_labels(config, encoder)
+    beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
+    path = head_file(config) or (beside if beside and beside.is_file() else None)
+    return (aesthetic.load_head(path, width, config.encoder) if path else None), []
+
+
+def learned_from_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:
+    """A head fitted to score.labels, and how well it tells labelled pictures that it was not fitted on."""
+    labels = aesthetic.read_labels(existing(config.score.labels or "", "score.labels"))
+    named = [(name, path) for name, path, _ in labels]
+    features, broken = extract(named, hashes(named), encoder, "#ffffff", config.score.batch_size, "labels")
+    if broken:
+        raise DataError("labelled pictures cannot be read:", [f"{b.name}: {b.reason}" for b in broken])
+    good = {name: label for name, _, label in labels}
+    learned = aesthetic.learn(features.embeddings, np.array([good[name] for name in features.names]))
+    area = f"area under the ROC curve {learned.area:.2f} on those held out"
+    return learned.head, [f"aesthetic head of {len(good)} labels: {area}"]

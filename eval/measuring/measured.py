@@ -1,0 +1,64 @@
+"""A lot and all that it is compared with, as features: what the scorers read, and where they write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.lot.comparison import Comparison
+from eval.lot.subject import Subject
+
+
+class Features(NamedTuple):
+    """What is known of n pictures that could be decoded; row i of every array is of the picture names[i]."""
+
+    names: list[str]
+    sha256: list[str]  # of the files' bytes, hex
+    sizes: NDArray[np.int64]  # [n, 2] width, height in pixels, upright
+    embeddings: NDArray[np.float32]  # [n, d] unit rows: one vector of the encoder for the whole picture
+    patches: NDArray[np.float16]  # [n, p] unit rows: what the encoder sees at 8 x 8 places; p = 0 of some encoders
+    signatures: NDArray[np.uint8]  # [n, 64, 64, 3] small copies in sRGB
+    technical: NDArray[np.float32]  # [n, m] in the order of eval.scorers.technical.MEASURES
+    transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """What a scorer is given: features of all pictures (read), columns of scores and facts (written)."""
+
+    subject: Subject
+    compared: Comparison
+    pictures: Features  # n, of the lot
+    references: Features  # r
+    training: Features
+    exported: Features
+    known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
+    head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
+    encode_texts: Callable[[list[str]], NDArray]  # unit embeddings [n, d] of n texts
+    enough_references: bool  # to compute scores that compare with them
+
+    columns: dict[str, NDArray] = field(default_factory=dict)  # [n] by score, in the order of SCORES
+    own: dict[str, NDArray] = field(default_factory=dict)  # [r] by score, of the references by leave-one-out
+    partners: dict[str, list[str | None]] = field(default_factory=dict)  # by score: the picture that it speaks of
+    readings: dict[str, Any] = field(default_factory=dict)  # by trait, how it is read (eval.scorers.prompt.Reading)
+    notes: list[str] = field(default_factory=list)  # sentences for people
+    foreign: dict[str, list[float]] = field(default_factory=dict)  # percentiles of pictures in other styles, by score
+    copies: dict[str, list[float]] = field(default_factory=dict)  # percentiles of copies of the references, by score
+    areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
+
+    def has(self, need: str) -> bool:
+        """Whether what an entry needs is there; a key of eval.scorers.entry.NEEDS."""
+        return {
+            "references": self.enough_references,
+            "patches": self.pictures.patches.shape[1] > 0,
+            "training": bool(self.training.names),
+            "plan": bool(self.subject.slots and self.pictures.names),
+            "head": self.head is not None,
+        }[need]
+
+
+def percentiles(values: NDArray) -> list[float]:
+    """The percentiles 0, 1, ..., 100."""
+    return [float(value) for value in np.percentile(values, range(101))]

@@ -1,0 +1,67 @@
+"""What an entry of the table of scores holds (eval/scorers/__init__.py). No numpy, scipy, sklearn or torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from eval.measuring.measured import Measured
+
+# What a score may need; Measured.has says whether a lot has it.
+REFERENCES = "references"  # enough pictures that show the style, and one to judge
+PATCHES = "patches"  # an encoder that shows what it sees at each place of a picture
+TRAINING = "training"  # pictures that the brand's LoRA was trained on
+PLAN = "plan"  # a planned batch: each picture has a prompt
+HEAD = "head"  # a linear head on the embedding
+NEEDS = (REFERENCES, PATCHES, TRAINING, PLAN, HEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A function of a scorer's file, which is imported when the function is first called: its libraries are slow to
+    import, and who only reads the table must not wait for them.
+
+    `more` follows the first argument.
+    """
+
+    file: str  # in eval/scorers/, without ".py"
+    function: str
+    more: tuple[str, ...] = ()
+
+    def __call__(self, measured: Measured) -> Any:
+        return getattr(import_module(f"eval.scorers.{self.file}"), self.function)(measured, *self.more)
+
+
+@dataclass(frozen=True, slots=True)
+class OfFeature:
+    """`score(pictures, references)` or `leave_one_out(references)` of a scorer's file, on one feature of Features."""
+
+    file: str
+    feature: str  # a field of eval.measuring.features.Features that is an array
+    alone: bool = False  # leave_one_out: of the references alone
+
+    def __call__(self, measured: Measured) -> NDArray:
+        scorer, references = import_module(f"eval.scorers.{self.file}"), getattr(measured.references, self.feature)
+        if self.alone:
+            return scorer.leave_one_out(references)
+        return scorer.score(getattr(measured.pictures, self.feature), references)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One score. Every score is higher for better pictures."""
+
+    does: str  # one plain sentence for people
+    kind: str  # "encoder": worth nothing outside the encoder's domain; "pixels": holds everywhere
+    lowest: float  # of the range that its values lie in, or lie in nearly always
+    highest: float
+    resolution: float  # smallest difference that means anything; no spread of references is taken to be smaller
+    compute: Callable[[Measured], NDArray | None]  # [n] float32 of the lot's pictures; None: not computed after all
+    leave_one_out: Callable[[Measured], NDArray] | None = None  # [r] float32 of each reference by the others
+    needs: frozenset[str] = frozenset()  # of NEEDS; without all of them the score is not computed
+    graded: bool = True  # False: it holds or it does not, and holding it keeps no distance to a threshold
