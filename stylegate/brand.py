@@ -16,7 +16,7 @@ from PIL import Image
 
 from stylegate import files, pictures
 from stylegate.brandset import SPLITS, UNKNOWN_LICENCE, Brand, Findings, Seen, alike, look_at, refuse
-from stylegate.captions import Captions, Sources, gather
+from stylegate.captions import Caption, Captions, Sources, gather
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, masks
@@ -49,9 +49,32 @@ def make(config: Config) -> int:
     if not found:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
-    captions = given.by_picture
     brand = Brand(name=config.name, trigger=f"{config.name} style", source=source.resolve().name)
-    inside = {}
+    seen = examined(source, found, given, brand, findings)
+    for remark in findings.all_remarks():
+        print(f"note: {remark}")
+    refuse(source, findings)
+
+    splits = split(seen)
+    near = sum(len(group) - 1 for group in alike(seen))
+    with files.only_one(target):
+        files.whole_folder(target, lambda partial: write_set(partial, brand, splits, found, given.by_picture))
+    if near:
+        print(f"note: {near} near-duplicates stay together in one split")
+    if len(splits["test"]) < 8:
+        print(f"note: {len(splits['test'])} pictures in test/; the gate judges style from 8 references up")
+    print(f"note: trigger phrase, licence, alpha, background: edit {files.shown(target / 'brand.yaml')}")
+    print(f"note: {UNKNOWN_LICENCE}")
+    counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
+    print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
+    return 0
+
+
+def examined(
+    source: Path, found: dict[str, Path], given: Captions, brand: Brand, findings: Findings
+) -> dict[str, Seen]:
+    """What was seen of the pictures that decode, by name; what is wrong with pictures or captions is a problem."""
+    inside, captions = {}, given.by_picture
     for name, path in found.items():
         if path.resolve().is_relative_to(source.resolve()):
             inside[name] = path
@@ -65,51 +88,39 @@ def make(config: Config) -> int:
             findings.problems.append(f"{name}: no caption ({path.stem}.txt beside it, a CSV or JSON Lines table)")
     if len(found) < MIN_PICTURES:
         findings.problems.append(f"{len(found)} pictures; at least {MIN_PICTURES} (30 to 60 work well)")
-    for remark in findings.all_remarks():
-        print(f"note: {remark}")
-    refuse(source, findings)
+    return seen
 
-    splits = split(seen)
-    near = sum(len(group) - 1 for group in alike(seen))
 
-    def build(partial: Path) -> None:
-        """Pictures get numbers for names: no name of a stranger's has to be safe, or to mean nothing to a loader."""
-        numbers = {name: number for number, name in enumerate(sorted(seen))}
-        for part, names in splits.items():
-            rows = []
-            for name in names:
-                content = inside[name].read_bytes()
-                file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
-                files.write(partial / part / file, content)
-                row = {"file_name": file, "text": captions[name].text, "original": name}
-                rows.append(row | ({"traits": captions[name].traits} if captions[name].traits else {}))
-            files.write_jsonl(partial / part / "metadata.jsonl", rows)
-        described = yaml.safe_dump(brand.model_dump(), sort_keys=False, allow_unicode=True)
-        files.write(partial / "brand.yaml", described)
-        shown = [
-            (f"{part}: {heading(len(names))}, {NOUNS[part]}", [image_of(inside[name], brand) for name in names[:SHOWN]])
-            for part, names in splits.items()
-        ]
-        files.write(partial / "contact-sheet.png", pictures.png(pictures.sheet(shown, columns=8)))
+def write_set(
+    folder: Path, brand: Brand, splits: dict[str, list[str]], found: dict[str, Path], captions: dict[str, Caption]
+) -> None:
+    """Write pictures, captions, brand.yaml and contact sheet into an empty folder.
 
-    with files.only_one(target):
-        files.whole_folder(target, build)
-    if near:
-        print(f"note: {near} near-duplicates stay together in one split")
-    if len(splits["test"]) < 8:
-        print(f"note: {len(splits['test'])} pictures in test/; the gate judges style from 8 references up")
-    print(f"note: trigger phrase, licence, alpha, background: edit {files.shown(target / 'brand.yaml')}")
-    print(f"note: {UNKNOWN_LICENCE}")
-    counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
-    print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
-    return 0
+    Pictures get numbers for names: no name of a stranger's has to be safe, or to mean nothing to a loader.
+    """
+    numbers = {name: number for number, name in enumerate(sorted(name for names in splits.values() for name in names))}
+    for part, names in splits.items():
+        rows = []
+        for name in names:
+            content = found[name].read_bytes()
+            file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
+            files.write(folder / part / file, content)
+            row = {"file_name": file, "text": captions[name].text, "original": name}
+            rows.append(row | ({"traits": captions[name].traits} if captions[name].traits else {}))
+        files.write_jsonl(folder / part / "metadata.jsonl", rows)
+    files.write(folder / "brand.yaml", yaml.safe_dump(brand.model_dump(), sort_keys=False, allow_unicode=True))
+    sheet = [
+        (f"{part}: {heading(len(names))}, {NOUNS[part]}", [image_of(found[name], brand) for name in names[:SHOWN]])
+        for part, names in splits.items()
+    ]
+    files.write(folder / "contact-sheet.png", pictures.png(pictures.sheet(sheet, columns=8)))
 
 
 def sort_files(source: Path, listing: Listing, findings: Findings) -> tuple[dict[str, Path], Captions]:
     """The pictures to use by name, and their captions; remarks name every other file, with the reason."""
 
     def named(paths: Iterable[Path]) -> dict[str, Path]:
-        return {path.relative_to(source).as_posix(): path for path in paths}
+        return {path.relative_to(source).as_posix(): path for path in paths if path not in nameless}
 
     def leave(paths: Iterable[Path], why: str) -> None:
         if names := list(named(paths)):
@@ -120,8 +131,11 @@ def sort_files(source: Path, listing: Listing, findings: Findings) -> tuple[dict
     def regular(path: Path) -> bool:
         return any(part.lower() in REGULAR for part in path.relative_to(source).parts[:-1])
 
+    nameless = {path for paths in listing for path in paths if not is_utf8(path.relative_to(source))}
+    shown = sorted(ascii(path.relative_to(source).as_posix()) for path in nameless)
+    findings.problems += [f"{name}: a name that is not UTF-8; rename the file" for name in shown]
     found = named(path for path in listing.pictures if not regular(path))
-    beside = [path for path in listing.beside if not regular(path)]
+    beside = [path for path in listing.beside if path not in nameless and not regular(path)]
     captions = gather(Sources(source, found, beside), findings)
     aside = [path for name, path in named(masks(list(found.values()))).items() if name not in captions.by_picture]
     leave(listing.hidden, "hidden or of the operating system")
@@ -136,14 +150,23 @@ def sort_files(source: Path, listing: Listing, findings: Findings) -> tuple[dict
     return {name: path for name, path in found.items() if path not in aside}, captions
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a name can be written into a table: Linux also allows names whose bytes are no text."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def image_of(path: Path, brand: Brand) -> Image.Image:
-    """Small, for the contact sheet."""
+    """The picture for the contact sheet, at most CELL pixels a side."""
     image = pictures.decode(path.read_bytes(), brand.background).image
     image.thumbnail((CELL, CELL))
     return image
 
 
 def heading(count: int) -> str:
+    """How many pictures a split has, and how many of them the contact sheet shows."""
     return f"{count} pictures" + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 

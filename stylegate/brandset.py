@@ -85,6 +85,8 @@ class Item:
 
 @dataclass(kw_only=True, slots=True)
 class BrandSet:
+    """A brand and its pictures, by split: "train", "validation", "test"."""
+
     folder: Path
     brand: Brand
     splits: dict[str, list[Item]]
@@ -108,7 +110,7 @@ HANDLED = {
 
 
 class Seen(NamedTuple):
-    """What is kept of a picture that was checked."""
+    """What comparing pictures needs of one that was checked; the picture itself is let go."""
 
     content: str  # sha256 of its pixels, upright and in sRGB
     signature: NDArray[np.uint8]  # stylegate/pictures.py
@@ -116,13 +118,14 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Findings:
-    """What a check found: problems refuse the set, remarks are said."""
+    """What a check found: a set with problems is refused; remarks are printed."""
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     converted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def all_remarks(self) -> list[str]:
+        """The remarks, and one for each kind of conversion that pictures needed."""
         handled = [
             f"{kind}: {several(names)}, {HANDLED.get(kind, 'handled')}" for kind, names in self.converted.items()
         ]
@@ -130,13 +133,13 @@ class Findings:
 
 
 def several(names: list[str]) -> str:
-    """'3 pictures (a.png, b.png, ...)'."""
+    """How many pictures, and the first three names: "4 pictures (a.png, b.png, c.png, …)"."""
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return f"{len(names)} picture{'s' if len(names) != 1 else ''} ({listed})"
 
 
 def check(config: Config) -> int:
-    """Say everything that is wrong with a brand set. Raises DataError listing it; returns 0 if there is nothing."""
+    """Print what is worth knowing of a brand set. Returns 0; raises DataError listing every problem."""
     folder = locate(config.brand)
     findings = examine(folder)
     if not findings.problems:
@@ -263,6 +266,7 @@ def sound(folder: Path) -> tuple[BrandSet, Findings]:
 
 
 def refuse(folder: Path, findings: Findings) -> None:
+    """Raise DataError listing the problems that were found; do nothing if there are none."""
     if findings.problems:
         count = f"{len(findings.problems)} problem{'s' if len(findings.problems) > 1 else ''}"
         raise DataError(f"{files.shown(folder)} has {count}:", findings.problems, "mend them and run this again.")
@@ -272,7 +276,7 @@ def refuse(folder: Path, findings: Findings) -> None:
 
 
 def examine(folder: Path) -> Findings:
-    """Every problem of a brand set, and what is worth saying; reads the raw files, trusts none of them."""
+    """Find every problem of a brand set, and remarks; the files themselves are read, none of them is trusted."""
     findings = Findings()
     try:
         brand = brand_of(folder)
@@ -302,7 +306,7 @@ def examine(folder: Path) -> Findings:
 def examine_split(
     folder: Path, part: str, brand: Brand, findings: Findings, by_hash: dict[str, list[str]]
 ) -> dict[str, Seen]:
-    """Rows against files, captions, pictures of one split; what was seen of its pictures, by name."""
+    """Check rows, files, captions and pictures of one split. Returns what was seen of its pictures, by name."""
     found = listed(folder, part, findings.problems)
     for path in pictures.find(folder / part) if (folder / part).is_dir() else []:
         if (name := path.relative_to(folder).as_posix()) not in found:
@@ -374,7 +378,7 @@ def look_at(
 ) -> dict[str, Seen]:
     """Decode each picture, one at a time; broken ones and exact duplicates become problems, conversions remarks.
 
-    What was seen of those that decode, by name.
+    Returns what was seen of those that decode, by name. With `by_hash` duplicates are entered there and not reported.
     """
     seen: dict[str, Seen] = {}
     named_by = defaultdict(list) if by_hash is None else by_hash
@@ -407,7 +411,7 @@ def alike(seen: dict[str, Seen]) -> list[list[str]]:
 
 
 def cut_captions(brand_set: BrandSet, config: Config) -> list[str]:
-    """A remark if the text encoder of the base would cut captions."""
+    """A remark if the base's text encoder would cut captions of train/; an empty list if not."""
     from stylegate.families import FAMILIES
 
     limit, lengths = FAMILIES[config.family.name].caption_lengths(
@@ -418,4 +422,5 @@ def cut_captions(brand_set: BrandSet, config: Config) -> list[str]:
 
 
 def decoded_image(item: Item, brand: Brand) -> Image.Image:
+    """The picture as training and scoring see it: upright sRGB on the brand's background. Raises PictureError."""
     return pictures.decode(item.content(), brand.background).image

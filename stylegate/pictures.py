@@ -1,4 +1,4 @@
-"""Pictures as every stage sees them: decoded to sRGB, upright, without alpha; and how alike two of them are.
+"""Pictures as every stage sees them: decoded to upright sRGB without alpha; and how alike two of them are.
 
 Training and scoring use the same decoder, so that a reference and a generated picture differ in nothing else.
 """
@@ -223,11 +223,12 @@ def in_space(image: Image.Image, space: str) -> Image.Image:
 
 
 def covering(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Scaled until it covers width x height, and the centre cropped: what the trainer shows the model."""
+    """Scale a picture until it covers width x height pixels, and crop the centre: what the trainer shows the model."""
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def png(image: Image.Image) -> bytes:
+    """The content of a PNG file of the picture."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -238,14 +239,14 @@ def png(image: Image.Image) -> bytes:
 
 
 def signature(image: Image.Image) -> NDArray[np.uint8]:
-    """uint8 [64, 64, 3]: what likeness is computed of."""
+    """The picture scaled to 64 x 64 pixels, uint8 [64, 64, 3]: what its likeness to others is computed from."""
     return np.asarray(
         image.resize((SIDE, SIDE), Image.Resampling.BOX if image.width > SIDE else Image.Resampling.LANCZOS)
     )
 
 
 class Prepared(NamedTuple):
-    """Signatures made ready to be compared."""
+    """Signatures in the form that `alike` compares."""
 
     values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
     energies: NDArray[np.float64]  # [n, 25] squares within what each shift down and right leaves
@@ -260,7 +261,7 @@ TOGETHER = 64  # pairs that are compared at once, so that they stay in the proce
 
 
 def prepared(signatures: NDArray[np.uint8]) -> Prepared:
-    """Of [n, 64, 64, 3]."""
+    """Bring signatures, uint8 [n, 64, 64, 3], into the form that `alike` compares."""
     planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
     planes -= planes.mean(2, keepdims=True)
     squares = np.einsum("nck,nck->nk", planes, planes).reshape(-1, SIDE, SIDE)
@@ -272,7 +273,10 @@ def prepared(signatures: NDArray[np.uint8]) -> Prepared:
 
 
 def windows(lines: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[..., 5] sums of lines [..., 64] within what each shift leaves; in threads of ours BLAS would begin its own."""
+    """Sum lines, [..., 64], over the pixels that each of the 5 shifts leaves inside: [..., 5].
+
+    By einsum, because BLAS would start threads of its own within ours.
+    """
     middle = lines[..., MAX_SHIFT:-MAX_SHIFT].sum(-1, keepdims=True)
     parts = np.concatenate([lines[..., :MAX_SHIFT], middle, lines[..., -MAX_SHIFT:]], -1)
     return np.einsum("...p,sp->...s", parts, INSIDE)
@@ -296,7 +300,7 @@ def alike(a: Prepared, b: Prepared) -> NDArray[np.float64]:
 
 
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """`alike` of two signatures."""
+    """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
     return float(alike(prepared(a[None]), prepared(b[None]))[0])
 
 
@@ -438,11 +442,15 @@ INK, PAPER, FAINT = "#1c1b1a", "#faf9f7", "#8a8680"
 
 @lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: int, cell: int = 96) -> Image.Image:
-    """A contact sheet: each row group has a heading, then its pictures `columns` to a line."""
+    """Draw a contact sheet: for each entry of `rows` its heading, then its pictures in lines of `columns`.
+
+    Cells are squares of `cell` pixels a side.
+    """
     gap, head = 6, 26
     heights = [head + math.ceil(len(images) / columns) * (cell + gap) + gap for _, images in rows]
     page = Image.new("RGB", (columns * (cell + gap) + gap, sum(heights) + gap), PAPER)
@@ -457,7 +465,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: int, cell:
 
 
 def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], cell: int = 128) -> Image.Image:
-    """A grid with headings over the columns and a caption under each row of pictures."""
+    """Draw a grid with headings over the columns and a caption under each row of pictures."""
     gap, head, foot = 6, 26, 22
     width = len(columns) * (cell + gap) + gap
     page = Image.new("RGB", (width, head + len(rows) * (cell + foot + gap)), PAPER)
@@ -473,14 +481,14 @@ def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image
 
 
 def fitted(text: str, width: int) -> str:
-    """Cut a caption to a width in pixels."""
+    """Cut a caption until it is at most `width` pixels wide; what was cut ends in …"""
     while text and font(12).getlength(text) > width:
         text = text[:-2].rstrip(" …") + "…"
     return text
 
 
 def enlarged(image: Image.Image, cell: int) -> Image.Image:
-    """Fit into a square cell; small pictures grow by whole factors without smoothing, as pixels."""
+    """Fit a picture into a square of `cell` pixels; small ones grow by whole factors and are not smoothed."""
     whole = cell // max(image.size)
     if whole >= 1:
         image = image.resize((image.width * whole, image.height * whole), Image.Resampling.NEAREST)

@@ -48,7 +48,11 @@ def subject_of(config: Config, remember: bool = True) -> Subject:
     named = [(p.name, p) for p in found if p.name in slots]
     if not named:
         raise DataError(f"no picture in {files.shown(images)} is of the plan", next_step="stylegate generate first.")
-    return Subject(images, folder, named, hashes(named, remember), slots, record)
+    known = {path for _, path in named}
+    listing = list_folder(images)
+    others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
+    notes = (f"not judged, as no pictures of the plan: {names_of(images, others)}",) if others else ()
+    return Subject(images, folder, named, hashes(named, remember), slots, record, notes)
 
 
 def foreign(config: Config, remember: bool) -> Subject:

@@ -1,6 +1,7 @@
 """Brand sets: made, split, checked; every problem named, all at once, nothing half-written."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,7 +138,9 @@ def test_bad_text_and_links_are_named(run, folder: Path, tmp_path: Path) -> None
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
     (folder / "gone.png").symlink_to(tmp_path / "nothing.png")
     (folder / "folder.png").mkdir()
+    (folder / os.fsdecode(b"raw\xff.png")).write_bytes((folder / "01.png").read_bytes())
     code, text, place = made(run, folder, "bad-text")
+    assert "'raw\\udcff.png': a name that is not UTF-8" in text
     assert code == 2 and "Traceback" not in text and not place.exists()
     for part in ("00.txt: not UTF-8", "list.csv: not UTF-8", "link.png: a link that leads outside", "gone.png: a link"):
         assert part in text, part
