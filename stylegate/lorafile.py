@@ -91,6 +91,9 @@ def attach(models: Models, path: Path) -> None:
     no_header = not adapter.Header(metadata).values  # diffusers' translation loses a header's alpha
     if problems and no_header and (translated := by_diffusers(models.pipeline, tensors)):
         layers, problems = adapter.read(translated, {}, modules)
+    dora = any(half and half.part == "dora_scale" for half in map(loranames.half_of, tensors))
+    if problems and dora and hasattr(models.pipeline, "transformer"):
+        problems.insert(0, "it is a DoRA; in the original model's names it cannot be translated without a loss")
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
