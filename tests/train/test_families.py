@@ -263,7 +263,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
         odd["magnitude"] = {f"{key}.dora_scale": torch.ones(len(up), 1)}
     for what, changed in odd.items():
         save_file(tensors | changed, tmp_path / f"{what}.safetensors")
-        with pytest.raises(ModelError, match="does not fit the base|cannot be used") as error:
+        with pytest.raises(ModelError, match=r"does not fit the base|cannot be used") as error:
             lorafile.attach(models, tmp_path / f"{what}.safetensors")
         assert what != "magnitude" or "base=" not in str(error.value), "no base helps where a translation is missing"
 
