@@ -228,7 +228,9 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
     if run.config.lora.dora:
-        print(f"note: this is a DoRA. diffusers reads {lora.name}, ComfyUI {other.name}; A1111 uses another strength.")
+        print(
+            f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
+        )
     print(f"page: {files.shown(page.write(run.directory))}")
     grid = run.directory / "samples" / "grid.png"
     if grid.is_file():

@@ -161,7 +161,7 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
     name = lever.removeprefix("lora.").removesuffix("=true")
     words = ["brand=small", f"name={name}", *FAST, "train.max_steps=3", "train.learning_rate=1e-2", lever]
     code, text = run("train", *words, "lora.alpha=8")
-    assert code == 0 and ("note: a DoRA" in text) == ("dora" in lever)
+    assert code == 0 and ("note: this is a DoRA" in text) == ("dora" in lever)
     (place,) = files.RUNS.glob(f"{name}-sd-*/lora")
     plain, first, second = (SD.load("miniature", CPU, torch.float32) for _ in range(3))
     path, other = place / f"{name}.safetensors", place / f"{name}.kohya.safetensors"
