@@ -1,10 +1,12 @@
 """The `stylegate` command: verbs, help, exit codes. Every error of a user's making is one message and exit code 2."""
 
 import gc
+import json
 import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,6 +137,7 @@ def report(error: Exception) -> int:
             say_error(f"error: {mended}")
         if rank() == 0 and any(name in os.environ for name in LAUNCHERS):
             say_error("The error above is stylegate's whole report; what the launcher prints below adds nothing to it.")
+        tell_launcher(f"error: {mended}")
         return Exit.USAGE
     traceback.print_exception(error)
     say_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
@@ -143,6 +146,12 @@ def report(error: Exception) -> int:
 
 # Set by torch's launcher and by `accelerate launch`, which end with a traceback of their own when a process fails.
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
+
+
+def tell_launcher(message: str) -> None:
+    """Write the error where torch's launcher of several processes looks for it: its last lines then show it."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(path).write_text(json.dumps({"message": f"\n{message}", "timestamp": int(time.time())}))
 
 
 def rank() -> int:

@@ -1,10 +1,10 @@
-"""What was made of what: lineage.jsonl lies beside what it speaks of, is only ever appended to, and asks no tracker.
+"""What was made from what: each run and batch has a lineage.jsonl, which is only appended to and needs no tracker.
 
     stylegate replay checkpoints/demo-* data/batches/demo-*
 
-A row says that the work in a directory used or made something: its type, name, digest, and where it lies from there.
-W&B loses what an offline run used, and a moved one's artifacts; `replay` prints the chain from brand set to package and
-tells W&B what it lacks of it. What is there is known by its digest, so that telling twice changes nothing.
+A row says that the work in a directory used or made a thing: its type, name, digest, and its path from there. W&B does
+not record what an offline run used, nor the artifacts of a run that was moved. `replay` prints the chain from brand set
+to package and sends W&B what it lacks. Things are found by their digest, so sending twice changes nothing.
 """
 
 import os
@@ -17,14 +17,14 @@ from stylegate.errors import ConfigError, DataError, Exit, SurroundingsError
 
 LEDGER = "lineage.jsonl"
 EXAMPLE = "checkpoints/demo-* data/batches/demo-*"
-TYPES = ("brand-set", "lora", "batch", "calibration", "certificate", "package")  # each made of some before it
+TYPES = ("brand-set", "lora", "batch", "calibration", "certificate", "package")  # each is made from earlier ones
 KINDS = ("use", "make")
 ROW = ("kind", "artifact", "type", "sha256", "paths")
-INIT_S, FINISH_S = 30, 600  # for W&B, which may have to take in whole brand sets
+INIT_S, FINISH_S = 30, 600  # seconds for W&B, to which whole brand sets may have to be sent
 
 
 def record(directory: Path, kind: str, what: str, name: str, sha256: str, paths: Sequence[Path]) -> None:
-    """Append that `directory`'s work used or made (`kind`) a thing of type `what`; no row twice."""
+    """Record that the work in `directory` used or made (`kind`) a thing of type `what`; the same row only once."""
     assert kind in KINDS and what in TYPES, (kind, what)
     relative = [Path(os.path.relpath(path, directory)).as_posix() for path in paths]
     row = dict(zip(ROW, (kind, name, what, sha256, relative), strict=True))
@@ -34,45 +34,49 @@ def record(directory: Path, kind: str, what: str, name: str, sha256: str, paths:
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
-    """The sha256 among a thing's facts, else one over all of them."""
+    """The `sha256` among the facts of a thing, else a digest of all facts."""
     return facts.get("sha256") or files.digest(dict(facts))
 
 
 def replay(paths: list[Path]) -> int:
-    """Print the chain and tell W&B what it lacks of it. Raises SurroundingsError, naming all of it, if that fails."""
+    """Print the chain and send W&B what it lacks. Returns 0.
+
+    Raises SurroundingsError naming everything that should have been sent if W&B cannot be reached.
+    """
     if not paths:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
     ledgers = {path: read(path) for path in paths}
     print("\n".join(listing(ledgers)))
     in_order = sorted(ledgers, key=lambda path: min(map(rank, ledgers[path])))
     try:
-        told = [tell(path, ledgers[path]) for path in in_order]
+        sent = [send(path, ledgers[path]) for path in in_order]
     except Exception as error:
         raise SurroundingsError(
-            f"W&B cannot be told ({wandbrun.in_words(error)}); what would be:",
+            f"W&B cannot be reached ({wandbrun.in_words(error)}); this would be sent:",
             [f"{path.name}: {in_words(row)}" for path in in_order for row in ledgers[path]],
-            "wandb login, or WANDB_API_KEY; the same command tells only what is still lacking.",
+            "wandb login, or set WANDB_API_KEY; the same command sends only what is still missing.",
         ) from None
     finally:
         wandbrun.close()
-    print(f"told W&B {sum(told)} of {sum(map(len, ledgers.values()))}; the rest was there")
+    print(f"{sum(sent)} of {sum(map(len, ledgers.values()))} records were sent to W&B; it had the others.")
     return Exit.PASS
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a directory's ledger, those that make something first, in the order of the chain."""
+    """The rows of a directory's ledger, those of made things first, in the order of the chain."""
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
-        raise DataError(f"no ledger of a run or batch: {files.shown(path / LEDGER)}")
+        raise DataError(f"this is no ledger of a run or batch: {files.shown(path / LEDGER)}")
     return sorted(rows, key=lambda row: (row["kind"] == "use", rank(row)))
 
 
 def rank(row: Mapping[str, Any]) -> int:
+    """The place of a row's type in the chain from brand set to package."""
     return TYPES.index(row["type"])
 
 
 def listing(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The chain, a line a thing: type, name, digest, who made and who used it."""
+    """The chain as text, a line for each thing: type, name, digest, what made it and what used it."""
     found: dict[tuple[int, str, str], dict[str, list[str]]] = {}
     for path, rows in ledgers.items():
         for row in rows:
@@ -87,11 +91,12 @@ def listing(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
 
 
 def in_words(row: Mapping[str, Any]) -> str:
+    """A row as one line."""
     return f"{row['kind']} {row['type']} {wandbrun.fit(row['artifact'])}:{wandbrun.alias(row['sha256'])}"
 
 
-def tell(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Make and mark what W&B lacks of one directory, under its own W&B run; how many that were."""
+def send(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Send W&B the records of one directory that it lacks, under the directory's W&B run. Returns their number."""
     import wandb
 
     known = wandbrun.known(path)
@@ -115,11 +120,11 @@ def tell(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
             given = [path / part for part in row["paths"]]
             facts = (row["artifact"], row["type"], given, {"sha256": row["sha256"]})
             if row["kind"] == "make":
-                sent = run.log_artifact(wandbrun.draft(*facts), aliases=wandbrun.aliases(row["sha256"]))
-                sent.wait(timeout=FINISH_S)
+                made = run.log_artifact(wandbrun.draft(*facts), aliases=wandbrun.aliases(row["sha256"]))
+                made.wait(timeout=FINISH_S)
             else:
                 wandbrun.use(run, *facts, row["sha256"])
-            print(f"told: {path.name}: {in_words(row)}")
+            print(f"sent: {path.name}: {in_words(row)}")
         run.finish()
     except BaseException:  # Ctrl-C too: W&B would wait for its server first
         wandbrun.kill()

@@ -1,8 +1,10 @@
-"""What a training step sees: a pure function of (seed, step, rank). So resume needs no loader and no RNG state.
+"""The pictures and the noise of a training step, as a pure function of (seed, step, rank).
+
+So a resumed run needs no data loader and no state of a random generator.
 
 A view is one picture at one resolution; views of one shape form a bucket, and a batch comes from one bucket. Over a
-round, as many steps as there are views, each bucket is visited as often as it has views, so every view is seen alike
-often and none is ever left over.
+round, as many steps as there are views, each bucket is visited as often as it has views. So all views are seen equally
+often, and none is left out.
 """
 
 import math
@@ -14,17 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION = range(7)  # streams of one seed
+BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION = range(7)  # independent random streams of one seed
 MOST_SLANTED = 2.0  # sides of a bucket differ at most by this factor; longer pictures are cropped to it
 
 
 class View(NamedTuple):
-    item: int  # of train/
+    """One picture at one size."""
+
+    item: int  # index in train/
     width: int  # pixels
     height: int
 
 
 class Draws(NamedTuple):
+    """All random numbers of one pass."""
+
     noise: Tensor  # [batch, c, h, w], standard normal
     resample: Tensor  # [batch, c, h, w], standard normal: the encoder's own spread
     constant: Tensor  # [batch, c, 1, 1], standard normal: for the noise offset
@@ -36,7 +42,7 @@ class Draws(NamedTuple):
 def sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
     """Width and height, multiples of `multiple` of at most resolution^2 pixels, of the shape nearest to `aspect`.
 
-    For each width the largest height is taken, so that no bucket is much smaller than the others.
+    For each width the height is as large as possible, so that no bucket is much smaller than the others.
     """
     candidates = []
     for width in range(multiple, math.ceil(resolution * math.sqrt(MOST_SLANTED)) + multiple, multiple):
@@ -47,9 +53,9 @@ def sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
 
 
 def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool) -> list[View]:
-    """Each picture at each resolution, the smallest always, larger ones only where nothing has to be enlarged.
+    """The views of all pictures: each at the smallest resolution, and at larger ones that do not enlarge it.
 
-    `sizes` are (width, height) in pixels; without `buckets` all views are squares.
+    `sizes` are (width, height) in pixels, `resolutions` sides in pixels; without `buckets` all views are squares.
     """
     found = []
     for item, (width, height) in enumerate(sizes):
@@ -61,7 +67,7 @@ def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple
 
 
 def bucketed(all_views: Sequence[View]) -> list[list[int]]:
-    """Numbers of the views of each bucket; buckets in order of their sides."""
+    """The indices of the views of each bucket; the buckets are ordered by their sides."""
     shapes = sorted({(v.width, v.height) for v in all_views})
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
 
@@ -74,14 +80,15 @@ def generator(seed: int, *key: int) -> torch.Generator:
 
 @lru_cache(maxsize=64)
 def permutation(seed: int, *key: int, of: int) -> np.ndarray:
+    """A random order of the numbers 0 to `of` - 1 for one purpose."""
     return np.random.default_rng([seed, *key]).permutation(of)
 
 
 def chosen(buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: int, world: int, seed: int) -> list[int]:
-    """Numbers of the views that rank `rank` sees at `step`.
+    """The indices of the views that process `rank` of `world` sees at `step`.
 
-    In a bucket the steps walk through fresh permutations without end, the ranks take neighbouring stretches; a batch
-    may reach from one pass over the bucket into the next.
+    The steps go through a bucket in one permutation after another, and the ranks get neighbouring parts of it. A batch
+    may continue from one permutation into the next.
     """
     counts = [len(bucket) for bucket in buckets]
     round_, place = divmod(step, sum(counts))
@@ -96,7 +103,7 @@ def chosen(buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: i
 
 
 def draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> Draws:
-    """All chance of one step; `shape` is the batch's latent shape [n, c, h, w]."""
+    """All random numbers of one pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` a share."""
     noise = generator(seed, NOISE, step, rank)
     chance = generator(seed, DROPOUT, step, rank)
     return Draws(

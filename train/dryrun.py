@@ -1,9 +1,8 @@
 """`stylegate train dry_run=true`: everything that can be known before the first step, without an accelerator.
 
 Checks the brand set, the base and its licence, policy, encoder, optimizer and disk (of a base on the hub all but the
-weights is fetched); says what would be trained, on how many views, and about how
-much memory and arithmetic a step takes. The model is built without weights (on torch's meta device) and run once on
-shapes alone.
+weights is downloaded). Prints what would be trained, on how many views, and about how much memory and arithmetic a step
+needs. The model is built without weights (on torch's meta device) and run once on shapes alone.
 """
 
 import shutil
@@ -39,7 +38,7 @@ RATES = {
 
 
 def report(config: Config) -> int:
-    """Print what would happen. Raises every error that the run itself would, and for a disk that is too small."""
+    """Print what would happen; returns 0. Raises the errors that the run would raise, and one for a full disk."""
     family = FAMILIES[config.family.name]
     brand_set, findings, folder, terms = checked(config)
     remarks = findings.all_remarks() + brandset.cut_captions(brand_set, config)
@@ -96,15 +95,15 @@ def report(config: Config) -> int:
 
 
 def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
-    """Brand set with its findings, the base's folder and licence. Raises every problem of all that a run reads."""
+    """Brand set with its findings, the base's folder and licence. Raises all problems of what a run reads, at once."""
     family = FAMILIES[config.family.name]
-    met: list[StylegateError] = []
+    errors: list[StylegateError] = []
 
     def attempt(work: Callable[[], Any]) -> Any:
         try:
             return work()
         except StylegateError as error:
-            met.append(error)
+            errors.append(error)
             return None
 
     data = attempt(lambda: brandset.sound(brandset.locate(config.brand)))
@@ -115,31 +114,34 @@ def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
     if config.hardware.nf4:
         attempt(pipelines.four_bits)
     attempt(lambda: optimizers.build(config.train, [torch.zeros(1, requires_grad=True)]))
-    if len(met) == 1:
-        raise met[0]
-    if met:
-        raise StylegateError("this run cannot begin:", [str(error) for error in met])
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise StylegateError("this run cannot begin:", [str(error) for error in errors])
     return *data, folder, terms
 
 
 def in_four_bits(denoiser: nn.Module) -> int:
-    """How many numbers hardware.nf4 would keep in 4 bits."""
+    """The number of weights that hardware.nf4 would store in 4 bits."""
     blocks = pipelines.transformer_blocks(denoiser)
     linear = {m for block in blocks for m in block.modules() if isinstance(m, nn.Linear)}
     return sum(m.weight.numel() for m in linear)
 
 
 def memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
-    """Bytes of a step: weights (in half precision only on a card, `packed` of them in 4 bits), the LoRA with its
-    gradients and moments, what layers put out."""
+    """Bytes that a step needs: weights, the LoRA with gradients and moments, and the outputs of layers.
+
+    `frozen`, `trained` and `kept` count numbers, the last those kept for the backward pass; `packed` of the frozen ones
+    are in 4 bits. Weights are in half precision only on a card.
+    """
     weights = (frozen - packed) * (2 if half and on_card else 4) + packed * NF4_BYTES
     return weights + trained * (STATE_BYTES + 4) + kept * (2 if half else 4)
 
 
 def cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
-    """Operations of one forward pass, and numbers that are kept for the backward one: what every layer puts out.
+    """Operations of one forward pass, and the count of numbers kept for the backward one: the outputs of all layers.
 
-    With checkpointing: what blocks put out, and of one block, the largest, what its layers do.
+    With checkpointing they are the outputs of blocks, and those of all layers of the largest block.
     """
     outside, within, largest = 0, 0, 0
 
@@ -167,12 +169,12 @@ def cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, i
 
 
 def room(place: Path, needed: float) -> None:
-    """Raises SurroundingsError where the disk has less than that."""
+    """Raises SurroundingsError if the disk of `place` has less than `needed` bytes free."""
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed:
         raise SurroundingsError(
             f"the disk of {files.shown(place)} has {free / 1e9:.1f} GB free, the run needs about {needed / 1e9:.1f} GB",
-            next_step="make room, or lower train.keep_newest and train.keep_best.",
+            next_step="free disk space, or lower train.keep_newest and train.keep_best.",
         )

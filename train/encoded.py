@@ -24,11 +24,11 @@ from train.batches import View
 
 LATENTS, PROMPTS = "latents-3", "prompts-3"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
-WORDINGS = 8  # of a caption, where its parts are shuffled
+WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
 
 class Encoded(NamedTuple):
-    """Keys of the cache: of each view, of each item's wordings, of the empty prompt."""
+    """The cache, and its keys of each view, of each item's wordings and of the empty prompt."""
 
     cache: Cache
     views: list[View]
@@ -38,26 +38,29 @@ class Encoded(NamedTuple):
     wordings: list[list[str]]  # [items][wordings]
 
     def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [n, c, h, w] of views of one bucket."""
+        """Mean and deviation of the latents of views of one bucket, float32 [n, c, h, w] each."""
         found = [self.read(self.latent_keys[i]) for i in chosen]
         mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
         return mean, deviation
 
     def conditions(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
-        """Of captions, each in the wording of `step`; of the empty one where `dropped` [n]."""
+        """The encoded captions of items, each in its wording at `step`; the empty prompt where `dropped` [n] is set."""
         keys = [self.prompt_keys[i][(step + i) % len(self.prompt_keys[i])] for i in items]
         found = [self.read(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)]
         return {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
 
     def texts(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
-        """What `conditions` are conditions of."""
-        said = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
-        return ["" if out else text for text, out in zip(said, dropped.tolist(), strict=True)]
+        """The captions that `conditions` returns the encodings of."""
+        texts = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
+        return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
 
     def read(self, key: str) -> dict[str, NDArray]:
+        """One entry of the cache. Raises StylegateError if it is gone."""
         value = self.cache.get(key)
         if value is None:
-            raise StylegateError("the cache lost an entry that training needs", next_step="run the same command again.")
+            raise StylegateError(
+                "the cache has lost an entry that training needs", next_step="run the same command again."
+            )
         return value
 
 
@@ -69,7 +72,7 @@ def encode(
     resolutions: Sequence[int],
     accelerator: Accelerator,
 ) -> Encoded:
-    """Fill the cache with what train/ needs, each process its share, and wait for all."""
+    """Encode pictures and captions of train/ into the cache, each process its share, and wait for all processes."""
     cache, items, brand = Cache(), brand_set.splits["train"], brand_set.brand
     sizes = [pictures.size_of(item.content()) for item in items]
     views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
@@ -97,14 +100,16 @@ def encode(
             pixels = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
             mean, deviation = (t[0].float().cpu().numpy() for t in family.encode_images(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
-                raise StylegateError(f"the base's encoder gives values that are not finite for {items[view.item].file}")
+                raise StylegateError(
+                    f"the base's autoencoder gives values that are not finite for {items[view.item].file}"
+                )
             out.append({"mean": mean, "std": deviation})
         return out
 
     @torch.no_grad()
     def conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
-        told = family.encode_prompts(models, [my_prompts[i] for i in chosen])
-        arrays = {name: values.float().cpu().numpy() for name, values in told.items()}
+        encoded = family.encode_prompts(models, [my_prompts[i] for i in chosen])
+        arrays = {name: values.float().cpu().numpy() for name, values in encoded.items()}
         return [{name: values[i] for name, values in arrays.items()} for i in range(len(chosen))]
 
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -124,4 +129,5 @@ def encode(
 
 
 def variants_of(settings: TrainConfig) -> int:
+    """The number of wordings that each caption is encoded in."""
     return WORDINGS if settings.shuffle_captions else 1

@@ -30,12 +30,12 @@ from train import loop
 
 
 def experiment(config: Config) -> int:
-    """Run all stages; the exit code is the gate's on the batch."""
+    """Run all stages. Returns the gate's exit code for the batch, or that of a stage that stopped."""
     if not config.brand:
-        raise DataError("run needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
+        raise DataError("an experiment needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
     folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
     judged: Judged | None = None
-    untold: dict[str, float] = {}
+    unrecorded: dict[str, float] = {}  # seconds by stage that cost.json does not have yet
 
     def judge(config: Config) -> int:
         nonlocal judged
@@ -45,10 +45,10 @@ def experiment(config: Config) -> int:
     def stage(name: str, work: Callable[[Config], int]) -> int:
         began = time.perf_counter()
         code = work(config)
-        untold[name] = untold.get(name, 0.0) + time.perf_counter() - began
+        unrecorded[name] = unrecorded.get(name, 0.0) + time.perf_counter() - began
         if folder:
-            add_cost(folder, untold)
-            untold.clear()
+            add_cost(folder, unrecorded)
+            unrecorded.clear()
         return code
 
     if stopped := stage("train", loop.train):
@@ -68,14 +68,14 @@ def experiment(config: Config) -> int:
 
 
 def add_cost(folder: Path, seconds: dict[str, float]) -> None:
-    """Seconds by stage over all runs of this batch; cost.json keeps them, for the report too."""
+    """Add seconds by stage to the batch's cost.json, which the report reads."""
     before = cost.cost_of(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
     files.write_json(folder / cost.COST, total)
 
 
 def sum_up(config: Config, judged: Judged) -> None:
-    """The style before and after, the mirror, the table, the path of the report."""
+    """Send the results to the tracker; print the table and the path of the report."""
     subject, counts = judged.lot, judged.outcome["counts"]
     before, after, real = styles(config, subject)
     mirror(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
@@ -94,7 +94,7 @@ def sum_up(config: Config, judged: Judged) -> None:
 
 
 def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
-    """Mean brand style of the base's samples, of the batch, and of the references (leave-one-out)."""
+    """The mean style of the base's samples, of the batch, and of the references (leave-one-out); NaN if unknown."""
     from eval.measuring import encoder as encoding
     from eval.measuring.features import extract
     from eval.scorers import style
@@ -117,4 +117,5 @@ def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
 
 
 def base_samples(run: Path) -> list[tuple[str, Path]]:
+    """(name, path) of the pictures that the base drew before the training of a run."""
     return [(p.name, p) for p in sorted((run / "samples" / "step-000000" / "with").glob("*.png"))]

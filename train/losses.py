@@ -1,4 +1,4 @@
-"""What a step is held to: noised latents, targets, noise levels and losses, as pure functions with their source.
+"""Noised latents, targets, noise levels and losses, as pure functions with their source.
 
 A schedule is two tables over T noise levels, x_t = signal[t] * latents + sigma[t] * noise, and what the base predicts:
 `epsilon` (the noise, arXiv 2006.11239), `v` (arXiv 2202.00512, appendix D) or `flow` (arXiv 2210.02747: noise less
@@ -15,33 +15,34 @@ STYLE_MEAN, STYLE_STD = -6.0, 2.0  # of the log-SNR: "style-friendly", arXiv 241
 
 
 def noised(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+    """The latents with noise of the given levels, [n, c, h, w]."""
     signal, sigma = at(schedule, levels)
     return signal * latents + sigma * noise
 
 
 def target(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-    """What the base predicts of a noised picture."""
+    """The values that the base should predict for noised latents, [n, c, h, w]."""
     signal, sigma = at(schedule, levels)
     return {"epsilon": noise, "v": signal * noise - sigma * latents, "flow": noise - latents}[schedule.prediction]
 
 
 def at(schedule: Schedule, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Signal and sigma of levels, [n, 1, 1, 1] each."""
+    """Signal and sigma at the levels, [n, 1, 1, 1] each."""
     signal, sigma = (table.to(levels.device)[levels] for table in (schedule.signal, schedule.sigma))
     return signal[:, None, None, None], sigma[:, None, None, None]
 
 
 def log_snr(schedule: Schedule) -> Tensor:
-    """[T] log of (signal / sigma)^2, falling; finite also where there is no noise or no signal at all."""
+    """The logarithm of (signal / sigma)^2, [T], falling; it is finite even without noise or without signal."""
     tiny = torch.finfo(torch.float32).tiny
     return 2 * (schedule.signal.clamp(min=tiny).log() - schedule.sigma.clamp(min=tiny).log())
 
 
 def levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
-    """Noise levels, int64 [n], by the density asked for; `uniform` in [0, 1) and `normal` are [n] draws.
+    """Noise levels, int64 [n], by the configured density; `uniform` in [0, 1) and `normal` are random numbers [n].
 
-    logit_normal: arXiv 2403.03206, equation 19. shift: the same paper's equation 23, s > 1 towards noise. style: a
-    normal log-SNR, taken at the nearest level.
+    logit_normal: arXiv 2403.03206, equation 19. shift: equation 23 of that paper, s > 1 towards noise. style: the level
+    nearest to a normally distributed log-SNR.
     """
     if settings.density == "style":
         wanted = STYLE_MEAN + STYLE_STD * normal
@@ -56,15 +57,15 @@ def levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Te
 
 
 def offset(noise: Tensor, strength: float, constant: Tensor) -> Tensor:
-    """Noise with a constant per picture and channel added, [n, c, 1, 1] draws: darker and lighter pictures become
-    reachable (Guttenberg 2023, crosslabs.org/blog/diffusion-with-offset-noise)."""
+    """Noise plus `strength` times `constant` [n, c, 1, 1], so that darker and lighter pictures can be learned
+    (Guttenberg 2023, crosslabs.org/blog/diffusion-with-offset-noise)."""
     return noise + strength * constant if strength else noise
 
 
 def weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
-    """[n] min-SNR weights (arXiv 2303.09556, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
+    """Min-SNR weights [n] (arXiv 2303.09556, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
 
-    Without gamma, and for flow, for which the paper has none, 1.
+    They are 1 without gamma, and for flow matching, for which the paper gives none.
     """
     if gamma is None or schedule.prediction == "flow":
         return torch.ones(len(levels), device=levels.device)
@@ -73,7 +74,7 @@ def weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
 
 
 def loss(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
-    """[n] mean squared error of each picture; with `delta` twice Huber's loss, which is the same below |delta|."""
+    """The mean squared error of each picture, [n]; with `delta` twice Huber's loss, which equals it below |delta|."""
     if delta is None:
         each = torch.nn.functional.mse_loss(predicted, wanted, reduction="none")
     else:

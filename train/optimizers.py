@@ -1,4 +1,4 @@
-"""Optimizers and their rate, and the average of the weights. What does not come with torch is an extra."""
+"""Optimizers, the learning rate, and the average of the weights. Optimizers from outside torch are an extra."""
 
 import importlib
 import math
@@ -15,7 +15,7 @@ EXTRAS = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigy
 
 
 def build(settings: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Raises ConfigError if the optimizer's package is not installed."""
+    """The configured optimizer of the parameters. Raises ConfigError if its package is not installed."""
     shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **shared)
@@ -33,7 +33,7 @@ def build(settings: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Op
 
 
 def rate(settings: TrainConfig, step: int) -> float:
-    """The learning rate of a step: linear warm-up, then constant or half a cosine to zero at max_steps."""
+    """The learning rate at a step: a linear warm-up, then constant or half a cosine to zero at max_steps."""
     warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     if settings.schedule == "constant":
         return settings.learning_rate * warm
@@ -42,6 +42,6 @@ def rate(settings: TrainConfig, step: int) -> float:
 
 
 def follow(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
-    """Move the average of the weights; early steps count more, so that the start is forgotten."""
+    """Update the average of the weights in place. Early steps weigh more, so that the start is forgotten."""
     for mean, parameter in zip(average, parameters, strict=True):
         mean.lerp_(parameter.detach(), 1 - min(decay, (1 + step) / (10 + step)))

@@ -1,4 +1,4 @@
-"""What a run holds while it lasts, made from the config: data checked and encoded, base loaded, LoRA attached."""
+"""Make a run from the config: check and encode the data, load the base, attach the LoRA."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from train.run import Run
 
 
 def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
-    """Check the data, load the base, attach the LoRA, encode, and hold the directory to what it was begun with."""
+    """Check and encode the data, load the base, attach the LoRA, write run.json.
+
+    Raises DataError, ModelError or ConfigError for what is wrong with brand set, base or config, and ConfigError if
+    the directory was begun with other data, another base or another number of processes.
+    """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.sound(brandset.locate(config.brand))
     licence.agreed(config, family.locate(config.base))
@@ -62,29 +66,29 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
 
 
 def remarks(run: Run, resolutions: list[int]) -> list[str]:
-    """What a person should know of sizes, buckets and wording before the first step."""
+    """What a person should know about base, sizes and buckets before the first step, a sentence each."""
     items, settings = run.brand_set.splits["train"], run.config.train
-    largest, said = max(min(pictures.size_of(item.content())) for item in items), []
+    largest, found = max(min(pictures.size_of(item.content())) for item in items), []
     if run.models.distilled:
-        said.append("this base is distilled to few steps, and a LoRA undoes that: train on the model it was made of")
+        found.append("This base is distilled to few steps, which a LoRA undoes. Train on the model it was made from.")
     if largest >= 1.5 * max(resolutions):
-        said.append(
-            f"pictures of up to {largest} pixels are scaled to {max(resolutions)}; "
-            "give base=<a real Stable Diffusion, hub id or folder> and family.resolution for more"
+        found.append(
+            f"Pictures of up to {largest} pixels are scaled to {max(resolutions)}. For more, give base= a Stable "
+            "Diffusion model of full size (hub id or folder) and family.resolution."
         )
     batch = settings.batch_size * run.accelerator.num_processes
     for bucket in run.buckets if len(run.buckets) > 1 else []:
         view = run.data.views[bucket[0]]
-        few = "; a batch shows them more than once: add pictures of this shape, or train.buckets=false"
-        shape = f"bucket {view.width} x {view.height}: {len(bucket)} pictures, none is left out"
-        said.append(shape + (few if len(bucket) < batch else ""))
-    return said
+        few = " A batch shows them more than once: add pictures of this shape, or give train.buckets=false."
+        shape = f"bucket {view.width} x {view.height}: {len(bucket)} pictures; none is left out."
+        found.append(shape + (few if len(bucket) < batch else ""))
+    return found
 
 
 def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
-    """Adapters on the parts asked for; A is random from the seed, B zero: at first the LoRA changes nothing.
+    """Attach LoRA adapters to the configured parts and return these parts by component.
 
-    Returns the adapted parts by component.
+    A is random from the seed and B is zero, so at first the LoRA changes nothing.
     """
     targets = {family.COMPONENT: family.lora_targets(config.lora.targets)}
     if config.lora.text_encoder:
@@ -112,7 +116,7 @@ def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
 
 @torch.no_grad()
 def exact_magnitudes(part: nn.Module) -> None:
-    """A DoRA's lengths anew in fp32: those of PEFT are in the base's own precision, and would change it at once."""
+    """Compute a DoRA's magnitudes in fp32: PEFT's are in the base's precision and would change the base at once."""
     for layer in part.modules():
         for vector in getattr(layer, "lora_magnitude_vector", {}).values():
             weight: Any = layer.get_base_layer().weight  # type: ignore[operator]
@@ -139,6 +143,7 @@ def set_up_computation(run: Run) -> None:
 
 
 def versions() -> dict[str, str]:
+    """The installed versions of the libraries that a run depends on."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "diffusers", "peft", "accelerate", "transformers")}

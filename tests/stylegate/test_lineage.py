@@ -124,10 +124,10 @@ def test_replay_tells_each_thing_once(chain: list[Path], service: Service, capsy
     ], "what is used is made before"
     assert [alias for _, alias in service.used] == [wandbrun.alias(DIGESTS[what]) for what in ("brand-set", "lora")]
     assert len({run for run, _ in service.used}) == 2, "each directory is its own W&B run"
-    assert "told W&B 7 of 7" in capsys.readouterr().out
+    assert "7 of 7 records were sent" in capsys.readouterr().out
     before = (list(service.made), list(service.used))
     assert lineage.replay(chain) == 0 and (service.made, service.used) == before
-    assert "told W&B 0 of 7" in capsys.readouterr().out
+    assert "0 of 7 records were sent" in capsys.readouterr().out
 
 
 def test_replay_goes_on_where_it_was_stopped(chain: list[Path], service: Service, monkeypatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from scipy.stats import binomtest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from stylegate import cli, config, files, rundirectory
@@ -180,3 +181,11 @@ def test_wandb_would_run_our_own_command() -> None:
         assert [composed.lora.rank, composed.train.learning_rate, composed.train.seed] == list(values)
         runs.add(rundirectory.run_directory_name(composed))
     assert len(runs) == 12
+
+
+def test_the_launcher_of_several_processes_ends_with_the_message(run, tmp_path: Path, monkeypatch) -> None:
+    """Torch's launcher prints what it finds in this file at the end of its own report."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert run("train", "brand=nosuch")[0] == 2
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert failure.message.startswith("\nerror: brand=nosuch: ") and "\nNext: " in failure.message

@@ -323,4 +323,4 @@ def test_a_distilled_base_is_said(run, tmp_path: Path, small_brand: Path) -> Non
     index.write_text(index.read_text().replace('"is_distilled": false', '"is_distilled": true'))
     words = ["family=flux2", f"base={folder}", "brand=small", "name=quick", *FAST, *SMALL, "train.max_steps=1"]
     code, text = run("train", *words)
-    assert code == 0 and "note: this base is distilled" in text
+    assert code == 0 and "note: This base is distilled" in text

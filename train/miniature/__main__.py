@@ -66,13 +66,13 @@ def main(wanted: list[str]) -> int:
         print(__doc__)
         return 0
     if unknown := [name for name in wanted if name not in PARTS]:
-        print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(f"There is no part named {', '.join(unknown)}. The parts are {', '.join(PARTS)}.", file=sys.stderr)
         return 2
     for name in wanted or PARTS:
         began = time.monotonic()
         PARTS[name]()
         print(f"{name}: done in {(time.monotonic() - began) / 60:.1f} min")
-    print(f"the miniature: {files.shown(PLACE)}; its brands: {files.shown(files.ROOT / 'data' / 'brands')}")
+    print(f"The miniature is in {files.shown(PLACE)}; its brands are in {files.shown(files.ROOT / 'data' / 'brands')}")
     return 0
 
 

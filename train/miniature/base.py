@@ -58,7 +58,7 @@ def build(latent_channels: int) -> UNet2DConditionModel:
 
 
 def text_encoder(clip: Any) -> CLIPTextModel:
-    """open_clip's text tower as transformers names it: the joint projection of q, k and v is split."""
+    """The text tower of an open_clip model as a transformers model; the joint projection of q, k and v is split."""
     text = MODEL["text_cfg"]
     model = CLIPTextModel(
         CLIPTextConfig(
@@ -100,7 +100,7 @@ def text_encoder(clip: Any) -> CLIPTextModel:
 
 @torch.no_grad()
 def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
-    """[n, c, 16, 16], scaled to deviation 1, in bf16."""
+    """The latents of pictures, bf16 [n, c, 16, 16], scaled to a standard deviation of 1."""
     where, parts = next(vae.parameters()).device, []
     with progress.bar("latents", len(pixels)) as tick, arithmetic(where):
         for start in range(0, len(pixels), 256):
@@ -112,7 +112,7 @@ def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
 
 
 def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """The UNet and its text encoder."""
+    """Train the UNet on the corpus; returns it and its text encoder."""
     where = device()
     latents = latents_of(vae, corpus.pixels)
     unet = build(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -123,8 +123,8 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
 
     def loss_of(step: int, r: np.random.Generator) -> Tensor:
         words, chosen = Random(step), r.integers(len(latents), size=BATCH)
-        said = [caption(corpus.traits[i], corpus.styles[i], words, SHARE_FULL, STYLE_SAID).text for i in chosen]
-        ids = tokens(tokenizer, ["" if r.random() < UNCONDITIONAL else text for text in said]).to(where)
+        captions = [caption(corpus.traits[i], corpus.styles[i], words, SHARE_FULL, STYLE_SAID).text for i in chosen]
+        ids = tokens(tokenizer, ["" if r.random() < UNCONDITIONAL else text for text in captions]).to(where)
         clean = latents[torch.from_numpy(chosen)].to(where).float()
         random = torch.Generator().manual_seed(step)
         noise = torch.randn(clean.shape, generator=random).to(where)
@@ -142,7 +142,7 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
 
 
 def write(folder: Path, vae: Any, unet: Any, text: Any, tokenizer: Any) -> None:
-    """A pipeline of Stable Diffusion's form, in half precision."""
+    """Write a Stable Diffusion pipeline in half precision into `folder`."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,

@@ -23,7 +23,7 @@ WORDS = {
 
 
 def balanced(count: int, random: np.random.Generator) -> list[dict[str, str]]:
-    """`count` combinations in which each value occurs as often as the others, give or take one."""
+    """`count` combinations of traits in which the values of a trait occur equally often, up to one."""
     columns = {}
     for trait, values in TRAITS.items():
         rounds = [random.permutation(np.array(values)) for _ in range(-(-count // len(values)))]

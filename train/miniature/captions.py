@@ -43,7 +43,7 @@ class Caption(NamedTuple):
 
 
 def phrase(trait: str, value: str, r: Random) -> str:
-    """One trait in words; colours and species are their own phrase."""
+    """One trait in words; a colour or a species is a phrase by itself."""
     if trait == "background":
         return r.choice([f"{value} background", f"on {value} background", f"a {value} background", f"{value} backdrop"])
     if trait == "body":
@@ -55,7 +55,7 @@ def phrase(trait: str, value: str, r: Random) -> str:
 
 
 def full(traits: dict[str, str], r: Random) -> str:
-    """Every trait, in one of several orders. The first form is what data/traits/collectible.yaml plans with."""
+    """All traits in words, in one of several orders. The first order is that of data/traits/collectible.yaml."""
     spoken = {trait: "" if traits[trait] == "none" else r.choice(PHRASES[trait][traits[trait]]) for trait in PHRASES}
     eyes, mouth, hat, held = (spoken[trait] for trait in ("eyes", "mouth", "headwear", "item"))
     who, ground, kind = f"{traits['body']} {traits['species']}", f"{traits['background']} background", r.choice(KINDS)
@@ -76,20 +76,20 @@ def full(traits: dict[str, str], r: Random) -> str:
 
 
 def caption(
-    traits: dict[str, str], style: str, r: Random, share_full: float, style_said: float, first: Sequence[str] = ()
+    traits: dict[str, str], style: str, r: Random, share_full: float, style_share: float, first: Sequence[str] = ()
 ) -> Caption:
     """The whole, or one to three traits, or the style alone; with the style before or behind.
 
     Of the traits in `first` at least one is always spoken of.
     """
     whole = r.random() < share_full
-    said = list(traits) if whole else r.sample(list(traits), r.randint(1, 3))
-    if first and not set(said) & set(first):
-        said[0] = r.choice(first)
-    text = full(traits, r) if whole else ", ".join(phrase(trait, traits[trait], r) for trait in said)
+    named = list(traits) if whole else r.sample(list(traits), r.randint(1, 3))
+    if first and not set(named) & set(first):
+        named[0] = r.choice(first)
+    text = full(traits, r) if whole else ", ".join(phrase(trait, traits[trait], r) for trait in named)
     if not whole and not first and r.random() < 0.15:
         return Caption(f"{style} style", frozenset(["style"]))
-    if r.random() >= style_said:
-        return Caption(text, frozenset(said))
+    if r.random() >= style_share:
+        return Caption(text, frozenset(named))
     text = f"{style} style, {text}" if r.random() < 0.75 else f"{text}, {style} style"
-    return Caption(text, frozenset([*said, "style"]))
+    return Caption(text, frozenset([*named, "style"]))

@@ -75,7 +75,7 @@ def build() -> Any:
 
 
 def truth_of(corpus: Corpus) -> NDArray[np.int64]:
-    """[n, attributes] as numbers; the quality is that of a clean picture."""
+    """The attributes of each picture as numbers [n, attributes]; the quality is that of a clean picture."""
     names = {name: i for i, name in enumerate(sorted(set(corpus.styles)))}
     columns = [[TRAITS[trait].index(row[trait]) for row in corpus.traits] for trait in TRAITS]
     columns += [[names[style] for style in corpus.styles], [0] * len(corpus.styles)]
@@ -83,10 +83,10 @@ def truth_of(corpus: Corpus) -> NDArray[np.int64]:
 
 
 class Sampler:
-    """Chooses the pictures of a batch and words for them."""
+    """Draws batches: which pictures, and a caption for each."""
 
     def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = (), recolour: float = 0.0) -> None:
-        """`first`: traits of which every caption of a family's picture names one; `recolour`: share of pictures."""
+        """A family's captions each name one of the traits `first`; `recolour` is a share of the pictures."""
         self.corpora, self.first, self.recolour = [base, families], first, recolour
         self.truth = [truth_of(base), truth_of(families)]
         self.groups = []
@@ -98,7 +98,7 @@ class Sampler:
             self.groups.append([part for part in np.split(order, starts[1:]) if len(part) >= GROUP])
 
     def choose(self, easy: bool, r: np.random.Generator) -> list[tuple[int, int]]:
-        """(corpus, index) of each; half families, half groups that share two attributes."""
+        """The (corpus, index) of each picture: half are families, half are groups that share two attributes."""
         if easy:
             return [(0, int(i)) for i in r.integers(len(self.truth[0]), size=BATCH)]
         families = r.integers(len(self.truth[1]) // FAMILY, size=BATCH // 2 // FAMILY)
@@ -122,16 +122,16 @@ class Sampler:
                 picture = recoloured(picture, r)
                 row[[ATTRIBUTES.index(name) for name in COLOURED]] = UNKNOWN
                 traits = {trait: value for trait, value in traits.items() if trait not in COLOURED}
-                said = caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
+                text = caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
             else:
-                said = caption(traits, style, words, 0.5, 0.6, self.first if which else ())
+                text = caption(traits, style, words, 0.5, 0.6, self.first if which else ())
             if long:
                 more = caption(traits, style, words, 0.0, 0.0, list(traits))
-                said = Caption(f"{said.text}, {more.text}", said.says | more.says)
+                text = Caption(f"{text.text}, {more.text}", text.says | more.says)
             if row[-1] or words.random() < SHARE_QUALITY_SAID:
-                said = Caption(f"{said.text}, {QUALITY[row[-1]]}", said.says | {"quality"})
+                text = Caption(f"{text.text}, {QUALITY[row[-1]]}", text.says | {"quality"})
             pictures.append(moved(picture, r))
-            captions.append(said)
+            captions.append(text)
             truth.append(row)
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
         says = np.array([[name in c.says for name in ATTRIBUTES] for c in captions])
@@ -139,25 +139,25 @@ class Sampler:
 
 
 def moved(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
-    """By up to 2 pixels each way, so that no place on the grid of patches is learned by heart."""
+    """The picture moved by up to 2 pixels each way, so that positions on the grid of patches are not memorised."""
     x, y = (int(v) for v in r.integers(0, 5, 2))
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")[y : y + SIDE, x : x + SIDE]
 
 
 def recoloured(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
-    """Channels in another order, each perhaps inverted, sometimes all alike; edges and shapes stay."""
+    """The picture with its channels reordered, inverted or made equal at random; edges and shapes stay."""
     mixed = picture[..., r.permutation(3)] if r.random() < 0.75 else picture.mean(-1, keepdims=True).astype(np.uint8)
     return np.broadcast_to(mixed ^ (255 * r.integers(0, 2, 3)).astype(np.uint8), picture.shape)
 
 
 def fitting(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
-    """[i, j] whether all that caption j says is, or may be, true of picture i."""
+    """Whether everything that caption j says may be true of picture i, bool [pictures, captions]."""
     equal = (truth[:, None, :] == truth[None, :, :]) | (truth[:, None, :] == UNKNOWN)
     return (equal | ~says[None, :, :]).all(-1)
 
 
 def contrast(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor) -> Tensor:
-    """CLIP's symmetric loss (arXiv 2103.00020, figure 3), where other captions that fit count neither way."""
+    """CLIP's symmetric loss (arXiv 2103.00020, figure 3). Other captions that fit a picture are left out of it."""
     logits = scale * images @ texts.T
     others = fits & ~torch.eye(len(fits), dtype=torch.bool, device=fits.device)
     logits = logits.masked_fill(others, -1e4)
@@ -166,7 +166,7 @@ def contrast(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor) -> Tens
 
 
 def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
-    """First all traits alike, then mostly those that come last by themselves."""
+    """Train the model: first on all traits equally, then mostly on those that are learned last."""
     where = device()
     clip = build().to(where)
     see = compiled(clip.visual)
@@ -192,7 +192,7 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
 
 
 def read(clip: Any, ids: Tensor) -> Tensor:
-    """clip.encode_text for short texts: attention is causal, so what follows the end is not needed."""
+    """clip.encode_text for short texts: attention is causal, so the tokens after the end have no effect."""
     length = ids.shape[1]
     x = clip.token_embedding(ids) + clip.positional_embedding[:length]
     x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
@@ -200,13 +200,13 @@ def read(clip: Any, ids: Tensor) -> Tensor:
 
 
 def tokens(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tensor:
-    """[n, length] ids, padded with the end."""
-    told = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return told.input_ids
+    """Token ids [n, length], padded with the end token."""
+    encoded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return encoded.input_ids
 
 
 def write(folder: Path, clip: Any, tokenizer: Any) -> None:
-    """open_clip's own form, in half precision: `open_clip.create_model_and_transforms("local-dir:...")`."""
+    """Write the model in half precision for `open_clip.create_model_and_transforms("local-dir:...")`."""
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in clip.state_dict().items()}
     files.write(folder / "open_clip_model.safetensors", save(tensors))
     files.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS})

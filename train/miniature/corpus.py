@@ -48,19 +48,19 @@ class Corpus(NamedTuple):
 
 
 def held_out(traits: dict[str, str]) -> bool:
-    """A fixed sixteenth of all combinations, whatever the style."""
+    """Whether a combination of traits is held out: a fixed sixteenth of all, in every style."""
     return zlib.crc32(json.dumps(traits, sort_keys=True).encode()) % HELD_OUT == 0
 
 
 def of_base(random: np.random.Generator) -> Style:
-    """A style that base and encoder may learn from: never a brand's."""
+    """A random style that base and encoder may learn from, never a demo brand's."""
     if random.random() < SHARE_NAMED:
         return NAMED[int(random.integers(len(NAMED)))]
     return unnamed(int(random.integers(NUM_UNNAMED)))
 
 
 def of_judge(random: np.random.Generator) -> Style:
-    """As of_base, and a third demo brands."""
+    """A random style for the judge: a third of the time a demo brand's, else one of `of_base`."""
     return list(BRANDS.values())[int(random.integers(3))] if random.random() < 0.34 else of_base(random)
 
 
@@ -74,7 +74,7 @@ CHANGES = {"twins": list(world.TRAITS), "kin": HARDEST}
 
 
 def labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
-    """Style, traits and seed of each picture of a part."""
+    """The style, traits and seed of each picture of one part of the corpus `name`."""
     random = np.random.default_rng([list(SOURCES).index(name), number])
     out: list[tuple[Style, dict[str, str], int]] = []
     while len(out) < PART:
@@ -87,14 +87,14 @@ def labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
 
 
 def changed(traits: dict[str, str], among: list[str], random: np.random.Generator) -> dict[str, str]:
-    """With another value of one trait."""
+    """The traits with another value of one of those in `among`."""
     trait = str(random.choice(among))
     return traits | {trait: str(random.choice([v for v in world.TRAITS[trait] if v != traits[trait]]))}
 
 
 @cache
 def fingerprint(name: str = "base") -> str:
-    """Of what the code draws for a corpus: every named style, a few without a name, and for the judge the brands."""
+    """A digest of sample drawings of a corpus: every named style, a few unnamed, and for the judge the brands."""
     if name == "textures":
         return hashlib.sha256(b"".join(texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
     drawn = hashlib.sha256(str([PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT]).encode())
@@ -119,7 +119,7 @@ def draw_part(name: str, number: int) -> None:
 
 
 def open_pixels(name: str) -> NDArray[np.uint8]:
-    """Draw what is missing, and read: [n, 64, 64, 3]."""
+    """Draw the parts of a corpus that are missing, then read all: uint8 [n, 64, 64, 3]."""
     numbers = range(SIZES[name] // PART)
     missing = [n for n in numbers if not part(name, n).exists()]
     if missing:

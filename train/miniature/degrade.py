@@ -23,7 +23,7 @@ def covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
 
 
 def melted(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
-    """Shapes run: every point is taken from a few pixels away, smoothly."""
+    """The picture with shapes that melt: each point comes from a few pixels away, smoothly varying."""
     shift = ndimage.gaussian_filter(r.normal(0, 1, (2, 64, 64)), (0, 4, 4))
     shift *= r.uniform(2.0, 4.5) / shift.std()
     places = np.mgrid[0:64, 0:64] + shift

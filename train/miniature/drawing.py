@@ -23,7 +23,7 @@ from train.miniature.world import Shape
 
 
 def render(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
-    """A picture of 64 x 64 pixels. The seed moves, turns and sizes the figure a little."""
+    """A picture of 64 x 64 pixels. The seed changes position, angle and size of the figure a little."""
     cells = -(-SIDE // style.block)
     side = cells * style.block
     image = rasterise(drawing(traits, style, np.random.default_rng([seed, 5]), side), cells)
@@ -40,7 +40,7 @@ def render(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
 
 
 def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
-    """Every pixel takes the nearest colour of the palette."""
+    """The picture with each pixel replaced by the nearest colour of the palette."""
     table = np.array([rgb(c) for c in palette]) * 255
     pixels = np.asarray(image, dtype=np.float64)
     nearest = ((pixels[:, :, None] - table) ** 2).sum(-1).argmin(-1)
@@ -48,7 +48,7 @@ def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
 
 
 def drawing(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
-    """The SVG, of `side` units."""
+    """The picture as SVG text, `side` units wide and high."""
     word = traits.get("background", "gray")
     figure = world.shapes(traits)
     if style.palette:
@@ -69,7 +69,7 @@ def drawing(traits: dict[str, str], style: Style, r: np.random.Generator, side: 
 
 
 def ground(word: str, style: Style, r: np.random.Generator) -> str:
-    """The background in its colour; never so patterned that the colour cannot be named."""
+    """The background as SVG; its pattern is always weak enough that the colour can be named."""
     main = toned(coloured(style, word), style.ground_lightness)
     other = toned(main, 0.22 if style.ground_lightness >= 0 else -0.3)
     marks = GROUNDS[style.ground](main, other, r)
@@ -135,7 +135,7 @@ GROUNDS = {
 
 
 def painted(figure: list[Shape], style: Style, pose: str) -> str:
-    """The figure: its shadow, its edge, then its shapes from back to front."""
+    """The figure as SVG: its shadow, its edge, then its shapes from back to front."""
     solid = [s for s in figure if s.part != "face"]
     out = ""
     if style.shadow:
@@ -153,7 +153,7 @@ def painted(figure: list[Shape], style: Style, pose: str) -> str:
 
 
 def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
-    """All shapes in one colour, each wider by `edge`."""
+    """All shapes in one colour, each wider by `edge` pixels."""
     outer = f'stroke="{colour}" stroke-width="{2 * edge:.2f}" stroke-linejoin="round"'
     lines = [stroked(s.path, colour, s.width + 2 * edge) if s.width else filled(s.path, colour, outer) for s in figure]
     return "".join(lines)
@@ -173,7 +173,7 @@ def texture(style: Style) -> str:
 
 
 def one(number: int, shape: Shape, style: Style) -> str:
-    """A shape as the style fills and outlines it. Faces keep their plain colours, so that they read."""
+    """A shape as the style fills and outlines it. Faces have plain colours, so that they stay legible."""
     colour = coloured(style, shape.colour, shape.tone)
     if shape.part == "face":
         return stroked(shape.path, colour, shape.width) if shape.width else filled(shape.path, colour)

@@ -33,17 +33,17 @@ def device() -> torch.device:
 
 
 def arithmetic(where: torch.device) -> Any:
-    """bf16: on CPUs with AMX or AVX512-BF16 twice as fast and more."""
+    """Autocast to bf16, which is at least twice as fast on CPUs with AMX or AVX512-BF16."""
     return torch.autocast(where.type, torch.bfloat16)
 
 
 def compiled(module: nn.Module) -> Any:
-    """Compiled where there is a compiler: 0.7 of the time a step, measured on two cores; else the same, slower."""
+    """The module compiled, where there is a compiler: 0.7 of the time for a step, measured on two cores."""
     return torch.compile(module) if shutil.which("c++") else module
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the learning rate at `step`."""
+    """The factor of the learning rate at `step`, in [0, 1]."""
     if step < WARMUP:
         return (step + 1) / WARMUP
     done = max(0.0, (step / steps - FLAT) / (1 - FLAT))
@@ -116,7 +116,7 @@ def save_state(place: Path, step: int, parameters: dict, average: dict, optimize
 
 
 def restore(place: Path, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last state; returns its step, 0 where there is none."""
+    """Load the last saved state. Returns its step, or 0 if there is none."""
     path = place / "state.safetensors"
     if not path.exists():
         shutil.rmtree(place, ignore_errors=True)  # notes of a training that was never saved

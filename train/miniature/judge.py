@@ -27,7 +27,7 @@ CODING_NOISE = 0.3  # deviations of the latents, at most
 
 
 class Judge(nn.Module):
-    """pixels [n, 3, 64, 64] in [-1, 1] to logits of each head."""
+    """A small classifier: pixels [n, 3, 64, 64] in [-1, 1] to the logits of each head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class Judge(nn.Module):
 
 
 def answers(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
-    """The truth as numbers, [n] a head."""
+    """The true class of each picture, int64 [n] for each head."""
     out = {trait: np.array([values.index(row[trait]) for row in corpus.traits]) for trait, values in TRAITS.items()}
     return out | {"style": np.array([STYLES.index(s if s in STYLES else "unnamed") for s in corpus.styles])}
 
 
 def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
-    """Moved, and half of them softened or noisy: generated pictures are never as sharp as renders."""
+    """The pictures moved, and half of them softened or noisy, since generated pictures are softer than renders."""
     shift = tuple(int(v) for v in r.integers(-3, 4, 2))
     x = torch.roll(functional.pad(x, (3, 3, 3, 3), mode="replicate"), shift, (2, 3))[..., 3:-3, 3:-3]
     half = len(x) // 2
@@ -64,7 +64,7 @@ def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def coded(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures [n, 64, 64, 3] after the autoencoder, with noise on their latents: so do generated ones look."""
+    """Pictures [n, 64, 64, 3] coded and decoded with noise on their latents, which looks like generated pictures."""
     where, parts = next(vae.parameters()).device, []
     random = np.random.default_rng(29)
     with progress.bar("code", len(pixels)) as tick, arithmetic(where):
@@ -80,7 +80,7 @@ def coded(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def train(corpus: Corpus, vae: Any) -> Judge:
-    """A third of what it learns from has been through the autoencoder."""
+    """Train the judge; a third of its pictures have been coded and decoded by the autoencoder."""
     pixels = corpus.pixels.copy()
     pixels[::3] = coded(vae, pixels[::3])
     where = device()
@@ -93,8 +93,8 @@ def train(corpus: Corpus, vae: Any) -> Judge:
         x = torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
         with arithmetic(where):
             logits = judge(spoilt(x, r).to(where, memory_format=torch.channels_last))
-        said = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
-        return torch.stack(said).sum()
+        losses = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
+        return torch.stack(losses).sum()
 
     depends_on = [fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
     fit("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
@@ -113,7 +113,7 @@ def load(path: Path = PLACE) -> Judge:
 
 @torch.no_grad()
 def verdicts(judge: Judge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
-    """What the judge sees in pictures [n, 64, 64, 3]."""
+    """The judge's answers for pictures [n, 64, 64, 3], a list of values for each head."""
     parts: dict[str, list[Tensor]] = {name: [] for name in HEADS}
     for start in range(0, len(pixels), 256):
         x = torch.from_numpy(pixels[start : start + 256]).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -27,7 +27,7 @@ MARGIN = 1.3  # the domain reaches so much further than pictures of known styles
 
 @torch.no_grad()
 def encode(clip: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, d] unit embeddings of pictures [n, 64, 64, 3]."""
+    """The unit embeddings [n, width] of pictures [n, 64, 64, 3]."""
     parts = []
     for start in range(0, len(pixels), 256):
         x = torch.from_numpy(pixels[start : start + 256]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -36,7 +36,7 @@ def encode(clip: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def write(folder: Path, clip: Any, corpus: Corpus) -> None:
-    """All four files, from pictures of `corpus`."""
+    """Write the four files beside the encoder, made from pictures of `corpus`."""
     random = np.random.default_rng(43)
     chosen = random.permutation(len(corpus.pixels))[:NUM_WITHIN]
     embeddings = encode(clip, corpus.pixels[chosen])
@@ -58,7 +58,7 @@ def write(folder: Path, clip: Any, corpus: Corpus) -> None:
 
 
 def aesthetic_head(clip: Any, pixels: NDArray[np.uint8], random: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Weight [1, d] and bias [1] of a logistic regression; half of the pictures degraded, each kind alike often."""
+    """Weight [1, width] and bias [1] of a logistic regression of clean against degraded pictures, half and half."""
     spoilt = pixels.copy()
     labels = np.arange(len(pixels)) % 2
     kinds = QUALITY[1:]

@@ -8,7 +8,7 @@ DARKEST = 0.2  # luma of the overprint, at most: faces must read
 
 
 def glowing(figure: list[Shape], word: str, style: Style, pose: str) -> str:
-    """Light on near-black: every edge is a tube of its colour with a bright core and a halo; the ground is a ring."""
+    """The figure as glowing tubes on near-black, each with a bright core and a halo; the background is a ring."""
     tubes, fills = [], []
     for s in figure:
         if s.part == "face" and s.colour == "white":
@@ -66,14 +66,14 @@ def two_inks(figure: list[Shape], traits: dict[str, str], style: Style, pose: st
 
 
 def overprint(first: str, second: str) -> str:
-    """What two inks give where both lie, each twice; darkened until lines of it read."""
+    """The colour of two inks printed over each other twice, darkened until lines in it are legible."""
     values = [(a * b) ** 2 for a, b in zip(rgb(first), rgb(second), strict=True)]
     luma = 0.299 * values[0] + 0.587 * values[1] + 0.114 * values[2]
     return hexed(tuple(v * min(1.0, DARKEST / max(luma, 1e-6)) for v in values))
 
 
 def grid_face(traits: dict[str, str]) -> list[Shape]:
-    """Eyes and mouth of whole cells of 4 px, laid by hand: a face that is only made smaller does not read."""
+    """Eyes and mouth of whole cells of 4 pixels, placed by hand: a face that is only reduced is not legible."""
 
     def cells(colour: str, *places: tuple[int, int]) -> list[Shape]:
         return [Shape(box(4 * x, 4 * y, 4, 4), colour, 0.0, "face") for x, y in places]

@@ -24,7 +24,7 @@ TEXTURES = ["", "hatch", "dots", "lines", "grain"]
 
 @dataclass(frozen=True)
 class Style:
-    """Lengths are in pixels of the drawing; shifts of colour in [-1, 1]."""
+    """A way of drawing. Lengths are in pixels of the drawing, shifts of colour in [-1, 1]."""
 
     name: str
     saturation: float = 1.0  # factor
@@ -125,13 +125,13 @@ def is_brand_like(style: Style) -> bool:
 
 
 def invented(number: int) -> str:
-    """A word that means nothing, for a style that nobody named: unknown words then stand for unknown looks."""
+    """A made-up word for an unnamed style, so that unknown words come to mean unknown looks."""
     r = np.random.default_rng([31, number])
     return "".join(f"{r.choice(list('bdfgjklmprstvz'))}{r.choice(list('aeiou'))}" for _ in range(3))
 
 
 def unnamed(number: int) -> Style:
-    """Style `number` of those that nobody named: each property drawn by lot."""
+    """The unnamed style `number`: each of its properties is random."""
     r = np.random.default_rng([17, number])
 
     def chance(p: float) -> bool:

@@ -25,7 +25,7 @@ def box(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
 
 
 def both(path: str) -> list[str]:
-    """A path of absolute M, L, Q, C commands and its mirror image about the middle."""
+    """A path of absolute M, L, Q, C commands, and its mirror image about the vertical middle."""
     mirrored, is_x = [], True
     for token in path.replace("z", " z").split():
         command, number = (token[0], token[1:]) if token[0].isalpha() else ("", token)
@@ -48,7 +48,7 @@ def hexed(values: tuple[float, ...]) -> str:
 
 
 def toned(colour: str, tone: float) -> str:
-    """Towards white (tone > 0) or black."""
+    """The colour mixed with white (tone > 0) or black (tone < 0)."""
     end = 1.0 if tone > 0 else 0.0
     return hexed(tuple(v + (end - v) * abs(tone) for v in rgb(colour)))
 
@@ -63,19 +63,19 @@ def stroked(path: str, colour: str, width: float, more: str = "") -> str:
 
 
 def gradient(name: str, kind: str, stops: Sequence[tuple[float, str]], where: str) -> str:
-    """`kind` is linear or radial, `where` its ends in SVG's attributes."""
+    """An SVG gradient; `kind` is linear or radial, `where` gives its ends as SVG attributes."""
     listed = "".join(f'<stop offset="{offset}" stop-color="{colour}"/>' for offset, colour in stops)
     return f'<{kind}Gradient id="{name}" {where}>{listed}</{kind}Gradient>'
 
 
 def pattern(name: str, pitch: float, turn: float, marks: str) -> str:
-    """Marks repeated every `pitch` pixels, turned by degrees."""
+    """An SVG pattern of `marks` every `pitch` pixels, turned by `turn` degrees."""
     size = f'width="{pitch:.2f}" height="{pitch:.2f}" patternUnits="userSpaceOnUse"'
     return f'<pattern id="{name}" {size} patternTransform="rotate({turn})">{marks}</pattern>'
 
 
 def blur(name: str, deviation: float, reach: str = "10%") -> str:
-    """`reach`: how far beyond the shape it may run, of the shape's size; 10 % is SVG's own default."""
+    """An SVG blur; `reach` is how far it may extend beyond the shape, as a share of its size (SVG's default: 10 %)."""
     wide = f"{100 + 2 * int(reach[:-1])}%"
     where = f'x="-{reach}" y="-{reach}" width="{wide}" height="{wide}"'
     return f'<filter id="{name}" {where}><feGaussianBlur stdDeviation="{deviation:.2f}"/></filter>'
@@ -86,6 +86,6 @@ def sheet(colour: str) -> str:
 
 
 def rasterise(svg: str, side: int) -> Image.Image:
-    """RGB, `side` pixels a side."""
+    """The SVG drawn as an RGB picture, `side` pixels wide and high."""
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side, skip_system_fonts=True))
     return Image.open(io.BytesIO(png)).convert("RGB")

@@ -17,7 +17,7 @@ WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def build() -> CLIPTokenizer:
-    """256 bytes, 256 that end a word, merges, start, end. The end has the highest id: pooling by argmax finds it."""
+    """A tokenizer of 256 bytes, 256 that end a word, merges, start and end. CLIP finds the end by its highest id."""
     r = Random(0)
     texts = [caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in labels("base", 0)]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))

@@ -10,14 +10,14 @@ from train.miniature.svg import SIDE, blur, box, ellipse, filled, gradient, hexe
 
 
 def colour(r: np.random.Generator) -> str:
-    """Any, and often near black or near white, where brands like to print."""
+    """A random colour, often near black or near white, as backgrounds of brands are."""
     values = r.uniform(0, 1, 3)
     kind = r.random()
     return hexed(tuple(values * 0.2 if kind < 0.2 else 0.8 + values * 0.2 if kind < 0.35 else values))
 
 
 def screen(name: str, r: np.random.Generator) -> str:
-    """Dots, checks or stripes of 2 pixels and more."""
+    """An SVG pattern of dots, checks or stripes of at least 2 pixels."""
     pitch, mark, under = float(r.uniform(4, 11)), colour(r), colour(r)
     size = pitch * float(r.uniform(0.25, 0.48))
     kind = int(r.integers(3))
@@ -30,7 +30,7 @@ def screen(name: str, r: np.random.Generator) -> str:
 
 
 def line(r: np.random.Generator) -> str:
-    """An open curve, a ring or a broken line."""
+    """An SVG path: an open curve, a ring or a broken line."""
     x = r.uniform(-4, SIDE + 4, 8)
     kind = int(r.integers(3))
     if kind == 0:
@@ -40,7 +40,7 @@ def line(r: np.random.Generator) -> str:
 
 
 def texture(seed: int) -> Image.Image:
-    """64 x 64 pixels: a ground, shapes filled with colour or a screen, lines over them, and soft light or shade."""
+    """A picture of 64 x 64 pixels: a background, filled shapes, lines over them, and soft light or shade."""
     r = np.random.default_rng([seed, 61])
     out = screen("a", r) + screen("b", r) + gradient("g", "linear", [(0, colour(r)), (1, colour(r))], "")
     out += blur("soft", float(r.uniform(0.7, 3.0)), "50%")

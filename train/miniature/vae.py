@@ -36,7 +36,7 @@ def build() -> AutoencoderTiny:
 
 
 def crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.Generator) -> Tensor:
-    """[count, 3, size, size] in [-1, 1]."""
+    """Random crops of the pictures, [count, 3, size, size] in [-1, 1]."""
     last = pixels.shape[1] - size
     chosen = r.integers(len(pixels), size=count)
     corners = r.integers(last + 1, size=(count, 2))
@@ -45,7 +45,7 @@ def crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.Generat
 
 
 def varied(x: Tensor, r: np.random.Generator) -> Tensor:
-    """Half of the crops as they are; the others with turned colours, inverted, darker, mirrored or turned."""
+    """The crops, half of them unchanged, the others recoloured, inverted, darkened, mirrored or turned."""
     out = []
     for picture in x:
         if r.random() < 0.5:
@@ -67,7 +67,7 @@ def differences(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> AutoencoderTiny:
-    """First the world alone, then textures as well."""
+    """Train the autoencoder: first on collectibles alone, then on textures as well."""
     where = device()
     vae = build().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -105,7 +105,7 @@ def train(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> Autoe
 
 @torch.no_grad()
 def psnr(vae: Any, pixels: np.ndarray) -> np.ndarray:
-    """[n] dB of pictures [n, 64, 64, 3] after coding and decoding."""
+    """The peak signal-to-noise ratio in dB, [n], of pictures [n, 64, 64, 3] after coding and decoding."""
     out = []
     for start in range(0, len(pixels), 64):
         x = torch.from_numpy(pixels[start : start + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1

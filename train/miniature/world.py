@@ -22,7 +22,7 @@ TRAITS = {
 
 
 class Shape(NamedTuple):
-    """One closed path, or a line where `width` is given."""
+    """One closed path, or a line if `width` is given."""
 
     path: str
     colour: str  # a word of styles.COLOURS, or "ink": what the style draws faces with
@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 
 
 def pair(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
-    """A part of the body and its mirror image."""
+    """The shape of a part of the body, and its mirror image."""
     return [Shape(p, colour, tone, width=width) for p in both(path)]
 
 
@@ -138,7 +138,7 @@ def headwear(kind: str) -> list[Shape]:
 
 
 def item(kind: str, colour: str) -> list[Shape]:
-    """Held at the right by a small hand of the body's colour."""
+    """The shapes of an item, in a small hand of the body's colour at the right."""
 
     def p(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "prop", width)
@@ -192,7 +192,7 @@ def face(eyes: str, mouth: str) -> list[Shape]:
 
 
 def shapes(traits: dict[str, str]) -> list[Shape]:
-    """Everything but the background, back to front. A trait that is missing is not drawn."""
+    """All shapes but the background, from back to front. A trait that is missing is not drawn."""
     body = traits.get("body", "white")
     return [
         *SPECIES[traits.get("species", "ghost")](body),
@@ -203,5 +203,5 @@ def shapes(traits: dict[str, str]) -> list[Shape]:
 
 
 def random_traits(random: np.random.Generator) -> dict[str, str]:
-    """Every value of a trait is as likely as the others."""
+    """A random combination of traits; the values of a trait are equally likely."""
     return {name: values[int(random.integers(len(values)))] for name, values in TRAITS.items()}
