@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.measuring.domain import Domain, domain_of
+from eval.measuring.weights import checkpoint_key, locate, remember
 from stylegate import files
 from stylegate.cache import Cache
+from stylegate.digests import sha256s
 from stylegate.errors import ModelError
 
 ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
@@ -51,9 +53,12 @@ class Encoder(NamedTuple):
 
 
 def encoder_key(name: str) -> str:
-    """What stands for the encoder in records, without loading it: the digest of its folder, or its open_clip name."""
+    """A digest of the encoder's weights and settings, without loading it (eval/measuring/weights.py).
+
+    Raises ModelError for a name that is no encoder's. It equals nothing while the weights of the name are not known.
+    """
     folder = folder_of(name)
-    return files.folder_digest(folder, "*") if folder else name
+    return files.folder_digest(folder, "*") if folder else checkpoint_key(name)
 
 
 def folder_of(name: str) -> Path | None:
@@ -119,7 +124,10 @@ def preprocessing_of(name: str) -> Preprocessing:
 
 
 def load(name: str, device: Any) -> Encoder:
-    """Raises ModelError if the encoder cannot be loaded, or would be shown something else than its config says."""
+    """The encoder, on a torch.device, for inference. Weights of MODEL:PRETRAINED are downloaded if need be.
+
+    Raises ModelError if it cannot be loaded, or would be shown something else than its config says.
+    """
     import open_clip
 
     folder, preprocessing = folder_of(name), preprocessing_of(name)
@@ -130,8 +138,13 @@ def load(name: str, device: Any) -> Encoder:
             tokenizer = open_clip.get_tokenizer(source, context_length=model.context_length)  # type: ignore[arg-type]
         else:
             architecture, pretrained = name.split(":")
+            checkpoint = locate(name, described(name)[1])
+            before = sha256s([checkpoint])
             model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
             tokenizer = open_clip.get_tokenizer(architecture)
+            if (locate(name, described(name)[1]), sha256s([checkpoint])) != (checkpoint, before):
+                raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
+            remember(name, checkpoint)
     except Exception as error:
         raise ModelError(
             f"encoder={name} cannot be loaded: {error}", next_step="check the name, or the network."

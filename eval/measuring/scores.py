@@ -17,11 +17,14 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
-VERSION = "scores-13"  # raise it when a score's computation changes
+VERSION = "scores-14"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
-    """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head."""
+    """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head.
+
+    It equals no other key while the encoder's weights are not known here (encoder_key).
+    """
     head = [files.sha256(path)] if (path := head_file(config)) else []
     if config.score.labels:
         labels = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
@@ -31,6 +34,7 @@ def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
     return files.digest(
         [
             VERSION,
+            list(SCORES),
             subject.digest(),
             encoder_key(config.encoder),
             others,

@@ -8,10 +8,11 @@ import pytest
 import torch
 from open_clip.model import QuickGELU
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from eval.lot.subject import hashes
 from eval.measuring import encoder as encoding
-from eval.measuring import features
+from eval.measuring import features, weights
 from eval.measuring.encoder import Encoder
 from stylegate import files, pictures
 from stylegate.cache import Cache
@@ -86,8 +87,6 @@ def tiny_encoder(folder: Path, quick: bool) -> None:
     """An open_clip folder of random weights, 32 pixels a side."""
     import json
 
-    from safetensors.torch import save_file
-
     config = {
         "embed_dim": 16,
         "quick_gelu": quick,
@@ -98,6 +97,77 @@ def tiny_encoder(folder: Path, quick: bool) -> None:
     model = open_clip.CLIP(**config)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+
+
+@pytest.fixture
+def hub_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of an encoder that open_clip knows by name, `tiny-test:local`; in this test alone."""
+    tiny_encoder(tmp_path, False)
+    config = files.read_json(tmp_path / "open_clip_config.json", "config")["model_cfg"]
+    checkpoint = tmp_path / "open_clip_model.safetensors"
+    entry = {"file": str(checkpoint), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-test", config)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-test", {"local": entry})
+    monkeypatch.setattr(files, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(weights, "located", {})
+    return checkpoint
+
+
+def test_a_digest_of_an_encoder_by_name_covers_its_weights(hub_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known without loading and in another process; other weights under the same name have another digest."""
+    name = "tiny-test:local"
+    assert encoding.encoder_key(name) != encoding.encoder_key(name), "not known before it was loaded"
+    first, key = encoding.load(name, CPU), encoding.encoder_key(name)
+    monkeypatch.setattr(weights, "located", {})  # another process
+    assert encoding.encoder_key(name) == key
+
+    tensors = load_file(hub_clip)
+    tensors["visual.proj"] += 1
+    save_file(tensors, hub_clip)
+    assert encoding.encoder_key(name) != key
+    second = encoding.load(name, CPU)
+    assert second.sha256 != first.sha256 and encoding.encoder_key(name) == encoding.encoder_key(name)
+
+    hub_clip.unlink()
+    assert encoding.encoder_key(name) != encoding.encoder_key(name), "gone"
+    (files.CACHE / weights.RECORD).write_text("{")
+    assert encoding.encoder_key(name) != encoding.encoder_key(name), "a torn record is none"
+    with pytest.raises(ModelError, match="its weights are not at"):
+        encoding.load(name, CPU)
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused(hub_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = open_clip.create_model_and_transforms
+
+    def create_and_change(*words, **more):
+        made = create(*words, **more)
+        tensors = load_file(hub_clip)
+        tensors["visual.proj"] += 1
+        save_file(tensors, hub_clip)
+        return made
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", create_and_change)
+    with pytest.raises(ModelError, match="changed while it was loaded"):
+        encoding.load("tiny-test:local", CPU)
+
+
+def test_scores_of_a_name_whose_weights_changed_are_made_again(
+    run, hub_clip: Path, judged: Path, tmp_path: Path
+) -> None:
+    for path in sorted(judged.glob("*.png"))[3:]:
+        path.unlink()
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "encoder=tiny-test:local")
+
+    def score() -> str:
+        code, text = run("score", *words)
+        assert code == 0, text
+        return text
+
+    assert "nothing new" not in score() and "nothing new" in score()
+    tensors = load_file(hub_clip)
+    tensors["visual.proj"] += 1
+    save_file(tensors, hub_clip)
+    assert "nothing new" not in score()
 
 
 def test_a_known_picture_has_its_known_embedding(miniature: Encoder, pictures_of_neon: list[Image.Image]) -> None:
