@@ -7,7 +7,7 @@
 
 Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed; `twin` and
 `known` name the pictures that `distinct` and `novelty` speak of), the references' own scores by leave-one-out in
-references.parquet, and score.json: what they were made of, and what is said of the batch as a whole.
+references.parquet, and score.json: what they were made of, and the numbers of the batch as a whole.
 """
 
 import os

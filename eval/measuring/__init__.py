@@ -1,1 +1,1 @@
-"""Measuring pictures: the encoder, features taken once a picture, the columns of scores."""
+"""Measuring pictures: the encoder, the features of each picture (computed once), and the columns of scores."""

@@ -15,6 +15,7 @@ from eval.measuring.features import Broken, extract, threads
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, Measured
 from eval.measuring.scores import nullable, parquet, scores_key, table_digests
+from eval.measuring.texts import cached_texts
 from eval.measuring.whole import describe_batch, in_words
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
@@ -91,7 +92,7 @@ def measure(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         head=head,
-        encode_texts=encoding.cached_texts(encoder),
+        encode_texts=cached_texts(encoder),
         enough_references=len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0,
         notes=[*subject.notes, *compared.notes, *left_out, *notes_on_number(compared, len(references.names)), *notes],
     )

@@ -5,7 +5,7 @@ torch and open_clip are imported where they are used: what only names an encoder
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from PIL import Image
 from eval.measuring.domain import Domain, domain_of
 from eval.measuring.weights import checkpoint_key, locate, remember
 from stylegate import files
-from stylegate.cache import Cache
 from stylegate.digests import sha256s
 from stylegate.errors import ModelError
 
@@ -43,13 +42,15 @@ class Preprocessing(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    model: Any
+    """A loaded open_clip model, and what belongs to it."""
+
+    model: Any  # open_clip.CLIP or one of its kind, for inference
     preprocessing: Preprocessing
-    tokenizer: Any
+    tokenizer: Any  # texts to token numbers
     device: Any  # torch.device
     sha256: str  # names weights and preprocessing in cache keys and records
     domain: Domain | None  # None: no limit is declared (a CLIP trained on the open web)
-    folder: Path | None
+    folder: Path | None  # None of open_clip's MODEL:PRETRAINED
 
 
 def encoder_key(name: str) -> str:
@@ -156,25 +157,25 @@ def load(name: str, device: Any) -> Encoder:
     return Encoder(model, preprocessing, tokenizer, device, sha256, domain_of(folder), folder)
 
 
-class Seen(NamedTuple):
-    """What an encoder makes of n pictures; unit rows."""
+class Encoded(NamedTuple):
+    """What an encoder computes of n pictures; every row has length 1."""
 
     embeddings: NDArray[np.float32]  # [n, d]
     patches: NDArray[np.float16]  # [n, 2 * GRID * GRID * CHANNELS], or [n, 0] of a model that has none
 
 
-def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Seen:
-    """Embeddings and patches of what `encoder.preprocessing.pixels` gave, [h, w, 3] each.
+def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Encoded:
+    """Embeddings and patches of n pictures, each as `encoder.preprocessing.pixels` gives it: uint8 [h, w, 3].
 
     Patches are the tokens of the two blocks before the last (which gathers for the embedding what the patches knew),
     averaged to GRID x GRID places, their channels projected to CHANNELS by a fixed random matrix, which keeps distances
     (Johnson and Lindenstrauss 1984).
     """
     if not pixels:
-        return Seen(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
+        return Encoded(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
     step = at_once(encoder) or len(pixels)
     parts = [encode_together(encoder, pixels[start : start + step]) for start in range(0, len(pixels), step)]
-    return Seen(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def at_once(encoder: Encoder) -> int | None:
@@ -188,7 +189,7 @@ def at_once(encoder: Encoder) -> int | None:
     return max(1, ACTIVATIONS // (16 * tokens.numel())) if tokens is not None else FEW  # 4 times as wide, in fp32
 
 
-def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Seen:
+def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Encoded:
     """`encode_pictures` in one pass through the model."""
     import torch
     from torch.nn.functional import normalize
@@ -205,14 +206,14 @@ def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Se
             made = visual.forward_intermediates(shown, indices=[-3, -2])
         except (AttributeError, AssertionError):  # a model that shows none, or has fewer
             embeddings = encoder.model.encode_image(shown)
-            return Seen(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
+            return Encoded(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
         patches = [normalize(places(tokens.float()), dim=1) for tokens in made["image_intermediates"]]
         embeddings = unit(made["image_features"].float().cpu().numpy())
-        return Seen(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
+        return Encoded(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
 
 
 def places(tokens: Any) -> Any:
-    """[n, GRID * GRID * CHANNELS] of a block's tokens [n, c, h, w]; a coarser grid stays as it is."""
+    """A block's tokens [n, c, h, w], averaged to at most GRID x GRID places and projected to CHANNELS; flat rows."""
     import torch
 
     kernel = torch.from_numpy(projection(tokens.shape[1])).to(tokens).T[..., None, None]
@@ -237,20 +238,6 @@ def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:
         return unit(encoder.model.encode_text(encoder.tokenizer(texts).to(encoder.device)).float().cpu().numpy())
 
 
-def cached_texts(encoder: Encoder) -> Callable[[list[str]], NDArray[np.float32]]:
-    """A function from n texts to unit embeddings [n, d] that encodes each text once, ever."""
-    cache = Cache()
-
-    def texts(wanted: list[str]) -> NDArray[np.float32]:
-        keys = [files.digest(["text-1", encoder.sha256, text]) for text in wanted]
-
-        def encode(missing: list[int]) -> list[dict[str, NDArray]]:
-            return [{"e": row} for row in encode_texts(encoder, [wanted[i] for i in missing])]
-
-        return np.stack([row["e"] for row in cache.fill(keys, 256, encode) if row])
-
-    return texts
-
-
 def unit(vectors: NDArray) -> NDArray[np.float32]:
+    """Vectors [..., d] scaled to length 1; zeros stay zeros."""
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What is taken of a picture, once: embedding, patches, likeness signature, technical measures. Cached by content.
+"""The features of pictures: embedding, patches, signature, technical measures. Computed once, cached by content.
 
-A picture is decoded once: signature, measures and what the encoder is shown are all taken of the one decoded frame.
-`generate` takes them of what it drew (`keep`), so that our own pictures are never decoded to be scored.
+A picture is decoded once: signature, measures and the encoder's input are all computed from one decoded frame.
+`generate` stores them for what it drew (`keep`), so that our own pictures are never decoded to be scored.
 """
 
 import hashlib
@@ -30,9 +30,11 @@ Rows = dict[int, Row]  # by a picture's index
 
 
 class Broken(NamedTuple):
+    """A file that is no picture, or could not be read."""
+
     name: str
-    sha256: str
-    reason: str
+    sha256: str  # hex; "" if it could not be read
+    reason: str  # for people
 
 
 class Table:
@@ -62,7 +64,7 @@ class Table:
         self.filled[i] = True
 
     def features(self, names: list[str], sha256: Mapping[str, str]) -> Features:
-        """Of those that are filled."""
+        """The features of the pictures whose rows are filled."""
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
         whole = self.columns if self.filled.all() else {k: column[self.filled] for k, column in self.columns.items()}
         return Features(
@@ -94,7 +96,7 @@ def extract(
     broken = [Broken(name, "", "cannot be read") for name in paths if not sha256[name]]
     names = [name for name in paths if sha256[name]]
     before = seen_key(encoder.preprocessing, background)
-    seen = [f"{before}:{sha256[name]}" for name in names]  # keys of what `keep` took; gone once it is encoded
+    seen = [f"{before}:{sha256[name]}" for name in names]  # keys of what `keep` stored; removed once it is encoded
     after = files.digest([before, encoder.sha256])
     keys = [f"{after}:{sha256[name]}" for name in names]
     table, missing = Table(len(names)), []
@@ -105,15 +107,15 @@ def extract(
             missing.append(i)
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
 
-    if at_hand := set(range(len(names))) - set(missing):  # what `keep` took of pictures that were known already
+    if at_hand := set(range(len(names))) - set(missing):  # what `keep` stored of pictures that were known already
         cache.put({}, instead_of=[seen[i] for i in at_hand])
 
-    def look(some: list[int]) -> Rows:
-        """What is seen of pictures; nothing of one whose bytes are not the ones that are meant."""
+    def look(indices: list[int]) -> Rows:
+        """Rows of the pictures that can be decoded, and of those that are refused; none where other bytes were read."""
         refused, opened = {}, []
 
         def decoded() -> Iterator[pictures.Picture]:
-            for i in some:
+            for i in indices:
                 try:
                     content = pictures.read(paths[names[i]])
                     if hashlib.sha256(content).hexdigest() == sha256[names[i]]:
@@ -144,8 +146,8 @@ def extract(
             return [pool.submit(take, part, {i: row for i in part if (row := kept[i])}) for part in parts]
 
         with progress.bar(title, len(names), len(at_hand), bool(title)) as tick:
-            for batch, taken in in_advance(batches, begin, AHEAD):
-                found = {i: row for part in taken for i, row in part.result().items()}
+            for batch, parts in in_advance(batches, begin, AHEAD):
+                found = {i: row for part in parts for i, row in part.result().items()}
                 found = found if alone else encoded(found, encoder)
                 cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
                 for i, row in found.items():
@@ -159,7 +161,7 @@ def extract(
 
 
 def threads() -> int:
-    """As many as the encoder uses on a CPU (hardware.threads)."""
+    """The number of threads that torch computes with on a CPU (hardware.threads)."""
     import torch
 
     return torch.get_num_threads()
@@ -191,7 +193,7 @@ def in_advance(
 
 
 def seen_of(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -> list[Row]:
-    """All that is taken of decoded pictures before each is let go; `pixels` is what the encoder is shown."""
+    """A row for each decoded picture: all features but the encoder's; `pixels` is what the encoder is shown."""
     rows, views = [], []
     for image, notes in decoded:
         shown = {"signature": pictures.signature(image), "pixels": preprocessing.pixels(image)}
@@ -203,7 +205,7 @@ def seen_of(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -
 
 
 def encoded(found: Rows, encoder: Encoder) -> Rows:
-    """The same rows, `pixels` replaced by what the encoder makes of them."""
+    """Rows whose `pixels` are replaced by the embedding and patches that the encoder computes of them."""
     shown = [row for row in found.values() if "pixels" in row]
     made = encode_pictures(encoder, [row.pop("pixels") for row in shown])
     for row, embedding, patches in zip(shown, *made, strict=True):
@@ -212,12 +214,12 @@ def encoded(found: Rows, encoder: Encoder) -> Rows:
 
 
 def seen_key(preprocessing: Preprocessing, background: str) -> str:
-    """With a picture's sha256 the key of what is seen of it."""
+    """What a cache key of features without the encoder begins with; the picture's sha256 follows."""
     return files.digest([VERSION, preprocessing.name, background])
 
 
 def keep(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, background: str) -> None:
-    """Take of drawn RGB pictures, by the sha256 of their files, what scoring them will want; it goes once they are."""
+    """Store the features of drawn RGB pictures under the sha256 of their files; scoring uses and removes them."""
     key = seen_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
     opaque = (pictures.Picture(image, ()) for image in drawn.values())

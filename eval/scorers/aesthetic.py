@@ -92,7 +92,7 @@ def layer_number(name: str) -> tuple[int, ...]:
 
 
 def score(embeddings: NDArray, head: Head) -> NDArray[np.float32]:
-    """[n] of unit embeddings [n, d]."""
+    """[n] the head's value for unit embeddings [n, d]."""
     weight, bias = head
     return (embeddings @ weight + bias).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What is said of a batch as a whole: how far its pictures, as a set, lie from the references, and how varied they are.
+"""Numbers of a batch as a whole: how far its pictures, as a set, lie from the references, and how varied they are.
 
 `mmd` is unbiased, so that it is 0 on average for pictures of the same kind, however few (the usual CMMD adds about
 10 tr(S) (1/n + 1/m), and with its bandwidth of 10 it sees means alone). `kid` is the same with the cubic kernel of the
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
 PERMUTATIONS = 999
-FEWEST = 8  # pictures of a set, for anything to be said of it
+FEWEST = 8  # pictures of a set; numbers of fewer mean nothing
 LARGEST = 1000  # pictures of a set that are compared; the first of an even spread
 
 

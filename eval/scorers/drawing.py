@@ -16,7 +16,7 @@ SMALLEST = 1e-6  # mean square of the references; with less they are all the sam
 
 
 def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
-    """[n] of unit rows [n, p] against those of the references [r, p]."""
+    """[n] for patches [n, p] (unit rows) and the patches of the references [r, p]."""
     lent = references[lenders(len(references))].astype(np.float32)
     mean = lent.mean(0, dtype=np.float32)
     centred = lent - mean

@@ -57,7 +57,7 @@ def distinct(
 
 
 def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
-    """[n] who is kept of those that are alike: earlier attempts, whose slots are settled, then the better ones.
+    """[n] 0 for the picture that stays of several that are alike: earlier attempts first, then the better ones.
 
     A quality of NaN, or none at all, is no better than any.
     """
@@ -81,7 +81,7 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
-    """The nearest training picture."""
+    """For each signature [n, 64, 64, 3] the nearest training picture."""
     likeness, index = pictures.nearest(signatures, training)
     return Nearest(apart(likeness), index)
 

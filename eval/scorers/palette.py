@@ -49,13 +49,13 @@ def density(counts: NDArray) -> NDArray:
 
 
 def mean_of(counts: NDArray, usual: NDArray) -> NDArray:
-    """[n] over the less usual half of counts [n, CELLS^3]."""
+    """[n] mean of `usual` [CELLS^3] over the less usual half of the flat pixels; counts [n, CELLS^3] of them."""
     order = np.argsort(usual, kind="stable")
     sorted_counts = counts[..., order]
     before = sorted_counts.cumsum(-1) - sorted_counts
     half = HALF * counts.sum(-1, keepdims=True)
-    taken = np.clip(half - before, 0, sorted_counts)
-    return taken @ usual[order] / np.maximum(half[..., 0], HALF * FEWEST)
+    counted = np.clip(half - before, 0, sorted_counts)
+    return counted @ usual[order] / np.maximum(half[..., 0], HALF * FEWEST)
 
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ and on the brand's training pictures adds to it. It looks at the embedding and a
 vector for a whole picture says little of what is held in a hand (docs/log.md). Its margin is the planned value's
 response less that of the best other value; logistic regression of the margins of true and of false values, of
 references that the reader was not fitted on, makes log-odds of it. A trait is asked only where those margins tell true
-from false. The score is the log-odds that every trait that is asked is as planned, each taken to be as likely wrong as
-right beforehand.
+from false. The score is the log-odds that every trait that is asked is as planned. Beforehand each is as likely wrong
+as right.
 
 Range: about -40 to 10, higher is better; 0: as likely as not; 50 where nothing is asked. Fails where the references
 show few of the values, and on pictures whose drawing is muddled without being another value.

@@ -30,6 +30,8 @@ FOREIGN = 99  # percentile of foreign pictures; a reference below it is not know
 
 
 class Interval(NamedTuple):
+    """The mean of a score, and its 95 % interval."""
+
     mean: float
     low: float
     high: float
@@ -127,10 +129,10 @@ def leave_one_out(references: NDArray) -> NDArray[np.float32]:
 
 
 def nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
-    """[n] of [n, d] embeddings; `foreign` [f, d] are pictures of other styles, None where none are known.
+    """[n] closeness of [n, d] embeddings to [r, d] references; `foreign` [f, d] are pictures of other styles, or None.
 
     2 cos(x, y) - r(x) - r(y), mean over the NEAREST references y; r is the mean cosine to the NEIGHBOURS nearest
-    foreign pictures, 0 without them. A picture that is a reference itself is not told apart from a copy of it.
+    foreign pictures, 0 without them. A picture that is itself a reference counts as a copy of it.
     """
     x, y = whitened(references, embeddings), whitened(references, references)
     return mean_of_largest(pairwise_closeness(x, y, foreign, references), NEAREST).astype(np.float32)

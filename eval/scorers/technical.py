@@ -56,7 +56,7 @@ class View(NamedTuple):
 
 
 def view(image: Image.Image) -> View:
-    """Of an RGB picture."""
+    """What is measured of an RGB picture."""
     whole, middle = reduced(image), central(image)
     pixels = np.asarray(whole)
     return View(pixels, pixels if middle is whole else np.asarray(middle))
@@ -74,10 +74,10 @@ def measure(views: Sequence[View]) -> NDArray[np.float32]:
     for indices in alike.values():
         step = max(1, TOGETHER // views[indices[0]].middle[..., 0].size)
         for start in range(0, len(indices), step):
-            some = indices[start : start + step]
-            whole, middle = np.stack([views[i].whole for i in some]), np.stack([views[i].middle for i in some])
+            block = indices[start : start + step]
+            whole, middle = np.stack([views[i].whole for i in block]), np.stack([views[i].middle for i in block])
             luma, fine = whole @ LUMA, middle @ LUMA
-            out[some] = np.stack(
+            out[block] = np.stack(
                 [
                     contrast(luma),
                     sharpness(middle),
@@ -200,13 +200,13 @@ def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     for _ in range(COMMON_COLOURS):
         commonest = np.maximum.reduceat(order, picture)
         which = commonest % len(first)
-        some = np.flatnonzero(commonest // len(first) > largest)
-        if not len(some):
+        more = np.flatnonzero(commonest // len(first) > largest)
+        if not len(more):
             break
-        colours = ordered.flat[first[which[some]]]
-        areas, _ = ndimage.label(codes[some] == colours[:, None, None], TOUCHING, output=np.intp)  # type: ignore[misc]
+        colours = ordered.flat[first[which[more]]]
+        areas, _ = ndimage.label(codes[more] == colours[:, None, None], TOUCHING, output=np.intp)  # type: ignore[misc]
         last = areas.max((1, 2))  # labels grow from picture to picture
-        largest[some] = np.maximum(largest[some], np.maximum.reduceat(np.bincount(areas.ravel())[1:], [0, *last[:-1]]))
+        largest[more] = np.maximum(largest[more], np.maximum.reduceat(np.bincount(areas.ravel())[1:], [0, *last[:-1]]))
         order[which] = 0
     return 1 - largest / size
 
