@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.judging.judge import evidence
+from eval.judging.verdicts import Verdict, read_verdicts
 from eval.lot.subject import Subject, subject_of
 from eval.package.proof import MANIFEST, problems_of
 from eval.package.provenance import CARD, provenance
@@ -52,7 +53,7 @@ def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
             f"nothing to export: no picture of {files.shown(subject.out)} was accepted",
             next_step="its report says why; what is in review a person settles: stylegate gate ... decisions=FILE.csv.",
         )
-    odd = [repr(v["file"]) for v in accepted if not v["file"].isprintable()]
+    odd = [repr(v.file) for v in accepted if not v.file.isprintable()]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
     newest, number = newest_version(collection)
@@ -67,7 +68,7 @@ def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
     return target, changed
 
 
-def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[dict]) -> tuple[int, str] | None:
+def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[Verdict]) -> tuple[int, str] | None:
     """Exit code and reason for which the whole lot stays here, if there is one."""
     state, says = outcome["promise"]["state"], outcome["promise"]["says"]
     if state in ("stale", "insufficient"):
@@ -83,7 +84,7 @@ def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[dict]) -
     return (Exit.REJECTED, "; ".join(broken)) if broken else None
 
 
-def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def judgement(subject: Subject) -> tuple[dict[str, Any], list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
     keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise", "evidence", "fails_batch")
@@ -102,21 +103,19 @@ def judgement(subject: Subject) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise DataError(
             f"{files.shown(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
         )
-    verdicts = files.read_jsonl(path, "file", "sha256", "verdict")
+    verdicts = read_verdicts(path)
     for verdict in verdicts:
-        for waived in verdict.get("waived", []):
-            if datetime.date.fromisoformat(waived["expires"]) < files.today():
-                raise DataError(
-                    f"a waiver of {verdict['file']} has ended", next_step="stylegate gate again, then export."
-                )
+        for waived in verdict.waived:
+            if datetime.date.fromisoformat(waived.expires) < files.today():
+                raise DataError(f"a waiver of {verdict.file} has ended", next_step="stylegate gate again, then export.")
     return outcome, verdicts
 
 
-def accepted_pictures(subject: Subject, verdicts: list[dict]) -> tuple[list[dict], list[str]]:
+def accepted_pictures(subject: Subject, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
-    accepted = [v for v in verdicts if v["verdict"] == "accept"]
-    whole = [v for v in accepted if subject.sha256.get(v["file"]) == v["sha256"]]
-    return whole, [v["file"] for v in accepted if v not in whole]
+    accepted = [v for v in verdicts if v.verdict == "accept"]
+    whole = [v for v in accepted if subject.sha256.get(v.file) == v.sha256]
+    return whole, [v.file for v in accepted if v not in whole]
 
 
 def newest_version(collection: Path) -> tuple[Path | None, int]:
@@ -130,20 +129,20 @@ def newest_version(collection: Path) -> tuple[Path | None, int]:
     return (collection.with_name(f"{collection.name}-v{newest}") if newest else None), newest
 
 
-def fill(partial: Path, subject: Subject, accepted: list[dict], outcome: dict) -> None:
+def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: dict) -> None:
     """images/, metadata.jsonl (a Hugging Face imagefolder), provenance.json, README.md, the manifest over all of it."""
     paths, rows = dict(subject.named), []
     for verdict in accepted:
-        name = verdict["file"]
-        content = paths[verdict["file"]].read_bytes()
+        name = verdict.file
+        content = paths[verdict.file].read_bytes()
         files.write(partial / "images" / name, content)
-        if files.sha256(partial / "images" / name) != verdict["sha256"]:
+        if files.sha256(partial / "images" / name) != verdict.sha256:
             raise DataError(
-                f"{verdict['file']} changed while it was exported", next_step="run the gate and the export again."
+                f"{verdict.file} changed while it was exported", next_step="run the gate and the export again."
             )
-        slot = (subject.slots or {}).get(verdict["file"])
+        slot = (subject.slots or {}).get(verdict.file)
         drawn = {"text": slot.prompt, "traits": slot.traits} if slot else {}
-        rows.append({"file_name": f"images/{name}", "sha256": verdict["sha256"]} | drawn)
+        rows.append({"file_name": f"images/{name}", "sha256": verdict.sha256} | drawn)
     files.write_jsonl(partial / "metadata.jsonl", rows)
     if outcome["promise"]["state"] == "certified":
         found = read_certificate(subject.out / CERTIFICATE)

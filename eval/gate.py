@@ -14,6 +14,7 @@ nothing.
 
 from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
+from eval.judging.verdicts import Verdict
 from eval.lot.batch import existing
 from eval.lot.subject import subject_of
 from eval.policy import file as policyfile
@@ -83,12 +84,11 @@ def summary(judged: Judged) -> list[str]:
     return lines
 
 
-def worst_pictures(verdicts: list[dict]) -> list[str]:
+def worst_pictures(verdicts: list[Verdict]) -> list[str]:
     """A line for each of the first NAMED pictures in error or rejected, with its first reason."""
-    failed = [v for v in verdicts if v["verdict"] in ("error", "reject")]
-    failed.sort(key=lambda v: (v["verdict"], v["file"]))
+    failed = [v for v in verdicts if v.verdict in ("error", "reject")]
+    failed.sort(key=lambda v: (v.verdict, v.file))
     lines = [
-        f"{v['verdict']}: {one_line(v['file'])}: {v['reasons'][0]['check']}{in_brackets(v['reasons'][0])}"
-        for v in failed[:NAMED]
+        f"{v.verdict}: {one_line(v.file)}: {v.reasons[0].check}{in_brackets(v.reasons[0])}" for v in failed[:NAMED]
     ]
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

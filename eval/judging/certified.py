@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from eval.judging.verdicts import add, lot_of, reason
+from eval.judging.verdicts import Verdict, add, lot_of, reason
 from eval.policy.model import Promise
 from eval.promise import labels
 from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
@@ -13,7 +13,7 @@ from stylegate.errors import DataError
 FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are given here
 
 
-def standing_lot(verdicts: list[dict]) -> list[str]:
+def standing_lot(verdicts: list[Verdict]) -> list[str]:
     """The lot before audit and certificate have their say. Raises DataError for none, and for one picture twice."""
     lot = lot_of(verdicts)
     if not lot:
@@ -26,7 +26,7 @@ def standing_lot(verdicts: list[dict]) -> list[str]:
     return lot
 
 
-def apply(out: Path, verdicts: list[dict], promise: Promise) -> dict[str, Any]:
+def apply(out: Path, verdicts: list[Verdict], promise: Promise) -> dict[str, Any]:
     """What audit and certificate mean for the verdicts, in place: rejects that were found, pictures beyond the proof.
 
     Returns what is known: state "certified" with its bound, else "none", and what is to be said.
@@ -35,9 +35,9 @@ def apply(out: Path, verdicts: list[dict], promise: Promise) -> dict[str, Any]:
     bad = {label.sha256: label for label in labels.read(out, "audit") if label.bad}
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
-    going = [verdict for verdict in verdicts if verdict["verdict"] == "accept"]
+    going = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     for verdict in going:
-        if label := bad.get(verdict["sha256"]):
+        if label := bad.get(verdict.sha256):
             add(verdict, reason(FOUND, "reject", detail=label.words()))
     if found is None:
         return {"state": "none", "says": promise.says(), "notes": []}
@@ -50,7 +50,7 @@ def apply(out: Path, verdicts: list[dict], promise: Promise) -> dict[str, Any]:
         return {"state": "none", "says": promise.says(), "notes": [note]}
     leaving = set(goes_out(found))
     for verdict in going:
-        if verdict["sha256"] not in leaving and verdict["sha256"] not in bad:
+        if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add(verdict, reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
     attempt = found["attempts"][found["proven"]]
     proof = {"labels": attempt["labels"], "bound": attempt["bound"], "certificate_sha256": found["sha256"]}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from eval.judging import certified
 from eval.judging.judged import Judged
 from eval.judging.rules import exit_of, fails_batch, measured, rules_broken
-from eval.judging.verdicts import hold, reasons_of, settle, slots_of, verdict_of, waive
+from eval.judging.verdicts import Verdict, hold, reasons_of, settle, slots_of, verdict_of, waive
 from eval.lot.comparison import Comparison, comparison_of
 from eval.lot.subject import Subject
 from eval.measuring.scores import Scores, read_scores, scores_at_hand, scores_key
@@ -47,7 +47,7 @@ def judge(
     proofs = evidence(lot.out)
     scores, bounds, left_out, verdicts, waived = by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.named]
-    assert given == [(v["file"], v["sha256"]) for v in verdicts], "in = accept + review + reject + error"
+    assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
     notes = scores.record["notes"] + waived
     promise: dict[str, Any] = {"state": "none", "says": policy.promise.says()}
@@ -65,7 +65,7 @@ def judge(
             promise = certified.apply(lot.out, verdicts, policy.promise)
             notes += promise.pop("notes")
         promise |= unproven(promise, line, verdicts, policy)
-    if any(r["check"] == OUTSIDE for v in verdicts for r in v["reasons"]):
+    if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
         notes.append(REAL_CLIP)
     outcome = outcome_of(config, lot, policy, scores, verdicts, bounds, left_out, notes, promise)
     outcome["evidence"] = proofs
@@ -74,7 +74,7 @@ def judge(
 
 def write(judged: Judged) -> None:
     """Write verdicts.jsonl and gate.json into the lot's folder."""
-    files.write_jsonl(judged.lot.out / "verdicts.jsonl", judged.verdicts)
+    files.write_jsonl(judged.lot.out / "verdicts.jsonl", (verdict.content() for verdict in judged.verdicts))
     files.write_json(judged.lot.out / "gate.json", judged.outcome)
 
 
@@ -87,14 +87,14 @@ def evidence(out: Path) -> dict[str, str | None]:
     return {name: files.sha256(out / name) if (out / name).is_file() else None for name in names}
 
 
-def unproven(promise: dict[str, Any], line: Line | None, verdicts: list[dict], policy: Policy) -> dict[str, Any]:
+def unproven(promise: dict[str, Any], line: Line | None, verdicts: list[Verdict], policy: Policy) -> dict[str, Any]:
     """State and sentence of the promise where no certificate proves it; {} if nothing is to be changed."""
     if promise["state"] != "none":
         return {}
     if line is None:
         text = f"not proven: {promise['says']}; stylegate certify"
         return {"state": "insufficient", "says": text} if policy.promise.required else {}
-    left = sum(verdict["verdict"] == "accept" for verdict in verdicts)
+    left = sum(verdict.verdict == "accept" for verdict in verdicts)
     if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
         text = f"people rejected so many that the bound no longer holds for the {left} that are left"
         return {"state": "insufficient", "says": text}
@@ -106,14 +106,14 @@ def outcome_of(
     lot: Subject,
     policy: Policy,
     scores: Scores,
-    verdicts: list[dict],
+    verdicts: list[Verdict],
     bounds: list[Bounds],
     left_out: list[str],
     notes: list[str],
     promise: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
-    record, counts = scores.record, Counter(v["verdict"] for v in verdicts)
+    record, counts = scores.record, Counter(v.verdict for v in verdicts)
     rules = rules_broken(policy, measured(verdicts, record, lot))
     outcome: dict[str, Any] = {
         "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
@@ -137,7 +137,9 @@ def outcome_of(
         outcome["slots"] = {"wanted": lot.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
     outcome["exit_code"] = exit_of(lot, verdicts, policy, rules, promise["state"])
     outcome["fails_batch"] = fails_batch(verdicts)
-    outcome["verdicts_sha256"] = hashlib.sha256(files.jsonl(verdicts).encode()).hexdigest()
+    outcome["verdicts_sha256"] = hashlib.sha256(
+        files.jsonl(verdict.content() for verdict in verdicts).encode()
+    ).hexdigest()
     return outcome
 
 
@@ -147,7 +149,7 @@ class ByPolicy(NamedTuple):
     scores: Scores
     bounds: list[Bounds]
     left_out: list[str]
-    verdicts: list[dict[str, Any]]
+    verdicts: list[Verdict]
     waived: list[str]  # what was waived, a sentence each
 
 
@@ -178,7 +180,7 @@ def pool_of(config: Config, lot: Subject, compared: Comparison, policy: Policy) 
     return calibrated_scores(found.verdicts, found.scores.rows, policy)
 
 
-def calibrated_scores(verdicts: list[dict], rows: list[dict], policy: Policy) -> dict[str, float]:
+def calibrated_scores(verdicts: list[Verdict], rows: list[dict], policy: Policy) -> dict[str, float]:
     """The calibrated score, by sha256, of the pictures that every other check accepts.
 
     A picture without the score is not in it: `hold` leaves it to a person. Raises DataError where two accepted pictures
@@ -186,11 +188,11 @@ def calibrated_scores(verdicts: list[dict], rows: list[dict], policy: Policy) ->
     """
     name = policy.calibrated
     found = {
-        v["sha256"]: v["margin"] if name == MARGIN else row[name]
+        v.sha256: v.margin if name == MARGIN else row[name]
         for v, row in zip(verdicts, rows, strict=True)
-        if v["verdict"] == "accept"
+        if v.verdict == "accept"
     }
-    copies = sum(verdict["verdict"] == "accept" for verdict in verdicts) - len(found)
+    copies = sum(verdict.verdict == "accept" for verdict in verdicts) - len(found)
     if copies:
         raise DataError(
             f"{copies} pictures are copies of others, byte for byte: a calibrated line counts each picture once",

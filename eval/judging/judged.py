@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from eval.judging.verdicts import Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.subject import Subject
 from eval.measuring.scores import Scores
@@ -21,7 +22,7 @@ class Judged:
     comparison: Comparison
     policy: Policy
     scores: Scores
-    verdicts: list[dict[str, Any]]  # the lines of verdicts.jsonl
+    verdicts: list[Verdict]  # the lines of verdicts.jsonl
     pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
     line: Line | None  # where the calibrated check's line lies; None where no check is calibrated
     outcome: dict[str, Any]  # the content of gate.json

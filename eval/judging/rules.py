@@ -3,25 +3,25 @@
 from collections import Counter
 from typing import Any
 
-from eval.judging.verdicts import slots_of
+from eval.judging.verdicts import Verdict, slots_of
 from eval.lot.subject import Subject
 from eval.policy.model import MEASURES, Policy
 from stylegate.errors import Exit, worst
 
 
-def measured(verdicts: list[dict], record: dict[str, Any], subject: Subject) -> dict[str, float | None]:
+def measured(verdicts: list[Verdict], record: dict[str, Any], subject: Subject) -> dict[str, float | None]:
     """Each of MEASURES, or None where it cannot be said: no references, no plan, nothing accepted."""
     whole, total = record.get("batch", {}), len(verdicts)
-    alike = sum(any(r["check"] == "distinct" for r in v["reasons"]) for v in verdicts)
+    alike = sum(any(r.check == "distinct" for r in v.reasons) for v in verdicts)
     return {
-        "acceptance": sum(v["verdict"] == "accept" for v in verdicts) / total if total else None,
+        "acceptance": sum(v.verdict == "accept" for v in verdicts) / total if total else None,
         "uniqueness": 1 - alike / total if total else None,
         "variety": whole["vendi"] / whole["vendi_references"] if whole else None,
         "quotas": quotas(verdicts, subject),
     }
 
 
-def quotas(verdicts: list[dict], subject: Subject) -> float | None:
+def quotas(verdicts: list[Verdict], subject: Subject) -> float | None:
     """1 less the largest difference between a trait value's share among planned and among accepted slots."""
     filled = slots_of(verdicts, "accept") if subject.slots else set()
     planned = {slot.slot: slot.traits for slot in (subject.slots or {}).values() if slot.traits}
@@ -51,7 +51,7 @@ def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[dict[s
     return found
 
 
-def exit_of(subject: Subject, verdicts: list[dict], policy: Policy, rules: list[dict], promise: str) -> int:
+def exit_of(subject: Subject, verdicts: list[Verdict], policy: Policy, rules: list[dict], promise: str) -> int:
     """The exit code of the whole: verdicts, rules for the batch, the promise."""
     code = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
     failed = any(rule["state"] == "fail" for rule in rules)
@@ -60,20 +60,20 @@ def exit_of(subject: Subject, verdicts: list[dict], policy: Policy, rules: list[
     return worst(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
 
 
-def fails_batch(verdicts: list[dict]) -> bool:
+def fails_batch(verdicts: list[Verdict]) -> bool:
     """Whether some picture lies below a line that fails the lot by itself."""
-    return any(found.get("fails_batch", False) for verdict in verdicts for found in verdict["reasons"])
+    return any(found.fails_batch for verdict in verdicts for found in verdict.reasons)
 
 
-def folder_exit(verdicts: list[dict], policy: Policy) -> int:
+def folder_exit(verdicts: list[Verdict], policy: Policy) -> int:
     """10 if too large a share failed, 11 if any stands in review, else 0."""
-    failed = sum(v["verdict"] in ("reject", "error") for v in verdicts)
+    failed = sum(v.verdict in ("reject", "error") for v in verdicts)
     if failed > policy.max_failed_share * len(verdicts):
         return Exit.REJECTED
-    return Exit.REVIEW if any(v["verdict"] == "review" for v in verdicts) else Exit.PASS
+    return Exit.REVIEW if any(v.verdict == "review" for v in verdicts) else Exit.PASS
 
 
-def planned_exit(subject: Subject, verdicts: list[dict]) -> int:
+def planned_exit(subject: Subject, verdicts: list[Verdict]) -> int:
     """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
     accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
     missing = subject.record["wanted"] - len(accepted)

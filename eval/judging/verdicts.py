@@ -1,31 +1,100 @@
-"""Verdicts on pictures, by scores, waivers and people. Pure: rows in, rows out.
+"""Verdicts on pictures: by scores, waivers and people. Functions without files: rows in, verdicts out.
 
-A verdict is `{file, sha256, verdict, reasons, margin, policy_sha256}`; a reason `{check, score, threshold, verdict}`,
-whose verdict is what it leads to (a warning leads nowhere). What was waived or settled by a person stands beside them.
-Nothing here makes an error anything else: what could not be judged is not exported.
+Nothing here turns an error into anything else: what could not be judged is not exported.
 """
 
 import datetime
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field
 
 from eval.lot.batch import split_name
 from eval.policy.lines import Bounds
 from eval.policy.model import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Policy, Waiver
 from eval.promise.labels import Label
 from eval.scorers import SCORES
+from stylegate import files
+from stylegate.errors import DataError
+from stylegate.records import Record
 
 FOREIGN = "the encoder does not know such pictures; lines relative to the references were not asked"
 PERSON = "person"  # somebody looked and rejected it
 ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
+VerdictName = Literal["accept", "review", "reject", "error"]
 
 
-def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tuple[str, list[dict[str, Any]]]:
+class Reason(Record):
+    """Why a picture is not accepted, or is warned of."""
+
+    check: str
+    """A score of the policy, or another check by its name (decode, person, audit, ...)."""
+    score: float | None
+    """The picture's score, in the score's own unit; None where there is none."""
+    threshold: float | None
+    """The line that the score lies below; None where there is none."""
+    verdict: Literal["error", "reject", "review", "warn"]
+    """What the reason leads to. A warning leads nowhere."""
+    fails_batch: bool = False
+    """The line fails the whole lot."""
+    detail: str = ""
+    """A sentence for people, where no number says it."""
+
+
+class Waived(Reason):
+    """A reason that somebody answers for until a day: it does not count."""
+
+    owner: str
+    why: str
+    expires: str
+    """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
+
+
+class Settled(Record):
+    """Who accepted a picture that stood in review, and the reasons that this settled."""
+
+    who: str
+    why: str
+    reasons: list[Reason]
+
+
+class Verdict(Record):
+    """A line of verdicts.jsonl: what is said of one picture. Only `accept` is exported."""
+
+    file: str
+    """The name of the picture, relative to the folder that is judged."""
+    sha256: str
+    """sha256 of the file's bytes, 64 hex digits; empty for a file that cannot be read."""
+    verdict: VerdictName
+    reasons: list[Reason]
+    """Worst first."""
+    margin: float | None
+    """Spreads above the nearest line that would keep the picture from being accepted; None where it cannot be said."""
+    policy_sha256: str
+    waived: list[Waived] = Field(default_factory=list)
+    settled: Settled | None = None
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """The verdicts of verdicts.jsonl, in the lot's order. Raises DataError with every line that is none."""
+    found, problems = [], []
+    for number, line in enumerate(filter(None, path.read_bytes().split(b"\n")), start=1):
+        try:
+            found.append(Verdict.of_json(line, f"line {number}"))
+        except DataError as error:
+            problems += [f"line {number}: {problem}" for problem in error.problems]
+    if problems:
+        raise DataError(f"{files.shown(path)} is not as stylegate writes it:", problems, "stylegate gate again.")
+    return found
+
+
+def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tuple[VerdictName, list[Reason]]:
     """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
     outside = scores.get("in_domain") == 0
-    reasons: list[dict[str, Any]] = []
+    reasons: list[Reason] = []
     for bound in bounds:
         if outside and rests_on_the_domain(bound):
             continue
@@ -39,7 +108,8 @@ def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tupl
         for name, line in lines.items():
             if score < line:
                 found = reason(bound.score, LINES[name], score, line)
-                reasons.append(found | ({"fails_batch": True} if name == "fail_batch_below" else {}))
+                found.fails_batch = name == "fail_batch_below"
+                reasons.append(found)
                 break
     if outside:
         reasons.append(reason(OUTSIDE, "review", detail=FOREIGN))
@@ -53,18 +123,18 @@ def rests_on_the_domain(bound: Bounds) -> bool:
 
 def reason(
     check: str, verdict: str, score: float | None = None, threshold: float | None = None, detail: str = ""
-) -> dict[str, Any]:
-    found = {"check": check, "score": score, "threshold": threshold, "verdict": verdict}
-    return found | ({"detail": detail} if detail else {})
+) -> Reason:
+    return Reason.model_construct(check=check, score=score, threshold=threshold, verdict=verdict, detail=detail)
 
 
-def worst(reasons: Iterable[dict]) -> str:
-    kinds = {found["verdict"] for found in reasons}
-    return next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept")
+def worst(reasons: Iterable[Reason]) -> VerdictName:
+    """The verdict that reasons lead to together: the worst of theirs, accept where there are none but warnings."""
+    kinds = {found.verdict for found in reasons}
+    return cast(VerdictName, next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept"))
 
 
-def in_order(reasons: list[dict]) -> list[dict]:
-    return sorted(reasons, key=lambda found: ORDER.index(found["verdict"]))
+def in_order(reasons: list[Reason]) -> list[Reason]:
+    return sorted(reasons, key=lambda found: ORDER.index(found.verdict))
 
 
 def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> float | None:
@@ -85,7 +155,7 @@ def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> floa
     return min((round(distance, 4) for distance in distances if distance is not None), default=None)
 
 
-def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> dict[str, Any]:
+def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> Verdict:
     """The line of verdicts.jsonl. Checks that lack references leave a picture at most to a person."""
     if row["error"] is not None or not row["sha256"]:
         reasons, kept = [reason("decode", "error", detail=row["error"] or "cannot be read")], None
@@ -95,14 +165,15 @@ def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lackin
         reasons = decide(row, judging)[1]
         if lacking:
             reasons.append(reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
-    return {
-        "file": row["file"],
-        "sha256": row["sha256"],
-        "verdict": worst(reasons),
-        "reasons": in_order(reasons),
-        "margin": kept,
-        "policy_sha256": policy.sha256,
-    }
+    return Verdict.model_construct(
+        file=row["file"],
+        sha256=row["sha256"],
+        verdict=worst(reasons),
+        reasons=in_order(reasons),
+        margin=kept,
+        policy_sha256=policy.sha256,
+        waived=[],
+    )
 
 
 def without_review(bound: Bounds) -> Bounds:
@@ -112,63 +183,66 @@ def without_review(bound: Bounds) -> Bounds:
     )
 
 
-def add(verdict: dict[str, Any], found: dict[str, Any]) -> None:
+def add(verdict: Verdict, found: Reason) -> None:
     """One more reason, in place."""
-    verdict["reasons"] = in_order([*verdict["reasons"], found])
-    verdict["verdict"] = worst(verdict["reasons"])
+    verdict.reasons = in_order([*verdict.reasons, found])
+    verdict.verdict = worst(verdict.reasons)
 
 
-def waive(verdicts: list[dict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
+def waive(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
     """Lift what somebody answers for, in place; never an error. Returns what is to be said, expired ones too."""
     said = []
-    by_content: dict[str, list[dict]] = {}
+    by_content: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
-        by_content.setdefault(verdict["sha256"], []).append(verdict)
+        by_content.setdefault(verdict.sha256, []).append(verdict)
     for waiver in waivers:
         for verdict in by_content.get(waiver.sha256, []):
-            meant = [r for r in verdict["reasons"] if r["check"] == waiver.check and r["verdict"] != "error"]
-            what = f"{waiver.check} of {verdict['file']} by {waiver.owner}"
+            meant = [r for r in verdict.reasons if r.check == waiver.check and r.verdict != "error"]
+            what = f"{waiver.check} of {verdict.file} by {waiver.owner}"
             if waiver.expires < today:
                 said.append(f"the waiver of {what} ended on {waiver.expires}: it counts for nothing")
             elif meant:
-                verdict["reasons"] = [r for r in verdict["reasons"] if r not in meant]
-                verdict["verdict"] = worst(verdict["reasons"])
-                by = {"owner": waiver.owner, "why": waiver.reason, "expires": waiver.expires.isoformat()}
-                verdict.setdefault("waived", []).extend(r | by for r in meant)
+                verdict.reasons = [r for r in verdict.reasons if r not in meant]
+                verdict.verdict = worst(verdict.reasons)
+                day = waiver.expires.isoformat()
+                verdict.waived = [
+                    *verdict.waived,
+                    *(Waived(**r.model_dump(), owner=waiver.owner, why=waiver.reason, expires=day) for r in meant),
+                ]
                 said.append(f"waived until {waiver.expires}: {what}: {waiver.reason}")
     return said
 
 
-def settle(verdicts: list[dict], decisions: Mapping[str, Label]) -> list[str]:
+def settle(verdicts: list[Verdict], decisions: Mapping[str, Label]) -> list[str]:
     """What people decided, in place: pictures in review either way; accepted ones may only fall. Returns notes."""
     idle = 0
     for verdict in verdicts:
-        decision = decisions.get(verdict["sha256"])
+        decision = decisions.get(verdict.sha256)
         if decision is None or decision.verdict == "unsure":
             continue
-        if verdict["verdict"] == "review" and decision.verdict == "accept":
-            by = {"who": decision.who, "why": decision.why}
-            verdict["settled"] = by | {"reasons": [r for r in verdict["reasons"] if r["verdict"] == "review"]}
-            verdict["reasons"] = [r for r in verdict["reasons"] if r["verdict"] != "review"]
-            verdict["verdict"] = worst(verdict["reasons"])
-        elif verdict["verdict"] in ("review", "accept") and decision.verdict == "reject":
+        if verdict.verdict == "review" and decision.verdict == "accept":
+            asked = [r for r in verdict.reasons if r.verdict == "review"]
+            verdict.settled = Settled.model_construct(who=decision.who, why=decision.why, reasons=asked)
+            verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
+            verdict.verdict = worst(verdict.reasons)
+        elif verdict.verdict in ("review", "accept") and decision.verdict == "reject":
             add(verdict, reason(PERSON, "reject", detail=decision.words()))
         else:
-            idle += verdict["verdict"] != decision.verdict
+            idle += verdict.verdict != decision.verdict
     text = f"{idle} decisions are of pictures that the policy rejects or could not judge: a waiver lifts a check"
     return [text] if idle else []
 
 
 def hold(
-    verdicts: list[dict], score: str, bound: Bounds | None, scores: Mapping[str, float], rejects: set[str]
+    verdicts: list[Verdict], score: str, bound: Bounds | None, scores: Mapping[str, float], rejects: set[str]
 ) -> None:
     """The calibrated check, in place, on those that every other check accepts. `scores` are theirs, by sha256.
 
     Without a line they go to a person. A picture that was labelled a reject is one.
     """
     for verdict in verdicts:
-        sha256 = verdict["sha256"]
-        if verdict["verdict"] != "accept":
+        sha256 = verdict.sha256
+        if verdict.verdict != "accept":
             continue
         if sha256 in rejects:
             add(verdict, reason(PERSON, "reject", detail="labelled a reject in the calibration"))
@@ -179,25 +253,25 @@ def hold(
                 add(verdict, found)
 
 
-def lot_of(verdicts: list[dict]) -> list[str]:
+def lot_of(verdicts: list[Verdict]) -> list[str]:
     """sha256 of what would go out, best margin first: what a certificate speaks of."""
-    going = [v for v in verdicts if v["verdict"] == "accept"]
-    going.sort(key=lambda v: (-(v["margin"] if v["margin"] is not None else -math.inf), v["sha256"]))
-    return [v["sha256"] for v in going]
+    going = [v for v in verdicts if v.verdict == "accept"]
+    going.sort(key=lambda v: (-(v.margin if v.margin is not None else -math.inf), v.sha256))
+    return [v.sha256 for v in going]
 
 
-def slots_of(verdicts: list[dict], kind: str) -> set[int]:
+def slots_of(verdicts: list[Verdict], kind: str) -> set[int]:
     """Slots of a batch that have a picture with this verdict."""
-    return {split_name(v["file"])[1] for v in verdicts if v["verdict"] == kind}
+    return {split_name(v.file)[1] for v in verdicts if v.verdict == kind}
 
 
-def reasons_of(verdicts: list[dict], kind: str) -> dict[str, int]:
+def reasons_of(verdicts: list[Verdict], kind: str) -> dict[str, int]:
     """How many pictures of one verdict each check brought to it, most first; of "warn", how many it warns of."""
     counts = Counter(
-        found["check"]
+        found.check
         for verdict in verdicts
-        if kind in ("warn", verdict["verdict"])
-        for found in verdict["reasons"]
-        if found["verdict"] == kind
+        if kind in ("warn", verdict.verdict)
+        for found in verdict.reasons
+        if found.verdict == kind
     )
     return dict(counts.most_common())

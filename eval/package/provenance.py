@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from eval.judging.verdicts import Verdict
 from eval.lot.subject import Subject, made_from
 from stylegate import __version__, files
 
 
-def provenance(subject: Subject, accepted: list[dict], outcome: dict) -> dict[str, Any]:
+def provenance(subject: Subject, accepted: list[Verdict], outcome: dict) -> dict[str, Any]:
     """Digests of everything that the pictures and their verdicts came from.
 
     No path (of a foreign folder's a digest), no time, no host.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.judging.certified import BEYOND, FOUND
-from eval.judging.verdicts import PERSON
+from eval.judging.verdicts import PERSON, Reason, Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.subject import Subject
 from eval.policy.model import MARGIN, OUTSIDE, TOO_FEW
@@ -68,57 +68,57 @@ def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]
 
 
 def gallery(
-    kind: str, verdicts: Sequence[dict], lot: Subject, thumbnails: Thumbnails, last_positions: Mapping[str, int]
+    kind: str, verdicts: Sequence[Verdict], lot: Subject, thumbnails: Thumbnails, last_positions: Mapping[str, int]
 ) -> dict[str, Any]:
     """The pictures of one verdict with their reasons: those for review from the best down, rejects from the worst up.
 
     `last_positions` gives, by file, the last position of the slider that accepts the picture.
     """
-    chosen = [verdict for verdict in verdicts if verdict["verdict"] == kind]
+    chosen = [verdict for verdict in verdicts if verdict.verdict == kind]
     if kind in ("review", "reject"):
-        chosen.sort(key=lambda v: (v["margin"] or 0.0, v["file"]), reverse=kind == "review")
+        chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=kind == "review")
     paths = dict(lot.named)
     figures = []
     for verdict in chosen[:PICTURES_SHOWN]:
-        slot = (lot.slots or {}).get(verdict["file"])
+        slot = (lot.slots or {}).get(verdict.file)
         figures.append(
             {
-                "file": verdict["file"],
-                "src": thumbnails.add(paths[verdict["file"]], verdict["sha256"]),
+                "file": verdict.file,
+                "src": thumbnails.add(paths[verdict.file], verdict.sha256),
                 "prompt": slot.prompt if slot else "",
                 "lines": captions(verdict),
-                "last_position": last_positions.get(verdict["file"]) if kind != "error" else None,
+                "last_position": last_positions.get(verdict.file) if kind != "error" else None,
             }
         )
     title, text = SECTIONS[kind]
     return {"verdict": kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
 
 
-def captions(verdict: dict) -> list[tuple[str, str]]:
+def captions(verdict: Verdict) -> list[tuple[str, str]]:
     """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided.
 
     Reasons beyond REASONS_SHOWN are counted only; the worst ones come first in a verdict.
     """
-    lines = [(reason["check"], reason_in_words(reason)) for reason in verdict["reasons"][:REASONS_SHOWN]]
-    if (more := len(verdict["reasons"]) - REASONS_SHOWN) > 0:
+    lines = [(reason.check, reason_in_words(reason)) for reason in verdict.reasons[:REASONS_SHOWN]]
+    if (more := len(verdict.reasons) - REASONS_SHOWN) > 0:
         lines.append((f"and {more} more", ""))
-    for reason in verdict.get("waived", []):
-        lines.append((f"waived: {reason['check']}", f"{reason['owner']}, until {reason['expires']}: {reason['why']}"))
-    if decision := verdict.get("settled"):
-        checks = ", ".join(reason["check"] for reason in decision["reasons"])
-        lines.append((f"settled: {checks}", f"{decision['who']}{': ' if decision['why'] else ''}{decision['why']}"))
+    for reason in verdict.waived:
+        lines.append((f"waived: {reason.check}", f"{reason.owner}, until {reason.expires}: {reason.why}"))
+    if decision := verdict.settled:
+        checks = ", ".join(reason.check for reason in decision.reasons)
+        lines.append((f"settled: {checks}", f"{decision.who}{': ' if decision.why else ''}{decision.why}"))
     return lines
 
 
-def reason_in_words(reason: dict) -> str:
+def reason_in_words(reason: Reason) -> str:
     """The score and the threshold that it is below, or the reason's own text; "" where the table says it."""
-    if reason["check"] in SAID_ONCE:
+    if reason.check in SAID_ONCE:
         return ""
-    if reason.get("detail"):
-        return reason["detail"]
-    if reason["score"] is None:
+    if reason.detail:
+        return reason.detail
+    if reason.score is None or reason.threshold is None:
         return "could not be computed"
-    score, threshold = short_numbers(reason["score"], reason["threshold"])
+    score, threshold = short_numbers(reason.score, reason.threshold)
     return f"{score}\u00a0<\u00a0{threshold}"
 
 
@@ -149,34 +149,32 @@ def reference_strip(compared: Comparison, thumbnails: Thumbnails) -> dict[str, A
 
 
 def copies_beside_twins(
-    verdicts: Sequence[dict], rows: Sequence[dict], lot: Subject, compared: Comparison, thumbnails: Thumbnails
+    verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Subject, compared: Comparison, thumbnails: Thumbnails
 ) -> dict[str, Any] | None:
     """Pictures that were refused as copies, each beside what it copies, the most alike first; None if there are none.
 
     `rows` are the scores, in the order of `verdicts`.
     """
     refused = [
-        (reason["score"], verdict["file"], reason, verdict, row)
+        (reason.score, verdict.file, reason, verdict, row)
         for verdict, row in zip(verdicts, rows, strict=True)
-        for reason in verdict["reasons"]
-        if reason["check"] in TWINS and reason["verdict"] != "warn" and row.get(TWINS[reason["check"]])
+        for reason in verdict.reasons
+        if reason.check in TWINS and reason.verdict != "warn" and row.get(TWINS[reason.check])
     ]
-    chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2]["check"]))
-    own, kinds = dict(lot.named), {verdict["file"]: verdict["verdict"] for verdict in verdicts}
-    twins = [
-        twin_of(reason["check"], row[TWINS[reason["check"]]], own, kinds, compared) for *_, reason, _, row in chosen
-    ]
+    chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2].check))
+    own, kinds = dict(lot.named), {verdict.file: verdict.verdict for verdict in verdicts}
+    twins = [twin_of(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen]
     digests = sha256s([path for path, _, _ in twins])
     figures = []
     for (_, file, reason, verdict, row), (path, origin, kind), sha256 in zip(chosen, twins, digests, strict=True):
-        likeness, limit = likeness_of(reason["score"]), likeness_of(reason["threshold"])
+        likeness, limit = likeness_of(reason.score or 0.0), likeness_of(reason.threshold or 0.0)
         figures.append(
             {
-                "text": f"{reason['check']}: likeness {likeness}, refused above {limit}",
+                "text": f"{reason.check}: likeness {likeness}, refused above {limit}",
                 "file": file,
-                "verdict": verdict["verdict"],
-                "src": thumbnails.add(own[file], verdict["sha256"]),
-                "twin": row[TWINS[reason["check"]]],
+                "verdict": verdict.verdict,
+                "src": thumbnails.add(own[file], verdict.sha256),
+                "twin": row[TWINS[reason.check]],
                 "origin": origin,
                 "twin_verdict": kind,
                 "twin_src": thumbnails.add(path, sha256),

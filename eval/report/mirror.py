@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.judging.judged import Judged
+from eval.judging.verdicts import Verdict
 from eval.lot.cost import cost_of
 from eval.lot.subject import Subject
 from eval.measuring.scores import Scores
@@ -109,33 +110,33 @@ def log_histograms(tracker: Tracker, scores: Scores) -> None:
                 tracker.histogram(f"{title}/{name}", values.tolist())
 
 
-def table_rows(lot: Subject, verdicts: Sequence[dict], background: str) -> list[list[Any]]:
+def table_rows(lot: Subject, verdicts: Sequence[Verdict], background: str) -> list[list[Any]]:
     """Rows of the table of verdicts: file, picture as it was judged, verdict, reasons, margin, prompt.
 
     Files that are no pictures, or have changed since, are left out.
     """
     paths, rows = dict(lot.named), []
     for verdict in representative(verdicts):
-        picture = judged_picture(paths[verdict["file"]], verdict["sha256"], background)
+        picture = judged_picture(paths[verdict.file], verdict.sha256, background)
         if picture is None:
             continue
-        slot = (lot.slots or {}).get(verdict["file"])
-        reasons = ", ".join(reason["check"] for reason in verdict["reasons"])
+        slot = (lot.slots or {}).get(verdict.file)
+        reasons = ", ".join(reason.check for reason in verdict.reasons)
         prompt = slot.prompt if slot else ""
-        rows.append([verdict["file"], picture, verdict["verdict"], reasons, verdict["margin"], prompt])
+        rows.append([verdict.file, picture, verdict.verdict, reasons, verdict.margin, prompt])
     return rows
 
 
-def representative(verdicts: Sequence[dict]) -> list[dict]:
+def representative(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """At most MAX_ROWS verdicts without the errors: a third the worst, a third nearest to a limit, others at random."""
-    judged = [verdict for verdict in verdicts if verdict["verdict"] != "error"]
-    by_margin = sorted(judged, key=lambda v: (v["margin"] if v["margin"] is not None else 0.0, v["file"]))
-    borderline = sorted(by_margin, key=lambda v: abs(v["margin"] or 0.0))
-    chosen = {v["file"]: v for v in [*by_margin[: MAX_ROWS // 3], *borderline[: MAX_ROWS // 3]]}
+    judged = [verdict for verdict in verdicts if verdict.verdict != "error"]
+    by_margin = sorted(judged, key=lambda v: (v.margin if v.margin is not None else 0.0, v.file))
+    borderline = sorted(by_margin, key=lambda v: abs(v.margin or 0.0))
+    chosen = {v.file: v for v in [*by_margin[: MAX_ROWS // 3], *borderline[: MAX_ROWS // 3]]}
     for i in np.random.default_rng(0).permutation(len(judged)):
         if len(chosen) >= MAX_ROWS:
             break
-        chosen.setdefault(judged[i]["file"], judged[i])
+        chosen.setdefault(judged[i].file, judged[i])
     return list(chosen.values())
 
 

@@ -131,7 +131,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, calibration = policy.calibrated, policy.promise, known.calibration
-    values = [v["margin"] if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
+    values = [v.margin if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
     found = slider.slider_of(verdicts, values, policy, known.in_force)
     if found is None:
         return None
@@ -139,7 +139,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     bounds = None
     if calibration:
         beyond = len(found.positions) - 1
-        leaving = {v["sha256"] for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
+        leaving = {v.sha256 for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
         bounds = slider.bounds_of(found, calibration, known.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
         title = f"largest possible share of rejects; the dotted line is the promise, {promise.alpha:.1%}"
@@ -160,7 +160,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
         "score": score,
         "charts": charts,
         "ends": [f"{found.positions[i]:.3g}" for i in (0, -1)],
-        "last_positions": {v["file"]: i for v, i in zip(verdicts, found.last_accepting, strict=True)},
+        "last_positions": {v.file: i for v, i in zip(verdicts, found.last_accepting, strict=True)},
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.judging.verdicts import Reason, Verdict
 from eval.policy.model import MARGIN, Policy, Promise
 from eval.promise import envelope
 from eval.scorers import SCORES
@@ -43,7 +44,7 @@ class Slider:
 
 
 def slider_of(
-    verdicts: Sequence[dict], values: Sequence[float | None], policy: Policy, threshold: float | None
+    verdicts: Sequence[Verdict], values: Sequence[float | None], policy: Policy, threshold: float | None
 ) -> Slider | None:
     """The slider of a lot; None if no position of it would accept other pictures.
 
@@ -74,24 +75,24 @@ def slider_of(
     )
 
 
-def highest_threshold(verdict: dict, value: float | None, calibrated: str | None, threshold: float | None) -> float:
+def highest_threshold(verdict: Verdict, value: float | None, calibrated: str | None, threshold: float | None) -> float:
     """The highest threshold that still accepts the picture; ALWAYS or NEVER where the threshold does not decide."""
-    if verdict["verdict"] == "accept":
-        decided = "settled" in verdict or ("waived" in verdict and not calibrated)
+    if verdict.verdict == "accept":
+        decided = verdict.settled is not None or (len(verdict.waived) > 0 and not calibrated)
         return ALWAYS if decided or value is None else value
-    if verdict["verdict"] == "error" or value is None:
+    if verdict.verdict == "error" or value is None:
         return NEVER
-    if not all(is_moved(reason, calibrated) for reason in verdict["reasons"] if reason["verdict"] != "warn"):
+    if not all(is_moved(reason, calibrated) for reason in verdict.reasons if reason.verdict != "warn"):
         return NEVER
     # A margin is rounded, maybe up to the threshold that the picture fell below.
     return value if threshold is None else min(value, math.nextafter(threshold, NEVER))
 
 
-def is_moved(reason: dict, calibrated: str | None) -> bool:
+def is_moved(reason: Reason, calibrated: str | None) -> bool:
     """Whether the slider moves the threshold that gave this reason."""
     if calibrated:
-        return reason["check"] == calibrated and reason["score"] is not None
-    return reason["check"] in SCORES and reason["score"] is not None and reason["threshold"] is not None
+        return reason.check == calibrated and reason.score is not None
+    return reason.check in SCORES and reason.score is not None and reason.threshold is not None
 
 
 def positions_of(

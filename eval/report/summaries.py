@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from eval.judging.verdicts import ORDER
+from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
 from stylegate.errors import Exit
 
@@ -38,7 +38,7 @@ class Case(NamedTuple):
     skipped: bool = False
 
 
-def junit(name: str, outcome: dict[str, Any], verdicts: Sequence[dict]) -> str:
+def junit(name: str, outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
     """The JUnit file: one suite with a case for each check, each rule for the lot, the promise, and the lot itself.
 
     `name` is the lot's, `outcome` the content of gate.json. Checks that were left out are skipped cases.
@@ -59,17 +59,17 @@ def junit(name: str, outcome: dict[str, Any], verdicts: Sequence[dict]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
-def cases_of(outcome: dict[str, Any], verdicts: Sequence[dict]) -> list[Case]:
+def cases_of(outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> list[Case]:
     """The cases in their order: the policy's checks, other checks, checks left out, rules, promise, lot."""
     code, counts, promise = outcome["exit_code"], outcome["counts"], outcome["promise"]
     of_policy = [*outcome["thresholds"], *([outcome["calibrated"]] if outcome["calibrated"] else [])]
-    found: dict[str, list[tuple[dict, str]]] = {check: [] for check in of_policy}
+    found: dict[str, list[tuple[Reason, str]]] = {check: [] for check in of_policy}
     for verdict in verdicts:
-        for reason in verdict["reasons"]:
-            found.setdefault(reason["check"], []).append((reason, verdict["file"]))
+        for reason in verdict.reasons:
+            found.setdefault(reason.check, []).append((reason, verdict.file))
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
-        failed = any(reason["verdict"] in FAILING.get(code, ()) for reason, _ in found[check])
+        failed = any(reason.verdict in FAILING.get(code, ()) for reason, _ in found[check])
         cases.append(Case(f"check.{check}", listed(found[check]), failed))
     for line in outcome["left_out"]:
         check, _, cause = line.partition(": ")
@@ -83,19 +83,19 @@ def cases_of(outcome: dict[str, Any], verdicts: Sequence[dict]) -> list[Case]:
     return cases
 
 
-def listed(found: Sequence[tuple[dict, str]]) -> str:
+def listed(found: Sequence[tuple[Reason, str]]) -> str:
     """Reasons with the files that have them, one on a line, worst consequence first; at most MAX_NAMED."""
-    first = heapq.nsmallest(MAX_NAMED, found, key=lambda item: (ORDER.index(item[0]["verdict"]), item[1]))
-    lines = [f"{reason['verdict']}: {one_line(file)}{in_brackets(reason)}" for reason, file in first]
+    first = heapq.nsmallest(MAX_NAMED, found, key=lambda item: (ORDER.index(item[0].verdict), item[1]))
+    lines = [f"{reason.verdict}: {one_line(file)}{in_brackets(reason)}" for reason, file in first]
     more = len(found) - MAX_NAMED
     return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
 
 
-def in_brackets(reason: dict) -> str:
+def in_brackets(reason: Reason) -> str:
     """Score and threshold of a reason, or its detail, in brackets; "" if it has neither."""
-    if reason["score"] is not None and reason["threshold"] is not None:
-        return f" ({reason['score']:.4g} < {reason['threshold']:.4g})"
-    return f" ({one_line(reason['detail'])})" if reason.get("detail") else ""
+    if reason.score is not None and reason.threshold is not None:
+        return f" ({reason.score:.4g} < {reason.threshold:.4g})"
+    return f" ({one_line(reason.detail)})" if reason.detail else ""
 
 
 def one_line(text: str, longest: int = MAX_NAME) -> str:
@@ -107,7 +107,7 @@ def one_line(text: str, longest: int = MAX_NAME) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(name: str, outcome: dict[str, Any], verdicts: Sequence[dict]) -> str:
+def markdown(name: str, outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
     """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
     counts, code = outcome["counts"], outcome["exit_code"]
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome["observe"] else ""
@@ -123,20 +123,18 @@ def markdown(name: str, outcome: dict[str, Any], verdicts: Sequence[dict]) -> st
     for kind in ORDER:
         if causes := outcome["why"][kind]:
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
-    if settled := sum("settled" in verdict for verdict in verdicts):
+    if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
     lines += [f"- left out: {plain(check)}" for check in outcome["left_out"]]
     lines += [f"- note: {plain(note, MAX_SENTENCE)}" for note in outcome["notes"][:MAX_NAMED]]
     lines += [f"- and {len(outcome['notes']) - MAX_NAMED} more notes"] if len(outcome["notes"]) > MAX_NAMED else []
-    failed = [v for v in verdicts if v["verdict"] != "accept"]
+    failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
-        worst = heapq.nsmallest(
-            MAX_NAMED, failed, key=lambda v: (ORDER.index(v["verdict"]), v["margin"] or 0.0, v["file"])
-        )
+        worst = heapq.nsmallest(MAX_NAMED, failed, key=lambda v: (ORDER.index(v.verdict), v.margin or 0.0, v.file))
         for verdict in worst:
-            reasons = "; ".join(f"{reason['check']}{in_brackets(reason)}" for reason in verdict["reasons"])
-            cells = (f"<code>{plain(verdict['file'])}</code>", verdict["verdict"], plain(reasons, MAX_SENTENCE))
+            reasons = "; ".join(f"{reason.check}{in_brackets(reason)}" for reason in verdict.reasons)
+            cells = (f"<code>{plain(verdict.file)}</code>", verdict.verdict, plain(reasons, MAX_SENTENCE))
             lines.append(f"| {' | '.join(cells)} |")
         lines += [f"| and {len(failed) - MAX_NAMED} more | | |"] if len(failed) > MAX_NAMED else []
     return "\n".join(lines) + f"\n\npolicy {plain(outcome['policy']['name'])} {outcome['policy']['sha256'][:12]}\n"

@@ -15,13 +15,14 @@ from eval.policy.lines import Bounds
 from eval.policy.model import Policy
 from stylegate import files
 from tests.conftest import process
+from tests.lots import verdict
 
 STYLE = Bounds("style", 0.5, 0.7, True)
 CONTRAST = Bounds("contrast", 6.0, None, False)
 
 
 @pytest.mark.parametrize(
-    ("scores", "verdict", "checks"),
+    ("scores", "expected", "checks"),
     [
         ({"style": 0.8, "contrast": 20, "in_domain": 1}, "accept", []),
         ({"style": 0.7, "contrast": 6, "in_domain": 1}, "accept", []),  # at the line is not below it
@@ -38,9 +39,9 @@ CONTRAST = Bounds("contrast", 6.0, None, False)
         ({"style": 0.9, "contrast": 20, "in_domain": None}, "accept", []),  # an encoder without a declared domain
     ],
 )
-def test_decide(scores: dict, verdict: str, checks: list[str]) -> None:
+def test_decide(scores: dict, expected: str, checks: list[str]) -> None:
     found, reasons = decide(scores, [STYLE, CONTRAST])
-    assert found == verdict and [reason["check"] for reason in reasons] == checks
+    assert found == expected and [reason.check for reason in reasons] == checks
 
 
 def test_the_gate_is_monotone_in_the_score() -> None:
@@ -51,7 +52,7 @@ def test_the_gate_is_monotone_in_the_score() -> None:
 
 def test_folder_exit_codes() -> None:
     def code(share: float, *verdicts: str) -> int:
-        return folder_exit([{"verdict": v} for v in verdicts], Policy("p", "", share, []))
+        return folder_exit([verdict(kind=v) for v in verdicts], Policy("p", "", share, []))
 
     assert code(0, "accept", "accept") == 0
     assert code(0, "accept", "review") == 11

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import export, verify
+from eval import verify
 from eval.judging.judge import evidence
 from eval.package.proof import MANIFEST
 from eval.policy.model import Promise
@@ -70,7 +70,7 @@ def test_a_waiver_that_has_ended_since_lets_nothing_out(run, words, judged: Path
     waiver = f"waivers: [{{sha256: {sha256}, check: contrast, owner: anna, reason: fine, expires: 2090-01-01}}]\n"
     told = words("version: 1\nmax_failed_share: 1.0\nchecks: {contrast: {reject_below: 200}}\n" + waiver)
     assert run("gate", *told)[0] == 0
-    monkeypatch.setattr(export, "today", lambda: datetime.date(2090, 1, 2))
+    monkeypatch.setattr(files, "today", lambda: datetime.date(2090, 1, 2))
     code, text = run("export", *told, "name=waived")
     assert code == 2 and "has ended" in text
 

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 from eval.lot.subject import Subject
 from eval.report import mirror
 from stylegate import files, lineage
+from tests.lots import verdict
 
 DRIFT = "version: 1\nchecks: {contrast: {reject_below: 1}}\nbatch: {acceptance: {warn_below: 1.1}}\n"
 
@@ -92,12 +93,12 @@ def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_table_has_worst_borderline_and_random_pictures() -> None:
     verdicts = [
-        {"file": f"{i:04d}.png", "verdict": "accept", "reasons": [], "margin": float(m)}
+        verdict(file=f"{i:04d}.png", margin=float(m))
         for i, m in enumerate(np.random.default_rng(0).permutation(2000) - 1000)
     ]
-    chosen = mirror.representative([*verdicts, {"file": "e", "verdict": "error", "reasons": [], "margin": None}])
-    margins = sorted(verdict["margin"] for verdict in chosen)
-    assert len(chosen) == mirror.MAX_ROWS == len({verdict["file"] for verdict in chosen})
+    chosen = mirror.representative([*verdicts, verdict(file="e", kind="error", margin=None)])
+    margins = sorted(found.margin or 0.0 for found in chosen)
+    assert len(chosen) == mirror.MAX_ROWS == len({found.file for found in chosen})
     assert margins[: mirror.MAX_ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.MAX_ROWS // 3)]
     assert set(map(float, range(-80, 81))) <= set(margins) and max(margins) > 500
 
@@ -111,10 +112,7 @@ def test_the_table_shows_the_pictures_that_were_judged(tmp_path: Path) -> None:
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "changed.png")
     paths = sorted(tmp_path.iterdir())
-    verdicts = [
-        {"file": path.name, "sha256": files.sha256(path), "verdict": "accept", "reasons": [], "margin": 0.0}
-        for path in paths
-    ]
+    verdicts = [verdict(file=path.name, sha256=files.sha256(path), margin=0.0) for path in paths]
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "changed.png")
     lot = Subject(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, {})
     shown = {row[0]: row[1] for row in mirror.table_rows(lot, verdicts, "#00ff00")}

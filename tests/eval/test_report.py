@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from eval.judging.verdicts import Settled, Verdict, Waived, reason
 from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
 from eval.report import galleries, slider
@@ -21,6 +23,7 @@ from eval.report import page as report
 from eval.report.thumbnails import DIGITS, Thumbnails
 from stylegate import files
 from stylegate.cli import main
+from tests import lots
 
 NEON = files.ROOT / "data" / "brands" / "neon"
 CHECKS = """
@@ -166,16 +169,16 @@ def sharpness_of(out: Path) -> list[dict]:
     return pq.read_table(out / "scores.parquet", columns=["file", "sharpness"]).to_pylist()
 
 
-def verdict(kind: str, *reasons: str, margin: float | None, **more: object) -> dict:
-    found = [{"check": check, "score": 0.4, "threshold": 0.5, "verdict": kind} for check in reasons]
-    return {"file": "x.png", "sha256": "", "verdict": kind, "reasons": found, "margin": margin} | more
+def verdict(kind: str, *reasons: str, margin: float | None, **more: Any) -> Verdict:
+    found = [reason(check, kind, 0.4, 0.5) for check in reasons]
+    return lots.verdict(*found, kind=kind, margin=margin, **more)
 
 
 POLICY = Policy("p", "", 0.0, [])
 
 
-def moved(verdicts: list[dict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.Slider:
-    found = slider.slider_of(verdicts, [v["margin"] for v in verdicts], policy, line)
+def moved(verdicts: list[Verdict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.Slider:
+    found = slider.slider_of(verdicts, [v.margin for v in verdicts], policy, line)
     assert found is not None
     return found
 
@@ -189,7 +192,7 @@ def test_what_no_line_decided_stays_as_it_is() -> None:
         outside,
         verdict("reject", "person", margin=4.0),
         verdict("error", "decode", margin=None),
-        verdict("accept", margin=-5.0, settled={"who": "kim", "why": "", "reasons": []}),
+        verdict("accept", margin=-5.0, settled=Settled(who="kim", why="", reasons=[])),
         verdict("accept", margin=-5.0, waived=[]),
         verdict("accept", margin=None),
     ]
@@ -445,8 +448,8 @@ def test_who_answers_is_said_below_the_picture() -> None:
         "review",
         "style",
         margin=-1.0,
-        waived=[{"check": "novelty", "owner": "ada", "why": "our logo", "expires": "2027-01-31"}],
-        settled={"who": "kim", "why": "is fine", "reasons": [{"check": "palette"}]},
+        waived=[Waived(**reason("novelty", "reject").model_dump(), owner="ada", why="our logo", expires="2027-01-31")],
+        settled=Settled(who="kim", why="is fine", reasons=[reason("palette", "review")]),
     )
     said = [": ".join(line) for line in galleries.captions(found)]
     assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]

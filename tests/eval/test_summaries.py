@@ -13,12 +13,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from eval.judging.rules import exit_of
-from eval.judging.verdicts import ORDER, reason, reasons_of, worst
+from eval.judging.verdicts import ORDER, Reason, Settled, Verdict, reason, reasons_of
 from eval.lot.subject import Subject
 from eval.policy.model import VERDICTS, Policy
 from eval.report.summaries import MAX_NAME, MAX_NAMED, junit, markdown, one_line
 from stylegate import files
 from stylegate.errors import Exit
+from tests import lots
 
 FOLDER = Subject(Path("in"), Path("out"), [], {}, None, {})
 HOSTILE = [
@@ -46,10 +47,9 @@ HOSTILE = [
 ]
 
 
-def verdict(file: str, *reasons: dict[str, Any]) -> dict[str, Any]:
+def verdict(file: str, *reasons: Reason, **more: Any) -> Verdict:
     sha256 = f"{abs(hash(file)):064x}"[:64]
-    margin = -1.5 if reasons else 0.5
-    return {"file": file, "sha256": sha256, "verdict": worst(reasons), "reasons": list(reasons), "margin": margin}
+    return lots.verdict(*reasons, file=file, sha256=sha256, margin=-1.5 if reasons else 0.5, **more)
 
 
 REJECTED = verdict("r.png", reason("style", "reject", 0.1234567, 0.5), reason("sharpness", "review", 1.0, 2.0))
@@ -59,10 +59,10 @@ WARNED = verdict("w.png", reason("size", "warn", 0.0, 1.0))
 FINE = verdict("a.png")
 
 
-def outcome_of(verdicts: list[dict], policy: Policy | None = None, **beside: Any) -> dict[str, Any]:
+def outcome_of(verdicts: list[Verdict], policy: Policy | None = None, **beside: Any) -> dict[str, Any]:
     """What gate.json holds, as far as summaries read it; the exit code is the gate's own."""
     policy = policy or Policy("default", "f" * 64, 0.0, [])
-    counts = {name: sum(v["verdict"] == name for v in verdicts) for name in VERDICTS}
+    counts = {name: sum(v.verdict == name for v in verdicts) for name in VERDICTS}
     outcome: dict[str, Any] = {
         "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
         "observe": False,
@@ -79,7 +79,7 @@ def outcome_of(verdicts: list[dict], policy: Policy | None = None, **beside: Any
     return outcome
 
 
-def suite_of(verdicts: list[dict], outcome: dict[str, Any]) -> ElementTree.Element:
+def suite_of(verdicts: list[Verdict], outcome: dict[str, Any]) -> ElementTree.Element:
     """Parsed from the bytes that the gate writes."""
     return ElementTree.fromstring(junit("lot", outcome, verdicts).encode())
 
@@ -99,7 +99,7 @@ LOTS = [
     [FINE, IN_REVIEW],
     [FINE, REJECTED, IN_REVIEW],
     [BROKEN, FINE],
-    [FINE, verdict("f.png", reason("size", "reject", 0.0, 1.0) | {"fails_batch": True})],
+    [FINE, verdict("f.png", reason("size", "reject", 0.0, 1.0).model_copy(update={"fails_batch": True}))],
 ]
 
 
@@ -205,8 +205,8 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
     for letter in ("x", "|", "\x01", "🎨"):
         lot = [verdict(f"{number:05d}{letter * 250}", reason("style", "reject", 0.1, 0.5)) for number in range(20_000)]
         for number, found in enumerate(lot):
-            found["margin"] = float(-number)
-            found["reasons"] += [reason("person", "reject", detail=letter * 2000)] * 3
+            found.margin = float(-number)
+            found.reasons += [reason("person", "reject", detail=letter * 2000)] * 3
         notes = [letter * 5000] * 500
         text = markdown(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
         assert len(text.encode()) < 200 * 1024, letter
@@ -220,7 +220,7 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
 
 
 def test_the_summary_says_what_the_gate_says() -> None:
-    settled = FINE | {"settled": {"who": "a", "why": "", "reasons": []}}
+    settled = FINE.model_copy(update={"settled": Settled(who="a", why="", reasons=[])})
     lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, settled]
     slots = {"wanted": 5, "accepted": 2}
     rules = [{"measure": "variety", "state": "warn", "says": "variety is 0.4"}, {"state": "pass", "says": "unheard"}]
@@ -261,6 +261,7 @@ def test_a_promise_that_is_not_kept_is_said(state: str) -> None:
 
 AGAIN = """
 from eval.judging.verdicts import reason
+from tests import lots
 from tests.eval.test_summaries import BROKEN, FINE, HOSTILE, IN_REVIEW, REJECTED, WARNED, outcome_of, verdict
 from eval.report.summaries import junit, markdown
 lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, FINE]

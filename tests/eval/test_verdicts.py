@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 
 from eval import gate
-from eval.judging import certified, verdicts
+from eval.judging import certified
 from eval.judging import judge as judging
 from eval.judging import rules as lot
-from eval.judging.verdicts import decide, margin, reason, waive
+from eval.judging.verdicts import Reason, Verdict, decide, margin, reason, waive
 from eval.lot.subject import Subject
 from eval.policy.lines import Bounds
 from eval.policy.model import Check, Policy, Rule, Threshold, Waiver
 from stylegate import files
 from stylegate.errors import PRECEDENCE, Exit, worst
+from tests.lots import verdict
 
 TODAY = datetime.date(2027, 1, 15)
 STYLE = Bounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.2, spread=0.1)
 
 
-def judged_by(score: float) -> tuple[str, list[dict]]:
+def judged_by(score: float) -> tuple[str, list[Reason]]:
     return decide({"style": score, "in_domain": 1}, [STYLE])
 
 
@@ -38,8 +39,8 @@ def judged_by(score: float) -> tuple[str, list[dict]]:
 )
 def test_each_action_of_a_check(score: float, verdict: str, leads_to: list[str], fails: bool) -> None:
     found, reasons = judged_by(score)
-    assert found == verdict and [r["verdict"] for r in reasons] == leads_to
-    assert any(r.get("fails_batch", False) for r in reasons) == fails
+    assert found == verdict and [r.verdict for r in reasons] == leads_to
+    assert any(r.fails_batch for r in reasons) == fails
 
 
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
@@ -74,15 +75,8 @@ def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
         assert kept is not None and (kept >= 0) == (decide(row, [STYLE, sharp])[0] == "accept"), row
 
 
-def row_of(sha256: str, *reasons: dict) -> dict:
-    found = list(reasons)
-    return {
-        "file": f"{sha256[:4]}.png",
-        "sha256": sha256,
-        "verdict": verdicts.worst(found),
-        "reasons": found,
-        "margin": 1.0,
-    }
+def row_of(sha256: str, *reasons: Reason) -> Verdict:
+    return verdict(*reasons, sha256=sha256)
 
 
 A, B = "a" * 64, "b" * 64
@@ -95,20 +89,20 @@ def test_waivers_lift_one_check_of_one_picture_until_a_day() -> None:
     ]
     waiver = Waiver(A, "style", "anna", "the client wants it", TODAY)
     said = waive(rows, [waiver], TODAY)
-    assert rows[0]["verdict"] == "review" and rows[0]["waived"][0]["owner"] == "anna"
-    assert rows[1]["verdict"] == "reject", "another picture"
+    assert rows[0].verdict == "review" and rows[0].waived[0].owner == "anna"
+    assert rows[1].verdict == "reject", "another picture"
     assert said == ["waived until 2027-01-15: style of aaaa.png by anna: the client wants it"]
 
 
 def test_an_expired_waiver_counts_for_nothing_and_is_said() -> None:
     rows = [row_of(A, reason("style", "reject", 0.4, 0.5))]
     said = waive(rows, [Waiver(A, "style", "anna", "for now", TODAY)], TODAY + datetime.timedelta(days=1))
-    assert rows[0]["verdict"] == "reject" and "ended on 2027-01-15: it counts for nothing" in said[0]
+    assert rows[0].verdict == "reject" and "ended on 2027-01-15: it counts for nothing" in said[0]
 
 
 def test_no_waiver_lifts_an_error() -> None:
     rows = [row_of(A, reason("style", "error", None, 0.5))]
-    assert waive(rows, [Waiver(A, "style", "anna", "please", TODAY)], TODAY) == [] and rows[0]["verdict"] == "error"
+    assert waive(rows, [Waiver(A, "style", "anna", "please", TODAY)], TODAY) == [] and rows[0].verdict == "error"
 
 
 # Rules for the lot.
@@ -143,11 +137,10 @@ def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
 def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
     from eval.lot.batch import Slot
 
-    def subject(accepted: list[int]) -> tuple[list[dict], Subject]:
+    def subject(accepted: list[int]) -> tuple[list[Verdict], Subject]:
         slots = {s.file(0): s for s in (Slot(i, "", i, {"hat": "red" if i < 2 else "blue"}) for i in range(8))}
         rows = [
-            {"file": name, "verdict": "accept" if slot.slot in accepted else "reject", "reasons": []}
-            for name, slot in slots.items()
+            verdict(file=name, kind="accept" if slot.slot in accepted else "reject") for name, slot in slots.items()
         ]
         return rows, Subject(tmp_path, tmp_path, [], {}, slots, {})
 
@@ -169,7 +162,7 @@ def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
     subject = Subject(tmp_path, tmp_path, [], {}, None, {})
     strict, failing = Policy("p", "", 0.0, []), [{"state": "fail"}]
 
-    def code(rows: list[dict], rules: list[dict] | None = None, promise: str = "none") -> int:
+    def code(rows: list[Verdict], rules: list[dict] | None = None, promise: str = "none") -> int:
         return lot.exit_of(subject, rows, strict, rules or [], promise)
 
     good, held, bad = row_of(A), row_of(A, reason("style", "review")), row_of(A, reason("style", "reject"))
@@ -177,7 +170,7 @@ def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
     assert (code([good], promise="stale"), code([good], promise="insufficient")) == (12, 13)
     assert (code([held], promise="stale"), code([bad], promise="stale")) == (12, 10)
     assert (code([good], failing), code([good], promise="certified"), code([good], promise="valid")) == (10, 0, 0)
-    deep = row_of(A, reason("style", "reject", 0.1, 0.2) | {"fails_batch": True})
+    deep = row_of(A, reason("style", "reject", 0.1, 0.2).model_copy(update={"fails_batch": True}))
     assert lot.exit_of(subject, [deep, good], Policy("p", "", 1.0, []), [], "none") == 10
 
 

@@ -1,0 +1,66 @@
+"""Files with a schema: pydantic models, and one message with every problem of a file that does not fit its model.
+
+`python -m stylegate.schemas` writes the JSON Schema of each file to docs/schemas/.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stylegate import files
+from stylegate.errors import DataError
+
+
+class Record(BaseModel):
+    """A JSON object with known fields: unknown ones, wrong types, NaN and Inf are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def of_json(cls, content: bytes | str, what: str, next_step: str = "") -> Self:
+        """The object that a JSON text holds. Raises DataError that starts with `what` and lists every problem."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise DataError(f"{what} is not as stylegate writes it:", problems_of(error), next_step) from None
+
+    @classmethod
+    def read(cls, path: Path, what: str, next_step: str = "") -> Self:
+        """The object that a JSON file holds. Raises DataError if it is missing, or with every problem that it has."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{what} is missing: {files.shown(path)}", next_step=next_step) from None
+        return cls.of_json(content, f"{what} {files.shown(path)}", next_step)
+
+    def content(self) -> dict[str, Any]:
+        """JSON data. A field that has a default and holds it is left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def write(self, path: Path) -> None:
+        files.write(path, json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """One line a problem: the place in the file, then what is wrong there."""
+    return [f"{place(found['loc'])}{message(found)}" for found in error.errors(include_url=False)]
+
+
+def place(location: tuple[int | str, ...]) -> str:
+    """'checks.style: ' for ("checks", "style"); '' for the whole file."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    return f"{text}: " if text else ""
+
+
+def message(found: Any) -> str:
+    """A problem in words; those that our own validators raise are said as they are."""
+    if found["type"] == "extra_forbidden":
+        return "unknown key"
+    if found["type"] == "missing":
+        return "missing"
+    text = found["msg"].removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
