@@ -261,11 +261,10 @@ def test_a_promise_that_is_not_kept_is_said(state: str) -> None:
 
 AGAIN = """
 from eval.judging.verdicts import reason
-from tests import lots
 from tests.eval.test_summaries import BROKEN, FINE, HOSTILE, IN_REVIEW, REJECTED, WARNED, outcome_of, verdict
 from eval.report.summaries import junit, markdown
 lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, FINE]
-lot += [v | {"file": name} for v in (REJECTED, BROKEN) for name in HOSTILE]
+lot += [v.model_copy(update={"file": name}) for v in (REJECTED, BROKEN) for name in HOSTILE]
 for check in ("person", "audit", "outside-certificate", "too-few-references"):
     lot.append(verdict(check, reason(check, "review", detail="why")))
 outcome = outcome_of(lot)
