@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stylegate import files
-from tests.conftest import FAST
+from tests.conftest import FAST_ALL_LAYERS
 from tests.train.test_loop import CPU, begun, directory, lora_bytes, newest, start, state_tensors, tell_all
 
 KILLS = 3
@@ -24,7 +24,13 @@ STEPS = 12
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("passes", [1, 2])
 def test_killed_three_times_it_ends_in_the_same_bytes(run, small_brand: Path, processes: int, passes: int) -> None:
-    words = ["brand=small", *FAST, f"train.max_steps={STEPS}", "train.checkpoint_every=1", "train.ema_decay=0.9"]
+    words = [
+        "brand=small",
+        *FAST_ALL_LAYERS,
+        f"train.max_steps={STEPS}",
+        "train.checkpoint_every=1",
+        "train.ema_decay=0.9",
+    ]
     words += [f"train.accumulation={passes}", "train.num_samples=1", "train.evaluate_every=4"]
     whole, killed = (f"{kind}-{processes}-{passes}" for kind in ("whole", "killed"))
     assert subprocess.run(start(processes, [*words, f"name={whole}"]), cwd=files.ROOT, env=CPU).returncode == 0
@@ -43,7 +49,7 @@ def test_killed_three_times_it_ends_in_the_same_bytes(run, small_brand: Path, pr
 
 def test_a_thousand_steps_leak_nothing(small_brand: Path) -> None:
     """Resident memory at step 300 and at step 1,000: at most 40 MB more."""
-    words = ["brand=small", *FAST, "name=long", "train.max_steps=1000", "train.checkpoint_every=100"]
+    words = ["brand=small", *FAST_ALL_LAYERS, "name=long", "train.max_steps=1000", "train.checkpoint_every=100"]
     process = begun(start(1, [*words, "lora=attention", "train.batch_size=1"]), "long", 300)
 
     def resident() -> float:

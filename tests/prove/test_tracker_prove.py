@@ -18,14 +18,16 @@ from PIL import Image
 from stylegate import files, tracker, wandbrun
 from stylegate.config import Config, HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
-from tests.conftest import FAST, command, merged
+from tests.conftest import FAST_ALL_LAYERS, command, merged
 from tests.fake_wandb import STAGES, FakeWandb, speaking_to
 from tests.stylegate.test_tracker import OFFLINE, ONLINE, brisk, everything, failing, history, records
 from tests.train.test_loop import CPU, begun, directory, lora_bytes, tell_all
 
 __all__ = ["brisk"]
 STEPS = 12
-WORDS = merged("brand=small", *FAST, f"train.max_steps={STEPS}", "train.checkpoint_every=2", "train.num_samples=1")
+WORDS = merged(
+    "brand=small", *FAST_ALL_LAYERS, f"train.max_steps={STEPS}", "train.checkpoint_every=2", "train.num_samples=1"
+)
 WORDS += ["train.evaluate_every=4", "train.evaluation_share=1"]
 MIRRORED = ["tracker=wandb", "tracker.mode=offline"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from stylegate import files
 from stylegate.errors import ConfigError, DataError, SurroundingsError, from_surroundings
-from tests.conftest import FAST, command
+from tests.conftest import FAST_ALL_LAYERS, command
 
 
 def test_write_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,30 +173,27 @@ def test_line_separators_in_text_end_no_row(tmp_path: Path) -> None:
     assert files.read_jsonl(tmp_path / "x.jsonl", "text") == rows
 
 
-def limited(bytes_allowed: int):
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_allowed, bytes_allowed))
-
-
-def test_disk_that_refuses_to_take_more_is_one_message(trained: list[str], tmp_path: Path) -> None:
+def test_disk_that_refuses_to_take_more_is_one_message(run, trained: list[str]) -> None:
     """The kernel's file-size limit stops the adapter's file half way: exit 2, no half state; the same words go on."""
     words = [*trained, "name=limited"]
-    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    arguments = {"cwd": files.ROOT, "capture_output": True, "text": True, "timeout": 240, "env": env}
-    done = subprocess.run(command("train", *words), preexec_fn=limited(1_000_000), **arguments)
-    assert done.returncode == 2, done.stderr
-    assert "file-size limit" in done.stderr and "Traceback" not in done.stderr
-    run = next(files.RUNS.glob("limited-*"))
-    assert not list((run / "state").glob("*")) or not any("partial" in p.name for p in (run / "state").iterdir())
-    assert not list(run.rglob("*.safetensors"))
-    again = subprocess.run(command("train", *words), **arguments)
-    assert again.returncode == 0, again.stderr
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))  # bytes
+    try:
+        code, text = run("train", *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2 and "file-size limit" in text and "Traceback" not in text, text
+    place = next(files.RUNS.glob("limited-*"))
+    assert not list((place / "state").glob("*")) or not any("partial" in p.name for p in (place / "state").iterdir())
+    assert not list(place.rglob("*.safetensors"))
+    assert run("train", *words)[0] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root; the file-size limit above needs none")
 def test_full_disk_is_one_message(small_brand: Path, tmp_path: Path) -> None:
     """A real 2 MB disk, in a mount namespace of its own."""
     script = f"mount -t tmpfs -o size=2m none {tmp_path} && exec " + " ".join(
-        json.dumps(word) for word in command("train", f"brand={small_brand}", *FAST, "train.max_steps=2")
+        json.dumps(word) for word in command("train", f"brand={small_brand}", *FAST_ALL_LAYERS, "train.max_steps=2")
     )
     probe = subprocess.run(["unshare", "-m", "true"], capture_output=True)
     if probe.returncode:

@@ -13,7 +13,7 @@ from stylegate import adapter, files, lorafile, loranames, sample
 from stylegate.config import Config, GenerateConfig, LoraConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
-from tests.conftest import FAST
+from tests.conftest import FAST_ALL_LAYERS
 from train.prepare import add_lora
 
 CPU = torch.device("cpu")
@@ -159,7 +159,7 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
     """Each file merged by us, by hand as its reader does, and by PEFT: the same weights. The run has proven that
     diffusers draws the same picture with the first."""
     name = lever.removeprefix("lora.").removesuffix("=true")
-    words = ["brand=small", f"name={name}", *FAST, "train.max_steps=3", "train.learning_rate=1e-2", lever]
+    words = ["brand=small", f"name={name}", *FAST_ALL_LAYERS, "train.max_steps=3", "train.learning_rate=1e-2", lever]
     code, text = run("train", *words, "lora.alpha=8")
     assert code == 0 and ("note: this is a DoRA" in text) == ("dora" in lever)
     (place,) = files.RUNS.glob(f"{name}-sd-*/lora")

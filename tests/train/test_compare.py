@@ -15,8 +15,10 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from stylegate import cli, config, files, rundirectory
 from stylegate.errors import Exit
-from tests.conftest import FAST, process
+from tests.conftest import FAST
 from train import select
+
+AWAY = ["hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"]
 
 
 def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None:
@@ -59,23 +61,19 @@ def test_a_folder_that_is_no_run_is_named(run, tmp_path: Path) -> None:
     assert run("compare")[0] == 2
 
 
-def test_a_sweep_sent_away_trains_and_ends_with_the_table(small_brand: Path) -> None:
+def test_a_sweep_sent_away_trains_and_ends_with_the_table(run, small_brand: Path) -> None:
     """submitit's local executor: jobs in processes of their own, as on a cluster."""
     words = ["brand=small", "name=away", *FAST, "train.max_steps=1", "train.seed=0,1", "hydra/launcher=submitit_local"]
-    done = process(
-        "train", "--multirun", *words, "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, text = run("train", "--multirun", *words, *AWAY)
+    assert code == 0, text
     assert len(list(files.RUNS.glob("away-sd-*/lora/away.safetensors"))) == 2
-    assert "train.seed" in done.stdout and "away-sd-s1" in done.stdout
+    assert "train.seed" in text and "away-sd-s1" in text
 
 
-def test_a_job_that_fails_away_fails_the_sweep(small_brand: Path, tmp_path: Path) -> None:
-    words = [f"brand={tmp_path}", "name=lost", *FAST, "train.seed=0,1", "hydra/launcher=submitit_local"]
-    done = process(
-        "train", "--multirun", *words, "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"
-    )
-    assert done.returncode not in (0, None) and "brand.yaml" in done.stdout + done.stderr
+def test_a_job_that_fails_away_fails_the_sweep(run, tmp_path: Path) -> None:
+    words = [f"brand={tmp_path}", "name=lost", *FAST, "train.seed=0", "hydra/launcher=submitit_local"]
+    code, text = run("train", "--multirun", *words, *AWAY)
+    assert code not in (0, None) and "brand.yaml" in text
 
 
 def test_who_is_told_to_stop_begins_no_further_job(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from stylegate import adapter, files, lorafile, sample
 from stylegate.config import Config, GenerateConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, pipelines
-from tests.conftest import FAST
+from tests.conftest import FAST_ALL_LAYERS
 from tests.tiny import BASES
 from train import prepare
 
@@ -31,7 +31,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_brand: Path) -> None:
     family, folder = base
-    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST, *SMALL]
+    words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST_ALL_LAYERS, *SMALL]
     words.append("train.checkpoint_every=1")
     code, text = run("train", *words, "dry_run=true")
     assert code == 0 and "dry run: no problems" in text
@@ -271,7 +271,14 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
 def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with(
     run, tmp_path: Path, small_brand: Path
 ) -> None:
-    words = ["brand=small", "name=both", "family=sdxl", f"base={BASES['sdxl'](tmp_path / 'base')}", *FAST, *SMALL]
+    words = [
+        "brand=small",
+        "name=both",
+        "family=sdxl",
+        f"base={BASES['sdxl'](tmp_path / 'base')}",
+        *FAST_ALL_LAYERS,
+        *SMALL,
+    ]
     assert run("train", *words, "train.max_steps=2", "lora.text_encoder=true", "train.warmup_steps=0")[0] == 0
     (path,) = files.RUNS.glob("both-sdxl-*/lora/both.safetensors")
     tensors, _ = lorafile.load(path)
@@ -284,7 +291,7 @@ def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with
 def test_text_encoders_that_are_language_models_are_not_trained(run, base: tuple[str, Path]) -> None:
     name, folder = base
     if name != "sdxl":
-        words = [f"family={name}", f"base={folder}", "brand=neon", *FAST, *SMALL]
+        words = [f"family={name}", f"base={folder}", "brand=neon", *FAST_ALL_LAYERS, *SMALL]
         code, text = run("train", *words, "lora.text_encoder=true", "train.max_steps=1")
         assert code == 2 and f"family={name} does not train its text encoders" in text
 
@@ -294,7 +301,15 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
 ) -> None:
     """QLoRA (arXiv 2305.14314): only the LoRA is trained, its file is like any other, and `generate` uses it."""
     name, folder = base
-    words = [f"family={name}", f"base={folder}", "brand=small", f"name={name}-nf4", *FAST, *SMALL, "hardware.nf4=true"]
+    words = [
+        f"family={name}",
+        f"base={folder}",
+        "brand=small",
+        f"name={name}-nf4",
+        *FAST_ALL_LAYERS,
+        *SMALL,
+        "hardware.nf4=true",
+    ]
     words += ["train.max_steps=2", "train.checkpoint_every=1", "train.warmup_steps=0", "plan.num_images=1"]
     assert run("train", *words)[0] == 0
     (path,) = files.RUNS.glob(f"{name}-nf4-{name}-*/lora/{name}-nf4.safetensors")
@@ -321,6 +336,14 @@ def test_a_distilled_base_is_said(run, tmp_path: Path, small_brand: Path) -> Non
     folder = BASES["flux2"](tmp_path / "base")
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace('"is_distilled": false', '"is_distilled": true'))
-    words = ["family=flux2", f"base={folder}", "brand=small", "name=quick", *FAST, *SMALL, "train.max_steps=1"]
+    words = [
+        "family=flux2",
+        f"base={folder}",
+        "brand=small",
+        "name=quick",
+        *FAST_ALL_LAYERS,
+        *SMALL,
+        "train.max_steps=1",
+    ]
     code, text = run("train", *words)
     assert code == 0 and "note: This base is distilled" in text
