@@ -28,8 +28,8 @@ FAST = [
 
 def merged(*words: str) -> list[str]:
     """Words of a command in which the last of a key wins; stylegate itself refuses a key that is given twice."""
-    last = {word.partition("=")[0]: word for word in words}
-    return [word for word in words if last[word.partition("=")[0]] == word]
+    last = {word.partition("=")[0]: number for number, word in enumerate(words)}
+    return [word for number, word in enumerate(words) if "=" not in word or last[word.partition("=")[0]] == number]
 
 
 def pytest_sessionfinish() -> None:

@@ -349,7 +349,7 @@ def test_too_little_memory_names_the_levers(
 
     monkeypatch.setattr(loop, place, full)
     code, text = run("train", "brand=small", f"name=full-{place}", *FAST, "train.max_steps=2")
-    assert code == 2 and "not enough memory" in text and "train.accumulation" in text and "Traceback" not in text
+    assert code == 2 and "not have enough memory" in text and "train.accumulation" in text and "Traceback" not in text
 
 
 def test_base_that_is_no_pipeline(run, tmp_path: Path) -> None:
