@@ -17,7 +17,7 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
-VERSION = "scores-14"  # raise it when a score's computation changes
+VERSION = "scores-15"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:

@@ -47,6 +47,16 @@ SCORES: dict[str, Score] = {
         leave_one_out=OfFeature("palette", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
+    "coherence": Score(
+        does="Whether the picture is drawn as clearly as the references (0), or has melted (-1).",
+        kind="pixels",
+        lowest=-2,
+        highest=0.3,
+        resolution=0.05,
+        compute=OfFeature("coherence", "signatures"),
+        leave_one_out=OfFeature("coherence", "signatures", alone=True),
+        needs=frozenset({REFERENCES}),
+    ),
     "prompt": Score(
         does="How well the picture matches the words of its prompt.",
         kind="encoder",

@@ -1,19 +1,22 @@
 """Scores against slow obvious references; each one moves the way that its name says."""
 
+import itertools
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
 
 from eval.measuring.measured import Features
 from eval.measuring.scores import read_scores
-from eval.scorers import SCORES, batch, consistency, drawing, duplicates, entry, palette, style, technical
+from eval.scorers import SCORES, batch, coherence, consistency, drawing, duplicates, entry, palette, style, technical
 from stylegate import files, pictures
 
 RANDOM = np.random.default_rng(0)
@@ -194,6 +197,97 @@ def test_the_palette_equals_a_slow_density_and_sees_a_tint(pictures_of_neon: lis
     assert (palette.score(tinted, references) < palette.score(judged, references)).all()
     noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     assert palette.score(noise, references)[0] == 0, "nothing flat: nothing is said"
+
+
+def slow_patterns(one: np.ndarray) -> list[int]:
+    """The pattern around each pixel of a signature, one pixel and one neighbour at a time."""
+
+    def at(values: list[list[int]], y: int, x: int) -> int:
+        return values[min(max(y, 0), 63)][min(max(x, 0), 63)]
+
+    side = range(64)
+    levels = (one.astype(int) @ [19, 38, 7]).tolist()
+    across = [[(at(levels, y, x - 1) + 2 * levels[y][x] + at(levels, y, x + 1)) // 4 for x in side] for y in side]
+    smooth = [[(at(across, y - 1, x) + 2 * across[y][x] + at(across, y + 1, x)) // 4 for x in side] for y in side]
+    found = []
+    for y, x in itertools.product(side, side):
+        code = 0
+        for down, right in [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]:
+            there = (at(smooth, y + down, x + right) - smooth[y][x]) / 64
+            code = 3 * code + (1 if there > 2 else 2 if there < -2 else 0)
+        found.append(code)
+    return found
+
+
+def test_coherence_equals_a_slow_count(pictures_of_neon: list[Image.Image]) -> None:
+    """Each pixel's log ratio of its pattern's frequency in the references and in their melted copies, one at a time."""
+    references = np.stack([pictures.signature(image) for image in pictures_of_neon[:3]])
+    judged = np.stack([pictures.signature(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
+    plain, soft, melted, of_judged = (
+        [slow_patterns(one) for one in some]
+        for some in (references, coherence.blurred(references, 0.6), coherence.melted(references), judged)
+    )
+
+    def slow(codes: list[int], of: list[int]) -> float:
+        drawn, molten = (
+            [code for part in parts for i in of for code in part[i]] for parts in ((plain, soft), (melted,))
+        )
+        first, second = Counter(drawn), Counter(molten)
+        ratio = [np.log((n[c] + 1) / (n.total() + 3**8)) for c in codes if c for n in (first, second)]
+        return float(np.mean(ratio[::2]) - np.mean(ratio[1::2])) if ratio else 0.0
+
+    rest = [[k for k in range(3) if k != i] for i in range(3)]
+    own, copies = (np.array([slow(codes[i], rest[i]) for i in range(3)]) for codes in (plain, melted))
+    scale = np.median(own) - np.median(copies)
+    assert coherence.leave_one_out(references) == pytest.approx((own - np.median(own)) / scale, abs=1e-3)
+    found = coherence.score(judged, references) * scale + np.median(own)
+    assert found == pytest.approx([slow(codes, [0, 1, 2]) for codes in of_judged], abs=1e-3)
+    assert abs(found[1]) < 1e-5, "nothing drawn: nothing is said"
+
+
+def shapes(number: int) -> Image.Image:
+    """A picture of a brand of flat shapes with dark outlines."""
+    random = np.random.default_rng(number)
+    image = Image.new("RGB", (64, 64), "#f4efe2")
+    draw = ImageDraw.Draw(image)
+    for kind in random.permutation(["ellipse", "rectangle", "ellipse", "rectangle", "polygon"]):
+        x, y, side = (int(v) for v in random.integers([4, 4, 12], [40, 40, 24]))
+        box = [(x, y), (x + side, y + side)]
+        colour = str(random.choice(["#d1495b", "#00798c", "#edae49", "#30638e"]))
+        corners = [*box, (x, y + side)] if kind == "polygon" else box
+        getattr(draw, kind)(corners, fill=colour, outline="#1d1d1d")
+    return image
+
+
+def washed(image: Image.Image, other: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Melted in another way than the score melts: two pictures through a median, small, and large again."""
+    both = Image.blend(image, other, float(random.uniform(0.2, 0.5))).filter(ImageFilter.MedianFilter(5))
+    small = both.resize((22, 22), Image.Resampling.BOX).resize((64, 64), Image.Resampling.BICUBIC)
+    return small.filter(ImageFilter.UnsharpMask(2, 150, 0))
+
+
+@pytest.mark.parametrize("brand", ["neon", "shapes"])
+def test_melted_pictures_are_less_coherent(brand: str, pictures_of_neon: list[Image.Image]) -> None:
+    images = pictures_of_neon if brand == "neon" else [shapes(i) for i in range(32)]
+    references, true, random = images[:16], images[16:], np.random.default_rng(0)
+    soft = [image.filter(ImageFilter.GaussianBlur(0.5)) for image in true]  # about as decoders make them
+    melted = [washed(a, b, random) for a, b in itertools.pairwise(true)]
+
+    def scores(some: list[Image.Image]) -> np.ndarray:
+        of = [np.stack([pictures.signature(image) for image in part]) for part in (some, references)]
+        return coherence.score(of[0], of[1])
+
+    for drawn in (true, soft):
+        labels = [1] * len(drawn) + [0] * len(melted)
+        assert roc_auc_score(labels, np.r_[scores(drawn), scores(melted)]) >= 0.95
+    assert scores(true).min() > -0.5 > np.median(scores(melted)), "on the scale from 0, drawn, to -1, melted"
+
+
+def test_blank_references_crash_no_coherence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coherence, "MOST", 9)
+    blank = np.full((20, 64, 64, 3), 200, np.uint8)  # more than are learned from
+    assert coherence.leave_one_out(blank).tolist() == [0] * 20
+    assert coherence.score(blank[:0], blank).tolist() == []
 
 
 def test_drawing_is_what_no_reference_could_lend() -> None:
