@@ -21,7 +21,7 @@ from pathlib import Path
 from eval.judging.judge import pool_of
 from eval.lot.batch import existing
 from eval.lot.comparison import comparison_of
-from eval.lot.subject import Subject, subject_of
+from eval.lot.subject import Subject, locked
 from eval.policy import file as policyfile
 from eval.promise import labels
 from eval.promise.calibration import CALIBRATION, Plan, begun, fingerprint, line_of, want_calibrated, written
@@ -36,10 +36,9 @@ WORKSHEET = "calibrate.csv"
 
 def calibrate(config: Config) -> int:
     """Take labels; write calibration.json once all are there. Returns 0 if a line keeps the promise, else 13."""
-    subject = subject_of(config)
     policy = policyfile.read(config.policy)
     want_calibrated(policy)
-    with files.only_one(subject.out):
+    with locked(config) as subject:
         compared = comparison_of(config, subject)
         pool = pool_of(config, subject, compared, policy)
         if not pool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from eval.judging.certified import standing_lot
 from eval.judging.judge import judge, write
 from eval.lot.batch import existing
-from eval.lot.subject import Subject, subject_of
+from eval.lot.subject import Subject, locked
 from eval.promise import labels
 from eval.promise.certificate import (
     CERTIFICATE,
@@ -41,8 +41,7 @@ WORKSHEET = "audit.csv"
 
 def certify(config: Config) -> int:
     """Take labels, prove or say what is missing. Returns 0 once the promise is proven, else 13."""
-    subject = subject_of(config)
-    with files.only_one(subject.out):
+    with locked(config) as subject:
         before = judge(config, subject, audited=False)
         plan = plan_of(subject.out, standing_lot(before.verdicts), before.policy.promise)
         given = labels_of(subject.out, plan)
@@ -64,7 +63,7 @@ def certify(config: Config) -> int:
         after = judge(config, subject)  # the rejects that were found leave the lot
         write(after)
         write_reports(after, config)
-    code = said(subject, plan, given, attempts, proven)
+        code = said(subject, plan, given, attempts, proven)
     if code == Exit.PASS and (left := after.outcome["exit_code"]) != Exit.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code

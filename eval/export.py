@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.judging.judge import evidence
 from eval.judging.verdicts import Verdict, read_verdicts
-from eval.lot.subject import Subject, subject_of
+from eval.lot.subject import Subject, locked
 from eval.package.proof import MANIFEST, problems_of
 from eval.package.provenance import CARD, provenance
 from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
@@ -27,26 +27,27 @@ from stylegate.errors import DataError, Exit
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    subject = subject_of(config, remember=False)
-    outcome, verdicts = judgement(subject)
-    if held := held_back(subject, outcome, verdicts):
-        code, why = held
-        print(f"export: nothing left the house: {why}")
-        return code
-    collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
-    with files.only_one(subject.out), files.only_one(collection):
-        target, changed = package(subject, collection)
-    sha256 = files.sha256(target / MANIFEST)
-    lineage.record(subject.out, "make", "package", f"package-{collection.name}", sha256, [target])
+    with locked(config, remember=False) as subject:  # everything that decides is read here
+        outcome, verdicts = judgement(subject)
+        if held := held_back(subject, outcome, verdicts):
+            code, why = held
+            print(f"export: nothing left the house: {why}")
+            return code
+        collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
+        with files.only_one(collection):
+            target, changed = package(subject, collection, outcome, verdicts)
+        sha256 = files.sha256(target / MANIFEST)
+        lineage.record(subject.out, "make", "package", f"package-{collection.name}", sha256, [target])
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
     print(f"export: {files.shown(target)}")
     return 10 if changed else 0
 
 
-def package(subject: Subject, collection: Path) -> tuple[Path, list[str]]:
+def package(
+    subject: Subject, collection: Path, outcome: dict[str, Any], verdicts: list[Verdict]
+) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported)."""
-    outcome, verdicts = judgement(subject)
     accepted, changed = accepted_pictures(subject, verdicts)
     if not accepted:
         raise DataError(

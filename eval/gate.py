@@ -16,7 +16,7 @@ from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import existing
-from eval.lot.subject import subject_of
+from eval.lot.subject import locked
 from eval.policy import file as policyfile
 from eval.policy.model import VERDICTS
 from eval.promise import labels
@@ -48,8 +48,7 @@ def exit_code(judged: Judged) -> int:
 
 def judge_and_report(config: Config) -> Judged:
     """Judge a lot under its lock, write verdicts and reports, print what was found."""
-    lot = subject_of(config)
-    with files.only_one(lot.out):
+    with locked(config) as lot:
         if config.decisions:
             path = existing(config.decisions, "decisions")
             given = labels.read_csv(path, "review", lot.out, lot.sha256.values())

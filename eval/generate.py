@@ -24,13 +24,13 @@ FAILED = ("reject", "error")
 def generate(config: Config) -> int:
     """Draw what is due. Returns 0."""
     folder, _ = batch_folder(config)
-    due = due_attempts(read_plan(folder), folder, config.plan.max_attempts)
-    parts = [due[i : i + config.generate.batch_size] for i in range(0, len(due), config.generate.batch_size)]
-    images = folder / "images"
-    # A part is drawn whole: the number drawn together can change last bits.
-    parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
-    if parts:
-        with files.only_one(folder):
+    images, size = folder / "images", config.generate.batch_size
+    with files.only_one(folder):
+        due = due_attempts(read_plan(folder), folder, config.plan.max_attempts)
+        parts = [due[i : i + size] for i in range(0, len(due), size)]
+        # A part is drawn whole: the number drawn together can change last bits.
+        parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
+        if parts:
             draw_parts(parts, images, config, folder)
     count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
     print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.shown(images)}")

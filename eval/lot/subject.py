@@ -1,6 +1,7 @@
 """What is judged: a planned batch or any folder of pictures. And what it is compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,27 @@ class Subject:
         return files.digest([[name, self.sha256[name]] for name, _ in self.named])
 
 
+@contextmanager
+def locked(config: Config, remember: bool = True) -> Iterator[Subject]:
+    """Lock the folder of the lot that the words name, then read the lot: what decides is what is there under the lock.
+
+    Where the folder's name follows from the content of foreign pictures, they are read first, since the lock needs it.
+    Raises SurroundingsError if another command is at work on the folder, and whatever `subject_of` raises.
+    """
+    is_foreign = bool(config.images and not config.batch)
+    if is_foreign and not config.out:
+        subject = foreign(config, remember)
+        with files.only_one(subject.out):
+            yield subject
+    elif is_foreign:
+        with files.only_one(Path(config.out or "").expanduser().resolve()):
+            yield foreign(config, remember)
+    else:
+        folder = folder_of_batch(config)
+        with files.only_one(folder):
+            yield planned(folder, remember)
+
+
 def subject_of(config: Config, remember: bool = True) -> Subject:
     """The pictures that the words name. Raises DataError if there are none.
 
@@ -36,7 +58,16 @@ def subject_of(config: Config, remember: bool = True) -> Subject:
     """
     if config.images and not config.batch:
         return foreign(config, remember)
-    folder = files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
+    return planned(folder_of_batch(config), remember)
+
+
+def folder_of_batch(config: Config) -> Path:
+    """The folder of the planned batch that the words name, whether it exists or not."""
+    return files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
+
+
+def planned(folder: Path, remember: bool = True) -> Subject:
+    """The attempts at the slots of a planned batch. Raises DataError if there are none."""
     record = record_of(folder)
     images = folder / "images"
     ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []

@@ -198,6 +198,15 @@ def test_rejected_slots_are_drawn_again_with_a_new_seed(run, batch, tmp_path: Pa
     assert run("gate", *words, f"policy={policy}")[0] == 0
 
 
+def test_a_gate_that_came_between_decides_what_is_drawn(run, batch, before_the_lock, tmp_path: Path) -> None:
+    words, folder = batch
+    assert run("gate", *words, accept_all(tmp_path))[0] == 0
+    rows = files.read_jsonl(folder / "verdicts.jsonl")
+    rows[2]["verdict"] = "reject"
+    before_the_lock(lambda: files.write_jsonl(folder / "verdicts.jsonl", rows))
+    assert "1 drawn, 7 in" in run("generate", *words)[1]
+
+
 def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Path) -> None:
     words, folder = batch
     lenient = accept_all(tmp_path)

@@ -2,10 +2,12 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eval import verify
 from eval.judging.judge import evidence
@@ -14,6 +16,7 @@ from eval.policy.model import Promise
 from eval.promise import audit, certificate, labels
 from eval.promise.labels import Label
 from stylegate import files
+from stylegate.cli import main
 from tests.eval.people import ALL_PASS, CALIBRATED, decisions, fill, good, verdicts_of
 
 REQUIRED = ALL_PASS.replace("ladder: [1.0, 0.5]", "ladder: [1.0, 0.5], required: true")
@@ -201,3 +204,28 @@ def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
         "calibration.json",
         "certificate.json",
     }
+
+
+def test_a_gate_that_came_between_decides_on_an_export(run, words, before_the_lock, tmp_path: Path) -> None:
+    told = words(ALL_PASS)
+    assert run("gate", *told)[0] == 0
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(REQUIRED)
+    between: list[int] = []
+    again = [*told[:-1], f"policy={strict}"]
+    before_the_lock(lambda: between.append(main(["gate", *again])))
+    code, text = run("export", *told, "name=between")
+    assert between == [13] and code == 13 and "nothing left the house" in text
+    assert not list(files.EXPORTS.glob("*between*"))
+
+
+@pytest.mark.parametrize("verb", ["gate", "calibrate", "certify"])
+def test_a_picture_that_came_between_is_judged(
+    run, words, judged: Path, before_the_lock, verb: str, tmp_path: Path
+) -> None:
+    told, out = words(CALIBRATED if verb == "calibrate" else ALL_PASS), tmp_path / "out"
+    run("gate", *told)
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "new.png")
+    before_the_lock(lambda: shutil.copy(tmp_path / "new.png", judged / "new.png"))
+    run(verb, *told)
+    assert "new.png" in {row["file"] for row in files.read_parquet(out / "scores.parquet").to_pylist()}
