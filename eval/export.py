@@ -88,7 +88,7 @@ def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[Verdict]
 def judgement(subject: Subject) -> tuple[dict[str, Any], list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise", "evidence", "fails_batch")
+    keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise", "evidence", "fails_batch", "brand")
     outcome = files.read_json(subject.out / "gate.json", what, *keys)
     if not isinstance(outcome["promise"], dict) or not {"state", "says"} <= set(outcome["promise"]):
         raise DataError(f"{files.shown(subject.out / 'gate.json')} is not what the gate wrote", next_step="gate again.")

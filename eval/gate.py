@@ -14,12 +14,12 @@ nothing.
 
 from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
-from eval.judging.verdicts import Verdict
 from eval.lot.batch import existing
 from eval.lot.subject import locked
 from eval.policy import file as policyfile
 from eval.policy.model import VERDICTS
 from eval.promise import labels
+from eval.report.galleries import TWINS
 from eval.report.mirror import mirror
 from eval.report.page import write_reports
 from eval.report.summaries import in_brackets, one_line
@@ -77,17 +77,21 @@ def summary(judged: Judged) -> list[str]:
     lines += [f"{rule['state']}: {rule['says']}" for rule in outcome["batch"] if rule["state"] != "pass"]
     if outcome["promise"]["state"] != "none":
         lines.append(f"promise: {outcome['promise']['state']}: {outcome['promise']['says']}")
-    lines += [f"  {line}" for line in worst_pictures(judged.verdicts)]
+    lines += [f"  {line}" for line in worst_pictures(judged)]
     if slots := outcome.get("slots"):
         lines.append(f"slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
     return lines
 
 
-def worst_pictures(verdicts: list[Verdict]) -> list[str]:
-    """A line for each of the first NAMED pictures in error or rejected, with its first reason."""
-    failed = [v for v in verdicts if v.verdict in ("error", "reject")]
-    failed.sort(key=lambda v: (v.verdict, v.file))
-    lines = [
-        f"{v.verdict}: {one_line(v.file)}: {v.reasons[0].check}{in_brackets(v.reasons[0])}" for v in failed[:NAMED]
-    ]
+def worst_pictures(judged: Judged) -> list[str]:
+    """A line for each of the first NAMED pictures in error or rejected: its first reason, and the picture it copies."""
+    pairs = zip(judged.verdicts, judged.scores.rows, strict=True)
+    failed = [(verdict, row) for verdict, row in pairs if verdict.verdict in ("error", "reject")]
+    failed.sort(key=lambda pair: (pair[0].verdict, pair[0].file))
+    lines = []
+    for verdict, row in failed[:NAMED]:
+        first = verdict.reasons[0]
+        other = row.get(TWINS.get(first.check, ""))
+        twin = f", like {one_line(other)}" if other else ""
+        lines.append(f"{verdict.verdict}: {one_line(verdict.file)}: {first.check}{in_brackets(first)}{twin}")
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

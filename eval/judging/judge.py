@@ -69,6 +69,7 @@ def judge(
         notes.append(REAL_CLIP)
     outcome = outcome_of(config, lot, policy, scores, verdicts, bounds, left_out, notes, promise)
     outcome["evidence"] = proofs
+    outcome["brand"] = compared.brand
     return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
 
 

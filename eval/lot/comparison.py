@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.lot.subject import Subject, hashes, made_from, notes_on, readable
-from stylegate import brandset, files, pictures
+from eval.lot.subject import Subject, hashes, notes_on, readable
+from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import list_folder, masks
@@ -16,14 +16,15 @@ class Comparison:
 
     references: list[tuple[str, Path]]
     training: list[tuple[str, Path]]
-    exported: list[tuple[str, Path]]  # of other batches; by package and name
+    exported: list[tuple[str, Path]]  # of earlier packages, by package and name; none of this very lot
     background: str
     alpha: str  # brand.yaml's: what pictures must be, "flatten" opaque, "keep" as most references are
     trigger: str
     called: str  # for people
     traits: dict[str, dict[str, str]]  # what is known of references, by name
     learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
-    notes: tuple[str, ...] = ()  # on the files of a folder of references that are no references
+    notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
+    brand: str = ""  # name of the brand that the lot is of; "" where none is known
 
 
 def comparison_of(config: Config, subject: Subject) -> Comparison:
@@ -31,14 +32,14 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
     brand_name = config.brand or subject.record.get("words", {}).get("brand")
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
-    background, alpha, trigger, called = "#ffffff", "keep", "", ""
+    background, alpha, trigger, called, name = "#ffffff", "keep", "", "", ""
     notes: tuple[str, ...] = ()
     traits: dict[str, dict[str, str]] = {}
     learned: dict[str, dict[str, str]] = {}
     if brand_name:
         folder = brandset.locate(brand_name)
         brand = brandset.brand_of(folder)
-        background, alpha, trigger = brand.background, brand.alpha, brand.trigger
+        background, alpha, trigger, name = brand.background, brand.alpha, brand.trigger, brand.name
         called = f"{brand.name}'s test/"
         (references, traits), (training, learned) = split_files(folder, "test"), split_files(folder, "train")
     if config.references:
@@ -47,6 +48,7 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
         if (folder / "brand.yaml").is_file():
             brand = brandset.brand_of(folder)
             background, alpha, called = brand.background, brand.alpha, f"{folder.name}'s test/"
+            name = name or brand.name
             references, traits = split_files(folder, "test")
         else:
             traits = {}
@@ -57,32 +59,75 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    earlier = exported(subject)
-    return Comparison(references, training, earlier, background, alpha, trigger, called, traits, learned, notes)
+    earlier, left_aside = exported(subject, name)
+    notes = (*notes, *left_aside)
+    return Comparison(references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name)
 
 
-def exported(subject: Subject) -> list[tuple[str, Path]]:
-    """Pictures of all packages in data/exports/, but the same pictures of the same batch or folder.
+def exported(subject: Subject, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The pictures of earlier packages that must not come again, and notes on packages that are left aside.
 
-    Raises DataError for a package that is damaged: what it held must not come again either.
+    Packages that name another brand are left aside. A package without a brand, or a lot without one, is compared. In a
+    package of this very lot (`is_of_lot`), pictures with the bytes of the lot's are those pictures, and no copies, in
+    whatever folder the lot lies. Raises DataError for a damaged package that is not known to be of another brand.
     """
-    found, own, mine, problems = [], made_from(subject), set(subject.sha256.values()), []
-    for package in sorted(files.EXPORTS.glob("[!.]*-v[0-9]*")):
-        record, images = package / "provenance.json", package / "images"
-        if not record.is_file() or not images.is_dir():
-            problems.append(f"{files.shown(package)} has no provenance.json or no images/")
+    found: list[tuple[str, Path]] = []
+    notes, problems, ours = [], [], set(subject.sha256.values())
+    for package in sorted(path for path in files.EXPORTS.glob("[!.]*-v[0-9]*") if path.is_dir()):
+        if not any(package.iterdir()):
+            notes.append(f"{files.shown(package)} is empty: there is nothing to compare with")
             continue
-        made = files.read_json(record, "the package's provenance", "made_from")["made_from"]
-        if not isinstance(made, dict):
-            problems.append(f"{files.shown(record)}: made_from is no record")
-            continue
-        same = all(made.get(key) == own[key] for key in own if key != "plan_sha256")  # a plan may have grown since
-        listed = [(f"{package.name}/{readable(path.relative_to(images))}", path) for path in pictures.find(images)]
-        digests = hashes(listed) if same else {}
-        found += [(name, path) for name, path in listed if digests.get(name) not in mine]
+        made_for, pictures_there, problem = read_package(package)
+        if brand and made_for and made_for != brand:
+            notes += [f"{problem}; it is of another brand ({made_for}) and is left aside"] if problem else []
+        elif problem:
+            problems.append(problem)
+        else:
+            theirs = set(pictures_there.values())
+            same = ours & theirs if is_of_lot(ours, theirs) else set()
+            found += [
+                (f"{package.name}/{name}", package / "images" / name)
+                for name, sha256 in pictures_there.items()
+                if sha256 not in same
+            ]
     if problems:
         raise DataError("packages that are damaged:", problems, "stylegate verify says how; mend or remove them.")
-    return found
+    return found, notes
+
+
+def is_of_lot(lot: set[str], package: set[str]) -> bool:
+    """Whether a package was made from this lot or the lot from the package, by the sha256 of their pictures.
+
+    So it is if more than half of the package is in the lot, or all of the lot in the package. One picture of many that
+    comes again among new ones is a copy.
+    """
+    both = lot & package
+    return bool(both) and (both == lot or 2 * len(both) > len(package))
+
+
+def read_package(package: Path) -> tuple[str, dict[str, str], str]:
+    """The brand that a package names ("" for none), its pictures' sha256 by name, and what is damaged ("" for nothing).
+
+    Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
+    """
+    place, images = files.shown(package), package / "images"
+    try:
+        record = files.read_json(package / "provenance.json", "the provenance", "counts")
+    except (DataError, OSError):
+        return "", {}, f"{place} has no provenance.json that can be read"
+    brand = record.get("brand")
+    brand = brand if isinstance(brand, str) else ""
+    try:
+        rows = files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
+        listed = {str(row["file_name"]).removeprefix("images/"): str(row["sha256"]) for row in rows}
+        found = hashes([(name, images / name) for name in listed])
+    except (DataError, OSError, ValueError) as error:
+        return brand, {}, f"{place}: {error}"
+    wrong = [name for name, sha256 in found.items() if sha256 != listed[name]]
+    if wrong or not found:
+        what = f"{len(wrong)} of its pictures are missing or changed, {wrong[0]!r} first" if wrong else "it has no rows"
+        return brand, {}, f"{place}: {what}"
+    return brand, found, ""
 
 
 def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:

@@ -134,7 +134,7 @@ def hashes(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, st
 
 
 def made_from(subject: Subject) -> dict[str, Any]:
-    """Digests of what the pictures were drawn with, and of where a foreign folder lies: a package's provenance."""
+    """Digests of what the pictures were drawn with, of a foreign folder its names and contents: for provenance."""
     facts, plan = subject.record.get("facts", {}), subject.out / "plan.parquet"
     return {
         "base_sha256": facts.get("base"),
@@ -143,5 +143,5 @@ def made_from(subject: Subject) -> dict[str, Any]:
         "plan_sha256": files.sha256(plan) if plan.exists() else None,
         "generate": facts.get("generate"),
         "precision": subject.record.get("precision"),
-        "folder_sha256": None if subject.slots else files.digest(str(subject.images)),
+        "folder_sha256": None if subject.slots else subject.digest(),
     }

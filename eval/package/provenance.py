@@ -14,6 +14,7 @@ def provenance(subject: Subject, accepted: list[Verdict], outcome: dict) -> dict
     """
     return {
         "stylegate": __version__,
+        "brand": outcome["brand"],
         "made_from": made_from(subject),
         "judged_by": {
             "policy": outcome["policy"],

@@ -229,3 +229,62 @@ def test_a_picture_that_came_between_is_judged(
     before_the_lock(lambda: shutil.copy(tmp_path / "new.png", judged / "new.png"))
     run(verb, *told)
     assert "new.png" in {row["file"] for row in files.read_parquet(out / "scores.parquet").to_pylist()}
+
+
+def refused_as_copies(out: Path) -> set[str]:
+    rows = verdicts_of(out).values()
+    return {row["file"] for row in rows if any(reason["check"] == "distinct" for reason in row["reasons"])}
+
+
+def export_neon(run, lot: Path, out: Path, name: str) -> Path:
+    """The package of the lot's pictures, judged as neon's by the default policy."""
+    told = [f"images={lot}", "references=neon", f"out={out}"]
+    assert run("gate", *told)[0] in (0, 10, 11) and run("export", *told, f"name={name}")[0] == 0
+    return files.EXPORTS / f"{name}-v1"
+
+
+def test_where_a_lot_lies_does_not_make_it_its_own_copy(run, judged: Path, tmp_path: Path) -> None:
+    package = export_neon(run, judged, tmp_path / "out", "first")
+    moved = shutil.copytree(judged, tmp_path / "moved")
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in sorted((package / "images").iterdir())[:5]:
+        shutil.copy(path, part)
+    for lot in (moved, package, part):
+        run("gate", f"images={lot}", "references=neon", f"out={tmp_path / f'out-{lot.name}'}")
+        assert refused_as_copies(tmp_path / f"out-{lot.name}") <= refused_as_copies(tmp_path / "out"), lot
+
+
+def test_a_copy_names_its_twin_at_the_console(run, judged: Path, tmp_path: Path) -> None:
+    package = export_neon(run, judged, tmp_path / "out", "first")
+    known = sorted((package / "images").iterdir())[0]
+    lot = tmp_path / "lot"
+    lot.mkdir()
+    Image.open(known).save(lot / "again.png", compress_level=1)
+    text = run("gate", f"images={lot}", "references=neon", f"out={tmp_path / 'two'}")[1]
+    assert "again.png: distinct" in text and f"like first-v1/{known.name}" in text
+
+
+def test_packages_of_other_brands_are_left_aside(run, judged: Path, tmp_path: Path) -> None:
+    package = export_neon(run, judged, tmp_path / "out", "first")
+    resaved = tmp_path / "resaved"
+    resaved.mkdir()
+    for path in sorted((package / "images").iterdir())[:4]:
+        Image.open(path).save(resaved / path.name, compress_level=1)
+
+    def copies(out: str) -> tuple[set[str], str]:
+        _, text = run("gate", f"images={resaved}", "references=neon", f"out={tmp_path / out}")
+        return refused_as_copies(tmp_path / out), text
+
+    assert len(copies("same")[0]) == 4
+    record = json.loads((package / "provenance.json").read_text())
+    assert record["brand"] == "neon"
+    (package / "provenance.json").write_text(json.dumps(record | {"brand": "pixel"}))
+    assert not copies("other")[0]
+    shutil.rmtree(package / "images")
+    (files.EXPORTS / "empty-v1").mkdir()
+    found, text = copies("damaged")
+    assert not found and "first-v1" in text and "another brand (pixel)" in text and "empty-v1 is empty" in text
+    (package / "provenance.json").write_text(json.dumps(record))
+    code, text = run("gate", f"images={resaved}", "references=neon", f"out={tmp_path / 'closed'}")
+    assert code == 2 and "first-v1" in text and "missing or changed" in text
