@@ -7,6 +7,7 @@ import tempfile
 
 HOME = tempfile.mkdtemp(prefix="stylegate-tests-")  # set before stylegate is imported: files.HOME is read once
 os.environ |= {"STYLEGATE_HOME": HOME, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+os.environ["TORCH_COMPILE_DISABLE"] = "1"  # bitsandbytes would have each of its CPU kernels built by a C++ compiler
 
 import subprocess  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402

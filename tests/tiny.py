@@ -47,7 +47,7 @@ SDXL_UNET: dict[str, Any] = {
     "block_out_channels": (32, 64, 64),
     "down_block_types": SDXL_LEVELS,
     "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(SDXL_LEVELS)),
-    "transformer_layers_per_block": (1, 2, 3),
+    "transformer_layers_per_block": (1, 1, 2),
     "attention_head_dim": (1, 2, 2),
     "cross_attention_dim": 64,
     "use_linear_projection": True,

@@ -357,8 +357,9 @@ def test_bad_words(run, judged: Path, tmp_path: Path, words: list[str], says: st
     assert code == 2 and says in text and "Traceback" not in text
 
 
-def test_exit_code_of_the_command_itself(judged: Path) -> None:
+def test_exit_code_of_the_command_itself(run, judged: Path) -> None:
     Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    assert run("score", f"images={judged}")[0] == 0  # here, where torch is loaded already
     assert process("gate", f"images={judged}").returncode == 10
 
 

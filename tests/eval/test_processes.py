@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from stylegate import files
-from tests.conftest import process
 
 
-def test_two_processes_write_the_table_of_one(judged: Path, tmp_path: Path) -> None:
+def test_two_processes_write_the_table_of_one(run, judged: Path, tmp_path: Path) -> None:
     """The launcher's `--cpu --num_processes 2` silently runs one process, hence torchrun (gloo)."""
     words = [f"images={judged}", "brand=neon", "hardware=cpu"]
     env = {"STYLEGATE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
@@ -26,8 +25,8 @@ def test_two_processes_write_the_table_of_one(judged: Path, tmp_path: Path) -> N
         timeout=240,
     )
     assert two.returncode == 0 and two.stdout.count("score: 32 pictures") == 1, two.stdout + two.stderr
-    one = process("score", *words, f"out={tmp_path / 'one'}")
-    assert one.returncode == 0, one.stderr
+    code, text = run("score", *words, f"out={tmp_path / 'one'}")
+    assert code == 0, text
     a, b = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("one", "two"))
     assert a.column_names == b.column_names and a["file"].equals(b["file"])
     assert all(a[name].equals(b[name]) for name in ("twin", "known"))
