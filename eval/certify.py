@@ -64,7 +64,7 @@ def certify(config: Config) -> int:
         write(after)
         write_reports(after, config)
         code = said(subject, plan, given, attempts, proven)
-    if code == Exit.PASS and (left := after.outcome["exit_code"]) != Exit.PASS:
+    if code == Exit.PASS and (left := after.outcome.exit_code) != Exit.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code
 

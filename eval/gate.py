@@ -36,14 +36,14 @@ def gate(config: Config) -> int:
         print("\n".join(policyfile.explained(policyfile.read(config.policy))))
         return Exit.PASS
     judged = judge_and_report(config)
-    with after_verdict(judged.outcome["exit_code"]):
+    with after_verdict(judged.outcome.exit_code):
         mirror(config, judged)
     return exit_code(judged)
 
 
 def exit_code(judged: Judged) -> int:
     """The exit code of the lot; 0 for a lot that is only observed."""
-    return Exit.PASS if judged.outcome["observe"] else judged.outcome["exit_code"]
+    return Exit.PASS if judged.outcome.observe else judged.outcome.exit_code
 
 
 def judge_and_report(config: Config) -> Judged:
@@ -56,13 +56,13 @@ def judge_and_report(config: Config) -> Judged:
             labels.keep(lot.out, "review", given)
         judged = judge(config, lot)
         write(judged)
-        with after_verdict(judged.outcome["exit_code"]):
+        with after_verdict(judged.outcome.exit_code):
             page = write_reports(judged, config)
     for line in summary(judged):
         print(line)
-    counts = judged.outcome["counts"]
-    total = " + ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
-    print(f"gate: {counts['in']} in = {total}   report: {files.shown(page)}")
+    counts = judged.outcome.counts
+    total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
+    print(f"gate: {counts.judged} in = {total}   report: {files.shown(page)}")
     print(files.shown(lot.out))
     return judged
 
@@ -70,16 +70,16 @@ def judge_and_report(config: Config) -> Judged:
 def summary(judged: Judged) -> list[str]:
     """What the console says of a gate before its last lines: scores, notes, reasons, rules, the promise, the worst."""
     outcome = judged.outcome
-    lines = [*outcome["summary"], *(f"note: {line}" for line in outcome["left_out"] + outcome["notes"])]
-    for verdict, causes in outcome["why"].items():
+    lines = [*outcome.summary, *(f"note: {line}" for line in outcome.left_out + outcome.notes)]
+    for verdict, causes in outcome.why.items():
         if causes:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
-    lines += [f"{rule['state']}: {rule['says']}" for rule in outcome["batch"] if rule["state"] != "pass"]
-    if outcome["promise"]["state"] != "none":
-        lines.append(f"promise: {outcome['promise']['state']}: {outcome['promise']['says']}")
+    lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
+    if outcome.promise.state != "none":
+        lines.append(f"promise: {outcome.promise.state}: {outcome.promise.says}")
     lines += [f"  {line}" for line in worst_pictures(judged)]
-    if slots := outcome.get("slots"):
-        lines.append(f"slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
+    if slots := outcome.slots:
+        lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
     return lines
 
 

@@ -1,8 +1,11 @@
-"""Verdicts for tests, as the gate makes them."""
+"""Verdicts and records for tests, as the gate makes them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from eval.judging.verdicts import Reason, Verdict, worst
+from eval.judging.record import GateRecord
+from eval.judging.verdicts import ORDER, Reason, Verdict, reasons_of, worst
+from eval.policy.model import VERDICTS
 
 SHA256 = "a" * 64
 
@@ -11,3 +14,31 @@ def verdict(*reasons: Reason, kind: str | None = None, margin: float | None = 1.
     """The verdict that the reasons lead to, or of that kind."""
     named = {"file": f"{more.get('sha256', SHA256)[:4]}.png", "sha256": SHA256, "policy_sha256": ""} | more
     return Verdict(**named, verdict=kind or worst(reasons), reasons=list(reasons), margin=margin)  # type: ignore[arg-type]
+
+
+def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
+    """The record of a gate on these verdicts, with the parts that are given in place of the plain ones."""
+    counts = {name: sum(found.verdict == name for found in verdicts) for name in VERDICTS}
+    plain = {
+        "policy": {"name": "default", "sha256": "f" * 64, "max_failed_share": 0.0},
+        "observe": False,
+        "counts": {"in": len(verdicts)} | counts,
+        "thresholds": {},
+        "calibrated": None,
+        "left_out": [],
+        "summary": [],
+        "notes": [],
+        "batch": [],
+        "promise": {"state": "none", "says": "at most 5.0% of what is exported are rejects"},
+        "scores": "",
+        "encoder": "miniature",
+        "encoder_sha256": "",
+        "references": {"from": "", "given": 0, "count": 0, "sha256": ""},
+        "images": "",
+        "why": {kind: reasons_of(list(verdicts), kind) for kind in ORDER},
+        "exit_code": 0,
+        "fails_batch": False,
+        "verdicts_sha256": "",
+        "evidence": {},
+    }
+    return GateRecord.model_validate(plain | parts)

@@ -178,7 +178,7 @@ class Evaluation:
 
     def verdicts(self, judged: Judged) -> dict[str, Any]:
         """`verdicts`, `passed` or `undecided`, and `why` of result.json."""
-        by_file, why = {row.file: row.verdict for row in judged.verdicts}, judged.outcome["why"]
+        by_file, why = {row.file: row.verdict for row in judged.verdicts}, judged.outcome.why
         each = [by_file[f"{i}.png"] for i in range(len(self.items))]
         accepted = [verdict == "accept" for verdict in each]
         if not self.policy.calibrated:

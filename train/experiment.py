@@ -61,7 +61,7 @@ def experiment(config: Config) -> int:
         code = worst(stage("gate", judge))
     assert judged, "a batch has at least one attempt"
     with after_verdict(code):
-        if judged.outcome["counts"]["accept"] and not config.observe:
+        if judged.outcome.counts.accept and not config.observe:
             code = worst(code, stage("export", export.export))
         sum_up(config, judged)
     return code
@@ -76,17 +76,17 @@ def add_cost(folder: Path, seconds: dict[str, float]) -> None:
 
 def sum_up(config: Config, judged: Judged) -> None:
     """Send the results to the tracker; print the table and the path of the report."""
-    subject, counts = judged.lot, judged.outcome["counts"]
+    subject, counts = judged.lot, judged.outcome.counts
     before, after, real = styles(config, subject)
     mirror(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
     seconds = cost.cost_of(subject.out)
     total = sum(seconds.values())
     table = Table(title=files.shown(subject.out), title_justify="left", show_header=False, title_style="bold")
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
-    table.add_row("accept / review / reject / error", " / ".join(str(counts[v]) for v in VERDICTS))
-    table.add_row("accepted per minute of compute", f"{counts['accept'] / (max(total, 0.1) / 60):.0f}")
+    table.add_row("accept / review / reject / error", " / ".join(str(getattr(counts, v)) for v in VERDICTS))
+    table.add_row("accepted per minute of compute", f"{counts.accept / (max(total, 0.1) / 60):.0f}")
     if (price := config.hardware.price_per_hour) is not None:
-        table.add_row("cost", cost.cost_in_words(seconds, counts["accept"], price))
+        table.add_row("cost", cost.cost_in_words(seconds, counts.accept, price))
     stages = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if value >= 0.5)
     table.add_row("seconds per stage", stages)
     Console().print(table)

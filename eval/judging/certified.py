@@ -1,8 +1,8 @@
 """What the audit of a lot and its certificate mean for verdicts."""
 
 from pathlib import Path
-from typing import Any
 
+from eval.judging.record import PromiseState
 from eval.judging.verdicts import Verdict, add, lot_of, reason
 from eval.policy.model import Promise
 from eval.promise import labels
@@ -26,7 +26,7 @@ def standing_lot(verdicts: list[Verdict]) -> list[str]:
     return lot
 
 
-def apply(out: Path, verdicts: list[Verdict], promise: Promise) -> dict[str, Any]:
+def apply(out: Path, verdicts: list[Verdict], promise: Promise) -> tuple[PromiseState, list[str]]:
     """What audit and certificate mean for the verdicts, in place: rejects that were found, pictures beyond the proof.
 
     Returns what is known: state "certified" with its bound, else "none", and what is to be said.
@@ -40,18 +40,24 @@ def apply(out: Path, verdicts: list[Verdict], promise: Promise) -> dict[str, Any
         if label := bad.get(verdict.sha256):
             add(verdict, reason(FOUND, "reject", detail=label.words()))
     if found is None:
-        return {"state": "none", "says": promise.says(), "notes": []}
+        return PromiseState(state="none", says=promise.says()), []
     note = ""
     if found["lot"]["sha256"] != files.digest(lot):
         note = f"{CERTIFICATE} is of another lot ({found['lot']['size']} pictures): it says nothing of this one"
     elif found["promise"]["alpha"] > promise.alpha or found["promise"]["delta"] > promise.delta:
         note = f"{CERTIFICATE} promises less than the policy asks: {found['says']}"
     if note:
-        return {"state": "none", "says": promise.says(), "notes": [note]}
+        return PromiseState(state="none", says=promise.says()), [note]
     leaving = set(goes_out(found))
     for verdict in going:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add(verdict, reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
     attempt = found["attempts"][found["proven"]]
-    proof = {"labels": attempt["labels"], "bound": attempt["bound"], "certificate_sha256": found["sha256"]}
-    return {"state": "certified", "says": found["says"], "notes": []} | proof
+    proof = PromiseState(
+        state="certified",
+        says=found["says"],
+        labels=attempt["labels"],
+        bound=attempt["bound"],
+        certificate_sha256=found["sha256"],
+    )
+    return proof, []

@@ -3,10 +3,11 @@
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from eval.judging import certified
 from eval.judging.judged import Judged
+from eval.judging.record import Counts, GateRecord, Lines, PolicyName, PromiseState, References, Slots, State
 from eval.judging.rules import exit_of, fails_batch, measured, rules_broken
 from eval.judging.verdicts import Verdict, hold, reasons_of, settle, slots_of, verdict_of, waive
 from eval.lot.comparison import Comparison, comparison_of
@@ -50,7 +51,7 @@ def judge(
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
     notes = scores.record["notes"] + waived
-    promise: dict[str, Any] = {"state": "none", "says": policy.promise.says()}
+    promise = PromiseState(state="none", says=policy.promise.says())
     pool: dict[str, float] = {}
     line = None
     if config.calibration and not quiet:
@@ -62,21 +63,33 @@ def judge(
     if not quiet:
         notes += settle(verdicts, {label.sha256: label for label in labels.read(lot.out, "review")})
         if audited:
-            promise = certified.apply(lot.out, verdicts, policy.promise)
-            notes += promise.pop("notes")
-        promise |= unproven(promise, line, verdicts, policy)
+            promise, found = certified.apply(lot.out, verdicts, policy.promise)
+            notes += found
+        if promise.state == "none":
+            promise = not_certified(promise, line, verdicts, policy)
     if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
         notes.append(REAL_CLIP)
-    outcome = outcome_of(config, lot, policy, scores, verdicts, bounds, left_out, notes, promise)
-    outcome["evidence"] = proofs
-    outcome["brand"] = compared.brand
+    found = Found(policy, scores, verdicts, bounds, left_out, notes, promise)
+    outcome = outcome_of(config, lot, found, proofs, compared.brand)
     return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
+
+
+class Found(NamedTuple):
+    """What judging found of a lot, before it is written as gate.json."""
+
+    policy: Policy
+    scores: Scores
+    verdicts: list[Verdict]
+    bounds: list[Bounds]
+    left_out: list[str]
+    notes: list[str]
+    promise: PromiseState
 
 
 def write(judged: Judged) -> None:
     """Write verdicts.jsonl and gate.json into the lot's folder."""
     files.write_jsonl(judged.lot.out / "verdicts.jsonl", (verdict.content() for verdict in judged.verdicts))
-    files.write_json(judged.lot.out / "gate.json", judged.outcome)
+    judged.outcome.write(judged.lot.out / "gate.json")
 
 
 def evidence(out: Path) -> dict[str, str | None]:
@@ -88,60 +101,51 @@ def evidence(out: Path) -> dict[str, str | None]:
     return {name: files.sha256(out / name) if (out / name).is_file() else None for name in names}
 
 
-def unproven(promise: dict[str, Any], line: Line | None, verdicts: list[Verdict], policy: Policy) -> dict[str, Any]:
-    """State and sentence of the promise where no certificate proves it; {} if nothing is to be changed."""
-    if promise["state"] != "none":
-        return {}
+def not_certified(promise: PromiseState, line: Line | None, verdicts: list[Verdict], policy: Policy) -> PromiseState:
+    """How the promise stands where no certificate proves it."""
     if line is None:
-        text = f"not proven: {promise['says']}; stylegate certify"
-        return {"state": "insufficient", "says": text} if policy.promise.required else {}
+        text = f"not proven: {promise.says}; stylegate certify"
+        return PromiseState(state="insufficient", says=text) if policy.promise.required else promise
     left = sum(verdict.verdict == "accept" for verdict in verdicts)
     if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
         text = f"people rejected so many that the bound no longer holds for the {left} that are left"
-        return {"state": "insufficient", "says": text}
-    return {"state": line.state, "says": line.says}
+        return PromiseState(state="insufficient", says=text)
+    return PromiseState(state=cast(State, line.state), says=line.says)
 
 
-def outcome_of(
-    config: Config,
-    lot: Subject,
-    policy: Policy,
-    scores: Scores,
-    verdicts: list[Verdict],
-    bounds: list[Bounds],
-    left_out: list[str],
-    notes: list[str],
-    promise: dict[str, Any],
-) -> dict[str, Any]:
+def outcome_of(config: Config, lot: Subject, found: Found, proofs: dict[str, str | None], brand: str) -> GateRecord:
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
-    record, counts = scores.record, Counter(v.verdict for v in verdicts)
+    policy, verdicts, promise, record = found.policy, found.verdicts, found.promise, found.scores.record
+    counts = Counter(v.verdict for v in verdicts)
     rules = rules_broken(policy, measured(verdicts, record, lot))
-    outcome: dict[str, Any] = {
-        "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
-        "observe": config.observe,
-        "counts": {"in": len(verdicts)} | {v: counts[v] for v in VERDICTS},
-        "thresholds": {b.score: {"reject_below": b.reject_below, "review_below": b.review_below} for b in bounds},
-        "calibrated": policy.calibrated,
-        "left_out": left_out,
-        "summary": record["summary"],
-        "notes": notes,
-        "batch": rules,
-        "promise": promise,
-        "scores": record["key"],
-        "encoder": record["encoder"],
-        "encoder_sha256": record["encoder_sha256"],
-        "references": record["references"],
-        "images": str(lot.images),
-    }
-    outcome["why"] = {kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")}
+    slots = None
     if lot.slots:
-        outcome["slots"] = {"wanted": lot.record["wanted"], "accepted": len(slots_of(verdicts, "accept"))}
-    outcome["exit_code"] = exit_of(lot, verdicts, policy, rules, promise["state"])
-    outcome["fails_batch"] = fails_batch(verdicts)
-    outcome["verdicts_sha256"] = hashlib.sha256(
-        files.jsonl(verdict.content() for verdict in verdicts).encode()
-    ).hexdigest()
-    return outcome
+        slots = Slots(wanted=lot.record["wanted"], accepted=len(slots_of(verdicts, "accept")))
+    rows = files.jsonl(verdict.content() for verdict in verdicts)
+    return GateRecord(
+        policy=PolicyName(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
+        observe=config.observe,
+        counts=Counts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
+        thresholds={b.score: Lines(reject_below=b.reject_below, review_below=b.review_below) for b in found.bounds},
+        calibrated=policy.calibrated,
+        left_out=found.left_out,
+        summary=record["summary"],
+        notes=found.notes,
+        batch=rules,
+        promise=promise,
+        scores=record["key"],
+        encoder=record["encoder"],
+        encoder_sha256=record["encoder_sha256"],
+        references=References.model_validate(record["references"]),
+        images=str(lot.images),
+        why={kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
+        slots=slots,
+        exit_code=exit_of(lot, verdicts, policy, rules, promise.state),
+        fails_batch=fails_batch(verdicts),
+        verdicts_sha256=hashlib.sha256(rows.encode()).hexdigest(),
+        evidence=proofs,
+        brand=brand,
+    )
 
 
 class ByPolicy(NamedTuple):

@@ -1,8 +1,8 @@
 """What was judged: one value, made once by a gate and handed to everything that comes after it."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.subject import Subject
@@ -25,4 +25,4 @@ class Judged:
     verdicts: list[Verdict]  # the lines of verdicts.jsonl
     pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
     line: Line | None  # where the calibrated check's line lies; None where no check is calibrated
-    outcome: dict[str, Any]  # the content of gate.json
+    outcome: GateRecord  # the content of gate.json

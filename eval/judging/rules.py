@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from eval.judging.record import RuleLevel, RuleState
 from eval.judging.verdicts import Verdict, slots_of
 from eval.lot.subject import Subject
 from eval.policy.model import MEASURES, Policy
@@ -33,28 +34,28 @@ def quotas(verdicts: list[Verdict], subject: Subject) -> float | None:
     return 1 - max(abs(count / len(planned) - found[item] / len(there)) for item, count in wanted.items())
 
 
-def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[dict[str, Any]]:
+def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[RuleState]:
     """Each rule for the batch with its value and state: pass, warn, fail. What cannot be measured is no pass."""
     found = []
     for rule in policy.batch:
         value = values[rule.measure]
-        lines = [("fail", rule.fail_below), ("warn", rule.warn_below)]
+        lines: list[tuple[RuleLevel, float | None]] = [("fail", rule.fail_below), ("warn", rule.warn_below)]
+        broken = [(level, line) for level, line in lines if line is not None and (value is None or value < line)]
         if value is None:
-            state = "pass" if rule.optional else next(name for name, line in lines if line is not None)
+            state = "pass" if rule.optional else broken[0][0]
             says = f"{rule.measure} cannot be measured here"
         else:
-            state, line = next(((n, line) for n, line in lines if line is not None and value < line), ("pass", None))
-            says = f"{rule.measure} is {value:.3g}" + (f", {line:g} is asked" if line is not None else "")
-        found.append(
-            {"measure": rule.measure, "value": value, "state": state, "says": f"{says} ({MEASURES[rule.measure]})"}
-        )
+            state = broken[0][0] if broken else "pass"
+            says = f"{rule.measure} is {value:.3g}" + (f", {broken[0][1]:g} is asked" if broken else "")
+        says = f"{says} ({MEASURES[rule.measure]})"
+        found.append(RuleState(measure=rule.measure, value=value, state=state, says=says))
     return found
 
 
-def exit_of(subject: Subject, verdicts: list[Verdict], policy: Policy, rules: list[dict], promise: str) -> int:
+def exit_of(subject: Subject, verdicts: list[Verdict], policy: Policy, rules: list[RuleState], promise: str) -> int:
     """The exit code of the whole: verdicts, rules for the batch, the promise."""
     code = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
-    failed = any(rule["state"] == "fail" for rule in rules)
+    failed = any(rule.state == "fail" for rule in rules)
     failed |= fails_batch(verdicts)
     proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
     return worst(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)

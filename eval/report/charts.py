@@ -6,17 +6,19 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from eval.judging.record import Lines
 from eval.measuring.scores import Scores
 from eval.scorers import SCORES
 
 
-def plots(scores: Scores, thresholds: dict[str, dict]) -> list[dict[str, Any]]:
+def plots(scores: Scores, thresholds: dict[str, Lines]) -> list[dict[str, Any]]:
     """A histogram for each score that was computed, gated ones first."""
     drawn = []
     for name in sorted(scores.computed(), key=lambda name: name not in thresholds):
         values = scores.column(name)
         if len(values):
-            svg = histogram(values, scores.references.get(name, np.zeros(0)), thresholds.get(name, {}))
+            lines = thresholds[name].model_dump() if name in thresholds else {}
+            svg = histogram(values, scores.references.get(name, np.zeros(0)), lines)
             drawn.append({"name": name, "does": SCORES[name].does, "svg": svg})
     return drawn
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.judging.judged import Judged
+from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.cost import cost_of
 from eval.lot.subject import Subject
@@ -52,7 +53,7 @@ def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]
     lot, outcome = judged.lot, judged.outcome
     values = metrics(lot, outcome) | dict(more_metrics)
     tracker.log({name: value for name, value in values.items() if np.isfinite(value)})
-    tracker.summary({"promise/state": outcome["promise"]["state"], "promise/says": outcome["promise"]["says"]})
+    tracker.summary({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
     log_histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
     tracker.table("gate/verdicts", columns, table_rows(lot, judged.verdicts, judged.comparison.background))
@@ -60,7 +61,7 @@ def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]
         tracker.alert(title, text)
 
 
-def record_lineage(tracker: Tracker, lot: Subject, outcome: dict[str, Any]) -> None:
+def record_lineage(tracker: Tracker, lot: Subject, outcome: GateRecord) -> None:
     """Record what the lot was made from (brand set, LoRA), and itself with its calibration, certificate, packages."""
     facts, words, out = lot.record.get("facts", {}), lot.record.get("words", {}), lot.out
     if facts.get("brand"):
@@ -71,9 +72,9 @@ def record_lineage(tracker: Tracker, lot: Subject, outcome: dict[str, Any]) -> N
         if files.sha256(lora) == facts.get("lora"):
             tracker.use(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts["lora"]})
     digests = {
-        "verdicts": outcome["verdicts_sha256"],
-        "scores": outcome["scores"],
-        "policy": outcome["policy"]["sha256"],
+        "verdicts": outcome.verdicts_sha256,
+        "scores": outcome.scores,
+        "policy": outcome.policy.sha256,
     }
     paths = [out / name for name in ("verdicts.jsonl", "gate.json", "scores.parquet", "junit.xml", "summary.md")]
     tracker.artifact(f"batch-{out.name}", "batch", [lot.images, *filter(Path.exists, paths)], digests)
@@ -86,19 +87,19 @@ def record_lineage(tracker: Tracker, lot: Subject, outcome: dict[str, Any]) -> N
             tracker.artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
 
 
-def metrics(lot: Subject, outcome: dict[str, Any]) -> dict[str, float]:
+def metrics(lot: Subject, outcome: GateRecord) -> dict[str, float]:
     """The numbers that W&B plots over the gates of a batch, by name."""
-    counts = outcome["counts"]
-    found = {f"gate/{verdict}": counts[verdict] / counts["in"] for verdict in VERDICTS}
+    counts = outcome.counts
+    found = {f"gate/{verdict}": getattr(counts, verdict) / counts.judged for verdict in VERDICTS}
     for kind in ("reject", "review", "error", "warn"):
-        found |= {f"reasons/{check}": float(count) for check, count in outcome["why"][kind].items()}
-    found |= {f"batch/{rule['measure']}": rule["value"] for rule in outcome["batch"] if rule["value"] is not None}
-    if slots := outcome.get("slots"):
-        found["gate/yield"] = slots["accepted"] / slots["wanted"]
-    if "bound" in outcome["promise"]:
-        found["promise/bound"], found["promise/labels"] = outcome["promise"]["bound"], outcome["promise"]["labels"]
-    if counts["accept"] and (seconds := cost_of(lot.out)):
-        found["cost/seconds_per_accepted"] = sum(seconds.values()) / counts["accept"]
+        found |= {f"reasons/{check}": float(count) for check, count in outcome.why[kind].items()}
+    found |= {f"batch/{rule.measure}": rule.value for rule in outcome.batch if rule.value is not None}
+    if slots := outcome.slots:
+        found["gate/yield"] = slots.accepted / slots.wanted
+    if outcome.promise.bound is not None:
+        found["promise/bound"], found["promise/labels"] = outcome.promise.bound, float(outcome.promise.labels)
+    if counts.accept and (seconds := cost_of(lot.out)):
+        found["cost/seconds_per_accepted"] = sum(seconds.values()) / counts.accept
     return found
 
 
@@ -140,13 +141,13 @@ def representative(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return list(chosen.values())
 
 
-def alerts(lot: Subject, outcome: dict[str, Any]) -> list[tuple[str, str]]:
+def alerts(lot: Subject, outcome: GateRecord) -> list[tuple[str, str]]:
     """Title and text of each alert: a stale or unproven promise, broken rules of the lot, a lower acceptance rate."""
-    name, promise = lot.out.name, outcome["promise"]
+    name, promise = lot.out.name, outcome.promise
     found = []
-    if promise["state"] in ("stale", "insufficient"):
-        found.append((f"{name}: promise {promise['state']}", promise["says"]))
-    found += [(f"{name}: {rule['measure']}", rule["says"]) for rule in outcome["batch"] if rule["state"] != "pass"]
+    if promise.state in ("stale", "insufficient"):
+        found.append((f"{name}: promise {promise.state}", promise.says))
+    found += [(f"{name}: {rule.measure}", rule.says) for rule in outcome.batch if rule.state != "pass"]
     rate, others = acceptance_rate(outcome), acceptance_rates_of_similar_lots(lot.out, outcome)
     if others and rate < median(others) - DROP:
         text = (
@@ -157,20 +158,20 @@ def alerts(lot: Subject, outcome: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def acceptance_rate(outcome: dict[str, Any]) -> float:
+def acceptance_rate(outcome: GateRecord) -> float:
     """Share of the judged pictures that were accepted, from the content of gate.json."""
-    return outcome["counts"]["accept"] / outcome["counts"]["in"]
+    return outcome.counts.accept / outcome.counts.judged
 
 
-def acceptance_rates_of_similar_lots(out: Path, outcome: dict[str, Any]) -> list[float]:
+def acceptance_rates_of_similar_lots(out: Path, outcome: GateRecord) -> list[float]:
     """Acceptance rates of the other lots in data/batches/ that were judged by the same policy and references."""
     rates = []
     for path in sorted(files.BATCHES.glob("*/gate.json")):
         try:
-            other = files.read_json(path, "the gate's record", "counts", "policy", "references")
-            same = other["policy"] == outcome["policy"] and other["references"] == outcome["references"]
+            other = GateRecord.read(path, "the gate's record")
+            same = other.policy == outcome.policy and other.references == outcome.references
             if same and path.parent != out:
                 rates.append(acceptance_rate(other))
-        except (DataError, KeyError, TypeError, ZeroDivisionError):
+        except (DataError, ZeroDivisionError):
             continue  # a file of another version or a torn one says nothing
     return rates

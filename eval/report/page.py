@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.judging.judged import Judged
+from eval.judging.record import GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, cost_of
 from eval.lot.subject import Subject
 from eval.policy.model import MARGIN, VERDICTS, Policy
@@ -62,17 +63,17 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
     return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
         subtitle=subtitle(outcome),
-        counts=outcome["counts"],
+        counts=outcome.counts.model_dump(by_alias=True),
         verdicts=VERDICTS,
         words=WORDS,
-        promise=promise_in_words(outcome["promise"], judged.policy),
-        rules=outcome["batch"],
-        cost=cost_in_words(cost_of(lot.out), outcome["counts"]["accept"], config.hardware.price_per_hour),
-        reasons=reason_table(outcome["why"]),
-        notes=outcome["notes"] + [f"A check was left out: {reason}" for reason in outcome["left_out"]],
+        promise=promise_in_words(outcome.promise, judged.policy),
+        rules=outcome.batch,
+        cost=cost_in_words(cost_of(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
+        reasons=reason_table(outcome.why),
+        notes=outcome.notes + [f"A check was left out: {reason}" for reason in outcome.left_out],
         slider=slider_part,
         training=training_section(lot, folder),
-        plots=plots(judged.scores, outcome["thresholds"]),
+        plots=plots(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
         copies=copies_beside_twins(verdicts, judged.scores.rows, lot, compared, thumbnails),
         galleries=[gallery(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
@@ -81,28 +82,28 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
     )
 
 
-def subtitle(outcome: dict) -> str:
+def subtitle(outcome: GateRecord) -> str:
     """How many pictures may leave, in a sentence, and how many slots of a plan they fill."""
-    counts, slots = outcome["counts"], outcome.get("slots")
-    text = f"{counts['accept']} of {counts['in']} pictures passed and may be exported."
-    return text + (f" {slots['accepted']} of the {slots['wanted']} planned slots are filled." if slots else "")
+    counts, slots = outcome.counts, outcome.slots
+    text = f"{counts.accept} of {counts.judged} pictures passed and may be exported."
+    return text + (f" {slots.accepted} of the {slots.wanted} planned slots are filled." if slots else "")
 
 
-def promise_in_words(promise: dict, policy: Policy) -> dict[str, str]:
+def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
     """The state of the promise, a heading for it, and a sentence below the heading."""
-    if promise["state"] == "certified":
+    if promise.state == "certified":
         heading = certified_sentence(promise, policy)
         return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
-    text = promise["says"].removeprefix("STALE: ").removeprefix("not proven: ")
-    if promise["state"] == "none":
+    text = promise.says.removeprefix("STALE: ").removeprefix("not proven: ")
+    if promise.state == "none":
         text = f"With labels from people, stylegate certify can show whether {text}."
-    return {"state": promise["state"], "heading": PROMISES[promise["state"]], "text": text}
+    return {"state": promise.state, "heading": PROMISES[promise.state], "text": text}
 
 
-def certified_sentence(promise: dict, policy: Policy) -> str:
+def certified_sentence(promise: PromiseState, policy: Policy) -> str:
     """What a certificate proves: the largest share of rejects, the confidence, the number of labels."""
-    share, confidence = f"{promise['bound']:.1%}", f"{100 * (1 - policy.promise.delta):.4g}%"
-    return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise['labels']} labels)"
+    share, confidence = f"{promise.bound:.1%}", f"{100 * (1 - policy.promise.delta):.4g}%"
+    return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise.labels} labels)"
 
 
 class Evidence(NamedTuple):
@@ -116,13 +117,13 @@ class Evidence(NamedTuple):
 
 def evidence_of(judged: Judged) -> Evidence:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
-    promise, policy, line = judged.outcome["promise"], judged.policy, judged.line
+    promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
-    if promise["state"] == "certified":
+    if promise.state == "certified":
         texts = (f"{certified_sentence(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
         return Evidence(0.0, {}, None, texts)
-    if line.state == "stale" and promise["state"] != "certified":
+    if line.state == "stale" and promise.state != "certified":
         texts = (slider.STALE, slider.STALE)
     return Evidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
@@ -175,14 +176,14 @@ def training_section(lot: Subject, folder: Path) -> dict[str, Any] | None:
     return {"grid": "samples.png", "curve": loss_by_step([(row["step"], row["loss"]) for row in rows])}
 
 
-def digests_and_names(lot: Subject, outcome: dict) -> list[tuple[str, str]]:
+def digests_and_names(lot: Subject, outcome: GateRecord) -> list[tuple[str, str]]:
     """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
-    made, references = lot.record.get("facts", {}), outcome["references"]
+    made, references = lot.record.get("facts", {}), outcome.references
     facts = [
-        ("policy", f"{without_path(outcome['policy']['name'])} {outcome['policy']['sha256']}"),
-        ("encoder", f"{without_path(outcome['encoder'])} {outcome['encoder_sha256']}"),
-        ("references", f"{references['count']} of {without_path(references['from'] or 'none')}"),
-        ("certificate", outcome["promise"].get("certificate_sha256")),
+        ("policy", f"{without_path(outcome.policy.name)} {outcome.policy.sha256}"),
+        ("encoder", f"{without_path(outcome.encoder)} {outcome.encoder_sha256}"),
+        ("references", f"{references.count} of {without_path(references.name or 'none')}"),
+        ("certificate", outcome.promise.certificate_sha256),
         ("base", made.get("base")),
         ("LoRA", made.get("lora")),
         ("data", made.get("brand")),

@@ -8,9 +8,10 @@ made the files: they are escaped, so that they are neither markup nor several li
 import heapq
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
+from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
 from stylegate.errors import Exit
@@ -38,12 +39,12 @@ class Case(NamedTuple):
     skipped: bool = False
 
 
-def junit(name: str, outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
+def junit(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
     """The JUnit file: one suite with a case for each check, each rule for the lot, the promise, and the lot itself.
 
     `name` is the lot's, `outcome` the content of gate.json. Checks that were left out are skipped cases.
     """
-    cases = [case if not outcome["observe"] else case._replace(failed=False) for case in cases_of(outcome, verdicts)]
+    cases = [case if not outcome.observe else case._replace(failed=False) for case in cases_of(outcome, verdicts)]
     suite = ElementTree.Element("testsuite", name=f"stylegate {one_line(name)}", tests=str(len(cases)))
     suite.set("failures", str(sum(case.failed for case in cases)))
     suite.set("errors", "0")
@@ -59,27 +60,27 @@ def junit(name: str, outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> st
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
-def cases_of(outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> list[Case]:
+def cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Case]:
     """The cases in their order: the policy's checks, other checks, checks left out, rules, promise, lot."""
-    code, counts, promise = outcome["exit_code"], outcome["counts"], outcome["promise"]
-    of_policy = [*outcome["thresholds"], *([outcome["calibrated"]] if outcome["calibrated"] else [])]
+    code, counts, promise = outcome.exit_code, outcome.counts, outcome.promise
+    of_policy = [*outcome.thresholds, *([outcome.calibrated] if outcome.calibrated else [])]
     found: dict[str, list[tuple[Reason, str]]] = {check: [] for check in of_policy}
     for verdict in verdicts:
         for reason in verdict.reasons:
             found.setdefault(reason.check, []).append((reason, verdict.file))
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
-        failed = any(reason.verdict in FAILING.get(code, ()) for reason, _ in found[check])
+        failed = any(reason.verdict in FAILING.get(Exit(code), ()) for reason, _ in found[check])
         cases.append(Case(f"check.{check}", listed(found[check]), failed))
-    for line in outcome["left_out"]:
+    for line in outcome.left_out:
         check, _, cause = line.partition(": ")
         cases.append(Case(f"check.{check}", one_line(cause), skipped=True))
-    for rule in outcome["batch"]:
-        cases.append(Case(f"batch.{rule['measure']}", one_line(rule["says"]), rule["state"] == "fail"))
-    broken = promise["state"] in ("stale", "insufficient")
-    cases.append(Case("promise", f"{promise['state']}: {one_line(promise['says'], MAX_SENTENCE)}", broken))
-    text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
-    cases.append(Case("lot", f"exit {code:d}: {counts['in']} in, {text}", code != Exit.PASS))
+    for rule in outcome.batch:
+        cases.append(Case(f"batch.{rule.measure}", one_line(rule.says), rule.state == "fail"))
+    broken = promise.state in ("stale", "insufficient")
+    cases.append(Case("promise", f"{promise.state}: {one_line(promise.says, MAX_SENTENCE)}", broken))
+    text = ", ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
+    cases.append(Case("lot", f"exit {code:d}: {counts.judged} in, {text}", code != Exit.PASS))
     return cases
 
 
@@ -107,27 +108,27 @@ def one_line(text: str, longest: int = MAX_NAME) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(name: str, outcome: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
+def markdown(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
     """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
-    counts, code = outcome["counts"], outcome["exit_code"]
-    observed = f" (observed only: exit code 0 instead of {code:d})" if outcome["observe"] else ""
-    lines = [f"## stylegate: {plain(name)}: {OUTCOMES.get(code, f'exit code {code:d}')}{observed}", ""]
+    counts, code = outcome.counts, outcome.exit_code
+    observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
+    lines = [f"## stylegate: {plain(name)}: {OUTCOMES.get(Exit(code), f'exit code {code:d}')}{observed}", ""]
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(str(counts[key]) for key in ("in", *VERDICTS)) + " |", ""]
-    state = outcome["promise"]["state"]
-    promise = f"{state}: {outcome['promise']['says']}" if state != "none" else "none was asked for or proven"
+    lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
+    state = outcome.promise.state
+    promise = f"{state}: {outcome.promise.says}" if state != "none" else "none was asked for or proven"
     lines += [f"Promise: {plain(promise, MAX_SENTENCE)}", ""]
-    if slots := outcome.get("slots"):
-        lines.append(f"- slots: {slots['accepted']} have an accepted picture, {slots['wanted']} are wanted")
-    lines += [f"- {rule['state']}: {plain(rule['says'])}" for rule in outcome["batch"] if rule["state"] != "pass"]
+    if slots := outcome.slots:
+        lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
+    lines += [f"- {rule.state}: {plain(rule.says)}" for rule in outcome.batch if rule.state != "pass"]
     for kind in ORDER:
-        if causes := outcome["why"][kind]:
+        if causes := outcome.why[kind]:
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
-    lines += [f"- left out: {plain(check)}" for check in outcome["left_out"]]
-    lines += [f"- note: {plain(note, MAX_SENTENCE)}" for note in outcome["notes"][:MAX_NAMED]]
-    lines += [f"- and {len(outcome['notes']) - MAX_NAMED} more notes"] if len(outcome["notes"]) > MAX_NAMED else []
+    lines += [f"- left out: {plain(check)}" for check in outcome.left_out]
+    lines += [f"- note: {plain(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
+    lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
@@ -137,7 +138,7 @@ def markdown(name: str, outcome: dict[str, Any], verdicts: Sequence[Verdict]) ->
             cells = (f"<code>{plain(verdict.file)}</code>", verdict.verdict, plain(reasons, MAX_SENTENCE))
             lines.append(f"| {' | '.join(cells)} |")
         lines += [f"| and {len(failed) - MAX_NAMED} more | | |"] if len(failed) > MAX_NAMED else []
-    return "\n".join(lines) + f"\n\npolicy {plain(outcome['policy']['name'])} {outcome['policy']['sha256'][:12]}\n"
+    return "\n".join(lines) + f"\n\npolicy {plain(outcome.policy.name)} {outcome.policy.sha256[:12]}\n"
 
 
 # Every character that begins something in GitHub's Markdown, where it can: < and _ and : also stand in plain text.

@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from eval.judging.record import GateRecord
 from eval.lot.subject import Subject
 from eval.report import mirror
 from stylegate import files, lineage
-from tests.lots import verdict
+from tests.lots import gate_record, verdict
 
 DRIFT = "version: 1\nchecks: {contrast: {reject_below: 1}}\nbatch: {acceptance: {warn_below: 1.1}}\n"
 
@@ -72,18 +72,16 @@ def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(files, "BATCHES", tmp_path)
     subject = Subject(tmp_path, tmp_path / "new", [], {}, None, {})
 
-    def outcome(accept: int, state: str = "none") -> dict[str, Any]:
-        return {
-            "counts": {"in": 100, "accept": accept},
-            "policy": {"sha256": "p"},
-            "references": {"sha256": "r"},
-            "batch": [{"measure": "variety", "state": "warn", "says": "variety is .4"}],
-            "promise": {"state": state, "says": "another LoRA"},
-        }
+    def outcome(accept: int, state: str = "none") -> GateRecord:
+        return gate_record(
+            counts={"in": 100, "accept": accept, "review": 0, "reject": 100 - accept, "error": 0},
+            batch=[{"measure": "variety", "value": 0.4, "state": "warn", "says": "variety is .4"}],
+            promise={"state": state, "says": "another LoRA"},
+        )
 
     for i, accept in enumerate((90, 92, 88)):
         (tmp_path / str(i)).mkdir()
-        files.write_json(tmp_path / str(i) / "gate.json", outcome(accept))
+        outcome(accept).write(tmp_path / str(i) / "gate.json")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "gate.json").write_text("{")
     titles = [title for title, _ in mirror.alerts(subject, outcome(70, "stale"))]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.judging.record import PromiseState
 from eval.judging.verdicts import Settled, Verdict, Waived, reason
 from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
@@ -174,6 +175,9 @@ def verdict(kind: str, *reasons: str, margin: float | None, **more: Any) -> Verd
     return lots.verdict(*found, kind=kind, margin=margin, **more)
 
 
+WAIVED = Waived(
+    check="novelty", score=0.1, threshold=0.2, verdict="reject", owner="ada", why="our logo", expires="2027-01-31"
+)
 POLICY = Policy("p", "", 0.0, [])
 
 
@@ -193,7 +197,7 @@ def test_what_no_line_decided_stays_as_it_is() -> None:
         verdict("reject", "person", margin=4.0),
         verdict("error", "decode", margin=None),
         verdict("accept", margin=-5.0, settled=Settled(who="kim", why="", reasons=[])),
-        verdict("accept", margin=-5.0, waived=[]),
+        verdict("accept", margin=-5.0, waived=[WAIVED]),
         verdict("accept", margin=None),
     ]
     found = moved(given)
@@ -439,7 +443,7 @@ def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path:
     ],
 )
 def test_the_promise_in_words(promise: dict, heading: str, text: str) -> None:
-    found = report.promise_in_words(promise, POLICY)
+    found = report.promise_in_words(PromiseState.model_validate(promise), POLICY)
     assert found["heading"].startswith(heading) and text in found["text"] and found["state"] == promise["state"]
 
 
@@ -448,7 +452,7 @@ def test_who_answers_is_said_below_the_picture() -> None:
         "review",
         "style",
         margin=-1.0,
-        waived=[Waived(**reason("novelty", "reject").model_dump(), owner="ada", why="our logo", expires="2027-01-31")],
+        waived=[WAIVED],
         settled=Settled(who="kim", why="is fine", reasons=[reason("palette", "review")]),
     )
     said = [": ".join(line) for line in galleries.captions(found)]

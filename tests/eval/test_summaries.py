@@ -12,10 +12,11 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from eval.judging.record import GateRecord
 from eval.judging.rules import exit_of
-from eval.judging.verdicts import ORDER, Reason, Settled, Verdict, reason, reasons_of
+from eval.judging.verdicts import Reason, Settled, Verdict, reason
 from eval.lot.subject import Subject
-from eval.policy.model import VERDICTS, Policy
+from eval.policy.model import Policy
 from eval.report.summaries import MAX_NAME, MAX_NAMED, junit, markdown, one_line
 from stylegate import files
 from stylegate.errors import Exit
@@ -59,27 +60,20 @@ WARNED = verdict("w.png", reason("size", "warn", 0.0, 1.0))
 FINE = verdict("a.png")
 
 
-def outcome_of(verdicts: list[Verdict], policy: Policy | None = None, **beside: Any) -> dict[str, Any]:
-    """What gate.json holds, as far as summaries read it; the exit code is the gate's own."""
+def outcome_of(verdicts: list[Verdict], policy: Policy | None = None, **parts: Any) -> GateRecord:
+    """The gate's record of a folder, its exit code as the gate gives it."""
     policy = policy or Policy("default", "f" * 64, 0.0, [])
-    counts = {name: sum(v.verdict == name for v in verdicts) for name in VERDICTS}
-    outcome: dict[str, Any] = {
+    lines = {"reject_below": None, "review_below": None}
+    plain = {
         "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
-        "observe": False,
-        "counts": {"in": len(verdicts)} | counts,
-        "thresholds": {name: {} for name in ("contrast", "sharpness", "style", "size")},
-        "calibrated": None,
+        "thresholds": dict.fromkeys(("contrast", "sharpness", "style", "size"), lines),
         "left_out": ["traits: not computed for these pictures"],
-        "notes": [],
-        "batch": [],
-        "promise": {"state": "none", "says": "at most 5.0% of what is exported are rejects"},
-        "why": {kind: reasons_of(verdicts, kind) for kind in ORDER},
-    } | beside
-    outcome["exit_code"] = exit_of(FOLDER, verdicts, policy, outcome["batch"], outcome["promise"]["state"])
-    return outcome
+    }
+    found = lots.gate_record(verdicts, **(plain | parts))
+    return found.model_copy(update={"exit_code": exit_of(FOLDER, verdicts, policy, found.batch, found.promise.state)})
 
 
-def suite_of(verdicts: list[Verdict], outcome: dict[str, Any]) -> ElementTree.Element:
+def suite_of(verdicts: list[Verdict], outcome: GateRecord) -> ElementTree.Element:
     """Parsed from the bytes that the gate writes."""
     return ElementTree.fromstring(junit("lot", outcome, verdicts).encode())
 
@@ -90,8 +84,8 @@ def failed(suite: ElementTree.Element) -> set[str]:
 
 RULES = [
     [],
-    [{"measure": "variety", "state": "warn", "says": "w"}],
-    [{"measure": "variety", "state": "fail", "says": "f"}],
+    [{"measure": "variety", "value": 0.5, "state": "warn", "says": "w"}],
+    [{"measure": "variety", "value": 0.5, "state": "fail", "says": "f"}],
 ]
 LOTS = [
     [FINE],
@@ -110,12 +104,12 @@ def test_a_case_fails_if_and_only_if_the_exit_code_is_not_0() -> None:
     ):
         promise = {"state": state, "says": "says"}
         outcome = outcome_of(lot, Policy("p", "0" * 64, share, []), batch=rules, promise=promise)
-        suite, code = suite_of(lot, outcome), outcome["exit_code"]
+        suite, code = suite_of(lot, outcome), outcome.exit_code
         codes.add(code)
         assert bool(failed(suite)) == (code != 0), (outcome, failed(suite))
         assert int(suite.get("failures", "")) == len(failed(suite)) and suite.get("errors") == "0"
         assert int(suite.get("tests", "")) == len(suite) == len({case.get("name") for case in suite})
-        assert not failed(suite_of(lot, outcome | {"observe": True})), "the exit code is 0 then"
+        assert not failed(suite_of(lot, outcome.model_copy(update={"observe": True}))), "the exit code is 0 then"
     assert codes == {Exit.PASS, Exit.REJECTED, Exit.REVIEW, Exit.STALE, Exit.EVIDENCE}
 
 
@@ -223,9 +217,12 @@ def test_the_summary_says_what_the_gate_says() -> None:
     settled = FINE.model_copy(update={"settled": Settled(who="a", why="", reasons=[])})
     lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, settled]
     slots = {"wanted": 5, "accepted": 2}
-    rules = [{"measure": "variety", "state": "warn", "says": "variety is 0.4"}, {"state": "pass", "says": "unheard"}]
-    outcome = outcome_of(lot, slots=slots, batch=[rules[0]], notes=["3 references are left out"])
-    text = markdown("lot", outcome | {"batch": rules}, lot)
+    rules = [
+        {"measure": "variety", "value": 0.4, "state": "warn", "says": "variety is 0.4"},
+        {"measure": "uniqueness", "value": 1.0, "state": "pass", "says": "unheard"},
+    ]
+    outcome = outcome_of(lot, slots=slots, batch=rules, notes=["3 references are left out"])
+    text = markdown("lot", outcome, lot)
     for line in (
         "## stylegate: lot: rejected",
         "| 5 | 2 | 1 | 1 | 1 |",
@@ -245,7 +242,7 @@ def test_the_summary_says_what_the_gate_says() -> None:
     ):
         assert line in text.splitlines(), (line, text)
     assert "unheard" not in text and "observed" not in text
-    observed = markdown("lot", outcome | {"observe": True}, lot)
+    observed = markdown("lot", outcome.model_copy(update={"observe": True}), lot)
     assert observed.startswith("## stylegate: lot: rejected (observed only: exit code 0 instead of 10)\n")
     assert markdown("lot", outcome_of([FINE]), [FINE]).count("|---") == 5, "no table of pictures where none is held"
 

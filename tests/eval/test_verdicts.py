@@ -4,6 +4,7 @@ import datetime
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from eval import gate
 from eval.judging import certified
 from eval.judging import judge as judging
 from eval.judging import rules as lot
+from eval.judging.record import GateRecord, RuleState
 from eval.judging.verdicts import Reason, Verdict, decide, margin, reason, waive
 from eval.lot.subject import Subject
 from eval.policy.lines import Bounds
@@ -119,7 +121,7 @@ def policy_of(*rules: Rule) -> Policy:
 def test_rules_for_the_lot(value: float | None, optional: bool, state: str) -> None:
     values = dict.fromkeys(("acceptance", "uniqueness", "variety", "quotas"), None) | {"variety": value}
     (found,) = lot.rules_broken(policy_of(Rule("variety", 0.9, 0.8, optional)), values)
-    assert found["state"] == state and found["value"] == value
+    assert found.state == state and found.value == value
 
 
 def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
@@ -160,9 +162,10 @@ def test_precedence_is_the_one_that_is_documented() -> None:
 
 def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
     subject = Subject(tmp_path, tmp_path, [], {}, None, {})
-    strict, failing = Policy("p", "", 0.0, []), [{"state": "fail"}]
+    strict = Policy("p", "", 0.0, [])
+    failing = [RuleState(measure="variety", value=0.1, state="fail", says="")]
 
-    def code(rows: list[Verdict], rules: list[dict] | None = None, promise: str = "none") -> int:
+    def code(rows: list[Verdict], rules: list[RuleState] | None = None, promise: str = "none") -> int:
         return lot.exit_of(subject, rows, strict, rules or [], promise)
 
     good, held, bad = row_of(A), row_of(A, reason("style", "review")), row_of(A, reason("style", "reject"))
@@ -197,7 +200,7 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
     assert not (files.EXPORTS / "broken-rule-v1").exists()
 
 
-STAGES = {
+STAGES: dict[str, tuple[Any, str]] = {
     "scores": (judging, "read_scores"),
     "policy": (judging, "resolve"),
     "a verdict": (judging, "verdict_of"),
@@ -206,7 +209,7 @@ STAGES = {
     "certificates": (certified, "apply"),
     "rules": (judging, "rules_broken"),
     "the exit code": (judging, "exit_of"),
-    "writing": (files, "write_json"),
+    "writing": (GateRecord, "write"),
     "the reports": (gate, "write_reports"),
 }
 

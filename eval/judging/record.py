@@ -1,0 +1,120 @@
+"""gate.json: what a gate found of a lot, as a file with a schema."""
+
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+
+from stylegate.records import Record
+
+RuleLevel = Literal["pass", "warn", "fail"]
+State = Literal["none", "valid", "stale", "insufficient", "certified"]
+
+
+class PolicyName(Record):
+    """The policy that judged."""
+
+    name: str
+    sha256: str
+    """Digest of the policy's content in canonical form (RFC 8785)."""
+    max_failed_share: float
+    """Share of the pictures, 0 to 1, that may be rejected or in error before the lot fails."""
+
+
+class Counts(Record):
+    """Pictures by verdict: `in` is the sum of the others."""
+
+    judged: int = Field(validation_alias=AliasChoices("in", "judged"), serialization_alias="in")
+    accept: int
+    review: int
+    reject: int
+    error: int
+
+
+class Lines(Record):
+    """Thresholds of a check in the score's own unit; None where there is none."""
+
+    reject_below: float | None
+    review_below: float | None
+
+
+class RuleState(Record):
+    """A rule for the lot as a whole, and how the lot stands by it."""
+
+    measure: str
+    value: float | None
+    """What was measured, 0 to about 1; None where it cannot be measured."""
+    state: RuleLevel
+    says: str
+
+
+class PromiseState(Record):
+    """How the promise stands: at most a share of what is exported are rejects, with a confidence."""
+
+    state: State
+    says: str
+    labels: int = 0
+    """Labels that the certificate rests on."""
+    bound: float | None = None
+    """Upper bound on the share of rejects among what is exported, 0 to 1."""
+    certificate_sha256: str = ""
+
+
+class References(Record):
+    """The references that the lot was compared with."""
+
+    name: str = Field(validation_alias=AliasChoices("from", "name"), serialization_alias="from")
+    """A brand's name or the folder that was given; empty for none."""
+    given: int
+    """References that were given."""
+    count: int
+    """References that could be used."""
+    sha256: str
+    """Digest of the contents of those that were used."""
+
+
+class Slots(Record):
+    """Slots of a planned batch."""
+
+    wanted: int
+    accepted: int
+    """Slots that have an accepted picture."""
+
+
+class GateRecord(Record):
+    """gate.json."""
+
+    policy: PolicyName
+    observe: bool
+    """The verdicts were only observed: the exit code was 0, and export refuses them."""
+    counts: Counts
+    thresholds: dict[str, Lines]
+    """By score, of the checks that were asked."""
+    calibrated: str | None
+    """The score whose thresholds come from labels; None for none."""
+    left_out: list[str]
+    """Checks that could not be computed here and are optional, with the reason."""
+    summary: list[str]
+    notes: list[str]
+    batch: list[RuleState]
+    promise: PromiseState
+    scores: str
+    """Digest of all that the scores depend on."""
+    encoder: str
+    encoder_sha256: str
+    """Digest of the encoder's weights and preprocessing."""
+    references: References
+    images: str
+    """The folder that was judged, on the machine that judged it."""
+    why: dict[str, dict[str, int]]
+    """By consequence (reject, review, error, warn): how many pictures each check brought to it."""
+    slots: Slots | None = None
+    """None for a folder that was not planned."""
+    exit_code: int
+    fails_batch: bool
+    """A picture lies below a line that fails the whole lot."""
+    verdicts_sha256: str
+    """sha256 of verdicts.jsonl."""
+    evidence: dict[str, str | None]
+    """sha256 of each file of labels or proofs when the lot was judged; None for a file that was not there."""
+    brand: str
+    """Name of the brand that the lot was compared with; empty for none."""
