@@ -40,5 +40,6 @@ def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
         "fails_batch": False,
         "verdicts_sha256": "",
         "evidence": {},
+        "brand": "",
     }
     return GateRecord.model_validate(plain | parts)

@@ -41,6 +41,7 @@ def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[RuleSt
         value = values[rule.measure]
         lines: list[tuple[RuleLevel, float | None]] = [("fail", rule.fail_below), ("warn", rule.warn_below)]
         broken = [(level, line) for level, line in lines if line is not None and (value is None or value < line)]
+        state: RuleLevel
         if value is None:
             state = "pass" if rule.optional else broken[0][0]
             says = f"{rule.measure} cannot be measured here"
