@@ -177,8 +177,8 @@ def documented_commands() -> list[str]:
     $W stands for other words. Commands with `...` are no whole ones.
     """
     text = "\n".join(page.read_text() for page in [files.ROOT / "README.md", *(files.ROOT / "docs").glob("*.md")])
-    fenced = r"^```(?:bash)?\n(.*?)^```$"
-    blocks = "".join(re.findall(fenced, text, re.DOTALL | re.MULTILINE))
+    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    blocks = "".join(fence[2] for fence in fences if fence[1] in ("", "bash"))
     sentences = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     inline = [" ".join(words.split()) for words in re.findall(r"`(stylegate [a-z][^`]*)`", sentences)]
     meaning = dict(re.findall(r'^(\w+)="(.*)"$', blocks, re.MULTILINE))
