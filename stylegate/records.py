@@ -51,16 +51,30 @@ def problems_of(error: ValidationError) -> list[str]:
 
 
 def place(location: tuple[int | str, ...]) -> str:
-    """'checks.style: ' for ("checks", "style"); '' for the whole file."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    """'checks.style: ' for ("checks", "style"); '' for the whole file. A bad key of a mapping is named as its entry."""
+    parts = [part for part in location if part != "[key]"]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
     return f"{text}: " if text else ""
+
+
+MESSAGES = {  # type of a pydantic error -> our words
+    "extra_forbidden": "unknown key",
+    "missing": "missing",
+    "bool_type": "must be true or false",
+    "date_type": "must be a day, as 2027-01-31",
+    "dict_type": "must be a mapping",
+    "float_type": "must be a number",
+    "list_type": "must be a list",
+    "model_type": "must be a mapping",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+}
 
 
 def message(found: Any) -> str:
     """A problem in words; those that our own validators raise are said as they are."""
-    if found["type"] == "extra_forbidden":
-        return "unknown key"
-    if found["type"] == "missing":
-        return "missing"
-    text = found["msg"].removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
+    if found["type"] in MESSAGES:
+        return MESSAGES[found["type"]]
+    if found["type"] == "value_error":
+        return str(found["ctx"]["error"])
+    return found["msg"][:1].lower() + found["msg"][1:]

@@ -1,11 +1,11 @@
-"""Verdicts and records for tests, as the gate makes them."""
+"""Verdicts, policies and records for tests, as the gate makes them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict, reasons_of, worst
-from eval.policy.model import VERDICTS
+from eval.policy.model import VERDICTS, Check, Policy, Threshold
 
 SHA256 = "a" * 64
 
@@ -43,3 +43,9 @@ def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
         "brand": "",
     }
     return GateRecord.model_validate(plain | parts)
+
+
+def policy(share: float = 0.0, **more: Any) -> Policy:
+    """A policy with one check, that passes a folder with that share of rejects and errors."""
+    given = {"name": "p", "sha256": "", "checks": {"contrast": Check(reject_below=Threshold(number=6))}} | more
+    return Policy(version=1, max_failed_share=share, **given)

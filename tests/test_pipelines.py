@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from eval.policy import file as policyfile
-from eval.policy.model import LINES, MEASURES, RELATIVE, Promise, Waiver
+from eval.policy.model import LINES, MEASURES, RELATIVE, PolicyFile, Promise, Waiver
 from eval.promise import labels
 from stylegate import cli, config, files
 from stylegate.errors import PRECEDENCE, Exit
@@ -353,12 +353,22 @@ def test_every_policy_of_the_docs_is_one(again: Path, run) -> None:
         assert code == 10 and "Traceback" not in said, said
         if policy.calibrated:
             assert "promise: insufficient" in said and "margin" in said
-    words = {*policyfile.KEYS, *LINES, *RELATIVE, *MEASURES, "foreign", "alone", "optional", "fail_below", "calibrated"}
-    words |= {*Promise.__slots__, *Waiver.__slots__}
+    words = {
+        *PolicyFile.model_fields,
+        *LINES,
+        *RELATIVE,
+        *MEASURES,
+        "foreign",
+        "alone",
+        "optional",
+        "fail_below",
+        "calibrated",
+    }
+    words |= {*Promise.model_fields, *Waiver.model_fields}
     missing = {word for word in words if not re.search(rf"\b{word}\b", page("policies.md"))}
     assert not missing
     tabled = set(re.findall(r"^\| `(\w+)` \|", page("policies.md"), re.MULTILINE))
-    assert {*LINES, *MEASURES, *Promise.__slots__} <= tabled
+    assert {*LINES, *MEASURES, *Promise.model_fields} <= tabled
 
 
 def test_decisions_of_the_docs_settle_the_review(again: Path) -> None:

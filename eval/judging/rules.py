@@ -37,19 +37,19 @@ def quotas(verdicts: list[Verdict], subject: Subject) -> float | None:
 def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[RuleState]:
     """Each rule for the batch with its value and state: pass, warn, fail. What cannot be measured is no pass."""
     found = []
-    for rule in policy.batch:
-        value = values[rule.measure]
+    for measure, rule in policy.batch.items():
+        value = values[measure]
         lines: list[tuple[RuleLevel, float | None]] = [("fail", rule.fail_below), ("warn", rule.warn_below)]
         broken = [(level, line) for level, line in lines if line is not None and (value is None or value < line)]
         state: RuleLevel
         if value is None:
             state = "pass" if rule.optional else broken[0][0]
-            says = f"{rule.measure} cannot be measured here"
+            says = f"{measure} cannot be measured here"
         else:
             state = broken[0][0] if broken else "pass"
-            says = f"{rule.measure} is {value:.3g}" + (f", {broken[0][1]:g} is asked" if broken else "")
-        says = f"{says} ({MEASURES[rule.measure]})"
-        found.append(RuleState(measure=rule.measure, value=value, state=state, says=says))
+            says = f"{measure} is {value:.3g}" + (f", {broken[0][1]:g} is asked" if broken else "")
+        says = f"{says} ({MEASURES[measure]})"
+        found.append(RuleState(measure=measure, value=value, state=state, says=says))
     return found
 
 

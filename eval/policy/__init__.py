@@ -1,1 +1,1 @@
-"""The policy: what a picture and a lot must hold, as a file and as numbers."""
+"""The policy: what a picture and a lot must reach, as a file and as numbers."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.policy.model import LINES, MARGIN, Policy, spread
+from eval.policy.model import LINES, MARGIN, Policy, can_fall_below, spread
 from eval.scorers import SCORES
 from eval.scorers.entry import REFERENCES
 from stylegate.errors import DataError
@@ -15,23 +15,29 @@ MIN_REFERENCES = 8  # relative thresholds need at least this many
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A check's thresholds as numbers for one comparison."""
+    """The lines of one check as numbers, for one lot and its references. None: the check has no such line."""
 
     score: str
     reject_below: float | None
     review_below: float | None
-    relative: bool  # rests on references
+    relative: bool  # a line was computed from the references
     warn_below: float | None = None
     fail_batch_below: float | None = None
     spread: float = 1.0  # of the references; the score's resolution where there are none
 
     def lines(self) -> dict[str, float]:
+        """The lines that there are, by the key of the policy, the worst consequence first."""
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
+
+    def holds_back(self) -> bool:
+        """Whether a score can lie below a line that keeps a picture from being accepted. A warning does not."""
+        lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
+        return any(can_fall_below(self.score, line) for line in lines)
 
     def distance(self, score: float) -> float | None:
         """Spreads above the highest line that would keep a picture from being accepted; None if there is none.
 
-        A score that is not graded, and is held, keeps no distance either.
+        None, too, for a score that is not graded (it is right or wrong) and is right.
         """
         lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
         if not lines or (score >= max(lines) and not SCORES[self.score].graded):
@@ -47,49 +53,61 @@ def resolve(
     foreign: Mapping[str, Sequence[float]],
     copies: Mapping[str, Sequence[float]],
 ) -> tuple[list[Bounds], list[str], list[str]]:
-    """Thresholds as numbers; the optional checks that are left out; checks that lack references although some were.
+    """A policy's lines as numbers for one lot.
 
-    `given` is the number of references that were asked for; `foreign` and `copies` hold percentiles by score, as
-    in Threshold.value. Raises DataError for a check that cannot be computed and is not optional, and if no check is
-    left: a policy that judges nothing would accept everything.
+    `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by
+    score, `given` the number of references that were asked for, `foreign` and `copies` percentiles by score, as in
+    Threshold.value. Returns the bounds of the checks that can be asked; a sentence for each optional check that is left
+    out; the scores whose references are too few. Raises DataError for a check that cannot be computed and is not
+    optional, and if no check is left that can hold a picture back: such a policy would accept every picture.
     """
     bounds, left_out, lacking, impossible = [], [], [], []
-    for check in policy.checks:
+    for score, check in policy.checks.items():
         if check.calibrated:
-            if check.score != MARGIN and check.score not in columns:
-                impossible.append(f"{check.score}: {SCORES[check.score].does}")
+            if score != MARGIN and score not in columns:
+                impossible.append(f"{score}: {SCORES[score].does}")
             continue
-        own = references.get(check.score)
+        own = references.get(score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
-        known = foreign.get(check.score, ()), copies.get(check.score, ())
-        values = {name: line.value(check.score, enough, *known) for name, line in check.lines().items()}
+        known = foreign.get(score, ()), copies.get(score, ())
+        values = {name: line.value(score, enough, *known) for name, line in check.lines().items()}
         relative = any(line.relative for line in check.lines().values())
-        computed = check.score in columns and any(value is not None for value in values.values())
+        computed = score in columns and any(value is not None for value in values.values())
         if computed:
-            width = spread(check.score, enough) if enough is not None else SCORES[check.score].resolution
-            settled = {"reject_below": None, "review_below": None} | values
-            bounds.append(Bounds(check.score, relative=enough is not None and relative, spread=width, **settled))
-        if (
-            relative
-            and given
-            and enough is None
-            and (check.score in columns or REFERENCES in SCORES[check.score].needs)
-        ):
-            lacking.append(check.score)
+            width = spread(score, enough) if enough is not None else SCORES[score].resolution
+            numbers = {"reject_below": None, "review_below": None} | values
+            bounds.append(Bounds(score, relative=enough is not None and relative, spread=width, **numbers))
+        if relative and given and enough is None and (score in columns or REFERENCES in SCORES[score].needs):
+            lacking.append(score)
         elif not computed and not check.optional:
-            impossible.append(f"{check.score}: {SCORES[check.score].does}")
+            impossible.append(f"{score}: {SCORES[score].does}")
         elif not computed:
-            alone = relative and not given and check.score in columns
+            alone = relative and not given and score in columns
             why = (
                 "its line is relative to references, and none are given" if alone else "not computed for these pictures"
             )
-            left_out.append(f"{check.score}: {why}")
+            left_out.append(f"{score}: {why}")
     if impossible:
         raise DataError(
             f"policy {policy.name} asks for what cannot be computed here:",
             impossible,
             "give brand= or references= (at least 8), an aesthetic head, or mark the check `optional: true`.",
         )
-    if not bounds and not lacking and policy.calibrated is None:
-        raise DataError(f"policy {policy.name} has no check that can be computed here", left_out)
+    if not lacking and policy.calibrated is None and not any(bound.holds_back() for bound in bounds):
+        raise DataError(
+            f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
+            [*left_out, *without_effect(bounds)],
+            "give brand= or references= (at least 8), or a line that pictures can fall below.",
+        )
     return bounds, left_out, lacking
+
+
+def without_effect(bounds: list[Bounds]) -> list[str]:
+    """Why checks that are computed hold no picture back, one line each."""
+    found = []
+    for bound in bounds:
+        lines = ", ".join(f"{name} {line:g}" for name, line in bound.lines().items())
+        found.append(
+            f"{bound.score}: only warns, or no score is so low ({lines}; it begins at {SCORES[bound.score].lowest:g})"
+        )
+    return found

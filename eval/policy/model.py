@@ -1,15 +1,19 @@
-"""What a policy means: thresholds against references, checks, rules for the lot, waivers, the promise.
+"""What a policy means: lines for scores, checks, rules for the lot, waivers, the promise.
 
 eval/policy/file.py reads it from a file.
 """
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema
 
 from eval.scorers import SCORES
+from stylegate.records import Record
 
 VERDICTS = ("accept", "review", "reject", "error")
 MAX_NUMBER = 1e9  # no score comes near it
@@ -24,6 +28,7 @@ OUTSIDE = "encoder-out-of-domain"
 TOO_FEW = "too-few-references"
 MARGIN = "margin"  # how many spreads a picture keeps from the nearest line of the other checks
 CALIBRATED = "calibrated"
+LONGEST_LADDER = 10  # each attempt spends half as much of delta as the one before
 MEASURES = {
     "acceptance": "share of the judged pictures that are accepted",
     "uniqueness": "share of the judged pictures that `distinct` does not speak of",
@@ -32,21 +37,102 @@ MEASURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """A number, or relative to the references; `alone` stands in where there are none.
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number that a score can be compared with; true and false are no numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
-    `foreign` lifts a relative threshold to that quantile of what pictures of other styles score, where some are known:
-    a brand whose references vary widely would else have a line that nothing falls below. `copies` is a quantile of what
-    altered copies of the references score.
+
+def version_1(version: Any) -> Any:
+    if version is True or version != 1:
+        raise ValueError(f"{version!r}; this stylegate reads version 1")
+    return version
+
+
+def with_words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be text")
+    return text
+
+
+def picture_digest(sha256: str) -> str:
+    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+        raise ValueError("must be the 64 hex digits of a picture's content")
+    return sha256
+
+
+def known_check(name: str) -> str:
+    if name not in {*SCORES, MARGIN}:
+        raise ValueError(f"no such score; there are {', '.join(SCORES)}, and `{MARGIN}: {CALIBRATED}`")
+    return name
+
+
+def known_measure(name: str) -> str:
+    if name not in MEASURES:
+        raise ValueError(f"no such measure; there are {', '.join(MEASURES)}")
+    return name
+
+
+def can_be_waived(check: str) -> str:
+    if check not in {*SCORES, MARGIN, OUTSIDE, TOO_FEW}:
+        raise ValueError(f"{check!r} is no check that can be waived")
+    return check
+
+
+def falling(ladder: tuple[float, ...]) -> tuple[float, ...]:
+    if not 0 < len(ladder) <= LONGEST_LADDER or list(ladder) != sorted(set(ladder), reverse=True):
+        raise ValueError(f"must be from 1 to {LONGEST_LADDER} shares of the lot, each smaller than the one before")
+    return ladder
+
+
+def not_empty(mapping: Any) -> Any:
+    if not isinstance(mapping, dict) or not mapping:
+        raise ValueError("at least one is needed, as a mapping of scores to lines")
+    return mapping
+
+
+Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, AfterValidator(with_words)]
+LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, beside it `foreign: q`, `alone: x`"
+
+
+class Threshold(Record):
+    """A line that a score is compared with: a number, or a place among the scores of the references.
+
+    A file writes an absolute line as a bare number.
     """
 
-    number: float | None = None
-    spreads: float | None = None
-    quantile: float | None = None
-    copies: float | None = None
-    foreign: float | None = None
-    alone: float | None = None
+    number: SkipJsonSchema[Number | None] = None
+    """An absolute line, in the unit of the score."""
+    spreads: Number | None = None
+    """Relative line: the median of the references plus this many of their spreads."""
+    quantile: Share | None = None
+    """Relative line: this quantile of the references, from 0 to 1."""
+    copies: Share | None = None
+    """Relative line: this quantile, from 0 to 1, of the scores of altered copies of the references."""
+    foreign: Share | None = None
+    """A relative line is at least this quantile, from 0 to 1, of the scores of pictures of other styles.
+
+    Without it, a brand whose references vary widely would have a line that nothing falls below.
+    """
+    alone: Number | None = None
+    """The line where there are no references, in the unit of the score."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_form(cls, found: Any) -> Any:
+        """A bare number stands for an absolute line; of a mapping exactly one form is accepted."""
+        if isinstance(found, Threshold):
+            return found
+        found = {"number": found} if is_number(found) else found
+        forms = {"number", *RELATIVE} & found.keys() if isinstance(found, dict) else set()
+        if len(forms) != 1 or ("number" in forms and len(found) > 1):
+            raise ValueError(LINE_FORMS)
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "number"}, handler(core)]}
 
     @property
     def relative(self) -> bool:
@@ -86,67 +172,131 @@ def spread(score: str, references: np.ndarray) -> float:
     return max(float(high - low) / 2, SCORES[score].resolution)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    score: str
-    reject_below: Threshold | None = None
-    review_below: Threshold | None = None
-    warn_below: Threshold | None = None
+def can_fall_below(score: str, line: float) -> bool:
+    """Whether a picture's score can lie below the line at all: not if the line is at or below the score's range."""
+    return line > SCORES[score].lowest
+
+
+class Check(Record):
+    """What one score must reach. A score below several lines counts for the worst one."""
+
     fail_batch_below: Threshold | None = None
-    optional: bool = False  # left out, and said, where nothing was given that it could be computed from
-    calibrated: bool = False  # its lines come from labels
+    """Below it the picture is rejected and the whole lot fails."""
+    reject_below: Threshold | None = None
+    """Below it the picture is rejected."""
+    review_below: Threshold | None = None
+    """Below it a person decides."""
+    warn_below: Threshold | None = None
+    """Below it the picture is named with a warning. Its verdict stays as it is."""
+    optional: bool = False
+    """The check is left out, with a note, where nothing was given that the score could be computed from."""
+    calibrated: SkipJsonSchema[bool] = False
+    """The lines come from people's labels (stylegate calibrate). A file writes `calibrated` in place of the mapping."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def word_or_lines(cls, found: Any) -> Any:
+        return {"calibrated": True} if found == CALIBRATED else found if isinstance(found, dict | Check) else {}
+
+    @model_validator(mode="after")
+    def has_lines(self) -> Self:
+        if self.calibrated and (self.lines() or self.optional):
+            raise ValueError(f"`{CALIBRATED}` stands alone: its lines come from labels")
+        if not self.calibrated and not self.lines():
+            raise ValueError("needs reject_below or review_below (or warn_below, fail_batch_below)")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"const": CALIBRATED}, handler(core)]}
 
     def lines(self) -> dict[str, Threshold]:
+        """The lines that are given, by key, the worst consequence first."""
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Of the lot as a whole: one of MEASURES, each between 0 and about 1, higher is better."""
+class Rule(Record):
+    """A rule for the lot as a whole, on one of MEASURES: each lies between 0 and about 1, higher is better."""
 
-    measure: str
-    warn_below: float | None
-    fail_below: float | None
-    optional: bool  # else what cannot be measured fails
+    warn_below: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Below it the lot passes with a warning."""
+    fail_below: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Below it the lot fails."""
+    optional: bool = False
+    """Without it, a measure that cannot be computed counts as below the line."""
 
-
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """Somebody answers for one picture and one check, until a day; then it counts for nothing again."""
-
-    sha256: str
-    check: str
-    owner: str
-    reason: str
-    expires: datetime.date  # the last day on which it counts, UTC
+    @model_validator(mode="after")
+    def has_lines(self) -> Self:
+        if self.warn_below is None and self.fail_below is None:
+            raise ValueError("needs warn_below or fail_below")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """At most `alpha` of what is exported are rejects, with confidence 1 - `delta`."""
+class Waiver(Record):
+    """A person answers for one picture and one check until a day. After that day the waiver counts for nothing."""
 
-    alpha: float = 0.05
-    delta: float = 0.05
-    discard: float = 0.05  # a calibrated line below which pictures are rejected unseen throws away no more good ones
-    ladder: tuple[float, ...] = (1.0, 0.8, 0.6)  # shares of the lot, best first, that a certificate is tried for
-    required: bool = False  # nothing leaves without proof; always so where a check is calibrated
+    sha256: Annotated[str, AfterValidator(picture_digest)]
+    """sha256 of the picture's bytes, 64 hex digits."""
+    check: Annotated[str, AfterValidator(can_be_waived)]
+    """The check that does not count for this picture."""
+    owner: Text
+    """The person who answers for it."""
+    reason: Text
+    """Why the picture is good all the same."""
+    expires: datetime.date
+    """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
+
+
+class Promise(Record):
+    """What is proven of the exported pictures: at most `alpha` of them are rejects, with confidence 1 - `delta`."""
+
+    alpha: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
+    """Largest share of rejects among the exported pictures."""
+    delta: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
+    """Largest probability that the promise is wrong."""
+    discard: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
+    """Largest share of good pictures that a calibrated line may reject unseen."""
+    ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False), AfterValidator(falling)] = (
+        1.0,
+        0.8,
+        0.6,
+    )
+    """Shares of the lot, best pictures first, that a certificate is tried for. Each is smaller than the one before."""
+    required: bool = False
+    """Nothing is exported without proof. Where a check is calibrated it is always so."""
 
     def says(self) -> str:
         return f"at most {self.alpha:.1%} of what is exported are rejects, with {1 - self.delta:.1%} confidence"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    name: str
-    sha256: str  # of the content in canonical form
-    max_failed_share: float
-    checks: list[Check]
+class PolicyFile(Record):
+    """A policy file: what a picture and a lot must reach. Every score is higher for better pictures."""
+
+    version: Annotated[Literal[1], BeforeValidator(version_1)]
+    """The version of this format."""
     guideline: str = ""
-    batch: list[Rule] = field(default_factory=list)
-    waivers: list[Waiver] = field(default_factory=list)
+    """What a reject is, for the people who label. A calibration is bound to this text."""
+    max_failed_share: Share = 0.0
+    """Largest share of rejects and errors, from 0 to 1, with which a folder passes."""
+    checks: Annotated[dict[Annotated[str, AfterValidator(known_check)], Check], BeforeValidator(not_empty)]
+    """What each picture must reach, by score. `margin: calibrated` is a check, too."""
+    batch: dict[Annotated[str, AfterValidator(known_measure)], Rule] = Field(default_factory=dict)
+    """What the lot as a whole must reach, by measure."""
+    waivers: list[Waiver] = Field(default_factory=list)
+    """Pictures that a person answers for."""
     promise: Promise = Promise()
+    """What is proven of the exported pictures."""
+
+
+class Policy(PolicyFile):
+    """A policy in force: the content of its file, with its name and digest."""
+
+    name: str
+    """The name of the file without its ending."""
+    sha256: str
+    """sha256 of the file's content in canonical JSON: comments, order and 0.50 for 0.5 change nothing."""
 
     @property
     def calibrated(self) -> str | None:
-        """The score whose lines come from labels."""
-        return next((check.score for check in self.checks if check.calibrated), None)
+        """The score whose lines come from labels; None if there is none."""
+        return next((score for score, check in self.checks.items() if check.calibrated), None)

@@ -122,7 +122,7 @@ def judged_right(pixels: Pixels, brand: str, slots: list[Slot]) -> NDArray[np.bo
 def measure(name: str, lora: Path) -> Iterator[str]:
     """Print the table of one brand; what was missed."""
     found = case(name, lora)
-    check = next(check for check in policyfile.read("default").checks if check.score == "coherence")
+    check = policyfile.read("default").checks["coherence"]
     assert check.reject_below
     line = check.reject_below.value("coherence", None) or 0.0
     drawn = {kind: coherence.score(pixels, found.references) for kind, pixels in found.drawn.items()}

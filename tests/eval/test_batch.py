@@ -171,7 +171,7 @@ def pngs(folder: Path) -> dict[str, bytes]:
 
 
 def accept_all(tmp_path: Path) -> str:
-    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0}}\n")
+    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0.001}}\n")
     return f"policy={tmp_path / 'lenient.yaml'}"
 
 

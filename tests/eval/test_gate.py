@@ -12,8 +12,8 @@ from PIL import Image
 from eval.judging.rules import folder_exit
 from eval.judging.verdicts import decide
 from eval.policy.lines import Bounds
-from eval.policy.model import Policy
 from stylegate import files
+from tests import lots
 from tests.conftest import process
 from tests.lots import verdict
 
@@ -52,7 +52,7 @@ def test_the_gate_is_monotone_in_the_score() -> None:
 
 def test_folder_exit_codes() -> None:
     def code(share: float, *verdicts: str) -> int:
-        return folder_exit([verdict(kind=v) for v in verdicts], Policy("p", "", share, []))
+        return folder_exit([verdict(kind=v) for v in verdicts], lots.policy(share))
 
     assert code(0, "accept", "accept") == 0
     assert code(0, "accept", "review") == 11

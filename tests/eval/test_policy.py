@@ -35,12 +35,27 @@ def test_shipped_policies_read() -> None:
         ("version: 1\nchekcs: {}", "chekcs: unknown key"),
         ("version: 1\nchecks: {stile: {reject_below: 1}}", "checks.stile: no such score"),
         ("version: 1\nchecks: {style: 3}", "needs reject_below or review_below"),
+        ("version: 1\nchecks: {style: {reject_below: }}", "checks.style.reject_below: is empty"),
+        ("version: 1\nchecks: {margin: {reject_below: 1}}", "write `margin: calibrated`"),
+        ("version: 1\nchecks: {style: calibrated, margin: calibrated}", "one check at most can be calibrated"),
+        ("version: 1\nchecks: {contrast: {reject_below: 1}}\nbatch: {acceptance: {fail_below: 0}}", "greater than 0"),
+        ("version: 1\nchecks: {contrast: {reject_below: 1}}\nwaivers: [{check: style}]", "waivers[0].owner: missing"),
+        (
+            "version: 1\nchecks: {contrast: {reject_below: 1}}\npromise: {ladder: [0.5, 1]}",
+            "smaller than the one before",
+        ),
         ("version: 1\nchecks: {style: {accept_above: 1}}", "checks.style.accept_above: unknown key"),
         ("version: 1\nchecks: {style: {reject_below: .nan}}", "checks.style.reject_below: must be a number"),
         ("version: 1\nchecks: {style: {reject_below: yes}}", "must be a number"),
         ("version: 1\nchecks: {style: {reject_below: {spreads: 1, quantile: 0}}}", "must be a number"),
-        ("version: 1\nchecks: {style: {reject_below: {quantile: 2}}}", "quantile: must lie in [0, 1]"),
-        ("version: 1\nmax_failed_share: 3\nchecks: {style: {reject_below: 1}}", "max_failed_share: 3"),
+        (
+            "version: 1\nchecks: {style: {reject_below: {quantile: 2}}}",
+            "reject_below.quantile: input should be less than or equal to 1",
+        ),
+        (
+            "version: 1\nmax_failed_share: 3\nchecks: {style: {reject_below: 1}}",
+            "max_failed_share: input should be less",
+        ),
         ("version: 1\nchecks: {style: {reject_below: 1, optional: 3}}", "optional: must be true or false"),
         ("version: 1\nchecks: {style: {reject_below: 1" + "0" * 400 + "}}", "must be a number"),
         ("version: true\nchecks: {style: {reject_below: 1}}", "version: True"),
@@ -143,6 +158,42 @@ def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     assert error.value.problems[0].startswith("aesthetic")
 
 
-def test_a_policy_that_would_judge_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no check that can be computed"):
-        resolve(policy_of(tmp_path, RELATIVE), {"sharpness"}, {}, 0, {}, {})
+@pytest.mark.parametrize(
+    ("checks", "says"),
+    [
+        ("  contrast: {warn_below: 6}\n  style: {warn_below: {spreads: -3}}\n", "checks: hold no picture back"),
+        ("  contrast: {reject_below: 0}\n", "checks.contrast.reject_below: nothing falls below 0"),
+        ("  style: {reject_below: {spreads: -3, alone: -1}}\n", "checks.style.reject_below: nothing falls below -1"),
+        ("  contrast: {reject_below: 6, warn_below: -1}\n", "checks.contrast.warn_below: nothing falls below -1"),
+    ],
+)
+def test_a_policy_that_would_hold_nothing_back_is_refused(tmp_path: Path, checks: str, says: str) -> None:
+    with pytest.raises(DataError) as error:
+        policy_of(tmp_path, checks)
+    assert says in str(error.value)
+    assert policy_of(tmp_path, checks + "  size: {review_below: 1}\n").checks if "warn_below: 6" in checks else True
+
+
+@pytest.mark.parametrize(
+    ("checks", "references"),
+    [
+        (RELATIVE, {}),  # left out, and nothing else is asked
+        (RELATIVE + "  contrast: {warn_below: 6}\n", {}),  # only a warning is left
+        ("  style: {reject_below: {spreads: -14}}\n", {"style": np.linspace(0, 1, 101)}),  # a line below -1
+    ],
+)
+def test_checks_of_which_none_holds_back_in_this_lot_are_refused(tmp_path: Path, checks: str, references) -> None:
+    columns = {"contrast", *references}
+    with pytest.raises(DataError, match="would accept every picture") as error:
+        resolve(policy_of(tmp_path, checks), columns, references, sum(map(len, references.values())), {}, {})
+    assert any(problem.startswith("style: ") for problem in error.value.problems)
+
+
+def test_the_schema_of_a_policy_knows_both_forms_of_a_line() -> None:
+    """Editors offer what a file may say: a bare number or a mapping, a word or lines, and no other form."""
+    forms = policy.PolicyFile.model_json_schema()["$defs"]
+    number, mapping = forms["Threshold"]["anyOf"]
+    assert number == {"type": "number"} and set(mapping["properties"]) == {*policy.RELATIVE, "foreign", "alone"}
+    word, lines = forms["Check"]["anyOf"]
+    assert word == {"const": "calibrated"} and set(lines["properties"]) == {*policy.LINES, "optional"}
+    assert not lines["additionalProperties"] and lines["properties"]["reject_below"]["description"]

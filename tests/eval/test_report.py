@@ -178,7 +178,7 @@ def verdict(kind: str, *reasons: str, margin: float | None, **more: Any) -> Verd
 WAIVED = Waived(
     check="novelty", score=0.1, threshold=0.2, verdict="reject", owner="ada", why="our logo", expires="2027-01-31"
 )
-POLICY = Policy("p", "", 0.0, [])
+POLICY = lots.policy()
 
 
 def moved(verdicts: list[Verdict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.Slider:
@@ -221,7 +221,7 @@ def test_one_failure_far_below_does_not_stretch_the_slider() -> None:
 
 
 def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
-    policy = Policy("p", "", 0.0, [Check(MARGIN, calibrated=True)])
+    policy = lots.policy(checks={MARGIN: Check(calibrated=True)})
     given = [
         verdict("accept", margin=2.0),
         verdict("review", MARGIN, margin=0.5),

@@ -62,7 +62,7 @@ FINE = verdict("a.png")
 
 def outcome_of(verdicts: list[Verdict], policy: Policy | None = None, **parts: Any) -> GateRecord:
     """The gate's record of a folder, its exit code as the gate gives it."""
-    policy = policy or Policy("default", "f" * 64, 0.0, [])
+    policy = policy or lots.policy(name="default", sha256="f" * 64)
     lines = {"reject_below": None, "review_below": None}
     plain = {
         "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
@@ -103,7 +103,7 @@ def test_a_case_fails_if_and_only_if_the_exit_code_is_not_0() -> None:
         LOTS, RULES, ("none", "valid", "certified", "stale", "insufficient"), (0.0, 0.9)
     ):
         promise = {"state": state, "says": "says"}
-        outcome = outcome_of(lot, Policy("p", "0" * 64, share, []), batch=rules, promise=promise)
+        outcome = outcome_of(lot, lots.policy(share, sha256="0" * 64), batch=rules, promise=promise)
         suite, code = suite_of(lot, outcome), outcome.exit_code
         codes.add(code)
         assert bool(failed(suite)) == (code != 0), (outcome, failed(suite))
@@ -130,7 +130,7 @@ def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
     assert calibrated.find("*[@name='check.margin']") is not None and not failed(calibrated), "of labels"
     pending = [IN_REVIEW, FINE]
     assert failed(suite_of(pending, outcome_of(pending))) == {"check.sharpness", "lot"}
-    assert failed(suite_of(lot, outcome_of(lot, Policy("p", "", 0.5, [])))) == {"check.sharpness", "lot"}, "share of .4"
+    assert failed(suite_of(lot, outcome_of(lot, lots.policy(0.5)))) == {"check.sharpness", "lot"}, "share of .4"
 
 
 def test_names_survive_in_xml() -> None:

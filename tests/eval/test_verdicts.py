@@ -16,9 +16,10 @@ from eval.judging.record import GateRecord, RuleState
 from eval.judging.verdicts import Reason, Verdict, decide, margin, reason, waive
 from eval.lot.subject import Subject
 from eval.policy.lines import Bounds
-from eval.policy.model import Check, Policy, Rule, Threshold, Waiver
+from eval.policy.model import Policy, Rule, Waiver
 from stylegate import files
 from stylegate.errors import PRECEDENCE, Exit, worst
+from tests import lots
 from tests.lots import verdict
 
 TODAY = datetime.date(2027, 1, 15)
@@ -89,7 +90,7 @@ def test_waivers_lift_one_check_of_one_picture_until_a_day() -> None:
         row_of(A, reason("style", "reject", 0.4, 0.5), reason("sharpness", "review", 1, 2)),
         row_of(B, reason("style", "reject")),
     ]
-    waiver = Waiver(A, "style", "anna", "the client wants it", TODAY)
+    waiver = Waiver(sha256=A, check="style", owner="anna", reason="the client wants it", expires=TODAY)
     said = waive(rows, [waiver], TODAY)
     assert rows[0].verdict == "review" and rows[0].waived[0].owner == "anna"
     assert rows[1].verdict == "reject", "another picture"
@@ -98,20 +99,27 @@ def test_waivers_lift_one_check_of_one_picture_until_a_day() -> None:
 
 def test_an_expired_waiver_counts_for_nothing_and_is_said() -> None:
     rows = [row_of(A, reason("style", "reject", 0.4, 0.5))]
-    said = waive(rows, [Waiver(A, "style", "anna", "for now", TODAY)], TODAY + datetime.timedelta(days=1))
+    said = waive(
+        rows,
+        [Waiver(sha256=A, check="style", owner="anna", reason="for now", expires=TODAY)],
+        TODAY + datetime.timedelta(days=1),
+    )
     assert rows[0].verdict == "reject" and "ended on 2027-01-15: it counts for nothing" in said[0]
 
 
 def test_no_waiver_lifts_an_error() -> None:
     rows = [row_of(A, reason("style", "error", None, 0.5))]
-    assert waive(rows, [Waiver(A, "style", "anna", "please", TODAY)], TODAY) == [] and rows[0].verdict == "error"
+    assert (
+        waive(rows, [Waiver(sha256=A, check="style", owner="anna", reason="please", expires=TODAY)], TODAY) == []
+        and rows[0].verdict == "error"
+    )
 
 
 # Rules for the lot.
 
 
-def policy_of(*rules: Rule) -> Policy:
-    return Policy("p", "", 1.0, [Check("contrast", Threshold(number=6))], batch=list(rules))
+def policy_of(**rules: Rule) -> Policy:
+    return lots.policy(1.0, batch=rules)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def policy_of(*rules: Rule) -> Policy:
 )
 def test_rules_for_the_lot(value: float | None, optional: bool, state: str) -> None:
     values = dict.fromkeys(("acceptance", "uniqueness", "variety", "quotas"), None) | {"variety": value}
-    (found,) = lot.rules_broken(policy_of(Rule("variety", 0.9, 0.8, optional)), values)
+    (found,) = lot.rules_broken(policy_of(variety=Rule(warn_below=0.9, fail_below=0.8, optional=optional)), values)
     assert found.state == state and found.value == value
 
 
@@ -162,7 +170,7 @@ def test_precedence_is_the_one_that_is_documented() -> None:
 
 def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
     subject = Subject(tmp_path, tmp_path, [], {}, None, {})
-    strict = Policy("p", "", 0.0, [])
+    strict = lots.policy()
     failing = [RuleState(measure="variety", value=0.1, state="fail", says="")]
 
     def code(rows: list[Verdict], rules: list[RuleState] | None = None, promise: str = "none") -> int:
@@ -174,7 +182,7 @@ def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
     assert (code([held], promise="stale"), code([bad], promise="stale")) == (12, 10)
     assert (code([good], failing), code([good], promise="certified"), code([good], promise="valid")) == (10, 0, 0)
     deep = row_of(A, reason("style", "reject", 0.1, 0.2).model_copy(update={"fails_batch": True}))
-    assert lot.exit_of(subject, [deep, good], Policy("p", "", 1.0, []), [], "none") == 10
+    assert lot.exit_of(subject, [deep, good], lots.policy(1.0), [], "none") == 10
 
 
 def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path: Path) -> None:
@@ -191,7 +199,7 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
     assert code == 10 and [row["verdict"] for row in rows].count("accept") == 31
     assert rows[0]["waived"][0]["why"] == "fine" and "warn: acceptance is 0.969, 0.99 is asked" in said
     (tmp_path / "p.yaml").write_text(
-        "version: 1\nchecks: {contrast: {warn_below: 200}}\nbatch: {variety: {fail_below: 0.1}}\n"
+        "version: 1\nchecks: {contrast: {reject_below: 1, warn_below: 200}}\nbatch: {variety: {fail_below: 0.1}}\n"
     )
     code, said = run("gate", *told)
     assert code == 10 and "fail: variety cannot be measured here" in said and "warn, by reason: contrast 32" in said

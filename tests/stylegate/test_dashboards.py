@@ -81,7 +81,7 @@ def test_it_shows_nothing_that_is_not_told(run, small_brand: Path, tmp_path: Pat
     told = Told()
     for module in (loop, mirror):
         monkeypatch.setattr(module, "tracker_of", lambda *_, **__: told)
-    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0}}\n")
+    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0.001}}\n")
     (tmp_path / "strict.yaml").write_text(
         "version: 1\nchecks: {contrast: {reject_below: 1000}}\nbatch: {acceptance: {warn_below: 1}}\n"
     )
