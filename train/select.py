@@ -90,7 +90,7 @@ def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
 
 
 def rate(result: dict[str, Any]) -> float:
-    """The share of prompts by which an evaluation is compared, in [0, 1]; 0 if nothing was judged."""
+    """The share of prompts that passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was judged."""
     return float(np.mean(compared_by(result) or [False]))
 
 

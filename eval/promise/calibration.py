@@ -27,7 +27,7 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a calibration says of a batch: the check's lines, or none; whose labels found a reject; how it stands."""
+    """The result of a calibration for one batch: thresholds of the calibrated check, rejects found by labels, state."""
 
     bound: Bounds | None
     rejects: set[str]

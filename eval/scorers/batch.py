@@ -68,7 +68,7 @@ def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
 
 
 def kid(x: NDArray, y: NDArray) -> float:
-    """Kernel distance of KID, of the encoder at hand (not Inception's values); of LARGEST pictures a side at most."""
+    """KID: kernel distance of two sets of embeddings [n, d], [m, d] (not Inception's); of each at most LARGEST rows."""
     return discrepancy(evenly_spread(x, LARGEST), evenly_spread(y, LARGEST), cubic)
 
 

@@ -98,7 +98,7 @@ def log_ratio(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArra
 
 
 def mean_of(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n] mean log ratio over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour."""
+    """[n] mean of log(drawn / melted) over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour."""
     found = patterns(signatures)
     return ratios[found].sum(1) / np.maximum(np.count_nonzero(found, axis=1), FEWEST).astype(np.float32)
 

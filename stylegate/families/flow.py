@@ -69,6 +69,6 @@ def packed(latents: Tensor) -> Tensor:
 
 
 def unpacked(tokens: Tensor, shape: Sequence[int]) -> Tensor:
-    """The way back to [n, c, h, w]."""
+    """Latents [n, c, h, w] of tokens as `packed` makes them; `shape` is [n, c, h, w]."""
     n, c, h, w = shape
     return tokens.reshape(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)

@@ -78,7 +78,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, 512, width of T5], pooled [n, width of CLIP]"""
+    """Embeddings of the prompts: `words` [n, 512, width of T5] by token, `pooled` [n, width of CLIP] of the whole."""
     pipeline = models.pipeline
     words, pooled, _ = pipeline.encode_prompt(prompts, device=pipeline.vae.device, max_sequence_length=MAX_TOKENS)
     return {"words": words, "pooled": pooled}

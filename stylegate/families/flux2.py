@@ -84,7 +84,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, tokens, width]"""
+    """Embeddings of the prompts by token: `words` [n, tokens, width]."""
     return {"words": models.pipeline.encode_prompt(prompts, device=models.pipeline.vae.device)[0]}
 
 

@@ -69,7 +69,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, 512, width], of which `length` [n] count"""
+    """Embeddings of the prompts by token: `words` [n, 512, width]; the first `length` [n] of each are not padding."""
     pipeline = models.pipeline
     found, mask = pipeline.encode_prompt(prompts, device=pipeline.vae.device, max_sequence_length=MAX_TOKENS)
     words = torch.zeros(len(found), MAX_TOKENS, found.shape[2], device=found.device, dtype=found.dtype)

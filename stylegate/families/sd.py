@@ -30,7 +30,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, tokens, width]"""
+    """Embeddings of the prompts by token: `words` [n, tokens, width]."""
     pipeline = models.pipeline
     return {"words": pipeline.encode_prompt(prompts, pipeline.vae.device, 1, do_classifier_free_guidance=False)[0]}
 

@@ -70,7 +70,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, 77 + 256, width of T5], pooled [n, widths of both CLIPs]"""
+    """Embeddings of the prompts: `words` [n, 77 + 256, width of T5] by token, `pooled` [n, widths of both CLIPs]."""
     pipeline = models.pipeline
     words, _, pooled, _ = pipeline.encode_prompt(
         prompts, None, None, pipeline.vae.device, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS

@@ -34,7 +34,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, tokens, width of both encoders], pooled [n, width of the second].
+    """Embeddings of the prompts: `words` [n, tokens, widths of both encoders], `pooled` [n, width of the second].
 
     The empty prompt is zeros where the pipeline draws its unconditional half so (`force_zeros_for_empty_prompt`).
     """

@@ -69,7 +69,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
-    """words [n, 512, width], of which `length` [n] count: the transformer takes no padding."""
+    """Embeddings of the prompts by token: `words` [n, 512, width]; the transformer gets the first `length` of each."""
     found = models.pipeline.encode_prompt(
         list(prompts),
         device=models.pipeline.vae.device,
