@@ -11,18 +11,19 @@ training pictures are left out, so that what comes out is new. A longer plan beg
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator, ValidationError
 
 from eval.lot.batch import Slot, batch_folder, existing, write_plan, write_record
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
+from stylegate.records import Record, problems_of
 
 MAX_WEIGHT = 1e9
 NUMBER = re.compile(r"[0-9]+\.?[0-9]*([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
@@ -31,18 +32,58 @@ OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 TRIES_PER_SLOT = 1000  # draws of a combination until a new one comes; then the plan is too large for its traits
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    weight: float
-    phrase: str
+def weight_of(written: Any) -> Any:
+    """The number of a weight as it is written in a traits file, whose words all are text."""
+    if isinstance(written, float):
+        return written
+    if not isinstance(written, str) or not NUMBER.fullmatch(written) or float(written) > MAX_WEIGHT:
+        raise ValueError(f"{written} is not a number from 0 to {MAX_WEIGHT:g}")
+    return float(written)
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """A traits file: a prompt template and, for each trait, its values with weight and phrase."""
+def trait_name(name: str) -> str:
+    if not NAME.fullmatch(name) or name == "trigger":
+        raise ValueError("a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
+    return name
+
+
+class Value(Record):
+    """One value of a trait: how often it is drawn, and the words for it in the prompt."""
+
+    weight: Annotated[float, BeforeValidator(weight_of, json_schema_input_type=float)] = 1.0
+    """From 0 to 1e9. A value is drawn with its weight's share of the trait's weights."""
+    phrase: str = ""
+    """The words in the prompt where the trait's name stands; in a file, without them, the value itself."""
+
+
+def written_out(values: Any) -> Any:
+    """A trait's values, each with weight and phrase: a file may write `value: weight`."""
+    if not isinstance(values, dict) or not values:
+        raise ValueError("needs a mapping of values to weights")
+    specs = {value: spec if isinstance(spec, dict) else {"weight": spec} for value, spec in values.items()}
+    return {value: {"phrase": value} | spec for value, spec in specs.items()}
+
+
+def some_weight(values: dict[str, Value]) -> dict[str, Value]:
+    if sum(value.weight for value in values.values()) <= 0:
+        raise ValueError("its weights sum to 0")
+    return values
+
+
+Values = Annotated[
+    dict[str, Value],
+    BeforeValidator(written_out, json_schema_input_type=dict[str, float | Value]),
+    AfterValidator(some_weight),
+]
+
+
+class TraitsFile(Record):
+    """A traits file: what the pictures of a plan may show, and how a prompt says it."""
 
     prompt: str
-    values: dict[str, dict[str, Value]]
+    """The prompt of every picture. {trait} stands for the phrase of the value, {trigger} for the brand's trigger."""
+    traits: dict[Annotated[str, AfterValidator(trait_name)], Values]
+    """The values of each trait."""
 
 
 def plan(config: Config) -> int:
@@ -79,7 +120,10 @@ def lay_out(config: Config, brand_set: BrandSet | None) -> list[Slot]:
     else:
         raise DataError("nothing to plan from", next_step="give traits=, prompts=FILE or brand=.")
     chosen = [prompts[i % len(prompts)] for i in range(config.plan.num_images)]
-    return [Slot(i, text, slot_seed(config.plan, i), traits) for i, (text, traits) in enumerate(chosen)]
+    return [
+        Slot(slot=i, prompt=text, seed=slot_seed(config.plan, i), traits=traits)
+        for i, (text, traits) in enumerate(chosen)
+    ]
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -124,13 +168,13 @@ def combination(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(traits.items()))
 
 
-def from_traits(traits: Traits, brand: Brand, plan: PlanConfig, excluded: set[tuple]) -> list[Slot]:
+def from_traits(traits: TraitsFile, brand: Brand, plan: PlanConfig, excluded: set[tuple]) -> list[Slot]:
     """Draw each slot's combination by weight until it is new. Raises DataError if the traits do not give enough."""
     seen, slots = set(excluded), []
     for number in range(plan.num_images):
         random = np.random.default_rng([plan.seed, number])
         for _ in range(TRIES_PER_SLOT):
-            drawn = {name: str(pick(random, values)) for name, values in traits.values.items()}
+            drawn = {name: str(pick(random, values)) for name, values in traits.traits.items()}
             if combination(drawn) not in seen:
                 break
         else:
@@ -139,9 +183,9 @@ def from_traits(traits: Traits, brand: Brand, plan: PlanConfig, excluded: set[tu
                 next_step="add values or traits, or lower plan.num_images.",
             )
         seen.add(combination(drawn))
-        phrases = {name: traits.values[name][value].phrase for name, value in drawn.items()}
+        phrases = {name: traits.traits[name][value].phrase for name, value in drawn.items()}
         text = traits.prompt.format(trigger=brand.trigger, **phrases)
-        slots.append(Slot(number, brand.prompt(text), slot_seed(plan, number), drawn))
+        slots.append(Slot(slot=number, prompt=brand.prompt(text), seed=slot_seed(plan, number), traits=drawn))
     return slots
 
 
@@ -150,32 +194,19 @@ def pick(random: np.random.Generator, values: dict[str, Value]) -> str:
     return list(values)[random.choice(len(values), p=weights / weights.sum())]
 
 
-def read_traits(path: Path) -> Traits:
+def read_traits(path: Path) -> TraitsFile:
     """Read and check a traits file. Raises DataError listing every problem."""
     data = files.read_yaml(path, "traits file", words=True)
-    if not isinstance(data.get("traits"), dict) or not isinstance(data.get("prompt"), str):
-        raise DataError(f"{files.shown(path)} needs `prompt` (text) and `traits` (a mapping)")
-    problems = [f"{name}: unknown key" for name in data if name not in ("prompt", "traits")]
-    values: dict[str, dict[str, Value]] = {}
-    for name, listed in data["traits"].items():
-        if not NAME.fullmatch(name) or name == "trigger":
-            problems.append(f"{name}: a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
-            continue
-        values[name] = {}
-        for value, spec in listed.items() if isinstance(listed, dict) else []:
-            parsed = value_of(value, spec)
-            if isinstance(parsed, str):
-                problems.append(f"{name}.{value}: {parsed}")
-            else:
-                values[name][value] = parsed
-        if not values[name]:
-            problems.append(f"{name}: needs a mapping of values to weights")
-        elif sum(v.weight for v in values[name].values()) <= 0:
-            problems.append(f"{name}: its weights sum to 0")
-    problems += prompt_problems(data["prompt"], {"trigger", *values})
-    if problems:
-        raise DataError(f"{files.shown(path)}:", problems)
-    return Traits(data["prompt"], values)
+    problems, content = [], None
+    try:
+        content = TraitsFile.model_validate(data)
+    except ValidationError as error:
+        problems = problems_of(error)
+    if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
+        problems += prompt_problems(data["prompt"], {"trigger", *data["traits"]})
+    if problems or content is None:
+        raise DataError(f"{files.shown(path)}:", problems, "data/traits/collectible.yaml is an example.")
+    return content
 
 
 def prompt_problems(prompt: str, names: set[str]) -> list[str]:
@@ -186,20 +217,6 @@ def prompt_problems(prompt: str, names: set[str]) -> list[str]:
         return [f"prompt: {error}"]
     fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
     return [f"prompt: {{{f}}} names no trait" for f, s, c in fields if f not in names or s or c]
-
-
-def value_of(value: str, spec: Any) -> Value | str:
-    """A value's weight and phrase, or what is wrong with it. Words stay as they are written: 010, on, null."""
-    weight, phrase = spec, value
-    if isinstance(spec, dict):
-        if set(spec) - {"weight", "phrase"}:
-            return f"unknown keys {sorted(set(spec) - {'weight', 'phrase'})}; weight and phrase are known"
-        weight, phrase = spec.get("weight", "1"), spec.get("phrase", phrase)
-    if not isinstance(phrase, str):
-        return f"phrase {phrase!r} is not text"
-    if not isinstance(weight, str) or not NUMBER.fullmatch(weight) or float(weight) > MAX_WEIGHT:
-        return f"weight {weight} is not a number from 0 to {MAX_WEIGHT:g}"
-    return Value(float(weight), phrase)
 
 
 def summary(slots: list[Slot]) -> list[str]:

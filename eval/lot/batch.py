@@ -6,31 +6,34 @@ scores, verdicts, report. The name carries a hash of plan, base and LoRA, so oth
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
 
 from stylegate import brandset, files
 from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
+from stylegate.records import Record, problems_of
 from stylegate.rundirectory import run_directory_name
 
 NAMED = 5  # batches at most that an error message names
 COLUMNS = pa.schema([("slot", pa.int32()), ("prompt", pa.string()), ("seed", pa.int64()), ("traits", pa.string())])
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One wanted picture. Its attempts share prompt and traits; each has its own seed."""
+class Slot(Record):
+    """A row of plan.parquet: one wanted picture. Its attempts share prompt and traits; each has its own seed."""
 
-    slot: int
+    slot: Annotated[int, Field(ge=0)]
+    """Its number in the plan, from 0."""
     prompt: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """The seed that the seeds of the attempts are made from."""
     traits: dict[str, str]
+    """The planned value of each trait; empty for a plan of prompts."""
 
     def file(self, attempt: int) -> str:
         return f"{self.slot:05d}-{attempt}.png"
@@ -145,6 +148,8 @@ def read_plan(folder: Path) -> list[Slot]:
         raise DataError(f"{files.shown(folder)} has no plan", next_step="stylegate plan with the same words.")
     try:
         rows = files.read_parquet(path).cast(COLUMNS).to_pylist()
-        return [Slot(r["slot"], r["prompt"], r["seed"], json.loads(r["traits"])) for r in rows]
+        return [Slot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
+    except ValidationError as error:
+        raise DataError(f"{files.shown(path)} is not as stylegate writes it:", problems_of(error)) from None
     except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:
         raise DataError(f"{files.shown(path)} cannot be read: {error}") from None

@@ -18,7 +18,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +72,7 @@ def wrong(kind: str, values: dict[str, list[str]]) -> Callable[[Slot, str, Rando
 
     def of(slot: Slot, brand: str, random: Random) -> Image.Image:
         other = str(random.choice([v for v in values[kind] if v != slot.traits[kind]]))
-        return true(replace(slot, traits=slot.traits | {kind: other}), brand)
+        return true(slot.model_copy(update={"traits": slot.traits | {kind: other}}), brand)
 
     return of
 
@@ -165,7 +164,7 @@ def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
     bad["near duplicate"] = [(slot, defects.near_duplicate(image, random)) for slot, image in twins]
     training = brandset.read(brandset.locate(brand)).splits["train"]
     copied = [(item, defects.copied_training(Image.open(item.path).convert("RGB"), random)) for item in training[:EACH]]
-    bad["copied training"] = [(replace(slots[0], traits=item.traits), image) for item, image in copied]
+    bad["copied training"] = [(slots[0].model_copy(update={"traits": item.traits}), image) for item, image in copied]
     more = iter(unseen(brand, EACH * len(OURS), SEED + 1))
     for name, by in OURS.items():
         bad[name] = [(slot, by(true(slot, brand), random)) for slot in itertools.islice(more, EACH)]
@@ -181,7 +180,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
         path = images / f"{number:05d}-{number}.png"
         path.write_bytes(pictures.png(image))
         named.append((path.name, path))
-        slots[path.name] = replace(slot, slot=number)
+        slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
     record = {"words": {"brand": config.brand}} if config.brand else {}
     subject = Subject(images, place, named, hashes(named), slots if has_traits else None, record)
@@ -235,7 +234,7 @@ def art(folder: Path) -> None:
     random = np.random.default_rng(SEED)
     every = [pictures.decode(path.read_bytes()).image for path in pictures.find(folder)]
     references, kept = every[::2], every[1::2]
-    blank = Slot(0, "", 0, {})
+    blank = Slot(slot=0, prompt="", seed=0, traits={})
     making: dict[str, list[Image.Image]] = {by.__name__: [by(image, random) for image in kept] for by in PIXELS}
     making["near duplicate"] = [defects.near_duplicate(image, random) for image in kept]
     making["renders of neon"] = [

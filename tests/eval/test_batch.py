@@ -59,10 +59,10 @@ def test_words_of_a_traits_file_stay_as_they_are_written(tmp_path: Path) -> None
         "  code: {007: 1, 1_000: 1, 1.10: 1, 12:30: 1, 2026-01-02: {weight: .5, phrase: 010}}\n"
     )
     traits = read_traits(tmp_path / "t.yaml")
-    assert list(traits.values["Eye color"]) == ["on", "off", "null", "~"]
-    assert [value.weight for value in traits.values["Eye color"].values()] == [1, 0.5, 0.5, 1]
-    assert list(traits.values["code"]) == ["007", "1_000", "1.10", "12:30", "2026-01-02"]
-    assert traits.values["code"]["2026-01-02"] == Value(0.5, "010")
+    assert list(traits.traits["Eye color"]) == ["on", "off", "null", "~"]
+    assert [value.weight for value in traits.traits["Eye color"].values()] == [1, 0.5, 0.5, 1]
+    assert list(traits.traits["code"]) == ["007", "1_000", "1.10", "12:30", "2026-01-02"]
+    assert traits.traits["code"]["2026-01-02"] == Value(weight=0.5, phrase="010")
     slots = from_traits(traits, BRAND, PlanConfig(num_images=4), set())
     assert all(slot.prompt.startswith(f"neon style, {slot.traits['Eye color']} ") for slot in slots)
 
@@ -104,20 +104,21 @@ def test_prompts_of_another_form_are_refused(tmp_path: Path, name: str, content:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prompt: x", "needs `prompt` (text) and `traits`"),
+        ("prompt: x", "traits: missing"),
+        ("traits: {a: {x: 1}}", "prompt: missing"),
         ("prompt: '{b}'\ntraits: {a: {x: 1}}", "{b} names no trait"),
         ("prompt: '{a'\ntraits: {a: {x: 1}}", "prompt:"),
-        ("prompt: x\ntraits: {a: {x: -1}}", "a.x: weight -1"),
-        ("prompt: x\ntraits: {a: {x: .nan}}", "a.x: weight .nan"),
+        ("prompt: x\ntraits: {a: {x: -1}}", "traits.a.x.weight: -1 is not a number from 0"),
+        ("prompt: x\ntraits: {a: {x: .nan}}", "traits.a.x.weight: .nan is not a number"),
         ("prompt: x\ntraits: {a: {x: 0}}", "a: its weights sum to 0"),
-        ("prompt: x\ntraits: {a: {x: {wait: 1}}}", "a.x: unknown keys ['wait']"),
+        ("prompt: x\ntraits: {a: {x: {wait: 1}}}", "traits.a.x.wait: unknown key"),
         ("prompt: x\ntraits: {a: [x, y]}", "a: needs a mapping"),
         ("prompt: x\ntraits: {a: {x: 1}}\nextra: 1", "extra: unknown key"),
         ("prompt: '{a!x}'\ntraits: {a: {x: 1}}", "prompt:"),
         ("prompt: '{a:d}'\ntraits: {a: {x: 1}}", "prompt:"),
         ("prompt: '{1}'\ntraits: {1: {x: 1}}", "1: a trait's name is of letters"),
         ("prompt: x\ntraits: {trigger: {x: 1}}", "trigger: a trait's name"),
-        ("prompt: x\ntraits: {a: {x: 1" + "0" * 400 + "}}", "weight 1000"),
+        ("prompt: x\ntraits: {a: {x: 1" + "0" * 400 + "}}", "weight: 1000"),
         ("prompt: [", "is not YAML"),
     ],
 )
@@ -130,11 +131,14 @@ def test_bad_traits_files(tmp_path: Path, text: str, says: str) -> None:
 
 def test_yaml_booleans_are_words(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("prompt: '{a}'\ntraits: {a: {no: 1, 7: 1}}")
-    assert set(read_traits(tmp_path / "t.yaml").values["a"]) == {"no", "7"}
+    assert set(read_traits(tmp_path / "t.yaml").traits["a"]) == {"no", "7"}
 
 
 def test_plan_round_trip(tmp_path: Path) -> None:
-    slots = [Slot(0, "a, “b”", 2**32 - 1, {"x": "ü"}), Slot(1, "c", 0, {})]
+    slots = [
+        Slot(slot=0, prompt="a, “b”", seed=2**32 - 1, traits={"x": "ü"}),
+        Slot(slot=1, prompt="c", seed=0, traits={}),
+    ]
     write_plan(tmp_path, slots)
     assert read_plan(tmp_path) == slots
     (tmp_path / "plan.parquet").write_bytes(b"torn")
@@ -143,12 +147,12 @@ def test_plan_round_trip(tmp_path: Path) -> None:
 
 
 def test_attempts_have_seeds_of_their_own() -> None:
-    slot = Slot(3, "x", 77, {})
+    slot = Slot(slot=3, prompt="x", seed=77, traits={})
     assert len({slot.attempt_seed(a) for a in range(50)}) == 50 and slot.file(2) == "00003-2.png"
 
 
 def test_due_attempts(tmp_path: Path) -> None:
-    slots = [Slot(i, "x", i, {}) for i in range(5)]
+    slots = [Slot(slot=i, prompt="x", seed=i, traits={}) for i in range(5)]
     rows = [("00000-0.png", "accept"), ("00001-0.png", "reject"), ("00002-0.png", "review"), ("00003-0.png", "error")]
     rows += [("00003-1.png", "reject")]
     files.write_jsonl(tmp_path / "verdicts.jsonl", [{"file": f, "verdict": v} for f, v in rows])

@@ -148,7 +148,10 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
     from eval.lot.batch import Slot
 
     def subject(accepted: list[int]) -> tuple[list[Verdict], Subject]:
-        slots = {s.file(0): s for s in (Slot(i, "", i, {"hat": "red" if i < 2 else "blue"}) for i in range(8))}
+        slots = {
+            s.file(0): s
+            for s in (Slot(slot=i, prompt="", seed=i, traits={"hat": "red" if i < 2 else "blue"}) for i in range(8))
+        }
         rows = [
             verdict(file=name, kind="accept" if slot.slot in accepted else "reject") for name, slot in slots.items()
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from eval.plan import Traits, read_traits
+from eval.plan import TraitsFile, read_traits
 from stylegate import files, pictures
 from train.miniature.drawing import render
 from train.miniature.styles import BRANDS, Style
@@ -31,7 +31,7 @@ def balanced(count: int, random: np.random.Generator) -> list[dict[str, str]]:
     return [{trait: column[i] for trait, column in columns.items()} for i in range(count)]
 
 
-def write_brand(folder: Path, style: Style, traits: Traits) -> None:
+def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
     number = list(BRANDS).index(style.name)
     trigger, drawn = f"{style.name} style", 0
     seen: set[str] = set()
@@ -42,7 +42,7 @@ def write_brand(folder: Path, style: Style, traits: Traits) -> None:
                 if str(row) in seen or len(rows) == count:
                     continue
                 seen.add(str(row))
-                phrases = {trait: traits.values[trait][value].phrase for trait, value in row.items()}
+                phrases = {trait: traits.traits[trait][value].phrase for trait, value in row.items()}
                 file = f"{drawn:04d}.png"
                 files.write(folder / split / file, pictures.png(render(row, style, 9_000_000 + 1000 * number + drawn)))
                 text = traits.prompt.format(trigger=trigger, **phrases)
