@@ -23,9 +23,20 @@ from eval.lot.batch import existing
 from eval.lot.comparison import comparison_of
 from eval.lot.subject import Subject, locked
 from eval.policy import file as policyfile
+from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.calibration import CALIBRATION, Plan, begun, fingerprint, line_of, want_calibrated, written
-from eval.promise.labels import Label, up_to_a_gap
+from eval.promise.calibration import (
+    CALIBRATION,
+    Plan,
+    calibration_of,
+    fingerprint,
+    line_of,
+    plan_of,
+    want_calibrated,
+)
+from eval.promise.labels import Label, labels_before_gap, stored_label
+from eval.promise.terminal import ask
+from eval.promise.worksheet import labels_and_answers, questions, write_worksheet
 from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -35,7 +46,7 @@ WORKSHEET = "calibrate.csv"
 
 
 def calibrate(config: Config) -> int:
-    """Take labels; write calibration.json once all are there. Returns 0 if a line keeps the promise, else 13."""
+    """Read labels; write calibration.json once all are there. Returns 0 if a line keeps the promise, else 13."""
     policy = policyfile.read(config.policy)
     want_calibrated(policy)
     with locked(config) as subject:
@@ -47,25 +58,24 @@ def calibrate(config: Config) -> int:
                 next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
             )
         refuse_trained(config, pool)
-        plan = begun(subject.out, pool, policy, config.promise.num_labels)
-        before = labels.read(subject.out, "calibrate", under=plan.under)
-        given = up_to_a_gap(plan.sample, {label.sha256: label for label in before})
+        plan = plan_of(subject.out, pool, policy, config.promise.num_labels)
+        given = labels_before_gap(plan.sample, labels.counting(subject.out, "calibrate", policy, plan.under))
+        for note in labels.notes_on_others(subject.out, "calibrate", policy):
+            print(f"note: {note}")
         if config.decisions:
-            given = taken(existing(config.decisions, "decisions"), subject.out, plan)
+            given = labels_from_table(existing(config.decisions, "decisions"), subject, plan, policy)
         elif sys.stdin.isatty():
-            given = asked(subject, plan, given)
+            given = labels_from_terminal(subject, plan, given, policy)
         if len(given) < len(plan.sample):
-            names = {sha256: name for name, sha256 in subject.sha256.items()}
-            due = plan.sample[len(given) :]
-            sheet, offered = subject.out / WORKSHEET, Path(config.decisions) if config.decisions else None
-            labels.worksheet(sheet, "calibrate", [(names[s], s) for s in due], offered)
+            sheet, answered = subject.out / WORKSHEET, Path(config.decisions) if config.decisions else None
+            write_worksheet(sheet, "calibrate", questions(subject, plan.sample[len(given) :]), policy, answered)
             print(f"calibrate: {len(given)} of {len(plan.sample)} labels")
             print(f"next: fill in verdict and who, then the same words with decisions={files.shown(sheet)}")
             return Exit.EVIDENCE
         (subject.out / WORKSHEET).unlink(missing_ok=True)
-        made = written(plan, given, policy, fingerprint(config, subject, compared, policy))
-        files.write_json(subject.out / CALIBRATION, made)
-        line = line_of(made, pool, made["fingerprint"], policy)
+        made = calibration_of(plan, given, policy, fingerprint(config, subject, compared, policy))
+        made.write(subject.out / CALIBRATION)
+        line = line_of(made, pool, made.fingerprint, policy)
     print(f"calibrate: {line.says}")
     print(files.shown(subject.out / CALIBRATION))
     return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
@@ -82,20 +92,26 @@ def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
             )
 
 
-def taken(path: Path, out: Path, plan: Plan) -> list[Label]:
-    """Keep a file's labels as far as the sample goes without a gap; a file may be given again, filled further."""
-    before, offered = labels.offered(path, "calibrate", out, plan.sample, under=plan.under)
-    found = up_to_a_gap(plan.sample, before | offered)
-    labels.keep(out, "calibrate", [label for label in found if label.sha256 not in before], under=plan.under)
+def labels_from_table(path: Path, subject: Subject, plan: Plan, policy: Policy) -> list[Label]:
+    """Store the labels of a table up to the first picture of the sample without one.
+
+    A table may be given again when more of it is filled in.
+    """
+    sample = set(plan.sample)
+    pictures = {name: sha256 for name, sha256 in subject.sha256.items() if sha256 in sample}
+    before, answers = labels_and_answers(path, "calibrate", subject.out, pictures, policy, plan.under)
+    found = labels_before_gap(plan.sample, {**before, **answers})
+    new = [stored_label(label, policy, under=plan.under) for label in found if label.sha256 not in before]
+    labels.append(subject.out, "calibrate", new)
     return found
 
 
-def asked(subject: Subject, plan: Plan, given: list[Label]) -> list[Label]:
-    """Show picture after picture and ask; each answer is kept at once."""
+def labels_from_terminal(subject: Subject, plan: Plan, given: list[Label], policy: Policy) -> list[Label]:
+    """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop."""
     for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
-        label = labels.ask(subject, sha256, f"{number} of {len(plan.sample)}")
-        if label is None:
+        asked = ask(subject, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.under)
+        if asked.label is not None:
+            given = [*given, asked.label]
+        if asked.stop:
             break
-        labels.keep(subject.out, "calibrate", [label], under=plan.under)
-        given = [*given, label]
     return given

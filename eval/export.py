@@ -149,7 +149,7 @@ def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: dict
         found = read_certificate(subject.out / CERTIFICATE)
         if sorted(row["sha256"] for row in rows) != sorted(goes_out(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
-        files.write_json(partial / CERTIFICATE, found)
+        found.write(partial / CERTIFICATE)
     files.write_json(partial / "provenance.json", provenance(subject, accepted, outcome))
     files.write(partial / "README.md", CARD.format(count=len(rows), name=subject.out.name, manifest=MANIFEST))
     lines = [

@@ -12,13 +12,15 @@ rules for the batch. in = accept + review + reject + error, always. With scores 
 nothing.
 """
 
+from pathlib import Path
+
+from eval.judging.decisions import record_decisions, write_review_worksheet
 from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
 from eval.lot.batch import existing
 from eval.lot.subject import locked
 from eval.policy import file as policyfile
 from eval.policy.model import VERDICTS
-from eval.promise import labels
 from eval.report.galleries import TWINS
 from eval.report.mirror import mirror
 from eval.report.page import write_reports
@@ -50,12 +52,11 @@ def judge_and_report(config: Config) -> Judged:
     """Judge a lot under its lock, write verdicts and reports, print what was found."""
     with locked(config) as lot:
         if config.decisions:
-            path = existing(config.decisions, "decisions")
-            given = labels.read_csv(path, "review", lot.out, lot.sha256.values())
-            judge(config, lot)  # what is wrong with the rest of the words is said before anything is kept
-            labels.keep(lot.out, "review", given)
+            # Judging reports what is wrong with the other words before any decision is recorded.
+            record_decisions(existing(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
         write(judged)
+        write_review_worksheet(judged, Path(config.decisions) if config.decisions else None)
         with after_verdict(judged.outcome.exit_code):
             page = write_reports(judged, config)
     for line in summary(judged):

@@ -19,7 +19,7 @@ def verify(packages: list[Path]) -> int:
     for package in packages:
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
-            print(f"{package}: holds: {found['says']}; {len(found['labels'])} labels, {len(goes_out(found))} may leave")
+            print(f"{package}: holds: {found.sentence()}; {len(found.labels)} labels, {len(goes_out(found))} may leave")
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")

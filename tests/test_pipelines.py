@@ -24,7 +24,7 @@ import yaml
 
 from eval.policy import file as policyfile
 from eval.policy.model import LINES, MEASURES, RELATIVE, PolicyFile, Promise, Waiver
-from eval.promise import labels
+from eval.promise.worksheet import read_answers
 from stylegate import cli, config, files
 from stylegate.errors import PRECEDENCE, Exit
 
@@ -377,10 +377,9 @@ def test_decisions_of_the_docs_settle_the_review(again: Path) -> None:
     code, outputs, _, _ = gate_and_summary(again, **EXAMPLE)
     assert (code, outputs["review"]) == (11, "1")
     (again / "decisions.csv").write_text(blocks("pipelines.md", "csv")[0])
-    (label,) = labels.read_csv(
-        again / "decisions.csv", "review", again, [files.sha256(NEON / "validation" / "0039.png")]
-    )
-    assert label.verdict == "accept" and label.who
+    pictures = {"0039.png": files.sha256(NEON / "validation" / "0039.png")}
+    (answer,) = read_answers(again / "decisions.csv", "review", again, pictures, policyfile.read("default"))
+    assert answer.label.verdict == "accept" and answer.label.who
     code, outputs, summary, _ = gate_and_summary(again, **EXAMPLE, decisions="decisions.csv")
     assert (code, outputs["accepted"], outputs["review"]) == (0, "4", "0")
     assert "settled by people: 1" in summary

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from eval.judging.record import PromiseState
 from eval.judging.verdicts import Verdict, add, lot_of, reason
-from eval.policy.model import Promise
+from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
+from eval.promise.certificate import CERTIFICATE, Certificate, goes_out, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -26,38 +26,47 @@ def standing_lot(verdicts: list[Verdict]) -> list[str]:
     return lot
 
 
-def apply(out: Path, verdicts: list[Verdict], promise: Promise) -> tuple[PromiseState, list[str]]:
+def apply(out: Path, verdicts: list[Verdict], policy: Policy) -> tuple[PromiseState, list[str]]:
     """What audit and certificate mean for the verdicts, in place: rejects that were found, pictures beyond the proof.
 
-    Returns what is known: state "certified" with its bound, else "none", and what is to be said.
+    Labels and certificate count under the policy that they were given under alone. Returns the state of the
+    promise ("certified" with its bound, else "none") and notes.
     """
-    lot = lot_of(verdicts)
-    bad = {label.sha256: label for label in labels.read(out, "audit") if label.bad}
+    promise, lot = policy.promise, lot_of(verdicts)
+    notes = labels.notes_on_others(out, "audit", policy)
+    bad = {sha256: label for sha256, label in labels.counting(out, "audit", policy).items() if label.bad}
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
-    going = [verdict for verdict in verdicts if verdict.verdict == "accept"]
-    for verdict in going:
+    accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
+    for verdict in accepted:
         if label := bad.get(verdict.sha256):
             add(verdict, reason(FOUND, "reject", detail=label.words()))
     if found is None:
-        return PromiseState(state="none", says=promise.says()), []
-    note = ""
-    if found["lot"]["sha256"] != files.digest(lot):
-        note = f"{CERTIFICATE} is of another lot ({found['lot']['size']} pictures): it says nothing of this one"
-    elif found["promise"]["alpha"] > promise.alpha or found["promise"]["delta"] > promise.delta:
-        note = f"{CERTIFICATE} promises less than the policy asks: {found['says']}"
-    if note:
-        return PromiseState(state="none", says=promise.says()), [note]
+        return PromiseState(state="none", says=promise.says()), notes
+    if why := why_it_proves_nothing(found, lot, policy):
+        return PromiseState(state="none", says=promise.says()), [*notes, why]
     leaving = set(goes_out(found))
-    for verdict in going:
+    for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add(verdict, reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
-    attempt = found["attempts"][found["proven"]]
-    proof = PromiseState(
+    attempt = found.proven_attempt()
+    state = PromiseState(
         state="certified",
-        says=found["says"],
-        labels=attempt["labels"],
-        bound=attempt["bound"],
-        certificate_sha256=found["sha256"],
+        says=found.sentence(),
+        labels=attempt.labels,
+        size=attempt.size,
+        bound=attempt.bound,
+        certificate_sha256=found.sha256,
     )
-    return proof, []
+    return state, notes
+
+
+def why_it_proves_nothing(found: Certificate, lot: list[str], policy: Policy) -> str:
+    """Why a certificate says nothing of this lot under this policy, as a sentence; empty if it does."""
+    if found.lot.sha256 != files.digest(lot):
+        return f"{CERTIFICATE} is of another lot ({found.lot.size} pictures): it says nothing of this one"
+    if found.policy.sha256 != policy.sha256:
+        return f"{CERTIFICATE} is of another policy or guideline ({found.policy.name}): it says nothing under this one"
+    if found.promise.alpha > policy.promise.alpha or found.promise.delta > policy.promise.delta:
+        return f"{CERTIFICATE} promises less than the policy asks: {found.says}"
+    return ""

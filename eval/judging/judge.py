@@ -61,9 +61,10 @@ def judge(
         line = calibration.line_for(config, lot, compared, policy, pool)
         hold(verdicts, policy.calibrated, line.bound, pool, line.rejects)
     if not quiet:
-        notes += settle(verdicts, {label.sha256: label for label in labels.read(lot.out, "review")})
+        notes += settle(verdicts, labels.counting(lot.out, "review", policy))
+        notes += labels.notes_on_others(lot.out, "review", policy)
         if audited:
-            promise, found = certified.apply(lot.out, verdicts, policy.promise)
+            promise, found = certified.apply(lot.out, verdicts, policy)
             notes += found
         if promise.state == "none":
             promise = not_certified(promise, line, verdicts, policy)

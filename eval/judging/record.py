@@ -54,6 +54,8 @@ class PromiseState(Record):
     says: str
     labels: int = 0
     """Labels that the certificate rests on."""
+    size: int = 0
+    """Pictures of the certified part of the lot. Where it equals `labels`, all of them were looked at."""
     bound: float | None = None
     """Upper bound on the share of rejects among what is exported, 0 to 1."""
     certificate_sha256: str = ""

@@ -15,7 +15,7 @@ from pydantic import Field
 from eval.lot.batch import split_name
 from eval.policy.lines import Bounds
 from eval.policy.model import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Policy, Waiver
-from eval.promise.labels import Label
+from eval.promise.labels import StoredLabel
 from eval.scorers import SCORES
 from stylegate import files
 from stylegate.errors import DataError
@@ -213,15 +213,22 @@ def waive(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.da
     return said
 
 
-def settle(verdicts: list[Verdict], decisions: Mapping[str, Label]) -> list[str]:
-    """What people decided, in place: pictures in review either way; accepted ones may only fall. Returns notes."""
-    idle = 0
+def settle(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel]) -> list[str]:
+    """What people decided, in place: pictures in review either way; accepted ones may only fall. Returns notes.
+
+    `decisions`, by sha256, are those under the policy of the verdicts. A decision to accept settles the reasons that it
+    was asked about; a picture that is in review for any other reason stays there.
+    """
+    idle = partly = 0
     for verdict in verdicts:
         decision = decisions.get(verdict.sha256)
         if decision is None or decision.verdict == "unsure":
             continue
         if verdict.verdict == "review" and decision.verdict == "accept":
             asked = [r for r in verdict.reasons if r.verdict == "review"]
+            if not {r.check for r in asked} <= set(decision.checks):
+                partly += 1
+                continue
             verdict.settled = Settled.model_construct(who=decision.who, why=decision.why, reasons=asked)
             verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
             verdict.verdict = worst(verdict.reasons)
@@ -229,8 +236,16 @@ def settle(verdicts: list[Verdict], decisions: Mapping[str, Label]) -> list[str]
             add(verdict, reason(PERSON, "reject", detail=decision.words()))
         else:
             idle += verdict.verdict != decision.verdict
-    text = f"{idle} decisions are of pictures that the policy rejects or could not judge: a waiver lifts a check"
-    return [text] if idle else []
+    notes = []
+    if idle:
+        notes.append(
+            f"{idle} decisions are of pictures that the policy rejects or could not judge: a waiver lifts a check"
+        )
+    if partly:
+        notes.append(
+            f"{partly} decisions were given for other reasons than the pictures are in review for: look afresh"
+        )
+    return notes
 
 
 def hold(

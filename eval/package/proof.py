@@ -47,7 +47,7 @@ def proof_problems(package: Path, provenance: dict, rows: list[dict]) -> list[st
         found = read_certificate(package / CERTIFICATE)
     except DataError as error:
         return [str(error)]
-    problems = [] if found["sha256"] == named else [f"{CERTIFICATE} is not the one that provenance.json names"]
+    problems = [] if found.sha256 == named else [f"{CERTIFICATE} is not the one that provenance.json names"]
     if sorted(str(row["sha256"]) for row in rows) != sorted(goes_out(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
     return problems

@@ -1,11 +1,12 @@
 """calibration.json: labels of a random sample, the line that they prove, and whether it still holds for a lot."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from eval.lot.batch import existing
 from eval.lot.comparison import Comparison
@@ -16,13 +17,70 @@ from eval.measuring.scores import head_file
 from eval.policy.lines import Bounds
 from eval.policy.model import MARGIN, Policy
 from eval.promise import envelope, labels
-from eval.promise.labels import Label
+from eval.promise.certificate import PolicyRule, Share
+from eval.promise.labels import Label, Sha256
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
+from stylegate.records import Record
 
-VERSION = 1
+VERSION = 2  # 1 drew the same sample under every policy
 CALIBRATION = "calibration.json"
+
+
+class Promised(Record):
+    """The promise of the policy that was calibrated."""
+
+    alpha: float = Share
+    """Largest allowed share of rejects in what is accepted, between 0 and 1."""
+    delta: float = Share
+    """Chance that the promise is wrong, between 0 and 1."""
+    discard: float = Share
+    """Largest average share of good pictures that may be rejected unseen, between 0 and 1."""
+
+
+class ScoredLabel(Label):
+    """A label, and the score that its picture had."""
+
+    score: float
+    """The calibrated score of the picture."""
+
+
+class Thresholds(Record):
+    """Where the labels put the lines of the calibrated check."""
+
+    accept_from: float | None
+    """The lowest score that is accepted; null where no line keeps the promise."""
+    reject_below: float | None
+    """Below this score a picture is rejected unseen; null with too few good pictures to say."""
+
+
+class Calibration(Record):
+    """The content of calibration.json: a random sample of labels, and the lines that they prove."""
+
+    version: Literal[2]
+    """Version of the file."""
+    score: str
+    """Name of the calibrated score, or "margin"."""
+    promise: Promised
+    policy: PolicyRule
+    fingerprint: dict[str, str | None]
+    """Digests of all that could change what a score means for a picture, each under its name."""
+    pool: list[Sha256] = Field(min_length=1)
+    """sha256 of every picture that all other checks accept, sorted."""
+    labels: list[ScoredLabel] = Field(min_length=1)
+    """The sample, in its random order."""
+    lines: Thresholds
+    sha256: str
+    """Digest of all other fields. It finds accidents, not forgers."""
+
+    def digest(self) -> str:
+        """What `sha256` must be."""
+        return files.digest({name: value for name, value in self.content().items() if name != "sha256"})
+
+    def rejects(self) -> dict[str, bool]:
+        """Whether each labelled picture is a reject, by sha256."""
+        return {label.sha256: label.bad for label in self.labels}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +93,7 @@ class Line:
     says: str
     labelled: dict[str, bool] = field(default_factory=dict)  # sha256 -> a reject, of this pool
     hidden: float = 0.0  # rejects that may be among what is accepted, at most
-    made: dict[str, Any] | None = None  # the calibration, unless it is stale
+    made: Calibration | None = None  # unless it is stale
 
 
 def want_calibrated(policy: Policy) -> None:
@@ -57,20 +115,20 @@ class Plan:
 
     @property
     def under(self) -> str:
-        """What labels are kept under: another policy or guideline may call other pictures rejects."""
+        """Digest of pool and policy; labels count for that alone, since another policy may call others rejects."""
         return files.digest([sorted(self.pool), self.policy_sha256])
 
     @property
     def sample(self) -> list[str]:
-        """A simple random sample in a random order that follows from the pool's content."""
-        return labels.shuffled("calibration", self.pool)[: self.count]
+        """A simple random sample in a random order that follows from the pool's content and the policy's."""
+        return labels.shuffled("calibration", self.pool, self.policy_sha256)[: self.count]
 
 
-def begun(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Plan:
-    """The plan of this pool's calibration, written down before the first label.
+def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Plan:
+    """The plan of this pool's calibration, with `count` labels; it is written down before the first label.
 
-    Raises ConfigError if the number of labels is another than when it began, by whatever policy: who may stop when the
-    labels look well has no promise.
+    Raises ConfigError if the number of labels is another than when it began, by whatever policy: whoever may stop when
+    the labels look well has no promise.
     """
     plan = Plan(pool, min(count, len(pool)), policy.sha256)
     header = {"pool": files.digest(sorted(pool)), "policy_sha256": policy.sha256, "count": plan.count}
@@ -112,42 +170,42 @@ def labels_digest(config: Config) -> str | None:
     return files.sha256(existing(config.score.labels, "score.labels")) if config.score.labels else None
 
 
-def written(plan: Plan, given: list[Label], policy: Policy, made: dict[str, str | None]) -> dict[str, Any]:
-    """calibration.json; its own digest finds accidents, not forgers."""
+def calibration_of(
+    plan: Plan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
+) -> Calibration:
+    """The calibration that these labels, one for each picture of the plan's sample, lead to."""
     promise = policy.promise
-    content: dict[str, Any] = {
-        "version": VERSION,
-        "score": policy.calibrated,
-        "promise": {"alpha": promise.alpha, "delta": promise.delta, "discard": promise.discard},
-        "policy": {"name": policy.name, "sha256": policy.sha256},
-        "fingerprint": made,
-        "pool": sorted(plan.pool),
-        "labels": [asdict(label) | {"score": plan.pool[label.sha256]} for label in given],
-    }
-    top, bottom, _ = lines_in(content, plan.pool, policy)
-    content["lines"] = {"accept_from": top, "reject_below": bottom}
-    return content | {"sha256": files.digest(content)}
+    found = Calibration(
+        version=VERSION,
+        score=policy.calibrated or MARGIN,
+        promise=Promised(alpha=promise.alpha, delta=promise.delta, discard=promise.discard),
+        policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
+        fingerprint=fingerprint,
+        pool=sorted(plan.pool),
+        labels=[
+            ScoredLabel(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why, score=plan.pool[g.sha256])
+            for g in given
+        ],
+        lines=Thresholds(accept_from=None, reject_below=None),
+        sha256="",
+    )
+    top, bottom, _ = thresholds_for(found, plan.pool, policy)
+    found = found.model_copy(update={"lines": Thresholds(accept_from=top, reject_below=bottom)})
+    return found.model_copy(update={"sha256": found.digest()})
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Calibration:
     """A calibration. Raises DataError if it is torn, changed, or of another version."""
-    found = files.read_json(path, "the calibration", "version")
-    if found["version"] != VERSION:
-        raise DataError(f"{files.shown(path)} is version {found['version']!r}; this stylegate reads {VERSION}")
-    keys = ("score", "promise", "policy", "fingerprint", "pool", "labels", "lines", "sha256")
-    found = files.read_json(path, "the calibration", *keys)
-    if files.digest({key: value for key, value in found.items() if key != "sha256"}) != found["sha256"]:
-        raise DataError(
-            f"{files.shown(path)} was changed after it was written", next_step="calibrate again, or remove it."
-        )
-    try:
-        plan = Plan(dict.fromkeys(found["pool"], 0.0), len(found["labels"]))
-        if [row["sha256"] for row in found["labels"]] != plan.sample:
-            raise DataError(f"{files.shown(path)}: its labels are no random sample of its pool")
-        if not all(np.isfinite(row["score"]) and row["verdict"] in labels.VERDICTS for row in found["labels"]):
-            raise ValueError("a label has no score or verdict")
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{files.shown(path)} is not as stylegate writes it: {error}") from None
+    what, step = "the calibration", "calibrate again, or remove it."
+    version = files.read_json(path, what, "version")["version"]
+    if version != VERSION:
+        raise DataError(f"{files.shown(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step)
+    found = Calibration.read(path, what, step)
+    if found.digest() != found.sha256:
+        raise DataError(f"{files.shown(path)} was changed after it was written", next_step=step)
+    plan = Plan(dict.fromkeys(found.pool, 0.0), len(found.labels), found.policy.sha256)
+    if [label.sha256 for label in found.labels] != plan.sample:
+        raise DataError(f"{files.shown(path)}: its labels are no random sample of its pool", next_step=step)
     return found
 
 
@@ -160,22 +218,22 @@ def line_for(config: Config, subject: Subject, compared: Comparison, policy: Pol
     return line_of(read(path), pool, fingerprint(config, subject, compared, policy), policy)
 
 
-def line_of(made: dict[str, Any], pool: dict[str, float], now: dict[str, str | None], policy: Policy) -> Line:
+def line_of(made: Calibration, pool: dict[str, float], now: dict[str, str | None], policy: Policy) -> Line:
     """Where the check's lines lie for this pool, and whether that means anything.
 
     Of the batch that was labelled, the pool is the population. For another batch of the same making the labelled ones
     and the new pool are one population whose order is exchangeable. Where the calibration does not hold, the lines that
     it had in its own batch still stand, so that there is a lot to certify.
     """
-    bad = {row["sha256"]: row["verdict"] != "accept" for row in made["labels"]}
+    bad = made.rejects()
     here = {name: is_bad for name, is_bad in bad.items() if name in pool}
     found = {name for name, is_bad in here.items() if is_bad}
-    top, bottom, held = lines_in(made, pool, policy)
-    changed = [name for name in now if made["fingerprint"].get(name) != now[name]]
+    top, bottom, held = thresholds_for(made, pool, policy)
+    changed = [name for name in now if made.fingerprint.get(name) != now[name]]
     counted = f"{len(bad)} labels, {sum(bad.values())} rejects"
-    if changed or made["score"] != policy.calibrated:
+    if changed or made.score != policy.calibrated:
         what = ", ".join(changed) or "the calibrated score"
-        text = f"STALE: another {what} than when {made['score']} was calibrated; calibrate anew, or certify this lot"
+        text = f"STALE: another {what} than when {made.score} was calibrated; calibrate anew, or certify this lot"
         state = "stale"
     elif top is None:
         state, text = "insufficient", f"{counted}: no line keeps the promise ({policy.promise.says()})"
@@ -186,7 +244,7 @@ def line_of(made: dict[str, Any], pool: dict[str, float], now: dict[str, str | N
         text += f"bound {held:.1%}: {policy.promise.says()}"
     proof = made if state != "stale" else None
     if state != "valid":
-        top, bottom = made["lines"]["accept_from"], made["lines"]["reject_below"]
+        top, bottom = made.lines.accept_from, made.lines.reject_below
     if top is None:
         return Line(None, found, state, text, here, made=proof)
     low = min(bottom, top) if bottom is not None else None
@@ -194,13 +252,13 @@ def line_of(made: dict[str, Any], pool: dict[str, float], now: dict[str, str | N
     return Line(Bounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going, proof)
 
 
-def lines_in(
-    made: dict[str, Any], pool: Mapping[str, float], policy: Policy
+def thresholds_for(
+    made: Calibration, pool: Mapping[str, float], policy: Policy
 ) -> tuple[float | None, float | None, float]:
     """From where this pool may be accepted, below what it may be rejected unseen, and the first line's bound."""
-    bad = {row["sha256"]: row["verdict"] != "accept" for row in made["labels"]}
-    scored = {row["sha256"]: float(row["score"]) for row in made["labels"]}
-    everyone = scored | dict(pool) if sorted(pool) != made["pool"] else dict(pool)
+    bad = made.rejects()
+    scored = {label.sha256: label.score for label in made.labels}
+    everyone = scored | dict(pool) if sorted(pool) != made.pool else dict(pool)
     names, promise = sorted(everyone), policy.promise
     scores = np.array([everyone[name] for name in names])
     labelled, rejects = np.array([n in bad for n in names]), np.array([bad.get(n, False) for n in names])

@@ -1,44 +1,149 @@
 """certificate.json: the audit of a lot, written so that anyone can compute the proof again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from eval.policy.model import Promise
+from pydantic import Field
+
+from eval.policy.model import Policy, Promise
 from eval.promise import audit, labels
-from eval.promise.labels import Label, up_to_a_gap
+from eval.promise.labels import Label, Sha256, labels_before_gap
 from stylegate import files
 from stylegate.errors import DataError
+from stylegate.records import Record
 
-VERSION = 1
+VERSION = 2  # 1 did not say under which guideline its labels were given
 CERTIFICATE = "certificate.json"
+Share = Field(gt=0, lt=1)
+
+
+class Terms(Record):
+    """The promise of a certificate: at most `alpha` of what is exported are rejects, with confidence 1 - `delta`."""
+
+    alpha: float = Share
+    """Largest allowed share of rejects, between 0 and 1."""
+    delta: float = Share
+    """Chance that the promise is wrong, between 0 and 1."""
+    ladder: list[float] = Field(min_length=1)
+    """Shares of the lot, best pictures first, that the certificate was tried for; each above 0 and at most 1."""
+
+    def promise(self) -> Promise:
+        return Promise(alpha=self.alpha, delta=self.delta, ladder=tuple(self.ladder))
+
+
+class PolicyRule(Record):
+    """The policy under which labels were given."""
+
+    name: str
+    """Name of the policy's file, without its ending."""
+    sha256: str
+    """sha256 of the policy's content."""
+    guideline: str
+    """What a reject is, in the policy's words; may be empty."""
+
+
+class Lot(Record):
+    """The pictures that a certificate speaks of."""
+
+    sha256: str
+    """Digest of `pictures`."""
+    size: int
+    """Number of pictures."""
+    pictures: list[Sha256]
+    """sha256 of each picture, best margin first."""
+
+
+class Attempt(Record):
+    """How one share of the ladder stands after the labels."""
+
+    share: float
+    """Share of the lot, best pictures first, above 0 and at most 1."""
+    size: int
+    """Number of pictures in this part of the lot."""
+    delta: float
+    """The part of delta that this attempt may spend."""
+    labels: int
+    """Number of labels of pictures in this part."""
+    rejects: int
+    """Number of rejects among those labels."""
+    bound: float
+    """Largest possible share of rejects among this part less the rejects found, from 0 to 1."""
+    proven_after: int | None
+    """Number of labels after which the promise was proven; null if it was not."""
+
+
+class Certificate(Record):
+    """The content of certificate.json: a lot, its labels in order, and what they prove."""
+
+    version: Literal[2]
+    """Version of the file."""
+    says: str
+    """The promise in words."""
+    promise: Terms
+    policy: PolicyRule
+    lot: Lot
+    order_seed: str
+    """Digest that settles the random order of the labels."""
+    earlier_attempts: int = Field(ge=0, lt=1000)
+    """Attempts at other lots, or by other terms, that have spent their part of delta before."""
+    labels: list[Label]
+    """Of the first pictures in the random order."""
+    attempts: list[Attempt]
+    """One for each share of the ladder."""
+    proven: int = Field(ge=0)
+    """Index of the attempt that is proven."""
+    sha256: str
+    """Digest of all other fields. It finds accidents, not forgers."""
+
+    def digest(self) -> str:
+        """What `sha256` must be."""
+        return files.digest({name: value for name, value in self.content().items() if name != "sha256"})
+
+    def proven_attempt(self) -> Attempt:
+        return self.attempts[self.proven]
+
+    def sentence(self) -> str:
+        """What is known of the pictures that may be exported; no share and no confidence where all were looked at."""
+        attempt = self.proven_attempt()
+        if attempt.labels == attempt.size:
+            return (
+                f"all {attempt.size} pictures were looked at; the {attempt.rejects} rejects among them are not exported"
+            )
+        return self.says
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is settled before the first label: the lot, its order, and which attempts spend what."""
+    """What is settled before the first label: the lot, its order, and how much of delta each attempt may spend."""
 
     lot: list[str]  # sha256, best margin first
     promise: Promise
-    earlier: int  # attempts that other lots of this batch have spent
+    earlier: int  # attempts that other lots of this batch, or other terms, have spent
+    policy_sha256: str = ""  # labels count under this policy alone
 
     @property
     def header(self) -> dict[str, Any]:
         """The line of audit.jsonl that stands before its first label."""
         terms = {"alpha": self.promise.alpha, "delta": self.promise.delta, "ladder": list(self.promise.ladder)}
-        return {"lot": self.sha256, "size": len(self.lot)} | terms | {"earlier": self.earlier}
+        lot = {"lot": self.sha256, "size": len(self.lot)}
+        return lot | terms | {"earlier": self.earlier, "policy_sha256": self.policy_sha256}
 
     @property
     def sha256(self) -> str:
         return files.digest(self.lot)
 
     @property
-    def order(self) -> list[str]:
-        """A random order that follows from the lot's content."""
-        return labels.shuffled("audit", self.lot)
+    def order_seed(self) -> str:
+        return labels.order_seed("audit", self.lot, self.policy_sha256)
 
-    def attempts(self, given: Sequence[Label]) -> list[dict[str, Any]]:
+    @property
+    def order(self) -> list[str]:
+        """A random order that follows from the lot's content and the policy's."""
+        return labels.shuffled("audit", self.lot, self.policy_sha256)
+
+    def attempts(self, given: Sequence[Label]) -> list[Attempt]:
         """How each part of the ladder stands after these labels, which are the first of the order."""
         ladder, alpha = self.promise.ladder, self.promise.alpha
         spends = audit.shares(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
@@ -49,94 +154,97 @@ class Plan:
             bad = [int(label.bad) for label in given if label.sha256 in part]
             bound = audit.bound(bad, size, alpha, delta)
             needed = audit.labels_needed(bad, size, alpha, delta) if bound <= alpha else None
-            row = {"share": share, "size": size, "delta": delta, "labels": len(bad), "rejects": sum(bad)}
-            found.append(row | {"bound": round(bound, 6), "proven_after": needed})
+            found.append(
+                Attempt(
+                    share=share,
+                    size=size,
+                    delta=delta,
+                    labels=len(bad),
+                    rejects=sum(bad),
+                    bound=round(bound, 6),
+                    proven_after=needed,
+                )
+            )
         return found
 
 
-def plan_of(out: Path, lot: list[str], promise: Promise) -> Plan:
-    """The plan of this lot's audit: the one that was begun, else one after all that were."""
-    plan = Plan(lot, promise, 0)
+def plan_of(out: Path, lot: list[str], policy: Policy) -> Plan:
+    """The plan of this lot's audit under this policy: the one that was begun, else one after all that were."""
+    plan = Plan(lot, policy.promise, 0, policy.sha256)
     for row in headers(out):
-        if row == (same := Plan(lot, promise, row["earlier"])).header:
+        if row == (same := Plan(lot, policy.promise, row["earlier"], policy.sha256)).header:
             return same
-        plan = Plan(lot, promise, row["earlier"] + len(row["ladder"]))
+        plan = Plan(lot, policy.promise, row["earlier"] + len(row["ladder"]), policy.sha256)
     return plan
 
 
 def headers(out: Path) -> list[dict[str, Any]]:
+    """The terms of every audit in the folder of a lot, in the order in which they were begun."""
     return [row for row in files.read_jsonl(out / labels.STREAMS["audit"]) if "ladder" in row]
 
 
-def labels_of(out: Path, plan: Plan) -> list[Label]:
+def labels_of(out: Path, plan: Plan, policy: Policy) -> list[Label]:
     """The labels that count: of the pictures in the plan's order up to the first that has none."""
-    known = {label.sha256: label for label in labels.read(out, "audit")}
-    return up_to_a_gap(plan.order, known)
+    return labels_before_gap(plan.order, labels.counting(out, "audit", policy))
 
 
-def certificate(plan: Plan, given: list[Label], attempts: list[dict], proven: int, policy: Any) -> dict[str, Any]:
-    """Everything that the proof rests on; its own digest finds accidents, not forgers."""
-    content = {
-        "version": VERSION,
-        "says": plan.promise.says(),
-        "promise": {"alpha": plan.promise.alpha, "delta": plan.promise.delta, "ladder": list(plan.promise.ladder)},
-        "policy": {"name": policy.name, "sha256": policy.sha256},
-        "lot": {"sha256": plan.sha256, "size": len(plan.lot), "pictures": plan.lot},
-        "order_seed": labels.order_seed("audit", plan.lot),
-        "earlier_attempts": plan.earlier,
-        "labels": [asdict(label) for label in given],
-        "attempts": attempts,
-        "proven": proven,
-    }
-    return content | {"sha256": files.digest(content)}
+def certificate(
+    plan: Plan, given: Sequence[Label], attempts: list[Attempt], proven: int, policy: Policy
+) -> Certificate:
+    """Everything that the proof rests on."""
+    terms = plan.promise
+    found = Certificate(
+        version=VERSION,
+        says=terms.says(),
+        promise=Terms(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
+        policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
+        lot=Lot(sha256=plan.sha256, size=len(plan.lot), pictures=plan.lot),
+        order_seed=plan.order_seed,
+        earlier_attempts=plan.earlier,
+        labels=[Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given],
+        attempts=attempts,
+        proven=proven,
+        sha256="",
+    )
+    return found.model_copy(update={"sha256": found.digest()})
 
 
-def read_certificate(path: Path) -> dict[str, Any]:
+def read_certificate(path: Path) -> Certificate:
     """A certificate whose proof was computed again. Raises DataError listing what does not hold."""
-    keys = ("says", "promise", "policy", "lot", "order_seed", "earlier_attempts", "labels", "attempts", "proven")
-    found = files.read_json(path, "the certificate", "version")
-    if found["version"] != VERSION:
-        raise DataError(f"{files.shown(path)} is version {found['version']!r}; this stylegate reads {VERSION}")
-    found = files.read_json(path, "the certificate", *keys, "sha256")
-    try:
-        problems = problems_of(found)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
-        problems = [f"not as stylegate writes it ({type(error).__name__}: {error})"]
-    if problems:
-        raise DataError(f"{files.shown(path)} does not hold:", problems, "certify again; that writes it anew.")
+    what, step = "the certificate", "certify again; that writes it anew."
+    version = files.read_json(path, what, "version")["version"]
+    if version != VERSION:
+        raise DataError(f"{files.shown(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step)
+    found = Certificate.read(path, what, step)
+    if problems := problems_of(found):
+        raise DataError(f"{files.shown(path)} does not hold:", problems, step)
     return found
 
 
-def problems_of(found: dict[str, Any]) -> list[str]:
+def problems_of(found: Certificate) -> list[str]:
     """Where the certificate is not what its own lot, labels and terms lead to."""
-    terms = found["promise"]
-    if not all(0 < terms[name] < 1 for name in ("alpha", "delta")) or not 0 <= found["earlier_attempts"] < 1000:
-        return ["its terms are none"]
-    promise = Promise(alpha=terms["alpha"], delta=terms["delta"], ladder=tuple(terms["ladder"]))
-    plan = Plan(found["lot"]["pictures"], promise, found["earlier_attempts"])
-    given = [Label(**row) for row in found["labels"]]
+    if not all(0 < share <= 1 for share in found.promise.ladder):
+        return ["its ladder has a share that is not above 0 and at most 1"]
+    promise = found.promise.promise()
+    plan = Plan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256)
     problems = []
-    if files.digest({key: value for key, value in found.items() if key != "sha256"}) != found["sha256"]:
+    if found.digest() != found.sha256:
         problems.append("its digest is of another content")
-    whole = len(plan.lot) == found["lot"]["size"] == len(set(plan.lot))
-    if plan.sha256 != found["lot"]["sha256"] or not whole:
+    whole = 0 < len(plan.lot) == found.lot.size == len(set(plan.lot))
+    if plan.sha256 != found.lot.sha256 or not whole:
         problems.append("the lot is not the one that it names")
-    if (
-        labels.order_seed("audit", plan.lot) != found["order_seed"]
-        or [g.sha256 for g in given] != plan.order[: len(given)]
-    ):
+    if plan.order_seed != found.order_seed or [g.sha256 for g in found.labels] != plan.order[: len(found.labels)]:
         problems.append("the labels are not of the first pictures of the lot's random order")
-    if found["says"] != promise.says():
+    if found.says != promise.says():
         problems.append("it says something else than its terms")
-    if plan.attempts(given) != found["attempts"]:
+    if plan.attempts(found.labels) != found.attempts:
         problems.append("the attempts do not follow from the labels")
-    elif found["attempts"][found["proven"]]["proven_after"] is None:
+    elif found.proven >= len(found.attempts) or found.proven_attempt().proven_after is None:
         problems.append("the attempt that it calls proven is not")
     return problems
 
 
-def goes_out(found: dict[str, Any]) -> list[str]:
+def goes_out(found: Certificate) -> list[str]:
     """sha256 of what a certificate lets out: the certified part of the lot, less the rejects that were found."""
-    bad = {row["sha256"] for row in found["labels"] if row["verdict"] != "accept"}
-    part = found["lot"]["pictures"][: found["attempts"][found["proven"]]["size"]]
-    return [sha256 for sha256 in part if sha256 not in bad]
+    bad = {label.sha256 for label in found.labels if label.bad}
+    return [sha256 for sha256 in found.lot.pictures[: found.proven_attempt().size] if sha256 not in bad]

@@ -1,190 +1,144 @@
-"""What people say of pictures: decisions of review, labels of calibration and audit. Each in a stream of its own.
+"""What people say about pictures, kept as JSON Lines in the folder of a lot: decisions, and labels of two kinds.
 
-    sha256,verdict,who,why         accept or reject (or unsure: in review it stays there, else it is a reject)
-
-A table from people (stylegate/tables.py; `file` and `purpose` may stand beside), kept as JSON Lines in the batch's
-folder. Labels of one stream never serve another: those of review are of borderline pictures, no random sample, so they
-can never certify; those that a line was chosen by cannot prove it.
+Each purpose has a file of its own, and its labels never serve another purpose: pictures in review are no random sample,
+so decisions cannot certify; labels that chose a threshold cannot prove it. Each label names the policy and the
+guideline under which it was given, and counts under that policy alone. eval/promise/worksheet.py reads the tables that
+people fill in.
 """
 
-import csv
 import hashlib
-import io
-import re
-import webbrowser
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from getpass import getuser
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
-from eval.lot.subject import Subject
-from stylegate import files, tables
+from pydantic import Field, ValidationError
+
+from eval.policy.model import Policy
+from stylegate import files
 from stylegate.errors import DataError
+from stylegate.records import Record, problems_of
 
-STREAMS = {"review": "decisions.jsonl", "calibrate": "calibration.jsonl", "audit": "audit.jsonl"}
-VERDICTS = ("accept", "reject", "unsure")
-QUESTION = "a accept, r reject, u unsure (counts as a reject), q stop: "
-ANSWERS = {"a": "accept", "r": "reject", "u": "unsure"}
-COLUMNS = ("sha256", "verdict", "who", "why")
+Purpose = Literal["review", "calibrate", "audit"]
+STREAMS: dict[Purpose, str] = {"review": "decisions.jsonl", "calibrate": "calibration.jsonl", "audit": "audit.jsonl"}
+LabelName = Literal["accept", "reject", "unsure"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    sha256: str
-    verdict: str
-    who: str
-    why: str = ""
+class Label(Record):
+    """What one person says about one picture."""
+
+    sha256: Sha256
+    """sha256 of the picture's bytes, 64 hex digits."""
+    verdict: LabelName
+    """Whether the person would export the picture. In review `unsure` changes nothing; elsewhere it is a reject."""
+    who: str = Field(min_length=1)
+    """Who answers for it."""
+    why: str
+    """A reason in the person's own words; may be empty."""
 
     @property
     def bad(self) -> bool:
-        """Who is unsure would not export it."""
+        """Whether the picture counts as a reject: nobody would export it who is unsure."""
         return self.verdict != "accept"
 
     def words(self) -> str:
+        """Who said it and why, for people."""
         return f"{self.who}: {self.why}" if self.why else self.who
 
 
-def read_csv(path: Path, purpose: str, out: Path, known: Iterable[str]) -> list[Label]:
-    """The labels of a file, in its order; rows without a verdict are left out (a worksheet half filled).
+class StoredLabel(Label):
+    """A line of decisions.jsonl, calibration.jsonl or audit.jsonl: a label, and what it was asked for."""
 
-    Raises DataError listing every problem: columns, verdicts, pictures that are not `known` (decisions of review may
-    be of many lots: others' are left out, and that is said), two verdicts of one picture, rows that another stream of
-    the same batch holds.
-    """
-    table = tables.read(path)
-    if table.problems:
-        raise DataError(f"decisions={path} cannot be read:", table.problems, "mend the lines; none was taken.")
-    if not {"sha256", "verdict", "who"} <= set(table.columns):
-        raise DataError(f"decisions={path} needs a first line `sha256,verdict,who,why`, then a line a picture")
-    others = rows_of_others(out, purpose)
-    there, found, problems, elsewhere = set(known), {}, [], 0
-    for number, row in table.rows:
-        label = Label(*(str(row.get(name) or "").strip() for name in COLUMNS))
-        if label.verdict == "" and row.get("sha256"):
-            continue
-        label = Label(label.sha256.lower(), label.verdict.lower(), label.who, label.why)
-        declared = str(row.get("purpose") or "").strip()
-        before = found.get(label.sha256)
-        said = [
-            (not re.fullmatch("[0-9a-f]{64}", label.sha256), "sha256 is not 64 hex digits"),
-            (label.verdict not in VERDICTS, f"verdict {label.verdict!r} is none of {', '.join(VERDICTS)}"),
-            (not label.who, "who is empty: somebody answers for each label"),
-            (declared not in ("", purpose), f"is for {declared}; labels of one purpose never serve another"),
-            (purpose != "review" and label.sha256 not in there, f"no picture here is {label.sha256[:12]}..."),
-            (before is not None and before.verdict != label.verdict, "contradicts an earlier line of the same picture"),
-            (not declared and label in others, f"this very row was given for {others.get(label)}: look afresh"),
-        ]
-        problem = next((text for holds, text in said if holds), None)
-        if not problem and label.sha256 not in there:
-            elsewhere += 1
-        elif problem:
-            problems.append(f"line {number}: {problem}")
-        else:
-            found[label.sha256] = label
-    if problems:
-        raise DataError(
-            f"decisions={path}:", problems, "mend the lines and run the same command again; none was taken."
-        )
-    if elsewhere:
-        print(f"note: {elsewhere} decisions are of pictures that are not here")
-    return list(found.values())
+    policy_sha256: str = ""
+    """sha256 of the policy under which it was given. Empty in files of older versions: it counts for nothing."""
+    guideline: str = ""
+    """The guideline of that policy: what a reject is."""
+    checks: list[str] = Field(default_factory=list)
+    """Of a decision: the checks for which the picture stood in review, sorted. It settles these and no others."""
+    under: str = ""
+    """Of a calibration: digest of the pool of pictures and of the policy."""
+    withdrawn: bool = False
+    """The person took the label back before the next picture was shown; it counts for nothing."""
 
 
-def rows_of_others(out: Path, purpose: str) -> dict[Label, str]:
-    """Every label of the batch's other streams, and which."""
-    return {label: name for name in STREAMS if name != purpose for label in read(out, name)}
-
-
-def read(out: Path, stream: str, **under: str) -> list[Label]:
-    """A stream's labels in their order, those kept `under` these words. Raises DataError for a damaged stream."""
-    path, found = out / STREAMS[stream], []
+def stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
+    """Every label for `purpose` in the folder `out`, in the order given. Raises DataError for a damaged file."""
+    path, found = out / STREAMS[purpose], []
     for row in files.read_jsonl(path):
         if "sha256" not in row:
-            continue  # what an audit or a calibration said before its first label
-        if any(row.get(name) != value for name, value in under.items()):
-            continue
-        label = Label(*(str(row.get(name, "")) for name in COLUMNS))
-        if label.verdict not in VERDICTS or not label.who or not re.fullmatch("[0-9a-f]{64}", label.sha256):
+            continue  # the terms of an audit or a calibration, written before its first label
+        try:
+            found.append(StoredLabel.model_validate({"why": ""} | row))
+        except ValidationError as error:
             raise DataError(
                 f"{files.shown(path)} is not as stylegate writes it: {row}",
-                next_step="remove it; labels that are in a CSV file can be given again.",
-            )
-        found.append(label)
+                problems_of(error),
+                "remove it; labels that are in a CSV file can be given again.",
+            ) from None
     return found
 
 
-def keep(out: Path, stream: str, labels: Iterable[Label], **under: str) -> None:
-    """Append the labels that the stream does not hold yet."""
-    last = {label.sha256: label for label in read(out, stream, **under)}
+def counting(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
+    """The labels that count under `policy`, by sha256 of the picture; of two about one picture the later one.
+
+    `under` is the digest of a calibration's pool and policy, empty for other purposes. Labels that were given under
+    another policy or guideline, or by an older version that wrote neither down, are left out.
+    """
+    found: dict[str, StoredLabel] = {}
+    for label in stored(out, purpose):
+        if label.policy_sha256 != policy.sha256 or label.under != under:
+            continue
+        found.pop(label.sha256, None)
+        if not label.withdrawn:
+            found[label.sha256] = label
+    return found
+
+
+def notes_on_others(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
+    """A sentence about labels that do not count, since they were given under another policy or guideline."""
+    others = {label.sha256 for label in stored(out, purpose) if label.policy_sha256 != policy.sha256}
+    others -= {label.sha256 for label in stored(out, purpose) if label.policy_sha256 == policy.sha256}
+    if not others:
+        return []
+    what = "decisions" if purpose == "review" else "labels"
+    return [
+        f"{len(others)} {what} in {STREAMS[purpose]} were given under another policy or guideline (or by an older "
+        "version that did not write it down): they count for nothing here"
+    ]
+
+
+def append(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) -> None:
+    """Append labels to the file of `purpose` in the folder `out`; each survives a kill from then on."""
     for label in labels:
-        if last.get(label.sha256) != label:
-            files.append_jsonl(out / STREAMS[stream], asdict(label) | under)
+        files.append_jsonl(out / STREAMS[purpose], {"why": label.why} | label.content())
 
 
-def worksheet(path: Path, purpose: str, pictures: Iterable[tuple[str, str]], given: Path | None) -> None:
-    """A CSV file to fill in: file and sha256 of each picture; it opens in any spreadsheet.
-
-    One that somebody has begun to fill in stays, unless it is the file that was just `given`.
-    """
-    if path.exists() and path.resolve() != (given.resolve() if given else None) and filled(path):
-        print(f"note: {files.shown(path)} has verdicts: it stays as it is; give it with decisions=")
-        return
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(["file", *COLUMNS, "purpose"])
-    writer.writerows([name, sha256, "", "", "", purpose] for name, sha256 in pictures)
-    files.write(path, sheet.getvalue())
+def stored_label(label: Label, policy: Policy, **more: object) -> StoredLabel:
+    """The label with the policy and guideline under which it is given; `more` are further fields of StoredLabel."""
+    terms = {"policy_sha256": policy.sha256, "guideline": policy.guideline}
+    return StoredLabel.model_validate(label.model_dump(include=set(Label.model_fields)) | terms | more)
 
 
-def filled(path: Path) -> bool:
-    """Whether a worksheet has any verdict, or cannot be read any more: nobody's work is overwritten."""
-    table = tables.read(path)
-    return bool(table.problems) or any(str(row.cells.get("verdict") or "").strip() for row in table.rows)
-
-
-def offered(
-    path: Path, stream: str, out: Path, known: Iterable[str], **under: str
-) -> tuple[dict[str, Label], dict[str, Label]]:
-    """The labels that a stream holds, and those that a file gives, by sha256.
-
-    Raises DataError for one that contradicts another: who may take a label back could wait for a better one.
-    """
-    found = {label.sha256: label for label in read_csv(path, stream, out, known)}
-    before = {label.sha256: label for label in read(out, stream, **under)}
-    turned = [s for s, label in found.items() if s in before and before[s].bad != label.bad]
-    if turned:
-        listing = [f"{s[:12]}...: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in turned]
-        raise DataError(f"labels of the stream {stream} do not change:", listing, "take those lines out of the file.")
-    return before, found
-
-
-def shuffled(purpose: str, pictures: Iterable[str]) -> list[str]:
-    """sha256 in a random order that follows from which they are: anyone computes the same, in any language."""
-    seed = order_seed(purpose, pictures := list(pictures))
+def shuffled(purpose: str, pictures: Iterable[str], policy_sha256: str) -> list[str]:
+    """The sha256 of the pictures in a random order that follows from `order_seed`, so that anyone computes the same."""
+    seed = order_seed(purpose, pictures := list(pictures), policy_sha256)
     return sorted(pictures, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest())
 
 
-def order_seed(purpose: str, pictures: Iterable[str]) -> str:
-    return files.digest([f"stylegate-{purpose}-1", sorted(pictures)])
+def order_seed(purpose: str, pictures: Iterable[str], policy_sha256: str) -> str:
+    """The digest that settles a random order: of the purpose, of which pictures they are, and of the policy.
+
+    The policy is part of it since a guideline may be rewritten after the first pictures were seen: what a reject is
+    must be settled before the order is.
+    """
+    return files.digest([f"stylegate-{purpose}-2", sorted(pictures), policy_sha256])
 
 
-def up_to_a_gap(order: Iterable[str], known: dict[str, Label]) -> list[Label]:
-    found = []
+def labels_before_gap(order: Iterable[str], known: Mapping[str, Label]) -> list[Label]:
+    """The labels of the first pictures of `order`, up to the first picture without one."""
+    found: list[Label] = []
     for sha256 in order:
         if sha256 not in known:
             break
         found.append(known[sha256])
     return found
-
-
-def ask(subject: Subject, sha256: str, where: str) -> Label | None:
-    """Open one picture and ask in the terminal; None to stop."""
-    name = next(name for name, content in subject.sha256.items() if content == sha256)
-    webbrowser.open(dict(subject.named)[name].as_uri())
-    answer = ""
-    while answer not in (*ANSWERS, "q"):
-        try:
-            answer = input(f"{where}  {name}   {QUESTION}").strip().lower()[:1]
-        except EOFError:
-            answer = "q"
-    return None if answer == "q" else Label(sha256, ANSWERS[answer], getuser())

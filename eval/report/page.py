@@ -14,6 +14,7 @@ from eval.judging.record import GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, cost_of
 from eval.lot.subject import Subject
 from eval.policy.model import MARGIN, VERDICTS, Policy
+from eval.promise.calibration import Calibration
 from eval.report import slider
 from eval.report.charts import over_positions, plots
 from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
@@ -101,7 +102,12 @@ def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
 
 
 def certified_sentence(promise: PromiseState, policy: Policy) -> str:
-    """What a certificate proves: the largest share of rejects, the confidence, the number of labels."""
+    """What a certificate proves: the largest share of rejects, the confidence, the number of labels.
+
+    Where every picture was looked at there is no share to estimate, and the sentence says so.
+    """
+    if promise.labels == promise.size:
+        return f"All {promise.size} pictures were looked at, and the rejects among them are not exported"
     share, confidence = f"{promise.bound:.1%}", f"{100 * (1 - policy.promise.delta):.4g}%"
     return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise.labels} labels)"
 
@@ -111,7 +117,7 @@ class Evidence(NamedTuple):
 
     in_force: float | None  # where it lies; None where there is none yet
     pool: dict[str, float]  # sha256 -> score of the pictures that a calibrated threshold judges
-    calibration: dict[str, Any] | None  # the calibration, if it may be used
+    calibration: Calibration | None  # the calibration, if it may be used
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
@@ -145,7 +151,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
         top = min(3 * promise.alpha, 1.0)
         title = f"largest possible share of rejects; the dotted line is the promise, {promise.alpha:.1%}"
         charts.append((title, f"{top:.0%}", over_positions(bounds, top, found.start, "reject", promise.alpha)))
-    num_labels = len(calibration["labels"]) if calibration else 0
+    num_labels = len(calibration.labels) if calibration else 0
     texts = slider.texts_of(found, bounds, num_labels, promise.delta, known.without_bound)
     data = {
         "score": found.score,

@@ -9,7 +9,6 @@ of the slider; the page only picks from it. No file is read or written.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from eval.judging.verdicts import Reason, Verdict
 from eval.policy.model import MARGIN, Policy, Promise
 from eval.promise import envelope
+from eval.promise.calibration import Calibration
 from eval.scorers import SCORES
 
 POSITIONS = 200  # about
@@ -124,7 +124,7 @@ def round_step(least: float) -> float:
 
 
 def bounds_of(
-    slider: Slider, calibration: Mapping[str, Any], pool: Mapping[str, float], leaving: set[str], promise: Promise
+    slider: Slider, calibration: Calibration, pool: Mapping[str, float], leaving: set[str], promise: Promise
 ) -> NDArray[np.float64]:
     """[t] upper bound on the share of rejects in what each position accepts, valid at all positions at once.
 
@@ -132,9 +132,9 @@ def bounds_of(
     scores, by sha256, of what every other check accepts; `leaving` are the pictures that the threshold alone holds back
     or accepts.
     """
-    scored = {row["sha256"]: float(row["score"]) for row in calibration["labels"]}
-    bad = {row["sha256"]: row["verdict"] != "accept" for row in calibration["labels"]}
-    everyone = pool if sorted(pool) == calibration["pool"] else scored | dict(pool)
+    scored = {label.sha256: label.score for label in calibration.labels}
+    bad = calibration.rejects()
+    everyone = pool if sorted(pool) == calibration.pool else scored | dict(pool)
     names = sorted(everyone)
     scores, labelled, rejects, going = (
         np.array([everyone[name] for name in names]),

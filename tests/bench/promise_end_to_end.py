@@ -73,7 +73,7 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
     shutil.rmtree(place)
     return (
         len(accepted),
-        found["attempts"][found["proven"]]["labels"],
+        found.proven_attempt().labels,
         float(np.mean([s in rejects for s in accepted])),
         float(np.mean([s in rejects for s in leaving])),
     )

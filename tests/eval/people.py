@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from eval.promise.labels import Label, LabelName
 from stylegate import files
 
 PROMISE = "promise: {alpha: 0.1, delta: 0.1, ladder: [1.0, 0.5]}\n"
@@ -43,3 +44,7 @@ def decisions(out: Path, wanted: dict[str, str], path: Path) -> str:
     lines = [f"{rows[name]['sha256']},{verdict},anna,looked" for name, verdict in wanted.items()]
     path.write_text("sha256,verdict,who,why\n" + "\n".join(lines) + "\n")
     return f"decisions={path}"
+
+
+def label(sha256: str, verdict: LabelName = "accept", who: str = "anna", why: str = "") -> Label:
+    return Label(sha256=sha256, verdict=verdict, who=who, why=why)

@@ -89,8 +89,8 @@ def test_tampered_calibrations_are_refused(run, words, tmp_path: Path) -> None:
     cases = {
         "was changed after it was written": whole.replace('"accept"', '"reject"', 1),
         "cannot be read": whole[:300],
-        "is version 7": whole.replace('"version": 1', '"version": 7'),
-        "lacks": '{"version": 1}',
+        "is version 7": whole.replace('"version": 2', '"version": 7'),
+        "labels: missing": '{"version": 2}',
     }
     for says, text in cases.items():
         path.write_text(text)

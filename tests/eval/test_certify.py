@@ -12,9 +12,8 @@ from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import certificate, labels
 from eval.promise.certificate import problems_of
-from eval.promise.labels import Label
 from stylegate import files
-from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, verdicts_of
+from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
 
 
 def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -> None:
@@ -32,14 +31,15 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert code == 0 and "certify: proven" in text, text
     found = verdicts_of(out)
     assert found[rejected]["verdict"] == "reject" and found[rejected]["reasons"][0]["check"] == "audit"
-    assert "holds: at most 10.0%" in run("verify", str(out / "certificate.json"))[1]
+    looked = "all 32 pictures were looked at; the 1 rejects among them are not exported"
+    assert f"holds: {looked}" in run("verify", str(out / "certificate.json"))[1] and looked in text
 
     assert run("export", *told, "name=sure")[0] == 0
     package = files.EXPORTS / "sure-v1"
     assert not (package / "images" / rejected).exists()
     assert json.loads((package / "provenance.json").read_text())["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
-    held = json.loads((package / "certificate.json").read_text())
+    held = certificate.read_certificate(package / "certificate.json")
     assert {row["sha256"] for row in files.read_jsonl(package / "metadata.jsonl")} == set(certificate.goes_out(held))
 
 
@@ -85,10 +85,35 @@ def test_labels_beyond_a_gap_do_not_count(run, words, tmp_path: Path) -> None:
     code, text = run("certify", *told, f"decisions={filled}")
     assert code == 13 and "27 labels lie beyond the first picture without one" in text and "with 4 labels" in text
     turned = fill(out / "audit.csv", good)
-    first = labels.read(out, "audit")[0].sha256
+    first = labels.stored(out, "audit")[0].sha256
     turned.write_text(turned.read_text() + f"x,{first},reject,bob,,audit\n")
     code, text = run("certify", *told, f"decisions={turned}")
     assert code == 2 and "do not change" in text and "was accept (anna), is reject" in text
+
+
+def test_labels_certify_under_their_own_guideline_alone(run, words, tmp_path: Path) -> None:
+    """Labels given under guideline v1 once certified v2 with no new label."""
+    told, out = words("guideline: v1\n" + ALL_PASS), tmp_path / "out"
+    run("gate", *told)
+    run("certify", *told)
+    sheet = fill(out / "audit.csv", lambda i, row: "reject" if i == 0 else "accept")
+    assert run("certify", *told, f"decisions={sheet}")[0] == 0
+    assert {label.guideline for label in labels.stored(out, "audit")} == {"v1"}
+
+    told = words("guideline: v2\n" + ALL_PASS)
+    code, text = run("gate", *told)
+    assert code == 0 and "certificate.json is of another policy or guideline" in text
+    assert json.loads((out / "gate.json").read_text())["promise"]["state"] == "none"
+    code, text = run("certify", *told)
+    assert code == 13 and "not proven yet with 0 labels" in text and "2 attempts at other lots" in text
+    assert "32 labels in audit.jsonl were given under another policy" in text
+    code, text = run("certify", *told, f"decisions={sheet}")
+    assert code == 2 and "was asked for under another policy or guideline" in text
+    bare = "\n".join(",".join(line.split(",")[1:5]) for line in sheet.read_text().splitlines())
+    (tmp_path / "bare.csv").write_text(bare)
+    code, text = run("certify", *told, f"decisions={tmp_path / 'bare.csv'}")
+    assert code == 2 and "this very row was given under another policy or guideline" in text
+    assert run("certify", *told, f"decisions={fill(out / 'audit.csv', good)}")[0] == 0, "looked at afresh"
 
 
 def test_review_decisions_never_certify(run, words, tmp_path: Path) -> None:
@@ -120,7 +145,7 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
     cases = {
         "its digest is of another content": whole.replace('"reject"', '"accept"'),
         "cannot be read": whole[: len(whole) // 2],
-        "is version 2": whole.replace('"version": 1', '"version": 2'),
+        "is version 1": whole.replace('"version": 2', '"version": 1'),
         "not as stylegate writes it": forged(lambda c: c.update(attempts=3, labels=[{}])),
         "the attempts do not follow": forged(lambda c: c["labels"][0].update(verdict="accept")),
         "not of the first pictures": forged(lambda c: c["labels"].pop(0)),
@@ -139,22 +164,26 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
 def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
-    plan = certificate.Plan(found["lot"]["pictures"], promise, 0)
-    found["attempts"] = plan.attempts([Label(**row) for row in found["labels"]])
+    plan = certificate.Plan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"])
+    attempts = plan.attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
+    found["attempts"] = [attempt.content() for attempt in attempts]
 
 
 def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told, out = words(ALL_PASS), tmp_path / "out"
     run("gate", *told)
     shown: list[str] = []
-    answers = iter(["a", "what?", "a", "u", "q"])
+    answers = iter(["a", "", "what?", "a", "b", "r", "b", "a", "", "u", "", "q"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("webbrowser.open", shown.append)
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     assert run("certify", *told)[0] == 13
-    assert [label.verdict for label in labels.read(out, "audit")] == ["accept", "accept", "unsure"]
+    policy = policyfile.read(str(tmp_path / "policy.yaml"))
+    counting = labels.counting(out, "audit", policy)
+    assert [label.verdict for label in counting.values()] == ["accept", "accept", "unsure"], "undone answers count not"
+    assert sum(label.withdrawn for label in labels.stored(out, "audit")) == 2, "but what was undone is on record"
     assert len(shown) == 4 and all(Path(place.removeprefix("file://")).name.endswith(".png") for place in shown)
-    answers = iter(["a"] * 40)
+    answers = iter(["a", ""] * 40)
     code, text = run("certify", *told)
     assert code == 0 and len(shown) > 10 and "proven" in text, "it goes on where it was, and stops once it is proven"
 
@@ -163,12 +192,12 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     """A ladder: all rejects lie in the worse half, so that half stays here."""
     lot = [f"{i:064x}" for i in range(400)]
     promise = Promise(alpha=0.05, delta=0.05, ladder=(1.0, 0.5))
-    plan = certificate.Plan(lot, promise, 0)
-    worse = set(lot[200:])
-    given = [Label(s, "reject" if s in worse and i % 3 == 0 else "accept", "anna") for i, s in enumerate(plan.order)]
-    whole, half = plan.attempts(given[:250])
-    assert whole["proven_after"] is None and half["proven_after"] is not None and half["rejects"] == 0
     policy = policyfile.read("default")
+    plan = certificate.Plan(lot, promise, 0, policy.sha256)
+    worse = set(lot[200:])
+    given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.order)]
+    whole, half = plan.attempts(given[:250])
+    assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.certificate(plan, given[:250], [whole, half], 1, policy)
     assert certificate.goes_out(found) == lot[:200] and not problems_of(found)
 

@@ -1,14 +1,18 @@
 """Decisions: the way out of review, and what they cannot do."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
-from eval.promise import labels
-from eval.promise.labels import Label
+from eval.policy import file as policyfile
+from eval.promise import labels, worksheet
+from stylegate import files
 from stylegate.errors import DataError
-from tests.eval.people import ALL_IN_REVIEW, decisions, verdicts_of
+from tests.eval.people import ALL_IN_REVIEW, decisions, fill, good, label, verdicts_of
+
+POLICY = policyfile.read("default")
 
 
 def test_decisions_settle_what_is_in_review(run, words, tmp_path: Path) -> None:
@@ -44,6 +48,7 @@ def test_decisions_accept_nothing_that_the_policy_rejects(run, words, tmp_path: 
     ("text", "says"),
     [
         ("file,verdict\nx,accept", "needs a first line"),
+        ("file,verdict,who\nx,accept,anna", "no picture here is called 'x'"),
         ("", "needs a first line"),
         ("sha256,verdict,who,why\nabc,accept,anna,", "line 2: sha256 is not 64 hex digits"),
         ("sha256,verdict,who,why\nKNOWN,maybe,anna,", "verdict 'maybe' is none of"),
@@ -88,18 +93,86 @@ def test_decisions_may_be_of_many_lots_and_labels_may_not(run, words, tmp_path: 
 )
 def test_what_spreadsheets_write_is_read(tmp_path: Path, content: str, why: str) -> None:
     (tmp_path / "d.csv").write_bytes(content.encode())
-    found = labels.read_csv(tmp_path / "d.csv", "review", tmp_path, ["a" * 64])
-    assert found == [Label("a" * 64, "accept", "art", why)] and labels.filled(tmp_path / "d.csv")
+    found = worksheet.read_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+    assert [answer.label for answer in found] == [label("a" * 64, "accept", "art", why)]
+    assert worksheet.has_verdicts(tmp_path / "d.csv")
 
 
 def test_a_row_with_too_many_cells_refuses_the_table(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(f"sha256,verdict,who,why\n{'a' * 64},accept,art,fine, by me\n")
     with pytest.raises(DataError) as error:
-        labels.read_csv(tmp_path / "d.csv", "review", tmp_path, ["a" * 64])
-    assert "line 2: 5 cells under 4 columns" in str(error.value) and labels.filled(tmp_path / "d.csv")
+        worksheet.read_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+    assert "line 2: 5 cells under 4 columns" in str(error.value) and worksheet.has_verdicts(tmp_path / "d.csv")
 
 
 def test_damaged_streams_are_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").write_text(json.dumps({"sha256": "x", "verdict": "accept", "who": "anna"}) + "\n")
     with pytest.raises(DataError, match="not as stylegate writes it"):
-        labels.read(tmp_path, "audit")
+        labels.stored(tmp_path, "audit")
+
+
+def test_decisions_settle_only_the_reasons_that_they_were_asked_for(run, words, tmp_path: Path) -> None:
+    """32 accepts given for `contrast` once settled 32 reviews by `sharpness` of another policy."""
+    other = "version: 1\nchecks: {sharpness: {review_below: 1e6}, contrast: {review_below: 200}}\n"
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    assert run("gate", *told)[0] == 11
+    given = decisions(out, dict.fromkeys(verdicts_of(out), "accept"), tmp_path / "d.csv")
+    assert run("gate", *told, given)[0] == 0
+    assert {tuple(label.checks) for label in labels.stored(out, "review")} == {("contrast",)}
+    told = words(other)
+    for more in ([], [given]):
+        code, text = run("gate", *told, *more)
+        assert code == 11 and "32 decisions in decisions.jsonl were given under another policy" in text
+    sheet = fill(out / "review.csv", good)
+    partly = sheet.read_text().replace('"contrast, sharpness"', "sharpness", 1)
+    (tmp_path / "partly.csv").write_text(partly)
+    code, text = run("gate", *told, f"decisions={tmp_path / 'partly.csv'}")
+    assert code == 11 and "1 decisions were given for other reasons than the pictures are in review for" in text
+    assert [v["verdict"] for v in verdicts_of(out).values()].count("review") == 1
+    assert run("gate", *told, f"decisions={sheet}")[0] == 0, "the new worksheet names policy and reasons"
+    assert run("gate", *words(ALL_IN_REVIEW))[0] == 0, "under the first policy the first decisions still count"
+    code, text = run("gate", *words("guideline: version 2\n" + ALL_IN_REVIEW), f"decisions={sheet}")
+    assert (
+        code == 11 and "32 decisions were asked for under another policy or guideline: they are not used here" in text
+    )
+
+
+def test_decisions_of_older_versions_count_for_nothing(run, words, tmp_path: Path) -> None:
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    run("gate", *told)
+    for row in verdicts_of(out).values():
+        old = {"sha256": row["sha256"], "verdict": "accept", "who": "anna", "why": ""}
+        files.append_jsonl(out / "decisions.jsonl", old)
+    code, text = run("gate", *told)
+    assert code == 11 and "or by an older version that did not write it down" in text
+
+
+def test_a_worksheet_lists_what_stands_in_review(run, words, tmp_path: Path) -> None:
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    run("gate", *told)
+    rows = list(csv.DictReader((out / "review.csv").open()))
+    assert len(rows) == 32 and {row["reasons"] for row in rows} == {"contrast"}
+    by_name = "".join(f"{row['file']},accept,anna\n" for row in rows)
+    (tmp_path / "names.csv").write_text("file,verdict,who\n" + by_name)
+    assert run("gate", *told, f"decisions={tmp_path / 'names.csv'}")[0] == 0
+    assert len(list(csv.DictReader((out / "review.csv").open()))) == 0
+
+
+def test_names_that_stand_for_two_pictures_are_refused() -> None:
+    pictures = {"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64}
+    assert worksheet.picture_named("a/x.png", pictures) == ("a" * 64, "")
+    assert worksheet.picture_named("y.png", pictures) == ("c" * 64, "")
+    assert worksheet.picture_named("x.png", pictures)[1].startswith("2 pictures are called x.png")
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+x.png", "-x.png", "@x.png", "\tx.png", "\rx.png", "'=x.png", "'x.png"])
+def test_no_cell_of_a_worksheet_is_a_formula(tmp_path: Path, name: str) -> None:
+    """A spreadsheet may run a cell that begins so; the name is read back as it was."""
+    sheet = tmp_path / "review.csv"
+    worksheet.write_worksheet(sheet, "review", [worksheet.Question(name, "", name)], POLICY, None)
+    with sheet.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
+    filled = fill(sheet, good)
+    (answer,) = worksheet.read_answers(filled, "review", tmp_path, {name: "a" * 64}, POLICY)
+    assert answer.label.sha256 == "a" * 64

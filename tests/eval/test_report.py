@@ -19,6 +19,8 @@ from eval.judging.record import PromiseState
 from eval.judging.verdicts import Settled, Verdict, Waived, reason
 from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
+from eval.promise.calibration import Calibration, ScoredLabel
+from eval.promise.labels import LabelName
 from eval.report import galleries, slider
 from eval.report import page as report
 from eval.report.thumbnails import DIGITS, Thumbnails
@@ -235,8 +237,17 @@ def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
     assert slider.slider_of(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
 
 
+def calibration(pool: list[str], scores: dict[str, float], verdict: LabelName) -> Calibration:
+    """A calibration of this pool whose labelled pictures have these scores and all one verdict."""
+    given = [
+        ScoredLabel.model_construct(sha256=name, verdict=verdict, who="anna", why="", score=score)
+        for name, score in scores.items()
+    ]
+    return Calibration.model_construct(pool=pool, labels=given)
+
+
 def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
-    made = {"pool": ["a", "b"], "labels": [{"sha256": "a", "score": 1.0, "verdict": "reject"}]}
+    made = calibration(["a", "b"], {"a": 1.0}, "reject")
     found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
     bounds = slider.bounds_of(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
     assert bounds[0] == 1 and slider.texts_of(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
@@ -248,10 +259,7 @@ def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
     """And what a person held back is no more counted among what leaves."""
     pool = {f"{i:02d}": float(i) for i in range(60)}
     labelled = {f"x{i:02d}": 2.0 * i for i in range(30)}
-    made = {
-        "pool": sorted(labelled),
-        "labels": [{"sha256": n, "score": x, "verdict": "accept"} for n, x in labelled.items()],
-    }
+    made = calibration(sorted(labelled), labelled, "accept")
     ours = {name for name in pool if int(name) % 3}
     found = moved([verdict("accept", margin=x) for x in pool.values()])
     scores = np.array([*pool.values(), *labelled.values()])

@@ -1,0 +1,55 @@
+"""Decisions: what people say about pictures in review, kept with the reasons that it answers."""
+
+from pathlib import Path
+
+from eval.judging.judged import Judged
+from eval.judging.verdicts import Verdict
+from eval.promise import labels
+from eval.promise.labels import stored_label
+from eval.promise.worksheet import Question, read_answers, write_worksheet
+
+WORKSHEET = "review.csv"
+
+
+def record_decisions(path: Path, judged: Judged) -> None:
+    """Append the decisions of a table to decisions.jsonl, each with its policy and the reasons that it answers.
+
+    A decision answers the reasons for which the picture stands in review now; if the table names reasons, no others
+    than those. A row that was recorded before is the same decision, and not a new one under whatever policy is given
+    now, unless the row itself names the policy.
+    """
+    out, policy = judged.lot.out, judged.policy
+    present: dict[str, set[str]] = {}
+    for verdict in judged.verdicts:
+        present.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
+    latest = {label.sha256: label for label in labels.stored(out, "review")}
+    counting = labels.counting(out, "review", policy)
+    for answer in read_answers(path, "review", out, judged.lot.sha256, policy):
+        label, standing = answer.label, present[answer.label.sha256]
+        checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
+        new = stored_label(label, policy, checks=checks)
+        before = latest.get(label.sha256)
+        repeated = before is not None and (before.verdict, before.who, before.why) == (
+            label.verdict,
+            label.who,
+            label.why,
+        )
+        if counting.get(label.sha256) != new and not (repeated and not answer.policy_sha256):
+            labels.append(out, "review", [new])
+
+
+def checks_in_review(verdict: Verdict) -> set[str]:
+    """The checks for which a picture stands in review, or stood before somebody settled it."""
+    settled = verdict.settled.reasons if verdict.settled else []
+    return {found.check for found in [*verdict.reasons, *settled] if found.verdict == "review"}
+
+
+def write_review_worksheet(judged: Judged, given: Path | None) -> None:
+    """Write review.csv: a row to fill in for each picture in review. Without any, an untouched one is removed."""
+    waiting = [verdict for verdict in judged.verdicts if verdict.verdict == "review"]
+    path, slots = judged.lot.out / WORKSHEET, judged.lot.slots or {}
+    rows = [
+        Question(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(sorted(checks_in_review(v))))
+        for v in waiting
+    ]
+    write_worksheet(path, "review", rows, judged.policy, given)
