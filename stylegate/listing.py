@@ -36,14 +36,19 @@ def list_folder(folder: Path) -> Listing:
     found = Listing([], [], [])
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
-        for path in (Path(place, name) for name in (*names, *links)):
-            if any(is_hidden(part) for part in path.relative_to(folder).parts):
+        below = Path(place)
+        in_hidden = any(is_hidden(part) for part in below.relative_to(folder).parts)
+        for name in (*names, *links):
+            path = below / name
+            if in_hidden or is_hidden(name):
                 found.hidden.append(path)
+            elif name not in links and Path(name).suffix.lower() in SUFFIXES:
+                found.pictures.append(path)  # its name says so: not opened here
             elif is_beside(path):
                 found.beside.append(path)
             else:
                 found.pictures.append(path)
-    return Listing(*(sorted(paths) for paths in found))
+    return Listing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
 
 
 def find(folder: Path) -> list[Path]:

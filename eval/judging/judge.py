@@ -9,7 +9,7 @@ from eval.judging import certified
 from eval.judging.judged import Judged
 from eval.judging.record import Counts, GateRecord, Lines, PolicyName, PromiseState, References, Slots, State
 from eval.judging.rules import exit_of, fails_batch, measured, rules_broken
-from eval.judging.verdicts import Verdict, hold, reasons_of, settle, slots_of, verdict_of, waive
+from eval.judging.verdicts import Verdict, hold, reasons_of, settle, slots_of, verdicts_of, waive
 from eval.lot.comparison import Comparison, comparison_of
 from eval.lot.subject import Subject
 from eval.measuring.scores import Scores, read_scores, scores_at_hand, scores_key
@@ -176,7 +176,7 @@ def by_policy(config: Config, lot: Subject, compared: Comparison, policy: Policy
         record["foreign"],
         record["copies"],
     )
-    verdicts = [verdict_of(row, bounds, policy, lacking) for row in scores.rows]
+    verdicts = verdicts_of(scores.rows, bounds, policy, lacking)
     return ByPolicy(scores, bounds, left_out, verdicts, waive(verdicts, policy.waivers, files.today()))
 
 

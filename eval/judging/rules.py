@@ -1,7 +1,7 @@
 """The lot as a whole: what is measured of it, which rules it breaks, and the exit code of a gate."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 from eval.judging.record import RuleLevel, RuleState
 from eval.judging.verdicts import Verdict, slots_of
@@ -39,17 +39,16 @@ def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[RuleSt
     found = []
     for measure, rule in policy.batch.items():
         value = values[measure]
-        lines: list[tuple[RuleLevel, float | None]] = [("fail", rule.fail_below), ("warn", rule.warn_below)]
+        lines = [("fail", rule.fail_below), ("warn", rule.warn_below)]
         broken = [(level, line) for level, line in lines if line is not None and (value is None or value < line)]
-        state: RuleLevel
+        level, line = broken[0] if broken else ("pass", 0.0)
         if value is None:
-            state = "pass" if rule.optional else broken[0][0]
+            level = "pass" if rule.optional else level
             says = f"{measure} cannot be measured here"
         else:
-            state = broken[0][0] if broken else "pass"
-            says = f"{measure} is {value:.3g}" + (f", {broken[0][1]:g} is asked" if broken else "")
+            says = f"{measure} is {value:.3g}" + (f", {line:g} is asked" if broken else "")
         says = f"{says} ({MEASURES[measure]})"
-        found.append(RuleState(measure=measure, value=value, state=state, says=says))
+        found.append(RuleState(measure=measure, value=value, state=cast(RuleLevel, level), says=says))
     return found
 
 

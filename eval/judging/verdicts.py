@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 from pydantic import Field
 
 from eval.lot.batch import split_name
@@ -153,6 +154,44 @@ def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> floa
             return None
         distances.append(bound.distance(score))
     return min((round(distance, 4) for distance in distances if distance is not None), default=None)
+
+
+def verdicts_of(
+    rows: Sequence[dict[str, Any]], bounds: list[Bounds], policy: Policy, lacking: list[str]
+) -> list[Verdict]:
+    """The verdict of each row of scores.parquet, in order. Those above every line are found at once."""
+    margins = clear_margins(rows, bounds) if not lacking else [None] * len(rows)
+    return [
+        verdict_of(row, bounds, policy, lacking) if margin is None else accepted(row, policy, margin)
+        for row, margin in zip(rows, margins, strict=True)
+    ]
+
+
+def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[Bounds]) -> list[float | None]:
+    """`margin` of each row that lies above every line and inside the encoder's domain; None where that is not so."""
+    highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
+    clear = np.array([row["error"] is None and bool(row["sha256"]) and row.get("in_domain") != 0 for row in rows], bool)
+    nearest = np.full(len(rows), math.inf)
+    for bound, line in highest:
+        scores = np.array([row.get(bound.score) for row in rows], float)  # None becomes NaN
+        clear &= np.isfinite(scores) & (scores >= line)
+        holding = [line for name, line in bound.lines().items() if LINES[name] != "warn"]
+        if holding and SCORES[bound.score].graded:  # a score that is not graded, and holds, keeps no distance
+            nearest = np.minimum(nearest, (scores - max(holding)) / bound.spread)
+    clear &= np.isfinite(nearest)
+    return [round(float(value), 4) if good else None for value, good in zip(nearest, clear, strict=True)]
+
+
+def accepted(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
+    return Verdict.model_construct(
+        file=row["file"],
+        sha256=row["sha256"],
+        verdict="accept",
+        reasons=[],
+        margin=margin,
+        policy_sha256=policy.sha256,
+        waived=[],
+    )
 
 
 def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> Verdict:

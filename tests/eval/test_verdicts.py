@@ -4,8 +4,10 @@ import datetime
 import itertools
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eval import gate
@@ -13,7 +15,7 @@ from eval.judging import certified
 from eval.judging import judge as judging
 from eval.judging import rules as lot
 from eval.judging.record import GateRecord, RuleState
-from eval.judging.verdicts import Reason, Verdict, decide, margin, reason, waive
+from eval.judging.verdicts import Reason, Verdict, clear_margins, decide, margin, reason, verdict_of, verdicts_of, waive
 from eval.lot.subject import Subject
 from eval.policy.lines import Bounds
 from eval.policy.model import Policy, Rule, Waiver
@@ -214,7 +216,7 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
 STAGES: dict[str, tuple[Any, str]] = {
     "scores": (judging, "read_scores"),
     "policy": (judging, "resolve"),
-    "a verdict": (judging, "verdict_of"),
+    "a verdict": (judging, "verdicts_of"),
     "waivers": (judging, "waive"),
     "decisions": (judging, "settle"),
     "certificates": (certified, "apply"),
@@ -256,3 +258,28 @@ def test_the_sums_agree_everywhere(run, judged: Path, tmp_path: Path) -> None:
     assert counts["in"] == 33 == len(rows) == sum(counts[v] for v in ("accept", "review", "reject", "error"))
     for kind in ("reject", "review", "error"):
         assert sum(outcome["why"][kind].values()) >= counts[kind]
+
+
+def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
+    random = Random(0)
+    bounds = [STYLE, Bounds("contrast", 6.0, None, False, spread=1.0), Bounds("size", None, 1.0, False, spread=0.1)]
+    policy = policy_of()
+    rows = [
+        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain": domain}
+        | {"style": style, "contrast": contrast, "size": size}
+        for i, (style, contrast, size, domain) in enumerate(
+            zip(
+                random.choices([0.1, 0.5, 0.6999, 0.7, 0.75, 0.8, 0.8123456, 0.9, None, np.nan], k=600),
+                random.choices([5.9, 6.0, 6.00004, 6.1, 40.0, None], k=600),
+                random.choices([0.0, 1.0, 1.0, 1.0], k=600),
+                random.choices([0, 1, 1, None], k=600),
+                strict=True,
+            )
+        )
+    ]
+    rows += [rows[0] | {"error": "is no picture"}, rows[0] | {"sha256": ""}]
+    for lacking in ([], ["style"]):
+        slow = [verdict_of(row, bounds, policy, lacking) for row in rows]
+        assert verdicts_of(rows, bounds, policy, lacking) == slow
+    assert {found.verdict for found in slow} >= {"review", "reject", "error"}
+    assert any(margin is not None for margin in clear_margins(rows, bounds))
