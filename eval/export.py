@@ -17,8 +17,10 @@ from typing import Any
 from eval.judging.judge import evidence
 from eval.judging.verdicts import Verdict, read_verdicts
 from eval.lot.subject import Subject, locked
+from eval.package.calibrated import POOL
 from eval.package.proof import MANIFEST, problems_of
 from eval.package.provenance import CARD, provenance
+from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
@@ -61,6 +63,9 @@ def package(
     draft = collection.with_name(f".{collection.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     files.whole_folder(draft, lambda partial: fill(partial, subject, accepted, outcome))
+    if problems := problems_of(draft):
+        shutil.rmtree(draft)
+        raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
     if newest and not problems_of(newest) and (newest / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes():
         shutil.rmtree(draft)
         return newest, changed
@@ -88,11 +93,22 @@ def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[Verdict]
 def judgement(subject: Subject) -> tuple[dict[str, Any], list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    keys = ("observe", "counts", "policy", "verdicts_sha256", "batch", "promise", "evidence", "fails_batch", "brand")
+    keys = (
+        "observe",
+        "counts",
+        "policy",
+        "verdicts_sha256",
+        "batch",
+        "promise",
+        "evidence",
+        "fails_batch",
+        "brand",
+    )
     outcome = files.read_json(subject.out / "gate.json", what, *keys)
     if not isinstance(outcome["promise"], dict) or not {"state", "says"} <= set(outcome["promise"]):
         raise DataError(f"{files.shown(subject.out / 'gate.json')} is not what the gate wrote", next_step="gate again.")
-    if changed := [name for name, sha256 in evidence(subject.out).items() if outcome["evidence"].get(name) != sha256]:
+    now = evidence(subject.out, outcome.get("calibration"))
+    if changed := [name for name, sha256 in now.items() if outcome["evidence"].get(name) != sha256]:
         raise DataError(
             f"{', '.join(changed)} in {files.shown(subject.out)} is not what the gate knew",
             next_step="stylegate gate again, then export.",
@@ -150,6 +166,11 @@ def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: dict
         if sorted(row["sha256"] for row in rows) != sorted(goes_out(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
         found.write(partial / CERTIFICATE)
+    if outcome["promise"]["state"] == "valid":
+        if not outcome.get("calibration"):
+            raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
+        files.write(partial / CALIBRATION, Path(outcome["calibration"]).read_bytes())
+        files.write_json(partial / POOL, outcome.get("pool", {}))
     files.write_json(partial / "provenance.json", provenance(subject, accepted, outcome))
     files.write(partial / "README.md", CARD.format(count=len(rows), name=subject.out.name, manifest=MANIFEST))
     lines = [

@@ -2,13 +2,15 @@
 
 stylegate verify data/exports/demo-v1
 stylegate verify data/batches/demo-ce2b85ec/certificate.json
+
+What is printed was computed again from the files of the package. That people's labels, scores and counts are true is a
+claim of whoever made the package: no file can prove it.
 """
 
 from pathlib import Path
 
-from eval.package.proof import problems_of
+from eval.package.proof import problems_of, promise_of, read_package
 from eval.promise.certificate import goes_out, read_certificate
-from stylegate import files
 from stylegate.errors import DataError
 
 
@@ -26,8 +28,7 @@ def verify(packages: list[Path]) -> int:
         problems = problems_of(package)
         if problems:
             raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")
-        judged = files.read_json(package / "provenance.json", "the provenance").get("judged_by", {})
-        promise = judged.get("promise") or {}
-        said = f"; {promise['state']}: {promise['says']}" if promise.get("state") in ("certified", "valid") else ""
-        print(f"{package}: holds, {len(files.read_jsonl(package / 'metadata.jsonl'))} pictures{said}")
+        provenance, rows = read_package(package)
+        _, proven = promise_of(package, provenance, rows)
+        print(f"{package}: holds, {len(rows)} pictures{f'; {proven}' if proven else ''}")
     return 0

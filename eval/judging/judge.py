@@ -45,7 +45,8 @@ def judge(
     """
     policy = policyfile.read(config.policy)
     compared = compared or comparison_of(config, lot)
-    proofs = evidence(lot.out)
+    used = str(calibration.path_of(config, lot)) if policy.calibrated and not quiet else None
+    proofs = evidence(lot.out, used)
     scores, bounds, left_out, verdicts, waived = by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.named]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
@@ -72,6 +73,8 @@ def judge(
         notes.append(REAL_CLIP)
     found = Found(policy, scores, verdicts, bounds, left_out, notes, promise)
     outcome = outcome_of(config, lot, found, proofs, compared.brand)
+    outcome.calibration = used
+    outcome.pool = pool if promise.state == "valid" else {}
     return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
 
 
@@ -93,13 +96,15 @@ def write(judged: Judged) -> None:
     judged.outcome.write(judged.lot.out / "gate.json")
 
 
-def evidence(out: Path) -> dict[str, str | None]:
+def evidence(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
     """sha256 of each file that holds labels or a proof, None where there is none.
 
-    Export compares them: what people said after the gate has not been judged yet.
+    The calibration that was used counts wherever it lies: `calibrated_by` is its path. Export compares them: what
+    people said after the gate has not been judged yet.
     """
     names = (*labels.STREAMS.values(), calibration.CALIBRATION, CERTIFICATE)
-    return {name: files.sha256(out / name) if (out / name).is_file() else None for name in names}
+    paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
+    return {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
 
 
 def not_certified(promise: PromiseState, line: Line | None, verdicts: list[Verdict], policy: Policy) -> PromiseState:

@@ -120,3 +120,7 @@ class GateRecord(Record):
     """sha256 of each file of labels or proofs when the lot was judged; None for a file that was not there."""
     brand: str
     """Name of the brand that the lot was compared with; empty for none."""
+    calibration: str | None = None
+    """Path of the calibration that was asked for, on the machine that judged; None where no check is calibrated."""
+    pool: dict[str, float] = Field(default_factory=dict)
+    """The calibrated score, by sha256, of pictures that every other check accepts, where the promise rests on it."""

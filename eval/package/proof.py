@@ -1,8 +1,9 @@
-"""Whether a package is whole: bytes against its manifest, rows against pictures, the certificate against both."""
+"""Whether a package is whole: bytes against its manifest, rows against pictures, the proof against both."""
 
 import re
 from pathlib import Path
 
+from eval.package.calibrated import problems_with_calibration
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
 from stylegate import files
@@ -36,32 +37,55 @@ def problems_of(package: Path) -> list[str]:
     return problems or disagreements(package, {n: h for n, h in listed.items() if n.startswith("images/")})
 
 
-def proof_problems(package: Path, provenance: dict, rows: list[dict]) -> list[str]:
-    """Where a certificate does not prove what the package holds, or is not there although the provenance names it."""
+def promise_of(package: Path, provenance: dict, rows: list[dict]) -> tuple[list[str], str]:
+    """Where the package does not prove the promise that its provenance speaks of; and what it proves, in words.
+
+    The words are computed from the certificate or the calibration in the package, never copied from provenance.json.
+    They are "" where nothing is promised.
+    """
     judged = provenance.get("judged_by")
-    promise = judged.get("promise") if isinstance(judged, dict) else None
-    named = promise.get("certificate_sha256") if isinstance(promise, dict) else None
+    judged = judged if isinstance(judged, dict) else {}
+    promise = judged.get("promise")
+    promise = promise if isinstance(promise, dict) else {}
+    state, sha256 = promise.get("state", "none"), {str(row["sha256"]) for row in rows}
+    if state == "certified" or (package / CERTIFICATE).exists():
+        return certified(package, promise, [str(row["sha256"]) for row in rows])
+    if state == "valid":
+        return problems_with_calibration(package, judged, sha256)
+    if state != "none" or promise.get("certificate_sha256"):
+        return [f"provenance.json calls the promise {state!r}, for which there is no proof here"], ""
+    return [], ""
+
+
+def certified(package: Path, promise: dict, pictures: list[str]) -> tuple[list[str], str]:
+    """Where the certificate does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     if not (package / CERTIFICATE).exists():
-        return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"] if named else []
+        return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"], ""
     try:
         found = read_certificate(package / CERTIFICATE)
     except DataError as error:
-        return [str(error)]
-    problems = [] if found.sha256 == named else [f"{CERTIFICATE} is not the one that provenance.json names"]
-    if sorted(str(row["sha256"]) for row in rows) != sorted(goes_out(found)):
+        return [str(error)], ""
+    named = promise.get("state") == "certified" and found.sha256 == promise.get("certificate_sha256")
+    problems = [] if named else [f"{CERTIFICATE} is not the one that provenance.json names"]
+    if sorted(pictures) != sorted(goes_out(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
-    return problems
+    return problems, f"certified: {found.sentence()}"
+
+
+def read_package(package: Path) -> tuple[dict, list[dict]]:
+    """provenance.json and the rows of metadata.jsonl. Raises DataError if one is missing or damaged."""
+    provenance = files.read_json(package / "provenance.json", "the provenance", "counts")
+    return provenance, files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
 
 
 def disagreements(package: Path, images: dict[str, str]) -> list[str]:
     """Where rows, pictures and counts of a package whose bytes are whole do not agree."""
     try:
-        provenance = files.read_json(package / "provenance.json", "the provenance", "counts")
-        rows = files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
+        provenance, rows = read_package(package)
         counts = {name: int(provenance["counts"][name]) for name in ("in", "exported", *VERDICTS)}
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [f"provenance.json or metadata.jsonl: {error}"]
-    problems = proof_problems(package, provenance, rows)
+    problems, _ = promise_of(package, provenance, rows)
     if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
         return [*problems, "metadata.jsonl: file_name and sha256 must be text"]
     if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):

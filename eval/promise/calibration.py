@@ -209,9 +209,15 @@ def read(path: Path) -> Calibration:
     return found
 
 
+def path_of(config: Config, subject: Subject) -> Path:
+    """Where the calibration lies that the words name, else the batch's own. Raises DataError for a name of no file."""
+    named = existing(config.calibration, "calibration") if config.calibration else subject.out / CALIBRATION
+    return named.resolve()
+
+
 def line_for(config: Config, subject: Subject, compared: Comparison, policy: Policy, pool: dict[str, float]) -> Line:
     """The line of the calibration that the words name, else of the batch's own."""
-    path = existing(config.calibration, "calibration") if config.calibration else subject.out / CALIBRATION
+    path = path_of(config, subject)
     if not path.exists():
         text = f"{policy.calibrated} has no line yet: stylegate calibrate with the same words"
         return Line(None, set(), "insufficient", text)

@@ -289,3 +289,77 @@ def test_packages_of_other_brands_are_left_aside(run, judged: Path, tmp_path: Pa
     (package / "provenance.json").write_text(json.dumps(record))
     code, text = run("gate", f"images={resaved}", "references=neon", f"out={tmp_path / 'closed'}")
     assert code == 2 and "first-v1" in text and "missing or changed" in text
+
+
+def restated(package: Path, change: dict) -> None:
+    """Change what provenance.json says of the promise, and sign the package anew."""
+    path = package / "provenance.json"
+    record = json.loads(path.read_text())
+    record["judged_by"]["promise"] = change
+    path.write_text(json.dumps(record))
+    sign(package)
+
+
+@pytest.mark.parametrize("state", ["certified", "valid", "stale"])
+def test_a_promise_without_its_proof_does_not_hold(run, words, state: str) -> None:
+    assert run("gate", *words(ALL_PASS))[0] == 0 and run("export", *words(ALL_PASS), "name=bare")[0] == 0
+    package = files.EXPORTS / "bare-v1"
+    assert ";" not in run("verify", str(package))[1], "nothing is promised, so nothing is printed of it"
+    restated(package, {"state": state, "says": "at most 0.1% of what is exported are rejects"})
+    code, text = run("verify", str(package))
+    assert code == 2 and "0.1%" not in text
+
+
+def test_verify_prints_what_the_certificate_proves(run, certified: list[str]) -> None:
+    assert run("export", *certified, "name=sure")[0] == 0
+    package = files.EXPORTS / "sure-v1"
+    promise = json.loads((package / "provenance.json").read_text())["judged_by"]["promise"]
+    restated(package, promise | {"says": "at most 0.1% of what is exported are rejects", "bound": 0.001})
+    code, text = run("verify", str(package))
+    assert code == 0 and "certified: at most 10.0%" in text and "0.1%" not in text
+
+
+@pytest.fixture
+def calibrated(run, words, tmp_path: Path) -> tuple[list[str], Path]:
+    """Words of a lot whose promise rests on a calibration outside its folder, and where that lies."""
+    told, out = words(CALIBRATED), tmp_path / "out"
+    run("gate", *told)
+    run("calibrate", *told)
+    assert run("calibrate", *told, f"decisions={fill(out / 'calibrate.csv', good)}")[0] == 0
+    elsewhere = tmp_path / "kept.json"
+    (out / "calibration.json").rename(elsewhere)
+    told.append(f"calibration={elsewhere}")
+    assert run("gate", *told)[0] in (0, 10, 11)
+    return told, elsewhere
+
+
+def test_a_calibrated_promise_is_computed_again_from_the_package(run, calibrated: tuple[list[str], Path]) -> None:
+    told, _ = calibrated
+    assert run("export", *told, "name=lined")[0] == 0
+    package = files.EXPORTS / "lined-v1"
+    code, text = run("verify", str(package))
+    assert code == 0 and "valid: 32 labels, 0 rejects" in text
+    whole = {name: (package / name).read_text() for name in ("calibration.json", "pool.json")}
+    labelled = json.loads(whole["calibration.json"])
+    for row in labelled["labels"][:16]:
+        row["verdict"] = "reject"
+    labelled["sha256"] = files.digest({name: value for name, value in labelled.items() if name != "sha256"})
+    for name, content, says in (
+        ("calibration.json", json.dumps(labelled), "labelled rejects"),
+        ("calibration.json", None, "calibration is missing"),
+        ("pool.json", None, "scores of the lot is missing"),
+        ("pool.json", "{}", "a number for each picture"),
+    ):
+        (package / name).unlink() if content is None else (package / name).write_text(content)
+        sign(package)
+        code, text = run("verify", str(package))
+        assert code == 2 and says in text and "Traceback" not in text, text
+        (package / name).write_text(whole[name])
+
+
+def test_a_calibration_that_lies_elsewhere_is_evidence(run, calibrated: tuple[list[str], Path]) -> None:
+    told, elsewhere = calibrated
+    elsewhere.write_text(elsewhere.read_text() + "\n")
+    code, text = run("export", *told, "name=moved")
+    assert code == 2 and elsewhere.name in text and "not what the gate knew" in text
+    assert not list(files.EXPORTS.glob("*moved*"))

@@ -1,0 +1,47 @@
+"""The proof of a package whose promise rests on a calibration: labels, scores and pictures, computed again."""
+
+from pathlib import Path
+from typing import Any
+
+from eval.policy.model import Check, Policy, Promise
+from eval.promise import calibration
+from eval.promise.calibration import CALIBRATION, Line
+from stylegate import files
+from stylegate.errors import DataError
+
+POOL = "pool.json"  # the calibrated score, by sha256, of the pictures that every other check accepted
+WHAT = "the calibration"
+
+
+def line_of_package(package: Path) -> tuple[Line, Policy]:
+    """The line that the package's labels and scores lead to, and the terms of its policy that they rest on.
+
+    Raises DataError if calibration.json or pool.json is missing or damaged.
+    """
+    made, terms = calibration.read(package / CALIBRATION), files.read_json(package / CALIBRATION, WHAT)
+    pool = files.read_json(package / POOL, "the calibrated scores of the lot")
+    if not pool or not all(isinstance(score, float | int) and abs(score) < 1e9 for score in pool.values()):
+        raise DataError(f"{POOL}: it must give a number for each picture")
+    promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
+    named, checks = terms["policy"], {terms["score"]: Check(calibrated=True)}
+    policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
+    return calibration.line_of(made, pool, {}, policy), policy
+
+
+def problems_with_calibration(package: Path, judged_by: dict[str, Any], pictures: set[str]) -> tuple[list[str], str]:
+    """Where the calibration does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
+    try:
+        line, policy = line_of_package(package)
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        return [str(error) if isinstance(error, DataError) else f"{CALIBRATION}: {error}"], ""
+    problems = []
+    if line.state != "valid":
+        problems.append(f"the labels of {CALIBRATION} and the scores of {POOL} prove nothing: {line.says}")
+    named = judged_by.get("policy")
+    if not isinstance(named, dict) or named.get("sha256") != policy.sha256:
+        problems.append(f"{CALIBRATION} is of another policy than the one that judged")
+    if line.rejects & pictures:
+        problems.append(f"{len(line.rejects & pictures)} of the pictures were labelled rejects")
+    if line.hidden > policy.promise.alpha * len(pictures) + 1e-9:
+        problems.append(f"the bound of {CALIBRATION} does not hold for so few pictures")
+    return problems, f"valid: {line.says} (labels and scores are those that the package states)"
