@@ -1,0 +1,152 @@
+"""Does the machine of tests/machine.py find each fix of the gate when it is taken out?
+
+    python -m tests.bench.mutate_gate
+
+Each fix is undone by putting the old behaviour in place of a function, then the machine runs 200 sequences a seed until
+it fails. Prints a line of a table for each: the fix, the shortest sequence that found it, its steps, the seed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import tests.conftest  # noqa: F401  (a home of its own)
+from eval import export as exporting
+from eval.lot import comparison, subject
+from eval.promise import labels
+from stylegate import files
+from stylegate.errors import DataError
+from tests.machine import search
+
+SEEDS, SEQUENCES = range(20), 200
+Patches = dict[str, Any]  # by dotted name: what stands in its place
+
+
+def working_directory_first() -> Patches:
+    real = files.named
+
+    def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
+        return Path(value).resolve() if value and Path(value).is_file() else real(value, places, what, suffix)
+
+    return {"stylegate.files.named": named}
+
+
+def policies_that_judge_nothing() -> Patches:
+    return {"eval.policy.file.holds_back": lambda check: True, "eval.policy.lines.Bounds.holds_back": lambda self: True}
+
+
+def labels_of_any_policy() -> Patches:
+    def counting(out: Path, purpose: Any, policy: Any, under: str = "") -> dict:
+        return {label.sha256: label for label in labels.stored(out, purpose)}
+
+    return {"eval.promise.labels.counting": counting}
+
+
+def decisions_for_any_reason() -> Patches:
+    def counting(out: Path, purpose: Any, policy: Any, under: str = "") -> dict:
+        every = {label.sha256: label for label in labels.stored(out, purpose)}
+        return {s: label.model_copy(update={"checks": ["contrast", "sharpness"]}) for s, label in every.items()}
+
+    return {"eval.judging.judge.labels.counting": counting}
+
+
+def checked_then_locked() -> Patches:
+    def export(config: Any) -> int:
+        lot = subject.subject_of(config, remember=False)
+        if held := exporting.held_back(lot, *exporting.judgement(lot)):
+            return held[0]
+        with files.only_one(lot.out):
+            target, _ = exporting.package(lot, files.EXPORTS / config.name, *exporting.judgement(lot))
+        print(f"export: {files.shown(target)}")
+        return 0
+
+    return {"eval.export.export": export}
+
+
+def said_without_proof() -> Patches:
+    def promise_of(package: Path, provenance: dict, rows: list) -> tuple[list[str], str]:
+        promise = provenance["judged_by"]["promise"]
+        return [], f"{promise['state']}: {promise['says']}" if promise["state"] in ("certified", "valid") else ""
+
+    return {"eval.package.proof.promise_of": promise_of, "eval.verify.promise_of": promise_of}
+
+
+def own_by_place() -> Patches:
+    real, made_from = comparison.exported, subject.made_from
+
+    def by_place(lot: Any) -> dict:
+        return made_from(lot) | {"folder_sha256": files.digest(str(lot.images))}
+
+    def exported(lot: Any, brand: str) -> tuple[list, list]:
+        found = []
+        for package in files.EXPORTS.glob("[!.]*-v[0-9]*"):
+            record = package / "provenance.json"
+            own = record.exists() and files.read_json(record, "")["made_from"]["folder_sha256"]
+            ours = set(lot.sha256.values()) if own == files.digest(str(lot.images)) else set()
+            pictures = (package / "images").glob("*")
+            found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256(p) not in ours]
+        return sorted(found), real(lot, brand)[1]
+
+    return {"eval.package.provenance.made_from": by_place, "eval.lot.comparison.exported": exported}
+
+
+def stopped_by_an_empty_folder() -> Patches:
+    real = comparison.exported
+
+    def exported(lot: Any, brand: str) -> tuple[list, list]:
+        if any(not any(place.iterdir()) for place in files.EXPORTS.glob("*-v*")):
+            raise DataError("packages that are damaged")
+        return real(lot, brand)
+
+    return {"eval.lot.comparison.exported": exported}
+
+
+FIXES: dict[str, Callable[[], Patches]] = {
+    "A1 shipped names win": working_directory_first,
+    "A2 a policy that judges nothing is refused": policies_that_judge_nothing,
+    "A3 labels count under their policy": labels_of_any_policy,
+    "A3 decisions count for their policy and reason": decisions_for_any_reason,
+    "A4 what decides is read under the lock": checked_then_locked,
+    "A5 nothing is printed that was not computed": said_without_proof,
+    "A7 own packages are known by content": own_by_place,
+    "A7 an empty folder stops no gate": stopped_by_an_empty_folder,
+}
+
+
+@contextmanager
+def without(fix: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, old in FIXES[fix]().items():
+            stack.enter_context(patch(name, old))
+        yield
+
+
+def found(fix: str) -> tuple[list[str], int] | None:
+    """The steps of the shortest sequence that fails without the fix, and the seed; None if no seed finds one."""
+    for seed in SEEDS:
+        try:
+            with without(fix):
+                search(SEQUENCES, seed)
+        except AssertionError as error:
+            notes = "\n".join(getattr(error, "__notes__", [])).splitlines()
+            steps = [line.strip().removeprefix("state.") for line in notes if line.strip().startswith("state.")]
+            return [step for step in steps if not step.startswith("teardown")], seed
+    return None
+
+
+def main() -> None:
+    print("| fix that was taken out | sequence that found it | steps | seed |\n|---|---|---|---|")
+    for fix in FIXES:
+        try:
+            result = found(fix)
+        except AttributeError as error:
+            print(f"| {fix} | cannot be taken out: {error} | | |", flush=True)
+            continue
+        steps, seed = result or ([], "none of 20")
+        print(f"| {fix} | {', '.join(f'`{step}`' for step in steps[1:])} | {len(steps) - 1} | {seed} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
