@@ -243,7 +243,7 @@ class GateMachine(RuleBasedStateMachine):
         batch = self.lots["batch"]
         for i, number in enumerate(drawn[:6]):
             (batch.images / f"{i // 2:05d}-{i % 2}.png").write_bytes(content(number))
-        write_plan(batch.out, [Slot(i, "a thing", i, {}) for i in range(3)])
+        write_plan(batch.out, [Slot(slot=i, prompt="a thing", seed=i, traits={}) for i in range(3)])
         files.write_json(batch.out / "batch.json", {"facts": {}, "words": {"brand": None}, "wanted": 3})
 
     # What the oracle says.
