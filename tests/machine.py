@@ -259,6 +259,8 @@ class GateMachine(RuleBasedStateMachine):
             found = {"reject"}
         if "accept" in found and lot.labels.get((name, sha256)) == "reject":
             found = {"reject"}
+        if "accept" in found and any(under == name for under, _ in lot.labels):
+            found |= {"review"}  # outside the part of the lot that is certified
         said = {verdict for (_, of), verdict in {**lot.decisions, **lot.labels}.items() if of == sha256}
         if found & {"accept", "review"} and ("reject" in said or "distinct" in policy.checks):
             found |= {"reject"}  # a reject may count wider than it was asked
@@ -517,7 +519,10 @@ def fill(sheet: Path, count: int, verdict: Callable[[int], str]) -> dict[str, st
 
 
 def search(count: int, seed: int = 0, shrink: bool = True) -> None:
-    """Run `count` sequences; the same ones for a seed. Raises AssertionError with the shortest that breaks a rule."""
+    """Run `count` sequences; the same ones for a seed. Raises AssertionError with one that breaks a rule, in its notes.
+
+    Without `shrink` the sequence is the first that was found, not the shortest.
+    """
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     chosen = settings(
         max_examples=count,
