@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from eval.judging.record import GateRecord
 from eval.report import mirror
 from stylegate import dashboards, files, wandbrun
 from stylegate.config import Config, TrackerConfig
@@ -91,7 +92,8 @@ def test_it_shows_nothing_that_is_not_told(run, small_brand: Path, tmp_path: Pat
     (batch,) = files.BATCHES.glob("shown-*")
     judged = [f"images={batch / 'images'}", "brand=small", f"out={tmp_path / 'out'}", "tracker=wandb"]
     assert run("gate", *judged, f"policy={tmp_path / 'strict.yaml'}")[0] == 10
-    outcome = json.loads((batch / "gate.json").read_text()) | {"promise": {"bound": 0.1, "labels": 9}}
+    promise = {"state": "certified", "says": "", "bound": 0.1, "labels": 9}
+    outcome = GateRecord.model_validate(json.loads((batch / "gate.json").read_text()) | {"promise": promise})
     told.names |= mirror.metrics(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
     panels = [*dashboards.training(), *dashboards.health(), *dashboards.gate()]
     names, patterns = named(panels)

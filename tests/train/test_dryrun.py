@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_leaves
 from stylegate import files
 from stylegate.config import Config
 from stylegate.families import FAMILIES
-from tests.conftest import FAST
+from tests.conftest import FAST, FAST_ALL_LAYERS
 from train import dryrun, loop, optimizers, prepare
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
     before = set(files.RUNS.glob("*"))
-    code, text = run("train", "brand=neon", *FAST, "name=dry", "dry_run=true", "train.max_steps=400")
+    code, text = run("train", "brand=neon", *FAST_ALL_LAYERS, "name=dry", "dry_run=true", "train.max_steps=400")
     assert code == 0 and text.strip().splitlines()[-1] == "dry run: no problems; nothing was written"
     assert "licence apache-2.0" in text and "32 pictures, 32 views in 1 shapes; each seen 25 times" in text
     assert set(files.RUNS.glob("*")) == before

@@ -61,9 +61,9 @@ def test_real_art_goes_through_and_is_left_to_people(run) -> None:
     words = ["brand=noto", *FAST, "train.max_steps=2", "plan.num_images=4"]
     assert run("train", *words)[0] == 0 and run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
     code, text = run("gate", *words)
-    assert code == 11 and "encoder=ViT-L-14-quickgelu:openai" in text and "base=" in text
+    assert code in (10, 11) and "encoder=ViT-L-14-quickgelu:openai" in text and "base=" in text
     (batch,) = files.BATCHES.glob("noto-*")
     rows = files.read_jsonl(batch / "verdicts.jsonl")
-    assert len(rows) == 4 and {row["verdict"] for row in rows} == {"review"}
-    assert all(row["reasons"][-1]["check"] == "encoder-out-of-domain" for row in rows)
-    assert json.loads((batch / "gate.json").read_text())["counts"]["review"] == 4
+    assert len(rows) == 4 and {row["verdict"] for row in rows} <= {"review", "reject"}, "melted pictures are rejected"
+    assert all("encoder-out-of-domain" in [reason["check"] for reason in row["reasons"]] for row in rows)
+    assert json.loads((batch / "gate.json").read_text())["counts"]["accept"] == 0
