@@ -10,7 +10,7 @@
 set -euo pipefail
 place=$(mktemp -d); trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install -q torch==2.15.0 diffusers==0.42.1 peft==0.21.2 transformers==5.23.0
+"$place/venv/bin/python" -m pip install -q torch==2.15.0 diffusers==0.42.1 peft==0.21.2 transformers==5.23.0
 "$place/venv/bin/python" -W ignore - <<'PYTHON'
 import diffusers
 import peft
