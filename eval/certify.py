@@ -50,7 +50,7 @@ def certify(config: Config) -> int:
     with locked(config) as subject:
         before = judge(config, subject, audited=False)
         policy = before.policy
-        plan = plan_of(subject.out, standing_lot(before.verdicts), policy)
+        plan = plan_of(subject.out, standing_lot(before.verdicts, bool(subject.slots)), policy)
         given = labels_of(subject.out, plan, policy)
         for note in labels.notes_on_others(subject.out, "audit", policy):
             print(f"note: {note}")

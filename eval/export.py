@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.judging.judge import evidence
-from eval.judging.verdicts import Verdict, read_verdicts
+from eval.judging.verdicts import Verdict, leaving, read_verdicts
 from eval.lot.subject import Subject, locked
 from eval.package.calibrated import POOL
 from eval.package.proof import MANIFEST, problems_of
@@ -25,6 +25,8 @@ from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
+
+NAMED = 10  # pictures that a note names
 
 
 def export(config: Config) -> int:
@@ -40,6 +42,9 @@ def export(config: Config) -> int:
             target, changed = package(subject, collection, outcome, verdicts)
         sha256 = files.sha256(target / MANIFEST)
         lineage.record(subject.out, "make", "package", f"package-{collection.name}", sha256, [target])
+    if stay := other_attempts(subject, verdicts):
+        names = f"{', '.join(stay[:NAMED])}{', …' if len(stay) > NAMED else ''}"
+        print(f"note: accepted, but a better attempt at the same slot is exported: {len(stay)} ({names})")
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
     print(f"export: {files.shown(target)}")
@@ -130,9 +135,15 @@ def judgement(subject: Subject) -> tuple[dict[str, Any], list[Verdict]]:
 
 def accepted_pictures(subject: Subject, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
-    accepted = [v for v in verdicts if v.verdict == "accept"]
+    accepted = leaving(verdicts, bool(subject.slots))
     whole = [v for v in accepted if subject.sha256.get(v.file) == v.sha256]
     return whole, [v.file for v in accepted if v not in whole]
+
+
+def other_attempts(subject: Subject, verdicts: list[Verdict]) -> list[str]:
+    """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
+    going = {verdict.file for verdict in leaving(verdicts, bool(subject.slots))}
+    return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]
 
 
 def newest_version(collection: Path) -> tuple[Path | None, int]:

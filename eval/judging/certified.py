@@ -13,9 +13,9 @@ from stylegate.errors import DataError
 FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are given here
 
 
-def standing_lot(verdicts: list[Verdict]) -> list[str]:
+def standing_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
     """The lot before audit and certificate have their say. Raises DataError for none, and for one picture twice."""
-    lot = lot_of(verdicts)
+    lot = lot_of(verdicts, planned)
     if not lot:
         raise DataError("no picture is accepted: there is no lot to certify", next_step="stylegate gate says why.")
     if len(set(lot)) < len(lot):
@@ -26,13 +26,13 @@ def standing_lot(verdicts: list[Verdict]) -> list[str]:
     return lot
 
 
-def apply(out: Path, verdicts: list[Verdict], policy: Policy) -> tuple[PromiseState, list[str]]:
+def apply(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> tuple[PromiseState, list[str]]:
     """What audit and certificate mean for the verdicts, in place: rejects that were found, pictures beyond the proof.
 
     Labels and certificate count under the policy that they were given under alone. Returns the state of the
     promise ("certified" with its bound, else "none") and notes.
     """
-    promise, lot = policy.promise, lot_of(verdicts)
+    promise, lot = policy.promise, lot_of(verdicts, planned)
     notes = labels.notes_on_others(out, "audit", policy)
     bad = {sha256: label for sha256, label in labels.counting(out, "audit", policy).items() if label.bad}
     path = out / CERTIFICATE

@@ -9,7 +9,7 @@ from eval.judging import certified
 from eval.judging.judged import Judged
 from eval.judging.record import Counts, GateRecord, Lines, PolicyName, PromiseState, References, Slots, State
 from eval.judging.rules import exit_of, fails_batch, measured, rules_broken
-from eval.judging.verdicts import Verdict, hold, reasons_of, settle, slots_of, verdicts_of, waive
+from eval.judging.verdicts import Verdict, hold, leaving, reasons_of, settle, slots_of, verdicts_of, waive
 from eval.lot.comparison import Comparison, comparison_of
 from eval.lot.subject import Subject
 from eval.measuring.scores import Scores, read_scores, scores_at_hand, scores_key
@@ -65,10 +65,10 @@ def judge(
         notes += settle(verdicts, labels.counting(lot.out, "review", policy))
         notes += labels.notes_on_others(lot.out, "review", policy)
         if audited:
-            promise, found = certified.apply(lot.out, verdicts, policy)
+            promise, found = certified.apply(lot.out, verdicts, policy, bool(lot.slots))
             notes += found
         if promise.state == "none":
-            promise = not_certified(promise, line, verdicts, policy)
+            promise = not_certified(promise, line, len(leaving(verdicts, bool(lot.slots))), policy)
     if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
         notes.append(REAL_CLIP)
     found = Found(policy, scores, verdicts, bounds, left_out, notes, promise)
@@ -107,12 +107,11 @@ def evidence(out: Path, calibrated_by: str | None = None) -> dict[str, str | Non
     return {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
 
 
-def not_certified(promise: PromiseState, line: Line | None, verdicts: list[Verdict], policy: Policy) -> PromiseState:
-    """How the promise stands where no certificate proves it."""
+def not_certified(promise: PromiseState, line: Line | None, left: int, policy: Policy) -> PromiseState:
+    """How the promise stands where no certificate proves it; `left` pictures may be exported."""
     if line is None:
         text = f"not proven: {promise.says}; stylegate certify"
         return PromiseState(state="insufficient", says=text) if policy.promise.required else promise
-    left = sum(verdict.verdict == "accept" for verdict in verdicts)
     if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
         text = f"people rejected so many that the bound no longer holds for the {left} that are left"
         return PromiseState(state="insufficient", says=text)

@@ -307,10 +307,28 @@ def hold(
                 add(verdict, found)
 
 
-def lot_of(verdicts: list[Verdict]) -> list[str]:
-    """sha256 of what would go out, best margin first: what a certificate speaks of."""
-    going = [v for v in verdicts if v.verdict == "accept"]
-    going.sort(key=lambda v: (-(v.margin if v.margin is not None else -math.inf), v.sha256))
+def leaving(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
+    """The accepted pictures that may be exported, in the order given: of a planned batch, one at most for each slot.
+
+    Of several accepted attempts at a slot it is the one with the best margin, of equal ones the earliest.
+    """
+    accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
+    if not planned:
+        return accepted
+    best: dict[int, Verdict] = {}
+    for verdict in sorted(accepted, key=lambda v: (-margin_or_worst(v), split_name(v.file))):
+        best.setdefault(split_name(verdict.file)[1], verdict)
+    return [verdict for verdict in accepted if best[split_name(verdict.file)[1]] is verdict]
+
+
+def margin_or_worst(verdict: Verdict) -> float:
+    """The margin in spreads; minus infinity where it cannot be said."""
+    return -math.inf if verdict.margin is None else verdict.margin
+
+
+def lot_of(verdicts: Iterable[Verdict], planned: bool) -> list[str]:
+    """sha256 of the pictures that may be exported, best margin first: what a certificate speaks of."""
+    going = sorted(leaving(verdicts, planned), key=lambda v: (-margin_or_worst(v), v.sha256))
     return [v.sha256 for v in going]
 
 

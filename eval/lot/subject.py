@@ -1,5 +1,6 @@
 """What is judged: a planned batch or any folder of pictures. And what it is compared with."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,8 +124,13 @@ def names_of(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def readable(path: Path) -> str:
-    """The name in UTF-8; bytes that are none are shown escaped, so that one odd name does not block a lot."""
-    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""The name as UTF-8 text. A byte that is no UTF-8 is written as \xff, so that one odd name does not block a lot.
+
+    Two files never get one name: where a file's own name has the four characters \xff, its backslash is
+    written as \x5c.
+    """
+    text = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", path.as_posix())
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def hashes(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:

@@ -16,6 +16,7 @@ from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
 from stylegate.errors import DataError
+from tests.eval.people import fill, good
 
 TRAITS = files.ROOT / "data" / "traits" / "collectible.yaml"
 BRAND = Brand(name="neon", trigger="neon style")
@@ -242,6 +243,28 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     assert code == 10 and "00000-0.png is not the picture that was judged" in text
     assert len(files.read_jsonl(files.EXPORTS / "coll-v2" / "metadata.jsonl")) == 5
     assert not list(files.EXPORTS.glob(".*"))
+
+
+def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) -> None:
+    """Also where policy, waiver or person accepts two attempts; a certificate is of what leaves."""
+    words, folder = batch
+    told = [*words, accept_all(tmp_path)]
+    Image.effect_noise((64, 64), 90).convert("RGB").save(folder / "images" / "00002-1.png")
+    assert run("gate", *told)[0] == 0
+    rows = {row["file"]: row for row in files.read_jsonl(folder / "verdicts.jsonl")}
+    assert rows["00002-0.png"]["verdict"] == rows["00002-1.png"]["verdict"] == "accept"
+    worse, better = sorted(("00002-1.png", "00002-0.png"), key=lambda name: rows[name]["margin"])
+    code, text = run("export", *told, "name=slots")
+    names = [row["file_name"] for row in files.read_jsonl(files.EXPORTS / "slots-v1" / "metadata.jsonl")]
+    assert code == 0 and len(names) == 6 and f"images/{better}" in names and f"images/{worse}" not in names
+    assert f"a better attempt at the same slot is exported: 1 ({worse})" in text
+
+    assert run("certify", *told)[0] == 13
+    assert worse not in (folder / "audit.csv").read_text() and better in (folder / "audit.csv").read_text()
+    assert run("certify", *told, f"decisions={fill(folder / 'audit.csv', good)}")[0] == 0
+    assert run("export", *told, "name=proven")[0] == 0
+    code, text = run("verify", str(files.EXPORTS / "proven-v1"))
+    assert code == 0 and "6 pictures; certified" in text
 
 
 def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

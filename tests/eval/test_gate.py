@@ -271,6 +271,16 @@ def test_a_name_that_is_no_text_blocks_nobody(run, judged: Path, tmp_path: Path)
     assert code == 0 and verdicts_of(tmp_path / "out")["\\xff.png"]["verdict"] == "accept"
 
 
+def test_names_that_would_read_the_same_stay_apart(run, judged: Path, tmp_path: Path) -> None:
+    """A byte that is no UTF-8, and the four characters that it is written as."""
+    (judged / "0033.png").rename(judged / "\udcff.png")
+    Image.new("RGB", (64, 64), "navy").save(judged / "\\xff.png")
+    assert run("gate", f"images={judged}", f"out={tmp_path / 'out'}")[0] == 10
+    found = verdicts_of(tmp_path / "out")
+    assert found["\\xff.png"]["verdict"] == "accept" and found["\\x5cxff.png"]["verdict"] == "reject"
+    assert len({row["sha256"] for row in found.values()}) == len(found)
+
+
 def test_files_that_cannot_be_read_are_errors(run, judged: Path, tmp_path: Path) -> None:
     (judged / "gone.png").symlink_to(tmp_path / "nothing.png")
     (judged / "empty.png").write_bytes(b"")
