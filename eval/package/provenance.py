@@ -1,5 +1,6 @@
 """The provenance of a package: digests of what the pictures were made from and judged by."""
 
+from pathlib import Path
 from typing import Any
 
 from eval.judging.verdicts import Verdict
@@ -10,7 +11,7 @@ from stylegate import __version__, files
 def provenance(subject: Subject, accepted: list[Verdict], outcome: dict) -> dict[str, Any]:
     """Digests of everything that the pictures and their verdicts came from.
 
-    No path (of a foreign folder's a digest), no time, no host.
+    No path, no time, no host: of a folder only its name is written, and the digest of what was in it.
     """
     return {
         "stylegate": __version__,
@@ -20,15 +21,20 @@ def provenance(subject: Subject, accepted: list[Verdict], outcome: dict) -> dict
             "policy": outcome["policy"],
             "thresholds": outcome["thresholds"],
             "left_out": outcome["left_out"],
-            "encoder": outcome["encoder"],
+            "encoder": without_path(outcome["encoder"]),
             "encoder_sha256": outcome["encoder_sha256"],
-            "references": outcome["references"],
+            "references": outcome["references"] | {"from": without_path(outcome["references"]["from"])},
             "promise": outcome["promise"],
             "batch": outcome["batch"],
             "verdicts_sha256": files.sha256(subject.out / "verdicts.jsonl"),
         },
         "counts": outcome["counts"] | {"exported": len(accepted)},
     }
+
+
+def without_path(name: str) -> str:
+    """The last part of a word that has the form of a path (files.is_path); any other word as it is."""
+    return Path(name).name if files.is_path(name) else name
 
 
 CARD = """# {name}

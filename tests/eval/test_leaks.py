@@ -363,3 +363,23 @@ def test_a_calibration_that_lies_elsewhere_is_evidence(run, calibrated: tuple[li
     code, text = run("export", *told, "name=moved")
     assert code == 2 and elsewhere.name in text and "not what the gate knew" in text
     assert not list(files.EXPORTS.glob("*moved*"))
+
+
+def test_a_package_has_no_path_of_the_machine_in_it(run, judged: Path, tmp_path: Path) -> None:
+    """Neither of references, encoder and calibration, nor of the folder that was judged."""
+    references = tmp_path / "my references"
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon" / "test", references)
+    encoder = shutil.copytree(files.MODELS / "miniature" / "clip", tmp_path / "my encoder")
+    (tmp_path / "policy.yaml").write_text(CALIBRATED)
+    out = tmp_path / "out"
+    told = [f"images={judged}", f"references={references}", f"encoder={encoder}", f"out={out}"]
+    told.append(f"policy={tmp_path / 'policy.yaml'}")
+    run("gate", *told)
+    run("calibrate", *told)
+    assert run("calibrate", *told, f"decisions={fill(out / 'calibrate.csv', good)}")[0] == 0
+    assert run("gate", *told)[0] in (0, 10, 11) and run("export", *told, "name=placeless")[0] == 0
+    package = files.EXPORTS / "placeless-v1"
+    judged_by = json.loads((package / "provenance.json").read_text())["judged_by"]
+    assert judged_by["encoder"] == "my encoder" and judged_by["references"]["from"] == "my references"
+    for path in package.rglob("*"):
+        assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes(), path.name
