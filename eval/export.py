@@ -12,9 +12,9 @@ import datetime
 import glob
 import shutil
 from pathlib import Path
-from typing import Any
 
 from eval.judging.judge import evidence
+from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, leaving, read_verdicts
 from eval.lot.subject import Subject, locked
 from eval.package.calibrated import POOL
@@ -51,9 +51,7 @@ def export(config: Config) -> int:
     return 10 if changed else 0
 
 
-def package(
-    subject: Subject, collection: Path, outcome: dict[str, Any], verdicts: list[Verdict]
-) -> tuple[Path, list[str]]:
+def package(subject: Subject, collection: Path, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported)."""
     accepted, changed = accepted_pictures(subject, verdicts)
     if not accepted:
@@ -79,14 +77,14 @@ def package(
     return target, changed
 
 
-def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[Verdict]) -> tuple[int, str] | None:
+def held_back(subject: Subject, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str] | None:
     """Exit code and reason for which the whole lot stays here, if there is one."""
-    state, says = outcome["promise"]["state"], outcome["promise"]["says"]
+    state, says = outcome.promise.state, outcome.promise.says
     if state in ("stale", "insufficient"):
-        way = "; stylegate certify proves this lot, whatever came before" if outcome["counts"]["accept"] else ""
+        way = "; stylegate certify proves this lot, whatever came before" if outcome.counts.accept else ""
         return Exit.STALE if state == "stale" else Exit.EVIDENCE, says + way
-    broken = [rule["says"] for rule in outcome["batch"] if rule["state"] == "fail"]
-    broken += ["a picture lies below a line that fails the batch"] if outcome["fails_batch"] else []
+    broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
+    broken += ["a picture lies below a line that fails the batch"] if outcome.fails_batch else []
     _, changed = accepted_pictures(subject, verdicts)
     if changed and state in ("certified", "valid"):
         broken.append(
@@ -95,33 +93,20 @@ def held_back(subject: Subject, outcome: dict[str, Any], verdicts: list[Verdict]
     return (Exit.REJECTED, "; ".join(broken)) if broken else None
 
 
-def judgement(subject: Subject) -> tuple[dict[str, Any], list[Verdict]]:
+def judgement(subject: Subject) -> tuple[GateRecord, list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    keys = (
-        "observe",
-        "counts",
-        "policy",
-        "verdicts_sha256",
-        "batch",
-        "promise",
-        "evidence",
-        "fails_batch",
-        "brand",
-    )
-    outcome = files.read_json(subject.out / "gate.json", what, *keys)
-    if not isinstance(outcome["promise"], dict) or not {"state", "says"} <= set(outcome["promise"]):
-        raise DataError(f"{files.shown(subject.out / 'gate.json')} is not what the gate wrote", next_step="gate again.")
-    now = evidence(subject.out, outcome.get("calibration"))
-    if changed := [name for name, sha256 in now.items() if outcome["evidence"].get(name) != sha256]:
+    outcome = GateRecord.read(subject.out / "gate.json", what, "stylegate gate again, then export.")
+    now = evidence(subject.out, outcome.calibration)
+    if changed := [name for name, sha256 in now.items() if outcome.evidence.get(name) != sha256]:
         raise DataError(
             f"{', '.join(changed)} in {files.shown(subject.out)} is not what the gate knew",
             next_step="stylegate gate again, then export.",
         )
-    if outcome["observe"]:
+    if outcome.observe:
         raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
     path = subject.out / "verdicts.jsonl"
-    if not path.is_file() or files.sha256(path) != outcome["verdicts_sha256"]:
+    if not path.is_file() or files.sha256(path) != outcome.verdicts_sha256:
         raise DataError(
             f"{files.shown(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
         )
@@ -157,7 +142,7 @@ def newest_version(collection: Path) -> tuple[Path | None, int]:
     return (collection.with_name(f"{collection.name}-v{newest}") if newest else None), newest
 
 
-def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: dict) -> None:
+def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: GateRecord) -> None:
     """images/, metadata.jsonl (a Hugging Face imagefolder), provenance.json, README.md, the manifest over all of it."""
     paths, rows = dict(subject.named), []
     for verdict in accepted:
@@ -172,17 +157,17 @@ def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: dict
         drawn = {"text": slot.prompt, "traits": slot.traits} if slot else {}
         rows.append({"file_name": f"images/{name}", "sha256": verdict.sha256} | drawn)
     files.write_jsonl(partial / "metadata.jsonl", rows)
-    if outcome["promise"]["state"] == "certified":
+    if outcome.promise.state == "certified":
         found = read_certificate(subject.out / CERTIFICATE)
         if sorted(row["sha256"] for row in rows) != sorted(goes_out(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
         found.write(partial / CERTIFICATE)
-    if outcome["promise"]["state"] == "valid":
-        if not outcome.get("calibration"):
+    if outcome.promise.state == "valid":
+        if not outcome.calibration:
             raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
-        files.write(partial / CALIBRATION, Path(outcome["calibration"]).read_bytes())
-        files.write_json(partial / POOL, outcome.get("pool", {}))
-    files.write_json(partial / "provenance.json", provenance(subject, accepted, outcome))
+        files.write(partial / CALIBRATION, Path(outcome.calibration).read_bytes())
+        files.write_json(partial / POOL, outcome.pool)
+    provenance(subject, len(rows), outcome).write(partial / "provenance.json")
     files.write(partial / "README.md", CARD.format(count=len(rows), name=subject.out.name, manifest=MANIFEST))
     lines = [
         f"{files.sha256(p)}  {p.relative_to(partial).as_posix()}" for p in sorted(partial.rglob("*")) if p.is_file()

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import Slot
+from eval.package.provenance import Provenance
 from eval.plan import TraitsFile
 from eval.policy.model import PolicyFile
 from eval.promise.calibration import Calibration
@@ -26,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
     "policy": PolicyFile,  # a policy
+    "provenance": Provenance,  # provenance.json
     "slot": Slot,  # a row of plan.parquet
     "traits": TraitsFile,  # a traits file
     "verdict": Verdict,  # a line of verdicts.jsonl

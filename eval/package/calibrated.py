@@ -1,7 +1,6 @@
 """The proof of a package whose promise rests on a calibration: labels, scores and pictures, computed again."""
 
 from pathlib import Path
-from typing import Any
 
 from eval.policy.model import Check, Policy, Promise
 from eval.promise import calibration
@@ -28,7 +27,7 @@ def line_of_package(package: Path) -> tuple[Line, Policy]:
     return calibration.line_of(made, pool, {}, policy), policy
 
 
-def problems_with_calibration(package: Path, judged_by: dict[str, Any], pictures: set[str]) -> tuple[list[str], str]:
+def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[str]) -> tuple[list[str], str]:
     """Where the calibration does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     try:
         line, policy = line_of_package(package)
@@ -37,8 +36,7 @@ def problems_with_calibration(package: Path, judged_by: dict[str, Any], pictures
     problems = []
     if line.state != "valid":
         problems.append(f"the labels of {CALIBRATION} and the scores of {POOL} prove nothing: {line.says}")
-    named = judged_by.get("policy")
-    if not isinstance(named, dict) or named.get("sha256") != policy.sha256:
+    if policy.sha256 != policy_sha256:
         problems.append(f"{CALIBRATION} is of another policy than the one that judged")
     if line.rejects & pictures:
         problems.append(f"{len(line.rejects & pictures)} of the pictures were labelled rejects")

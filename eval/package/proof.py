@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+from eval.judging.record import PromiseState
 from eval.package.calibrated import problems_with_calibration
+from eval.package.provenance import Provenance
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
 from stylegate import files
@@ -37,27 +39,23 @@ def problems_of(package: Path) -> list[str]:
     return problems or disagreements(package, {n: h for n, h in listed.items() if n.startswith("images/")})
 
 
-def promise_of(package: Path, provenance: dict, rows: list[dict]) -> tuple[list[str], str]:
+def promise_of(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
     """Where the package does not prove the promise that its provenance speaks of; and what it proves, in words.
 
     The words are computed from the certificate or the calibration in the package, never copied from provenance.json.
     They are "" where nothing is promised.
     """
-    judged = provenance.get("judged_by")
-    judged = judged if isinstance(judged, dict) else {}
-    promise = judged.get("promise")
-    promise = promise if isinstance(promise, dict) else {}
-    state, sha256 = promise.get("state", "none"), {str(row["sha256"]) for row in rows}
-    if state == "certified" or (package / CERTIFICATE).exists():
-        return certified(package, promise, [str(row["sha256"]) for row in rows])
-    if state == "valid":
-        return problems_with_calibration(package, judged, sha256)
-    if state != "none" or promise.get("certificate_sha256"):
-        return [f"provenance.json calls the promise {state!r}, for which there is no proof here"], ""
+    promise, pictures = provenance.judged_by.promise, [str(row["sha256"]) for row in rows]
+    if promise.state == "certified" or (package / CERTIFICATE).exists():
+        return certified(package, promise, pictures)
+    if promise.state == "valid":
+        return problems_with_calibration(package, provenance.judged_by.policy.sha256, set(pictures))
+    if promise.state != "none" or promise.certificate_sha256:
+        return [f"provenance.json calls the promise {promise.state!r}, for which there is no proof here"], ""
     return [], ""
 
 
-def certified(package: Path, promise: dict, pictures: list[str]) -> tuple[list[str], str]:
+def certified(package: Path, promise: PromiseState, pictures: list[str]) -> tuple[list[str], str]:
     """Where the certificate does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     if not (package / CERTIFICATE).exists():
         return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"], ""
@@ -65,16 +63,16 @@ def certified(package: Path, promise: dict, pictures: list[str]) -> tuple[list[s
         found = read_certificate(package / CERTIFICATE)
     except DataError as error:
         return [str(error)], ""
-    named = promise.get("state") == "certified" and found.sha256 == promise.get("certificate_sha256")
+    named = promise.state == "certified" and found.sha256 == promise.certificate_sha256
     problems = [] if named else [f"{CERTIFICATE} is not the one that provenance.json names"]
     if sorted(pictures) != sorted(goes_out(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
     return problems, f"certified: {found.sentence()}"
 
 
-def read_package(package: Path) -> tuple[dict, list[dict]]:
+def read_package(package: Path) -> tuple[Provenance, list[dict]]:
     """provenance.json and the rows of metadata.jsonl. Raises DataError if one is missing or damaged."""
-    provenance = files.read_json(package / "provenance.json", "the provenance", "counts")
+    provenance = Provenance.read(package / "provenance.json", "the provenance")
     return provenance, files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
 
 
@@ -82,16 +80,17 @@ def disagreements(package: Path, images: dict[str, str]) -> list[str]:
     """Where rows, pictures and counts of a package whose bytes are whole do not agree."""
     try:
         provenance, rows = read_package(package)
-        counts = {name: int(provenance["counts"][name]) for name in ("in", "exported", *VERDICTS)}
-    except (DataError, KeyError, TypeError, ValueError) as error:
-        return [f"provenance.json or metadata.jsonl: {error}"]
+    except DataError as error:
+        return error.problems or [str(error)]
+    counts = provenance.counts
     problems, _ = promise_of(package, provenance, rows)
     if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
         return [*problems, "metadata.jsonl: file_name and sha256 must be text"]
     if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):
         problems.append("metadata.jsonl and images/ do not hold the same pictures")
-    if counts["exported"] != len(images) or counts["exported"] > counts["accept"]:
-        problems.append(f"{counts['exported']} exported by the counts, {counts['accept']} accepted, {len(images)} here")
-    if counts["in"] != sum(counts[verdict] for verdict in VERDICTS):
-        problems.append(f"{counts['in']} in, but {', '.join(f'{counts[v]} {v}' for v in VERDICTS)}")
+    if counts.exported != len(images) or counts.exported > counts.accept:
+        problems.append(f"{counts.exported} exported by the counts, {counts.accept} accepted, {len(images)} here")
+    by_verdict = {name: getattr(counts, name) for name in VERDICTS}
+    if counts.judged != sum(by_verdict.values()):
+        problems.append(f"{counts.judged} in, but {', '.join(f'{count} {name}' for name, count in by_verdict.items())}")
     return problems

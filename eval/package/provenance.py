@@ -3,33 +3,91 @@
 from pathlib import Path
 from typing import Any
 
-from eval.judging.verdicts import Verdict
+from eval.judging.record import Counts, GateRecord, Lines, PolicyName, PromiseState, References, RuleState
 from eval.lot.subject import Subject, made_from
 from stylegate import __version__, files
+from stylegate.records import Record
 
 
-def provenance(subject: Subject, accepted: list[Verdict], outcome: dict) -> dict[str, Any]:
-    """Digests of everything that the pictures and their verdicts came from.
+class MadeFrom(Record):
+    """What the pictures were drawn with; None for what is not known of pictures that were not drawn here."""
 
-    No path, no time, no host: of a folder only its name is written, and the digest of what was in it.
-    """
-    return {
-        "stylegate": __version__,
-        "brand": outcome["brand"],
-        "made_from": made_from(subject),
-        "judged_by": {
-            "policy": outcome["policy"],
-            "thresholds": outcome["thresholds"],
-            "left_out": outcome["left_out"],
-            "encoder": without_path(outcome["encoder"]),
-            "encoder_sha256": outcome["encoder_sha256"],
-            "references": outcome["references"] | {"from": without_path(outcome["references"]["from"])},
-            "promise": outcome["promise"],
-            "batch": outcome["batch"],
-            "verdicts_sha256": files.sha256(subject.out / "verdicts.jsonl"),
-        },
-        "counts": outcome["counts"] | {"exported": len(accepted)},
-    }
+    base_sha256: str | None
+    """Digest of the base model's weights."""
+    lora_sha256: str | None
+    """sha256 of the LoRA's file."""
+    data_sha256: str | None
+    """Digest of the brand set: its pictures, captions and brand.yaml."""
+    plan_sha256: str | None
+    """sha256 of plan.parquet."""
+    generate: dict[str, Any] | None
+    """Settings of the sampler, by the keys of the configuration."""
+    precision: str | None
+    """Precision of the computation: fp32, bf16 or fp16."""
+    folder_sha256: str | None
+    """Of a folder that was not planned: digest of the names and contents of its pictures, wherever it lay."""
+
+
+class JudgedBy(Record):
+    """What the pictures were judged by."""
+
+    policy: PolicyName
+    thresholds: dict[str, Lines]
+    """By score, of the checks that were asked."""
+    left_out: list[str]
+    """Checks that could not be computed and are optional, with the reason."""
+    encoder: str
+    """Name of the encoder, or of the folder that held it."""
+    encoder_sha256: str
+    """Digest of the encoder's weights and preprocessing."""
+    references: References
+    promise: PromiseState
+    """How the promise stood. It is a claim: `stylegate verify` computes the proof again."""
+    batch: list[RuleState]
+    """The rules for the lot as a whole, and how it stood by them."""
+    verdicts_sha256: str
+    """sha256 of verdicts.jsonl."""
+
+
+class PackageCounts(Counts):
+    """Pictures by verdict: `in` is the sum of the four verdicts."""
+
+    exported: int
+    """Pictures in the package."""
+
+
+class Provenance(Record):
+    """provenance.json: names and digests, no path, no time, no host."""
+
+    stylegate: str
+    """Version of stylegate that wrote the package."""
+    brand: str = ""
+    """Name of the brand that the pictures were compared with; empty for none."""
+    made_from: MadeFrom
+    judged_by: JudgedBy
+    counts: PackageCounts
+
+
+def provenance(subject: Subject, exported: int, outcome: GateRecord) -> Provenance:
+    """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
+    references = outcome.references
+    return Provenance(
+        stylegate=__version__,
+        brand=outcome.brand,
+        made_from=MadeFrom(**made_from(subject)),
+        judged_by=JudgedBy(
+            policy=outcome.policy,
+            thresholds=outcome.thresholds,
+            left_out=outcome.left_out,
+            encoder=without_path(outcome.encoder),
+            encoder_sha256=outcome.encoder_sha256,
+            references=references.model_copy(update={"name": without_path(references.name)}),
+            promise=outcome.promise,
+            batch=outcome.batch,
+            verdicts_sha256=outcome.verdicts_sha256,
+        ),
+        counts=PackageCounts(**outcome.counts.model_dump(), exported=exported),
+    )
 
 
 def without_path(name: str) -> str:

@@ -67,9 +67,9 @@ def checked_then_locked() -> Patches:
 
 
 def said_without_proof() -> Patches:
-    def promise_of(package: Path, provenance: dict, rows: list) -> tuple[list[str], str]:
-        promise = provenance["judged_by"]["promise"]
-        return [], f"{promise['state']}: {promise['says']}" if promise["state"] in ("certified", "valid") else ""
+    def promise_of(package: Path, provenance: Any, rows: list) -> tuple[list[str], str]:
+        promise = provenance.judged_by.promise
+        return [], f"{promise.state}: {promise.says}" if promise.state in ("certified", "valid") else ""
 
     return {"eval.package.proof.promise_of": promise_of, "eval.verify.promise_of": promise_of}
 
