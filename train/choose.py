@@ -63,6 +63,7 @@ def rule_of(results: list[dict[str, Any]]) -> str | None:
         return "the pass rate chooses the checkpoint"
     if any(any(r.get("undecided") or []) for r in results):
         return "the share of pictures that every other check accepts chooses the checkpoint"
+    # Where the encoder knows nothing, the checks of pixels still refuse pictures: melted ones come early in training.
     if results and all(set(causes) <= {OUTSIDE, "coherence"} for r in results for causes in r["why"].values()):
         return "the style score alone chooses the checkpoint, which is weak evidence"
     return None

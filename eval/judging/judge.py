@@ -45,8 +45,8 @@ def judge(
     """
     policy = policyfile.read(config.policy)
     compared = compared or comparison_of(config, lot)
-    used = str(calibration.path_of(config, lot)) if policy.calibrated and not quiet else None
-    proofs = evidence(lot.out, used)
+    calibration_path = str(calibration.path_of(config, lot)) if policy.calibrated and not quiet else None
+    proofs = evidence(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, waived = by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.named]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
@@ -65,21 +65,21 @@ def judge(
         notes += settle(verdicts, labels.counting(lot.out, "review", policy))
         notes += labels.notes_on_others(lot.out, "review", policy)
         if audited:
-            promise, found = certified.apply(lot.out, verdicts, policy, bool(lot.slots))
-            notes += found
+            promise, audit_notes = certified.apply(lot.out, verdicts, policy, bool(lot.slots))
+            notes += audit_notes
         if promise.state == "none":
             promise = not_certified(promise, line, len(leaving(verdicts, bool(lot.slots))), policy)
     if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
         notes.append(REAL_CLIP)
-    found = Found(policy, scores, verdicts, bounds, left_out, notes, promise)
-    outcome = outcome_of(config, lot, found, proofs, compared.brand)
-    outcome.calibration = used
+    result = Result(policy, scores, verdicts, bounds, left_out, notes, promise)
+    outcome = outcome_of(config, lot, result, proofs, compared.brand)
+    outcome.calibration = calibration_path
     outcome.pool = pool if promise.state == "valid" else {}
     return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
 
 
-class Found(NamedTuple):
-    """What judging found of a lot, before it is written as gate.json."""
+class Result(NamedTuple):
+    """The parts of gate.json that judging gives."""
 
     policy: Policy
     scores: Scores
@@ -118,9 +118,9 @@ def not_certified(promise: PromiseState, line: Line | None, left: int, policy: P
     return PromiseState(state=cast(State, line.state), says=line.says)
 
 
-def outcome_of(config: Config, lot: Subject, found: Found, proofs: dict[str, str | None], brand: str) -> GateRecord:
+def outcome_of(config: Config, lot: Subject, result: Result, proofs: dict[str, str | None], brand: str) -> GateRecord:
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
-    policy, verdicts, promise, record = found.policy, found.verdicts, found.promise, found.scores.record
+    policy, verdicts, promise, record = result.policy, result.verdicts, result.promise, result.scores.record
     counts = Counter(v.verdict for v in verdicts)
     rules = rules_broken(policy, measured(verdicts, record, lot))
     slots = None
@@ -131,11 +131,11 @@ def outcome_of(config: Config, lot: Subject, found: Found, proofs: dict[str, str
         policy=PolicyName(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
         counts=Counts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
-        thresholds={b.score: Lines(reject_below=b.reject_below, review_below=b.review_below) for b in found.bounds},
+        thresholds={b.score: Lines(reject_below=b.reject_below, review_below=b.review_below) for b in result.bounds},
         calibrated=policy.calibrated,
-        left_out=found.left_out,
+        left_out=result.left_out,
         summary=record["summary"],
-        notes=found.notes,
+        notes=result.notes,
         batch=rules,
         promise=promise,
         scores=record["key"],
