@@ -18,24 +18,24 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.judging.judge import pool_of
-from eval.lot.batch import existing
+from eval.judging.judge import calibration_pool
+from eval.lot.batch import existing_file
 from eval.lot.comparison import comparison_of
-from eval.lot.subject import Subject, locked
+from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
 from eval.policy.model import Policy
 from eval.promise import labels
 from eval.promise.calibration import (
     CALIBRATION,
-    Plan,
+    CalibrationPlan,
+    calibrated_line_state,
     calibration_of,
-    fingerprint,
-    line_of,
+    judging_digest,
     plan_of,
-    want_calibrated,
+    require_calibrated_check,
 )
 from eval.promise.labels import Label, labels_before_gap, stored_label
-from eval.promise.terminal import ask
+from eval.promise.terminal import ask_labels
 from eval.promise.worksheet import labels_and_answers, questions, write_worksheet
 from eval.scorers import aesthetic
 from stylegate import files
@@ -47,44 +47,44 @@ WORKSHEET = "calibrate.csv"
 
 def calibrate(config: Config) -> int:
     """Read labels; write calibration.json once all are there. Returns 0 if a line keeps the promise, else 13."""
-    policy = policyfile.read(config.policy)
-    want_calibrated(policy)
-    with locked(config) as subject:
-        compared = comparison_of(config, subject)
-        pool = pool_of(config, subject, compared, policy)
+    policy = policyfile.read_policy(config.policy)
+    require_calibrated_check(policy)
+    with locked_lot(config) as lot:
+        compared = comparison_of(config, lot)
+        pool = calibration_pool(config, lot, compared, policy)
         if not pool:
             raise DataError(
                 f"no picture that every other check accepts has a {policy.calibrated}: nothing to calibrate on",
                 next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
             )
         refuse_trained(config, pool)
-        plan = plan_of(subject.out, pool, policy, config.promise.num_labels)
-        given = labels_before_gap(plan.sample, labels.counting(subject.out, "calibrate", policy, plan.under))
-        for note in labels.notes_on_others(subject.out, "calibrate", policy):
+        plan = plan_of(lot.out, pool, policy, config.promise.num_labels)
+        given = labels_before_gap(plan.sample, labels.counting_labels(lot.out, "calibrate", policy, plan.under))
+        for note in labels.notes_on_others(lot.out, "calibrate", policy):
             print(f"note: {note}")
         if config.decisions:
-            given = labels_from_table(existing(config.decisions, "decisions"), subject, plan, policy)
+            given = labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
-            given = labels_from_terminal(subject, plan, given, policy)
+            given = labels_from_terminal(lot, plan, given, policy)
         if len(given) < len(plan.sample):
-            sheet, answered = subject.out / WORKSHEET, Path(config.decisions) if config.decisions else None
-            write_worksheet(sheet, "calibrate", questions(subject, plan.sample[len(given) :]), policy, answered)
+            sheet, answered = lot.out / WORKSHEET, Path(config.decisions) if config.decisions else None
+            write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, answered)
             print(f"calibrate: {len(given)} of {len(plan.sample)} labels")
-            print(f"next: fill in verdict and who, then the same words with decisions={files.shown(sheet)}")
+            print(f"next: fill in verdict and who, then the same words with decisions={files.display_path(sheet)}")
             return Exit.EVIDENCE
-        (subject.out / WORKSHEET).unlink(missing_ok=True)
-        made = calibration_of(plan, given, policy, fingerprint(config, subject, compared, policy))
-        made.write(subject.out / CALIBRATION)
-        line = line_of(made, pool, made.fingerprint, policy)
+        (lot.out / WORKSHEET).unlink(missing_ok=True)
+        made = calibration_of(plan, given, policy, judging_digest(config, lot, compared, policy))
+        made.write(lot.out / CALIBRATION)
+        line = calibrated_line_state(made, pool, made.fingerprint, policy)
     print(f"calibrate: {line.says}")
-    print(files.shown(subject.out / CALIBRATION))
+    print(files.display_path(lot.out / CALIBRATION))
     return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
 
 
 def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
     """A head scores the pictures that it learned from too well. Raises DataError for any of them in the pool."""
     if config.score.labels:
-        learned = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
+        learned = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
         both = [name for name, path, _ in learned if files.sha256(path) in pool]
         if both:
             raise DataError(
@@ -92,24 +92,24 @@ def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
             )
 
 
-def labels_from_table(path: Path, subject: Subject, plan: Plan, policy: Policy) -> list[Label]:
+def labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy: Policy) -> list[Label]:
     """Store the labels of a table up to the first picture of the sample without one.
 
     A table may be given again when more of it is filled in.
     """
     sample = set(plan.sample)
-    pictures = {name: sha256 for name, sha256 in subject.sha256.items() if sha256 in sample}
-    before, answers = labels_and_answers(path, "calibrate", subject.out, pictures, policy, plan.under)
+    pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in sample}
+    before, answers = labels_and_answers(path, "calibrate", lot.out, pictures, policy, plan.under)
     found = labels_before_gap(plan.sample, {**before, **answers})
     new = [stored_label(label, policy, under=plan.under) for label in found if label.sha256 not in before]
-    labels.append(subject.out, "calibrate", new)
+    labels.append_labels(lot.out, "calibrate", new)
     return found
 
 
-def labels_from_terminal(subject: Subject, plan: Plan, given: list[Label], policy: Policy) -> list[Label]:
+def labels_from_terminal(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop."""
     for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
-        asked = ask(subject, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.under)
+        asked = ask_labels(lot, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.under)
         if asked.label is not None:
             given = [*given, asked.label]
         if asked.stop:

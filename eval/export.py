@@ -13,15 +13,15 @@ import glob
 import shutil
 from pathlib import Path
 
-from eval.judging.judge import evidence
+from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
-from eval.judging.verdicts import Verdict, leaving, read_verdicts
-from eval.lot.subject import Subject, locked
+from eval.judging.verdicts import Verdict, exportable, read_verdicts
+from eval.lot.lot import Lot, locked_lot
 from eval.package.calibrated import POOL
 from eval.package.proof import MANIFEST, problems_of
 from eval.package.provenance import CARD, provenance
 from eval.promise.calibration import CALIBRATION
-from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
+from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
@@ -31,32 +31,32 @@ NAMED = 10  # pictures that a note names
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    with locked(config, remember=False) as subject:  # everything that decides is read here
-        outcome, verdicts = judgement(subject)
-        if held := held_back(subject, outcome, verdicts):
+    with locked_lot(config, remember=False) as lot:  # everything that decides is read here
+        outcome, verdicts = read_judgement(lot)
+        if held := reason_not_to_export(lot, outcome, verdicts):
             code, why = held
             print(f"export: nothing left the house: {why}")
             return code
-        collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else subject.out.name))
-        with files.only_one(collection):
-            target, changed = package(subject, collection, outcome, verdicts)
+        collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else lot.out.name))
+        with files.exclusive_lock(collection):
+            target, changed = write_package(lot, collection, outcome, verdicts)
         sha256 = files.sha256(target / MANIFEST)
-        lineage.record(subject.out, "make", "package", f"package-{collection.name}", sha256, [target])
-    if stay := other_attempts(subject, verdicts):
+        lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
+    if stay := other_attempts(lot, verdicts):
         names = f"{', '.join(stay[:NAMED])}{', …' if len(stay) > NAMED else ''}"
         print(f"note: accepted, but a better attempt at the same slot is exported: {len(stay)} ({names})")
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
-    print(f"export: {files.shown(target)}")
+    print(f"export: {files.display_path(target)}")
     return 10 if changed else 0
 
 
-def package(subject: Subject, collection: Path, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[Path, list[str]]:
+def write_package(lot: Lot, collection: Path, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported)."""
-    accepted, changed = accepted_pictures(subject, verdicts)
+    accepted, changed = accepted_pictures(lot, verdicts)
     if not accepted:
         raise DataError(
-            f"nothing to export: no picture of {files.shown(subject.out)} was accepted",
+            f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
             next_step="its report says why; what is in review a person settles: stylegate gate ... decisions=FILE.csv.",
         )
     odd = [repr(v.file) for v in accepted if not v.file.isprintable()]
@@ -65,7 +65,7 @@ def package(subject: Subject, collection: Path, outcome: GateRecord, verdicts: l
     newest, number = newest_version(collection)
     draft = collection.with_name(f".{collection.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    files.whole_folder(draft, lambda partial: fill(partial, subject, accepted, outcome))
+    files.write_folder_atomically(draft, lambda partial: fill_package(partial, lot, accepted, outcome))
     if problems := problems_of(draft):
         shutil.rmtree(draft)
         raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
@@ -77,7 +77,7 @@ def package(subject: Subject, collection: Path, outcome: GateRecord, verdicts: l
     return target, changed
 
 
-def held_back(subject: Subject, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str] | None:
+def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str] | None:
     """Exit code and reason for which the whole lot stays here, if there is one."""
     state, says = outcome.promise.state, outcome.promise.says
     if state in ("stale", "insufficient"):
@@ -85,7 +85,7 @@ def held_back(subject: Subject, outcome: GateRecord, verdicts: list[Verdict]) ->
         return Exit.STALE if state == "stale" else Exit.EVIDENCE, says + way
     broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
     broken += ["a picture lies below a line that fails the batch"] if outcome.fails_batch else []
-    _, changed = accepted_pictures(subject, verdicts)
+    _, changed = accepted_pictures(lot, verdicts)
     if changed and state in ("certified", "valid"):
         broken.append(
             f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone; gate again"
@@ -93,22 +93,22 @@ def held_back(subject: Subject, outcome: GateRecord, verdicts: list[Verdict]) ->
     return (Exit.REJECTED, "; ".join(broken)) if broken else None
 
 
-def judgement(subject: Subject) -> tuple[GateRecord, list[Verdict]]:
+def read_judgement(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    outcome = GateRecord.read(subject.out / "gate.json", what, "stylegate gate again, then export.")
-    now = evidence(subject.out, outcome.calibration)
+    outcome = GateRecord.read(lot.out / "gate.json", what, "stylegate gate again, then export.")
+    now = evidence_digests(lot.out, outcome.calibration)
     if changed := [name for name, sha256 in now.items() if outcome.evidence.get(name) != sha256]:
         raise DataError(
-            f"{', '.join(changed)} in {files.shown(subject.out)} is not what the gate knew",
+            f"{', '.join(changed)} in {files.display_path(lot.out)} is not what the gate knew",
             next_step="stylegate gate again, then export.",
         )
     if outcome.observe:
         raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
-    path = subject.out / "verdicts.jsonl"
+    path = lot.out / "verdicts.jsonl"
     if not path.is_file() or files.sha256(path) != outcome.verdicts_sha256:
         raise DataError(
-            f"{files.shown(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
+            f"{files.display_path(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
         )
     verdicts = read_verdicts(path)
     for verdict in verdicts:
@@ -118,16 +118,16 @@ def judgement(subject: Subject) -> tuple[GateRecord, list[Verdict]]:
     return outcome, verdicts
 
 
-def accepted_pictures(subject: Subject, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
+def accepted_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
-    accepted = leaving(verdicts, bool(subject.slots))
-    whole = [v for v in accepted if subject.sha256.get(v.file) == v.sha256]
+    accepted = exportable(verdicts, bool(lot.slots))
+    whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
     return whole, [v.file for v in accepted if v not in whole]
 
 
-def other_attempts(subject: Subject, verdicts: list[Verdict]) -> list[str]:
+def other_attempts(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
-    going = {verdict.file for verdict in leaving(verdicts, bool(subject.slots))}
+    going = {verdict.file for verdict in exportable(verdicts, bool(lot.slots))}
     return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]
 
 
@@ -142,34 +142,34 @@ def newest_version(collection: Path) -> tuple[Path | None, int]:
     return (collection.with_name(f"{collection.name}-v{newest}") if newest else None), newest
 
 
-def fill(partial: Path, subject: Subject, accepted: list[Verdict], outcome: GateRecord) -> None:
+def fill_package(partial: Path, lot: Lot, accepted: list[Verdict], outcome: GateRecord) -> None:
     """images/, metadata.jsonl (a Hugging Face imagefolder), provenance.json, README.md, the manifest over all of it."""
-    paths, rows = dict(subject.named), []
+    paths, rows = dict(lot.files), []
     for verdict in accepted:
         name = verdict.file
         content = paths[verdict.file].read_bytes()
-        files.write(partial / "images" / name, content)
+        files.write_atomically(partial / "images" / name, content)
         if files.sha256(partial / "images" / name) != verdict.sha256:
             raise DataError(
                 f"{verdict.file} changed while it was exported", next_step="run the gate and the export again."
             )
-        slot = (subject.slots or {}).get(verdict.file)
+        slot = (lot.slots or {}).get(verdict.file)
         drawn = {"text": slot.prompt, "traits": slot.traits} if slot else {}
         rows.append({"file_name": f"images/{name}", "sha256": verdict.sha256} | drawn)
     files.write_jsonl(partial / "metadata.jsonl", rows)
     if outcome.promise.state == "certified":
-        found = read_certificate(subject.out / CERTIFICATE)
-        if sorted(row["sha256"] for row in rows) != sorted(goes_out(found)):
+        found = read_certificate(lot.out / CERTIFICATE)
+        if sorted(row["sha256"] for row in rows) != sorted(certified_pictures(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
         found.write(partial / CERTIFICATE)
     if outcome.promise.state == "valid":
         if not outcome.calibration:
             raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
-        files.write(partial / CALIBRATION, Path(outcome.calibration).read_bytes())
+        files.write_atomically(partial / CALIBRATION, Path(outcome.calibration).read_bytes())
         files.write_json(partial / POOL, outcome.pool)
-    provenance(subject, len(rows), outcome).write(partial / "provenance.json")
-    files.write(partial / "README.md", CARD.format(count=len(rows), name=subject.out.name, manifest=MANIFEST))
+    provenance(lot, len(rows), outcome).write(partial / "provenance.json")
+    files.write_atomically(partial / "README.md", CARD.format(count=len(rows), name=lot.out.name, manifest=MANIFEST))
     lines = [
         f"{files.sha256(p)}  {p.relative_to(partial).as_posix()}" for p in sorted(partial.rglob("*")) if p.is_file()
     ]
-    files.write(partial / MANIFEST, "\n".join(lines) + "\n")
+    files.write_atomically(partial / MANIFEST, "\n".join(lines) + "\n")

@@ -17,17 +17,17 @@ from pathlib import Path
 from eval.judging.decisions import record_decisions, write_review_worksheet
 from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
-from eval.lot.batch import existing
-from eval.lot.subject import locked
+from eval.lot.batch import existing_file
+from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.policy.model import VERDICTS
 from eval.report.galleries import TWINS
-from eval.report.mirror import mirror
+from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
 from eval.report.summaries import in_brackets, one_line
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import Exit, after_verdict
+from stylegate.errors import Exit, keeping_exit_code
 
 NAMED = 5  # pictures that the console names; the report shows all
 
@@ -35,11 +35,11 @@ NAMED = 5  # pictures that the console names; the report shows all
 def gate(config: Config) -> int:
     """Judge a lot, write verdicts and reports, mirror them in W&B. Returns the exit code of the lot."""
     if config.explain:
-        print("\n".join(policyfile.explained(policyfile.read(config.policy))))
+        print("\n".join(policyfile.policy_in_words(policyfile.read_policy(config.policy))))
         return Exit.PASS
     judged = judge_and_report(config)
-    with after_verdict(judged.outcome.exit_code):
-        mirror(config, judged)
+    with keeping_exit_code(judged.outcome.exit_code):
+        mirror_to_wandb(config, judged)
     return exit_code(judged)
 
 
@@ -50,25 +50,25 @@ def exit_code(judged: Judged) -> int:
 
 def judge_and_report(config: Config) -> Judged:
     """Judge a lot under its lock, write verdicts and reports, print what was found."""
-    with locked(config) as lot:
+    with locked_lot(config) as lot:
         if config.decisions:
             # Judging reports what is wrong with the other words before any decision is recorded.
-            record_decisions(existing(config.decisions, "decisions"), judge(config, lot))
+            record_decisions(existing_file(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
         write(judged)
         write_review_worksheet(judged, Path(config.decisions) if config.decisions else None)
-        with after_verdict(judged.outcome.exit_code):
+        with keeping_exit_code(judged.outcome.exit_code):
             page = write_reports(judged, config)
-    for line in summary(judged):
+    for line in summary_lines(judged):
         print(line)
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
-    print(f"gate: {counts.judged} in = {total}   report: {files.shown(page)}")
-    print(files.shown(lot.out))
+    print(f"gate: {counts.judged} in = {total}   report: {files.display_path(page)}")
+    print(files.display_path(lot.out))
     return judged
 
 
-def summary(judged: Judged) -> list[str]:
+def summary_lines(judged: Judged) -> list[str]:
     """What the console says of a gate before its last lines: scores, notes, reasons, rules, the promise, the worst."""
     outcome = judged.outcome
     lines = [*outcome.summary, *(f"note: {line}" for line in outcome.left_out + outcome.notes)]

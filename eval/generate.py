@@ -25,15 +25,15 @@ def generate(config: Config) -> int:
     """Draw what is due. Returns 0."""
     folder, _ = batch_folder(config)
     images, size = folder / "images", config.generate.batch_size
-    with files.only_one(folder):
+    with files.exclusive_lock(folder):
         due = due_attempts(read_plan(folder), folder, config.plan.max_attempts)
         parts = [due[i : i + size] for i in range(0, len(due), size)]
         # A part is drawn whole: the number drawn together can change last bits.
         parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
         if parts:
-            draw_parts(parts, images, config, folder)
+            draw_in_parts(parts, images, config, folder)
     count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
-    print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.shown(images)}")
+    print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.display_path(images)}")
     return 0
 
 
@@ -51,7 +51,7 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 
-def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
+def draw_in_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
     """Load base and LoRA once, draw part by part; a picture that exists is left as it is.
 
     What scoring will want of the pictures is taken before they are let go, so that it decodes none of them.
@@ -62,24 +62,24 @@ def draw_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config
     precision = record.setdefault("precision", hardware.precision_of(config.hardware))  # a batch keeps what it began in
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
-        models = pipelines.in_four_bits(models, device)
+        models = pipelines.quantise_to_four_bits(models, device)
     models.pipeline.to(device)
     resolution = sample.resolution_of(config, models)
-    if lora := lorafile.trained(config):
-        lorafile.attach(models, lora)
+    if lora := lorafile.lora_path(config):
+        lorafile.merge_lora_file(models, lora)
     files.write_json(folder / "batch.json", record | {"size": resolution})
-    background = brandset.brand_of(brandset.locate(config.brand)).background if config.brand else "#ffffff"
-    with progress.bar("generate", sum(map(len, parts))) as tick:
+    background = brandset.read_brand_file(brandset.brand_folder(config.brand)).background if config.brand else "#ffffff"
+    with progress.progress_bar("generate", sum(map(len, parts))) as tick:
         for part in parts:
             prompts = [slot.prompt for slot, _ in part]
             seeds = [slot.attempt_seed(attempt) for slot, attempt in part]
             with hardware.autocast(device, precision):
-                drawn = sample.draw(models, prompts, seeds, config.generate, resolution)
+                drawn = sample.draw_pictures(models, prompts, seeds, config.generate, resolution)
             kept = {}
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():
-                    content = pictures.png(image)
-                    files.write(images / slot.file(attempt), content)
+                    content = pictures.png_bytes(image)
+                    files.write_atomically(images / slot.file(attempt), content)
                     kept[hashlib.sha256(content).hexdigest()] = image
-            features.keep(kept, shown, background)
+            features.store_features_of_drawn(kept, shown, background)
             tick(len(part))

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 
-from eval.lot.batch import Slot, batch_folder, existing, write_plan, write_record
+from eval.lot.batch import Slot, batch_folder, existing_file, write_plan, write_record
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, PlanConfig
@@ -56,7 +56,7 @@ class Value(Record):
     """The words in the prompt where the trait's name stands; in a file, without them, the value itself."""
 
 
-def written_out(values: Any) -> Any:
+def values_with_weights(values: Any) -> Any:
     """A trait's values, each with weight and phrase: a file may write `value: weight`."""
     if not isinstance(values, dict) or not values:
         raise ValueError("needs a mapping of values to weights")
@@ -64,7 +64,7 @@ def written_out(values: Any) -> Any:
     return {value: {"phrase": value} | spec for value, spec in specs.items()}
 
 
-def some_weight(values: dict[str, Value]) -> dict[str, Value]:
+def has_some_weight(values: dict[str, Value]) -> dict[str, Value]:
     if sum(value.weight for value in values.values()) <= 0:
         raise ValueError("its weights sum to 0")
     return values
@@ -72,8 +72,8 @@ def some_weight(values: dict[str, Value]) -> dict[str, Value]:
 
 Values = Annotated[
     dict[str, Value],
-    BeforeValidator(written_out, json_schema_input_type=dict[str, float | Value]),
-    AfterValidator(some_weight),
+    BeforeValidator(values_with_weights, json_schema_input_type=dict[str, float | Value]),
+    AfterValidator(has_some_weight),
 ]
 
 
@@ -89,32 +89,34 @@ class TraitsFile(Record):
 def plan(config: Config) -> int:
     """Write the plan, or show it. Returns 0."""
     folder, facts = batch_folder(config)
-    brand_set = brandset.sound(brandset.locate(config.brand))[0] if config.brand else None
-    slots = lay_out(config, brand_set)
+    brand_set = brandset.read_checked(brandset.brand_folder(config.brand))[0] if config.brand else None
+    slots = make_slots(config, brand_set)
     if config.show:
-        for line in summary(slots):
+        for line in plan_summary(slots):
             print(line)
         return 0
-    with files.only_one(folder):
+    with files.exclusive_lock(folder):
         write_record(folder, facts, config)
         write_plan(folder, slots)
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
         print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
         print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
-    print(f"plan: {len(slots)} slots in {files.shown(folder / 'plan.parquet')}")
+    print(f"plan: {len(slots)} slots in {files.display_path(folder / 'plan.parquet')}")
     return 0
 
 
-def lay_out(config: Config, brand_set: BrandSet | None) -> list[Slot]:
+def make_slots(config: Config, brand_set: BrandSet | None) -> list[Slot]:
     """The slots that the config asks for, from traits, prompts or captions."""
     brand = brand_set.brand if brand_set else brandset.NO_BRAND
     if config.traits:
-        path = files.named(config.traits, files.TRAITS, "traits", ".yaml")
+        path = files.resolve_name(config.traits, files.TRAITS, "traits", ".yaml")
         learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
-        return from_traits(read_traits(path), brand, config.plan, {combination(i.traits) for i in learned if i.traits})
+        return slots_from_traits(
+            read_traits(path), brand, config.plan, {sorted_traits(i.traits) for i in learned if i.traits}
+        )
     if config.prompts:
-        prompts = [(brand.prompt(text), {}) for text in read_prompts(existing(config.prompts, "prompts"))]
+        prompts = [(brand.prompt(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))]
     elif brand_set:
         prompts = [(brand.prompt(item.text), item.traits) for item in brand_set.splits["validation"]]
     else:
@@ -138,12 +140,12 @@ def read_prompts(path: Path) -> list[str]:
         problems += table.problems
         if not problems and not set(table.columns) & set(tables.TEXTS):
             problems.append(f"needs a column prompt, has {', '.join(table.columns) or 'none'}")
-        prompts = [(row.line, tables.one_of(row, tables.TEXTS)) for row in table.rows] if not problems else []
+        prompts = [(row.line, tables.value_under(row, tables.TEXTS)) for row in table.rows] if not problems else []
     elif suffix in (".json", ".toml", ".yaml", ".yml"):
         raise DataError(f"prompts={path} is no list of prompts", next_step="write one prompt a line into a .txt file.")
     else:
         try:
-            prompts, comments = tables.lines(path.read_bytes())
+            prompts, comments = tables.content_lines(path.read_bytes())
         except ValueError as error:
             raise DataError(f"prompts={path}: {error}") from None
         if comments:
@@ -164,32 +166,32 @@ def slot_seed(plan: PlanConfig, slot: int) -> int:
     return int(np.random.SeedSequence([plan.seed, slot]).generate_state(1)[0])
 
 
-def combination(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def sorted_traits(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(traits.items()))
 
 
-def from_traits(traits: TraitsFile, brand: Brand, plan: PlanConfig, excluded: set[tuple]) -> list[Slot]:
+def slots_from_traits(traits: TraitsFile, brand: Brand, plan: PlanConfig, excluded: set[tuple]) -> list[Slot]:
     """Draw each slot's combination by weight until it is new. Raises DataError if the traits do not give enough."""
     seen, slots = set(excluded), []
     for number in range(plan.num_images):
         random = np.random.default_rng([plan.seed, number])
         for _ in range(TRIES_PER_SLOT):
-            drawn = {name: str(pick(random, values)) for name, values in traits.traits.items()}
-            if combination(drawn) not in seen:
+            drawn = {name: str(weighted_choice(random, values)) for name, values in traits.traits.items()}
+            if sorted_traits(drawn) not in seen:
                 break
         else:
             raise DataError(
                 f"only {number} of {plan.num_images} slots found a combination of their own",
                 next_step="add values or traits, or lower plan.num_images.",
             )
-        seen.add(combination(drawn))
+        seen.add(sorted_traits(drawn))
         phrases = {name: traits.traits[name][value].phrase for name, value in drawn.items()}
         text = traits.prompt.format(trigger=brand.trigger, **phrases)
         slots.append(Slot(slot=number, prompt=brand.prompt(text), seed=slot_seed(plan, number), traits=drawn))
     return slots
 
 
-def pick(random: np.random.Generator, values: dict[str, Value]) -> str:
+def weighted_choice(random: np.random.Generator, values: dict[str, Value]) -> str:
     weights = np.array([value.weight for value in values.values()])
     return list(values)[random.choice(len(values), p=weights / weights.sum())]
 
@@ -205,7 +207,7 @@ def read_traits(path: Path) -> TraitsFile:
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
         problems += prompt_problems(data["prompt"], {"trigger", *data["traits"]})
     if problems or content is None:
-        raise DataError(f"{files.shown(path)}:", problems, "data/traits/collectible.yaml is an example.")
+        raise DataError(f"{files.display_path(path)}:", problems, "data/traits/collectible.yaml is an example.")
     return content
 
 
@@ -219,7 +221,7 @@ def prompt_problems(prompt: str, names: set[str]) -> list[str]:
     return [f"prompt: {{{f}}} names no trait" for f, s, c in fields if f not in names or s or c]
 
 
-def summary(slots: list[Slot]) -> list[str]:
+def plan_summary(slots: list[Slot]) -> list[str]:
     """How often each value occurs, for people."""
     lines = [f"{len(slots)} slots; the first: {slots[0].prompt}"]
     for name in slots[0].traits:

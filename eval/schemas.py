@@ -34,7 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
 }
 
 
-def schemas() -> dict[str, str]:
+def all_schemas() -> dict[str, str]:
     """The text of each schema, by file name."""
     return {
         f"{name}.json": json.dumps(model.model_json_schema(by_alias=True, mode="validation"), indent=1) + "\n"
@@ -43,6 +43,6 @@ def schemas() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for name, text in schemas().items():
-        files.write(FOLDER / name, text)
-        print(files.shown(FOLDER / name))
+    for name, text in all_schemas().items():
+        files.write_atomically(FOLDER / name, text)
+        print(files.display_path(FOLDER / name))

@@ -13,34 +13,34 @@ references.parquet, and score.json: what they were made of, and the numbers of t
 import os
 
 from eval.lot.comparison import Comparison, comparison_of
-from eval.lot.subject import Subject, hashes, subject_of
+from eval.lot.lot import Lot, digests_by_name, lot_of
 from eval.measuring import encoder as encoding
-from eval.measuring.columns import compute
-from eval.measuring.features import extract
-from eval.measuring.scores import scores_at_hand, scores_key
+from eval.measuring.columns import compute_scores
+from eval.measuring.features import features_of
+from eval.measuring.scores import scores_are_current, scores_key
 from stylegate import files, hardware
 from stylegate.config import Config
 
 
 def score(config: Config) -> int:
     """Score, unless the scores at hand are of the same pictures, references and encoder. Returns 0."""
-    subject = subject_of(config)
-    compared = comparison_of(config, subject)
-    key = scores_key(config, subject, compared)
-    at_hand = scores_at_hand(subject, key)
-    if not at_hand and not encode_together(config, subject, compared):
+    lot = lot_of(config)
+    compared = comparison_of(config, lot)
+    key = scores_key(config, lot, compared)
+    at_hand = scores_are_current(lot, key)
+    if not at_hand and not encode_together(config, lot, compared):
         return 0  # another process of the launcher's goes on
     if not at_hand:
-        with files.only_one(subject.out):
-            compute(config, subject, compared)
-    for line in files.read_json(subject.out / "score.json", "the scores' record", "summary")["summary"]:
+        with files.exclusive_lock(lot.out):
+            compute_scores(config, lot, compared)
+    for line in files.read_json(lot.out / "score.json", "the scores' record", "summary")["summary"]:
         print(line)
-    where = files.shown(subject.out / "scores.parquet")
-    print(f"score: {len(subject.named)} pictures{', nothing new' if at_hand else ''}: {where}")
+    where = files.display_path(lot.out / "scores.parquet")
+    print(f"score: {len(lot.files)} pictures{', nothing new' if at_hand else ''}: {where}")
     return 0
 
 
-def encode_together(config: Config, subject: Subject, compared: Comparison) -> bool:
+def encode_together(config: Config, lot: Lot, compared: Comparison) -> bool:
     """Whether this is the process that scores. Under `accelerate launch` each one encodes its share first.
 
     What is encoded goes into the cache, so the scores are those of one process, to the last bits of an embedding.
@@ -51,11 +51,11 @@ def encode_together(config: Config, subject: Subject, compared: Comparison) -> b
 
     device = hardware.device_of(config.hardware)
     state = PartialState(cpu=device.type == "cpu")
-    encoder = encoding.load(config.encoder, state.device)
+    encoder = encoding.load_encoder(config.encoder, state.device)
     for title in ("score", "references", "training", "exported"):
-        named = subject.named if title == "score" else getattr(compared, title)
+        named = lot.files if title == "score" else getattr(compared, title)
         share = named[state.process_index :: state.num_processes]
         shown = title if state.is_main_process else ""
-        extract(share, hashes(share), encoder, compared.background, config.score.batch_size, shown)
+        features_of(share, digests_by_name(share), encoder, compared.background, config.score.batch_size, shown)
     state.wait_for_everyone()
     return state.is_main_process

@@ -10,7 +10,7 @@ claim of whoever made the package: no file can prove it.
 from pathlib import Path
 
 from eval.package.proof import problems_of, promise_of, read_package
-from eval.promise.certificate import goes_out, read_certificate
+from eval.promise.certificate import certified_pictures, read_certificate
 from stylegate.errors import DataError
 
 
@@ -21,7 +21,8 @@ def verify(packages: list[Path]) -> int:
     for package in packages:
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
-            print(f"{package}: holds: {found.sentence()}; {len(found.labels)} labels, {len(goes_out(found))} may leave")
+            leaving = len(certified_pictures(found))
+            print(f"{package}: holds: {found.sentence()}; {len(found.labels)} labels, {leaving} may leave")
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")

@@ -30,23 +30,23 @@ class Layer(NamedTuple):
         return self.down.shape[0]
 
 
-def change(layer: Layer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
+def weight_change(layer: Layer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
     """The tensor that a layer adds to its module's weight: [out, in, ...], in `dtype`."""
     up, down = (half.detach().to(device, dtype).flatten(1) for half in (layer.up, layer.down))
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
-def folded(layer: Layer) -> Layer:
+def with_alpha_equal_to_rank(layer: Layer) -> Layer:
     """A layer that makes an equal change with alpha = rank, which is what readers use where a file has no alpha."""
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
 
-def merged(weight: Tensor, layer: Layer) -> Tensor:
+def merged_weight(weight: Tensor, layer: Layer) -> Tensor:
     """A module's weight [out, in, ...] with the layer merged into it; computed in fp32, returned in the weight's dtype.
 
     With a magnitude, the lengths are taken along every axis on which the magnitude has size 1.
     """
-    whole = weight.detach().float() + change(layer, weight.device, torch.float32)
+    whole = weight.detach().float() + weight_change(layer, weight.device, torch.float32)
     if layer.magnitude is not None:
         others = [axis for axis, count in enumerate(layer.magnitude.shape) if count == 1]
         lengths = torch.linalg.vector_norm(whole, dim=others, keepdim=True)
@@ -54,12 +54,12 @@ def merged(weight: Tensor, layer: Layer) -> Tensor:
     return whole.to(weight.dtype)
 
 
-def by_input(layer: Layer) -> bool:
+def scales_input_channels(layer: Layer) -> bool:
     """Whether a layer is a DoRA whose magnitudes are those of the input channels; PEFT and diffusers have no such."""
     return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and layer.up.shape[0] != 1
 
 
-def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
+def largest_relative_difference(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
     """The largest relative difference between two LoRAs: of a layer's change, or of its magnitudes (Frobenius norm).
 
     Infinite where layers differ in name or kind, or a number is not finite.
@@ -68,7 +68,7 @@ def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
         return math.inf
     found = [0.0]
     for name in one:
-        pairs = [(change(one[name]), change(other[name]))]
+        pairs = [(weight_change(one[name]), weight_change(other[name]))]
         lengths = one[name].magnitude, other[name].magnitude
         if lengths[0] is not None and lengths[1] is not None:
             if lengths[0].shape != lengths[1].shape:
@@ -81,24 +81,24 @@ def apart(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
     return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
-def energy(tensors: Mapping[str, Tensor]) -> float:
+def squared_norm_of_changes(tensors: Mapping[str, Tensor]) -> float:
     """Sum of squares of every change that a file makes, in any style of names; a missing alpha counts as the rank.
 
     It does not depend on whether fused layers are split; a lost layer or another strength changes it.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if half := loranames.half_of(key):
+        if half := loranames.parse_key(key):
             parts.setdefault(half.layer, {})[half.part] = tensor
     total = 0.0
     for found in parts.values():
         if {"down", "up"} <= found.keys():
             alpha = float(found["alpha"]) if "alpha" in found else found["down"].shape[0]
-            total += float(change(Layer(found["down"], found["up"], alpha)).square().sum())
+            total += float(weight_change(Layer(found["down"], found["up"], alpha)).square().sum())
     return total
 
 
-def adaptable(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+def adaptable_modules(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """The linear and convolution modules that a LoRA can adapt, by canonical name.
 
     `parts` are a pipeline's components by name (unet, text_encoder, ...).
@@ -111,35 +111,39 @@ def adaptable(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     }
 
 
-def read(
+def layers_from_tensors(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
 ) -> tuple[dict[str, Layer], list[str]]:
-    """The layers of a file by canonical name, and every problem; `modules` by `adaptable`.
+    """The layers of a file by canonical name, and every problem; `modules` by `adaptable_modules`.
 
     Shapes are held against the modules' weights; a tensor that would be left out is a problem, never ignored.
     """
     problems = [] if tensors else ["it holds no LoRA weights"]
-    flat = loranames.flattened(modules)
+    flat = loranames.names_by_flat_name(modules)
     header = Header(metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        half = loranames.half_of(key)
-        name = loranames.canonical(half, flat, modules) if half else None
+        half = loranames.parse_key(key)
+        name = loranames.canonical_name(half, flat, modules) if half else None
         if half is None:
-            kind = loranames.kind_of(key)
-            problems.append(f"{printable(key)}: not the key of a LoRA layer{f' but of {kind[1]}' if kind else ''}")
+            kind = loranames.other_adapter_kind(key)
+            problems.append(
+                f"{escape_control_characters(key)}: not the key of a LoRA layer{f' but of {kind[1]}' if kind else ''}"
+            )
         elif half.style == "bare" and ".lora_A." in key and not header.values:
-            problems.append(f"{printable(key)}: PEFT's name, whose alpha stands beside such a file, not in it")
+            problems.append(
+                f"{escape_control_characters(key)}: PEFT's name, whose alpha stands beside such a file, not in it"
+            )
         elif name is None:
-            problems.append(f"{printable(half.layer)}: the base has no such layer")
+            problems.append(f"{escape_control_characters(half.layer)}: the base has no such layer")
         elif half.part in parts.setdefault(name, {}):
-            problems.append(f"{printable(key)}: {name} is in the file twice")
+            problems.append(f"{escape_control_characters(key)}: {name} is in the file twice")
         else:
             parts[name][half.part] = tensor
     layers = {}
     for name, found in parts.items():
         shape = shape_of(modules[name])
-        if wrong := misfit(found, shape):
+        if wrong := shape_problem(found, shape):
             problems.append(f"{name}: {wrong}")
             continue
         alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
@@ -165,7 +169,7 @@ class Header:
             return
         for key, value in values.items():
             if problem := header_problem(key, value):
-                self.problems.append(f"{ADAPTER_METADATA}: {printable(key)} {problem}")
+                self.problems.append(f"{ADAPTER_METADATA}: {escape_control_characters(key)} {problem}")
         if not self.problems:
             self.values = values
 
@@ -182,7 +186,7 @@ class Header:
         has_settings = any(key.startswith(f"{component}.") for key in self.values)
         alpha = float(self.setting(component, "lora_alpha", PEFT_ALPHA if has_settings else rank))
         paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
-        alpha = float(by_pattern(self.setting(component, "alpha_pattern", None) or {}, paths, alpha))
+        alpha = float(value_for_module(self.setting(component, "alpha_pattern", None) or {}, paths, alpha))
         return alpha * math.sqrt(rank) if self.setting(component, "use_rslora", False) is True else alpha
 
 
@@ -190,7 +194,7 @@ def header_problem(key: str, value: Any) -> str:
     """What is wrong with an entry of the header that decides about strength; an empty text if nothing is."""
     setting = key.rpartition(".")[2]
     if setting == "lora_alpha" and not is_number(value):
-        return f"is {shortened(value)}, not a number"
+        return f"is {short_text(value)}, not a number"
     if setting not in ("alpha_pattern", "rank_pattern") or value is None:
         return ""
     if not isinstance(value, dict) or not all(map(is_number, value.values())):
@@ -198,13 +202,13 @@ def header_problem(key: str, value: Any) -> str:
     unread = [pattern for pattern in value if not LAYER_NAME.fullmatch(pattern)]
     if unread:
         return (
-            f"has {shortened(unread[0])}, which is not the name of a layer: PEFT would run it as a regular expression, "
-            "which is never done here with a file's content; write out the layers' names"
+            f"has {short_text(unread[0])}, which is not the name of a layer: PEFT would run it as a regular "
+            "expression, which is never done here with a file's content; write out the layers' names"
         )
     return ""
 
 
-def by_pattern(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
+def value_for_module(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
     """The value of the first pattern that names one of a module's paths: all of it, or its end from a dot on.
 
     A leading ^ asks for the whole path. PEFT runs patterns as regular expressions; here they are names.
@@ -225,12 +229,12 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """A name out of a file as it is shown: control characters, which a terminal would obey, are escaped."""
     return text if text.isprintable() else repr(text)
 
 
-def shortened(value: Any) -> str:
+def short_text(value: Any) -> str:
     """A value of a file as it is shown: on one line, without control characters, 80 characters at most."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -242,26 +246,27 @@ def shape_of(module: Any) -> tuple[int, ...]:
     return (own.out_features, own.in_features) if isinstance(own, nn.Linear) else tuple(own.weight.shape)
 
 
-def misfit(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
+def shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
     """Why a layer's tensors, by part, cannot adapt a weight of this shape [out, in, ...]; None if they can."""
     down, up = found.get("down"), found.get("up")
     if down is None or up is None:
         return f"its {'lora_A (lora_down)' if down is None else 'lora_B (lora_up)'} is missing"
-    if wrong := unusable(found):
+    if wrong := number_problem(found):
         return wrong
     if down.ndim != len(shape) or up.ndim != len(shape):
         return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
-        return f"its halves are {size(down.shape)} and {size(up.shape)}: they do not share a rank"
+        return f"its halves are {shape_in_words(down.shape)} and {shape_in_words(up.shape)}: they do not share a rank"
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
-        return f"LoRA for {size(up.shape[:1] + down.shape[1:])}, the base has {size(shape)}"
+        return f"LoRA for {shape_in_words(up.shape[:1] + down.shape[1:])}, the base has {shape_in_words(shape)}"
     if ("magnitude" in found or "dora_scale" in found) and magnitude_of(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
-        return f"its magnitude is {size(lengths.shape)}, which is neither per output nor per input of {size(shape)}"
+        given, wanted = shape_in_words(lengths.shape), shape_in_words(shape)
+        return f"its magnitude is {given}, which is neither per output nor per input of {wanted}"
     return None
 
 
-def unusable(found: Mapping[str, Tensor]) -> str | None:
+def number_problem(found: Mapping[str, Tensor]) -> str | None:
     """Why a layer's numbers, by part, are no LoRA of any base; None if they can be one."""
     kinds = {str(t.dtype) for part, t in found.items() if part != "alpha" and not t.is_floating_point()}
     if kinds:
@@ -301,16 +306,16 @@ def magnitude_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor 
     return None
 
 
-def size(shape: Any) -> str:
+def shape_in_words(shape: Any) -> str:
     """A shape as text: 64 x 3 x 3 x 3."""
     return " x ".join(map(str, shape))
 
 
-def diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a file in diffusers' style; alpha is in the header. No layer may be `by_input`."""
+def to_diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a file in diffusers' style; alpha is in the header. No layer may scale input channels."""
     tensors, header = {}, {}
     for name, layer in layers.items():
-        name = loranames.diffusers(name)
+        name = loranames.diffusers_name(name)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
         if layer.magnitude is not None:
             shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)  # as PEFT has them
@@ -329,20 +334,20 @@ def diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str,
     return tensors, {"format": "pt", ADAPTER_METADATA: json.dumps(header, sort_keys=True)}
 
 
-def kohya(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+def to_kohya(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     """Tensors of a file in kohya's style, which ComfyUI and A1111 read; alpha is a tensor of each layer."""
     tensors = {}
     for name, layer in layers.items():
-        own = loranames.kohya(name)
+        own = loranames.kohya_name(name)
         tensors |= {f"{own}.lora_down.weight": layer.down, f"{own}.lora_up.weight": layer.up}
         tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale(own, layer)}
     return tensors
 
 
-def comfyui(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+def to_comfyui(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     """Tensors of a transformer's file as ComfyUI reads it: diffusers' names, and alpha as a tensor of each layer."""
     plain = {name: layer._replace(magnitude=None) for name, layer in layers.items()}
-    tensors = diffusers(plain)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
+    tensors = to_diffusers(plain)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
     for name, layer in layers.items():
         tensors |= dora_scale(name, layer)
     return tensors

@@ -15,11 +15,20 @@ import yaml
 from PIL import Image
 
 from stylegate import files, pictures
-from stylegate.brandset import SPLITS, UNKNOWN_LICENCE, Brand, Findings, Seen, alike, look_at, refuse
-from stylegate.captions import Caption, Captions, Sources, gather
+from stylegate.brandset import (
+    SPLITS,
+    UNKNOWN_LICENCE,
+    Brand,
+    CheckReport,
+    PictureDigest,
+    check_pictures,
+    near_duplicate_groups,
+    raise_problems,
+)
+from stylegate.captions import Caption, Captions, Sources, read_captions
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.listing import SUFFIXES, Listing, list_folder, masks
+from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
 
 SHOWN = 96  # pictures of a split on the contact sheet
 CELL = 256  # pixels a side at most, kept of each
@@ -29,7 +38,7 @@ REPEATS = re.compile(r"[0-9]+_")  # kohya's folders: how often a picture counts,
 NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
 
 
-def make(config: Config) -> int:
+def make_brand_set(config: Config) -> int:
     """Make a brand set from a folder of captioned pictures. Raises DataError listing every problem; writes whole."""
     if not config.name or not config.images:
         raise DataError("brand needs a name and a folder of pictures", next_step="stylegate brand name=acme images=DIR")
@@ -42,37 +51,39 @@ def make(config: Config) -> int:
     for existing in (target, *([] if config.out else [shipped])):  # two brands of one name could not be told apart
         if existing.exists():
             step = "choose another name, or remove it first."
-            raise DataError(f"{files.shown(existing)} exists already", next_step=step)
+            raise DataError(f"{files.display_path(existing)} exists already", next_step=step)
     listing = list_folder(source)
-    findings = Findings()
+    findings = CheckReport()
     found, given = sort_files(source, listing, findings)
     if not found:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
     brand = Brand(name=config.name, trigger=f"{config.name} style", source=source.resolve().name)
-    seen = examined(source, found, given, brand, findings)
+    seen = check_given_pictures(source, found, given, brand, findings)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
-    refuse(source, findings)
+    raise_problems(source, findings)
 
-    splits = split(seen)
-    near = sum(len(group) - 1 for group in alike(seen))
-    with files.only_one(target):
-        files.whole_folder(target, lambda partial: write_set(partial, brand, splits, found, given.by_picture))
+    splits = assign_splits(seen)
+    near = sum(len(group) - 1 for group in near_duplicate_groups(seen))
+    with files.exclusive_lock(target):
+        files.write_folder_atomically(
+            target, lambda partial: write_set(partial, brand, splits, found, given.by_picture)
+        )
     if near:
         print(f"note: {near} near-duplicates stay together in one split")
     if len(splits["test"]) < 8:
         print(f"note: {len(splits['test'])} pictures in test/; the gate judges style from 8 references up")
-    print(f"note: trigger phrase, licence, alpha, background: edit {files.shown(target / 'brand.yaml')}")
+    print(f"note: trigger phrase, licence, alpha, background: edit {files.display_path(target / 'brand.yaml')}")
     print(f"note: {UNKNOWN_LICENCE}")
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
-    print(f"brand set {config.name}: {counts}; look at {files.shown(target / 'contact-sheet.png')}")
+    print(f"brand set {config.name}: {counts}; look at {files.display_path(target / 'contact-sheet.png')}")
     return 0
 
 
-def examined(
-    source: Path, found: dict[str, Path], given: Captions, brand: Brand, findings: Findings
-) -> dict[str, Seen]:
+def check_given_pictures(
+    source: Path, found: dict[str, Path], given: Captions, brand: Brand, findings: CheckReport
+) -> dict[str, PictureDigest]:
     """What was seen of the pictures that decode, by name; what is wrong with pictures or captions is a problem."""
     inside, captions = {}, given.by_picture
     for name, path in found.items():
@@ -80,7 +91,7 @@ def examined(
             inside[name] = path
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
-    seen = look_at(inside, brand.background, findings)
+    seen = check_pictures(inside, brand.background, findings)
     for name, path in inside.items():
         if name in captions and not captions[name].text:
             findings.problems.append(f"{name}: its caption is empty")
@@ -104,19 +115,24 @@ def write_set(
         for name in names:
             content = found[name].read_bytes()
             file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
-            files.write(folder / part / file, content)
+            files.write_atomically(folder / part / file, content)
             row = {"file_name": file, "text": captions[name].text, "original": name}
             rows.append(row | ({"traits": captions[name].traits} if captions[name].traits else {}))
         files.write_jsonl(folder / part / "metadata.jsonl", rows)
-    files.write(folder / "brand.yaml", yaml.safe_dump(brand.model_dump(), sort_keys=False, allow_unicode=True))
+    files.write_atomically(
+        folder / "brand.yaml", yaml.safe_dump(brand.model_dump(), sort_keys=False, allow_unicode=True)
+    )
     sheet = [
-        (f"{part}: {heading(len(names))}, {NOUNS[part]}", [image_of(found[name], brand) for name in names[:SHOWN]])
+        (
+            f"{part}: {split_heading(len(names))}, {NOUNS[part]}",
+            [contact_sheet_image(found[name], brand) for name in names[:SHOWN]],
+        )
         for part, names in splits.items()
     ]
-    files.write(folder / "contact-sheet.png", pictures.png(pictures.sheet(sheet, columns=8)))
+    files.write_atomically(folder / "contact-sheet.png", pictures.png_bytes(pictures.contact_sheet(sheet, columns=8)))
 
 
-def sort_files(source: Path, listing: Listing, findings: Findings) -> tuple[dict[str, Path], Captions]:
+def sort_files(source: Path, listing: Listing, findings: CheckReport) -> tuple[dict[str, Path], Captions]:
     """The pictures to use by name, and their captions; remarks name every other file, with the reason."""
 
     def named(paths: Iterable[Path]) -> dict[str, Path]:
@@ -136,8 +152,8 @@ def sort_files(source: Path, listing: Listing, findings: Findings) -> tuple[dict
     findings.problems += [f"{name}: a name that is not UTF-8; rename the file" for name in shown]
     found = named(path for path in listing.pictures if not regular(path))
     beside = [path for path in listing.beside if path not in nameless and not regular(path)]
-    captions = gather(Sources(source, found, beside), findings)
-    aside = [path for name, path in named(masks(list(found.values()))).items() if name not in captions.by_picture]
+    captions = read_captions(Sources(source, found, beside), findings)
+    aside = [path for name, path in named(mask_files(list(found.values()))).items() if name not in captions.by_picture]
     leave(listing.hidden, "hidden or of the operating system")
     leave(filter(regular, (*listing.pictures, *listing.beside)), "regularisation pictures of kohya's tools")
     leave(aside, "masks of other pictures")
@@ -158,24 +174,24 @@ def is_utf8(path: Path) -> bool:
         return False
 
 
-def image_of(path: Path, brand: Brand) -> Image.Image:
+def contact_sheet_image(path: Path, brand: Brand) -> Image.Image:
     """The picture for the contact sheet, at most CELL pixels a side."""
     image = pictures.decode(path.read_bytes(), brand.background).image
     image.thumbnail((CELL, CELL))
     return image
 
 
-def heading(count: int) -> str:
+def split_heading(count: int) -> str:
     """How many pictures a split has, and how many of them the contact sheet shows."""
     return f"{count} pictures" + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 
-def split(seen: dict[str, Seen]) -> dict[str, list[str]]:
+def assign_splits(seen: dict[str, PictureDigest]) -> dict[str, list[str]]:
     """Names by split: a fifth to test (at least 8 where a third allows it), a tenth to validation, the rest to train.
 
     The order is by content, so the same pictures give the same split; near-duplicates go to train together.
     """
-    together = {name for group in alike(seen) for name in group}
+    together = {name for group in near_duplicate_groups(seen) for name in group}
     free = sorted((n for n in seen if n not in together), key=lambda n: seen[n].content)
     total = len(seen)
     tests = min(max(8, total // 5), max(1, total // 3), max(1, len(free) - 1))

@@ -94,7 +94,7 @@ class BrandSet:
     def digest(self) -> str:
         """sha256 over brand.yaml's meaning and every picture and caption."""
         items = [[i.file, i.sha256, i.text, i.traits] for split in SPLITS for i in self.splits[split]]
-        return files.digest([self.brand.trigger, self.brand.background, items])
+        return files.canonical_sha256([self.brand.trigger, self.brand.background, items])
 
 
 HANDLED = {
@@ -109,7 +109,7 @@ HANDLED = {
 }
 
 
-class Seen(NamedTuple):
+class PictureDigest(NamedTuple):
     """What comparing pictures needs of one that was checked; the picture itself is let go."""
 
     content: str  # sha256 of its pixels, upright and in sRGB
@@ -117,7 +117,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(slots=True)
-class Findings:
+class CheckReport:
     """What a check found: a set with problems is refused; remarks are printed."""
 
     problems: list[str] = field(default_factory=list)
@@ -127,12 +127,13 @@ class Findings:
     def all_remarks(self) -> list[str]:
         """The remarks, and one for each kind of conversion that pictures needed."""
         handled = [
-            f"{kind}: {several(names)}, {HANDLED.get(kind, 'handled')}" for kind, names in self.converted.items()
+            f"{kind}: {count_and_names(names)}, {HANDLED.get(kind, 'handled')}"
+            for kind, names in self.converted.items()
         ]
         return self.remarks + sorted(handled)
 
 
-def several(names: list[str]) -> str:
+def count_and_names(names: list[str]) -> str:
     """How many pictures, and the first three names: "4 pictures (a.png, b.png, c.png, …)"."""
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return f"{len(names)} picture{'s' if len(names) != 1 else ''} ({listed})"
@@ -140,34 +141,34 @@ def several(names: list[str]) -> str:
 
 def check(config: Config) -> int:
     """Print what is worth knowing of a brand set. Returns 0; raises DataError listing every problem."""
-    folder = locate(config.brand)
-    findings = examine(folder)
+    folder = brand_folder(config.brand)
+    findings = check_folder(folder)
     if not findings.problems:
-        findings.remarks += cut_captions(read(folder), config)
+        findings.remarks += remark_on_long_captions(read(folder), config)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
-    refuse(folder, findings)
-    counts = ", ".join(f"{len(listed(folder, part, []))} {part}" for part in SPLITS)
-    print(f"{files.shown(folder)}: {counts}; no problems")
+    raise_problems(folder, findings)
+    counts = ", ".join(f"{len(read_rows(folder, part, []))} {part}" for part in SPLITS)
+    print(f"{files.display_path(folder)}: {counts}; no problems")
     return 0
 
 
 # Reading.
 
 
-def locate(name: str | None) -> Path:
+def brand_folder(name: str | None) -> Path:
     """The folder of a brand: shipped name, path, or hub:owner/name (copied into the cache once, through `datasets`)."""
     if not name:
         raise DataError("no brand given", next_step="brand=neon, or stylegate brand name=acme images=DIR to make one.")
     if name.startswith("hub:"):
-        return from_hub(name.removeprefix("hub:"))
-    folder = files.named(name, files.BRANDS, "brand")
+        return download_from_hub(name.removeprefix("hub:"))
+    folder = files.resolve_name(name, files.BRANDS, "brand")
     if not folder.is_dir():
         raise DataError(f"brand={name} is a file", next_step="name the folder of a brand set.")
     return folder
 
 
-def from_hub(name: str) -> Path:
+def download_from_hub(name: str) -> Path:
     """Materialise a hub data set as a brand set in the cache; a second call finds it there."""
     import datasets
 
@@ -206,34 +207,36 @@ def write_loaded(loaded: Any, name: str, target: Path) -> None:
             for i, row in enumerate(loaded[part].cast_column("image", datasets.Image(decode=False))):
                 image = row["image"]
                 file = f"{i:05d}{Path(image['path'] or 'x.png').suffix}"
-                files.write(partial / part / file, image["bytes"] or Path(image["path"]).read_bytes())
+                files.write_atomically(partial / part / file, image["bytes"] or Path(image["path"]).read_bytes())
                 traits = {k: v for k, v in (row.get("traits") or {}).items() if v is not None}
                 rows.append({"file_name": file, "text": row["text"], "traits": traits})
             files.write_jsonl(partial / part / "metadata.jsonl", rows)
         word = name.rsplit("/", 1)[-1]
-        files.write(partial / "brand.yaml", yaml.safe_dump({"name": word, "trigger": f"{word} style", "source": name}))
+        files.write_atomically(
+            partial / "brand.yaml", yaml.safe_dump({"name": word, "trigger": f"{word} style", "source": name})
+        )
 
-    files.whole_folder(target, build)
+    files.write_folder_atomically(target, build)
 
 
 def read(folder: Path) -> BrandSet:
     """Brand, captions and files of a set. Raises DataError if rows and files do not fit; pictures are not decoded."""
     problems: list[str] = []
-    brand, splits = brand_of(folder), {}
+    brand, splits = read_brand_file(folder), {}
     for part in SPLITS:
         splits[part] = []
-        for name, (row, path) in sorted(listed(folder, part, problems).items()):
+        for name, (row, path) in sorted(read_rows(folder, part, problems).items()):
             splits[part].append(Item(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
-    refuse(folder, Findings(problems))
+    raise_problems(folder, CheckReport(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
 
 
-def brand_of(folder: Path) -> Brand:
+def read_brand_file(folder: Path) -> Brand:
     """brand.yaml, schema-checked. Raises DataError listing every problem."""
     path = folder / "brand.yaml"
     if not path.exists():
         raise DataError(
-            f"{files.shown(folder)} is not a brand set: brand.yaml is missing",
+            f"{files.display_path(folder)} is not a brand set: brand.yaml is missing",
             next_step="stylegate brand name=acme images=DIR makes a brand set from a folder of pictures.",
         )
     data = files.read_yaml(path, "brand", words=True)
@@ -241,7 +244,7 @@ def brand_of(folder: Path) -> Brand:
         return Brand(**data)
     except ValidationError as error:
         keys = sorted(Brand.model_fields)
-        raise DataError(f"{files.shown(path)}:", problems_of(error), f"keys are {keys}.") from None
+        raise DataError(f"{files.display_path(path)}:", problems_of(error), f"keys are {keys}.") from None
 
 
 def problems_of(error: ValidationError) -> list[str]:
@@ -258,28 +261,30 @@ def problems_of(error: ValidationError) -> list[str]:
     ]
 
 
-def sound(folder: Path) -> tuple[BrandSet, Findings]:
+def read_checked(folder: Path) -> tuple[BrandSet, CheckReport]:
     """Examine and read. Raises DataError with every problem; what `train` and the gate call first."""
-    findings = examine(folder)
-    refuse(folder, findings)
+    findings = check_folder(folder)
+    raise_problems(folder, findings)
     return read(folder), findings
 
 
-def refuse(folder: Path, findings: Findings) -> None:
+def raise_problems(folder: Path, findings: CheckReport) -> None:
     """Raise DataError listing the problems that were found; do nothing if there are none."""
     if findings.problems:
         count = f"{len(findings.problems)} problem{'s' if len(findings.problems) > 1 else ''}"
-        raise DataError(f"{files.shown(folder)} has {count}:", findings.problems, "mend them and run this again.")
+        raise DataError(
+            f"{files.display_path(folder)} has {count}:", findings.problems, "mend them and run this again."
+        )
 
 
 # Checking.
 
 
-def examine(folder: Path) -> Findings:
+def check_folder(folder: Path) -> CheckReport:
     """Find every problem of a brand set, and remarks; the files themselves are read, none of them is trusted."""
-    findings = Findings()
+    findings = CheckReport()
     try:
-        brand = brand_of(folder)
+        brand = read_brand_file(folder)
     except DataError as error:
         findings.problems += error.problems or [error.summary]
         brand = NO_BRAND
@@ -287,15 +292,15 @@ def examine(folder: Path) -> Findings:
         findings.remarks.append(KEPT_ALPHA)
     if brand.licence == "unknown":
         findings.remarks.append(UNKNOWN_LICENCE)
-    seen: dict[str, Seen] = {}
+    seen: dict[str, PictureDigest] = {}
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
-        seen |= examine_split(folder, part, brand, findings, by_hash)
+        seen |= check_split(folder, part, brand, findings, by_hash)
     for same in by_hash.values():
         if len(same) > 1:
             findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
     twins = {name for same in by_hash.values() for name in same[1:]}
-    for group in alike({n: one for n, one in seen.items() if n not in twins}):
+    for group in near_duplicate_groups({n: one for n, one in seen.items() if n not in twins}):
         if len({name.split("/")[0] for name in group}) > 1:
             findings.problems.append(f"{', '.join(group)}: near-duplicates across splits; move them into one")
         else:
@@ -303,21 +308,21 @@ def examine(folder: Path) -> Findings:
     return findings
 
 
-def examine_split(
-    folder: Path, part: str, brand: Brand, findings: Findings, by_hash: dict[str, list[str]]
-) -> dict[str, Seen]:
+def check_split(
+    folder: Path, part: str, brand: Brand, findings: CheckReport, by_hash: dict[str, list[str]]
+) -> dict[str, PictureDigest]:
     """Check rows, files, captions and pictures of one split. Returns what was seen of its pictures, by name."""
-    found = listed(folder, part, findings.problems)
-    for path in pictures.find(folder / part) if (folder / part).is_dir() else []:
+    found = read_rows(folder, part, findings.problems)
+    for path in pictures.find_pictures(folder / part) if (folder / part).is_dir() else []:
         if (name := path.relative_to(folder).as_posix()) not in found:
             findings.problems.append(f"{name}: no caption in metadata.jsonl")
     lacking = sum(brand.trigger.lower() not in row["text"].lower() for row, _ in found.values())
     if brand.trigger and lacking:
         findings.remarks.append(f'{part}: "{brand.trigger}" is put before {lacking} of {len(found)} captions')
-    return look_at({name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash)
+    return check_pictures({name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash)
 
 
-def listed(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict, Path]]:
+def read_rows(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict, Path]]:
     """Sound rows of a split's metadata.jsonl and their files, by name ("train/0000.png"); the rest into `problems`."""
     table = folder / part / "metadata.jsonl"
     if not table.is_file():
@@ -373,14 +378,14 @@ def traits_of(value: Any) -> dict[str, str]:
     return known
 
 
-def look_at(
-    named: dict[str, Path], background: str, findings: Findings, by_hash: dict[str, list[str]] | None = None
-) -> dict[str, Seen]:
+def check_pictures(
+    named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
+) -> dict[str, PictureDigest]:
     """Decode each picture, one at a time; broken ones and exact duplicates become problems, conversions remarks.
 
     Returns what was seen of those that decode, by name. With `by_hash` duplicates are entered there and not reported.
     """
-    seen: dict[str, Seen] = {}
+    seen: dict[str, PictureDigest] = {}
     named_by = defaultdict(list) if by_hash is None else by_hash
     for name, path in named.items():
         try:
@@ -389,7 +394,7 @@ def look_at(
             findings.problems.append(f"{name}: {error}")
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()
-        seen[name] = Seen(content, pictures.signature(picture.image))
+        seen[name] = PictureDigest(content, pictures.signature(picture.image))
         named_by[f"{content} {picture.image.size}"].append(name)
         for note in picture.notes:
             findings.converted[note].append(name)
@@ -399,18 +404,18 @@ def look_at(
     return seen
 
 
-def alike(seen: dict[str, Seen]) -> list[list[str]]:
+def near_duplicate_groups(seen: dict[str, PictureDigest]) -> list[list[str]]:
     """Groups of near-duplicates, each with at least two names: whoever is near to one of a group belongs to it."""
     if not seen:
         return []
-    labels = pictures.near_groups(np.stack([one.signature for one in seen.values()]))
+    labels = pictures.near_duplicate_groups(np.stack([one.signature for one in seen.values()]))
     groups: dict[int, list[str]] = defaultdict(list)
     for label, name in zip(labels.tolist(), seen, strict=True):
         groups[label].append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def cut_captions(brand_set: BrandSet, config: Config) -> list[str]:
+def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     """A remark if the base's text encoder would cut captions of train/; an empty list if not."""
     from stylegate.families import FAMILIES
 
@@ -418,7 +423,11 @@ def cut_captions(brand_set: BrandSet, config: Config) -> list[str]:
         config.base, [brand_set.brand.prompt(item.text) for item in brand_set.splits["train"]]
     )
     cut = [i.file for i, n in zip(brand_set.splits["train"], lengths, strict=True) if n > limit]
-    return [f"captions longer than the text encoder's {limit} tokens, their end is cut: {several(cut)}"] if cut else []
+    return (
+        [f"captions longer than the text encoder's {limit} tokens, their end is cut: {count_and_names(cut)}"]
+        if cut
+        else []
+    )
 
 
 def decoded_image(item: Item, brand: Brand) -> Image.Image:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegate import tables
-from stylegate.brandset import Findings, traits_of
+from stylegate.brandset import CheckReport, traits_of
 from stylegate.listing import CAPTIONS, TABLES
 from stylegate.tables import NAMES, TEXTS, Row, Table
 
@@ -44,7 +44,7 @@ class Sources(NamedTuple):
     beside: list[Path]
 
 
-def gather(sources: Sources, findings: Findings) -> Captions:
+def read_captions(sources: Sources, findings: CheckReport) -> Captions:
     """Read every caption. All that is wrong goes into `findings`."""
     found: dict[str, Caption] = {}
     unused, whole = [], True
@@ -52,18 +52,18 @@ def gather(sources: Sources, findings: Findings) -> Captions:
     for path in sources.beside:
         where = path.relative_to(sources.folder).as_posix()
         if path.suffix.lower() in TABLES:
-            table = table_of(path, where, findings)
+            table = checked_table(path, where, findings)
             whole = whole and table is not None
-            given = from_table(table, path, where, sources, findings) if table else ()
+            given = captions_from_table(table, path, where, sources, findings) if table else ()
         else:
-            given = list(from_sidecar(path, where, owners.get(path, []), findings))
+            given = list(captions_from_sidecar(path, where, owners.get(path, []), findings))
             unused += [] if given else [path]
         for name, caption in given:
-            add(found, name, caption, findings)
+            add_caption(found, name, caption, findings)
     return Captions(found, unused, whole)
 
 
-def add(found: dict[str, Caption], name: str, caption: Caption, findings: Findings) -> None:
+def add_caption(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
     """Enter one caption; a second one of the same picture must be the same."""
     before = found.setdefault(name, caption)
     if before.text != caption.text:
@@ -88,26 +88,28 @@ def pictures_by_sidecar(sources: Sources) -> dict[Path, list[str]]:
     return owners
 
 
-def from_sidecar(path: Path, where: str, names: list[str], findings: Findings) -> Iterator[tuple[str, Caption]]:
+def captions_from_sidecar(
+    path: Path, where: str, names: list[str], findings: CheckReport
+) -> Iterator[tuple[str, Caption]]:
     """The caption of a text or JSON file for the pictures `names` that it stands beside."""
     if not names:
         return
     try:
-        text = tables.decoded(path.read_bytes())
+        text = tables.decode_utf8(path.read_bytes())
         if path.suffix.lower() == ".json":
-            data = json.loads(text, object_pairs_hook=tables.object_of)
+            data = json.loads(text, object_pairs_hook=tables.unique_keys)
             if not isinstance(data, dict) or not {*TEXTS, TAGS} & data.keys():
                 return  # something else of the picture's
             caption = caption_of(Row(1, data), where)
         else:
-            caption = Caption(only_line(text), {}, where)
+            caption = Caption(single_line(text), {}, where)
     except (ValueError, OSError, RecursionError) as error:
         findings.problems.append(f"{where}: {error}")
         caption = Caption(UNREADABLE, {}, where)
     yield from ((name, caption) for name in names)
 
 
-def only_line(text: str) -> str:
+def single_line(text: str) -> str:
     """The one line of text that a file holds, spaces made single. Raises ValueError for several lines."""
     lines = [" ".join(line.split()) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     filled = [line for line in lines if line]
@@ -116,7 +118,7 @@ def only_line(text: str) -> str:
     return filled[0] if filled else ""
 
 
-def table_of(path: Path, where: str, findings: Findings) -> Table | None:
+def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None:
     """The table, if its rows are sound and it names pictures and captions; else its problems go into `findings`."""
     table = tables.read(path)
     columns = set(table.columns)
@@ -131,8 +133,8 @@ def table_of(path: Path, where: str, findings: Findings) -> Table | None:
     return table
 
 
-def from_table(
-    table: Table, path: Path, where: str, sources: Sources, findings: Findings
+def captions_from_table(
+    table: Table, path: Path, where: str, sources: Sources, findings: CheckReport
 ) -> Iterator[tuple[str, Caption]]:
     """Name and caption of each row; rows that are at fault, and names of no picture, become problems."""
     columns = set(table.columns)
@@ -140,12 +142,12 @@ def from_table(
         findings.remarks.append(f"{where}: columns that are not used: {', '.join(aside)}")
     if TAGS in columns and columns & set(TEXTS):
         findings.remarks.append(f"{where}: tags are not used where there is a caption")
-    by_name = {normal(name): name for name in sources.pictures}
+    by_name = {composed_unicode(name): name for name in sources.pictures}
     for row in table.rows:
         line = f"{where}, line {row.line}"
         name = None
         try:
-            name = picture_named(tables.one_of(row, NAMES), path, sources, by_name)
+            name = picture_named(tables.value_under(row, NAMES), path, sources, by_name)
             yield name, caption_of(row, line)
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
@@ -161,20 +163,20 @@ def picture_named(value: Any, table: Path, sources: Sources, by_name: dict[str, 
     if not path.resolve().is_relative_to(sources.folder.resolve()):
         raise ValueError(f"{value} lies outside the folder")
     for place, root in ((path, folder), (path.resolve(), folder.resolve())):  # an absolute path may lead through links
-        name = by_name.get(normal(place.relative_to(root).as_posix())) if place.is_relative_to(root) else None
+        name = by_name.get(composed_unicode(place.relative_to(root).as_posix())) if place.is_relative_to(root) else None
         if name is not None:
             return name
     raise ValueError(f"{value} is not used as a picture" if path.is_file() else f"there is no file {value}")
 
 
-def normal(name: str) -> str:
+def composed_unicode(name: str) -> str:
     """A name in Unicode's composed form: macOS writes é as two characters, others as one."""
     return unicodedata.normalize("NFC", name)
 
 
 def caption_of(row: Row, where: str) -> Caption:
     """The caption and traits of a row or JSON file. Raises ValueError if they are something else than text."""
-    text = tables.one_of(row, TEXTS)
+    text = tables.value_under(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
         text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags
     if isinstance(text, list):

@@ -39,20 +39,20 @@ class Line(NamedTuple):
     spans: Sequence[tuple[float, float] | None] = ()
 
 
-class Scale(NamedTuple):
+class AxisScale(NamedTuple):
     """The range of an axis, linear or logarithmic."""
 
     low: float
     high: float
     log: bool = False
 
-    def share(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Where a value lies on the axis: 0 at the lowest, 1 at the highest value."""
         low, high, value = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         return (value - low) / (high - low)
 
 
-def by_step(
+def chart_by_step(
     lines: Sequence[Line],
     steps: int,
     *,
@@ -69,7 +69,7 @@ def by_step(
     """
     values = [v for line in lines for _, v in line.points]
     values += [v for line in lines for span in line.spans if span for v in span]
-    scale = Scale(*within) if within else around(values if rule is None else [*values, rule], log)
+    scale = AxisScale(*within) if within else scale_around(values if rule is None else [*values, rule], log)
 
     def number(value: float) -> str:
         return f"{value:.0%}" if percent else f"{value:.3g}"
@@ -78,7 +78,7 @@ def by_step(
         return LEFT + 6 + step / max(steps, 1) * (WIDTH - LEFT - 12)
 
     def y(value: float) -> float:
-        return 6 + (1 - min(max(scale.share(value), 0.0), 1.0)) * (HEIGHT - 12)
+        return 6 + (1 - min(max(scale.position(value), 0.0), 1.0)) * (HEIGHT - 12)
 
     parts = []
     for value in ticks(scale):
@@ -92,7 +92,7 @@ def by_step(
     for line in lines:
         look = f'stroke="var(--{line.colour})" opacity="{0.45 if line.faint else line.opacity:g}"'
         if len(line.points) > 1:
-            path = "L".join(f"{x(s):.1f} {y(v):.1f}" for s, v in thinned(line.points))
+            path = "L".join(f"{x(s):.1f} {y(v):.1f}" for s, v in thinned_points(line.points))
             parts.append(f'<path class="{"faint" if line.faint else "line"}" d="M{path}" {look}/>')
         for i, (step, value) in enumerate(line.points if line.dots or len(line.points) == 1 else []):
             span = line.spans[i] if line.spans else None
@@ -111,16 +111,16 @@ def by_step(
     return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img">{"".join(parts)}</svg>')
 
 
-def around(values: Sequence[float], log: bool = False) -> Scale:
+def scale_around(values: Sequence[float], log: bool = False) -> AxisScale:
     """An axis from the lowest to the highest value with a margin; a single value lies in its middle."""
     low, high = min(values), max(values)
     if log and low > 0:
-        return Scale(low / 1.08, high * 1.08, True)
+        return AxisScale(low / 1.08, high * 1.08, True)
     pad = (high - low) * 0.08 or abs(high) * 0.08 or 1.0
-    return Scale(low - pad, high + pad)
+    return AxisScale(low - pad, high + pad)
 
 
-def ticks(scale: Scale, count: int = 4) -> list[float]:
+def ticks(scale: AxisScale, count: int = 4) -> list[float]:
     """Round values within a scale: steps of 1, 2 or 5; on a wide logarithmic one 1, 2 and 5 times powers of ten."""
     if scale.log and scale.high / scale.low > 8:
         low, high = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
@@ -134,13 +134,13 @@ def ticks(scale: Scale, count: int = 4) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, math.floor(scale.high / step + 1e-9) + 1)]
 
 
-def thinned(points: Sequence[Point]) -> Sequence[Point]:
+def thinned_points(points: Sequence[Point]) -> Sequence[Point]:
     """At most MOST_POINTS + 1 of the points, evenly spaced, the last one included."""
     stride = math.ceil(len(points) / MOST_POINTS)
     return points if stride == 1 else [*points[:-1:stride], points[-1]]
 
 
-def smoothed(points: Sequence[Point]) -> list[Point]:
+def smoothed_points(points: Sequence[Point]) -> list[Point]:
     """The exponential mean of the values up to each point."""
     found: list[Point] = []
     for x, value in points:
@@ -148,7 +148,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def loss_by_step(points: Sequence[Point]) -> Markup:
+def loss_chart(points: Sequence[Point]) -> Markup:
     """The training loss on a logarithmic axis: each step faint, the exponential mean strong."""
-    lines = [Line(points, faint=True, colour="reference"), Line(smoothed(points))]
-    return by_step(lines, int(points[-1][0]), log=True)
+    lines = [Line(points, faint=True, colour="reference"), Line(smoothed_points(points))]
+    return chart_by_step(lines, int(points[-1][0]), log=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegate import config as configuration
-from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, from_surroundings, worst
+from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, error_for_user, worst_code
 from stylegate.files import RUNS
 
 
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        print(help_overview())
         return Exit.PASS
     verb, rest = arguments[0], arguments[1:]
     try:
@@ -118,29 +118,31 @@ def main(argv: list[str] | None = None) -> int:
             return compare([Path(p) for p in rest])
         if verb == "demo":
             verb, rest = "run", ["experiment=demo", *rest]
-        return with_config(verb, rest)
+        return compose_and_run(verb, rest)
     except BrokenPipeError:  # who reads our output has seen enough (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        say_error("stopped. The same command goes on where this one was.")
+        print_error("stopped. The same command goes on where this one was.")
         return 130
     except Exception as error:
-        return report(error)
+        return report_error(error)
 
 
-def report(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Print one message for what a person can mend, a traceback for a bug; the exit code."""
-    mended = error if isinstance(error, StylegateError) else from_surroundings(error)
+    mended = error if isinstance(error, StylegateError) else error_for_user(error)
     if isinstance(mended, StylegateError):
-        if not (isinstance(mended, ConfigError) and rank() > 0):  # every process reads the same words
-            say_error(f"error: {mended}")
-        if rank() == 0 and any(name in os.environ for name in LAUNCHERS):
-            say_error("The error above is stylegate's whole report; what the launcher prints below adds nothing to it.")
-        tell_launcher(f"error: {mended}")
+        if not (isinstance(mended, ConfigError) and process_rank() > 0):  # every process reads the same words
+            print_error(f"error: {mended}")
+        if process_rank() == 0 and any(name in os.environ for name in LAUNCHERS):
+            print_error(
+                "The error above is stylegate's whole report; what the launcher prints below adds nothing to it."
+            )
+        write_launcher_error_file(f"error: {mended}")
         return Exit.USAGE
     traceback.print_exception(error)
-    say_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
+    print_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
     return Exit.REJECTED if isinstance(error, AfterVerdictError) else Exit.INTERNAL
 
 
@@ -148,23 +150,23 @@ def report(error: Exception) -> int:
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 
 
-def tell_launcher(message: str) -> None:
+def write_launcher_error_file(message: str) -> None:
     """Write the error where torch's launcher of several processes looks for it: its last lines then show it."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         Path(path).write_text(json.dumps({"message": f"\n{message}", "timestamp": int(time.time())}))
 
 
-def rank() -> int:
+def process_rank() -> int:
     """The number of this process among those that were launched together; 0 for the first, or for the only one."""
     return int(os.environ.get("RANK", "0"))
 
 
-def say_error(message: str) -> None:
+def print_error(message: str) -> None:
     """Print to stderr: the whole message in the first process, its first line in others, which may be alone with it."""
-    print(message if rank() == 0 else f"rank {rank()}: {message.splitlines()[0]}", file=sys.stderr)
+    print(message if process_rank() == 0 else f"rank {process_rank()}: {message.splitlines()[0]}", file=sys.stderr)
 
 
-def with_config(verb: str, arguments: list[str]) -> int:
+def compose_and_run(verb: str, arguments: list[str]) -> int:
     """Compose the configuration from conf/ and the overrides, check all of it, run the verb; the worst exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     import hydra
@@ -175,22 +177,24 @@ def with_config(verb: str, arguments: list[str]) -> int:
     sweep = "-m" in arguments or "--multirun" in arguments
     flags = [a for a in arguments if a.startswith("-")]
     flags += [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--cfg", "-c", "--package", "-p")]
-    overrides, problems = sound(verb, [quoted(a, sweep) for a in arguments if a not in flags], sweep)
+    overrides, problems = check_overrides(
+        verb, [quote_text_value(a, sweep) for a in arguments if a not in flags], sweep
+    )
     ConfigStore.instance().store(name="schema", node=configuration.Config)
     try:
         if flags:
             if problems:
-                raise configuration.refusal(problems)
+                raise configuration.configuration_error(problems)
             return through_hydra(verb, flags, overrides)
-        with garbage_kept(), hydra.initialize_config_dir(str(configuration.CONF), version_base="1.3"):
+        with without_garbage_collection(), hydra.initialize_config_dir(str(configuration.CONF), version_base="1.3"):
             cfg = hydra.compose("config", overrides=overrides)
-        config = configuration.typed(cfg, problems)
+        config = configuration.to_dataclass(cfg, problems)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
     return run_verb(verb, config)
 
 
-def sound(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
+def check_overrides(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
     """The overrides that have no problem, and the problems of the others, each with its key."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -212,7 +216,9 @@ def sound(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list
         elif override.is_sweep_override() and not sweep:
             problem = f"{text}: several values need --multirun, which runs the verb once with each"
         else:
-            problem = None if hydras else configuration.override_problem(override, schema) or unread(verb, name)
+            problem = (
+                None if hydras else configuration.override_problem(override, schema) or unread_key_problem(verb, name)
+            )
         if problem:
             problems.append(problem)
         else:
@@ -220,23 +226,23 @@ def sound(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list
     return list(good.values()), problems
 
 
-def reads(verb: str, name: str) -> bool:
+def verb_reads_key(verb: str, name: str) -> bool:
     """Whether the verb reads this key, or a key of this group. An experiment has keys of all verbs."""
     keys = f"{VERBS[verb].keys} {VERBS[verb].finds}".split()
-    return covers(keys, name) or (name == "experiment" and bool(keys))
+    return key_in_list(keys, name) or (name == "experiment" and bool(keys))
 
 
-def covers(keys: list[str], name: str) -> bool:
+def key_in_list(keys: list[str], name: str) -> bool:
     """Whether a key, or a part with all its keys, stands in `keys`; of a group one of its keys is enough."""
     inside = name in configuration.GROUPS and any(key.startswith(f"{name}.") for key in keys)
     return inside or any(name == key or name.startswith(f"{key}.") for key in keys)
 
 
-def unread(verb: str, name: str) -> str | None:
+def unread_key_problem(verb: str, name: str) -> str | None:
     """The problem with a key that the verb would ignore; None if it reads the key."""
-    if reads(verb, name):
+    if verb_reads_key(verb, name):
         return None
-    return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if reads(v, name))}"
+    return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
 
 
 def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
@@ -252,7 +258,7 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
         if Exit.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            codes.append(run_verb(verb, configuration.typed(cfg, [])))
+            codes.append(run_verb(verb, configuration.to_dataclass(cfg, [])))
             if away and codes[-1] != Exit.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours
@@ -265,17 +271,17 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
     if errors:
         raise errors[0]
     sweep = "-m" in flags or "--multirun" in flags
-    if sweep and verb == "train" and rank() == 0:
+    if sweep and verb == "train" and process_rank() == 0:
         from stylegate.rundirectory import run_directory_name
         from train.compare import compare
 
-        runs = [RUNS / run_directory_name(config) for config in swept(overrides)]
+        runs = [RUNS / run_directory_name(config) for config in sweep_configs(overrides)]
         if there := [run for run in dict.fromkeys(runs) if run.is_dir()]:
             compare(there)
-    return worst(Exit.PASS, *codes)
+    return worst_code(Exit.PASS, *codes)
 
 
-def swept(overrides: list[str]) -> list[configuration.Config]:
+def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
     """The configs of a sweep, in the order of its jobs."""
     from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -284,10 +290,10 @@ def swept(overrides: list[str]) -> list[configuration.Config]:
     parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("hydra")])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     with initialize_config_dir(str(configuration.CONF), version_base="1.3"):
-        return [configuration.typed(compose("config", overrides=list(job)), []) for job in jobs]
+        return [configuration.to_dataclass(compose("config", overrides=list(job)), []) for job in jobs]
 
 
-def quoted(override: str, sweep: bool = False) -> str:
+def quote_text_value(override: str, sweep: bool = False) -> str:
     """The override with a text value quoted for Hydra's grammar: the text is then used as it is written.
 
     Spaces, commas, brackets and = are ordinary characters, and 1e3 or true stay text. In a sweep commas separate
@@ -299,10 +305,10 @@ def quoted(override: str, sweep: bool = False) -> str:
     if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):
         return override
     values = value.split(",") if sweep else [value]
-    return f"{name}={','.join(v if v in ('', 'null') else quoted_text(v) for v in values)}"
+    return f"{name}={','.join(v if v in ('', 'null') else in_single_quotes(v) for v in values)}"
 
 
-def quoted_text(value: str) -> str:
+def in_single_quotes(value: str) -> str:
     """Text in single quotes. In Hydra's grammar a backslash counts only before a quote or the end.
 
     OmegaConf would resolve ${...}.
@@ -312,7 +318,7 @@ def quoted_text(value: str) -> str:
 
 
 @contextmanager
-def garbage_kept() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Nothing is collected meanwhile. Importing makes many objects that stay; looking at them costs a tenth of it."""
     gc.disable()
     try:
@@ -323,7 +329,7 @@ def garbage_kept() -> Iterator[None]:
 
 def run_verb(verb: str, config: configuration.Config) -> int:
     """Run one verb with a checked configuration; its exit code."""
-    with garbage_kept():
+    with without_garbage_collection():
         run = function_of(verb)
     return run(config)
 
@@ -333,7 +339,7 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
     run: Callable[[configuration.Config], int]
     match verb:
         case "brand":
-            from stylegate.brand import make as run
+            from stylegate.brand import make_brand_set as run
         case "check":
             from stylegate.brandset import check as run
         case "train":
@@ -347,7 +353,7 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
         case "gate":
             from eval.gate import gate as run
         case "dashboard":
-            from stylegate.dashboards import create as run
+            from stylegate.dashboards import save_workspace as run
         case "calibrate":
             from eval.calibrate import calibrate as run
         case "certify":
@@ -361,7 +367,7 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
     return run
 
 
-def overview() -> str:
+def help_overview() -> str:
     width = max(map(len, VERBS))
     lines = [f"  {name:<{width}}  {verb.does}" for name, verb in VERBS.items()]
     return "\n".join(
@@ -386,15 +392,15 @@ def verb_help(verb: str) -> str:
     lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]
     defaults = configuration.as_dict(configuration.Config())
     for dotted, spec in configuration.all_keys().items():
-        if covers(keys, dotted):
+        if key_in_list(keys, dotted):
             value: Any = defaults
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"  {dotted}={shown}\n      {spec.metadata['help']}")
-    for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or covers(keys, g))]:
+    for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or key_in_list(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
-    if finding := [key for key in entry.finds.split() if not covers(keys, key)]:
+    if finding := [key for key in entry.finds.split() if not key_in_list(keys, key)]:
         lines += ["", f"  {' '.join(finding)}"]
         lines += ["      name what was trained, planned and drawn: give the same words as to train, plan and generate"]
     return "\n".join(lines)

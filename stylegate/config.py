@@ -1,6 +1,6 @@
 """The one typed configuration. Every verb reads its part; Hydra fills it from conf/ and the command line.
 
-`key()` keeps default, help text and range of a value together: `--help`, the range check and the golden list of
+`config_key()` keeps default, help text and range of a value together: `--help`, the range check and the golden list of
 keys (tests/golden/config_keys.txt) all read them from here.
 """
 
@@ -22,7 +22,7 @@ TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 
 
-def key(
+def config_key(
     default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices=(), multiple: int = 0
 ) -> Any:
     """A config value with its help and its closed range, choices, or the number that it is a multiple of."""
@@ -34,188 +34,210 @@ def key(
 
 @dataclass(kw_only=True, slots=True)
 class FamilyConfig:
-    name: str = key("sd", "model family, a file in stylegate/families/", choices=FAMILY_NAMES)
-    resolution: int | None = key(
+    name: str = config_key("sd", "model family, a file in stylegate/families/", choices=FAMILY_NAMES)
+    resolution: int | None = config_key(
         None, "picture side in pixels; null = what the base was trained for", low=16, high=4096, multiple=8
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
-    rank: int = key(16, "rank of each adapter matrix", low=1, high=1024)
-    alpha: float | None = key(None, "strength is alpha / rank; null = the rank, strength 1", low=1e-3, high=4096)
-    rslora: bool = key(False, "strength is alpha / sqrt(rank): steadier at ranks of 64 and more; files read the same")
-    dora: bool = key(False, "lengths of weights are trained too: slower; no file is read alike everywhere (docs)")
-    targets: list[str] = key(LORA_TARGETS, "parts of the model that get an adapter", choices=LORA_TARGETS)
-    text_encoder: bool = key(
+    rank: int = config_key(16, "rank of each adapter matrix", low=1, high=1024)
+    alpha: float | None = config_key(None, "strength is alpha / rank; null = the rank, strength 1", low=1e-3, high=4096)
+    rslora: bool = config_key(
+        False, "strength is alpha / sqrt(rank): steadier at ranks of 64 and more; files read the same"
+    )
+    dora: bool = config_key(
+        False, "lengths of weights are trained too: slower; no file is read alike everywhere (docs)"
+    )
+    targets: list[str] = config_key(LORA_TARGETS, "parts of the model that get an adapter", choices=LORA_TARGETS)
+    text_encoder: bool = config_key(
         False, "adapters on CLIP too (SD, SDXL): learns new words, forgets old ones; prompts are read at every step"
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
-    density: str = key(
+    density: str = config_key(
         "uniform",
         "noise levels: style looks most where palette and line are decided",
         choices=["uniform", "logit_normal", "shift", "style"],
     )
-    density_mean: float = key(0.0, "logit_normal: > 0 towards noise", low=-10.0, high=10.0)
-    density_std: float = key(1.0, "logit_normal: width", low=0.01, high=10.0)
-    density_shift: float = key(3.0, "shift: > 1 towards noise", low=0.01, high=100.0)
-    min_snr_gamma: float | None = key(None, "min-SNR weights; 5 is usual; null = all levels alike", low=0.1, high=100.0)
-    huber_delta: float | None = key(None, "Huber's loss beyond this error; null = squares", low=1e-4, high=100.0)
-    noise_offset: float = key(0.0, "brightness added to noise; 0.05 for very dark or light brands", low=0.0, high=1.0)
+    density_mean: float = config_key(0.0, "logit_normal: > 0 towards noise", low=-10.0, high=10.0)
+    density_std: float = config_key(1.0, "logit_normal: width", low=0.01, high=10.0)
+    density_shift: float = config_key(3.0, "shift: > 1 towards noise", low=0.01, high=100.0)
+    min_snr_gamma: float | None = config_key(
+        None, "min-SNR weights; 5 is usual; null = all levels alike", low=0.1, high=100.0
+    )
+    huber_delta: float | None = config_key(None, "Huber's loss beyond this error; null = squares", low=1e-4, high=100.0)
+    noise_offset: float = config_key(
+        0.0, "brightness added to noise; 0.05 for very dark or light brands", low=0.0, high=1.0
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
-    max_steps: int = key(300, "optimizer steps; raise it and run again to train on", low=1, high=10_000_000)
-    batch_size: int = key(8, "pictures per pass and process", low=1, high=4096)
-    accumulation: int = key(
+    max_steps: int = config_key(300, "optimizer steps; raise it and run again to train on", low=1, high=10_000_000)
+    batch_size: int = config_key(8, "pictures per pass and process", low=1, high=4096)
+    accumulation: int = config_key(
         1, "passes summed into one optimizer step; the same result in less memory", low=1, high=4096
     )
-    optimizer: str = key(
+    optimizer: str = config_key(
         "adamw",
         "prodigy finds its own rate: set learning_rate=1; 8 bits save memory on CUDA",
         choices=["adamw", "adamw8bit", "prodigy"],
     )
-    learning_rate: float = key(3e-3, "the optimizer's rate after the warm-up", low=1e-8, high=10.0)
-    schedule: str = key(
+    learning_rate: float = config_key(3e-3, "the optimizer's rate after the warm-up", low=1e-8, high=10.0)
+    schedule: str = config_key(
         "constant", "of the rate; a cosine ends at max_steps, so raising that begins a new run", choices=SCHEDULES
     )
-    warmup_steps: int = key(10, "steps of linear warm-up", low=0, high=1_000_000)
-    weight_decay: float = key(0.01, "the optimizer's weight decay", low=0.0, high=1.0)
-    max_grad_norm: float = key(1.0, "gradient norm is clipped to this", low=1e-6, high=1e6)
-    ema_decay: float = key(
+    warmup_steps: int = config_key(10, "steps of linear warm-up", low=0, high=1_000_000)
+    weight_decay: float = config_key(0.01, "the optimizer's weight decay", low=0.0, high=1.0)
+    max_grad_norm: float = config_key(1.0, "gradient norm is clipped to this", low=1e-6, high=1e6)
+    ema_decay: float = config_key(
         0.0, "the LoRA handed out is the average of its weights; 0 = the last ones", low=0, high=0.99999
     )
     loss: LossConfig = field(default_factory=LossConfig)
-    caption_dropout: float = key(0.1, "share of captions replaced by the empty one (for guidance)", low=0.0, high=1.0)
-    shuffle_captions: bool = key(False, "comma-separated parts of captions in changing order, the first one stays")
-    buckets: bool = key(True, "keep the shape of pictures; false = squares, their sides cropped")
-    resolutions: list[int] | None = key(
+    caption_dropout: float = config_key(
+        0.1, "share of captions replaced by the empty one (for guidance)", low=0.0, high=1.0
+    )
+    shuffle_captions: bool = config_key(
+        False, "comma-separated parts of captions in changing order, the first one stays"
+    )
+    buckets: bool = config_key(True, "keep the shape of pictures; false = squares, their sides cropped")
+    resolutions: list[int] | None = config_key(
         None, "picture sides to train at, in pixels; null = family.resolution", low=16, high=4096
     )
-    seed: int = key(0, "seed of batches, noise, noise levels and dropout", low=0, high=2**31 - 1)
-    checkpoint_every: int = key(50, "steps between saved states", low=1, high=10_000_000)
-    keep_newest: int = key(2, "newest saved states kept", low=1, high=1000)
-    keep_best: int = key(2, "saved states kept of those that pass the gate most often", low=1, high=1000)
-    evaluate_every: int = key(100, "steps between evaluations: pictures, the gate, loss", low=1, high=10_000_000)
-    num_samples: int = key(16, "captions of validation/ drawn at each evaluation; 0 = none", low=0, high=1024)
-    evaluation_share: float = key(
+    seed: int = config_key(0, "seed of batches, noise, noise levels and dropout", low=0, high=2**31 - 1)
+    checkpoint_every: int = config_key(50, "steps between saved states", low=1, high=10_000_000)
+    keep_newest: int = config_key(2, "newest saved states kept", low=1, high=1000)
+    keep_best: int = config_key(2, "saved states kept of those that pass the gate most often", low=1, high=1000)
+    evaluate_every: int = config_key(100, "steps between evaluations: pictures, the gate, loss", low=1, high=10_000_000)
+    num_samples: int = config_key(16, "captions of validation/ drawn at each evaluation; 0 = none", low=0, high=1024)
+    evaluation_share: float = config_key(
         0.3, "evaluations on the way are left out beyond this share of the time", low=0.0, high=1.0
     )
-    selection_margin: float = key(
+    selection_margin: float = config_key(
         0.2,
         "checkpoints whose pass rates surely differ by no more are equal; 0.1 wants 32 samples",
         low=0.0,
         high=1.0,
     )
-    scales: list[float] = key([0.8, 1.0, 1.2], "strengths of the LoRA tried at the end; 1 always", low=0.01, high=10.0)
+    scales: list[float] = config_key(
+        [0.8, 1.0, 1.2], "strengths of the LoRA tried at the end; 1 always", low=0.01, high=10.0
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class PlanConfig:
-    num_images: int = key(64, "slots, one picture each", low=1, high=1_000_000)
-    num_wanted: int | None = key(
+    num_images: int = config_key(64, "slots, one picture each", low=1, high=1_000_000)
+    num_wanted: int | None = config_key(
         None, "accepted pictures that make the batch complete; null = all", low=1, high=1_000_000
     )
-    max_attempts: int = key(4, "drawings of a slot until one is accepted", low=1, high=1000)
-    exclude_training: bool = key(True, "leave out trait combinations of the training pictures")
-    seed: int = key(0, "seed of the trait draw and of each slot", low=0, high=2**31 - 1)
+    max_attempts: int = config_key(4, "drawings of a slot until one is accepted", low=1, high=1000)
+    exclude_training: bool = config_key(True, "leave out trait combinations of the training pictures")
+    seed: int = config_key(0, "seed of the trait draw and of each slot", low=0, high=2**31 - 1)
 
 
 @dataclass(kw_only=True, slots=True)
 class GenerateConfig:
-    num_inference_steps: int = key(20, "denoising steps", low=1, high=1000)
-    guidance_scale: float = key(3.0, "classifier-free guidance", low=0.0, high=50.0)
-    batch_size: int = key(
+    num_inference_steps: int = config_key(20, "denoising steps", low=1, high=1000)
+    guidance_scale: float = config_key(3.0, "classifier-free guidance", low=0.0, high=50.0)
+    batch_size: int = config_key(
         16, "pictures drawn at once (it can change last bits: part of the batch's name)", low=1, high=4096
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class ScoreConfig:
-    batch_size: int = key(128, "pictures at once; a CPU's cores share them", low=1, high=65536)
-    aesthetic_head: str | None = key(
+    batch_size: int = config_key(128, "pictures at once; a CPU's cores share them", low=1, high=65536)
+    aesthetic_head: str | None = config_key(
         None, "laion-v1, laion-v2 (data/heads/) or safetensors of linear layers; null = the encoder's own, if any"
     )
-    labels: str | None = key(None, "CSV of file,label (good or bad): the aesthetic head is learned from it")
+    labels: str | None = config_key(None, "CSV of file,label (good or bad): the aesthetic head is learned from it")
 
 
 @dataclass(kw_only=True, slots=True)
 class PromiseConfig:
-    num_labels: int = key(
+    num_labels: int = config_key(
         200, "calibrate: pictures labelled, settled before the first; certify: rows of a worksheet", low=1, high=100_000
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class TrackerConfig:
-    name: str = key("none", "mirror of runs and verdicts", choices=["none", "wandb"])
-    mode: str = key("online", "W&B mode", choices=["online", "offline", "disabled"])
-    project: str = key("stylegate", "W&B project")
-    entity: str | None = key(None, "W&B team or user; null = the account's default")
+    name: str = config_key("none", "mirror of runs and verdicts", choices=["none", "wandb"])
+    mode: str = config_key("online", "W&B mode", choices=["online", "offline", "disabled"])
+    project: str = config_key("stylegate", "W&B project")
+    entity: str | None = config_key(None, "W&B team or user; null = the account's default")
 
 
 @dataclass(kw_only=True, slots=True)
 class HardwareConfig:
-    device: str = key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
-    precision: str = key(
+    device: str = config_key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
+    precision: str = config_key(
         "auto",
         "auto = bf16 on a CUDA device that computes in it, else fp32; part of a run's name",
         choices=["auto", "fp32", "bf16"],
     )
-    threads: int | None = key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
-    gradient_checkpointing: bool = key(False, "compute activations twice: less memory, about a third slower")
-    nf4: bool = key(
+    threads: int | None = config_key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
+    gradient_checkpointing: bool = config_key(False, "compute activations twice: less memory, about a third slower")
+    nf4: bool = config_key(
         False,
         "the base's transformer blocks in 4 bits (bitsandbytes): less than a third of their memory; another base",
     )
-    price_per_hour: float | None = key(
+    price_per_hour: float | None = config_key(
         None,
         "what an hour of this machine costs, in your currency: the report says what a picture costs",
         low=0,
         high=1e6,
     )
-    compile: bool = key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
+    compile: bool = config_key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    name: str | None = key(None, "The name of what is made. null: the name of the experiment, else of the brand.")
-    brand: str | None = key(None, "The name of a brand, the path of a brand set (./acme), or hub:owner/name.")
-    images: str | None = key(None, "The path of a folder of pictures.")
-    out: str | None = key(None, "The folder to write to. null: a folder of its own, which is printed as the last line.")
-    batch: str | None = key(None, "The name of a batch in data/batches/. null: a name made from plan, base and LoRA.")
-    prompts: str | None = key(None, "The path of a file with one prompt on each line.")
-    traits: str | None = key(
+    name: str | None = config_key(
+        None, "The name of what is made. null: the name of the experiment, else of the brand."
+    )
+    brand: str | None = config_key(None, "The name of a brand, the path of a brand set (./acme), or hub:owner/name.")
+    images: str | None = config_key(None, "The path of a folder of pictures.")
+    out: str | None = config_key(
+        None, "The folder to write to. null: a folder of its own, which is printed as the last line."
+    )
+    batch: str | None = config_key(
+        None, "The name of a batch in data/batches/. null: a name made from plan, base and LoRA."
+    )
+    prompts: str | None = config_key(None, "The path of a file with one prompt on each line.")
+    traits: str | None = config_key(
         None, "The name of a shipped traits file, or a path. null: prompts, else the captions of validation/."
     )
-    policy: str = key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
-    encoder: str = key(
+    policy: str = config_key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
+    encoder: str = config_key(
         "miniature", "miniature, the path of a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)."
     )
-    base: str = key("miniature", "miniature, the path of a diffusers folder (./base), or a hub id (owner/name).")
-    references: str | None = key(
+    base: str = config_key("miniature", "miniature, the path of a diffusers folder (./base), or a hub id (owner/name).")
+    references: str | None = config_key(
         None, "The name of a brand, or the path of a folder, whose pictures show the style. null: test/ of the brand."
     )
-    lora_file: str | None = key(
+    lora_file: str | None = config_key(
         None, "The path of the LoRA to draw with. null: the one trained by the same words. none: the base alone."
     )
-    decisions: str | None = key(
+    decisions: str | None = config_key(
         None, "A CSV file of sha256,verdict,who,why: decisions about review for gate, labels for calibrate and certify."
     )
-    calibration: str | None = key(
+    calibration: str | None = config_key(
         None, "The calibration.json of a batch that was made in the same way. null: the batch's own."
     )
-    accept_licence: str | None = key(
+    accept_licence: str | None = config_key(
         None, "The licence of the base, where it is unclear or not commercial: you have read it and may work under it."
     )
-    dry_run: bool = key(False, "Check everything, estimate memory and time; use no accelerator and write nothing.")
-    explain: bool = key(False, "Print the policy in force and its hash; judge nothing.")
-    show: bool = key(False, "Print the counts of the plan; write nothing.")
-    observe: bool = key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
+    dry_run: bool = config_key(
+        False, "Check everything, estimate memory and time; use no accelerator and write nothing."
+    )
+    explain: bool = config_key(False, "Print the policy in force and its hash; judge nothing.")
+    show: bool = config_key(False, "Print the counts of the plan; write nothing.")
+    observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
     family: FamilyConfig = field(default_factory=FamilyConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -317,7 +339,7 @@ def unknown_keys(cfg, path: str = "") -> list[str]:
     return found
 
 
-def typed(cfg, problems: list[str]) -> Config:
+def to_dataclass(cfg, problems: list[str]) -> Config:
     """The composed config as dataclasses. Raises ConfigError with every problem at once, `problems` included."""
     from omegaconf import OmegaConf
 
@@ -333,10 +355,10 @@ def typed(cfg, problems: list[str]) -> Config:
         known = {k: cfg[k] for k in cfg if k in Config.__slots__ and not OmegaConf.is_missing(cfg, k)}
         readable = OmegaConf.merge(OmegaConf.structured(Config), known)
         problems = problems + range_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
-    raise refusal(problems)
+    raise configuration_error(problems)
 
 
-def refusal(problems: list[str]) -> ConfigError:
+def configuration_error(problems: list[str]) -> ConfigError:
     """The error that lists every problem of a configuration."""
     return ConfigError("the configuration has problems:", problems, "stylegate VERB --help lists the keys of a verb.")
 

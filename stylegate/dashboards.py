@@ -18,77 +18,77 @@ NAME = "stylegate"
 EXTRA = "pip install -e '.[dashboards]', in the checkout."
 
 
-def create(config: Config) -> int:
+def save_workspace(config: Config) -> int:
     """Save the workspace in the project of the config. Raises SurroundingsError if W&B cannot be reached."""
     project = config.tracker.project
     with tempfile.TemporaryDirectory() as place:
-        wandbrun.surroundings(Path(place))
+        wandbrun.set_environment(Path(place))
         try:
             import wandb
 
             entity = config.tracker.entity or wandb.Api().default_entity
-            saved = workspace(entity or "", project).save()
+            saved = build_workspace(entity or "", project).save()
         except ImportError:
             raise SurroundingsError("wandb-workspaces is not installed", next_step=EXTRA) from None
         except Exception as error:
             raise SurroundingsError(
-                f"W&B takes no workspace for project {project} ({wandbrun.in_words(error)})",
+                f"W&B takes no workspace for project {project} ({wandbrun.error_in_words(error)})",
                 next_step="wandb login, or WANDB_API_KEY; then the same command.",
             ) from None
         finally:
-            wandbrun.close()
+            wandbrun.stop_service()
     print(f"workspace: {saved.url}")
     return Exit.PASS
 
 
-def workspace(entity: str, project: str) -> Any:
+def build_workspace(entity: str, project: str) -> Any:
     """The whole, built without a connection."""
     import wandb_workspaces.workspaces as ws
 
-    sections = {"Training": training(), "Brand health": health(), "Gate": gate()}
+    sections = {"Training": training_section(), "Brand health": health_section(), "Gate": gate_section()}
     parts = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()]
     return ws.Workspace(entity=entity, project=project, name=NAME, sections=parts)
 
 
-def evaluations(title: str, *names: str) -> Any:
+def evaluation_line_plot(title: str, *names: str) -> Any:
     """Lines over the steps of evaluations."""
     import wandb_workspaces.reports.v2 as wr
 
     return wr.LinePlot(title=title, x=wandbrun.EVALUATED, y=[f"evaluation/{name}" for name in names])
 
 
-def steps(title: str, *names: str) -> Any:
+def step_line_plot(title: str, *names: str) -> Any:
     """Lines over optimizer steps."""
     import wandb_workspaces.reports.v2 as wr
 
     return wr.LinePlot(title=title, x="Step", y=list(names))
 
 
-def training() -> list[Any]:
+def training_section() -> list[Any]:
     """Runs side by side: does it learn, does it hold, does it copy, what does it cost."""
     import wandb_workspaces.reports.v2 as wr
 
     return [
         wr.MediaBrowser(title="samples by step, the base first", media_keys=["samples"], mode="gallery"),
-        evaluations("pass rate and its interval", "pass_rate", "pass_rate_low", "pass_rate_high"),
-        evaluations("style, with and without the trigger phrase", "style", "style_without_trigger"),
-        evaluations("loss of validation pictures", "eval_loss"),
+        evaluation_line_plot("pass rate and its interval", "pass_rate", "pass_rate_low", "pass_rate_high"),
+        evaluation_line_plot("style, with and without the trigger phrase", "style", "style_without_trigger"),
+        evaluation_line_plot("loss of validation pictures", "eval_loss"),
         wr.LinePlot(title="the same by share of noise", x=wandbrun.EVALUATED, metric_regex=r"evaluation/eval_loss/.*"),
-        evaluations("drift of unrelated pictures", "drift"),
-        evaluations("nearest training picture: risk of copies", "nearest_training"),
+        evaluation_line_plot("drift of unrelated pictures", "drift"),
+        evaluation_line_plot("nearest training picture: risk of copies", "nearest_training"),
         wr.BarPlot(title="chosen step", metrics=[wr.SummaryMetric("chosen/step")]),
         wr.BarPlot(title="chosen strength", metrics=[wr.SummaryMetric("chosen/strength")]),
-        steps("loss", "loss"),
-        steps("gradient norm", "grad_norm"),
-        steps("learning rate", "learning_rate"),
-        steps("steps per second", "steps_per_s"),
-        steps("share of the time that waits for data", "data_wait_share"),
-        steps("memory, GiB at most", "memory_gib"),
-        evaluations("share of the time that evaluations take", "share"),
+        step_line_plot("loss", "loss"),
+        step_line_plot("gradient norm", "grad_norm"),
+        step_line_plot("learning rate", "learning_rate"),
+        step_line_plot("steps per second", "steps_per_s"),
+        step_line_plot("share of the time that waits for data", "data_wait_share"),
+        step_line_plot("memory, GiB at most", "memory_gib"),
+        evaluation_line_plot("share of the time that evaluations take", "share"),
     ]
 
 
-def health() -> list[Any]:
+def health_section() -> list[Any]:
     """Batches over time: is the brand still held, and at what price."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -105,7 +105,7 @@ def health() -> list[Any]:
     ]
 
 
-def gate() -> list[Any]:
+def gate_section() -> list[Any]:
     """One batch or several: verdicts, what brought them about, the pictures."""
     import wandb_workspaces.reports.v2 as wr
 

@@ -40,30 +40,30 @@ def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
     if not remember:
         return [sha256_of(path)[0] for path in paths]
     keys = [os.fsencode(path.absolute()) for path in paths]
-    known, fresh = recall(keys), {}
+    known, fresh = read_entries(keys), {}
     found: list[str] = []
     for path, key in zip(paths, keys, strict=True):
         entry = known.get(key)
         if entry is None or entry.state != current_state(path):
             began_ns = time.time_ns()
             digest, status = sha256_of(path)
-            entry = Entry(state_of(status) if status else "", digest)
+            entry = Entry(file_state(status) if status else "", digest)
             if status and max(status.st_mtime_ns, status.st_ctime_ns) < began_ns - SETTLED_NS:
                 fresh[key] = entry
         found.append(entry.sha256)
-    store(fresh)
+    write_entries(fresh)
     return found
 
 
-def state_of(status: os.stat_result) -> str:
+def file_state(status: os.stat_result) -> str:
     """What changes when the bytes of a file change: device, inode, size in bytes, mtime and ctime in nanoseconds."""
     return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def current_state(path: Path) -> str:
-    """`state_of` the file that stands at `path` now; "" if there is none."""
+    """The `file_state` of the file that stands at `path` now; "" if there is none."""
     try:
-        return state_of(path.stat())
+        return file_state(path.stat())
     except OSError:
         return ""
 
@@ -80,13 +80,13 @@ def sha256_of(path: Path) -> tuple[str, os.stat_result | None]:
             if not stat.S_ISREG(before.st_mode):
                 return "", None
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return digest, before if state_of(before) == state_of(os.fstat(descriptor)) else None
+            return digest, before if file_state(before) == file_state(os.fstat(descriptor)) else None
     except OSError:
         return "", None
 
 
 @contextlib.contextmanager
-def tolerated() -> Iterator[None]:
+def ignoring_store_errors() -> Iterator[None]:
     """Errors of the store end the block without a word: the files are read then. A damaged store is removed."""
     try:
         yield
@@ -97,7 +97,7 @@ def tolerated() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[sqlite3.Connection]:
+def open_database() -> Iterator[sqlite3.Connection]:
     """The store, made when it is first used. Raises sqlite3.Error and OSError."""
     files.CACHE.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(files.CACHE / STORE, timeout=10)) as connection:
@@ -107,10 +107,10 @@ def database() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def recall(keys: Sequence[bytes]) -> dict[bytes, Entry]:
+def read_entries(keys: Sequence[bytes]) -> dict[bytes, Entry]:
     """What is remembered of the files at these paths (as bytes)."""
     found: dict[bytes, Entry] = {}
-    with tolerated(), database() as connection:
+    with ignoring_store_errors(), open_database() as connection:
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             query = f"SELECT path, state, sha256 FROM file WHERE path IN ({', '.join('?' * len(part))})"
@@ -118,9 +118,9 @@ def recall(keys: Sequence[bytes]) -> dict[bytes, Entry]:
     return found
 
 
-def store(entries: Mapping[bytes, Entry]) -> None:
+def write_entries(entries: Mapping[bytes, Entry]) -> None:
     """Remember all of these in one transaction: they are kept whole or not at all, also with several processes."""
     if entries:
         rows = [(path, entry.state, entry.sha256) for path, entry in entries.items()]
-        with tolerated(), database() as connection, connection:
+        with ignoring_store_errors(), open_database() as connection, connection:
             connection.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", rows)

@@ -43,7 +43,7 @@ PRECEDENCE = (
 )
 
 
-def worst(*codes: int) -> Exit:
+def worst_code(*codes: int) -> Exit:
     """The code among `codes` that comes first in PRECEDENCE."""
     return next(code for code in PRECEDENCE if code in codes)
 
@@ -107,11 +107,11 @@ class SurroundingsError(StylegateError):
     pass
 
 
-def from_surroundings(error: Exception) -> SurroundingsError | None:
+def error_for_user(error: Exception) -> SurroundingsError | None:
     """The user's message for an error of the surroundings; None if `error` is something else (then it is a bug)."""
     if isinstance(error, sqlite3.OperationalError):
         what = f"the cache cannot be used: {error}"
-    elif isinstance(error, OSError) and (reason := reason_of(error)):
+    elif isinstance(error, OSError) and (reason := os_error_in_words(error)):
         what = reason + (f": {error.filename}" if error.filename else "")
     else:
         return None
@@ -119,7 +119,7 @@ def from_surroundings(error: Exception) -> SurroundingsError | None:
     return SurroundingsError(what, next_step=step)
 
 
-def reason_of(error: OSError) -> str | None:
+def os_error_in_words(error: OSError) -> str | None:
     """What the operating system refuses, in words; None for an error that may be a bug of ours."""
     if error.errno is None or error.errno in SURROUNDINGS or not error.filename:
         return SURROUNDINGS.get(error.errno or 0)
@@ -133,7 +133,7 @@ class AfterVerdictError(Exception):
 
 
 @contextmanager
-def after_verdict(code: int) -> Iterator[None]:
+def keeping_exit_code(code: int) -> Iterator[None]:
     """Work that follows a verdict with exit code `code`: a bug in it must not hide a verdict that rejects.
 
     Raises AfterVerdictError for a bug after Exit.REJECTED; every other error as it is.
@@ -141,6 +141,6 @@ def after_verdict(code: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if code != Exit.REJECTED or isinstance(error, StylegateError) or from_surroundings(error):
+        if code != Exit.REJECTED or isinstance(error, StylegateError) or error_for_user(error):
             raise
         raise AfterVerdictError from error

@@ -30,7 +30,7 @@ EXPORTS = HOME / "data" / "exports"
 CACHE = HOME / ".cache"
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """The path as a person would type it: relative to the working directory if it lies below it, else absolute."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -49,7 +49,7 @@ def write_as_path(value: str) -> str:
     return f"write ./{value} for the one in the working directory" if value and Path(value).exists() else ""
 
 
-def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
+def resolve_name(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
     """The file or folder that `value` means: a path if it has the form of one, else the name of something in `places`.
 
     `what` is the key of the configuration, for messages. `suffix` is left out in names ("default" is default.yaml).
@@ -65,19 +65,19 @@ def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
         return found[0]
     if value and found:
         raise ConfigError(
-            f"{what}={value} has two meanings: {' and '.join(shown(path) for path in found)}",
+            f"{what}={value} has two meanings: {' and '.join(display_path(path) for path in found)}",
             next_step="rename your own, or write its path instead of its name.",
         )
     there = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
     names = ", ".join(sorted(name for name in there if not name.startswith(".")))
     steps = [step for step in (write_as_path(value), f"choose one of {names}" if names else "", "give a path") if step]
     raise ConfigError(
-        f"{what}={value}: neither a name in {shown(places[0])} nor a path (a path has a / in it, as ./NAME)",
+        f"{what}={value}: neither a name in {display_path(places[0])} nor a path (a path has a / in it, as ./NAME)",
         next_step=", or ".join(steps) + ".",
     )
 
 
-def digest(value: Any) -> str:
+def canonical_sha256(value: Any) -> str:
     """sha256 (hex) of JSON data in canonical form (RFC 8785). NaN and Inf raise rfc8785.FloatDomainError."""
     return hashlib.sha256(rfc8785.dumps(value)).hexdigest()
 
@@ -90,10 +90,10 @@ def sha256(path: Path) -> str:
 def folder_digest(folder: Path, pattern: str = "**/*") -> str:
     """sha256 over names and contents of the files below `folder` that match; independent of order and location."""
     files = sorted(p for p in folder.glob(pattern) if p.is_file())
-    return digest([[p.relative_to(folder).as_posix(), sha256(p)] for p in files])
+    return canonical_sha256([[p.relative_to(folder).as_posix(), sha256(p)] for p in files])
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write whole or not at all: temporary file beside the target, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -109,7 +109,7 @@ def write(path: Path, content: bytes | str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """JSON for people: indented, keys in the order given, no NaN."""
-    write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str, *keys: str) -> Any:
@@ -117,12 +117,12 @@ def read_json(path: Path, what: str, *keys: str) -> Any:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{what} is missing: {shown(path)}") from None
+        raise DataError(f"{what} is missing: {display_path(path)}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{what} cannot be read: {shown(path)}: {error}") from None
+        raise DataError(f"{what} cannot be read: {display_path(path)}: {error}") from None
     missing = [key for key in keys if key not in data] if isinstance(data, dict) else ["an object"]
     if missing:
-        raise DataError(f"{what} is not as stylegate writes it: {shown(path)} lacks {', '.join(missing)}")
+        raise DataError(f"{what} is not as stylegate writes it: {display_path(path)} lacks {', '.join(missing)}")
     return data
 
 
@@ -134,9 +134,9 @@ def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_WordsLoader if words else _OnceLoader)
     except (yaml.YAMLError, ValueError, RecursionError, IsADirectoryError) as error:
-        raise DataError(f"{what} {shown(path)} is not YAML: {error}") from None
+        raise DataError(f"{what} {display_path(path)} is not YAML: {error}") from None
     if not isinstance(data, dict):
-        raise DataError(f"{what} {shown(path)} must be a mapping")
+        raise DataError(f"{what} {display_path(path)} must be a mapping")
     return data
 
 
@@ -205,7 +205,7 @@ def read_jsonl(path: Path, *keys: str) -> list[dict]:
             rows.append(row)
         except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise DataError(f"{shown(path)}, line {number}: {error}") from None
+                raise DataError(f"{display_path(path)}, line {number}: {error}") from None
     return rows
 
 
@@ -215,7 +215,7 @@ def jsonl(rows: Iterable[dict]) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    write(path, jsonl(rows))
+    write_atomically(path, jsonl(rows))
 
 
 def today() -> datetime.date:
@@ -234,7 +234,7 @@ def read_parquet(path: Path) -> Any:
         return file.read()
 
 
-def whole_folder(target: Path, build: Callable[[Path], object]) -> None:
+def write_folder_atomically(target: Path, build: Callable[[Path], object]) -> None:
     """Build a folder whole or not at all: `build(partial)` fills a hidden sibling, which is then renamed to `target`.
 
     What a killed earlier try left is removed first; `target` must not exist.
@@ -251,7 +251,7 @@ def whole_folder(target: Path, build: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def only_one(target: Path) -> Iterator[None]:
+def exclusive_lock(target: Path) -> Iterator[None]:
     """Lock `target` for this process, without waiting: two commands never write to one place at the same time.
 
     The lock is the kernel's (flock) and ends with the process, however that ends. Raises SurroundingsError if another
@@ -265,7 +265,7 @@ def only_one(target: Path) -> Iterator[None]:
         kernel_lock.acquire()
     except Timeout:
         raise SurroundingsError(
-            f"another stylegate is at work on {shown(target)}", next_step="wait until it has ended, or stop it."
+            f"another stylegate is at work on {display_path(target)}", next_step="wait until it has ended, or stop it."
         ) from None
     try:
         yield

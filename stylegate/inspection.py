@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegate import adapter, files, lorafile, readers
 from stylegate.errors import DataError, ModelError
-from stylegate.readers import Contents
+from stylegate.readers import LoraContents
 
 ARCHITECTURES = {  # by what headers call it
     "stable-diffusion-v1": "Stable Diffusion 1.x",
@@ -35,11 +35,11 @@ def inspect(paths: Sequence[Path]) -> int:
     problems = []
     for path in paths:
         try:
-            lines = described(*lorafile.load(path))
+            lines = header_in_words(*lorafile.load(path))
         except ModelError as error:
             problems.append(f"{error.summary}\n    {error.next_step}")
             continue
-        print(f"{files.shown(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
+        print(f"{files.display_path(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
         for title, text in lines:
             print(f"  {title:<11}{text}")
         if not any(title == "rank" for title, _ in lines):
@@ -53,24 +53,25 @@ def inspect(paths: Sequence[Path]) -> int:
     return 0
 
 
-def described(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     """Title and text of each line about a file; without the lines on layers where it has no LoRA layer."""
-    file = readers.contents(tensors, metadata)
-    out = of_layers(file) if file.styles else []
+    file = readers.sort_keys(tensors, metadata)
+    out = layers_in_words(file) if file.styles else []
     if file.kinds:
         layers = Counter(kind for _, kind in set(file.kinds.values()))
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
     out += [("problem", problem) for problem in problems_of(file)]
-    out += list(readers.answers(file).items()) if file.styles or file.kinds else []
+    out += list(readers.answers_by_program(file).items()) if file.styles or file.kinds else []
     if file.unknown:
-        shown = ", ".join(map(adapter.shortened, file.unknown[:3]))
+        shown = ", ".join(map(adapter.short_text, file.unknown[:3]))
         out.append(("unknown", f"{len(file.unknown)} keys of no known kind: {shown}"))
     return out + [
-        ("header", f"{adapter.printable(key)} = {value[:SHOWN]!r}") for key, value in sorted(metadata.items())
+        ("header", f"{adapter.escape_control_characters(key)} = {value[:SHOWN]!r}")
+        for key, value in sorted(metadata.items())
     ]
 
 
-def of_layers(file: Contents) -> list[tuple[str, str]]:
+def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
     """Title and text of each line about a file's plain LoRA layers."""
     ranks = [file.tensors[k].shape[0] for k, h in file.halves.items() if h.part == "down" and file.tensors[k].ndim]
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
@@ -78,17 +79,17 @@ def of_layers(file: Contents) -> list[tuple[str, str]]:
         ("family", family_of(file)),
         ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
         ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of, file.styles)).items())),
-        ("rank", by_frequency(ranks) or "none"),
-        ("strength", f"{by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"),
-        ("numbers", by_frequency(dtypes)),
+        ("rank", values_by_frequency(ranks) or "none"),
+        ("strength", f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"),
+        ("numbers", values_by_frequency(dtypes)),
     ]
 
 
-def problems_of(file: Contents) -> list[str]:
+def problems_of(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and layers that change nothing."""
     found = list(adapter.Header(file.metadata).problems)
     for problem, layers in readers.layer_problems(file).items():
-        found.append(f"{problem}: {len(layers)} layers, {adapter.printable(layers[0])}")
+        found.append(f"{problem}: {len(layers)} layers, {adapter.escape_control_characters(layers[0])}")
     idle = idle_layers(file)
     if idle and len(idle) == len(file.styles):
         found.append("changes nothing: a half of each layer, or its alpha, is zero")
@@ -97,17 +98,17 @@ def problems_of(file: Contents) -> list[str]:
     return found
 
 
-def idle_layers(file: Contents) -> list[str]:
+def idle_layers(file: LoraContents) -> list[str]:
     """The layers whose change is zero: no number other than zero in a half, or strength zero."""
     zero = {layer for layer, strength in file.strengths.items() if strength == 0}
     for key, half in file.halves.items():
-        if half.part in ("down", "up") and file.tensors[key].is_floating_point() and not nonzero(file.tensors[key]):
+        if half.part in ("down", "up") and file.tensors[key].is_floating_point() and not has_nonzero(file.tensors[key]):
             zero.add(half.layer)
     scaled = {half.layer for half in file.halves.values() if half.part in ("magnitude", "dora_scale")}
     return sorted(zero - scaled)
 
 
-def nonzero(tensor: Tensor) -> bool:
+def has_nonzero(tensor: Tensor) -> bool:
     """Whether a tensor holds a number other than zero; True where its format cannot be computed with."""
     try:
         return bool(tensor.float().any())
@@ -115,11 +116,12 @@ def nonzero(tensor: Tensor) -> bool:
         return True
 
 
-def family_of(file: Contents) -> str:
+def family_of(file: LoraContents) -> str:
     """The family of bases that a file names in its header, else by the width of the words that the UNet attends to."""
     for key in ("modelspec.architecture", "ss_base_model_version"):
         if named := file.metadata.get(key):
-            return f"{adapter.printable(ARCHITECTURES.get(named.removesuffix('/lora'), named))[:SHOWN]} (by {key})"
+            name = ARCHITECTURES.get(named.removesuffix("/lora"), named)
+            return f"{adapter.escape_control_characters(name)[:SHOWN]} (by {key})"
     widths = {
         file.tensors[key].shape[1]
         for key, half in file.halves.items()
@@ -143,7 +145,7 @@ def kind_of(layer: str) -> str:
     return "convolution and projection"
 
 
-def by_frequency(values: Iterable[object]) -> str:
+def values_by_frequency(values: Iterable[object]) -> str:
     """Distinct values, the most frequent first, with their counts where there are several."""
     counts = Counter(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
     if len(counts) == 1:

@@ -14,7 +14,7 @@ UNCLEAR = {UNKNOWN, "other"}
 RESTRICTED = re.compile(r"(^|[-_ ])(nc|non-?commercial|research)([-_ ]|$)", re.IGNORECASE)
 
 
-def of_base(base: str, folder: Path) -> str:
+def licence_of_base(base: str, folder: Path) -> str:
     """The licence that the card beside the weights names, else the hub's, else "unknown"."""
     for card in (folder / "README.md", folder.parent / "README.md"):
         head = re.match(r"---\n(.*?)\n---", card.read_text(errors="replace"), re.DOTALL) if card.is_file() else None
@@ -35,9 +35,9 @@ def of_base(base: str, folder: Path) -> str:
     return UNKNOWN
 
 
-def agreed(config: Config, folder: Path) -> str:
+def require_agreement(config: Config, folder: Path) -> str:
     """The base's licence. Raises ConfigError if it is unclear or restricted, and not accepted by name in the config."""
-    licence = of_base(config.base, folder)
+    licence = licence_of_base(config.base, folder)
     if (licence in UNCLEAR or RESTRICTED.search(licence)) and config.accept_licence != licence:
         what = "is not known" if licence in UNCLEAR else f"is {licence}, which forbids or restricts commercial use"
         raise ConfigError(

@@ -23,7 +23,7 @@ ROW = ("kind", "artifact", "type", "sha256", "paths")
 INIT_S, FINISH_S = 30, 600  # seconds for W&B, to which whole brand sets may have to be sent
 
 
-def record(directory: Path, kind: str, what: str, name: str, sha256: str, paths: Sequence[Path]) -> None:
+def record_artifact(directory: Path, kind: str, what: str, name: str, sha256: str, paths: Sequence[Path]) -> None:
     """Record that the work in `directory` used or made (`kind`) a thing of type `what`; the same row only once."""
     assert kind in KINDS and what in TYPES, (kind, what)
     relative = [Path(os.path.relpath(path, directory)).as_posix() for path in paths]
@@ -35,7 +35,7 @@ def record(directory: Path, kind: str, what: str, name: str, sha256: str, paths:
 
 def digest_of(facts: Mapping[str, Any]) -> str:
     """The `sha256` among the facts of a thing, else a digest of all facts."""
-    return facts.get("sha256") or files.digest(dict(facts))
+    return facts.get("sha256") or files.canonical_sha256(dict(facts))
 
 
 def replay(paths: list[Path]) -> int:
@@ -46,18 +46,18 @@ def replay(paths: list[Path]) -> int:
     if not paths:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
     ledgers = {path: read(path) for path in paths}
-    print("\n".join(listing(ledgers)))
-    in_order = sorted(ledgers, key=lambda path: min(map(rank, ledgers[path])))
+    print("\n".join(print_ledgers(ledgers)))
+    in_order = sorted(ledgers, key=lambda path: min(map(order_of_row, ledgers[path])))
     try:
-        sent = [send(path, ledgers[path]) for path in in_order]
+        sent = [send_to_wandb(path, ledgers[path]) for path in in_order]
     except Exception as error:
         raise SurroundingsError(
-            f"W&B cannot be reached ({wandbrun.in_words(error)}); this would be sent:",
-            [f"{path.name}: {in_words(row)}" for path in in_order for row in ledgers[path]],
+            f"W&B cannot be reached ({wandbrun.error_in_words(error)}); this would be sent:",
+            [f"{path.name}: {row_in_words(row)}" for path in in_order for row in ledgers[path]],
             "wandb login, or set WANDB_API_KEY; the same command sends only what is still missing.",
         ) from None
     finally:
-        wandbrun.close()
+        wandbrun.stop_service()
     print(f"{sum(sent)} of {sum(map(len, ledgers.values()))} records were sent to W&B; it had the others.")
     return Exit.PASS
 
@@ -66,21 +66,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a directory's ledger, those of made things first, in the order of the chain."""
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
-        raise DataError(f"this is no ledger of a run or batch: {files.shown(path / LEDGER)}")
-    return sorted(rows, key=lambda row: (row["kind"] == "use", rank(row)))
+        raise DataError(f"this is no ledger of a run or batch: {files.display_path(path / LEDGER)}")
+    return sorted(rows, key=lambda row: (row["kind"] == "use", order_of_row(row)))
 
 
-def rank(row: Mapping[str, Any]) -> int:
+def order_of_row(row: Mapping[str, Any]) -> int:
     """The place of a row's type in the chain from brand set to package."""
     return TYPES.index(row["type"])
 
 
-def listing(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
+def print_ledgers(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
     """The chain as text, a line for each thing: type, name, digest, what made it and what used it."""
     found: dict[tuple[int, str, str], dict[str, list[str]]] = {}
     for path, rows in ledgers.items():
         for row in rows:
-            place = found.setdefault((rank(row), row["artifact"], row["sha256"]), {"use": [], "make": []})
+            place = found.setdefault((order_of_row(row), row["artifact"], row["sha256"]), {"use": [], "make": []})
             place[row["kind"]].append(path.name)
     lines = []
     for (number, name, sha256), by in sorted(found.items()):
@@ -90,43 +90,43 @@ def listing(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
-def in_words(row: Mapping[str, Any]) -> str:
+def row_in_words(row: Mapping[str, Any]) -> str:
     """A row as one line."""
-    return f"{row['kind']} {row['type']} {wandbrun.fit(row['artifact'])}:{wandbrun.alias(row['sha256'])}"
+    return f"{row['kind']} {row['type']} {wandbrun.valid_name(row['artifact'])}:{wandbrun.alias(row['sha256'])}"
 
 
-def send(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     """Send W&B the records of one directory that it lacks, under the directory's W&B run. Returns their number."""
     import wandb
 
-    known = wandbrun.known(path)
-    wandbrun.surroundings(path)
+    known = wandbrun.read_identity(path)
+    wandbrun.set_environment(path)
     api = wandb.Api()
     place = f"{known['entity'] or api.default_entity}/{known['project']}"
-    used = wandbrun.used_by(api, f"{place}/{known['id']}")
+    used = wandbrun.artifacts_used_by(api, f"{place}/{known['id']}")
 
     def there(row: Mapping[str, Any]) -> bool:
         alias = wandbrun.alias(row["sha256"])
         if row["kind"] == "use":
             return alias in used
-        return api.artifact_exists(f"{place}/{wandbrun.fit(row['artifact'])}:{alias}", type=row["type"])
+        return api.artifact_exists(f"{place}/{wandbrun.valid_name(row['artifact'])}:{alias}", type=row["type"])
 
     lacking = [row for row in rows if not there(row)]
     if not lacking:
         return 0
-    run = wandbrun.start(path, known, "online", None, {}, (INIT_S, FINISH_S))
+    run = wandbrun.start_run(path, known, "online", None, {}, (INIT_S, FINISH_S))
     try:
         for row in lacking:
             given = [path / part for part in row["paths"]]
             facts = (row["artifact"], row["type"], given, {"sha256": row["sha256"]})
             if row["kind"] == "make":
-                made = run.log_artifact(wandbrun.draft(*facts), aliases=wandbrun.aliases(row["sha256"]))
+                made = run.log_artifact(wandbrun.draft_artifact(*facts), aliases=wandbrun.aliases(row["sha256"]))
                 made.wait(timeout=FINISH_S)
             else:
-                wandbrun.use(run, *facts, row["sha256"])
-            print(f"sent: {path.name}: {in_words(row)}")
+                wandbrun.use_artifact(run, *facts, row["sha256"])
+            print(f"sent: {path.name}: {row_in_words(row)}")
         run.finish()
     except BaseException:  # Ctrl-C too: W&B would wait for its server first
-        wandbrun.kill()
+        wandbrun.kill_service()
         raise
     return len(lacking)

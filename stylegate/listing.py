@@ -44,14 +44,14 @@ def list_folder(folder: Path) -> Listing:
                 found.hidden.append(path)
             elif name not in links and Path(name).suffix.lower() in SUFFIXES:
                 found.pictures.append(path)  # its name says so: not opened here
-            elif is_beside(path):
+            elif is_sidecar(path):
                 found.beside.append(path)
             else:
                 found.pictures.append(path)
     return Listing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
 
 
-def find(folder: Path) -> list[Path]:
+def find_pictures(folder: Path) -> list[Path]:
     """The files below `folder` that are pictures or not known to be something else, sorted."""
     return list_folder(folder).pictures
 
@@ -60,7 +60,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "~$")) or name.lower() in SYSTEM
 
 
-def is_beside(path: Path) -> bool:
+def is_sidecar(path: Path) -> bool:
     """Whether a file is text or a trainer's cache by its name, or text by its content, and no picture by its start."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or not path.is_file():
@@ -85,7 +85,7 @@ def is_text(start: bytes) -> bool:
     return bool(start) and not set(start) & {*range(9), *range(14, 27), *range(28, 32)}
 
 
-def masks(pictures: list[Path]) -> list[Path]:
+def mask_files(pictures: list[Path]) -> list[Path]:
     """Those of `pictures` that are masks of others: cat_mask.png beside cat.png, or masks/cat.png."""
     beside = {(path.parent, path.stem) for path in pictures}
     stems = {path.stem for path in pictures if path.parent.name.lower() not in MASK_FOLDERS}

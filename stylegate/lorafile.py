@@ -53,7 +53,7 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ) from None
 
 
-def trained(config: Config) -> Path | None:
+def lora_path(config: Config) -> Path | None:
     """The LoRA that `plan` and `generate` use: lora_file, else the one that `train` made with this configuration.
 
     None for lora_file=none, which is the base without a LoRA. Raises ModelError if the file does not exist yet.
@@ -67,7 +67,7 @@ def trained(config: Config) -> Path | None:
     path = files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
     if not path.is_file():
         raise ModelError(
-            f"no LoRA has been trained by these words: {files.shown(path)} is missing",
+            f"no LoRA has been trained by these words: {files.display_path(path)} is missing",
             next_step="stylegate train with the same words; lora_file=FILE for another; lora_file=none for the base.",
         )
     return path
@@ -76,10 +76,10 @@ def trained(config: Config) -> Path | None:
 def modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     """Every module of a pipeline that a LoRA can adapt, by canonical name."""
     parts = {name: getattr(pipeline, name, None) for name in loranames.COMPONENTS}
-    return adapter.adaptable({name: part for name, part in parts.items() if part})
+    return adapter.adaptable_modules({name: part for name, part in parts.items() if part})
 
 
-def attach(models: Models, path: Path) -> None:
+def merge_lora_file(models: Models, path: Path) -> None:
     """Merge a LoRA file of any style into the pipeline's weights: drawing then costs as much as with the base alone.
 
     On a base in 4 bits the LoRA is loaded beside the weights. Raises ModelError naming what does not fit, before any
@@ -87,32 +87,32 @@ def attach(models: Models, path: Path) -> None:
     """
     modules = modules_of(models.pipeline)
     tensors, metadata = load(path)
-    layers, problems = adapter.read(tensors, metadata, modules)
+    layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
     no_header = not adapter.Header(metadata).values  # diffusers' translation loses a header's alpha
-    if problems and no_header and (translated := by_diffusers(models.pipeline, tensors)):
-        layers, problems = adapter.read(translated, {}, modules)
-    dora = any(half and half.part == "dora_scale" for half in map(loranames.half_of, tensors))
+    if problems and no_header and (translated := translated_by_diffusers(models.pipeline, tensors)):
+        layers, problems = adapter.layers_from_tensors(translated, {}, modules)
+    dora = any(half and half.part == "dora_scale" for half in map(loranames.parse_key, tensors))
     if problems and dora and hasattr(models.pipeline, "transformer"):
         problems.insert(0, "it is a DoRA; in the original model's names it cannot be translated without a loss")
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
-            f"{path} {'does not fit the base' if other_base(problems) else 'cannot be used'}:",
+            f"{path} {'does not fit the base' if another_base_helps(problems) else 'cannot be used'}:",
             shown,
-            advice(tensors, problems),
+            next_step_for(tensors, problems),
         )
     beside = {name for name in layers if not parameter_of(modules[name]).is_floating_point()}
-    if wrong := [name for name in beside if adapter.by_input(layers[name])]:
+    if wrong := [name for name in beside if adapter.scales_input_channels(layers[name])]:
         raise ModelError(
             f"{path} is a DoRA by input channels ({wrong[0]}): it cannot be used on a base in 4 bits",
             next_step="use the base in 16 or 32 bits.",
         )
     for name in layers.keys() - beside:
         weight = parameter_of(modules[name])
-        weight.data = adapter.merged(weight, layers[name])
+        weight.data = adapter.merged_weight(weight, layers[name])
     if beside:
-        folded = {name: adapter.folded(layer) for name, layer in layers.items() if name in beside}
-        models.pipeline.load_lora_weights(adapter.diffusers(folded)[0])
+        folded = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in layers.items() if name in beside}
+        models.pipeline.load_lora_weights(adapter.to_diffusers(folded)[0])
         for name, parameter in models.denoiser.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # as they were trained
@@ -123,37 +123,37 @@ def parameter_of(module: Any) -> torch.Tensor:
     return module.weight
 
 
-def advice(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
+def next_step_for(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
     """What a person can do about a LoRA file that cannot be used."""
-    if kinds := {found[1] for key in tensors if (found := loranames.kind_of(key))}:
+    if kinds := {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))}:
         return (
             f"it holds {', '.join(sorted(kinds))}, which is not read here: train a plain LoRA, or convert the file "
             "with the program that made it; stylegate inspect says which programs read it."
         )
-    if other_base(problems):
+    if another_base_helps(problems):
         return "use the base that the LoRA was trained on (base=...)."
     return "export it again with the program that made it; stylegate inspect says what it holds."
 
 
-def other_base(problems: list[str]) -> bool:
+def another_base_helps(problems: list[str]) -> bool:
     """Whether another base can help: every problem is a layer or a shape that the base does not have."""
     return all("the base has" in problem for problem in problems)
 
 
-def by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+def translated_by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
     """A transformer's file in the original model's names (ComfyUI's, kohya's), translated by diffusers.
 
     None where diffusers has no translation, or where the translation does not hold the whole file.
     """
-    halves = [loranames.half_of(name) for name in tensors]
+    halves = [loranames.parse_key(name) for name in tensors]
     if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in halves):
         return None  # a DoRA's magnitudes would be lost in translation
     flat = {loranames.flat_original(name): tensor for name, tensor in tensors.items()}
     for spelled in (flat, tensors):  # it knows alpha among kohya's names, but not among ComfyUI's
         try:
-            before = adapter.energy(tensors)
+            before = adapter.squared_norm_of_changes(tensors)
             found = pipeline.lora_state_dict({name: tensor.clone() for name, tensor in spelled.items()})
-            after = adapter.energy(found)
+            after = adapter.squared_norm_of_changes(found)
         except Exception:  # of many kinds, for names that diffusers does not know and shapes that are no LoRA
             continue
         if abs(after - before) <= SAME_ENERGY * before:
@@ -173,12 +173,12 @@ def layers_of(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer
         header |= {f"{component}.use_rslora": settings.use_rslora}
         tensors |= {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(part).items()}
     metadata = {adapter.ADAPTER_METADATA: json.dumps(header)}
-    layers, problems = adapter.read(tensors, metadata, adapter.adaptable(adapted))
+    layers, problems = adapter.layers_from_tensors(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
     return layers
 
 
-def released(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
+def release_bytes(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
     """The bytes of a file to publish: `described` and ModelSpec's hash of the tensors are its header."""
     plain = canonical_bytes(tensors, {})
     (length,) = struct.unpack("<Q", plain[:8])

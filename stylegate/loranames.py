@@ -57,7 +57,7 @@ KINDS = {  # endings of keys of other adapters than a plain LoRA, as LyCORIS and
 }
 
 
-class Half(NamedTuple):
+class KeyParts(NamedTuple):
     """What a key of a LoRA file means: one tensor of one layer."""
 
     style: str  # diffusers, kohya, comfyui (the original model's paths), or bare: without the component, as PEFT has it
@@ -65,15 +65,15 @@ class Half(NamedTuple):
     part: str  # down, up, alpha, magnitude (PEFT's) or dora_scale (LyCORIS', kohya's)
 
 
-def half_of(key: str) -> Half | None:
+def parse_key(key: str) -> KeyParts | None:
     """The layer and the part of it that a key means; None for a key that is not of a plain LoRA."""
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
-    return Half(style_of(unwrapped(layer)), layer, ENDINGS[ending]) if layer else None
+    return KeyParts(style_of(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
 
 
 def style_of(layer: str) -> str:
-    """The style of names (see `Half`) that a layer's name belongs to."""
+    """The style of names (see `KeyParts`) that a layer's name belongs to."""
     if layer.startswith(("diffusion_model.", "model.diffusion_model.")):
         return "comfyui"
     if "." not in layer and layer.startswith(tuple(FLAT)):
@@ -81,7 +81,7 @@ def style_of(layer: str) -> str:
     return "diffusers" if layer.startswith(tuple(f"{name}." for name in COMPONENTS)) else "bare"
 
 
-def unwrapped(layer: str) -> str:
+def without_wrapper_prefixes(layer: str) -> str:
     """A layer's name without the parts that torch.compile, FSDP and PEFT put into the names of modules."""
     for wrapper in WRAPPERS:
         layer = f".{layer}".replace(f".{wrapper}", ".").removeprefix(".")
@@ -91,7 +91,7 @@ def unwrapped(layer: str) -> str:
     return layer
 
 
-def kind_of(key: str) -> tuple[str, str] | None:
+def other_adapter_kind(key: str) -> tuple[str, str] | None:
     """The layer and the kind of adapter (of `KINDS`) that a key belongs to; None for any other key."""
     for kind, endings in KINDS.items():
         for ending in endings:
@@ -100,26 +100,26 @@ def kind_of(key: str) -> tuple[str, str] | None:
     return ("bundle_emb", "bundled embedding") if key.startswith("bundle_emb.") else None
 
 
-def canonical(half: Half, flat: Mapping[str, str], modules: Iterable[str]) -> str | None:
+def canonical_name(half: KeyParts, flat: Mapping[str, str], modules: Iterable[str]) -> str | None:
     """The canonical name of the module that a file's layer means; None if it is none of `modules`.
 
-    `flat` is `flattened(modules)`.
+    `flat` is `names_by_flat_name(modules)`.
     """
-    layer = unwrapped(half.layer)
+    layer = without_wrapper_prefixes(half.layer)
     if half.style == "kohya":
         return flat.get(layer)
     if half.style == "comfyui":
-        return of_original_unet(layer.removeprefix("model.").removeprefix("diffusion_model."), flat)
+        return canonical_name_of_original(layer.removeprefix("model.").removeprefix("diffusion_model."), flat)
     name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if half.style == "bare":
         spelled = [f"unet.{name}", f"transformer.{name}"]
     candidates = [*spelled, *(f"{name}.0" for name in spelled)]  # to_out is a list of a layer and a dropout
     found = next((c for c in candidates if c in modules), None)
-    return found or of_original_unet(name.removeprefix("unet."), flat)
+    return found or canonical_name_of_original(name.removeprefix("unet."), flat)
 
 
-def of_original_unet(path: str, flat: Mapping[str, str]) -> str | None:
+def canonical_name_of_original(path: str, flat: Mapping[str, str]) -> str | None:
     """The canonical name of a UNet's module by its dotted path in the original code (input_blocks.4.1...), or None.
 
     A transformer's layers are fused in the original code: diffusers separates them (stylegate/lorafile.py).
@@ -128,46 +128,48 @@ def of_original_unet(path: str, flat: Mapping[str, str]) -> str | None:
     return found if found.startswith("unet.") else None
 
 
-def flattened(modules: Iterable[str]) -> dict[str, str]:
+def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
     """The canonical name of every module, by each flattened name that kohya's and LyCORIS' files have for it."""
     found: dict[str, str] = {}
     for name in modules:
         component, _, path = name.partition(".")
         spellings = [path]
         if component == "unet":
-            spellings.append(original(path) or path)
+            spellings.append(original_unet_path(path) or path)
         elif component.startswith("text_encoder"):
-            spellings.append(in_clip(path))
+            spellings.append(clip_module_path(path))
         for prefix, components in FLAT.items():
             if component in components:
                 found |= {prefix + spelling.replace(".", "_"): name for spelling in spellings}
     return found
 
 
-def diffusers(name: str) -> str:
+def diffusers_name(name: str) -> str:
     """The name that diffusers and ComfyUI use for a canonical name: text encoders as before transformers 5."""
     component, _, path = name.partition(".")
-    return f"{component}.{in_clip(path)}" if component.startswith("text_encoder") else name
+    return f"{component}.{clip_module_path(path)}" if component.startswith("text_encoder") else name
 
 
-def kohya(name: str) -> str:
+def kohya_name(name: str) -> str:
     """The flattened name that kohya uses for a canonical name."""
     component, _, path = name.partition(".")
-    path = in_clip(path) if component.startswith("text_encoder") else path
+    path = clip_module_path(path) if component.startswith("text_encoder") else path
     return WRITTEN[component] + path.replace(".", "_")
 
 
 def flat_original(key: str) -> str:
     """A key of ComfyUI's style respelled in kohya's; any other key unchanged."""
-    half = half_of(key)
+    half = parse_key(key)
     if half is None or half.style != "comfyui":
         return key
     endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
-    path = unwrapped(half.layer).removeprefix("model.").removeprefix("diffusion_model.").replace(".", "_")
+    path = (
+        without_wrapper_prefixes(half.layer).removeprefix("model.").removeprefix("diffusion_model.").replace(".", "_")
+    )
     return f"lora_unet_{path}.{endings.get(half.part, 'dora_scale')}"
 
 
-def in_clip(path: str) -> str:
+def clip_module_path(path: str) -> str:
     """A text encoder's module path as before transformers 5, which is how LoRA files still have it."""
     return path if path.startswith("text_model.") else f"text_model.{path}"
 
@@ -190,7 +192,7 @@ RESNET = {
 LAYERS_PER_BLOCK = 2  # of SD's and SDXL's UNets
 
 
-def original(path: str) -> str | None:
+def original_unet_path(path: str) -> str | None:
     """The path of a UNet module in the original code (LDM, SGM), as kohya's SDXL files have it.
 
     None for a path that is not of a layer in diffusers' UNet.

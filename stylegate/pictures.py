@@ -19,9 +19,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from stylegate.listing import SUFFIXES, find
+from stylegate.listing import SUFFIXES, find_pictures
 
-__all__ = ["SUFFIXES", "find"]  # where the pictures of a folder are found: stylegate/listing.py
+__all__ = ["SUFFIXES", "find_pictures"]  # where the pictures of a folder are found: stylegate/listing.py
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged headers: `decode` says whether a file is a picture
 
@@ -80,7 +80,7 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
     Of a JPEG that holds further pictures (a gain map, a second view) the first one is the picture.
     """
     try:
-        content = without_text(content)
+        content = without_text_chunks(content)
         with Image.open(io.BytesIO(content), formats=FORMATS) as probe:
             check_shape(probe)
             probe.verify()  # PNG: every chunk's checksum up to IEND
@@ -106,7 +106,7 @@ def check_shape(image: Image.Image) -> None:
         raise PictureError(f"{image.width} x {image.height} pixels; at least {MIN_SIDE} a side")
 
 
-def without_text(content: bytes) -> bytes:
+def without_text_chunks(content: bytes) -> bytes:
     """A PNG without its chunks of text, such as the workflow that drew it: no pixel depends on them.
 
     Pillow refuses the whole picture for one compressed text of more than a megabyte.
@@ -124,14 +124,14 @@ def without_text(content: bytes) -> bytes:
 
 def size_of(content: bytes) -> tuple[int, int]:
     """Width and height of an upright picture that decodes, from its header: those of `decode`."""
-    with Image.open(io.BytesIO(without_text(content)), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(without_text_chunks(content)), formats=FORMATS) as image:
         turned = image.format != "TIFF" and orientation(image) >= 5  # Pillow turns a TIFF by itself, sides at opening
         return (image.height, image.width) if turned else image.size
 
 
 def suffix_of(content: bytes) -> str:
     """The suffix of a picture that decodes, by its content: what its name says may be wrong."""
-    with Image.open(io.BytesIO(without_text(content)), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(without_text_chunks(content)), formats=FORMATS) as image:
         kind = image.format or ""
     return {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}.get(kind, f".{kind.lower()}")
 
@@ -162,7 +162,7 @@ def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
     if image.mode == "P":
         notes.append("palette")
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    colour = with_profile(image, icc, notes) if icc else image.convert("RGB")
+    colour = from_colour_profile(image, icc, notes) if icc else image.convert("RGB")
     if alpha is not None and alpha.getextrema()[0] != 255:
         notes.append("alpha")
         sheet = Image.new("RGB", colour.size, background)
@@ -193,12 +193,12 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * 255 if image.mode == "F" else values / 257).round().astype(np.uint8))
 
 
-def with_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
+def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
     """Convert from the embedded profile to sRGB; a profile that does not fit the colours is noted and left aside."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space: str = source.profile.xcolor_space  # type: ignore[union-attr]
-        base = in_space(image, space.strip())
+        base = in_colour_space(image, space.strip())
         converted = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         notes.append("colour profile unusable")
@@ -209,7 +209,7 @@ def with_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Imag
     return converted
 
 
-def in_space(image: Image.Image, space: str) -> Image.Image:
+def in_colour_space(image: Image.Image, space: str) -> Image.Image:
     """The picture in the mode that a profile of colour space `space` reads. Raises ValueError if there is none."""
     if space == "GRAY" and image.mode != "CMYK":
         red, *others = image.convert("RGB").split()
@@ -222,12 +222,12 @@ def in_space(image: Image.Image, space: str) -> Image.Image:
     raise ValueError(f"a profile of {space} does not fit a picture of {image.mode}")
 
 
-def covering(image: Image.Image, width: int, height: int) -> Image.Image:
+def scale_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scale a picture until it covers width x height pixels, and crop the centre: what the trainer shows the model."""
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
     """The content of a PNG file of the picture."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -245,8 +245,8 @@ def signature(image: Image.Image) -> NDArray[np.uint8]:
     )
 
 
-class Prepared(NamedTuple):
-    """Signatures in the form that `alike` compares."""
+class PreparedSignatures(NamedTuple):
+    """Signatures in the form that `pair_likeness` compares."""
 
     values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
     energies: NDArray[np.float64]  # [n, 25] squares within what each shift down and right leaves
@@ -260,19 +260,19 @@ MARGIN = MAX_SHIFT * (STRIDE + 1)  # the largest offset
 TOGETHER = 64  # pairs that are compared at once, so that they stay in the processor's cache
 
 
-def prepared(signatures: NDArray[np.uint8]) -> Prepared:
-    """Bring signatures, uint8 [n, 64, 64, 3], into the form that `alike` compares."""
+def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
+    """Bring signatures, uint8 [n, 64, 64, 3], into the form that `pair_likeness` compares."""
     planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
     planes -= planes.mean(2, keepdims=True)
     squares = np.einsum("nck,nck->nk", planes, planes).reshape(-1, SIDE, SIDE)
-    energies = windows(windows(squares).swapaxes(1, 2)).swapaxes(1, 2)  # [n, 5 down, 5 right]
+    energies = shifted_sums(shifted_sums(squares).swapaxes(1, 2)).swapaxes(1, 2)  # [n, 5 down, 5 right]
     values = np.zeros((len(signatures), 3 * STRIDE * STRIDE + 2 * MARGIN), np.float32)
     rows = values[:, MARGIN:-MARGIN].reshape(-1, 3, STRIDE, STRIDE)
     rows[:, :, :SIDE, :SIDE] = planes.reshape(-1, 3, SIDE, SIDE)
-    return Prepared(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
+    return PreparedSignatures(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
 
 
-def windows(lines: NDArray[np.float32]) -> NDArray[np.float32]:
+def shifted_sums(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum lines, [..., 64], over the pixels that each of the 5 shifts leaves inside: [..., 5].
 
     By einsum, because BLAS would start threads of its own within ours.
@@ -282,7 +282,7 @@ def windows(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.einsum("...p,sp->...s", parts, INSIDE)
 
 
-def alike(a: Prepared, b: Prepared) -> NDArray[np.float64]:
+def pair_likeness(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
     """[n] similarities in [-1, 1] of each signature to its partner: the best correlation over shifts of 2 pixels.
 
     Each channel is taken about its mean over the picture; two flat pictures are alike (1), one flat one is not (0).
@@ -301,7 +301,7 @@ def alike(a: Prepared, b: Prepared) -> NDArray[np.float64]:
 
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
-    return float(alike(prepared(a[None]), prepared(b[None]))[0])
+    return float(pair_likeness(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
 
 
 def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
@@ -321,7 +321,7 @@ def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> N
     return found
 
 
-def coarser(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+def coarser_thumbnails(fine: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, 192] unit rows of `thumbnails` [n, 768] averaged to 8 x 8: moving a picture by 2 of 64 pixels hardly matters.
 
     At 16 x 16 such a copy may correlate by .6 only, and among many pictures another one does by more.
@@ -330,7 +330,7 @@ def coarser(fine: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
-def nearest(
+def nearest_by_likeness(
     signatures: NDArray[np.uint8],
     others: NDArray[np.uint8] | None = None,
     groups: NDArray | None = None,
@@ -352,13 +352,15 @@ def nearest(
         return best, index
     queries = thumbnails(signatures, order)
     keys = queries if others is None else thumbnails(pool)
-    coarse_queries = coarser(queries)
-    coarse_keys = coarse_queries if others is None else coarser(keys)
+    coarse_queries = coarser_thumbnails(queries)
+    coarse_keys = coarse_queries if others is None else coarser_thumbnails(keys)
     places = np.arange(len(signatures)) if order is None else order
     those = places if others is None else np.arange(len(pool))
 
     def compare(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-        return alike(prepared(signatures[places[pairs[:, 0]]]), prepared(pool[those[pairs[:, 1]]]))
+        return pair_likeness(
+            prepare_signatures(signatures[places[pairs[:, 0]]]), prepare_signatures(pool[those[pairs[:, 1]]])
+        )
 
     proposed, compared = [], []
     with ThreadPoolExecutor(CORES) as workers:
@@ -370,7 +372,7 @@ def nearest(
                 products[:, rows][~np.tri(rows.stop - start, k=-1, dtype=bool)] = ASIDE
             if others is None and groups is not None:
                 products[groups[rows, None] == groups[None, :stop]] = ASIDE
-            pairs = proposals(products, coarse_queries[rows] @ coarse_keys[:stop].T)
+            pairs = candidate_pairs(products, coarse_queries[rows] @ coarse_keys[:stop].T)
             pairs[:, 0] += start
             proposed.append(pairs)
             compared += [workers.submit(compare, some) for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)]
@@ -382,7 +384,7 @@ def nearest(
     return best, index
 
 
-def near_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
+def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[n] for each of the signatures [n, 64, 64, 3] its group: whatever is joined by pairs of likeness NEAR or more.
 
     Thumbnails propose pairs, also moved by half of their pixels: a copy that is moved by two pixels of the signature
@@ -403,7 +405,10 @@ def near_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     proposed = np.concatenate(pairs)
 
     def near(part: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return alike(prepared(signatures[part[:, 0]]), prepared(signatures[part[:, 1]])) >= NEAR
+        return (
+            pair_likeness(prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]]))
+            >= NEAR
+        )
 
     parts = np.array_split(proposed, len(proposed) // TOGETHER + 1)
     with ThreadPoolExecutor(CORES) as workers:
@@ -412,7 +417,7 @@ def near_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def proposals(products: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.int64]:
+def candidate_pairs(products: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.int64]:
     """[k, 2] rows and columns of the pairs that likeness is worth computing for.
 
     `products` and `coarse` [n, m] are of thumbnails and of coarser ones; pairs whose product is ASIDE are left out.
@@ -446,7 +451,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: int, cell: int = 96) -> Image.Image:
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: int, cell: int = 96) -> Image.Image:
     """Draw a contact sheet: for each entry of `rows` its heading, then its pictures in lines of `columns`.
 
     Cells are squares of `cell` pixels a side.
@@ -459,12 +464,14 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: int, cell:
         draw.text((gap, top + 6), title, fill=INK, font=font(14))
         for i, image in enumerate(images):
             x, y = gap + (i % columns) * (cell + gap), top + head + (i // columns) * (cell + gap)
-            page.paste(enlarged(image, cell), (x, y))
+            page.paste(fit_into_cell(image, cell), (x, y))
         top += height
     return page
 
 
-def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], cell: int = 128) -> Image.Image:
+def picture_table(
+    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], cell: int = 128
+) -> Image.Image:
     """Draw a grid with headings over the columns and a caption under each row of pictures."""
     gap, head, foot = 6, 26, 22
     width = len(columns) * (cell + gap) + gap
@@ -475,19 +482,19 @@ def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image
     for r, (caption, images) in enumerate(rows):
         y = head + r * (cell + foot + gap)
         for i, image in enumerate(images):
-            page.paste(enlarged(image, cell), (gap + i * (cell + gap), y))
-        draw.text((gap, y + cell + 3), fitted(caption, width - 2 * gap), fill=FAINT, font=font(12))
+            page.paste(fit_into_cell(image, cell), (gap + i * (cell + gap), y))
+        draw.text((gap, y + cell + 3), cut_to_width(caption, width - 2 * gap), fill=FAINT, font=font(12))
     return page
 
 
-def fitted(text: str, width: int) -> str:
+def cut_to_width(text: str, width: int) -> str:
     """Cut a caption until it is at most `width` pixels wide; what was cut ends in …"""
     while text and font(12).getlength(text) > width:
         text = text[:-2].rstrip(" …") + "…"
     return text
 
 
-def enlarged(image: Image.Image, cell: int) -> Image.Image:
+def fit_into_cell(image: Image.Image, cell: int) -> Image.Image:
     """Fit a picture into a square of `cell` pixels; small ones grow by whole factors and are not smoothed."""
     whole = cell // max(image.size)
     if whole >= 1:

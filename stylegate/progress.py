@@ -16,7 +16,7 @@ class Tick(Protocol):
 
 
 @contextmanager
-def bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[Tick]:
+def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[Tick]:
     """Yields tick(steps, note); the note (loss, say) stands beside the rate. Silent where `visible` is False."""
     console = Console(stderr=True)
     if not visible:

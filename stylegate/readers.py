@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from stylegate import adapter, loranames
-from stylegate.loranames import Half
+from stylegate.loranames import KeyParts
 
 PEFT_RANK = 8  # where a header has settings, but no rank
 READ_BY_COMFYUI = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "norm difference", "weight difference"}
@@ -23,22 +23,24 @@ UNET_PARTS += ("conv_out", "time_embed", "add_embedding", "label_emb", "out_2")
 PREFIXES = ("unet.", "model.", "diffusion_model.", *loranames.FLAT)
 
 
-class Contents(NamedTuple):
+class LoraContents(NamedTuple):
     """A LoRA file, taken apart by the names of its keys alone."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    halves: dict[str, Half]  # by key: the tensors of plain LoRA layers
+    halves: dict[str, KeyParts]  # by key: the tensors of plain LoRA layers
     kinds: dict[str, tuple[str, str]]  # by key: layer and kind of other adapters (loranames.KINDS)
     unknown: list[str]  # keys of no known kind
     styles: dict[str, str]  # by layer with a down or up half: its style of names
     strengths: dict[str, float]  # by layer: alpha / rank, as the file means it
 
 
-def contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Contents:
+def sort_keys(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
     """A file's keys sorted by what they mean, and the strength of each layer with a rank."""
-    halves = {key: half for key in tensors if not loranames.kind_of(key) and (half := loranames.half_of(key))}
-    kinds = {key: kind for key in tensors if (kind := loranames.kind_of(key))}
+    halves = {
+        key: half for key in tensors if not loranames.other_adapter_kind(key) and (half := loranames.parse_key(key))
+    }
+    kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
     styles = {half.layer: half.style for half in halves.values() if half.part in ("down", "up")}
     alphas = {h.layer: float(tensors[k]) for k, h in halves.items() if h.part == "alpha" and is_scalar(tensors[k])}
     header, strengths = adapter.Header(metadata), {}
@@ -48,12 +50,12 @@ def contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Cont
             alpha = alphas[half.layer] if half.layer in alphas else header.alpha(name_in_header(half.layer), rank)
             strengths[half.layer] = alpha / rank
     unknown = [key for key in tensors if key not in halves and key not in kinds]
-    return Contents(tensors, metadata, halves, kinds, unknown, styles, strengths)
+    return LoraContents(tensors, metadata, halves, kinds, unknown, styles, strengths)
 
 
 def name_in_header(layer: str) -> str:
     """A layer's name with its component, as the header's settings are looked up."""
-    name = loranames.unwrapped(layer).replace(".processor.", ".").replace(".text_model.", ".")
+    name = loranames.without_wrapper_prefixes(layer).replace(".processor.", ".").replace(".text_model.", ".")
     prefix = next((p for p, components in loranames.FLAT.items() if components and name.startswith(p)), "")
     return f"{loranames.FLAT[prefix][0]}.{name.removeprefix(prefix)}" if prefix else name
 
@@ -63,15 +65,19 @@ def is_scalar(tensor: Tensor) -> bool:
     return tensor.numel() == 1 and not tensor.is_complex()
 
 
-def answers(file: Contents) -> dict[str, str]:
+def answers_by_program(file: LoraContents) -> dict[str, str]:
     """What each program does with the file, by the program's name."""
-    found = {"diffusers": by_diffusers(file), "ComfyUI": by_comfyui(file), "A1111": by_a1111(file)}
-    found["stylegate"] = by_stylegate(file)
+    found = {
+        "diffusers": problems_in_diffusers(file),
+        "ComfyUI": problems_in_comfyui(file),
+        "A1111": problems_in_a1111(file),
+    }
+    found["stylegate"] = problems_in_stylegate(file)
     whole = "reads all of it" + (", and the problem with it" if layer_problems(file) else "")
     return {program: "; ".join(text) or whole for program, text in found.items()}
 
 
-def layer_problems(file: Contents) -> dict[str, list[str]]:
+def layer_problems(file: LoraContents) -> dict[str, list[str]]:
     """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
     parts: dict[str, dict[str, Tensor]] = {}
     for key, half in file.halves.items():
@@ -85,12 +91,12 @@ def layer_problems(file: Contents) -> dict[str, list[str]]:
         shape = (0, 0)
         if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
             shape = (up.shape[0], *down.shape[1:])
-        if problem := adapter.misfit(own, shape):
+        if problem := adapter.shape_problem(own, shape):
             found.setdefault(problem, []).append(layer)
     return found
 
 
-def by_stylegate(file: Contents) -> list[str]:
+def problems_in_stylegate(file: LoraContents) -> list[str]:
     """Why lora_file=FILE would be refused on every base; empty if it is drawn with where the base has its layers."""
     reasons = [f"holds {', '.join(kinds_of(file))}"] if file.kinds else []
     reasons += [f"has {len(file.unknown)} keys of no known kind"] if file.unknown else []
@@ -102,14 +108,14 @@ def by_stylegate(file: Contents) -> list[str]:
     return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
 
 
-def kinds_of(file: Contents) -> list[str]:
+def kinds_of(file: LoraContents) -> list[str]:
     """The kinds of adapters other than plain LoRA, sorted."""
     return sorted({kind for _, kind in file.kinds.values()})
 
 
 def in_unet(layer: str) -> bool:
     """Whether a layer's name is of a UNet or of a text encoder beside one, and not of a transformer."""
-    name = loranames.unwrapped(layer)
+    name = loranames.without_wrapper_prefixes(layer)
     if name.startswith(("text_encoder", "lora_te_", "lora_te1_", "lora_te2_")):
         return True
     for prefix in PREFIXES:
@@ -117,16 +123,16 @@ def in_unet(layer: str) -> bool:
     return name.replace(".", "_").startswith(UNET_PARTS)
 
 
-def by_diffusers(file: Contents) -> list[str]:
+def problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength."""
-    found = ["drops dora_scale: a DoRA without its magnitudes"] if parts(file, "dora_scale") else []
+    found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
     of_unet = [layer for layer in file.styles if in_unet(layer)]
     if file.styles and not of_unet:
-        return found + of_transformer(file)
+        return found + problems_in_diffusers_of_transformer(file)
     if any("regular expression" in problem for problem in adapter.Header(file.metadata).problems):
         return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
     try:
-        strengths = read_by_diffusers(file)
+        strengths = diffusers_strengths(file)
     except ValueError as error:
         return [f"refuses it: {error}"]
     bare = [layer for layer in file.styles.keys() - strengths if file.styles[layer] == "bare"]
@@ -136,7 +142,7 @@ def by_diffusers(file: Contents) -> list[str]:
         dotted = any("." in layer for layer in file.styles) and any("." not in layer for layer in lost)
         why = "kohya's names among dotted ones" if dotted else "it has no place for their names, or half a pair"
         found.append(f"ignores {len(lost)} layers: {why}")
-    other = {k: s for k, s in strengths.items() if k in file.strengths and not near(s, file.strengths[k])}
+    other = {k: s for k, s in strengths.items() if k in file.strengths and not nearly_equal(s, file.strengths[k])}
     if other:
         name, strength = next(iter(other.items()))
         found.append(
@@ -149,20 +155,20 @@ def by_diffusers(file: Contents) -> list[str]:
     return found + ([f"ignores {len(rest)} other keys"] if rest else [])
 
 
-def near(one: float, other: float) -> bool:
+def nearly_equal(one: float, other: float) -> bool:
     """Whether two strengths are equal but for rounding; NaN is near NaN."""
     return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
 
 
-def parts(file: Contents, part: str) -> list[str]:
+def layers_with_part(file: LoraContents, part: str) -> list[str]:
     """The layers that have this part."""
     return [half.layer for half in file.halves.values() if half.part == part]
 
 
-def of_transformer(file: Contents) -> list[str]:
+def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     """What diffusers does with a transformer's file; its loaders differ by family."""
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
-        return [f"refuses it: {adapter.printable(foreign[0])} has no 'lora' in its name"]
+        return [f"refuses it: {adapter.escape_control_characters(foreign[0])} has no 'lora' in its name"]
     found = []
     if {half.layer for half in file.halves.values() if half.part == "alpha" and half.style == "diffusers"}:
         found.append("refuses .alpha keys among its own names, but for FLUX.1")
@@ -173,7 +179,7 @@ def of_transformer(file: Contents) -> list[str]:
     return found
 
 
-def read_by_diffusers(file: Contents) -> dict[str, float]:
+def diffusers_strengths(file: LoraContents) -> dict[str, float]:
     """The strength at which diffusers loads each layer of a UNet's file, by the file's name of the layer.
 
     Layers that it passes over are missing. Raises ValueError with the reason where it refuses the file.
@@ -185,9 +191,9 @@ def read_by_diffusers(file: Contents) -> dict[str, float]:
     try:
         state, alphas, *_ = Loader.lora_state_dict(dict(given), unet_config=settings)
     except Exception as error:  # of many kinds, for whatever it cannot place
-        raise ValueError(reason(file, error)) from None
+        raise ValueError(untranslatable_reason(file, error)) from None
     if foreign := [key for key in state if "lora" not in key]:
-        raise ValueError(f"{adapter.printable(foreign[0])} has no 'lora' in its name")
+        raise ValueError(f"{adapter.escape_control_characters(foreign[0])} has no 'lora' in its name")
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise ValueError("it holds whole numbers")
     header = header_of(file.metadata)
@@ -198,20 +204,20 @@ def read_by_diffusers(file: Contents) -> dict[str, float]:
     for component in ("unet", "text_encoder", "text_encoder_2"):
         own = {k.removeprefix(f"{component}."): t for k, t in state.items() if k.startswith(f"{component}.")}
         if own:
-            read = of_component(component, own, alphas or {}, header)
+            read = component_strengths(component, own, alphas or {}, header)
             strengths |= {owners[number]: strength for number, strength in read.items() if number in owners}
     return strengths
 
 
-def reason(file: Contents, error: Exception) -> str:
+def untranslatable_reason(file: LoraContents, error: Exception) -> str:
     """Why diffusers cannot translate a file of kohya's names."""
-    whole = {half.layer for half in file.halves.values() if half.part == "down"} & set(parts(file, "up"))
+    whole = {half.layer for half in file.halves.values() if half.part == "down"} & set(layers_with_part(file, "up"))
     if file.kinds:
         return f"it does not know {', '.join(kinds_of(file))}"
     if lone := [half.layer for half in file.halves.values() if half.layer not in whole]:
-        return f"{adapter.printable(lone[0])} has no whole pair of tensors"
+        return f"{adapter.escape_control_characters(lone[0])} has no whole pair of tensors"
     if file.unknown:
-        return f"it does not know {adapter.printable(file.unknown[0])}"
+        return f"it does not know {adapter.escape_control_characters(file.unknown[0])}"
     return f"its translation fails ({type(error).__name__})"
 
 
@@ -225,7 +231,7 @@ def header_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return header.values
 
 
-def of_component(
+def component_strengths(
     component: str, state: dict[str, Tensor], alphas: Mapping[str, float], header: dict[str, Any] | None
 ) -> dict[int, float]:
     """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor."""
@@ -254,9 +260,9 @@ def of_component(
     found = {}
     for path, up in known.items():
         rank = up.shape[1]
-        if adapter.by_pattern(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK)) != rank:
-            raise ValueError(f"its header has another rank for {adapter.printable(path)}")
-        alpha = adapter.by_pattern(
+        if adapter.value_for_module(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK)) != rank:
+            raise ValueError(f"its header has another rank for {adapter.escape_control_characters(path)}")
+        alpha = adapter.value_for_module(
             settings.get("alpha_pattern") or {}, [path], settings.get("lora_alpha", adapter.PEFT_ALPHA)
         )
         found[id(up)] = alpha / (math.sqrt(rank) if settings.get("use_rslora") is True else rank)
@@ -271,26 +277,26 @@ def settings_of(component: str, header: dict[str, Any]) -> dict[str, Any]:
     if not settings.get("target_modules"):
         raise ValueError(f"its header has no target_modules for {component}")
     if unknown := settings.keys() - {field.name for field in dataclasses.fields(LoraConfig)}:
-        raise ValueError(f"its header has {adapter.printable(min(unknown))}, which PEFT does not know")
+        raise ValueError(f"its header has {adapter.escape_control_characters(min(unknown))}, which PEFT does not know")
     return settings
 
 
 def is_module(component: str, path: str) -> bool:
     """Whether a path can be of a module in diffusers' UNet or in a CLIP text encoder."""
     if component == "unet":
-        return loranames.original(path) is not None
+        return loranames.original_unet_path(path) is not None
     return path.startswith(("encoder.layers.", "text_projection", "embeddings."))
 
 
-def by_comfyui(file: Contents) -> list[str]:
+def problems_in_comfyui(file: LoraContents) -> list[str]:
     """What ComfyUI ignores, or takes at another strength. It logs keys that it does not know, and goes on."""
     found = []
     dotted = [layer for layer, style in file.styles.items() if style in ("diffusers", "bare")]
-    if parts(file, "magnitude"):
+    if layers_with_part(file, "magnitude"):
         found.append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
     if any(half.part == "dora_scale" and file.tensors[key].shape[:1] != (1,) for key, half in file.halves.items()):
         found.append("scales dora_scale by the lengths of the base's rows, not of the changed rows")
-    wrapped = [layer for layer in file.styles if loranames.unwrapped(layer) != layer]
+    wrapped = [layer for layer in file.styles if loranames.without_wrapper_prefixes(layer) != layer]
     if wrapped:
         found.append(f"ignores {len(wrapped)} layers: their names hold _orig_mod or PEFT's prefix")
     hidden = [
@@ -303,34 +309,40 @@ def by_comfyui(file: Contents) -> list[str]:
     ]
     if hidden:
         found.append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
-    own_alpha = set(parts(file, "alpha"))
-    wrong = [layer for layer in dotted if layer not in own_alpha and not near(file.strengths.get(layer, 1.0), 1.0)]
+    own_alpha = set(layers_with_part(file, "alpha"))
+    wrong = [
+        layer for layer in dotted if layer not in own_alpha and not nearly_equal(file.strengths.get(layer, 1.0), 1.0)
+    ]
     if wrong:
         found.append(f"takes {len(wrong)} layers at strength 1: it does not read the header's alpha")
-    return found + others(file, READ_BY_COMFYUI | {"bias difference"})
+    return found + other_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
 
-def by_a1111(file: Contents) -> list[str]:
+def problems_in_a1111(file: LoraContents) -> list[str]:
     """What A1111 ignores or refuses. It reads kohya's names alone, and one kind of adapter in a layer."""
     found = []
     foreign = [layer for layer, style in file.styles.items() if style != "kohya"]
     if foreign:
         found.append(f"ignores {len(foreign)} layers: their names are not kohya's")
     known = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
-    odd = [x for x in file.styles if x not in foreign and not (x.startswith(known) and x == loranames.unwrapped(x))]
+    odd = [
+        x
+        for x in file.styles
+        if x not in foreign and not (x.startswith(known) and x == loranames.without_wrapper_prefixes(x))
+    ]
     if odd:
-        found.append(f"ignores {len(odd)} layers: it does not know names such as {adapter.shortened(odd[0])}")
-    if parts(file, "dora_scale"):
+        found.append(f"ignores {len(odd)} layers: it does not know names such as {adapter.short_text(odd[0])}")
+    if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
-    whole = set(parts(file, "down")) & set(parts(file, "up"))
+    whole = set(layers_with_part(file, "down")) & set(layers_with_part(file, "up"))
     lone = [half.layer for half in file.halves.values() if half.style == "kohya" and half.layer not in whole]
     if lone := [layer for layer in lone if layer not in others_of_layer]:
-        found.append(f"refuses it: {adapter.printable(lone[0])} has no whole pair of tensors")
-    return found + others(file, READ_BY_A1111 | {"bundled embedding"})
+        found.append(f"refuses it: {adapter.escape_control_characters(lone[0])} has no whole pair of tensors")
+    return found + other_keys(file, READ_BY_A1111 | {"bundled embedding"})
 
 
-def others(file: Contents, readable: set[str]) -> list[str]:
+def other_keys(file: LoraContents, readable: set[str]) -> list[str]:
     """The kinds of adapters and the unknown keys that a program passes over."""
     unread = [kind for kind in kinds_of(file) if kind not in readable]
     found = [f"ignores {', '.join(unread)}"] if unread else []

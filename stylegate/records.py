@@ -34,23 +34,23 @@ class Record(BaseModel):
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise DataError(f"{what} is missing: {files.shown(path)}", next_step=next_step) from None
-        return cls.of_json(content, f"{what} {files.shown(path)}", next_step)
+            raise DataError(f"{what} is missing: {files.display_path(path)}", next_step=next_step) from None
+        return cls.of_json(content, f"{what} {files.display_path(path)}", next_step)
 
     def content(self) -> dict[str, Any]:
         """JSON data. A field that has a default and holds it is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def write(self, path: Path) -> None:
-        files.write(path, json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_atomically(path, json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def problems_of(error: ValidationError) -> list[str]:
     """One line a problem: the place in the file, then what is wrong there."""
-    return [f"{place(found['loc'])}{message(found)}" for found in error.errors(include_url=False)]
+    return [f"{location_in_file(found['loc'])}{error_message(found)}" for found in error.errors(include_url=False)]
 
 
-def place(location: tuple[int | str, ...]) -> str:
+def location_in_file(location: tuple[int | str, ...]) -> str:
     """'checks.style: ' for ("checks", "style"); '' for the whole file. A bad key of a mapping is named as its entry."""
     parts = [part for part in location if part != "[key]"]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
@@ -71,7 +71,7 @@ MESSAGES = {  # type of a pydantic error -> our words
 }
 
 
-def message(found: Any) -> str:
+def error_message(found: Any) -> str:
     """A problem in words; those that our own validators raise are said as they are."""
     if found["type"] in MESSAGES:
         return MESSAGES[found["type"]]

@@ -6,7 +6,7 @@ name two runs.
 """
 
 from stylegate.config import Config, alpha_of, as_dict, run_name
-from stylegate.files import digest
+from stylegate.files import canonical_sha256
 
 # Keys of `train` that leave the weights as they are: retention, logging, and max_steps while the rate is constant.
 NOT_IN_WEIGHTS = {
@@ -30,4 +30,4 @@ def run_directory_name(config: Config) -> str:
     train = {key: value for key, value in as_dict(config.train).items() if key not in left_out}
     lora = as_dict(config.lora) | {"alpha": alpha_of(config.lora)}
     weights = [config.brand, config.base, as_dict(config.family), lora, train, precision_of(config.hardware)]
-    return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{digest(weights)[:8]}"
+    return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"

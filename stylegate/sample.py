@@ -14,11 +14,11 @@ from stylegate.families import Models, pipelines
 
 def resolution_of(config: Config, models: Models) -> int:
     """Pixels a side: as configured, else what the base was trained for. Raises ConfigError for one it cannot halve."""
-    fitting(config, models.multiple)
+    check_sizes(config, models.multiple)
     return config.family.resolution or models.resolution
 
 
-def fitting(config: Config, multiple: int) -> None:
+def check_sizes(config: Config, multiple: int) -> None:
     """Raises ConfigError naming each size in pixels that is no multiple of what the base works in."""
     squares = config.train.resolutions or [] if not config.train.buckets else []  # the sides of buckets are rounded
     wanted = [("family.resolution", config.family.resolution), *(("train.resolutions", side) for side in squares)]
@@ -28,7 +28,7 @@ def fitting(config: Config, multiple: int) -> None:
 
 
 @torch.no_grad()
-def draw(
+def draw_pictures(
     models: Models, prompts: Sequence[str], seeds: Sequence[int], settings: GenerateConfig, resolution: int
 ) -> list[Image.Image]:
     """One picture a prompt, `resolution` pixels a side; each has its own noise, so neighbours do not matter.
@@ -39,7 +39,7 @@ def draw(
     if models.negative is not None:
         told["negative_prompt"] = [models.negative] * len(prompts)
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with encoders_at_hand(models):
+    with text_encoders_on_device(models):
         drawn = models.pipeline(
             prompt=list(prompts),
             generator=noise,
@@ -52,7 +52,7 @@ def draw(
 
 
 @contextmanager
-def encoders_at_hand(models: Models) -> Iterator[None]:
+def text_encoders_on_device(models: Models) -> Iterator[None]:
     """Text encoders on the denoiser's device for as long as prompts are read; the trainer keeps them elsewhere."""
     device: Any = models.denoiser.device
     away = [part for part in pipelines.text_encoders(models.pipeline) if part.device != device]

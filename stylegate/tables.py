@@ -32,15 +32,15 @@ class Table(NamedTuple):
 def read(path: Path) -> Table:
     """Read a CSV file (commas, semicolons or tabs) or JSON Lines (`.jsonl`). Problems are returned, not raised."""
     try:
-        text = decoded(path.read_bytes())
+        text = decode_utf8(path.read_bytes())
     except OSError as error:
         return Table([], [], [f"cannot be read ({error.strerror})"])
     except ValueError as error:
         return Table([], [], [str(error)])
-    return json_lines(text) if path.suffix.lower() == ".jsonl" else separated(text)
+    return read_json_lines(text) if path.suffix.lower() == ".jsonl" else read_csv(text)
 
 
-def decoded(content: bytes) -> str:
+def decode_utf8(content: bytes) -> str:
     """UTF-8 text without a byte order mark. Raises ValueError for anything else."""
     try:
         text = content.decode("utf-8").lstrip("\ufeff")
@@ -51,7 +51,7 @@ def decoded(content: bytes) -> str:
     return text
 
 
-def separated(text: str) -> Table:
+def read_csv(text: str) -> Table:
     """A CSV file: a header, then a row a picture. Empty rows are left out; quoted cells may hold line ends."""
     separator, text, skipped = separator_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -64,7 +64,9 @@ def separated(text: str) -> Table:
                 continue
             if not columns:
                 columns = [cell.strip().lower() for cell in cells]
-                problems += [f"line {line}: the column {name} stands twice" for name in repeated(filter(None, columns))]
+                problems += [
+                    f"line {line}: the column {name} stands twice" for name in repeated_names(filter(None, columns))
+                ]
                 continue
             if any(cell.strip() for cell, name in zip(cells, columns, strict=False) if not name) or any(
                 cell.strip() for cell in cells[len(columns) :]
@@ -93,14 +95,14 @@ def separator_of(text: str) -> tuple[str, str, int]:
     return max(SEPARATORS, key=header.count), text, 0
 
 
-def json_lines(text: str) -> Table:
+def read_json_lines(text: str) -> Table:
     """JSON Lines: an object a line, each key once. Empty lines are left out."""
     columns, rows, problems = dict[str, None](), [], []
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 in a caption ends no row
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=object_of)
+            row = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: not a JSON object ({error})")
             continue
@@ -108,24 +110,24 @@ def json_lines(text: str) -> Table:
             problems.append(f"line {number}: not a JSON object")
             continue
         lower = [key.strip().lower() for key in row]
-        problems += [f"line {number}: the key {key} stands twice" for key in repeated(lower)]
+        problems += [f"line {number}: the key {key} stands twice" for key in repeated_names(lower)]
         columns |= dict.fromkeys(lower)
         rows.append(Row(number, dict(zip(lower, row.values(), strict=True))))
     return Table(list(columns), rows, problems)
 
 
-def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if double := repeated(key for key, _ in pairs):
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if double := repeated_names(key for key, _ in pairs):
         raise ValueError(f"the key {double[0]} stands twice")
     return dict(pairs)
 
 
-def repeated(names: Iterable[str]) -> list[str]:
+def repeated_names(names: Iterable[str]) -> list[str]:
     seen: set[str] = set()
     return [name for name in names if name in seen or seen.add(name)]
 
 
-def one_of(row: Row, columns: tuple[str, ...]) -> Any:
+def value_under(row: Row, columns: tuple[str, ...]) -> Any:
     """The value that a row has under one of `columns`, None if it has none. Raises ValueError for two that differ."""
     found = {name: row.cells[name] for name in columns if row.cells.get(name) not in (None, "")}
     if len({json.dumps(value) for value in found.values()}) > 1:
@@ -133,11 +135,11 @@ def one_of(row: Row, columns: tuple[str, ...]) -> Any:
     return next(iter(found.values()), None)
 
 
-def lines(content: bytes) -> tuple[list[tuple[int, str]], int]:
+def content_lines(content: bytes) -> tuple[list[tuple[int, str]], int]:
     """The lines of a text file that hold anything but a comment, with their numbers; and how many are comments.
 
     A comment begins with #, as in kohya's sample prompts. Raises ValueError if it is not UTF-8 text.
     """
-    numbered = [(n, line.strip()) for n, line in enumerate(decoded(content).split("\n"), start=1) if line.strip()]
+    numbered = [(n, line.strip()) for n, line in enumerate(decode_utf8(content).split("\n"), start=1) if line.strip()]
     kept = [(number, line) for number, line in numbered if not line.startswith("#")]
     return kept, len(numbered) - len(kept)

@@ -71,11 +71,11 @@ class NullTracker:
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record(self.directory, "make", kind, name, lineage.digest_of(facts), paths)
+            lineage.record_artifact(self.directory, "make", kind, name, lineage.digest_of(facts), paths)
 
     def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record(self.directory, "use", kind, name, lineage.digest_of(facts), paths)
+            lineage.record_artifact(self.directory, "use", kind, name, lineage.digest_of(facts), paths)
 
     def last(self, name: str) -> float:
         """The highest value of `name` that the tracker has. This one never lacks anything."""
@@ -96,24 +96,24 @@ class WandbTracker:
         self.known: dict[str, float] = {}  # the highest row, step and evaluation that W&B has
         self.calls: queue.Queue[Callable[[], Any] | None] = queue.Queue()
         self.asides: list[threading.Thread] = []
-        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread = threading.Thread(target=self.run_queue, daemon=True)
         self.thread.start()
         begun = threading.Event()
-        self.calls.put(self.begin)
+        self.calls.put(self.start_run)
         self.calls.put(begun.set)
         if not begun.wait(2 * INIT_S + GRACE_S):
             self.give_up(TimeoutError("W&B does not begin the run"))
-            wandbrun.kill()
+            wandbrun.kill_service()
         self.row = int(self.known.get(wandbrun.ROW, -1)) + 1  # W&B drops values of an earlier row
         self.in_row: set[str] = set()  # names of the values in this row
         atexit.register(self.finish, 1)  # if an error ends the run
 
-    def work(self) -> None:
+    def run_queue(self) -> None:
         """Make the calls that wait, in order; runs in the thread."""
         while (call := self.calls.get()) is not None:
-            self.guarded(call)
+            self.call_or_give_up(call)
 
-    def guarded(self, call: Callable[[], Any]) -> None:
+    def call_or_give_up(self, call: Callable[[], Any]) -> None:
         """Make one call; an error switches W&B off and does not reach the run."""
         try:
             call()
@@ -125,23 +125,24 @@ class WandbTracker:
         if not self.off:
             self.off = True
             rest = f" What it has received can be sent later: {self.sync_command()}." if self.run else ""
-            say(f"note: W&B is off for this run ({wandbrun.in_words(error)}). The run itself is not affected.{rest}")
+            why = wandbrun.error_in_words(error)
+            print_to_stderr(f"note: W&B is off for this run ({why}). The run itself is not affected.{rest}")
 
-    def later(self, call: Callable[[], Any]) -> None:
+    def enqueue(self, call: Callable[[], Any]) -> None:
         """Let the thread make a call, unless W&B is off by then."""
         if self.calls.qsize() > MAX_WAITING:
             self.give_up(TimeoutError("W&B accepts no more values"))
         if not self.off:
             self.calls.put(lambda: None if self.off else call())
 
-    def begin(self) -> None:
+    def start_run(self) -> None:
         """Begin the W&B run: online if that is wanted and works, else offline, under the same id."""
-        wandbrun.surroundings(self.directory)
+        wandbrun.set_environment(self.directory)
         identity = wandbrun.identity(self.directory, self.settings)
         config = dict(self.config) | wandbrun.code_facts()
 
         def start(mode: str) -> Any:
-            return wandbrun.start(self.directory, identity, mode, self.job, config, (INIT_S, FINISH_S))
+            return wandbrun.start_run(self.directory, identity, mode, self.job, config, (INIT_S, FINISH_S))
 
         why = ""
         if not self.offline:
@@ -150,13 +151,15 @@ class WandbTracker:
                 self.known = {name: self.run.summary.get(name, -1) for name in (wandbrun.STEP, wandbrun.EVALUATED)}
                 self.known[wandbrun.ROW] = self.run.starting_step - 1
             except Exception as error:
-                self.offline, why = True, wandbrun.in_words(error)
-                wandbrun.close()
+                self.offline, why = True, wandbrun.error_in_words(error)
+                wandbrun.stop_service()
         if self.offline:
-            self.known = wandbrun.records(self.directory)
+            self.known = wandbrun.highest_records(self.directory)
             self.run = start("offline")
         if why:
-            say(f"note: W&B cannot be reached ({why}). The run is stored offline. Send it later: {self.sync_command()}")
+            print_to_stderr(
+                f"note: W&B cannot be reached ({why}). The run is stored offline. Send it later: {self.sync_command()}"
+            )
         self.run.define_metric(wandbrun.STEP, hidden=True)
         self.run.define_metric(wandbrun.EVALUATED, hidden=True)
         self.run.define_metric("evaluation/*", step_metric=wandbrun.EVALUATED)
@@ -164,8 +167,8 @@ class WandbTracker:
     def sync_command(self) -> str:
         """The command that sends the run's values to the server later."""
         if self.offline:
-            return f"wandb sync {files.shown(self.directory / 'wandb')}"
-        return f"wandb sync --include-online {files.shown(Path(self.run.dir).parent)}"
+            return f"wandb sync {files.display_path(self.directory / 'wandb')}"
+        return f"wandb sync --include-online {files.display_path(Path(self.run.dir).parent)}"
 
     def last(self, name: str) -> float:
         """The highest value of `name` that W&B had when this run began; infinity if W&B is off."""
@@ -186,35 +189,37 @@ class WandbTracker:
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         copy, row = dict(values), self.row_for(values.keys(), step)
-        self.later(lambda: self.run.log(copy, step=row))
+        self.enqueue(lambda: self.run.log(copy, step=row))
 
     def picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
         row = self.row_for([name], step)
-        self.later(lambda: self.run.log({name: wandbrun.cell(image)}, step=row))
+        self.enqueue(lambda: self.run.log({name: wandbrun.table_cell(image)}, step=row))
 
     def histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
         finite = [float(v) for v in values if math.isfinite(v)]
         if finite:
             row = self.row_for([name], step)
-            self.later(lambda: self.run.log({name: wandbrun.histogram(finite)}, step=row))
+            self.enqueue(lambda: self.run.log({name: wandbrun.histogram(finite)}, step=row))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Rows may hold PIL images; the first wandbrun.MAX_ROWS are sent."""
         row = self.row_for([name], None)
-        self.later(lambda: self.run.log({name: wandbrun.table(columns, rows)}, step=row))
+        self.enqueue(lambda: self.run.log({name: wandbrun.table(columns, rows)}, step=row))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         copy = dict(values)
-        self.later(lambda: self.run.summary.update(copy))
+        self.enqueue(lambda: self.run.summary.update(copy))
 
     def alert(self, title: str, text: str) -> None:
-        self.later(lambda: self.run.alert(title, text))
+        self.enqueue(lambda: self.run.alert(title, text))
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         sha256 = lineage.digest_of(facts)
-        lineage.record(self.directory, "make", kind, name, sha256, paths)
+        lineage.record_artifact(self.directory, "make", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
-        self.later(lambda: self.run.log_artifact(wandbrun.draft(*described), aliases=wandbrun.aliases(sha256)))
+        self.enqueue(
+            lambda: self.run.log_artifact(wandbrun.draft_artifact(*described), aliases=wandbrun.aliases(sha256))
+        )
 
     def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         """Record an input in the ledger, and online in W&B too; `stylegate replay` adds those of offline runs later.
@@ -222,25 +227,25 @@ class WandbTracker:
         The files may have to be sent first, so this has a thread of its own.
         """
         sha256 = lineage.digest_of(facts)
-        lineage.record(self.directory, "use", kind, name, sha256, paths)
+        lineage.record_artifact(self.directory, "use", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         if not self.offline and not self.off:
-            work = functools.partial(self.guarded, lambda: wandbrun.use(self.run, *described, sha256))
+            work = functools.partial(self.call_or_give_up, lambda: wandbrun.use_artifact(self.run, *described, sha256))
             self.asides.append(threading.Thread(target=work, daemon=True))
             self.asides[-1].start()
 
     def finish(self, exit_code: int = 0) -> None:
         """Let W&B send what is left, for FINISH_S at most."""
         atexit.unregister(self.finish)
-        self.calls.put(lambda: self.end(exit_code))
+        self.calls.put(lambda: self.end_run(exit_code))
         self.calls.put(None)
         self.thread.join(FINISH_S + GRACE_S)
         if self.thread.is_alive():
             self.give_up(TimeoutError("W&B does not end the run"))
-            wandbrun.kill()
+            wandbrun.kill_service()
             self.thread.join(GRACE_S)
 
-    def end(self, exit_code: int) -> None:
+    def end_run(self, exit_code: int) -> None:
         """End the W&B run and its process; runs in the thread."""
         for aside in self.asides:
             aside.join(FINISH_S)
@@ -248,12 +253,12 @@ class WandbTracker:
             if self.run:
                 self.run.finish(exit_code)
                 if self.offline and not self.off:
-                    say(f"W&B is offline. Send this run with: {self.sync_command()}")
+                    print_to_stderr(f"W&B is offline. Send this run with: {self.sync_command()}")
         finally:
-            wandbrun.close()
+            wandbrun.stop_service()
 
 
-def say(text: str) -> None:
+def print_to_stderr(text: str) -> None:
     """Print a line to stderr."""
     print(text, file=sys.stderr)
 

@@ -30,12 +30,12 @@ MAX_WORDS = 300  # characters of an error
 MAX_ROWS = 500  # W&B's tables grow slow beyond a few hundred pictures
 
 
-def surroundings(directory: Path) -> None:
+def set_environment(directory: Path) -> None:
     """Set the environment so that W&B writes below `directory`, asks for nothing and sends no error reports.
 
     WANDB_CONFIG_DIR is left alone: `wandb login --host` stores the server's address there, and a run only reads it.
     """
-    place = made(directory / "wandb")
+    place = created_folder(directory / "wandb")
     os.environ["WANDB_DIR"] = str(directory)
     for what in ("data", "cache", "artifact"):
         os.environ[f"WANDB_{what.upper()}_DIR"] = str(place / what)
@@ -48,12 +48,12 @@ def identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
 
     So it stays when the directory is moved, and two people's runs of one name are two runs.
     """
-    found = {"id": known(directory)["id"], "project": settings.project, "entity": settings.entity}
+    found = {"id": read_identity(directory)["id"], "project": settings.project, "entity": settings.entity}
     files.write_json(directory / IDENTITY, found)
     return found
 
 
-def known(directory: Path) -> dict[str, Any]:
+def read_identity(directory: Path) -> dict[str, Any]:
     """The content of wandb.json. A directory without one gets an id, and W&B's own variables name project and team."""
     path = directory / IDENTITY
     if not path.exists():
@@ -63,7 +63,7 @@ def known(directory: Path) -> dict[str, Any]:
     return files.read_json(path, "the run's W&B identity", "id", "project", "entity")
 
 
-def start(
+def start_run(
     directory: Path, identity: Mapping[str, Any], mode: Any, job: str | None, config: Any, limits: tuple[float, float]
 ) -> Any:
     """The W&B run of `directory`, new or resumed. `limits` are the seconds that it may take to begin and to end."""
@@ -89,7 +89,7 @@ def start(
     )
 
 
-def records(directory: Path) -> dict[str, float]:
+def highest_records(directory: Path) -> dict[str, float]:
     """The highest row, step and evaluation in W&B's files of the run, by W&B's own documented tool; -1 for none.
 
     A part that a kill has damaged is moved aside, and its values will be logged again: `wandb sync` stops at such a
@@ -101,7 +101,7 @@ def records(directory: Path) -> dict[str, float]:
         out = subprocess.run(read, capture_output=True, text=True, timeout=READ_S).stdout
         rows = [json.loads(line) for line in out.splitlines()]
         if part.name.startswith("offline-") and not any(row["type"] == "exit" for row in rows):
-            part.rename(made(directory / "wandb" / TORN) / part.name)
+            part.rename(created_folder(directory / "wandb" / TORN) / part.name)
             continue
         for row in rows:
             item = row.get("history", {}).get("item", {})
@@ -109,7 +109,7 @@ def records(directory: Path) -> dict[str, float]:
     return newest
 
 
-def made(folder: Path) -> Path:
+def created_folder(folder: Path) -> Path:
     """The folder, created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -117,17 +117,19 @@ def made(folder: Path) -> Path:
 
 def code_facts() -> dict[str, Any]:
     """The digest of all code, and the commit where the code is a git checkout."""
-    found: dict[str, Any] = {"code": files.digest([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])}
+    found: dict[str, Any] = {
+        "code": files.canonical_sha256([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])
+    }
     if (at := checkout.commit())["commit"]:
         found["git"] = at
     return found
 
 
-def draft(name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> Any:
+def draft_artifact(name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> Any:
     """A W&B artifact of those `paths` that exist; W&B copies the files below the run's directory."""
     import wandb
 
-    made = wandb.Artifact(fit(name), type=kind, metadata=dict(facts))
+    made = wandb.Artifact(valid_name(name), type=kind, metadata=dict(facts))
     present = [path for path in paths if path.exists()]
     if not present:
         with made.new_file("facts.json") as file:
@@ -140,7 +142,7 @@ def draft(name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any])
     return made
 
 
-def fit(name: str) -> str:
+def valid_name(name: str) -> str:
     """A name that W&B allows: at most 128 letters, digits, and . _ -"""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
 
@@ -155,17 +157,17 @@ def aliases(sha256: str) -> list[str]:
     return ["latest", alias(sha256)]
 
 
-def use(run: Any, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any], sha256: str) -> None:
+def use_artifact(run: Any, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any], sha256: str) -> None:
     """Mark an artifact as used by the run; send it first if the server does not have it."""
     from wandb.errors import CommError
 
     try:
-        run.use_artifact(f"{fit(name)}:{alias(sha256)}", type=kind)
+        run.use_artifact(f"{valid_name(name)}:{alias(sha256)}", type=kind)
     except (ValueError, CommError):  # it is not there; if something else is wrong, the next call says so
-        run.use_artifact(draft(name, kind, paths, facts), aliases=aliases(sha256))
+        run.use_artifact(draft_artifact(name, kind, paths, facts), aliases=aliases(sha256))
 
 
-def used_by(api: Any, path: str) -> set[str]:
+def artifacts_used_by(api: Any, path: str) -> set[str]:
     """The aliases of all artifacts that a run has used, by W&B's public API; empty if there is no such run."""
     from wandb.errors import CommError
 
@@ -178,7 +180,7 @@ def used_by(api: Any, path: str) -> set[str]:
     return {alias for artifact in found for alias in artifact.aliases}
 
 
-def cell(value: Any) -> Any:
+def table_cell(value: Any) -> Any:
     """A PIL image as a W&B image; any other value unchanged."""
     import wandb
 
@@ -196,39 +198,39 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """W&B's table of the first MAX_ROWS rows; cells may be PIL images."""
     import wandb
 
-    return wandb.Table(columns=list(columns), data=[[cell(value) for value in row] for row in rows[:MAX_ROWS]])
+    return wandb.Table(columns=list(columns), data=[[table_cell(value) for value in row] for row in rows[:MAX_ROWS]])
 
 
-def close() -> None:
+def stop_service() -> None:
     """End W&B's own process, so that the next run starts one with its own environment."""
     import wandb
 
-    with suppress(Exception):  # after `kill` the process is gone
+    with suppress(Exception):  # after `kill_service` the process is gone
         wandb.teardown()
 
 
-def kill() -> None:
+def kill_service() -> None:
     """End W&B's own process by force: in wandb 0.31 finish_timeout has no effect while an alert is sent in vain.
 
     W&B writes in blocks of 32 KiB, so the last values of an offline run are lost.
     """
     import psutil  # here, since every gate imports this file and few have a W&B process to end
 
-    running = processes()
+    running = service_processes()
     for process in running:
         process.terminate()
     for process in psutil.wait_procs(running, KILL_S)[1]:
         process.kill()
 
 
-def processes() -> list[Any]:
+def service_processes() -> list[Any]:
     """The psutil.Process of each wandb-core that this process has started."""
     import psutil
 
     return [child for child in psutil.Process().children() if child.name() == "wandb-core"]
 
 
-def in_words(error: BaseException) -> str:
+def error_in_words(error: BaseException) -> str:
     """An error as one line of at most MAX_WORDS characters, with the W&B key cut out."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if key := os.environ.get("WANDB_API_KEY"):

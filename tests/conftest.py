@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from stylegate import brandset, files  # noqa: E402
-from stylegate.cli import VERBS, main, reads  # noqa: E402
+from stylegate.cli import VERBS, main, verb_reads_key  # noqa: E402
 from stylegate.config import all_keys  # noqa: E402
 
 FAST_ALL_LAYERS = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
@@ -54,7 +54,7 @@ def run(run_exactly: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int,
 
     def call(*arguments: str) -> tuple[int, str]:
         verb = next(iter(arguments), "")
-        elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not reads(verb, key)}
+        elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not verb_reads_key(verb, key)}
         words = merged(*(word for word in arguments[1:] if word.partition("=")[0] not in elsewhere))
         return run_exactly(*arguments[:1], *words)
 

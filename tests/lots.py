@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.judging.record import GateRecord
-from eval.judging.verdicts import ORDER, Reason, Verdict, reasons_of, worst
+from eval.judging.verdicts import ORDER, Reason, Verdict, reasons_of, worst_verdict
 from eval.policy.model import VERDICTS, Check, Policy, Threshold
 
 SHA256 = "a" * 64
@@ -13,7 +13,7 @@ SHA256 = "a" * 64
 def verdict(*reasons: Reason, kind: str | None = None, margin: float | None = 1.0, **more: Any) -> Verdict:
     """The verdict that the reasons lead to, or of that kind."""
     named = {"file": f"{more.get('sha256', SHA256)[:4]}.png", "sha256": SHA256, "policy_sha256": ""} | more
-    return Verdict(**named, verdict=kind or worst(reasons), reasons=list(reasons), margin=margin)  # type: ignore[arg-type]
+    return Verdict(**named, verdict=kind or worst_verdict(reasons), reasons=list(reasons), margin=margin)  # type: ignore[arg-type]
 
 
 def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:

@@ -133,7 +133,7 @@ def content(number: int) -> bytes:
 @contextmanager
 def lean() -> Iterator[None]:
     """What stands in for costly parts; see the top of this file."""
-    real_load, real_compose = cache(encoder.load), cache(composed)
+    real_load, real_compose = cache(encoder.load_encoder), cache(composed)
 
     def with_config(verb: str, words: list[str]) -> int:
         given = dict(word.split("=", 1) for word in words)
@@ -144,10 +144,12 @@ def lean() -> Iterator[None]:
         return judged.lot.out / "report"
 
     with ExitStack() as stack:
-        stack.enter_context(patch("stylegate.cli.with_config", with_config))
+        stack.enter_context(patch("stylegate.cli.compose_and_run", with_config))
         stack.enter_context(patch("eval.gate.write_reports", no_page))
         stack.enter_context(patch("eval.certify.write_reports", no_page))
-        stack.enter_context(patch("eval.measuring.encoder.load", lambda *of: real_load(*of)._replace(domain=None)))
+        stack.enter_context(
+            patch("eval.measuring.encoder.load_encoder", lambda *of: real_load(*of)._replace(domain=None))
+        )
         stack.enter_context(patch("eval.promise.envelope.DRAWS", 200))
         stack.enter_context(patch("sys.stdin", io.StringIO()))
         yield
@@ -160,7 +162,7 @@ def composed() -> Any:
 
     ConfigStore.instance().store(name="schema", node=cli.configuration.Config)
     with hydra.initialize_config_dir(str(cli.configuration.CONF), version_base="1.3"):
-        return cli.configuration.typed(hydra.compose("config"), [])
+        return cli.configuration.to_dataclass(hydra.compose("config"), [])
 
 
 class Lot:
@@ -207,7 +209,7 @@ class GateMachine(RuleBasedStateMachine):
         self.root, self.stack, self.between = Path(tempfile.mkdtemp()), ExitStack(), None
         self.stack.callback(shutil.rmtree, self.root, True)
         self.stack.callback(os.chdir, Path.cwd())
-        real = files.only_one
+        real = files.exclusive_lock
 
         @contextmanager
         def only_one(target: Path) -> Iterator[None]:
@@ -445,7 +447,7 @@ class GateMachine(RuleBasedStateMachine):
         """Another process is at work on the lot: nothing is written."""
         lot = self.lots[where]
         before = stamp(lot.out / "gate.json")
-        with files.only_one(lot.out):
+        with files.exclusive_lock(lot.out):
             assert self.call("gate", *lot.words, self.policy_word("soft"))[0] == 2
         assert stamp(lot.out / "gate.json") == before
 

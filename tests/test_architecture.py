@@ -140,7 +140,7 @@ def test_every_yaml_composes() -> None:
             group = path.relative_to(files.ROOT / "conf").parent.as_posix()
             overrides = [] if group == "." else [f"{group}={path.stem}"]
             composed = compose("config", overrides)
-            assert isinstance(config.typed(composed, []), config.Config)
+            assert isinstance(config.to_dataclass(composed, []), config.Config)
             assert not OmegaConf.missing_keys(composed)
 
 
@@ -168,7 +168,7 @@ def test_help_names_the_verbs_keys(verb: str) -> None:
 
 
 def test_every_key_is_read_by_a_verb() -> None:
-    assert all(any(cli.reads(verb, key) for verb in cli.VERBS) for key in config.all_keys())
+    assert all(any(cli.verb_reads_key(verb, key) for verb in cli.VERBS) for key in config.all_keys())
 
 
 def documented_commands() -> list[str]:
@@ -194,8 +194,8 @@ def test_every_documented_command_gives_keys_that_its_verb_reads(line: str) -> N
     verb, *words = shlex.split(line, comments=True)[1:]
     sweep = "--multirun" in words
     if cli.VERBS[verb].keys:
-        overrides = [cli.quoted(word, sweep) for word in words if not word.startswith("-")]
-        assert cli.sound(verb, overrides, sweep)[1] == []
+        overrides = [cli.quote_text_value(word, sweep) for word in words if not word.startswith("-")]
+        assert cli.check_overrides(verb, overrides, sweep)[1] == []
 
 
 def test_no_host_in_the_pins() -> None:

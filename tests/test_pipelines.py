@@ -348,7 +348,7 @@ def test_every_policy_of_the_docs_is_one(again: Path, run) -> None:
     assert len(found) == 2
     for text in found:
         (again / "p.yaml").write_text(text)
-        policy = policyfile.read("p.yaml")
+        policy = policyfile.read_policy("p.yaml")
         code, said = run("gate", *(f"{k}={v}" for k, v in EXAMPLE.items()), "policy=p.yaml")
         assert code == 10 and "Traceback" not in said, said
         if policy.calibrated:
@@ -378,7 +378,7 @@ def test_decisions_of_the_docs_settle_the_review(again: Path) -> None:
     assert (code, outputs["review"]) == (11, "1")
     (again / "decisions.csv").write_text(blocks("pipelines.md", "csv")[0])
     pictures = {"0039.png": files.sha256(NEON / "validation" / "0039.png")}
-    (answer,) = read_answers(again / "decisions.csv", "review", again, pictures, policyfile.read("default"))
+    (answer,) = read_answers(again / "decisions.csv", "review", again, pictures, policyfile.read_policy("default"))
     assert answer.label.verdict == "accept" and answer.label.who
     code, outputs, summary, _ = gate_and_summary(again, **EXAMPLE, decisions="decisions.csv")
     assert (code, outputs["accepted"], outputs["review"]) == (0, "4", "0")
@@ -410,7 +410,7 @@ def refresh() -> None:
                     text,
                     flags=re.DOTALL | re.MULTILINE,
                 )
-            files.write(files.ROOT / "docs" / name, text)
+            files.write_atomically(files.ROOT / "docs" / name, text)
 
 
 if __name__ == "__main__":

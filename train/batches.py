@@ -28,7 +28,7 @@ class View(NamedTuple):
     height: int
 
 
-class Draws(NamedTuple):
+class RandomDraws(NamedTuple):
     """All random numbers of one pass."""
 
     noise: Tensor  # [batch, c, h, w], standard normal
@@ -39,7 +39,7 @@ class Draws(NamedTuple):
     dropped: Tensor  # [batch], bool: the caption is replaced by the empty one
 
 
-def sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
+def bucket_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
     """Width and height, multiples of `multiple` of at most resolution^2 pixels, of the shape nearest to `aspect`.
 
     For each width the height is as large as possible, so that no bucket is much smaller than the others.
@@ -60,13 +60,13 @@ def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple
     found = []
     for item, (width, height) in enumerate(sizes):
         for number, resolution in enumerate(sorted(set(resolutions))):
-            w, h = sides(width / height, resolution, multiple) if buckets else (resolution, resolution)
+            w, h = bucket_sides(width / height, resolution, multiple) if buckets else (resolution, resolution)
             if number == 0 or (width >= w and height >= h):
                 found.append(View(item, w, h))
     return found
 
 
-def bucketed(all_views: Sequence[View]) -> list[list[int]]:
+def views_by_bucket(all_views: Sequence[View]) -> list[list[int]]:
     """The indices of the views of each bucket; the buckets are ordered by their sides."""
     shapes = sorted({(v.width, v.height) for v in all_views})
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
@@ -84,7 +84,9 @@ def permutation(seed: int, *key: int, of: int) -> np.ndarray:
     return np.random.default_rng([seed, *key]).permutation(of)
 
 
-def chosen(buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: int, world: int, seed: int) -> list[int]:
+def chosen_views(
+    buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: int, world: int, seed: int
+) -> list[int]:
     """The indices of the views that process `rank` of `world` sees at `step`.
 
     The steps go through a bucket in one permutation after another, and the ranks get neighbouring parts of it. A batch
@@ -102,11 +104,11 @@ def chosen(buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: i
     ]
 
 
-def draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> Draws:
+def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> RandomDraws:
     """All random numbers of one pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` a share."""
     noise = generator(seed, NOISE, step, rank)
     chance = generator(seed, DROPOUT, step, rank)
-    return Draws(
+    return RandomDraws(
         noise=torch.randn(shape, generator=noise),
         resample=torch.randn(shape, generator=noise),
         constant=torch.randn((*shape[:2], 1, 1), generator=noise),
@@ -116,7 +118,7 @@ def draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: in
     )
 
 
-def wording(text: str, variant: int, seed: int) -> str:
+def caption_wording(text: str, variant: int, seed: int) -> str:
     """A caption with its comma-separated parts in another order; variant 0 is the caption itself."""
     parts = [part.strip() for part in text.split(",")]
     if variant == 0 or len(parts) < 3:  # the first part stays: what is shown

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from stylegate.charts import Point, around, ticks
+from stylegate.charts import Point, scale_around, ticks
 
 
 class Mark(NamedTuple):
@@ -22,11 +22,11 @@ class Mark(NamedTuple):
 def by_cost(marks: Sequence[Mark]) -> Markup:
     """Pass rate with its interval against seconds of training; each mark links to the page of its run."""
     width, height, left = 720, 320, 46
-    scale = around([m.seconds for m in marks])
+    scale = scale_around([m.seconds for m in marks])
     placed: list[Point] = []
 
     def x(seconds: float) -> float:
-        return left + 12 + scale.share(seconds) * (width - left - 24)
+        return left + 12 + scale.position(seconds) * (width - left - 24)
 
     def y(rate: float) -> float:
         return 10 + (1 - rate) * (height - 20)

@@ -9,20 +9,20 @@ from train.evaluate import Evaluation
 from train.run import Run
 
 
-def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
+def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
     """Load the weights to hand out, try their strengths, write selection.json and return its content.
 
     Every process calls this, after step `done`. Where no checkpoint can be preferred, the last one is handed out.
     """
     settings, main = run.config.train, run.accelerator.is_main_process
     run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
-    saved = {state.step_of(path): path for path in state.states(run.directory)}
+    saved = {state.step_of(path): path for path in state.saved_states(run.directory)}
     for step, path in saved.items():  # pictures that another policy or encoder has judged are judged again
         if evaluation.folder(step).exists() and not evaluation.result(step):
             state.load_weights(path, run.adapted)
             Evaluation(run, []).evaluate(step)
     results = [r for r in evaluation.all_results() if r["step"] in saved and select.compared_by(r) is not None]
-    checkpoints = select.choose(results, settings.selection_margin) if rule_of(results) else None
+    checkpoints = select.choose_evaluation(results, settings.selection_margin) if selection_rule(results) else None
     step = results[checkpoints["chosen"]]["step"] if checkpoints else done
     state.load_weights(saved[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
@@ -32,14 +32,14 @@ def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
             evaluation.evaluate(step, strength)
         nearest_first = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
         tried = [r for s in nearest_first if (r := evaluation.result(step, s))]
-        strengths = select.choose(tried, settings.selection_margin)
+        strengths = select.choose_evaluation(tried, settings.selection_margin)
         result = tried[strengths["chosen"]]
         scale = result["scale"]
     passing = any(any(r["passed"] or []) for r in results)
     selection = {
         "step": step,
         "scale": scale,
-        "pass_rate": select.rate(result) if result and passing else None,
+        "pass_rate": select.pass_rate(result) if result and passing else None,
         "num_prompts": len(evaluation.items),
         "margin": settings.selection_margin,
         "confidence": select.CONFIDENCE,
@@ -57,7 +57,7 @@ def chosen(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
     return selection
 
 
-def rule_of(results: list[dict[str, Any]]) -> str | None:
+def selection_rule(results: list[dict[str, Any]]) -> str | None:
     """The rule by which these evaluations are compared, in words; None if nothing tells them apart."""
     if any(any(r["passed"] or []) for r in results):
         return "the pass rate chooses the checkpoint"
@@ -73,8 +73,8 @@ def remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], don
     """What a person should know about how the checkpoint was chosen."""
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
-        why = select.causes(evaluation.all_results())
-        how = rule_of(results) or "the last checkpoint is handed out"
+        why = select.failing_checks(evaluation.all_results())
+        how = selection_rule(results) or "the last checkpoint is handed out"
         found.append(f"no picture of an evaluation passed ({why}); {how}.")
     every = run.config.train.evaluate_every
     missing = [n for n in range(every, done + 1, every) if evaluation.items and not evaluation.result(n)]

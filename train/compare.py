@@ -23,7 +23,7 @@ from stylegate.charts import page_template
 from stylegate.errors import DataError
 from train import charts, record
 from train.charts import Mark
-from train.record import flat
+from train.record import flat_config
 
 LAST_STEPS = 50  # the loss of a run is the mean over this many steps at its end
 NOT_COMPARED = {"name"}  # config keys that say nothing about what was trained
@@ -43,12 +43,14 @@ def compare(places: Sequence[Path]) -> int:
     """Print the table and its notes, write the page. Returns 0. Raises DataError naming every folder that is no run."""
     if not places:
         raise DataError("compare needs runs", next_step="stylegate compare checkpoints/neon-*")
-    problems = [f"{files.shown(p)}: there is no run.json in it" for p in places if not (p / "run.json").is_file()]
+    problems = [
+        f"{files.display_path(p)}: there is no run.json in it" for p in places if not (p / "run.json").is_file()
+    ]
     if problems:
         raise DataError("these folders are not runs:", problems, "name folders in checkpoints/.")
     places = list(dict.fromkeys(place.resolve() for place in places))
     rows = [row_of(place) for place in places]
-    configs, facts = differing([row.config for row in rows]), differing([row.facts for row in rows])
+    configs, facts = differing_keys([row.config for row in rows]), differing_keys([row.facts for row in rows])
     heads = ["run", *configs, *facts, *rows[0].results]
     cells = [
         [*(str(row.config.get(key)) for key in configs), *(fact_in_words(row.facts.get(key)) for key in facts)]
@@ -59,17 +61,17 @@ def compare(places: Sequence[Path]) -> int:
     for place, row in zip(places, cells, strict=True):
         table.add_row(place.name, *row)
     Console(width=max(Console().width, 160)).print(table)
-    remarks = unfair(rows)
+    remarks = unfair_comparisons(rows)
     path, without_figures = write_page(places, heads, cells, remarks)
     for text in remarks:
         print(f"note: {text}")
     for text in without_figures:
         print(text)
-    print(f"plot: {files.shown(path)}")
+    print(f"plot: {files.display_path(path)}")
     return 0
 
 
-def differing(tables: Sequence[dict[str, Any]]) -> list[str]:
+def differing_keys(tables: Sequence[dict[str, Any]]) -> list[str]:
     """Keys whose values are not the same in all tables, in the order of the alphabet."""
     keys = sorted(set().union(*tables) - NOT_COMPARED)
     return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
@@ -93,10 +95,10 @@ def row_of(place: Path) -> Row:
         "drift": result.get("drift"),
         "eval loss": result.get("eval_loss"),
     }
-    return Row(flat(run["config"]), run.get("facts", {}), results)
+    return Row(flat_config(run["config"]), run.get("facts", {}), results)
 
 
-def unfair(rows: Sequence[Row]) -> list[str]:
+def unfair_comparisons(rows: Sequence[Row]) -> list[str]:
     """A sentence for each reason why the numbers of these runs do not answer the same question."""
     found = []
     steps = sorted({int(row.results["steps"] or 0) for row in rows})
@@ -105,7 +107,7 @@ def unfair(rows: Sequence[Row]) -> list[str]:
             f"These runs differ in steps ({', '.join(map(str, steps))}): their losses and pass rates come from "
             "different amounts of training. Train the shorter ones on with train.max_steps, then compare again."
         )
-    for key in differing([row.facts for row in rows]):
+    for key in differing_keys([row.facts for row in rows]):
         values = dict.fromkeys(fact_in_words(row.facts.get(key)) for row in rows)
         found.append(f"These runs differ in {key} ({', '.join(values)}): their results may differ for that reason.")
     return found
@@ -132,13 +134,13 @@ def write_page(
         heads=heads,
         rows=rows,
     )
-    files.write(path, content)
+    files.write_atomically(path, content)
     return path, without_figures
 
 
 def figures_of(place: Path) -> tuple[float, float, tuple[float, float]] | str:
     """Seconds of training, pass rate and its interval; or a sentence that says why one of them is missing."""
-    run = record.read(place)
+    run = record.read_record(place)
     if not run.selection:
         return "it has not finished"
     tried = run.selection.get("scales")

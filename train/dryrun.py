@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eval.measuring import encoder as encoding
 from eval.policy import file as policyfile
 from stylegate import brandset, files, hardware, licence, pictures, sample
-from stylegate.brandset import BrandSet, Findings
+from stylegate.brandset import BrandSet, CheckReport
 from stylegate.config import Config
 from stylegate.errors import Exit, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pipelines
@@ -37,14 +37,14 @@ RATES = {
 }  # sustained TFLOP/s, assumed: for an order of size
 
 
-def report(config: Config) -> int:
+def print_report(config: Config) -> int:
     """Print what would happen; returns 0. Raises the errors that the run would raise, and one for a full disk."""
     family = FAMILIES[config.family.name]
-    brand_set, findings, folder, terms = checked(config)
-    remarks = findings.all_remarks() + brandset.cut_captions(brand_set, config)
+    brand_set, findings, folder, terms = check_and_describe(config)
+    remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
 
     sketch = family.sketch(folder)
-    sample.fitting(config, sketch.multiple)
+    sample.check_sizes(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
     views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
@@ -57,10 +57,10 @@ def report(config: Config) -> int:
         )
     )
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
-    inputs = sketch.inputs(config.train.batch_size, largest.height, largest.width)
-    forward, kept = cost(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
+    inputs = sketch.example_inputs(config.train.batch_size, largest.height, largest.width)
+    forward, kept = forward_cost(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
     half = hardware.precision_of(config.hardware) == "bf16"
-    needed = memory(
+    needed = training_memory(
         frozen,
         trained,
         kept,
@@ -72,17 +72,19 @@ def report(config: Config) -> int:
 
     states = config.train.keep_newest + config.train.keep_best + 1
     latent = sum(sketch.latent_numbers * v.width * v.height for v in views)
-    one = sum(t.numel() for t in tree_leaves(sketch.inputs(1, largest.height, largest.width)) if torch.is_tensor(t))
+    one = sum(
+        t.numel() for t in tree_leaves(sketch.example_inputs(1, largest.height, largest.width)) if torch.is_tensor(t)
+    )
     words = (one - sketch.latent_numbers * largest.width * largest.height) * len(sizes)
     wordings = encoded.variants_of(config.train)
     disk = states * trained * STATE_BYTES + (2 * latent + words * wordings) * 4  # mean and spread; fp32
-    room(files.RUNS, disk)
+    memory_headroom(files.RUNS, disk)
 
     for remark in remarks:
         print(f"note: {remark}")
     shapes = sorted({(v.width, v.height) for v in views})
     seen = config.train.max_steps * config.train.batch_size * config.train.accumulation / len(views)
-    print(f"run       {files.shown(files.RUNS / run_directory_name(config))}")
+    print(f"run       {files.display_path(files.RUNS / run_directory_name(config))}")
     print(f"base      {config.base}: {frozen / 1e6:.1f} M parameters, licence {terms}")
     print(f"data      {len(sizes)} pictures, {len(views)} views in {len(shapes)} shapes; each seen {seen:.0f} times")
     print(f"LoRA      {trained / 1e6:.2f} M parameters, {trained * 4 / 1e6:.1f} MB")
@@ -94,7 +96,7 @@ def report(config: Config) -> int:
     return Exit.PASS
 
 
-def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
+def check_and_describe(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
     """Brand set with its findings, the base's folder and licence. Raises all problems of what a run reads, at once."""
     family = FAMILIES[config.family.name]
     errors: list[StylegateError] = []
@@ -106,14 +108,14 @@ def checked(config: Config) -> tuple[BrandSet, Findings, Path, str]:
             errors.append(error)
             return None
 
-    data = attempt(lambda: brandset.sound(brandset.locate(config.brand)))
+    data = attempt(lambda: brandset.read_checked(brandset.brand_folder(config.brand)))
     folder = attempt(lambda: family.locate(config.base, weights=False))
-    terms: Any = attempt(lambda: licence.agreed(config, folder)) if folder else None
-    attempt(lambda: policyfile.read(config.policy))
+    terms: Any = attempt(lambda: licence.require_agreement(config, folder)) if folder else None
+    attempt(lambda: policyfile.read_policy(config.policy))
     attempt(lambda: encoding.preprocessing_of(config.encoder))
     if config.hardware.nf4:
-        attempt(pipelines.four_bits)
-    attempt(lambda: optimizers.build(config.train, [torch.zeros(1, requires_grad=True)]))
+        attempt(pipelines.four_bit_classes)
+    attempt(lambda: optimizers.build_optimizer(config.train, [torch.zeros(1, requires_grad=True)]))
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -128,7 +130,7 @@ def in_four_bits(denoiser: nn.Module) -> int:
     return sum(m.weight.numel() for m in linear)
 
 
-def memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
+def training_memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
     """Bytes that a step needs: weights, the LoRA with gradients and moments, and the outputs of layers.
 
     `frozen`, `trained` and `kept` count numbers, the last those kept for the backward pass; `packed` of the frozen ones
@@ -138,7 +140,7 @@ def memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, p
     return weights + trained * (STATE_BYTES + 4) + kept * (2 if half else 4)
 
 
-def cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
+def forward_cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
     """Operations of one forward pass, and the count of numbers kept for the backward one: the outputs of all layers.
 
     With checkpointing they are the outputs of blocks, and those of all layers of the largest block.
@@ -168,13 +170,14 @@ def cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, i
     return counter.get_total_flops(), outside + within + largest
 
 
-def room(place: Path, needed: float) -> None:
+def memory_headroom(place: Path, needed: float) -> None:
     """Raises SurroundingsError if the disk of `place` has less than `needed` bytes free."""
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed:
         raise SurroundingsError(
-            f"the disk of {files.shown(place)} has {free / 1e9:.1f} GB free, the run needs about {needed / 1e9:.1f} GB",
+            f"the disk of {files.display_path(place)} has {free / 1e9:.1f} GB free, "
+            f"the run needs about {needed / 1e9:.1f} GB",
             next_step="free disk space, or lower train.keep_newest and train.keep_best.",
         )

@@ -77,7 +77,7 @@ def encode(
     sizes = [pictures.size_of(item.content()) for item in items]
     views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
-        [brand.prompt(batches.wording(item.text, n, settings.seed)) for n in range(variants_of(settings))]
+        [brand.prompt(batches.caption_wording(item.text, n, settings.seed)) for n in range(variants_of(settings))]
         for item in items
     ]
     prompts = sorted({text for texts in wordings for text in texts} | {""})
@@ -86,17 +86,19 @@ def encode(
 
     def latent_key(view: View) -> str:
         item = items[view.item]
-        return files.digest([LATENTS, models.sha256, dtype, view.width, view.height, brand.background, item.sha256])
+        return files.canonical_sha256(
+            [LATENTS, models.sha256, dtype, view.width, view.height, brand.background, item.sha256]
+        )
 
     def prompt_key(text: str) -> str:
-        return files.digest([PROMPTS, models.sha256, dtype, text])
+        return files.canonical_sha256([PROMPTS, models.sha256, dtype, text])
 
     @torch.no_grad()
     def latents(chosen: list[int]) -> list[dict[str, NDArray]]:
         out = []
         for view in (my_views[i] for i in chosen):  # one by one: shapes differ, and neighbours never move a bit
             image = brandset.decoded_image(items[view.item], brand)
-            fitted = np.array(pictures.covering(image, view.width, view.height))
+            fitted = np.array(pictures.scale_and_crop(image, view.width, view.height))
             pixels = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
             mean, deviation = (t[0].float().cpu().numpy() for t in family.encode_images(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
@@ -114,7 +116,7 @@ def encode(
 
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]
-    with progress.bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
+    with progress.progress_bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
         cache.ensure([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
         cache.ensure([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
     accelerator.wait_for_everyone()

@@ -29,9 +29,9 @@ from torch import Tensor
 from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
 from eval.lot.comparison import comparison_of
-from eval.lot.subject import hashes, subject_of
+from eval.lot.lot import digests_by_name, lot_of
 from eval.measuring import encoder as encoding
-from eval.measuring.features import extract
+from eval.measuring.features import features_of
 from eval.policy import file as policyfile
 from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
@@ -61,9 +61,9 @@ class Evaluation:
         count = run.config.train.num_samples if items else 0
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
-        self.policy = policyfile.read(run.config.policy)
+        self.policy = policyfile.read_policy(run.config.policy)
         judges = [encoding.encoder_key(run.config.encoder), self.policy.sha256]
-        self.judged_by = files.digest([*judges, len(shown)])
+        self.judged_by = files.canonical_sha256([*judges, len(shown)])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
@@ -103,7 +103,7 @@ class Evaluation:
         broadcast_object_list(needed)  # what rank 0 sees on the disk holds for all
         if not needed[0]:
             return
-        with averaged(self.run, self.average), scaled(self.run.adapted, scale if step else 0.0):
+        with with_averaged_weights(self.run, self.average), lora_scaled(self.run.adapted, scale if step else 0.0):
             self.draw(folder, scale)
             each = eval_losses(self.run) if scale == 1.0 else None
         accelerator.wait_for_everyone()
@@ -127,15 +127,15 @@ class Evaluation:
         with hardware.autocast(run.accelerator.device, run.precision):
             for start in range(0, len(mine), settings.batch_size):
                 paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
-                drawn = sample.draw(run.models, prompts, seeds, settings, resolution)
+                drawn = sample.draw_pictures(run.models, prompts, seeds, settings, resolution)
                 for path, image in zip(paths, drawn, strict=True):
-                    files.write(path, pictures.png(image))
+                    files.write_atomically(path, pictures.png_bytes(image))
 
     def judged(self, folder: Path) -> dict[str, Any]:
         """What result.json holds: verdicts, style with and without the trigger phrase, drift, nearness to copies."""
         references = self.embeddings(self.references)
         bare, base, now = (
-            self.embeddings([(path.name, path) for path in pictures.find(place)])
+            self.embeddings([(path.name, path) for path in pictures.find_pictures(place)])
             for place in (folder / "without", self.folder(0) / "unrelated", folder / "unrelated")
         )
         enough = len(references) >= MIN_REFERENCES
@@ -150,8 +150,8 @@ class Evaluation:
             "style": None,  # mean over the prompts
             "styles": None,  # of each prompt's picture
             "style_spread": None,  # of the references
-            "style_without_trigger": number(style.score(bare, references)) if enough and len(bare) else None,
-            "drift": number(moved),  # 0 = as the base draws them, up to 1; as PEFT's image benchmark
+            "style_without_trigger": finite_number(style.score(bare, references)) if enough and len(bare) else None,
+            "drift": finite_number(moved),  # 0 = as the base draws them, up to 1; as PEFT's image benchmark
             "nearest_training": None,
         }
         if enough:
@@ -159,7 +159,7 @@ class Evaluation:
             found |= self.verdicts(judged)
             table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
-                "style": number(np.array(table["style"], np.float64)),
+                "style": finite_number(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
                 "style_spread": policy.spread("style", style.leave_one_out(references)),
                 "nearest_training": math.exp(min(table["novelty"])),  # the score is its logarithm
@@ -170,9 +170,9 @@ class Evaluation:
         """Let the gate judge the pictures in with/; its files are written into judged/."""
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
-        subject = subject_of(config)
-        compared = replace(comparison_of(config, subject), references=self.references, called="the brand's own")
-        judged = judge(config, subject, compared, quiet=True)
+        lot = lot_of(config)
+        compared = replace(comparison_of(config, lot), references=self.references, called="the brand's own")
+        judged = judge(config, lot, compared, quiet=True)
         write(judged)
         return judged
 
@@ -189,21 +189,21 @@ class Evaluation:
 
     @cached_property
     def encoder(self) -> encoding.Encoder:
-        return encoding.load(self.run.config.encoder, self.run.accelerator.device)
+        return encoding.load_encoder(self.run.config.encoder, self.run.accelerator.device)
 
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         """Unit vectors [pictures, width] of the encoder, of (name, path) pairs."""
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
-        return extract(named, hashes(named), self.encoder, ground, size, "")[0].embeddings
+        return features_of(named, digests_by_name(named), self.encoder, ground, size, "")[0].embeddings
 
     def grid(self) -> Image.Image:
         """Write and return samples/grid.png: a row for each of the first prompts, a column for each step."""
         columns = sorted(self.samples.glob("step-??????"))
         titles = ["base" if c.name.endswith("-000000") else f"step {int(c.name[5:])}" for c in columns]
         shown = self.prompts["with"][:SHOWN]
-        rows = [(p, [cell(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
-        grid = pictures.table(titles, rows)
-        files.write(self.samples / "grid.png", pictures.png(grid))
+        rows = [(p, [grid_cell(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
+        grid = pictures.picture_table(titles, rows)
+        files.write_atomically(self.samples / "grid.png", pictures.png_bytes(grid))
         return grid
 
 
@@ -222,9 +222,9 @@ def eval_losses(run: Run) -> dict[str, float]:
     resolution = sample.resolution_of(run.config, models)
     total = torch.zeros(len(LEVELS) + 1, device=device)  # the sum of losses of each level, then the number of pictures
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
-    with sample.encoders_at_hand(models):
+    with sample.text_encoders_on_device(models):
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
-            image = pictures.covering(brandset.decoded_image(items[i], brand), resolution, resolution)
+            image = pictures.scale_and_crop(brandset.decoded_image(items[i], brand), resolution, resolution)
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
             clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
@@ -232,16 +232,18 @@ def eval_losses(run: Run) -> dict[str, float]:
             prompt = family.encode_prompts(models, [brand.prompt(items[i].text)])
             conditions = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in prompt.items()}
             with hardware.autocast(device, run.precision):
-                noisy = losses.noised(schedule, clean, noise, levels)
+                noisy = losses.add_noise(schedule, clean, noise, levels)
                 predicted = family.predict(models, models.denoiser, noisy, levels, conditions)
-            each = losses.loss(predicted.float(), losses.target(schedule, clean, noise, levels), None)
+            each = losses.pointwise_loss(
+                predicted.float(), losses.prediction_target(schedule, clean, noise, levels), None
+            )
             total += torch.cat([each, torch.ones(1, device=device)])
     total = run.accelerator.reduce(total, "sum")
     return {f"{level:g}": float(value / total[-1]) for level, value in zip(LEVELS, total[:-1], strict=True)}
 
 
 @contextmanager
-def averaged(run: Run, average: Sequence[Tensor]) -> Iterator[None]:
+def with_averaged_weights(run: Run, average: Sequence[Tensor]) -> Iterator[None]:
     """Put the averaged weights in place of the last ones for a while; do nothing if `average` is empty."""
     parameters = [p for p in run.adapted.parameters() if p.requires_grad] if average else []
     last = [p.detach().clone() for p in parameters]
@@ -255,7 +257,7 @@ def averaged(run: Run, average: Sequence[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
+def lora_scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
     """Set the LoRA to the strength `scale` for a while; at 0 its layers are not computed at all."""
     layers = [m for m in adapted.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
@@ -269,12 +271,12 @@ def scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def number(values: NDArray) -> float | None:
+def finite_number(values: NDArray) -> float | None:
     """The mean to four decimals; None of no values, or if one is not finite."""
     return round(float(np.mean(values)), 4) if len(values) and np.isfinite(values).all() else None
 
 
-def cell(path: Path) -> Image.Image:
+def grid_cell(path: Path) -> Image.Image:
     """The picture at `path`, or an empty one where there is none (the number of samples was raised later)."""
     try:
         return pictures.decode(path.read_bytes()).image

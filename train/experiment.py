@@ -19,12 +19,12 @@ from eval.judging.judged import Judged
 from eval.lot import cost
 from eval.lot.batch import batch_folder, read_plan
 from eval.lot.comparison import comparison_of
-from eval.lot.subject import Subject, hashes
+from eval.lot.lot import Lot, digests_by_name
 from eval.policy.model import VERDICTS
-from eval.report.mirror import mirror
+from eval.report.mirror import mirror_to_wandb
 from stylegate import files, hardware
 from stylegate.config import Config
-from stylegate.errors import DataError, Exit, after_verdict, worst
+from stylegate.errors import DataError, Exit, keeping_exit_code, worst_code
 from stylegate.rundirectory import run_directory_name
 from train import loop
 
@@ -55,15 +55,15 @@ def experiment(config: Config) -> int:
         return stopped
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = worst(stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
+    code = worst_code(stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
     while code != Exit.PASS and generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
         stage("draw", generate.generate)
-        code = worst(stage("gate", judge))
+        code = worst_code(stage("gate", judge))
     assert judged, "a batch has at least one attempt"
-    with after_verdict(code):
+    with keeping_exit_code(code):
         if judged.outcome.counts.accept and not config.observe:
-            code = worst(code, stage("export", export.export))
-        sum_up(config, judged)
+            code = worst_code(code, stage("export", export.export))
+        write_summary(config, judged)
     return code
 
 
@@ -74,14 +74,14 @@ def add_cost(folder: Path, seconds: dict[str, float]) -> None:
     files.write_json(folder / cost.COST, total)
 
 
-def sum_up(config: Config, judged: Judged) -> None:
+def write_summary(config: Config, judged: Judged) -> None:
     """Send the results to the tracker; print the table and the path of the report."""
-    subject, counts = judged.lot, judged.outcome.counts
-    before, after, real = styles(config, subject)
-    mirror(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
-    seconds = cost.cost_of(subject.out)
+    lot, counts = judged.lot, judged.outcome.counts
+    before, after, real = styles(config, lot)
+    mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
+    seconds = cost.cost_of(lot.out)
     total = sum(seconds.values())
-    table = Table(title=files.shown(subject.out), title_justify="left", show_header=False, title_style="bold")
+    table = Table(title=files.display_path(lot.out), title_justify="left", show_header=False, title_style="bold")
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
     table.add_row("accept / review / reject / error", " / ".join(str(getattr(counts, v)) for v in VERDICTS))
     table.add_row("accepted per minute of compute", f"{counts.accept / (max(total, 0.1) / 60):.0f}")
@@ -90,21 +90,23 @@ def sum_up(config: Config, judged: Judged) -> None:
     stages = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if value >= 0.5)
     table.add_row("seconds per stage", stages)
     Console().print(table)
-    print(f"report: {files.shown(subject.out / 'report' / 'index.html')}")
+    print(f"report: {files.display_path(lot.out / 'report' / 'index.html')}")
 
 
-def styles(config: Config, subject: Subject) -> tuple[float, float, float]:
+def styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     """The mean style of the base's samples, of the batch, and of the references (leave-one-out); NaN if unknown."""
     from eval.measuring import encoder as encoding
-    from eval.measuring.features import extract
+    from eval.measuring.features import features_of
     from eval.scorers import style
 
-    encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
-    compared = comparison_of(config, subject)
+    encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
+    compared = comparison_of(config, lot)
     base = base_samples(files.RUNS / run_directory_name(config))
     found = [
-        extract(named, hashes(named), encoder, compared.background, config.score.batch_size, "")[0].embeddings
-        for named in (base, subject.named, compared.references)
+        features_of(named, digests_by_name(named), encoder, compared.background, config.score.batch_size, "")[
+            0
+        ].embeddings
+        for named in (base, lot.files, compared.references)
     ]
     before, after, references = found
     if len(references) < style.MIN_REFERENCES or not len(before):

@@ -28,7 +28,7 @@ from stylegate.rundirectory import run_directory_name
 from stylegate.tracker import Tracker, tracker_of
 from stylegate.wandbrun import EVALUATED
 from train import dryrun, optimizers, page, release, select, state
-from train.choose import chosen
+from train.choose import choose_checkpoint
 from train.evaluate import Evaluation
 from train.prepare import prepare
 from train.run import Run
@@ -107,16 +107,16 @@ def train(config: Config) -> int:
     Returns 0, or 143 if SIGTERM stopped the run after it was saved.
     """
     if config.dry_run:
-        return dryrun.report(config)
+        return dryrun.print_report(config)
     device = hardware.device_of(config.hardware)
     accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
-    with files.only_one(directory) if main else nullcontext(), Preemption() as preemption:
+    with files.exclusive_lock(directory) if main else nullcontext(), Preemption() as preemption:
         with enough_memory(device):
             run = prepare(config, directory, accelerator)
         parameters = [p for p in run.adapted.parameters() if p.requires_grad]
-        optimizer = optimizers.build(config.train, parameters)
+        optimizer = optimizers.build_optimizer(config.train, parameters)
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
         first = state.restore(directory, run.adapted, optimizer, average)
         if main and first:
@@ -129,10 +129,10 @@ def train(config: Config) -> int:
         with enough_memory(device):
             done = fit(run, optimizer, average, evaluation, first, tracker, preemption)
             stopped = done < config.train.max_steps
-            selection = {} if stopped else chosen(run, evaluation, done)
+            selection = {} if stopped else choose_checkpoint(run, evaluation, done)
         if main and stopped:
             print(f"The run was stopped (SIGTERM) and saved at step {done}. The same command continues from there.")
-            page.write(run.directory)
+            page.write_page(run.directory)
             tracker.finish()
         elif main:
             finish(run, selection, tracker)
@@ -164,12 +164,12 @@ def fit(
     if main and stats.catch_up(evaluation.all_results()):
         tracker.picture("samples", evaluation.grid(), step=first)
     if main:
-        page.begin(run.directory, first, evaluation.prompts)
+        page.record_start(run.directory, first, evaluation.prompts)
     budget = Budget(settings.evaluation_share, accelerator)
-    with progress.bar("train", settings.max_steps, first, visible=main) as tick:
+    with progress.progress_bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
-                group["lr"] = optimizers.rate(settings, step)
+                group["lr"] = optimizers.learning_rate_at(settings, step)
             each_loss = []
             for part in range(settings.accumulation):
                 last_pass = part == settings.accumulation - 1
@@ -183,7 +183,7 @@ def fit(
             optimizer.step()
             optimizer.zero_grad()
             if average:
-                optimizers.follow(average, parameters, settings.ema_decay, step)
+                optimizers.update_average(average, parameters, settings.ema_decay, step)
 
             done = step + 1
             stats.add(done, torch.cat(each_loss), norm, optimizer.param_groups[0]["lr"])
@@ -202,7 +202,7 @@ def fit(
                 with budget.spending():
                     evaluation.evaluate(done)
                     if main:
-                        page.write(run.directory)
+                        page.write_page(run.directory)
                 if main and (result := evaluation.result(done)):
                     grid = evaluation.grid()
                     if done > tracker.last(EVALUATED):
@@ -214,7 +214,7 @@ def fit(
 
 def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Write the files to hand out, tell the tracker about them, print where they are."""
-    lora, other = release.write(
+    lora, other = release.write_release(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )
     tracker.summary({"chosen/step": selection["step"], "chosen/strength": selection["scale"]})
@@ -231,9 +231,9 @@ def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
         )
-    print(f"page: {files.shown(page.write(run.directory))}")
+    print(f"page: {files.display_path(page.write_page(run.directory))}")
     grid = run.directory / "samples" / "grid.png"
     if grid.is_file():
-        print(f"samples: {files.shown(grid)}")
-    print(f"LoRA for other programs: {files.shown(other)}")
-    print(f"LoRA: {files.shown(lora)}")
+        print(f"samples: {files.display_path(grid)}")
+    print(f"LoRA for other programs: {files.display_path(other)}")
+    print(f"LoRA: {files.display_path(lora)}")

@@ -14,19 +14,19 @@ from stylegate.families import Schedule
 STYLE_MEAN, STYLE_STD = -6.0, 2.0  # of the log-SNR: "style-friendly", arXiv 2411.14793, section 4.1
 
 
-def noised(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+def add_noise(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
     """The latents with noise of the given levels, [n, c, h, w]."""
-    signal, sigma = at(schedule, levels)
+    signal, sigma = values_at_levels(schedule, levels)
     return signal * latents + sigma * noise
 
 
-def target(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+def prediction_target(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
     """The values that the base should predict for noised latents, [n, c, h, w]."""
-    signal, sigma = at(schedule, levels)
+    signal, sigma = values_at_levels(schedule, levels)
     return {"epsilon": noise, "v": signal * noise - sigma * latents, "flow": noise - latents}[schedule.prediction]
 
 
-def at(schedule: Schedule, levels: Tensor) -> tuple[Tensor, Tensor]:
+def values_at_levels(schedule: Schedule, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Signal and sigma at the levels, [n, 1, 1, 1] each."""
     signal, sigma = (table.to(levels.device)[levels] for table in (schedule.signal, schedule.sigma))
     return signal[:, None, None, None], sigma[:, None, None, None]
@@ -38,7 +38,7 @@ def log_snr(schedule: Schedule) -> Tensor:
     return 2 * (schedule.signal.clamp(min=tiny).log() - schedule.sigma.clamp(min=tiny).log())
 
 
-def levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
+def draw_levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
     """Noise levels, int64 [n], by the configured density; `uniform` in [0, 1) and `normal` are random numbers [n].
 
     logit_normal: arXiv 2403.03206, equation 19. shift: equation 23 of that paper, s > 1 towards noise. style: the level
@@ -56,13 +56,13 @@ def levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Te
     return (share * count).long().clamp(0, count - 1)
 
 
-def offset(noise: Tensor, strength: float, constant: Tensor) -> Tensor:
+def add_noise_offset(noise: Tensor, strength: float, constant: Tensor) -> Tensor:
     """Noise plus `strength` times `constant` [n, c, 1, 1], so that darker and lighter pictures can be learned
     (Guttenberg 2023, crosslabs.org/blog/diffusion-with-offset-noise)."""
     return noise + strength * constant if strength else noise
 
 
-def weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
+def loss_weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
     """Min-SNR weights [n] (arXiv 2303.09556, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
 
     They are 1 without gamma, and for flow matching, for which the paper gives none.
@@ -73,7 +73,7 @@ def weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
     return (gamma / snr).clamp(max=1) if schedule.prediction == "epsilon" else snr.clamp(max=gamma) / (snr + 1)
 
 
-def loss(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
+def pointwise_loss(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
     """The mean squared error of each picture, [n]; with `delta` twice Huber's loss, which equals it below |delta|."""
     if delta is None:
         each = torch.nn.functional.mse_loss(predicted, wanted, reduction="none")

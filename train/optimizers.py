@@ -14,7 +14,7 @@ from stylegate.errors import ConfigError
 EXTRAS = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigyopt", "Prodigy")}
 
 
-def build(settings: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+def build_optimizer(settings: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """The configured optimizer of the parameters. Raises ConfigError if its package is not installed."""
     shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
@@ -32,7 +32,7 @@ def build(settings: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Op
     return kind(parameters, **shared)
 
 
-def rate(settings: TrainConfig, step: int) -> float:
+def learning_rate_at(settings: TrainConfig, step: int) -> float:
     """The learning rate at a step: a linear warm-up, then constant or half a cosine to zero at max_steps."""
     warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     if settings.schedule == "constant":
@@ -41,7 +41,7 @@ def rate(settings: TrainConfig, step: int) -> float:
     return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
-def follow(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
+def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
     """Update the average of the weights in place. Early steps weigh more, so that the start is forgotten."""
     for mean, parameter in zip(average, parameters, strict=True):
         mean.lerp_(parameter.detach(), 1 - min(decay, (1 + step) / (10 + step)))

@@ -24,47 +24,47 @@ KINDS = {
 }
 
 
-def begin(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
+def record_start(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
     """Record the prompts that are drawn and the commit that trains after step `first`; write the page."""
-    before = record.read(directory)
+    before = record.read_record(directory)
     code, now = before.origin.get("code", []), checkout.commit()
     if first < before.config.get("train.max_steps", 0):
         code = [entry for entry in code if entry["from_step"] < first]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
             code.append({"from_step": first, **now})
     files.write_json(directory / record.ORIGIN, {"prompts": prompts, "code": code})
-    write(directory)
+    write_page(directory)
 
 
-def write(directory: Path) -> Path:
+def write_page(directory: Path) -> Path:
     """Write the page from the files that exist. Returns its path."""
-    run = record.read(directory)
+    run = record.read_record(directory)
     path = directory / "index.html"
     chosen = run.selection.get("step")
     content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
         subtitle=subtitle(run),
-        figures=figures(run),
+        figures=top_figures(run),
         notes=notes(run),
-        scores=panels.scores(run, chosen),
+        scores=panels.score_panels(run, chosen),
         checkpoints=checkpoints(run, chosen),
         strengths=strengths(run),
         scale=run.selection.get("scale"),
         grids=[grid for kind in KINDS if (grid := grid_of(run, kind, chosen))],
-        progress=panels.progress(run, chosen),
+        progress=panels.progress_panels(run, chosen),
         facts=facts(run),
-        changed=changed(run.config),
+        changed=changed_values(run.config),
         loras=loras(directory),
-        rendering=rendering(run),
+        rendering=image_rendering(run),
         show=three_decimals,
     )
-    files.write(path, content)
+    files.write_atomically(path, content)
     return path
 
 
 def subtitle(run: Record) -> str:
     """One sentence: brand, base, and how many steps are done."""
-    brand, base = (public(run.config.get(key)) for key in ("brand", "base"))
+    brand, base = (public_value(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
     done = f"{run.done} of {total} steps"
@@ -86,7 +86,7 @@ def notes(run: Record) -> list[str]:
     if run.config and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
     elif run.results and not any(any(result.get("passed") or []) for result in run.results.values()):
-        why = select.causes([run.results[max(run.results)]])
+        why = select.failing_checks([run.results[max(run.results)]])
         found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}.")
     every = run.config.get("train.evaluate_every", 0)
     due = range(every, run.done + 1, every) if run.results and every else []
@@ -97,7 +97,7 @@ def notes(run: Record) -> list[str]:
     return found + run.problems
 
 
-def figures(run: Record) -> list[tuple[str, str]]:
+def top_figures(run: Record) -> list[tuple[str, str]]:
     """The figures at the top of the page: (value, what it is)."""
     found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
@@ -105,7 +105,7 @@ def figures(run: Record) -> list[tuple[str, str]]:
     if (rate := run.selection.get("pass_rate")) is not None:
         found.append((f"{rate:.0%}", f"pass the gate at the chosen step {step}, strength {run.selection['scale']:g}"))
     elif result.get("passed"):
-        found.append((f"{select.rate(result):.0%}", f"pass the gate at step {step}"))
+        found.append((f"{select.pass_rate(result):.0%}", f"pass the gate at step {step}"))
     base = run.results.get(0, {}).get("style")
     if step and base is not None and result.get("style") is not None:
         found.append((f"{base:.2f} → {result['style']:.2f}", "style, base to LoRA"))
@@ -147,7 +147,7 @@ def checkpoints(run: Record, chosen: int | None) -> list[dict[str, Any]]:
                 "step": step,
                 "chosen": step == chosen,
                 "rate": rate_in_words(passed),
-                "why": select.causes([result]) if result.get("verdicts") and not all(passed or [False]) else "",
+                "why": select.failing_checks([result]) if result.get("verdicts") and not all(passed or [False]) else "",
                 **{
                     key: result.get(key)
                     for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
@@ -179,7 +179,7 @@ def grid_of(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None
     return {"title": KINDS[kind], "columns": len(steps), "rows": open_rows, "more": rows[len(open_rows) :]}
 
 
-def rendering(run: Record) -> str:
+def image_rendering(run: Record) -> str:
     """The CSS value of image-rendering: small pictures are enlarged without smoothing."""
     drawn = [path for folder in run.drawn.values() for path in (folder / "with").glob("*.png")]
     with suppress(OSError, ValueError):  # damaged
@@ -196,22 +196,24 @@ def facts(run: Record) -> list[tuple[str, str]]:
         state = {True: "clean", False: "with changes that were not committed", None: "state unknown"}[entry["clean"]]
         found.append(("code", f"{entry['commit']}, {state}{since}" if entry["commit"] else f"no git checkout{since}"))
     found.append(("stylegate", run.run.get("stylegate")))
-    found += [(name, public(facts[name])) for name in ("processes", "precision", "threads", "compile") if name in facts]
+    found += [
+        (name, public_value(facts[name])) for name in ("processes", "precision", "threads", "compile") if name in facts
+    ]
     found += sorted(run.run.get("versions", {}).items())
     return [(name, value) for name, value in found if value]
 
 
-def changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+def changed_values(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The config values that differ from the defaults: (key, value, default)."""
-    defaults = record.flat(as_dict(Config()))
+    defaults = record.flat_config(as_dict(Config()))
     return [
-        (key, public(value), public(defaults.get(key)))
+        (key, public_value(value), public_value(defaults.get(key)))
         for key, value in sorted(config.items())
         if value != defaults.get(key)
     ]
 
 
-def public(value: Any) -> str:
+def public_value(value: Any) -> str:
     """A config value as text that may be shown to anyone: of a path of this machine only the last part."""
     if isinstance(value, str) and (value.startswith(("~", ".")) or Path(value).is_absolute()):
         return f"…/{Path(value).name}"

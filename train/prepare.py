@@ -24,13 +24,13 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     the directory was begun with other data, another base or another number of processes.
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
-    brand_set, findings = brandset.sound(brandset.locate(config.brand))
-    licence.agreed(config, family.locate(config.base))
+    brand_set, findings = brandset.read_checked(brandset.brand_folder(config.brand))
+    licence.require_agreement(config, family.locate(config.base))
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
-        models = pipelines.in_four_bits(models, device)
-    sample.fitting(config, models.multiple)
+        models = pipelines.quantise_to_four_bits(models, device)
+    sample.check_sizes(config, models.multiple)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
     for part in (models.pipeline.vae, *encoders):
@@ -49,7 +49,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         adapted=adapted,
         accelerator=accelerator,
         data=data,
-        buckets=batches.bucketed(data.views),
+        buckets=batches.views_by_bucket(data.views),
         precision=precision,
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
     )
@@ -59,8 +59,10 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     if main:
         record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
         files.write_json(directory / "run.json", record)
-        print(f"run: {files.shown(directory)}")
-        for remark in findings.all_remarks() + brandset.cut_captions(brand_set, config) + remarks(run, resolutions):
+        print(f"run: {files.display_path(directory)}")
+        for remark in (
+            findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + remarks(run, resolutions)
+        ):
             print(f"note: {remark}")
     return run
 
@@ -105,7 +107,7 @@ def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
                 use_dora=config.lora.dora,
                 init_lora_weights="gaussian",
                 target_modules=endings,
-                exclude_modules=list(models.unused) or None,
+                exclude_modules=list(models.unused_tokens) or None,
             )
             part.add_adapter(adapter)
             cast_training_params(part, torch.float32)  # what is trained stays exact

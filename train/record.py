@@ -30,7 +30,7 @@ class Record:
     @property
     def config(self) -> dict[str, Any]:
         """The run's configuration, dotted key -> value."""
-        return flat(self.run.get("config", {}))
+        return flat_config(self.run.get("config", {}))
 
     @property
     def done(self) -> int:
@@ -47,13 +47,13 @@ class Record:
         return sum(seconds for step, seconds in self.seconds_of.items() if step <= until)
 
 
-def read(directory: Path) -> Record:
+def read_record(directory: Path) -> Record:
     """Read all parts of a run's directory. Raises nothing for missing or damaged parts."""
     found = Record(directory=directory)
 
     def add_problem(error: DataError) -> None:
         """Record a damaged part, without the path of this machine."""
-        found.problems.append(str(error).replace(f"{files.shown(directory)}/", ""))
+        found.problems.append(str(error).replace(f"{files.display_path(directory)}/", ""))
 
     def part(name: str, *keys: str) -> dict[str, Any]:
         path = directory / name
@@ -89,9 +89,9 @@ def read(directory: Path) -> Record:
     return found
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration as dotted key -> value."""
     found: dict[str, Any] = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= flat_config(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found

@@ -18,11 +18,14 @@ from stylegate.adapter import Layer
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, Models
-from train.evaluate import evaluation_folder, scaled
+from train.evaluate import evaluation_folder, lora_scaled
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
 THUMBNAIL = 256  # pixels a side at most
-OTHERS = {"unet": ("kohya", adapter.kohya), "transformer": ("comfyui", adapter.comfyui)}  # styles for other programs
+OTHERS = {
+    "unet": ("kohya", adapter.to_kohya),
+    "transformer": ("comfyui", adapter.to_comfyui),
+}  # styles for other programs
 
 CARD = """---
 {front}---
@@ -59,7 +62,7 @@ def in_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", " ".join(text.split()))
 
 
-def write(
+def write_release(
     config: Config,
     directory: Path,
     models: Models,
@@ -77,7 +80,7 @@ def write(
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
     layers = lorafile.layers_of(dict(adapted.items()), scale)
     alpha = next(iter(layers.values())).alpha  # the same for all; rsLoRA's is alpha * sqrt(rank)
-    described = family.spec(models) | header(config, brand, models, facts, alpha)
+    described = family.spec(models) | lora_metadata(config, brand, models, facts, alpha)
     if picture := first_sample(directory, selection):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     folder = directory / "lora"
@@ -90,7 +93,7 @@ def write(
     front = {
         "library_name": "diffusers",
         "tags": ["lora", "text-to-image"],
-        "base_model": public(config.base),
+        "base_model": public_base_name(config.base),
         "instance_prompt": brand.trigger,
         "license": brand.licence,
     }
@@ -116,20 +119,22 @@ def write(
     }
 
     def build(partial: Path) -> None:
-        tensors, alphas = adapter.diffusers(layers)
-        files.write(partial / path.name, lorafile.released(tensors, described | alphas))
-        files.write(partial / other.name, lorafile.released(write_other(layers), described))
+        tensors, alphas = adapter.to_diffusers(layers)
+        files.write_atomically(partial / path.name, lorafile.release_bytes(tensors, described | alphas))
+        files.write_atomically(partial / other.name, lorafile.release_bytes(write_other(layers), described))
         digest = files.sha256(partial / path.name)
-        files.write(partial / "README.md", model_card(front, lora_sha256=digest, **facts_of_card))
+        files.write_atomically(partial / "README.md", model_card(front, lora_sha256=digest, **facts_of_card))
         side = sample.resolution_of(config, models)
-        prove(models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name)
+        check_written_files(
+            models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name
+        )
         shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
 
-    files.whole_folder(folder, build)
+    files.write_folder_atomically(folder, build)
     return [path, other]
 
 
-def header(config: Config, brand: Brand, models: Models, facts: dict, strength: float) -> dict[str, str]:
+def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict, strength: float) -> dict[str, str]:
     """The metadata of a LoRA file: ModelSpec 1.0.1 and the few keys of kohya's (ss_...) that readers need.
 
     It holds no path and no caption, and no date: the same run gives the same file.
@@ -141,7 +146,7 @@ def header(config: Config, brand: Brand, models: Models, facts: dict, strength: 
         **({"modelspec.prediction_type": prediction} if prediction in ("epsilon", "v") else {}),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.title": run_name(config),
-        "modelspec.description": f"The style of {brand.name}, for {public(config.base)}",
+        "modelspec.description": f"The style of {brand.name}, for {public_base_name(config.base)}",
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.license": brand.licence,
         "modelspec.trigger_phrase": brand.trigger,
@@ -155,7 +160,7 @@ def header(config: Config, brand: Brand, models: Models, facts: dict, strength: 
     }
 
 
-def public(base: str) -> str:
+def public_base_name(base: str) -> str:
     """The name of a base for publication: a shipped name or a hub id, never a path of this machine."""
     return "a local base" if Path(base).expanduser().exists() else base
 
@@ -173,7 +178,7 @@ def first_sample(directory: Path, selection: dict) -> bytes | None:
 
 
 @torch.no_grad()
-def prove(
+def check_written_files(
     models: Models,
     adapted: nn.ModuleDict,
     prompt: str,
@@ -190,14 +195,14 @@ def prove(
     """
     modules = lorafile.modules_of(models.pipeline)
     for file in (path, other):
-        read_back, problems = adapter.read(*lorafile.load(file), modules)
-        assert not problems and adapter.apart(layers, read_back) <= SAME_CHANGE, (file, problems)
+        read_back, problems = adapter.layers_from_tensors(*lorafile.load(file), modules)
+        assert not problems and adapter.largest_relative_difference(layers, read_back) <= SAME_CHANGE, (file, problems)
     if models.pipeline.vae.device.type != "cpu":
         return
     few = GenerateConfig(num_inference_steps=2)
-    with scaled(adapted, scale):
-        wanted = sample.draw(models, [prompt], [0], few, side)[0]
+    with lora_scaled(adapted, scale):
+        wanted = sample.draw_pictures(models, [prompt], [0], few, side)[0]
     models.pipeline.unload_lora_weights()
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
-    drawn = sample.draw(models, [prompt], [0], few, side)[0]
+    drawn = sample.draw_pictures(models, [prompt], [0], few, side)[0]
     assert wanted.tobytes() == drawn.tobytes(), f"{path} draws another picture than the weights it was made of"

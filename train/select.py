@@ -57,14 +57,14 @@ def compared_by(result: dict[str, Any]) -> list[bool] | None:
     return result["passed"] if result.get("undecided") is None else result["undecided"]
 
 
-def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
+def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
     """Of evaluations in order of preference, the first that is not measurably worse than the best.
 
     `margin` is the difference of pass rates, in [0, 1], that does not count. Returns `chosen` and `best`, indices of
     `results`, and `compared`, a row for each.
     """
     each = [compared_by(r) or [] for r in results]
-    rates = [rate(r) for r in results]
+    rates = [pass_rate(r) for r in results]
     highest = int(np.argmax(rates))
     bounds = [paired_lower_bound(one, each[highest]) for one in each]
     equal = [i for i, bound in enumerate(bounds) if i == highest or bound >= -margin]
@@ -89,7 +89,7 @@ def choose(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
     return {"chosen": chosen, "best": best, "compared": compared}
 
 
-def rate(result: dict[str, Any]) -> float:
+def pass_rate(result: dict[str, Any]) -> float:
     """The share of prompts that passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was judged."""
     return float(np.mean(compared_by(result) or [False]))
 
@@ -99,12 +99,12 @@ def worth_keeping(results: Sequence[dict[str, Any]], margin: float, count: int) 
     after = [r for r in results if r["step"] and compared_by(r)]
     if not after:
         return set()
-    first = after[choose(after, margin)["chosen"]]
-    ranked = sorted((r for r in after if r is not first), key=lambda r: (-rate(r), r["step"]))
+    first = after[choose_evaluation(after, margin)["chosen"]]
+    ranked = sorted((r for r in after if r is not first), key=lambda r: (-pass_rate(r), r["step"]))
     return {r["step"] for r in [first, *ranked][:count]}
 
 
-def causes(results: Sequence[dict[str, Any]]) -> str:
+def failing_checks(results: Sequence[dict[str, Any]]) -> str:
     """The checks that held pictures of the last evaluation back, with counts, the most frequent first."""
     if not results:
         return "nothing was evaluated"
@@ -123,6 +123,6 @@ def values_of(result: dict[str, Any]) -> dict[str, float]:
         found[f"evaluation/eval_loss/{100 * float(share):g}"] = loss
     if result["passed"]:
         low, high = wilson(result["passed"])
-        found |= {"evaluation/pass_rate": rate(result)}
+        found |= {"evaluation/pass_rate": pass_rate(result)}
         found |= {"evaluation/pass_rate_low": low, "evaluation/pass_rate_high": high}
     return found

@@ -32,13 +32,13 @@ def same_run(directory: Path, facts: dict[str, Any]) -> None:
     changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
     if changed:
         raise ConfigError(
-            f"{files.shown(directory)} was begun with other facts:",
+            f"{files.display_path(directory)} was begun with other facts:",
             changed,
             "restore what has changed, or begin a new run: remove the directory, or give another name=.",
         )
 
 
-def states(directory: Path) -> list[Path]:
+def saved_states(directory: Path) -> list[Path]:
     """The folders of the saved states, oldest first."""
     return sorted((directory / "state").glob("step-*"), key=step_of)
 
@@ -62,7 +62,7 @@ def save_state(
     if not target.exists():
         state = optimizer.state_dict()
         tensors, plain = {}, {}
-        for name, value in flat(state["state"]):
+        for name, value in flat_state(state["state"]):
             (tensors if isinstance(value, Tensor) else plain)[name] = value
         # Numbers alone can change; what is infinite, absent or a list is a setting, and comes from the config.
         groups = [
@@ -71,26 +71,26 @@ def save_state(
         ]
 
         def build(partial: Path) -> None:
-            files.write(partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_of(adapted), {}))
-            files.write(partial / "optimizer.safetensors", save(on_cpu(tensors)))
+            files.write_atomically(partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_of(adapted), {}))
+            files.write_atomically(partial / "optimizer.safetensors", save(on_cpu(tensors)))
             if average:
                 named = {str(i): value for i, value in enumerate(average)}
-                files.write(partial / "average.safetensors", save(on_cpu(named)))
+                files.write_atomically(partial / "average.safetensors", save(on_cpu(named)))
             files.write_json(partial / "state.json", {"step": step, "groups": groups, "plain": plain})
 
-        files.whole_folder(target, build)
-    for old in states(directory)[:-keep_newest]:
+        files.write_folder_atomically(target, build)
+    for old in saved_states(directory)[:-keep_newest]:
         if step_of(old) not in best:
             removed = old.with_name(f".{old.name}.gone")  # half a state must never look like one
             old.rename(removed)
             shutil.rmtree(removed)
 
 
-def flat(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flat_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """The values of an optimizer's state by dotted name; the state of bitsandbytes is nested."""
     for name, value in state.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{before}{name}.")
+            yield from flat_state(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
 
@@ -131,7 +131,7 @@ def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Opti
 
     Raises ModelError if the state is damaged or belongs to another run.
     """
-    found = states(directory)
+    found = saved_states(directory)
     if not found:
         return 0
     record = files.read_json(found[-1] / "state.json", "the saved state", "step", "groups", "plain")
@@ -150,14 +150,14 @@ def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Opti
     fits = (
         {name: value.shape for name, value in adapter.items()} == wanted
         and len(entries) == len(parameters)
-        and all(any(isinstance(v, Tensor) for _, v in flat(entry)) for entry in entries.values())
+        and all(any(isinstance(v, Tensor) for _, v in flat_state(entry)) for entry in entries.values())
         and {name: value.shape for name, value in averaged.items()} == {str(i): a.shape for i, a in enumerate(average)}
         and len(record["groups"]) == len(optimizer.param_groups)
         and found[-1].name == f"step-{record['step']:06d}"
     )
     if not fits:
         raise ModelError(
-            f"{files.shown(found[-1])} does not fit this run",
+            f"{files.display_path(found[-1])} does not fit this run",
             next_step="remove this folder; the state before it is used then.",
         )
     set_adapter(adapted, adapter)

@@ -17,29 +17,29 @@ def losses_of(run: Run, denoiser: Any, step: int) -> Tensor:
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
     chosen = chosen_views(run, step, rank)
     mean, deviation = run.data.latents(chosen)
-    draws = batches.draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
+    draws = batches.random_draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
     items = [run.data.views[i].item for i in chosen]
     if run.config.lora.text_encoder:
         conditions = run.family.encode_prompts(run.models, run.data.texts(items, step, draws.dropped))
     else:
         conditions = run.data.conditions(items, step, draws.dropped)
-    levels = losses.levels(schedule, settings.loss, draws.uniform, draws.normal)
-    noise = losses.offset(draws.noise, settings.loss.noise_offset, draws.constant)
+    levels = losses.draw_levels(schedule, settings.loss, draws.uniform, draws.normal)
+    noise = losses.add_noise_offset(draws.noise, settings.loss.noise_offset, draws.constant)
     device = run.accelerator.device
     clean, noise, levels = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels))
     conditions = {name: values.to(device) for name, values in conditions.items()}
     with hardware.autocast(device, run.precision):
-        noisy = losses.noised(schedule, clean, noise, levels)
+        noisy = losses.add_noise(schedule, clean, noise, levels)
         predicted = run.family.predict(run.models, denoiser, noisy, levels, conditions)
-    target = losses.target(schedule, clean, noise, levels)
-    each = losses.loss(predicted.float(), target, settings.loss.huber_delta)
-    return each * losses.weights(schedule, settings.loss.min_snr_gamma, levels)
+    target = losses.prediction_target(schedule, clean, noise, levels)
+    each = losses.pointwise_loss(predicted.float(), target, settings.loss.huber_delta)
+    return each * losses.loss_weights(schedule, settings.loss.min_snr_gamma, levels)
 
 
 def chosen_views(run: Run, step: int, rank: int) -> list[int]:
     """Indices of the views that the process `rank` sees in pass `step`, [batch]."""
     settings, world = run.config.train, run.accelerator.num_processes
-    return batches.chosen(run.buckets, settings.batch_size, step, rank, world, settings.seed)
+    return batches.chosen_views(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
 def pictures_of(run: Run, step: int, rank: int) -> list[str]:

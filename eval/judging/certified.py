@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from eval.judging.record import PromiseState
-from eval.judging.verdicts import Verdict, add, lot_of, reason
+from eval.judging.verdicts import Verdict, add_reason, exportable_digests, make_reason
 from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.certificate import CERTIFICATE, Certificate, goes_out, read_certificate
+from eval.promise.certificate import CERTIFICATE, Certificate, certified_pictures, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
 FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are given here
 
 
-def standing_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
+def certifiable_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
     """The lot before audit and certificate have their say. Raises DataError for none, and for one picture twice."""
-    lot = lot_of(verdicts, planned)
+    lot = exportable_digests(verdicts, planned)
     if not lot:
         raise DataError("no picture is accepted: there is no lot to certify", next_step="stylegate gate says why.")
     if len(set(lot)) < len(lot):
@@ -26,29 +26,29 @@ def standing_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
     return lot
 
 
-def apply(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> tuple[PromiseState, list[str]]:
+def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> tuple[PromiseState, list[str]]:
     """What audit and certificate mean for the verdicts, in place: rejects that were found, pictures beyond the proof.
 
     Labels and certificate count under the policy that they were given under alone. Returns the state of the
     promise ("certified" with its bound, else "none") and notes.
     """
-    promise, lot = policy.promise, lot_of(verdicts, planned)
+    promise, lot = policy.promise, exportable_digests(verdicts, planned)
     notes = labels.notes_on_others(out, "audit", policy)
-    bad = {sha256: label for sha256, label in labels.counting(out, "audit", policy).items() if label.bad}
+    bad = {sha256: label for sha256, label in labels.counting_labels(out, "audit", policy).items() if label.bad}
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     for verdict in accepted:
         if label := bad.get(verdict.sha256):
-            add(verdict, reason(FOUND, "reject", detail=label.words()))
+            add_reason(verdict, make_reason(FOUND, "reject", detail=label.words()))
     if found is None:
         return PromiseState(state="none", says=promise.says()), notes
     if why := why_it_proves_nothing(found, lot, policy):
         return PromiseState(state="none", says=promise.says()), [*notes, why]
-    leaving = set(goes_out(found))
+    leaving = set(certified_pictures(found))
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
-            add(verdict, reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
+            add_reason(verdict, make_reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
     attempt = found.proven_attempt()
     state = PromiseState(
         state="certified",
@@ -63,7 +63,7 @@ def apply(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> 
 
 def why_it_proves_nothing(found: Certificate, lot: list[str], policy: Policy) -> str:
     """Why a certificate says nothing of this lot under this policy, as a sentence; empty if it does."""
-    if found.lot.sha256 != files.digest(lot):
+    if found.lot.sha256 != files.canonical_sha256(lot):
         return f"{CERTIFICATE} is of another lot ({found.lot.size} pictures): it says nothing of this one"
     if found.policy.sha256 != policy.sha256:
         return f"{CERTIFICATE} is of another policy or guideline ({found.policy.name}): it says nothing under this one"

@@ -22,8 +22,8 @@ def record_decisions(path: Path, judged: Judged) -> None:
     present: dict[str, set[str]] = {}
     for verdict in judged.verdicts:
         present.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
-    latest = {label.sha256: label for label in labels.stored(out, "review")}
-    counting = labels.counting(out, "review", policy)
+    latest = {label.sha256: label for label in labels.read_stored(out, "review")}
+    counting = labels.counting_labels(out, "review", policy)
     for answer in read_answers(path, "review", out, judged.lot.sha256, policy):
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
@@ -35,7 +35,7 @@ def record_decisions(path: Path, judged: Judged) -> None:
             label.why,
         )
         if counting.get(label.sha256) != new and not (repeated and not answer.policy_sha256):
-            labels.append(out, "review", [new])
+            labels.append_labels(out, "review", [new])
 
 
 def checks_in_review(verdict: Verdict) -> set[str]:

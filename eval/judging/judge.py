@@ -7,17 +7,26 @@ from typing import NamedTuple, cast
 
 from eval.judging import certified
 from eval.judging.judged import Judged
-from eval.judging.record import Counts, GateRecord, Lines, PolicyName, PromiseState, References, Slots, State
-from eval.judging.rules import exit_of, fails_batch, measured, rules_broken
-from eval.judging.verdicts import Verdict, hold, leaving, reasons_of, settle, slots_of, verdicts_of, waive
+from eval.judging.record import CheckLines, Counts, GateRecord, PolicyUsed, PromiseState, References, Slots, State
+from eval.judging.rules import any_fails_batch, lot_exit_code, lot_measures, rule_states
+from eval.judging.verdicts import (
+    Verdict,
+    apply_calibrated_check,
+    apply_decisions,
+    apply_waivers,
+    exportable,
+    reasons_of,
+    slots_of,
+    verdicts_of,
+)
 from eval.lot.comparison import Comparison, comparison_of
-from eval.lot.subject import Subject
-from eval.measuring.scores import Scores, read_scores, scores_at_hand, scores_key
+from eval.lot.lot import Lot
+from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
-from eval.policy.lines import Bounds, resolve
+from eval.policy.lines import CheckBounds, resolve_lines
 from eval.policy.model import MARGIN, OUTSIDE, VERDICTS, Policy
 from eval.promise import calibration, labels
-from eval.promise.calibration import Line
+from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE
 from stylegate import files
 from stylegate.config import Config
@@ -31,7 +40,7 @@ REAL_CLIP = (
 
 def judge(
     config: Config,
-    lot: Subject,
+    lot: Lot,
     compared: Comparison | None = None,
     quiet: bool = False,
     audited: bool = True,
@@ -43,12 +52,12 @@ def judge(
     are those that an audit begins with: no label of an audit and no certificate counts. Raises DataError for what
     cannot be read or computed.
     """
-    policy = policyfile.read(config.policy)
+    policy = policyfile.read_policy(config.policy)
     compared = compared or comparison_of(config, lot)
     calibration_path = str(calibration.path_of(config, lot)) if policy.calibrated and not quiet else None
-    proofs = evidence(lot.out, calibration_path)
-    scores, bounds, left_out, verdicts, waived = by_policy(config, lot, compared, policy, quiet)
-    given = [(name, lot.sha256[name]) for name, _ in lot.named]
+    proofs = evidence_digests(lot.out, calibration_path)
+    scores, bounds, left_out, verdicts, waived = decide_by_policy(config, lot, compared, policy, quiet)
+    given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
     notes = scores.record["notes"] + waived
@@ -56,23 +65,23 @@ def judge(
     pool: dict[str, float] = {}
     line = None
     if config.calibration and not quiet:
-        calibration.want_calibrated(policy)
+        calibration.require_calibrated_check(policy)
     if policy.calibrated and not quiet:
         pool = calibrated_scores(verdicts, scores.rows, policy)
-        line = calibration.line_for(config, lot, compared, policy, pool)
-        hold(verdicts, policy.calibrated, line.bound, pool, line.rejects)
+        line = calibration.calibrated_line_for_lot(config, lot, compared, policy, pool)
+        apply_calibrated_check(verdicts, policy.calibrated, line.bound, pool, line.rejects)
     if not quiet:
-        notes += settle(verdicts, labels.counting(lot.out, "review", policy))
+        notes += apply_decisions(verdicts, labels.counting_labels(lot.out, "review", policy))
         notes += labels.notes_on_others(lot.out, "review", policy)
         if audited:
-            promise, audit_notes = certified.apply(lot.out, verdicts, policy, bool(lot.slots))
+            promise, audit_notes = certified.apply_audit(lot.out, verdicts, policy, bool(lot.slots))
             notes += audit_notes
         if promise.state == "none":
-            promise = not_certified(promise, line, len(leaving(verdicts, bool(lot.slots))), policy)
+            promise = promise_without_certificate(promise, line, len(exportable(verdicts, bool(lot.slots))), policy)
     if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
         notes.append(REAL_CLIP)
     result = Result(policy, scores, verdicts, bounds, left_out, notes, promise)
-    outcome = outcome_of(config, lot, result, proofs, compared.brand)
+    outcome = gate_record(config, lot, result, proofs, compared.brand)
     outcome.calibration = calibration_path
     outcome.pool = pool if promise.state == "valid" else {}
     return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
@@ -84,7 +93,7 @@ class Result(NamedTuple):
     policy: Policy
     scores: Scores
     verdicts: list[Verdict]
-    bounds: list[Bounds]
+    bounds: list[CheckBounds]
     left_out: list[str]
     notes: list[str]
     promise: PromiseState
@@ -96,7 +105,7 @@ def write(judged: Judged) -> None:
     judged.outcome.write(judged.lot.out / "gate.json")
 
 
-def evidence(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
+def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
     """sha256 of each file that holds labels or a proof, None where there is none.
 
     The calibration that was used counts wherever it lies: `calibrated_by` is its path. Export compares them: what
@@ -107,7 +116,9 @@ def evidence(out: Path, calibrated_by: str | None = None) -> dict[str, str | Non
     return {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
 
 
-def not_certified(promise: PromiseState, line: Line | None, left: int, policy: Policy) -> PromiseState:
+def promise_without_certificate(
+    promise: PromiseState, line: CalibratedLine | None, left: int, policy: Policy
+) -> PromiseState:
     """How the promise stands where no certificate proves it; `left` pictures may be exported."""
     if line is None:
         text = f"not proven: {promise.says}; stylegate certify"
@@ -118,20 +129,22 @@ def not_certified(promise: PromiseState, line: Line | None, left: int, policy: P
     return PromiseState(state=cast(State, line.state), says=line.says)
 
 
-def outcome_of(config: Config, lot: Subject, result: Result, proofs: dict[str, str | None], brand: str) -> GateRecord:
+def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str | None], brand: str) -> GateRecord:
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
     policy, verdicts, promise, record = result.policy, result.verdicts, result.promise, result.scores.record
     counts = Counter(v.verdict for v in verdicts)
-    rules = rules_broken(policy, measured(verdicts, record, lot))
+    rules = rule_states(policy, lot_measures(verdicts, record, lot))
     slots = None
     if lot.slots:
         slots = Slots(wanted=lot.record["wanted"], accepted=len(slots_of(verdicts, "accept")))
     rows = files.jsonl(verdict.content() for verdict in verdicts)
     return GateRecord(
-        policy=PolicyName(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
+        policy=PolicyUsed(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
         counts=Counts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
-        thresholds={b.score: Lines(reject_below=b.reject_below, review_below=b.review_below) for b in result.bounds},
+        thresholds={
+            b.score: CheckLines(reject_below=b.reject_below, review_below=b.review_below) for b in result.bounds
+        },
         calibrated=policy.calibrated,
         left_out=result.left_out,
         summary=record["summary"],
@@ -145,34 +158,36 @@ def outcome_of(config: Config, lot: Subject, result: Result, proofs: dict[str, s
         images=str(lot.images),
         why={kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
         slots=slots,
-        exit_code=exit_of(lot, verdicts, policy, rules, promise.state),
-        fails_batch=fails_batch(verdicts),
+        exit_code=lot_exit_code(lot, verdicts, policy, rules, promise.state),
+        fails_batch=any_fails_batch(verdicts),
         verdicts_sha256=hashlib.sha256(rows.encode()).hexdigest(),
         evidence=proofs,
         brand=brand,
     )
 
 
-class ByPolicy(NamedTuple):
+class PolicyResult(NamedTuple):
     """Scores held against a policy and its waivers; nobody has been asked yet."""
 
     scores: Scores
-    bounds: list[Bounds]
+    bounds: list[CheckBounds]
     left_out: list[str]
     verdicts: list[Verdict]
     waived: list[str]  # what was waived, a sentence each
 
 
-def by_policy(config: Config, lot: Subject, compared: Comparison, policy: Policy, quiet: bool = False) -> ByPolicy:
+def decide_by_policy(
+    config: Config, lot: Lot, compared: Comparison, policy: Policy, quiet: bool = False
+) -> PolicyResult:
     """Score if needed, and decide each picture by its scores and the policy's waivers alone."""
     key = scores_key(config, lot, compared)
-    if not scores_at_hand(lot, key):
-        from eval.measuring.columns import compute  # torch: only where something is to be encoded
+    if not scores_are_current(lot, key):
+        from eval.measuring.columns import compute_scores  # torch: only where something is to be encoded
 
-        compute(config, lot, compared, quiet)
+        compute_scores(config, lot, compared, quiet)
     scores = read_scores(lot.out)
     record = scores.record
-    bounds, left_out, lacking = resolve(
+    bounds, left_out, lacking = resolve_lines(
         policy,
         set(scores.computed()),
         scores.references,
@@ -181,20 +196,20 @@ def by_policy(config: Config, lot: Subject, compared: Comparison, policy: Policy
         record["copies"],
     )
     verdicts = verdicts_of(scores.rows, bounds, policy, lacking)
-    return ByPolicy(scores, bounds, left_out, verdicts, waive(verdicts, policy.waivers, files.today()))
+    return PolicyResult(scores, bounds, left_out, verdicts, apply_waivers(verdicts, policy.waivers, files.today()))
 
 
-def pool_of(config: Config, lot: Subject, compared: Comparison, policy: Policy) -> dict[str, float]:
+def calibration_pool(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
     """The calibrated score, by sha256, of the pictures that every other check accepts: what a calibration samples."""
-    found = by_policy(config, lot, compared, policy)
+    found = decide_by_policy(config, lot, compared, policy)
     return calibrated_scores(found.verdicts, found.scores.rows, policy)
 
 
 def calibrated_scores(verdicts: list[Verdict], rows: list[dict], policy: Policy) -> dict[str, float]:
     """The calibrated score, by sha256, of the pictures that every other check accepts.
 
-    A picture without the score is not in it: `hold` leaves it to a person. Raises DataError where two accepted pictures
-    are the same bytes, since a calibrated line counts each picture once.
+    A picture without the score is not in it: `apply_calibrated_check` leaves it to a person.
+    Raises DataError where two accepted pictures are the same bytes, since a calibrated line counts each picture once.
     """
     name = policy.calibrated
     found = {

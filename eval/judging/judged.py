@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.comparison import Comparison
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.measuring.scores import Scores
 from eval.policy.model import Policy
-from eval.promise.calibration import Line
+from eval.promise.calibration import CalibratedLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class Judged:
     `verdicts` and `scores.rows` have one entry a picture, in the lot's order.
     """
 
-    lot: Subject
+    lot: Lot
     comparison: Comparison
     policy: Policy
     scores: Scores
     verdicts: list[Verdict]  # the lines of verdicts.jsonl
     pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
-    line: Line | None  # where the calibrated check's line lies; None where no check is calibrated
+    line: CalibratedLine | None  # where the calibrated check's line lies; None where no check is calibrated
     outcome: GateRecord  # the content of gate.json

@@ -10,7 +10,7 @@ RuleLevel = Literal["pass", "warn", "fail"]
 State = Literal["none", "valid", "stale", "insufficient", "certified"]
 
 
-class PolicyName(Record):
+class PolicyUsed(Record):
     """The policy that judged."""
 
     name: str
@@ -30,7 +30,7 @@ class Counts(Record):
     error: int
 
 
-class Lines(Record):
+class CheckLines(Record):
     """Thresholds of a check in the score's own unit; None where there is none."""
 
     reject_below: float | None
@@ -85,11 +85,11 @@ class Slots(Record):
 class GateRecord(Record):
     """gate.json."""
 
-    policy: PolicyName
+    policy: PolicyUsed
     observe: bool
     """The verdicts were only observed: the exit code was 0, and export refuses them."""
     counts: Counts
-    thresholds: dict[str, Lines]
+    thresholds: dict[str, CheckLines]
     """By score, of the checks that were asked."""
     calibrated: str | None
     """The score whose thresholds come from labels; None for none."""

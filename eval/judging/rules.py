@@ -5,12 +5,12 @@ from typing import Any, cast
 
 from eval.judging.record import RuleLevel, RuleState
 from eval.judging.verdicts import Verdict, slots_of
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.policy.model import MEASURES, Policy
-from stylegate.errors import Exit, worst
+from stylegate.errors import Exit, worst_code
 
 
-def measured(verdicts: list[Verdict], record: dict[str, Any], subject: Subject) -> dict[str, float | None]:
+def lot_measures(verdicts: list[Verdict], record: dict[str, Any], lot: Lot) -> dict[str, float | None]:
     """Each of MEASURES, or None where it cannot be said: no references, no plan, nothing accepted."""
     whole, total = record.get("batch", {}), len(verdicts)
     alike = sum(any(r.check == "distinct" for r in v.reasons) for v in verdicts)
@@ -18,14 +18,14 @@ def measured(verdicts: list[Verdict], record: dict[str, Any], subject: Subject) 
         "acceptance": sum(v.verdict == "accept" for v in verdicts) / total if total else None,
         "uniqueness": 1 - alike / total if total else None,
         "variety": whole["vendi"] / whole["vendi_references"] if whole else None,
-        "quotas": quotas(verdicts, subject),
+        "quotas": quota_agreement(verdicts, lot),
     }
 
 
-def quotas(verdicts: list[Verdict], subject: Subject) -> float | None:
+def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     """1 less the largest difference between a trait value's share among planned and among accepted slots."""
-    filled = slots_of(verdicts, "accept") if subject.slots else set()
-    planned = {slot.slot: slot.traits for slot in (subject.slots or {}).values() if slot.traits}
+    filled = slots_of(verdicts, "accept") if lot.slots else set()
+    planned = {slot.slot: slot.traits for slot in (lot.slots or {}).values() if slot.traits}
     there = [planned[slot] for slot in filled if slot in planned]
     if not there:
         return None
@@ -34,7 +34,7 @@ def quotas(verdicts: list[Verdict], subject: Subject) -> float | None:
     return 1 - max(abs(count / len(planned) - found[item] / len(there)) for item, count in wanted.items())
 
 
-def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[RuleState]:
+def rule_states(policy: Policy, values: dict[str, float | None]) -> list[RuleState]:
     """Each rule for the batch with its value and state: pass, warn, fail. What cannot be measured is no pass."""
     found = []
     for measure, rule in policy.batch.items():
@@ -52,21 +52,21 @@ def rules_broken(policy: Policy, values: dict[str, float | None]) -> list[RuleSt
     return found
 
 
-def exit_of(subject: Subject, verdicts: list[Verdict], policy: Policy, rules: list[RuleState], promise: str) -> int:
+def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list[RuleState], promise: str) -> int:
     """The exit code of the whole: verdicts, rules for the batch, the promise."""
-    code = planned_exit(subject, verdicts) if subject.slots else folder_exit(verdicts, policy)
+    code = batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
     failed = any(rule.state == "fail" for rule in rules)
-    failed |= fails_batch(verdicts)
+    failed |= any_fails_batch(verdicts)
     proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
-    return worst(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
+    return worst_code(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
 
 
-def fails_batch(verdicts: list[Verdict]) -> bool:
+def any_fails_batch(verdicts: list[Verdict]) -> bool:
     """Whether some picture lies below a line that fails the lot by itself."""
     return any(found.fails_batch for verdict in verdicts for found in verdict.reasons)
 
 
-def folder_exit(verdicts: list[Verdict], policy: Policy) -> int:
+def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
     """10 if too large a share failed, 11 if any stands in review, else 0."""
     failed = sum(v.verdict in ("reject", "error") for v in verdicts)
     if failed > policy.max_failed_share * len(verdicts):
@@ -74,10 +74,10 @@ def folder_exit(verdicts: list[Verdict], policy: Policy) -> int:
     return Exit.REVIEW if any(v.verdict == "review" for v in verdicts) else Exit.PASS
 
 
-def planned_exit(subject: Subject, verdicts: list[Verdict]) -> int:
+def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
     accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
-    missing = subject.record["wanted"] - len(accepted)
+    missing = lot.record["wanted"] - len(accepted)
     if missing <= 0:
         return Exit.PASS
     return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from eval.lot.batch import split_name
-from eval.policy.lines import Bounds
+from eval.policy.lines import CheckBounds
 from eval.policy.model import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Policy, Waiver
 from eval.promise.labels import StoredLabel
 from eval.scorers import SCORES
@@ -88,57 +88,59 @@ def read_verdicts(path: Path) -> list[Verdict]:
         except DataError as error:
             problems += [f"line {number}: {problem}" for problem in error.problems]
     if problems:
-        raise DataError(f"{files.shown(path)} is not as stylegate writes it:", problems, "stylegate gate again.")
+        raise DataError(f"{files.display_path(path)} is not as stylegate writes it:", problems, "stylegate gate again.")
     return found
 
 
-def decide(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> tuple[VerdictName, list[Reason]]:
+def verdict_and_reasons(
+    scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]
+) -> tuple[VerdictName, list[Reason]]:
     """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
     outside = scores.get("in_domain") == 0
     reasons: list[Reason] = []
     for bound in bounds:
-        if outside and rests_on_the_domain(bound):
+        if outside and needs_known_domain(bound):
             continue
         score, lines = scores.get(bound.score), bound.lines()
         if score is None or not math.isfinite(score):
             if lines:
                 matters = any(LINES[name] != "warn" for name in lines)
                 threshold = next(iter(lines.values()))
-                reasons.append(reason(bound.score, "error" if matters else "warn", None, threshold))
+                reasons.append(make_reason(bound.score, "error" if matters else "warn", None, threshold))
             continue
         for name, line in lines.items():
             if score < line:
-                found = reason(bound.score, LINES[name], score, line)
+                found = make_reason(bound.score, LINES[name], score, line)
                 found.fails_batch = name == "fail_batch_below"
                 reasons.append(found)
                 break
     if outside:
-        reasons.append(reason(OUTSIDE, "review", detail=FOREIGN))
-    return worst(reasons), in_order(reasons)
+        reasons.append(make_reason(OUTSIDE, "review", detail=FOREIGN))
+    return worst_verdict(reasons), worst_first(reasons)
 
 
-def rests_on_the_domain(bound: Bounds) -> bool:
+def needs_known_domain(bound: CheckBounds) -> bool:
     """The encoder's view, and a comparison with references of another world, mean nothing outside what it knows."""
     return bound.relative or (bound.score in SCORES and SCORES[bound.score].kind == "encoder")
 
 
-def reason(
+def make_reason(
     check: str, verdict: str, score: float | None = None, threshold: float | None = None, detail: str = ""
 ) -> Reason:
     return Reason.model_construct(check=check, score=score, threshold=threshold, verdict=verdict, detail=detail)
 
 
-def worst(reasons: Iterable[Reason]) -> VerdictName:
+def worst_verdict(reasons: Iterable[Reason]) -> VerdictName:
     """The verdict that reasons lead to together: the worst of theirs, accept where there are none but warnings."""
     kinds = {found.verdict for found in reasons}
     return cast(VerdictName, next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept"))
 
 
-def in_order(reasons: list[Reason]) -> list[Reason]:
+def worst_first(reasons: list[Reason]) -> list[Reason]:
     return sorted(reasons, key=lambda found: ORDER.index(found.verdict))
 
 
-def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> float | None:
+def margin(scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]) -> float | None:
     """Spreads that the picture keeps from the nearest line that would hold it back; None if it cannot be said.
 
     Below zero: some line holds it back. It orders the pictures of a lot, and moves all lines at once (the report's
@@ -147,7 +149,7 @@ def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> floa
     outside = scores.get("in_domain") == 0
     distances = []
     for bound in bounds:
-        if outside and rests_on_the_domain(bound):
+        if outside and needs_known_domain(bound):
             continue
         score = scores.get(bound.score)
         if score is None or not math.isfinite(score):
@@ -157,17 +159,17 @@ def margin(scores: Mapping[str, float | None], bounds: Iterable[Bounds]) -> floa
 
 
 def verdicts_of(
-    rows: Sequence[dict[str, Any]], bounds: list[Bounds], policy: Policy, lacking: list[str]
+    rows: Sequence[dict[str, Any]], bounds: list[CheckBounds], policy: Policy, lacking: list[str]
 ) -> list[Verdict]:
     """The verdict of each row of scores.parquet, in order. Those above every line are found at once."""
     margins = clear_margins(rows, bounds) if not lacking else [None] * len(rows)
     return [
-        verdict_of(row, bounds, policy, lacking) if margin is None else accepted(row, policy, margin)
+        verdict_of(row, bounds, policy, lacking) if margin is None else accepted_verdict(row, policy, margin)
         for row, margin in zip(rows, margins, strict=True)
     ]
 
 
-def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[Bounds]) -> list[float | None]:
+def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[CheckBounds]) -> list[float | None]:
     """`margin` of each row that lies above every line and inside the encoder's domain; None where that is not so."""
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) and row.get("in_domain") != 0 for row in rows], bool)
@@ -182,7 +184,7 @@ def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[Bounds]) -> list[
     return [round(float(value), 4) if good else None for value, good in zip(nearest, clear, strict=True)]
 
 
-def accepted(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
+def accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],
@@ -194,41 +196,41 @@ def accepted(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
     )
 
 
-def verdict_of(row: dict[str, Any], bounds: list[Bounds], policy: Policy, lacking: list[str]) -> Verdict:
+def verdict_of(row: dict[str, Any], bounds: list[CheckBounds], policy: Policy, lacking: list[str]) -> Verdict:
     """The line of verdicts.jsonl. Checks that lack references leave a picture at most to a person."""
     if row["error"] is not None or not row["sha256"]:
-        reasons, kept = [reason("decode", "error", detail=row["error"] or "cannot be read")], None
+        reasons, kept = [make_reason("decode", "error", detail=row["error"] or "cannot be read")], None
     else:
         kept = margin(row, bounds)
-        judging = [without_review(bound) for bound in bounds] if policy.calibrated == "margin" else bounds
-        reasons = decide(row, judging)[1]
+        judging = [only_rejecting(bound) for bound in bounds] if policy.calibrated == "margin" else bounds
+        reasons = verdict_and_reasons(row, judging)[1]
         if lacking:
-            reasons.append(reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
+            reasons.append(make_reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],
-        verdict=worst(reasons),
-        reasons=in_order(reasons),
+        verdict=worst_verdict(reasons),
+        reasons=worst_first(reasons),
         margin=kept,
         policy_sha256=policy.sha256,
         waived=[],
     )
 
 
-def without_review(bound: Bounds) -> Bounds:
+def only_rejecting(bound: CheckBounds) -> CheckBounds:
     """Where the margin's line comes from labels, the other review lines are only where its ruler begins."""
-    return Bounds(
+    return CheckBounds(
         bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread
     )
 
 
-def add(verdict: Verdict, found: Reason) -> None:
+def add_reason(verdict: Verdict, found: Reason) -> None:
     """One more reason, in place."""
-    verdict.reasons = in_order([*verdict.reasons, found])
-    verdict.verdict = worst(verdict.reasons)
+    verdict.reasons = worst_first([*verdict.reasons, found])
+    verdict.verdict = worst_verdict(verdict.reasons)
 
 
-def waive(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
+def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
     """Lift what somebody answers for, in place; never an error. Returns what is to be said, expired ones too."""
     said = []
     by_content: dict[str, list[Verdict]] = {}
@@ -242,7 +244,7 @@ def waive(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.da
                 said.append(f"the waiver of {what} ended on {waiver.expires}: it counts for nothing")
             elif meant:
                 verdict.reasons = [r for r in verdict.reasons if r not in meant]
-                verdict.verdict = worst(verdict.reasons)
+                verdict.verdict = worst_verdict(verdict.reasons)
                 day = waiver.expires.isoformat()
                 verdict.waived = [
                     *verdict.waived,
@@ -252,7 +254,7 @@ def waive(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.da
     return said
 
 
-def settle(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel]) -> list[str]:
+def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel]) -> list[str]:
     """What people decided, in place: pictures in review either way; accepted ones may only fall. Returns notes.
 
     `decisions`, by sha256, are those under the policy of the verdicts. A decision to accept settles the reasons that it
@@ -270,9 +272,9 @@ def settle(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel]) -> lis
                 continue
             verdict.settled = Settled.model_construct(who=decision.who, why=decision.why, reasons=asked)
             verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
-            verdict.verdict = worst(verdict.reasons)
+            verdict.verdict = worst_verdict(verdict.reasons)
         elif verdict.verdict in ("review", "accept") and decision.verdict == "reject":
-            add(verdict, reason(PERSON, "reject", detail=decision.words()))
+            add_reason(verdict, make_reason(PERSON, "reject", detail=decision.words()))
         else:
             idle += verdict.verdict != decision.verdict
     notes = []
@@ -287,8 +289,8 @@ def settle(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel]) -> lis
     return notes
 
 
-def hold(
-    verdicts: list[Verdict], score: str, bound: Bounds | None, scores: Mapping[str, float], rejects: set[str]
+def apply_calibrated_check(
+    verdicts: list[Verdict], score: str, bound: CheckBounds | None, scores: Mapping[str, float], rejects: set[str]
 ) -> None:
     """The calibrated check, in place, on those that every other check accepts. `scores` are theirs, by sha256.
 
@@ -299,15 +301,18 @@ def hold(
         if verdict.verdict != "accept":
             continue
         if sha256 in rejects:
-            add(verdict, reason(PERSON, "reject", detail="labelled a reject in the calibration"))
+            add_reason(verdict, make_reason(PERSON, "reject", detail="labelled a reject in the calibration"))
         elif bound is None:
-            add(verdict, reason(score, "review", scores.get(sha256), None, f"no line yet: {CALIBRATED} wants labels"))
+            add_reason(
+                verdict,
+                make_reason(score, "review", scores.get(sha256), None, f"no line yet: {CALIBRATED} wants labels"),
+            )
         else:
-            for found in decide({score: scores.get(sha256)}, [bound])[1]:
-                add(verdict, found)
+            for found in verdict_and_reasons({score: scores.get(sha256)}, [bound])[1]:
+                add_reason(verdict, found)
 
 
-def leaving(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
+def exportable(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
     """The accepted pictures that may be exported, in the order given: of a planned batch, one at most for each slot.
 
     Of several accepted attempts at a slot it is the one with the best margin, of equal ones the earliest.
@@ -326,9 +331,9 @@ def margin_or_worst(verdict: Verdict) -> float:
     return -math.inf if verdict.margin is None else verdict.margin
 
 
-def lot_of(verdicts: Iterable[Verdict], planned: bool) -> list[str]:
+def exportable_digests(verdicts: Iterable[Verdict], planned: bool) -> list[str]:
     """sha256 of the pictures that may be exported, best margin first: what a certificate speaks of."""
-    going = sorted(leaving(verdicts, planned), key=lambda v: (-margin_or_worst(v), v.sha256))
+    going = sorted(exportable(verdicts, planned), key=lambda v: (-margin_or_worst(v), v.sha256))
     return [v.sha256 for v in going]
 
 

@@ -63,32 +63,32 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
     from stylegate.families import FAMILIES, pipelines
 
-    lora = lorafile.trained(config)
+    lora = lorafile.lora_path(config)
     family = FAMILIES[config.family.name]
-    base = pipelines.digest(family.locate(config.base))
+    base = pipelines.weights_digest(family.locate(config.base))
     facts: dict[str, Any] = {
-        "brand": brandset.read(brandset.locate(config.brand)).digest() if config.brand else None,
+        "brand": brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         "base": pipelines.digest_in_four_bits(base) if config.hardware.nf4 else base,
         "lora": files.sha256(lora) if lora else None,
         "family": as_dict(config.family),
-        "plan": as_dict(config.plan) | {"traits": source_digest(config)},
+        "plan": as_dict(config.plan) | {"traits": prompts_digest(config)},
         "generate": as_dict(config.generate),
     }
     for later in ("num_images", "num_wanted", "max_attempts"):  # more of the same: the slots so far stay as they are
         facts["plan"].pop(later)
-    folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.digest(facts)[:8]}")
+    folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.canonical_sha256(facts)[:8]}")
     record = folder / "batch.json"
     if record.exists():
         before = files.read_json(record, "the batch's record", "facts")["facts"]
         changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
         if changed:
             raise ConfigError(
-                f"{files.shown(folder)} was made from something else:", changed, "give another batch= name."
+                f"{files.display_path(folder)} was made from something else:", changed, "give another batch= name."
             )
     return folder, facts
 
 
-def record_of(folder: Path) -> dict[str, Any]:
+def read_batch_record(folder: Path) -> dict[str, Any]:
     """batch.json of a batch. Raises DataError if there is no such batch, naming those that exist, newest first."""
     record = folder / "batch.json"
     if not record.exists():
@@ -97,7 +97,7 @@ def record_of(folder: Path) -> dict[str, Any]:
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         step = f"name one: batch={' or batch='.join(names)}{more}; or " if names else ""
         raise DataError(
-            f"there is no batch {folder.name} in {files.shown(folder.parent)}",
+            f"there is no batch {folder.name} in {files.display_path(folder.parent)}",
             next_step=f"{step}give the same words as to stylegate plan (brand, traits, prompts, train, lora_file ...).",
         )
     return files.read_json(record, f"the record of batch {folder.name}", "facts", "words", "wanted")
@@ -112,16 +112,16 @@ def write_record(folder: Path, facts: dict[str, Any], config: Config) -> None:
     files.write_json(folder / "batch.json", record | {"facts": facts, "words": words, "wanted": wanted})
 
 
-def source_digest(config: Config) -> str | None:
+def prompts_digest(config: Config) -> str | None:
     """Digest of the traits file or the prompts file; None for captions of the brand (its digest covers them)."""
     if config.traits:
-        return files.sha256(files.named(config.traits, files.TRAITS, "traits", ".yaml"))
+        return files.sha256(files.resolve_name(config.traits, files.TRAITS, "traits", ".yaml"))
     if config.prompts:
-        return files.sha256(existing(config.prompts, "prompts"))
+        return files.sha256(existing_file(config.prompts, "prompts"))
     return None
 
 
-def existing(path: str, what: str) -> Path:
+def existing_file(path: str, what: str) -> Path:
     found = Path(path).expanduser()
     if not found.is_file():
         raise DataError(f"{what}={path} is not a file")
@@ -137,19 +137,19 @@ def write_plan(folder: Path, slots: list[Slot]) -> None:
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(rows, schema=COLUMNS), sink)
-    files.write(folder / "plan.parquet", sink.getvalue().to_pybytes())
+    files.write_atomically(folder / "plan.parquet", sink.getvalue().to_pybytes())
 
 
 def read_plan(folder: Path) -> list[Slot]:
     """The slots in order. Raises DataError if there is no plan or it is damaged."""
     path = folder / "plan.parquet"
     if not path.exists():
-        record_of(folder)
-        raise DataError(f"{files.shown(folder)} has no plan", next_step="stylegate plan with the same words.")
+        read_batch_record(folder)
+        raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan with the same words.")
     try:
         rows = files.read_parquet(path).cast(COLUMNS).to_pylist()
         return [Slot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
     except ValidationError as error:
-        raise DataError(f"{files.shown(path)} is not as stylegate writes it:", problems_of(error)) from None
+        raise DataError(f"{files.display_path(path)} is not as stylegate writes it:", problems_of(error)) from None
     except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:
-        raise DataError(f"{files.shown(path)} cannot be read: {error}") from None
+        raise DataError(f"{files.display_path(path)} cannot be read: {error}") from None

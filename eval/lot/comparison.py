@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.lot.subject import Subject, hashes, notes_on, readable
+from eval.lot.lot import Lot, digests_by_name, name_as_text, notes_on_skipped
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.listing import list_folder, masks
+from stylegate.listing import list_folder, mask_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +20,16 @@ class Comparison:
     background: str
     alpha: str  # brand.yaml's: what pictures must be, "flatten" opaque, "keep" as most references are
     trigger: str
-    called: str  # for people
+    references_name: str  # for people
     traits: dict[str, dict[str, str]]  # what is known of references, by name
     learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
     notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
     brand: str = ""  # name of the brand that the lot is of; "" where none is known
 
 
-def comparison_of(config: Config, subject: Subject) -> Comparison:
+def comparison_of(config: Config, lot: Lot) -> Comparison:
     """References and training pictures: references=, else the brand's test/ and train/; none of them is fine too."""
-    brand_name = config.brand or subject.record.get("words", {}).get("brand")
+    brand_name = config.brand or lot.record.get("words", {}).get("brand")
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
     background, alpha, trigger, called, name = "#ffffff", "keep", "", "", ""
@@ -37,45 +37,45 @@ def comparison_of(config: Config, subject: Subject) -> Comparison:
     traits: dict[str, dict[str, str]] = {}
     learned: dict[str, dict[str, str]] = {}
     if brand_name:
-        folder = brandset.locate(brand_name)
-        brand = brandset.brand_of(folder)
+        folder = brandset.brand_folder(brand_name)
+        brand = brandset.read_brand_file(folder)
         background, alpha, trigger, name = brand.background, brand.alpha, brand.trigger, brand.name
         called = f"{brand.name}'s test/"
         (references, traits), (training, learned) = split_files(folder, "test"), split_files(folder, "train")
     if config.references:
         learned = {}
-        folder = files.named(config.references, files.BRANDS, "references")
+        folder = files.resolve_name(config.references, files.BRANDS, "references")
         if (folder / "brand.yaml").is_file():
-            brand = brandset.brand_of(folder)
+            brand = brandset.read_brand_file(folder)
             background, alpha, called = brand.background, brand.alpha, f"{folder.name}'s test/"
             name = name or brand.name
             references, traits = split_files(folder, "test")
         else:
             traits = {}
             listing = list_folder(folder)
-            aside = masks(listing.pictures)
-            references = [(readable(p.relative_to(folder)), p) for p in listing.pictures if p not in set(aside)]
-            notes = notes_on(folder, "no references", listing, aside)
+            aside = mask_files(listing.pictures)
+            references = [(name_as_text(p.relative_to(folder)), p) for p in listing.pictures if p not in set(aside)]
+            notes = notes_on_skipped(folder, "no references", listing, aside)
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    earlier, left_aside = exported(subject, name)
+    earlier, left_aside = exported_before(lot, name)
     notes = (*notes, *left_aside)
     return Comparison(references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name)
 
 
-def exported(subject: Subject, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:
+def exported_before(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:
     """The pictures of earlier packages that must not come again, and notes on packages that are left aside.
 
     Packages that name another brand are left aside. A package without a brand, or a lot without one, is compared. In a
-    package of this very lot (`is_of_lot`), pictures with the bytes of the lot's are those pictures, and no copies, in
+    package of this very lot (`shares_pictures`), pictures with the lot's bytes are those pictures, and no copies, in
     whatever folder the lot lies. Raises DataError for a damaged package that is not known to be of another brand.
     """
     found: list[tuple[str, Path]] = []
-    notes, problems, ours = [], [], set(subject.sha256.values())
+    notes, problems, ours = [], [], set(lot.sha256.values())
     for package in sorted(path for path in files.EXPORTS.glob("[!.]*-v[0-9]*") if path.is_dir()):
         if not any(package.iterdir()):
-            notes.append(f"{files.shown(package)} is empty: there is nothing to compare with")
+            notes.append(f"{files.display_path(package)} is empty: there is nothing to compare with")
             continue
         made_for, pictures_there, problem = read_package(package)
         if brand and made_for and made_for != brand:
@@ -84,7 +84,7 @@ def exported(subject: Subject, brand: str) -> tuple[list[tuple[str, Path]], list
             problems.append(problem)
         else:
             theirs = set(pictures_there.values())
-            same = ours & theirs if is_of_lot(ours, theirs) else set()
+            same = ours & theirs if shares_pictures(ours, theirs) else set()
             found += [
                 (f"{package.name}/{name}", package / "images" / name)
                 for name, sha256 in pictures_there.items()
@@ -95,7 +95,7 @@ def exported(subject: Subject, brand: str) -> tuple[list[tuple[str, Path]], list
     return found, notes
 
 
-def is_of_lot(lot: set[str], package: set[str]) -> bool:
+def shares_pictures(lot: set[str], package: set[str]) -> bool:
     """Whether a package was made from this lot or the lot from the package, by the sha256 of their pictures.
 
     So it is if more than half of the package is in the lot, or all of the lot in the package. One picture of many that
@@ -110,7 +110,7 @@ def read_package(package: Path) -> tuple[str, dict[str, str], str]:
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
     """
-    place, images = files.shown(package), package / "images"
+    place, images = files.display_path(package), package / "images"
     try:
         record = files.read_json(package / "provenance.json", "the provenance", "counts")
     except (DataError, OSError):
@@ -120,7 +120,7 @@ def read_package(package: Path) -> tuple[str, dict[str, str], str]:
     try:
         rows = files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
         listed = {str(row["file_name"]).removeprefix("images/"): str(row["sha256"]) for row in rows}
-        found = hashes([(name, images / name) for name in listed])
+        found = digests_by_name([(name, images / name) for name in listed])
     except (DataError, OSError, ValueError) as error:
         return brand, {}, f"{place}: {error}"
     wrong = [name for name, sha256 in found.items() if sha256 != listed[name]]
@@ -133,16 +133,16 @@ def read_package(package: Path) -> tuple[str, dict[str, str], str]:
 def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
     """The pictures that a split lists, and their traits. Raises DataError if rows and files do not fit."""
     problems: list[str] = []
-    found = brandset.listed(folder, part, problems)
-    brandset.refuse(folder, brandset.Findings(problems))
+    found = brandset.read_rows(folder, part, problems)
+    brandset.raise_problems(folder, brandset.CheckReport(problems))
     traits = {name: row.get("traits") or {} for name, (row, _) in found.items()}
     return [(name, path) for name, (_, path) in sorted(found.items())], traits
 
 
-def planned_traits(subject: Subject, compared: Comparison) -> dict[str, list[str]]:
+def planned_traits(lot: Lot, compared: Comparison) -> dict[str, list[str]]:
     """Every value of each planned trait that the plan or the brand's pictures show, sorted."""
     values: dict[str, set[str]] = {}
-    for slot in (subject.slots or {}).values():
+    for slot in (lot.slots or {}).values():
         for trait, value in slot.traits.items():
             values.setdefault(trait, set()).add(value)
     for known in (*compared.traits.values(), *compared.learned.values()):

@@ -7,16 +7,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eval.lot.comparison import Comparison, planned_traits
-from eval.lot.subject import Subject, hashes
+from eval.lot.lot import Lot, digests_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.domain import in_domain
 from eval.measuring.encoder import Encoder
-from eval.measuring.features import Broken, extract, threads
+from eval.measuring.features import BrokenFile, features_of, num_threads
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, Measured
-from eval.measuring.scores import nullable, parquet, scores_key, table_digests
+from eval.measuring.scores import nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_texts
-from eval.measuring.whole import describe_batch, in_words
+from eval.measuring.whole import describe_batch, summary_in_words
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import files, hardware
@@ -26,65 +26,65 @@ from stylegate.errors import DataError
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
 
-def compute(config: Config, subject: Subject, compared: Comparison, quiet: bool = False) -> None:
+def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool = False) -> None:
     """Encode the pictures that were not encoded before, compute every score, and write the three files.
 
     Raises DataError if a training picture or one that was exported before cannot be read, ModelError if the encoder
     cannot be loaded. `quiet` shows no progress.
     """
-    encoder = encoding.load(config.encoder, hardware.device_of(config.hardware))
-    measured, broken = measure(config, subject, compared, encoder, quiet)
+    encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
+    measured, broken = features_to_compare(config, lot, compared, encoder, quiet)
     compute_columns(measured)
     inside, why = in_domain(measured.pictures, measured.references, encoder.domain)
     # An encoder that does not know the brand says nothing about the batch.
     batch = describe_batch(measured) if measured.enough_references and not why else {}
 
-    rows = table(measured, broken, inside)
-    own = {name: nullable(column) for name, column in measured.own.items()}
-    files.write(subject.out / "scores.parquet", parquet(rows))
-    files.write(subject.out / "references.parquet", parquet(pa.table(own)))
+    rows = score_table(measured, broken, inside)
+    own = {name: nan_to_none(column) for name, column in measured.own.items()}
+    files.write_atomically(lot.out / "scores.parquet", parquet_bytes(rows))
+    files.write_atomically(lot.out / "references.parquet", parquet_bytes(pa.table(own)))
     record: dict[str, Any] = {
-        "key": scores_key(config, subject, compared),  # now that the encoder's weights are at hand
-        "tables": table_digests(subject.out),
+        "key": scores_key(config, lot, compared),  # now that the encoder's weights are at hand
+        "tables": table_digests(lot.out),
         "encoder": config.encoder,
         "encoder_sha256": encoder.sha256,
-        "computed": {"precision": "fp32", "device": encoder.device.type, "threads": threads()},
+        "computed": {"precision": "fp32", "device": encoder.device.type, "threads": num_threads()},
         "references": {
-            "from": compared.called,
+            "from": compared.references_name,
             "given": len(compared.references),
             "count": len(measured.references.names),
-            "sha256": files.digest(measured.references.sha256),
+            "sha256": files.canonical_sha256(measured.references.sha256),
         },
         "foreign": measured.foreign,
         "copies": measured.copies,
         "traits_read": {trait: round(area, 3) for trait, area in measured.areas.items()},
         "batch": batch,
-        "summary": in_words(batch, measured.areas, planned_traits(subject, compared)),
+        "summary": summary_in_words(batch, measured.areas, planned_traits(lot, compared)),
         "notes": measured.notes + ([why] if why else []),
     }
-    files.write_json(subject.out / "score.json", record)
+    files.write_json(lot.out / "score.json", record)
 
 
-def measure(
-    config: Config, subject: Subject, compared: Comparison, encoder: Encoder, quiet: bool
-) -> tuple[Measured, list[Broken]]:
+def features_to_compare(
+    config: Config, lot: Lot, compared: Comparison, encoder: Encoder, quiet: bool
+) -> tuple[Measured, list[BrokenFile]]:
     """The features of the lot and of all that it is compared with; and the files of the lot that are no pictures."""
 
-    def features_of(named: list, sha256: dict[str, str], title: str) -> tuple[Features, list[Broken]]:
+    def read(named: list, sha256: dict[str, str], title: str) -> tuple[Features, list[BrokenFile]]:
         shown = "" if quiet else title
-        return extract(named, sha256, encoder, compared.background, config.score.batch_size, shown)
+        return features_of(named, sha256, encoder, compared.background, config.score.batch_size, shown)
 
-    pictures, broken = features_of(subject.named, subject.sha256, "score")
-    references, unusable = features_of(compared.references, hashes(compared.references), "references")
-    training, lost = features_of(compared.training, hashes(compared.training), "training")
-    exported, gone = features_of(compared.exported, hashes(compared.exported), "exported")
+    pictures, broken = read(lot.files, lot.sha256, "score")
+    references, unusable = read(compared.references, digests_by_name(compared.references), "references")
+    training, lost = read(compared.training, digests_by_name(compared.training), "training")
+    exported, gone = read(compared.exported, digests_by_name(compared.exported), "exported")
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
     head, notes = head_of(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
     left_out = [f"reference {b.name} is left out: {b.reason}" for b in unusable]
     measured = Measured(
-        subject=subject,
+        lot=lot,
         compared=compared,
         pictures=pictures,
         references=references,
@@ -94,7 +94,7 @@ def measure(
         head=head,
         encode_texts=cached_texts(encoder),
         enough_references=len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0,
-        notes=[*subject.notes, *compared.notes, *left_out, *notes_on_number(compared, len(references.names)), *notes],
+        notes=[*lot.notes, *compared.notes, *left_out, *notes_on_number(compared, len(references.names)), *notes],
     )
     return measured, broken
 
@@ -122,20 +122,20 @@ def compute_columns(measured: Measured) -> None:
             measured.own[name] = score.leave_one_out(measured)
 
 
-def table(measured: Measured, broken: list[Broken], inside: NDArray[np.float32]) -> pa.Table:
+def score_table(measured: Measured, broken: list[BrokenFile], inside: NDArray[np.float32]) -> pa.Table:
     """All files in the lot's order, a float32 column a score; files that are no pictures have an error and no scores.
 
     `inside` [n] is the column in_domain; twin and known name the pictures that `distinct` and `novelty` speak of.
     """
-    subject, pictures = measured.subject, measured.pictures
+    lot, pictures = measured.lot, measured.pictures
     place = {name: i for i, name in enumerate(pictures.names)}
     reasons = {b.name: b.reason for b in broken}
-    names = [name for name, _ in subject.named]
+    names = [name for name, _ in lot.files]
     order = np.array([place.get(name, -1) for name in names], int)
 
     def in_order(values: NDArray) -> pa.Array:
         padded = np.append(values.astype(np.float32), np.float32(np.nan))
-        return nullable(padded[order])
+        return nan_to_none(padded[order])
 
     def partners(score: str) -> pa.Array:
         named = [*measured.partners.get(score, [None] * len(pictures.names)), None]  # -1: the last one
@@ -144,7 +144,7 @@ def table(measured: Measured, broken: list[Broken], inside: NDArray[np.float32])
     sizes = np.vstack([pictures.sizes, [[0, 0]]])[order]
     fixed = {
         "file": pa.array(names),
-        "sha256": pa.array([subject.sha256[name] for name in names]),
+        "sha256": pa.array([lot.sha256[name] for name in names]),
         "width": pa.array(sizes[:, 0], pa.int32()),
         "height": pa.array(sizes[:, 1], pa.int32()),
         "error": pa.array([reasons.get(name) for name in names], pa.string()),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.measuring.domain import Domain, domain_of
-from eval.measuring.weights import checkpoint_key, locate, remember
+from eval.measuring.weights import checkpoint_key, locate_checkpoint, record_location
 from stylegate import files
 from stylegate.digests import sha256s
 from stylegate.errors import ModelError
@@ -81,7 +81,7 @@ def folder_of(name: str) -> Path | None:
     )
 
 
-def described(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """open_clip's configs of the model and of its preprocessing, without its weights. Raises ModelError.
 
     A name whose activation is not the one that its weights were trained with is refused: open_clip only warns, and
@@ -114,7 +114,7 @@ def preprocessing_of(name: str) -> Preprocessing:
     """What the encoder is shown, without loading it. Raises ModelError."""
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    model, settings = described(name)
+    model, settings = model_configs(name)
     side = (model.get("vision_cfg") or {}).get("image_size", 224)
     size = tuple(side) if isinstance(side, list | tuple) else (side, side)
     whole: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), settings) | {"size": size}
@@ -124,7 +124,7 @@ def preprocessing_of(name: str) -> Preprocessing:
     return Preprocessing(type(transform)(geometry), tuple(normalize.mean), tuple(normalize.std), str(transform))
 
 
-def load(name: str, device: Any) -> Encoder:
+def load_encoder(name: str, device: Any) -> Encoder:
     """The encoder, on a torch.device, for inference. Weights of MODEL:PRETRAINED are downloaded if need be.
 
     Raises ModelError if it cannot be loaded, or would be shown something else than its config says.
@@ -139,13 +139,13 @@ def load(name: str, device: Any) -> Encoder:
             tokenizer = open_clip.get_tokenizer(source, context_length=model.context_length)  # type: ignore[arg-type]
         else:
             architecture, pretrained = name.split(":")
-            checkpoint = locate(name, described(name)[1])
+            checkpoint = locate_checkpoint(name, model_configs(name)[1])
             before = sha256s([checkpoint])
             model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
             tokenizer = open_clip.get_tokenizer(architecture)
-            if (locate(name, described(name)[1]), sha256s([checkpoint])) != (checkpoint, before):
+            if (locate_checkpoint(name, model_configs(name)[1]), sha256s([checkpoint])) != (checkpoint, before):
                 raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
-            remember(name, checkpoint)
+            record_location(name, checkpoint)
     except Exception as error:
         raise ModelError(
             f"encoder={name} cannot be loaded: {error}", next_step="check the name, or the network."
@@ -153,7 +153,7 @@ def load(name: str, device: Any) -> Encoder:
     if str(preprocess) != preprocessing.name:
         raise ModelError(f"encoder={name}: open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")
     model.eval().requires_grad_(False).to(device)
-    sha256 = files.digest([encoder_key(name), preprocessing.name])
+    sha256 = files.canonical_sha256([encoder_key(name), preprocessing.name])
     return Encoder(model, preprocessing, tokenizer, device, sha256, domain_of(folder), folder)
 
 
@@ -173,12 +173,12 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> En
     """
     if not pixels:
         return Encoded(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
-    step = at_once(encoder) or len(pixels)
+    step = pictures_per_pass(encoder) or len(pixels)
     parts = [encode_together(encoder, pixels[start : start + step]) for start in range(0, len(pixels), step)]
     return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def at_once(encoder: Encoder) -> int | None:
+def pictures_per_pass(encoder: Encoder) -> int | None:
     """How many pictures go through the model together; None on an accelerator: all of them.
 
     A CPU is fastest while its cache holds what passes between layers; of a large model that is a few pictures.
@@ -206,17 +206,17 @@ def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> En
             made = visual.forward_intermediates(shown, indices=[-3, -2])
         except (AttributeError, AssertionError):  # a model that shows none, or has fewer
             embeddings = encoder.model.encode_image(shown)
-            return Encoded(unit(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
-        patches = [normalize(places(tokens.float()), dim=1) for tokens in made["image_intermediates"]]
-        embeddings = unit(made["image_features"].float().cpu().numpy())
+            return Encoded(to_unit_length(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
+        patches = [normalize(patch_vectors(tokens.float()), dim=1) for tokens in made["image_intermediates"]]
+        embeddings = to_unit_length(made["image_features"].float().cpu().numpy())
         return Encoded(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
 
 
-def places(tokens: Any) -> Any:
+def patch_vectors(tokens: Any) -> Any:
     """A block's tokens [n, c, h, w], averaged to at most GRID x GRID places and projected to CHANNELS; flat rows."""
     import torch
 
-    kernel = torch.from_numpy(projection(tokens.shape[1])).to(tokens).T[..., None, None]
+    kernel = torch.from_numpy(random_projection(tokens.shape[1])).to(tokens).T[..., None, None]
     projected = torch.nn.functional.conv2d(tokens, kernel)
     grid = min(GRID, *tokens.shape[2:])
     averaged = torch.nn.functional.adaptive_avg_pool2d(projected, grid) if max(tokens.shape[2:]) > grid else projected
@@ -224,7 +224,7 @@ def places(tokens: Any) -> Any:
 
 
 @lru_cache
-def projection(channels: int) -> NDArray[np.float32]:
+def random_projection(channels: int) -> NDArray[np.float32]:
     """[channels, CHANNELS], random and always the same."""
     random = np.random.default_rng(channels)
     return (random.normal(size=(channels, CHANNELS)) / CHANNELS**0.5).astype(np.float32)
@@ -235,9 +235,11 @@ def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():
-        return unit(encoder.model.encode_text(encoder.tokenizer(texts).to(encoder.device)).float().cpu().numpy())
+        return to_unit_length(
+            encoder.model.encode_text(encoder.tokenizer(texts).to(encoder.device)).float().cpu().numpy()
+        )
 
 
-def unit(vectors: NDArray) -> NDArray[np.float32]:
+def to_unit_length(vectors: NDArray) -> NDArray[np.float32]:
     """Vectors [..., d] scaled to length 1; zeros stay zeros."""
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

@@ -1,7 +1,7 @@
 """The features of pictures: embedding, patches, signature, technical measures. Computed once, cached by content.
 
 A picture is decoded once: signature, measures and the encoder's input are all computed from one decoded frame.
-`generate` stores them for what it drew (`keep`), so that our own pictures are never decoded to be scored.
+`generate` stores them for what it drew (`store_features_of_drawn`), so that our own pictures are never decoded again.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ Row = dict[str, NDArray]
 Rows = dict[int, Row]  # by a picture's index
 
 
-class Broken(NamedTuple):
+class BrokenFile(NamedTuple):
     """A file that is no picture, or could not be read."""
 
     name: str
@@ -37,7 +37,7 @@ class Broken(NamedTuple):
     reason: str  # for people
 
 
-class Table:
+class FeatureTable:
     """Rows of n pictures as arrays, filled as they come: of a hundred thousand no second copy stands in memory."""
 
     def __init__(self, count: int) -> None:
@@ -79,27 +79,27 @@ class Table:
         )
 
 
-def extract(
+def features_of(
     named: Sequence[tuple[str, Path]],
     sha256: Mapping[str, str],
     encoder: Encoder,
     background: str,
     batch_size: int,
     title: str,
-) -> tuple[Features, list[Broken]]:
+) -> tuple[Features, list[BrokenFile]]:
     """Features of each picture, and the files that are none. Each picture is encoded at most once, ever.
 
     `sha256` by name ("" for a file that cannot be read) says which bytes are meant; a file that holds others by the
     time it is read is broken, and nothing of it is kept. An empty title shows no progress.
     """
     cache, paths = Cache(), dict(named)
-    broken = [Broken(name, "", "cannot be read") for name in paths if not sha256[name]]
+    broken = [BrokenFile(name, "", "cannot be read") for name in paths if not sha256[name]]
     names = [name for name in paths if sha256[name]]
-    before = seen_key(encoder.preprocessing, background)
-    seen = [f"{before}:{sha256[name]}" for name in names]  # keys of what `keep` stored; removed once it is encoded
-    after = files.digest([before, encoder.sha256])
+    before = pixel_features_key(encoder.preprocessing, background)
+    seen = [f"{before}:{sha256[name]}" for name in names]  # keys of what `generate` stored; removed once encoded
+    after = files.canonical_sha256([before, encoder.sha256])
     keys = [f"{after}:{sha256[name]}" for name in names]
-    table, missing = Table(len(names)), []
+    table, missing = FeatureTable(len(names)), []
     for i, row in enumerate(cache.get_all(keys)):
         if row:
             table.fill(i, row)
@@ -107,7 +107,7 @@ def extract(
             missing.append(i)
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
 
-    if at_hand := set(range(len(names))) - set(missing):  # what `keep` stored of pictures that were known already
+    if at_hand := set(range(len(names))) - set(missing):  # what `generate` stored of known pictures
         cache.put({}, instead_of=[seen[i] for i in at_hand])
 
     def look(indices: list[int]) -> Rows:
@@ -127,28 +127,28 @@ def extract(
                 except pictures.PictureError as error:
                     refused[i] = {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
-        return dict(zip(opened, seen_of(decoded(), encoder.preprocessing), strict=True)) | refused
+        return dict(zip(opened, features_without_encoder(decoded(), encoder.preprocessing), strict=True)) | refused
 
     # On a CPU each core takes its part of a batch all the way: cores that share one encoding wait for each other, and
     # tests.bench.throughput finds this faster than encoding alone is. An accelerator encodes batches whole.
-    alone, cores = encoder.device.type == "cpu", threads()
+    alone, cores = encoder.device.type == "cpu", num_threads()
 
     def take(part: list[int], kept: Rows) -> Rows:
         found = kept | look([i for i in part if i not in kept])
-        return encoded(found, encoder) if alone else found
+        return with_embeddings(found, encoder) if alone else found
 
     # One more than there are cores: while one waits for Python's lock, the others compute.
-    with one_thread_each(alone), ThreadPoolExecutor(cores + 1) as pool:
+    with one_torch_thread_each(alone), ThreadPoolExecutor(cores + 1) as pool:
 
         def begin(batch: list[int]) -> list[Future[Rows]]:
             kept = dict(zip(batch, cache.get_all([seen[i] for i in batch]), strict=True))
             parts = [batch[k::cores] for k in range(min(cores, len(batch)))]
             return [pool.submit(take, part, {i: row for i in part if (row := kept[i])}) for part in parts]
 
-        with progress.bar(title, len(names), len(at_hand), bool(title)) as tick:
-            for batch, parts in in_advance(batches, begin, AHEAD):
+        with progress.progress_bar(title, len(names), len(at_hand), bool(title)) as tick:
+            for batch, parts in submit_ahead(batches, begin, AHEAD):
                 found = {i: row for part in parts for i, row in part.result().items()}
-                found = found if alone else encoded(found, encoder)
+                found = found if alone else with_embeddings(found, encoder)
                 cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
                 for i, row in found.items():
                     table.fill(i, row)
@@ -156,11 +156,11 @@ def extract(
 
     for i, name in enumerate(names):
         if not table.filled[i]:
-            broken.append(Broken(name, sha256[name], table.errors.get(i, "changed while it was read")))
+            broken.append(BrokenFile(name, sha256[name], table.errors.get(i, "changed while it was read")))
     return table.features(names, sha256), broken
 
 
-def threads() -> int:
+def num_threads() -> int:
     """The number of threads that torch computes with on a CPU (hardware.threads)."""
     import torch
 
@@ -168,7 +168,7 @@ def threads() -> int:
 
 
 @contextmanager
-def one_thread_each(wanted: bool) -> Iterator[None]:
+def one_torch_thread_each(wanted: bool) -> Iterator[None]:
     """torch computes with one thread in each thread that begins within, if `wanted`."""
     import torch
 
@@ -180,7 +180,7 @@ def one_thread_each(wanted: bool) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_advance(
+def submit_ahead(
     batches: list[list[int]], begin: Callable[[list[int]], list[Future[Rows]]], ahead: int
 ) -> Iterator[tuple[list[int], list[Future[Rows]]]]:
     """Each batch and what beginning it returned, the next `ahead` batches having been begun too."""
@@ -192,7 +192,7 @@ def in_advance(
     yield from waiting
 
 
-def seen_of(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -> list[Row]:
+def features_without_encoder(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -> list[Row]:
     """A row for each decoded picture: all features but the encoder's; `pixels` is what the encoder is shown."""
     rows, views = [], []
     for image, notes in decoded:
@@ -204,7 +204,7 @@ def seen_of(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -
     return rows
 
 
-def encoded(found: Rows, encoder: Encoder) -> Rows:
+def with_embeddings(found: Rows, encoder: Encoder) -> Rows:
     """Rows whose `pixels` are replaced by the embedding and patches that the encoder computes of them."""
     shown = [row for row in found.values() if "pixels" in row]
     made = encode_pictures(encoder, [row.pop("pixels") for row in shown])
@@ -213,14 +213,14 @@ def encoded(found: Rows, encoder: Encoder) -> Rows:
     return found
 
 
-def seen_key(preprocessing: Preprocessing, background: str) -> str:
+def pixel_features_key(preprocessing: Preprocessing, background: str) -> str:
     """What a cache key of features without the encoder begins with; the picture's sha256 follows."""
-    return files.digest([VERSION, preprocessing.name, background])
+    return files.canonical_sha256([VERSION, preprocessing.name, background])
 
 
-def keep(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, background: str) -> None:
+def store_features_of_drawn(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, background: str) -> None:
     """Store the features of drawn RGB pictures under the sha256 of their files; scoring uses and removes them."""
-    key = seen_key(preprocessing, background)
+    key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
     opaque = (pictures.Picture(image, ()) for image in drawn.values())
-    Cache().put(dict(zip(keys, seen_of(opaque, preprocessing), strict=True)))
+    Cache().put(dict(zip(keys, features_without_encoder(opaque, preprocessing), strict=True)))

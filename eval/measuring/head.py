@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from eval.lot.batch import existing
-from eval.lot.subject import hashes
+from eval.lot.batch import existing_file
+from eval.lot.lot import digests_by_name
 from eval.measuring.encoder import Encoder
-from eval.measuring.features import extract
+from eval.measuring.features import features_of
 from eval.measuring.scores import head_file
 from eval.scorers import aesthetic
 from stylegate.config import Config
@@ -26,12 +26,12 @@ def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Hea
 
 def learned_from_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:
     """A head fitted to score.labels, and how well it tells labelled pictures that it was not fitted on."""
-    labels = aesthetic.read_labels(existing(config.score.labels or "", "score.labels"))
+    labels = aesthetic.read_labels(existing_file(config.score.labels or "", "score.labels"))
     named = [(name, path) for name, path, _ in labels]
-    features, broken = extract(named, hashes(named), encoder, "#ffffff", config.score.batch_size, "labels")
+    features, broken = features_of(named, digests_by_name(named), encoder, "#ffffff", config.score.batch_size, "labels")
     if broken:
         raise DataError("labelled pictures cannot be read:", [f"{b.name}: {b.reason}" for b in broken])
     good = {name: label for name, _, label in labels}
-    learned = aesthetic.learn(features.embeddings, np.array([good[name] for name in features.names]))
+    learned = aesthetic.learn_head(features.embeddings, np.array([good[name] for name in features.names]))
     area = f"area under the ROC curve {learned.area:.2f} on those held out"
     return learned.head, [f"aesthetic head of {len(good)} labels: {area}"]

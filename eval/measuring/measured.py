@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.lot.comparison import Comparison
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 
 
 class Features(NamedTuple):
@@ -28,7 +28,7 @@ class Features(NamedTuple):
 class Measured:
     """What a scorer is given: features of all pictures (read), columns of scores and facts (written)."""
 
-    subject: Subject
+    lot: Lot
     compared: Comparison
     pictures: Features  # n, of the lot
     references: Features  # r
@@ -54,7 +54,7 @@ class Measured:
             "references": self.enough_references,
             "patches": self.pictures.patches.shape[1] > 0,
             "training": bool(self.training.names),
-            "plan": bool(self.subject.slots and self.pictures.names),
+            "plan": bool(self.lot.slots and self.pictures.names),
             "head": self.head is not None,
         }[need]
 

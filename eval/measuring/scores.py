@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eval.lot.batch import existing
+from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
-from eval.lot.subject import Subject, hashes
+from eval.lot.lot import Lot, digests_by_name
 from eval.measuring.encoder import encoder_key
 from eval.scorers import SCORES, aesthetic
 from stylegate import files
@@ -20,27 +20,29 @@ from stylegate.errors import ConfigError, DataError
 VERSION = "scores-15"  # raise it when a score's computation changes
 
 
-def scores_key(config: Config, subject: Subject, compared: Comparison) -> str:
+def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
     """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head.
 
     It equals no other key while the encoder's weights are not known here (encoder_key).
     """
     head = [files.sha256(path)] if (path := head_file(config)) else []
     if config.score.labels:
-        labels = aesthetic.read_labels(existing(config.score.labels, "score.labels"))
+        labels = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
         head = [[name, files.sha256(place), good] for name, place, good in labels]
-    others = [sorted(hashes(part).items()) for part in (compared.references, compared.training, compared.exported)]
-    slots = {name: [slot.prompt, slot.traits] for name, slot in (subject.slots or {}).items()}
-    return files.digest(
+    others = [
+        sorted(digests_by_name(part).items()) for part in (compared.references, compared.training, compared.exported)
+    ]
+    slots = {name: [slot.prompt, slot.traits] for name, slot in (lot.slots or {}).items()}
+    return files.canonical_sha256(
         [
             VERSION,
             list(SCORES),
-            subject.digest(),
+            lot.digest(),
             encoder_key(config.encoder),
             others,
             compared.background,
             compared.alpha,
-            [*subject.notes, *compared.notes],
+            [*lot.notes, *compared.notes],
             compared.traits,
             compared.learned,
             head,
@@ -55,16 +57,16 @@ def head_file(config: Config) -> Path | None:
         raise ConfigError("score.aesthetic_head and score.labels name two heads", next_step="give one of them.")
     if not config.score.aesthetic_head:
         return None
-    return files.named(config.score.aesthetic_head, files.HEADS, "score.aesthetic_head", ".safetensors")
+    return files.resolve_name(config.score.aesthetic_head, files.HEADS, "score.aesthetic_head", ".safetensors")
 
 
-def scores_at_hand(subject: Subject, key: str) -> bool:
+def scores_are_current(lot: Lot, key: str) -> bool:
     """Whether scores.parquet is of these pictures, references and encoder, and as it was written."""
-    record = subject.out / "score.json"
+    record = lot.out / "score.json"
     if not record.exists():
         return False
     held = files.read_json(record, "the scores' record", "key", "tables")
-    return held["key"] == key and held["tables"] == table_digests(subject.out)
+    return held["key"] == key and held["tables"] == table_digests(lot.out)
 
 
 def table_digests(out: Path) -> dict[str, str]:
@@ -72,13 +74,13 @@ def table_digests(out: Path) -> dict[str, str]:
     return {name: files.sha256(path) if path.is_file() else "" for name, path in tables.items()}
 
 
-def nullable(values: NDArray) -> pa.Array:
+def nan_to_none(values: NDArray) -> pa.Array:
     """float32 with null for what is not finite."""
     values = values.astype(np.float32)
     return pa.array(values, pa.float32(), mask=~np.isfinite(values))
 
 
-def parquet(rows: pa.Table) -> bytes:
+def parquet_bytes(rows: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     return sink.getvalue().to_pybytes()
@@ -106,7 +108,9 @@ def read_scores(out: Path) -> Scores:
         rows = files.read_parquet(out / "scores.parquet").to_pylist()
         table = files.read_parquet(out / "references.parquet")
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"the scores in {files.shown(out)} cannot be read: {error}", next_step="remove them.") from None
+        raise DataError(
+            f"the scores in {files.display_path(out)} cannot be read: {error}", next_step="remove them."
+        ) from None
     own = {
         field.name: np.array([v for v in table[field.name].to_pylist() if v is not None], field.type.to_pandas_dtype())
         for field in table.schema

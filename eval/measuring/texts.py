@@ -15,7 +15,7 @@ def cached_texts(encoder: Encoder) -> Callable[[list[str]], NDArray[np.float32]]
     cache = Cache()
 
     def texts(wanted: list[str]) -> NDArray[np.float32]:
-        keys = [files.digest(["text-1", encoder.sha256, text]) for text in wanted]
+        keys = [files.canonical_sha256(["text-1", encoder.sha256, text]) for text in wanted]
 
         def encode(missing: list[int]) -> list[dict[str, NDArray]]:
             return [{"e": row} for row in encode_texts(encoder, [wanted[i] for i in missing])]

@@ -21,12 +21,12 @@ located: dict[str, Path] = {}  # checkpoints of the encoders that this process h
 
 def checkpoint_key(name: str) -> str:
     """The digest of the checkpoint that MODEL:PRETRAINED led to. Where none is known, a text that equals no other."""
-    path = located.get(name) or recorded().get(name)
+    path = located.get(name) or read_located().get(name)
     digest = sha256s([Path(path)])[0] if path else ""
-    return files.digest([name, digest]) if digest else f"{name} without weights {uuid.uuid4()}"
+    return files.canonical_sha256([name, digest]) if digest else f"{name} without weights {uuid.uuid4()}"
 
 
-def recorded() -> dict[str, Any]:
+def read_located() -> dict[str, Any]:
     """Paths of checkpoints by name, of all encoders that were loaded with this cache; {} for a record that is torn."""
     path = files.CACHE / RECORD
     try:
@@ -35,7 +35,7 @@ def recorded() -> dict[str, Any]:
         return {}
 
 
-def locate(name: str, settings: dict[str, Any]) -> Path:
+def locate_checkpoint(name: str, settings: dict[str, Any]) -> Path:
     """The checkpoint file of MODEL:PRETRAINED, downloaded if it is not here yet.
 
     `settings` is open_clip's entry for these weights. Raises ModelError if there is no file.
@@ -48,8 +48,8 @@ def locate(name: str, settings: dict[str, Any]) -> Path:
     return path
 
 
-def remember(name: str, path: Path) -> None:
+def record_location(name: str, path: Path) -> None:
     """Note which checkpoint was loaded. A cache that cannot be written costs time later, and is no error."""
     located[name] = path
     with contextlib.suppress(OSError):
-        files.write_json(files.CACHE / RECORD, recorded() | {name: str(path)})
+        files.write_json(files.CACHE / RECORD, read_located() | {name: str(path)})

@@ -18,16 +18,16 @@ def describe_batch(measured: Measured) -> dict[str, Any]:
     few = min(len(pictures), len(references))
     if few < batch.FEWEST:
         return {}
-    found: dict[str, Any] = {"style": style.interval(pictures, references)._asdict()}
+    found: dict[str, Any] = {"style": style.mean_interval(pictures, references)._asdict()}
     found["style"]["references"] = float(measured.own["style"].mean())
     found["mmd2"], found["mmd2_p"] = batch.mmd(pictures, references)
     found["kid"] = batch.kid(pictures, references)
-    found["vendi"], found["vendi_of"] = batch.vendi(batch.evenly_spread(pictures, few)), few
-    found["vendi_references"] = batch.vendi(batch.evenly_spread(references, few))
+    found["vendi"], found["vendi_of"] = batch.vendi(batch.evenly_spaced_rows(pictures, few)), few
+    found["vendi_references"] = batch.vendi(batch.evenly_spaced_rows(references, few))
     return found
 
 
-def in_words(batch: dict[str, Any], areas: dict[str, float], planned: Iterable[str]) -> list[str]:
+def summary_in_words(batch: dict[str, Any], areas: dict[str, float], planned: Iterable[str]) -> list[str]:
     """A line each on style, distance and variety of the batch, and one on planned traits that cannot be told apart.
 
     `batch` is what `describe_batch` gave; `areas` says how well each trait could be read, 0.5 (not) to 1.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from eval.policy.model import Check, Policy, Promise
 from eval.promise import calibration
-from eval.promise.calibration import CALIBRATION, Line
+from eval.promise.calibration import CALIBRATION, CalibratedLine
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -12,25 +12,25 @@ POOL = "pool.json"  # the calibrated score, by sha256, of the pictures that ever
 WHAT = "the calibration"
 
 
-def line_of_package(package: Path) -> tuple[Line, Policy]:
+def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy]:
     """The line that the package's labels and scores lead to, and the terms of its policy that they rest on.
 
     Raises DataError if calibration.json or pool.json is missing or damaged.
     """
-    made, terms = calibration.read(package / CALIBRATION), files.read_json(package / CALIBRATION, WHAT)
+    made, terms = calibration.read_calibration(package / CALIBRATION), files.read_json(package / CALIBRATION, WHAT)
     pool = files.read_json(package / POOL, "the calibrated scores of the lot")
     if not pool or not all(isinstance(score, float | int) and abs(score) < 1e9 for score in pool.values()):
         raise DataError(f"{POOL}: it must give a number for each picture")
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
     named, checks = terms["policy"], {terms["score"]: Check(calibrated=True)}
     policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
-    return calibration.line_of(made, pool, {}, policy), policy
+    return calibration.calibrated_line_state(made, pool, {}, policy), policy
 
 
 def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[str]) -> tuple[list[str], str]:
     """Where the calibration does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     try:
-        line, policy = line_of_package(package)
+        line, policy = calibrated_line(package)
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [str(error) if isinstance(error, DataError) else f"{CALIBRATION}: {error}"], ""
     problems = []

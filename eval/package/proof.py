@@ -7,7 +7,7 @@ from eval.judging.record import PromiseState
 from eval.package.calibrated import problems_with_calibration
 from eval.package.provenance import Provenance
 from eval.policy.model import VERDICTS
-from eval.promise.certificate import CERTIFICATE, goes_out, read_certificate
+from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -36,7 +36,7 @@ def problems_of(package: Path) -> list[str]:
     problems += [f"{name}: added" for name in sorted(present - set(listed) - strange)]
     plain = sorted(present & set(listed) - strange)
     problems += [f"{name}: changed" for name in plain if files.sha256(package / name) != listed[name]]
-    return problems or disagreements(package, {n: h for n, h in listed.items() if n.startswith("images/")})
+    return problems or disagreements_of_names(package, {n: h for n, h in listed.items() if n.startswith("images/")})
 
 
 def promise_of(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
@@ -47,7 +47,7 @@ def promise_of(package: Path, provenance: Provenance, rows: list[dict]) -> tuple
     """
     promise, pictures = provenance.judged_by.promise, [str(row["sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
-        return certified(package, promise, pictures)
+        return certificate_problem(package, promise, pictures)
     if promise.state == "valid":
         return problems_with_calibration(package, provenance.judged_by.policy.sha256, set(pictures))
     if promise.state != "none" or promise.certificate_sha256:
@@ -55,7 +55,7 @@ def promise_of(package: Path, provenance: Provenance, rows: list[dict]) -> tuple
     return [], ""
 
 
-def certified(package: Path, promise: PromiseState, pictures: list[str]) -> tuple[list[str], str]:
+def certificate_problem(package: Path, promise: PromiseState, pictures: list[str]) -> tuple[list[str], str]:
     """Where the certificate does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     if not (package / CERTIFICATE).exists():
         return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"], ""
@@ -65,7 +65,7 @@ def certified(package: Path, promise: PromiseState, pictures: list[str]) -> tupl
         return [str(error)], ""
     named = promise.state == "certified" and found.sha256 == promise.certificate_sha256
     problems = [] if named else [f"{CERTIFICATE} is not the one that provenance.json names"]
-    if sorted(pictures) != sorted(goes_out(found)):
+    if sorted(pictures) != sorted(certified_pictures(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
     return problems, f"certified: {found.sentence()}"
 
@@ -76,7 +76,7 @@ def read_package(package: Path) -> tuple[Provenance, list[dict]]:
     return provenance, files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
 
 
-def disagreements(package: Path, images: dict[str, str]) -> list[str]:
+def disagreements_of_names(package: Path, images: dict[str, str]) -> list[str]:
     """Where rows, pictures and counts of a package whose bytes are whole do not agree."""
     try:
         provenance, rows = read_package(package)

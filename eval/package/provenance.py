@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from eval.judging.record import Counts, GateRecord, Lines, PolicyName, PromiseState, References, RuleState
-from eval.lot.subject import Subject, made_from
+from eval.judging.record import CheckLines, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
+from eval.lot.lot import Lot, origin_digests
 from stylegate import __version__, files
 from stylegate.records import Record
 
@@ -31,8 +31,8 @@ class MadeFrom(Record):
 class JudgedBy(Record):
     """What the pictures were judged by."""
 
-    policy: PolicyName
-    thresholds: dict[str, Lines]
+    policy: PolicyUsed
+    thresholds: dict[str, CheckLines]
     """By score, of the checks that were asked."""
     left_out: list[str]
     """Checks that could not be computed and are optional, with the reason."""
@@ -68,13 +68,13 @@ class Provenance(Record):
     counts: PackageCounts
 
 
-def provenance(subject: Subject, exported: int, outcome: GateRecord) -> Provenance:
+def provenance(lot: Lot, exported: int, outcome: GateRecord) -> Provenance:
     """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
     references = outcome.references
     return Provenance(
         stylegate=__version__,
         brand=outcome.brand,
-        made_from=MadeFrom(**made_from(subject)),
+        made_from=MadeFrom(**origin_digests(lot)),
         judged_by=JudgedBy(
             policy=outcome.policy,
             thresholds=outcome.thresholds,

@@ -32,22 +32,22 @@ from stylegate import files, records
 from stylegate.errors import DataError
 
 
-def read(name: str) -> Policy:
+def read_policy(name: str) -> Policy:
     """The policy of a name in data/policies/ or of a path. Raises DataError listing every problem of the file."""
-    path = files.named(name, files.POLICIES, "policy", ".yaml")
+    path = files.resolve_name(name, files.POLICIES, "policy", ".yaml")
     data = with_text_keys(files.read_yaml(path, "policy"))
-    problems = [f"{records.place(place)}is empty" for place in empty_places(data)]
+    problems = [f"{records.location_in_file(place)}is empty" for place in empty_places(data)]
     content = None
     try:
         content = PolicyFile.model_validate(data)
     except ValidationError as error:
         problems += records.problems_of(error)
-    problems += problems_of_checks(sound_checks(data.get("checks")), whole=content is not None)
+    problems += problems_of_checks(valid_checks(data.get("checks")), whole=content is not None)
     if problems or content is None:
         raise DataError(
-            f"policy {files.shown(path)}:", problems, "stylegate gate explain=true prints a policy in force."
+            f"policy {files.display_path(path)}:", problems, "stylegate gate explain=true prints a policy in force."
         )
-    return Policy(name=path.stem, sha256=files.digest(with_text_days(data)), **dict(content))
+    return Policy(name=path.stem, sha256=files.canonical_sha256(with_text_days(data)), **dict(content))
 
 
 def with_text_keys(data: Any) -> Any:
@@ -75,7 +75,7 @@ def empty_places(data: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple
         yield from empty_places(value, (*place, key))
 
 
-def sound_checks(listed: Any) -> dict[str, Check]:
+def valid_checks(listed: Any) -> dict[str, Check]:
     """The checks of known scores whose content is valid by itself, whatever is wrong with the rest of the file."""
     sound = {}
     for name, spec in listed.items() if isinstance(listed, dict) else ():
@@ -102,27 +102,27 @@ def problems_of_checks(checks: Mapping[str, Check], whole: bool) -> list[str]:
                     )
     if sum(check.calibrated for check in checks.values()) > 1:
         problems.append("checks: one check at most can be calibrated")
-    if whole and not any(holds_back(check) for check in checks.values()):
+    if whole and not any(can_hold_back(check) for check in checks.values()):
         problems.append("checks: hold no picture back; one needs reject_below, review_below or fail_batch_below")
     return problems
 
 
-def holds_back(check: Check) -> bool:
+def can_hold_back(check: Check) -> bool:
     """Whether the check can keep a picture from being accepted. A warning cannot."""
     return check.calibrated or any(LINES[name] != "warn" for name in check.lines())
 
 
-def explained(policy: Policy) -> list[str]:
+def policy_in_words(policy: Policy) -> list[str]:
     """What the policy asks for, in words, one line each: name, digest, checks, rules, waivers, promise."""
     lines = [f"policy {policy.name}", f"sha256 {policy.sha256}", f"max_failed_share {policy.max_failed_share:g}"]
     lines += [f"guideline {policy.guideline}"] if policy.guideline else []
     for score, check in policy.checks.items():
-        does = SCORES[score].does if score in SCORES else "spreads above the nearest line of the others"
+        does = SCORES[score].description if score in SCORES else "spreads above the nearest line of the others"
         lines.append(f"{score}: {does}")
         lines += ["    accept, review and reject by labels (stylegate calibrate)"] if check.calibrated else []
         lines += ["    left out where it cannot be computed"] if check.optional else []
         for name, threshold in check.lines().items():
-            lines.append(f"    {name.removesuffix('_below').replace('_', ' ')} below {in_words(threshold)}")
+            lines.append(f"    {name.removesuffix('_below').replace('_', ' ')} below {threshold_in_words(threshold)}")
     for measure, rule in policy.batch.items():
         lines.append(f"batch, {measure}: {MEASURES[measure]}")
         for name, line in (("fail", rule.fail_below), ("warn", rule.warn_below)):
@@ -138,7 +138,7 @@ def explained(policy: Policy) -> list[str]:
     return lines
 
 
-def in_words(threshold: Threshold) -> str:
+def threshold_in_words(threshold: Threshold) -> str:
     """A line in words, as it follows "reject below "."""
     alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
     if threshold.number is not None:

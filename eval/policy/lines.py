@@ -14,7 +14,7 @@ MIN_REFERENCES = 8  # relative thresholds need at least this many
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class CheckBounds:
     """The lines of one check as numbers, for one lot and its references. None: the check has no such line."""
 
     score: str
@@ -45,14 +45,14 @@ class Bounds:
         return (score - max(lines)) / self.spread
 
 
-def resolve(
+def resolve_lines(
     policy: Policy,
     columns: set[str],
     references: Mapping[str, np.ndarray],
     given: int,
     foreign: Mapping[str, Sequence[float]],
     copies: Mapping[str, Sequence[float]],
-) -> tuple[list[Bounds], list[str], list[str]]:
+) -> tuple[list[CheckBounds], list[str], list[str]]:
     """A policy's lines as numbers for one lot.
 
     `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by
@@ -65,7 +65,7 @@ def resolve(
     for score, check in policy.checks.items():
         if check.calibrated:
             if score != MARGIN and score not in columns:
-                impossible.append(f"{score}: {SCORES[score].does}")
+                impossible.append(f"{score}: {SCORES[score].description}")
             continue
         own = references.get(score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
@@ -76,11 +76,11 @@ def resolve(
         if computed:
             width = spread(score, enough) if enough is not None else SCORES[score].resolution
             numbers = {"reject_below": None, "review_below": None} | values
-            bounds.append(Bounds(score, relative=enough is not None and relative, spread=width, **numbers))
+            bounds.append(CheckBounds(score, relative=enough is not None and relative, spread=width, **numbers))
         if relative and given and enough is None and (score in columns or REFERENCES in SCORES[score].needs):
             lacking.append(score)
         elif not computed and not check.optional:
-            impossible.append(f"{score}: {SCORES[score].does}")
+            impossible.append(f"{score}: {SCORES[score].description}")
         elif not computed:
             alone = relative and not given and score in columns
             why = (
@@ -96,13 +96,13 @@ def resolve(
     if not lacking and policy.calibrated is None and not any(bound.holds_back() for bound in bounds):
         raise DataError(
             f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
-            [*left_out, *without_effect(bounds)],
+            [*left_out, *unreachable_lines(bounds)],
             "give brand= or references= (at least 8), or a line that pictures can fall below.",
         )
     return bounds, left_out, lacking
 
 
-def without_effect(bounds: list[Bounds]) -> list[str]:
+def unreachable_lines(bounds: list[CheckBounds]) -> list[str]:
     """Why checks that are computed hold no picture back, one line each."""
     found = []
     for bound in bounds:

@@ -48,7 +48,7 @@ def version_1(version: Any) -> Any:
     return version
 
 
-def with_words(text: str) -> str:
+def plain_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must be text")
     return text
@@ -78,7 +78,7 @@ def can_be_waived(check: str) -> str:
     return check
 
 
-def falling(ladder: tuple[float, ...]) -> tuple[float, ...]:
+def strictly_falling(ladder: tuple[float, ...]) -> tuple[float, ...]:
     if not 0 < len(ladder) <= LONGEST_LADDER or list(ladder) != sorted(set(ladder), reverse=True):
         raise ValueError(f"must be from 1 to {LONGEST_LADDER} shares of the lot, each smaller than the one before")
     return ladder
@@ -92,7 +92,7 @@ def not_empty(mapping: Any) -> Any:
 
 Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, AfterValidator(with_words)]
+Text = Annotated[str, AfterValidator(plain_text)]
 LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, beside it `foreign: q`, `alone: x`"
 
 
@@ -256,7 +256,9 @@ class Promise(Record):
     """Largest probability that the promise is wrong."""
     discard: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
     """Largest share of good pictures that a calibrated line may reject unseen."""
-    ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False), AfterValidator(falling)] = (
+    ladder: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False), AfterValidator(strictly_falling)
+    ] = (
         1.0,
         0.8,
         0.6,

@@ -23,7 +23,7 @@ EXPECTED = (0.0, 1 / 3)  # true rates as shares of alpha
 CAP = 0.95
 
 
-def bets(alpha: float) -> NDArray[np.float64]:
+def bet_sizes(alpha: float) -> NDArray[np.float64]:
     """[k] bets, each the one that grows wealth fastest (to second order) at its expected rate."""
     rates = np.array(EXPECTED) * alpha
     return np.minimum((alpha - rates) / (alpha * (1 - alpha)), CAP)
@@ -39,18 +39,20 @@ def wealth(labels: Sequence[int] | NDArray, size: int, rejects: int, alpha: floa
     remaining = rejects - np.concatenate([[0], np.cumsum(x)[:-1]]) if len(x) else x
     chance = remaining / left
     with np.errstate(divide="ignore", invalid="ignore"):
-        grown = np.log1p(bets(alpha)[:, None] * (chance - x)).cumsum(1)
+        grown = np.log1p(bet_sizes(alpha)[:, None] * (chance - x)).cumsum(1)
     found = np.exp(grown - grown.max(0)).mean(0) * np.exp(grown.max(0)) if len(x) else x
     impossible = (rejects - np.cumsum(x) > left - 1) | (rejects < np.cumsum(x))
     return np.where(np.maximum.accumulate(impossible), np.inf, found) if len(x) else found
 
 
-def most(alpha: float, size: int) -> int:
+def largest_allowed_rejects(alpha: float, size: int) -> int:
     """Rejects that a lot of `size` may hold: floor(alpha size), which 0.29 x 100 in floating point is not."""
     return math.floor(alpha * size + 1e-9)
 
 
-def rejected(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, rejects: int) -> NDArray[np.bool_]:
+def is_ruled_out(
+    labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, rejects: int
+) -> NDArray[np.bool_]:
     """[n] whether `rejects` in the lot is ruled out after each label; once ruled out it stays so."""
     return np.maximum.accumulate(wealth(labels, size, rejects, alpha)) >= 1 / delta
 
@@ -63,14 +65,14 @@ def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delt
     """
     found = np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
-        smallest = most(alpha, size - already) + already + 1
-        proven = np.flatnonzero(rejected(labels, size, alpha, delta, smallest) & (found == already))
+        smallest = largest_allowed_rejects(alpha, size - already) + already + 1
+        proven = np.flatnonzero(is_ruled_out(labels, size, alpha, delta, smallest) & (found == already))
         if len(proven):
             return int(proven[0]) + 1
     return None
 
 
-def bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
+def upper_bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
     """Upper bound on the share of rejects in the lot less those found, after all these labels; 1 without any.
 
     It is 1, too, in the rare case (delta at most) that the labels have ruled out every number of rejects.
@@ -81,15 +83,15 @@ def bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float
         return 0.0
     while low < high:  # wealth grows with the number of rejects: what is ruled out is an upper part
         middle = (low + high + 1) // 2
-        if len(labels) and rejected(labels, size, alpha, delta, middle)[-1]:
+        if len(labels) and is_ruled_out(labels, size, alpha, delta, middle)[-1]:
             high = middle - 1
         else:
             low = middle
-    if len(labels) and rejected(labels, size, alpha, delta, low)[-1]:
+    if len(labels) and is_ruled_out(labels, size, alpha, delta, low)[-1]:
         return 1.0
     return (low - found) / (size - found)
 
 
-def shares(delta: float, attempts: int) -> list[float]:
+def delta_shares(delta: float, attempts: int) -> list[float]:
     """What each attempt at a certificate may spend: delta / 2, delta / 4, ...; together never more than delta."""
     return [delta * 2.0 ** -(k + 1) for k in range(attempts)]

@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from eval.lot.batch import existing
+from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
-from eval.lot.subject import Subject, hashes, made_from
+from eval.lot.lot import Lot, digests_by_name, origin_digests
 from eval.measuring.encoder import encoder_key
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import head_file
-from eval.policy.lines import Bounds
+from eval.policy.lines import CheckBounds
 from eval.policy.model import MARGIN, Policy
 from eval.promise import envelope, labels
 from eval.promise.certificate import PolicyRule, Share
@@ -28,7 +28,7 @@ VERSION = 2  # 1 drew the same sample under every policy
 CALIBRATION = "calibration.json"
 
 
-class Promised(Record):
+class CalibrationPromise(Record):
     """The promise of the policy that was calibrated."""
 
     alpha: float = Share
@@ -62,7 +62,7 @@ class Calibration(Record):
     """Version of the file."""
     score: str
     """Name of the calibrated score, or "margin"."""
-    promise: Promised
+    promise: CalibrationPromise
     policy: PolicyRule
     fingerprint: dict[str, str | None]
     """Digests of all that could change what a score means for a picture, each under its name."""
@@ -76,7 +76,7 @@ class Calibration(Record):
 
     def digest(self) -> str:
         """What `sha256` must be."""
-        return files.digest({name: value for name, value in self.content().items() if name != "sha256"})
+        return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
 
     def rejects(self) -> dict[str, bool]:
         """Whether each labelled picture is a reject, by sha256."""
@@ -84,10 +84,10 @@ class Calibration(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CalibratedLine:
     """The result of a calibration for one batch: thresholds of the calibrated check, rejects found by labels, state."""
 
-    bound: Bounds | None
+    bound: CheckBounds | None
     rejects: set[str]
     state: str  # valid, stale, insufficient
     says: str
@@ -96,7 +96,7 @@ class Line:
     made: Calibration | None = None  # unless it is stale
 
 
-def want_calibrated(policy: Policy) -> None:
+def require_calibrated_check(policy: Policy) -> None:
     """Raises ConfigError for a policy that has no use for a calibration."""
     if policy.calibrated is None:
         raise ConfigError(
@@ -106,7 +106,7 @@ def want_calibrated(policy: Policy) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CalibrationPlan:
     """What is settled before the first label: the pool, and how many of it are labelled."""
 
     pool: Mapping[str, float]  # sha256 -> score
@@ -116,22 +116,22 @@ class Plan:
     @property
     def under(self) -> str:
         """Digest of pool and policy; labels count for that alone, since another policy may call others rejects."""
-        return files.digest([sorted(self.pool), self.policy_sha256])
+        return files.canonical_sha256([sorted(self.pool), self.policy_sha256])
 
     @property
     def sample(self) -> list[str]:
         """A simple random sample in a random order that follows from the pool's content and the policy's."""
-        return labels.shuffled("calibration", self.pool, self.policy_sha256)[: self.count]
+        return labels.shuffled_pictures("calibration", self.pool, self.policy_sha256)[: self.count]
 
 
-def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Plan:
+def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> CalibrationPlan:
     """The plan of this pool's calibration, with `count` labels; it is written down before the first label.
 
     Raises ConfigError if the number of labels is another than when it began, by whatever policy: whoever may stop when
     the labels look well has no promise.
     """
-    plan = Plan(pool, min(count, len(pool)), policy.sha256)
-    header = {"pool": files.digest(sorted(pool)), "policy_sha256": policy.sha256, "count": plan.count}
+    plan = CalibrationPlan(pool, min(count, len(pool)), policy.sha256)
+    header = {"pool": files.canonical_sha256(sorted(pool)), "policy_sha256": policy.sha256, "count": plan.count}
     rows = [row for row in files.read_jsonl(out / labels.STREAMS["calibrate"]) if row.get("pool") == header["pool"]]
     if any(row.get("count") != plan.count for row in rows):
         raise ConfigError(
@@ -143,42 +143,42 @@ def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Pl
     return plan
 
 
-def fingerprint(config: Config, subject: Subject, compared: Comparison, policy: Policy) -> dict[str, str | None]:
+def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
     """Digests of all that could change what a score means for a picture's fate, each under its name.
 
     A folder of others' pictures says nothing of how they were made: its calibration holds for that folder alone.
     """
-    made, facts = made_from(subject), subject.record.get("facts", {})
+    made, facts = origin_digests(lot), lot.record.get("facts", {})
     head = head_file(config)
     return {
         "LoRA": made["lora_sha256"],
         "base": made["base_sha256"],
-        "sampler": files.digest([made["generate"], made["precision"]]),
-        "prompts and traits": files.digest([facts.get("plan", {}).get("traits"), made["data_sha256"]]),
+        "sampler": files.canonical_sha256([made["generate"], made["precision"]]),
+        "prompts and traits": files.canonical_sha256([facts.get("plan", {}).get("traits"), made["data_sha256"]]),
         "encoder and preprocessing": encoder_key(config.encoder),
         "scores": SCORES_VERSION,
         "aesthetic head": files.sha256(head) if head else labels_digest(config),
-        "references": files.digest(sorted(hashes(compared.references).values())),
-        "training pictures": files.digest(sorted(hashes(compared.training).values())),
+        "references": files.canonical_sha256(sorted(digests_by_name(compared.references).values())),
+        "training pictures": files.canonical_sha256(sorted(digests_by_name(compared.training).values())),
         "background": compared.background,
         "policy and guideline": policy.sha256,
-        "folder": None if subject.slots else subject.digest(),
+        "folder": None if lot.slots else lot.digest(),
     }
 
 
 def labels_digest(config: Config) -> str | None:
-    return files.sha256(existing(config.score.labels, "score.labels")) if config.score.labels else None
+    return files.sha256(existing_file(config.score.labels, "score.labels")) if config.score.labels else None
 
 
 def calibration_of(
-    plan: Plan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
+    plan: CalibrationPlan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
 ) -> Calibration:
     """The calibration that these labels, one for each picture of the plan's sample, lead to."""
     promise = policy.promise
     found = Calibration(
         version=VERSION,
         score=policy.calibrated or MARGIN,
-        promise=Promised(alpha=promise.alpha, delta=promise.delta, discard=promise.discard),
+        promise=CalibrationPromise(alpha=promise.alpha, delta=promise.delta, discard=promise.discard),
         policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         fingerprint=fingerprint,
         pool=sorted(plan.pool),
@@ -194,37 +194,43 @@ def calibration_of(
     return found.model_copy(update={"sha256": found.digest()})
 
 
-def read(path: Path) -> Calibration:
+def read_calibration(path: Path) -> Calibration:
     """A calibration. Raises DataError if it is torn, changed, or of another version."""
     what, step = "the calibration", "calibrate again, or remove it."
     version = files.read_json(path, what, "version")["version"]
     if version != VERSION:
-        raise DataError(f"{files.shown(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step)
+        raise DataError(
+            f"{files.display_path(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step
+        )
     found = Calibration.read(path, what, step)
     if found.digest() != found.sha256:
-        raise DataError(f"{files.shown(path)} was changed after it was written", next_step=step)
-    plan = Plan(dict.fromkeys(found.pool, 0.0), len(found.labels), found.policy.sha256)
+        raise DataError(f"{files.display_path(path)} was changed after it was written", next_step=step)
+    plan = CalibrationPlan(dict.fromkeys(found.pool, 0.0), len(found.labels), found.policy.sha256)
     if [label.sha256 for label in found.labels] != plan.sample:
-        raise DataError(f"{files.shown(path)}: its labels are no random sample of its pool", next_step=step)
+        raise DataError(f"{files.display_path(path)}: its labels are no random sample of its pool", next_step=step)
     return found
 
 
-def path_of(config: Config, subject: Subject) -> Path:
+def path_of(config: Config, lot: Lot) -> Path:
     """Where the calibration lies that the words name, else the batch's own. Raises DataError for a name of no file."""
-    named = existing(config.calibration, "calibration") if config.calibration else subject.out / CALIBRATION
+    named = existing_file(config.calibration, "calibration") if config.calibration else lot.out / CALIBRATION
     return named.resolve()
 
 
-def line_for(config: Config, subject: Subject, compared: Comparison, policy: Policy, pool: dict[str, float]) -> Line:
+def calibrated_line_for_lot(
+    config: Config, lot: Lot, compared: Comparison, policy: Policy, pool: dict[str, float]
+) -> CalibratedLine:
     """The line of the calibration that the words name, else of the batch's own."""
-    path = path_of(config, subject)
+    path = path_of(config, lot)
     if not path.exists():
         text = f"{policy.calibrated} has no line yet: stylegate calibrate with the same words"
-        return Line(None, set(), "insufficient", text)
-    return line_of(read(path), pool, fingerprint(config, subject, compared, policy), policy)
+        return CalibratedLine(None, set(), "insufficient", text)
+    return calibrated_line_state(read_calibration(path), pool, judging_digest(config, lot, compared, policy), policy)
 
 
-def line_of(made: Calibration, pool: dict[str, float], now: dict[str, str | None], policy: Policy) -> Line:
+def calibrated_line_state(
+    made: Calibration, pool: dict[str, float], now: dict[str, str | None], policy: Policy
+) -> CalibratedLine:
     """Where the check's lines lie for this pool, and whether that means anything.
 
     Of the batch that was labelled, the pool is the population. For another batch of the same making the labelled ones
@@ -252,10 +258,12 @@ def line_of(made: Calibration, pool: dict[str, float], now: dict[str, str | None
     if state != "valid":
         top, bottom = made.lines.accept_from, made.lines.reject_below
     if top is None:
-        return Line(None, found, state, text, here, made=proof)
+        return CalibratedLine(None, found, state, text, here, made=proof)
     low = min(bottom, top) if bottom is not None else None
     going = sum(score >= top and name not in found for name, score in pool.items())
-    return Line(Bounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going, proof)
+    return CalibratedLine(
+        CheckBounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going, proof
+    )
 
 
 def thresholds_for(
@@ -269,9 +277,11 @@ def thresholds_for(
     scores = np.array([everyone[name] for name in names])
     labelled, rejects = np.array([n in bad for n in names]), np.array([bad.get(n, False) for n in names])
     ours = np.array([name in pool for name in names])
-    top = envelope.line(scores, labelled, rejects, ours, promise.alpha, promise.delta)
-    bottom = envelope.thrown_away(scores[labelled & ~rejects], promise.discard)
+    top = envelope.accepting_threshold(scores, labelled, rejects, ours, promise.alpha, promise.delta)
+    bottom = envelope.rejecting_threshold(scores[labelled & ~rejects], promise.discard)
     if top is None:
         return None, bottom, 1.0
-    held = envelope.bounds(scores, labelled, rejects, ours, np.array([top]), promise.alpha, promise.delta)[0]
+    held = envelope.bounds_at_thresholds(
+        scores, labelled, rejects, ours, np.array([top]), promise.alpha, promise.delta
+    )[0]
     return top, bottom, float(held)

@@ -19,7 +19,7 @@ CERTIFICATE = "certificate.json"
 Share = Field(gt=0, lt=1)
 
 
-class Terms(Record):
+class CertifiedPromise(Record):
     """The promise of a certificate: at most `alpha` of what is exported are rejects, with confidence 1 - `delta`."""
 
     alpha: float = Share
@@ -44,7 +44,7 @@ class PolicyRule(Record):
     """What a reject is, in the policy's words; may be empty."""
 
 
-class Lot(Record):
+class CertifiedLot(Record):
     """The pictures that a certificate speaks of."""
 
     sha256: str
@@ -55,7 +55,7 @@ class Lot(Record):
     """sha256 of each picture, best margin first."""
 
 
-class Attempt(Record):
+class AuditAttempt(Record):
     """How one share of the ladder stands after the labels."""
 
     share: float
@@ -81,16 +81,16 @@ class Certificate(Record):
     """Version of the file."""
     says: str
     """The promise in words."""
-    promise: Terms
+    promise: CertifiedPromise
     policy: PolicyRule
-    lot: Lot
+    lot: CertifiedLot
     order_seed: str
     """Digest that settles the random order of the labels."""
     earlier_attempts: int = Field(ge=0, lt=1000)
     """Attempts at other lots, or by other terms, that have spent their part of delta before."""
     labels: list[Label]
     """Of the first pictures in the random order."""
-    attempts: list[Attempt]
+    attempts: list[AuditAttempt]
     """One for each share of the ladder."""
     proven: int = Field(ge=0)
     """Index of the attempt that is proven."""
@@ -99,9 +99,9 @@ class Certificate(Record):
 
     def digest(self) -> str:
         """What `sha256` must be."""
-        return files.digest({name: value for name, value in self.content().items() if name != "sha256"})
+        return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
 
-    def proven_attempt(self) -> Attempt:
+    def proven_attempt(self) -> AuditAttempt:
         return self.attempts[self.proven]
 
     def sentence(self) -> str:
@@ -115,7 +115,7 @@ class Certificate(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AuditPlan:
     """What is settled before the first label: the lot, its order, and how much of delta each attempt may spend."""
 
     lot: list[str]  # sha256, best margin first
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def sha256(self) -> str:
-        return files.digest(self.lot)
+        return files.canonical_sha256(self.lot)
 
     @property
     def order_seed(self) -> str:
@@ -141,21 +141,21 @@ class Plan:
     @property
     def order(self) -> list[str]:
         """A random order that follows from the lot's content and the policy's."""
-        return labels.shuffled("audit", self.lot, self.policy_sha256)
+        return labels.shuffled_pictures("audit", self.lot, self.policy_sha256)
 
-    def attempts(self, given: Sequence[Label]) -> list[Attempt]:
+    def attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
         """How each part of the ladder stands after these labels, which are the first of the order."""
         ladder, alpha = self.promise.ladder, self.promise.alpha
-        spends = audit.shares(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
+        spends = audit.delta_shares(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
         found = []
         for share, delta in zip(ladder, spends, strict=True):
             size = max(1, round(share * len(self.lot)))
             part = set(self.lot[:size])
             bad = [int(label.bad) for label in given if label.sha256 in part]
-            bound = audit.bound(bad, size, alpha, delta)
+            bound = audit.upper_bound(bad, size, alpha, delta)
             needed = audit.labels_needed(bad, size, alpha, delta) if bound <= alpha else None
             found.append(
-                Attempt(
+                AuditAttempt(
                     share=share,
                     size=size,
                     delta=delta,
@@ -168,37 +168,37 @@ class Plan:
         return found
 
 
-def plan_of(out: Path, lot: list[str], policy: Policy) -> Plan:
+def audit_plan(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
     """The plan of this lot's audit under this policy: the one that was begun, else one after all that were."""
-    plan = Plan(lot, policy.promise, 0, policy.sha256)
-    for row in headers(out):
-        if row == (same := Plan(lot, policy.promise, row["earlier"], policy.sha256)).header:
+    plan = AuditPlan(lot, policy.promise, 0, policy.sha256)
+    for row in audit_headers(out):
+        if row == (same := AuditPlan(lot, policy.promise, row["earlier"], policy.sha256)).header:
             return same
-        plan = Plan(lot, policy.promise, row["earlier"] + len(row["ladder"]), policy.sha256)
+        plan = AuditPlan(lot, policy.promise, row["earlier"] + len(row["ladder"]), policy.sha256)
     return plan
 
 
-def headers(out: Path) -> list[dict[str, Any]]:
+def audit_headers(out: Path) -> list[dict[str, Any]]:
     """The terms of every audit in the folder of a lot, in the order in which they were begun."""
     return [row for row in files.read_jsonl(out / labels.STREAMS["audit"]) if "ladder" in row]
 
 
-def labels_of(out: Path, plan: Plan, policy: Policy) -> list[Label]:
+def audit_labels(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
     """The labels that count: of the pictures in the plan's order up to the first that has none."""
-    return labels_before_gap(plan.order, labels.counting(out, "audit", policy))
+    return labels_before_gap(plan.order, labels.counting_labels(out, "audit", policy))
 
 
-def certificate(
-    plan: Plan, given: Sequence[Label], attempts: list[Attempt], proven: int, policy: Policy
+def make_certificate(
+    plan: AuditPlan, given: Sequence[Label], attempts: list[AuditAttempt], proven: int, policy: Policy
 ) -> Certificate:
     """Everything that the proof rests on."""
     terms = plan.promise
     found = Certificate(
         version=VERSION,
         says=terms.says(),
-        promise=Terms(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
+        promise=CertifiedPromise(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
         policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
-        lot=Lot(sha256=plan.sha256, size=len(plan.lot), pictures=plan.lot),
+        lot=CertifiedLot(sha256=plan.sha256, size=len(plan.lot), pictures=plan.lot),
         order_seed=plan.order_seed,
         earlier_attempts=plan.earlier,
         labels=[Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given],
@@ -214,10 +214,12 @@ def read_certificate(path: Path) -> Certificate:
     what, step = "the certificate", "certify again; that writes it anew."
     version = files.read_json(path, what, "version")["version"]
     if version != VERSION:
-        raise DataError(f"{files.shown(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step)
+        raise DataError(
+            f"{files.display_path(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step
+        )
     found = Certificate.read(path, what, step)
     if problems := problems_of(found):
-        raise DataError(f"{files.shown(path)} does not hold:", problems, step)
+        raise DataError(f"{files.display_path(path)} does not hold:", problems, step)
     return found
 
 
@@ -226,7 +228,7 @@ def problems_of(found: Certificate) -> list[str]:
     if not all(0 < share <= 1 for share in found.promise.ladder):
         return ["its ladder has a share that is not above 0 and at most 1"]
     promise = found.promise.promise()
-    plan = Plan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256)
+    plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256)
     problems = []
     if found.digest() != found.sha256:
         problems.append("its digest is of another content")
@@ -244,7 +246,7 @@ def problems_of(found: Certificate) -> list[str]:
     return problems
 
 
-def goes_out(found: Certificate) -> list[str]:
+def certified_pictures(found: Certificate) -> list[str]:
     """sha256 of what a certificate lets out: the certified part of the lot, less the rejects that were found."""
     bad = {label.sha256 for label in found.labels if label.bad}
     return [sha256 for sha256 in found.lot.pictures[: found.proven_attempt().size] if sha256 not in bad]

@@ -22,7 +22,7 @@ DRAWS = 20_000  # simulated samples
 SURE = 0.01  # chance that simulation finds the band too narrow
 
 
-def tails(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float64]:
+def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float64]:
     """[places, most]: P(P_(x+1) > p), the chance that at most x of the first p candidates are labelled.
 
     With p rejects in a lot, it is the p-value of x found among `count` labels (hypergeometric).
@@ -40,7 +40,7 @@ def tails(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float
     return np.minimum(np.exp(mass).cumsum(1), 1.0)
 
 
-def reach_of(alpha: float, count: int) -> int:
+def rank_reach(alpha: float, count: int) -> int:
     """Up to how many labelled rejects the band need say something: half more than alpha of all labels, and a few.
 
     Said in advance, since a band that speaks of more is wider everywhere; where it is silent nothing is promised.
@@ -49,11 +49,11 @@ def reach_of(alpha: float, count: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def band(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
+def band_width(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
     """c[x] for x = 0 ... most - 1: `count` of `size` candidates labelled. The same numbers every time."""
     from scipy.stats import binom  # as in `tails`
 
-    beyond = tails(size, count, most, np.arange(size + 1))
+    beyond = tail_probabilities(size, count, most, np.arange(size + 1))
     rng = np.random.default_rng(0)
     smallest = np.empty(DRAWS)
     for i in range(DRAWS):
@@ -66,7 +66,7 @@ def band(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
     return tuple(min(c, size - count) for c in reach)
 
 
-def bounds(
+def bounds_at_thresholds(
     scores: NDArray,
     labelled: NDArray[np.bool_],
     rejects: NDArray[np.bool_],
@@ -82,7 +82,7 @@ def bounds(
     """
     if not labelled.any():
         return np.ones(len(thresholds))
-    reach = np.array(band(len(scores), int(labelled.sum()), delta, reach_of(alpha, int(labelled.sum()))))
+    reach = np.array(band_width(len(scores), int(labelled.sum()), delta, rank_reach(alpha, int(labelled.sum()))))
 
     def above(those: NDArray[np.bool_]) -> NDArray[np.int64]:
         return those.sum() - np.searchsorted(np.sort(scores[those]), thresholds)
@@ -94,7 +94,7 @@ def bounds(
     return np.where(going == 0, 0.0, np.where(silent, 1.0, np.minimum(slipped / np.maximum(going, 1), 1.0)))
 
 
-def line(
+def accepting_threshold(
     scores: NDArray, labelled: NDArray, rejects: NDArray, ours: NDArray, alpha: float, delta: float
 ) -> float | None:
     """The lowest threshold whose bound is at most alpha; None if there is none.
@@ -105,11 +105,11 @@ def line(
     going = np.unique(scores[unseen if unseen.any() else ours & ~rejects])
     if not len(going):
         return None
-    holds = bounds(scores, labelled, rejects, ours, going, alpha, delta) <= alpha
+    holds = bounds_at_thresholds(scores, labelled, rejects, ours, going, alpha, delta) <= alpha
     return float(going[np.argmax(holds)]) if holds.any() else None
 
 
-def thrown_away(good: NDArray, discard: float) -> float | None:
+def rejecting_threshold(good: NDArray, discard: float) -> float | None:
     """The line below which rejecting unseen costs at most `discard` of good pictures on average; None with too few.
 
     Split conformal: the floor(discard (n + 1))-th smallest score of n good ones.

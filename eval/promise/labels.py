@@ -61,7 +61,7 @@ class StoredLabel(Label):
     """The person took the label back before the next picture was shown; it counts for nothing."""
 
 
-def stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
+def read_stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
     """Every label for `purpose` in the folder `out`, in the order given. Raises DataError for a damaged file."""
     path, found = out / STREAMS[purpose], []
     for row in files.read_jsonl(path):
@@ -71,21 +71,21 @@ def stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
             found.append(StoredLabel.model_validate({"why": ""} | row))
         except ValidationError as error:
             raise DataError(
-                f"{files.shown(path)} is not as stylegate writes it: {row}",
+                f"{files.display_path(path)} is not as stylegate writes it: {row}",
                 problems_of(error),
                 "remove it; labels that are in a CSV file can be given again.",
             ) from None
     return found
 
 
-def counting(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
+def counting_labels(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
     """The labels that count under `policy`, by sha256 of the picture; of two about one picture the later one.
 
     `under` is the digest of a calibration's pool and policy, empty for other purposes. Labels that were given under
     another policy or guideline, or by an older version that wrote neither down, are left out.
     """
     found: dict[str, StoredLabel] = {}
-    for label in stored(out, purpose):
+    for label in read_stored(out, purpose):
         if label.policy_sha256 != policy.sha256 or label.under != under:
             continue
         found.pop(label.sha256, None)
@@ -96,8 +96,8 @@ def counting(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> di
 
 def notes_on_others(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
-    others = {label.sha256 for label in stored(out, purpose) if label.policy_sha256 != policy.sha256}
-    others -= {label.sha256 for label in stored(out, purpose) if label.policy_sha256 == policy.sha256}
+    others = {label.sha256 for label in read_stored(out, purpose) if label.policy_sha256 != policy.sha256}
+    others -= {label.sha256 for label in read_stored(out, purpose) if label.policy_sha256 == policy.sha256}
     if not others:
         return []
     what = "decisions" if purpose == "review" else "labels"
@@ -107,7 +107,7 @@ def notes_on_others(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     ]
 
 
-def append(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) -> None:
+def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) -> None:
     """Append labels to the file of `purpose` in the folder `out`; each survives a kill from then on."""
     for label in labels:
         files.append_jsonl(out / STREAMS[purpose], {"why": label.why} | label.content())
@@ -119,7 +119,7 @@ def stored_label(label: Label, policy: Policy, **more: object) -> StoredLabel:
     return StoredLabel.model_validate(label.model_dump(include=set(Label.model_fields)) | terms | more)
 
 
-def shuffled(purpose: str, pictures: Iterable[str], policy_sha256: str) -> list[str]:
+def shuffled_pictures(purpose: str, pictures: Iterable[str], policy_sha256: str) -> list[str]:
     """The sha256 of the pictures in a random order that follows from `order_seed`, so that anyone computes the same."""
     seed = order_seed(purpose, pictures := list(pictures), policy_sha256)
     return sorted(pictures, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest())
@@ -131,7 +131,7 @@ def order_seed(purpose: str, pictures: Iterable[str], policy_sha256: str) -> str
     The policy is part of it since a guideline may be rewritten after the first pictures were seen: what a reject is
     must be settled before the order is.
     """
-    return files.digest([f"stylegate-{purpose}-2", sorted(pictures), policy_sha256])
+    return files.canonical_sha256([f"stylegate-{purpose}-2", sorted(pictures), policy_sha256])
 
 
 def labels_before_gap(order: Iterable[str], known: Mapping[str, Label]) -> list[Label]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from getpass import getuser
 from typing import NamedTuple
 
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.promise import labels
 from eval.promise.labels import Label, LabelName, Purpose, stored_label
@@ -16,38 +16,38 @@ CONFIRM = "Enter for the next picture, b to answer again, q stop: "
 ANSWERS: dict[str, LabelName] = {"a": "accept", "r": "reject", "u": "unsure"}
 
 
-class Asked(NamedTuple):
+class Reply(NamedTuple):
     """What came of asking about one picture."""
 
     label: Label | None  # None: the person stopped before an answer
     stop: bool  # the person wants to stop
 
 
-def ask(lot: Subject, purpose: Purpose, sha256: str, progress: str, policy: Policy, under: str = "") -> Asked:
+def ask_labels(lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: Policy, under: str = "") -> Reply:
     """Show one picture, ask for a label and store it; it may be taken back until the next picture is shown.
 
     `progress` is printed before the picture's path and prompt. Later an answer stays: whoever may change answers after
     having seen more could choose when to stop.
     """
     name = next(name for name, content in lot.sha256.items() if content == sha256)
-    path, slot = dict(lot.named)[name], (lot.slots or {}).get(name)
-    print(f"{progress}\n  picture: {files.shown(path)}")
+    path, slot = dict(lot.files)[name], (lot.slots or {}).get(name)
+    print(f"{progress}\n  picture: {files.display_path(path)}")
     if slot:
         print(f"  prompt:  {slot.prompt}")
     webbrowser.open(path.as_uri())
     while True:
-        answer = answered(f"  {QUESTION}", (*ANSWERS, "q"))
+        answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))
         if answer == "q":
-            return Asked(None, True)
+            return Reply(None, True)
         label = stored_label(Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why=""), policy, under=under)
-        labels.append(lot.out, purpose, [label])
-        confirmed = answered(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
+        labels.append_labels(lot.out, purpose, [label])
+        confirmed = read_answer(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
         if confirmed != "b":
-            return Asked(label, confirmed == "q")
-        labels.append(lot.out, purpose, [label.model_copy(update={"withdrawn": True})])
+            return Reply(label, confirmed == "q")
+        labels.append_labels(lot.out, purpose, [label.model_copy(update={"withdrawn": True})])
 
 
-def answered(question: str, choices: Sequence[str]) -> str:
+def read_answer(question: str, choices: Sequence[str]) -> str:
     """The first letter of what was typed, one of `choices`; asks again for any other. The end of input means q."""
     while True:
         try:

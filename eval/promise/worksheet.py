@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.promise.labels import STREAMS, Label, Purpose, StoredLabel, counting, stored
+from eval.promise.labels import STREAMS, Label, Purpose, StoredLabel, counting_labels, read_stored
 from stylegate import files, tables
 from stylegate.errors import DataError
 
@@ -138,17 +138,17 @@ def row_of(label: Label) -> tuple[str, str, str, str]:
 
 def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...], str]:
     """The purpose of each row (sha256, verdict, who, why) that was given for another purpose."""
-    return {row_of(label): name for name in STREAMS if name != purpose for label in stored(out, name)}
+    return {row_of(label): name for name in STREAMS if name != purpose for label in read_stored(out, name)}
 
 
 def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
     """Rows (sha256, verdict, who, why) that were given as labels under another policy, and not under this one."""
-    labels = stored(out, purpose)
+    labels = read_stored(out, purpose)
     others = {row_of(label) for label in labels if label.policy_sha256 != policy.sha256}
     return others - {row_of(label) for label in labels if label.policy_sha256 == policy.sha256}
 
 
-def questions(lot: Subject, pictures: Iterable[str]) -> list[Question]:
+def questions(lot: Lot, pictures: Iterable[str]) -> list[Question]:
     """A row to fill in for each of these pictures (sha256), with its name and, in a batch, its prompt."""
     names = {sha256: name for name, sha256 in lot.sha256.items()}
     slots = lot.slots or {}
@@ -163,7 +163,7 @@ def write_worksheet(
     A file in which somebody has begun to write verdicts stays as it is, unless it is the file that was just `given`.
     """
     if path.exists() and path.resolve() != (given.resolve() if given else None) and has_verdicts(path):
-        print(f"note: {files.shown(path)} has verdicts: it stays as it is; give it with decisions=")
+        print(f"note: {files.display_path(path)} has verdicts: it stays as it is; give it with decisions=")
         return
     sheet = io.StringIO()
     writer = csv.writer(sheet)  # lines end in CR LF: with other line ends a CR in a name is not quoted
@@ -171,7 +171,7 @@ def write_worksheet(
     for q in questions:
         row = [q.file, q.sha256, "", "", "", q.prompt, ", ".join(q.reasons), purpose, policy.sha256]
         writer.writerow([safe_cell(cell) for cell in row])
-    files.write(path, sheet.getvalue())
+    files.write_atomically(path, sheet.getvalue())
 
 
 def safe_cell(text: str) -> str:
@@ -198,7 +198,7 @@ def labels_and_answers(
     Raises DataError for one that contradicts another: who may take a label back could wait for a better one.
     """
     found = {answer.label.sha256: answer.label for answer in read_answers(path, purpose, out, pictures, policy)}
-    before = counting(out, purpose, policy, under)
+    before = counting_labels(out, purpose, policy, under)
     changed = [s for s, label in found.items() if s in before and before[s].bad != label.bad]
     if changed:
         lines = [f"{s[:12]}...: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in changed]

@@ -6,12 +6,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from eval.judging.record import Lines
+from eval.judging.record import CheckLines
 from eval.measuring.scores import Scores
 from eval.scorers import SCORES
 
 
-def plots(scores: Scores, thresholds: dict[str, Lines]) -> list[dict[str, Any]]:
+def score_plots(scores: Scores, thresholds: dict[str, CheckLines]) -> list[dict[str, Any]]:
     """A histogram for each score that was computed, gated ones first."""
     drawn = []
     for name in sorted(scores.computed(), key=lambda name: name not in thresholds):
@@ -19,7 +19,7 @@ def plots(scores: Scores, thresholds: dict[str, Lines]) -> list[dict[str, Any]]:
         if len(values):
             lines = thresholds[name].model_dump() if name in thresholds else {}
             svg = histogram(values, scores.references.get(name, np.zeros(0)), lines)
-            drawn.append({"name": name, "does": SCORES[name].does, "svg": svg})
+            drawn.append({"name": name, "does": SCORES[name].description, "svg": svg})
     return drawn
 
 
@@ -56,7 +56,7 @@ def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float
     return Markup(f'<svg viewBox="0 0 {width} {height + foot}" role="img">{"".join(parts)}</svg>')
 
 
-def over_positions(
+def curve_over_positions(
     shares: NDArray[np.float64], top: float, start: int, colour: str, rule: float | None = None
 ) -> Markup:
     """Shares over the slider's positions, `top` the highest that is shown; a broken line where the slider starts.

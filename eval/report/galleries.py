@@ -10,7 +10,7 @@ import numpy as np
 from eval.judging.certified import BEYOND, FOUND
 from eval.judging.verdicts import PERSON, Reason, Verdict
 from eval.lot.comparison import Comparison
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, OUTSIDE, TOO_FEW
 from eval.report.thumbnails import Thumbnails
 from eval.scorers import SCORES
@@ -50,7 +50,7 @@ SAID_ONCE = {OUTSIDE, TOO_FEW}  # reasons that are explained in the table, and o
 
 def check_in_words(check: str) -> str:
     """What a check looks at, in a sentence; "" for a check that is not known."""
-    return SCORES[check].does if check in SCORES else OTHER_CHECKS.get(check, "")
+    return SCORES[check].description if check in SCORES else OTHER_CHECKS.get(check, "")
 
 
 def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]
 
 
 def gallery(
-    kind: str, verdicts: Sequence[Verdict], lot: Subject, thumbnails: Thumbnails, last_positions: Mapping[str, int]
+    kind: str, verdicts: Sequence[Verdict], lot: Lot, thumbnails: Thumbnails, last_positions: Mapping[str, int]
 ) -> dict[str, Any]:
     """The pictures of one verdict with their reasons: those for review from the best down, rejects from the worst up.
 
@@ -77,7 +77,7 @@ def gallery(
     chosen = [verdict for verdict in verdicts if verdict.verdict == kind]
     if kind in ("review", "reject"):
         chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=kind == "review")
-    paths = dict(lot.named)
+    paths = dict(lot.files)
     figures = []
     for verdict in chosen[:PICTURES_SHOWN]:
         slot = (lot.slots or {}).get(verdict.file)
@@ -149,7 +149,7 @@ def reference_strip(compared: Comparison, thumbnails: Thumbnails) -> dict[str, A
 
 
 def copies_beside_twins(
-    verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Subject, compared: Comparison, thumbnails: Thumbnails
+    verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Lot, compared: Comparison, thumbnails: Thumbnails
 ) -> dict[str, Any] | None:
     """Pictures that were refused as copies, each beside what it copies, the most alike first; None if there are none.
 
@@ -162,7 +162,7 @@ def copies_beside_twins(
         if reason.check in TWINS and reason.verdict != "warn" and row.get(TWINS[reason.check])
     ]
     chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2].check))
-    own, kinds = dict(lot.named), {verdict.file: verdict.verdict for verdict in verdicts}
+    own, kinds = dict(lot.files), {verdict.file: verdict.verdict for verdict in verdicts}
     twins = [twin_of(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen]
     digests = sha256s([path for path, _, _ in twins])
     figures = []

@@ -15,7 +15,7 @@ from eval.judging.judged import Judged
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.cost import cost_of
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.measuring.scores import Scores
 from eval.policy.model import VERDICTS
 from eval.promise.calibration import CALIBRATION
@@ -33,7 +33,7 @@ NO_VALUES = np.zeros(0)
 DROP = 0.1  # alert if the acceptance rate is this much below the median of other lots with this policy and references
 
 
-def mirror(config: Config, judged: Judged, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
+def mirror_to_wandb(config: Config, judged: Judged, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
     """Log one gate to the tracker, with the metrics of the experiment around it. No error leaves this function."""
     try:
         tracker = tracker_of(config.tracker, judged.lot.out, "gate", as_dict(config))
@@ -51,22 +51,22 @@ def mirror(config: Config, judged: Judged, more_metrics: Mapping[str, float] = N
 def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]) -> None:
     """Log what the dashboards show: metrics, promise, histograms, pictures with their verdicts, alerts."""
     lot, outcome = judged.lot, judged.outcome
-    values = metrics(lot, outcome) | dict(more_metrics)
+    values = gate_metrics(lot, outcome) | dict(more_metrics)
     tracker.log({name: value for name, value in values.items() if np.isfinite(value)})
     tracker.summary({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
     log_histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
     tracker.table("gate/verdicts", columns, table_rows(lot, judged.verdicts, judged.comparison.background))
-    for title, text in alerts(lot, outcome):
+    for title, text in gate_alerts(lot, outcome):
         tracker.alert(title, text)
 
 
-def record_lineage(tracker: Tracker, lot: Subject, outcome: GateRecord) -> None:
+def record_lineage(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
     """Record what the lot was made from (brand set, LoRA), and itself with its calibration, certificate, packages."""
     facts, words, out = lot.record.get("facts", {}), lot.record.get("words", {}), lot.out
     if facts.get("brand"):
-        folder = brandset.locate(words["brand"])
-        name = brandset.brand_of(folder).name
+        folder = brandset.brand_folder(words["brand"])
+        name = brandset.read_brand_file(folder).name
         tracker.use(f"brand-{name}", "brand-set", [folder], {"sha256": facts["brand"]})
     for lora in sorted((files.RUNS / (words.get("run") or "none") / "lora").glob("*.safetensors")):
         if files.sha256(lora) == facts.get("lora"):
@@ -87,7 +87,7 @@ def record_lineage(tracker: Tracker, lot: Subject, outcome: GateRecord) -> None:
             tracker.artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
 
 
-def metrics(lot: Subject, outcome: GateRecord) -> dict[str, float]:
+def gate_metrics(lot: Lot, outcome: GateRecord) -> dict[str, float]:
     """The numbers that W&B plots over the gates of a batch, by name."""
     counts = outcome.counts
     found = {f"gate/{verdict}": getattr(counts, verdict) / counts.judged for verdict in VERDICTS}
@@ -111,12 +111,12 @@ def log_histograms(tracker: Tracker, scores: Scores) -> None:
                 tracker.histogram(f"{title}/{name}", values.tolist())
 
 
-def table_rows(lot: Subject, verdicts: Sequence[Verdict], background: str) -> list[list[Any]]:
+def table_rows(lot: Lot, verdicts: Sequence[Verdict], background: str) -> list[list[Any]]:
     """Rows of the table of verdicts: file, picture as it was judged, verdict, reasons, margin, prompt.
 
     Files that are no pictures, or have changed since, are left out.
     """
-    paths, rows = dict(lot.named), []
+    paths, rows = dict(lot.files), []
     for verdict in representative(verdicts):
         picture = judged_picture(paths[verdict.file], verdict.sha256, background)
         if picture is None:
@@ -141,7 +141,7 @@ def representative(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return list(chosen.values())
 
 
-def alerts(lot: Subject, outcome: GateRecord) -> list[tuple[str, str]]:
+def gate_alerts(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     """Title and text of each alert: a stale or unproven promise, broken rules of the lot, a lower acceptance rate."""
     name, promise = lot.out.name, outcome.promise
     found = []

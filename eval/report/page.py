@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 from eval.judging.judged import Judged
 from eval.judging.record import GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, cost_of
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise.calibration import Calibration
 from eval.report import slider
-from eval.report.charts import over_positions, plots
+from eval.report.charts import curve_over_positions, score_plots
 from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
-from eval.report.summaries import junit, markdown
+from eval.report.summaries import junit_xml, markdown_summary
 from eval.report.thumbnails import SIDE, Thumbnails
 from stylegate import files
-from stylegate.charts import loss_by_step, page_template
+from stylegate.charts import loss_chart, page_template
 from stylegate.config import Config
 
 PROMISES = {
@@ -35,8 +35,8 @@ PROMISES = {
 def write_reports(judged: Judged, config: Config) -> Path:
     """Write junit.xml and summary.md for machines and report/ for people; returns the path of report/index.html."""
     lot, outcome, verdicts = judged.lot, judged.outcome, judged.verdicts
-    files.write(lot.out / "junit.xml", junit(lot.out.name, outcome, verdicts))
-    files.write(lot.out / "summary.md", markdown(lot.out.name, outcome, verdicts))
+    files.write_atomically(lot.out / "junit.xml", junit_xml(lot.out.name, outcome, verdicts))
+    files.write_atomically(lot.out / "summary.md", markdown_summary(lot.out.name, outcome, verdicts))
     return write_page(judged, config)
 
 
@@ -47,7 +47,7 @@ def write_page(judged: Judged, config: Config) -> Path:
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     thumbnails = Thumbnails(new, report, judged.comparison.background)
-    files.write(new / "index.html", page_text(judged, config, new, thumbnails))
+    files.write_atomically(new / "index.html", page_text(judged, config, new, thumbnails))
     thumbnails.write_record()
     if report.exists():
         report.rename(old)
@@ -74,7 +74,7 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         notes=outcome.notes + [f"A check was left out: {reason}" for reason in outcome.left_out],
         slider=slider_part,
         training=training_section(lot, folder),
-        plots=plots(judged.scores, outcome.thresholds),
+        plots=score_plots(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
         copies=copies_beside_twins(verdicts, judged.scores.rows, lot, compared, thumbnails),
         galleries=[gallery(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
@@ -142,7 +142,9 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     found = slider.slider_of(verdicts, values, policy, known.in_force)
     if found is None:
         return None
-    charts = [("accepted pictures", "100%", over_positions(found.accepted / found.total, 1.0, found.start, "accept"))]
+    charts = [
+        ("accepted pictures", "100%", curve_over_positions(found.accepted / found.total, 1.0, found.start, "accept"))
+    ]
     bounds = None
     if calibration:
         beyond = len(found.positions) - 1
@@ -150,7 +152,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
         bounds = slider.bounds_of(found, calibration, known.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
         title = f"largest possible share of rejects; the dotted line is the promise, {promise.alpha:.1%}"
-        charts.append((title, f"{top:.0%}", over_positions(bounds, top, found.start, "reject", promise.alpha)))
+        charts.append((title, f"{top:.0%}", curve_over_positions(bounds, top, found.start, "reject", promise.alpha)))
     num_labels = len(calibration.labels) if calibration else 0
     texts = slider.texts_of(found, bounds, num_labels, promise.delta, known.without_bound)
     data = {
@@ -171,7 +173,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     }
 
 
-def training_section(lot: Subject, folder: Path) -> dict[str, Any] | None:
+def training_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
     """Sample grid and loss curve of the run that trained the LoRA; None where the run is not on this machine."""
     run = lot.record.get("words", {}).get("run")
     grid = files.RUNS / run / "samples" / "grid.png" if run else None
@@ -179,10 +181,10 @@ def training_section(lot: Subject, folder: Path) -> dict[str, Any] | None:
         return None
     shutil.copyfile(grid, folder / "samples.png")
     rows = files.read_jsonl(grid.parent.parent / "stats.jsonl")
-    return {"grid": "samples.png", "curve": loss_by_step([(row["step"], row["loss"]) for row in rows])}
+    return {"grid": "samples.png", "curve": loss_chart([(row["step"], row["loss"]) for row in rows])}
 
 
-def digests_and_names(lot: Subject, outcome: GateRecord) -> list[tuple[str, str]]:
+def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
     made, references = lot.record.get("facts", {}), outcome.references
     facts = [

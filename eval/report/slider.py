@@ -142,7 +142,9 @@ def bounds_of(
         np.array([bad.get(name, False) for name in names]),
         np.array([name in leaving for name in names]),
     )
-    return envelope.bounds(scores, labelled, rejects, going, slider.positions, promise.alpha, promise.delta)
+    return envelope.bounds_at_thresholds(
+        scores, labelled, rejects, going, slider.positions, promise.alpha, promise.delta
+    )
 
 
 def texts_of(

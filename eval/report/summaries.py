@@ -39,7 +39,7 @@ class Case(NamedTuple):
     skipped: bool = False
 
 
-def junit(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
+def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
     """The JUnit file: one suite with a case for each check, each rule for the lot, the promise, and the lot itself.
 
     `name` is the lot's, `outcome` the content of gate.json. Checks that were left out are skipped cases.
@@ -71,7 +71,7 @@ def cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Case]:
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
         failed = any(reason.verdict in FAILING.get(Exit(code), ()) for reason, _ in found[check])
-        cases.append(Case(f"check.{check}", listed(found[check]), failed))
+        cases.append(Case(f"check.{check}", listed_names(found[check]), failed))
     for line in outcome.left_out:
         check, _, cause = line.partition(": ")
         cases.append(Case(f"check.{check}", one_line(cause), skipped=True))
@@ -84,7 +84,7 @@ def cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Case]:
     return cases
 
 
-def listed(found: Sequence[tuple[Reason, str]]) -> str:
+def listed_names(found: Sequence[tuple[Reason, str]]) -> str:
     """Reasons with the files that have them, one on a line, worst consequence first; at most MAX_NAMED."""
     first = heapq.nsmallest(MAX_NAMED, found, key=lambda item: (ORDER.index(item[0].verdict), item[1]))
     lines = [f"{reason.verdict}: {one_line(file)}{in_brackets(reason)}" for reason, file in first]
@@ -108,26 +108,26 @@ def one_line(text: str, longest: int = MAX_NAME) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
+def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
     """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
-    lines = [f"## stylegate: {plain(name)}: {OUTCOMES.get(Exit(code), f'exit code {code:d}')}{observed}", ""]
+    lines = [f"## stylegate: {plain_text(name)}: {OUTCOMES.get(Exit(code), f'exit code {code:d}')}{observed}", ""]
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
     state = outcome.promise.state
     promise = f"{state}: {outcome.promise.says}" if state != "none" else "none was asked for or proven"
-    lines += [f"Promise: {plain(promise, MAX_SENTENCE)}", ""]
+    lines += [f"Promise: {plain_text(promise, MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
-    lines += [f"- {rule.state}: {plain(rule.says)}" for rule in outcome.batch if rule.state != "pass"]
+    lines += [f"- {rule.state}: {plain_text(rule.says)}" for rule in outcome.batch if rule.state != "pass"]
     for kind in ORDER:
         if causes := outcome.why[kind]:
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
-    lines += [f"- left out: {plain(check)}" for check in outcome.left_out]
-    lines += [f"- note: {plain(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
+    lines += [f"- left out: {plain_text(check)}" for check in outcome.left_out]
+    lines += [f"- note: {plain_text(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
@@ -135,16 +135,16 @@ def markdown(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str
         worst = heapq.nsmallest(MAX_NAMED, failed, key=lambda v: (ORDER.index(v.verdict), v.margin or 0.0, v.file))
         for verdict in worst:
             reasons = "; ".join(f"{reason.check}{in_brackets(reason)}" for reason in verdict.reasons)
-            cells = (f"<code>{plain(verdict.file)}</code>", verdict.verdict, plain(reasons, MAX_SENTENCE))
+            cells = (f"<code>{plain_text(verdict.file)}</code>", verdict.verdict, plain_text(reasons, MAX_SENTENCE))
             lines.append(f"| {' | '.join(cells)} |")
         lines += [f"| and {len(failed) - MAX_NAMED} more | | |"] if len(failed) > MAX_NAMED else []
-    return "\n".join(lines) + f"\n\npolicy {plain(outcome.policy.name)} {outcome.policy.sha256[:12]}\n"
+    return "\n".join(lines) + f"\n\npolicy {plain_text(outcome.policy.name)} {outcome.policy.sha256[:12]}\n"
 
 
 # Every character that begins something in GitHub's Markdown, where it can: < and _ and : also stand in plain text.
 MARKUP = re.compile(r"[&>|\\`*~$@#\[\]]|<(?! )|(?<![^\W_])_|_(?![^\W_])|:(?! |$)|(?<=www)\.")
 
 
-def plain(text: str, longest: int = MAX_NAME) -> str:
+def plain_text(text: str, longest: int = MAX_NAME) -> str:
     """The text on one line, with every character that could begin Markdown written as an HTML entity."""
     return MARKUP.sub(lambda found: f"&#{ord(found[0])};", one_line(text, longest))

@@ -25,7 +25,9 @@ class Thumbnails:
     def __init__(self, report: Path, previous: Path, background: str) -> None:
         """`report` is the new report's folder, `previous` the old one's; transparent parts show `background`."""
         self.report, self.previous, self.background = report, previous, background
-        self.made_by = files.digest([SIDE, background, PIL.__version__, files.sha256(Path(pictures.__file__))])
+        self.made_by = files.canonical_sha256(
+            [SIDE, background, PIL.__version__, files.sha256(Path(pictures.__file__))]
+        )
         self.reusable = reusable_thumbnails(previous, self.made_by)
         self.digests: dict[str, str] = {}
         (report / FOLDER).mkdir(parents=True)
@@ -55,7 +57,7 @@ class Thumbnails:
     def draw(self, path: Path, sha256: str) -> bytes | None:
         """The thumbnail as a PNG file; None if the file is no picture or has another content than `sha256`."""
         image = judged_picture(path, sha256, self.background)
-        return pictures.png(image) if image else None
+        return pictures.png_bytes(image) if image else None
 
     def write_record(self) -> None:
         """Write thumbnails.json, from which the next report learns what it may use again."""

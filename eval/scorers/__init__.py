@@ -4,155 +4,157 @@ A new score is a file in this folder and an entry here. The entry's place is its
 the order in which scores are computed: `distinct` reads `style` and `aesthetic`, which stand before it.
 """
 
-from eval.scorers.entry import HEAD, PATCHES, PLAN, REFERENCES, TRAINING, Later, OfFeature, Score
+from eval.scorers.entry import HEAD, PATCHES, PLAN, REFERENCES, TRAINING, FunctionOfFeature, ImportedFunction, Score
 
 SCORES: dict[str, Score] = {
     "style": Score(
-        does="How close palette and technique are to the references.",
+        description="How close palette and technique are to the references.",
         kind="encoder",
         lowest=-1,
         highest=1,
         resolution=0.005,
-        compute=OfFeature("style", "embeddings"),
-        leave_one_out=Later("style", "references_column"),
+        compute=FunctionOfFeature("style", "embeddings"),
+        leave_one_out=ImportedFunction("style", "references_column"),
         needs=frozenset({REFERENCES}),
     ),
     "style_nearest": Score(
-        does="How close the picture is to the three references most like it, compared with other styles.",
+        description="How close the picture is to the three references most like it, compared with other styles.",
         kind="encoder",
         lowest=-4,
         highest=4,
         resolution=0.01,
-        compute=Later("style", "nearest_column"),
-        leave_one_out=Later("style", "nearest_references_column"),
+        compute=ImportedFunction("style", "nearest_column"),
+        leave_one_out=ImportedFunction("style", "nearest_references_column"),
         needs=frozenset({REFERENCES}),
     ),
     "drawing": Score(
-        does="How well each part of the picture could be put together from parts of the references.",
+        description="How well each part of the picture could be put together from parts of the references.",
         kind="encoder",
         lowest=-2,
         highest=0,
         resolution=0.02,
-        compute=OfFeature("drawing", "patches"),
-        leave_one_out=OfFeature("drawing", "patches", alone=True),
+        compute=FunctionOfFeature("drawing", "patches"),
+        leave_one_out=FunctionOfFeature("drawing", "patches", alone=True),
         needs=frozenset({REFERENCES, PATCHES}),
     ),
     "palette": Score(
-        does="How usual the colours of its flat areas are among the references.",
+        description="How usual the colours of its flat areas are among the references.",
         kind="pixels",
         lowest=-12,
         highest=0,
         resolution=0.05,
-        compute=OfFeature("palette", "signatures"),
-        leave_one_out=OfFeature("palette", "signatures", alone=True),
+        compute=FunctionOfFeature("palette", "signatures"),
+        leave_one_out=FunctionOfFeature("palette", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
     "coherence": Score(
-        does="Whether the picture is drawn as clearly as the references (0), or has melted (-1).",
+        description="Whether the picture is drawn as clearly as the references (0), or has melted (-1).",
         kind="pixels",
         lowest=-2,
         highest=0.3,
         resolution=0.05,
-        compute=OfFeature("coherence", "signatures"),
-        leave_one_out=OfFeature("coherence", "signatures", alone=True),
+        compute=FunctionOfFeature("coherence", "signatures"),
+        leave_one_out=FunctionOfFeature("coherence", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
     "prompt": Score(
-        does="How well the picture matches the words of its prompt.",
+        description="How well the picture matches the words of its prompt.",
         kind="encoder",
         lowest=-1,
         highest=1,
         resolution=0.01,
-        compute=Later("prompt", "prompt_column"),
+        compute=ImportedFunction("prompt", "prompt_column"),
         needs=frozenset({PLAN}),
     ),
     "traits": Score(
-        does="How surely every planned trait is there, of those that the encoder can read.",
+        description="How surely every planned trait is there, of those that the encoder can read.",
         kind="encoder",
         lowest=-40,
         highest=50,
         resolution=0.1,
-        compute=Later("prompt", "traits_column"),
-        leave_one_out=Later("prompt", "traits_references_column"),
+        compute=ImportedFunction("prompt", "traits_column"),
+        leave_one_out=ImportedFunction("prompt", "traits_references_column"),
         needs=frozenset({PLAN}),
     ),
     "aesthetic": Score(
-        does="What a small model of people's taste thinks of the picture.",
+        description="What a small model of people's taste thinks of the picture.",
         kind="encoder",
         lowest=-10,
         highest=10,
         resolution=0.01,
-        compute=Later("aesthetic", "column"),
+        compute=ImportedFunction("aesthetic", "column"),
         needs=frozenset({HEAD}),
     ),
     "consistency": Score(
-        does="How much the picture is like the rest of its batch.",
+        description="How much the picture is like the rest of its batch.",
         kind="encoder",
         lowest=-1,
         highest=1,
         resolution=0.01,
-        compute=Later("consistency", "column"),
+        compute=ImportedFunction("consistency", "column"),
     ),
     "distinct": Score(
-        does="How far the picture is from the nearest better one of its batch, or one that was exported before.",
+        description="How far the picture is from the nearest better one of its batch, or one that was exported before.",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,
         resolution=0.02,
-        compute=Later("duplicates", "distinct_column"),
-        leave_one_out=Later("duplicates", "distinct_references_column"),
+        compute=ImportedFunction("duplicates", "distinct_column"),
+        leave_one_out=ImportedFunction("duplicates", "distinct_references_column"),
     ),
     "novelty": Score(
-        does="How far the picture is from the nearest training picture.",
+        description="How far the picture is from the nearest training picture.",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,
         resolution=0.02,
-        compute=Later("duplicates", "novelty_column"),
-        leave_one_out=Later("duplicates", "novelty_references_column"),
+        compute=ImportedFunction("duplicates", "novelty_column"),
+        leave_one_out=ImportedFunction("duplicates", "novelty_references_column"),
         needs=frozenset({TRAINING}),
     ),
 }
 
 
-def measure(name: str, does: str, lowest: float, highest: float, resolution: float) -> None:
+def technical_score(name: str, does: str, lowest: float, highest: float, resolution: float) -> None:
     """Enter a technical measure: it is taken of every picture, and of every reference, when the picture is decoded."""
     SCORES[name] = Score(
-        does=does,
+        description=does,
         kind="pixels",
         lowest=lowest,
         highest=highest,
         resolution=resolution,
-        compute=Later("technical", "column", (name,)),
-        leave_one_out=Later("technical", "references_column", (name,)),
+        compute=ImportedFunction("technical", "column", (name,)),
+        leave_one_out=ImportedFunction("technical", "references_column", (name,)),
     )
 
 
-measure("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
-measure("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05)
-measure("cleanness", "How free of noise the picture is.", -7, -2, 0.15)
-measure("uncompressed", "How free the picture is of the blocks that strong JPEG compression leaves.", 0, 6, 0.1)
-measure("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
-measure("openness", "How small the largest area of one exact colour is: low where a block was pasted.", 0, 1, 0.02)
-measure(
+technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
+technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05)
+technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15)
+technical_score("uncompressed", "How free the picture is of the blocks that strong JPEG compression leaves.", 0, 6, 0.1)
+technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
+technical_score(
+    "openness", "How small the largest area of one exact colour is: low where a block was pasted.", 0, 1, 0.02
+)
+technical_score(
     "unclipped",
     "How much of the picture is not cut off at black or white: low where wrongly exposed.",
     0,
     1,
     0.02,
 )
-measure("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
+technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
 for name, does in {
     "size": "Whether the picture has the same size as the others.",
     "alpha": "Whether the picture is transparent or opaque, as its brand wants it.",
 }.items():
     SCORES[name] = Score(
-        does=does,
+        description=does,
         kind="pixels",
         lowest=0,
         highest=1,
         resolution=0.1,
         graded=False,
-        compute=Later("technical", f"{name}_column"),
-        leave_one_out=Later("technical", "as_the_references"),
+        compute=ImportedFunction("technical", f"{name}_column"),
+        leave_one_out=ImportedFunction("technical", "as_the_references"),
     )

@@ -131,7 +131,7 @@ def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
     return [(name, path.parent / name, good) for name, good in found.items()]
 
 
-def learn(embeddings: NDArray, good: NDArray[np.bool_]) -> Learned:
+def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> Learned:
     """A head from labelled pictures, [n, d] unit rows; penalty and area by five folds."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score

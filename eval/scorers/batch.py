@@ -16,7 +16,7 @@ FEWEST = 8  # pictures of a set; numbers of fewer mean nothing
 LARGEST = 1000  # pictures of a set that are compared; the first of an even spread
 
 
-def gaussian(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
+def gaussian_kernel(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
     """The kernel exp(-d^2 / (2 s^2)), where 2 s^2 is the median squared distance in both sets together."""
     width = float(np.median(pdist(np.concatenate([x, y]), "sqeuclidean")))
 
@@ -27,7 +27,7 @@ def gaussian(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
     return kernel
 
 
-def cubic(a: NDArray, b: NDArray) -> NDArray:
+def cubic_kernel(a: NDArray, b: NDArray) -> NDArray:
     """(a b / d + 1)^3, the kernel of KID (arXiv 1801.01401)."""
     return (a @ b.T / a.shape[1] + 1) ** 3
 
@@ -59,17 +59,17 @@ def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
 
     The second is a permutation p-value in (0, 1]; small: the sets differ. Of LARGEST pictures a side at most.
     """
-    x, y = (evenly_spread(rows, LARGEST).astype(np.float64) for rows in (x, y))
+    x, y = (evenly_spaced_rows(rows, LARGEST).astype(np.float64) for rows in (x, y))
     both = np.concatenate([x, y])
     random, count = np.random.default_rng(0), PERMUTATIONS if len(both) < 400 else 199
     orders = np.stack([np.arange(len(both)), *(random.permutation(len(both)) for _ in range(count))])
-    found, *others = discrepancies(gaussian(x, y)(both, both), orders, len(x))
+    found, *others = discrepancies(gaussian_kernel(x, y)(both, both), orders, len(x))
     return float(found), float(1 + np.sum(np.array(others) >= found)) / (count + 1)
 
 
 def kid(x: NDArray, y: NDArray) -> float:
     """KID: kernel distance of two sets of embeddings [n, d], [m, d] (not Inception's); of each at most LARGEST rows."""
-    return discrepancy(evenly_spread(x, LARGEST), evenly_spread(y, LARGEST), cubic)
+    return discrepancy(evenly_spaced_rows(x, LARGEST), evenly_spaced_rows(y, LARGEST), cubic_kernel)
 
 
 def vendi(embeddings: NDArray) -> float:
@@ -84,6 +84,6 @@ def vendi(embeddings: NDArray) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def evenly_spread(rows: NDArray, most: int) -> NDArray:
+def evenly_spaced_rows(rows: NDArray, most: int) -> NDArray:
     """Rows [n, d], or of more than `most` that many, evenly spread over them."""
     return rows[np.linspace(0, len(rows) - 1, most).astype(int)] if len(rows) > most else rows

@@ -44,7 +44,7 @@ def luma(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
     return ((across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) >> 2).astype(np.int16)
 
 
-def patterns(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
+def local_patterns(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
     """[n, 4096] the pattern around each pixel of signatures [n, 64, 64, 3]; 0 where all neighbours are as bright."""
     levels = luma(signatures)
     around = np.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge")
@@ -59,9 +59,9 @@ def patterns(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
     return found.reshape(len(found), -1)
 
 
-def counts(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def pattern_counts(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, PATTERNS] pixels of each pattern."""
-    return np.stack([np.bincount(one, minlength=PATTERNS) for one in patterns(signatures)]).astype(np.float32)
+    return np.stack([np.bincount(one, minlength=PATTERNS) for one in local_patterns(signatures)]).astype(np.float32)
 
 
 def blurred(pictures: NDArray, deviation: float) -> NDArray:
@@ -69,7 +69,7 @@ def blurred(pictures: NDArray, deviation: float) -> NDArray:
     return ndimage.gaussian_filter(pictures, (0, deviation, deviation, 0), mode="nearest")
 
 
-def melted(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def melt(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Copies in which each picture flows into the next one; the same for the same pictures in the same order."""
     random, n = np.random.default_rng(0), len(signatures)
 
@@ -97,9 +97,9 @@ def log_ratio(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArra
     return np.where(np.arange(PATTERNS) > 0, first - second, 0).astype(np.float32)
 
 
-def mean_of(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
+def mean_log_ratio(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n] mean of log(drawn / melted) over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour."""
-    found = patterns(signatures)
+    found = local_patterns(signatures)
     return ratios[found].sum(1) / np.maximum(np.count_nonzero(found, axis=1), FEWEST).astype(np.float32)
 
 
@@ -119,28 +119,28 @@ def learn(references: NDArray[np.uint8]) -> Learned:
     """From signatures [r, 64, 64, 3] of references, r > 0."""
     chosen = np.unique(np.linspace(0, len(references) - 1, min(len(references), MOST)).astype(int))
     some = references[chosen]
-    copies = melted(some)
-    drawn, molten = counts(some) + counts(blurred(some, SOFTENED)), counts(copies)
+    copies = melt(some)
+    drawn, molten = pattern_counts(some) + pattern_counts(blurred(some, SOFTENED)), pattern_counts(copies)
     all_drawn, all_molten = drawn.sum(0), molten.sum(0)
     ratios = log_ratio(all_drawn, all_molten)
-    own, of_copies = many(references, ratios), np.empty(len(some), np.float32)
+    own, of_copies = score_with_ratios(references, ratios), np.empty(len(some), np.float32)
     for i, place in enumerate(chosen):
         without = log_ratio(all_drawn - drawn[i], all_molten - molten[i])
-        own[place], of_copies[i] = mean_of(np.stack([some[i], copies[i]]), without)
+        own[place], of_copies[i] = mean_log_ratio(np.stack([some[i], copies[i]]), without)
     return Learned(ratios, own, max(float(np.median(own) - np.median(of_copies)), LEAST))
 
 
-def many(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
+def score_with_ratios(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n] mean log ratio of many signatures, on all cores."""
     parts = [signatures[start : start + TOGETHER] for start in range(0, len(signatures), TOGETHER)]
     with ThreadPoolExecutor(CORES) as pool:
-        return np.concatenate([np.zeros(0, np.float32), *pool.map(lambda part: mean_of(part, ratios), parts)])
+        return np.concatenate([np.zeros(0, np.float32), *pool.map(lambda part: mean_log_ratio(part, ratios), parts)])
 
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] of signatures [n, 64, 64, 3] against those of the references."""
     learned = learn(references)
-    return learned.scaled(many(signatures, learned.ratios))
+    return learned.scaled(score_with_ratios(signatures, learned.ratios))
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ class Nearest(NamedTuple):
     index: NDArray[np.int64]  # of the other picture; -1 where there is none
 
 
-def apart(likeness: NDArray) -> NDArray[np.float32]:
+def log_distance(likeness: NDArray) -> NDArray[np.float32]:
     """Log of the distance, -6.9 to 0.7; 0 where there is nothing to compare with."""
     return np.log(np.maximum(1 - likeness, NEAREST)).astype(np.float32)
 
@@ -48,15 +48,17 @@ def distinct(
     A group is the attempts at one slot: a second attempt may look like the first, which was rejected.
     """
     order = np.argsort(rank, kind="stable")
-    found, place = pictures.nearest(signatures, groups=None if groups is None else groups[order], order=order)
+    found, place = pictures.nearest_by_likeness(
+        signatures, groups=None if groups is None else groups[order], order=order
+    )
     within, index = np.empty_like(found), np.empty_like(place)
     within[order], index[order] = found, np.where(place < 0, -1, order[place])
-    before, known = pictures.nearest(signatures, earlier)
+    before, known = pictures.nearest_by_likeness(signatures, earlier)
     index = np.where((known >= 0) & ((before > within) | (index < 0)), len(signatures) + known, index)
-    return Nearest(apart(np.maximum(within, before) if len(earlier) else within), index)
+    return Nearest(log_distance(np.maximum(within, before) if len(earlier) else within), index)
 
 
-def ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
+def quality_ranks(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
     """[n] 0 for the picture that stays of several that are alike: earlier attempts first, then the better ones.
 
     A quality of NaN, or none at all, is no better than any.
@@ -75,15 +77,15 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     if not len(signatures):
         return np.zeros(0, np.float32)
-    before, _ = pictures.nearest(signatures)
-    after, _ = pictures.nearest(signatures, order=np.arange(len(signatures))[::-1])
-    return apart(np.maximum(before, after[::-1]))
+    before, _ = pictures.nearest_by_likeness(signatures)
+    after, _ = pictures.nearest_by_likeness(signatures, order=np.arange(len(signatures))[::-1])
+    return log_distance(np.maximum(before, after[::-1]))
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
     """For each signature [n, 64, 64, 3] the nearest training picture."""
-    likeness, index = pictures.nearest(signatures, training)
-    return Nearest(apart(likeness), index)
+    likeness, index = pictures.nearest_by_likeness(signatures, training)
+    return Nearest(log_distance(likeness), index)
 
 
 def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -94,7 +96,7 @@ def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
             buffer = io.BytesIO()
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
             found.append(pictures.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
-    return apart(np.array(found))
+    return log_distance(np.array(found))
 
 
 # The columns of scores.parquet (eval/scorers/__init__.py).
@@ -108,11 +110,11 @@ def distinct_column(measured: Measured) -> NDArray[np.float32]:
     lot, earlier = measured.pictures, measured.exported
     by = next((name for name in ("style", "aesthetic") if name in measured.columns), None)
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
-    slots = [split_name(name) for name in lot.names] if measured.subject.slots else None
+    slots = [split_name(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
-    rank = ranks(quality, attempts, len(lot.names))
+    rank = quality_ranks(quality, attempts, len(lot.names))
     found = distinct(lot.signatures, rank, groups, earlier.signatures)
-    measured.partners["distinct"] = named_by(found.index, lot.names + earlier.names)
+    measured.partners["distinct"] = names_at(found.index, lot.names + earlier.names)
     return found.score
 
 
@@ -127,7 +129,7 @@ def distinct_references_column(measured: Measured) -> NDArray[np.float32]:
 def novelty_column(measured: Measured) -> NDArray[np.float32]:
     """[n] log distance to the nearest training picture. Names that picture."""
     found = novelty(measured.pictures.signatures, measured.training.signatures)
-    measured.partners["novelty"] = named_by(found.index, measured.training.names)
+    measured.partners["novelty"] = names_at(found.index, measured.training.names)
     return found.score
 
 
@@ -146,6 +148,6 @@ def novelty_references_column(measured: Measured) -> NDArray[np.float32]:
     return np.where(known, np.float32(np.nan), own) if (~known).sum() >= MIN_REFERENCES else own
 
 
-def named_by(index: NDArray[np.int64], names: list[str]) -> list[str | None]:
+def names_at(index: NDArray[np.int64], names: list[str]) -> list[str | None]:
     """The name at each index [n]; None where the index is -1."""
     return [names[i] if i >= 0 else None for i in index]

@@ -22,7 +22,7 @@ NEEDS = (REFERENCES, PATCHES, TRAINING, PLAN, HEAD)
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class ImportedFunction:
     """A function of a scorer's file, which is imported when the function is first called: its libraries are slow to
     import, and who only reads the table must not wait for them.
 
@@ -38,7 +38,7 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
-class OfFeature:
+class FunctionOfFeature:
     """`score(pictures, references)` or `leave_one_out(references)` of a scorer's file, on one feature of Features."""
 
     file: str
@@ -56,7 +56,7 @@ class OfFeature:
 class Score:
     """One score. Every score is higher for better pictures."""
 
-    does: str  # one plain sentence for people
+    description: str  # one plain sentence for people
     kind: str  # "encoder": worth nothing outside the encoder's domain; "pixels": holds everywhere
     lowest: float  # of the range that its values lie in, or lie in nearly always
     highest: float

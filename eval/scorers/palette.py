@@ -27,7 +27,7 @@ def colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     found = np.zeros((len(signatures), CELLS**3), np.float32)
     for start in range(0, len(signatures), TOGETHER):
         block = signatures[start : start + TOGETHER]
-        contrast = neighbourhood(np.maximum, block) - neighbourhood(np.minimum, block)
+        contrast = colour_neighbours(np.maximum, block) - colour_neighbours(np.minimum, block)
         flat = np.all(contrast <= FLAT, axis=3)
         cells = (block // (256 // CELLS)).astype(np.int64) @ [CELLS**2, CELLS, 1]
         for i in range(len(block)):
@@ -35,20 +35,20 @@ def colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found
 
 
-def neighbourhood(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def colour_neighbours(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The largest or smallest level (np.maximum, np.minimum) in the 3 x 3 pixels around each of [n, h, w, c]."""
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     lines = extreme(extreme(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
     return extreme(extreme(lines[:, :, :-2], lines[:, :, 1:-1]), lines[:, :, 2:])
 
 
-def density(counts: NDArray) -> NDArray:
+def colour_density(counts: NDArray) -> NDArray:
     """[CELLS^3] logarithm of the smoothed density of pictures' colours."""
     cube = (counts / max(counts.sum(), 1)).reshape(CELLS, CELLS, CELLS)
     return np.log(ndimage.gaussian_filter(cube, SMOOTHING, mode="nearest").ravel() + UNSEEN)
 
 
-def mean_of(counts: NDArray, usual: NDArray) -> NDArray:
+def mean_log_density(counts: NDArray, usual: NDArray) -> NDArray:
     """[n] mean of `usual` [CELLS^3] over the less usual half of the flat pixels; counts [n, CELLS^3] of them."""
     order = np.argsort(usual, kind="stable")
     sorted_counts = counts[..., order]
@@ -60,8 +60,8 @@ def mean_of(counts: NDArray, usual: NDArray) -> NDArray:
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] of signatures [n, 64, 64, 3] against those of the references."""
-    usual = density(colours(references).sum(0))
-    parts = [mean_of(colours(signatures[i : i + 1024]), usual) for i in range(0, len(signatures), 1024)]
+    usual = colour_density(colours(references).sum(0))
+    parts = [mean_log_density(colours(signatures[i : i + 1024]), usual) for i in range(0, len(signatures), 1024)]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
 
@@ -71,5 +71,5 @@ def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):
         shown = np.flatnonzero(own)  # the cells that the picture has; the rest weigh nothing
-        out[i] = mean_of(own[shown], density(total - own)[shown])
+        out[i] = mean_log_density(own[shown], colour_density(total - own)[shown])
     return out

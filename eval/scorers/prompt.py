@@ -64,7 +64,7 @@ class Reader(NamedTuple):
 
     def responses(self, rows: Rows) -> NDArray[np.float64]:
         """[n, values]; near 1 for the value that is seen."""
-        return (joined(rows) - self.mean) @ self.weights.T
+        return (concatenated_rows(rows) - self.mean) @ self.weights.T
 
 
 def prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
@@ -72,7 +72,7 @@ def prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
     return (embeddings * texts).sum(1).astype(np.float32)
 
 
-def readings(
+def fit_trait_reader(
     references: Rows,
     truth: Sequence[Mapping[str, str]],
     values: Mapping[str, list[str]],
@@ -85,7 +85,7 @@ def readings(
     texts. `more` are other pictures of the brand and their traits, such as those that it was trained on: readers are
     fitted on them too. Each reference is judged by a reader of the others, a tenth at a time.
     """
-    extra, extra_truth = more or (pick(references, np.array([], int)), [])
+    extra, extra_truth = more or (rows_at(references, np.array([], int)), [])
     found, areas = {}, {}
     for trait, options in values.items():
         known = np.array([i for i, row in enumerate(truth) if row.get(trait) in options], int)
@@ -99,48 +99,48 @@ def readings(
         def reader(fitted: NDArray, *of_trait: NDArray) -> Reader:
             """A reader fitted on these of the known references, and on all other pictures of the brand."""
             known, numbers, beside, numbers_beside, texts = of_trait
-            rows = together(pick(references, known[fitted]), pick(extra, beside))
-            return fit(rows, np.r_[numbers[fitted], numbers_beside], texts)
+            rows = concatenated(rows_at(references, known[fitted]), rows_at(extra, beside))
+            return fit_reader(rows, np.r_[numbers[fitted], numbers_beside], texts)
 
         of_trait = known, numbers, beside, numbers_beside, texts
         responses = np.zeros((len(known), len(options)))
         for fold in range(FOLDS):
             out = np.arange(len(known)) % FOLDS == fold
-            responses[out] = reader(np.flatnonzero(~out), *of_trait).responses(pick(references, known[out]))
+            responses[out] = reader(np.flatnonzero(~out), *of_trait).responses(rows_at(references, known[out]))
         right = margins(responses, numbers)
         wrong = [margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
         labels = np.r_[np.ones(len(right)), np.zeros(len(right) * len(wrong))]
         every = np.concatenate([right, *wrong])
         areas[trait] = float(roc_auc_score(labels, every))
         if areas[trait] >= READABLE:
-            slope, offset = logistic(every, labels)
+            slope, offset = fit_logistic(every, labels)
             own = np.full(len(truth), np.nan)
             own[known] = slope * right + offset
             found[trait] = Reading(options, reader(np.arange(len(known)), *of_trait), slope, offset, own)
     return found, areas
 
 
-def joined(rows: Rows) -> NDArray[np.float64]:
+def concatenated_rows(rows: Rows) -> NDArray[np.float64]:
     """[n, d + p], embedding and patches with equal weight."""
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
-def pick(rows: Rows, numbers: NDArray) -> Rows:
+def rows_at(rows: Rows, numbers: NDArray) -> Rows:
     """The rows with these numbers."""
     return Rows(rows.embeddings[numbers], rows.patches[numbers])
 
 
-def together(a: Rows, b: Rows) -> Rows:
+def concatenated(a: Rows, b: Rows) -> Rows:
     """The rows of `a`, then those of `b`."""
     return Rows(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
 
 
-def fit(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
+def fit_reader(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
     """A reader of one trait: responses to centred rows come near to 1 for the true value.
 
     `numbers` [n] is the true value of each row, `texts` [values, d] are unit rows of the values' phrases.
     """
-    every, d = joined(rows), rows.embeddings.shape[1]
+    every, d = concatenated_rows(rows), rows.embeddings.shape[1]
     mean, phrases = every.mean(0), texts - texts.mean(0)
     centred, wanted = every - mean, np.eye(len(texts))[numbers]
     wanted = wanted - wanted.mean(0)
@@ -154,7 +154,7 @@ def fit(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
     return Reader(mean, weights)
 
 
-def logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
+def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
     """Slope and offset of log-odds in the margin, true and false values counting alike (Platt 1999)."""
     width = float(margins.std()) or 1.0
     model = LogisticRegression(C=1.0, class_weight="balanced").fit(margins[:, None] / width, labels)
@@ -176,7 +176,7 @@ def traits(rows: Rows, planned: Sequence[Mapping[str, str]], readable: Mapping[s
         asked = np.array([i for i, row in enumerate(planned) if trait in row], int)
         for start in range(0, len(asked), BLOCK):
             block = asked[start : start + BLOCK]
-            each[k, block] = reading.log_odds(pick(rows, block), [planned[i][trait] for i in block])
+            each[k, block] = reading.log_odds(rows_at(rows, block), [planned[i][trait] for i in block])
     whole = all_hold(each)
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
@@ -203,7 +203,7 @@ def phrase(trait: str, value: str) -> str:
 
 def prompt_column(measured: Measured) -> NDArray[np.float32]:
     """[n] cosine of each picture of a planned batch and its prompt."""
-    slots, pictures = measured.subject.slots or {}, measured.pictures
+    slots, pictures = measured.lot.slots or {}, measured.pictures
     texts = measured.encode_texts([slots[name].prompt for name in pictures.names])
     return prompt(pictures.embeddings, texts)
 
@@ -215,7 +215,7 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
     whose traits are known.
     """
     compared, pictures, references = measured.compared, measured.pictures, measured.references
-    values = planned_traits(measured.subject, compared)
+    values = planned_traits(measured.lot, compared)
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or len(truth) < MIN_REFERENCES:
         return None
@@ -223,12 +223,12 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
     learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
     more = (rows_of(training, learned), [compared.learned[training.names[i]] for i in learned])
     every = np.arange(len(references.names))
-    measured.readings, measured.areas = readings(
+    measured.readings, measured.areas = fit_trait_reader(
         rows_of(references, every), truth, values, measured.encode_texts, more if len(learned) else None
     )
     if not measured.readings:
         return None
-    planned = [(measured.subject.slots or {})[name].traits for name in pictures.names]
+    planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     return traits(rows_of(pictures, np.arange(len(planned))), planned, measured.readings)
 
 

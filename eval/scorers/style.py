@@ -42,13 +42,13 @@ def score(embeddings: NDArray, references: NDArray) -> NDArray[np.float32]:
 
     With W = S^-1/2 it is (W e)(W m) / |W e||W m|; products of W are products of S^-1, so no root is taken.
     """
-    covariance, centre = shrunk(references), references.mean(0)
+    covariance, centre = shrunk_covariance(references), references.mean(0)
     solved = np.linalg.solve(covariance, np.vstack([embeddings, centre]).T).T
     lengths = np.sqrt((embeddings * solved[:-1]).sum(1) * (centre @ solved[-1]))
     return (embeddings @ solved[-1] / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
-def shrunk(references: NDArray) -> NDArray:
+def shrunk_covariance(references: NDArray) -> NDArray:
     """[d, d] covariance by Ledoit and Wolf; never singular, also of references that are all the same."""
     covariance = ledoit_wolf(references)[0]
     return covariance + max(np.trace(covariance) / len(covariance), 1e-6) * 1e-6 * np.eye(len(covariance))
@@ -151,7 +151,7 @@ def pairwise_closeness(x: NDArray, y: NDArray, foreign: NDArray | None, referenc
     found = 2 * x @ y.T
     if foreign is not None:
         others = whitened(references, foreign)
-        found = found - crowding(x, others)[:, None] - crowding(y, others)
+        found = found - mean_cosine_to_nearest(x, others)[:, None] - mean_cosine_to_nearest(y, others)
     return found
 
 
@@ -160,19 +160,19 @@ def mean_of_largest(values: NDArray, count: int) -> NDArray:
     return np.sort(values, axis=1)[:, -count:].mean(1)
 
 
-def crowding(rows: NDArray, others: NDArray) -> NDArray:
+def mean_cosine_to_nearest(rows: NDArray, others: NDArray) -> NDArray:
     """[n] mean cosine of unit rows [n, d] to the NEIGHBOURS nearest of `others` [m, d]."""
     return mean_of_largest(rows @ others.T, NEIGHBOURS)
 
 
 def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
     """Unit rows in the space where the references' shrunk covariance is the identity."""
-    factor = np.linalg.cholesky(shrunk(references))
+    factor = np.linalg.cholesky(shrunk_covariance(references))
     rows = np.linalg.solve(factor, embeddings.T.astype(np.float64)).T
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def interval(embeddings: NDArray, references: NDArray) -> Interval:
+def mean_interval(embeddings: NDArray, references: NDArray) -> Interval:
     """The batch's mean score, and where it would lie in 95 of 100 other draws of as many pictures and references.
 
     Jackknife over the references (Efron 1982) and the pictures' own standard error; of two pictures to SAMPLE.
@@ -186,7 +186,7 @@ def interval(embeddings: NDArray, references: NDArray) -> Interval:
     return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
 
 
-def odd_ones(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
+def odd_references(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
     """Numbers of the references that the others do not know from foreign pictures: another style, or a stray file.
 
     `own` are leave-one-out scores, `foreign` the scores of foreign pictures. Without those, it is the references that
@@ -208,7 +208,7 @@ def references_column(measured: Measured) -> NDArray[np.float32]:
     foreign = None if measured.known is None else score(measured.known, references.embeddings)
     if foreign is not None:
         measured.foreign["style"] = percentiles(foreign)
-    if len(odd := [references.names[i] for i in odd_ones(own, foreign)]):
+    if len(odd := [references.names[i] for i in odd_references(own, foreign)]):
         several = ": they may be of several styles, which one line judges badly"
         measured.notes.append(
             f"{len(odd)} of {len(own)} references do not look like the others ({', '.join(odd[:5])})"

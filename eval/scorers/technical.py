@@ -57,7 +57,7 @@ class View(NamedTuple):
 
 def view(image: Image.Image) -> View:
     """What is measured of an RGB picture."""
-    whole, middle = reduced(image), central(image)
+    whole, middle = at_half_size(image), middle_part(image)
     pixels = np.asarray(whole)
     return View(pixels, pixels if middle is whole else np.asarray(middle))
 
@@ -93,13 +93,13 @@ def measure(views: Sequence[View]) -> NDArray[np.float32]:
     return out
 
 
-def reduced(image: Image.Image) -> Image.Image:
+def at_half_size(image: Image.Image) -> Image.Image:
     """The whole picture, blocks of pixels averaged until no side is longer than about WHOLE_SIDE."""
     factor = max(1, round(max(image.size) / WHOLE_SIDE))
     return image.reduce(factor) if factor > 1 else image
 
 
-def central(image: Image.Image) -> Image.Image:
+def middle_part(image: Image.Image) -> Image.Image:
     """The middle, MIDDLE_SIDE pixels a side at most; it begins where a block of JPEG's begins."""
     if max(image.size) <= MIDDLE_SIDE:
         return image
@@ -278,7 +278,7 @@ def references_column(measured: Measured, name: str) -> NDArray[np.float32]:
 
 def size_column(measured: Measured) -> NDArray[np.float32]:
     """[n] 1 where a picture has the size that `generate` drew, or, in a folder of others, the most common size."""
-    drawn = measured.subject.record.get("size")
+    drawn = measured.lot.record.get("size")
     return size(measured.pictures.sizes, (drawn, drawn) if drawn else None)
 
 

@@ -3,7 +3,7 @@
 from typing import cast
 
 from stylegate.families import flux, flux2, qwenimage, sd, sd3, sdxl, zimage
-from stylegate.families.base import Conditions, Family, Models, Schedule, Sketch
+from stylegate.families.base import Conditions, Family, MetaModel, Models, Schedule
 
 FAMILIES: dict[str, Family] = {
     "sd": cast(Family, sd),
@@ -15,4 +15,4 @@ FAMILIES: dict[str, Family] = {
     "sd3": cast(Family, sd3),
 }
 
-__all__ = ["FAMILIES", "Conditions", "Family", "Models", "Schedule", "Sketch"]
+__all__ = ["FAMILIES", "Conditions", "Family", "MetaModel", "Models", "Schedule"]

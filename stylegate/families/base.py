@@ -29,18 +29,22 @@ class Models(NamedTuple):
     sha256: str  # of the base's weights and configs
     guidance: str = "guidance_scale"  # what the pipeline calls the strength of guidance
     distilled: bool = False  # to few steps: not what to train on
-    unused: tuple[str, ...] = ()  # layers whose output nothing reads: no adapter, or several processes wait for it
+    unused_tokens: tuple[
+        str, ...
+    ] = ()  # layers whose output nothing reads: no adapter, or several processes wait for it
     negative: str | None = None  # the prompt that guidance leads away from; None = the pipeline's own
 
 
-class Sketch(NamedTuple):
+class MetaModel(NamedTuple):
     """A base without weights, on torch's meta device: its shapes alone."""
 
     denoiser: Any
     resolution: int
     multiple: int
     latent_numbers: float  # a pixel
-    inputs: Callable[[int, int, int], dict[str, Any]]  # batch, height, width in pixels -> the denoiser's arguments
+    example_inputs: Callable[
+        [int, int, int], dict[str, Any]
+    ]  # batch, height, width in pixels -> the denoiser's arguments
 
 
 class Family(Protocol):
@@ -62,7 +66,7 @@ class Family(Protocol):
         """
         ...
 
-    def sketch(self, folder: Path) -> Sketch:
+    def sketch(self, folder: Path) -> MetaModel:
         """The base's shapes, from its configs alone."""
         ...
 

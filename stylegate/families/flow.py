@@ -52,23 +52,25 @@ def tokenizer_of(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"base={files.shown(folder.parent)}: its tokenizer cannot be loaded: {reason}") from None
+        raise ModelError(
+            f"base={files.display_path(folder.parent)}: its tokenizer cannot be loaded: {reason}"
+        ) from None
 
 
-def shifted(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_and_shift(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of latents that are centred and scaled by two numbers of the autoencoder's config."""
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale = vae.config.scaling_factor
     return (found.mean - (vae.config.shift_factor or 0)) * scale, found.std * scale
 
 
-def packed(latents: Tensor) -> Tensor:
+def pack_latents(latents: Tensor) -> Tensor:
     """[n, c, h, w] to [n, h/2 w/2, 4 c]: a token for each 2 x 2 patch, its channels first."""
     n, c, h, w = latents.shape
     return latents.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
 
 
-def unpacked(tokens: Tensor, shape: Sequence[int]) -> Tensor:
-    """Latents [n, c, h, w] of tokens as `packed` makes them; `shape` is [n, c, h, w]."""
+def unpack_latents(tokens: Tensor, shape: Sequence[int]) -> Tensor:
+    """Latents [n, c, h, w] of tokens as `pack_latents` makes them; `shape` is [n, c, h, w]."""
     n, c, h, w = shape
     return tokens.reshape(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)

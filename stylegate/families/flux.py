@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.base import Conditions, MetaModel, Models
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -44,18 +44,18 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
-        sha256=pipelines.digest(folder),
+        sha256=pipelines.weights_digest(folder),
         distilled=not pipeline.transformer.config.guidance_embeds,  # schnell
     )
 
 
-def sketch(folder: Path) -> Sketch:
+def sketch(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
     )
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
-    transformer: Any = pipelines.on_meta(FluxTransformer2DModel, config)
+    transformer: Any = pipelines.build_on_meta_device(FluxTransformer2DModel, config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
@@ -70,7 +70,7 @@ def sketch(folder: Path) -> Sketch:
         shapes |= {"guidance": (batch,)} if transformer.config.guidance_embeds else {}
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return Sketch(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, inputs)
+    return MetaModel(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -85,7 +85,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
 
 
 def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.shifted(models.pipeline.vae, pixels)
+    return flow.encode_and_shift(models.pipeline.vae, pixels)
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
@@ -93,7 +93,7 @@ def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, condit
     place = {"device": noisy.device, "dtype": noisy.dtype}
     told = models.denoiser.config.guidance_embeds  # type: ignore[union-attr]
     predicted = denoiser(
-        hidden_states=flow.packed(noisy),
+        hidden_states=flow.pack_latents(noisy),
         timestep=models.schedule.sigma.to(levels.device)[levels],
         guidance=torch.full((count,), GUIDANCE, device=noisy.device) if told else None,
         pooled_projections=conditions["pooled"],
@@ -102,7 +102,7 @@ def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, condit
         img_ids=models.pipeline._prepare_latent_image_ids(count, height // 2, width // 2, **place),
         return_dict=False,
     )[0]
-    return flow.unpacked(predicted, noisy.shape)
+    return flow.unpack_latents(predicted, noisy.shape)
 
 
 def lora_targets(kinds: list[str]) -> list[str]:

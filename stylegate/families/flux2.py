@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.base import Conditions, MetaModel, Models
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -52,18 +52,18 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
-        sha256=pipelines.digest(folder),
+        sha256=pipelines.weights_digest(folder),
         distilled=bool(pipeline.config.is_distilled),
     )
 
 
-def sketch(folder: Path) -> Sketch:
+def sketch(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "block_out_channels"))
     )
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
-    transformer: Any = pipelines.on_meta(Flux2Transformer2DModel, config)
+    transformer: Any = pipelines.build_on_meta_device(Flux2Transformer2DModel, config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
@@ -76,7 +76,7 @@ def sketch(folder: Path) -> Sketch:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return Sketch(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+    return MetaModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:

@@ -84,7 +84,8 @@ def load(
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"base={files.shown(folder)} cannot be loaded: {reason}", next_step="copy or download the base again."
+            f"base={files.display_path(folder)} cannot be loaded: {reason}",
+            next_step="copy or download the base again.",
         ) from None
     loaded.set_progress_bar_config(disable=True)
     loaded.to(device)
@@ -100,7 +101,7 @@ def load(
     return loaded
 
 
-def digest(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
     """sha256 over what the pipeline reads of a folder: its index and each component's config and weights, or files.
 
     Not over what else lies there: a hub's folder gets other variants and notes when other programs fetch them.
@@ -112,19 +113,19 @@ def digest(folder: Path) -> str:
             own = sorted(p for p in (folder / name).iterdir() if p.is_file())
             weights = [p for p in own if WEIGHTS.fullmatch(p.name.removesuffix(".index.json"))]
             found += [p for p in own if p.name == "config.json"] + weights if weights else own
-    return files.digest([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in found])
+    return files.canonical_sha256([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in found])
 
 
 def text_encoders(pipeline: Any) -> list[Any]:
     return [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part]
 
 
-def in_four_bits(models: Models, device: torch.device) -> Models:
+def quantise_to_four_bits(models: Models, device: torch.device) -> Models:
     """The same base with the linear layers of its denoiser's blocks in NF4 (arXiv 2305.14314); another base by digest.
 
     Loaded in main memory, the denoiser is quantised on its way to `device`. Raises ConfigError without bitsandbytes.
     """
-    layer_of, weight_of = four_bits()
+    layer_of, weight_of = four_bit_classes()
     dtype: Any = models.denoiser.dtype
     for block in transformer_blocks(models.denoiser):
         for parent in list(block.modules()):
@@ -142,7 +143,7 @@ def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
     return [module for module in denoiser.modules() if type(module).__name__.endswith("TransformerBlock")]
 
 
-def four_bits() -> tuple[Any, Any]:
+def four_bit_classes() -> tuple[Any, Any]:
     """bitsandbytes' layer and weight. Raises ConfigError if it is not installed."""
     try:
         from bitsandbytes.nn.modules import Linear4bit, Params4bit
@@ -155,10 +156,10 @@ def four_bits() -> tuple[Any, Any]:
 
 
 def digest_in_four_bits(sha256: str) -> str:
-    return files.digest([sha256, "nf4"])
+    return files.canonical_sha256([sha256, "nf4"])
 
 
-def on_meta(kind: Any, config: dict[str, Any]) -> Any:
+def build_on_meta_device(kind: Any, config: dict[str, Any]) -> Any:
     """The model of a config without weights: shapes alone."""
     with torch.device("meta"):
         model = kind.from_config(config)
@@ -175,5 +176,5 @@ def clip_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"base={files.shown(folder)}: its tokenizer cannot be loaded: {reason}") from None
+        raise ModelError(f"base={files.display_path(folder)}: its tokenizer cannot be loaded: {reason}") from None
     return limit, [len(tokenizer(caption).input_ids) for caption in captions]

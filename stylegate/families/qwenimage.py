@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.base import Conditions, MetaModel, Models
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -36,20 +36,20 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
-        sha256=pipelines.digest(folder),
+        sha256=pipelines.weights_digest(folder),
         guidance="true_cfg_scale",
-        unused=tuple(f"{last}.{part}" for part in LAST_UNUSED),
+        unused_tokens=tuple(f"{last}.{part}" for part in LAST_UNUSED),
         negative=" ",  # without one the pipeline does not guide
     )
 
 
-def sketch(folder: Path) -> Sketch:
+def sketch(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "temperal_downsample"))
     )
     patch = 2 * 2 ** len(vae["temperal_downsample"])
-    transformer: Any = pipelines.on_meta(QwenImageTransformer2DModel, config)
+    transformer: Any = pipelines.build_on_meta_device(QwenImageTransformer2DModel, config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         rows, columns = height // patch, width // patch
@@ -61,7 +61,7 @@ def sketch(folder: Path) -> Sketch:
         made: dict[str, Any] = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
         return made | {"img_shapes": [[(1, rows, columns)]] * batch}
 
-    return Sketch(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+    return MetaModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -94,14 +94,14 @@ def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, condit
     words = conditions["words"][:, : int(length.max())]
     mask = torch.arange(words.shape[1], device=words.device) < length[:, None]
     predicted = denoiser(
-        hidden_states=flow.packed(noisy),
+        hidden_states=flow.pack_latents(noisy),
         timestep=models.schedule.sigma.to(levels.device)[levels],
         encoder_hidden_states=words,
         encoder_hidden_states_mask=None if mask.all() else mask.long(),
         img_shapes=[[(1, noisy.shape[2] // 2, noisy.shape[3] // 2)]] * len(noisy),
         return_dict=False,
     )[0]
-    return flow.unpacked(predicted, noisy.shape)
+    return flow.unpack_latents(predicted, noisy.shape)
 
 
 def lora_targets(kinds: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.base import Conditions, MetaModel, Models
 from stylegate.families.flow import COMPONENT, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -36,18 +36,18 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.transformer.config.patch_size * pipeline.vae_scale_factor,
-        sha256=pipelines.digest(folder),
-        unused=(f"transformer_blocks.{last}.attn.add_q_proj",),
+        sha256=pipelines.weights_digest(folder),
+        unused_tokens=(f"transformer_blocks.{last}.attn.add_q_proj",),
     )
 
 
-def sketch(folder: Path) -> Sketch:
+def sketch(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
     )
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    transformer: Any = pipelines.on_meta(SD3Transformer2DModel, config)
+    transformer: Any = pipelines.build_on_meta_device(SD3Transformer2DModel, config)
     told = transformer.config
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def sketch(folder: Path) -> Sketch:
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
     side, multiple = told.sample_size * factor, told.patch_size * factor
-    return Sketch(transformer, side, multiple, told.in_channels / factor**2, inputs)
+    return MetaModel(transformer, side, multiple, told.in_channels / factor**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -79,7 +79,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
 
 
 def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.shifted(models.pipeline.vae, pixels)
+    return flow.encode_and_shift(models.pipeline.vae, pixels)
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from stylegate import files
 from stylegate.errors import ModelError
 from stylegate.families import pipelines
-from stylegate.families.base import Models, Schedule, Sketch
+from stylegate.families.base import MetaModel, Models, Schedule
 
 COMPONENT = "unet"
 TARGETS = {
@@ -26,7 +26,8 @@ def models_of(pipeline: Any, folder: Path) -> Models:
     """Raises ModelError if the UNet does not name its size."""
     if not isinstance(pipeline.unet.config.sample_size, int):
         raise ModelError(
-            f"base={files.shown(folder)}: its unet names no sample_size", next_step="copy or download the base again."
+            f"base={files.display_path(folder)}: its unet names no sample_size",
+            next_step="copy or download the base again.",
         )
     return Models(
         pipeline=pipeline,
@@ -34,7 +35,7 @@ def models_of(pipeline: Any, folder: Path) -> Models:
         schedule=schedule_of(pipeline.scheduler.config),
         resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
-        sha256=pipelines.digest(folder),
+        sha256=pipelines.weights_digest(folder),
     )
 
 
@@ -68,7 +69,7 @@ def clip_targets(layers: int) -> list[str]:
     ]
 
 
-def sketch(folder: Path) -> Sketch:
+def sketch(folder: Path) -> MetaModel:
     """UNet and sizes, from the configs alone."""
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
@@ -76,7 +77,7 @@ def sketch(folder: Path) -> Sketch:
     )
     channels = vae_config.get("block_out_channels") or vae_config["encoder_block_out_channels"]
     factor = 2 ** (len(channels) - 1)  # as the pipeline takes it
-    unet: Any = pipelines.on_meta(UNet2DConditionModel, unet_config)
+    unet: Any = pipelines.build_on_meta_device(UNet2DConditionModel, unet_config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (batch, unet.config.in_channels, height // factor, width // factor)
@@ -90,4 +91,4 @@ def sketch(folder: Path) -> Sketch:
         return tensors
 
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    return Sketch(unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, inputs)
+    return MetaModel(unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, inputs)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, Models, Sketch
+from stylegate.families.base import Conditions, MetaModel, Models
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -38,18 +38,18 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
         schedule=flow.schedule(),
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
-        sha256=pipelines.digest(folder),
+        sha256=pipelines.weights_digest(folder),
         distilled="turbo" in base.lower(),
     )
 
 
-def sketch(folder: Path) -> Sketch:
+def sketch(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "cap_feat_dim"), ("vae", "block_out_channels"))
     )
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    transformer: Any = pipelines.on_meta(ZImageTransformer2DModel, config)
+    transformer: Any = pipelines.build_on_meta_device(ZImageTransformer2DModel, config)
 
     def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (transformer.config.in_channels, 1, height // factor, width // factor)
@@ -61,7 +61,7 @@ def sketch(folder: Path) -> Sketch:
             ],
         }
 
-    return Sketch(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)
+    return MetaModel(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -83,7 +83,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
 
 
 def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.shifted(models.pipeline.vae, pixels)
+    return flow.encode_and_shift(models.pipeline.vae, pixels)
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:

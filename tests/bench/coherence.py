@@ -55,7 +55,7 @@ def load(lora: Path, strength: float = 1.0) -> Models:
     """The miniature with the LoRA merged into it, at `strength` times its own."""
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     before = {name: weight.clone() for name, weight in models.denoiser.state_dict().items()}
-    lorafile.attach(models, lora)
+    lorafile.merge_lora_file(models, lora)
     for name, weight in models.denoiser.state_dict().items():
         weight.copy_(before[name] + strength * (weight - before[name]))
     return models
@@ -65,7 +65,7 @@ def draw(models: Models, prompts: list[str], steps: int = GenerateConfig().num_i
     settings, drawn = GenerateConfig(num_inference_steps=steps), []
     for start in range(0, len(prompts), TOGETHER):
         some = prompts[start : start + TOGETHER]
-        drawn += sample.draw(models, some, list(range(SEED + start, SEED + start + len(some))), settings, 64)
+        drawn += sample.draw_pictures(models, some, list(range(SEED + start, SEED + start + len(some))), settings, 64)
     return as_pixels(drawn)
 
 
@@ -87,8 +87,8 @@ def coded(models: Models, pixels: Pixels, mixed: bool = False) -> Pixels:
 
 
 def case(name: str, lora: Path) -> Case:
-    folder = brandset.locate(name)
-    brand_set, brand = brandset.read(folder), brandset.brand_of(folder)
+    folder = brandset.brand_folder(name)
+    brand_set, brand = brandset.read(folder), brandset.read_brand_file(folder)
     parts = {
         split: as_pixels([brandset.decoded_image(item, brand) for item in items])
         for split, items in brand_set.splits.items()
@@ -122,7 +122,7 @@ def judged_right(pixels: Pixels, brand: str, slots: list[Slot]) -> NDArray[np.bo
 def measure(name: str, lora: Path) -> Iterator[str]:
     """Print the table of one brand; what was missed."""
     found = case(name, lora)
-    check = policyfile.read("default").checks["coherence"]
+    check = policyfile.read_policy("default").checks["coherence"]
     assert check.reject_below
     line = check.reject_below.value("coherence", None) or 0.0
     drawn = {kind: coherence.score(pixels, found.references) for kind, pixels in found.drawn.items()}

@@ -63,12 +63,12 @@ def helps(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
 def planted(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
     """Print the table of planted defects; returns what was missed."""
     random = np.random.default_rng(SEED)
-    training = sorted((brandset.locate(brand) / "train").glob("*.png"))
+    training = sorted((brandset.brand_folder(brand) / "train").glob("*.png"))
     with tempfile.TemporaryDirectory() as place:
         folder, classes, partner = Path(place) / "judged", {}, {}
         rest = slots[: COUNT - PER_CLASS * 8]
         for slot in rest:
-            files.write(folder / slot.file(0), (batch / "images" / slot.file(0)).read_bytes())
+            files.write_atomically(folder / slot.file(0), (batch / "images" / slot.file(0)).read_bytes())
         spoilt = iter(slots[len(rest) :])
         for name, spoil in DEFECTS.items():
             for i in range(PER_CLASS):
@@ -79,10 +79,14 @@ def planted(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
                 elif name == "near_duplicate":
                     source = batch / "images" / rest[i].file(0)
                     partner[slot.file(0)] = rest[i].file(0)
-                files.write(folder / slot.file(0), pictures.png(spoil(Image.open(source).convert("RGB"), random)))
+                files.write_atomically(
+                    folder / slot.file(0), pictures.png_bytes(spoil(Image.open(source).convert("RGB"), random))
+                )
                 classes[slot.file(0)] = name
         for slot in spoilt:
-            files.write(folder / slot.file(0), pictures.png(render(slot.traits, FLAT, slot.attempt_seed(0))))
+            files.write_atomically(
+                folder / slot.file(0), pictures.png_bytes(render(slot.traits, FLAT, slot.attempt_seed(0)))
+            )
             classes[slot.file(0)] = "style_mix"
         out = Path(place) / "out"
         main(["gate", f"images={folder}", f"brand={brand}", f"out={out}"])

@@ -108,7 +108,7 @@ def lot(folder: Path, count: int) -> Path:
         traits = world.random_traits(random)
         if (key := tuple(sorted(traits.items()))) not in seen:
             image = render(traits, BRANDS["neon"], len(seen))
-            (folder / f"{len(seen):05d}.png").write_bytes(pictures.png(image))
+            (folder / f"{len(seen):05d}.png").write_bytes(pictures.png_bytes(image))
             seen.add(key)
     return folder
 

@@ -28,12 +28,12 @@ from sklearn.metrics import roc_auc_score
 from eval.judging.verdicts import margin
 from eval.lot.batch import Slot
 from eval.lot.comparison import comparison_of
-from eval.lot.subject import Subject, hashes
+from eval.lot.lot import Lot, digests_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.columns import compute
+from eval.measuring.columns import compute_scores
 from eval.measuring.scores import read_scores
 from eval.policy import file as policyfile
-from eval.policy.lines import resolve
+from eval.policy.lines import resolve_lines
 from eval.scorers import SCORES, style
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
@@ -162,7 +162,7 @@ def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
     twins = good[:EACH]
     bad["exact duplicate"] = list(twins)
     bad["near duplicate"] = [(slot, defects.near_duplicate(image, random)) for slot, image in twins]
-    training = brandset.read(brandset.locate(brand)).splits["train"]
+    training = brandset.read(brandset.brand_folder(brand)).splits["train"]
     copied = [(item, defects.copied_training(Image.open(item.path).convert("RGB"), random)) for item in training[:EACH]]
     bad["copied training"] = [(slots[0].model_copy(update={"traits": item.traits}), image) for item, image in copied]
     more = iter(unseen(brand, EACH * len(OURS), SEED + 1))
@@ -178,17 +178,19 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     named, slots = [], {}
     for number, (slot, image) in enumerate(cases):
         path = images / f"{number:05d}-{number}.png"
-        path.write_bytes(pictures.png(image))
+        path.write_bytes(pictures.png_bytes(image))
         named.append((path.name, path))
         slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
     record = {"words": {"brand": config.brand}} if config.brand else {}
-    subject = Subject(images, place, named, hashes(named), slots if has_traits else None, record)
-    compute(config, subject, comparison_of(config, subject), quiet=True)
+    lot = Lot(images, place, named, digests_by_name(named), slots if has_traits else None, record)
+    compute_scores(config, lot, comparison_of(config, lot), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
-    policy = policyfile.read("default")
-    bounds, _, _ = resolve(policy, columns, references, said["references"]["given"], said["foreign"], said["copies"])
+    policy = policyfile.read_policy("default")
+    bounds, _, _ = resolve_lines(
+        policy, columns, references, said["references"]["given"], said["foreign"], said["copies"]
+    )
     if not config.brand:  # the miniature's encoder does not know such pictures
         bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
     kept = [margin(row | {"in_domain": None}, bounds) for row in rows]  # all lines count, known picture or not
@@ -232,7 +234,7 @@ def measure(brand: str) -> list[str]:
 def art(folder: Path) -> None:
     """Halves of a folder of real pictures: one is the references, the other one is good, and spoilt."""
     random = np.random.default_rng(SEED)
-    every = [pictures.decode(path.read_bytes()).image for path in pictures.find(folder)]
+    every = [pictures.decode(path.read_bytes()).image for path in pictures.find_pictures(folder)]
     references, kept = every[::2], every[1::2]
     blank = Slot(slot=0, prompt="", seed=0, traits={})
     making: dict[str, list[Image.Image]] = {by.__name__: [by(image, random) for image in kept] for by in PIXELS}
@@ -255,7 +257,7 @@ def art(folder: Path) -> None:
 
 def two_looks(a: str, b: str) -> None:
     """References of two brands: renders of both are good, those of the third and half-mixed ones are not."""
-    encoder = encoding.load("miniature", torch.device("cpu"))
+    encoder = encoding.load_encoder("miniature", torch.device("cpu"))
     known = encoder.domain.known if encoder.domain else None
 
     def seen(images: list[Image.Image]) -> np.ndarray:
@@ -264,7 +266,7 @@ def two_looks(a: str, b: str) -> None:
     def renders(brand: str, make: Callable[[Slot, str, Random], Image.Image], seed: int) -> list[Image.Image]:
         return [make(slot, brand, np.random.default_rng(seed)) for slot in unseen(brand, EACH, seed)]
 
-    paths = [path for name in (a, b) for path in pictures.find(brandset.locate(name) / "test")[:EACH]]
+    paths = [path for name in (a, b) for path in pictures.find_pictures(brandset.brand_folder(name) / "test")[:EACH]]
     references = seen([pictures.decode(path.read_bytes()).image for path in paths])
     plain = spoilt(lambda image, random: image)
     good = seen([image for name in (a, b) for image in renders(name, plain, SEED)])

@@ -108,9 +108,11 @@ def gigabytes(
     targets = FAMILIES[family].lora_targets(["attention"])
     sketch.denoiser.add_adapter(LoraConfig(r=settings.rank, target_modules=targets))
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
-    _, kept = dryrun.cost(sketch.denoiser, sketch.inputs(batch, side, side), checkpointing)
+    _, kept = dryrun.forward_cost(sketch.denoiser, sketch.example_inputs(batch, side, side), checkpointing)
     weights = (frozen - packed + packed * dryrun.NF4_BYTES / 2 if nf4 else frozen) / 1e9
-    return weights, dryrun.memory(frozen, trained, kept, half=True, on_card=True, packed=packed if nf4 else 0) / 1e9
+    return weights, dryrun.training_memory(
+        frozen, trained, kept, half=True, on_card=True, packed=packed if nf4 else 0
+    ) / 1e9
 
 
 def main() -> None:

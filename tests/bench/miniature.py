@@ -2,7 +2,7 @@
 
     python -m tests.bench.miniature        about 6 minutes on two cores; exit 1 if a number is missed
 
-Combinations of traits are those that the corpora leave out (train.miniature.corpus.held_out), seeds are of their own.
+Combinations of traits are those that the corpora leave out (train.miniature.corpus.is_held_out), seeds their own.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval.measuring import encoder as encoding
-from eval.plan import from_traits, read_traits
+from eval.plan import read_traits, slots_from_traits
 from eval.scorers import prompt, style
 from stylegate import brandset, files, sample
 from stylegate.brandset import Brand
@@ -22,7 +22,7 @@ from stylegate.config import GenerateConfig, PlanConfig
 from stylegate.families import FAMILIES
 from train.miniature import judge as judging
 from train.miniature import vae, world
-from train.miniature.corpus import held_out
+from train.miniature.corpus import is_held_out
 from train.miniature.drawing import render
 from train.miniature.styles import BRANDS, NAMED, Style
 
@@ -51,7 +51,7 @@ def renders(styles: list[Style], count: int, seed: int) -> Rendered:
     random, traits = np.random.default_rng([SEED, seed]), []
     while len(traits) < count:
         drawn = world.random_traits(random)
-        traits += [drawn] if held_out(drawn) else []
+        traits += [drawn] if is_held_out(drawn) else []
     chosen = [styles[i % len(styles)] for i in range(count)]
     pictures = [render(t, s, SEED * 1000 + i) for i, (t, s) in enumerate(zip(traits, chosen, strict=True))]
     return np.stack([np.asarray(p) for p in pictures]), traits, [s.name for s in chosen]
@@ -94,7 +94,7 @@ def encoder_itself(encoder: encoding.Encoder) -> None:
     print("CLIP, brand against other styles: AUROC of the style score; and its zero-shot on the brand")
     others = {name: embed(encoder, renders([brand], 128, 10 + i)[0]) for i, (name, brand) in enumerate(BRANDS.items())}
     for number, (name, brand) in enumerate(BRANDS.items()):
-        folder = brandset.locate(name)
+        folder = brandset.brand_folder(name)
         references = np.stack([np.asarray(p) for p in pictures_of(folder)])
         mine, own_traits, _ = renders([brand], 256, 20 + number)
         own = embed(encoder, mine)
@@ -108,7 +108,7 @@ def encoder_itself(encoder: encoding.Encoder) -> None:
 def pictures_of(folder: Path) -> list[Image.Image]:
     """The brand's test pictures, decoded as the product does."""
     test = brandset.read(folder).splits["test"]
-    brand = brandset.brand_of(folder)
+    brand = brandset.read_brand_file(folder)
     return [brandset.decoded_image(item, brand) for item in test]
 
 
@@ -133,10 +133,10 @@ def base_itself(judge: judging.Judge) -> None:
     for number, known in enumerate(NAMED):
         count = 512 // len(NAMED) + (number < 512 % len(NAMED))
         brand = Brand(name=known.name, trigger=f"{known.name} style")
-        slots = from_traits(table, brand, PlanConfig(num_images=count, seed=SEED + number), set())
+        slots = slots_from_traits(table, brand, PlanConfig(num_images=count, seed=SEED + number), set())
         with torch.autocast("cpu", torch.bfloat16):
             prompts, seeds = [s.prompt for s in slots], [s.attempt_seed(0) for s in slots]
-            drawn += sample.draw(models, prompts, seeds, GenerateConfig(), 64)
+            drawn += sample.draw_pictures(models, prompts, seeds, GenerateConfig(), 64)
         wanted += [slot.traits for slot in slots]
         names += [known.name] * count
     seen = judging.verdicts(judge, np.stack([np.asarray(image) for image in drawn]))
@@ -150,7 +150,7 @@ def main() -> int:
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     judge_itself(judge)
     autoencoder(models.pipeline.vae)
-    encoder_itself(encoding.load("miniature", torch.device("cpu")))
+    encoder_itself(encoding.load_encoder("miniature", torch.device("cpu")))
     base_itself(judge)
     print(f"missed: {', '.join(missed)}" if missed else "every number holds")
     return 1 if missed else 0

@@ -15,7 +15,8 @@ from unittest.mock import patch
 
 import tests.conftest  # noqa: F401  (a home of its own)
 from eval import export as exporting
-from eval.lot import comparison, subject
+from eval.lot import comparison
+from eval.lot.lot import lot_of, origin_digests
 from eval.promise import labels
 from stylegate import files
 from stylegate.errors import DataError
@@ -26,12 +27,12 @@ Patches = dict[str, Any]  # by dotted name: what stands in its place
 
 
 def working_directory_first() -> Patches:
-    real = files.named
+    real = files.resolve_name
 
     def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
         return Path(value).resolve() if value and Path(value).is_file() else real(value, places, what, suffix)
 
-    return {"stylegate.files.named": named}
+    return {"stylegate.files.resolve_name": named}
 
 
 def policies_that_judge_nothing() -> Patches:
@@ -40,14 +41,14 @@ def policies_that_judge_nothing() -> Patches:
 
 def labels_of_any_policy() -> Patches:
     def counting(out: Path, purpose: Any, policy: Any, under: str = "") -> dict:
-        return {label.sha256: label for label in labels.stored(out, purpose)}
+        return {label.sha256: label for label in labels.read_stored(out, purpose)}
 
     return {"eval.promise.labels.counting": counting}
 
 
 def decisions_for_any_reason() -> Patches:
     def counting(out: Path, purpose: Any, policy: Any, under: str = "") -> dict:
-        every = {label.sha256: label for label in labels.stored(out, purpose)}
+        every = {label.sha256: label for label in labels.read_stored(out, purpose)}
         return {s: label.model_copy(update={"checks": ["contrast", "sharpness"]}) for s, label in every.items()}
 
     return {"eval.judging.judge.labels.counting": counting}
@@ -55,12 +56,12 @@ def decisions_for_any_reason() -> Patches:
 
 def checked_then_locked() -> Patches:
     def export(config: Any) -> int:
-        lot = subject.subject_of(config, remember=False)
-        if held := exporting.held_back(lot, *exporting.judgement(lot)):
+        lot = lot_of(config, remember=False)
+        if held := exporting.reason_not_to_export(lot, *exporting.read_judgement(lot)):
             return held[0]
-        with files.only_one(lot.out):
-            target, _ = exporting.package(lot, files.EXPORTS / config.name, *exporting.judgement(lot))
-        print(f"export: {files.shown(target)}")
+        with files.exclusive_lock(lot.out):
+            target, _ = exporting.write_package(lot, files.EXPORTS / config.name, *exporting.read_judgement(lot))
+        print(f"export: {files.display_path(target)}")
         return 0
 
     return {"eval.export.export": export}
@@ -75,33 +76,33 @@ def said_without_proof() -> Patches:
 
 
 def own_by_place() -> Patches:
-    real, made_from = comparison.exported, subject.made_from
+    real, made_from = comparison.exported_before, origin_digests
 
     def by_place(lot: Any) -> dict:
-        return made_from(lot) | {"folder_sha256": files.digest(str(lot.images))}
+        return made_from(lot) | {"folder_sha256": files.canonical_sha256(str(lot.images))}
 
     def exported(lot: Any, brand: str) -> tuple[list, list]:
         found = []
         for package in files.EXPORTS.glob("[!.]*-v[0-9]*"):
             record = package / "provenance.json"
             own = record.exists() and files.read_json(record, "")["made_from"]["folder_sha256"]
-            ours = set(lot.sha256.values()) if own == files.digest(str(lot.images)) else set()
+            ours = set(lot.sha256.values()) if own == files.canonical_sha256(str(lot.images)) else set()
             pictures = (package / "images").glob("*")
             found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256(p) not in ours]
         return sorted(found), real(lot, brand)[1]
 
-    return {"eval.package.provenance.made_from": by_place, "eval.lot.comparison.exported": exported}
+    return {"eval.package.provenance.origin_digests": by_place, "eval.lot.comparison.exported_before": exported}
 
 
 def stopped_by_an_empty_folder() -> Patches:
-    real = comparison.exported
+    real = comparison.exported_before
 
     def exported(lot: Any, brand: str) -> tuple[list, list]:
         if any(not any(place.iterdir()) for place in files.EXPORTS.glob("*-v*")):
             raise DataError("packages that are damaged")
         return real(lot, brand)
 
-    return {"eval.lot.comparison.exported": exported}
+    return {"eval.lot.comparison.exported_before": exported}
 
 
 FIXES: dict[str, Callable[[], Patches]] = {

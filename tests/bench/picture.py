@@ -34,7 +34,7 @@ def cells(brand: str) -> list[list[tuple[Image.Image, str]]]:
 
     accepted = [slot for slot in slots if verdicts[slot.file(0)]["verdict"] == "accept"][:COLUMNS]
     refused = [slot.file(0) for slot in slots if verdicts[slot.file(0)]["verdict"] != "accept"][:COLUMNS]
-    folder = brandset.locate(brand)
+    folder = brandset.brand_folder(brand)
     own = [opened(folder / item.file) for item in brandset.read(folder).splits["test"][:COLUMNS]]
     base = draw([slot.prompt for slot in accepted], [slot.attempt_seed(0) for slot in accepted], None)
     return [
@@ -63,7 +63,7 @@ def main() -> None:
                 if word:
                     pen.rectangle((x, y + CELL - 16, x + CELL - 1, y + CELL - 1), fill="#000000")
                     pen.text((x + 4, y + CELL - 15), word, fill="#ffffff", font=pictures.font(11))
-    files.write(files.ROOT / "docs" / "demo.png", pictures.png(page))
+    files.write_atomically(files.ROOT / "docs" / "demo.png", pictures.png_bytes(page))
     print(files.ROOT / "docs" / "demo.png")
 
 

@@ -37,12 +37,14 @@ def lot(place: Path) -> None:
     rng = np.random.default_rng(0)
     bases = [
         np.asarray(Image.open(i.path).convert("RGB"), int)
-        for i in brandset.read(brandset.locate("neon")).splits["train"]
+        for i in brandset.read(brandset.brand_folder("neon")).splits["train"]
     ]
     place.mkdir()
     for number in range(COUNT):
         noisy = bases[number % len(bases)] + rng.integers(-3, 4, bases[0].shape)
-        (place / f"{number:05d}.png").write_bytes(pictures.png(Image.fromarray(noisy.clip(0, 255).astype(np.uint8))))
+        (place / f"{number:05d}.png").write_bytes(
+            pictures.png_bytes(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)))
+        )
 
 
 def run() -> int:

@@ -52,11 +52,13 @@ def broken_ladders(count: int, rng: np.random.Generator, size: int = LOT) -> flo
         start = 0
         for share in sorted(LADDER):
             end = round(share * size)
-            enough = audit.most(ALPHA, end) + 1 + int(0.02 * end * ALPHA)  # a little more, so that finds do not mend it
+            enough = (
+                audit.largest_allowed_rejects(ALPHA, end) + 1 + int(0.02 * end * ALPHA)
+            )  # a little more, so that finds do not mend it
             truth[rng.choice(np.arange(start, end), enough - truth.sum(), replace=False)] = 1
             start = end
         order = rng.permutation(size)[: 2 * BUDGET]
-        for share, delta in zip(LADDER, audit.shares(DELTA, len(LADDER)), strict=True):
+        for share, delta in zip(LADDER, audit.delta_shares(DELTA, len(LADDER)), strict=True):
             end = round(share * size)
             labels = truth[order[order < end]]
             needed = audit.labels_needed(labels, end, ALPHA, delta)
@@ -82,7 +84,7 @@ def broken_lines(count: int, informative: bool, rng: np.random.Generator) -> dic
         labelled[rng.choice(BATCH, LABELS, replace=False)] = True
         everyone = np.ones(BATCH, bool)
         lines = {
-            "envelope": envelope.line(scores, labelled, truth, everyone, ALPHA, DELTA),
+            "envelope": envelope.accepting_threshold(scores, labelled, truth, everyone, ALPHA, DELTA),
             "naive": naive(scores[labelled], truth[labelled]),
         }
         for name, line in lines.items():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.promise.certificate import goes_out, read_certificate
+from eval.promise.certificate import certified_pictures, read_certificate
 from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import meaning
@@ -69,7 +69,7 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
         code = main(["certify", *words, f"decisions={out / 'audit.csv'}"])
     assert code == 0, code
     found = read_certificate(out / "certificate.json")
-    leaving = goes_out(found)
+    leaving = certified_pictures(found)
     shutil.rmtree(place)
     return (
         len(accepted),
@@ -82,8 +82,8 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
 def promises(brand: str, place: Path) -> int:
     """Print every lot; how many promises were broken."""
     good, planted = meaning.planted(brand)
-    whole = [pictures.png(image) for _, image in good]
-    spoilt = [pictures.png(image) for name in CLASSES for _, image in planted[name]]
+    whole = [pictures.png_bytes(image) for _, image in good]
+    spoilt = [pictures.png_bytes(image) for name in CLASSES for _, image in planted[name]]
     rng, broken = np.random.default_rng(7300), 0
     (place / "lax.yaml").write_text(LAX)
     for policy, many in (("default", 30), (str(place / "lax.yaml"), 12)):

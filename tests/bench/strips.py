@@ -40,7 +40,7 @@ def main() -> int:
     for i, name in enumerate(names):
         values = np.array([np.nan if row[name] is None else row[name] for row in rows])
         strip(page, 10 + i * (CELL + 26), name, values, [image for _, image in cases])
-    files.write(files.ROOT / "docs" / "scores.png", pictures.png(page.quantize(256).convert("P")))
+    files.write_atomically(files.ROOT / "docs" / "scores.png", pictures.png_bytes(page.quantize(256).convert("P")))
     print("strips: docs/scores.png")
     return 0
 

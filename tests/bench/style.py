@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.measuring import encoder as encoding
-from eval.plan import Slot, from_traits, read_traits
+from eval.plan import Slot, read_traits, slots_from_traits
 from eval.scorers import style
 from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main
@@ -40,11 +40,11 @@ def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.
     family, cpu = FAMILIES["sd"], torch.device("cpu")
     models = family.load("miniature", cpu, torch.float32)
     if lora:
-        lorafile.attach(models, lora)
+        lorafile.merge_lora_file(models, lora)
 
     def some(start: int) -> list[Image.Image]:
         part = slice(start, start + TOGETHER)
-        return sample.draw(models, prompts[part], seeds[part], GenerateConfig(), models.resolution)
+        return sample.draw_pictures(models, prompts[part], seeds[part], GenerateConfig(), models.resolution)
 
     return [image for start in range(0, len(prompts), TOGETHER) for image in some(start)]
 
@@ -55,7 +55,7 @@ def train(brand: str) -> tuple[Path, float]:
     there = (files.RUNS / run_directory_name(config) / "lora").exists()
     assert main(["train", f"brand={brand}"]) == 0
     seconds = float("nan") if there else time.process_time() - began
-    lora = lorafile.trained(config)
+    lora = lorafile.lora_path(config)
     assert lora
     return lora, seconds
 
@@ -63,9 +63,9 @@ def train(brand: str) -> tuple[Path, float]:
 def unseen(brand: str, count: int, seed: int) -> list[Slot]:
     """Slots of combinations that are in none of the brand's pictures."""
     traits = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
-    brand_set = brandset.read(brandset.locate(brand))
+    brand_set = brandset.read(brandset.brand_folder(brand))
     known = {tuple(sorted(item.traits.items())) for items in brand_set.splits.values() for item in items}
-    return from_traits(traits, brand_set.brand, PlanConfig(num_images=count, seed=seed), known)
+    return slots_from_traits(traits, brand_set.brand, PlanConfig(num_images=count, seed=seed), known)
 
 
 def truth(slots: list[Slot], brand: str) -> NDArray[np.uint8]:
@@ -99,8 +99,8 @@ class Yardstick:
     def __init__(self, brand: str) -> None:
         self.brand, self.slots, self.judge = brand, unseen(brand, COUNT, SEED), judging.load()
         self.prompts, self.seeds = [s.prompt for s in self.slots], [s.attempt_seed(0) for s in self.slots]
-        self.encoder = encoding.load("miniature", torch.device("cpu"))
-        self.references = embed(self.encoder, arrays(pictures_of(brandset.locate(brand))))
+        self.encoder = encoding.load_encoder("miniature", torch.device("cpu"))
+        self.references = embed(self.encoder, arrays(pictures_of(brandset.brand_folder(brand))))
         self.base = self.look(arrays(draw(self.prompts, self.seeds, None)))
         self.true = self.look(truth(self.slots, brand))
 

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eval.lot.subject import hashes
+from eval.lot.lot import digests_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from eval.measuring.encoder import Encoder
@@ -46,12 +46,12 @@ def random_encoder(architecture: str, folder: Path) -> Encoder:
     folder.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    return encoding.load(str(folder), CPU)
+    return encoding.load_encoder(str(folder), CPU)
 
 
 def large(number: int) -> Image.Image:
     """A brand's picture, 1024 pixels a side, with grain, so that its PNG is as hard to decode as a painting's."""
-    sources = sorted((brandset.locate("riso") / "train").glob("*.png"))
+    sources = sorted((brandset.brand_folder("riso") / "train").glob("*.png"))
     image = Image.open(sources[number % len(sources)]).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     grain = np.random.default_rng(number).normal(0, 2, (SIDE, SIDE, 3))
     return Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
@@ -91,13 +91,15 @@ class Pictures:
     def kept(self) -> Callable[[], None]:
         """From what `generate` took of the pictures; the taking itself is part of drawing them."""
         self.forget()
-        digests = hashes(self.named)
+        digests = digests_by_name(self.named)
         drawn = {digests[name]: image for (name, _), image in zip(self.named, self.images, strict=True)}
-        features.keep(drawn, self.encoder.preprocessing, "#ffffff")
+        features.store_features_of_drawn(drawn, self.encoder.preprocessing, "#ffffff")
         return self.scored
 
     def scored(self) -> None:
-        found, broken = features.extract(self.named, hashes(self.named), self.encoder, "#ffffff", BATCH, "")
+        found, broken = features.features_of(
+            self.named, digests_by_name(self.named), self.encoder, "#ffffff", BATCH, ""
+        )
         assert len(found.names) == len(self.named) and not broken
 
     def forget(self) -> None:
@@ -158,9 +160,9 @@ def vit_b_32(place: Path) -> list[str]:
 
 def miniature(place: Path) -> list[str]:
     """Ten thousand small pictures in at most 1.3 times the raw encode time."""
-    source = [Image.open(p).convert("RGB") for p in sorted((brandset.locate("neon") / "train").glob("*.png"))]
+    source = [Image.open(p).convert("RGB") for p in sorted((brandset.brand_folder("neon") / "train").glob("*.png"))]
     images = [source[i % len(source)].rotate(i // len(source)) for i in range(10_000)]
-    them = Pictures(encoding.load("miniature", CPU), images, place / "small")
+    them = Pictures(encoding.load_encoder("miniature", CPU), images, place / "small")
     found = turns({"raw": lambda: them.raw, "whole": them.new})
     stages = f"raw {found['raw']:.1f} s, whole {found['whole']:.1f} s"
     return told("10,000 miniature pictures, times raw", found["whole"] / found["raw"], SLOWER, False, stages)
@@ -170,7 +172,8 @@ def signatures(count: int) -> np.ndarray:
     """Pictures of a template: brand pictures, each mixed with another one, moved and recoloured."""
     random = np.random.default_rng(0)
     source = [
-        pictures.signature(Image.open(p).convert("RGB")) for p in (brandset.locate("riso") / "train").glob("*.png")
+        pictures.signature(Image.open(p).convert("RGB"))
+        for p in (brandset.brand_folder("riso") / "train").glob("*.png")
     ]
     out = np.empty((count, 64, 64, 3), np.uint8)
     for i in range(count):

@@ -75,7 +75,7 @@ def reached(yardstick: Yardstick, checkpoints: dict[int, Path], times: list[floa
 
 def trained(yardstick: Yardstick, script: Path | None, seed: int, rate: float, place: Path) -> Reached:
     """Train once, by the script or by ours, and say when it was good."""
-    brand = brandset.locate(yardstick.brand)
+    brand = brandset.brand_folder(yardstick.brand)
     steps = THEIRS if script else OURS
     task = peer.Task(base=files.MODELS / "miniature" / "sd", brand=brand, side=64, steps=steps, seed=seed)
     log = place / f"bench-{'theirs' if script else 'ours'}-{yardstick.brand}-{seed}-{rate:g}.jsonl"

@@ -26,16 +26,16 @@ def before_the_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], o
 
     It stands for a command of another process that ended at that moment.
     """
-    acquire = files.only_one
+    acquire = files.exclusive_lock
 
     def arm(act: Callable[[], object]) -> None:
         @contextlib.contextmanager
         def late(target: Path) -> Iterator[None]:
-            monkeypatch.setattr(files, "only_one", acquire)
+            monkeypatch.setattr(files, "exclusive_lock", acquire)
             act()
             with acquire(target):
                 yield
 
-        monkeypatch.setattr(files, "only_one", late)
+        monkeypatch.setattr(files, "exclusive_lock", late)
 
     return arm

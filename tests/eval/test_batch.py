@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
-from eval.plan import Value, combination, from_traits, read_prompts, read_traits
+from eval.plan import Value, read_prompts, read_traits, slots_from_traits, sorted_traits
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
@@ -23,9 +23,9 @@ BRAND = Brand(name="neon", trigger="neon style")
 
 
 def test_plan_is_unique_new_and_by_weight() -> None:
-    learned = {combination(i.traits) for i in brandset.read(files.ROOT / "data" / "brands" / "neon").splits["train"]}
-    slots = from_traits(read_traits(TRAITS), BRAND, PlanConfig(num_images=600), learned)
-    drawn = [combination(slot.traits) for slot in slots]
+    learned = {sorted_traits(i.traits) for i in brandset.read(files.ROOT / "data" / "brands" / "neon").splits["train"]}
+    slots = slots_from_traits(read_traits(TRAITS), BRAND, PlanConfig(num_images=600), learned)
+    drawn = [sorted_traits(slot.traits) for slot in slots]
     assert len(set(drawn)) == 600 and not set(drawn) & learned
     counts = Counter(slot.traits["headwear"] for slot in slots)
     assert 1.4 < counts["cap"] / counts["crown"] < 2.9  # weights 2 to 1
@@ -34,22 +34,22 @@ def test_plan_is_unique_new_and_by_weight() -> None:
 
 def test_a_longer_plan_begins_with_the_shorter_one() -> None:
     traits = read_traits(TRAITS)
-    long, short = (from_traits(traits, BRAND, PlanConfig(num_images=n), set()) for n in (40, 15))
+    long, short = (slots_from_traits(traits, BRAND, PlanConfig(num_images=n), set()) for n in (40, 15))
     assert long[:15] == short
-    assert from_traits(traits, BRAND, PlanConfig(num_images=15, seed=1), set()) != short
+    assert slots_from_traits(traits, BRAND, PlanConfig(num_images=15, seed=1), set()) != short
 
 
 def test_excluded_combinations_never_come() -> None:
     traits = read_traits(TRAITS)
-    first = {combination(s.traits) for s in from_traits(traits, BRAND, PlanConfig(num_images=30), set())}
-    again = from_traits(traits, BRAND, PlanConfig(num_images=30), first)
-    assert not first & {combination(s.traits) for s in again}
+    first = {sorted_traits(s.traits) for s in slots_from_traits(traits, BRAND, PlanConfig(num_images=30), set())}
+    again = slots_from_traits(traits, BRAND, PlanConfig(num_images=30), first)
+    assert not first & {sorted_traits(s.traits) for s in again}
 
 
 def test_too_few_combinations_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("prompt: '{a}'\ntraits: {a: {x: 1, y: 1}}")
     with pytest.raises(DataError, match="only 2 of 3 slots"):
-        from_traits(read_traits(tmp_path / "t.yaml"), BRAND, PlanConfig(num_images=3), set())
+        slots_from_traits(read_traits(tmp_path / "t.yaml"), BRAND, PlanConfig(num_images=3), set())
 
 
 def test_words_of_a_traits_file_stay_as_they_are_written(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_words_of_a_traits_file_stay_as_they_are_written(tmp_path: Path) -> None
     assert [value.weight for value in traits.traits["Eye color"].values()] == [1, 0.5, 0.5, 1]
     assert list(traits.traits["code"]) == ["007", "1_000", "1.10", "12:30", "2026-01-02"]
     assert traits.traits["code"]["2026-01-02"] == Value(weight=0.5, phrase="010")
-    slots = from_traits(traits, BRAND, PlanConfig(num_images=4), set())
+    slots = slots_from_traits(traits, BRAND, PlanConfig(num_images=4), set())
     assert all(slot.prompt.startswith(f"neon style, {slot.traits['Eye color']} ") for slot in slots)
 
 
@@ -372,7 +372,7 @@ def test_export_reads_every_byte_again_whatever_is_remembered(run, judged: Path,
     run("gate", *words)
     sha256 = files.sha256(picture)
     Image.new("RGB", (64, 64), "navy").save(picture)
-    digests.store({os.fsencode(picture): digests.Entry(digests.current_state(picture), sha256)})
+    digests.write_entries({os.fsencode(picture): digests.Entry(digests.current_state(picture), sha256)})
     assert digests.sha256s([picture]) == [sha256] != [files.sha256(picture)]
     run("gate", *words)
     code, text = run("export", *words, "name=trusted")

@@ -40,7 +40,9 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert json.loads((package / "provenance.json").read_text())["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
     held = certificate.read_certificate(package / "certificate.json")
-    assert {row["sha256"] for row in files.read_jsonl(package / "metadata.jsonl")} == set(certificate.goes_out(held))
+    assert {row["sha256"] for row in files.read_jsonl(package / "metadata.jsonl")} == set(
+        certificate.certified_pictures(held)
+    )
 
 
 def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_labels_beyond_a_gap_do_not_count(run, words, tmp_path: Path) -> None:
     code, text = run("certify", *told, f"decisions={filled}")
     assert code == 13 and "27 labels lie beyond the first picture without one" in text and "with 4 labels" in text
     turned = fill(out / "audit.csv", good)
-    first = labels.stored(out, "audit")[0].sha256
+    first = labels.read_stored(out, "audit")[0].sha256
     turned.write_text(turned.read_text() + f"x,{first},reject,bob,,audit\n")
     code, text = run("certify", *told, f"decisions={turned}")
     assert code == 2 and "do not change" in text and "was accept (anna), is reject" in text
@@ -98,7 +100,7 @@ def test_labels_certify_under_their_own_guideline_alone(run, words, tmp_path: Pa
     run("certify", *told)
     sheet = fill(out / "audit.csv", lambda i, row: "reject" if i == 0 else "accept")
     assert run("certify", *told, f"decisions={sheet}")[0] == 0
-    assert {label.guideline for label in labels.stored(out, "audit")} == {"v1"}
+    assert {label.guideline for label in labels.read_stored(out, "audit")} == {"v1"}
 
     told = words("guideline: v2\n" + ALL_PASS)
     code, text = run("gate", *told)
@@ -140,7 +142,7 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
         found = json.loads(whole)
         change(found)
         content = {key: value for key, value in found.items() if key != "sha256"}
-        return json.dumps(content | {"sha256": files.digest(content)})
+        return json.dumps(content | {"sha256": files.canonical_sha256(content)})
 
     cases = {
         "its digest is of another content": whole.replace('"reject"', '"accept"'),
@@ -164,7 +166,7 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
 def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
-    plan = certificate.Plan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"])
+    plan = certificate.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"])
     attempts = plan.attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
     found["attempts"] = [attempt.content() for attempt in attempts]
 
@@ -178,10 +180,10 @@ def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypa
     monkeypatch.setattr("webbrowser.open", shown.append)
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     assert run("certify", *told)[0] == 13
-    policy = policyfile.read(str(tmp_path / "policy.yaml"))
-    counting = labels.counting(out, "audit", policy)
+    policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
+    counting = labels.counting_labels(out, "audit", policy)
     assert [label.verdict for label in counting.values()] == ["accept", "accept", "unsure"], "undone answers count not"
-    assert sum(label.withdrawn for label in labels.stored(out, "audit")) == 2, "but what was undone is on record"
+    assert sum(label.withdrawn for label in labels.read_stored(out, "audit")) == 2, "but what was undone is on record"
     assert len(shown) == 4 and all(Path(place.removeprefix("file://")).name.endswith(".png") for place in shown)
     answers = iter(["a", ""] * 40)
     code, text = run("certify", *told)
@@ -192,14 +194,14 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     """A ladder: all rejects lie in the worse half, so that half stays here."""
     lot = [f"{i:064x}" for i in range(400)]
     promise = Promise(alpha=0.05, delta=0.05, ladder=(1.0, 0.5))
-    policy = policyfile.read("default")
-    plan = certificate.Plan(lot, promise, 0, policy.sha256)
+    policy = policyfile.read_policy("default")
+    plan = certificate.AuditPlan(lot, promise, 0, policy.sha256)
     worse = set(lot[200:])
     given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.order)]
     whole, half = plan.attempts(given[:250])
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
-    found = certificate.certificate(plan, given[:250], [whole, half], 1, policy)
-    assert certificate.goes_out(found) == lot[:200] and not problems_of(found)
+    found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
+    assert certificate.certified_pictures(found) == lot[:200] and not problems_of(found)
 
 
 def test_copies_are_no_lot(run, words, judged: Path) -> None:

@@ -10,7 +10,7 @@ from open_clip.model import QuickGELU
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from eval.lot.subject import hashes
+from eval.lot.lot import digests_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features, weights
 from eval.measuring.encoder import Encoder
@@ -25,7 +25,7 @@ GUARD = 1e-5  # of an embedding's number: what batch size, order and neighbours 
 
 @pytest.fixture(scope="module")
 def miniature() -> Encoder:
-    return encoding.load("miniature", CPU)
+    return encoding.load_encoder("miniature", CPU)
 
 
 def photo(width: int, height: int) -> Image.Image:
@@ -41,7 +41,7 @@ NAMES = ["miniature", "ViT-B-32:laion2b_s34b_b79k", "ViT-B-16-SigLIP:webli", "Vi
 def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, int]) -> None:
     """uint8 first, arithmetic later: bit for bit the transform that open_clip makes of the same config."""
     shown, seen = encoding.preprocessing_of(name), []
-    model, settings = encoding.described(name)
+    model, settings = encoding.model_configs(name)
     transform = open_clip.image_transform(
         model["vision_cfg"]["image_size"],
         is_train=False,
@@ -64,19 +64,19 @@ def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, 
 def test_weights_and_activation_must_belong_together() -> None:
     """OpenAI's weights in a model with GELU score half a point off; open_clip only warns."""
     with pytest.raises(ModelError) as caught:
-        encoding.load("ViT-L-14:openai", CPU)
+        encoding.load_encoder("ViT-L-14:openai", CPU)
     assert "QuickGELU" in str(caught.value) and "encoder=ViT-L-14-quickgelu:openai" in str(caught.value.next_step)
     with pytest.raises(ModelError, match=r"no model ViT-L-41.*ViT-L-14"):
-        encoding.load("ViT-L-41:openai", CPU)
+        encoding.load_encoder("ViT-L-41:openai", CPU)
     with pytest.raises(ModelError, match=r"no weights openia.*openai"):
-        encoding.load("ViT-L-14-quickgelu:openia", CPU)
+        encoding.load_encoder("ViT-L-14-quickgelu:openia", CPU)
 
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_activation_of_a_config_is_the_one_that_runs(quick: bool, tmp_path: Path) -> None:
     """A known answer: the layer itself, x * sigmoid(1.702 x) (CLIP, 2021) or the exact GELU."""
     tiny_encoder(tmp_path, quick)
-    model = encoding.load(str(tmp_path), CPU).model
+    model = encoding.load_encoder(str(tmp_path), CPU).model
     layer = model.visual.transformer.resblocks[0].mlp.gelu
     x = torch.linspace(-3, 3, 7)
     wanted = x * torch.sigmoid(1.702 * x) if quick else x * 0.5 * (1 + torch.erf(x / 2**0.5))
@@ -117,7 +117,7 @@ def test_a_digest_of_an_encoder_by_name_covers_its_weights(hub_clip: Path, monke
     """Known without loading and in another process; other weights under the same name have another digest."""
     name = "tiny-test:local"
     assert encoding.encoder_key(name) != encoding.encoder_key(name), "not known before it was loaded"
-    first, key = encoding.load(name, CPU), encoding.encoder_key(name)
+    first, key = encoding.load_encoder(name, CPU), encoding.encoder_key(name)
     monkeypatch.setattr(weights, "located", {})  # another process
     assert encoding.encoder_key(name) == key
 
@@ -125,7 +125,7 @@ def test_a_digest_of_an_encoder_by_name_covers_its_weights(hub_clip: Path, monke
     tensors["visual.proj"] += 1
     save_file(tensors, hub_clip)
     assert encoding.encoder_key(name) != key
-    second = encoding.load(name, CPU)
+    second = encoding.load_encoder(name, CPU)
     assert second.sha256 != first.sha256 and encoding.encoder_key(name) == encoding.encoder_key(name)
 
     hub_clip.unlink()
@@ -133,7 +133,7 @@ def test_a_digest_of_an_encoder_by_name_covers_its_weights(hub_clip: Path, monke
     (files.CACHE / weights.RECORD).write_text("{")
     assert encoding.encoder_key(name) != encoding.encoder_key(name), "a torn record is none"
     with pytest.raises(ModelError, match="its weights are not at"):
-        encoding.load(name, CPU)
+        encoding.load_encoder(name, CPU)
 
 
 def test_weights_that_change_while_they_are_loaded_are_refused(hub_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_weights_that_change_while_they_are_loaded_are_refused(hub_clip: Path, m
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", create_and_change)
     with pytest.raises(ModelError, match="changed while it was loaded"):
-        encoding.load("tiny-test:local", CPU)
+        encoding.load_encoder("tiny-test:local", CPU)
 
 
 def test_scores_of_a_name_whose_weights_changed_are_made_again(
@@ -208,13 +208,17 @@ def test_patches_are_the_tokens_of_two_blocks(miniature: Encoder, pictures_of_ne
         whole = miniature.model.encode_image((pixels - 0.5) / 0.5)
     for hook in hooks:
         hook.remove()
-    assert np.allclose(found.embeddings, encoding.unit(whole.numpy()), atol=1e-6)
+    assert np.allclose(found.embeddings, encoding.to_unit_length(whole.numpy()), atol=1e-6)
     slow = []
     for block in tokens:
         places = block[:, 1:].numpy()  # without the class token
         assert places.shape[1] == encoding.GRID**2
-        slow.append(encoding.unit((places @ encoding.projection(places.shape[2])).transpose(0, 2, 1).reshape(3, -1)))
-    assert np.allclose(found.patches, encoding.unit(np.concatenate(slow, 1)), atol=1e-3)
+        slow.append(
+            encoding.to_unit_length(
+                (places @ encoding.random_projection(places.shape[2])).transpose(0, 2, 1).reshape(3, -1)
+            )
+        )
+    assert np.allclose(found.patches, encoding.to_unit_length(np.concatenate(slow, 1)), atol=1e-3)
 
 
 def test_a_model_without_patches_is_read_by_its_embedding_alone() -> None:
@@ -239,17 +243,17 @@ def test_what_generate_kept_is_scored_without_decoding(
     for i, image in enumerate(pictures_of_neon[:5]):
         image.save(tmp_path / f"{i}.png")
     named = [(path.name, path) for path in sorted(tmp_path.glob("*.png"))]
-    sha256 = hashes(named)
+    sha256 = digests_by_name(named)
 
     def extracted() -> features.Features:
-        return features.extract(named, sha256, miniature, "#ffffff", 2, "")[0]
+        return features.features_of(named, sha256, miniature, "#ffffff", 2, "")[0]
 
     monkeypatch.setattr(features, "Cache", lambda: Cache(tmp_path / "one.sqlite"))
     decoded = extracted()
     cache = Cache(tmp_path / "other.sqlite")
     monkeypatch.setattr(features, "Cache", lambda: cache)
     drawn = {sha256[f"{i}.png"]: image for i, image in enumerate(pictures_of_neon[:5])}
-    features.keep(drawn, miniature.preprocessing, "#ffffff")
+    features.store_features_of_drawn(drawn, miniature.preprocessing, "#ffffff")
     monkeypatch.setattr(pictures, "decode", None)
     kept = extracted()
     assert all(np.array_equal(a, b) for a, b in zip(decoded, kept, strict=True))
@@ -259,20 +263,20 @@ def test_what_generate_kept_is_scored_without_decoding(
 
 def test_batches_that_are_begun_ahead_come_in_order() -> None:
     begun: list[int] = []
-    for (number,), _ in features.in_advance([[i] for i in range(6)], lambda batch: begun.append(batch[0]) or [], 2):
+    for (number,), _ in features.submit_ahead([[i] for i in range(6)], lambda batch: begun.append(batch[0]) or [], 2):
         assert begun == list(range(min(number + 3, 6)))
 
 
 def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path) -> None:
     named = [("a.png", judged / "0032.png")]
-    digests, loaded = hashes(named), encoding.load("miniature", torch.device("cpu"))
+    digests, loaded = digests_by_name(named), encoding.load_encoder("miniature", torch.device("cpu"))
     content = (judged / "0032.png").read_bytes() + b"\0"  # bytes that no cache knows
     (judged / "0032.png").write_bytes(content)
-    digests = hashes(named)
+    digests = digests_by_name(named)
     (judged / "0032.png").unlink()
-    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
+    assert features.features_of(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
     (judged / "0032.png").write_bytes(content)
-    assert features.extract(named, digests, loaded, "#ffffff", 4, "")[1] == []
+    assert features.features_of(named, digests, loaded, "#ffffff", 4, "")[1] == []
 
 
 def test_a_folder_in_the_working_directory_never_stands_for_a_name(

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.judging.rules import folder_exit
-from eval.judging.verdicts import decide
-from eval.policy.lines import Bounds
+from eval.judging.rules import folder_exit_code
+from eval.judging.verdicts import verdict_and_reasons
+from eval.policy.lines import CheckBounds
 from stylegate import files
 from tests import lots
 from tests.conftest import process
 from tests.lots import verdict
 
-STYLE = Bounds("style", 0.5, 0.7, True)
-CONTRAST = Bounds("contrast", 6.0, None, False)
+STYLE = CheckBounds("style", 0.5, 0.7, True)
+CONTRAST = CheckBounds("contrast", 6.0, None, False)
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,21 @@ CONTRAST = Bounds("contrast", 6.0, None, False)
     ],
 )
 def test_decide(scores: dict, expected: str, checks: list[str]) -> None:
-    found, reasons = decide(scores, [STYLE, CONTRAST])
+    found, reasons = verdict_and_reasons(scores, [STYLE, CONTRAST])
     assert found == expected and [reason.check for reason in reasons] == checks
 
 
 def test_the_gate_is_monotone_in_the_score() -> None:
     rank = {"reject": 0, "review": 1, "accept": 2}
-    found = [rank[decide({"style": s, "contrast": 20}, [STYLE, CONTRAST])[0]] for s in np.linspace(0, 1, 101)]
+    found = [
+        rank[verdict_and_reasons({"style": s, "contrast": 20}, [STYLE, CONTRAST])[0]] for s in np.linspace(0, 1, 101)
+    ]
     assert found == sorted(found) and set(found) == {0, 1, 2}
 
 
 def test_folder_exit_codes() -> None:
     def code(share: float, *verdicts: str) -> int:
-        return folder_exit([verdict(kind=v) for v in verdicts], lots.policy(share))
+        return folder_exit_code([verdict(kind=v) for v in verdicts], lots.policy(share))
 
     assert code(0, "accept", "accept") == 0
     assert code(0, "accept", "review") == 11
@@ -217,14 +219,14 @@ def test_a_picture_that_is_swapped_while_it_is_read_is_an_error(run, judged: Pat
 
     good = (judged / "0032.png").read_bytes()
     Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0032.png")
-    real = encoder.load
+    real = encoder.load_encoder
 
     def swapping(*arguments):
         loaded = real(*arguments)
         (judged / "0032.png").write_bytes(good)
         return loaded
 
-    monkeypatch.setattr(encoder, "load", swapping)
+    monkeypatch.setattr(encoder, "load_encoder", swapping)
     words = (f"images={judged}", "references=neon", f"out={tmp_path / 'out'}")
     run("gate", *words)
     assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "error"
@@ -303,9 +305,16 @@ def test_a_bug_after_a_failed_verdict_does_not_hide_it(run, judged: Path, tmp_pa
 
 
 def test_precedence_of_exit_codes() -> None:
-    from stylegate.errors import worst
+    from stylegate.errors import worst_code
 
-    assert [worst(0, 11), worst(11, 10), worst(10, 1), worst(1, 11), worst(2, 10), worst(0)] == [11, 10, 10, 1, 2, 0]
+    assert [
+        worst_code(0, 11),
+        worst_code(11, 10),
+        worst_code(10, 1),
+        worst_code(1, 11),
+        worst_code(2, 10),
+        worst_code(0),
+    ] == [11, 10, 10, 1, 2, 0]
 
 
 def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from eval import verify
-from eval.judging.judge import evidence
+from eval.judging.judge import evidence_digests
 from eval.package.proof import MANIFEST
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
@@ -36,8 +36,8 @@ def test_a_reject_that_the_gate_has_not_heard_of_is_not_exported(run, words, tmp
     told, out = words(ALL_PASS), tmp_path / "out"
     run("gate", *told)
     first = next(iter(verdicts_of(out).values()))["sha256"]
-    policy = policyfile.read(str(tmp_path / "policy.yaml"))
-    labels.append(out, "audit", [labels.stored_label(label(first, "reject"), policy)])
+    policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
+    labels.append_labels(out, "audit", [labels.stored_label(label(first, "reject"), policy)])
     code, text = run("export", *told, "name=early")
     assert code == 2 and "audit.jsonl" in text and "not what the gate knew" in text
     assert run("gate", *told)[0] == 10 and run("export", *told, "name=early")[0] == 0
@@ -122,7 +122,7 @@ def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_pa
         ({"earlier_attempts": 5000}, "earlier_attempts: input should be less"),
     ):
         content = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"} | change
-        (tmp_path / "forged.json").write_text(json.dumps(content | {"sha256": files.digest(content)}))
+        (tmp_path / "forged.json").write_text(json.dumps(content | {"sha256": files.canonical_sha256(content)}))
         code, text = run("verify", str(tmp_path / "forged.json"))
         assert code == 2 and says in text and "Traceback" not in text
 
@@ -165,15 +165,15 @@ def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words
     for alpha, earlier in ((0.11, 2), (0.12, 4)):
         text = run("certify", *words(ALL_PASS.replace("alpha: 0.1", f"alpha: {alpha}")))[1]
         assert f"{earlier} attempts at other lots" in text
-    assert len(certificate.headers(tmp_path / "out")) == 3
+    assert len(certificate.audit_headers(tmp_path / "out")) == 3
 
 
 def test_labels_that_rule_everything_out_prove_nothing() -> None:
     given = [0] * 73 + [1, 0] * 49 + [1]
     assert audit.labels_needed(given[:73], 300, 0.05, 0.05) is not None
-    assert audit.bound(given, 300, 0.05, 0.05) == 1.0
+    assert audit.upper_bound(given, 300, 0.05, 0.05) == 1.0
     lot = [f"{i:064x}" for i in range(300)]
-    plan = certificate.Plan(lot, Promise(ladder=(1.0,)), 0)
+    plan = certificate.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
     told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.order, given, strict=False)]
     assert plan.attempts(told)[0].proven_after is None
 
@@ -198,7 +198,7 @@ def test_a_worksheet_that_somebody_fills_in_is_not_overwritten(run, words, tmp_p
 
 
 def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
-    assert set(evidence(tmp_path)) == {
+    assert set(evidence_digests(tmp_path)) == {
         "decisions.jsonl",
         "calibration.jsonl",
         "audit.jsonl",
@@ -343,7 +343,7 @@ def test_a_calibrated_promise_is_computed_again_from_the_package(run, calibrated
     labelled = json.loads(whole["calibration.json"])
     for row in labelled["labels"][:16]:
         row["verdict"] = "reject"
-    labelled["sha256"] = files.digest({name: value for name, value in labelled.items() if name != "sha256"})
+    labelled["sha256"] = files.canonical_sha256({name: value for name, value in labelled.items() if name != "sha256"})
     for name, content, says in (
         ("calibration.json", json.dumps(labelled), "labelled rejects"),
         ("calibration.json", None, "calibration is missing"),

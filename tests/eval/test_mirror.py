@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from eval.judging.record import GateRecord
-from eval.lot.subject import Subject
+from eval.lot.lot import Lot
 from eval.report import mirror
 from stylegate import files, lineage
 from tests.lots import gate_record, verdict
@@ -70,7 +70,7 @@ def test_the_chain_is_kept_without_a_mirror(run, trained: list[str]) -> None:
 
 def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "BATCHES", tmp_path)
-    subject = Subject(tmp_path, tmp_path / "new", [], {}, None, {})
+    lot = Lot(tmp_path, tmp_path / "new", [], {}, None, {})
 
     def outcome(accept: int, state: str = "none") -> GateRecord:
         return gate_record(
@@ -84,9 +84,9 @@ def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         outcome(accept).write(tmp_path / str(i) / "gate.json")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "gate.json").write_text("{")
-    titles = [title for title, _ in mirror.alerts(subject, outcome(70, "stale"))]
+    titles = [title for title, _ in mirror.gate_alerts(lot, outcome(70, "stale"))]
     assert titles == ["new: promise stale", "new: variety", "new: fewer accepted"]
-    assert [title for title, _ in mirror.alerts(subject, outcome(85))] == ["new: variety"]
+    assert [title for title, _ in mirror.gate_alerts(lot, outcome(85))] == ["new: variety"]
 
 
 def test_the_table_has_worst_borderline_and_random_pictures() -> None:
@@ -112,7 +112,7 @@ def test_the_table_shows_the_pictures_that_were_judged(tmp_path: Path) -> None:
     paths = sorted(tmp_path.iterdir())
     verdicts = [verdict(file=path.name, sha256=files.sha256(path), margin=0.0) for path in paths]
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "changed.png")
-    lot = Subject(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, {})
+    lot = Lot(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, {})
     shown = {row[0]: row[1] for row in mirror.table_rows(lot, verdicts, "#00ff00")}
     assert shown.keys() == {"gray16.png", "turned.jpg", "clear.png"}
     assert shown["gray16.png"].size == (128, 256) and shown["gray16.png"].getpixel((5, 5)) == (80, 80, 80)

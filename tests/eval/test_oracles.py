@@ -15,7 +15,7 @@ from eval.scorers import batch, prompt
 
 def test_clipscore_equals_torchmetrics(pictures_of_neon: list[Image.Image]) -> None:
     """100 times the cosine, on the shipped encoder's weights; torchmetrics gives the mean over a batch."""
-    encoder = encoding.load("miniature", torch.device("cpu"))
+    encoder = encoding.load_encoder("miniature", torch.device("cpu"))
     texts = [f"neon style, {name} on black background" for name in ("red robot", "blue cat", "green frog", "fox")]
 
     class Model(torch.nn.Module):

@@ -7,7 +7,7 @@ import pytest
 
 from eval.policy import file as policyfile
 from eval.policy import model as policy
-from eval.policy.lines import resolve
+from eval.policy.lines import resolve_lines
 from eval.policy.model import Threshold
 from stylegate import files
 from stylegate.errors import DataError
@@ -23,7 +23,7 @@ def test_shipped_policies_read() -> None:
     assert [path.stem for path in found] == ["default"]
     for path in found:
         assert path.read_text().startswith("# stylegate gate ")
-        assert policyfile.read(path.stem).checks
+        assert policyfile.read_policy(path.stem).checks
 
 
 @pytest.mark.parametrize(
@@ -67,21 +67,21 @@ def test_shipped_policies_read() -> None:
 )
 def test_bad_policies_are_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DataError) as error:
-        policyfile.read(write(tmp_path, text))
+        policyfile.read_policy(write(tmp_path, text))
     assert says in str(error.value)
 
 
 def test_all_problems_come_together(tmp_path: Path) -> None:
     text = "version: 9\nx: 1\nchecks: {stile: {reject_below: a}, style: {}}"
     with pytest.raises(DataError) as error:
-        policyfile.read(write(tmp_path, text))
+        policyfile.read_policy(write(tmp_path, text))
     assert len(error.value.problems) == 5, error.value.problems
 
 
 def test_the_hash_is_of_the_meaning(tmp_path: Path) -> None:
-    first = policyfile.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.5}}"))
-    second = policyfile.read(write(tmp_path, "# words\nchecks:\n  style: {reject_below: 0.50}\nversion: 1"))
-    third = policyfile.read(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.6}}"))
+    first = policyfile.read_policy(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.5}}"))
+    second = policyfile.read_policy(write(tmp_path, "# words\nchecks:\n  style: {reject_below: 0.50}\nversion: 1"))
+    third = policyfile.read_policy(write(tmp_path, "version: 1\nchecks: {style: {reject_below: 0.6}}"))
     assert first.sha256 == second.sha256 != third.sha256
 
 
@@ -111,7 +111,9 @@ def test_a_line_may_lie_where_copies_of_references_do(tmp_path: Path) -> None:
     assert near.value("distinct", np.full(20, 0.3), (), percentiles) == pytest.approx(0.095)
     assert near.value("distinct", None, (), percentiles) == near.value("distinct", np.full(20, 0.3)) == 0.02
     checks = policy_of(tmp_path, "  distinct: {reject_below: {copies: 0.95, alone: 0.02}}\n")
-    bounds, _, _ = resolve(checks, {"distinct"}, {"distinct": np.full(20, 0.3)}, 20, {}, {"distinct": percentiles})
+    bounds, _, _ = resolve_lines(
+        checks, {"distinct"}, {"distinct": np.full(20, 0.3)}, 20, {}, {"distinct": percentiles}
+    )
     assert bounds[0].reject_below == pytest.approx(0.095) and bounds[0].relative
 
 
@@ -120,7 +122,7 @@ def test_spread_is_never_below_the_resolution() -> None:
 
 
 def policy_of(tmp_path: Path, checks: str) -> policy.Policy:
-    return policyfile.read(write(tmp_path, f"version: 1\nchecks:\n{checks}"))
+    return policyfile.read_policy(write(tmp_path, f"version: 1\nchecks:\n{checks}"))
 
 
 RELATIVE = "  style: {reject_below: {spreads: -3}, optional: true}\n"
@@ -128,7 +130,7 @@ ALONE = "  sharpness: {reject_below: {spreads: -3, alone: 1}}\n"
 
 
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
-    bounds, left_out, lacking = resolve(
+    bounds, left_out, lacking = resolve_lines(
         policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}, copies={}
     )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
@@ -138,16 +140,16 @@ def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) ->
 def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     few = {"style": np.ones(7), "sharpness": np.ones(7)}
     checks = policy_of(tmp_path, RELATIVE + ALONE)
-    bounds, left_out, lacking = resolve(checks, {"style", "sharpness"}, few, 7, {}, {})
+    bounds, left_out, lacking = resolve_lines(checks, {"style", "sharpness"}, few, 7, {}, {})
     assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
-    assert resolve(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
+    assert resolve_lines(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
     others = policy_of(tmp_path, "  drawing: {reject_below: {spreads: -6}, optional: true}\n" + ALONE)
-    assert resolve(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
+    assert resolve_lines(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
 
 
 def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for what cannot be computed") as error:
-        resolve(
+        resolve_lines(
             policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE),
             {"sharpness"},
             {},
@@ -185,7 +187,7 @@ def test_a_policy_that_would_hold_nothing_back_is_refused(tmp_path: Path, checks
 def test_checks_of_which_none_holds_back_in_this_lot_are_refused(tmp_path: Path, checks: str, references) -> None:
     columns = {"contrast", *references}
     with pytest.raises(DataError, match="would accept every picture") as error:
-        resolve(policy_of(tmp_path, checks), columns, references, sum(map(len, references.values())), {}, {})
+        resolve_lines(policy_of(tmp_path, checks), columns, references, sum(map(len, references.values())), {}, {})
     assert any(problem.startswith("style: ") for problem in error.value.problems)
 
 

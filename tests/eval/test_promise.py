@@ -16,11 +16,11 @@ ALPHA, DELTA = 0.05, 0.05
 
 def slow_wealth(labels: list[int], size: int, rejects: int, alpha: float) -> list[float]:
     """The definition, label by label."""
-    kept = [1.0] * len(audit.bets(alpha))
+    kept = [1.0] * len(audit.bet_sizes(alpha))
     seen, path = 0, []
     for i, x in enumerate(labels):
         chance = (rejects - seen) / (size - i)
-        kept = [w * (1 + bet * (chance - x)) for w, bet in zip(kept, audit.bets(alpha), strict=True)]
+        kept = [w * (1 + bet * (chance - x)) for w, bet in zip(kept, audit.bet_sizes(alpha), strict=True)]
         seen += x
         path.append(sum(kept) / len(kept))
     return path
@@ -64,7 +64,7 @@ def test_the_bound_is_the_largest_number_that_is_not_ruled_out() -> None:
         standing = [
             d for d in range(found, size - count + found + 1) if max(audit.wealth(labels, size, d, ALPHA)) < 1 / DELTA
         ]
-        assert audit.bound(labels, size, ALPHA, DELTA) == (max(standing) - found) / (size - found)
+        assert audit.upper_bound(labels, size, ALPHA, DELTA) == (max(standing) - found) / (size - found)
 
 
 def test_the_bound_and_the_proof_agree() -> None:
@@ -73,27 +73,27 @@ def test_the_bound_and_the_proof_agree() -> None:
         labels = bench.lots(1, rejects, rng, 1000)[0]
         needed = audit.labels_needed(labels, 1000, ALPHA, DELTA)
         assert needed is not None
-        assert audit.bound(labels[:needed], 1000, ALPHA, DELTA) <= ALPHA
-        assert audit.bound(labels[: needed - 1], 1000, ALPHA, DELTA) > ALPHA
+        assert audit.upper_bound(labels[:needed], 1000, ALPHA, DELTA) <= ALPHA
+        assert audit.upper_bound(labels[: needed - 1], 1000, ALPHA, DELTA) > ALPHA
 
 
 def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     """Rejects that are found leave: of six in ten, four good ones are exported."""
     labels = [1, 0, 1, 1, 0, 1, 1, 0, 1, 0]
     assert audit.labels_needed(labels, 10, ALPHA, DELTA) is not None
-    assert audit.bound(labels, 10, ALPHA, DELTA) == 0
+    assert audit.upper_bound(labels, 10, ALPHA, DELTA) == 0
     assert audit.labels_needed([1] * 10, 10, ALPHA, DELTA) == 10, "nothing is left to be wrong about"
-    assert audit.labels_needed([], 10, ALPHA, DELTA) is None and audit.bound([], 10, ALPHA, DELTA) == 1
+    assert audit.labels_needed([], 10, ALPHA, DELTA) is None and audit.upper_bound([], 10, ALPHA, DELTA) == 1
 
 
 def test_ten_labels_prove_nothing_of_a_large_lot() -> None:
     assert audit.labels_needed([0] * 10, 1000, ALPHA, DELTA) is None
-    assert audit.bound([0] * 10, 1000, ALPHA, DELTA) > 0.2
+    assert audit.upper_bound([0] * 10, 1000, ALPHA, DELTA) > 0.2
 
 
 def test_shares_of_delta_never_exceed_it() -> None:
-    assert audit.shares(0.05, 3) == [0.025, 0.0125, 0.00625] and sum(audit.shares(0.05, 40)) <= 0.05
-    assert audit.most(0.29, 100) == 29 and audit.most(0.05, 19) == 0
+    assert audit.delta_shares(0.05, 3) == [0.025, 0.0125, 0.00625] and sum(audit.delta_shares(0.05, 40)) <= 0.05
+    assert audit.largest_allowed_rejects(0.29, 100) == 29 and audit.largest_allowed_rejects(0.05, 19) == 0
 
 
 def test_certificates_keep_their_promise_on_simulated_lots() -> None:
@@ -115,7 +115,7 @@ def test_lines_keep_their_promise_on_simulated_batches() -> None:
 
 
 def test_tails_are_hypergeometric() -> None:
-    found = envelope.tails(50, 12, 12, np.arange(51))
+    found = envelope.tail_probabilities(50, 12, 12, np.arange(51))
     expected = hypergeom.cdf(np.arange(12)[None, :], 50, np.arange(51)[:, None], 12)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
@@ -123,7 +123,7 @@ def test_tails_are_hypergeometric() -> None:
 def test_p_values_are_mapies_where_they_overlap() -> None:
     """Of a very large lot, x rejects among n labels: the binomial p-value that MAPIE computes for one threshold."""
     size, count = 10_000_000, 200
-    ours = envelope.tails(size, count, 8, np.array([ALPHA * size]))[0]
+    ours = envelope.tail_probabilities(size, count, 8, np.array([ALPHA * size]))[0]
     np.testing.assert_allclose(ours, binom.cdf(np.arange(8), count, ALPHA), rtol=2e-3)
     rates = np.maximum(np.arange(8) / count - 1e-12, 0)  # MAPIE takes ceil(n rate): 200 x .035 would count as 8
     theirs = compute_hoeffding_bentkus_p_value(rates, count, ALPHA, binary=True).ravel()
@@ -133,12 +133,12 @@ def test_p_values_are_mapies_where_they_overlap() -> None:
 def test_the_band_is_the_papers() -> None:
     """shared figures of a band with 5 % at 200 and 400 of 10,000; ours errs on the side of the promise, by little."""
     for count, theirs in ((200, (228, 326, 411, 490, 564)), (400, (117, 167, 209, 249, 286))):
-        ours = envelope.band(10_000, count, 0.05, 20 if count == 200 else 35)[:5]
+        ours = envelope.band_width(10_000, count, 0.05, 20 if count == 200 else 35)[:5]
         assert all(abs(a / b - 1) < 0.06 for a, b in zip(ours, theirs, strict=True)), ours
 
 
 def test_the_band_holds_everywhere_at_once() -> None:
-    reach = np.array(envelope.band(400, 60, 0.1, 10))
+    reach = np.array(envelope.band_width(400, 60, 0.1, 10))
     rng, outside = np.random.default_rng(5), 0
     for _ in range(2000):
         places = np.sort(rng.choice(400, 60, replace=False))[:10] + 1
@@ -151,8 +151,8 @@ def test_bounds_are_a_slow_count() -> None:
     scores = np.round(rng.normal(size=300), 1)  # with ties
     labelled, rejects, ours = rng.random(300) < 0.3, rng.random(300) < 0.1, rng.random(300) < 0.8
     thresholds = np.linspace(-3, 3, 25)
-    found = envelope.bounds(scores, labelled, rejects, ours, thresholds, 0.1, 0.05)
-    reach = envelope.band(300, int(labelled.sum()), 0.05, envelope.reach_of(0.1, int(labelled.sum())))
+    found = envelope.bounds_at_thresholds(scores, labelled, rejects, ours, thresholds, 0.1, 0.05)
+    reach = envelope.band_width(300, int(labelled.sum()), 0.05, envelope.rank_reach(0.1, int(labelled.sum())))
     for t, value in zip(thresholds, found, strict=True):
         above = [i for i in range(300) if scores[i] >= t]
         bad = sum(labelled[i] and rejects[i] for i in above)
@@ -164,20 +164,26 @@ def test_bounds_are_a_slow_count() -> None:
 
 def test_no_labels_no_bound() -> None:
     everyone, nobody = np.ones(5, bool), np.zeros(5, bool)
-    assert (envelope.bounds(np.arange(5.0), nobody, nobody, everyone, np.array([0.0]), 0.05, 0.05) == 1).all()
-    assert envelope.line(np.arange(5.0), nobody, nobody, everyone, 0.05, 0.05) is None
-    assert envelope.line(np.arange(5.0), everyone, nobody, everyone, 0.05, 0.05) == 0.0, "all are known to be good"
-    assert envelope.line(np.arange(5.0), everyone, everyone, everyone, 0.05, 0.05) is None, "nothing is left"
+    assert (
+        envelope.bounds_at_thresholds(np.arange(5.0), nobody, nobody, everyone, np.array([0.0]), 0.05, 0.05) == 1
+    ).all()
+    assert envelope.accepting_threshold(np.arange(5.0), nobody, nobody, everyone, 0.05, 0.05) is None
+    assert envelope.accepting_threshold(np.arange(5.0), everyone, nobody, everyone, 0.05, 0.05) == 0.0, (
+        "all are known to be good"
+    )
+    assert envelope.accepting_threshold(np.arange(5.0), everyone, everyone, everyone, 0.05, 0.05) is None, (
+        "nothing is left"
+    )
 
 
 def test_few_good_ones_are_thrown_away() -> None:
     """Split conformal: on average no more than the share, over many draws."""
     rng = np.random.default_rng(7)
-    assert envelope.thrown_away(rng.normal(size=18), 0.05) is None, "too few to say"
+    assert envelope.rejecting_threshold(rng.normal(size=18), 0.05) is None, "too few to say"
     lost = []
     for _ in range(3000):
         good = rng.normal(size=60)
-        line = envelope.thrown_away(good, 0.05)
+        line = envelope.rejecting_threshold(good, 0.05)
         assert line is not None
         lost.append((rng.normal(size=50) < line).mean())
     assert 0.04 < np.mean(lost) <= 0.052

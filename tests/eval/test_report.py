@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from eval.judging.record import PromiseState
-from eval.judging.verdicts import Settled, Verdict, Waived, reason
+from eval.judging.verdicts import Settled, Verdict, Waived, make_reason
 from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
 from eval.promise.calibration import Calibration, ScoredLabel
@@ -137,7 +137,7 @@ def test_the_bound_at_each_position_is_the_envelopes(labelled: Path) -> None:
 
     expected, accepted = [], []
     for t in data["positions"]:
-        expected.append(envelope.bounds(scores, known, rejects, ~rejects, np.array([t]), 0.2, 0.1)[0])
+        expected.append(envelope.bounds_at_thresholds(scores, known, rejects, ~rejects, np.array([t]), 0.2, 0.1)[0])
         accepted.append(int(((scores >= t) & ~rejects).sum()))
     assert data["bound"] == pytest.approx(expected, abs=1e-6) and data["accepted"] == accepted
     assert data["score"] == "margin" and len(set(data["bound"])) > 3
@@ -173,7 +173,7 @@ def sharpness_of(out: Path) -> list[dict]:
 
 
 def verdict(kind: str, *reasons: str, margin: float | None, **more: Any) -> Verdict:
-    found = [reason(check, kind, 0.4, 0.5) for check in reasons]
+    found = [make_reason(check, kind, 0.4, 0.5) for check in reasons]
     return lots.verdict(*found, kind=kind, margin=margin, **more)
 
 
@@ -264,7 +264,7 @@ def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
     found = moved([verdict("accept", margin=x) for x in pool.values()])
     scores = np.array([*pool.values(), *labelled.values()])
     known, leaving = np.arange(90) >= 60, np.array([name in ours for name in [*pool, *labelled]])
-    expected = envelope.bounds(scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1)
+    expected = envelope.bounds_at_thresholds(scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1)
     given = slider.bounds_of(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
     assert given.tolist() == expected.tolist() and 0 < given[0] < 1
 
@@ -461,7 +461,7 @@ def test_who_answers_is_said_below_the_picture() -> None:
         "style",
         margin=-1.0,
         waived=[WAIVED],
-        settled=Settled(who="kim", why="is fine", reasons=[reason("palette", "review")]),
+        settled=Settled(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
     )
     said = [": ".join(line) for line in galleries.captions(found)]
     assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]

@@ -70,9 +70,9 @@ def test_of_many_references_only_an_even_spread_lends(monkeypatch: pytest.Monkey
     """A reference that lends is left out of the spread; one that does not lend is scored as any picture is."""
     monkeypatch.setattr(drawing, "MOST", 8)
     references = cloud(20, 1, 30)
-    spread = references[drawing.lenders(20)]
+    spread = references[drawing.lender_references(20)]
     own = drawing.leave_one_out(references)
-    assert own[drawing.lenders(20)] == pytest.approx(each_by_the_others(spread, drawing.score), abs=1e-5)
+    assert own[drawing.lender_references(20)] == pytest.approx(each_by_the_others(spread, drawing.score), abs=1e-5)
     assert own[1] == pytest.approx(drawing.score(references[1:2], references)[0], abs=1e-6)
 
 
@@ -107,11 +107,12 @@ def test_an_interval_covers_the_mean_of_other_draws() -> None:
     def world(n: int) -> np.ndarray:
         return unit(random.normal(size=(n, 8)) * 0.3 + np.eye(8)[0])
 
-    found = [style.interval(world(60), world(30)) for _ in range(200)]
+    found = [style.mean_interval(world(60), world(30)) for _ in range(200)]
     truth = np.mean([interval.mean for interval in found])
     assert np.mean([interval.low <= truth <= interval.high for interval in found]) >= 0.88
     reach = [
-        np.mean([i.high - i.low for i in (style.interval(world(60), world(n)) for _ in range(9))]) for n in (10, 90)
+        np.mean([i.high - i.low for i in (style.mean_interval(world(60), world(n)) for _ in range(9))])
+        for n in (10, 90)
     ]
     assert reach[0] > reach[1]
 
@@ -120,13 +121,13 @@ def test_references_that_do_not_look_like_the_others_are_named() -> None:
     references = np.concatenate([cloud(60, 1), cloud(2, -3)])
     own = style.leave_one_out(references)
     foreign = style.score(cloud(200, -3), references)
-    assert style.odd_ones(own, foreign).tolist() == [60, 61] == style.odd_ones(own, None).tolist()
-    assert style.odd_ones(style.leave_one_out(cloud(20, 1)), None).tolist() == []
+    assert style.odd_references(own, foreign).tolist() == [60, 61] == style.odd_references(own, None).tolist()
+    assert style.odd_references(style.leave_one_out(cloud(20, 1)), None).tolist() == []
 
 
 def test_discrepancy_is_unbiased_and_equals_a_slow_sum() -> None:
     x, y = cloud(7, 1), cloud(9, 0.5)
-    kernel = batch.gaussian(x, y)
+    kernel = batch.gaussian_kernel(x, y)
 
     def k(a: np.ndarray, b: np.ndarray) -> float:
         return float(kernel(a[None].astype(float), b[None].astype(float))[0, 0])
@@ -225,7 +226,7 @@ def test_coherence_equals_a_slow_count(pictures_of_neon: list[Image.Image]) -> N
     judged = np.stack([pictures.signature(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
     plain, soft, melted, of_judged = (
         [slow_patterns(one) for one in some]
-        for some in (references, coherence.blurred(references, 0.6), coherence.melted(references), judged)
+        for some in (references, coherence.blurred(references, 0.6), coherence.melt(references), judged)
     )
 
     def slow(codes: list[int], of: list[int]) -> float:
@@ -328,7 +329,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
     signatures = np.stack([pictures.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
-        rank = duplicates.ranks(
+        rank = duplicates.quality_ranks(
             None if quality is None else np.array(quality), None if attempts is None else np.array(attempts), 4
         )
         slots = None if groups is None else np.array(groups)
@@ -361,7 +362,9 @@ def test_references_that_are_all_the_same_crash_nothing() -> None:
         assert (
             np.isfinite(style.leave_one_out(same)).all() and np.isfinite(style.nearest_leave_one_out(same, None)).all()
         )
-        assert np.isfinite(style.interval(cloud(9, 1), same)).all() and np.isfinite(drawing.leave_one_out(same)).all()
+        assert (
+            np.isfinite(style.mean_interval(cloud(9, 1), same)).all() and np.isfinite(drawing.leave_one_out(same)).all()
+        )
 
 
 def test_every_score_is_described() -> None:
@@ -369,11 +372,13 @@ def test_every_score_is_described() -> None:
     assert set(technical.MEASURES) < set(SCORES)
     for name, score in SCORES.items():
         assert score.kind in ("pixels", "encoder") and 0 < score.resolution < score.highest - score.lowest, name
-        assert score.does[0].isupper() and score.does.endswith(".") and score.needs <= set(entry.NEEDS), name
+        assert score.description[0].isupper() and score.description.endswith(".") and score.needs <= set(entry.NEEDS), (
+            name
+        )
         for call in (score.compute, score.leave_one_out):
-            if isinstance(call, entry.Later):
+            if isinstance(call, entry.ImportedFunction):
                 assert callable(getattr(import_module(f"eval.scorers.{call.file}"), call.function)), name
-            elif isinstance(call, entry.OfFeature):
+            elif isinstance(call, entry.FunctionOfFeature):
                 assert call.feature in Features._fields, name
 
 
@@ -397,7 +402,7 @@ def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: py
         return features.signatures[..., 0].mean((1, 2)).astype(np.float32)
 
     toy = entry.Score(
-        does="How red the picture is.",
+        description="How red the picture is.",
         kind="pixels",
         lowest=0,
         highest=255,

@@ -13,16 +13,16 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from eval.judging.record import GateRecord
-from eval.judging.rules import exit_of
-from eval.judging.verdicts import Reason, Settled, Verdict, reason
-from eval.lot.subject import Subject
+from eval.judging.rules import lot_exit_code
+from eval.judging.verdicts import Reason, Settled, Verdict, make_reason
+from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.report.summaries import MAX_NAME, MAX_NAMED, junit, markdown, one_line
+from eval.report.summaries import MAX_NAME, MAX_NAMED, junit_xml, markdown_summary, one_line
 from stylegate import files
 from stylegate.errors import Exit
 from tests import lots
 
-FOLDER = Subject(Path("in"), Path("out"), [], {}, None, {})
+FOLDER = Lot(Path("in"), Path("out"), [], {}, None, {})
 HOSTILE = [
     "line\nbreak\r\n.png",
     "nul\0 bell\x07 escape\x1b[31m.png",
@@ -53,10 +53,12 @@ def verdict(file: str, *reasons: Reason, **more: Any) -> Verdict:
     return lots.verdict(*reasons, file=file, sha256=sha256, margin=-1.5 if reasons else 0.5, **more)
 
 
-REJECTED = verdict("r.png", reason("style", "reject", 0.1234567, 0.5), reason("sharpness", "review", 1.0, 2.0))
-IN_REVIEW = verdict("v.png", reason("sharpness", "review", 1.0, 2.0))
-BROKEN = verdict("e.png", reason("decode", "error", detail="is no picture"))
-WARNED = verdict("w.png", reason("size", "warn", 0.0, 1.0))
+REJECTED = verdict(
+    "r.png", make_reason("style", "reject", 0.1234567, 0.5), make_reason("sharpness", "review", 1.0, 2.0)
+)
+IN_REVIEW = verdict("v.png", make_reason("sharpness", "review", 1.0, 2.0))
+BROKEN = verdict("e.png", make_reason("decode", "error", detail="is no picture"))
+WARNED = verdict("w.png", make_reason("size", "warn", 0.0, 1.0))
 FINE = verdict("a.png")
 
 
@@ -70,12 +72,14 @@ def outcome_of(verdicts: list[Verdict], policy: Policy | None = None, **parts: A
         "left_out": ["traits: not computed for these pictures"],
     }
     found = lots.gate_record(verdicts, **(plain | parts))
-    return found.model_copy(update={"exit_code": exit_of(FOLDER, verdicts, policy, found.batch, found.promise.state)})
+    return found.model_copy(
+        update={"exit_code": lot_exit_code(FOLDER, verdicts, policy, found.batch, found.promise.state)}
+    )
 
 
 def suite_of(verdicts: list[Verdict], outcome: GateRecord) -> ElementTree.Element:
     """Parsed from the bytes that the gate writes."""
-    return ElementTree.fromstring(junit("lot", outcome, verdicts).encode())
+    return ElementTree.fromstring(junit_xml("lot", outcome, verdicts).encode())
 
 
 def failed(suite: ElementTree.Element) -> set[str]:
@@ -93,7 +97,7 @@ LOTS = [
     [FINE, IN_REVIEW],
     [FINE, REJECTED, IN_REVIEW],
     [BROKEN, FINE],
-    [FINE, verdict("f.png", reason("size", "reject", 0.0, 1.0).model_copy(update={"fails_batch": True}))],
+    [FINE, verdict("f.png", make_reason("size", "reject", 0.0, 1.0).model_copy(update={"fails_batch": True}))],
 ]
 
 
@@ -136,8 +140,8 @@ def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
 def test_names_survive_in_xml() -> None:
     """A parser gives each name back on a line of its own: as it was, but for what XML or a line cannot hold."""
     for name in HOSTILE:
-        lot = [verdict(name, reason("style", "reject", 0.1, 0.5)), FINE]
-        for text in (junit("lot", outcome_of(lot), lot), junit(name, outcome_of(lot), lot)):
+        lot = [verdict(name, make_reason("style", "reject", 0.1, 0.5)), FINE]
+        for text in (junit_xml("lot", outcome_of(lot), lot), junit_xml(name, outcome_of(lot), lot)):
             suite = ElementTree.fromstring(text.encode())
             case = suite.find("*[@name='check.style']/failure")
             assert case is not None and case.text == f"reject: {one_line(name)} (0.1 < 0.5)" == case.get("message"), (
@@ -174,9 +178,9 @@ def text_of(token: Token) -> str:
 
 def test_names_do_not_break_the_table() -> None:
     for name in HOSTILE:
-        lot = [verdict(name, reason("decode", "error", detail=name)), IN_REVIEW, FINE]
+        lot = [verdict(name, make_reason("decode", "error", detail=name)), IN_REVIEW, FINE]
         said = {"notes": [f"waived: {name}"], "promise": {"state": "valid", "says": name}}
-        text = markdown(name, outcome_of(lot, **said), lot)
+        text = markdown_summary(name, outcome_of(lot, **said), lot)
         counts, pictures = tables(text)
         assert counts == [["in", "accept", "review", "reject", "error"], ["3", "1", "1", "0", "1"]], name
         wanted = ["picture", one_line(name), "v.png"]
@@ -197,12 +201,14 @@ def test_names_do_not_break_the_table() -> None:
 
 def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
     for letter in ("x", "|", "\x01", "🎨"):
-        lot = [verdict(f"{number:05d}{letter * 250}", reason("style", "reject", 0.1, 0.5)) for number in range(20_000)]
+        lot = [
+            verdict(f"{number:05d}{letter * 250}", make_reason("style", "reject", 0.1, 0.5)) for number in range(20_000)
+        ]
         for number, found in enumerate(lot):
             found.margin = float(-number)
-            found.reasons += [reason("person", "reject", detail=letter * 2000)] * 3
+            found.reasons += [make_reason("person", "reject", detail=letter * 2000)] * 3
         notes = [letter * 5000] * 500
-        text = markdown(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
+        text = markdown_summary(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
         assert len(text.encode()) < 200 * 1024, letter
         one_line_rows = tables(text)[1][1:]
         furthest_below = [f"{19_999 - i}" for i in range(MAX_NAMED)]
@@ -222,7 +228,7 @@ def test_the_summary_says_what_the_gate_says() -> None:
         {"measure": "uniqueness", "value": 1.0, "state": "pass", "says": "unheard"},
     ]
     outcome = outcome_of(lot, slots=slots, batch=rules, notes=["3 references are left out"])
-    text = markdown("lot", outcome, lot)
+    text = markdown_summary("lot", outcome, lot)
     for line in (
         "## stylegate: lot: rejected",
         "| 5 | 2 | 1 | 1 | 1 |",
@@ -242,15 +248,17 @@ def test_the_summary_says_what_the_gate_says() -> None:
     ):
         assert line in text.splitlines(), (line, text)
     assert "unheard" not in text and "observed" not in text
-    observed = markdown("lot", outcome.model_copy(update={"observe": True}), lot)
+    observed = markdown_summary("lot", outcome.model_copy(update={"observe": True}), lot)
     assert observed.startswith("## stylegate: lot: rejected (observed only: exit code 0 instead of 10)\n")
-    assert markdown("lot", outcome_of([FINE]), [FINE]).count("|---") == 5, "no table of pictures where none is held"
+    assert markdown_summary("lot", outcome_of([FINE]), [FINE]).count("|---") == 5, (
+        "no table of pictures where none is held"
+    )
 
 
 @pytest.mark.parametrize("state", ["stale", "insufficient"])
 def test_a_promise_that_is_not_kept_is_said(state: str) -> None:
     outcome = outcome_of([FINE], promise={"state": state, "says": "another LoRA than then"})
-    text = markdown("lot", outcome, [FINE])
+    text = markdown_summary("lot", outcome, [FINE])
     assert f"Promise: {state}: another LoRA than then" in text
     assert text.splitlines()[0] in ("## stylegate: lot: calibration stale", "## stylegate: lot: not proven")
     assert failed(suite_of([FINE], outcome)) == {"promise", "lot"}

@@ -11,25 +11,34 @@ import numpy as np
 import pytest
 
 from eval import gate
-from eval.judging import certified
+from eval.judging import certified, rules
 from eval.judging import judge as judging
-from eval.judging import rules as lot
 from eval.judging.record import GateRecord, RuleState
-from eval.judging.verdicts import Reason, Verdict, clear_margins, decide, margin, reason, verdict_of, verdicts_of, waive
-from eval.lot.subject import Subject
-from eval.policy.lines import Bounds
+from eval.judging.verdicts import (
+    Reason,
+    Verdict,
+    apply_waivers,
+    clear_margins,
+    make_reason,
+    margin,
+    verdict_and_reasons,
+    verdict_of,
+    verdicts_of,
+)
+from eval.lot.lot import Lot
+from eval.policy.lines import CheckBounds
 from eval.policy.model import Policy, Rule, Waiver
 from stylegate import files
-from stylegate.errors import PRECEDENCE, Exit, worst
+from stylegate.errors import PRECEDENCE, Exit, worst_code
 from tests import lots
 from tests.lots import verdict
 
 TODAY = datetime.date(2027, 1, 15)
-STYLE = Bounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.2, spread=0.1)
+STYLE = CheckBounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.2, spread=0.1)
 
 
 def judged_by(score: float) -> tuple[str, list[Reason]]:
-    return decide({"style": score, "in_domain": 1}, [STYLE])
+    return verdict_and_reasons({"style": score, "in_domain": 1}, [STYLE])
 
 
 @pytest.mark.parametrize(
@@ -49,35 +58,35 @@ def test_each_action_of_a_check(score: float, verdict: str, leads_to: list[str],
 
 
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
-    only = Bounds("style", None, None, True, warn_below=0.8)
-    assert decide({"in_domain": 1}, [only]) == ("accept", [reason("style", "warn", None, 0.8)])
+    only = CheckBounds("style", None, None, True, warn_below=0.8)
+    assert verdict_and_reasons({"in_domain": 1}, [only]) == ("accept", [make_reason("style", "warn", None, 0.8)])
 
 
 def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
-    sharp = Bounds("sharpness", 1.0, None, False, spread=0.5)
+    sharp = CheckBounds("sharpness", 1.0, None, False, spread=0.5)
     row = {"style": 0.9, "sharpness": 1.5, "in_domain": 1}
     assert margin(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
     assert margin(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
     assert margin(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
     assert margin(row | {"style": None}, [STYLE, sharp]) is None
-    assert margin(row, [Bounds("style", None, None, True, warn_below=2.0)]) is None, "a warning holds nothing back"
+    assert margin(row, [CheckBounds("style", None, None, True, warn_below=2.0)]) is None, "a warning holds nothing back"
 
 
 def test_a_check_without_degrees_keeps_no_distance() -> None:
     """`size` is 1 or 0: a picture that has the size of the others is not nearest to that line."""
-    size = Bounds("size", None, 1.0, False, spread=0.1)
+    size = CheckBounds("size", None, 1.0, False, spread=0.1)
     row = {"style": 0.9, "size": 1.0, "in_domain": 1}
     assert margin(row, [STYLE, size]) == margin(row, [STYLE]) == pytest.approx(2.0)
     assert margin(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
 
 
 def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
-    sharp = Bounds("sharpness", 1.0, 1.2, False, spread=0.5)
+    sharp = CheckBounds("sharpness", 1.0, 1.2, False, spread=0.5)
     grid = itertools.product([0.1, 0.5, 0.6999, 0.7, 0.9], [0.9, 1.0, 1.1999, 1.2, 3.0])
     for style, sharpness in grid:
         row = {"style": style, "sharpness": sharpness, "in_domain": 1}
         kept = margin(row, [STYLE, sharp])
-        assert kept is not None and (kept >= 0) == (decide(row, [STYLE, sharp])[0] == "accept"), row
+        assert kept is not None and (kept >= 0) == (verdict_and_reasons(row, [STYLE, sharp])[0] == "accept"), row
 
 
 def row_of(sha256: str, *reasons: Reason) -> Verdict:
@@ -89,19 +98,19 @@ A, B = "a" * 64, "b" * 64
 
 def test_waivers_lift_one_check_of_one_picture_until_a_day() -> None:
     rows = [
-        row_of(A, reason("style", "reject", 0.4, 0.5), reason("sharpness", "review", 1, 2)),
-        row_of(B, reason("style", "reject")),
+        row_of(A, make_reason("style", "reject", 0.4, 0.5), make_reason("sharpness", "review", 1, 2)),
+        row_of(B, make_reason("style", "reject")),
     ]
     waiver = Waiver(sha256=A, check="style", owner="anna", reason="the client wants it", expires=TODAY)
-    said = waive(rows, [waiver], TODAY)
+    said = apply_waivers(rows, [waiver], TODAY)
     assert rows[0].verdict == "review" and rows[0].waived[0].owner == "anna"
     assert rows[1].verdict == "reject", "another picture"
     assert said == ["waived until 2027-01-15: style of aaaa.png by anna: the client wants it"]
 
 
 def test_an_expired_waiver_counts_for_nothing_and_is_said() -> None:
-    rows = [row_of(A, reason("style", "reject", 0.4, 0.5))]
-    said = waive(
+    rows = [row_of(A, make_reason("style", "reject", 0.4, 0.5))]
+    said = apply_waivers(
         rows,
         [Waiver(sha256=A, check="style", owner="anna", reason="for now", expires=TODAY)],
         TODAY + datetime.timedelta(days=1),
@@ -110,9 +119,10 @@ def test_an_expired_waiver_counts_for_nothing_and_is_said() -> None:
 
 
 def test_no_waiver_lifts_an_error() -> None:
-    rows = [row_of(A, reason("style", "error", None, 0.5))]
+    rows = [row_of(A, make_reason("style", "error", None, 0.5))]
     assert (
-        waive(rows, [Waiver(sha256=A, check="style", owner="anna", reason="please", expires=TODAY)], TODAY) == []
+        apply_waivers(rows, [Waiver(sha256=A, check="style", owner="anna", reason="please", expires=TODAY)], TODAY)
+        == []
         and rows[0].verdict == "error"
     )
 
@@ -130,26 +140,26 @@ def policy_of(**rules: Rule) -> Policy:
 )
 def test_rules_for_the_lot(value: float | None, optional: bool, state: str) -> None:
     values = dict.fromkeys(("acceptance", "uniqueness", "variety", "quotas"), None) | {"variety": value}
-    (found,) = lot.rules_broken(policy_of(variety=Rule(warn_below=0.9, fail_below=0.8, optional=optional)), values)
+    (found,) = rules.rule_states(policy_of(variety=Rule(warn_below=0.9, fail_below=0.8, optional=optional)), values)
     assert found.state == state and found.value == value
 
 
 def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
     rows = [
         row_of(A),
-        row_of(B, reason("distinct", "reject")),
+        row_of(B, make_reason("distinct", "reject")),
         row_of("c" * 64),
-        row_of("d" * 64, reason("size", "review")),
+        row_of("d" * 64, make_reason("size", "review")),
     ]
     record = {"batch": {"vendi": 3.0, "vendi_references": 4.0}}
-    found = lot.measured(rows, record, Subject(tmp_path, tmp_path, [], {}, None, {}))
+    found = rules.lot_measures(rows, record, Lot(tmp_path, tmp_path, [], {}, None, {}))
     assert found == {"acceptance": 0.5, "uniqueness": 0.75, "variety": 0.75, "quotas": None}
 
 
 def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
     from eval.lot.batch import Slot
 
-    def subject(accepted: list[int]) -> tuple[list[Verdict], Subject]:
+    def judged(accepted: list[int]) -> tuple[list[Verdict], Lot]:
         slots = {
             s.file(0): s
             for s in (Slot(slot=i, prompt="", seed=i, traits={"hat": "red" if i < 2 else "blue"}) for i in range(8))
@@ -157,12 +167,12 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
         rows = [
             verdict(file=name, kind="accept" if slot.slot in accepted else "reject") for name, slot in slots.items()
         ]
-        return rows, Subject(tmp_path, tmp_path, [], {}, slots, {})
+        return rows, Lot(tmp_path, tmp_path, [], {}, slots, {})
 
-    assert lot.quotas(*subject(list(range(8)))) == 1
-    assert lot.quotas(*subject([2, 3, 4, 5])) == 0.75, "red was planned for a quarter"
-    assert lot.quotas(*subject([0, 1])) == 0.25
-    assert lot.quotas(*subject([])) is None
+    assert rules.quota_agreement(*judged(list(range(8)))) == 1
+    assert rules.quota_agreement(*judged([2, 3, 4, 5])) == 0.75, "red was planned for a quarter"
+    assert rules.quota_agreement(*judged([0, 1])) == 0.25
+    assert rules.quota_agreement(*judged([])) is None
 
 
 # Exit codes.
@@ -170,24 +180,24 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
 
 def test_precedence_is_the_one_that_is_documented() -> None:
     assert [int(code) for code in PRECEDENCE if code != Exit.PREEMPTED] == [2, 10, 1, 12, 13, 11, 0]
-    assert worst(Exit.REVIEW, Exit.STALE, Exit.PASS) == 12 and worst(Exit.REJECTED, Exit.INTERNAL) == 10
+    assert worst_code(Exit.REVIEW, Exit.STALE, Exit.PASS) == 12 and worst_code(Exit.REJECTED, Exit.INTERNAL) == 10
 
 
 def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
-    subject = Subject(tmp_path, tmp_path, [], {}, None, {})
+    lot = Lot(tmp_path, tmp_path, [], {}, None, {})
     strict = lots.policy()
     failing = [RuleState(measure="variety", value=0.1, state="fail", says="")]
 
-    def code(rows: list[Verdict], rules: list[RuleState] | None = None, promise: str = "none") -> int:
-        return lot.exit_of(subject, rows, strict, rules or [], promise)
+    def code(rows: list[Verdict], states: list[RuleState] | None = None, promise: str = "none") -> int:
+        return rules.lot_exit_code(lot, rows, strict, states or [], promise)
 
-    good, held, bad = row_of(A), row_of(A, reason("style", "review")), row_of(A, reason("style", "reject"))
+    good, held, bad = row_of(A), row_of(A, make_reason("style", "review")), row_of(A, make_reason("style", "reject"))
     assert (code([good]), code([held]), code([bad])) == (0, 11, 10)
     assert (code([good], promise="stale"), code([good], promise="insufficient")) == (12, 13)
     assert (code([held], promise="stale"), code([bad], promise="stale")) == (12, 10)
     assert (code([good], failing), code([good], promise="certified"), code([good], promise="valid")) == (10, 0, 0)
-    deep = row_of(A, reason("style", "reject", 0.1, 0.2).model_copy(update={"fails_batch": True}))
-    assert lot.exit_of(subject, [deep, good], lots.policy(1.0), [], "none") == 10
+    deep = row_of(A, make_reason("style", "reject", 0.1, 0.2).model_copy(update={"fails_batch": True}))
+    assert rules.lot_exit_code(lot, [deep, good], lots.policy(1.0), [], "none") == 10
 
 
 def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path: Path) -> None:
@@ -262,7 +272,11 @@ def test_the_sums_agree_everywhere(run, judged: Path, tmp_path: Path) -> None:
 
 def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
     random = Random(0)
-    bounds = [STYLE, Bounds("contrast", 6.0, None, False, spread=1.0), Bounds("size", None, 1.0, False, spread=0.1)]
+    bounds = [
+        STYLE,
+        CheckBounds("contrast", 6.0, None, False, spread=1.0),
+        CheckBounds("size", None, 1.0, False, spread=0.1),
+    ]
     policy = policy_of()
     rows = [
         {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain": domain}

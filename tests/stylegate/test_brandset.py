@@ -291,7 +291,7 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
         before = brandset.read(place)
         for kind, one in (("loaded", loaded), ("parquet", again)):
             brandset.write_loaded(one, "someone/acme", tmp_path / f"{number}-{kind}")
-            after, _ = brandset.sound(tmp_path / f"{number}-{kind}")
+            after, _ = brandset.read_checked(tmp_path / f"{number}-{kind}")
             for part in brandset.SPLITS:
                 wanted = [(item.sha256, item.text, item.traits) for item in before.splits[part]]
                 assert [(item.sha256, item.text, item.traits) for item in after.splits[part]] == wanted, (place, kind)
@@ -348,7 +348,7 @@ def test_alpha_is_declared_once_and_holds_for_both_sides(run, folder: Path, tmp_
         assert run("score", f"images={images}", f"brand={place}", f"out={tmp_path / 'out'}")[0] == 0
         return set(pq.read_table(tmp_path / "out" / "scores.parquet")["alpha"].to_pylist())
 
-    assert brandset.brand_of(place).alpha == "flatten"
+    assert brandset.read_brand_file(place).alpha == "flatten"
     assert alphas(drawn) == {1.0} and alphas(folder) == {0.0}
     text = (place / "brand.yaml").read_text()
     (place / "brand.yaml").write_text(text.replace("alpha: flatten", "alpha: keep"))
@@ -358,11 +358,11 @@ def test_alpha_is_declared_once_and_holds_for_both_sides(run, folder: Path, tmp_
 
 def test_words_of_brand_yaml_are_as_written(tmp_path: Path) -> None:
     (tmp_path / "brand.yaml").write_text("name: 1e3\ntrigger: on\nlicence: 010\n")
-    brand = brandset.brand_of(tmp_path)
+    brand = brandset.read_brand_file(tmp_path)
     assert (brand.name, brand.trigger, brand.licence) == ("1e3", "on", "010")
     (tmp_path / "brand.yaml").write_text("name: ''\ntrigger: [a]\nalpha: lay\nbackground: reddish\ncolour: x\n")
     with pytest.raises(DataError) as error:
-        brandset.brand_of(tmp_path)
+        brandset.read_brand_file(tmp_path)
     assert error.value.problems == [
         "name: missing",
         "trigger: must be text",
@@ -383,4 +383,4 @@ def test_a_trait_that_is_null_is_none(run, folder: Path) -> None:
 
 def test_hub_failure_is_one_message() -> None:
     with pytest.raises(DataError, match="cannot be loaded"):
-        brandset.locate("hub:nobody/nothing-here")
+        brandset.brand_folder("hub:nobody/nothing-here")

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stylegate.brandset import Findings
-from stylegate.captions import Caption, Sources, gather
+from stylegate.brandset import CheckReport
+from stylegate.captions import Caption, Sources, read_captions
 from stylegate.listing import list_folder
 
 CAT = {"file_name": "cat.png", "text": "a cat"}
 
 
-def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], Findings, list[str]]:
+def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], CheckReport, list[str]]:
     """What is read of a folder with two pictures and `files`: text, or rows of JSON."""
     for name in ("cat.png", "sub/dog.PNG"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -22,9 +22,9 @@ def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], F
     for name, content in files.items():
         text = content if isinstance(content, str) else "\n".join(map(json.dumps, content))
         (folder / name).write_bytes(text.encode())
-    listing, findings = list_folder(folder), Findings()
+    listing, findings = list_folder(folder), CheckReport()
     named = {path.relative_to(folder).as_posix(): path for path in listing.pictures}
-    found = gather(Sources(folder, named, listing.beside), findings)
+    found = read_captions(Sources(folder, named, listing.beside), findings)
     return found.by_picture, findings, [path.name for path in found.unused]
 
 

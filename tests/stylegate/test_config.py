@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from stylegate import config, rundirectory
-from stylegate.cli import VERBS, quoted, sound
+from stylegate.cli import VERBS, check_overrides, quote_text_value
 from tests.conftest import command, process
 
 
@@ -63,7 +63,7 @@ def test_words_that_would_do_nothing_are_refused(run_exactly, words: list[str], 
 
 @pytest.mark.parametrize("verb", [verb for verb, entry in VERBS.items() if entry.keys])
 def test_an_experiment_has_keys_for_every_verb(verb: str) -> None:
-    assert sound(verb, ["experiment=demo"], sweep=False) == (["experiment=demo"], [])
+    assert check_overrides(verb, ["experiment=demo"], sweep=False) == (["experiment=demo"], [])
 
 
 def test_all_problems_come_together(run_exactly) -> None:
@@ -81,7 +81,7 @@ def test_all_problems_come_together(run_exactly) -> None:
     ["a b", "a,b", "[x]", "{y: 1}", "k=v", "it's", "tail\\", "\\'", "${oc.env:HOME}", '"q"', "ünï", "(p)", "a:b"],
 )
 def test_odd_paths_are_ordinary(value: str) -> None:
-    override = OverridesParser.create().parse_override(quoted(f"images={value}"))
+    override = OverridesParser.create().parse_override(quote_text_value(f"images={value}"))
     assert OmegaConf.create({"images": override.value()}).images == value
 
 
@@ -89,16 +89,16 @@ def test_odd_paths_are_ordinary(value: str) -> None:
 @pytest.mark.parametrize("key", ["name", "brand", "accept_licence", "tracker.project"])
 def test_texts_are_used_as_they_are_written(key: str, word: str) -> None:
     """Hydra's grammar reads 1e3 as 1000.0, 1_000 as 1000 and true as True; é is an error."""
-    override = OverridesParser.create().parse_override(quoted(f"{key}={word}"))
+    override = OverridesParser.create().parse_override(quote_text_value(f"{key}={word}"))
     composed = OmegaConf.structured(config.Config)
     OmegaConf.update(composed, key, override.value())
     assert OmegaConf.select(composed, key) == word
 
 
 def test_texts_of_a_sweep_are_used_as_they_are_written() -> None:
-    assert quoted("brand=010,1e3,é,null", sweep=True) == "brand='010','1e3','é',null"
+    assert quote_text_value("brand=010,1e3,é,null", sweep=True) == "brand='010','1e3','é',null"
     for left_alone in ("brand=choice(a,b)", "lora.rank=4,8", "brand='a b',c"):
-        assert quoted(left_alone, sweep=True) == left_alone
+        assert quote_text_value(left_alone, sweep=True) == left_alone
 
 
 def test_help_and_cfg_never_wait_for_torch() -> None:

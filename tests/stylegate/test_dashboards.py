@@ -33,7 +33,7 @@ def model() -> Any:
             return {k: plain(v) for k, v in value.items() if v is not None and k not in ("id", "ref")}
         return [plain(v) for v in value] if isinstance(value, list) else value
 
-    return plain(json.loads(dashboards.workspace("team", "acme")._to_model().model_dump_json()))
+    return plain(json.loads(dashboards.build_workspace("team", "acme")._to_model().model_dump_json()))
 
 
 def test_it_is_as_it_was_agreed_on() -> None:
@@ -94,8 +94,8 @@ def test_it_shows_nothing_that_is_not_told(run, small_brand: Path, tmp_path: Pat
     assert run("gate", *judged, f"policy={tmp_path / 'strict.yaml'}")[0] == 10
     promise = {"state": "certified", "says": "", "bound": 0.1, "labels": 9}
     outcome = GateRecord.model_validate(json.loads((batch / "gate.json").read_text()) | {"promise": promise})
-    told.names |= mirror.metrics(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
-    panels = [*dashboards.training(), *dashboards.health(), *dashboards.gate()]
+    told.names |= mirror.gate_metrics(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
+    panels = [*dashboards.training_section(), *dashboards.health_section(), *dashboards.gate_section()]
     names, patterns = named(panels)
     assert len(names) > 25 and names - BUILT_IN <= told.names, names - told.names - BUILT_IN
     assert patterns and all(any(re.fullmatch(pattern, name) for name in told.names) for pattern in patterns)
@@ -106,14 +106,14 @@ def test_without_a_key_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.delenv("WANDB_API_KEY")
         monkeypatch.setenv("NETRC", str(tmp_path / "none"))
         with pytest.raises(SurroundingsError, match="No API key configured") as error:
-            dashboards.create(Config(tracker=TrackerConfig(project="acme")))
+            dashboards.save_workspace(Config(tracker=TrackerConfig(project="acme")))
     assert "Next: wandb login" in str(error.value) and "acme" in str(error.value)
 
 
 def test_one_command_saves_it(capsys: pytest.CaptureFixture[str]) -> None:
     """By the real client, at a server that keeps what it gets."""
     with FakeWandb() as server, speaking_to(server.url):
-        assert dashboards.create(Config(tracker=TrackerConfig(project="acme"))) == 0
+        assert dashboards.save_workspace(Config(tracker=TrackerConfig(project="acme"))) == 0
         (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("team", "acme", "stylegate")
     assert "evaluation/pass_rate_low" in view["spec"] and "gate/verdicts" in view["spec"]
@@ -129,5 +129,5 @@ def test_a_server_that_takes_nothing_is_one_message(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb, "Api", broken)
     with pytest.raises(SurroundingsError) as error:
-        dashboards.create(Config())
-    assert "refused ***" in str(error.value) and wandbrun.in_words(ValueError(KEY)) == "ValueError: ***"
+        dashboards.save_workspace(Config())
+    assert "refused ***" in str(error.value) and wandbrun.error_in_words(ValueError(KEY)) == "ValueError: ***"

@@ -120,6 +120,6 @@ for _ in range(5):
     both = [subprocess.Popen([sys.executable, "-c", code], cwd=files.ROOT) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     keys = [os.fsencode(path) for path in many]
-    assert {key: entry.sha256 for key, entry in digests.recall(keys).items()} == {
+    assert {key: entry.sha256 for key, entry in digests.read_entries(keys).items()} == {
         key: files.sha256(path) for key, path in zip(keys, many, strict=True)
     }

@@ -11,29 +11,29 @@ from pathlib import Path
 import pytest
 
 from stylegate import files
-from stylegate.errors import ConfigError, DataError, SurroundingsError, from_surroundings
+from stylegate.errors import ConfigError, DataError, SurroundingsError, error_for_user
 from tests.conftest import FAST_ALL_LAYERS, command
 
 
 def test_write_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a.json"
-    files.write(target, "old")
+    files.write_atomically(target, "old")
 
     def killed(descriptor: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        files.write(target, "new")
+        files.write_atomically(target, "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
 def test_write_never_touches_the_old_content(tmp_path: Path) -> None:
     """A second name for the old file still reads the old content: the new one came by rename, not over it."""
     target, witness = tmp_path / "a.json", tmp_path / "witness"
-    files.write(target, "old")
+    files.write_atomically(target, "old")
     witness.hardlink_to(target)
-    files.write(target, "new")
+    files.write_atomically(target, "new")
     assert (target.read_text(), witness.read_text()) == ("new", "old")
 
 
@@ -43,7 +43,7 @@ def test_folder_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        files.whole_folder(tmp_path / "made", build)
+        files.write_folder_atomically(tmp_path / "made", build)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,12 +58,15 @@ def test_torn_last_line_is_left_out_but_a_broken_middle_is_said(tmp_path: Path) 
 
 def test_digest_is_canonical() -> None:
     """RFC 8785, 3.2.3: keys sorted, numbers as ECMAScript prints them; NaN has no form."""
-    assert files.digest({"b": 1.0, "a": 1e-7}) == files.digest({"a": 0.0000001, "b": 1})
+    assert files.canonical_sha256({"b": 1.0, "a": 1e-7}) == files.canonical_sha256({"a": 0.0000001, "b": 1})
     import hashlib
 
-    assert files.digest({"b": [1, "ü"], "a": 0.5}) == hashlib.sha256('{"a":0.5,"b":[1,"ü"]}'.encode()).hexdigest()
+    assert (
+        files.canonical_sha256({"b": [1, "ü"], "a": 0.5})
+        == hashlib.sha256('{"a":0.5,"b":[1,"ü"]}'.encode()).hexdigest()
+    )
     with pytest.raises(ValueError):
-        files.digest({"a": float("nan")})
+        files.canonical_sha256({"a": float("nan")})
 
 
 def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
@@ -76,12 +79,12 @@ def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
 
 
 def test_surroundings_are_told_from_bugs() -> None:
-    assert "no space" in str(from_surroundings(OSError(28, "x", "/f")))
-    assert "the cache" in str(from_surroundings(sqlite3.OperationalError("database or disk is full")))
-    assert "no file can be made here: /proc/x" in str(from_surroundings(OSError(2, "x", "/proc/x")))
-    assert "does not allow this name: a:b" in str(from_surroundings(OSError(22, "x", "a:b")))
+    assert "no space" in str(error_for_user(OSError(28, "x", "/f")))
+    assert "the cache" in str(error_for_user(sqlite3.OperationalError("database or disk is full")))
+    assert "no file can be made here: /proc/x" in str(error_for_user(OSError(2, "x", "/proc/x")))
+    assert "does not allow this name: a:b" in str(error_for_user(OSError(22, "x", "a:b")))
     bugs = [OSError(2, "x"), OSError(2, "x", "/f"), OSError(22, "x"), OSError("x"), ValueError()]
-    assert [from_surroundings(bug) for bug in bugs] == [None] * len(bugs)
+    assert [error_for_user(bug) for bug in bugs] == [None] * len(bugs)
 
 
 @pytest.fixture
@@ -105,27 +108,32 @@ def test_a_file_in_the_working_directory_never_stands_for_a_name(shipped_thing: 
         "plain.yaml": Path("plain.yaml").resolve(),
         f"{shipped}/plain.yaml": shipped / "plain.yaml",
     }.items():
-        assert files.named(word, [own, shipped], "policy", ".yaml") == meant
+        assert files.resolve_name(word, [own, shipped], "policy", ".yaml") == meant
     with pytest.raises(ConfigError, match=r"write \./acme .* or choose one of plain, or give a path"):
-        files.named("acme", [own, shipped], "policy", ".yaml")
+        files.resolve_name("acme", [own, shipped], "policy", ".yaml")
     for word in ("", "./nowhere", "shipped/../plain"):
         with pytest.raises(ConfigError, match="policy="):
-            files.named(word, [own, shipped], "policy", ".yaml")
+            files.resolve_name(word, [own, shipped], "policy", ".yaml")
 
 
 def test_an_own_thing_never_hides_a_shipped_one_of_the_same_name(shipped_thing: list[Path]) -> None:
     own, shipped = shipped_thing
     (own / "plain.yaml").touch()
     with pytest.raises(ConfigError, match=r"two meanings: .*own/plain\.yaml and .*shipped/plain\.yaml"):
-        files.named("plain", [own, shipped], "policy", ".yaml")
-    assert files.named("plain", [shipped, shipped], "policy", ".yaml") == shipped / "plain.yaml"
+        files.resolve_name("plain", [own, shipped], "policy", ".yaml")
+    assert files.resolve_name("plain", [shipped, shipped], "policy", ".yaml") == shipped / "plain.yaml"
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     refused = pytest.raises(SurroundingsError, match="another stylegate is at work")
-    with files.only_one(tmp_path / "a"), files.only_one(tmp_path / "b"), refused, files.only_one(tmp_path / "a"):
+    with (
+        files.exclusive_lock(tmp_path / "a"),
+        files.exclusive_lock(tmp_path / "b"),
+        refused,
+        files.exclusive_lock(tmp_path / "a"),
+    ):
         pass
-    with files.only_one(tmp_path / "a"):
+    with files.exclusive_lock(tmp_path / "a"):
         pass
 
 

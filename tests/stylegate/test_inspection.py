@@ -44,11 +44,11 @@ def test_header_is_whole_and_tells_no_secrets(trained: list[str]) -> None:
 
 
 def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
-    save_file(adapter.kohya(LAYERS), tmp_path / "kohya.safetensors")
+    save_file(adapter.to_kohya(LAYERS), tmp_path / "kohya.safetensors")
     code, text = run("inspect", str(tmp_path / "kohya.safetensors"))
     assert code == 0 and "family     Stable Diffusion 1.x\n" in text
     assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 4
-    tensors, header = adapter.diffusers(LAYERS)
+    tensors, header = adapter.to_diffusers(LAYERS)
     save_file(tensors, tmp_path / "diffusers.safetensors", header)
     code, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
     assert "strength   0.5 " in text and "takes 2 layers at strength 1" in text and "ignores 1 attention layers" in text
@@ -56,9 +56,9 @@ def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
 
 def test_what_readers_do_with_magnitudes(run, tmp_path: Path) -> None:
     layers = {ATTENTION: LAYERS[ATTENTION]}
-    flat = loranames.kohya(ATTENTION)
-    save_file(adapter.kohya(layers) | {f"{flat}.dora_scale": torch.ones(320, 1)}, tmp_path / "kohya.safetensors")
-    dotted = adapter.diffusers(layers)[0] | {f"{ATTENTION}.lora_magnitude_vector": torch.ones(320)}
+    flat = loranames.kohya_name(ATTENTION)
+    save_file(adapter.to_kohya(layers) | {f"{flat}.dora_scale": torch.ones(320, 1)}, tmp_path / "kohya.safetensors")
+    dotted = adapter.to_diffusers(layers)[0] | {f"{ATTENTION}.lora_magnitude_vector": torch.ones(320)}
     save_file(dotted, tmp_path / "diffusers.safetensors")
     _, text = run("inspect", str(tmp_path / "kohya.safetensors"))
     assert "drops dora_scale" in text
@@ -75,7 +75,7 @@ def test_what_readers_do_with_magnitudes(run, tmp_path: Path) -> None:
     ],
 )
 def test_spellings_that_some_ignore(run, tmp_path: Path, rename, said: str) -> None:
-    tensors, header = adapter.diffusers(LAYERS)
+    tensors, header = adapter.to_diffusers(LAYERS)
     save_file({rename(key): value for key, value in tensors.items()}, tmp_path / "x.safetensors", header)
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     assert code == 0 and said in text
@@ -91,10 +91,10 @@ def test_no_file_and_no_lora(run, tmp_path: Path) -> None:
     assert code == 2 and "holds no LoRA layers" in text
     (tmp_path / "empty.safetensors").write_bytes(b"")
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:20])
-    save_file(adapter.kohya(LAYERS), tmp_path / "good.safetensors")
+    save_file(adapter.to_kohya(LAYERS), tmp_path / "good.safetensors")
     code, text = run("inspect", *(str(tmp_path / f"{name}.safetensors") for name in ("empty", "good", "torn", "good")))
     assert code == 2 and text.count("good.safetensors: ") == 2 and "2 of 4 files" in text, "all are answered"
     broken = {adapter.ADAPTER_METADATA: '{"unet.lora_alpha": [8]}'}
-    save_file(adapter.diffusers(LAYERS)[0], tmp_path / "header.safetensors", broken)
+    save_file(adapter.to_diffusers(LAYERS)[0], tmp_path / "header.safetensors", broken)
     code, text = run("inspect", str(tmp_path / "header.safetensors"))
     assert code == 0 and "unet.lora_alpha is [8], not a number" in text

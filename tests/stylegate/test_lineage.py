@@ -31,15 +31,17 @@ def chain(tmp_path: Path) -> list[Path]:
     (tmp_path / "run" / "lora" / "lora.safetensors").write_text("weights")
     for name, rows in CHAIN.items():
         for kind, what in rows:
-            lineage.record(tmp_path / name, kind, what, f"the {what}", DIGESTS[what], [tmp_path / "run" / "lora"])
+            lineage.record_artifact(
+                tmp_path / name, kind, what, f"the {what}", DIGESTS[what], [tmp_path / "run" / "lora"]
+            )
     return [tmp_path / name for name in CHAIN]
 
 
 def test_rows_are_appended_once_and_point_from_their_place(tmp_path: Path, chain: list[Path]) -> None:
     before = (tmp_path / "run" / "lineage.jsonl").read_bytes()
-    lineage.record(tmp_path / "run", "make", "lora", "the lora", DIGESTS["lora"], [tmp_path / "run" / "lora"])
+    lineage.record_artifact(tmp_path / "run", "make", "lora", "the lora", DIGESTS["lora"], [tmp_path / "run" / "lora"])
     assert (tmp_path / "run" / "lineage.jsonl").read_bytes() == before
-    lineage.record(tmp_path / "run", "make", "lora", "the lora", "a" * 64, [tmp_path / "elsewhere" / "x"])
+    lineage.record_artifact(tmp_path / "run", "make", "lora", "the lora", "a" * 64, [tmp_path / "elsewhere" / "x"])
     after = (tmp_path / "run" / "lineage.jsonl").read_bytes()
     assert after.startswith(before) and len(after) > len(before)
     rows = files.read_jsonl(tmp_path / "run" / "lineage.jsonl")
@@ -51,15 +53,15 @@ def test_rows_are_appended_once_and_point_from_their_place(tmp_path: Path, chain
         "paths": ["../elsewhere/x"],
     }
     with pytest.raises(AssertionError):
-        lineage.record(tmp_path / "run", "make", "picture", "x", "a" * 64, [])
+        lineage.record_artifact(tmp_path / "run", "make", "picture", "x", "a" * 64, [])
 
 
 def test_the_chain_is_listed_from_brand_set_to_package(chain: list[Path]) -> None:
-    lines = lineage.listing({path: lineage.read(path) for path in chain})
+    lines = lineage.print_ledgers({path: lineage.read(path) for path in chain})
     assert [line.split()[0] for line in lines] == list(lineage.TYPES)
     assert lines[0].endswith("given; used by run") and lines[1].endswith("made by run; used by batch")
     assert lines[5].endswith("made by batch") and DIGESTS["package"][:12] in lines[5]
-    alone = lineage.listing({chain[0]: lineage.read(chain[0])})
+    alone = lineage.print_ledgers({chain[0]: lineage.read(chain[0])})
     assert alone[0].startswith("lora") and alone[0].endswith("made elsewhere; used by batch")
 
 
@@ -113,7 +115,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     found = Service()
     monkeypatch.setenv("WANDB_PROJECT", "tests")
     monkeypatch.setattr(wandb, "Api", lambda: found)
-    monkeypatch.setattr(wandbrun, "start", found.start)
+    monkeypatch.setattr(wandbrun, "start_run", found.start)
     return found
 
 
@@ -131,18 +133,18 @@ def test_replay_tells_each_thing_once(chain: list[Path], service: Service, capsy
 
 
 def test_replay_goes_on_where_it_was_stopped(chain: list[Path], service: Service, monkeypatch) -> None:
-    real, left = wandbrun.draft, iter([True, True])
+    real, left = wandbrun.draft_artifact, iter([True, True])
 
     def draft(*arguments: Any) -> Any:
         if not next(left, False):
             raise ConnectionError("the line was cut")
         return real(*arguments)
 
-    monkeypatch.setattr(wandbrun, "draft", draft)
+    monkeypatch.setattr(wandbrun, "draft_artifact", draft)
     with pytest.raises(SurroundingsError, match="the line was cut"):
         lineage.replay(chain)
     assert len(service.made) == 2
-    monkeypatch.setattr(wandbrun, "draft", real)
+    monkeypatch.setattr(wandbrun, "draft_artifact", real)
     assert lineage.replay(chain) == 0
     assert len(service.made) == len(set(service.made)) == 5 and len(service.used) == 2
 

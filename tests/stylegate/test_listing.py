@@ -80,7 +80,7 @@ def test_masks_are_known_by_the_picture_that_they_lie_beside(tmp_path: Path) -> 
         "masks/owl.png",
     )
     paths = [tmp_path / name for name in names]
-    assert listing.masks(paths) == [paths[1], paths[3], paths[5]]
+    assert listing.mask_files(paths) == [paths[1], paths[3], paths[5]]
 
 
 def test_masks_are_no_references(run, tmp_path: Path, pictures_of_neon: list[Image.Image], judged: Path) -> None:

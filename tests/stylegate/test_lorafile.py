@@ -28,7 +28,7 @@ def with_lora(alpha: float = 16.0, rank: int = 4):
 
 
 def picture(models) -> np.ndarray:
-    return np.asarray(sample.draw(models, ["neon style, red cat"], [3], SETTINGS, 64)[0], dtype=int)
+    return np.asarray(sample.draw_pictures(models, ["neon style, red cat"], [3], SETTINGS, 64)[0], dtype=int)
 
 
 def test_same_tensors_same_bytes() -> None:
@@ -60,10 +60,10 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
                 parameter.normal_(0, 0.05)
     wanted = picture(models)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of({SD.COMPONENT: models.denoiser}))))
+    path.write_bytes(lorafile.release_bytes(*adapter.to_diffusers(lorafile.layers_of({SD.COMPONENT: models.denoiser}))))
     fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
-    lorafile.attach(fresh, path)
+    lorafile.merge_lora_file(fresh, path)
     drawn = picture(fresh)
     assert np.abs(drawn - wanted).max() <= 1  # merged into the weights: equal up to rounding of a level
     assert np.abs(plain - wanted).mean() > 1
@@ -116,7 +116,7 @@ def rename(old: str, new: str):
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
     path = broken(tmp_path, change)
     with pytest.raises(ModelError) as error:
-        lorafile.attach(SD.load("miniature", CPU, torch.float32), path)
+        lorafile.merge_lora_file(SD.load("miniature", CPU, torch.float32), path)
     assert says in str(error.value)
     assert ("base=" in str(error.value)) == ("the base has" in str(error.value)), (
         "another base is advised where it helps"
@@ -148,8 +148,8 @@ def test_base_that_is_none(tmp_path: Path) -> None:
 
 def test_trained_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no LoRA has been trained by these words"):
-        lorafile.trained(Config(brand="never"))
-    assert lorafile.trained(replace(Config(brand="never"), lora_file="none")) is None
+        lorafile.lora_path(Config(brand="never"))
+    assert lorafile.lora_path(replace(Config(brand="never"), lora_file="none")) is None
 
 
 @pytest.mark.parametrize(("lever", "factor"), [("lora.rslora=true", 4.0), ("lora.dora=true", 1.0)])
@@ -165,8 +165,8 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
     (place,) = files.RUNS.glob(f"{name}-sd-*/lora")
     plain, first, second = (SD.load("miniature", CPU, torch.float32) for _ in range(3))
     path, other = place / f"{name}.safetensors", place / f"{name}.kohya.safetensors"
-    lorafile.attach(first, path)
-    lorafile.attach(second, other)
+    lorafile.merge_lora_file(first, path)
+    lorafile.merge_lora_file(second, other)
     peft = SD.load("miniature", CPU, torch.float32)
     peft.pipeline.load_lora_weights(str(place), weight_name=path.name)
     peft.pipeline.fuse_lora()
@@ -174,7 +174,7 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
     tensors = load_file(other)
     modules = lorafile.modules_of(plain.pipeline)
     for canonical in ("unet.conv_in", "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"):
-        flat = loranames.kohya(canonical)
+        flat = loranames.kohya_name(canonical)
         down, up, alpha = (tensors[f"{flat}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
         assert float(alpha) == 8 * factor
         weight: torch.Tensor = modules[canonical].weight  # type: ignore[assignment]

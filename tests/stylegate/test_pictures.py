@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from stylegate import files, pictures
-from stylegate.pictures import PictureError, decode, png
+from stylegate.pictures import PictureError, decode, png_bytes
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -24,7 +24,7 @@ def gradient(side: int = 32) -> Image.Image:
 
 
 def test_plain_rgb_is_untouched() -> None:
-    picture = decode(png(gradient()))
+    picture = decode(png_bytes(gradient()))
     assert picture.notes == () and np.array_equal(np.asarray(picture.image), np.asarray(gradient()))
 
 
@@ -66,7 +66,7 @@ def test_the_first_picture_of_a_jpeg_with_a_gain_map() -> None:
 
 def test_text_in_a_png_is_not_read() -> None:
     """Pillow refuses the whole picture for one compressed text of more than a megabyte."""
-    plain = png(gradient())
+    plain = png_bytes(gradient())
     body = b"zTXt" + b"workflow\0\0" + zlib.compress(b"x" * 2_000_000)
     content = plain[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
     assert np.array_equal(np.asarray(decode(content).image), np.asarray(gradient()))
@@ -127,7 +127,7 @@ def test_one_value_of_16_bit_gray_may_be_transparent() -> None:
 def test_alpha_lies_on_the_background() -> None:
     image = gradient().convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
-    picture = decode(png(image), "#102030")
+    picture = decode(png_bytes(image), "#102030")
     assert picture.image.getpixel((3, 3)) == (16, 32, 48) and "alpha" in picture.notes
 
 
@@ -176,11 +176,11 @@ def test_colour_profile_is_applied() -> None:
     [
         (b"", "cannot be decoded"),
         (b"not a picture at all", "cannot be decoded"),
-        (png(gradient())[:90], "cannot be decoded"),
-        (png(gradient(64))[:-20], "cannot be decoded"),
+        (png_bytes(gradient())[:90], "cannot be decoded"),
+        (png_bytes(gradient(64))[:-20], "cannot be decoded"),
         (encoded(gradient(64), "JPEG")[:-300], "cannot be decoded"),
-        (png(gradient()).replace(b"IDAT", b"IDAX"), "cannot be decoded"),
-        (png(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
+        (png_bytes(gradient()).replace(b"IDAT", b"IDAX"), "cannot be decoded"),
+        (png_bytes(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
         (encoded(gradient(), "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32))]), "animated (2 frames)"),
     ],
 )
@@ -193,7 +193,7 @@ def test_what_is_no_whole_still_picture_is_refused(content: bytes, says: str) ->
 def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(PictureError, match="32 x 32"):
-        decode(png(gradient()))
+        decode(png_bytes(gradient()))
 
 
 def slow_likeness(a: np.ndarray, b: np.ndarray) -> float:
@@ -233,7 +233,7 @@ def test_likeness_of_flat_pictures_is_defined() -> None:
 
 def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None:
     signatures = np.stack([pictures.signature(image) for image in pictures_of_neon[:12]])
-    found, index = pictures.nearest(signatures)
+    found, index = pictures.nearest_by_likeness(signatures)
     assert found[0] == 0 and index[0] == -1
     for i in range(1, 12):
         every = [pictures.likeness(signatures[i], signatures[j]) for j in range(i)]
@@ -249,7 +249,7 @@ def test_groups_join_whoever_is_near_to_one_of_them(pictures_of_neon: list[Image
         images.append(moved)
     images += [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     signatures = np.stack([pictures.signature(image) for image in images])
-    labels = pictures.near_groups(signatures)
+    labels = pictures.near_duplicate_groups(signatures)
     joined = np.array([[pictures.likeness(a, b) >= pictures.NEAR for a in signatures] for b in signatures])
     for _ in images:
         joined |= joined.astype(int) @ joined.astype(int) > 0
@@ -267,7 +267,7 @@ def test_moved_copies_are_found_among_few_and_among_many(count: int) -> None:
     signatures = halftones(random, count)
     moves = [tuple(random.choice((-2, 2), 2)) for _ in range(32)]
     copies = np.stack([recompressed(np.roll(signatures[i], move, (0, 1))) for i, move in enumerate(moves)])
-    found, _ = pictures.nearest(copies, signatures)
+    found, _ = pictures.nearest_by_likeness(copies, signatures)
     for i, copy in enumerate(copies):
         others = range(count) if count < 900 else (i,)
         assert found[i] >= max(pictures.likeness(copy, signatures[j]) for j in others) - 1e-5
@@ -289,6 +289,6 @@ def recompressed(signature: np.ndarray) -> np.ndarray:
 def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:
     one = pictures.signature(pictures_of_neon[0])
     twice = np.stack([one, one])
-    assert pictures.nearest(twice)[0][1] == pytest.approx(1, abs=1e-4)
-    assert pictures.nearest(twice, groups=np.array([7, 7]))[0][1] == 0
-    assert pictures.nearest(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1, abs=1e-4)
+    assert pictures.nearest_by_likeness(twice)[0][1] == pytest.approx(1, abs=1e-4)
+    assert pictures.nearest_by_likeness(twice, groups=np.array([7, 7]))[0][1] == 0
+    assert pictures.nearest_by_likeness(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1, abs=1e-4)

@@ -18,7 +18,7 @@ Q, K, V = (f"{BLOCK}attn1.to_{name}" for name in "qkv")
 FF, CONV = f"{BLOCK}ff.net.0.proj", "unet.conv_in"
 TEXT = "text_encoder.encoder.layers.0."
 TEXT_Q, TEXT_OUT, FC1, FC2 = (f"{TEXT}{n}" for n in ("self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"))
-FLAT = loranames.kohya(Q)
+FLAT = loranames.kohya_name(Q)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -134,7 +134,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     """
     pipeline = pipeline_of(base)
     tensors, metadata = lorafile.load(path)
-    answer = readers.answers(readers.contents(tensors, metadata))["diffusers"]
+    answer = readers.answers_by_program(readers.sort_keys(tensors, metadata))["diffusers"]
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     except Exception:
@@ -148,17 +148,17 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
         if isinstance(module, LoraLayer)
     }
     pipeline.unload_lora_weights()
-    meant, _ = adapter.read(tensors, metadata, base["modules"])
+    meant, _ = adapter.layers_from_tensors(tensors, metadata, base["modules"])
     whole = {name: tensor for name, tensor in loaded.items() if not tensor.is_meta and name in meant}
     same = [
         name
         for name, t in whole.items()
-        if torch.allclose(t.double(), adapter.change(meant[name]), rtol=1e-3, atol=1e-5)
+        if torch.allclose(t.double(), adapter.weight_change(meant[name]), rtol=1e-3, atol=1e-5)
     ]
     if answer.startswith("refuses it: "):
         assert not whole, (answer, list(whole))  # names that PEFT takes without a module: nothing arrives
     else:
-        layers = {half.layer for key in tensors if (half := loranames.half_of(key))}
+        layers = {half.layer for key in tensors if (half := loranames.parse_key(key))}
         assert ("ignores" in answer) == (len(whole) < len(layers) or "other keys" in answer), (answer, list(loaded))
         assert ("another strength" in answer) == (len(same) < len(whole)), (answer, same)
     return answer
@@ -170,7 +170,7 @@ def test_inspect_agrees_with_diffusers(base: dict[str, Any], tmp_path: Path, cas
     pipeline_of(base)
     style, wanted, change = CASES[case]
     layers = {name: layer(base["modules"], name, rank, alpha) for name, rank, alpha in wanted}
-    tensors, header = adapter.diffusers(layers) if style == "diffusers" else (adapter.kohya(layers), None)
+    tensors, header = adapter.to_diffusers(layers) if style == "diffusers" else (adapter.to_kohya(layers), None)
     changed = {key: tensor.contiguous() for key, tensor in change(tensors).items()}
     save_file(changed, tmp_path / "x.safetensors", header if list(changed) == list(tensors) else None)
     hold_against_diffusers(base, tmp_path / "x.safetensors")
@@ -184,7 +184,7 @@ def test_inspect_agrees_with_diffusers_on_headers(
     torch.manual_seed(0)
     pipeline_of(base)
     layers = {name: layer(base["modules"], name, rank, alpha) for name, rank, alpha in PLAIN}
-    tensors = adapter.diffusers(layers)[0] if style == "diffusers" else adapter.kohya(layers)
+    tensors = adapter.to_diffusers(layers)[0] if style == "diffusers" else adapter.to_kohya(layers)
     text = HEADERS[header]
     save_file(tensors, tmp_path / "x.safetensors", {ADAPTER_METADATA: text} if text else None)
     answer = hold_against_diffusers(base, tmp_path / "x.safetensors")
@@ -205,7 +205,7 @@ SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
 @pytest.mark.parametrize("case", SPOILED)
 def test_what_is_wrong_for_every_reader_is_a_problem(run, tmp_path: Path, case: str) -> None:
     spoiled, says = SPOILED[case]
-    tensors = adapter.kohya({Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
+    tensors = adapter.to_kohya({Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
     save_file(tensors, tmp_path / "x.safetensors")
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     (problem,) = (line for line in text.splitlines() if line.startswith("  problem"))
@@ -224,7 +224,7 @@ def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> Non
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path: Path) -> None:
     evil = "\x1b]0;title\x07\n"
-    tensors = adapter.kohya({Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
+    tensors = adapter.to_kohya({Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
     tensors |= {f"{evil}.lora_down.weight": torch.ones(1, 1), f"x.{evil}": torch.ones(1)}
     metadata = {
         "modelspec.architecture": evil,

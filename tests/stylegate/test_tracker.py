@@ -242,7 +242,7 @@ def failing(folder: Path, stage: str, fault: str, capfd: pytest.CaptureFixture[s
             server.fail(stage, fault)
         everything(told, folder)
         seconds = time.monotonic() - began
-        assert not told.thread.is_alive() and not wandbrun.processes()
+        assert not told.thread.is_alive() and not wandbrun.service_processes()
     out = capfd.readouterr()
     assert KEY not in out.out + out.err
     return out.err, seconds

@@ -100,10 +100,10 @@ def made(name: str, passed: list[bool] | None, windows: list[tuple[int, float]],
     ends = itertools.accumulate(count for count, _ in windows)
     rows = [{"step": end, "steps": n, "seconds": s} for end, (n, s) in zip(ends, windows, strict=True)]
     files.write_jsonl(place / "clock.jsonl", rows)
-    tried = select.choose([judged], 0.2) if passed else None
+    tried = select.choose_evaluation([judged], 0.2) if passed else None
     rate = float(np.mean(passed)) if passed else None
     files.write_json(place / "selection.json", {"step": steps, "scale": 1.0, "pass_rate": rate, "scales": tried})
-    files.write(place / "index.html", "")
+    files.write_atomically(place / "index.html", "")
     return place
 
 
@@ -176,7 +176,7 @@ def test_wandb_would_run_our_own_command() -> None:
         words = [w for part in sweep["command"] for w in (told[part[2:-1]] if part.startswith("${") else [part])]
         assert words[:3] == ["/usr/bin/env", "stylegate", "train"]
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            composed = config.typed(compose("config", overrides=words[3:]), [])
+            composed = config.to_dataclass(compose("config", overrides=words[3:]), [])
         assert composed.tracker.name == "wandb" and composed.brand == "neon"
         assert [composed.lora.rank, composed.train.learning_rate, composed.train.seed] == list(values)
         runs.add(rundirectory.run_directory_name(composed))

@@ -138,11 +138,11 @@ def test_memory_of_activations_is_of_the_size_that_a_step_holds(checkpointing: b
     prepare.add_lora(models, FAMILIES["sd"], Config())
     sketch = FAMILIES["sd"].sketch(FAMILIES["sd"].locate("miniature"))
     sketch.denoiser.add_adapter(LoraConfig(r=16, target_modules=FAMILIES["sd"].lora_targets(Config().lora.targets)))
-    _, numbers = dryrun.cost(sketch.denoiser, sketch.inputs(4, 64, 64), checkpointing)
+    _, numbers = dryrun.forward_cost(sketch.denoiser, sketch.example_inputs(4, 64, 64), checkpointing)
     if checkpointing:
         models.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     models.denoiser.train()
-    given = {k: torch.zeros(v.shape) for k, v in sketch.inputs(4, 64, 64).items()}
+    given = {k: torch.zeros(v.shape) for k, v in sketch.example_inputs(4, 64, 64).items()}
     with Live() as live:
         models.denoiser(**given).sample.sum().backward()
     assert 0.5 <= numbers * 4 / live.most <= 2, f"{numbers * 4 / 1e6:.0f} MB estimated, {live.most / 1e6:.0f} held"
@@ -158,7 +158,7 @@ def test_a_disk_that_is_too_small_is_said(run, monkeypatch: pytest.MonkeyPatch) 
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
-        flops, kept = dryrun.cost(model, {"input": torch.zeros(3, 6)}, checkpointing=False)
+        flops, kept = dryrun.forward_cost(model, {"input": torch.zeros(3, 6)}, checkpointing=False)
     assert flops == 2 * 3 * (6 * 10 + 10 * 4) and kept == 3 * (10 + 10 + 4)
 
 

@@ -126,7 +126,9 @@ def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: Models) -
         assert torch.allclose(mean[row], wanted[0] * models.pipeline.vae.config.scaling_factor, atol=1e-5)
     assert not deviation.any()
     with torch.no_grad():
-        words = models.pipeline.encode_prompt([brandset.brand_of(brand).prompt(items[5].text)], "cpu", 1, False)[0]
+        words = models.pipeline.encode_prompt([brandset.read_brand_file(brand).prompt(items[5].text)], "cpu", 1, False)[
+            0
+        ]
         empty = models.pipeline.encode_prompt([""], "cpu", 1, False)[0]
     told = data.conditions([5, 5], step=7, dropped=torch.tensor([False, True]))
     assert list(told) == ["words"] and torch.allclose(told["words"], torch.cat([words, empty]), atol=1e-5)
@@ -192,11 +194,11 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
     )
     made = prepare.prepare(config, tmp_path / "run", Accelerator(cpu=True))
     seen: list[torch.Tensor] = []
-    noised = losses.noised
-    monkeypatch.setattr(losses, "noised", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
+    noised = losses.add_noise
+    monkeypatch.setattr(losses, "add_noise", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
     for number in (0, 1, 0):
         step.losses_of(made, made.models.denoiser, number)
     mean, spread = made.data.latents(step.chosen_views(made, 0, 0))
-    draws = batches.draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
+    draws = batches.random_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])

@@ -181,13 +181,13 @@ def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) ->
     def weights(file: Path | None) -> dict[str, torch.Tensor]:
         models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
         if file:
-            lorafile.attach(models, file)
+            lorafile.merge_lora_file(models, file)
         return {k: v.clone() for k, v in models.denoiser.state_dict().items()}
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
     half = tmp_path / "half.safetensors"  # not beside it: other tests look at the run
-    half.write_bytes(lorafile.released(*adapter.diffusers(lorafile.layers_of({"unet": models.denoiser}, 0.5))))
+    half.write_bytes(lorafile.release_bytes(*adapter.to_diffusers(lorafile.layers_of({"unet": models.denoiser}, 0.5))))
     base, full, halved = weights(None), weights(path), weights(half)
     moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]
     assert moved

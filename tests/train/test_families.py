@@ -53,10 +53,10 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     both = sorted(released.parent.glob("*.safetensors"))
     assert len(both) == 2
     for path in both:
-        layers, problems = adapter.read(*lorafile.load(path), lorafile.modules_of(models.pipeline))
+        layers, problems = adapter.layers_from_tensors(*lorafile.load(path), lorafile.modules_of(models.pipeline))
         assert not problems and len(layers) > 10
         ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
-        lorafile.attach(ours, path)
+        lorafile.merge_lora_file(ours, path)
         before = models.denoiser.state_dict()
         moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(before[k])}
         assert len(moved) == len(layers), "each has been trained"
@@ -169,7 +169,7 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
         few = GenerateConfig(num_inference_steps=2)
         seen = []
         models.pipeline.vae.decoder.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
-        (drawn,) = sample.draw(models, ["a red cat"], [0], few, 64)
+        (drawn,) = sample.draw_pictures(models, ["a red cat"], [0], few, 64)
         assert seen == [torch.float32], "decoded exactly"
     assert bool(torch.isfinite(predicted).all()) and drawn.size == (64, 64)
 
@@ -184,7 +184,7 @@ def test_text_encoders_are_fetched_to_read_prompts_and_put_back(base: tuple[str,
         part.to = lambda place, moved=moved: moves.append(place) or moved("cpu")
         kind = type(part)
         part.__class__ = type(kind.__name__, (kind,), {"device": property(lambda self: torch.device("meta"))})
-    with sample.encoders_at_hand(models):
+    with sample.text_encoders_on_device(models):
         assert moves == [CPU] * len(pipelines.text_encoders(models.pipeline))
     assert moves[len(moves) // 2 :] == [torch.device("meta")] * (len(moves) // 2)
 
@@ -240,7 +240,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
         rows = (0.5 * up @ down).split([shape[0] for shape in shapes])
         wanted |= dict(zip(parts, rows, strict=True))
     save_file(tensors, tmp_path / "other.safetensors")
-    lorafile.attach(models, tmp_path / "other.safetensors")
+    lorafile.merge_lora_file(models, tmp_path / "other.safetensors")
     for path, change in wanted.items():
         moved = models.denoiser.state_dict()[f"{path}.weight"] - unmoved[f"{path}.weight"]
         assert torch.allclose(moved, change, atol=1e-5), path
@@ -250,7 +250,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     if name.startswith("flux"):
         save_file(tensors, tmp_path / "header.safetensors", {adapter.ADAPTER_METADATA: '{"lora_alpha": 1}'})
         with pytest.raises(ModelError, match="does not fit the base"):
-            lorafile.attach(models, tmp_path / "header.safetensors")
+            lorafile.merge_lora_file(models, tmp_path / "header.safetensors")
     down = f"{key}.{halves[0]}.weight"
     odd = {
         "extra": {f"{key}.lora_extra.weight": torch.zeros(1)},
@@ -264,7 +264,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     for what, changed in odd.items():
         save_file(tensors | changed, tmp_path / f"{what}.safetensors")
         with pytest.raises(ModelError, match=r"does not fit the base|cannot be used") as error:
-            lorafile.attach(models, tmp_path / f"{what}.safetensors")
+            lorafile.merge_lora_file(models, tmp_path / f"{what}.safetensors")
         assert what != "magnitude" or "base=" not in str(error.value), "no base helps where a translation is missing"
 
 
@@ -314,19 +314,19 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     assert run("train", *words)[0] == 0
     (path,) = files.RUNS.glob(f"{name}-nf4-{name}-*/lora/{name}-nf4.safetensors")
     whole, small = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
-    small = pipelines.in_four_bits(small, CPU)
+    small = pipelines.quantise_to_four_bits(small, CPU)
     assert small.sha256 != whole.sha256
     packed = {n for n, p in small.denoiser.named_parameters() if p.dtype == torch.uint8}
     assert len(packed) > 8 and all("block" in n or "layers" in n or "refiner" in n for n in packed)
-    layers, problems = adapter.read(*lorafile.load(path), lorafile.modules_of(whole.pipeline))
+    layers, problems = adapter.layers_from_tensors(*lorafile.load(path), lorafile.modules_of(whole.pipeline))
     assert not problems and any(bool(layer.up.any()) for layer in layers.values())
-    assert adapter.read(*lorafile.load(path), lorafile.modules_of(small.pipeline))[1] == []
+    assert adapter.layers_from_tensors(*lorafile.load(path), lorafile.modules_of(small.pipeline))[1] == []
     few = GenerateConfig(num_inference_steps=2)
-    (before,) = sample.draw(small, ["a red cat"], [0], few, 64)
-    lorafile.attach(small, path)
+    (before,) = sample.draw_pictures(small, ["a red cat"], [0], few, 64)
+    lorafile.merge_lora_file(small, path)
     quantised = next(path for path in (n.partition(".")[2] for n in layers) if f"{path}.weight" in packed)
     layer = small.denoiser.get_submodule(quantised)
-    (after,) = sample.draw(small, ["a red cat"], [0], few, 64)
+    (after,) = sample.draw_pictures(small, ["a red cat"], [0], few, 64)
     assert layer.scaling["default_0"] == 1.0 and before.tobytes() != after.tobytes()  # type: ignore[index]
     for verb in ("plan", "generate"):
         assert run(verb, *words)[0] == 0

@@ -35,20 +35,20 @@ def ddpm(prediction: Any, zero: bool = False) -> tuple[DDPMScheduler, Schedule]:
 def test_noised_and_targets_equal_diffusers(zero: bool) -> None:
     scheduler, schedule = ddpm("v_prediction", zero)
     reference = scheduler.add_noise(LATENTS, NOISE, LEVELS)  # type: ignore[arg-type]
-    assert torch.allclose(losses.noised(schedule, LATENTS, NOISE, LEVELS), reference, atol=1e-6)
+    assert torch.allclose(losses.add_noise(schedule, LATENTS, NOISE, LEVELS), reference, atol=1e-6)
     velocity = scheduler.get_velocity(LATENTS, NOISE, LEVELS)  # type: ignore[arg-type]
-    assert torch.allclose(losses.target(schedule, LATENTS, NOISE, LEVELS), velocity, atol=1e-6)
-    assert torch.equal(losses.target(ddpm("epsilon")[1], LATENTS, NOISE, LEVELS), NOISE)
+    assert torch.allclose(losses.prediction_target(schedule, LATENTS, NOISE, LEVELS), velocity, atol=1e-6)
+    assert torch.equal(losses.prediction_target(ddpm("epsilon")[1], LATENTS, NOISE, LEVELS), NOISE)
 
 
 def test_flow_equals_diffusers() -> None:
     scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
     timesteps = scheduler.timesteps.flip(0)[LEVELS]
     reference = scheduler.scale_noise(LATENTS, timesteps, NOISE)  # type: ignore[arg-type]
-    assert torch.allclose(losses.noised(FLOW, LATENTS, NOISE, LEVELS), reference, atol=1e-6)
+    assert torch.allclose(losses.add_noise(FLOW, LATENTS, NOISE, LEVELS), reference, atol=1e-6)
     step = 1e-3  # the target is the derivative along the path
     path = [(1 - t) * LATENTS + t * NOISE for t in (0.3, 0.3 + step)]
-    assert torch.allclose(losses.target(FLOW, LATENTS, NOISE, LEVELS), (path[1] - path[0]) / step, atol=1e-2)
+    assert torch.allclose(losses.prediction_target(FLOW, LATENTS, NOISE, LEVELS), (path[1] - path[0]) / step, atol=1e-2)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -56,15 +56,15 @@ def test_min_snr_weights_equal_the_paper(prediction: str) -> None:
     scheduler, schedule = ddpm(prediction)
     snr = compute_snr(scheduler, LEVELS).double()
     wanted = np.minimum(snr, 5) / (snr + (prediction == "v_prediction"))
-    assert torch.allclose(losses.weights(schedule, 5.0, LEVELS).double(), wanted, rtol=1e-4)
-    assert torch.equal(losses.weights(schedule, None, LEVELS), torch.ones(6))
-    assert torch.isfinite(losses.weights(ddpm(prediction, zero=True)[1], 5.0, LEVELS)).all()
+    assert torch.allclose(losses.loss_weights(schedule, 5.0, LEVELS).double(), wanted, rtol=1e-4)
+    assert torch.equal(losses.loss_weights(schedule, None, LEVELS), torch.ones(6))
+    assert torch.isfinite(losses.loss_weights(ddpm(prediction, zero=True)[1], 5.0, LEVELS)).all()
 
 
 def drawn(schedule: Schedule, **settings) -> np.ndarray:
     random = torch.Generator().manual_seed(8)
     uniform, normal = torch.rand(20_000, generator=random), torch.randn(20_000, generator=random)
-    found = losses.levels(schedule, LossConfig(**settings), uniform, normal)
+    found = losses.draw_levels(schedule, LossConfig(**settings), uniform, normal)
     assert found.dtype == torch.int64 and found.min() >= 0 and found.max() < len(schedule.signal)
     return found.numpy()
 
@@ -92,14 +92,14 @@ def test_style_density_is_normal_in_log_snr_where_levels_reach() -> None:
 def test_losses_are_means_over_each_picture() -> None:
     predicted = LATENTS + NOISE
     slow = [float(((predicted[i] - LATENTS[i]) ** 2).mean()) for i in range(6)]
-    assert losses.loss(predicted, LATENTS, None).tolist() == pytest.approx(slow)
+    assert losses.pointwise_loss(predicted, LATENTS, None).tolist() == pytest.approx(slow)
     d = (predicted - LATENTS).abs().double().numpy()
     huber = np.where(d <= 0.7, d**2, 2 * 0.7 * d - 0.7**2).reshape(6, -1).mean(1)
-    assert losses.loss(predicted, LATENTS, 0.7).tolist() == pytest.approx(huber.tolist(), rel=1e-5)
+    assert losses.pointwise_loss(predicted, LATENTS, 0.7).tolist() == pytest.approx(huber.tolist(), rel=1e-5)
 
 
 def test_offset_moves_whole_channels() -> None:
     constant = torch.randn(6, 4, 1, 1, generator=RANDOM)
-    moved = losses.offset(NOISE, 0.1, constant) - NOISE
+    moved = losses.add_noise_offset(NOISE, 0.1, constant) - NOISE
     assert torch.allclose(moved, (0.1 * constant).expand_as(NOISE), atol=1e-6)
-    assert losses.offset(NOISE, 0.0, constant) is NOISE
+    assert losses.add_noise_offset(NOISE, 0.0, constant) is NOISE

@@ -14,10 +14,10 @@ from torch import nn
 from stylegate import brandset, files
 from stylegate.families import FAMILIES
 from train.miniature import base, clip, corpus, fit, knowledge, text, world
-from train.miniature.brands import SPLITS, balanced
+from train.miniature.brands import SPLITS, balanced_traits
 from train.miniature.captions import PHRASES, caption
 from train.miniature.drawing import render
-from train.miniature.styles import BRANDS, NAMED, Style, is_brand_like, unnamed
+from train.miniature.styles import BRANDS, NAMED, Style, is_brand_like, unnamed_style
 
 MINIATURE = files.MODELS / "miniature"
 TRAITS = {
@@ -29,7 +29,7 @@ TRAITS = {
     "headwear": "crown",
     "item": "book",
 }
-ALL_STYLES = [*NAMED, *BRANDS.values(), *(unnamed(i) for i in range(3))]
+ALL_STYLES = [*NAMED, *BRANDS.values(), *(unnamed_style(i) for i in range(3))]
 
 
 @pytest.mark.parametrize("style", ALL_STYLES, ids=lambda s: s.name)
@@ -46,36 +46,36 @@ def test_every_trait_shows_in_every_style(style: Style) -> None:
 def test_no_brand_can_reach_base_or_encoder() -> None:
     """The corpora that they learn from: styles by rule, names in captions, and the drawn pictures."""
     assert all(is_brand_like(style) for style in BRANDS.values())
-    possible = [*NAMED, *(unnamed(i) for i in range(corpus.NUM_UNNAMED))]
+    possible = [*NAMED, *(unnamed_style(i) for i in range(corpus.NUM_UNNAMED))]
     assert not any(is_brand_like(style) for style in possible)
     names = {style.name for style in possible}
     assert len(names) == len(possible) and not names & set(BRANDS)
     r = Random(5)
     for name in ("base", "twins", "kin"):
         for number in range(2):
-            for style, traits, _ in corpus.labels(name, number):
+            for style, traits, _ in corpus.corpus_labels(name, number):
                 assert style in possible
                 said = caption(traits, style.name, r, 0.5, 1.0).text
                 assert not any(brand in said.split() for brand in BRANDS)
-        assert corpus.SOURCES[name] is corpus.of_base
+        assert corpus.SOURCES[name] is corpus.style_for_base
 
 
 def test_the_leak_rule_would_catch_a_brand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "NAMED", [*NAMED, BRANDS["neon"]])
-    drawn = [corpus.of_base(np.random.default_rng(i)) for i in range(200)]
+    drawn = [corpus.style_for_base(np.random.default_rng(i)) for i in range(200)]
     assert any(is_brand_like(style) for style in drawn)
 
 
 def test_what_is_held_out_is_never_drawn() -> None:
-    drawn = [traits for name in corpus.SOURCES for _, traits, _ in corpus.labels(name, 1)]
-    assert not any(corpus.held_out(traits) for traits in drawn)
-    share = np.mean([corpus.held_out(world.random_traits(np.random.default_rng(i))) for i in range(4000)])
+    drawn = [traits for name in corpus.SOURCES for _, traits, _ in corpus.corpus_labels(name, 1)]
+    assert not any(corpus.is_held_out(traits) for traits in drawn)
+    share = np.mean([corpus.is_held_out(world.random_traits(np.random.default_rng(i))) for i in range(4000)])
     assert 0.04 < share < 0.09
 
 
 @pytest.mark.parametrize("name", corpus.CHANGES)
 def test_a_family_differs_in_one_trait_from_one_to_the_next(name: str) -> None:
-    rows = corpus.labels(name, 2)
+    rows = corpus.corpus_labels(name, 2)
     for i in range(0, len(rows), corpus.FAMILY):
         for (style, before, seed), (other, after, again) in zip(
             rows[i : i + corpus.FAMILY], rows[i + 1 : i + corpus.FAMILY], strict=False
@@ -102,7 +102,7 @@ def test_captions_say_what_they_claim() -> None:
 
 
 def test_every_value_is_drawn_as_often_in_a_brand() -> None:
-    rows = balanced(32, np.random.default_rng(0))
+    rows = balanced_traits(32, np.random.default_rng(0))
     for trait, values in world.TRAITS.items():
         counts = [sum(row[trait] == value for row in rows) for value in values]
         assert max(counts) - min(counts) <= 1
@@ -127,7 +127,7 @@ def test_contrast_leaves_out_other_captions_that_fit() -> None:
     )
     truth = np.array([[0, 1], [0, 2], [1, 1], [0, 1], [clip.UNKNOWN, 2]])
     says = np.array([[True, False], [True, True], [True, True], [False, False], [True, False]])
-    fits = clip.fitting(truth, says)
+    fits = clip.caption_fits_picture(truth, says)
     scale, total = 7.0, 0.0
     for i in range(5):  # the slow way: one picture, one caption at a time
         across = [
@@ -136,7 +136,7 @@ def test_contrast_leaves_out_other_captions_that_fit() -> None:
         down = [scale * float(images[k] @ texts[i]) for k in range(5) if k == i or not agrees(truth[k], truth, says, i)]
         own = scale * float(images[i] @ texts[i])
         total += np.log(np.exp(across).sum()) - own + np.log(np.exp(down).sum()) - own
-    found = clip.contrast(images, texts, torch.tensor(scale), torch.from_numpy(fits))
+    found = clip.contrastive_loss(images, texts, torch.tensor(scale), torch.from_numpy(fits))
     assert float(found) == pytest.approx(total / 10, rel=1e-9)
     assert fits[1, 0] and fits[3, 0] and not fits[2, 0] and fits[:, 3].all() and fits[4, :2].all() and not fits[4, 2]
 
@@ -156,7 +156,9 @@ def test_a_recoloured_picture_is_said_to_have_no_colour_and_no_style() -> None:
         assert (batch.truth[:, hidden] == clip.UNKNOWN).all() and not batch.says[:, hidden].any()
         assert batch.says.any(1).all() and not any("style" in said or "background" in said for said in batch.texts)
     edges = np.abs(np.diff(pixels[0].astype(int), axis=1)).sum(-1) > 0
-    assert np.array_equal(np.abs(np.diff(clip.recoloured(pixels[0], random).astype(int), axis=1)).sum(-1) > 0, edges)
+    assert np.array_equal(
+        np.abs(np.diff(clip.recoloured_pictures(pixels[0], random).astype(int), axis=1)).sum(-1) > 0, edges
+    )
 
 
 def test_a_stopped_training_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +193,7 @@ def test_the_text_encoder_begins_as_the_encoders_tower() -> None:
             made.transformer(made.token_embedding(ids) + made.positional_embedding, attn_mask=made.attn_mask)
         )
         assert torch.allclose(base.text_encoder(made)(ids).last_hidden_state, x, atol=1e-5)
-        assert torch.allclose(clip.read(made, ids[:, :9]), made.encode_text(ids), atol=1e-5)
+        assert torch.allclose(clip.encode_short_texts(made, ids[:, :9]), made.encode_text(ids), atol=1e-5)
 
 
 def test_shipped_models_are_small_and_keep_the_promised_forms() -> None:
@@ -217,7 +219,7 @@ def test_the_aesthetic_head_tells_degraded_renders() -> None:
     from eval.scorers import aesthetic
     from train.miniature.degrade import DEGRADE
 
-    encoder, r = encoding.load("miniature", torch.device("cpu")), np.random.default_rng(2)
+    encoder, r = encoding.load_encoder("miniature", torch.device("cpu")), np.random.default_rng(2)
     pixels = np.stack([np.asarray(render(world.random_traits(r), NAMED[i % len(NAMED)], i)) for i in range(60)])
     spoilt = np.stack([list(DEGRADE.values())[i % len(DEGRADE)](p, r) for i, p in enumerate(pixels)])
     head = aesthetic.load_head(MINIATURE / "clip" / "aesthetic.safetensors", 128)

@@ -105,7 +105,7 @@ def test_nothing_is_fetched_and_every_link_holds(evaluated: Path) -> None:
 
 def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
     """Against scipy's own Wilson interval and t-test."""
-    text, run = (evaluated / "index.html").read_text(), record.read(evaluated)
+    text, run = (evaluated / "index.html").read_text(), record.read_record(evaluated)
     rows = re.findall(r"<tr[^>]*><td>(\d+)(.*?)</tr>", text[text.index("held back by") :])[: len(STEPS)]
     assert [int(step) for step, _ in rows] == list(STEPS)
     for step, row in rows:
@@ -116,7 +116,7 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
         for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss"):
             assert f"<td>{result[key]:.3f}</td>".replace("-0.000", "0.000") in row
         assert ("chosen" in row) == (int(step) == run.selection["step"])
-    cards = {card["title"]: str(card["svg"]) for card in panels.scores(run, run.selection["step"])}
+    cards = {card["title"]: str(card["svg"]) for card in panels.score_panels(run, run.selection["step"])}
     for step, style, rate in zip(STEPS, dots(cards["Style"]), dots(cards["Pass rate"]), strict=True):
         result = result_of(evaluated, step)
         low, high = ttest_1samp(result["styles"], 0).confidence_interval(0.95)
@@ -127,8 +127,8 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
 
 
 def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None:
-    run, text = record.read(evaluated), (evaluated / "index.html").read_text()
-    cards = {card["title"]: str(card["svg"]) for card in panels.progress(run, run.selection["step"])}
+    run, text = record.read_record(evaluated), (evaluated / "index.html").read_text()
+    cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(run, run.selection["step"])}
     assert cards.keys() == {
         "Training loss",
         "Evaluation loss",
@@ -155,10 +155,10 @@ def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None
 def test_losses_are_drawn_in_place(evaluated: Path) -> None:
     """The faint line's points, taken back from pixels through the scale, are the losses of stats.jsonl."""
     losses = [row["loss"] for row in files.read_jsonl(evaluated / "stats.jsonl")]
-    svg = str(next(card["svg"] for card in panels.progress(record.read(evaluated), None)))
+    svg = str(next(card["svg"] for card in panels.progress_panels(record.read_record(evaluated), None)))
     (path,) = re.findall(r'<path class="faint" d="M([^"]+)"', svg)
     ys = [float(point.split()[1]) for point in path.split("L")]
-    smooth = [value for _, value in charts.smoothed(list(enumerate(losses)))]
+    smooth = [value for _, value in charts.smoothed_points(list(enumerate(losses)))]
     low, high = min(losses + smooth) / 1.08, max(losses + smooth) * 1.08
     back = [low * (high / low) ** (1 - (y - 6) / (charts.HEIGHT - 12)) for y in ys]
     assert back == pytest.approx(losses, rel=2e-3)
@@ -168,7 +168,7 @@ def test_the_clock_is_drawn_in_place(copied: Path) -> None:
     row = {"step": 2, "steps": 2, "seconds": 4.0, "waited": 1.0, "memory_gib": 2.0}
     after = {"step": 4, "steps": 2, "seconds": 1.0, "waited": 0.5, "memory_gib": 3.0}
     files.write_jsonl(copied / "clock.jsonl", [row, after])
-    cards = {card["title"]: str(card["svg"]) for card in panels.progress(record.read(copied), None)}
+    cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(record.read_record(copied), None)}
     for title, low, high in (("Steps a second", 0.5, 2.0), ("Waiting for data", 0.25, 0.5), ("Memory", 2.0, 3.0)):
         (path,) = re.findall(r'<path class="line" d="M([^"]+)"', cards[title])
         (_, first), (_, last) = (map(float, point.split()) for point in path.split("L"))
@@ -191,22 +191,22 @@ def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch)
     """Who goes on with other code says so; a finished run that is looked at again does not."""
     monkeypatch.setattr(page.checkout, "commit", lambda: {"commit": "other", "clean": True})
     before = json.loads((copied / "origin.json").read_text())["code"]
-    page.begin(copied, 4, {"with": []})
+    page.record_start(copied, 4, {"with": []})
     assert json.loads((copied / "origin.json").read_text())["code"] == before
-    page.begin(copied, 2, {"with": []})
-    page.begin(copied, 3, {"with": []})
+    page.record_start(copied, 2, {"with": []})
+    page.record_start(copied, 3, {"with": []})
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 2, "commit": "other", "clean": True}]
     assert "other, clean, from step 2 on" in Seen(copied / "index.html").text
     monkeypatch.setattr(page.checkout, "commit", lambda: {"commit": "third", "clean": None})
-    page.begin(copied, 1, {"with": []})  # the state of step 2 was lost
+    page.record_start(copied, 1, {"with": []})  # the state of step 2 was lost
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 1, "commit": "third", "clean": None}]
 
 
 def test_the_same_files_give_the_same_bytes(evaluated: Path, copied: Path) -> None:
     before = (evaluated / "index.html").read_bytes()
-    assert page.write(evaluated).read_bytes() == before == page.write(copied).read_bytes()
+    assert page.write_page(evaluated).read_bytes() == before == page.write_page(copied).read_bytes()
     assert not list(evaluated.glob(".*"))
 
 
@@ -279,32 +279,32 @@ def test_a_part_that_is_missing_or_damaged_leaves_the_rest(copied: Path, part: s
     whole = Seen(copied / "index.html")
     path = copied / part
     (shutil.rmtree if path.is_dir() else Path.unlink)(path)
-    seen = Seen(page.write(copied))
+    seen = Seen(page.write_page(copied))
     assert all(leads(copied, link) for link in seen.links if link != "stats.jsonl")
     kept = {"run.json": "paged.safetensors", "lora": "step 2"}.get(part, "paged.safetensors")
     assert kept in seen.text and seen.text != whole.text
     if path.suffix:
         path.write_text("{ torn\n{}\n")
-        said = Seen(page.write(copied)).text
+        said = Seen(page.write_page(copied)).text
         assert f"{part}: " in said or f"{part}, line 1" in said
         assert str(copied) not in said, "no path of this machine"
 
 
 def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
-    assert "cannot be read" in Seen(page.write(tmp_path)).text
+    assert "cannot be read" in Seen(page.write_page(tmp_path)).text
 
 
 def test_what_another_policy_judged_is_left_out(copied: Path) -> None:
     path = copied / "samples" / "step-000002" / "result.json"
     files.write_json(path, result_of(copied, 2) | {"judged_by": "another", "style": 0.123})
-    text = Seen(page.write(copied)).text
+    text = Seen(page.write_page(copied)).text
     assert "step 2 was judged by another policy" in text and "0.123" not in text
 
 
 def test_each_verdict_has_its_colour(copied: Path) -> None:
     path = copied / "samples" / "step-000002" / "result.json"
     files.write_json(path, result_of(copied, 2) | {"verdicts": ["review", "reject", "error"]})
-    text = page.write(copied).read_text()
+    text = page.write_page(copied).read_text()
     for i, verdict in enumerate(("review", "reject", "error")):
         assert f'<a class="{verdict}" href="samples/step-000002/with/{i}.png">' in text
         assert f".{verdict} {{ --c:var(--{verdict}) }}" in text and text.count(f"--{verdict}:#") == 2
@@ -328,7 +328,7 @@ def test_words_and_names_of_files_are_escaped(copied: Path) -> None:
     result["eval_losses"] = {"0.1": 1.0}
     files.write_json(copied / "samples" / "step-000002" / "result.json", result)
     moved = copied.rename(copied.with_name("<script>run"))
-    seen = Seen(page.write(moved))
+    seen = Seen(page.write_page(moved))
     assert "script" not in seen.tags and seen.text.count("<script>") >= 6
     assert all(leads(moved, link) for link in seen.links)
 
@@ -338,10 +338,10 @@ def test_evaluation_loss_by_noise_level_where_it_was_noted(copied: Path) -> None
         for step, each in losses.items():
             told = result_of(copied, step) | {"eval_losses": each}
             files.write_json(copied / "samples" / f"step-{step:06d}" / "result.json", told)
-        told = record.read(copied)
-        cards = {card["title"]: card for card in panels.progress(told, told.selection["step"])}
+        told = record.read_record(copied)
+        cards = {card["title"]: card for card in panels.progress_panels(told, told.selection["step"])}
         card = cards["Evaluation loss"]
-        assert str(card["svg"]) in page.write(copied).read_text()
+        assert str(card["svg"]) in page.write_page(copied).read_text()
         return [name for name, _, _ in card["legend"]], dots(str(card["svg"]))
 
     mean = [f"step {step}: {result_of(copied, step)['eval_loss']:.3g}" for step in STEPS]
@@ -352,7 +352,7 @@ def test_evaluation_loss_by_noise_level_where_it_was_noted(copied: Path) -> None
 
 @pytest.mark.parametrize("low, high", [(0, 1), (-0.3, 0.001), (2.1e-5, 9e-4), (17, 17.001), (3, 40_000)])
 def test_ticks_are_round_and_within(low: float, high: float) -> None:
-    for scale in (charts.Scale(low, high), charts.Scale(max(low, 1e-4), high, True)):
+    for scale in (charts.AxisScale(low, high), charts.AxisScale(max(low, 1e-4), high, True)):
         found = charts.ticks(scale)
         assert 2 <= len(found) <= 7 and all(scale.low <= value <= scale.high for value in found)
         assert all(float(f"{value:.6g}") == value for value in found)
@@ -360,5 +360,5 @@ def test_ticks_are_round_and_within(low: float, high: float) -> None:
 
 def test_a_long_line_is_thinned_to_its_last_point() -> None:
     points = [(float(i), float(i % 7)) for i in range(12_345)]
-    few = charts.thinned(points)
+    few = charts.thinned_points(points)
     assert len(few) <= charts.MOST_POINTS + 1 and few[0] == points[0] and few[-1] == points[-1]

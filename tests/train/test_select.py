@@ -47,11 +47,13 @@ def test_wilson_equals_scipy() -> None:
 def test_the_earliest_that_cannot_be_told_from_the_best() -> None:
     good, worse = [1] * 30 + [0] * 2, [1] * 15 + [0] * 17
     results = [result(100, worse), result(200, good), result(300, good[::-1]), result(400, [1] * 31 + [0])]
-    found = select.choose(results, margin=0.15)
+    found = select.choose_evaluation(results, margin=0.15)
     assert found["chosen"] == 1
     assert [row["pass_rate"] for row in found["compared"]] == [15 / 32, 30 / 32, 30 / 32, 31 / 32]
-    assert select.choose(results, margin=0.0)["chosen"] == 3, "nothing but the best is within no margin at all"
-    assert select.choose([result(1, [0, 0]), result(2, [0, 0])], 0.1)["chosen"] == 0
+    assert select.choose_evaluation(results, margin=0.0)["chosen"] == 3, (
+        "nothing but the best is within no margin at all"
+    )
+    assert select.choose_evaluation([result(1, [0, 0]), result(2, [0, 0])], 0.1)["chosen"] == 0
 
 
 def test_among_equals_the_style_decides() -> None:
@@ -60,11 +62,13 @@ def test_among_equals_the_style_decides() -> None:
     all_pass, noise = [1] * 16, 0.004 * random.normal(size=(3, 16))
     means = [0.93, 0.96, 0.962]
     results = [result(100 * (i + 1), all_pass, list(m + noise[i])) for i, m in enumerate(means)]
-    found = select.choose(results, 0.2)
+    found = select.choose_evaluation(results, 0.2)
     assert found["chosen"] == 1 and found["best"] == 2
     assert found["compared"][0]["style_below_best_at_most_spreads"] > 3
     lucky = [result(100, all_pass, list(0.93 + noise[0])), result(300, [1] * 15 + [0], list(0.96 + noise[1]))]
-    assert select.choose(lucky, 0.2)["chosen"] == 1, "one picture more is luck, three spreads of style are not"
+    assert select.choose_evaluation(lucky, 0.2)["chosen"] == 1, (
+        "one picture more is luck, three spreads of style are not"
+    )
 
 
 def test_style_bound_equals_scipy() -> None:

@@ -55,7 +55,7 @@ def make_clip() -> None:
 
 def make_base() -> None:
     unet, encoder = base.train(corpus("base"), trained_vae(), trained_clip(), tokenizer())
-    base.write(PLACE / "sd", trained_vae(), unet, encoder, tokenizer())
+    base.write_base(PLACE / "sd", trained_vae(), unet, encoder, tokenizer())
 
 
 PARTS = {"brands": make_brands, "vae": trained_vae, "judge": make_judge, "clip": make_clip, "base": make_base}
@@ -72,7 +72,8 @@ def main(wanted: list[str]) -> int:
         began = time.monotonic()
         PARTS[name]()
         print(f"{name}: done in {(time.monotonic() - began) / 60:.1f} min")
-    print(f"The miniature is in {files.shown(PLACE)}; its brands are in {files.shown(files.ROOT / 'data' / 'brands')}")
+    brands = files.display_path(files.ROOT / "data" / "brands")
+    print(f"The miniature is in {files.display_path(PLACE)}; its brands are in {brands}")
     return 0
 
 

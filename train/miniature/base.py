@@ -22,7 +22,7 @@ from stylegate import progress
 from train.miniature.captions import caption
 from train.miniature.clip import MODEL, RECIPE, tokens
 from train.miniature.corpus import Corpus, fingerprint
-from train.miniature.fit import arithmetic, compiled, device, fit
+from train.miniature.fit import bf16_autocast, compiled_module, device, fit
 from train.miniature.text import CONTEXT, VOCABULARY
 
 CHANNELS = (64, 128, 192)
@@ -102,7 +102,7 @@ def text_encoder(clip: Any) -> CLIPTextModel:
 def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
     """The latents of pictures, bf16 [n, c, 16, 16], scaled to a standard deviation of 1."""
     where, parts = next(vae.parameters()).device, []
-    with progress.bar("latents", len(pixels)) as tick, arithmetic(where):
+    with progress.progress_bar("latents", len(pixels)) as tick, bf16_autocast(where):
         for start in range(0, len(pixels), 256):
             x = torch.from_numpy(pixels[start : start + 256]).to(where).permute(0, 3, 1, 2).float() / 127.5 - 1
             x = x.contiguous(memory_format=torch.channels_last)
@@ -118,7 +118,7 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
     unet = build(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     text: Any = text_encoder(clip)
     text.to(where)
-    denoise = compiled(unet)
+    denoise = compiled_module(unet)
     schedule: Any = DDPMScheduler(**SCHEDULE)
 
     def loss_of(step: int, r: np.random.Generator) -> Tensor:
@@ -130,7 +130,7 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
         noise = torch.randn(clean.shape, generator=random).to(where)
         times = torch.randint(0, 1000, (BATCH,), generator=random).to(where)
         noisy = schedule.add_noise(clean, noise, times).to(memory_format=torch.channels_last)
-        with arithmetic(where):
+        with bf16_autocast(where):
             velocity = denoise(noisy, times, encoder_hidden_states=text(ids).last_hidden_state).sample
         return functional.mse_loss(velocity.float(), schedule.get_velocity(clean, noise, times))
 
@@ -141,7 +141,7 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
     return unet, text
 
 
-def write(folder: Path, vae: Any, unet: Any, text: Any, tokenizer: Any) -> None:
+def write_base(folder: Path, vae: Any, unet: Any, text: Any, tokenizer: Any) -> None:
     """Write a Stable Diffusion pipeline in half precision into `folder`."""
     pipeline = StableDiffusionPipeline(
         vae=vae,

@@ -22,7 +22,7 @@ WORDS = {
 }
 
 
-def balanced(count: int, random: np.random.Generator) -> list[dict[str, str]]:
+def balanced_traits(count: int, random: np.random.Generator) -> list[dict[str, str]]:
     """`count` combinations of traits in which the values of a trait occur equally often, up to one."""
     columns = {}
     for trait, values in TRAITS.items():
@@ -38,13 +38,15 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
     for split, count in SPLITS.items():
         random, rows = np.random.default_rng([41, number, drawn]), []
         while len(rows) < count:
-            for row in balanced(count, random):
+            for row in balanced_traits(count, random):
                 if str(row) in seen or len(rows) == count:
                     continue
                 seen.add(str(row))
                 phrases = {trait: traits.traits[trait][value].phrase for trait, value in row.items()}
                 file = f"{drawn:04d}.png"
-                files.write(folder / split / file, pictures.png(render(row, style, 9_000_000 + 1000 * number + drawn)))
+                files.write_atomically(
+                    folder / split / file, pictures.png_bytes(render(row, style, 9_000_000 + 1000 * number + drawn))
+                )
                 text = traits.prompt.format(trigger=trigger, **phrases)
                 rows.append({"file_name": file, "text": text, "traits": row})
                 drawn += 1
@@ -57,11 +59,11 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
         "source": "drawn by the stylegate project (train/miniature); the shipped base and encoder never saw it",
         "background": "#ffffff",
     }
-    files.write(folder / "brand.yaml", yaml.safe_dump(described, sort_keys=False))
+    files.write_atomically(folder / "brand.yaml", yaml.safe_dump(described, sort_keys=False))
 
 
 def write_all(place: Path) -> None:
     traits = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
     for name, style in BRANDS.items():
         shutil.rmtree(place / name, ignore_errors=True)
-        files.whole_folder(place / name, lambda folder, style=style: write_brand(folder, style, traits))
+        files.write_folder_atomically(place / name, lambda folder, style=style: write_brand(folder, style, traits))

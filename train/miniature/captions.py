@@ -54,7 +54,7 @@ def phrase(trait: str, value: str, r: Random) -> str:
     return r.choice([*PHRASES[trait][value], named])
 
 
-def full(traits: dict[str, str], r: Random) -> str:
+def full_caption(traits: dict[str, str], r: Random) -> str:
     """All traits in words, in one of several orders. The first order is that of data/traits/collectible.yaml."""
     spoken = {trait: "" if traits[trait] == "none" else r.choice(PHRASES[trait][traits[trait]]) for trait in PHRASES}
     eyes, mouth, hat, held = (spoken[trait] for trait in ("eyes", "mouth", "headwear", "item"))
@@ -86,7 +86,7 @@ def caption(
     named = list(traits) if whole else r.sample(list(traits), r.randint(1, 3))
     if first and not set(named) & set(first):
         named[0] = r.choice(first)
-    text = full(traits, r) if whole else ", ".join(phrase(trait, traits[trait], r) for trait in named)
+    text = full_caption(traits, r) if whole else ", ".join(phrase(trait, traits[trait], r) for trait in named)
     if not whole and not first and r.random() < 0.15:
         return Caption(f"{style} style", frozenset(["style"]))
     if r.random() >= style_share:

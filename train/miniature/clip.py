@@ -23,7 +23,7 @@ from stylegate import files
 from train.miniature.captions import QUALITY, Caption, caption
 from train.miniature.corpus import FAMILY, HARDEST, Corpus, fingerprint
 from train.miniature.degrade import DEGRADE
-from train.miniature.fit import arithmetic, compiled, device, fit
+from train.miniature.fit import bf16_autocast, compiled_module, device, fit
 from train.miniature.svg import SIDE
 from train.miniature.text import CONTEXT, VOCABULARY
 from train.miniature.world import TRAITS
@@ -119,7 +119,7 @@ class Sampler:
                 picture = DEGRADE[QUALITY[row[-1]]](picture, r)
             traits, style = self.corpora[which].traits[index], self.corpora[which].styles[index]
             if r.random() < self.recolour:
-                picture = recoloured(picture, r)
+                picture = recoloured_pictures(picture, r)
                 row[[ATTRIBUTES.index(name) for name in COLOURED]] = UNKNOWN
                 traits = {trait: value for trait, value in traits.items() if trait not in COLOURED}
                 text = caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
@@ -130,7 +130,7 @@ class Sampler:
                 text = Caption(f"{text.text}, {more.text}", text.says | more.says)
             if row[-1] or words.random() < SHARE_QUALITY_SAID:
                 text = Caption(f"{text.text}, {QUALITY[row[-1]]}", text.says | {"quality"})
-            pictures.append(moved(picture, r))
+            pictures.append(shifted_pictures(picture, r))
             captions.append(text)
             truth.append(row)
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -138,25 +138,25 @@ class Sampler:
         return Batch(pixels, [c.text for c in captions], np.array(truth), says)
 
 
-def moved(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
+def shifted_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
     """The picture moved by up to 2 pixels each way, so that positions on the grid of patches are not memorised."""
     x, y = (int(v) for v in r.integers(0, 5, 2))
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")[y : y + SIDE, x : x + SIDE]
 
 
-def recoloured(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
+def recoloured_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
     """The picture with its channels reordered, inverted or made equal at random; edges and shapes stay."""
     mixed = picture[..., r.permutation(3)] if r.random() < 0.75 else picture.mean(-1, keepdims=True).astype(np.uint8)
     return np.broadcast_to(mixed ^ (255 * r.integers(0, 2, 3)).astype(np.uint8), picture.shape)
 
 
-def fitting(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
+def caption_fits_picture(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
     """Whether everything that caption j says may be true of picture i, bool [pictures, captions]."""
     equal = (truth[:, None, :] == truth[None, :, :]) | (truth[:, None, :] == UNKNOWN)
     return (equal | ~says[None, :, :]).all(-1)
 
 
-def contrast(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor) -> Tensor:
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor) -> Tensor:
     """CLIP's symmetric loss (arXiv 2103.00020, figure 3). Other captions that fit a picture are left out of it."""
     logits = scale * images @ texts.T
     others = fits & ~torch.eye(len(fits), dtype=torch.bool, device=fits.device)
@@ -169,7 +169,7 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
     """Train the model: first on all traits equally, then mostly on those that are learned last."""
     where = device()
     clip = build().to(where)
-    see = compiled(clip.visual)
+    see = compiled_module(clip.visual)
     samplers = {"clip": Sampler(base, twins), "clip-hard": Sampler(base, kin, HARDEST, SHARE_RECOLOURED)}
 
     def loss_of(phase: str, step: int, r: np.random.Generator) -> Tensor:
@@ -178,11 +178,11 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
         ids = tokens(tokenizer, batch.texts, CONTEXT if long else SHORT).to(where)
         with torch.no_grad():
             clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
-        with arithmetic(where):
+        with bf16_autocast(where):
             images = functional.normalize(see(batch.pixels.to(where)).float(), dim=-1)
-            texts = functional.normalize(read(clip, ids).float(), dim=-1)
-        fits = torch.from_numpy(fitting(batch.truth, batch.says)).to(where)
-        return contrast(images, texts, clip.logit_scale.exp(), fits)
+            texts = functional.normalize(encode_short_texts(clip, ids).float(), dim=-1)
+        fits = torch.from_numpy(caption_fits_picture(batch.truth, batch.says)).to(where)
+        return contrastive_loss(images, texts, clip.logit_scale.exp(), fits)
 
     depends_on = [fingerprint(), MODEL, BATCH, GROUP]
     fit("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
@@ -191,7 +191,7 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
     return clip
 
 
-def read(clip: Any, ids: Tensor) -> Tensor:
+def encode_short_texts(clip: Any, ids: Tensor) -> Tensor:
     """clip.encode_text for short texts: attention is causal, so the tokens after the end have no effect."""
     length = ids.shape[1]
     x = clip.token_embedding(ids) + clip.positional_embedding[:length]
@@ -208,6 +208,6 @@ def tokens(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tenso
 def write(folder: Path, clip: Any, tokenizer: Any) -> None:
     """Write the model in half precision for `open_clip.create_model_and_transforms("local-dir:...")`."""
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in clip.state_dict().items()}
-    files.write(folder / "open_clip_model.safetensors", save(tensors))
+    files.write_atomically(folder / "open_clip_model.safetensors", save(tensors))
     files.write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS})
     tokenizer.save_pretrained(folder)

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from stylegate import files, progress
 from train.miniature import world
 from train.miniature.drawing import render
-from train.miniature.styles import BRANDS, NAMED, Style, unnamed
+from train.miniature.styles import BRANDS, NAMED, Style, unnamed_style
 from train.miniature.svg import SIDE
-from train.miniature.textures import texture
+from train.miniature.textures import random_texture
 
 WORK = files.CACHE / "miniature"
 PART = 2048  # pictures in one file
@@ -47,46 +47,46 @@ class Corpus(NamedTuple):
     traits: list[dict[str, str]]  # [n]
 
 
-def held_out(traits: dict[str, str]) -> bool:
+def is_held_out(traits: dict[str, str]) -> bool:
     """Whether a combination of traits is held out: a fixed sixteenth of all, in every style."""
     return zlib.crc32(json.dumps(traits, sort_keys=True).encode()) % HELD_OUT == 0
 
 
-def of_base(random: np.random.Generator) -> Style:
+def style_for_base(random: np.random.Generator) -> Style:
     """A random style that base and encoder may learn from, never a demo brand's."""
     if random.random() < SHARE_NAMED:
         return NAMED[int(random.integers(len(NAMED)))]
-    return unnamed(int(random.integers(NUM_UNNAMED)))
+    return unnamed_style(int(random.integers(NUM_UNNAMED)))
 
 
-def of_judge(random: np.random.Generator) -> Style:
-    """A random style for the judge: a third of the time a demo brand's, else one of `of_base`."""
-    return list(BRANDS.values())[int(random.integers(3))] if random.random() < 0.34 else of_base(random)
+def style_for_judge(random: np.random.Generator) -> Style:
+    """A random style for the judge: a third of the time a demo brand's, else one of `style_for_base`."""
+    return list(BRANDS.values())[int(random.integers(3))] if random.random() < 0.34 else style_for_base(random)
 
 
 SOURCES: dict[str, Callable[[np.random.Generator], Style]] = {
-    "base": of_base,
-    "twins": of_base,
-    "judge": of_judge,
-    "kin": of_base,
+    "base": style_for_base,
+    "twins": style_for_base,
+    "judge": style_for_judge,
+    "kin": style_for_base,
 }
 CHANGES = {"twins": list(world.TRAITS), "kin": HARDEST}
 
 
-def labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
+def corpus_labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
     """The style, traits and seed of each picture of one part of the corpus `name`."""
     random = np.random.default_rng([list(SOURCES).index(name), number])
     out: list[tuple[Style, dict[str, str], int]] = []
     while len(out) < PART:
         twin = name in CHANGES and len(out) % FAMILY > 0
-        traits = changed(out[-1][1], CHANGES[name], random) if twin else world.random_traits(random)
-        if not held_out(traits):
+        traits = with_changed_trait(out[-1][1], CHANGES[name], random) if twin else world.random_traits(random)
+        if not is_held_out(traits):
             style, seed = (out[-1][0], out[-1][2]) if twin else (SOURCES[name](random), int(random.integers(2**31)))
             out.append((style, traits, seed))
     return out
 
 
-def changed(traits: dict[str, str], among: list[str], random: np.random.Generator) -> dict[str, str]:
+def with_changed_trait(traits: dict[str, str], among: list[str], random: np.random.Generator) -> dict[str, str]:
     """The traits with another value of one of those in `among`."""
     trait = str(random.choice(among))
     return traits | {trait: str(random.choice([v for v in world.TRAITS[trait] if v != traits[trait]]))}
@@ -96,41 +96,41 @@ def changed(traits: dict[str, str], among: list[str], random: np.random.Generato
 def fingerprint(name: str = "base") -> str:
     """A digest of sample drawings of a corpus: every named style, a few unnamed, and for the judge the brands."""
     if name == "textures":
-        return hashlib.sha256(b"".join(texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
+        return hashlib.sha256(b"".join(random_texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
     drawn = hashlib.sha256(str([PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT]).encode())
-    for i, style in enumerate([*NAMED, *map(unnamed, range(32)), *(BRANDS.values() if name == "judge" else ())]):
+    for i, style in enumerate([*NAMED, *map(unnamed_style, range(32)), *(BRANDS.values() if name == "judge" else ())]):
         for j in range(3):
             drawn.update(render(world.random_traits(np.random.default_rng([i, j])), style, j).tobytes())
     return drawn.hexdigest()[:8]
 
 
-def part(name: str, number: int) -> Path:
+def corpus_part(name: str, number: int) -> Path:
     return WORK / f"{name}-{fingerprint(name)}" / f"{number:03d}.rgb"
 
 
 def draw_part(name: str, number: int) -> None:
-    target = part(name, number)
+    target = corpus_part(name, number)
     if not target.exists():
         if name == "textures":
-            drawn = [texture(number * PART + i) for i in range(PART)]
+            drawn = [random_texture(number * PART + i) for i in range(PART)]
         else:
-            drawn = [render(traits, style, seed) for style, traits, seed in labels(name, number)]
-        files.write(target, b"".join(image.tobytes() for image in drawn))
+            drawn = [render(traits, style, seed) for style, traits, seed in corpus_labels(name, number)]
+        files.write_atomically(target, b"".join(image.tobytes() for image in drawn))
 
 
 def open_pixels(name: str) -> NDArray[np.uint8]:
     """Draw the parts of a corpus that are missing, then read all: uint8 [n, 64, 64, 3]."""
     numbers = range(SIZES[name] // PART)
-    missing = [n for n in numbers if not part(name, n).exists()]
+    missing = [n for n in numbers if not corpus_part(name, n).exists()]
     if missing:
         total, there = len(numbers) * PART, (len(numbers) - len(missing)) * PART
-        with progress.bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(PROCESSES) as pool:
+        with progress.progress_bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(PROCESSES) as pool:
             for _ in pool.map(partial(draw_part, name), missing):
                 tick(PART)
-    pixels = [np.frombuffer(part(name, n).read_bytes(), np.uint8) for n in numbers]
+    pixels = [np.frombuffer(corpus_part(name, n).read_bytes(), np.uint8) for n in numbers]
     return np.concatenate(pixels).reshape(-1, SIDE, SIDE, 3)
 
 
 def open_corpus(name: str) -> Corpus:
-    known = [entry for n in range(SIZES[name] // PART) for entry in labels(name, n)]
+    known = [entry for n in range(SIZES[name] // PART) for entry in corpus_labels(name, n)]
     return Corpus(open_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])

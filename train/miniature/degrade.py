@@ -14,7 +14,7 @@ def noisy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def partly_covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     out = pixels.copy()
     x, y = r.integers(8, 36, 2)
     w, h = r.integers(14, 34, 2)
@@ -22,7 +22,7 @@ def covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return out
 
 
-def melted(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def melt(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     """The picture with shapes that melt: each point comes from a few pixels away, smoothly varying."""
     shift = ndimage.gaussian_filter(r.normal(0, 1, (2, 64, 64)), (0, 4, 4))
     shift *= r.uniform(2.0, 4.5) / shift.std()
@@ -38,4 +38,4 @@ def half_missing(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return np.rot90(out, -turns)
 
 
-DEGRADE = {"blurry": blurry, "noisy": noisy, "covered": covered, "melted": melted, "half missing": half_missing}
+DEGRADE = {"blurry": blurry, "noisy": noisy, "covered": partly_covered, "melted": melt, "half missing": half_missing}

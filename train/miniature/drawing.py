@@ -7,17 +7,17 @@ from train.miniature import looks, world
 from train.miniature.styles import Style, coloured
 from train.miniature.svg import (
     SIDE,
-    blur,
-    box,
-    ellipse,
-    filled,
-    gradient,
-    pattern,
+    box_path,
+    ellipse_path,
+    filled_path,
+    full_rectangle,
     rasterise,
-    rgb,
-    sheet,
-    stroked,
-    toned,
+    rgb_from_hex,
+    stroked_path,
+    svg_blur,
+    svg_gradient,
+    svg_pattern,
+    with_tone,
 )
 from train.miniature.world import Shape
 
@@ -41,7 +41,7 @@ def render(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
 
 def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
     """The picture with each pixel replaced by the nearest colour of the palette."""
-    table = np.array([rgb(c) for c in palette]) * 255
+    table = np.array([rgb_from_hex(c) for c in palette]) * 255
     pixels = np.asarray(image, dtype=np.float64)
     nearest = ((pixels[:, :, None] - table) ** 2).sum(-1).argmin(-1)
     return Image.fromarray(table[nearest].round().astype(np.uint8))
@@ -50,91 +50,94 @@ def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
 def drawing(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
     """The picture as SVG text, `side` units wide and high."""
     word = traits.get("background", "gray")
-    figure = world.shapes(traits)
+    figure = world.shapes_of(traits)
     if style.palette:
-        figure = [s for s in figure if s.part != "face"] + looks.grid_face(traits)
+        figure = [s for s in figure if s.part != "face"] + looks.pixel_grid_face(traits)
         pose = f"translate(0 {4 * int(r.integers(-1, 1))})"
     else:
         x, y, turn, size = r.uniform(-2, 2), r.uniform(-1, 1.5), r.uniform(-5, 5), r.uniform(0.93, 1.03)
         about = f"rotate({turn:.2f} 32 40) translate(32 40) scale({size:.3f}) translate(-32 -40)"
         pose = f"translate({x:.2f} {y:.2f}) {about}"
     if style.two_inks:
-        body = looks.two_inks(figure, traits, style, pose)
+        body = looks.two_ink_print(figure, traits, style, pose)
     elif style.glow:
-        body = looks.glowing(figure, word, style, pose)
+        body = looks.glowing_figure(figure, word, style, pose)
     else:
-        body = ground(word, style, r) + painted(figure, style, pose)
+        body = background(word, style, r) + painted_figure(figure, style, pose)
     edges = 'shape-rendering="crispEdges"' if style.palette else ""
     return f'<svg {edges} xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">{body}</svg>'
 
 
-def ground(word: str, style: Style, r: np.random.Generator) -> str:
+def background(word: str, style: Style, r: np.random.Generator) -> str:
     """The background as SVG; its pattern is always weak enough that the colour can be named."""
-    main = toned(coloured(style, word), style.ground_lightness)
-    other = toned(main, 0.22 if style.ground_lightness >= 0 else -0.3)
+    main = with_tone(coloured(style, word), style.ground_lightness)
+    other = with_tone(main, 0.22 if style.ground_lightness >= 0 else -0.3)
     marks = GROUNDS[style.ground](main, other, r)
-    return sheet(style.paper or main) + f'<g opacity="{0.75 if style.paper else 1}">{sheet(main)}{marks}</g>'
+    return (
+        full_rectangle(style.paper or main)
+        + f'<g opacity="{0.75 if style.paper else 1}">{full_rectangle(main)}{marks}</g>'
+    )
 
 
-def plain(main: str, other: str, r: np.random.Generator) -> str:
+def plain_ground(main: str, other: str, r: np.random.Generator) -> str:
     return ""
 
 
-def halo(main: str, other: str, r: np.random.Generator) -> str:
-    return filled(ellipse(32, 38, 27), other)
+def halo_ground(main: str, other: str, r: np.random.Generator) -> str:
+    return filled_path(ellipse_path(32, 38, 27), other)
 
 
-def sky(main: str, other: str, r: np.random.Generator) -> str:
-    ends = [(0, toned(main, 0.35)), (1, toned(main, -0.15))]
-    return gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + sheet("url(#g)")
+def sky_ground(main: str, other: str, r: np.random.Generator) -> str:
+    ends = [(0, with_tone(main, 0.35)), (1, with_tone(main, -0.15))]
+    return svg_gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + full_rectangle("url(#g)")
 
 
-def rays(main: str, other: str, r: np.random.Generator) -> str:
+def rays_ground(main: str, other: str, r: np.random.Generator) -> str:
     out, turn = "", r.uniform(0, 0.5)
     for a in np.arange(8) * np.pi / 4 + turn:
         ends = " ".join(f"L{32 + 60 * np.cos(b):.1f} {36 + 60 * np.sin(b):.1f}" for b in (a, a + np.pi / 8))
-        out += filled(f"M32 36 {ends} z", other)
+        out += filled_path(f"M32 36 {ends} z", other)
     return out
 
 
-def stripes(main: str, other: str, r: np.random.Generator) -> str:
-    return "".join(filled(box(0, y, 64, 5), other) for y in range(int(r.integers(0, 5)), 64, 11))
+def striped_ground(main: str, other: str, r: np.random.Generator) -> str:
+    return "".join(filled_path(box_path(0, y, 64, 5), other) for y in range(int(r.integers(0, 5)), 64, 11))
 
 
-def spots(main: str, other: str, r: np.random.Generator) -> str:
+def spotted_ground(main: str, other: str, r: np.random.Generator) -> str:
     rows = enumerate(range(3, 64, 9))
-    return "".join(filled(ellipse(x + 6 * (i % 2), y, 2.2), other) for i, y in rows for x in range(2, 66, 12))
+    return "".join(filled_path(ellipse_path(x + 6 * (i % 2), y, 2.2), other) for i, y in rows for x in range(2, 66, 12))
 
 
-def hills(main: str, other: str, r: np.random.Generator) -> str:
+def hills_ground(main: str, other: str, r: np.random.Generator) -> str:
     y = r.uniform(-3, 3)
     hill = f"M0 {46 + y:.1f} Q18 {32 + y:.1f} 36 {48 + y:.1f} T64 {42 + y:.1f} L64 64 L0 64 z"
-    return filled(hill, toned(main, -0.18)) + filled(ellipse(12, 12, 6), other)
+    return filled_path(hill, with_tone(main, -0.18)) + filled_path(ellipse_path(12, 12, 6), other)
 
 
-def moon(main: str, other: str, r: np.random.Generator) -> str:
-    stars = "".join(filled(ellipse(x, y, 1), toned(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2)))
-    return filled(ellipse(11, 12, 6), toned(main, 0.75)) + stars
+def moon_ground(main: str, other: str, r: np.random.Generator) -> str:
+    stars = "".join(filled_path(ellipse_path(x, y, 1), with_tone(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2)))
+    return filled_path(ellipse_path(11, 12, 6), with_tone(main, 0.75)) + stars
 
 
-def tiles(main: str, other: str, r: np.random.Generator) -> str:
-    return "".join(filled(box(8 * i, 8 * j, 8, 8), other) for i in range(8) for j in range(8) if (i + j) % 2)
+def tiled_ground(main: str, other: str, r: np.random.Generator) -> str:
+    return "".join(filled_path(box_path(8 * i, 8 * j, 8, 8), other) for i in range(8) for j in range(8) if (i + j) % 2)
 
 
 GROUNDS = {
-    "plain": plain,
-    "halo": halo,
-    "gradient": sky,
-    "rays": rays,
-    "stripes": stripes,
-    "spots": spots,
-    "hills": hills,
-    "moon": moon,
-    "tiles": tiles,
+    "plain": plain_ground,
+    "halo": halo_ground,
+    "gradient": sky_ground,
+    "rays": rays_ground,
+    "stripes": striped_ground,
+    "spots": spotted_ground,
+    "hills": hills_ground,
+    "moon": moon_ground,
+    "tiles": tiled_ground,
 }
 
 
-def painted(figure: list[Shape], style: Style, pose: str) -> str:
+def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
     """The figure as SVG: its shadow, its edge, then its shapes from back to front."""
     solid = [s for s in figure if s.part != "face"]
     out = ""
@@ -146,16 +149,19 @@ def painted(figure: list[Shape], style: Style, pose: str) -> str:
         out += silhouette(solid, style.border_colour, style.border)
     if style.fill in ("none", "wash"):
         out += silhouette(solid, style.paper or "#fffdf6", style.border)
-    out += "".join(one(i, s, style) for i, s in enumerate(figure))
+    out += "".join(styled_shape(i, s, style) for i, s in enumerate(figure))
     if style.blur:
-        return f'{texture(style)}{blur("soft", style.blur)}<g transform="{pose}" filter="url(#soft)">{out}</g>'
+        return f'{texture(style)}{svg_blur("soft", style.blur)}<g transform="{pose}" filter="url(#soft)">{out}</g>'
     return f'{texture(style)}<g transform="{pose}">{out}</g>'
 
 
 def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
     """All shapes in one colour, each wider by `edge` pixels."""
     outer = f'stroke="{colour}" stroke-width="{2 * edge:.2f}" stroke-linejoin="round"'
-    lines = [stroked(s.path, colour, s.width + 2 * edge) if s.width else filled(s.path, colour, outer) for s in figure]
+    lines = [
+        stroked_path(s.path, colour, s.width + 2 * edge) if s.width else filled_path(s.path, colour, outer)
+        for s in figure
+    ]
     return "".join(lines)
 
 
@@ -169,25 +175,25 @@ def texture(style: Style) -> str:
         "grain": f'<rect width="{half}" height="{half}" {dark}/>'
         f'<rect x="{half}" y="{half}" width="{half}" height="{half}" {light}/>',
     }
-    return pattern("t", p, 35, marks[style.texture]) if style.texture else ""
+    return svg_pattern("t", p, 35, marks[style.texture]) if style.texture else ""
 
 
-def one(number: int, shape: Shape, style: Style) -> str:
+def styled_shape(number: int, shape: Shape, style: Style) -> str:
     """A shape as the style fills and outlines it. Faces have plain colours, so that they stay legible."""
     colour = coloured(style, shape.colour, shape.tone)
     if shape.part == "face":
-        return stroked(shape.path, colour, shape.width) if shape.width else filled(shape.path, colour)
+        return stroked_path(shape.path, colour, shape.width) if shape.width else filled_path(shape.path, colour)
     edge = edge_of(shape, style)
     if shape.width:
-        around = stroked(shape.path, edge, shape.width + 2 * style.outline_width) if edge else ""
-        return around + stroked(shape.path, colour, shape.width)
+        around = stroked_path(shape.path, edge, shape.width + 2 * style.outline_width) if edge else ""
+        return around + stroked_path(shape.path, colour, shape.width)
     out = fill_of(number, shape.path, colour, style)
     if style.texture and shape.part == "body":
-        out += filled(shape.path, "url(#t)")
+        out += filled_path(shape.path, "url(#t)")
     if edge and style.outline_width:
-        out += stroked(shape.path, edge, style.outline_width)
+        out += stroked_path(shape.path, edge, style.outline_width)
     if style.stitches:
-        out += stroked(shape.path, toned(colour, 0.65), 0.9, 'stroke-dasharray="2 2"')
+        out += stroked_path(shape.path, with_tone(colour, 0.65), 0.9, 'stroke-dasharray="2 2"')
     return out
 
 
@@ -195,20 +201,20 @@ def edge_of(shape: Shape, style: Style) -> str:
     if style.outline != "own":
         return style.outline
     dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
-    return toned(coloured(style, shape.colour), dark)
+    return with_tone(coloured(style, shape.colour), dark)
 
 
 def fill_of(number: int, path: str, colour: str, style: Style) -> str:
     if style.fill == "none":
-        return filled(path, colour, 'fill-opacity="0.16"')
+        return filled_path(path, colour, 'fill-opacity="0.16"')
     if style.fill == "wash":
-        return filled(path, colour, 'fill-opacity="0.72"')
+        return filled_path(path, colour, 'fill-opacity="0.72"')
     if style.fill == "gradient":
-        stops = [(0, toned(colour, 0.4)), (0.55, colour), (1, toned(colour, -0.4))]
-        made = gradient(f"r{number}", "radial", stops, 'cx="0.35" cy="0.3" r="0.8"')
-        return made + filled(path, f"url(#r{number})")
+        stops = [(0, with_tone(colour, 0.4)), (0.55, colour), (1, with_tone(colour, -0.4))]
+        made = svg_gradient(f"r{number}", "radial", stops, 'cx="0.35" cy="0.3" r="0.8"')
+        return made + filled_path(path, f"url(#r{number})")
     if style.fill == "cel":
-        stops = [(0.62, colour), (0.63, toned(colour, -0.25))]
-        made = gradient(f"r{number}", "linear", stops, 'x1="0" y1="0" x2="1" y2="0.4"')
-        return made + filled(path, f"url(#r{number})")
-    return filled(path, colour)
+        stops = [(0.62, colour), (0.63, with_tone(colour, -0.25))]
+        made = svg_gradient(f"r{number}", "linear", stops, 'x1="0" y1="0" x2="1" y2="0.4"')
+        return made + filled_path(path, f"url(#r{number})")
+    return filled_path(path, colour)

@@ -32,17 +32,17 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def arithmetic(where: torch.device) -> Any:
+def bf16_autocast(where: torch.device) -> Any:
     """Autocast to bf16, which is at least twice as fast on CPUs with AMX or AVX512-BF16."""
     return torch.autocast(where.type, torch.bfloat16)
 
 
-def compiled(module: nn.Module) -> Any:
+def compiled_module(module: nn.Module) -> Any:
     """The module compiled, where there is a compiler: 0.7 of the time for a step, measured on two cores."""
     return torch.compile(module) if shutil.which("c++") else module
 
 
-def rate(step: int, steps: int) -> float:
+def rate_factor(step: int, steps: int) -> float:
     """The factor of the learning rate at `step`, in [0, 1]."""
     if step < WARMUP:
         return (step + 1) / WARMUP
@@ -63,23 +63,23 @@ def fit(
     `loss_of(step, random)` gives a scalar; `learning_rates` is by part. `depends_on` names what else the result rests
     on (data, sizes), as JSON: with another value a training begins anew.
     """
-    place = WORK / f"{title}-{files.digest([title, steps, learning_rates, depends_on])[:8]}"
+    place = WORK / f"{title}-{files.canonical_sha256([title, steps, learning_rates, depends_on])[:8]}"
     modules = nn.ModuleDict(parts)
     parameters = dict(modules.named_parameters())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     groups = [{"params": list(part.parameters()), "lr": learning_rates[name]} for name, part in parts.items()]
     optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-    start = restore(place, parameters, average, optimizer)
+    start = restore_state(place, parameters, average, optimizer)
     where = next(iter(parameters.values())).device
     # Flash attention's backward is slow on CPUs (1.1 s of a 3.2 s step, measured): plain matrix products instead.
     attention = sdpa_kernel(SDPBackend.MATH) if where.type == "cpu" else nullcontext()
     full = [group["lr"] for group in optimizer.param_groups]
     saved, losses = time.monotonic(), []
     modules.train()
-    with progress.bar(title, steps, start) as tick, attention:
+    with progress.progress_bar(title, steps, start) as tick, attention:
         for step in range(start, steps):
             for group, lr in zip(optimizer.param_groups, full, strict=True):
-                group["lr"] = lr * rate(step, steps)
+                group["lr"] = lr * rate_factor(step, steps)
             loss = loss_of(step, np.random.default_rng([step, 23]))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP)
@@ -109,13 +109,13 @@ def save_state(place: Path, step: int, parameters: dict, average: dict, optimize
     }
     for number, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"moment/{number}/{key}": value for key, value in entries.items()}
-    files.write(
+    files.write_atomically(
         place / "state.safetensors",
         save({k: v.cpu().contiguous() for k, v in tensors.items()}, {"step": json.dumps(step)}),
     )
 
 
-def restore(place: Path, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> int:
+def restore_state(place: Path, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> int:
     """Load the last saved state. Returns its step, or 0 if there is none."""
     path = place / "state.safetensors"
     if not path.exists():

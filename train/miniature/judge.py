@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from stylegate import files, progress
 from train.miniature.corpus import Corpus, fingerprint
-from train.miniature.fit import arithmetic, device, fit
+from train.miniature.fit import bf16_autocast, device, fit
 from train.miniature.styles import BRANDS, NAMED
 from train.miniature.world import TRAITS
 
@@ -45,13 +45,13 @@ class Judge(nn.Module):
         return {name: head(seen) for name, head in self.heads.items()}
 
 
-def answers(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
+def true_classes(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
     """The true class of each picture, int64 [n] for each head."""
     out = {trait: np.array([values.index(row[trait]) for row in corpus.traits]) for trait, values in TRAITS.items()}
     return out | {"style": np.array([STYLES.index(s if s in STYLES else "unnamed") for s in corpus.styles])}
 
 
-def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
+def augmented_pictures(x: Tensor, r: np.random.Generator) -> Tensor:
     """The pictures moved, and half of them softened or noisy, since generated pictures are softer than renders."""
     shift = tuple(int(v) for v in r.integers(-3, 4, 2))
     x = torch.roll(functional.pad(x, (3, 3, 3, 3), mode="replicate"), shift, (2, 3))[..., 3:-3, 3:-3]
@@ -63,11 +63,11 @@ def spoilt(x: Tensor, r: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def coded(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def coded_pictures(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] coded and decoded with noise on their latents, which looks like generated pictures."""
     where, parts = next(vae.parameters()).device, []
     random = np.random.default_rng(29)
-    with progress.bar("code", len(pixels)) as tick, arithmetic(where):
+    with progress.progress_bar("code", len(pixels)) as tick, bf16_autocast(where):
         for start in range(0, len(pixels), 256):
             x = torch.from_numpy(pixels[start : start + 256]).to(where).permute(0, 3, 1, 2).float() / 127.5 - 1
             latents = vae.encode(x.contiguous(memory_format=torch.channels_last)).latents.float().cpu()
@@ -82,17 +82,17 @@ def coded(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def train(corpus: Corpus, vae: Any) -> Judge:
     """Train the judge; a third of its pictures have been coded and decoded by the autoencoder."""
     pixels = corpus.pixels.copy()
-    pixels[::3] = coded(vae, pixels[::3])
+    pixels[::3] = coded_pictures(vae, pixels[::3])
     where = device()
     torch.manual_seed(3)
     judge = Judge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    truth = {name: torch.from_numpy(values) for name, values in answers(corpus).items()}
+    truth = {name: torch.from_numpy(values) for name, values in true_classes(corpus).items()}
 
     def loss_of(step: int, r: np.random.Generator) -> Tensor:
         chosen = r.integers(len(pixels), size=BATCH)
         x = torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with arithmetic(where):
-            logits = judge(spoilt(x, r).to(where, memory_format=torch.channels_last))
+        with bf16_autocast(where):
+            logits = judge(augmented_pictures(x, r).to(where, memory_format=torch.channels_last))
         losses = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
         return torch.stack(losses).sum()
 
@@ -102,7 +102,9 @@ def train(corpus: Corpus, vae: Any) -> Judge:
 
 
 def write(judge: Judge, path: Path = PLACE) -> None:
-    files.write(path, save({name: p.detach().half().cpu().contiguous() for name, p in judge.state_dict().items()}))
+    files.write_atomically(
+        path, save({name: p.detach().half().cpu().contiguous() for name, p in judge.state_dict().items()})
+    )
 
 
 def load(path: Path = PLACE) -> Judge:

@@ -43,7 +43,7 @@ def write(folder: Path, clip: Any, corpus: Corpus) -> None:
     styles = np.array(corpus.styles)[chosen]
 
     known = embeddings[:NUM_KNOWN].astype(np.float16)
-    files.write(folder / "known.safetensors", save({"known": known}))
+    files.write_atomically(folder / "known.safetensors", save({"known": known}))
     likeness = embeddings[NUM_KNOWN:] @ known.astype(np.float32).T
     furthest = MARGIN * float(1 - likeness.max(1).min())
     files.write_json(folder / "domain.json", {"side": corpus.pixels.shape[1], "max_distance": round(furthest, 4)})
@@ -51,10 +51,12 @@ def write(folder: Path, clip: Any, corpus: Corpus) -> None:
     means = {style: embeddings[styles == style].mean(0) for style in set(styles)}
     within = embeddings - np.stack([means[style] for style in styles])
     statistics = {"within": ledoit_wolf(within)[0], "mean": embeddings.mean(0)}
-    files.write(folder / "whitening.safetensors", save({k: v.astype(np.float32) for k, v in statistics.items()}))
+    files.write_atomically(
+        folder / "whitening.safetensors", save({k: v.astype(np.float32) for k, v in statistics.items()})
+    )
 
     weight, bias = aesthetic_head(clip, corpus.pixels[random.permutation(len(corpus.pixels))[:NUM_JUDGED]], random)
-    files.write(folder / "aesthetic.safetensors", save({"weight": weight.astype(np.float32), "bias": bias}))
+    files.write_atomically(folder / "aesthetic.safetensors", save({"weight": weight.astype(np.float32), "bias": bias}))
 
 
 def aesthetic_head(clip: Any, pixels: NDArray[np.uint8], random: np.random.Generator) -> tuple[NDArray, NDArray]:

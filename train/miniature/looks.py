@@ -1,13 +1,24 @@
 """The looks of the demo brands, which no base style shares: tubes of light, two inks, faces on a coarse grid."""
 
 from train.miniature.styles import COLOURS, Style, coloured
-from train.miniature.svg import blur, box, ellipse, filled, hexed, pattern, rgb, sheet, stroked, toned
+from train.miniature.svg import (
+    box_path,
+    ellipse_path,
+    filled_path,
+    full_rectangle,
+    hex_colour,
+    rgb_from_hex,
+    stroked_path,
+    svg_blur,
+    svg_pattern,
+    with_tone,
+)
 from train.miniature.world import Shape
 
 DARKEST = 0.2  # luma of the overprint, at most: faces must read
 
 
-def glowing(figure: list[Shape], word: str, style: Style, pose: str) -> str:
+def glowing_figure(figure: list[Shape], word: str, style: Style, pose: str) -> str:
     """The figure as glowing tubes on near-black, each with a bright core and a halo; the background is a ring."""
     tubes, fills = [], []
     for s in figure:
@@ -18,31 +29,31 @@ def glowing(figure: list[Shape], word: str, style: Style, pose: str) -> str:
         inside = -0.4 if s.part == "face" and s.colour in ("crimson", "pink") else -0.75
         thick = min(s.width, style.outline_width) if s.width else 1.8 if s.tone else style.outline_width
         tubes.append((s.path, bright, thick))
-        fills.append("" if s.width else filled(s.path, toned(bright, inside)))
-    ring, round_about = coloured(style, word), ellipse(32, 34, 28)
-    halo = "".join(stroked(path, colour, width + 1.6) for path, colour, width in tubes)
-    out = blur("h", style.glow, "50%") + sheet(toned(ring, -0.82))
-    out += stroked(round_about, ring, 5, 'filter="url(#h)"') + stroked(round_about, ring, 2.6)
+        fills.append("" if s.width else filled_path(s.path, with_tone(bright, inside)))
+    ring, round_about = coloured(style, word), ellipse_path(32, 34, 28)
+    halo = "".join(stroked_path(path, colour, width + 1.6) for path, colour, width in tubes)
+    out = svg_blur("h", style.glow, "50%") + full_rectangle(with_tone(ring, -0.82))
+    out += stroked_path(round_about, ring, 5, 'filter="url(#h)"') + stroked_path(round_about, ring, 2.6)
     out += f'<g transform="{pose}"><g filter="url(#h)" opacity="0.9">{halo}</g>'
     for (path, colour, width), fill in zip(tubes, fills, strict=True):
-        out += fill + stroked(path, colour, width) + stroked(path, toned(colour, 0.15), width * 0.5)
+        out += fill + stroked_path(path, colour, width) + stroked_path(path, with_tone(colour, 0.15), width * 0.5)
     return out + "</g>"
 
 
-def two_inks(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
+def two_ink_print(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
     """One ink for the body, one for the ground, on cream paper; tones are dots; both printed twice are the dark.
 
     What stays paper gets an edge, so that it does not vanish.
     """
     paper, second = style.paper, COLOURS[traits.get("background", "gray")]
     first = paper if traits.get("body", "white") == "white" else COLOURS[traits["body"]]
-    dark = overprint(first, second)
+    dark = overprinted_colour(first, second)
     light = {"cream", "silver", "white", "yellow"}
 
     def screen(name: str, colour: str, turn: float) -> str:
         p = style.pitch
         dot = f'<circle cx="{p / 2}" cy="{p / 2}" r="{p * 0.34:.2f}" fill="{colour}"/>'
-        return pattern(name, p, turn, sheet(paper) + dot)
+        return svg_pattern(name, p, turn, full_rectangle(paper) + dot)
 
     def colour_of(s: Shape) -> str:
         if s.part == "face":
@@ -52,31 +63,31 @@ def two_inks(figure: list[Shape], traits: dict[str, str], style: Style, pose: st
         return "url(#a)" if s.tone > 0.2 else first
 
     out = screen("a", second if first == paper else first, 20) + screen("b", second, 45)
-    out += sheet(paper) + sheet("url(#b)") + filled(box(0, 56, 64, 8), second)
+    out += full_rectangle(paper) + full_rectangle("url(#b)") + filled_path(box_path(0, 56, 64, 8), second)
     out += f'<g transform="{pose}"><g transform="translate(1 -0.8)">'  # the second plate never quite fits
-    out += "".join(filled(s.path, paper) for s in figure if not s.width and s.part != "face") + "</g>"
+    out += "".join(filled_path(s.path, paper) for s in figure if not s.width and s.part != "face") + "</g>"
     for s in figure:
         colour = colour_of(s)
         if s.width:
-            out += stroked(s.path, colour if s.part == "face" else dark, s.width)
+            out += stroked_path(s.path, colour if s.part == "face" else dark, s.width)
         else:
-            edge = stroked(s.path, dark, 1.4) if colour == paper and s.part != "face" else ""
-            out += filled(s.path, colour) + edge
+            edge = stroked_path(s.path, dark, 1.4) if colour == paper and s.part != "face" else ""
+            out += filled_path(s.path, colour) + edge
     return out + "</g>"
 
 
-def overprint(first: str, second: str) -> str:
+def overprinted_colour(first: str, second: str) -> str:
     """The colour of two inks printed over each other twice, darkened until lines in it are legible."""
-    values = [(a * b) ** 2 for a, b in zip(rgb(first), rgb(second), strict=True)]
+    values = [(a * b) ** 2 for a, b in zip(rgb_from_hex(first), rgb_from_hex(second), strict=True)]
     luma = 0.299 * values[0] + 0.587 * values[1] + 0.114 * values[2]
-    return hexed(tuple(v * min(1.0, DARKEST / max(luma, 1e-6)) for v in values))
+    return hex_colour(tuple(v * min(1.0, DARKEST / max(luma, 1e-6)) for v in values))
 
 
-def grid_face(traits: dict[str, str]) -> list[Shape]:
+def pixel_grid_face(traits: dict[str, str]) -> list[Shape]:
     """Eyes and mouth of whole cells of 4 pixels, placed by hand: a face that is only reduced is not legible."""
 
     def cells(colour: str, *places: tuple[int, int]) -> list[Shape]:
-        return [Shape(box(4 * x, 4 * y, 4, 4), colour, 0.0, "face") for x, y in places]
+        return [Shape(box_path(4 * x, 4 * y, 4, 4), colour, 0.0, "face") for x, y in places]
 
     lids, brows = [(5, 9), (6, 9), (9, 9), (10, 9)], [(5, 7), (6, 8), (9, 8), (10, 7)]
     white = [(5, 8), (6, 8), (5, 9), (9, 8), (10, 8), (10, 9)]

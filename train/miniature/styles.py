@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.miniature.svg import hexed, rgb, toned
+from train.miniature.svg import hex_colour, rgb_from_hex, with_tone
 
 COLOURS = {
     "red": "#e23b3b", "blue": "#3b6fe0", "green": "#3da650", "yellow": "#f7cd2e", "orange": "#f5821f",
@@ -124,13 +124,13 @@ def is_brand_like(style: Style) -> bool:
     return bool(style.glow or style.block == 4 or style.palette or style.two_inks)
 
 
-def invented(number: int) -> str:
+def invented_word(number: int) -> str:
     """A made-up word for an unnamed style, so that unknown words come to mean unknown looks."""
     r = np.random.default_rng([31, number])
     return "".join(f"{r.choice(list('bdfgjklmprstvz'))}{r.choice(list('aeiou'))}" for _ in range(3))
 
 
-def unnamed(number: int) -> Style:
+def unnamed_style(number: int) -> Style:
     """The unnamed style `number`: each of its properties is random."""
     r = np.random.default_rng([17, number])
 
@@ -143,7 +143,7 @@ def unnamed(number: int) -> Style:
     fills = ["flat", "gradient", "cel", "wash", "none"]  # a body without fill needs an outline of its own colour
     shares = {"": [0.5, 0.25, 0.25, 0, 0], "own": [0.3, 0.15, 0.15, 0.1, 0.3]}.get(outline, [0.4, 0.25, 0.25, 0.1, 0])
     return Style(
-        name=invented(number),
+        name=invented_word(number),
         saturation=float(r.uniform(0.65, 1.3)),
         lightness=float(r.uniform(-0.15, 0.05) if dark else r.uniform(-0.08, 0.22)),
         hue=float(r.uniform(-9, 9)),
@@ -168,6 +168,6 @@ def unnamed(number: int) -> Style:
 def coloured(style: Style, word: str, tone: float = 0.0) -> str:
     if word == "ink":
         return style.ink
-    h, lightness, s = colorsys.rgb_to_hls(*rgb(COLOURS[word]))
+    h, lightness, s = colorsys.rgb_to_hls(*rgb_from_hex(COLOURS[word]))
     turned = colorsys.hls_to_rgb((h + style.hue / 360) % 1, lightness, min(s * style.saturation, 1))
-    return toned(toned(hexed(turned), style.lightness), tone)
+    return with_tone(with_tone(hex_colour(turned), style.lightness), tone)

@@ -9,12 +9,12 @@ from PIL import Image
 SIDE = 64  # units of a drawing, and pixels of a picture
 
 
-def ellipse(x: float, y: float, rx: float, ry: float | None = None) -> str:
+def ellipse_path(x: float, y: float, rx: float, ry: float | None = None) -> str:
     ry = rx if ry is None else ry
     return f"M{x - rx:.2f} {y:.2f}a{rx:.2f} {ry:.2f} 0 1 0 {2 * rx:.2f} 0a{rx:.2f} {ry:.2f} 0 1 0 {-2 * rx:.2f} 0z"
 
 
-def box(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
+def box_path(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
     if not r:
         return f"M{x} {y}h{w}v{h}h{-w}z"
     corner = f"a{r} {r} 0 0 1"
@@ -24,7 +24,7 @@ def box(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
     )
 
 
-def both(path: str) -> list[str]:
+def with_mirror_image(path: str) -> list[str]:
     """A path of absolute M, L, Q, C commands, and its mirror image about the vertical middle."""
     mirrored, is_x = [], True
     for token in path.replace("z", " z").split():
@@ -39,49 +39,49 @@ def both(path: str) -> list[str]:
     return [path, " ".join(mirrored)]
 
 
-def rgb(colour: str) -> tuple[float, float, float]:
+def rgb_from_hex(colour: str) -> tuple[float, float, float]:
     return (int(colour[1:3], 16) / 255, int(colour[3:5], 16) / 255, int(colour[5:7], 16) / 255)
 
 
-def hexed(values: tuple[float, ...]) -> str:
+def hex_colour(values: tuple[float, ...]) -> str:
     return "#" + "".join(f"{round(255 * min(max(v, 0), 1)):02x}" for v in values)
 
 
-def toned(colour: str, tone: float) -> str:
+def with_tone(colour: str, tone: float) -> str:
     """The colour mixed with white (tone > 0) or black (tone < 0)."""
     end = 1.0 if tone > 0 else 0.0
-    return hexed(tuple(v + (end - v) * abs(tone) for v in rgb(colour)))
+    return hex_colour(tuple(v + (end - v) * abs(tone) for v in rgb_from_hex(colour)))
 
 
-def filled(path: str, colour: str, more: str = "") -> str:
+def filled_path(path: str, colour: str, more: str = "") -> str:
     return f'<path d="{path}" fill="{colour}" {more}/>'
 
 
-def stroked(path: str, colour: str, width: float, more: str = "") -> str:
+def stroked_path(path: str, colour: str, width: float, more: str = "") -> str:
     line = f'stroke="{colour}" stroke-width="{width:.2f}" stroke-linecap="round" stroke-linejoin="round"'
     return f'<path d="{path}" fill="none" {line} {more}/>'
 
 
-def gradient(name: str, kind: str, stops: Sequence[tuple[float, str]], where: str) -> str:
+def svg_gradient(name: str, kind: str, stops: Sequence[tuple[float, str]], where: str) -> str:
     """An SVG gradient; `kind` is linear or radial, `where` gives its ends as SVG attributes."""
     listed = "".join(f'<stop offset="{offset}" stop-color="{colour}"/>' for offset, colour in stops)
     return f'<{kind}Gradient id="{name}" {where}>{listed}</{kind}Gradient>'
 
 
-def pattern(name: str, pitch: float, turn: float, marks: str) -> str:
+def svg_pattern(name: str, pitch: float, turn: float, marks: str) -> str:
     """An SVG pattern of `marks` every `pitch` pixels, turned by `turn` degrees."""
     size = f'width="{pitch:.2f}" height="{pitch:.2f}" patternUnits="userSpaceOnUse"'
     return f'<pattern id="{name}" {size} patternTransform="rotate({turn})">{marks}</pattern>'
 
 
-def blur(name: str, deviation: float, reach: str = "10%") -> str:
+def svg_blur(name: str, deviation: float, reach: str = "10%") -> str:
     """An SVG blur; `reach` is how far it may extend beyond the shape, as a share of its size (SVG's default: 10 %)."""
     wide = f"{100 + 2 * int(reach[:-1])}%"
     where = f'x="-{reach}" y="-{reach}" width="{wide}" height="{wide}"'
     return f'<filter id="{name}" {where}><feGaussianBlur stdDeviation="{deviation:.2f}"/></filter>'
 
 
-def sheet(colour: str) -> str:
+def full_rectangle(colour: str) -> str:
     return f'<rect width="{SIDE}" height="{SIDE}" fill="{colour}"/>'
 
 

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from train.miniature.captions import QUALITY, caption
-from train.miniature.corpus import labels
+from train.miniature.corpus import corpus_labels
 
 VOCABULARY = 1024
 CONTEXT = 48  # tokens, with start and end
@@ -19,7 +19,7 @@ WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def build() -> CLIPTokenizer:
     """A tokenizer of 256 bytes, 256 that end a word, merges, start and end. CLIP finds the end by its highest id."""
     r = Random(0)
-    texts = [caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in labels("base", 0)]
+    texts = [caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in corpus_labels("base", 0)]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [

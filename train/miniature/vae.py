@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.miniature.corpus import fingerprint
-from train.miniature.fit import arithmetic, device, fit
+from train.miniature.fit import bf16_autocast, device, fit
 
 WIDTH, LATENT_CHANNELS = 64, 8
 STEPS, TEXTURE_STEPS, BATCH, CROP = 9500, 3500, 32, 32
@@ -35,7 +35,7 @@ def build() -> AutoencoderTiny:
     )
 
 
-def crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.Generator) -> Tensor:
+def random_crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.Generator) -> Tensor:
     """Random crops of the pictures, [count, 3, size, size] in [-1, 1]."""
     last = pixels.shape[1] - size
     chosen = r.integers(len(pixels), size=count)
@@ -44,7 +44,7 @@ def crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.Generat
     return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def varied(x: Tensor, r: np.random.Generator) -> Tensor:
+def augmented_crops(x: Tensor, r: np.random.Generator) -> Tensor:
     """The crops, half of them unchanged, the others recoloured, inverted, darkened, mirrored or turned."""
     out = []
     for picture in x:
@@ -62,7 +62,7 @@ def varied(x: Tensor, r: np.random.Generator) -> Tensor:
     return torch.stack(out)
 
 
-def differences(x: Tensor) -> tuple[Tensor, Tensor]:
+def neighbour_differences(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
@@ -73,31 +73,35 @@ def train(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> Autoe
 
     def loss_of(x: Tensor, step: int) -> Tensor:
         noise = torch.Generator().manual_seed(step)
-        with arithmetic(where):
+        with bf16_autocast(where):
             latents = vae.encoder(x).float()
             spread, mean = torch.std_mean(latents, (0, 2, 3))
             noisy = latents + LATENT_NOISE * torch.randn(latents.shape, generator=noise).to(where)
             y = vae.decoder(noisy).float()
-        gradient = sum((a - b).abs().mean() for a, b in zip(differences(x), differences(y), strict=True))
+        gradient = sum(
+            (a - b).abs().mean() for a, b in zip(neighbour_differences(x), neighbour_differences(y), strict=True)
+        )
         unit = mean.square().mean() + spread.log().square().mean()  # latents of mean 0 and deviation 1
         return functional.l1_loss(y, x) + 3 * functional.mse_loss(y, x) + 0.5 * gradient + 0.02 * unit
 
     def world(step: int, r: np.random.Generator) -> Tensor:
         whole = step >= FULL_SIZE_FROM * STEPS
-        x = crops(collectibles, 64 if whole else CROP, BATCH // 4 if whole else BATCH, r)
-        return loss_of(varied(x, r).to(where, memory_format=torch.channels_last), step)
+        x = random_crops(collectibles, 64 if whole else CROP, BATCH // 4 if whole else BATCH, r)
+        return loss_of(augmented_crops(x, r).to(where, memory_format=torch.channels_last), step)
 
     def both(step: int, r: np.random.Generator) -> Tensor:
         half = BATCH // 2
-        x = torch.cat([varied(crops(collectibles, CROP, half, r), r), crops(textures, CROP, half, r)])
+        x = torch.cat(
+            [augmented_crops(random_crops(collectibles, CROP, half, r), r), random_crops(textures, CROP, half, r)]
+        )
         return loss_of(x.to(where, memory_format=torch.channels_last), step)
 
     depends_on = [fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
     fit("vae", {"vae": vae}, world, STEPS, {"vae": LEARNING_RATE}, depends_on)
     depends_on = [*depends_on, STEPS, fingerprint("textures")]
     fit("vae-textures", {"vae": vae}, both, TEXTURE_STEPS, {"vae": LEARNING_RATE / 2}, depends_on)
-    with torch.no_grad(), arithmetic(where):
-        sample = crops(collectibles, 64, 512, np.random.default_rng(1)).to(where)
+    with torch.no_grad(), bf16_autocast(where):
+        sample = random_crops(collectibles, 64, 512, np.random.default_rng(1)).to(where)
         deviation = float(vae.encoder(sample).float().std())
     vae.register_to_config(scaling_factor=1 / deviation)
     return vae

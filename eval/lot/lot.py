@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.lot.batch import Slot, batch_folder, is_attempt, read_plan, record_of, split_name
+from eval.lot.batch import Slot, batch_folder, is_attempt, read_batch_record, read_plan, split_name
 from stylegate import files
 from stylegate.config import Config
 from stylegate.digests import sha256s
@@ -18,48 +18,48 @@ NAMED = 10  # files that a note lists
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Lot:
     images: Path
     out: Path
-    named: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
+    files: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
     sha256: dict[str, str]  # by name; an unreadable file has ""
     slots: dict[str, Slot] | None  # by name; None for a foreign folder
     record: dict[str, Any]  # batch.json; empty for a foreign folder
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
 
     def digest(self) -> str:
-        return files.digest([[name, self.sha256[name]] for name, _ in self.named])
+        return files.canonical_sha256([[name, self.sha256[name]] for name, _ in self.files])
 
 
 @contextmanager
-def locked(config: Config, remember: bool = True) -> Iterator[Subject]:
+def locked_lot(config: Config, remember: bool = True) -> Iterator[Lot]:
     """Lock the folder of the lot that the words name, then read the lot: what decides is what is there under the lock.
 
     Where the folder's name follows from the content of foreign pictures, they are read first, since the lock needs it.
-    Raises SurroundingsError if another command is at work on the folder, and whatever `subject_of` raises.
+    Raises SurroundingsError if another command is at work on the folder, and whatever `lot_of` raises.
     """
     is_foreign = bool(config.images and not config.batch)
     if is_foreign and not config.out:
-        subject = foreign(config, remember)
-        with files.only_one(subject.out):
-            yield subject
+        lot = lot_of_folder(config, remember)
+        with files.exclusive_lock(lot.out):
+            yield lot
     elif is_foreign:
-        with files.only_one(Path(config.out or "").expanduser().resolve()):
-            yield foreign(config, remember)
+        with files.exclusive_lock(Path(config.out or "").expanduser().resolve()):
+            yield lot_of_folder(config, remember)
     else:
         folder = folder_of_batch(config)
-        with files.only_one(folder):
-            yield planned(folder, remember)
+        with files.exclusive_lock(folder):
+            yield lot_of_batch(folder, remember)
 
 
-def subject_of(config: Config, remember: bool = True) -> Subject:
+def lot_of(config: Config, remember: bool = True) -> Lot:
     """The pictures that the words name. Raises DataError if there are none.
 
     Without `remember` the bytes of every picture are read now (stylegate/digests.py).
     """
     if config.images and not config.batch:
-        return foreign(config, remember)
-    return planned(folder_of_batch(config), remember)
+        return lot_of_folder(config, remember)
+    return lot_of_batch(folder_of_batch(config), remember)
 
 
 def folder_of_batch(config: Config) -> Path:
@@ -67,63 +67,67 @@ def folder_of_batch(config: Config) -> Path:
     return files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
 
 
-def planned(folder: Path, remember: bool = True) -> Subject:
+def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     """The attempts at the slots of a planned batch. Raises DataError if there are none."""
-    record = record_of(folder)
+    record = read_batch_record(folder)
     images = folder / "images"
     ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []
     found = sorted(ours, key=lambda path: split_name(path.name))
     if not found:
-        raise DataError(f"{files.shown(folder)} has no pictures", next_step="stylegate generate with the same words.")
+        raise DataError(
+            f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same words."
+        )
     by_number = {slot.slot: slot for slot in read_plan(folder)}
     slots = {p.name: by_number[split_name(p.name)[1]] for p in found if split_name(p.name)[1] in by_number}
     named = [(p.name, p) for p in found if p.name in slots]
     if not named:
-        raise DataError(f"no picture in {files.shown(images)} is of the plan", next_step="stylegate generate first.")
+        raise DataError(
+            f"no picture in {files.display_path(images)} is of the plan", next_step="stylegate generate first."
+        )
     known = {path for _, path in named}
     listing = list_folder(images)
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
-    notes = (f"not judged, as no pictures of the plan: {names_of(images, others)}",) if others else ()
-    return Subject(images, folder, named, hashes(named, remember), slots, record, notes)
+    notes = (f"not judged, as no pictures of the plan: {count_and_names(images, others)}",) if others else ()
+    return Lot(images, folder, named, digests_by_name(named, remember), slots, record, notes)
 
 
-def foreign(config: Config, remember: bool) -> Subject:
+def lot_of_folder(config: Config, remember: bool) -> Lot:
     """Any folder; nothing is written into it."""
     images = Path(config.images or "").expanduser().resolve()
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
     listing = list_folder(images)
-    named = [(readable(p.relative_to(images)), p) for p in listing.pictures]
+    named = [(name_as_text(p.relative_to(images)), p) for p in listing.pictures]
     if not named:
         raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
-    digests = hashes(named, remember)
-    content = files.digest([[name, digests[name]] for name, _ in named])
+    digests = digests_by_name(named, remember)
+    content = files.canonical_sha256([[name, digests[name]] for name, _ in named])
     out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
     if out == images or out.is_relative_to(images):
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
-    return Subject(images, out, named, digests, None, {}, notes_on(images, "not judged", listing))
+    return Lot(images, out, named, digests, None, {}, notes_on_skipped(images, "not judged", listing))
 
 
-def notes_on(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
+def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
     """A note for each kind of file in the folder that is left aside: `what` it is not, why, and the first names."""
     kinds = (
         ("no pictures", listing.beside),
         ("hidden or of the operating system", listing.hidden),
         ("masks of others", masks),
     )
-    return tuple(f"{what}, as {kind}: {names_of(folder, paths)}" for kind, paths in kinds if paths)
+    return tuple(f"{what}, as {kind}: {count_and_names(folder, paths)}" for kind, paths in kinds if paths)
 
 
-def names_of(folder: Path, paths: Sequence[Path]) -> str:
+def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
     """How many files, and the first names below the folder, for people."""
-    names = ", ".join(readable(path.relative_to(folder)) for path in paths[:NAMED])
+    names = ", ".join(name_as_text(path.relative_to(folder)) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
     return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({names}{more})"
 
 
-def readable(path: Path) -> str:
+def name_as_text(path: Path) -> str:
     r"""The name as UTF-8 text. A byte that is no UTF-8 is written as \xff, so that one odd name does not block a lot.
 
     Two files never get one name: where a file's own name has the four characters \xff, its backslash is
@@ -133,21 +137,21 @@ def readable(path: Path) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def hashes(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
+def digests_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
     """sha256 by name; "" for a file that cannot be read (it becomes an error verdict)."""
     found = sha256s([path for _, path in named], remember)
     return {name: digest for (name, _), digest in zip(named, found, strict=True)}
 
 
-def made_from(subject: Subject) -> dict[str, Any]:
+def origin_digests(lot: Lot) -> dict[str, Any]:
     """Digests of what the pictures were drawn with, of a foreign folder its names and contents: for provenance."""
-    facts, plan = subject.record.get("facts", {}), subject.out / "plan.parquet"
+    facts, plan = lot.record.get("facts", {}), lot.out / "plan.parquet"
     return {
         "base_sha256": facts.get("base"),
         "lora_sha256": facts.get("lora"),
         "data_sha256": facts.get("brand"),
         "plan_sha256": files.sha256(plan) if plan.exists() else None,
         "generate": facts.get("generate"),
-        "precision": subject.record.get("precision"),
-        "folder_sha256": None if subject.slots else subject.digest(),
+        "precision": lot.record.get("precision"),
+        "folder_sha256": None if lot.slots else lot.digest(),
     }
