@@ -222,7 +222,7 @@ class GateMachine(RuleBasedStateMachine):
 
         for name in ("exports", "batches"):
             self.stack.enter_context(patch.object(files, name.upper(), self.root / name))
-        self.stack.enter_context(patch.object(files, "only_one", only_one))
+        self.stack.enter_context(patch.object(files, "exclusive_lock", only_one))
         (self.root / "cwd").mkdir()
         os.chdir(self.root / "cwd")
         (self.root / "policies").mkdir()

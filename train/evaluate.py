@@ -171,7 +171,7 @@ class Evaluation:
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
         lot = lot_of(config)
-        compared = replace(comparison_of(config, lot), references=self.references, called="the brand's own")
+        compared = replace(comparison_of(config, lot), references=self.references, references_name="the brand's own")
         judged = judge(config, lot, compared, quiet=True)
         write(judged)
         return judged

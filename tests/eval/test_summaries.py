@@ -265,15 +265,15 @@ def test_a_promise_that_is_not_kept_is_said(state: str) -> None:
 
 
 AGAIN = """
-from eval.judging.verdicts import reason
+from eval.judging.verdicts import make_reason
 from tests.eval.test_summaries import BROKEN, FINE, HOSTILE, IN_REVIEW, REJECTED, WARNED, outcome_of, verdict
-from eval.report.summaries import junit, markdown
+from eval.report.summaries import junit_xml, markdown_summary
 lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, FINE]
 lot += [v.model_copy(update={"file": name}) for v in (REJECTED, BROKEN) for name in HOSTILE]
 for check in ("person", "audit", "outside-certificate", "too-few-references"):
-    lot.append(verdict(check, reason(check, "review", detail="why")))
+    lot.append(verdict(check, make_reason(check, "review", detail="why")))
 outcome = outcome_of(lot)
-print(ascii(junit("lot", outcome, lot) + markdown("lot", outcome, lot)))
+print(ascii(junit_xml("lot", outcome, lot) + markdown_summary("lot", outcome, lot)))
 """
 
 

@@ -225,13 +225,13 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
 
 STAGES: dict[str, tuple[Any, str]] = {
     "scores": (judging, "read_scores"),
-    "policy": (judging, "resolve"),
+    "policy": (judging, "resolve_lines"),
     "a verdict": (judging, "verdicts_of"),
-    "waivers": (judging, "waive"),
-    "decisions": (judging, "settle"),
-    "certificates": (certified, "apply"),
-    "rules": (judging, "rules_broken"),
-    "the exit code": (judging, "exit_of"),
+    "waivers": (judging, "apply_waivers"),
+    "decisions": (judging, "apply_decisions"),
+    "certificates": (certified, "apply_audit"),
+    "rules": (judging, "rule_states"),
+    "the exit code": (judging, "lot_exit_code"),
     "writing": (GateRecord, "write"),
     "the reports": (gate, "write_reports"),
 }
