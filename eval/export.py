@@ -18,8 +18,8 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable, read_verdicts
 from eval.lot.lot import Lot, locked_lot
 from eval.package.calibrated import POOL
-from eval.package.proof import MANIFEST, problems_of
-from eval.package.provenance import CARD, provenance
+from eval.package.proof import MANIFEST, package_problems
+from eval.package.provenance import CARD, make_provenance
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files, lineage
@@ -66,10 +66,10 @@ def write_package(lot: Lot, collection: Path, outcome: GateRecord, verdicts: lis
     draft = collection.with_name(f".{collection.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     files.write_folder_atomically(draft, lambda partial: fill_package(partial, lot, accepted, outcome))
-    if problems := problems_of(draft):
+    if problems := package_problems(draft):
         shutil.rmtree(draft)
         raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
-    if newest and not problems_of(newest) and (newest / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes():
+    if newest and not package_problems(newest) and (newest / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes():
         shutil.rmtree(draft)
         return newest, changed
     target = collection.with_name(f"{collection.name}-v{number + 1}")
@@ -167,7 +167,7 @@ def fill_package(partial: Path, lot: Lot, accepted: list[Verdict], outcome: Gate
             raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
         files.write_atomically(partial / CALIBRATION, Path(outcome.calibration).read_bytes())
         files.write_json(partial / POOL, outcome.pool)
-    provenance(lot, len(rows), outcome).write(partial / "provenance.json")
+    make_provenance(lot, len(rows), outcome).write(partial / "provenance.json")
     files.write_atomically(partial / "README.md", CARD.format(count=len(rows), name=lot.out.name, manifest=MANIFEST))
     lines = [
         f"{files.sha256(p)}  {p.relative_to(partial).as_posix()}" for p in sorted(partial.rglob("*")) if p.is_file()

@@ -136,7 +136,7 @@ def read_prompts(path: Path) -> list[str]:
     """
     suffix, problems = path.suffix.lower(), []
     if suffix in listing.TABLES:
-        table = tables.read(path)
+        table = tables.read_table(path)
         problems += table.problems
         if not problems and not set(table.columns) & set(tables.TEXTS):
             problems.append(f"needs a column prompt, has {', '.join(table.columns) or 'none'}")

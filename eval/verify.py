@@ -9,7 +9,7 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.proof import problems_of, promise_of, read_package
+from eval.package.proof import check_promise, package_problems, read_package
 from eval.promise.certificate import certified_pictures, read_certificate
 from stylegate.errors import DataError
 
@@ -26,10 +26,10 @@ def verify(packages: list[Path]) -> int:
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
-        problems = problems_of(package)
+        problems = package_problems(package)
         if problems:
             raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")
         provenance, rows = read_package(package)
-        _, proven = promise_of(package, provenance, rows)
+        _, proven = check_promise(package, provenance, rows)
         print(f"{package}: holds, {len(rows)} pictures{f'; {proven}' if proven else ''}")
     return 0

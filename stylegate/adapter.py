@@ -267,7 +267,9 @@ def shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | 
 
 
 def number_problem(found: Mapping[str, Tensor]) -> str | None:
-    """Why a layer's numbers, by part, are no LoRA of any base; None if they can be one."""
+    """Why the tensors of a layer are no LoRA of any base: not floating-point, not finite, a bad alpha; None if they
+    are. `found` holds the tensors of one layer by part (down, up, alpha, ...).
+    """
     kinds = {str(t.dtype) for part, t in found.items() if part != "alpha" and not t.is_floating_point()}
     if kinds:
         return f"holds {', '.join(sorted(kinds))}, not floating-point numbers"

@@ -25,7 +25,7 @@ from stylegate.brandset import (
     near_duplicate_groups,
     raise_problems,
 )
-from stylegate.captions import Caption, Captions, Sources, read_captions
+from stylegate.captions import Caption, Captions, CaptionSources, read_captions
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
@@ -152,7 +152,7 @@ def sort_files(source: Path, listing: Listing, findings: CheckReport) -> tuple[d
     findings.problems += [f"{name}: a name that is not UTF-8; rename the file" for name in shown]
     found = named(path for path in listing.pictures if not regular(path))
     beside = [path for path in listing.beside if path not in nameless and not regular(path)]
-    captions = read_captions(Sources(source, found, beside), findings)
+    captions = read_captions(CaptionSources(source, found, beside), findings)
     aside = [path for name, path in named(mask_files(list(found.values()))).items() if name not in captions.by_picture]
     leave(listing.hidden, "hidden or of the operating system")
     leave(filter(regular, (*listing.pictures, *listing.beside)), "regularisation pictures of kohya's tools")

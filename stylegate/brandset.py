@@ -66,7 +66,7 @@ KEPT_ALPHA = "alpha: keep asks for pictures that are transparent where the refer
 
 
 @dataclass(slots=True)
-class Item:
+class BrandPicture:
     """One picture of a brand set."""
 
     file: str  # relative to the brand set, such as "train/0000.png"
@@ -89,7 +89,7 @@ class BrandSet:
 
     folder: Path
     brand: Brand
-    splits: dict[str, list[Item]]
+    splits: dict[str, list[BrandPicture]]
 
     def digest(self) -> str:
         """sha256 over brand.yaml's meaning and every picture and caption."""
@@ -226,7 +226,7 @@ def read(folder: Path) -> BrandSet:
     for part in SPLITS:
         splits[part] = []
         for name, (row, path) in sorted(read_rows(folder, part, problems).items()):
-            splits[part].append(Item(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
+            splits[part].append(BrandPicture(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
     raise_problems(folder, CheckReport(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
 
@@ -358,7 +358,7 @@ def read_rows(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[d
 
 def rows_of(table: Path, problems: list[str]) -> list[dict]:
     """Objects of a JSON Lines table that have a file_name; lines that are none are named in `problems`."""
-    where, found = f"{table.parent.name}/{table.name}", tables.read(table)
+    where, found = f"{table.parent.name}/{table.name}", tables.read_table(table)
     problems += [
         f"{where}, {problem}" if found.rows or found.columns else f"{where}: {problem}" for problem in found.problems
     ]
@@ -369,7 +369,10 @@ def rows_of(table: Path, problems: list[str]) -> list[dict]:
 
 
 def traits_of(value: Any) -> dict[str, str]:
-    """Traits by name; those that are null are left out, as `datasets` fills gaps with null. Raises ValueError."""
+    """Traits by name. Those that are null are left out, since the library `datasets` fills gaps with null.
+
+    Raises ValueError if the value is no mapping of names to text.
+    """
     if value in (None, "", {}):
         return {}
     known = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else None
@@ -430,6 +433,6 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     )
 
 
-def decoded_image(item: Item, brand: Brand) -> Image.Image:
+def decoded_image(item: BrandPicture, brand: Brand) -> Image.Image:
     """The picture as training and scoring see it: upright sRGB on the brand's background. Raises PictureError."""
     return pictures.decode(item.content(), brand.background).image

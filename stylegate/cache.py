@@ -62,7 +62,7 @@ class Cache:
             self.database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?)", rows)
             self.database.executemany("DELETE FROM entry WHERE key = ?", [(key,) for key in instead_of])
 
-    def fill(
+    def get_or_compute(
         self,
         keys: Sequence[str],
         batch_size: int,
@@ -86,17 +86,17 @@ class Cache:
             advance(len(indices))
         return values
 
-    def ensure(
+    def compute_missing(
         self,
         keys: Sequence[str],
         batch_size: int,
         compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
         advance: Callable[[int], None] = lambda n: None,
     ) -> None:
-        """As `fill`, but a batch at a time and nothing is held: all values together may be larger than memory."""
+        """As `get_or_compute`, but nothing is held in memory: all values together may be larger."""
         for start in range(0, len(keys), batch_size):
 
             def of_batch(some: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:
                 return compute([start + i for i in some])
 
-            self.fill(keys[start : start + batch_size], batch_size, of_batch, advance)
+            self.get_or_compute(keys[start : start + batch_size], batch_size, of_batch, advance)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from stylegate import tables
 from stylegate.brandset import CheckReport, traits_of
 from stylegate.listing import CAPTIONS, TABLES
-from stylegate.tables import NAMES, TEXTS, Row, Table
+from stylegate.tables import NAMES, TEXTS, Table, TableRow
 
 TAGS, TRAITS = "tags", "traits"
 UNREADABLE = "unreadable"  # stands for a caption that is a problem already
@@ -36,7 +36,7 @@ class Captions(NamedTuple):
     whole: bool  # whether every table could be read
 
 
-class Sources(NamedTuple):
+class CaptionSources(NamedTuple):
     """The files that captions are read from."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Sources(NamedTuple):
     beside: list[Path]
 
 
-def read_captions(sources: Sources, findings: CheckReport) -> Captions:
+def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
     """Read every caption. All that is wrong goes into `findings`."""
     found: dict[str, Caption] = {}
     unused, whole = [], True
@@ -74,7 +74,7 @@ def add_caption(found: dict[str, Caption], name: str, caption: Caption, findings
         found[name] = caption
 
 
-def pictures_by_sidecar(sources: Sources) -> dict[Path, list[str]]:
+def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
     """The names of the pictures that each text or JSON file stands beside: those with its stem, or cat.png.txt."""
     by_stem, by_name = defaultdict(list), {}
     for name, path in sources.pictures.items():
@@ -100,7 +100,7 @@ def captions_from_sidecar(
             data = json.loads(text, object_pairs_hook=tables.unique_keys)
             if not isinstance(data, dict) or not {*TEXTS, TAGS} & data.keys():
                 return  # something else of the picture's
-            caption = caption_of(Row(1, data), where)
+            caption = caption_from_row(TableRow(1, data), where)
         else:
             caption = Caption(single_line(text), {}, where)
     except (ValueError, OSError, RecursionError) as error:
@@ -120,7 +120,7 @@ def single_line(text: str) -> str:
 
 def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None:
     """The table, if its rows are sound and it names pictures and captions; else its problems go into `findings`."""
-    table = tables.read(path)
+    table = tables.read_table(path)
     columns = set(table.columns)
     if table.problems:
         findings.problems += [
@@ -134,7 +134,7 @@ def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None
 
 
 def captions_from_table(
-    table: Table, path: Path, where: str, sources: Sources, findings: CheckReport
+    table: Table, path: Path, where: str, sources: CaptionSources, findings: CheckReport
 ) -> Iterator[tuple[str, Caption]]:
     """Name and caption of each row; rows that are at fault, and names of no picture, become problems."""
     columns = set(table.columns)
@@ -147,15 +147,15 @@ def captions_from_table(
         line = f"{where}, line {row.line}"
         name = None
         try:
-            name = picture_named(tables.value_under(row, NAMES), path, sources, by_name)
-            yield name, caption_of(row, line)
+            name = find_picture(tables.value_under(row, NAMES), path, sources, by_name)
+            yield name, caption_from_row(row, line)
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
             if name is not None:
                 yield name, Caption(UNREADABLE, {}, line)
 
 
-def picture_named(value: Any, table: Path, sources: Sources, by_name: dict[str, str]) -> str:
+def find_picture(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
     """The picture that a table means, by its name relative to the folder. Raises ValueError if there is none."""
     if not isinstance(value, str):
         raise ValueError(f"file_name is {value!r}, not text")
@@ -174,7 +174,7 @@ def composed_unicode(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def caption_of(row: Row, where: str) -> Caption:
+def caption_from_row(row: TableRow, where: str) -> Caption:
     """The caption and traits of a row or JSON file. Raises ValueError if they are something else than text."""
     text = tables.value_under(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):

@@ -8,7 +8,7 @@ from stylegate import files
 GIT_S = 20
 
 
-def commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
+def git_commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
     """The commit, and whether nothing but ignored files differs from it; None each where that is unknown."""
 
     def git(*words: str) -> str | None:

@@ -233,7 +233,10 @@ def verb_reads_key(verb: str, name: str) -> bool:
 
 
 def key_in_list(keys: list[str], name: str) -> bool:
-    """Whether a key, or a part with all its keys, stands in `keys`; of a group one of its keys is enough."""
+    """Whether a key is in `keys`, the keys that a verb reads.
+
+    A part stands for all its keys: `train` for train.max_steps. A group is in the list if one of its keys is.
+    """
     inside = name in configuration.GROUPS and any(key.startswith(f"{name}.") for key in keys)
     return inside or any(name == key or name.startswith(f"{key}.") for key in keys)
 
@@ -300,7 +303,7 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
     values, and a value with brackets, quotes or = is left to Hydra (choice(a,b), range(1,3)).
     """
     name, equals, value = override.partition("=")
-    if not equals or not configuration.is_text(name.lstrip("+")) or value in ("", "null"):
+    if not equals or not configuration.is_text_key(name.lstrip("+")) or value in ("", "null"):
         return override
     if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):
         return override

@@ -294,7 +294,7 @@ def range_problems(config: Config) -> list[str]:
     return problems
 
 
-def is_text(name: str) -> bool:
+def is_text_key(name: str) -> bool:
     """Whether the value of this dotted key is one text: it is used as it is written, whatever it looks like."""
     entry = all_keys().get(name)
     return entry is not None and entry.type in (str, str | None)
@@ -370,7 +370,7 @@ def run_name(config: Config) -> str:
     return re.sub(r"[^\w.-]+", "-", Path((config.brand or "unnamed").removeprefix("hub:")).name).strip("-.")
 
 
-def alpha_of(lora: LoraConfig) -> float:
+def lora_alpha(lora: LoraConfig) -> float:
     """The LoRA's alpha: the configured one, else the rank, which makes the strength alpha / rank equal to 1."""
     return float(lora.rank if lora.alpha is None else lora.alpha)
 

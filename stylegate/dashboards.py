@@ -45,7 +45,7 @@ def build_workspace(entity: str, project: str) -> Any:
     """The whole, built without a connection."""
     import wandb_workspaces.workspaces as ws
 
-    sections = {"Training": training_section(), "Brand health": health_section(), "Gate": gate_section()}
+    sections = {"Training": training_section(), "Brand health": brand_health_section(), "Gate": gate_section()}
     parts = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()]
     return ws.Workspace(entity=entity, project=project, name=NAME, sections=parts)
 
@@ -88,7 +88,7 @@ def training_section() -> list[Any]:
     ]
 
 
-def health_section() -> list[Any]:
+def brand_health_section() -> list[Any]:
     """Batches over time: is the brand still held, and at what price."""
     import wandb_workspaces.reports.v2 as wr
 

@@ -144,7 +144,7 @@ class _OnceLoader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here that is an error."""
 
 
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+def _mapping_without_duplicate_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
     for key, (place, _) in zip(keys, node.value, strict=True):
         if not isinstance(key, str | int | float | bool) or keys.count(key) > 1:
@@ -172,7 +172,7 @@ _OnceLoader.yaml_implicit_resolvers = {
 }
 for _tag, _pattern in _NUMBERS.items():
     _OnceLoader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
-_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicate_keys)
 
 
 def append_jsonl(path: Path, row: dict) -> None:

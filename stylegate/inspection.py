@@ -35,7 +35,7 @@ def inspect(paths: Sequence[Path]) -> int:
     problems = []
     for path in paths:
         try:
-            lines = header_in_words(*lorafile.load(path))
+            lines = header_in_words(*lorafile.load_tensors(path))
         except ModelError as error:
             problems.append(f"{error.summary}\n    {error.next_step}")
             continue
@@ -60,7 +60,7 @@ def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     if file.kinds:
         layers = Counter(kind for _, kind in set(file.kinds.values()))
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
-    out += [("problem", problem) for problem in problems_of(file)]
+    out += [("problem", problem) for problem in loading_problems(file)]
     out += list(readers.answers_by_program(file).items()) if file.styles or file.kinds else []
     if file.unknown:
         shown = ", ".join(map(adapter.short_text, file.unknown[:3]))
@@ -76,16 +76,16 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
     ranks = [file.tensors[k].shape[0] for k, h in file.halves.items() if h.part == "down" and file.tensors[k].ndim]
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
     return [
-        ("family", family_of(file)),
+        ("family", family_in_words(file)),
         ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
-        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of, file.styles)).items())),
+        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(layer_kind, file.styles)).items())),
         ("rank", values_by_frequency(ranks) or "none"),
         ("strength", f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"),
         ("numbers", values_by_frequency(dtypes)),
     ]
 
 
-def problems_of(file: LoraContents) -> list[str]:
+def loading_problems(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and layers that change nothing."""
     found = list(adapter.Header(file.metadata).problems)
     for problem, layers in readers.layer_problems(file).items():
@@ -116,7 +116,7 @@ def has_nonzero(tensor: Tensor) -> bool:
         return True
 
 
-def family_of(file: LoraContents) -> str:
+def family_in_words(file: LoraContents) -> str:
     """The family of bases that a file names in its header, else by the width of the words that the UNet attends to."""
     for key in ("modelspec.architecture", "ss_base_model_version"):
         if named := file.metadata.get(key):
@@ -133,7 +133,7 @@ def family_of(file: LoraContents) -> str:
     return " or ".join(named) or "not known from header or keys"
 
 
-def kind_of(layer: str) -> str:
+def layer_kind(layer: str) -> str:
     """What part of a model a layer belongs to, by its name."""
     name = layer.replace("_", ".")
     if "text.model" in name or name.startswith(("lora.te", "text.encoder")):

@@ -33,7 +33,7 @@ def record_artifact(directory: Path, kind: str, what: str, name: str, sha256: st
         files.append_jsonl(directory / LEDGER, row)
 
 
-def digest_of(facts: Mapping[str, Any]) -> str:
+def facts_digest(facts: Mapping[str, Any]) -> str:
     """The `sha256` among the facts of a thing, else a digest of all facts."""
     return facts.get("sha256") or files.canonical_sha256(dict(facts))
 
@@ -45,7 +45,7 @@ def replay(paths: list[Path]) -> int:
     """
     if not paths:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
-    ledgers = {path: read(path) for path in paths}
+    ledgers = {path: read_ledger(path) for path in paths}
     print("\n".join(print_ledgers(ledgers)))
     in_order = sorted(ledgers, key=lambda path: min(map(order_of_row, ledgers[path])))
     try:
@@ -62,7 +62,7 @@ def replay(paths: list[Path]) -> int:
     return Exit.PASS
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_ledger(path: Path) -> list[dict[str, Any]]:
     """The rows of a directory's ledger, those of made things first, in the order of the chain."""
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
@@ -92,7 +92,7 @@ def print_ledgers(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
 
 def row_in_words(row: Mapping[str, Any]) -> str:
     """A row as one line."""
-    return f"{row['kind']} {row['type']} {wandbrun.valid_name(row['artifact'])}:{wandbrun.alias(row['sha256'])}"
+    return f"{row['kind']} {row['type']} {wandbrun.valid_name(row['artifact'])}:{wandbrun.digest_alias(row['sha256'])}"
 
 
 def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -106,7 +106,7 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     used = wandbrun.artifacts_used_by(api, f"{place}/{known['id']}")
 
     def there(row: Mapping[str, Any]) -> bool:
-        alias = wandbrun.alias(row["sha256"])
+        alias = wandbrun.digest_alias(row["sha256"])
         if row["kind"] == "use":
             return alias in used
         return api.artifact_exists(f"{place}/{wandbrun.valid_name(row['artifact'])}:{alias}", type=row["type"])
@@ -120,7 +120,7 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
             given = [path / part for part in row["paths"]]
             facts = (row["artifact"], row["type"], given, {"sha256": row["sha256"]})
             if row["kind"] == "make":
-                made = run.log_artifact(wandbrun.draft_artifact(*facts), aliases=wandbrun.aliases(row["sha256"]))
+                made = run.log_artifact(wandbrun.draft_artifact(*facts), aliases=wandbrun.all_aliases(row["sha256"]))
                 made.wait(timeout=FINISH_S)
             else:
                 wandbrun.use_artifact(run, *facts, row["sha256"])

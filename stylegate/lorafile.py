@@ -36,7 +36,7 @@ def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) 
     return struct.pack("<Q", len(text)) + text + raw[8 + length :]
 
 
-def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises ModelError for any other file (pickles are never opened)."""
     if path.suffix != ".safetensors":
         raise ModelError(f"{path} is not a .safetensors file", next_step="weights are read from safetensors only.")
@@ -62,7 +62,7 @@ def lora_path(config: Config) -> Path | None:
         return None
     if config.lora_file:
         given = Path(config.lora_file).expanduser().resolve()
-        load(given)
+        load_tensors(given)
         return given
     path = files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
     if not path.is_file():
@@ -73,7 +73,7 @@ def lora_path(config: Config) -> Path | None:
     return path
 
 
-def modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+def adaptable_modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     """Every module of a pipeline that a LoRA can adapt, by canonical name."""
     parts = {name: getattr(pipeline, name, None) for name in loranames.COMPONENTS}
     return adapter.adaptable_modules({name: part for name, part in parts.items() if part})
@@ -85,8 +85,8 @@ def merge_lora_file(models: Models, path: Path) -> None:
     On a base in 4 bits the LoRA is loaded beside the weights. Raises ModelError naming what does not fit, before any
     weight changes.
     """
-    modules = modules_of(models.pipeline)
-    tensors, metadata = load(path)
+    modules = adaptable_modules_of(models.pipeline)
+    tensors, metadata = load_tensors(path)
     layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
     no_header = not adapter.Header(metadata).values  # diffusers' translation loses a header's alpha
     if problems and no_header and (translated := translated_by_diffusers(models.pipeline, tensors)):
@@ -101,14 +101,14 @@ def merge_lora_file(models: Models, path: Path) -> None:
             shown,
             next_step_for(tensors, problems),
         )
-    beside = {name for name in layers if not parameter_of(modules[name]).is_floating_point()}
+    beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
     if wrong := [name for name in beside if adapter.scales_input_channels(layers[name])]:
         raise ModelError(
             f"{path} is a DoRA by input channels ({wrong[0]}): it cannot be used on a base in 4 bits",
             next_step="use the base in 16 or 32 bits.",
         )
     for name in layers.keys() - beside:
-        weight = parameter_of(modules[name])
+        weight = weight_of_module(modules[name])
         weight.data = adapter.merged_weight(weight, layers[name])
     if beside:
         folded = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in layers.items() if name in beside}
@@ -118,8 +118,8 @@ def merge_lora_file(models: Models, path: Path) -> None:
                 parameter.data = parameter.data.float()  # as they were trained
 
 
-def parameter_of(module: Any) -> torch.Tensor:
-    """The weight of a linear or convolution module, which is not floating-point on a base in 4 bits."""
+def weight_of_module(module: Any) -> torch.Tensor:
+    """The weight of a linear or convolution module; on a base in 4 bits it is packed, and not floating-point."""
     return module.weight
 
 
@@ -148,7 +148,7 @@ def translated_by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> 
     halves = [loranames.parse_key(name) for name in tensors]
     if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in halves):
         return None  # a DoRA's magnitudes would be lost in translation
-    flat = {loranames.flat_original(name): tensor for name, tensor in tensors.items()}
+    flat = {loranames.comfyui_key_as_kohya(name): tensor for name, tensor in tensors.items()}
     for spelled in (flat, tensors):  # it knows alpha among kohya's names, but not among ComfyUI's
         try:
             before = adapter.squared_norm_of_changes(tensors)
@@ -161,7 +161,7 @@ def translated_by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> 
     return None
 
 
-def layers_of(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer]:
+def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer]:
     """The layers of the trained adapters, by canonical name; `adapted` are the adapted modules by component.
 
     `scale`, the strength that was chosen, is multiplied into alpha: readers then use strength 1.

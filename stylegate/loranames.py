@@ -69,10 +69,10 @@ def parse_key(key: str) -> KeyParts | None:
     """The layer and the part of it that a key means; None for a key that is not of a plain LoRA."""
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
-    return KeyParts(style_of(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
+    return KeyParts(naming_style(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
 
 
-def style_of(layer: str) -> str:
+def naming_style(layer: str) -> str:
     """The style of names (see `KeyParts`) that a layer's name belongs to."""
     if layer.startswith(("diffusion_model.", "model.diffusion_model.")):
         return "comfyui"
@@ -157,7 +157,7 @@ def kohya_name(name: str) -> str:
     return WRITTEN[component] + path.replace(".", "_")
 
 
-def flat_original(key: str) -> str:
+def comfyui_key_as_kohya(key: str) -> str:
     """A key of ComfyUI's style respelled in kohya's; any other key unchanged."""
     half = parse_key(key)
     if half is None or half.style != "comfyui":

@@ -261,7 +261,9 @@ TOGETHER = 64  # pairs that are compared at once, so that they stay in the proce
 
 
 def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
-    """Bring signatures, uint8 [n, 64, 64, 3], into the form that `pair_likeness` compares."""
+    """Signatures, uint8 [n, 64, 64, 3], centred and padded, with the energy that each shift leaves: what
+    `pair_likeness` compares.
+    """
     planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
     planes -= planes.mean(2, keepdims=True)
     squares = np.einsum("nck,nck->nk", planes, planes).reshape(-1, SIDE, SIDE)
@@ -304,7 +306,7 @@ def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(pair_likeness(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
 
 
-def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
+def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
     found = np.empty((len(signatures), 768), np.float32)
 
@@ -322,7 +324,7 @@ def thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> N
 
 
 def coarser_thumbnails(fine: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, 192] unit rows of `thumbnails` [n, 768] averaged to 8 x 8: moving a picture by 2 of 64 pixels hardly matters.
+    """[n, 192] unit rows: `centred_thumbnails` [n, 768] averaged to 8 x 8. A copy moved by 2 of 64 pixels stays near.
 
     At 16 x 16 such a copy may correlate by .6 only, and among many pictures another one does by more.
     """
@@ -350,8 +352,8 @@ def nearest_by_likeness(
     best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
     if not len(signatures) or not len(pool):
         return best, index
-    queries = thumbnails(signatures, order)
-    keys = queries if others is None else thumbnails(pool)
+    queries = centred_thumbnails(signatures, order)
+    keys = queries if others is None else centred_thumbnails(pool)
     coarse_queries = coarser_thumbnails(queries)
     coarse_keys = coarse_queries if others is None else coarser_thumbnails(keys)
     places = np.arange(len(signatures)) if order is None else order
@@ -394,7 +396,10 @@ def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     from scipy.sparse.csgraph import connected_components
 
     moves = [(down, right) for down in (-MAX_SHIFT, 0, MAX_SHIFT) for right in (-MAX_SHIFT, 0, MAX_SHIFT)]
-    small, moved = thumbnails(signatures), [thumbnails(np.roll(signatures, move, (1, 2))) for move in moves]
+    small, moved = (
+        centred_thumbnails(signatures),
+        [centred_thumbnails(np.roll(signatures, move, (1, 2))) for move in moves],
+    )
     flat = np.flatnonzero((signatures == signatures[:, :1, :1]).all((1, 2, 3)))  # pictures of one colour are all alike
     pairs = [np.stack([flat[:-1], flat[1:]], 1)]
     for start in range(0, len(small), BLOCK):

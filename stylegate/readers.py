@@ -98,7 +98,7 @@ def layer_problems(file: LoraContents) -> dict[str, list[str]]:
 
 def problems_in_stylegate(file: LoraContents) -> list[str]:
     """Why lora_file=FILE would be refused on every base; empty if it is drawn with where the base has its layers."""
-    reasons = [f"holds {', '.join(kinds_of(file))}"] if file.kinds else []
+    reasons = [f"holds {', '.join(other_adapter_kinds(file))}"] if file.kinds else []
     reasons += [f"has {len(file.unknown)} keys of no known kind"] if file.unknown else []
     reasons += [f"{len(layers)} layers: {problem}" for problem, layers in layer_problems(file).items()]
     header = adapter.Header(file.metadata)
@@ -108,7 +108,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
 
 
-def kinds_of(file: LoraContents) -> list[str]:
+def other_adapter_kinds(file: LoraContents) -> list[str]:
     """The kinds of adapters other than plain LoRA, sorted."""
     return sorted({kind for _, kind in file.kinds.values()})
 
@@ -196,7 +196,7 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
         raise ValueError(f"{adapter.escape_control_characters(foreign[0])} has no 'lora' in its name")
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise ValueError("it holds whole numbers")
-    header = header_of(file.metadata)
+    header = read_header_settings(file.metadata)
     if alphas and header is not None:
         raise ValueError(f"it has .alpha tensors and {adapter.ADAPTER_METADATA}")
     owners = {id(file.tensors[key]): half.layer for key, half in file.halves.items() if half.part == "up"}
@@ -210,10 +210,13 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
 
 
 def untranslatable_reason(file: LoraContents, error: Exception) -> str:
-    """Why diffusers cannot translate a file of kohya's names."""
+    """Why diffusers cannot translate a LoRA file with kohya's names, in words.
+
+    `error` is what diffusers raised; its type is named if no other reason is found.
+    """
     whole = {half.layer for half in file.halves.values() if half.part == "down"} & set(layers_with_part(file, "up"))
     if file.kinds:
-        return f"it does not know {', '.join(kinds_of(file))}"
+        return f"it does not know {', '.join(other_adapter_kinds(file))}"
     if lone := [half.layer for half in file.halves.values() if half.layer not in whole]:
         return f"{adapter.escape_control_characters(lone[0])} has no whole pair of tensors"
     if file.unknown:
@@ -221,8 +224,11 @@ def untranslatable_reason(file: LoraContents, error: Exception) -> str:
     return f"its translation fails ({type(error).__name__})"
 
 
-def header_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The header's settings; None without a header. Raises ValueError for one that is not understood."""
+def read_header_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The LoRA settings in the header of a file; None without a header.
+
+    Raises ValueError for one that is not understood.
+    """
     if adapter.ADAPTER_METADATA not in metadata:
         return None
     header = adapter.Header(metadata)
@@ -252,7 +258,7 @@ def component_strengths(
         own = {key.removeprefix(f"{component}."): a for key, a in alphas.items() if key.startswith(f"{component}.")}
         settings = get_peft_kwargs(ranks, own, state, is_unet=component == "unet")
     else:
-        settings = settings_of(component, header)
+        settings = component_settings(component, header)
     known = {key.removesuffix(".lora_B.weight"): t for key, t in state.items() if key.endswith(".lora_B.weight")}
     known = {path: t for path, t in known.items() if f"{path}.lora_A.weight" in state and is_module(component, path)}
     if not known:
@@ -269,7 +275,7 @@ def component_strengths(
     return found
 
 
-def settings_of(component: str, header: dict[str, Any]) -> dict[str, Any]:
+def component_settings(component: str, header: dict[str, Any]) -> dict[str, Any]:
     """A header's settings of a component. Raises ValueError for those that PEFT's configuration refuses."""
     from peft import LoraConfig
 
@@ -344,6 +350,6 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
 
 def other_keys(file: LoraContents, readable: set[str]) -> list[str]:
     """The kinds of adapters and the unknown keys that a program passes over."""
-    unread = [kind for kind in kinds_of(file) if kind not in readable]
+    unread = [kind for kind in other_adapter_kinds(file) if kind not in readable]
     found = [f"ignores {', '.join(unread)}"] if unread else []
     return found + ([f"ignores {len(file.unknown)} keys of no known kind"] if file.unknown else [])

@@ -5,7 +5,7 @@ the precision is `auto`, the device decides it (stylegate/hardware.py); the same
 name two runs.
 """
 
-from stylegate.config import Config, alpha_of, as_dict, run_name
+from stylegate.config import Config, as_dict, lora_alpha, run_name
 from stylegate.files import canonical_sha256
 
 # Keys of `train` that leave the weights as they are: retention, logging, and max_steps while the rate is constant.
@@ -28,6 +28,6 @@ def run_directory_name(config: Config) -> str:
 
     left_out = NOT_IN_WEIGHTS if config.train.schedule == "constant" else NOT_IN_WEIGHTS - {"max_steps"}
     train = {key: value for key, value in as_dict(config.train).items() if key not in left_out}
-    lora = as_dict(config.lora) | {"alpha": alpha_of(config.lora)}
+    lora = as_dict(config.lora) | {"alpha": lora_alpha(config.lora)}
     weights = [config.brand, config.base, as_dict(config.family), lora, train, precision_of(config.hardware)]
     return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"

@@ -16,7 +16,7 @@ NAMES = ("file_name", "file", "filename", "image", "image_path", "path")  # colu
 TEXTS = ("text", "caption", "prompt", "description")  # columns that hold a caption
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     line: int  # of the file, from 1: where the row begins
     cells: dict[str, Any]  # by column, in lower case; text in a CSV file, any JSON value in JSON Lines
 
@@ -25,11 +25,11 @@ class Table(NamedTuple):
     """The rows are to be used only if there are no problems."""
 
     columns: list[str]  # of a CSV file its header, of JSON Lines all keys; in lower case
-    rows: list[Row]
+    rows: list[TableRow]
     problems: list[str]  # such as "line 3: 6 cells under 4 columns", or of the file as a whole
 
 
-def read(path: Path) -> Table:
+def read_table(path: Path) -> Table:
     """Read a CSV file (commas, semicolons or tabs) or JSON Lines (`.jsonl`). Problems are returned, not raised."""
     try:
         text = decode_utf8(path.read_bytes())
@@ -76,7 +76,7 @@ def read_csv(text: str) -> Table:
                     f"line {line}: {len(cells)} cells under {count} columns; put a cell with commas in quotes"
                 )
             padded = [*cells, *[""] * (len(columns) - len(cells))]
-            rows.append(Row(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
+            rows.append(TableRow(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
     except csv.Error as error:
         problems.append(f"line {start}: not a row of a CSV table ({error})")
     return Table(list(filter(None, columns)), rows, problems)
@@ -112,7 +112,7 @@ def read_json_lines(text: str) -> Table:
         lower = [key.strip().lower() for key in row]
         problems += [f"line {number}: the key {key} stands twice" for key in repeated_names(lower)]
         columns |= dict.fromkeys(lower)
-        rows.append(Row(number, dict(zip(lower, row.values(), strict=True))))
+        rows.append(TableRow(number, dict(zip(lower, row.values(), strict=True))))
     return Table(list(columns), rows, problems)
 
 
@@ -127,7 +127,7 @@ def repeated_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in seen or seen.add(name)]
 
 
-def value_under(row: Row, columns: tuple[str, ...]) -> Any:
+def value_under(row: TableRow, columns: tuple[str, ...]) -> Any:
     """The value that a row has under one of `columns`, None if it has none. Raises ValueError for two that differ."""
     found = {name: row.cells[name] for name in columns if row.cells.get(name) not in (None, "")}
     if len({json.dumps(value) for value in found.values()}) > 1:

@@ -41,11 +41,11 @@ class Tracker(Protocol):
     def alert(self, title: str, text: str) -> None: ...
     def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
     def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
-    def last(self, name: str) -> float: ...
+    def highest_value_sent(self, name: str) -> float: ...
     def finish(self) -> None: ...
 
 
-class NullTracker:
+class LedgerTracker:
     """Does nothing but write the ledger in `directory`, if one is given."""
 
     def __init__(self, directory: Path | None = None):
@@ -71,13 +71,13 @@ class NullTracker:
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record_artifact(self.directory, "make", kind, name, lineage.digest_of(facts), paths)
+            lineage.record_artifact(self.directory, "make", kind, name, lineage.facts_digest(facts), paths)
 
     def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record_artifact(self.directory, "use", kind, name, lineage.digest_of(facts), paths)
+            lineage.record_artifact(self.directory, "use", kind, name, lineage.facts_digest(facts), paths)
 
-    def last(self, name: str) -> float:
+    def highest_value_sent(self, name: str) -> float:
         """The highest value of `name` that the tracker has. This one never lacks anything."""
         return math.inf
 
@@ -138,7 +138,7 @@ class WandbTracker:
     def start_run(self) -> None:
         """Begin the W&B run: online if that is wanted and works, else offline, under the same id."""
         wandbrun.set_environment(self.directory)
-        identity = wandbrun.identity(self.directory, self.settings)
+        identity = wandbrun.wandb_identity(self.directory, self.settings)
         config = dict(self.config) | wandbrun.code_facts()
 
         def start(mode: str) -> Any:
@@ -170,11 +170,11 @@ class WandbTracker:
             return f"wandb sync {files.display_path(self.directory / 'wandb')}"
         return f"wandb sync --include-online {files.display_path(Path(self.run.dir).parent)}"
 
-    def last(self, name: str) -> float:
+    def highest_value_sent(self, name: str) -> float:
         """The highest value of `name` that W&B had when this run began; infinity if W&B is off."""
         return math.inf if self.off else self.known.get(name, -1)
 
-    def row_for(self, names: Collection[str], step: int | None) -> int:
+    def wandb_row_for(self, names: Collection[str], step: int | None) -> int:
         """W&B's row for values of these names: that of `step` or, if this has passed, the newest one.
 
         W&B keeps only the last value of a name in a row, without a word: a name that the row has begins the next row.
@@ -188,23 +188,23 @@ class WandbTracker:
         return row
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        copy, row = dict(values), self.row_for(values.keys(), step)
+        copy, row = dict(values), self.wandb_row_for(values.keys(), step)
         self.enqueue(lambda: self.run.log(copy, step=row))
 
     def picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
-        row = self.row_for([name], step)
-        self.enqueue(lambda: self.run.log({name: wandbrun.table_cell(image)}, step=row))
+        row = self.wandb_row_for([name], step)
+        self.enqueue(lambda: self.run.log({name: wandbrun.as_wandb_image(image)}, step=row))
 
     def histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
         finite = [float(v) for v in values if math.isfinite(v)]
         if finite:
-            row = self.row_for([name], step)
-            self.enqueue(lambda: self.run.log({name: wandbrun.histogram(finite)}, step=row))
+            row = self.wandb_row_for([name], step)
+            self.enqueue(lambda: self.run.log({name: wandbrun.wandb_histogram(finite)}, step=row))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Rows may hold PIL images; the first wandbrun.MAX_ROWS are sent."""
-        row = self.row_for([name], None)
-        self.enqueue(lambda: self.run.log({name: wandbrun.table(columns, rows)}, step=row))
+        row = self.wandb_row_for([name], None)
+        self.enqueue(lambda: self.run.log({name: wandbrun.wandb_table(columns, rows)}, step=row))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         copy = dict(values)
@@ -214,11 +214,11 @@ class WandbTracker:
         self.enqueue(lambda: self.run.alert(title, text))
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
-        sha256 = lineage.digest_of(facts)
+        sha256 = lineage.facts_digest(facts)
         lineage.record_artifact(self.directory, "make", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         self.enqueue(
-            lambda: self.run.log_artifact(wandbrun.draft_artifact(*described), aliases=wandbrun.aliases(sha256))
+            lambda: self.run.log_artifact(wandbrun.draft_artifact(*described), aliases=wandbrun.all_aliases(sha256))
         )
 
     def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
@@ -226,7 +226,7 @@ class WandbTracker:
 
         The files may have to be sent first, so this has a thread of its own.
         """
-        sha256 = lineage.digest_of(facts)
+        sha256 = lineage.facts_digest(facts)
         lineage.record_artifact(self.directory, "use", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         if not self.offline and not self.off:
@@ -268,7 +268,7 @@ def tracker_of(
 ) -> Tracker:
     """The tracker that the config asks for; one that does nothing on processes other than the main one."""
     if not main:
-        return NullTracker()
+        return LedgerTracker()
     if settings.name == "none" or "disabled" in (settings.mode, os.environ.get("WANDB_MODE")):
-        return NullTracker(directory)
+        return LedgerTracker(directory)
     return WandbTracker(settings, directory, job, config)

@@ -43,7 +43,7 @@ def set_environment(directory: Path) -> None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
-def identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
+def wandb_identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
     """The id, project and team of the run's one W&B run. The id is random and made once, in wandb.json.
 
     So it stays when the directory is moved, and two people's runs of one name are two runs.
@@ -120,7 +120,7 @@ def code_facts() -> dict[str, Any]:
     found: dict[str, Any] = {
         "code": files.canonical_sha256([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])
     }
-    if (at := checkout.commit())["commit"]:
+    if (at := checkout.git_commit())["commit"]:
         found["git"] = at
     return found
 
@@ -147,14 +147,14 @@ def valid_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
 
 
-def alias(sha256: str) -> str:
+def digest_alias(sha256: str) -> str:
     """The alias by which an artifact is found: the digest of its content."""
     return f"sha256-{sha256}"
 
 
-def aliases(sha256: str) -> list[str]:
+def all_aliases(sha256: str) -> list[str]:
     """All aliases of a new artifact."""
-    return ["latest", alias(sha256)]
+    return ["latest", digest_alias(sha256)]
 
 
 def use_artifact(run: Any, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any], sha256: str) -> None:
@@ -162,9 +162,9 @@ def use_artifact(run: Any, name: str, kind: str, paths: Sequence[Path], facts: M
     from wandb.errors import CommError
 
     try:
-        run.use_artifact(f"{valid_name(name)}:{alias(sha256)}", type=kind)
+        run.use_artifact(f"{valid_name(name)}:{digest_alias(sha256)}", type=kind)
     except (ValueError, CommError):  # it is not there; if something else is wrong, the next call says so
-        run.use_artifact(draft_artifact(name, kind, paths, facts), aliases=aliases(sha256))
+        run.use_artifact(draft_artifact(name, kind, paths, facts), aliases=all_aliases(sha256))
 
 
 def artifacts_used_by(api: Any, path: str) -> set[str]:
@@ -180,25 +180,27 @@ def artifacts_used_by(api: Any, path: str) -> set[str]:
     return {alias for artifact in found for alias in artifact.aliases}
 
 
-def table_cell(value: Any) -> Any:
+def as_wandb_image(value: Any) -> Any:
     """A PIL image as a W&B image; any other value unchanged."""
     import wandb
 
     return wandb.Image(value) if isinstance(value, Image.Image) else value
 
 
-def histogram(values: Sequence[float]) -> Any:
+def wandb_histogram(values: Sequence[float]) -> Any:
     """W&B's histogram of the values."""
     import wandb
 
     return wandb.Histogram(list(values))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """W&B's table of the first MAX_ROWS rows; cells may be PIL images."""
     import wandb
 
-    return wandb.Table(columns=list(columns), data=[[table_cell(value) for value in row] for row in rows[:MAX_ROWS]])
+    return wandb.Table(
+        columns=list(columns), data=[[as_wandb_image(value) for value in row] for row in rows[:MAX_ROWS]]
+    )
 
 
 def stop_service() -> None:

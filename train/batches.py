@@ -52,10 +52,14 @@ def bucket_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, in
     return min(candidates)[2:] if candidates else (multiple, multiple)
 
 
-def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool) -> list[View]:
-    """The views of all pictures: each at the smallest resolution, and at larger ones that do not enlarge it.
+def picture_views(
+    sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
+) -> list[View]:
+    """A view (picture, width, height) for each size at which a picture is trained.
 
-    `sizes` are (width, height) in pixels, `resolutions` sides in pixels; without `buckets` all views are squares.
+    Every picture has one at the smallest resolution, and one at each larger resolution that does not enlarge it.
+    `sizes` are (width, height) in pixels, `resolutions` sides in pixels. With `buckets` a view has nearly the shape of
+    its picture, else it is square.
     """
     found = []
     for item, (width, height) in enumerate(sizes):
@@ -72,14 +76,14 @@ def views_by_bucket(all_views: Sequence[View]) -> list[list[int]]:
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
 
 
-def generator(seed: int, *key: int) -> torch.Generator:
+def seeded_generator(seed: int, *key: int) -> torch.Generator:
     """A torch generator for one purpose; SeedSequence mixes seed and key so that streams do not overlap."""
     state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 @lru_cache(maxsize=64)
-def permutation(seed: int, *key: int, of: int) -> np.ndarray:
+def random_permutation(seed: int, *key: int, of: int) -> np.ndarray:
     """A random order of the numbers 0 to `of` - 1 for one purpose."""
     return np.random.default_rng([seed, *key]).permutation(of)
 
@@ -94,20 +98,20 @@ def chosen_views(
     """
     counts = [len(bucket) for bucket in buckets]
     round_, place = divmod(step, sum(counts))
-    order = np.repeat(np.arange(len(buckets)), counts)[permutation(seed, BUCKET, round_, of=sum(counts))]
+    order = np.repeat(np.arange(len(buckets)), counts)[random_permutation(seed, BUCKET, round_, of=sum(counts))]
     bucket = int(order[place])
     visits = round_ * counts[bucket] + int((order[:place] == bucket).sum())
     first = (visits * world + rank) * batch_size
     return [
-        buckets[bucket][permutation(seed, BATCH, bucket, epoch, of=counts[bucket])[at]]
+        buckets[bucket][random_permutation(seed, BATCH, bucket, epoch, of=counts[bucket])[at]]
         for epoch, at in (divmod(position, counts[bucket]) for position in range(first, first + batch_size))
     ]
 
 
 def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> RandomDraws:
     """All random numbers of one pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` a share."""
-    noise = generator(seed, NOISE, step, rank)
-    chance = generator(seed, DROPOUT, step, rank)
+    noise = seeded_generator(seed, NOISE, step, rank)
+    chance = seeded_generator(seed, DROPOUT, step, rank)
     return RandomDraws(
         noise=torch.randn(shape, generator=noise),
         resample=torch.randn(shape, generator=noise),
@@ -119,7 +123,11 @@ def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, s
 
 
 def caption_wording(text: str, variant: int, seed: int) -> str:
-    """A caption with its comma-separated parts in another order; variant 0 is the caption itself."""
+    """The caption with its comma-separated parts in another order.
+
+    The first part stays first, since it says what is shown. Variant 0, and a caption of fewer than three parts, are the
+    caption itself. The same seed and variant give the same order.
+    """
     parts = [part.strip() for part in text.split(",")]
     if variant == 0 or len(parts) < 3:  # the first part stays: what is shown
         return text

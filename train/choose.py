@@ -16,12 +16,12 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, 
     """
     settings, main = run.config.train, run.accelerator.is_main_process
     run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
-    saved = {state.step_of(path): path for path in state.saved_states(run.directory)}
+    saved = {state.step_of_state(path): path for path in state.saved_states(run.directory)}
     for step, path in saved.items():  # pictures that another policy or encoder has judged are judged again
         if evaluation.folder(step).exists() and not evaluation.result(step):
             state.load_weights(path, run.adapted)
             Evaluation(run, []).evaluate(step)
-    results = [r for r in evaluation.all_results() if r["step"] in saved and select.compared_by(r) is not None]
+    results = [r for r in evaluation.all_results() if r["step"] in saved and select.compared_flags(r) is not None]
     checkpoints = select.choose_evaluation(results, settings.selection_margin) if selection_rule(results) else None
     step = results[checkpoints["chosen"]]["step"] if checkpoints else done
     state.load_weights(saved[step], run.adapted)
@@ -51,7 +51,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, 
     }
     if main:
         files.write_json(run.directory / "selection.json", selection)
-        for text in remarks(run, evaluation, results, done):
+        for text in selection_remarks(run, evaluation, results, done):
             print(f"note: {text}")
     run.accelerator.wait_for_everyone()
     return selection
@@ -69,7 +69,7 @@ def selection_rule(results: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], done: int) -> list[str]:
+def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], done: int) -> list[str]:
     """What a person should know about how the checkpoint was chosen."""
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):

@@ -49,7 +49,7 @@ def compare(places: Sequence[Path]) -> int:
     if problems:
         raise DataError("these folders are not runs:", problems, "name folders in checkpoints/.")
     places = list(dict.fromkeys(place.resolve() for place in places))
-    rows = [row_of(place) for place in places]
+    rows = [run_row(place) for place in places]
     configs, facts = differing_keys([row.config for row in rows]), differing_keys([row.facts for row in rows])
     heads = ["run", *configs, *facts, *rows[0].results]
     cells = [
@@ -77,7 +77,7 @@ def differing_keys(tables: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
 
 
-def row_of(place: Path) -> Row:
+def run_row(place: Path) -> Row:
     """Config, facts and numbers of one run."""
     run = files.read_json(place / "run.json", "the run's record", "config")
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
@@ -120,7 +120,7 @@ def write_page(
     path, marks, without_figures, rows = files.RUNS / PAGE, [], [], []
     for number, (place, row) in enumerate(zip(places, cells, strict=True), start=1):
         href = quote(os.path.relpath(place / "index.html", files.RUNS))
-        found = figures_of(place)
+        found = time_and_pass_rate(place)
         if isinstance(found, str):
             without_figures.append(f"not in the plot: {place.name}: {found}")
         else:
@@ -138,7 +138,7 @@ def write_page(
     return path, without_figures
 
 
-def figures_of(place: Path) -> tuple[float, float, tuple[float, float]] | str:
+def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] | str:
     """Seconds of training, pass rate and its interval; or a sentence that says why one of them is missing."""
     run = record.read_record(place)
     if not run.selection:

@@ -40,14 +40,14 @@ RATES = {
 def print_report(config: Config) -> int:
     """Print what would happen; returns 0. Raises the errors that the run would raise, and one for a full disk."""
     family = FAMILIES[config.family.name]
-    brand_set, findings, folder, terms = check_and_describe(config)
+    brand_set, findings, folder, terms = check_run_inputs(config)
     remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
 
-    sketch = family.sketch(folder)
+    sketch = family.meta_model(folder)
     sample.check_sizes(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
-    views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
+    views = batches.picture_views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = in_four_bits(sketch.denoiser)
@@ -76,9 +76,9 @@ def print_report(config: Config) -> int:
         t.numel() for t in tree_leaves(sketch.example_inputs(1, largest.height, largest.width)) if torch.is_tensor(t)
     )
     words = (one - sketch.latent_numbers * largest.width * largest.height) * len(sizes)
-    wordings = encoded.variants_of(config.train)
+    wordings = encoded.num_wordings(config.train)
     disk = states * trained * STATE_BYTES + (2 * latent + words * wordings) * 4  # mean and spread; fp32
-    memory_headroom(files.RUNS, disk)
+    require_disk_space(files.RUNS, disk)
 
     for remark in remarks:
         print(f"note: {remark}")
@@ -96,7 +96,7 @@ def print_report(config: Config) -> int:
     return Exit.PASS
 
 
-def check_and_describe(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
+def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
     """Brand set with its findings, the base's folder and licence. Raises all problems of what a run reads, at once."""
     family = FAMILIES[config.family.name]
     errors: list[StylegateError] = []
@@ -109,7 +109,7 @@ def check_and_describe(config: Config) -> tuple[BrandSet, CheckReport, Path, str
             return None
 
     data = attempt(lambda: brandset.read_checked(brandset.brand_folder(config.brand)))
-    folder = attempt(lambda: family.locate(config.base, weights=False))
+    folder = attempt(lambda: family.base_folder(config.base, weights=False))
     terms: Any = attempt(lambda: licence.require_agreement(config, folder)) if folder else None
     attempt(lambda: policyfile.read_policy(config.policy))
     attempt(lambda: encoding.preprocessing_of(config.encoder))
@@ -170,7 +170,7 @@ def forward_cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tupl
     return counter.get_total_flops(), outside + within + largest
 
 
-def memory_headroom(place: Path, needed: float) -> None:
+def require_disk_space(place: Path, needed: float) -> None:
     """Raises SurroundingsError if the disk of `place` has less than `needed` bytes free."""
     while not place.exists():
         place = place.parent

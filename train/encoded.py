@@ -64,7 +64,7 @@ class Encoded(NamedTuple):
         return value
 
 
-def encode(
+def encode_training_set(
     brand_set: BrandSet,
     models: Models,
     family: Family,
@@ -72,12 +72,16 @@ def encode(
     resolutions: Sequence[int],
     accelerator: Accelerator,
 ) -> Encoded:
-    """Encode pictures and captions of train/ into the cache, each process its share, and wait for all processes."""
+    """Encode the pictures and captions of train/ into the cache; each process does its share and waits for the others.
+
+    Returns the cache with the views of the pictures and the keys of both. Raises StylegateError if the base's
+    autoencoder gives values that are not finite.
+    """
     cache, items, brand = Cache(), brand_set.splits["train"], brand_set.brand
     sizes = [pictures.size_of(item.content()) for item in items]
-    views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
+    views = batches.picture_views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
-        [brand.prompt(batches.caption_wording(item.text, n, settings.seed)) for n in range(variants_of(settings))]
+        [brand.prompt(batches.caption_wording(item.text, n, settings.seed)) for n in range(num_wordings(settings))]
         for item in items
     ]
     prompts = sorted({text for texts in wordings for text in texts} | {""})
@@ -117,8 +121,8 @@ def encode(
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]
     with progress.progress_bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
-        cache.ensure([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
-        cache.ensure([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
+        cache.compute_missing([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
+        cache.compute_missing([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
     accelerator.wait_for_everyone()
     return Encoded(
         cache=cache,
@@ -130,6 +134,6 @@ def encode(
     )
 
 
-def variants_of(settings: TrainConfig) -> int:
+def num_wordings(settings: TrainConfig) -> int:
     """The number of wordings that each caption is encoded in."""
     return WORDINGS if settings.shuffle_captions else 1

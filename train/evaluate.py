@@ -104,7 +104,7 @@ class Evaluation:
         if not needed[0]:
             return
         with with_averaged_weights(self.run, self.average), lora_scaled(self.run.adapted, scale if step else 0.0):
-            self.draw(folder, scale)
+            self.draw_missing(folder, scale)
             each = eval_losses(self.run) if scale == 1.0 else None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -113,7 +113,7 @@ class Evaluation:
             files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
         accelerator.wait_for_everyone()
 
-    def draw(self, folder: Path, scale: float) -> None:
+    def draw_missing(self, folder: Path, scale: float) -> None:
         """Draw the pictures that are missing, each process its share; at strengths other than 1 only those in with/."""
         run, settings = self.run, self.run.config.generate
         jobs = [
@@ -150,8 +150,8 @@ class Evaluation:
             "style": None,  # mean over the prompts
             "styles": None,  # of each prompt's picture
             "style_spread": None,  # of the references
-            "style_without_trigger": finite_number(style.score(bare, references)) if enough and len(bare) else None,
-            "drift": finite_number(moved),  # 0 = as the base draws them, up to 1; as PEFT's image benchmark
+            "style_without_trigger": mean_if_finite(style.score(bare, references)) if enough and len(bare) else None,
+            "drift": mean_if_finite(moved),  # 0 = as the base draws them, up to 1; as PEFT's image benchmark
             "nearest_training": None,
         }
         if enough:
@@ -159,7 +159,7 @@ class Evaluation:
             found |= self.verdicts(judged)
             table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
-                "style": finite_number(np.array(table["style"], np.float64)),
+                "style": mean_if_finite(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
                 "style_spread": policy.spread("style", style.leave_one_out(references)),
                 "nearest_training": math.exp(min(table["novelty"])),  # the score is its logarithm
@@ -227,7 +227,7 @@ def eval_losses(run: Run) -> dict[str, float]:
             image = pictures.scale_and_crop(brandset.decoded_image(items[i], brand), resolution, resolution)
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
             clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
-            noise = torch.randn(clean.shape, generator=batches.generator(i, batches.EVALUATION)).to(device)
+            noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
             prompt = family.encode_prompts(models, [brand.prompt(items[i].text)])
             conditions = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in prompt.items()}
@@ -271,7 +271,7 @@ def lora_scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def finite_number(values: NDArray) -> float | None:
+def mean_if_finite(values: NDArray) -> float | None:
     """The mean to four decimals; None of no values, or if one is not finite."""
     return round(float(np.mean(values)), 4) if len(values) and np.isfinite(values).all() else None
 

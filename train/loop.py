@@ -33,7 +33,7 @@ from train.evaluate import Evaluation
 from train.prepare import prepare
 from train.run import Run
 from train.stats import Stats, with_timed_cache
-from train.step import losses_of, pictures_of
+from train.step import pass_losses, picture_files_of_step
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
 PATIENCE = timedelta(hours=2)  # how long processes wait for one that still encodes or draws its share
@@ -118,7 +118,7 @@ def train(config: Config) -> int:
         parameters = [p for p in run.adapted.parameters() if p.requires_grad]
         optimizer = optimizers.build_optimizer(config.train, parameters)
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
-        first = state.restore(directory, run.adapted, optimizer, average)
+        first = state.restore_training(directory, run.adapted, optimizer, average)
         if main and first:
             state_of_run = "was finished already" if first >= config.train.max_steps else "is resumed"
             print(f"The run {state_of_run} at step {first}.")
@@ -127,7 +127,7 @@ def train(config: Config) -> int:
         tracker.use(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
         evaluation = Evaluation(run, average)
         with enough_memory(device):
-            done = fit(run, optimizer, average, evaluation, first, tracker, preemption)
+            done = train_steps(run, optimizer, average, evaluation, first, tracker, preemption)
             stopped = done < config.train.max_steps
             selection = {} if stopped else choose_checkpoint(run, evaluation, done)
         if main and stopped:
@@ -135,13 +135,13 @@ def train(config: Config) -> int:
             page.write_page(run.directory)
             tracker.finish()
         elif main:
-            finish(run, selection, tracker)
+            finish_run(run, selection, tracker)
         stopped = stopped or preemption.any_received(accelerator)  # the signal may also come while samples are drawn
         accelerator.end_training()
     return Exit.PREEMPTED if stopped else Exit.PASS
 
 
-def fit(
+def train_steps(
     run: Run,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
@@ -159,7 +159,7 @@ def fit(
     evaluation.evaluate(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
-    pictures_at, timed = (lambda step, rank: pictures_of(run, step - 1, rank)), with_timed_cache(run)
+    pictures_at, timed = (lambda step, rank: picture_files_of_step(run, step - 1, rank)), with_timed_cache(run)
     stats = Stats(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.catch_up(evaluation.all_results()):
         tracker.picture("samples", evaluation.grid(), step=first)
@@ -174,7 +174,7 @@ def fit(
             for part in range(settings.accumulation):
                 last_pass = part == settings.accumulation - 1
                 with nullcontext() if last_pass else accelerator.no_sync(denoiser):
-                    each = losses_of(run, denoiser, step * settings.accumulation + part)
+                    each = pass_losses(run, denoiser, step * settings.accumulation + part)
                     accelerator.backward(each.mean() / settings.accumulation)
                 each_loss.append(each.detach())
             for parameter in not_shared if accelerator.num_processes > 1 else []:
@@ -194,7 +194,7 @@ def fit(
             if together or stop:
                 tick(len(stats.rows), f"loss {stats.flush(budget.spent):.4f}")
             if main and (save or stop):
-                best = select.worth_keeping(evaluation.all_results(), settings.selection_margin, settings.keep_best)
+                best = select.steps_to_keep(evaluation.all_results(), settings.selection_margin, settings.keep_best)
                 state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
             if stop and not last:
                 return done
@@ -205,14 +205,14 @@ def fit(
                         page.write_page(run.directory)
                 if main and (result := evaluation.result(done)):
                     grid = evaluation.grid()
-                    if done > tracker.last(EVALUATED):
+                    if done > tracker.highest_value_sent(EVALUATED):
                         share = {"evaluation/share": budget.spent_share()}
-                        tracker.log(select.values_of(result) | share, step=done)
+                        tracker.log(select.tracked_values(result) | share, step=done)
                         tracker.picture("samples", grid, step=done)
     return max(first, settings.max_steps)
 
 
-def finish(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
+def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Write the files to hand out, tell the tracker about them, print where they are."""
     lora, other = release.write_release(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection

@@ -27,7 +27,7 @@ KINDS = {
 def record_start(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
     """Record the prompts that are drawn and the commit that trains after step `first`; write the page."""
     before = record.read_record(directory)
-    code, now = before.origin.get("code", []), checkout.commit()
+    code, now = before.origin.get("code", []), checkout.git_commit()
     if first < before.config.get("train.max_steps", 0):
         code = [entry for entry in code if entry["from_step"] < first]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
@@ -45,16 +45,16 @@ def write_page(directory: Path) -> Path:
         title=directory.name,
         subtitle=subtitle(run),
         figures=top_figures(run),
-        notes=notes(run),
+        notes=page_notes(run),
         scores=panels.score_panels(run, chosen),
-        checkpoints=checkpoints(run, chosen),
-        strengths=strengths(run),
+        checkpoints=checkpoint_rows(run, chosen),
+        strengths=strength_rows(run),
         scale=run.selection.get("scale"),
-        grids=[grid for kind in KINDS if (grid := grid_of(run, kind, chosen))],
+        grids=[grid for kind in KINDS if (grid := sample_grid(run, kind, chosen))],
         progress=panels.progress_panels(run, chosen),
-        facts=facts(run),
+        facts=run_facts(run),
         changed=changed_values(run.config),
-        loras=loras(directory),
+        loras=lora_downloads_of(directory),
         rendering=image_rendering(run),
         show=three_decimals,
     )
@@ -68,18 +68,18 @@ def subtitle(run: Record) -> str:
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
     done = f"{run.done} of {total} steps"
-    return f"A LoRA for the brand {brand} on the base {base}, {done}" + (", finished." if finished(run) else ".")
+    return f"A LoRA for the brand {brand} on the base {base}, {done}" + (", finished." if is_finished(run) else ".")
 
 
-def finished(run: Record) -> bool:
+def is_finished(run: Record) -> bool:
     """Whether the run has done all its steps and chosen a checkpoint."""
     return bool(run.selection) and run.done >= run.config.get("train.max_steps", 0)
 
 
-def notes(run: Record) -> list[str]:
+def page_notes(run: Record) -> list[str]:
     """Sentences on what is missing, unfinished or damaged."""
     found = []
-    if run.config and not finished(run):
+    if run.config and not is_finished(run):
         found.append("Not finished: the run is at work or was stopped. The same command goes on from the last state.")
         if run.selection:
             found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
@@ -111,14 +111,14 @@ def top_figures(run: Record) -> list[tuple[str, str]]:
         found.append((f"{base:.2f} → {result['style']:.2f}", "style, base to LoRA"))
     if (seconds := run.seconds()) is not None:
         evaluating = run.evaluating()
-        found.append((duration(seconds), "of training"))
+        found.append((duration_in_words(seconds), "of training"))
         if evaluating:
             share = evaluating / (seconds + evaluating)
-            found.append((duration(evaluating), f"of evaluations, {share:.0%} of the time"))
+            found.append((duration_in_words(evaluating), f"of evaluations, {share:.0%} of the time"))
     return found
 
 
-def strengths(run: Record) -> list[dict[str, Any]]:
+def strength_rows(run: Record) -> list[dict[str, Any]]:
     """A row for each strength that was tried on the chosen checkpoint."""
     count, tried = run.selection.get("num_prompts", 0), (run.selection.get("scales") or {}).get("compared", [])
     rows = []
@@ -133,11 +133,11 @@ def rate_in_words(passed: list[bool] | None) -> str | None:
     """A pass rate with its 95 % interval; None where nothing was judged."""
     if not passed:
         return None
-    low, high = select.wilson(passed)
+    low, high = select.wilson_interval(passed)
     return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
 
 
-def checkpoints(run: Record, chosen: int | None) -> list[dict[str, Any]]:
+def checkpoint_rows(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     """A row for each evaluation."""
     rows = []
     for step, result in sorted(run.results.items()):
@@ -157,7 +157,7 @@ def checkpoints(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def grid_of(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None:
+def sample_grid(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None:
     """The pictures of one kind, a row for each prompt and a column for each step; None if none was drawn."""
     prompts = run.origin.get("prompts", {}).get(kind, [])
     names = {step: {p.stem for p in (folder / kind).glob("*.png")} for step, folder in sorted(run.drawn.items())}
@@ -187,7 +187,7 @@ def image_rendering(run: Record) -> str:
     return "auto"
 
 
-def facts(run: Record) -> list[tuple[str, str]]:
+def run_facts(run: Record) -> list[tuple[str, str]]:
     """What the run was made from: digests, code, precision, threads, versions. No path and no time."""
     facts = run.run.get("facts", {})
     found = [("data", facts.get("data")), ("base", facts.get("base"))]
@@ -220,7 +220,7 @@ def public_value(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def loras(directory: Path) -> list[dict[str, str]]:
+def lora_downloads_of(directory: Path) -> list[dict[str, str]]:
     """The LoRA files that the run has handed out: link, name, size, sha256."""
     return [
         {"href": quote(f"lora/{p.name}"), "name": p.name, "size": f"{p.stat().st_size / 1e6:.1f} MB"}
@@ -234,7 +234,7 @@ def three_decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
 
 
-def duration(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """Seconds in the unit that reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -27,7 +27,7 @@ def score_panels(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     judged = [r for r in results if r.get("passed")]
     if judged:
         points = [(r["step"], select.pass_rate(r)) for r in judged]
-        line = Line(points, dots=True, spans=[select.wilson(r["passed"]) for r in judged])
+        line = Line(points, dots=True, spans=[select.wilson_interval(r["passed"]) for r in judged])
         says = "Share of pictures that the gate accepts, with its 95 % interval (Wilson)."
         charts.append(chart_card("Pass rate", says, steps, lines=[line], chosen=chosen, within=(0, 1), percent=True))
     spans = [mean_interval(r.get("styles")) for r in results if r.get("style") is not None]

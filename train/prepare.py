@@ -11,7 +11,7 @@ from peft import LoraConfig
 from torch import nn
 
 from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
-from stylegate.config import Config, alpha_of, as_dict
+from stylegate.config import Config, as_dict, lora_alpha
 from stylegate.families import FAMILIES, Family, Models, pipelines
 from train import batches, encoded, state
 from train.run import Run
@@ -25,9 +25,9 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.read_checked(brandset.brand_folder(config.brand))
-    licence.require_agreement(config, family.locate(config.base))
+    licence.require_agreement(config, family.base_folder(config.base))
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
-    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    models = family.load_base(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     sample.check_sizes(config, models.multiple)
@@ -36,7 +36,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     for part in (models.pipeline.vae, *encoders):
         part.to(device)
     resolutions = config.train.resolutions or [sample.resolution_of(config, models)]
-    data = encoded.encode(brand_set, models, family, config.train, resolutions, accelerator)
+    data = encoded.encode_training_set(brand_set, models, family, config.train, resolutions, accelerator)
     for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
         part.to("cpu")
     models.denoiser.to(device)
@@ -53,21 +53,26 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         precision=precision,
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
     )
-    set_up_computation(run)
-    state.same_run(directory, run.facts)
+    set_threads_and_compilation(run)
+    state.require_same_run(directory, run.facts)
     accelerator.wait_for_everyone()
     if main:
-        record = {"stylegate": __version__, "facts": run.facts, "config": as_dict(config), "versions": versions()}
+        record = {
+            "stylegate": __version__,
+            "facts": run.facts,
+            "config": as_dict(config),
+            "versions": library_versions(),
+        }
         files.write_json(directory / "run.json", record)
         print(f"run: {files.display_path(directory)}")
         for remark in (
-            findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + remarks(run, resolutions)
+            findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + run_remarks(run, resolutions)
         ):
             print(f"note: {remark}")
     return run
 
 
-def remarks(run: Run, resolutions: list[int]) -> list[str]:
+def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know about base, sizes and buckets before the first step, a sentence each."""
     items, settings = run.brand_set.splits["train"], run.config.train
     largest, found = max(min(pictures.size_of(item.content())) for item in items), []
@@ -97,12 +102,12 @@ def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
         targets |= family.text_targets(models)
     adapted = nn.ModuleDict()
     with torch.random.fork_rng():
-        torch.manual_seed(batches.generator(config.train.seed, batches.INIT).initial_seed())
+        torch.manual_seed(batches.seeded_generator(config.train.seed, batches.INIT).initial_seed())
         for component, endings in targets.items():
             part = getattr(models.pipeline, component)
             adapter = LoraConfig(
                 r=config.lora.rank,
-                lora_alpha=alpha_of(config.lora),  # type: ignore[arg-type]
+                lora_alpha=lora_alpha(config.lora),  # type: ignore[arg-type]
                 use_rslora=config.lora.rslora,
                 use_dora=config.lora.dora,
                 init_lora_weights="gaussian",
@@ -111,13 +116,13 @@ def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
             )
             part.add_adapter(adapter)
             cast_training_params(part, torch.float32)  # what is trained stays exact
-            exact_magnitudes(part)
+            recompute_magnitudes_in_fp32(part)
             adapted[component] = part
     return adapted
 
 
 @torch.no_grad()
-def exact_magnitudes(part: nn.Module) -> None:
+def recompute_magnitudes_in_fp32(part: nn.Module) -> None:
     """Compute a DoRA's magnitudes in fp32: PEFT's are in the base's precision and would change the base at once."""
     for layer in part.modules():
         for vector in getattr(layer, "lora_magnitude_vector", {}).values():
@@ -125,7 +130,7 @@ def exact_magnitudes(part: nn.Module) -> None:
             vector.weight.data.copy_(weight.float().flatten(1).norm(dim=1).reshape(vector.weight.shape))
 
 
-def set_up_computation(run: Run) -> None:
+def set_threads_and_compilation(run: Run) -> None:
     """Set CPU threads, gradient checkpointing and compilation, and record in `run.facts` what changes bits.
 
     The number of threads is the configured one, else the one that the run began with, else torch's own choice on the
@@ -144,7 +149,7 @@ def set_up_computation(run: Run) -> None:
     run.facts |= {"precision": run.precision, "threads": threads[0], "compile": wanted.compile}
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """The installed versions of the libraries that a run depends on."""
     from importlib.metadata import version
 

@@ -51,13 +51,14 @@ Made by stylegate. It knows only what its pictures show; judge what it draws wit
 def model_card(front: dict[str, Any], **facts: Any) -> str:
     """The text of a model card: front matter as YAML, then `CARD` with each fact that is text escaped for Markdown."""
     shown = {
-        name: in_markdown(fact) if isinstance(fact, str) and name != "file" else fact for name, fact in facts.items()
+        name: escape_markdown(fact) if isinstance(fact, str) and name != "file" else fact
+        for name, fact in facts.items()
     }
     dumped = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=math.inf)
     return CARD.format(front=dumped, **shown)
 
 
-def in_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text on one line that Markdown and HTML show as it is written: markup in it has no effect."""
     return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", " ".join(text.split()))
 
@@ -78,10 +79,10 @@ def write_release(
     A1111), of a transformer lora/<name>.comfyui.safetensors.
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
-    layers = lorafile.layers_of(dict(adapted.items()), scale)
+    layers = lorafile.trained_layers(dict(adapted.items()), scale)
     alpha = next(iter(layers.values())).alpha  # the same for all; rsLoRA's is alpha * sqrt(rank)
-    described = family.spec(models) | lora_metadata(config, brand, models, facts, alpha)
-    if picture := first_sample(directory, selection):
+    described = family.base_metadata(models) | lora_metadata(config, brand, models, facts, alpha)
+    if picture := sample_thumbnail(directory, selection):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     folder = directory / "lora"
     style, write_other = OTHERS[family.COMPONENT]
@@ -93,7 +94,7 @@ def write_release(
     front = {
         "library_name": "diffusers",
         "tags": ["lora", "text-to-image"],
-        "base_model": public_base_name(config.base),
+        "base_model": base_name_without_path(config.base),
         "instance_prompt": brand.trigger,
         "license": brand.licence,
     }
@@ -146,7 +147,7 @@ def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict, str
         **({"modelspec.prediction_type": prediction} if prediction in ("epsilon", "v") else {}),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.title": run_name(config),
-        "modelspec.description": f"The style of {brand.name}, for {public_base_name(config.base)}",
+        "modelspec.description": f"The style of {brand.name}, for {base_name_without_path(config.base)}",
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.license": brand.licence,
         "modelspec.trigger_phrase": brand.trigger,
@@ -160,12 +161,12 @@ def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict, str
     }
 
 
-def public_base_name(base: str) -> str:
+def base_name_without_path(base: str) -> str:
     """The name of a base for publication: a shipped name or a hub id, never a path of this machine."""
     return "a local base" if Path(base).expanduser().exists() else base
 
 
-def first_sample(directory: Path, selection: dict) -> bytes | None:
+def sample_thumbnail(directory: Path, selection: dict) -> bytes | None:
     """The first picture that the chosen checkpoint drew, as the bytes of a small JPEG; None if it drew none."""
     path = evaluation_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
@@ -193,9 +194,9 @@ def check_written_files(
     On CPUs, where arithmetic repeats itself, diffusers must also draw the same picture with the first file. The trained
     adapter is unloaded from the pipeline. Raises AssertionError, since a file that fails is a bug of this program.
     """
-    modules = lorafile.modules_of(models.pipeline)
+    modules = lorafile.adaptable_modules_of(models.pipeline)
     for file in (path, other):
-        read_back, problems = adapter.layers_from_tensors(*lorafile.load(file), modules)
+        read_back, problems = adapter.layers_from_tensors(*lorafile.load_tensors(file), modules)
         assert not problems and adapter.largest_relative_difference(layers, read_back) <= SAME_CHANGE, (file, problems)
     if models.pipeline.vae.device.type != "cpu":
         return

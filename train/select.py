@@ -33,7 +33,7 @@ def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
     return float(difference - norm.ppf(CONFIDENCE) * deviation)
 
 
-def wilson(passed: Sequence[bool]) -> tuple[float, float]:
+def wilson_interval(passed: Sequence[bool]) -> tuple[float, float]:
     """The two-sided confidence interval (low, high) of a pass rate (Wilson 1927)."""
     n, rate, z = len(passed), float(np.mean(passed)), norm.ppf((1 + CONFIDENCE) / 2)
     centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
@@ -52,7 +52,7 @@ def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: fl
     return float(differences.mean() - t.ppf(CONFIDENCE, n - 1) * differences.std(ddof=1) / np.sqrt(n))
 
 
-def compared_by(result: dict[str, Any]) -> list[bool] | None:
+def compared_flags(result: dict[str, Any]) -> list[bool] | None:
     """A bool for each prompt, by which evaluations are compared: `passed`, or `undecided` in its place."""
     return result["passed"] if result.get("undecided") is None else result["undecided"]
 
@@ -63,7 +63,7 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
     `margin` is the difference of pass rates, in [0, 1], that does not count. Returns `chosen` and `best`, indices of
     `results`, and `compared`, a row for each.
     """
-    each = [compared_by(r) or [] for r in results]
+    each = [compared_flags(r) or [] for r in results]
     rates = [pass_rate(r) for r in results]
     highest = int(np.argmax(rates))
     bounds = [paired_lower_bound(one, each[highest]) for one in each]
@@ -79,7 +79,7 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
             "step": r["step"],
             "scale": r["scale"],
             "pass_rate" if r["passed"] else "undecided_rate": rates[i],
-            "interval": [round(v, 4) for v in wilson(each[i])],
+            "interval": [round(v, 4) for v in wilson_interval(each[i])],
             "pass_rate_below_best_at_most": round(-bounds[i], 4),
             "style": r["style"],
             "style_below_best_at_most_spreads": None if not np.isfinite(styles[i]) else round(-styles[i], 3),
@@ -91,12 +91,12 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
 
 def pass_rate(result: dict[str, Any]) -> float:
     """The share of prompts that passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was judged."""
-    return float(np.mean(compared_by(result) or [False]))
+    return float(np.mean(compared_flags(result) or [False]))
 
 
-def worth_keeping(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
+def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
     """The steps of at most `count` saved states to keep: the one that would be chosen now, then the highest rates."""
-    after = [r for r in results if r["step"] and compared_by(r)]
+    after = [r for r in results if r["step"] and compared_flags(r)]
     if not after:
         return set()
     first = after[choose_evaluation(after, margin)["chosen"]]
@@ -115,14 +115,14 @@ def failing_checks(results: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{check} {count}" for check, count in sorted(counts.items(), key=lambda c: -c[1]))
 
 
-def values_of(result: dict[str, Any]) -> dict[str, float]:
+def tracked_values(result: dict[str, Any]) -> dict[str, float]:
     """The values of an evaluation that a tracker plots, by their names there."""
     names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
     found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
     for share, loss in (result.get("eval_losses") or {}).items():  # in percent: W&B reads a point as a part of a name
         found[f"evaluation/eval_loss/{100 * float(share):g}"] = loss
     if result["passed"]:
-        low, high = wilson(result["passed"])
+        low, high = wilson_interval(result["passed"])
         found |= {"evaluation/pass_rate": pass_rate(result)}
         found |= {"evaluation/pass_rate_low": low, "evaluation/pass_rate_high": high}
     return found

@@ -20,7 +20,7 @@ from stylegate import files, lorafile
 from stylegate.errors import ConfigError, ModelError
 
 
-def same_run(directory: Path, facts: dict[str, Any]) -> None:
+def require_same_run(directory: Path, facts: dict[str, Any]) -> None:
     """Compare `facts` with those that the directory was begun with, if it was.
 
     Raises ConfigError naming each fact that differs, such as the data, the base or the number of processes.
@@ -40,10 +40,10 @@ def same_run(directory: Path, facts: dict[str, Any]) -> None:
 
 def saved_states(directory: Path) -> list[Path]:
     """The folders of the saved states, oldest first."""
-    return sorted((directory / "state").glob("step-*"), key=step_of)
+    return sorted((directory / "state").glob("step-*"), key=step_of_state)
 
 
-def step_of(state: Path) -> int:
+def step_of_state(state: Path) -> int:
     """The step of a saved state, read from its folder's name."""
     return int(state.name.removeprefix("step-"))
 
@@ -71,23 +71,27 @@ def save_state(
         ]
 
         def build(partial: Path) -> None:
-            files.write_atomically(partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_of(adapted), {}))
-            files.write_atomically(partial / "optimizer.safetensors", save(on_cpu(tensors)))
+            files.write_atomically(
+                partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_tensors(adapted), {})
+            )
+            files.write_atomically(partial / "optimizer.safetensors", save(copies_on_cpu(tensors)))
             if average:
                 named = {str(i): value for i, value in enumerate(average)}
-                files.write_atomically(partial / "average.safetensors", save(on_cpu(named)))
+                files.write_atomically(partial / "average.safetensors", save(copies_on_cpu(named)))
             files.write_json(partial / "state.json", {"step": step, "groups": groups, "plain": plain})
 
         files.write_folder_atomically(target, build)
     for old in saved_states(directory)[:-keep_newest]:
-        if step_of(old) not in best:
+        if step_of_state(old) not in best:
             removed = old.with_name(f".{old.name}.gone")  # half a state must never look like one
             old.rename(removed)
             shutil.rmtree(removed)
 
 
 def flat_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of an optimizer's state by dotted name; the state of bitsandbytes is nested."""
+    """Each value of an optimizer's state, with its name: bitsandbytes nests its state, and the names are joined by
+    dots.
+    """
     for name, value in state.items():
         if isinstance(value, dict):
             yield from flat_state(value, f"{before}{name}.")
@@ -95,7 +99,7 @@ def flat_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, A
             yield f"{before}{name}", value
 
 
-def adapter_of(adapted: nn.ModuleDict) -> dict[str, Tensor]:
+def adapter_tensors(adapted: nn.ModuleDict) -> dict[str, Tensor]:
     """The LoRA's tensors on the CPU; a name is the component, a dot, and PEFT's name."""
     return {
         f"{component}.{name}": tensor.detach().cpu().contiguous()
@@ -105,7 +109,7 @@ def adapter_of(adapted: nn.ModuleDict) -> dict[str, Tensor]:
 
 
 def set_adapter(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
-    """Load tensors of the names that `adapter_of` gives into the LoRA."""
+    """Load tensors of the names that `adapter_tensors` gives into the LoRA."""
     for component, part in adapted.items():
         own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}
         set_peft_model_state_dict(part, own)
@@ -113,20 +117,22 @@ def set_adapter(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
 
 def load_weights(state: Path, adapted: nn.ModuleDict) -> None:
     """Load the weights that a state would hand out: the averaged ones where there are any, else the last ones."""
-    set_adapter(adapted, lorafile.load(state / "adapter.safetensors")[0])
+    set_adapter(adapted, lorafile.load_tensors(state / "adapter.safetensors")[0])
     if (state / "average.safetensors").exists():
-        averaged, _ = lorafile.load(state / "average.safetensors")
+        averaged, _ = lorafile.load_tensors(state / "average.safetensors")
         trained = [p for p in adapted.parameters() if p.requires_grad]
         for i, parameter in enumerate(trained):
             parameter.data.copy_(averaged[str(i)])
 
 
-def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def copies_on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU: safetensors refuses shared memory, and bitsandbytes shares its tables among parameters."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]) -> int:
+def restore_training(
+    directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]
+) -> int:
     """Load the newest state into LoRA, optimizer and averaged weights. Returns its step, or 0 if there is none.
 
     Raises ModelError if the state is damaged or belongs to another run.
@@ -135,9 +141,9 @@ def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Opti
     if not found:
         return 0
     record = files.read_json(found[-1] / "state.json", "the saved state", "step", "groups", "plain")
-    adapter, _ = lorafile.load(found[-1] / "adapter.safetensors")
-    moments, _ = lorafile.load(found[-1] / "optimizer.safetensors")
-    averaged = lorafile.load(found[-1] / "average.safetensors")[0] if average else {}
+    adapter, _ = lorafile.load_tensors(found[-1] / "adapter.safetensors")
+    moments, _ = lorafile.load_tensors(found[-1] / "optimizer.safetensors")
+    averaged = lorafile.load_tensors(found[-1] / "average.safetensors")[0] if average else {}
     entries: dict[int, dict[str, Any]] = {}
     for name, value in (record["plain"] | moments).items():
         number, *inner, last = name.split(".")
@@ -146,7 +152,7 @@ def restore(directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Opti
             place = place.setdefault(part, {})
         place[last] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    wanted = {name: value.shape for name, value in adapter_of(adapted).items()}
+    wanted = {name: value.shape for name, value in adapter_tensors(adapted).items()}
     fits = (
         {name: value.shape for name, value in adapter.items()} == wanted
         and len(entries) == len(parameters)

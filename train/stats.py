@@ -78,10 +78,12 @@ class Stats:
 
     def catch_up(self, results: Sequence[dict[str, Any]]) -> bool:
         """Log the steps and evaluations that the tracker does not have. Returns whether it lacked evaluations."""
-        rows = [row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.last(STEP)]
-        late = [r for r in results if self.tracker.last(EVALUATED) < r["step"] <= self.first]
+        rows = [
+            row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.highest_value_sent(STEP)
+        ]
+        late = [r for r in results if self.tracker.highest_value_sent(EVALUATED) < r["step"] <= self.first]
         lacking = [(row["step"], row) for row in rows]
-        lacking += [(result["step"], select.values_of(result)) for result in late]
+        lacking += [(result["step"], select.tracked_values(result)) for result in late]
         for step, values in sorted(lacking, key=lambda pair: pair[0]):  # the tracker's steps never go back
             self.tracker.log(values, step=step)
         return bool(late)
@@ -116,7 +118,7 @@ class Stats:
             if self.accelerator.is_main_process:
                 values = {"loss": float(losses.mean()), "grad_norm": norm.item(), "learning_rate": learning_rate}
                 files.append_jsonl(self.path, {"step": step} | values)
-                if step > self.tracker.last(STEP):
+                if step > self.tracker.highest_value_sent(STEP):
                     self.tracker.log({STEP: step} | values | beside, step=step)
         if self.accelerator.is_main_process:
             row = {"step": self.rows[-1][0], "steps": len(self.rows), "seconds": round(seconds, 4)}

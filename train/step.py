@@ -9,7 +9,7 @@ from train import batches, losses
 from train.run import Run
 
 
-def losses_of(run: Run, denoiser: Any, step: int) -> Tensor:
+def pass_losses(run: Run, denoiser: Any, step: int) -> Tensor:
     """The weighted losses, float32 [batch], of one pass on this process.
 
     `step` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps it.
@@ -42,7 +42,7 @@ def chosen_views(run: Run, step: int, rank: int) -> list[int]:
     return batches.chosen_views(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
-def pictures_of(run: Run, step: int, rank: int) -> list[str]:
+def picture_files_of_step(run: Run, step: int, rank: int) -> list[str]:
     """Files of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from 0."""
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
     items = run.brand_set.splits["train"]

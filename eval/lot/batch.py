@@ -65,10 +65,10 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
 
     lora = lorafile.lora_path(config)
     family = FAMILIES[config.family.name]
-    base = pipelines.weights_digest(family.locate(config.base))
+    base = pipelines.weights_digest(family.base_folder(config.base))
     facts: dict[str, Any] = {
         "brand": brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
-        "base": pipelines.digest_in_four_bits(base) if config.hardware.nf4 else base,
+        "base": pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
         "lora": files.sha256(lora) if lora else None,
         "family": as_dict(config.family),
         "plan": as_dict(config.plan) | {"traits": prompts_digest(config)},

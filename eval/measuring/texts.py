@@ -20,6 +20,6 @@ def cached_texts(encoder: Encoder) -> Callable[[list[str]], NDArray[np.float32]]
         def encode(missing: list[int]) -> list[dict[str, NDArray]]:
             return [{"e": row} for row in encode_texts(encoder, [wanted[i] for i in missing])]
 
-        return np.stack([row["e"] for row in cache.fill(keys, 256, encode) if row])
+        return np.stack([row["e"] for row in cache.get_or_compute(keys, 256, encode) if row])
 
     return texts

@@ -14,8 +14,12 @@ from stylegate.errors import DataError
 MANIFEST = "manifest-sha256.txt"
 
 
-def problems_of(package: Path) -> list[str]:
-    """Everything that differs from the manifest, the rows of metadata.jsonl and the counts of provenance.json."""
+def package_problems(package: Path) -> list[str]:
+    """A line for each problem of a package; none if it is whole.
+
+    First come files that are missing, added or changed against the manifest; only if there are none, where the
+    manifest, metadata.jsonl and provenance.json do not agree.
+    """
     manifest = package / MANIFEST
     if not manifest.is_file():
         return [f"{MANIFEST} is missing"]
@@ -39,7 +43,7 @@ def problems_of(package: Path) -> list[str]:
     return problems or disagreements_of_names(package, {n: h for n, h in listed.items() if n.startswith("images/")})
 
 
-def promise_of(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
+def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
     """Where the package does not prove the promise that its provenance speaks of; and what it proves, in words.
 
     The words are computed from the certificate or the calibration in the package, never copied from provenance.json.
@@ -83,7 +87,7 @@ def disagreements_of_names(package: Path, images: dict[str, str]) -> list[str]:
     except DataError as error:
         return error.problems or [str(error)]
     counts = provenance.counts
-    problems, _ = promise_of(package, provenance, rows)
+    problems, _ = check_promise(package, provenance, rows)
     if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
         return [*problems, "metadata.jsonl: file_name and sha256 must be text"]
     if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):

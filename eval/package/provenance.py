@@ -68,7 +68,7 @@ class Provenance(Record):
     counts: PackageCounts
 
 
-def provenance(lot: Lot, exported: int, outcome: GateRecord) -> Provenance:
+def make_provenance(lot: Lot, exported: int, outcome: GateRecord) -> Provenance:
     """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
     references = outcome.references
     return Provenance(

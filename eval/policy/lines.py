@@ -103,7 +103,7 @@ def resolve_lines(
 
 
 def unreachable_lines(bounds: list[CheckBounds]) -> list[str]:
-    """Why checks that are computed hold no picture back, one line each."""
+    """A sentence for each check that holds no picture back: it only warns, or no score can be below its lines."""
     found = []
     for bound in bounds:
         lines = ", ".join(f"{name} {line:g}" for name, line in bound.lines().items())

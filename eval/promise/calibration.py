@@ -269,7 +269,10 @@ def calibrated_line_state(
 def thresholds_for(
     made: Calibration, pool: Mapping[str, float], policy: Policy
 ) -> tuple[float | None, float | None, float]:
-    """From where this pool may be accepted, below what it may be rejected unseen, and the first line's bound."""
+    """For this pool: the score from which pictures may be accepted (None if nothing can be promised), the score below
+    which they may be rejected without a person looking (None if there is none), and the upper bound on the share of
+    rejects at the first (1 if there is none).
+    """
     bad = made.rejects()
     scored = {label.sha256: label.score for label in made.labels}
     everyone = scored | dict(pool) if sorted(pool) != made.pool else dict(pool)

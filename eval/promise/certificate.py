@@ -169,7 +169,11 @@ class AuditPlan:
 
 
 def audit_plan(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
-    """The plan of this lot's audit under this policy: the one that was begun, else one after all that were."""
+    """The plan of the audit of this lot under this policy.
+
+    If audit.jsonl holds an audit with exactly these terms, it is that one. Otherwise it is a new plan, which counts the
+    attempts of all earlier audits in the folder as spent.
+    """
     plan = AuditPlan(lot, policy.promise, 0, policy.sha256)
     for row in audit_headers(out):
         if row == (same := AuditPlan(lot, policy.promise, row["earlier"], policy.sha256)).header:

@@ -51,7 +51,7 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
     policy, two verdicts about one picture, rows that were given for another purpose or, as labels, under another
     policy.
     """
-    table = tables.read(path)
+    table = tables.read_table(path)
     if table.problems:
         raise DataError(f"decisions={path} cannot be read:", table.problems, "mend the lines; none was used.")
     if not ({"verdict", "who"} <= set(table.columns) and {"sha256", "file"} & set(table.columns)):
@@ -186,7 +186,7 @@ def plain_cell(text: str) -> str:
 
 def has_verdicts(path: Path) -> bool:
     """Whether a worksheet has any verdict, or cannot be read any more: nobody's work is overwritten."""
-    table = tables.read(path)
+    table = tables.read_table(path)
     return bool(table.problems) or any(str(row.cells.get("verdict") or "").strip() for row in table.rows)
 
 

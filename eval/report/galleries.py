@@ -86,7 +86,7 @@ def gallery(
                 "file": verdict.file,
                 "src": thumbnails.add(paths[verdict.file], verdict.sha256),
                 "prompt": slot.prompt if slot else "",
-                "lines": captions(verdict),
+                "lines": caption_lines(verdict),
                 "last_position": last_positions.get(verdict.file) if kind != "error" else None,
             }
         )
@@ -94,7 +94,7 @@ def gallery(
     return {"verdict": kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
 
 
-def captions(verdict: Verdict) -> list[tuple[str, str]]:
+def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
     """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided.
 
     Reasons beyond REASONS_SHOWN are counted only; the worst ones come first in a verdict.
@@ -163,7 +163,9 @@ def copies_beside_twins(
     ]
     chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2].check))
     own, kinds = dict(lot.files), {verdict.file: verdict.verdict for verdict in verdicts}
-    twins = [twin_of(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen]
+    twins = [
+        twin_picture(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen
+    ]
     digests = sha256s([path for path, _, _ in twins])
     figures = []
     for (_, file, reason, verdict, row), (path, origin, kind), sha256 in zip(chosen, twins, digests, strict=True):
@@ -183,7 +185,7 @@ def copies_beside_twins(
     return {"total": len(refused), "pictures": figures} if figures else None
 
 
-def twin_of(
+def twin_picture(
     check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: Comparison
 ) -> tuple[Path, str, str]:
     """Where the picture lies that another one copies, where it comes from in words, its verdict ("" if not judged)."""

@@ -59,7 +59,7 @@ def write_page(judged: Judged, config: Config) -> Path:
 def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnails) -> str:
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
-    slider_part = slider_section(judged, evidence_of(judged))
+    slider_part = slider_section(judged, threshold_evidence(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
@@ -121,7 +121,7 @@ class Evidence(NamedTuple):
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
-def evidence_of(judged: Judged) -> Evidence:
+def threshold_evidence(judged: Judged) -> Evidence:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
@@ -139,7 +139,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, calibration = policy.calibrated, policy.promise, known.calibration
     values = [v.margin if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
-    found = slider.slider_of(verdicts, values, policy, known.in_force)
+    found = slider.make_slider(verdicts, values, policy, known.in_force)
     if found is None:
         return None
     charts = [
@@ -149,12 +149,12 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
     if calibration:
         beyond = len(found.positions) - 1
         leaving = {v.sha256 for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
-        bounds = slider.bounds_of(found, calibration, known.pool, leaving, promise)
+        bounds = slider.bounds_by_position(found, calibration, known.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
         title = f"largest possible share of rejects; the dotted line is the promise, {promise.alpha:.1%}"
         charts.append((title, f"{top:.0%}", curve_over_positions(bounds, top, found.start, "reject", promise.alpha)))
     num_labels = len(calibration.labels) if calibration else 0
-    texts = slider.texts_of(found, bounds, num_labels, promise.delta, known.without_bound)
+    texts = slider.position_texts(found, bounds, num_labels, promise.delta, known.without_bound)
     data = {
         "score": found.score,
         "start": found.start,

@@ -43,7 +43,7 @@ class Slider:
     total: int  # number of pictures
 
 
-def slider_of(
+def make_slider(
     verdicts: Sequence[Verdict], values: Sequence[float | None], policy: Policy, threshold: float | None
 ) -> Slider | None:
     """The slider of a lot; None if no position of it would accept other pictures.
@@ -52,12 +52,13 @@ def slider_of(
     """
     score = policy.calibrated or MARGIN
     highest = [
-        highest_threshold(v, value, policy.calibrated, threshold) for v, value in zip(verdicts, values, strict=True)
+        highest_accepting_threshold(v, value, policy.calibrated, threshold)
+        for v, value in zip(verdicts, values, strict=True)
     ]
     movable = np.array([x for x in highest if math.isfinite(x)])
     if not len(movable):
         return None
-    positions, start = positions_of(movable, threshold, MAX_SPREADS if score == MARGIN else math.inf)
+    positions, start = slider_positions(movable, threshold, MAX_SPREADS if score == MARGIN else math.inf)
     last_accepting = np.searchsorted(positions, highest, side="right") - 1
     accepted_until = np.bincount(last_accepting + 1, minlength=len(positions) + 1)
     accepted = np.cumsum(accepted_until[::-1])[::-1][1:]  # those whose last position is this one or a later one
@@ -75,27 +76,29 @@ def slider_of(
     )
 
 
-def highest_threshold(verdict: Verdict, value: float | None, calibrated: str | None, threshold: float | None) -> float:
+def highest_accepting_threshold(
+    verdict: Verdict, value: float | None, calibrated: str | None, threshold: float | None
+) -> float:
     """The highest threshold that still accepts the picture; ALWAYS or NEVER where the threshold does not decide."""
     if verdict.verdict == "accept":
         decided = verdict.settled is not None or (len(verdict.waived) > 0 and not calibrated)
         return ALWAYS if decided or value is None else value
     if verdict.verdict == "error" or value is None:
         return NEVER
-    if not all(is_moved(reason, calibrated) for reason in verdict.reasons if reason.verdict != "warn"):
+    if not all(depends_on_slider(reason, calibrated) for reason in verdict.reasons if reason.verdict != "warn"):
         return NEVER
     # A margin is rounded, maybe up to the threshold that the picture fell below.
     return value if threshold is None else min(value, math.nextafter(threshold, NEVER))
 
 
-def is_moved(reason: Reason, calibrated: str | None) -> bool:
+def depends_on_slider(reason: Reason, calibrated: str | None) -> bool:
     """Whether the slider moves the threshold that gave this reason."""
     if calibrated:
         return reason.check == calibrated and reason.score is not None
     return reason.check in SCORES and reason.score is not None and reason.threshold is not None
 
 
-def positions_of(
+def slider_positions(
     movable: NDArray[np.float64], threshold: float | None, max_below: float
 ) -> tuple[NDArray[np.float64], int]:
     """Positions at a round step with the threshold in force among them, and its index.
@@ -123,7 +126,7 @@ def round_step(least: float) -> float:
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def bounds_of(
+def bounds_by_position(
     slider: Slider, calibration: Calibration, pool: Mapping[str, float], leaving: set[str], promise: Promise
 ) -> NDArray[np.float64]:
     """[t] upper bound on the share of rejects in what each position accepts, valid at all positions at once.
@@ -147,7 +150,7 @@ def bounds_of(
     )
 
 
-def texts_of(
+def position_texts(
     slider: Slider,
     bounds: NDArray[np.float64] | None,
     num_labels: int,

@@ -44,7 +44,9 @@ def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> st
 
     `name` is the lot's, `outcome` the content of gate.json. Checks that were left out are skipped cases.
     """
-    cases = [case if not outcome.observe else case._replace(failed=False) for case in cases_of(outcome, verdicts)]
+    cases = [
+        case if not outcome.observe else case._replace(failed=False) for case in report_cases_of(outcome, verdicts)
+    ]
     suite = ElementTree.Element("testsuite", name=f"stylegate {one_line(name)}", tests=str(len(cases)))
     suite.set("failures", str(sum(case.failed for case in cases)))
     suite.set("errors", "0")
@@ -60,7 +62,7 @@ def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> st
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
-def cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Case]:
+def report_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Case]:
     """The cases in their order: the policy's checks, other checks, checks left out, rules, promise, lot."""
     code, counts, promise = outcome.exit_code, outcome.counts, outcome.promise
     of_policy = [*outcome.thresholds, *([outcome.calibrated] if outcome.calibrated else [])]

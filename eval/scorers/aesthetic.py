@@ -102,7 +102,7 @@ def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
 
     Raises DataError listing every problem: unknown labels, files that are missing or named twice, too few of a kind.
     """
-    table = tables.read(path)
+    table = tables.read_table(path)
     if table.problems:
         raise DataError(f"score.labels={path} cannot be read:", table.problems)
     if not {"file", "label"} <= set(table.columns):

@@ -104,14 +104,16 @@ def mean_log_ratio(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -
 
 
 class Learned(NamedTuple):
-    """What references say of a brand."""
+    """What the coherence score has learned from references: the log ratio of each pattern between them and melted
+    copies of them, the mean log ratio of each reference, and the unit of the score.
+    """
 
     ratios: NDArray[np.float32]  # [PATTERNS]
     own: NDArray[np.float32]  # [r] mean log ratio of each reference, by the counts of the others and of their copies
     scale: float  # nats from the melted copies' median to the references'
 
     def scaled(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of mean log ratios."""
+        """Scores of mean log ratios [n]: 0 is the median of the references, -1 that of their melted copies."""
         return ((means - np.median(self.own)) / self.scale).astype(np.float32)
 
 

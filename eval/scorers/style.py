@@ -147,7 +147,10 @@ def nearest_leave_one_out(references: NDArray, foreign: NDArray | None) -> NDArr
 
 
 def pairwise_closeness(x: NDArray, y: NDArray, foreign: NDArray | None, references: NDArray) -> NDArray[np.float64]:
-    """[n, m] 2 cos(x, y) - r(x) - r(y) of whitened unit rows x [n, d] and y [m, d], as `nearest` has it."""
+    """[n, m] closeness of each row of x [n, d] to each row of y [m, d], both whitened: 2 cos(x, y) - r(x) - r(y).
+
+    r is the mean cosine to the nearest pictures in other styles (`foreign`), and 0 if `foreign` is None.
+    """
     found = 2 * x @ y.T
     if foreign is not None:
         others = whitened(references, foreign)
@@ -166,7 +169,7 @@ def mean_cosine_to_nearest(rows: NDArray, others: NDArray) -> NDArray:
 
 
 def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
-    """Unit rows in the space where the references' shrunk covariance is the identity."""
+    """[n, d] the embeddings, whitened by the shrunk covariance of `references` [r, d] and scaled to length 1."""
     factor = np.linalg.cholesky(shrunk_covariance(references))
     rows = np.linalg.solve(factor, embeddings.T.astype(np.float64)).T
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
@@ -202,7 +205,11 @@ def odd_references(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
 
 
 def references_column(measured: Measured) -> NDArray[np.float32]:
-    """[r] `leave_one_out`; notes the percentiles of pictures in other styles, and the references that stand out."""
+    """[r] the style score of each reference by the others.
+
+    Adds to `measured` the percentiles of pictures in other styles, and a note on references that do not look like the
+    others.
+    """
     references = measured.references
     own = leave_one_out(references.embeddings)
     foreign = None if measured.known is None else score(measured.known, references.embeddings)

@@ -267,7 +267,7 @@ def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_], declare
 
 
 def column(measured: Measured, name: str) -> NDArray[np.float32]:
-    """[n] one of MEASURES, as it was taken when the lot's pictures were decoded."""
+    """[n] the technical measure `name` (one of MEASURES) of the lot's pictures, measured when they were decoded."""
     return measured.pictures.technical[:, MEASURES.index(name)]
 
 

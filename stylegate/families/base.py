@@ -52,21 +52,21 @@ class Family(Protocol):
 
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
 
-    def locate(self, base: str, weights: bool = True) -> Path:
+    def base_folder(self, base: str, weights: bool = True) -> Path:
         """Folder of a shipped name, a path or a hub id (`owner/name@revision`); from the hub also without weights.
 
         Raises ModelError.
         """
         ...
 
-    def load(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    def load_base(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
         """Load from safetensors only; denoiser and text encoders in `dtype`, the autoencoder in fp32.
 
         Raises ModelError if `base` is no pipeline of this family.
         """
         ...
 
-    def sketch(self, folder: Path) -> MetaModel:
+    def meta_model(self, folder: Path) -> MetaModel:
         """The base's shapes, from its configs alone."""
         ...
 
@@ -87,7 +87,7 @@ class Family(Protocol):
         run."""
         ...
 
-    def spec(self, models: Models) -> dict[str, str]:
+    def base_metadata(self, models: Models) -> dict[str, str]:
         """What headers of LoRA files say of the base: ModelSpec's architecture and implementation, kohya's ss_ keys."""
         ...
 

@@ -31,13 +31,13 @@ TARGETS = {
 }
 
 
-def locate(base: str, weights: bool = True) -> Path:
-    return pipelines.locate(base, "flux", FluxPipeline, weights)
+def base_folder(base: str, weights: bool = True) -> Path:
+    return pipelines.find_base_folder(base, "flux", FluxPipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
-    parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2"), locate(base)
-    pipeline = pipelines.load(folder, FluxPipeline, parts, device, dtype)
+def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
+    pipeline = pipelines.load_pipeline(folder, FluxPipeline, parts, device, dtype)
     return Models(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
@@ -49,7 +49,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def sketch(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
@@ -74,7 +74,7 @@ def sketch(folder: Path) -> MetaModel:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.token_lengths(locate(base, weights=False), "tokenizer_2", captions)
+    return flow.token_lengths(base_folder(base, weights=False), "tokenizer_2", captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
@@ -109,7 +109,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def spec(models: Models) -> dict[str, str]:
+def base_metadata(models: Models) -> dict[str, str]:
     kind = "dev" if models.pipeline.transformer.config.guidance_embeds else "schnell"
     return {
         "modelspec.architecture": f"flux-1-{kind}/lora",

@@ -35,7 +35,7 @@ def hub_id(base: str) -> tuple[str, str | None] | None:
     return name, revision or None
 
 
-def locate(base: str, family: str, pipeline: Any, weights: bool) -> Path:
+def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Path:
     """The folder of a base: a shipped name, a path (files.is_path), or a hub id.
 
     A hub id is downloaded once into the hub's cache, without `weights` all but the weights. Raises ModelError if there
@@ -67,7 +67,7 @@ def locate(base: str, family: str, pipeline: Any, weights: bool) -> Path:
     return folder.resolve()
 
 
-def load(
+def load_pipeline(
     folder: Path, pipeline: Any, parts: Sequence[str], device: torch.device, dtype: torch.dtype, **told: Any
 ) -> Any:
     """The pipeline with its `parts` frozen, without progress bars. Raises ModelError for what is missing or broken.
@@ -136,7 +136,7 @@ def quantise_to_four_bits(models: Models, device: torch.device) -> Models:
                     small.bias = layer.bias
                     setattr(parent, name, small)
     models.denoiser.to(device)
-    return models._replace(sha256=digest_in_four_bits(models.sha256))
+    return models._replace(sha256=digest_of_base_in_4_bits(models.sha256))
 
 
 def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
@@ -155,7 +155,7 @@ def four_bit_classes() -> tuple[Any, Any]:
     return Linear4bit, Params4bit
 
 
-def digest_in_four_bits(sha256: str) -> str:
+def digest_of_base_in_4_bits(sha256: str) -> str:
     return files.canonical_sha256([sha256, "nf4"])
 
 

@@ -22,13 +22,13 @@ TARGETS = {
 LAST_UNUSED = ("attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")  # words end there
 
 
-def locate(base: str, weights: bool = True) -> Path:
-    return pipelines.locate(base, "qwenimage", QwenImagePipeline, weights)
+def base_folder(base: str, weights: bool = True) -> Path:
+    return pipelines.find_base_folder(base, "qwenimage", QwenImagePipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
-    parts, folder = ("transformer", "vae", "text_encoder"), locate(base)
-    pipeline = pipelines.load(folder, QwenImagePipeline, parts, device, dtype)
+def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
+    pipeline = pipelines.load_pipeline(folder, QwenImagePipeline, parts, device, dtype)
     last = f"transformer_blocks.{len(pipeline.transformer.transformer_blocks) - 1}"
     return Models(
         pipeline=pipeline,
@@ -43,7 +43,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def sketch(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "temperal_downsample"))
@@ -65,7 +65,7 @@ def sketch(folder: Path) -> MetaModel:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.token_lengths(locate(base, weights=False), "tokenizer", captions)
+    return flow.token_lengths(base_folder(base, weights=False), "tokenizer", captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
@@ -108,7 +108,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def spec(models: Models) -> dict[str, str]:
+def base_metadata(models: Models) -> dict[str, str]:
     return {
         "modelspec.architecture": "Qwen-Image/lora",
         "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",

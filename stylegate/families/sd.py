@@ -9,24 +9,26 @@ from torch import Tensor
 
 from stylegate.families import pipelines, unet
 from stylegate.families.base import Conditions, Models
-from stylegate.families.unet import COMPONENT, encode_images, lora_targets, sketch
+from stylegate.families.unet import COMPONENT, encode_images, lora_targets, meta_model
 
-__all__ = ["COMPONENT", "encode_images", "lora_targets", "sketch"]
-
-
-def locate(base: str, weights: bool = True) -> Path:
-    return pipelines.locate(base, "sd", StableDiffusionPipeline, weights)
+__all__ = ["COMPONENT", "encode_images", "lora_targets", "meta_model"]
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def base_folder(base: str, weights: bool = True) -> Path:
+    return pipelines.find_base_folder(base, "sd", StableDiffusionPipeline, weights)
+
+
+def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     # The safety checker paints pictures black behind our back; what leaves the house is the gate's business.
     told: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
-    parts, folder = ("unet", "vae", "text_encoder"), locate(base)
-    return unet.models_of(pipelines.load(folder, StableDiffusionPipeline, parts, device, dtype, **told), folder)
+    parts, folder = ("unet", "vae", "text_encoder"), base_folder(base)
+    return unet.models_of(
+        pipelines.load_pipeline(folder, StableDiffusionPipeline, parts, device, dtype, **told), folder
+    )
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_lengths(locate(base, weights=False), captions)
+    return pipelines.clip_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
@@ -43,7 +45,7 @@ def text_targets(models: Models) -> dict[str, list[str]]:
     return {"text_encoder": unet.clip_targets(models.pipeline.text_encoder.config.num_hidden_layers)}
 
 
-def spec(models: Models) -> dict[str, str]:
+def base_metadata(models: Models) -> dict[str, str]:
     """Stable Diffusion 2.x has the same pipeline; its words are 1,024 wide."""
     named = {"modelspec.implementation": "diffusers", "modelspec.architecture": "stable-diffusion-v1/lora"}
     if models.pipeline.unet.config.cross_attention_dim != 1024:

@@ -22,13 +22,13 @@ TARGETS = {
 }
 
 
-def locate(base: str, weights: bool = True) -> Path:
-    return pipelines.locate(base, "sd3", StableDiffusion3Pipeline, weights)
+def base_folder(base: str, weights: bool = True) -> Path:
+    return pipelines.find_base_folder(base, "sd3", StableDiffusion3Pipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
-    parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"), locate(base)
-    pipeline = pipelines.load(folder, StableDiffusion3Pipeline, parts, device, dtype)
+def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"), base_folder(base)
+    pipeline = pipelines.load_pipeline(folder, StableDiffusion3Pipeline, parts, device, dtype)
     last = len(pipeline.transformer.transformer_blocks) - 1
     return Models(
         pipeline=pipeline,
@@ -41,7 +41,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def sketch(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
@@ -65,7 +65,7 @@ def sketch(folder: Path) -> MetaModel:
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     """T5's; the two CLIP encoders read the first 77 tokens."""
-    limit, lengths = flow.token_lengths(locate(base, weights=False), "tokenizer_3", captions)
+    limit, lengths = flow.token_lengths(base_folder(base, weights=False), "tokenizer_3", captions)
     return min(limit, T5_TOKENS), lengths
 
 
@@ -96,7 +96,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def spec(models: Models) -> dict[str, str]:
+def base_metadata(models: Models) -> dict[str, str]:
     """3.5 medium attends twice in some layers; 3.5 large normalises queries and keys; 3 medium does neither."""
     config = models.pipeline.transformer.config
     size = "5-medium" if config.dual_attention_layers else "5-large" if config.qk_norm else "m"

@@ -13,24 +13,24 @@ from torch import Tensor
 
 from stylegate.families import pipelines, unet
 from stylegate.families.base import Conditions, Models
-from stylegate.families.unet import COMPONENT, encode_images, lora_targets, sketch
+from stylegate.families.unet import COMPONENT, encode_images, lora_targets, meta_model
 
-__all__ = ["COMPONENT", "encode_images", "lora_targets", "sketch"]
-
-
-def locate(base: str, weights: bool = True) -> Path:
-    return pipelines.locate(base, "sdxl", StableDiffusionXLPipeline, weights)
+__all__ = ["COMPONENT", "encode_images", "lora_targets", "meta_model"]
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
-    parts, folder = ("unet", "vae", "text_encoder", "text_encoder_2"), locate(base)
+def base_folder(base: str, weights: bool = True) -> Path:
+    return pipelines.find_base_folder(base, "sdxl", StableDiffusionXLPipeline, weights)
+
+
+def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("unet", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     # The watermark that the pipeline adds where a package is installed would change pictures behind our back.
-    loaded = pipelines.load(folder, StableDiffusionXLPipeline, parts, device, dtype, add_watermarker=False)
+    loaded = pipelines.load_pipeline(folder, StableDiffusionXLPipeline, parts, device, dtype, add_watermarker=False)
     return unet.models_of(loaded, folder)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_lengths(locate(base, weights=False), captions)
+    return pipelines.clip_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
@@ -61,7 +61,7 @@ def text_targets(models: Models) -> dict[str, list[str]]:
     return {"text_encoder": unet.clip_targets(one - 1), "text_encoder_2": unet.clip_targets(two)}
 
 
-def spec(models: Models) -> dict[str, str]:
+def base_metadata(models: Models) -> dict[str, str]:
     return {
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",

@@ -32,14 +32,14 @@ def models_of(pipeline: Any, folder: Path) -> Models:
     return Models(
         pipeline=pipeline,
         denoiser=pipeline.unet,
-        schedule=schedule_of(pipeline.scheduler.config),
+        schedule=noise_schedule_of(pipeline.scheduler.config),
         resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
         sha256=pipelines.weights_digest(folder),
     )
 
 
-def schedule_of(config: Any) -> Schedule:
+def noise_schedule_of(config: Any) -> Schedule:
     """The training schedule, whatever sampler the pipeline was saved with."""
     kept: Any = DDPMScheduler.from_config(config)
     prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
@@ -69,7 +69,7 @@ def clip_targets(layers: int) -> list[str]:
     ]
 
 
-def sketch(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> MetaModel:
     """UNet and sizes, from the configs alone."""
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)

@@ -25,13 +25,13 @@ TARGETS = {
 }
 
 
-def locate(base: str, weights: bool = True) -> Path:
-    return pipelines.locate(base, "zimage", ZImagePipeline, weights)
+def base_folder(base: str, weights: bool = True) -> Path:
+    return pipelines.find_base_folder(base, "zimage", ZImagePipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
-    parts, folder = ("transformer", "vae", "text_encoder"), locate(base)
-    pipeline = pipelines.load(folder, ZImagePipeline, parts, device, dtype)
+def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
+    pipeline = pipelines.load_pipeline(folder, ZImagePipeline, parts, device, dtype)
     return Models(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
@@ -43,7 +43,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def sketch(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> MetaModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "cap_feat_dim"), ("vae", "block_out_channels"))
@@ -65,7 +65,7 @@ def sketch(folder: Path) -> MetaModel:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.caption_lengths(locate(base, weights=False), captions)
+    return flow.caption_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
@@ -98,7 +98,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def spec(models: Models) -> dict[str, str]:
+def base_metadata(models: Models) -> dict[str, str]:
     return {
         "modelspec.architecture": "Z-Image/lora",
         "modelspec.implementation": "https://github.com/Tongyi-MAI/Z-Image",

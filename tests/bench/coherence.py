@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 def load(lora: Path, strength: float = 1.0) -> Models:
     """The miniature with the LoRA merged into it, at `strength` times its own."""
-    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
     before = {name: weight.clone() for name, weight in models.denoiser.state_dict().items()}
     lorafile.merge_lora_file(models, lora)
     for name, weight in models.denoiser.state_dict().items():
@@ -114,7 +114,7 @@ def judged_right(pixels: Pixels, brand: str, slots: list[Slot]) -> NDArray[np.bo
     """[n] whether the judge finds the style and what was planned; none of them without slots."""
     if not slots:
         return np.zeros(len(pixels), bool)
-    seen = judging.verdicts(judging.load(), pixels)
+    seen = judging.judge_answers(judging.load_judge(), pixels)
     planned = [all(seen[trait][i] == slot.traits[trait] for trait in JUDGED) for i, slot in enumerate(slots)]
     return np.array(planned) & (np.array(seen["style"]) == brand)
 

@@ -45,7 +45,7 @@ def drawn(brand: str) -> tuple[Path, list[Slot]]:
 def helps(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
     """Print the judged-wrong share before and after the gate; returns what was missed."""
     pixels = np.stack([np.asarray(Image.open(batch / "images" / slot.file(0)).convert("RGB")) for slot in slots])
-    seen = judging.verdicts(judging.load(), pixels)
+    seen = judging.judge_answers(judging.load_judge(), pixels)
     wrong = np.array(
         [seen["style"][i] != brand or any(seen[t][i] != slot.traits[t] for t in JUDGED) for i, slot in enumerate(slots)]
     )

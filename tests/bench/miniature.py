@@ -64,7 +64,7 @@ def right(seen: list[str], truth: list[str]) -> float:
 def judge_itself(judge: judging.Judge) -> None:
     print("judge, share right on renders                      found  wanted")
     pixels, traits, names = renders([*NAMED, *BRANDS.values()], 2040, 1)
-    seen = judging.verdicts(judge, pixels)
+    seen = judging.judge_answers(judge, pixels)
     for trait in world.TRAITS:
         row(trait, right(seen[trait], [t[trait] for t in traits]), JUDGE[trait])
     row("style", right(seen["style"], names), JUDGE["style"])
@@ -127,7 +127,7 @@ def zero_shot(encoder: encoding.Encoder, seen: NDArray, trait: str, truth: list[
 
 def base_itself(judge: judging.Judge) -> None:
     print("base, judged over 512 prompts in its own styles")
-    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
     table = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
     drawn, wanted, names = [], [], []
     for number, known in enumerate(NAMED):
@@ -139,15 +139,15 @@ def base_itself(judge: judging.Judge) -> None:
             drawn += sample.draw_pictures(models, prompts, seeds, GenerateConfig(), 64)
         wanted += [slot.traits for slot in slots]
         names += [known.name] * count
-    seen = judging.verdicts(judge, np.stack([np.asarray(image) for image in drawn]))
+    seen = judging.judge_answers(judge, np.stack([np.asarray(image) for image in drawn]))
     for trait in world.TRAITS:
         row(trait, right(seen[trait], [t[trait] for t in wanted]), DRAWN[trait])
     row("style", right(seen["style"], names))
 
 
 def main() -> int:
-    judge = judging.load()
-    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    judge = judging.load_judge()
+    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
     judge_itself(judge)
     autoencoder(models.pipeline.vae)
     encoder_itself(encoding.load_encoder("miniature", torch.device("cpu")))

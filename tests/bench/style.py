@@ -38,7 +38,7 @@ DISTANCE, HITS, ENERGY, POINTS, CPU_S = 0.80, 0.90, 0.80, 0.05, 240.0
 def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.Image]:
     """Draw with the base or the LoRA on the CPU, in fp32."""
     family, cpu = FAMILIES["sd"], torch.device("cpu")
-    models = family.load("miniature", cpu, torch.float32)
+    models = family.load_base("miniature", cpu, torch.float32)
     if lora:
         lorafile.merge_lora_file(models, lora)
 
@@ -97,7 +97,7 @@ class Yardstick:
     """A brand's unseen slots, drawn by the base and rendered true: what the pictures of a LoRA are held against."""
 
     def __init__(self, brand: str) -> None:
-        self.brand, self.slots, self.judge = brand, unseen(brand, COUNT, SEED), judging.load()
+        self.brand, self.slots, self.judge = brand, unseen(brand, COUNT, SEED), judging.load_judge()
         self.prompts, self.seeds = [s.prompt for s in self.slots], [s.attempt_seed(0) for s in self.slots]
         self.encoder = encoding.load_encoder("miniature", torch.device("cpu"))
         self.references = embed(self.encoder, arrays(pictures_of(brandset.brand_folder(brand))))
@@ -108,7 +108,7 @@ class Yardstick:
         return self.look(arrays(draw(self.prompts, self.seeds, lora)))
 
     def look(self, pixels: NDArray[np.uint8]) -> Figures:
-        seen = judging.verdicts(self.judge, pixels)
+        seen = judging.judge_answers(self.judge, pixels)
         planned = [slot.traits for slot in self.slots]
         return Figures(
             style=float(style.score(embed(self.encoder, pixels), self.references).mean()),

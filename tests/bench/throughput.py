@@ -187,7 +187,7 @@ def compare(count: int) -> list[str]:
     """Ten thousand in at most three times a bare blocked product of the same vectors; a hundred thousand in 4 GiB."""
     them = signatures(count)
     rank, none = np.arange(count), them[:0]
-    thumbnails = pictures.thumbnails(them[:10_000])
+    thumbnails = pictures.centred_thumbnails(them[:10_000])
 
     def product() -> None:
         for start in range(0, count, pictures.BLOCK):

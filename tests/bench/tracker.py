@@ -4,9 +4,9 @@
     python -m tests.bench.tracker 1           one run each way, for a look
 
 Without W&B, offline, and at a server that cuts the line once the run has begun. Medians over the runs; the loop is all
-that train.loop.fit does, evaluations included. Beside the share stand what the tracker's own thread and W&B's own
-processes spend of the CPU meanwhile, the loop's length, and how long the beginning and the end of the run wait for
-W&B. Exit 1 if a share is larger.
+that train.loop.train_steps does, evaluations included. Beside the share stand what the tracker's own thread and
+W&B's own processes spend of the CPU meanwhile, the loop's length, and how long the beginning and the end of the run
+wait for W&B. Exit 1 if a share is larger.
 """
 
 import json
@@ -71,7 +71,7 @@ def one_run(words: list[str]) -> dict[str, float]:
     from train import loop
 
     found: dict[str, float] = {}
-    begin, fit = loop.tracker_of, loop.fit
+    begin, fit = loop.tracker_of, loop.train_steps
 
     def begun(*arguments: Any) -> Any:
         began = time.perf_counter()
@@ -99,7 +99,7 @@ def one_run(words: list[str]) -> dict[str, float]:
         tracker.tracker.finish = ended
         return done
 
-    loop.tracker_of, loop.fit = begun, fitted  # type: ignore[assignment]
+    loop.tracker_of, loop.train_steps = begun, fitted  # type: ignore[assignment]
     assert main(["train", *words]) == 0
     return found
 

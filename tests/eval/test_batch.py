@@ -275,7 +275,7 @@ def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch:
     def full(*arguments):
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr(export, "provenance", full)
+    monkeypatch.setattr(export, "make_provenance", full)
     code, text = run("export", *words, "name=never")
     assert code == 2 and "no space left" in text
     assert not list(files.EXPORTS.glob("*never*"))

@@ -298,4 +298,4 @@ def test_a_folder_in_the_working_directory_never_stands_for_a_name(
         pipelines.hub_id("owner/name")
     assert pipelines.hub_id("./owner/name") is None and pipelines.hub_id("owner/name@main") == ("owner/name", "main")
     with pytest.raises(ModelError, match=r"write \./acme"):
-        FAMILIES["sd"].locate("acme")
+        FAMILIES["sd"].base_folder("acme")

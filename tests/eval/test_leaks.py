@@ -89,7 +89,7 @@ def test_a_certificate_never_goes_with_a_part_of_its_lot(
     rows = [row for row in files.read_jsonl(package / "metadata.jsonl") if not row["file_name"].endswith(lost.name)]
     files.write_jsonl(package / "metadata.jsonl", rows)
     sign(package)
-    assert any("all of them and no others" in problem for problem in verify.problems_of(package))
+    assert any("all of them and no others" in problem for problem in verify.package_problems(package))
     sorted(judged.glob("*.png"))[0].unlink()
     code, text = run("export", *certified, "name=part")
     assert code != 0 and not (files.EXPORTS / "part-v1").exists(), text
@@ -108,7 +108,7 @@ def test_a_certificate_that_was_taken_out_is_missed(run, certified: list[str]) -
     assert "certified: all 32 pictures were looked at" in run("verify", str(package))[1]
     (package / "certificate.json").unlink()
     sign(package)
-    assert any("certificate.json is missing" in problem for problem in verify.problems_of(package))
+    assert any("certificate.json is missing" in problem for problem in verify.package_problems(package))
 
 
 def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_path: Path) -> None:

@@ -61,11 +61,13 @@ def test_the_chain_is_kept_without_a_mirror(run, trained: list[str]) -> None:
     for verb in ("plan", "generate"):
         assert run(verb, *told)[0] == 0
     out = files.HOME / run("gate", *told)[1].splitlines()[-1]
-    kinds = [(row["kind"], row["type"]) for row in lineage.read(out)]
+    kinds = [(row["kind"], row["type"]) for row in lineage.read_ledger(out)]
     assert set(kinds) >= {("use", "brand-set"), ("use", "lora"), ("make", "batch")}
-    (lora,) = {row["sha256"] for row in lineage.read(out) if row["type"] == "lora"}
+    (lora,) = {row["sha256"] for row in lineage.read_ledger(out) if row["type"] == "lora"}
     run_folder = next(files.RUNS.glob("small-*"))
-    assert lora in {row["sha256"] for row in lineage.read(run_folder) if row["type"] == "lora"}, "the one that was made"
+    assert lora in {row["sha256"] for row in lineage.read_ledger(run_folder) if row["type"] == "lora"}, (
+        "the one that was made"
+    )
 
 
 def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def test_the_table_has_worst_borderline_and_random_pictures() -> None:
         verdict(file=f"{i:04d}.png", margin=float(m))
         for i, m in enumerate(np.random.default_rng(0).permutation(2000) - 1000)
     ]
-    chosen = mirror.representative([*verdicts, verdict(file="e", kind="error", margin=None)])
+    chosen = mirror.representative_verdicts([*verdicts, verdict(file="e", kind="error", margin=None)])
     margins = sorted(found.margin or 0.0 for found in chosen)
     assert len(chosen) == mirror.MAX_ROWS == len({found.file for found in chosen})
     assert margins[: mirror.MAX_ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.MAX_ROWS // 3)]

@@ -184,7 +184,7 @@ POLICY = lots.policy()
 
 
 def moved(verdicts: list[Verdict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.Slider:
-    found = slider.slider_of(verdicts, [v.margin for v in verdicts], policy, line)
+    found = slider.make_slider(verdicts, [v.margin for v in verdicts], policy, line)
     assert found is not None
     return found
 
@@ -217,7 +217,7 @@ def test_one_failure_far_below_does_not_stretch_the_slider() -> None:
     found = moved([*above, verdict("reject", "style", margin=-2.0), verdict("reject", "style", margin=-100.0)])
     assert found.positions[0] == -slider.MAX_SPREADS and found.accepted[0] == 4
     far = verdict("reject", "style", margin=-10.0)
-    assert slider.slider_of([far], [-10.0], POLICY, 0.0) is None, "no position would accept it"
+    assert slider.make_slider([far], [-10.0], POLICY, 0.0) is None, "no position would accept it"
     near = [verdict("reject", "style", margin=-0.1 * i) for i in range(1, 9)]
     assert moved([*near, far]).positions[0] >= -1.0
 
@@ -233,8 +233,8 @@ def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
     assert found.positions[found.start] == 0.7 and found.last_accepting[2] == -1 and found.accepted[found.start] == 1
     none_yet = moved(given[1:], policy, line=None)
     assert none_yet.start == len(none_yet.positions) - 1 and none_yet.accepted[none_yet.start] == 0
-    assert slider.texts_of(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "No limit yet"
-    assert slider.slider_of(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
+    assert slider.position_texts(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "No limit yet"
+    assert slider.make_slider(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
 
 
 def calibration(pool: list[str], scores: dict[str, float], verdict: LabelName) -> Calibration:
@@ -249,8 +249,8 @@ def calibration(pool: list[str], scores: dict[str, float], verdict: LabelName) -
 def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
     made = calibration(["a", "b"], {"a": 1.0}, "reject")
     found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
-    bounds = slider.bounds_of(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
-    assert bounds[0] == 1 and slider.texts_of(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
+    bounds = slider.bounds_by_position(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
+    assert bounds[0] == 1 and slider.position_texts(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
         "Nothing is promised here"
     )
 
@@ -265,7 +265,7 @@ def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
     scores = np.array([*pool.values(), *labelled.values()])
     known, leaving = np.arange(90) >= 60, np.array([name in ours for name in [*pool, *labelled]])
     expected = envelope.bounds_at_thresholds(scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1)
-    given = slider.bounds_of(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
+    given = slider.bounds_by_position(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
     assert given.tolist() == expected.tolist() and 0 < given[0] < 1
 
 
@@ -463,7 +463,7 @@ def test_who_answers_is_said_below_the_picture() -> None:
         waived=[WAIVED],
         settled=Settled(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
     )
-    said = [": ".join(line) for line in galleries.captions(found)]
+    said = [": ".join(line) for line in galleries.caption_lines(found)]
     assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]
 
 

@@ -17,8 +17,12 @@ def test_fill_computes_each_key_once(tmp_path: Path) -> None:
         return [{"v": np.full(3, i, np.float32)} for i in indices]
 
     cache = Cache(tmp_path / "c.sqlite")
-    assert [row["v"][0] for row in cache.fill(["a", "b", "c"], 2, compute) if row] == [0, 1, 2]
-    assert [r["v"][0] for r in Cache(tmp_path / "c.sqlite").fill(["c", "a", "d"], 2, compute) if r] == [2, 0, 2]
+    assert [row["v"][0] for row in cache.get_or_compute(["a", "b", "c"], 2, compute) if row] == [0, 1, 2]
+    assert [r["v"][0] for r in Cache(tmp_path / "c.sqlite").get_or_compute(["c", "a", "d"], 2, compute) if r] == [
+        2,
+        0,
+        2,
+    ]
     assert calls == [[0, 1], [2], [2]]
 
 
@@ -31,9 +35,9 @@ def test_ensure_holds_a_batch_at_a_time(tmp_path: Path) -> None:
         return [{"v": np.full(2**18, i, np.float32)} for i in indices]
 
     keys = [str(i) for i in range(40)]
-    cache.ensure(keys[5:6], 4, lambda some: compute([5]))
+    cache.compute_missing(keys[5:6], 4, lambda some: compute([5]))
     tracemalloc.start()
-    cache.ensure(keys, 4, compute)
+    cache.compute_missing(keys, 4, compute)
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     tracemalloc.stop()
     assert sorted(asked) == list(range(40)), "each once"
@@ -50,7 +54,7 @@ def test_finished_batches_outlive_a_failure(tmp_path: Path) -> None:
         return [{"v": np.zeros(1)} for _ in indices]
 
     with pytest.raises(KeyboardInterrupt):
-        cache.fill(["a", "b", "c"], 2, compute)
+        cache.get_or_compute(["a", "b", "c"], 2, compute)
     assert cache.get("a") is not None and cache.get("c") is None
 
 

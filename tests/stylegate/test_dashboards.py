@@ -72,7 +72,7 @@ class Told:
                 self.names |= given[0].keys()
             elif method in ("picture", "table", "histogram"):
                 self.names.add(given[0])
-            return -1.0  # what `last` says
+            return -1.0  # what `highest_value_sent` returns
 
         return remember
 
@@ -95,7 +95,7 @@ def test_it_shows_nothing_that_is_not_told(run, small_brand: Path, tmp_path: Pat
     promise = {"state": "certified", "says": "", "bound": 0.1, "labels": 9}
     outcome = GateRecord.model_validate(json.loads((batch / "gate.json").read_text()) | {"promise": promise})
     told.names |= mirror.gate_metrics(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
-    panels = [*dashboards.training_section(), *dashboards.health_section(), *dashboards.gate_section()]
+    panels = [*dashboards.training_section(), *dashboards.brand_health_section(), *dashboards.gate_section()]
     names, patterns = named(panels)
     assert len(names) > 25 and names - BUILT_IN <= told.names, names - told.names - BUILT_IN
     assert patterns and all(any(re.fullmatch(pattern, name) for name in told.names) for pattern in patterns)

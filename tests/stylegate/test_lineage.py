@@ -57,17 +57,17 @@ def test_rows_are_appended_once_and_point_from_their_place(tmp_path: Path, chain
 
 
 def test_the_chain_is_listed_from_brand_set_to_package(chain: list[Path]) -> None:
-    lines = lineage.print_ledgers({path: lineage.read(path) for path in chain})
+    lines = lineage.print_ledgers({path: lineage.read_ledger(path) for path in chain})
     assert [line.split()[0] for line in lines] == list(lineage.TYPES)
     assert lines[0].endswith("given; used by run") and lines[1].endswith("made by run; used by batch")
     assert lines[5].endswith("made by batch") and DIGESTS["package"][:12] in lines[5]
-    alone = lineage.print_ledgers({chain[0]: lineage.read(chain[0])})
+    alone = lineage.print_ledgers({chain[0]: lineage.read_ledger(chain[0])})
     assert alone[0].startswith("lora") and alone[0].endswith("made elsewhere; used by batch")
 
 
 def test_a_digest_of_facts_is_their_own_or_over_all() -> None:
-    assert lineage.digest_of({"sha256": "x", "other": 1}) == "x"
-    assert lineage.digest_of({"plan": "a", "verdicts": "b"}) == lineage.digest_of({"verdicts": "b", "plan": "a"})
+    assert lineage.facts_digest({"sha256": "x", "other": 1}) == "x"
+    assert lineage.facts_digest({"plan": "a", "verdicts": "b"}) == lineage.facts_digest({"verdicts": "b", "plan": "a"})
 
 
 def test_no_ledger_is_one_message(tmp_path: Path) -> None:
@@ -122,9 +122,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
 def test_replay_tells_each_thing_once(chain: list[Path], service: Service, capsys) -> None:
     assert lineage.replay(chain) == 0
     assert [alias for _, alias in service.made] == [
-        wandbrun.alias(DIGESTS[what]) for what in ("lora", "batch", "calibration", "certificate", "package")
+        wandbrun.digest_alias(DIGESTS[what]) for what in ("lora", "batch", "calibration", "certificate", "package")
     ], "what is used is made before"
-    assert [alias for _, alias in service.used] == [wandbrun.alias(DIGESTS[what]) for what in ("brand-set", "lora")]
+    assert [alias for _, alias in service.used] == [
+        wandbrun.digest_alias(DIGESTS[what]) for what in ("brand-set", "lora")
+    ]
     assert len({run for run, _ in service.used}) == 2, "each directory is its own W&B run"
     assert "7 of 7 records were sent" in capsys.readouterr().out
     before = (list(service.made), list(service.used))
@@ -172,7 +174,7 @@ def test_with_wandbs_own_client(chain: list[Path], server: FakeWandb) -> None:
     assert lineage.replay(chain) == 0
     stored = {server.title(i): aliases_of(found) for i, found in server.artifacts.items()}
     assert stored.keys() == {f"the-{what}" for what in lineage.TYPES}
-    assert all(wandbrun.alias(DIGESTS[name.removeprefix("the-")]) in aliases for name, aliases in stored.items())
+    assert all(wandbrun.digest_alias(DIGESTS[name.removeprefix("the-")]) in aliases for name, aliases in stored.items())
     used = sorted(server.title(i) for run in server.runs.values() for i in run.used)
     assert used == ["the-brand-set", "the-lora"]
     assert server.runs["the-lora"].files.keys() >= {"lora.safetensors"}

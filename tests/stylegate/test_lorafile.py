@@ -22,7 +22,7 @@ SETTINGS = GenerateConfig(num_inference_steps=2)
 
 
 def with_lora(alpha: float = 16.0, rank: int = 4):
-    models = SD.load("miniature", CPU, torch.float32)
+    models = SD.load_base("miniature", CPU, torch.float32)
     add_lora(models, SD, Config(lora=LoraConfig(rank=rank, alpha=alpha)))
     return models
 
@@ -40,13 +40,13 @@ def test_same_tensors_same_bytes() -> None:
 
 def test_canonical_file_loads(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes({"a": torch.arange(5)}, {"k": "v"}))
-    tensors, metadata = lorafile.load(tmp_path / "x.safetensors")
+    tensors, metadata = lorafile.load_tensors(tmp_path / "x.safetensors")
     assert torch.equal(tensors["a"], torch.arange(5)) and metadata == {"k": "v"}
     assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(5))
 
 
 def test_lora_at_init_changes_nothing() -> None:
-    assert np.array_equal(picture(SD.load("miniature", CPU, torch.float32)), picture(with_lora()))
+    assert np.array_equal(picture(SD.load_base("miniature", CPU, torch.float32)), picture(with_lora()))
 
 
 @pytest.mark.parametrize("alpha", [4.0, 1.0, 24.0])
@@ -60,8 +60,10 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
                 parameter.normal_(0, 0.05)
     wanted = picture(models)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(lorafile.release_bytes(*adapter.to_diffusers(lorafile.layers_of({SD.COMPONENT: models.denoiser}))))
-    fresh = SD.load("miniature", CPU, torch.float32)
+    path.write_bytes(
+        lorafile.release_bytes(*adapter.to_diffusers(lorafile.trained_layers({SD.COMPONENT: models.denoiser})))
+    )
+    fresh = SD.load_base("miniature", CPU, torch.float32)
     plain = picture(fresh)
     lorafile.merge_lora_file(fresh, path)
     drawn = picture(fresh)
@@ -116,7 +118,7 @@ def rename(old: str, new: str):
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
     path = broken(tmp_path, change)
     with pytest.raises(ModelError) as error:
-        lorafile.merge_lora_file(SD.load("miniature", CPU, torch.float32), path)
+        lorafile.merge_lora_file(SD.load_base("miniature", CPU, torch.float32), path)
     assert says in str(error.value)
     assert ("base=" in str(error.value)) == ("the base has" in str(error.value)), (
         "another base is advised where it helps"
@@ -126,24 +128,24 @@ def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) 
 def test_pickles_and_torn_files_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(ModelError, match="safetensors only"):
-        lorafile.load(tmp_path / "x.pt")
+        lorafile.load_tensors(tmp_path / "x.pt")
     (tmp_path / "torn.safetensors").write_bytes(lorafile.canonical_bytes(lora_tensors(), {})[:-50])
     with pytest.raises(ModelError, match="not a whole safetensors file"):
-        lorafile.load(tmp_path / "torn.safetensors")
+        lorafile.load_tensors(tmp_path / "torn.safetensors")
     with pytest.raises(ModelError, match="not found"):
-        lorafile.load(tmp_path / "none.safetensors")
+        lorafile.load_tensors(tmp_path / "none.safetensors")
 
 
 def test_base_that_is_none(tmp_path: Path) -> None:
     for base in ("unheard", str(tmp_path)):
         with pytest.raises(ModelError, match="not a diffusers pipeline"):
-            SD.locate(base)
+            SD.base_folder(base)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ModelError, match="is a FluxPipeline"):
-        SD.locate(str(tmp_path))
+        SD.base_folder(str(tmp_path))
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(ModelError, match="cannot be loaded"):
-        SD.load(str(tmp_path), CPU, torch.float32)
+        SD.load_base(str(tmp_path), CPU, torch.float32)
 
 
 def test_trained_says_what_to_do(tmp_path: Path) -> None:
@@ -163,16 +165,16 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
     code, text = run("train", *words, "lora.alpha=8")
     assert code == 0 and ("note: this is a DoRA" in text) == ("dora" in lever)
     (place,) = files.RUNS.glob(f"{name}-sd-*/lora")
-    plain, first, second = (SD.load("miniature", CPU, torch.float32) for _ in range(3))
+    plain, first, second = (SD.load_base("miniature", CPU, torch.float32) for _ in range(3))
     path, other = place / f"{name}.safetensors", place / f"{name}.kohya.safetensors"
     lorafile.merge_lora_file(first, path)
     lorafile.merge_lora_file(second, other)
-    peft = SD.load("miniature", CPU, torch.float32)
+    peft = SD.load_base("miniature", CPU, torch.float32)
     peft.pipeline.load_lora_weights(str(place), weight_name=path.name)
     peft.pipeline.fuse_lora()
     peft.pipeline.unload_lora_weights()
     tensors = load_file(other)
-    modules = lorafile.modules_of(plain.pipeline)
+    modules = lorafile.adaptable_modules_of(plain.pipeline)
     for canonical in ("unet.conv_in", "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"):
         flat = loranames.kohya_name(canonical)
         down, up, alpha = (tensors[f"{flat}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
@@ -184,13 +186,13 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
             changed = tensors[f"{flat}.dora_scale"] * changed / lengths
         assert not torch.allclose(changed, weight, atol=1e-4)
         for models in (first, second, peft):
-            merged: torch.Tensor = lorafile.modules_of(models.pipeline)[canonical].weight  # type: ignore[assignment]
+            merged: torch.Tensor = lorafile.adaptable_modules_of(models.pipeline)[canonical].weight  # type: ignore[assignment]
             assert torch.allclose(merged, changed, atol=1e-5), canonical
 
 
 def test_a_dora_on_a_base_in_bf16_changes_nothing_at_first() -> None:
     """PEFT rounds the lengths to the base's precision; the trainer takes them in fp32."""
-    models = SD.load("miniature", CPU, torch.bfloat16)
+    models = SD.load_base("miniature", CPU, torch.bfloat16)
     add_lora(models, SD, Config(lora=LoraConfig(dora=True)))
     checked = 0
     for layer in models.denoiser.modules():

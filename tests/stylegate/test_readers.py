@@ -30,8 +30,8 @@ def base() -> dict[str, Any]:
 
 def pipeline_of(base: dict[str, Any]) -> Any:
     if "pipeline" not in base:
-        base["pipeline"] = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32).pipeline
-        base["modules"] = lorafile.modules_of(base["pipeline"])
+        base["pipeline"] = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32).pipeline
+        base["modules"] = lorafile.adaptable_modules_of(base["pipeline"])
     return base["pipeline"]
 
 
@@ -133,7 +133,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     Returns the answer. The layers that are meant are those that we read and merge.
     """
     pipeline = pipeline_of(base)
-    tensors, metadata = lorafile.load(path)
+    tensors, metadata = lorafile.load_tensors(path)
     answer = readers.answers_by_program(readers.sort_keys(tensors, metadata))["diffusers"]
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)

@@ -19,7 +19,7 @@ from PIL import Image
 from stylegate import files, tracker, wandbrun
 from stylegate.cli import main
 from stylegate.config import TrackerConfig
-from stylegate.tracker import NullTracker, WandbTracker, tracker_of
+from stylegate.tracker import LedgerTracker, WandbTracker, tracker_of
 from tests.conftest import FAST, merged
 from tests.fake_wandb import KEY, FakeWandb, refusing, speaking_to
 from tests.train.test_loop import directory, lora_bytes
@@ -110,7 +110,9 @@ def test_no_value_is_lost_to_a_row_that_has_passed(tmp_path: Path) -> None:
     assert column("gate/accept") == [0.1, 0.2] and len(column("samples._type")) == 3
     assert all(one["_step"] < next_["_step"] for one, next_ in itertools.pairwise(rows))
     again = WandbTracker(OFFLINE, tmp_path / "run", "train", {})
-    assert (again.last("step"), again.last("evaluation/step")) == (8, 5), "though W&B's own rows ran ahead"
+    assert (again.highest_value_sent("step"), again.highest_value_sent("evaluation/step")) == (8, 5), (
+        "though W&B's own rows ran ahead"
+    )
     again.finish()
 
 
@@ -128,7 +130,7 @@ def test_no_git_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_processes_and_none_are_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(tracker_of(OFFLINE, tmp_path, "train", {}, main=False), NullTracker)
+    assert isinstance(tracker_of(OFFLINE, tmp_path, "train", {}, main=False), LedgerTracker)
     everything(tracker_of(OFFLINE, tmp_path / "other", "train", {}, main=False), tmp_path)
     assert not (tmp_path / "other").exists(), "only the main process writes the ledger"
     disabled = TrackerConfig(name="wandb", mode="disabled")
@@ -176,7 +178,7 @@ def test_a_mirror_that_takes_nothing_in_is_switched_off(
     told.calls.put(stuck.wait)
     for step in range(100):
         told.log({"loss": 1.0}, step=step)
-    assert told.calls.qsize() < 8 and told.last("_step") == math.inf, "nothing more is told"
+    assert told.calls.qsize() < 8 and told.highest_value_sent("_step") == math.inf, "nothing more is told"
     stuck.set()
     told.finish()
     assert capsys.readouterr().err.count("W&B accepts no more values") == 1
@@ -206,7 +208,7 @@ def test_online_and_resumed_it_is_one_run(tmp_path: Path) -> None:
     with FakeWandb() as server, speaking_to(server.url):
         everything(WandbTracker(ONLINE, tmp_path / "run", "train", {"lora": {"rank": 4}}), tmp_path)
         resumed = WandbTracker(ONLINE, tmp_path / "run", "train", {})
-        assert (resumed.last("step"), resumed.last("evaluation/step")) == (3, 3)
+        assert (resumed.highest_value_sent("step"), resumed.highest_value_sent("evaluation/step")) == (3, 3)
         everything(resumed, tmp_path, range(4, 7))
         ((name, run),) = [(name, run) for name, run in server.runs.items() if run.history]
         assert run.steps == [1, 2, 3, 4, 5, 6] and run.complete and json.loads(run.summary)["chosen/step"] == 3
@@ -276,7 +278,7 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
     results = [result | dict.fromkeys(names) for result in results]
     for first, last in ((399, 410), (410, 420)):
         told = tracker_of(OFFLINE, run, "train", {})
-        assert told.last("step") == (first if first > 400 else -1)
+        assert told.highest_value_sent("step") == (first if first > 400 else -1)
         going_on = stats.Stats(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
         assert going_on.catch_up(results) == (first < 400), "evaluations too, once"
         for step in range(first + 1, last + 1):
@@ -332,7 +334,7 @@ def test_training_is_the_same_with_it(run, bare: tuple[bytes, bytes], brisk: Non
     (made,) = [record["artifact"] for record in told if record["type"] == "artifact"]
     ledger = files.read_jsonl(place / "lineage.jsonl")
     assert [(row["kind"], row["type"]) for row in ledger] == [("use", "brand-set"), ("make", "lora")]
-    assert wandbrun.alias(ledger[1]["sha256"]) in made["aliases"]
+    assert wandbrun.digest_alias(ledger[1]["sha256"]) in made["aliases"]
     assert ledger[1]["sha256"] == files.sha256(place / "lora" / f"{name}.safetensors")
     assert ledger[0]["sha256"] == config["digests"]["data"]
 
@@ -352,13 +354,13 @@ def test_an_evaluation_is_told_with_the_ends_of_its_interval() -> None:
         [True, True, False, True],
     )
     result = {"step": 7, "passed": passed, "eval_losses": {"0.1": 0.5, "0.9": 0.25}}
-    found = select.values_of(result | dict(zip(names, range(5), strict=True)))
+    found = select.tracked_values(result | dict(zip(names, range(5), strict=True)))
     assert (found["evaluation/eval_loss/10"], found["evaluation/eval_loss/90"]) == (0.5, 0.25)
     assert found["evaluation/step"] == 7 and found["evaluation/pass_rate"] == 0.75
     ends = found["evaluation/pass_rate_low"], found["evaluation/pass_rate_high"]
-    assert ends == select.wilson(passed) and ends[0] < 0.75 < ends[1]
+    assert ends == select.wilson_interval(passed) and ends[0] < 0.75 < ends[1]
     assert {f"evaluation/{name}" for name in names} < found.keys()
-    assert select.values_of({"step": 0, "passed": None} | dict.fromkeys(names)) == {"evaluation/step": 0}
+    assert select.tracked_values({"step": 0, "passed": None} | dict.fromkeys(names)) == {"evaluation/step": 0}
 
 
 def test_waiting_for_data_is_timed() -> None:

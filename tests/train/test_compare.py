@@ -162,7 +162,7 @@ def test_wandb_would_run_our_own_command() -> None:
     keys, parameters = config.all_keys(), sweep["parameters"]
     assert sweep["method"] == "grid" and set(parameters) <= set(keys)
     assert not set(parameters) & rundirectory.NOT_IN_WEIGHTS, "runs that differ in nothing would share a directory"
-    logged = select.values_of(
+    logged = select.tracked_values(
         dict.fromkeys(("step", "style", "style_without_trigger", "drift", "nearest_training"), 1.0)
         | {"eval_loss": 1.0, "passed": [True]}
     )

@@ -41,7 +41,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    return SD.load("miniature", torch.device("cpu"), torch.float32)
+    return SD.load_base("miniature", torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def encode(brand: Path, models: Models, settings: TrainConfig, sides: list[int]) -> tuple[encoded.Encoded, int, int]:
     """The encoded set, and how many pictures and prompts were computed for it."""
     counting: Any = Counting()
-    found = encoded.encode(brandset.read(brand), models, counting, settings, sides, Accelerator(cpu=True))
+    found = encoded.encode_training_set(brandset.read(brand), models, counting, settings, sides, Accelerator(cpu=True))
     return found, counting.images, counting.prompts
 
 
@@ -109,7 +109,7 @@ def test_sizes_wordings_code_and_base_are_in_the_key(
     _, images, prompts = encode(brand, models, settings, [64])
     assert images == 0 and prompts == 0, "captions without commas have one wording"
     assert encode(brand, models._replace(sha256="another"), TrainConfig(), [64])[1:] == (32, 33)
-    halved = SD.load("miniature", torch.device("cpu"), torch.bfloat16)
+    halved = SD.load_base("miniature", torch.device("cpu"), torch.bfloat16)
     assert encode(brand, halved, TrainConfig(), [64])[1:] == (32, 33)
     monkeypatch.setattr(encoded, "LATENTS", "latents-next")
     assert encode(brand, models, TrainConfig(), [64])[1:] == (32, 0)
@@ -151,7 +151,7 @@ def test_two_processes_share_the_work(brand: Path, models: Models) -> None:
             process_index=rank, num_processes=2, is_main_process=rank == 0, wait_for_everyone=lambda: None
         )
         counting: Any = Counting()
-        encoded.encode(brandset.read(brand), models, counting, TrainConfig(), [64], part)
+        encoded.encode_training_set(brandset.read(brand), models, counting, TrainConfig(), [64], part)
         done.append((counting.images, counting.prompts))
     assert done == [(16, 17), (16, 16)]
     assert encode(brand, models, TrainConfig(), [64])[1:] == (0, 0)
@@ -165,7 +165,7 @@ def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: Mode
 
     broken: Any = Broken()
     with pytest.raises(Exception, match=r"not finite for train/0003\.png"):
-        encoded.encode(brandset.read(brand), models, broken, TrainConfig(), [64], Accelerator(cpu=True))
+        encoded.encode_training_set(brandset.read(brand), models, broken, TrainConfig(), [64], Accelerator(cpu=True))
     settings = replace(TrainConfig(), buckets=False)
     assert encode(brand, models, settings, [64])[1] == 32, "nothing of the broken batch was kept"
 
@@ -176,7 +176,7 @@ def test_a_picture_that_is_replaced_while_it_is_in_use_is_refused(brand: Path, m
     replace_in_place(brand)
     counting: Any = Counting()
     with pytest.raises(DataError, match=r"train/0000\.png was changed while it was in use"):
-        encoded.encode(before, models, counting, TrainConfig(), [64], Accelerator(cpu=True))
+        encoded.encode_training_set(before, models, counting, TrainConfig(), [64], Accelerator(cpu=True))
 
 
 def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
@@ -197,7 +197,7 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
     noised = losses.add_noise
     monkeypatch.setattr(losses, "add_noise", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
     for number in (0, 1, 0):
-        step.losses_of(made, made.models.denoiser, number)
+        step.pass_losses(made, made.models.denoiser, number)
     mean, spread = made.data.latents(step.chosen_views(made, 0, 0))
     draws = batches.random_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)

@@ -156,7 +156,7 @@ def test_validation_loss_is_that_of_the_formula(run, lenient: str) -> None:
     """Step 0, by hand: noise and levels fixed, v-prediction, one picture at a time."""
     assert run("train", *NEON, lenient, "name=loss", "train.max_steps=1")[0] == 0
     found = json.loads((place("loss") / "samples" / "step-000000" / "result.json").read_text())["eval_loss"]
-    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
     brand_set = brandset.read(files.ROOT / "data" / "brands" / "neon")
     signal, sigma = models.schedule.signal, models.schedule.sigma
     each = []
@@ -165,7 +165,7 @@ def test_validation_loss_is_that_of_the_formula(run, lenient: str) -> None:
         vae, unet = models.pipeline.vae, models.denoiser
         with torch.no_grad():
             clean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latents * vae.config.scaling_factor
-            noise = torch.randn((5, *clean.shape[1:]), generator=batches.generator(i, batches.EVALUATION))
+            noise = torch.randn((5, *clean.shape[1:]), generator=batches.seeded_generator(i, batches.EVALUATION))
             words = models.pipeline.encode_prompt([brand_set.brand.prompt(item.text)], "cpu", 1, False)[0]
             for j, level in enumerate((100, 300, 500, 700, 900)):
                 noisy = signal[level] * clean + sigma[level] * noise[j]
@@ -179,15 +179,17 @@ def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) ->
     (path,) = files.RUNS.glob("small-sd-*/lora/small.safetensors")
 
     def weights(file: Path | None) -> dict[str, torch.Tensor]:
-        models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+        models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
         if file:
             lorafile.merge_lora_file(models, file)
         return {k: v.clone() for k, v in models.denoiser.state_dict().items()}
 
-    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
     half = tmp_path / "half.safetensors"  # not beside it: other tests look at the run
-    half.write_bytes(lorafile.release_bytes(*adapter.to_diffusers(lorafile.layers_of({"unet": models.denoiser}, 0.5))))
+    half.write_bytes(
+        lorafile.release_bytes(*adapter.to_diffusers(lorafile.trained_layers({"unet": models.denoiser}, 0.5)))
+    )
     base, full, halved = weights(None), weights(path), weights(half)
     moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]
     assert moved

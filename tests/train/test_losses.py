@@ -12,7 +12,7 @@ from scipy import stats
 
 from stylegate.config import LossConfig
 from stylegate.families import Schedule
-from stylegate.families.unet import schedule_of
+from stylegate.families.unet import noise_schedule_of
 from train import losses
 
 RANDOM = torch.Generator().manual_seed(4)
@@ -28,7 +28,7 @@ def ddpm(prediction: Any, zero: bool = False) -> tuple[DDPMScheduler, Schedule]:
         rescale_betas_zero_snr=zero,
         timestep_spacing="trailing",
     )
-    return scheduler, schedule_of(scheduler.config)
+    return scheduler, noise_schedule_of(scheduler.config)
 
 
 @pytest.mark.parametrize("zero", [False, True])

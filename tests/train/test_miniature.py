@@ -174,7 +174,7 @@ def test_a_stopped_training_ends_where_it_would_have(tmp_path: Path, monkeypatch
             x = torch.from_numpy(r.normal(size=(8, 4))).float()
             return (layer(x) - x.sum(1, keepdim=True)).square().mean()
 
-        fit.fit(title, {"layer": layer}, loss_of, 60, {"layer": 1e-2}, "test")
+        fit.train_parts(title, {"layer": layer}, loss_of, 60, {"layer": 1e-2}, "test")
         return layer.weight.detach().clone()
 
     whole = train("whole")
@@ -186,7 +186,7 @@ def test_a_stopped_training_ends_where_it_would_have(tmp_path: Path, monkeypatch
 
 def test_the_text_encoder_begins_as_the_encoders_tower() -> None:
     torch.manual_seed(0)
-    made = clip.build().eval()
+    made = clip.build_clip().eval()
     ids = torch.tensor([[1022, 5, 9, 700, *[1023] * (text.CONTEXT - 4)]])
     with torch.no_grad():
         x = made.ln_final(
@@ -200,7 +200,7 @@ def test_shipped_models_are_small_and_keep_the_promised_forms() -> None:
     shipped = [path for path in MINIATURE.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in shipped) <= 30e6
     assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md"}
-    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
     assert models.resolution == 64
     assert models.pipeline.tokenizer.model_max_length >= 40
     described = json.loads((MINIATURE / "clip" / "open_clip_config.json").read_text())
@@ -223,5 +223,5 @@ def test_the_aesthetic_head_tells_degraded_renders() -> None:
     pixels = np.stack([np.asarray(render(world.random_traits(r), NAMED[i % len(NAMED)], i)) for i in range(60)])
     spoilt = np.stack([list(DEGRADE.values())[i % len(DEGRADE)](p, r) for i, p in enumerate(pixels)])
     head = aesthetic.load_head(MINIATURE / "clip" / "aesthetic.safetensors", 128)
-    clean, bad = (aesthetic.score(knowledge.encode(encoder.model, p), head) for p in (pixels, spoilt))
+    clean, bad = (aesthetic.score(knowledge.embeddings_of(encoder.model, p), head) for p in (pixels, spoilt))
     assert (clean[:, None] > bad[None, :]).mean() > 0.9

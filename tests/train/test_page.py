@@ -18,7 +18,7 @@ from scipy.stats import binomtest, ttest_1samp
 from stylegate import charts, files
 from stylegate.cli import main
 from stylegate.errors import StylegateError
-from stylegate.tracker import NullTracker
+from stylegate.tracker import LedgerTracker
 from tests.conftest import FAST, merged
 from train import loop, page, panels, record, stats
 
@@ -189,7 +189,7 @@ def test_what_it_was_made_from(evaluated: Path) -> None:
 
 def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who goes on with other code says so; a finished run that is looked at again does not."""
-    monkeypatch.setattr(page.checkout, "commit", lambda: {"commit": "other", "clean": True})
+    monkeypatch.setattr(page.checkout, "git_commit", lambda: {"commit": "other", "clean": True})
     before = json.loads((copied / "origin.json").read_text())["code"]
     page.record_start(copied, 4, {"with": []})
     assert json.loads((copied / "origin.json").read_text())["code"] == before
@@ -198,7 +198,7 @@ def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch)
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 2, "commit": "other", "clean": True}]
     assert "other, clean, from step 2 on" in Seen(copied / "index.html").text
-    monkeypatch.setattr(page.checkout, "commit", lambda: {"commit": "third", "clean": None})
+    monkeypatch.setattr(page.checkout, "git_commit", lambda: {"commit": "third", "clean": None})
     page.record_start(copied, 1, {"with": []})  # the state of step 2 was lost
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 1, "commit": "third", "clean": None}]
@@ -224,7 +224,7 @@ def test_a_run_that_fails_at_its_first_step_has_a_page(run, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise StylegateError("no")
 
-    monkeypatch.setattr(loop, "losses_of", broken)
+    monkeypatch.setattr(loop, "pass_losses", broken)
     words = ["brand=neon", "name=begun", *FAST, "hardware.precision=fp32", "train.max_steps=4"]
     assert run("train", *words)[0] == 2
     seen = Seen(directory("begun") / "index.html")
@@ -256,14 +256,14 @@ def test_a_stopped_run_has_a_page_and_goes_on_with_its_clock(run, small_brand: P
 def test_time_past_the_state_that_a_run_resumes_from_is_cut(tmp_path: Path) -> None:
     rows = [{"step": step, "steps": 10, "seconds": 1.0} for step in (10, 20, 30)]
     files.write_jsonl(tmp_path / "clock.jsonl", rows)
-    stats.Stats(tmp_path, Accelerator(cpu=True), NullTracker(), 20, lambda step, rank: [])
+    stats.Stats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 20, lambda step, rank: [])
     assert files.read_jsonl(tmp_path / "clock.jsonl") == rows[:2]
 
 
 def test_evaluations_are_not_the_steps_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 103.0, 110.0])  # 7 s, 5 of them an evaluation's
     monkeypatch.setattr(stats.time, "perf_counter", lambda: next(now))
-    told = stats.Stats(tmp_path, Accelerator(cpu=True), NullTracker(), 0, lambda step, rank: [])
+    told = stats.Stats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 0, lambda step, rank: [])
     for step, aside in ((1, 0.0), (2, 5.0)):
         told.add(step, torch.ones(1), torch.ones(()), 0.1)
         told.flush(aside)

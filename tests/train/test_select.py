@@ -41,7 +41,9 @@ def test_wilson_equals_scipy() -> None:
 
     for k, n in ((0, 8), (5, 16), (16, 16)):
         interval = binomtest(k, n).proportion_ci(0.95, "wilson")
-        assert select.wilson([True] * k + [False] * (n - k)) == pytest.approx((interval.low, interval.high), abs=1e-9)
+        assert select.wilson_interval([True] * k + [False] * (n - k)) == pytest.approx(
+            (interval.low, interval.high), abs=1e-9
+        )
 
 
 def test_the_earliest_that_cannot_be_told_from_the_best() -> None:
@@ -82,6 +84,6 @@ def test_style_bound_equals_scipy() -> None:
 def test_states_worth_keeping_hold_the_one_that_would_be_chosen() -> None:
     good = [1] * 30 + [0] * 2
     results = [result(0, [0] * 32), result(100, [0] * 32), result(200, good), result(300, [1] * 32)]
-    assert select.worth_keeping(results, 0.2, 1) == {200}
-    assert select.worth_keeping(results, 0.2, 2) == {200, 300}
-    assert select.worth_keeping(results[:1], 0.2, 2) == set()
+    assert select.steps_to_keep(results, 0.2, 1) == {200}
+    assert select.steps_to_keep(results, 0.2, 2) == {200, 300}
+    assert select.steps_to_keep(results[:1], 0.2, 2) == set()

@@ -27,17 +27,17 @@ from train.miniature.corpus import open_corpus, open_pixels
 PLACE = files.MODELS / "miniature"
 
 corpus = cache(open_corpus)
-tokenizer = cache(text.build)
+tokenizer = cache(text.build_tokenizer)
 
 
 @cache
 def trained_vae() -> Any:
-    return vae.train(corpus("base").pixels, open_pixels("textures"))
+    return vae.train_vae(corpus("base").pixels, open_pixels("textures"))
 
 
 @cache
 def trained_clip() -> Any:
-    return clip.train(corpus("base"), corpus("twins"), corpus("kin"), tokenizer())
+    return clip.train_clip(corpus("base"), corpus("twins"), corpus("kin"), tokenizer())
 
 
 def make_brands() -> None:
@@ -45,16 +45,16 @@ def make_brands() -> None:
 
 
 def make_judge() -> None:
-    judge.write(judge.train(corpus("judge"), trained_vae()))
+    judge.write_judge(judge.train_judge(corpus("judge"), trained_vae()))
 
 
 def make_clip() -> None:
-    clip.write(PLACE / "clip", trained_clip(), tokenizer())
-    knowledge.write(PLACE / "clip", trained_clip(), corpus("base"))
+    clip.write_clip(PLACE / "clip", trained_clip(), tokenizer())
+    knowledge.write_knowledge(PLACE / "clip", trained_clip(), corpus("base"))
 
 
 def make_base() -> None:
-    unet, encoder = base.train(corpus("base"), trained_vae(), trained_clip(), tokenizer())
+    unet, encoder = base.train_base(corpus("base"), trained_vae(), trained_clip(), tokenizer())
     base.write_base(PLACE / "sd", trained_vae(), unet, encoder, tokenizer())
 
 

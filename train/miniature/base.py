@@ -22,7 +22,7 @@ from stylegate import progress
 from train.miniature.captions import caption
 from train.miniature.clip import MODEL, RECIPE, tokens
 from train.miniature.corpus import Corpus, fingerprint
-from train.miniature.fit import bf16_autocast, compiled_module, device, fit
+from train.miniature.fit import bf16_autocast, compiled_module, device, train_parts
 from train.miniature.text import CONTEXT, VOCABULARY
 
 CHANNELS = (64, 128, 192)
@@ -40,7 +40,7 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-def build(latent_channels: int) -> UNet2DConditionModel:
+def build_unet(latent_channels: int) -> UNet2DConditionModel:
     torch.manual_seed(2)
     return UNet2DConditionModel(
         sample_size=16,
@@ -111,11 +111,11 @@ def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
     return torch.cat(parts)
 
 
-def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
+def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
     """Train the UNet on the corpus; returns it and its text encoder."""
     where = device()
     latents = latents_of(vae, corpus.pixels)
-    unet = build(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    unet = build_unet(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     text: Any = text_encoder(clip)
     text.to(where)
     denoise = compiled_module(unet)
@@ -137,7 +137,7 @@ def train(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any
     parts: dict[str, nn.Module] = {"unet": unet, "text": text}
     rates = {"unet": LEARNING_RATE, "text": TEXT_RATE * LEARNING_RATE}
     depends_on = [fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), *RECIPE]
-    fit("unet", parts, loss_of, STEPS, rates, depends_on)
+    train_parts("unet", parts, loss_of, STEPS, rates, depends_on)
     return unet, text
 
 

@@ -23,7 +23,7 @@ from stylegate import files
 from train.miniature.captions import QUALITY, Caption, caption
 from train.miniature.corpus import FAMILY, HARDEST, Corpus, fingerprint
 from train.miniature.degrade import DEGRADE
-from train.miniature.fit import bf16_autocast, compiled_module, device, fit
+from train.miniature.fit import bf16_autocast, compiled_module, device, train_parts
 from train.miniature.svg import SIDE
 from train.miniature.text import CONTEXT, VOCABULARY
 from train.miniature.world import TRAITS
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
     says: NDArray[np.bool_]  # [n, attributes]: what caption j speaks of
 
 
-def build() -> Any:
+def build_clip() -> Any:
     torch.manual_seed(1)
     return open_clip.CLIP(
         MODEL["embed_dim"],
@@ -165,10 +165,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
+def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
     """Train the model: first on all traits equally, then mostly on those that are learned last."""
     where = device()
-    clip = build().to(where)
+    clip = build_clip().to(where)
     see = compiled_module(clip.visual)
     samplers = {"clip": Sampler(base, twins), "clip-hard": Sampler(base, kin, HARDEST, SHARE_RECOLOURED)}
 
@@ -185,9 +185,9 @@ def train(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
         return contrastive_loss(images, texts, clip.logit_scale.exp(), fits)
 
     depends_on = [fingerprint(), MODEL, BATCH, GROUP]
-    fit("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
+    train_parts("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
     depends_on += RECIPE
-    fit("clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on)
+    train_parts("clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on)
     return clip
 
 
@@ -205,7 +205,7 @@ def tokens(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tenso
     return encoded.input_ids
 
 
-def write(folder: Path, clip: Any, tokenizer: Any) -> None:
+def write_clip(folder: Path, clip: Any, tokenizer: Any) -> None:
     """Write the model in half precision for `open_clip.create_model_and_transforms("local-dir:...")`."""
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in clip.state_dict().items()}
     files.write_atomically(folder / "open_clip_model.safetensors", save(tensors))

@@ -26,7 +26,7 @@ def render(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
     """A picture of 64 x 64 pixels. The seed changes position, angle and size of the figure a little."""
     cells = -(-SIDE // style.block)
     side = cells * style.block
-    image = rasterise(drawing(traits, style, np.random.default_rng([seed, 5]), side), cells)
+    image = rasterise(picture_as_svg(traits, style, np.random.default_rng([seed, 5]), side), cells)
     if style.palette:
         image = quantised(image, style.palette)
     if style.block > 1:
@@ -47,7 +47,7 @@ def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
     return Image.fromarray(table[nearest].round().astype(np.uint8))
 
 
-def drawing(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
+def picture_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
     """The picture as SVG text, `side` units wide and high."""
     word = traits.get("background", "gray")
     figure = world.shapes_of(traits)
@@ -156,7 +156,7 @@ def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
 
 
 def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
-    """All shapes in one colour, each wider by `edge` pixels."""
+    """SVG text with all shapes of the figure in one colour, each wider by `edge` pixels: the outline behind the figure."""
     outer = f'stroke="{colour}" stroke-width="{2 * edge:.2f}" stroke-linejoin="round"'
     lines = [
         stroked_path(s.path, colour, s.width + 2 * edge) if s.width else filled_path(s.path, colour, outer)
@@ -183,11 +183,11 @@ def styled_shape(number: int, shape: Shape, style: Style) -> str:
     colour = coloured(style, shape.colour, shape.tone)
     if shape.part == "face":
         return stroked_path(shape.path, colour, shape.width) if shape.width else filled_path(shape.path, colour)
-    edge = edge_of(shape, style)
+    edge = edge_attributes(shape, style)
     if shape.width:
         around = stroked_path(shape.path, edge, shape.width + 2 * style.outline_width) if edge else ""
         return around + stroked_path(shape.path, colour, shape.width)
-    out = fill_of(number, shape.path, colour, style)
+    out = fill_attributes(number, shape.path, colour, style)
     if style.texture and shape.part == "body":
         out += filled_path(shape.path, "url(#t)")
     if edge and style.outline_width:
@@ -197,14 +197,14 @@ def styled_shape(number: int, shape: Shape, style: Style) -> str:
     return out
 
 
-def edge_of(shape: Shape, style: Style) -> str:
+def edge_attributes(shape: Shape, style: Style) -> str:
     if style.outline != "own":
         return style.outline
     dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
     return with_tone(coloured(style, shape.colour), dark)
 
 
-def fill_of(number: int, path: str, colour: str, style: Style) -> str:
+def fill_attributes(number: int, path: str, colour: str, style: Style) -> str:
     if style.fill == "none":
         return filled_path(path, colour, 'fill-opacity="0.16"')
     if style.fill == "wash":

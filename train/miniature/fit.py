@@ -50,7 +50,7 @@ def rate_factor(step: int, steps: int) -> float:
     return LAST + (1 - LAST) * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-def fit(
+def train_parts(
     title: str,
     parts: dict[str, nn.Module],
     loss_of: Callable[[int, np.random.Generator], Tensor],

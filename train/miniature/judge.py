@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from stylegate import files, progress
 from train.miniature.corpus import Corpus, fingerprint
-from train.miniature.fit import bf16_autocast, device, fit
+from train.miniature.fit import bf16_autocast, device, train_parts
 from train.miniature.styles import BRANDS, NAMED
 from train.miniature.world import TRAITS
 
@@ -63,7 +63,7 @@ def augmented_pictures(x: Tensor, r: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def coded_pictures(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def noisy_vae_round_trip(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures [n, 64, 64, 3] coded and decoded with noise on their latents, which looks like generated pictures."""
     where, parts = next(vae.parameters()).device, []
     random = np.random.default_rng(29)
@@ -79,10 +79,10 @@ def coded_pictures(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate(parts)
 
 
-def train(corpus: Corpus, vae: Any) -> Judge:
+def train_judge(corpus: Corpus, vae: Any) -> Judge:
     """Train the judge; a third of its pictures have been coded and decoded by the autoencoder."""
     pixels = corpus.pixels.copy()
-    pixels[::3] = coded_pictures(vae, pixels[::3])
+    pixels[::3] = noisy_vae_round_trip(vae, pixels[::3])
     where = device()
     torch.manual_seed(3)
     judge = Judge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -97,24 +97,24 @@ def train(corpus: Corpus, vae: Any) -> Judge:
         return torch.stack(losses).sum()
 
     depends_on = [fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
-    fit("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
+    train_parts("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
     return judge
 
 
-def write(judge: Judge, path: Path = PLACE) -> None:
+def write_judge(judge: Judge, path: Path = PLACE) -> None:
     files.write_atomically(
         path, save({name: p.detach().half().cpu().contiguous() for name, p in judge.state_dict().items()})
     )
 
 
-def load(path: Path = PLACE) -> Judge:
+def load_judge(path: Path = PLACE) -> Judge:
     judge = Judge()
     judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()
 
 
 @torch.no_grad()
-def verdicts(judge: Judge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
+def judge_answers(judge: Judge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
     """The judge's answers for pictures [n, 64, 64, 3], a list of values for each head."""
     parts: dict[str, list[Tensor]] = {name: [] for name in HEADS}
     for start in range(0, len(pixels), 256):

@@ -16,7 +16,7 @@ CONTEXT = 48  # tokens, with start and end
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def build() -> CLIPTokenizer:
+def build_tokenizer() -> CLIPTokenizer:
     """A tokenizer of 256 bytes, 256 that end a word, merges, start and end. CLIP finds the end by its highest id."""
     r = Random(0)
     texts = [caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in corpus_labels("base", 0)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.miniature.corpus import fingerprint
-from train.miniature.fit import bf16_autocast, device, fit
+from train.miniature.fit import bf16_autocast, device, train_parts
 
 WIDTH, LATENT_CHANNELS = 64, 8
 STEPS, TEXTURE_STEPS, BATCH, CROP = 9500, 3500, 32, 32
@@ -22,7 +22,7 @@ FULL_SIZE_FROM = 0.85  # of the steps: whole pictures, a quarter as many
 LEARNING_RATE, LATENT_NOISE = 1.5e-3, 0.05
 
 
-def build() -> AutoencoderTiny:
+def build_vae() -> AutoencoderTiny:
     torch.manual_seed(0)
     width = (WIDTH,) * 3
     return AutoencoderTiny(
@@ -66,10 +66,10 @@ def neighbour_differences(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
-def train(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> AutoencoderTiny:
+def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> AutoencoderTiny:
     """Train the autoencoder: first on collectibles alone, then on textures as well."""
     where = device()
-    vae = build().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = build_vae().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss_of(x: Tensor, step: int) -> Tensor:
         noise = torch.Generator().manual_seed(step)
@@ -97,9 +97,9 @@ def train(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> Autoe
         return loss_of(x.to(where, memory_format=torch.channels_last), step)
 
     depends_on = [fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
-    fit("vae", {"vae": vae}, world, STEPS, {"vae": LEARNING_RATE}, depends_on)
+    train_parts("vae", {"vae": vae}, world, STEPS, {"vae": LEARNING_RATE}, depends_on)
     depends_on = [*depends_on, STEPS, fingerprint("textures")]
-    fit("vae-textures", {"vae": vae}, both, TEXTURE_STEPS, {"vae": LEARNING_RATE / 2}, depends_on)
+    train_parts("vae-textures", {"vae": vae}, both, TEXTURE_STEPS, {"vae": LEARNING_RATE / 2}, depends_on)
     with torch.no_grad(), bf16_autocast(where):
         sample = random_crops(collectibles, 64, 512, np.random.default_rng(1)).to(where)
         deviation = float(vae.encoder(sample).float().std())
