@@ -156,7 +156,7 @@ def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
 
 
 def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
-    """SVG text with all shapes of the figure in one colour, each wider by `edge` pixels: the outline behind the figure."""
+    """SVG text with all shapes of the figure in one colour, each wider by `edge` pixels: its outline."""
     outer = f'stroke="{colour}" stroke-width="{2 * edge:.2f}" stroke-linejoin="round"'
     lines = [
         stroked_path(s.path, colour, s.width + 2 * edge) if s.width else filled_path(s.path, colour, outer)
