@@ -3,9 +3,14 @@
 Editors and pipelines can check a policy, a traits file or a result against them. A test holds the folder equal.
 """
 
+import ast
+import inspect
 import json
+from itertools import pairwise
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
@@ -18,6 +23,7 @@ from eval.promise.certificate import Certificate
 from eval.promise.labels import StoredLabel
 from stylegate import files
 from stylegate.brandset import Brand
+from stylegate.records import Record
 
 FOLDER = files.ROOT / "docs" / "schemas"
 MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describes
@@ -34,10 +40,35 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
 }
 
 
+class SchemaWithTexts(GenerateJsonSchema):
+    """JSON Schemas in which each field is described by the text that stands below it in the source of its record."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)
+        for parent in reversed(schema["cls"].__mro__):
+            for name, text in texts_of_fields(parent).items() if issubclass(parent, Record) else ():
+                entry = found["properties"].get(schema["cls"].model_fields[name].serialization_alias or name)
+                if entry is not None:  # else it is left out of the schema on purpose
+                    entry["description"] = text
+        return found
+
+
+def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
+    """By field: the text that stands below it in the source of the class. Inherited fields are not included."""
+    body = ast.parse(inspect.getsource(record)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
+
+
 def all_schemas() -> dict[str, str]:
     """The text of each schema, by file name."""
     return {
-        f"{name}.json": json.dumps(model.model_json_schema(by_alias=True, mode="validation"), indent=1) + "\n"
+        f"{name}.json": json.dumps(model.model_json_schema(schema_generator=SchemaWithTexts), indent=1) + "\n"
         for name, model in MODELS.items()
     }
 

@@ -29,7 +29,7 @@ SPLITS = ("train", "validation", "test")
 class Brand(BaseModel):
     """What brand.yaml says of a brand."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     name: str = Field(min_length=1, description="The name of the brand, for people and file names.")
     trigger: str = Field(

@@ -334,6 +334,7 @@ def run_verb(verb: str, config: configuration.Config) -> int:
     """Run one verb with a checked configuration; its exit code."""
     with without_garbage_collection():
         run = function_of(verb)
+    gc.freeze()  # what importing made stays until the end: no later collection looks at it, nor the one at the exit
     return run(config)
 
 
