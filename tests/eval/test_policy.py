@@ -1,5 +1,6 @@
 """Policies: a schema, every problem at once, thresholds relative to references."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from eval.policy import file as policyfile
 from eval.policy import model as policy
 from eval.policy.lines import resolve_lines
 from eval.policy.model import Threshold
+from eval.schemas import all_schemas
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -193,7 +195,7 @@ def test_checks_of_which_none_holds_back_in_this_lot_are_refused(tmp_path: Path,
 
 def test_the_schema_of_a_policy_knows_both_forms_of_a_line() -> None:
     """Editors offer what a file may say: a bare number or a mapping, a word or lines, and no other form."""
-    forms = policy.PolicyFile.model_json_schema()["$defs"]
+    forms = json.loads(all_schemas()["policy.json"])["$defs"]
     number, mapping = forms["Threshold"]["anyOf"]
     assert number == {"type": "number"} and set(mapping["properties"]) == {*policy.RELATIVE, "foreign", "alone"}
     word, lines = forms["Check"]["anyOf"]
