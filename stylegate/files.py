@@ -211,7 +211,8 @@ def read_jsonl(path: Path, *keys: str) -> list[dict]:
 
 def jsonl(rows: Iterable[dict]) -> str:
     """Rows as the text of a JSON Lines file; NaN and Inf raise ValueError."""
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    return "".join(encode(row) + "\n" for row in rows)
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:

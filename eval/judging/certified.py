@@ -32,11 +32,12 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
     Labels and certificate count under the policy that they were given under alone. Returns the state of the
     promise ("certified" with its bound, else "none") and notes.
     """
-    promise, lot = policy.promise, exportable_digests(verdicts, planned)
+    promise = policy.promise
     notes = labels.notes_on_others(out, "audit", policy)
     bad = {sha256: label for sha256, label in labels.counting_labels(out, "audit", policy).items() if label.bad}
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
+    lot = exportable_digests(verdicts, planned) if found else []  # before the reasons that are added below
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     for verdict in accepted:
         if label := bad.get(verdict.sha256):

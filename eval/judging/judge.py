@@ -80,11 +80,12 @@ def judge(
             promise = promise_without_certificate(promise, line, len(exportable(verdicts, bool(lot.slots))), policy)
     if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
         notes.append(REAL_CLIP)
-    result = Result(policy, scores, verdicts, bounds, left_out, notes, promise)
+    text = files.jsonl(verdict.content() for verdict in verdicts)
+    result = Result(policy, scores, verdicts, bounds, left_out, notes, promise, text)
     outcome = gate_record(config, lot, result, proofs, compared.brand)
     outcome.calibration = calibration_path
     outcome.pool = pool if promise.state == "valid" else {}
-    return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome)
+    return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome, text)
 
 
 class Result(NamedTuple):
@@ -97,11 +98,12 @@ class Result(NamedTuple):
     left_out: list[str]
     notes: list[str]
     promise: PromiseState
+    verdicts_text: str  # the content of verdicts.jsonl
 
 
 def write(judged: Judged) -> None:
     """Write verdicts.jsonl and gate.json into the lot's folder."""
-    files.write_jsonl(judged.lot.out / "verdicts.jsonl", (verdict.content() for verdict in judged.verdicts))
+    files.write_atomically(judged.lot.out / "verdicts.jsonl", judged.verdicts_text)
     judged.outcome.write(judged.lot.out / "gate.json")
 
 
@@ -137,7 +139,6 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
     slots = None
     if lot.slots:
         slots = Slots(wanted=lot.record["wanted"], accepted=len(slots_of(verdicts, "accept")))
-    rows = files.jsonl(verdict.content() for verdict in verdicts)
     return GateRecord(
         policy=PolicyUsed(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
@@ -160,7 +161,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         slots=slots,
         exit_code=lot_exit_code(lot, verdicts, policy, rules, promise.state),
         fails_batch=any_fails_batch(verdicts),
-        verdicts_sha256=hashlib.sha256(rows.encode()).hexdigest(),
+        verdicts_sha256=hashlib.sha256(result.verdicts_text.encode()).hexdigest(),
         evidence=proofs,
         brand=brand,
     )

@@ -26,3 +26,4 @@ class Judged:
     pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
     line: CalibratedLine | None  # where the calibrated check's line lies; None where no check is calibrated
     outcome: GateRecord  # the content of gate.json
+    verdicts_text: str  # the content of verdicts.jsonl

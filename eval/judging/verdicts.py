@@ -186,14 +186,13 @@ def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[CheckBounds]) -> 
 
 def accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
     """The verdict `accept` of a row of scores, without reasons; `margin` is the picture's margin in spreads."""
-    return Verdict.model_construct(
+    return Verdict(
         file=row["file"],
         sha256=row["sha256"],
         verdict="accept",
         reasons=[],
         margin=margin,
         policy_sha256=policy.sha256,
-        waived=[],
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.lot.lot import Lot, digests_by_name, name_as_text, notes_on_skipped
+from eval.lot.lot import Lot, digests_by_name, name_below, notes_on_skipped
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -54,7 +54,7 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
             traits = {}
             listing = list_folder(folder)
             aside = mask_files(listing.pictures)
-            references = [(name_as_text(p.relative_to(folder)), p) for p in listing.pictures if p not in set(aside)]
+            references = [(name_below(folder, p), p) for p in listing.pictures if p not in set(aside)]
             notes = notes_on_skipped(folder, "no references", listing, aside)
             called = config.references
         if not references:

@@ -1,7 +1,9 @@
 """What is judged: a planned batch or any folder of pictures. And what it is compared with."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ class Lot:
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
 
     def digest(self) -> str:
-        return files.canonical_sha256([[name, self.sha256[name]] for name, _ in self.files])
+        """Digest of the names and contents of all files, in their order."""
+        return content_digest(self.files, self.sha256)
 
 
 @contextmanager
@@ -97,11 +100,11 @@ def lot_of_folder(config: Config, remember: bool) -> Lot:
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
     listing = list_folder(images)
-    named = [(name_as_text(p.relative_to(images)), p) for p in listing.pictures]
+    named = [(name_below(images, path), path) for path in listing.pictures]
     if not named:
         raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
     digests = digests_by_name(named, remember)
-    content = files.canonical_sha256([[name, digests[name]] for name, _ in named])
+    content = content_digest(named, digests)
     out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
     if out == images or out.is_relative_to(images):
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
@@ -122,18 +125,32 @@ def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[
 
 def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
     """How many files, and the first names below the folder, for people."""
-    names = ", ".join(name_as_text(path.relative_to(folder)) for path in paths[:NAMED])
+    names = ", ".join(name_below(folder, path) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
     return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({names}{more})"
 
 
-def name_as_text(path: Path) -> str:
-    r"""The name as UTF-8 text. A byte that is no UTF-8 is written as \xff, so that one odd name does not block a lot.
+def content_digest(named: list[tuple[str, Path]], digests: Mapping[str, str]) -> str:
+    """sha256 (hex) of [[name, sha256], ...] in canonical JSON: `files.canonical_sha256`, but ten times as fast.
+
+    Of lists of texts, which are all UTF-8 here, the canonical form (RFC 8785) is what `json` writes without spaces.
+    """
+    pairs = [[name, digests[name]] for name, _ in named]
+    return hashlib.sha256(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+
+
+def name_below(folder: Path, path: Path) -> str:
+    r"""The name of a file below `folder`, as UTF-8 text with / between its parts.
+
+    A byte that is no UTF-8 is written as \xff, so that one odd name does not block a lot.
 
     Two files never get one name: where a file's own name has the four characters \xff, its backslash is
     written as \x5c.
     """
-    text = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", path.as_posix())
+    text = str(path).removeprefix(str(folder)).lstrip("/")  # Path.relative_to takes five times as long
+    if text.isascii() and "\\" not in text:
+        return text
+    text = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -95,7 +95,8 @@ class Scores(NamedTuple):
 
     def column(self, name: str) -> NDArray[np.float64]:
         """The values of one score that were computed, in the lot's order; empty if there are none."""
-        return np.array([row[name] for row in self.rows if row.get(name) is not None], np.float64)
+        values = np.array([row.get(name) for row in self.rows], np.float64)  # None becomes NaN
+        return values[~np.isnan(values)]
 
     def computed(self) -> list[str]:
         """Names of the scores that the table has a column for, in the order of SCORES."""

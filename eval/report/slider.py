@@ -50,10 +50,10 @@ def make_slider(
 
     `values` has the moved score of each verdict, `threshold` is where its threshold lies now (None: there is none yet).
     """
-    score = policy.calibrated or MARGIN
+    calibrated = policy.calibrated
+    score = calibrated or MARGIN
     highest = [
-        highest_accepting_threshold(v, value, policy.calibrated, threshold)
-        for v, value in zip(verdicts, values, strict=True)
+        highest_accepting_threshold(v, value, calibrated, threshold) for v, value in zip(verdicts, values, strict=True)
     ]
     movable = np.array([x for x in highest if math.isfinite(x)])
     if not len(movable):
@@ -66,7 +66,7 @@ def make_slider(
         return None
     return Slider(
         score,
-        policy.calibrated is not None,
+        calibrated is not None,
         positions,
         start,
         threshold is not None,

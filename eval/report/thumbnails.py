@@ -38,21 +38,27 @@ class Thumbnails:
         None if the file is no picture, or does not hold the bytes of that digest any more.
         """
         name = f"{FOLDER}/{sha256[:DIGITS]}.png"
-        if name not in self.digests:
-            content = self.from_previous(name) or self.draw(path, sha256)
+        if name not in self.digests and not self.from_previous(name):
+            content = self.draw(path, sha256)
             if content is None:
                 return None
             (self.report / name).write_bytes(content)
             self.digests[name] = hashlib.sha256(content).hexdigest()
         return name
 
-    def from_previous(self, name: str) -> bytes | None:
-        """The thumbnail of that name in the previous report; None if it is not there or was changed."""
+    def from_previous(self, name: str) -> bool:
+        """Take the thumbnail of that name over from the previous report; False if it is not there or was changed.
+
+        It becomes a second name (hard link) of the same file: nothing is written, nor freed when the old report goes.
+        """
         try:
-            content = (self.previous / name).read_bytes() if name in self.reusable else b""
-        except OSError:
-            return None
-        return content if content and hashlib.sha256(content).hexdigest() == self.reusable[name] else None
+            if name not in self.reusable or files.sha256(self.previous / name) != self.reusable[name]:
+                return False
+            (self.report / name).hardlink_to(self.previous / name)
+        except OSError:  # not there any more, or a file system without hard links
+            return False
+        self.digests[name] = self.reusable[name]
+        return True
 
     def draw(self, path: Path, sha256: str) -> bytes | None:
         """The thumbnail as a PNG file; None if the file is no picture or has another content than `sha256`."""

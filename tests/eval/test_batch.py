@@ -11,6 +11,7 @@ from PIL import Image
 
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
+from eval.lot.lot import content_digest, name_below
 from eval.plan import Value, read_prompts, read_traits, slots_from_traits, sorted_traits
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
@@ -145,6 +146,28 @@ def test_plan_round_trip(tmp_path: Path) -> None:
     (tmp_path / "plan.parquet").write_bytes(b"torn")
     with pytest.raises(DataError, match="cannot be read"):
         read_plan(tmp_path)
+
+
+def test_a_lots_digest_is_that_of_its_canonical_json() -> None:
+    names = ["a.png", 'quoted "\\ one.png', "line\nbreak\x01\x7f.png", "ü/日本\u2028.png", "🖼.png", ""]
+    digests = {name: f"{number:064x}" for number, name in enumerate(names)}
+    pairs = [[name, digests[name]] for name in names]
+    assert content_digest([(name, Path(name)) for name in names], digests) == files.canonical_sha256(pairs)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "text"),
+    [
+        ("/a", "/a/b/c.png", "b/c.png"),
+        ("/", "/b.png", "b.png"),
+        ("/a", "/a/a/a.png", "a/a.png"),
+        ("/a", "/a/\\xff.png", "\\x5cxff.png"),
+        ("/a", "/a/\udcff.png", "\\xff.png"),
+        ("/a", "/a/ü\\x.png", "ü\\x.png"),
+    ],
+)
+def test_the_name_of_a_file_is_text_below_its_folder(folder: str, name: str, text: str) -> None:
+    assert name_below(Path(folder), Path(name)) == text
 
 
 def test_attempts_have_seeds_of_their_own() -> None:
