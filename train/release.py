@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
@@ -34,7 +35,7 @@ CARD = """---
 A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 
 - Learned from {num_pictures} pictures; source: {source}; licence of the pictures: {licence}.
-- {steps} steps of batch {batch}, rank {rank}, alpha {alpha:g} (strength {scale:g} is folded into it), on {targets}.
+- {steps} steps of batch {batch}, rank {rank}, on {targets}. The matrices hold the strength: {scale:g}.
 - {passed}
 - Digests (sha256): this file {lora_sha256}, data {data}, base {base_sha256}.
 
@@ -80,8 +81,7 @@ def write_release(
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
     layers = lorafile.trained_layers(dict(adapted.items()), scale)
-    alpha = next(iter(layers.values())).alpha  # the same for all; rsLoRA's is alpha * sqrt(rank)
-    described = family.base_metadata(models) | lora_metadata(config, brand, models, facts, alpha)
+    described = family.base_metadata(models) | lora_metadata(config, brand, models, facts)
     if picture := sample_thumbnail(directory, selection):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     folder = directory / "lora"
@@ -107,11 +107,10 @@ def write_release(
         "source": brand.source,
         "num_pictures": len(brand_set.splits["train"]),
         "steps": selection["step"],
-        "scale": scale,
+        "scale": next(iter(layers.values())).alpha / config.lora.rank,
         "passed": passed,
         "batch": config.train.batch_size * facts["processes"],
         "rank": config.lora.rank,
-        "alpha": alpha,
         "targets": ", ".join(config.lora.targets),
         "data": facts["data"],
         "base_sha256": facts["base"],
@@ -120,9 +119,11 @@ def write_release(
     }
 
     def build(partial: Path) -> None:
-        tensors, alphas = adapter.to_diffusers(layers)
+        # Not every program reads alpha from where it stands (docs/lora-files.md); a matrix none of them passes over.
+        written = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in layers.items()}
+        tensors, alphas = adapter.to_diffusers(written)
         files.write_atomically(partial / path.name, lorafile.release_bytes(tensors, described | alphas))
-        files.write_atomically(partial / other.name, lorafile.release_bytes(write_other(layers), described))
+        files.write_atomically(partial / other.name, lorafile.release_bytes(write_other(written), described))
         digest = files.sha256(partial / path.name)
         files.write_atomically(partial / "README.md", model_card(front, lora_sha256=digest, **facts_of_card))
         side = sample.resolution_of(config, models)
@@ -135,12 +136,12 @@ def write_release(
     return [path, other]
 
 
-def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict, strength: float) -> dict[str, str]:
+def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict) -> dict[str, str]:
     """The metadata of a LoRA file: ModelSpec 1.0.1 and the few keys of kohya's (ss_...) that readers need.
 
     It holds no path and no caption, and no date: the same run gives the same file.
     """
-    rank, alpha = str(config.lora.rank), f"{strength:g}"
+    rank = str(config.lora.rank)
     prediction = models.schedule.prediction
     side = sample.resolution_of(config, models)
     return {
@@ -154,8 +155,8 @@ def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict, str
         "modelspec.usage_hint": f'put "{brand.trigger}" into the prompt; strength 1',
         "ss_network_module": "networks.lora",
         "ss_network_dim": rank,
-        "ss_network_alpha": alpha,
-        "ss_network_args": json.dumps({"conv_dim": rank, "conv_alpha": alpha}),
+        "ss_network_alpha": rank,
+        "ss_network_args": json.dumps({"conv_dim": rank, "conv_alpha": rank}),
         "stylegate.data": facts["data"],
         "stylegate.base": facts["base"],
     }
@@ -201,9 +202,18 @@ def check_written_files(
     if models.pipeline.vae.device.type != "cpu":
         return
     few = GenerateConfig(num_inference_steps=2)
-    with lora_scaled(adapted, scale):
+    with lora_scaled(adapted, scale):  # and then as in the files, so that both pictures round alike
+        fold_strength_into_matrices(adapted)
         wanted = sample.draw_pictures(models, [prompt], [0], few, side)[0]
     models.pipeline.unload_lora_weights()
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     drawn = sample.draw_pictures(models, [prompt], [0], few, side)[0]
     assert wanted.tobytes() == drawn.tobytes(), f"{path} draws another picture than the weights it was made of"
+
+
+def fold_strength_into_matrices(adapted: nn.Module) -> None:
+    """Multiply the strength of each LoRA layer into its second matrix, in place: the layer's change stays the same."""
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            layer.lora_B["default"].weight.mul_(layer.scaling["default"])
+            layer.scaling["default"] = 1.0

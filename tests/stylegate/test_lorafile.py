@@ -154,10 +154,8 @@ def test_trained_says_what_to_do(tmp_path: Path) -> None:
     assert lorafile.lora_path(replace(Config(brand="never"), lora_file="none")) is None
 
 
-@pytest.mark.parametrize(("lever", "factor"), [("lora.rslora=true", 4.0), ("lora.dora=true", 1.0)])
-def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
-    run, small_brand: Path, lever: str, factor: float
-) -> None:
+@pytest.mark.parametrize("lever", ["lora.rslora=true", "lora.dora=true"])
+def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(run, small_brand: Path, lever: str) -> None:
     """Each file merged by us, by hand as its reader does, and by PEFT: the same weights. The run has proven that
     diffusers draws the same picture with the first."""
     name = lever.removeprefix("lora.").removesuffix("=true")
@@ -178,7 +176,7 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(
     for canonical in ("unet.conv_in", "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"):
         flat = loranames.kohya_name(canonical)
         down, up, alpha = (tensors[f"{flat}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
-        assert float(alpha) == 8 * factor
+        assert float(alpha) == 16, "the rank: InvokeAI 6.14.2 drops alpha beside lora_A, so no file rests on it"
         weight: torch.Tensor = modules[canonical].weight  # type: ignore[assignment]
         changed = weight + (float(alpha) / 16 * up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
         if f"{flat}.dora_scale" in tensors:
