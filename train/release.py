@@ -215,5 +215,6 @@ def fold_strength_into_matrices(adapted: nn.Module) -> None:
     """Multiply the strength of each LoRA layer into its second matrix, in place: the layer's change stays the same."""
     for layer in adapted.modules():
         if isinstance(layer, LoraLayer):
-            layer.lora_B["default"].weight.mul_(layer.scaling["default"])
+            weight: torch.Tensor = layer.lora_B["default"].weight  # type: ignore[assignment]
+            weight.mul_(layer.scaling["default"])
             layer.scaling["default"] = 1.0

@@ -341,7 +341,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None
         assert np.isfinite(row["loss"])
 
 
-@pytest.mark.parametrize("place", ["prepare", "losses_of"])
+@pytest.mark.parametrize("place", ["prepare", "pass_losses"])
 def test_too_little_memory_names_the_levers(
     run, small_brand: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
