@@ -27,9 +27,9 @@ from eval.promise.certificate import (
     CERTIFICATE,
     AuditAttempt,
     AuditPlan,
-    audit_headers,
     audit_labels,
     audit_plan,
+    audit_terms,
     certified_pictures,
     make_certificate,
     read_certificate,
@@ -85,8 +85,8 @@ def first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
 
 def write_audit_terms(out: Path, plan: AuditPlan) -> None:
     """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
-    if plan.header not in audit_headers(out):
-        files.append_jsonl(out / labels.STREAMS["audit"], plan.header)
+    if plan.terms not in audit_terms(out):
+        files.append_jsonl(out / labels.STREAMS["audit"], plan.terms.content())
 
 
 def labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from eval.lot.batch import Slot, batch_folder, read_plan, split_name
+from eval.lot.batch import RECORD, Slot, batch_folder, read_plan, read_record, split_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
@@ -58,8 +58,8 @@ def draw_in_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Con
     """
     shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
-    record = files.read_json(folder / "batch.json", "the batch's record")
-    precision = record.setdefault("precision", hardware.precision_of(config.hardware))  # a batch keeps what it began in
+    record = read_record(folder)
+    precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
     models = family.load_base(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
@@ -67,7 +67,7 @@ def draw_in_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Con
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.lora_path(config):
         lorafile.merge_lora_file(models, lora)
-    files.write_json(folder / "batch.json", record | {"size": resolution})
+    record.model_copy(update={"precision": precision, "size": resolution}).write(folder / RECORD)
     background = brandset.read_brand_file(brandset.brand_folder(config.brand)).background if config.brand else "#ffffff"
     with progress.progress_bar("generate", sum(map(len, parts))) as tick:
         for part in parts:

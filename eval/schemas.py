@@ -15,11 +15,13 @@ from pydantic_core import core_schema
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import Slot
+from eval.lot.record import BatchRecord
+from eval.measuring.record import ScoreRecord
 from eval.package.provenance import Provenance
 from eval.plan import TraitsFile
 from eval.policy.model import PolicyFile
-from eval.promise.calibration import Calibration
-from eval.promise.certificate import Certificate
+from eval.promise.calibration import Calibration, CalibrationTerms
+from eval.promise.certificate import AuditTerms, Certificate
 from eval.promise.labels import StoredLabel
 from stylegate import files
 from stylegate.brandset import Brand
@@ -27,13 +29,17 @@ from stylegate.records import Record
 
 FOLDER = files.ROOT / "docs" / "schemas"
 MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describes
+    "audit-terms": AuditTerms,  # the line of audit.jsonl that stands before the labels of an audit
+    "batch": BatchRecord,  # batch.json
     "brand": Brand,  # brand.yaml
     "calibration": Calibration,  # calibration.json
+    "calibration-terms": CalibrationTerms,  # the same of calibration.jsonl and a calibration
     "certificate": Certificate,  # certificate.json
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json
+    "score": ScoreRecord,  # score.json
     "slot": Slot,  # a row of plan.parquet
     "traits": TraitsFile,  # a traits file
     "verdict": Verdict,  # a line of verdicts.jsonl

@@ -17,7 +17,7 @@ from eval.lot.lot import Lot, digests_by_name, lot_of
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores
 from eval.measuring.features import features_of
-from eval.measuring.scores import scores_are_current, scores_key
+from eval.measuring.scores import read_record, scores_are_current, scores_key
 from stylegate import files, hardware
 from stylegate.config import Config
 
@@ -33,7 +33,7 @@ def score(config: Config) -> int:
     if not at_hand:
         with files.exclusive_lock(lot.out):
             compute_scores(config, lot, compared)
-    for line in files.read_json(lot.out / "score.json", "the scores' record", "summary")["summary"]:
+    for line in read_record(lot.out).summary:
         print(line)
     where = files.display_path(lot.out / "scores.parquet")
     print(f"score: {len(lot.files)} pictures{', nothing new' if at_hand else ''}: {where}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict, reasons_of, worst_verdict
+from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts
 from eval.policy.model import VERDICTS, Check, Policy, Threshold
 
 SHA256 = "a" * 64
@@ -43,6 +44,19 @@ def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
         "brand": "",
     }
     return GateRecord.model_validate(plain | parts)
+
+
+def batch_record(wanted: int) -> BatchRecord:
+    """The record of a batch without a brand, of which so many slots are wanted."""
+    facts = BatchFacts(
+        brand=None,
+        base="",
+        lora=None,
+        family=FamilyFacts(name="sd", resolution=None),
+        plan=PlanFacts(exclude_training=True, seed=0, traits=None),
+        generate=GenerateFacts(num_inference_steps=20, guidance_scale=3.0, batch_size=16),
+    )
+    return BatchRecord(facts=facts, words=BatchWords(brand=None, base="miniature", run=None), wanted=wanted)
 
 
 def policy(share: float = 0.0, **more: Any) -> Policy:

@@ -39,6 +39,7 @@ from eval.lot.batch import Slot, split_name, write_plan
 from eval.measuring import encoder
 from eval.scorers import technical
 from stylegate import cli, files, pictures
+from tests.lots import batch_record
 
 OPEN: set[str] = set()  # faults that are known and not mended yet: the machine does not look there
 STEPS = 12  # verbs and meddling of a sequence, at most
@@ -246,7 +247,7 @@ class GateMachine(RuleBasedStateMachine):
         for i, number in enumerate(drawn[:6]):
             (batch.images / f"{i // 2:05d}-{i % 2}.png").write_bytes(content(number))
         write_plan(batch.out, [Slot(slot=i, prompt="a thing", seed=i, traits={}) for i in range(3)])
-        files.write_json(batch.out / "batch.json", {"facts": {}, "words": {"brand": None}, "wanted": 3})
+        batch_record(wanted=3).write(batch.out / "batch.json")
 
     # What the oracle says.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from eval.judging import certified
 from eval.judging.judged import Judged
-from eval.judging.record import CheckLines, Counts, GateRecord, PolicyUsed, PromiseState, References, Slots, State
+from eval.judging.record import CheckLines, Counts, GateRecord, PolicyUsed, PromiseState, Slots, State
 from eval.judging.rules import any_fails_batch, lot_exit_code, lot_measures, rule_states
 from eval.judging.verdicts import (
     Verdict,
@@ -60,7 +60,7 @@ def judge(
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = scores.record["notes"] + waived
+    notes = scores.record.notes + waived
     promise = PromiseState(state="none", says=policy.promise.says())
     pool: dict[str, float] = {}
     line = None
@@ -135,10 +135,10 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
     policy, verdicts, promise, record = result.policy, result.verdicts, result.promise, result.scores.record
     counts = Counter(v.verdict for v in verdicts)
-    rules = rule_states(policy, lot_measures(verdicts, record, lot))
+    rules = rule_states(policy, lot_measures(verdicts, record.batch, lot))
     slots = None
-    if lot.slots:
-        slots = Slots(wanted=lot.record["wanted"], accepted=len(slots_of(verdicts, "accept")))
+    if lot.record:
+        slots = Slots(wanted=lot.record.wanted, accepted=len(slots_of(verdicts, "accept")))
     return GateRecord(
         policy=PolicyUsed(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
@@ -148,14 +148,14 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         },
         calibrated=policy.calibrated,
         left_out=result.left_out,
-        summary=record["summary"],
+        summary=record.summary,
         notes=result.notes,
         batch=rules,
         promise=promise,
-        scores=record["key"],
-        encoder=record["encoder"],
-        encoder_sha256=record["encoder_sha256"],
-        references=References.model_validate(record["references"]),
+        scores=record.key,
+        encoder=record.encoder,
+        encoder_sha256=record.encoder_sha256,
+        references=record.references,
         images=str(lot.images),
         why={kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
         slots=slots,
@@ -192,9 +192,9 @@ def decide_by_policy(
         policy,
         set(scores.computed()),
         scores.references,
-        record["references"]["given"],
-        record["foreign"],
-        record["copies"],
+        record.references.given,
+        record.foreign,
+        record.copies,
     )
     verdicts = verdicts_of(scores.rows, bounds, policy, lacking)
     return PolicyResult(scores, bounds, left_out, verdicts, apply_waivers(verdicts, policy.waivers, files.today()))

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 
+from eval.measuring.record import References
 from stylegate.records import Record
 
 RuleLevel = Literal["pass", "warn", "fail"]
@@ -59,19 +60,6 @@ class PromiseState(Record):
     bound: float | None = None
     """Upper bound on the share of rejects among what is exported, 0 to 1."""
     certificate_sha256: str = ""
-
-
-class References(Record):
-    """The references that the lot was compared with."""
-
-    name: str = Field(validation_alias=AliasChoices("from", "name"), serialization_alias="from")
-    """A brand's name or the folder that was given; empty for none."""
-    given: int
-    """References that were given."""
-    count: int
-    """References that could be used."""
-    sha256: str
-    """Digest of the contents of those that were used."""
 
 
 class Slots(Record):

@@ -1,23 +1,24 @@
 """The lot as a whole: what is measured of it, which rules it breaks, and the exit code of a gate."""
 
 from collections import Counter
-from typing import Any, cast
+from typing import cast
 
 from eval.judging.record import RuleLevel, RuleState
 from eval.judging.verdicts import Verdict, slots_of
 from eval.lot.lot import Lot
+from eval.measuring.record import BatchMeasures
 from eval.policy.model import MEASURES, Policy
 from stylegate.errors import Exit, worst_code
 
 
-def lot_measures(verdicts: list[Verdict], record: dict[str, Any], lot: Lot) -> dict[str, float | None]:
+def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dict[str, float | None]:
     """Each of MEASURES, or None where it cannot be said: no references, no plan, nothing accepted."""
-    whole, total = record.get("batch", {}), len(verdicts)
+    total = len(verdicts)
     alike = sum(any(r.check == "distinct" for r in v.reasons) for v in verdicts)
     return {
         "acceptance": sum(v.verdict == "accept" for v in verdicts) / total if total else None,
         "uniqueness": 1 - alike / total if total else None,
-        "variety": whole["vendi"] / whole["vendi_references"] if whole else None,
+        "variety": whole.vendi / whole.vendi_references if whole.vendi and whole.vendi_references else None,
         "quotas": quota_agreement(verdicts, lot),
     }
 
@@ -77,7 +78,7 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
 def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
     accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
-    missing = lot.record["wanted"] - len(accepted)
+    missing = (lot.record.wanted if lot.record else 0) - len(accepted)
     if missing <= 0:
         return Exit.PASS
     return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED

@@ -7,19 +7,21 @@ scores, verdicts, report. The name carries a hash of plan, base and LoRA, so oth
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
+from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts
 from stylegate import brandset, files
 from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record, problems_of
 from stylegate.rundirectory import run_directory_name
 
+RECORD = "batch.json"
 NAMED = 5  # batches at most that an error message names
 COLUMNS = pa.schema([("slot", pa.int32()), ("prompt", pa.string()), ("seed", pa.int64()), ("traits", pa.string())])
 
@@ -54,7 +56,7 @@ def split_name(file: str) -> tuple[int, int]:
     return int(attempt), int(slot)
 
 
-def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
+def batch_folder(config: Config) -> tuple[Path, BatchFacts]:
     """The folder that these words name, and the facts that its pictures depend on.
 
     Raises ModelError if no LoRA has been trained by the same words, ConfigError if `batch=` names a folder that
@@ -66,21 +68,20 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     lora = lorafile.lora_path(config)
     family = FAMILIES[config.family.name]
     base = pipelines.weights_digest(family.base_folder(config.base))
-    facts: dict[str, Any] = {
-        "brand": brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
-        "base": pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
-        "lora": files.sha256(lora) if lora else None,
-        "family": as_dict(config.family),
-        "plan": as_dict(config.plan) | {"traits": prompts_digest(config)},
-        "generate": as_dict(config.generate),
-    }
-    for later in ("num_images", "num_wanted", "max_attempts"):  # more of the same: the slots so far stay as they are
-        facts["plan"].pop(later)
-    folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.canonical_sha256(facts)[:8]}")
-    record = folder / "batch.json"
-    if record.exists():
-        before = files.read_json(record, "the batch's record", "facts")["facts"]
-        changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
+    facts = BatchFacts(
+        brand=brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
+        base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
+        lora=files.sha256(lora) if lora else None,
+        family=FamilyFacts(**as_dict(config.family)),
+        plan=PlanFacts(
+            exclude_training=config.plan.exclude_training, seed=config.plan.seed, traits=prompts_digest(config)
+        ),
+        generate=GenerateFacts(**as_dict(config.generate)),
+    )
+    folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}")
+    if (folder / RECORD).exists():
+        before = read_record(folder).facts.content()
+        changed = [f"{k}: was {before[k]}, is {v}" for k, v in facts.content().items() if before[k] != v]
         if changed:
             raise ConfigError(
                 f"{files.display_path(folder)} was made from something else:", changed, "give another batch= name."
@@ -88,11 +89,15 @@ def batch_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     return folder, facts
 
 
-def read_batch_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> BatchRecord:
+    """batch.json of a batch that exists. Raises DataError with every problem of the file."""
+    return BatchRecord.read(folder / RECORD, "the batch's record", "plan again under another batch= name.")
+
+
+def read_batch_record(folder: Path) -> BatchRecord:
     """batch.json of a batch. Raises DataError if there is no such batch, naming those that exist, newest first."""
-    record = folder / "batch.json"
-    if not record.exists():
-        found = sorted(files.BATCHES.glob("*/batch.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    if not (folder / RECORD).exists():
+        found = sorted(files.BATCHES.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         names = [path.parent.name for path in found[:NAMED]]
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         step = f"name one: batch={' or batch='.join(names)}{more}; or " if names else ""
@@ -100,16 +105,20 @@ def read_batch_record(folder: Path) -> dict[str, Any]:
             f"there is no batch {folder.name} in {files.display_path(folder.parent)}",
             next_step=f"{step}give the same words as to stylegate plan (brand, traits, prompts, train, lora_file ...).",
         )
-    return files.read_json(record, f"the record of batch {folder.name}", "facts", "words", "wanted")
+    return read_record(folder)
 
 
-def write_record(folder: Path, facts: dict[str, Any], config: Config) -> None:
-    """batch.json: the facts, and the words by which later verbs find brand and training run again."""
-    record = files.read_json(folder / "batch.json", "the batch's record") if (folder / "batch.json").exists() else {}
+def write_record(folder: Path, facts: BatchFacts, config: Config) -> None:
+    """Write batch.json. Precision and size of pictures that are drawn already stay as they are."""
+    before = read_record(folder) if (folder / RECORD).exists() else None
     run = None if config.lora_file else run_directory_name(config)
-    words = {"brand": config.brand, "base": config.base, "run": run}
-    wanted = config.plan.num_wanted or config.plan.num_images
-    files.write_json(folder / "batch.json", record | {"facts": facts, "words": words, "wanted": wanted})
+    BatchRecord(
+        facts=facts,
+        words=BatchWords(brand=config.brand, base=config.base, run=run),
+        wanted=config.plan.num_wanted or config.plan.num_images,
+        precision=before.precision if before else None,
+        size=before.size if before else None,
+    ).write(folder / RECORD)
 
 
 def prompts_digest(config: Config) -> str | None:

@@ -29,7 +29,7 @@ class Comparison:
 
 def comparison_of(config: Config, lot: Lot) -> Comparison:
     """References and training pictures: references=, else the brand's test/ and train/; none of them is fine too."""
-    brand_name = config.brand or lot.record.get("words", {}).get("brand")
+    brand_name = config.brand or (lot.record.words.brand if lot.record else None)
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
     background, alpha, trigger, called, name = "#ffffff", "keep", "", "", ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.lot.batch import Slot, batch_folder, is_attempt, read_batch_record, read_plan, split_name
+from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
 from stylegate.digests import sha256s
@@ -26,7 +27,7 @@ class Lot:
     files: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
     sha256: dict[str, str]  # by name; an unreadable file has ""
     slots: dict[str, Slot] | None  # by name; None for a foreign folder
-    record: dict[str, Any]  # batch.json; empty for a foreign folder
+    record: BatchRecord | None  # batch.json; None for a foreign folder
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
 
     def digest(self) -> str:
@@ -110,7 +111,7 @@ def lot_of_folder(config: Config, remember: bool) -> Lot:
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
-    return Lot(images, out, named, digests, None, {}, notes_on_skipped(images, "not judged", listing))
+    return Lot(images, out, named, digests, None, None, notes_on_skipped(images, "not judged", listing))
 
 
 def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
@@ -162,13 +163,13 @@ def digests_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dic
 
 def origin_digests(lot: Lot) -> dict[str, Any]:
     """Digests of what the pictures were drawn with, of a foreign folder its names and contents: for provenance."""
-    facts, plan = lot.record.get("facts", {}), lot.out / "plan.parquet"
+    facts, plan = lot.record.facts if lot.record else None, lot.out / "plan.parquet"
     return {
-        "base_sha256": facts.get("base"),
-        "lora_sha256": facts.get("lora"),
-        "data_sha256": facts.get("brand"),
+        "base_sha256": facts.base if facts else None,
+        "lora_sha256": facts.lora if facts else None,
+        "data_sha256": facts.brand if facts else None,
         "plan_sha256": files.sha256(plan) if plan.exists() else None,
-        "generate": facts.get("generate"),
-        "precision": lot.record.get("precision"),
+        "generate": facts.generate.content() if facts else None,
+        "precision": lot.record.precision if lot.record else None,
         "folder_sha256": None if lot.slots else lot.digest(),
     }

@@ -1,7 +1,5 @@
 """Compute every score of a lot and of its references, and write scores.parquet, references.parquet and score.json."""
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -14,7 +12,8 @@ from eval.measuring.encoder import Encoder
 from eval.measuring.features import BrokenFile, features_of, num_threads
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, Measured
-from eval.measuring.scores import nan_to_none, parquet_bytes, scores_key, table_digests
+from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
+from eval.measuring.scores import RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_texts
 from eval.measuring.whole import describe_batch, summary_in_words
 from eval.policy.lines import MIN_REFERENCES
@@ -37,32 +36,31 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     compute_columns(measured)
     inside, why = in_domain(measured.pictures, measured.references, encoder.domain)
     # An encoder that does not know the brand says nothing about the batch.
-    batch = describe_batch(measured) if measured.enough_references and not why else {}
+    batch = describe_batch(measured) if measured.enough_references and not why else BatchMeasures()
 
     rows = score_table(measured, broken, inside)
     own = {name: nan_to_none(column) for name, column in measured.own.items()}
     files.write_atomically(lot.out / "scores.parquet", parquet_bytes(rows))
     files.write_atomically(lot.out / "references.parquet", parquet_bytes(pa.table(own)))
-    record: dict[str, Any] = {
-        "key": scores_key(config, lot, compared),  # now that the encoder's weights are at hand
-        "tables": table_digests(lot.out),
-        "encoder": config.encoder,
-        "encoder_sha256": encoder.sha256,
-        "computed": {"precision": "fp32", "device": encoder.device.type, "threads": num_threads()},
-        "references": {
-            "from": compared.references_name,
-            "given": len(compared.references),
-            "count": len(measured.references.names),
-            "sha256": files.canonical_sha256(measured.references.sha256),
-        },
-        "foreign": measured.foreign,
-        "copies": measured.copies,
-        "traits_read": {trait: round(area, 3) for trait, area in measured.areas.items()},
-        "batch": batch,
-        "summary": summary_in_words(batch, measured.areas, planned_traits(lot, compared)),
-        "notes": measured.notes + ([why] if why else []),
-    }
-    files.write_json(lot.out / "score.json", record)
+    ScoreRecord(
+        key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
+        tables=table_digests(lot.out),
+        encoder=config.encoder,
+        encoder_sha256=encoder.sha256,
+        computed=Computed(precision="fp32", device=encoder.device.type, threads=num_threads()),
+        references=References(
+            name=compared.references_name,
+            given=len(compared.references),
+            count=len(measured.references.names),
+            sha256=files.canonical_sha256(measured.references.sha256),
+        ),
+        foreign=measured.foreign,
+        copies=measured.copies,
+        traits_read={trait: round(area, 3) for trait, area in measured.areas.items()},
+        batch=batch,
+        summary=summary_in_words(batch, measured.areas, planned_traits(lot, compared)),
+        notes=measured.notes + ([why] if why else []),
+    ).write(lot.out / RECORD)
 
 
 def features_to_compare(

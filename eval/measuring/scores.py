@@ -12,11 +12,13 @@ from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, digests_by_name
 from eval.measuring.encoder import encoder_key
+from eval.measuring.record import ScoreRecord, Tables
 from eval.scorers import SCORES, aesthetic
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
+RECORD = "score.json"
 VERSION = "scores-15"  # raise it when a score's computation changes
 
 
@@ -62,16 +64,24 @@ def head_file(config: Config) -> Path | None:
 
 def scores_are_current(lot: Lot, key: str) -> bool:
     """Whether scores.parquet is of these pictures, references and encoder, and as it was written."""
-    record = lot.out / "score.json"
+    record = lot.out / RECORD
     if not record.exists():
         return False
-    held = files.read_json(record, "the scores' record", "key", "tables")
-    return held["key"] == key and held["tables"] == table_digests(lot.out)
+    if files.read_json(record, "the scores' record", "key")["key"] != key:
+        return False  # whatever else it holds: it may be an older version's
+    return read_record(lot.out).tables == table_digests(lot.out)
 
 
-def table_digests(out: Path) -> dict[str, str]:
-    tables = {name: out / f"{name}.parquet" for name in ("scores", "references")}
-    return {name: files.sha256(path) if path.is_file() else "" for name, path in tables.items()}
+def table_digests(out: Path) -> Tables:
+    """The digests of the two tables as they are now."""
+    paths = (out / "scores.parquet", out / "references.parquet")
+    scores, references = (files.sha256(path) if path.is_file() else "" for path in paths)
+    return Tables(scores=scores, references=references)
+
+
+def read_record(out: Path) -> ScoreRecord:
+    """score.json of a lot's folder. Raises DataError if it is missing, or with every problem that it has."""
+    return ScoreRecord.read(out / RECORD, "the scores' record", "remove it; the scores are then computed again.")
 
 
 def nan_to_none(values: NDArray) -> pa.Array:
@@ -91,7 +101,7 @@ class Scores(NamedTuple):
 
     rows: list[dict[str, Any]]  # a row a picture, in the lot's order; a score that was not computed is None
     references: dict[str, NDArray[np.float32]]  # by score, of the references by leave-one-out; not computed: left out
-    record: dict[str, Any]  # score.json
+    record: ScoreRecord  # score.json
 
     def column(self, name: str) -> NDArray[np.float64]:
         """The values of one score that were computed, in the lot's order; empty if there are none."""
@@ -116,5 +126,4 @@ def read_scores(out: Path) -> Scores:
         field.name: np.array([v for v in table[field.name].to_pylist() if v is not None], field.type.to_pandas_dtype())
         for field in table.schema
     }
-    keys = ("key", "references", "foreign", "copies", "summary", "notes")
-    return Scores(rows, own, files.read_json(out / "score.json", "the scores' record", *keys))
+    return Scores(rows, own, read_record(out))

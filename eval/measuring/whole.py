@@ -1,48 +1,47 @@
 """The batch as a whole: style with its interval, distance to the references, variety; in numbers and in words."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from eval.measuring.measured import Measured
+from eval.measuring.record import BatchMeasures, StyleOfBatch
 from eval.scorers import batch, style
 from eval.scorers.prompt import READABLE
 
 
-def describe_batch(measured: Measured) -> dict[str, Any]:
-    """Numbers of the batch, not of a picture, for score.json; empty if either set has fewer than batch.FEWEST.
-
-    style: mean, low and high (95 % interval) of the whitened cosine, and the references' own mean; mmd2, its p-value,
-    kid: distances to the references; vendi, vendi_references: effective number of different pictures of vendi_of each.
-    """
+def describe_batch(measured: Measured) -> BatchMeasures:
+    """The numbers of the batch for score.json; none of them if either set has fewer than batch.FEWEST."""
     pictures, references = measured.pictures.embeddings, measured.references.embeddings
     few = min(len(pictures), len(references))
     if few < batch.FEWEST:
-        return {}
-    found: dict[str, Any] = {"style": style.mean_interval(pictures, references)._asdict()}
-    found["style"]["references"] = float(measured.own["style"].mean())
-    found["mmd2"], found["mmd2_p"] = batch.mmd(pictures, references)
-    found["kid"] = batch.kid(pictures, references)
-    found["vendi"], found["vendi_of"] = batch.vendi(batch.evenly_spaced_rows(pictures, few)), few
-    found["vendi_references"] = batch.vendi(batch.evenly_spaced_rows(references, few))
-    return found
+        return BatchMeasures()
+    interval, own = style.mean_interval(pictures, references), float(measured.own["style"].mean())
+    mmd2, mmd2_p = batch.mmd(pictures, references)
+    return BatchMeasures(
+        style=StyleOfBatch(mean=interval.mean, low=interval.low, high=interval.high, references=own),
+        mmd2=mmd2,
+        mmd2_p=mmd2_p,
+        kid=batch.kid(pictures, references),
+        vendi=batch.vendi(batch.evenly_spaced_rows(pictures, few)),
+        vendi_of=few,
+        vendi_references=batch.vendi(batch.evenly_spaced_rows(references, few)),
+    )
 
 
-def summary_in_words(batch: dict[str, Any], areas: dict[str, float], planned: Iterable[str]) -> list[str]:
+def summary_in_words(whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str]) -> list[str]:
     """A line each on style, distance and variety of the batch, and one on planned traits that cannot be told apart.
 
-    `batch` is what `describe_batch` gave; `areas` says how well each trait could be read, 0.5 (not) to 1.
+    `areas` says how well each trait could be read, 0.5 (not) to 1.
     """
     lines = []
-    if batch:
-        own = batch["style"]
+    if own := whole.style:
+        lines.append(f"style {own.mean:.3f} ({own.low:.3f} to {own.high:.3f}; references {own.references:.3f})")
+    if whole.mmd2 is not None and whole.mmd2_p is not None:
+        chance = "as chance allows" if whole.mmd2_p > 0.05 else f"more than chance allows, p = {whole.mmd2_p:.3f}"
+        lines.append(f"distance of the batch to the references (MMD²): {whole.mmd2:.4f}, {chance}")
+    if whole.vendi is not None:
         lines.append(
-            f"style {own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f}; references {own['references']:.3f})"
-        )
-        chance = "as chance allows" if batch["mmd2_p"] > 0.05 else f"more than chance allows, p = {batch['mmd2_p']:.3f}"
-        lines.append(f"distance of the batch to the references (MMD²): {batch['mmd2']:.4f}, {chance}")
-        lines.append(
-            f"variety: as {batch['vendi']:.0f} different pictures of {batch['vendi_of']} "
-            f"(references: {batch['vendi_references']:.0f})"
+            f"variety: as {whole.vendi:.0f} different pictures of {whole.vendi_of} "
+            f"(references: {whole.vendi_references:.0f})"
         )
     blind = [f"{trait} ({area:.2f})" for trait, area in areas.items() if area < READABLE]
     blind += [f"{trait} (too few references say it)" for trait in planned if trait not in areas]

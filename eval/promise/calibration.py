@@ -83,6 +83,17 @@ class Calibration(Record):
         return {label.sha256: label.bad for label in self.labels}
 
 
+class CalibrationTerms(Record):
+    """The line of calibration.jsonl that stands before the first label of a calibration."""
+
+    pool: str
+    """Digest of the sha256 of the pool's pictures, sorted."""
+    policy_sha256: str = ""
+    """sha256 of the policy that is calibrated. Left out in files of older versions."""
+    count: int
+    """Labels that the calibration takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class CalibratedLine:
     """The result of a calibration for one batch: thresholds of the calibrated check, rejects found by labels, state."""
@@ -131,15 +142,15 @@ def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Ca
     the labels look well has no promise.
     """
     plan = CalibrationPlan(pool, min(count, len(pool)), policy.sha256)
-    header = {"pool": files.canonical_sha256(sorted(pool)), "policy_sha256": policy.sha256, "count": plan.count}
-    rows = [row for row in files.read_jsonl(out / labels.STREAMS["calibrate"]) if row.get("pool") == header["pool"]]
-    if any(row.get("count") != plan.count for row in rows):
+    terms = CalibrationTerms(pool=files.canonical_sha256(sorted(pool)), policy_sha256=policy.sha256, count=plan.count)
+    begun = [other for other in labels.read_rows(out, "calibrate", CalibrationTerms) if other.pool == terms.pool]
+    if any(other.count != plan.count for other in begun):
         raise ConfigError(
-            f"this calibration began with promise.num_labels={rows[0].get('count')}, it cannot become {plan.count}",
+            f"this calibration began with promise.num_labels={begun[0].count}, it cannot become {plan.count}",
             next_step="go on with that number; another batch can have another.",
         )
-    if header not in rows:
-        files.append_jsonl(out / labels.STREAMS["calibrate"], header)
+    if terms not in begun:
+        files.append_jsonl(out / labels.STREAMS["calibrate"], terms.content())
     return plan
 
 
@@ -148,13 +159,13 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
 
     A folder of others' pictures says nothing of how they were made: its calibration holds for that folder alone.
     """
-    made, facts = origin_digests(lot), lot.record.get("facts", {})
+    made, traits = origin_digests(lot), lot.record.facts.plan.traits if lot.record else None
     head = head_file(config)
     return {
         "LoRA": made["lora_sha256"],
         "base": made["base_sha256"],
         "sampler": files.canonical_sha256([made["generate"], made["precision"]]),
-        "prompts and traits": files.canonical_sha256([facts.get("plan", {}).get("traits"), made["data_sha256"]]),
+        "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
         "encoder and preprocessing": encoder_key(config.encoder),
         "scores": SCORES_VERSION,
         "aesthetic head": files.sha256(head) if head else labels_digest(config),

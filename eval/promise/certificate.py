@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -114,6 +114,25 @@ class Certificate(Record):
         return self.says
 
 
+class AuditTerms(Record):
+    """The line of audit.jsonl that stands before the first label of an audit: its lot, and what it may spend."""
+
+    lot: str
+    """Digest of the sha256 of the lot's pictures, best margin first."""
+    size: int
+    """Pictures of the lot."""
+    alpha: float
+    """Largest allowed share of rejects in what is exported, between 0 and 1."""
+    delta: float
+    """Chance that the promise is wrong, between 0 and 1."""
+    ladder: list[float]
+    """Shares of the lot, 0 to 1, that the attempts certify, one after the other."""
+    earlier: int
+    """Attempts that earlier audits in the same folder have spent."""
+    policy_sha256: str = ""
+    """sha256 of the policy of the audit. Left out in files of older versions."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuditPlan:
     """What is settled before the first label: the lot, its order, and how much of delta each attempt may spend."""
@@ -124,11 +143,17 @@ class AuditPlan:
     policy_sha256: str = ""  # labels count under this policy alone
 
     @property
-    def header(self) -> dict[str, Any]:
-        """The line of audit.jsonl that stands before its first label."""
-        terms = {"alpha": self.promise.alpha, "delta": self.promise.delta, "ladder": list(self.promise.ladder)}
-        lot = {"lot": self.sha256, "size": len(self.lot)}
-        return lot | terms | {"earlier": self.earlier, "policy_sha256": self.policy_sha256}
+    def terms(self) -> AuditTerms:
+        """What is written down before the first label."""
+        return AuditTerms(
+            lot=self.sha256,
+            size=len(self.lot),
+            alpha=self.promise.alpha,
+            delta=self.promise.delta,
+            ladder=list(self.promise.ladder),
+            earlier=self.earlier,
+            policy_sha256=self.policy_sha256,
+        )
 
     @property
     def sha256(self) -> str:
@@ -175,16 +200,16 @@ def audit_plan(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
     attempts of all earlier audits in the folder as spent.
     """
     plan = AuditPlan(lot, policy.promise, 0, policy.sha256)
-    for row in audit_headers(out):
-        if row == (same := AuditPlan(lot, policy.promise, row["earlier"], policy.sha256)).header:
+    for terms in audit_terms(out):
+        if terms == (same := AuditPlan(lot, policy.promise, terms.earlier, policy.sha256)).terms:
             return same
-        plan = AuditPlan(lot, policy.promise, row["earlier"] + len(row["ladder"]), policy.sha256)
+        plan = AuditPlan(lot, policy.promise, terms.earlier + len(terms.ladder), policy.sha256)
     return plan
 
 
-def audit_headers(out: Path) -> list[dict[str, Any]]:
+def audit_terms(out: Path) -> list[AuditTerms]:
     """The terms of every audit in the folder of a lot, in the order in which they were begun."""
-    return [row for row in files.read_jsonl(out / labels.STREAMS["audit"]) if "ladder" in row]
+    return labels.read_rows(out, "audit", AuditTerms)
 
 
 def audit_labels(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:

@@ -9,7 +9,7 @@ people fill in.
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -18,6 +18,7 @@ from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record, problems_of
 
+Row = TypeVar("Row", bound=Record)
 Purpose = Literal["review", "calibrate", "audit"]
 STREAMS: dict[Purpose, str] = {"review": "decisions.jsonl", "calibrate": "calibration.jsonl", "audit": "audit.jsonl"}
 LabelName = Literal["accept", "reject", "unsure"]
@@ -63,18 +64,29 @@ class StoredLabel(Label):
 
 def read_stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
     """Every label for `purpose` in the folder `out`, in the order given. Raises DataError for a damaged file."""
-    path, found = out / STREAMS[purpose], []
-    for row in files.read_jsonl(path):
-        if "sha256" not in row:
-            continue  # the terms of an audit or a calibration, written before its first label
+    return read_rows(out, purpose, StoredLabel)
+
+
+def read_rows(out: Path, purpose: Purpose, kind: type[Row]) -> list[Row]:
+    """The rows of the file of `purpose` that are labels, or those that are the terms written before a first label.
+
+    `kind` is StoredLabel or the record of the terms. A row that names a picture is a label. Raises DataError with every
+    problem of these rows.
+    """
+    path, found, problems = out / STREAMS[purpose], [], []
+    for number, row in enumerate(files.read_jsonl(path), start=1):
+        if ("sha256" in row) != issubclass(kind, StoredLabel):
+            continue
         try:
-            found.append(StoredLabel.model_validate({"why": ""} | row))
+            found.append(kind.model_validate({"why": ""} | row if issubclass(kind, StoredLabel) else row))
         except ValidationError as error:
-            raise DataError(
-                f"{files.display_path(path)} is not as stylegate writes it: {row}",
-                problems_of(error),
-                "remove it; labels that are in a CSV file can be given again.",
-            ) from None
+            problems += [f"row {number}: {problem}" for problem in problems_of(error)]
+    if problems:
+        raise DataError(
+            f"{files.display_path(path)} is not as stylegate writes it:",
+            problems,
+            "remove it; labels that are in a CSV file can be given again.",
+        )
     return found
 
 

@@ -16,6 +16,7 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.cost import cost_of
 from eval.lot.lot import Lot
+from eval.lot.record import BatchRecord
 from eval.measuring.scores import Scores
 from eval.policy.model import VERDICTS
 from eval.promise.calibration import CALIBRATION
@@ -63,14 +64,9 @@ def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]
 
 def record_lineage(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
     """Record what the lot was made from (brand set, LoRA), and itself with its calibration, certificate, packages."""
-    facts, words, out = lot.record.get("facts", {}), lot.record.get("words", {}), lot.out
-    if facts.get("brand"):
-        folder = brandset.brand_folder(words["brand"])
-        name = brandset.read_brand_file(folder).name
-        tracker.use(f"brand-{name}", "brand-set", [folder], {"sha256": facts["brand"]})
-    for lora in sorted((files.RUNS / (words.get("run") or "none") / "lora").glob("*.safetensors")):
-        if files.sha256(lora) == facts.get("lora"):
-            tracker.use(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts["lora"]})
+    out = lot.out
+    if lot.record:
+        record_origin(tracker, lot.record)
     digests = {
         "verdicts": outcome.verdicts_sha256,
         "scores": outcome.scores,
@@ -85,6 +81,18 @@ def record_lineage(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
         package = [out / path for path in row["paths"]]
         if row["type"] == "package" and all(path.exists() for path in package):
             tracker.artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
+
+
+def record_origin(tracker: Tracker, record: BatchRecord) -> None:
+    """Record the brand set and the LoRA that a planned batch was drawn with."""
+    facts, words = record.facts, record.words
+    if facts.brand and words.brand:
+        folder = brandset.brand_folder(words.brand)
+        name = brandset.read_brand_file(folder).name
+        tracker.use(f"brand-{name}", "brand-set", [folder], {"sha256": facts.brand})
+    for lora in sorted((files.RUNS / words.run / "lora").glob("*.safetensors")) if words.run else ():
+        if files.sha256(lora) == facts.lora:
+            tracker.use(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts.lora})
 
 
 def gate_metrics(lot: Lot, outcome: GateRecord) -> dict[str, float]:

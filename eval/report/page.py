@@ -78,7 +78,7 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         references=reference_strip(compared, thumbnails),
         copies=copies_beside_twins(verdicts, judged.scores.rows, lot, compared, thumbnails),
         galleries=[gallery(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
-        rendering="pixelated" if lot.record.get("size", SIDE) < SIDE else "auto",
+        rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
         facts=digests_and_names(lot, outcome),
     )
 
@@ -175,7 +175,7 @@ def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
 
 def training_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
     """Sample grid and loss curve of the run that trained the LoRA; None where the run is not on this machine."""
-    run = lot.record.get("words", {}).get("run")
+    run = lot.record.words.run if lot.record else None
     grid = files.RUNS / run / "samples" / "grid.png" if run else None
     if not grid or not grid.exists():
         return None
@@ -186,15 +186,15 @@ def training_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
 
 def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
-    made, references = lot.record.get("facts", {}), outcome.references
+    made, references = lot.record.facts if lot.record else None, outcome.references
     facts = [
         ("policy", f"{without_path(outcome.policy.name)} {outcome.policy.sha256}"),
         ("encoder", f"{without_path(outcome.encoder)} {outcome.encoder_sha256}"),
         ("references", f"{references.count} of {without_path(references.name or 'none')}"),
         ("certificate", outcome.promise.certificate_sha256),
-        ("base", made.get("base")),
-        ("LoRA", made.get("lora")),
-        ("data", made.get("brand")),
+        ("base", made.base if made else None),
+        ("LoRA", made.lora if made else None),
+        ("data", made.brand if made else None),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -278,7 +278,7 @@ def references_column(measured: Measured, name: str) -> NDArray[np.float32]:
 
 def size_column(measured: Measured) -> NDArray[np.float32]:
     """[n] 1 where a picture has the size that `generate` drew, or, in a folder of others, the most common size."""
-    drawn = measured.lot.record.get("size")
+    drawn = measured.lot.record.size if measured.lot.record else None
     return size(measured.pictures.sizes, (drawn, drawn) if drawn else None)
 
 

@@ -182,15 +182,12 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
         named.append((path.name, path))
         slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
-    record = {"words": {"brand": config.brand}} if config.brand else {}
-    lot = Lot(images, place, named, digests_by_name(named), slots if has_traits else None, record)
+    lot = Lot(images, place, named, digests_by_name(named), slots if has_traits else None, None)
     compute_scores(config, lot, comparison_of(config, lot), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read_policy("default")
-    bounds, _, _ = resolve_lines(
-        policy, columns, references, said["references"]["given"], said["foreign"], said["copies"]
-    )
+    bounds, _, _ = resolve_lines(policy, columns, references, said.references.given, said.foreign, said.copies)
     if not config.brand:  # the miniature's encoder does not know such pictures
         bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
     kept = [margin(row | {"in_domain": None}, bounds) for row in rows]  # all lines count, known picture or not

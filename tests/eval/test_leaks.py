@@ -165,7 +165,7 @@ def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words
     for alpha, earlier in ((0.11, 2), (0.12, 4)):
         text = run("certify", *words(ALL_PASS.replace("alpha: 0.1", f"alpha: {alpha}")))[1]
         assert f"{earlier} attempts at other lots" in text
-    assert len(certificate.audit_headers(tmp_path / "out")) == 3
+    assert len(certificate.audit_terms(tmp_path / "out")) == 3
 
 
 def test_labels_that_rule_everything_out_prove_nothing() -> None:

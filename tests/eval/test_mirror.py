@@ -72,7 +72,7 @@ def test_the_chain_is_kept_without_a_mirror(run, trained: list[str]) -> None:
 
 def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "BATCHES", tmp_path)
-    lot = Lot(tmp_path, tmp_path / "new", [], {}, None, {})
+    lot = Lot(tmp_path, tmp_path / "new", [], {}, None, None)
 
     def outcome(accept: int, state: str = "none") -> GateRecord:
         return gate_record(
@@ -114,7 +114,7 @@ def test_the_table_shows_the_pictures_that_were_judged(tmp_path: Path) -> None:
     paths = sorted(tmp_path.iterdir())
     verdicts = [verdict(file=path.name, sha256=files.sha256(path), margin=0.0) for path in paths]
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "changed.png")
-    lot = Lot(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, {})
+    lot = Lot(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, None)
     shown = {row[0]: row[1] for row in mirror.table_rows(lot, verdicts, "#00ff00")}
     assert shown.keys() == {"gray16.png", "turned.jpg", "clear.png"}
     assert shown["gray16.png"].size == (128, 256) and shown["gray16.png"].getpixel((5, 5)) == (80, 80, 80)

@@ -22,7 +22,7 @@ from stylegate import files
 from stylegate.errors import Exit
 from tests import lots
 
-FOLDER = Lot(Path("in"), Path("out"), [], {}, None, {})
+FOLDER = Lot(Path("in"), Path("out"), [], {}, None, None)
 HOSTILE = [
     "line\nbreak\r\n.png",
     "nul\0 bell\x07 escape\x1b[31m.png",

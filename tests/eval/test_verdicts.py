@@ -26,6 +26,7 @@ from eval.judging.verdicts import (
     verdicts_of,
 )
 from eval.lot.lot import Lot
+from eval.measuring.record import BatchMeasures
 from eval.policy.lines import CheckBounds
 from eval.policy.model import Policy, Rule, Waiver
 from stylegate import files
@@ -151,8 +152,8 @@ def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
         row_of("c" * 64),
         row_of("d" * 64, make_reason("size", "review")),
     ]
-    record = {"batch": {"vendi": 3.0, "vendi_references": 4.0}}
-    found = rules.lot_measures(rows, record, Lot(tmp_path, tmp_path, [], {}, None, {}))
+    whole = BatchMeasures(vendi=3.0, vendi_references=4.0)
+    found = rules.lot_measures(rows, whole, Lot(tmp_path, tmp_path, [], {}, None, None))
     assert found == {"acceptance": 0.5, "uniqueness": 0.75, "variety": 0.75, "quotas": None}
 
 
@@ -167,7 +168,7 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
         rows = [
             verdict(file=name, kind="accept" if slot.slot in accepted else "reject") for name, slot in slots.items()
         ]
-        return rows, Lot(tmp_path, tmp_path, [], {}, slots, {})
+        return rows, Lot(tmp_path, tmp_path, [], {}, slots, None)
 
     assert rules.quota_agreement(*judged(list(range(8)))) == 1
     assert rules.quota_agreement(*judged([2, 3, 4, 5])) == 0.75, "red was planned for a quarter"
@@ -184,7 +185,7 @@ def test_precedence_is_the_one_that_is_documented() -> None:
 
 
 def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
-    lot = Lot(tmp_path, tmp_path, [], {}, None, {})
+    lot = Lot(tmp_path, tmp_path, [], {}, None, None)
     strict = lots.policy()
     failing = [RuleState(measure="variety", value=0.1, state="fail", says="")]
 

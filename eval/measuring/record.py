@@ -1,0 +1,95 @@
+"""score.json: what the scores of a lot were made of, as a file with a schema."""
+
+from pydantic import AliasChoices, Field
+
+from stylegate.records import Record
+
+
+class References(Record):
+    """The references that the lot was compared with."""
+
+    name: str = Field(validation_alias=AliasChoices("from", "name"), serialization_alias="from")
+    """A brand's name or the folder that was given; empty for none."""
+    given: int
+    """References that were given."""
+    count: int
+    """References that could be used."""
+    sha256: str
+    """Digest of the contents of those that were used."""
+
+
+class Tables(Record):
+    """Digests of the two tables beside score.json."""
+
+    scores: str
+    """sha256 of scores.parquet; empty where there is no such file."""
+    references: str
+    """sha256 of references.parquet; empty where there is no such file."""
+
+
+class Computed(Record):
+    """How the pictures were encoded."""
+
+    precision: str
+    """Number format of the encoder."""
+    device: str
+    """Kind of device, as cpu or cuda."""
+    threads: int
+    """Threads of the processor."""
+
+
+class StyleOfBatch(Record):
+    """The whitened cosine of the pictures to the centre of the references, -1 to 1."""
+
+    mean: float
+    """Mean over the pictures."""
+    low: float
+    """Lower end of the mean's 95 % interval."""
+    high: float
+    """Upper end of the mean's 95 % interval."""
+    references: float
+    """Mean over the references, each scored by the others."""
+
+
+class BatchMeasures(Record):
+    """Numbers of the batch, not of a picture. All are left out where either set is too small, or not known to the
+    encoder."""
+
+    style: StyleOfBatch | None = None
+    mmd2: float | None = None
+    """Squared maximum mean discrepancy (MMD²) between pictures and references; 0 on average for the same kind."""
+    mmd2_p: float | None = None
+    """Chance, 0 to 1, of an MMD² as large among pictures of one kind."""
+    kid: float | None = None
+    """Distance of pictures to references with the cubic kernel of the Kernel Inception Distance."""
+    vendi: float | None = None
+    """Effective number of different pictures (Vendi score) among `vendi_of` of the lot."""
+    vendi_of: int | None = None
+    """Pictures that each of the two Vendi scores is of."""
+    vendi_references: float | None = None
+    """Effective number of different pictures among `vendi_of` references."""
+
+
+class ScoreRecord(Record):
+    """The content of score.json."""
+
+    key: str
+    """Digest of all that the scores depend on: pictures, references, encoder, settings."""
+    tables: Tables
+    encoder: str
+    """The encoder, as it was named."""
+    encoder_sha256: str
+    """Digest of the encoder's weights and preprocessing."""
+    computed: Computed
+    references: References
+    foreign: dict[str, list[float]]
+    """By score: percentiles 0 to 100 of known pictures in other styles, against these references."""
+    copies: dict[str, list[float]]
+    """By score: percentiles 0 to 100 of altered copies of the references."""
+    traits_read: dict[str, float]
+    """By trait: how well it can be read, as an area under the ROC curve, 0.5 (not at all) to 1."""
+    batch: BatchMeasures
+    summary: list[str]
+    """Sentences on the batch as a whole, for people."""
+    notes: list[str]
+    """Sentences on what was left out or is rough, for people."""
