@@ -329,7 +329,13 @@ def leave_garbage() -> None:
     Looking through them is a third of the time of a gate that has nothing to score.
     """
     gc.set_threshold(200_000)  # objects that were made since; 700 by default
-    atexit.register(gc.freeze)
+    atexit.register(leave_what_is_left)
+
+
+def leave_what_is_left() -> None:
+    """Do not look for garbage when the process ends, unless torch is there: its libraries complain of what is left."""
+    if "torch" not in sys.modules:
+        gc.freeze()
 
 
 @contextmanager
