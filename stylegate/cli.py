@@ -3,6 +3,7 @@
 import atexit
 import gc
 import json
+import logging
 import os
 import re
 import signal
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 from stylegate import config as configuration
 from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, error_for_user, worst_code
 from stylegate.files import RUNS
+
+# peft imports bitsandbytes, which warns on some processors that it lacks a faster kernel for 4 bits. Errors stay.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class Verb(NamedTuple):

@@ -61,5 +61,5 @@ def batch_record(wanted: int) -> BatchRecord:
 
 def policy(share: float = 0.0, **more: Any) -> Policy:
     """A policy with one check, that passes a folder with that share of rejects and errors."""
-    given = {"name": "p", "sha256": "", "checks": {"contrast": Check(reject_below=Threshold(number=6))}} | more
+    given = {"name": "p", "sha256": "", "checks": {"contrast": Check(reject_below=Threshold.model_validate(6))}} | more
     return Policy(version=1, max_failed_share=share, **given)

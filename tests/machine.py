@@ -35,10 +35,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from PIL import Image
 
+from eval.judging.judge import judge
 from eval.lot.batch import Slot, split_name, write_plan
+from eval.lot.lot import lot_of
 from eval.measuring import encoder
 from eval.scorers import technical
 from stylegate import cli, files, pictures
+from stylegate.errors import DataError
 from tests.lots import batch_record
 
 OPEN: set[str] = set()  # faults that are known and not mended yet: the machine does not look there
@@ -134,12 +137,11 @@ def content(number: int) -> bytes:
 @contextmanager
 def lean() -> Iterator[None]:
     """What stands in for costly parts; see the top of this file."""
-    real_load, real_compose = cache(encoder.load_encoder), cache(composed)
+    real_load = cache(encoder.load_encoder)
 
     def with_config(verb: str, words: list[str]) -> int:
-        given = dict(word.split("=", 1) for word in words)
-        labels = {"promise": replace(real_compose().promise, num_labels=99)} if verb in ("certify", "calibrate") else {}
-        return cli.run_verb(verb, replace(real_compose(), **given | labels | {"observe": "observe" in given}))
+        labels = {"promise": replace(composed().promise, num_labels=99)} if verb in ("certify", "calibrate") else {}
+        return cli.run_verb(verb, replace(config_of(words), **labels, observe="observe=true" in words))
 
     def no_page(judged: Any, config: Any) -> Path:
         return judged.lot.out / "report"
@@ -156,6 +158,12 @@ def lean() -> Iterator[None]:
         yield
 
 
+def config_of(words: list[str]) -> Any:
+    """The configuration that `key=value` words of text values lead to."""
+    return replace(composed(), **dict(word.split("=", 1) for word in words))
+
+
+@cache
 def composed() -> Any:
     """The configuration of a verb without words."""
     import hydra
@@ -174,6 +182,8 @@ class Lot:
         self.decisions: dict[tuple[str, str], str] = {}  # (policy, sha256) -> the last decision
         self.labels: dict[tuple[str, str], str] = {}  # of audits
         self.policy = ""  # of the last verdicts
+        self.calibrated_by: list[str] = []  # the word that named a calibration elsewhere
+        self.calibration = ""  # sha256 of the calibration that the last verdicts rest on
         self.observed = False
 
     @property
@@ -264,9 +274,13 @@ class GateMachine(RuleBasedStateMachine):
             found = {"reject"}
         if "accept" in found and any(under == name for under, _ in lot.labels):
             found |= {"review"}  # outside the part of the lot that is certified
-        said = {verdict for (_, of), verdict in {**lot.decisions, **lot.labels}.items() if of == sha256}
-        if found & {"accept", "review"} and ("reject" in said or "distinct" in policy.checks):
-            found |= {"reject"}  # a reject may count wider than it was asked
+        said = [*lot.decisions.items(), *lot.labels.items()]
+        elsewhere = any(of == sha256 and under != name and said == "reject" for (under, of), said in said)
+        if found & {"accept", "review"} and elsewhere:  # to reject reaches other policies: somebody has to look again
+            looked = decision == "accept" or (name, sha256) in lot.labels
+            found = found | {"review"} if looked else found - {"accept"} | {"review"}
+        if found & {"accept", "review"} and "distinct" in policy.checks:
+            found |= {"reject"}
         if "accept" in found and (lot.planned or policy.calibrated):
             found |= {"reject", "review"}  # of two attempts one leaves; lines that come from labels
         return found
@@ -292,6 +306,9 @@ class GateMachine(RuleBasedStateMachine):
         code, text = self.call(verb, *lot.words, self.policy_word(name), *more)
         if stamp(lot.out / "gate.json") != before:
             lot.policy, lot.observed = name, "observe=true" in more
+            lot.calibrated_by = [word for word in more if word.startswith("calibration=")]
+            place = Path(lot.calibrated_by[0].split("=")[1]) if lot.calibrated_by else lot.out / "calibration.json"
+            lot.calibration = files.sha256(place) if place.exists() else ""
         return code, text
 
     def check_verdicts(self, lot: Lot) -> None:
@@ -314,6 +331,19 @@ class GateMachine(RuleBasedStateMachine):
     @rule(where=WHERE, name=NAMED)
     def observe(self, where: str, name: str) -> None:
         self.judge(self.lots[where], name, "observe=true")
+
+    @rule(where=WHERE, name=NAMED)
+    def judge_in_training(self, where: str, name: str) -> None:
+        """As training judges a checkpoint's pictures: nobody is asked, and what was not asked is not accepted."""
+        lot, policy = self.lots[where], POLICIES[name]
+        config = config_of([*lot.words, self.policy_word(name)])
+        try:
+            verdicts = judge(config, lot_of(config), quiet=True).verdicts
+        except DataError:
+            return
+        for verdict in verdicts:
+            accepted = not policy.calibrated and pool()[verdict.sha256].verdict(policy.lines) == "accept"
+            assert verdict.verdict != "accept" or accepted, "accepted in training, and not by all of the policy"
 
     @rule(
         where=WHERE,
@@ -362,8 +392,25 @@ class GateMachine(RuleBasedStateMachine):
         sheet.unlink(missing_ok=True)
         self.call("calibrate", *lot.words, self.policy_word("calibrated"))
         if sheet.exists():
-            fill(sheet, 99, lambda i: "reject" if i == bad else "accept")
-            self.call("calibrate", *lot.words, self.policy_word("calibrated"), f"decisions={sheet}")
+            given = fill(sheet, 99, lambda i: "reject" if i == bad else "accept")
+            code, _ = self.call("calibrate", *lot.words, self.policy_word("calibrated"), f"decisions={sheet}")
+            if code != 2:
+                lot.labels |= {("calibrated", sha256): verdict for sha256, verdict in given.items()}
+
+    @rule(where=WHERE, signed=st.booleans())
+    def calibrate_elsewhere(self, where: str, signed: bool) -> None:
+        """The calibration lies elsewhere. Before the export somebody may put another name under its labels."""
+        lot, place = self.lots[where], self.root / "elsewhere.json"
+        self.calibrate(where, 99)
+        if not (lot.out / "calibration.json").exists():
+            return
+        shutil.copyfile(lot.out / "calibration.json", place)
+        self.judge(lot, "calibrated", f"calibration={place}")
+        if signed:
+            held = {name: value for name, value in json.loads(place.read_text()).items() if name != "sha256"}
+            held["labels"] = [label | {"who": "bob"} for label in held["labels"]]
+            files.write_json(place, held | {"sha256": files.canonical_sha256(held)})
+        self.export(where, None, 0, 0)
 
     @rule(where=WHERE, between=st.none() | st.sampled_from(["v1", "soft", "edit"]), pick=PICKS, number=CONTENTS)
     def export(self, where: str, between: str | None, pick: int, number: int) -> None:
@@ -393,6 +440,8 @@ class GateMachine(RuleBasedStateMachine):
         if lot.planned and "A6" not in OPEN:
             slots = [split_name(Path(row["file_name"]).name)[1] for row in rows]
             assert len(slots) == len(set(slots)), "two attempts of one slot left"
+        used = package / "calibration.json"
+        assert not used.exists() or files.sha256(used) == lot.calibration, "its calibration is not the one that judged"
         proof = package / "certificate.json"
         if proof.exists():
             self.check_certificate(lot, proof, lot.policy)
@@ -400,7 +449,7 @@ class GateMachine(RuleBasedStateMachine):
         code, text = self.call("verify", str(package))
         assert code == 0 and (proof.exists() or POLICIES[lot.policy].calibrated or not says_proven(text)), text
         mine = {row["sha256"] for row in rows}
-        self.judge(lot, lot.policy)
+        self.judge(lot, lot.policy, *lot.calibrated_by)
         now = files.read_jsonl(lot.out / "verdicts.jsonl")
         accepted = {row["sha256"] for row in now if row["verdict"] == "accept"}
         assert mine <= accepted, "a fresh gate under the same words does not accept what left"
@@ -421,6 +470,24 @@ class GateMachine(RuleBasedStateMachine):
         code, text = self.call("verify", str(package))
         shutil.rmtree(package)
         assert code == 2 or not says_proven(text), text
+
+    @precondition(lambda self: self.packages())
+    @rule(pick=PICKS)
+    def gate_own_export(self, pick: int) -> None:
+        """The pictures of a package are no copies of the package: it changes nothing whether that is there."""
+        package, found = self.packages()[pick % len(self.packages())], []
+        mine, alone = self.root / "mine", self.root / "alone"
+        for place in (mine, alone):
+            shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(package / "images", mine)
+        shutil.copytree(package, alone / package.name)
+        for exports in (alone, self.root / "nothing"):
+            with patch.object(files, "EXPORTS", exports):
+                words = [f"images={mine}", f"out={self.root / 'own'}", self.policy_word("distinct")]
+                assert self.call("gate", *words)[0] != 2
+            rows = files.read_jsonl(self.root / "own" / "verdicts.jsonl")
+            found.append({row["file"]: row["verdict"] for row in rows})
+        assert found[0] == found[1], "one's own export is a copy of itself"
 
     @precondition(lambda self: self.packages())
     @rule()

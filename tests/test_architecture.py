@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import logging
 import re
 import shlex
 import subprocess
@@ -207,3 +208,9 @@ def test_who_has_seen_enough_of_the_output_hears_of_no_bug() -> None:
     shell = f"{sys.executable} -c 'from stylegate.cli import main; raise SystemExit(main())' train --help | head -1"
     found = subprocess.run(["bash", "-c", shell], cwd=files.ROOT, capture_output=True, text=True, timeout=60)
     assert found.stdout.startswith("stylegate train") and "bug" not in found.stderr and "Traceback" not in found.stderr
+
+
+def test_the_console_is_free_of_a_warning_about_a_kernel_but_not_of_errors() -> None:
+    """peft imports bitsandbytes, which on some processors warns that it lacks a faster kernel for 4 bits."""
+    ops = pytest.importorskip("bitsandbytes.backends.cpu.ops")
+    assert not ops.logger.isEnabledFor(logging.WARNING) and ops.logger.isEnabledFor(logging.ERROR)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from eval.judging.judge import judge, write
 from eval.judging.judged import Judged
+from eval.judging.verdicts import NOT_ASKED
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import digests_by_name, lot_of
 from eval.measuring import encoder as encoding
@@ -45,7 +46,6 @@ APART = 4  # pictures without the trigger phrase, and unrelated ones
 UNRELATED = ["a lighthouse on a rock", "a bowl of fruit on a table", "a red bicycle", "a portrait of an old man"]
 FAR_SEED = 1_000_000  # unrelated pictures are drawn from seeds far from all others
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the noise schedule at which the validation loss is computed
-NOT_ASKED = "calibrated-check-not-asked"  # the reason of pictures that only a calibrated check has not judged
 
 
 class Evaluation:
@@ -178,14 +178,12 @@ class Evaluation:
 
     def verdicts(self, judged: Judged) -> dict[str, Any]:
         """`verdicts`, `passed` or `undecided`, and `why` of result.json."""
-        by_file, why = {row.file: row.verdict for row in judged.verdicts}, judged.outcome.why
+        by_file = {row.file: row for row in judged.verdicts}
         each = [by_file[f"{i}.png"] for i in range(len(self.items))]
-        accepted = [verdict == "accept" for verdict in each]
+        found = {"verdicts": [row.verdict for row in each], "why": judged.outcome.why}
         if not self.policy.calibrated:
-            return {"verdicts": each, "passed": accepted, "why": why}
-        review = why["review"] | ({NOT_ASKED: sum(accepted)} if any(accepted) else {})
-        each = ["review" if verdict == "accept" else verdict for verdict in each]
-        return {"verdicts": each, "undecided": accepted, "why": why | {"review": review}}
+            return found | {"passed": [row.verdict == "accept" for row in each]}
+        return found | {"undecided": [any(reason.check == NOT_ASKED for reason in row.reasons) for row in each]}
 
     @cached_property
     def encoder(self) -> encoding.Encoder:

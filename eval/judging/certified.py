@@ -64,10 +64,10 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
 
 def why_it_proves_nothing(found: Certificate, lot: list[str], policy: Policy) -> str:
     """Why a certificate says nothing of this lot under this policy, as a sentence; empty if it does."""
-    if found.lot.sha256 != files.canonical_sha256(lot):
-        return f"{CERTIFICATE} is of another lot ({found.lot.size} pictures): it says nothing of this one"
     if found.policy.sha256 != policy.sha256:
         return f"{CERTIFICATE} is of another policy or guideline ({found.policy.name}): it says nothing under this one"
+    if found.lot.sha256 != files.canonical_sha256(lot):
+        return f"{CERTIFICATE} is of another lot ({found.lot.size} pictures): it says nothing of this one"
     if found.promise.alpha > policy.promise.alpha or found.promise.delta > policy.promise.delta:
         return f"{CERTIFICATE} promises less than the policy asks: {found.says}"
     return ""

@@ -15,7 +15,9 @@ from eval.judging.verdicts import (
     apply_decisions,
     apply_waivers,
     exportable,
+    leave_calibrated_check_open,
     reasons_of,
+    review_rejects_of_others,
     slots_of,
     verdicts_of,
 )
@@ -48,9 +50,9 @@ def judge(
     """Judge each picture of a lot. Computes and writes scores where they are not at hand; writes nothing else.
 
     `compared` is what the pictures are compared with; by default what the config names. `quiet` is for checkpoints in
-    training: no progress is shown, and labels, decisions and certificates are not read. Without `audited` the verdicts
-    are those that an audit begins with: no label of an audit and no certificate counts. Raises DataError for what
-    cannot be read or computed.
+    training: no progress is shown, labels, decisions and certificates are not read, and a calibrated check is not
+    asked, so that what every other check accepts goes to review. Without `audited` the verdicts are those that an audit
+    begins with: no label of an audit and no certificate counts. Raises DataError for what cannot be read or computed.
     """
     policy = policyfile.read_policy(config.policy)
     compared = compared or comparison_of(config, lot)
@@ -70,7 +72,10 @@ def judge(
         pool = calibrated_scores(verdicts, scores.rows, policy)
         line = calibration.calibrated_line_for_lot(config, lot, compared, policy, pool)
         apply_calibrated_check(verdicts, policy.calibrated, line.bound, pool, line.rejects)
+    if policy.calibrated and quiet:
+        leave_calibrated_check_open(verdicts)
     if not quiet:
+        review_rejects_of_others(verdicts, labels.rejects_under_others(lot.out, policy))
         notes += apply_decisions(verdicts, labels.counting_labels(lot.out, "review", policy))
         notes += labels.notes_on_others(lot.out, "review", policy)
         if audited:

@@ -24,6 +24,8 @@ from stylegate.records import Record
 
 FOREIGN = "the encoder does not know such pictures; lines relative to the references were not asked"
 PERSON = "person"  # somebody looked and rejected it
+BY_ANOTHER_RULE = "rejected-by-another-rule"  # somebody looked and rejected it under another policy or guideline
+NOT_ASKED = "calibrated-check-not-asked"  # in training: every other check accepts the picture
 ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
 VerdictName = Literal["accept", "review", "reject", "error"]
 
@@ -287,6 +289,22 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
             f"{partly} decisions were given for other reasons than the pictures are in review for: look afresh"
         )
     return notes
+
+
+def review_rejects_of_others(verdicts: Iterable[Verdict], rejects: Mapping[str, StoredLabel]) -> None:
+    """Send to review, in place, what somebody rejected under another policy or guideline (`rejects`, by sha256)."""
+    for verdict in verdicts:
+        if verdict.verdict in ("accept", "review") and (label := rejects.get(verdict.sha256)):
+            what = f"rejected under another policy or guideline by {label.words()}; look afresh"
+            add_reason(verdict, make_reason(BY_ANOTHER_RULE, "review", detail=what))
+
+
+def leave_calibrated_check_open(verdicts: Iterable[Verdict]) -> None:
+    """Send to review, in place, what every other check accepts: in training no labels say where the line lies."""
+    for verdict in verdicts:
+        if verdict.verdict == "accept":
+            what = "the calibrated check is not asked in training: its line comes from labels of a finished batch"
+            add_reason(verdict, make_reason(NOT_ASKED, "review", detail=what))
 
 
 def apply_calibrated_check(

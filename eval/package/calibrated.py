@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.policy.model import Check, Policy, Promise
+from eval.policy.model import CALIBRATED, Check, Policy, Promise
 from eval.promise import calibration
 from eval.promise.calibration import CALIBRATION, CalibratedLine
 from stylegate import files
@@ -22,7 +22,7 @@ def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy]:
     if not pool or not all(isinstance(score, float | int) and abs(score) < 1e9 for score in pool.values()):
         raise DataError(f"{POOL}: it must give a number for each picture")
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
-    named, checks = terms["policy"], {terms["score"]: Check(calibrated=True)}
+    named, checks = terms["policy"], {terms["score"]: Check.model_validate(CALIBRATED)}
     policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
     return calibration.calibrated_line_state(made, pool, {}, policy), policy
 

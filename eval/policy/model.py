@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
@@ -96,7 +96,13 @@ Text = Annotated[str, AfterValidator(plain_text)]
 LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, beside it `foreign: q`, `alone: x`"
 
 
-class Threshold(Record):
+class Frozen(Record):
+    """A part of a policy. It does not change once it is read: the policy's digest stands in every verdict."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Threshold(Frozen):
     """A line that a score is compared with: a number, or a place among the scores of the references.
 
     A file writes an absolute line as a bare number.
@@ -121,12 +127,12 @@ class Threshold(Record):
     @model_validator(mode="before")
     @classmethod
     def one_form(cls, found: Any) -> Any:
-        """A bare number stands for an absolute line; of a mapping exactly one form is accepted."""
+        """A bare number stands for an absolute line, and nothing else does; a mapping has exactly one relative form."""
         if isinstance(found, Threshold):
             return found
-        found = {"number": found} if is_number(found) else found
-        forms = {"number", *RELATIVE} & found.keys() if isinstance(found, dict) else set()
-        if len(forms) != 1 or ("number" in forms and len(found) > 1):
+        if is_number(found):
+            return {"number": found}
+        if not isinstance(found, dict) or len(found.keys() & set(RELATIVE)) != 1 or "number" in found:
             raise ValueError(LINE_FORMS)
         return found
 
@@ -177,7 +183,7 @@ def can_fall_below(score: str, line: float) -> bool:
     return line > SCORES[score].lowest
 
 
-class Check(Record):
+class Check(Frozen):
     """What one score must reach. A score below several lines counts for the worst one."""
 
     fail_batch_below: Threshold | None = None
@@ -196,7 +202,12 @@ class Check(Record):
     @model_validator(mode="before")
     @classmethod
     def word_or_lines(cls, found: Any) -> Any:
-        return {"calibrated": True} if found == CALIBRATED else found if isinstance(found, dict | Check) else {}
+        """The word `calibrated` stands for lines that come from labels, and nothing else does."""
+        if found == CALIBRATED:
+            return {"calibrated": True}
+        if isinstance(found, dict) and CALIBRATED in found:
+            raise ValueError(f"write `{CALIBRATED}` in place of the mapping")
+        return found if isinstance(found, dict | Check) else {}
 
     @model_validator(mode="after")
     def has_lines(self) -> Self:
@@ -215,7 +226,7 @@ class Check(Record):
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
 
-class Rule(Record):
+class Rule(Frozen):
     """A rule for the lot as a whole, on one of MEASURES: each lies between 0 and about 1, higher is better."""
 
     warn_below: Annotated[float, Field(gt=0, le=2)] | None = None
@@ -232,7 +243,7 @@ class Rule(Record):
         return self
 
 
-class Waiver(Record):
+class Waiver(Frozen):
     """A person answers for one picture and one check until a day. After that day the waiver counts for nothing."""
 
     sha256: Annotated[str, AfterValidator(picture_digest)]
@@ -247,7 +258,7 @@ class Waiver(Record):
     """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
 
 
-class Promise(Record):
+class Promise(Frozen):
     """What is proven of the exported pictures: at most `alpha` of them are rejects, with confidence 1 - `delta`."""
 
     alpha: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
@@ -271,7 +282,7 @@ class Promise(Record):
         return f"at most {self.alpha:.1%} of what is exported are rejects, with {1 - self.delta:.1%} confidence"
 
 
-class PolicyFile(Record):
+class PolicyFile(Frozen):
     """A policy file: what a picture and a lot must reach. Every score is higher for better pictures."""
 
     version: Annotated[Literal[1], BeforeValidator(version_1)]

@@ -172,6 +172,7 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
         "references": files.canonical_sha256(sorted(digests_by_name(compared.references).values())),
         "training pictures": files.canonical_sha256(sorted(digests_by_name(compared.training).values())),
         "background": compared.background,
+        "transparency": compared.alpha,
         "policy and guideline": policy.sha256,
         "folder": None if lot.slots else lot.digest(),
     }

@@ -106,6 +106,26 @@ def counting_labels(out: Path, purpose: Purpose, policy: Policy, under: str = ""
     return found
 
 
+def rejects_under_others(out: Path, policy: Policy) -> dict[str, StoredLabel]:
+    """Decisions and labels that call a picture a reject, but under another policy or guideline, by sha256.
+
+    Each purpose and policy speaks with its last word on a picture. Pictures that an audit or a calibration under
+    `policy` spoke of are left out: somebody has looked at them by the rule that counts.
+    """
+    found: dict[str, StoredLabel] = {}
+    seen: set[str] = set()
+    for purpose in STREAMS:
+        last = {(label.sha256, label.policy_sha256): label for label in read_stored(out, purpose)}
+        for (sha256, under), label in last.items():
+            if label.withdrawn:
+                continue
+            if under != policy.sha256 and (label.verdict == "reject" or (purpose != "review" and label.bad)):
+                found[sha256] = label
+            elif under == policy.sha256 and (purpose == "audit" or (purpose == "calibrate" and not label.bad)):
+                seen.add(sha256)
+    return {sha256: label for sha256, label in found.items() if sha256 not in seen}
+
+
 def notes_on_others(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
     others = {label.sha256 for label in read_stored(out, purpose) if label.policy_sha256 != policy.sha256}
@@ -115,7 +135,7 @@ def notes_on_others(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     what = "decisions" if purpose == "review" else "labels"
     return [
         f"{len(others)} {what} in {STREAMS[purpose]} were given under another policy or guideline (or by an older "
-        "version that did not write it down): they count for nothing here"
+        "version that did not write it down): to accept counts for nothing here, to reject asks for review"
     ]
 
 

@@ -81,6 +81,10 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
             (problem != "", problem),
             (sha256 != "" and not re.fullmatch("[0-9a-f]{64}", sha256), "sha256 is not 64 hex digits"),
             (verdict not in VERDICTS, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}"),
+            (
+                disagree(plain_cell(str(row.get("file") or "")), sha256, pictures),
+                f"file and sha256 are of two pictures: {cells.get('file')} is not {sha256[:12]}...: correct one",
+            ),
             (not who, "who is empty: somebody answers for each label"),
             (declared not in ("", purpose), f"is for {declared}; labels of one purpose never serve another"),
             (purpose != "review" and sha256 not in here, f"no picture here is {sha256[:12]}..."),
@@ -130,6 +134,15 @@ def picture_named(name: str, pictures: Mapping[str, str]) -> tuple[str, str]:
     if matching:
         return "", f"{len(matching)} pictures are called {name}: write the path below the folder, as {matching[0]}"
     return "", f"no picture here is called {name!r}" if name else "neither sha256 nor file"
+
+
+def disagree(name: str, sha256: str, pictures: Mapping[str, str]) -> bool:
+    """Whether `name` and `sha256` of one row are both of pictures here, and not of the same one.
+
+    A name that is not here, or a digest that is not, belongs to another lot or to a file that was renamed since.
+    """
+    same = [name] if name in pictures else [path for path in pictures if path.rpartition("/")[2] == name]
+    return bool(same) and sha256 in pictures.values() and sha256 not in {pictures[path] for path in same}
 
 
 def row_of(label: Label) -> tuple[str, str, str, str]:

@@ -1,10 +1,16 @@
 """Calibrations through the verbs: lines from labels, and what makes them stale."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from eval.measuring.scores import read_scores
+from eval.lot.comparison import comparison_of
+from eval.lot.lot import lot_of
+from eval.measuring.scores import read_scores, scores_key
+from eval.policy import file as policyfile
+from eval.promise.calibration import judging_digest
 from stylegate import files
+from stylegate.config import Config
 from tests.eval.people import ALL_PASS, CALIBRATED, PROMISE, fill, good, verdicts_of
 
 
@@ -77,6 +83,17 @@ def test_another_lora_makes_a_calibration_stale_and_a_certificate_is_the_way_out
     drawn("plan.seed=5")
     code, text = run("gate", *third)
     assert code == 13 and "STALE" not in text, "the same making: only eight labels are too few for another batch"
+
+
+def test_all_that_the_scores_depend_on_is_part_of_a_calibrations_fingerprint(judged: Path, tmp_path: Path) -> None:
+    config = Config(images=str(judged), out=str(tmp_path / "out"), references="neon")
+    lot = lot_of(config)
+    compared = comparison_of(config, lot)
+    policy = policyfile.read_policy("default")
+    for change in ({"alpha": "keep"}, {"background": "#123456"}, {"references": compared.references[1:]}):
+        other = replace(compared, **change)
+        before, after = (judging_digest(config, lot, one, policy) for one in (compared, other))
+        assert scores_key(config, lot, compared) != scores_key(config, lot, other) and before != after, change
 
 
 def test_tampered_calibrations_are_refused(run, words, tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_labels_certify_under_their_own_guideline_alone(run, words, tmp_path: Pa
 
     told = words("guideline: v2\n" + ALL_PASS)
     code, text = run("gate", *told)
-    assert code == 0 and "certificate.json is of another policy or guideline" in text
+    assert code == 11 and "certificate.json is of another policy or guideline" in text
+    assert "review, by reason: rejected-by-another-rule 1" in text
     assert json.loads((out / "gate.json").read_text())["promise"]["state"] == "none"
     code, text = run("certify", *told)
     assert code == 13 and "not proven yet with 0 labels" in text and "2 attempts at other lots" in text

@@ -10,7 +10,7 @@ from eval.policy import file as policyfile
 from eval.promise import labels, worksheet
 from stylegate import files
 from stylegate.errors import DataError
-from tests.eval.people import ALL_IN_REVIEW, decisions, fill, good, label, verdicts_of
+from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, decisions, fill, good, label, verdicts_of
 
 POLICY = policyfile.read_policy("default")
 
@@ -55,14 +55,16 @@ def test_decisions_accept_nothing_that_the_policy_rejects(run, words, tmp_path: 
         ("sha256,verdict,who,why\nKNOWN,accept,,", "who is empty"),
         ("sha256,verdict,who,why\nKNOWN,accept,anna,\nKNOWN,reject,bob,", "line 3: contradicts"),
         ("sha256,verdict,who,why,purpose\nKNOWN,accept,anna,,audit", "is for audit"),
+        ("file,sha256,verdict,who\nOTHER,KNOWN,accept,anna", "line 2: file and sha256 are of two pictures"),
         ("\xff\xfe", "cannot be read"),
     ],
 )
 def test_bad_decisions_are_refused_whole(run, words, tmp_path: Path, text: str, says: str) -> None:
     told, out = words(ALL_IN_REVIEW), tmp_path / "out"
     run("gate", *told)
-    known = next(iter(verdicts_of(out).values()))["sha256"]
-    (tmp_path / "d.csv").write_bytes(text.replace("KNOWN", known).encode("latin-1"))
+    known, other = [*verdicts_of(out).values()][:2]
+    text = text.replace("KNOWN", known["sha256"]).replace("OTHER", other["file"])
+    (tmp_path / "d.csv").write_bytes(text.encode("latin-1"))
     code, found = run("gate", *told, f"decisions={tmp_path / 'd.csv'}")
     assert code == 2 and says in found and "Traceback" not in found
     assert not (out / "decisions.jsonl").exists()
@@ -135,6 +137,35 @@ def test_decisions_settle_only_the_reasons_that_they_were_asked_for(run, words, 
     assert (
         code == 11 and "32 decisions were asked for under another policy or guideline: they are not used here" in text
     )
+
+
+@pytest.mark.parametrize("stream", ["review", "audit", "calibrate"])
+def test_a_reject_under_another_rule_asks_for_review(run, words, tmp_path: Path, stream: labels.Purpose) -> None:
+    told, out = words(ALL_PASS), tmp_path / "out"
+    assert run("gate", *told)[0] == 0
+    name, row = next(iter(verdicts_of(out).items()))
+    earlier = labels.stored_label(label(row["sha256"], "reject", why="too dark"), POLICY)
+    labels.append_labels(out, stream, [earlier])
+    code, text = run("gate", *told)
+    found = verdicts_of(out)
+    assert code == 11 and (stream == "calibrate" or "to reject asks for review" in text)
+    assert [n for n, v in found.items() if v["verdict"] != "accept"] == [name]
+    (reason,) = found[name]["reasons"]
+    assert reason["check"] == "rejected-by-another-rule" and "anna: too dark; look afresh" in reason["detail"]
+    assert run("gate", *told, f"decisions={fill(out / 'review.csv', good)}")[0] == 0, "it is settled under this policy"
+    assert verdicts_of(out)[name]["settled"]["reasons"] == [reason]
+
+
+def test_who_accepts_a_picture_in_an_audit_has_looked_by_the_rule_in_force(run, words, tmp_path: Path) -> None:
+    told, out = words(ALL_PASS), tmp_path / "out"
+    assert run("gate", *told)[0] == 0
+    sha256 = next(iter(verdicts_of(out).values()))["sha256"]
+    mine = policyfile.read_policy(str(tmp_path / "policy.yaml"))
+    labels.append_labels(out, "audit", [labels.stored_label(label(sha256), mine)])
+    labels.append_labels(out, "audit", [labels.stored_label(label(sha256, "unsure"), POLICY)])
+    assert run("gate", *told)[0] == 0
+    labels.append_labels(out, "audit", [labels.stored_label(label(sha256, "reject"), mine)])
+    assert run("gate", *told)[0] == 10
 
 
 def test_decisions_of_older_versions_count_for_nothing(run, words, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from eval.policy import file as policyfile
 from eval.policy import model as policy
@@ -61,6 +62,8 @@ def test_shipped_policies_read() -> None:
         ("version: 1\nchecks: {style: {reject_below: 1, optional: 3}}", "optional: must be true or false"),
         ("version: 1\nchecks: {style: {reject_below: 1" + "0" * 400 + "}}", "must be a number"),
         ("version: true\nchecks: {style: {reject_below: 1}}", "version: True"),
+        ("version: 1\nchecks: {style: {reject_below: {number: 6}}}", "checks.style.reject_below: must be a number"),
+        ("version: 1\nchecks: {style: {calibrated: true}}", "checks.style: write `calibrated` in place of the mapping"),
         ("version: 1\nversion: 1\nchecks: {style: {reject_below: 1}}", "stands twice"),
         ("- a\n- b", "must be a mapping"),
         ("a: [", "is not YAML"),
@@ -87,9 +90,17 @@ def test_the_hash_is_of_the_meaning(tmp_path: Path) -> None:
     assert first.sha256 == second.sha256 != third.sha256
 
 
+def test_a_policy_in_force_does_not_change() -> None:
+    """Its digest stands in every verdict."""
+    found = policyfile.read_policy("default")
+    for part, name in ((found, "max_failed_share"), (found.promise, "alpha"), (found.checks["contrast"], "optional")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, name, 1)
+
+
 def test_thresholds() -> None:
     references = np.linspace(0, 1, 101)
-    assert Threshold(number=3).value("style", references) == 3
+    assert Threshold.model_validate(3).value("style", references) == 3
     assert Threshold(quantile=0.25).value("style", references) == pytest.approx(0.25)
     assert Threshold(spreads=-2).value("style", references) == pytest.approx(0.5 - 2 * 0.34)
     assert Threshold(spreads=-2, alone=7).value("style", None) == 7

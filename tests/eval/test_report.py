@@ -223,7 +223,7 @@ def test_one_failure_far_below_does_not_stretch_the_slider() -> None:
 
 
 def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
-    policy = lots.policy(checks={MARGIN: Check(calibrated=True)})
+    policy = lots.policy(checks={MARGIN: Check.model_validate("calibrated")})
     given = [
         verdict("accept", margin=2.0),
         verdict("review", MARGIN, margin=0.5),

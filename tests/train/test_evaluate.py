@@ -83,6 +83,10 @@ def test_a_calibrated_check_that_was_not_asked_is_no_pass(run, tmp_path: Path) -
     code, text = run("train", *words)
     assert code == 0 and "no picture of an evaluation passed (calibrated-check-not-asked 3)" in text
     assert "every other check accepts chooses the checkpoint" in text and "pass the gate" not in text
+    judged = place("asked") / "samples" / "step-000002" / "judged"
+    verdicts = [(row["verdict"], row["reasons"][0]["check"]) for row in files.read_jsonl(judged / "verdicts.jsonl")]
+    assert verdicts == [("review", "calibrated-check-not-asked")] * 3, "what was not asked is not accepted"
+    assert json.loads((judged / "gate.json").read_text())["counts"]["accept"] == 0
     found, result = selection("asked"), json.loads((place("asked") / "samples/step-000002/result.json").read_text())
     assert result["verdicts"] == ["review"] * 3 and result["passed"] is None and result["undecided"] == [True] * 3
     assert found["pass_rate"] is None and [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
