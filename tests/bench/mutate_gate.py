@@ -127,7 +127,9 @@ def calibration_elsewhere_is_no_evidence() -> Patches:
 
 def names_that_read_the_same() -> Patches:
     def escaped(folder: Path, path: Path) -> str:
-        return path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return (
+            path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        )
 
     return {"eval.lot.lot.name_below": escaped}
 
