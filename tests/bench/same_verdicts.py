@@ -169,7 +169,22 @@ def changed_fields(old: list[str], new: list[str]) -> list[str]:
         return [f"  not the same pictures in the same order: {len(old)} and {len(new)} rows"]
     pairs = list(zip(*rows, strict=True))
     found = Counter(key for a, b in pairs for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-    return ["  fields that differ, with the number of rows: " + ", ".join(f"{k} {n}" for k, n in sorted(found.items()))]
+    reasons = Counter(change for a, b in pairs for change in changed_reasons(a["reasons"], b["reasons"]))
+    return [
+        "  fields that differ, with the number of rows: " + ", ".join(f"{k} {n}" for k, n in sorted(found.items())),
+        *(f"  reasons, {change}: {count} rows" for change, count in sorted(reasons.items())),
+    ]
+
+
+def changed_reasons(old: list[dict], new: list[dict]) -> set[str]:
+    """What differs between the reasons of one verdict, by check: a reason more or less, or its fields."""
+    before, after = ({reason["check"]: reason for reason in side} for side in (old, new))
+    found = {f"{check} only in the base" for check in before.keys() - after.keys()}
+    found |= {f"{check} only in the new build" for check in after.keys() - before.keys()}
+    for check in before.keys() & after.keys():
+        a, b = before[check], after[check]
+        found |= {f"{check}.{key}" for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+    return found
 
 
 def tables(old: pa.Table, new: pa.Table) -> list[str]:
