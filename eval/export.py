@@ -5,7 +5,8 @@
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
 (exit 10). The same content is not exported twice: N grows only when something differs. Nothing leaves while the policy
-asks for a promise that is not proven (exit 12 or 13), or where the lot as a whole broke a rule (exit 10).
+asks for a promise that is not proven (exit 12 or 13), or where the lot as a whole broke a rule (exit 10). Rejected
+pictures hold nobody else back: what was accepted leaves, also where they made the gate end with 10.
 """
 
 import datetime
@@ -20,6 +21,7 @@ from eval.lot.lot import Lot, locked_lot
 from eval.package.calibrated import POOL
 from eval.package.proof import MANIFEST, package_problems
 from eval.package.provenance import CARD, make_provenance
+from eval.policy.model import VERDICTS
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files, lineage
@@ -47,8 +49,18 @@ def export(config: Config) -> int:
         print(f"note: accepted, but a better attempt at the same slot is exported: {len(stay)} ({names})")
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
-    print(f"export: {files.display_path(target)}")
+    left = len(accepted_pictures(lot, verdicts)[0])
+    print(f"export: {files.display_path(target)} ({what_left(left, outcome)})")
     return 10 if changed else 0
+
+
+def what_left(left: int, outcome: GateRecord) -> str:
+    """How many pictures left, how many of each other verdict did not, and how the gate ended, in words."""
+    counts = outcome.counts
+    stay = [f"{count} {name}" for name in VERDICTS if name != "accept" and (count := getattr(counts, name))]
+    parts = [f"{left} of {counts.judged} pictures", f"{', '.join(stay)} left here" if stay else ""]
+    parts.append(f"the gate ended with exit code {outcome.exit_code}" if outcome.exit_code else "")
+    return "; ".join(filter(None, parts))
 
 
 def write_package(lot: Lot, collection: Path, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[Path, list[str]]:

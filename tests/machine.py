@@ -422,7 +422,7 @@ class GateMachine(RuleBasedStateMachine):
             self.between = lambda: self.judge(lot, between) and None
         before = set(self.packages())
         code, text = self.call("export", *lot.words, f"name={where}")
-        if code == 2 or not (found := re.search(r"^export: (\S+-v\d+)$", text, re.M)):
+        if code == 2 or not (found := re.search(r"^export: (\S+-v\d+)( |$)", text, re.M)):
             assert set(self.packages()) == before, "nothing half-written"
             return
         self.check_package(lot, Path(found[1]))

@@ -268,6 +268,16 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     assert not list(files.EXPORTS.glob(".*"))
 
 
+def test_rejected_pictures_hold_nobody_else_back_and_the_last_line_says_so(run, judged: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
+    (tmp_path / "p.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 6}}\n")
+    told = [f"images={judged}", f"out={tmp_path / 'out'}", f"policy={tmp_path / 'p.yaml'}", "name=mixed"]
+    assert run("gate", *told)[0] == 10
+    code, text = run("export", *told)
+    wanted = "mixed-v1 (32 of 33 pictures; 1 reject left here; the gate ended with exit code 10)"
+    assert code == 0 and text.splitlines()[-1].endswith(wanted)
+
+
 def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) -> None:
     """Also where policy, waiver or person accepts two attempts; a certificate is of what leaves."""
     words, folder = batch
