@@ -361,7 +361,7 @@ def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_pat
     run("export", *words)
     next((files.EXPORTS / "again [v=1]-v1" / "images").iterdir()).write_bytes(b"x")
     code, text = run("export", *words)
-    assert code == 0 and text.strip().endswith("again [v=1]-v2")
+    assert code == 0 and text.splitlines()[-1].endswith("again [v=1]-v2 (32 of 32 pictures)")
 
 
 def test_foreign_files_in_a_batch_are_left_alone(run, batch) -> None:
