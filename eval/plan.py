@@ -26,7 +26,7 @@ from stylegate.errors import DataError
 from stylegate.records import Record, problems_of
 
 MAX_WEIGHT = 1e9
-NUMBER = re.compile(r"[0-9]+\.?[0-9]*([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
+NUMBER = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 NAME = re.compile(r"[^\W\d]\w*( \w+)*")  # of a trait
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 TRIES_PER_SLOT = 1000  # draws of a combination until a new one comes; then the plan is too large for its traits

@@ -111,7 +111,7 @@ def captions_from_sidecar(
 
 def single_line(text: str) -> str:
     """The one line of text that a file holds, spaces made single. Raises ValueError for several lines."""
-    lines = [" ".join(line.split()) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
     filled = [line for line in lines if line]
     if len(filled) > 1:
         raise ValueError(f"{len(filled)} lines; a picture has one caption: keep one line, or join them")

@@ -56,9 +56,14 @@ class Policy(NamedTuple):
     checks: str = ""  # further checks
     required: bool = False  # nothing leaves without a proof
     calibrated: bool = False
+    whole: str = ""  # the score whose first line fails the whole lot
 
     def text(self) -> str:
-        lines = [f"{name}: {{reject_below: {low}, review_below: {high}}}" for name, (low, high) in self.lines.items()]
+        key = {self.whole: "fail_batch_below"}
+        lines = [
+            f"{name}: {{{key.get(name, 'reject_below')}: {low}, review_below: {high}}}"
+            for name, (low, high) in self.lines.items()
+        ]
         checks = ", ".join(filter(None, [*lines, self.checks]))
         return f"version: 1\nmax_failed_share: 1\nchecks: {{{checks}}}\n{self.more}"
 
@@ -76,6 +81,7 @@ POLICIES = {
     "v1": Policy(SOFT, f"guideline: v1\n{PROMISE}", required=True),
     "v2": Policy(SOFT, f"guideline: v2\n{PROMISE}", required=True),
     "calibrated": Policy(SOFT, PROMISE, "sharpness: calibrated", required=True, calibrated=True),
+    "whole": Policy({"contrast": (5.0, 5.0), "sharpness": (0.7, 0.7)}, whole="sharpness"),
     "warn": Policy({}, checks="contrast: {warn_below: 200}"),
     "default": Policy({"contrast": (6.0, 6.0), "sharpness": (0.7, 0.7)}, checks="distinct: shipped"),
 }
@@ -185,6 +191,7 @@ class Lot:
         self.calibrated_by: list[str] = []  # the word that named a calibration elsewhere
         self.calibration = ""  # sha256 of the calibration that the last verdicts rest on
         self.observed = False
+        self.judged: list[str] = []  # sha256 of the files that the last verdicts are of
 
     @property
     def words(self) -> list[str]:
@@ -203,6 +210,7 @@ class Lot:
 
 PICKS, CONTENTS, WHERE = st.integers(0, 9), st.integers(0, 23), st.sampled_from(["lot", "lot", "batch"])
 NAMED = st.sampled_from(list(POLICIES))
+MEANWHILE = st.none() | st.sampled_from(["v1", "whole", "soft", "edit"])
 LOTS = st.lists(CONTENTS, min_size=6, max_size=8, unique=True)
 LIKE_NAMES = [os.fsdecode(b"a\xff.png"), "a\\xff.png"]  # they read the same once a byte is escaped
 ODD_NAMES = [*LIKE_NAMES[: 1 if "A6" in OPEN else 2], "x.jfif", "nameless", "x.odd", "=x.png", "[x].png", "B.PNG"]
@@ -305,7 +313,7 @@ class GateMachine(RuleBasedStateMachine):
         before = stamp(lot.out / "gate.json")
         code, text = self.call(verb, *lot.words, self.policy_word(name), *more)
         if stamp(lot.out / "gate.json") != before:
-            lot.policy, lot.observed = name, "observe=true" in more
+            lot.policy, lot.observed, lot.judged = name, "observe=true" in more, lot.digests()
             lot.calibrated_by = [word for word in more if word.startswith("calibration=")]
             place = Path(lot.calibrated_by[0].split("=")[1]) if lot.calibrated_by else lot.out / "calibration.json"
             lot.calibration = files.sha256(place) if place.exists() else ""
@@ -412,7 +420,9 @@ class GateMachine(RuleBasedStateMachine):
             files.write_json(place, held | {"sha256": files.canonical_sha256(held)})
         self.export(where, None, 0, 0)
 
-    @rule(where=WHERE, between=st.none() | st.sampled_from(["v1", "soft", "edit"]), pick=PICKS, number=CONTENTS)
+    @rule(
+        where=WHERE, between=st.none() | st.sampled_from(["v1", "whole", "soft", "edit"]), pick=PICKS, number=CONTENTS
+    )
     def export(self, where: str, between: str | None, pick: int, number: int) -> None:
         """Export; meanwhile another process may gate, or somebody edits a picture."""
         lot = self.lots[where]
@@ -434,6 +444,9 @@ class GateMachine(RuleBasedStateMachine):
         self.counts["package", lot.policy] += 1
         rows = files.read_jsonl(package / "metadata.jsonl")
         assert not lot.observed, "verdicts that were only observed left"
+        whole = POLICIES[lot.policy].whole
+        measured = [scores for s in lot.judged if whole and (scores := pool()[s].scores)]
+        assert all(scores[whole] >= POLICIES[lot.policy].lines[whole][0] for scores in measured), "a failed lot left"
         for row in rows:
             assert "accept" in self.allowed(lot, row["sha256"], lot.policy), f"{row} left under {lot.policy}"
             assert files.sha256(package / row["file_name"]) == row["sha256"]

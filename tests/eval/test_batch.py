@@ -111,6 +111,7 @@ def test_prompts_of_another_form_are_refused(tmp_path: Path, name: str, content:
         ("prompt: '{b}'\ntraits: {a: {x: 1}}", "{b} names no trait"),
         ("prompt: '{a'\ntraits: {a: {x: 1}}", "prompt:"),
         ("prompt: x\ntraits: {a: {x: -1}}", "traits.a.x.weight: -1 is not a number from 0"),
+        ("prompt: x\ntraits: {a: {x: 010}}", "traits.a.x.weight: 010 is not a number from 0"),
         ("prompt: x\ntraits: {a: {x: .nan}}", "traits.a.x.weight: .nan is not a number"),
         ("prompt: x\ntraits: {a: {x: 0}}", "a: its weights sum to 0"),
         ("prompt: x\ntraits: {a: {x: {wait: 1}}}", "traits.a.x.wait: unknown key"),

@@ -55,6 +55,7 @@ def test_read_as_written(tmp_path: Path, files: dict[str, Any], text: str) -> No
     ("files", "problem"),
     [
         ({"cat.txt": "a cat\na dog\n"}, "cat.txt: 2 lines; a picture has one caption"),
+        ({"cat.txt": "a cat\u2028a dog"}, "cat.txt: 2 lines; a picture has one caption"),
         ({"cat.txt": "a cat\ra dog"}, "cat.txt: 2 lines"),
         ({"cat.txt": "a cat", "cat.caption": "a dog"}, "cat.png: two captions, of cat.caption and of cat.txt"),
         ({"cat.txt": "a cat", "cat.json": [{"prompt": "a dog"}]}, "cat.png: two captions"),
