@@ -386,6 +386,45 @@ def nearest_by_likeness(
     return best, index
 
 
+def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[n] the largest likeness of each of the signatures [n, 64, 64, 3] to another one; 0 where there is none.
+
+    Thumbnails propose pairs as in `nearest_by_likeness`. A pair that both of its signatures propose is compared once.
+    """
+    best = np.full(len(signatures), -np.inf, np.float32)
+    fine = centred_thumbnails(signatures)
+    coarse = coarser_thumbnails(fine)
+    proposed = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(signatures), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(signatures)))
+        products = fine[rows] @ fine.T
+        products[np.arange(len(products)), np.arange(rows.start, rows.stop)] = ASIDE
+        pairs = candidate_pairs(products, coarse[rows] @ coarse.T)
+        pairs[:, 0] += start
+        proposed.append(pairs)
+    proposals = np.concatenate(proposed)
+    pairs, places = np.unique(np.sort(proposals, axis=1), axis=0, return_inverse=True)
+    parts = np.array_split(pairs, len(pairs) // (8 * TOGETHER) + 1)
+    with ThreadPoolExecutor(CORES) as workers:
+        values = np.concatenate(list(workers.map(lambda part: compared(signatures, part), parts)))
+    np.maximum.at(best, proposals[:, 0], values[places.ravel()])
+    return np.where(np.isinf(best), 0, best).astype(np.float32)
+
+
+def compared(signatures: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[k] the likeness of each of the pairs [k, 2] of signatures; a signature of several pairs is prepared once."""
+    used, places = np.unique(pairs, return_inverse=True)
+    prepared, places = prepare_signatures(signatures[used]), places.reshape(pairs.shape)
+    found = [np.empty(0, np.float32)]
+    for start in range(0, len(pairs), TOGETHER):
+        some = places[start : start + TOGETHER]
+        left, right = (
+            PreparedSignatures(prepared.values[some[:, side]], prepared.energies[some[:, side]]) for side in (0, 1)
+        )
+        found.append(pair_likeness(left, right).astype(np.float32))
+    return np.concatenate(found)
+
+
 def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[n] for each of the signatures [n, 64, 64, 3] its group: whatever is joined by pairs of likeness NEAR or more.
 

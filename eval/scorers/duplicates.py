@@ -71,15 +71,8 @@ def quality_ranks(quality: NDArray | None, attempts: NDArray | None, count: int)
 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] log distance of each signature to the nearest other one: how near true pictures of the brand come.
-
-    Each picture is compared with those before it and with those after it; every thumbnail is made once for each.
-    """
-    if not len(signatures):
-        return np.zeros(0, np.float32)
-    before, _ = pictures.nearest_by_likeness(signatures)
-    after, _ = pictures.nearest_by_likeness(signatures, order=np.arange(len(signatures))[::-1])
-    return log_distance(np.maximum(before, after[::-1]))
+    """[n] log distance of each signature to the nearest other one: how near true pictures of the brand come."""
+    return log_distance(pictures.largest_likeness_to_others(signatures))
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
