@@ -391,6 +391,8 @@ def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.floa
 
     Thumbnails propose pairs as in `nearest_by_likeness`. A pair that both of its signatures propose is compared once.
     """
+    if len(signatures) < 2:
+        return np.zeros(len(signatures), np.float32)
     best = np.full(len(signatures), -np.inf, np.float32)
     fine = centred_thumbnails(signatures)
     coarse = coarser_thumbnails(fine)

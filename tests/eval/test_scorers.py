@@ -428,3 +428,8 @@ def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: py
     verdicts = {row["file"]: row for row in files.read_jsonl(out / "verdicts.jsonl")}
     assert verdicts["cyan.png"]["verdict"] == "reject" and verdicts["cyan.png"]["reasons"][0]["check"] == "redness"
     assert "How red the picture is." in (out / "report" / "index.html").read_text()
+
+
+def test_no_reference_and_a_single_one_have_nothing_to_be_near_to() -> None:
+    for count in (0, 1):
+        assert duplicates.leave_one_out(np.zeros((count, 64, 64, 3), np.uint8)).tolist() == [0.0] * count
