@@ -60,7 +60,7 @@ def draw_in_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Con
     device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
     record = read_record(folder)
     precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
-    models = family.load_base(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     models.pipeline.to(device)

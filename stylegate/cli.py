@@ -33,7 +33,7 @@ class Verb(NamedTuple):
 # The words that name a run and its LoRA, and those that name a batch.
 RUN = "name brand base family lora train hardware.device hardware.precision"
 BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4"
-SCORE = "images batch out brand references encoder score hardware.device hardware.threads"
+SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
 
 VERBS = {
     "brand": Verb("make a brand set from a folder of pictures", "name=acme images=~/acme-art", "name images out"),
@@ -80,7 +80,7 @@ VERBS = {
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
-        f"{RUN} batch traits prompts accept_licence plan generate encoder references score policy decisions "
+        f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
         "calibration observe hardware tracker",
     ),
     "demo": Verb("the same as run experiment=demo", ""),

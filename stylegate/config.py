@@ -220,6 +220,9 @@ class Config:
     references: str | None = config_key(
         None, "The name of a brand, or the path of a folder, whose pictures show the style. null: test/ of the brand."
     )
+    foreign: str | None = config_key(
+        None, "The path of a folder of pictures in styles to be kept apart from the brand's; each subfolder is a style."
+    )
     lora_file: str | None = config_key(
         None, "The path of the LoRA to draw with. null: the one trained by the same words. none: the base alone."
     )

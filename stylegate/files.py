@@ -23,6 +23,7 @@ BRANDS = [HOME / "data" / "brands", ROOT / "data" / "brands"]
 POLICIES = [HOME / "data" / "policies", ROOT / "data" / "policies"]
 HEADS = [HOME / "data" / "heads", ROOT / "data" / "heads"]
 TRAITS = [HOME / "data" / "traits", ROOT / "data" / "traits"]
+FOREIGN = ROOT / "data" / "foreign" / "foreign.parquet"
 MODELS = ROOT / "checkpoints"
 RUNS = HOME / "checkpoints"
 BATCHES = HOME / "data" / "batches"

@@ -52,9 +52,7 @@ def bucket_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, in
     return min(candidates)[2:] if candidates else (multiple, multiple)
 
 
-def picture_views(
-    sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
-) -> list[View]:
+def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool) -> list[View]:
     """A view (picture, width, height) for each size at which a picture is trained.
 
     Every picture has one at the smallest resolution, and one at each larger resolution that does not enlarge it.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.policy.model import OUTSIDE
+from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state
 from train.evaluate import Evaluation
@@ -63,8 +63,10 @@ def selection_rule(results: list[dict[str, Any]]) -> str | None:
         return "the pass rate chooses the checkpoint"
     if any(any(r.get("undecided") or []) for r in results):
         return "the share of pictures that every other check accepts chooses the checkpoint"
-    # Where the encoder knows nothing, the checks of pixels still refuse pictures: melted ones come early in training.
-    if results and all(set(causes) <= {OUTSIDE, "coherence"} for r in results for causes in r["why"].values()):
+    # Where the style cannot be read, the checks of pixels still refuse pictures: melted ones come early in training.
+    if results and all(
+        set(causes) <= {UNREADABLE, "coherence", "palette"} for r in results for causes in r["why"].values()
+    ):
         return "the style score alone chooses the checkpoint, which is weak evidence"
     return None
 

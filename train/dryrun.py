@@ -47,7 +47,7 @@ def print_report(config: Config) -> int:
     sample.check_sizes(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
-    views = batches.picture_views(sizes, resolutions, sketch.multiple, config.train.buckets)
+    views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = in_four_bits(sketch.denoiser)

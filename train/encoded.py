@@ -79,7 +79,7 @@ def encode_training_set(
     """
     cache, items, brand = Cache(), brand_set.splits["train"], brand_set.brand
     sizes = [pictures.size_of(item.content()) for item in items]
-    views = batches.picture_views(sizes, resolutions, models.multiple, settings.buckets)
+    views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [brand.prompt(batches.caption_wording(item.text, n, settings.seed)) for n in range(num_wordings(settings))]
         for item in items

@@ -27,7 +27,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     brand_set, findings = brandset.read_checked(brandset.brand_folder(config.brand))
     licence.require_agreement(config, family.base_folder(config.base))
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
-    models = family.load_base(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     sample.check_sizes(config, models.multiple)

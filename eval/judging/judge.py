@@ -16,6 +16,7 @@ from eval.judging.verdicts import (
     apply_waivers,
     exportable,
     leave_calibrated_check_open,
+    reads_style,
     reasons_of,
     review_rejects_of_others,
     slots_of,
@@ -23,21 +24,17 @@ from eval.judging.verdicts import (
 )
 from eval.lot.comparison import Comparison, comparison_of
 from eval.lot.lot import Lot
+from eval.measuring.record import Readability
 from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
-from eval.policy.lines import CheckBounds, resolve_lines
-from eval.policy.model import MARGIN, OUTSIDE, VERDICTS, Policy
+from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_lines
+from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise import calibration, labels
 from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
-
-REAL_CLIP = (
-    "the default encoder knows 64-pixel collectibles only; for other art give encoder=ViT-L-14-quickgelu:openai "
-    "(a real CLIP) and base=<a real Stable Diffusion, hub id or folder>"
-)
 
 
 def judge(
@@ -58,11 +55,11 @@ def judge(
     compared = compared or comparison_of(config, lot)
     calibration_path = str(calibration.path_of(config, lot)) if policy.calibrated and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
-    scores, bounds, left_out, verdicts, waived = decide_by_policy(config, lot, compared, policy, quiet)
+    scores, bounds, left_out, verdicts, said = decide_by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = scores.record.notes + waived
+    notes = scores.record.notes + said
     promise = PromiseState(state="none", says=policy.promise.says())
     pool: dict[str, float] = {}
     line = None
@@ -83,8 +80,6 @@ def judge(
             notes += audit_notes
         if promise.state == "none":
             promise = promise_without_certificate(promise, line, len(exportable(verdicts, bool(lot.slots))), policy)
-    if any(r.check == OUTSIDE for v in verdicts for r in v.reasons):
-        notes.append(REAL_CLIP)
     text = files.jsonl(verdict.content() for verdict in verdicts)
     result = Result(policy, scores, verdicts, bounds, left_out, notes, promise, text)
     outcome = gate_record(config, lot, result, proofs, compared.brand)
@@ -161,6 +156,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         encoder=record.encoder,
         encoder_sha256=record.encoder_sha256,
         references=record.references,
+        readability=record.readability,
         images=str(lot.images),
         why={kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
         slots=slots,
@@ -179,7 +175,7 @@ class PolicyResult(NamedTuple):
     bounds: list[CheckBounds]
     left_out: list[str]
     verdicts: list[Verdict]
-    waived: list[str]  # what was waived, a sentence each
+    notes: list[str]  # what was waived, and why the style cannot be read; a sentence each
 
 
 def decide_by_policy(
@@ -201,8 +197,25 @@ def decide_by_policy(
         record.foreign,
         record.copies,
     )
-    verdicts = verdicts_of(scores.rows, bounds, policy, lacking)
-    return PolicyResult(scores, bounds, left_out, verdicts, apply_waivers(verdicts, policy.waivers, files.today()))
+    unreadable = unreadable_style(record.readability) if any(reads_style(bound) for bound in bounds) else ""
+    verdicts = verdicts_of(scores.rows, bounds, policy, lacking, unreadable)
+    said = apply_waivers(verdicts, policy.waivers, files.today()) + ([unreadable] if unreadable else [])
+    return PolicyResult(scores, bounds, left_out, verdicts, said)
+
+
+def unreadable_style(readability: Readability | None) -> str:
+    """Why the brand's style cannot be read, and what would help, in a sentence; "" where it can be read."""
+    if not readability or readability.readable:
+        return ""
+    nearest = readability.nearest
+    found = readability.separations[nearest]
+    if (different := readability.different_references) < MIN_REFERENCES:
+        return f"only {different} references differ from one another; {MIN_REFERENCES} are needed"
+    return (
+        f"the references cannot be told surely from {nearest} (area {found.area:.2f}, at least {found.low:.2f}; "
+        f"{readability.needed:.2f} is needed): more references, foreign= with the styles to keep apart, or another "
+        "encoder may help"
+    )
 
 
 def calibration_pool(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:

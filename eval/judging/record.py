@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 
-from eval.measuring.record import References
+from eval.measuring.record import Readability, References
 from stylegate.records import Record
 
 RuleLevel = Literal["pass", "warn", "fail"]
@@ -93,6 +93,8 @@ class GateRecord(Record):
     encoder_sha256: str
     """Digest of the encoder's weights and preprocessing."""
     references: References
+    readability: Readability | None = None
+    """How surely the style can be told from foreign pictures; left out where too few references are given, or none."""
     images: str
     """The folder that was judged, on the machine that judged it."""
     why: dict[str, dict[str, int]]

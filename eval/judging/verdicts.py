@@ -15,14 +15,14 @@ from pydantic import Field
 
 from eval.lot.batch import split_name
 from eval.policy.lines import CheckBounds
-from eval.policy.model import CALIBRATED, LINES, OUTSIDE, TOO_FEW, Policy, Waiver
+from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Policy, Waiver
 from eval.promise.labels import StoredLabel
 from eval.scorers import SCORES
+from eval.scorers.entry import REFERENCES
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record
 
-FOREIGN = "the encoder does not know such pictures; lines relative to the references were not asked"
 PERSON = "person"  # somebody looked and rejected it
 BY_ANOTHER_RULE = "rejected-by-another-rule"  # somebody looked and rejected it under another policy or guideline
 NOT_ASKED = "calibrated-check-not-asked"  # in training: every other check accepts the picture
@@ -98,11 +98,8 @@ def verdict_and_reasons(
     scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]
 ) -> tuple[VerdictName, list[Reason]]:
     """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
-    outside = scores.get("in_domain") == 0
     reasons: list[Reason] = []
     for bound in bounds:
-        if outside and needs_known_domain(bound):
-            continue
         score, lines = scores.get(bound.score), bound.lines()
         if score is None or not math.isfinite(score):
             if lines:
@@ -116,14 +113,13 @@ def verdict_and_reasons(
                 found.fails_batch = name == "fail_batch_below"
                 reasons.append(found)
                 break
-    if outside:
-        reasons.append(make_reason(OUTSIDE, "review", detail=FOREIGN))
     return worst_verdict(reasons), worst_first(reasons)
 
 
-def needs_known_domain(bound: CheckBounds) -> bool:
-    """The encoder's view, and a comparison with references of another world, mean nothing outside what it knows."""
-    return bound.relative or (bound.score in SCORES and SCORES[bound.score].kind == "encoder")
+def reads_style(bound: CheckBounds) -> bool:
+    """Whether a check says by the encoder's view that a picture is like the references."""
+    score = SCORES.get(bound.score)
+    return score is not None and score.kind == "encoder" and REFERENCES in score.needs
 
 
 def make_reason(
@@ -148,11 +144,8 @@ def margin(scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]) ->
     Below zero: some line holds it back. It orders the pictures of a lot, and moves all lines at once (the report's
     slider, `margin: calibrated`).
     """
-    outside = scores.get("in_domain") == 0
     distances = []
     for bound in bounds:
-        if outside and needs_known_domain(bound):
-            continue
         score = scores.get(bound.score)
         if score is None or not math.isfinite(score):
             return None
@@ -161,20 +154,29 @@ def margin(scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]) ->
 
 
 def verdicts_of(
-    rows: Sequence[dict[str, Any]], bounds: list[CheckBounds], policy: Policy, lacking: list[str]
+    rows: Sequence[dict[str, Any]],
+    bounds: list[CheckBounds],
+    policy: Policy,
+    lacking: list[str],
+    unreadable: str = "",
 ) -> list[Verdict]:
-    """The verdict of each row of scores.parquet, in order. Those above every line are found at once."""
-    margins = clear_margins(rows, bounds) if not lacking else [None] * len(rows)
+    """The verdict of each row of scores.parquet, in order. Those above every line are found at once.
+
+    `unreadable` says why the style cannot be read; "" where it can.
+    """
+    margins = clear_margins(rows, bounds) if not (lacking or unreadable) else [None] * len(rows)
     return [
-        verdict_of(row, bounds, policy, lacking) if margin is None else accepted_verdict(row, policy, margin)
+        verdict_of(row, bounds, policy, lacking, unreadable)
+        if margin is None
+        else accepted_verdict(row, policy, margin)
         for row, margin in zip(rows, margins, strict=True)
     ]
 
 
 def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[CheckBounds]) -> list[float | None]:
-    """`margin` of each row that lies above every line and inside the encoder's domain; None where that is not so."""
+    """`margin` of each row that lies above every line; None where that is not so."""
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
-    clear = np.array([row["error"] is None and bool(row["sha256"]) and row.get("in_domain") != 0 for row in rows], bool)
+    clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
     nearest = np.full(len(rows), math.inf)
     for bound, line in highest:
         scores = np.array([row.get(bound.score) for row in rows], float)  # None becomes NaN
@@ -198,16 +200,24 @@ def accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) -> Verd
     )
 
 
-def verdict_of(row: dict[str, Any], bounds: list[CheckBounds], policy: Policy, lacking: list[str]) -> Verdict:
-    """The line of verdicts.jsonl. Checks that lack references leave a picture at most to a person."""
+def verdict_of(
+    row: dict[str, Any], bounds: list[CheckBounds], policy: Policy, lacking: list[str], unreadable: str
+) -> Verdict:
+    """The line of verdicts.jsonl. Where checks lack references or can read no style, a person decides at best.
+
+    A style that cannot be read rejects nothing: those checks are not asked.
+    """
     if row["error"] is not None or not row["sha256"]:
         reasons, kept = [make_reason("decode", "error", detail=row["error"] or "cannot be read")], None
     else:
         kept = margin(row, bounds)
-        judging = [only_rejecting(bound) for bound in bounds] if policy.calibrated == "margin" else bounds
+        asked = [bound for bound in bounds if not (unreadable and reads_style(bound))]
+        judging = [only_rejecting(bound) for bound in asked] if policy.calibrated == "margin" else asked
         reasons = verdict_and_reasons(row, judging)[1]
         if lacking:
             reasons.append(make_reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
+        if unreadable:
+            reasons.append(make_reason(UNREADABLE, "review", detail=unreadable))
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],

@@ -1,6 +1,6 @@
 """What a lot is compared with: references, training pictures, pictures that were exported before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.lot.lot import Lot, digests_by_name, name_below, notes_on_skipped
@@ -8,6 +8,8 @@ from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import list_folder, mask_files
+
+FEWEST_FOREIGN = 8  # pictures that show a style
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Comparison:
     learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
     notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
     brand: str = ""  # name of the brand that the lot is of; "" where none is known
+    foreign: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)  # by style: pictures of foreign=
 
 
 def comparison_of(config: Config, lot: Lot) -> Comparison:
@@ -61,7 +64,49 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
             raise DataError(f"references={config.references} holds no pictures")
     earlier, left_aside = exported_before(lot, name)
     notes = (*notes, *left_aside)
-    return Comparison(references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name)
+    foreign = foreign_files(config, references, training) if config.foreign else {}
+    return Comparison(
+        references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
+    )
+
+
+def foreign_files(
+    config: Config, references: list[tuple[str, Path]], training: list[tuple[str, Path]]
+) -> dict[str, list[tuple[str, Path]]]:
+    """The pictures of foreign=, by style: a subfolder is a style, and what lies beside the subfolders is one.
+
+    Raises DataError for a folder without pictures, for styles of fewer than FEWEST_FOREIGN, and for pictures that are
+    the brand's own.
+    """
+    folder = Path(config.foreign or "").expanduser().resolve()
+    if not folder.is_dir():
+        raise DataError(f"foreign={config.foreign} is not a folder", next_step="name a folder of other styles.")
+    found: dict[str, list[tuple[str, Path]]] = {}
+    for path in list_folder(folder).pictures:
+        name = name_below(folder, path)
+        style, _, rest = name.partition("/") if "/" in name else (name_below(folder.parent, folder), "", name)
+        found.setdefault(style, []).append((rest, path))
+    if not found:
+        raise DataError(f"foreign={config.foreign} holds no pictures", next_step="name a folder of other styles.")
+    few = [f"{style}: {len(named)}" for style, named in found.items() if len(named) < FEWEST_FOREIGN]
+    if few:
+        raise DataError(
+            f"foreign={config.foreign}: styles of fewer than {FEWEST_FOREIGN} pictures:",
+            few,
+            "add pictures, or put them all in one folder.",
+        )
+    own = {sha256: name for name, sha256 in digests_by_name([*references, *training]).items() if sha256}
+    shared = [
+        f"{style}/{name} is {own[sha256]}"
+        for style, named in found.items()
+        for name, sha256 in digests_by_name(named).items()
+        if sha256 in own
+    ]
+    if shared:
+        raise DataError(
+            f"foreign={config.foreign} holds pictures that are the brand's own:", shared, "remove them from there."
+        )
+    return found
 
 
 def exported_before(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:

@@ -1,8 +1,11 @@
 """Compute every score of a lot and of its references, and write scores.parquet, references.parquet and score.json."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
 from eval.lot.comparison import Comparison, planned_traits
 from eval.lot.lot import Lot, digests_by_name
@@ -10,8 +13,9 @@ from eval.measuring import encoder as encoding
 from eval.measuring.domain import in_domain
 from eval.measuring.encoder import Encoder
 from eval.measuring.features import BrokenFile, features_of, num_threads
+from eval.measuring.foreign import shipped_sets, split_by_set, without_own
 from eval.measuring.head import head_of
-from eval.measuring.measured import Features, Measured
+from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
 from eval.measuring.scores import RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_texts
@@ -21,6 +25,7 @@ from eval.scorers import SCORES
 from stylegate import files, hardware
 from stylegate.config import Config
 from stylegate.errors import DataError
+from stylegate.pictures import SIDE
 
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
@@ -34,9 +39,8 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
     measured, broken = features_to_compare(config, lot, compared, encoder, quiet)
     compute_columns(measured)
-    inside, why = in_domain(measured.pictures, measured.references, encoder.domain)
-    # An encoder that does not know the brand says nothing about the batch.
-    batch = describe_batch(measured) if measured.enough_references and not why else BatchMeasures()
+    inside, hint = in_domain(measured.pictures, measured.references, encoder.domain)
+    batch = describe_batch(measured) if measured.enough_references else BatchMeasures()
 
     rows = score_table(measured, broken, inside)
     own = {name: nan_to_none(column) for name, column in measured.own.items()}
@@ -55,11 +59,12 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
             sha256=files.canonical_sha256(measured.references.sha256),
         ),
         foreign=measured.foreign,
+        readability=measured.readability,
         copies=measured.copies,
         traits_read={trait: round(area, 3) for trait, area in measured.areas.items()},
         batch=batch,
-        summary=summary_in_words(batch, measured.areas, planned_traits(lot, compared)),
-        notes=measured.notes + ([why] if why else []),
+        summary=summary_in_words(batch, measured.areas, planned_traits(lot, compared), measured.readability),
+        notes=measured.notes + ([hint] if hint else []),
     ).write(lot.out / RECORD)
 
 
@@ -80,6 +85,8 @@ def features_to_compare(
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
     head, notes = head_of(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
+    enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
+    sets, of_sets = foreign_sets(config, compared, references, encoder, read) if enough else ([], [])
     left_out = [f"reference {b.name} is left out: {b.reason}" for b in unusable]
     measured = Measured(
         lot=lot,
@@ -89,12 +96,40 @@ def features_to_compare(
         training=training,
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
+        foreign_sets=sets,
+        comparable=sees_whole_foreign_pictures(encoder),
         head=head,
         encode_texts=cached_texts(encoder),
-        enough_references=len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0,
-        notes=[*lot.notes, *compared.notes, *left_out, *notes_on_number(compared, len(references.names)), *notes],
+        enough_references=enough,
+        notes=[
+            *lot.notes,
+            *compared.notes,
+            *left_out,
+            *notes_on_number(compared, len(references.names)),
+            *notes,
+            *of_sets,
+        ],
     )
     return measured, broken
+
+
+def foreign_sets(
+    config: Config, compared: Comparison, references: Features, encoder: Encoder, read: Callable
+) -> tuple[list[ForeignSet], list[str]]:
+    """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files."""
+    named = [(f"{of}/{name}", path) for of, files_of in compared.foreign.items() for name, path in files_of]
+    given, broken = read(named, digests_by_name(named), "foreign")
+    if broken:
+        listing = [f"{b.name}: {b.reason}" for b in broken]
+        raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")
+    shipped, notes = without_own(shipped_sets(references, encoder, compared.background), references)
+    return [*split_by_set(given), *shipped], notes
+
+
+def sees_whole_foreign_pictures(encoder: Encoder) -> bool:
+    """Whether the encoder is shown no more pixels than foreign pictures have: else it would know them by their blur."""
+    side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
+    return side <= SIDE
 
 
 def notes_on_number(compared: Comparison, count: int) -> list[str]:

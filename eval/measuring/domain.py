@@ -12,7 +12,7 @@ from eval.measuring.measured import Features
 from stylegate import files
 from stylegate.errors import ModelError
 
-OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share the brand is outside
+OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share it is said
 
 
 class Domain(NamedTuple):
@@ -43,9 +43,9 @@ def domain_of(folder: Path | None) -> Domain | None:
 
 
 def in_domain(pictures: Features, references: Features, domain: Domain | None) -> tuple[NDArray[np.float32], str]:
-    """[n] 1 or 0 for each picture, NaN without a domain; and a sentence that says why the brand is outside, or "".
+    """[n] 1 or 0 for each picture, NaN without a domain; and a sentence that hints at references outside it, or "".
 
-    If more than OUTSIDE_SHARE of the references lie outside, every picture does.
+    It decides nothing: whether the style can be read is measured (eval/scorers/brand.py).
     """
     if domain is None:
         return np.full(len(pictures.names), np.nan, np.float32), ""
@@ -53,6 +53,6 @@ def in_domain(pictures: Features, references: Features, domain: Domain | None) -
     if references.names and (~inside).mean() > OUTSIDE_SHARE:
         sizes = sorted({f"{w} x {h}" for w, h in references.sizes[~inside].tolist()})
         count = f"{(~inside).sum()} of {len(inside)} references"
-        why = f"{count} lie outside what the encoder knows ({', '.join(sizes[:3])})"
-        return np.zeros(len(pictures.names), np.float32), why
+        hint = f"{count} are not of the kind that the encoder was trained on ({', '.join(sizes[:3])})"
+        return domain.holds(pictures).astype(np.float32), hint
     return domain.holds(pictures).astype(np.float32), ""

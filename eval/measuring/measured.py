@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
+from eval.measuring.record import Readability
 
 
 class Features(NamedTuple):
@@ -24,6 +25,16 @@ class Features(NamedTuple):
     transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
 
 
+class ForeignSet(NamedTuple):
+    """Pictures in another style, as a reader of the brand sees them; row i of every array is of picture i."""
+
+    name: str  # for people
+    given: bool  # by foreign=; False: shipped
+    embeddings: NDArray[np.float32]  # [n, d]
+    patches: NDArray[np.float16]  # [n, p]
+    signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
+
+
 @dataclass(slots=True, kw_only=True)
 class Measured:
     """What a scorer is given: features of all pictures (read), columns of scores and facts (written)."""
@@ -35,6 +46,8 @@ class Measured:
     training: Features
     exported: Features
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
+    foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
+    comparable: bool  # the encoder sees foreign pictures as sharp as it sees the others; else pixels alone are read
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
     encode_texts: Callable[[list[str]], NDArray]  # unit embeddings [n, d] of n texts
     enough_references: bool  # to compute scores that compare with them
@@ -46,6 +59,8 @@ class Measured:
     notes: list[str] = field(default_factory=list)  # sentences for people
     foreign: dict[str, list[float]] = field(default_factory=dict)  # percentiles of pictures in other styles, by score
     copies: dict[str, list[float]] = field(default_factory=dict)  # percentiles of copies of the references, by score
+    brand_reader: Any = None  # eval.scorers.brand.BrandReader, once it is learned
+    readability: Readability | None = None  # of the style; None with too few references
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
     def has(self, need: str) -> bool:

@@ -1,5 +1,7 @@
 """score.json: what the scores of a lot were made of, as a file with a schema."""
 
+from typing import Literal
+
 from pydantic import AliasChoices, Field
 
 from stylegate.records import Record
@@ -16,6 +18,30 @@ class References(Record):
     """References that could be used."""
     sha256: str
     """Digest of the contents of those that were used."""
+
+
+class SeparationFrom(Record):
+    """How surely the references are told from one foreign set: area under the ROC curve, 0.5 (not at all) to 1."""
+
+    area: float
+    low: float
+    """Lower bound of the area, with 95 % confidence."""
+
+
+class Readability(Record):
+    """Whether the brand's style can be told from foreign pictures. Where it cannot, nothing is accepted."""
+
+    readable: bool
+    different_references: int
+    """References that are no copies of one another."""
+    needed: float
+    """What the lower bound must reach for the nearest set."""
+    nearest: str
+    """The foreign set that the references are told from least surely."""
+    separations: dict[str, SeparationFrom]
+    """By foreign set."""
+    reads: list[Literal["encoder", "pixels"]]
+    """What the reader sees of a picture."""
 
 
 class Tables(Record):
@@ -84,6 +110,8 @@ class ScoreRecord(Record):
     references: References
     foreign: dict[str, list[float]]
     """By score: percentiles 0 to 100 of known pictures in other styles, against these references."""
+    readability: Readability | None = None
+    """How surely the style can be told from foreign pictures; null where there are too few references."""
     copies: dict[str, list[float]]
     """By score: percentiles 0 to 100 of altered copies of the references."""
     traits_read: dict[str, float]

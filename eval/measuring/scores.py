@@ -19,7 +19,7 @@ from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
 RECORD = "score.json"
-VERSION = "scores-15"  # raise it when a score's computation changes
+VERSION = "scores-16"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
@@ -32,7 +32,8 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
         labels = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
         head = [[name, files.sha256(place), good] for name, place, good in labels]
     others = [
-        sorted(digests_by_name(part).items()) for part in (compared.references, compared.training, compared.exported)
+        sorted(digests_by_name(part).items())
+        for part in (compared.references, compared.training, compared.exported, *compared.foreign.values())
     ]
     slots = {name: [slot.prompt, slot.traits] for name, slot in (lot.slots or {}).items()}
     return files.canonical_sha256(
@@ -42,6 +43,8 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
             lot.digest(),
             encoder_key(config.encoder),
             others,
+            list(compared.foreign),
+            files.sha256(files.FOREIGN),
             compared.background,
             compared.alpha,
             [*lot.notes, *compared.notes],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from eval.measuring.measured import Measured
-from eval.measuring.record import BatchMeasures, StyleOfBatch
+from eval.measuring.record import BatchMeasures, Readability, StyleOfBatch
 from eval.scorers import batch, style
 from eval.scorers.prompt import READABLE
 
@@ -27,12 +27,19 @@ def describe_batch(measured: Measured) -> BatchMeasures:
     )
 
 
-def summary_in_words(whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str]) -> list[str]:
-    """A line each on style, distance and variety of the batch, and one on planned traits that cannot be told apart.
+def summary_in_words(
+    whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str], readability: Readability | None
+) -> list[str]:
+    """Lines on how surely the style is read, on style, distance and variety of the batch, and on traits not told apart.
 
     `areas` says how well each trait could be read, 0.5 (not) to 1.
     """
     lines = []
+    if readability:
+        found = readability.separations[readability.nearest]
+        known = f"told from {len(readability.separations)} foreign sets; {readability.nearest} is nearest"
+        surely = f"area {found.area:.2f}, at least {found.low:.2f}"
+        lines.append(f"the style {'can' if readability.readable else 'can NOT'} be read: {known} ({surely})")
     if own := whole.style:
         lines.append(f"style {own.mean:.3f} ({own.low:.3f} to {own.high:.3f}; references {own.references:.3f})")
     if whole.mmd2 is not None and whole.mmd2_p is not None:

@@ -24,7 +24,7 @@ LINES = {  # key of a check -> what falls below it is; a warning and a failed ba
     "review_below": "review",
     "warn_below": "warn",
 }
-OUTSIDE = "encoder-out-of-domain"
+UNREADABLE = "style-unreadable"
 TOO_FEW = "too-few-references"
 MARGIN = "margin"  # how many spreads a picture keeps from the nearest line of the other checks
 CALIBRATED = "calibrated"
@@ -73,7 +73,7 @@ def known_measure(name: str) -> str:
 
 
 def can_be_waived(check: str) -> str:
-    if check not in {*SCORES, MARGIN, OUTSIDE, TOO_FEW}:
+    if check not in {*SCORES, MARGIN, UNREADABLE, TOO_FEW}:
         raise ValueError(f"{check!r} is no check that can be waived")
     return check
 

@@ -11,7 +11,7 @@ from eval.judging.certified import BEYOND, FOUND
 from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, Reason, Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
-from eval.policy.model import MARGIN, OUTSIDE, TOO_FEW
+from eval.policy.model import MARGIN, TOO_FEW, UNREADABLE
 from eval.report.thumbnails import Thumbnails
 from eval.scorers import SCORES
 from stylegate.digests import sha256s
@@ -38,8 +38,8 @@ SECTIONS = {
 OTHER_CHECKS = {  # what checks say that are no scores
     "decode": "The file could not be read as one whole picture.",
     MARGIN: "How far the picture stays above the nearest limit of all the other checks.",
-    OUTSIDE: "The picture is of a kind that the encoder does not know. "
-    "The checks that compare it with the references were therefore not made, and a person has to look.",
+    UNREADABLE: "The references cannot be told surely from other styles, so no check of style is believed. "
+    "A person has to look.",
     TOO_FEW: "There are too few references for the checks that compare a picture with them. A person has to look.",
     PERSON: "A person looked at the picture and rejected it.",
     BY_ANOTHER_RULE: "A person rejected the picture under another policy or guideline. A person has to look again.",
@@ -47,7 +47,7 @@ OTHER_CHECKS = {  # what checks say that are no scores
     FOUND: "A person rejected the picture in the audit of this lot.",
     BEYOND: "The certificate does not cover the picture. It is not exported, whatever a person decides.",
 }
-SAID_ONCE = {OUTSIDE, TOO_FEW}  # reasons that are explained in the table, and only named below a picture
+SAID_ONCE = {TOO_FEW, UNREADABLE}  # reasons that are explained in the table, and only named below a picture
 
 
 def check_in_words(check: str) -> str:

@@ -7,6 +7,16 @@ the order in which scores are computed: `distinct` reads `style` and `aesthetic`
 from eval.scorers.entry import HEAD, PATCHES, PLAN, REFERENCES, TRAINING, FunctionOfFeature, ImportedFunction, Score
 
 SCORES: dict[str, Score] = {
+    "brand": Score(
+        description="How surely the picture is of this brand and not of another hand.",
+        kind="encoder",
+        lowest=-40,
+        highest=40,
+        resolution=0.05,
+        compute=ImportedFunction("brand", "column"),
+        leave_one_out=ImportedFunction("brand", "references_column"),
+        needs=frozenset({REFERENCES}),
+    ),
     "style": Score(
         description="How close palette and technique are to the references.",
         kind="encoder",

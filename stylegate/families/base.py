@@ -59,7 +59,7 @@ class Family(Protocol):
         """
         ...
 
-    def load_base(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    def load(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
         """Load from safetensors only; denoiser and text encoders in `dtype`, the autoencoder in fp32.
 
         Raises ModelError if `base` is no pipeline of this family.

@@ -35,7 +35,7 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "flux", FluxPipeline, weights)
 
 
-def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, FluxPipeline, parts, device, dtype)
     return Models(

@@ -26,7 +26,7 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "qwenimage", QwenImagePipeline, weights)
 
 
-def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, QwenImagePipeline, parts, device, dtype)
     last = f"transformer_blocks.{len(pipeline.transformer.transformer_blocks) - 1}"

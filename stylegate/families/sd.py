@@ -18,7 +18,7 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "sd", StableDiffusionPipeline, weights)
 
 
-def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     # The safety checker paints pictures black behind our back; what leaves the house is the gate's business.
     told: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     parts, folder = ("unet", "vae", "text_encoder"), base_folder(base)

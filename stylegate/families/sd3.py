@@ -26,7 +26,7 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "sd3", StableDiffusion3Pipeline, weights)
 
 
-def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, StableDiffusion3Pipeline, parts, device, dtype)
     last = len(pipeline.transformer.transformer_blocks) - 1

@@ -22,7 +22,7 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "sdxl", StableDiffusionXLPipeline, weights)
 
 
-def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     parts, folder = ("unet", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     # The watermark that the pipeline adds where a package is installed would change pictures behind our back.
     loaded = pipelines.load_pipeline(folder, StableDiffusionXLPipeline, parts, device, dtype, add_watermarker=False)

@@ -29,7 +29,7 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "zimage", ZImagePipeline, weights)
 
 
-def load_base(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, ZImagePipeline, parts, device, dtype)
     return Models(

@@ -16,7 +16,7 @@ from tests.bench.peer import RANK
 def main() -> None:
     base, batch = sys.argv[1], int(sys.argv[2])
     family = FAMILIES["sd"]
-    models = family.load_base(base, torch.device("cpu"), torch.float32)
+    models = family.load(base, torch.device("cpu"), torch.float32)
     denoiser = models.denoiser
     targets = family.lora_targets(["attention"])
     denoiser.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))  # type: ignore[operator]

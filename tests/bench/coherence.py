@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 def load(lora: Path, strength: float = 1.0) -> Models:
     """The miniature with the LoRA merged into it, at `strength` times its own."""
-    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     before = {name: weight.clone() for name, weight in models.denoiser.state_dict().items()}
     lorafile.merge_lora_file(models, lora)
     for name, weight in models.denoiser.state_dict().items():

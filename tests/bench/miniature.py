@@ -127,7 +127,7 @@ def zero_shot(encoder: encoding.Encoder, seen: NDArray, trait: str, truth: list[
 
 def base_itself(judge: judging.Judge) -> None:
     print("base, judged over 512 prompts in its own styles")
-    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     table = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
     drawn, wanted, names = [], [], []
     for number, known in enumerate(NAMED):
@@ -147,7 +147,7 @@ def base_itself(judge: judging.Judge) -> None:
 
 def main() -> int:
     judge = judging.load_judge()
-    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     judge_itself(judge)
     autoencoder(models.pipeline.vae)
     encoder_itself(encoding.load_encoder("miniature", torch.device("cpu")))

@@ -129,7 +129,7 @@ def proportioned(folder: Path) -> None:
 
 def parts_in_seconds(base: Path) -> str:
     """Forward passes of one picture, as they are on this machine: operations and time are not the same."""
-    models = FAMILIES["sd"].load_base(str(base), torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load(str(base), torch.device("cpu"), torch.float32)
     pixels = torch.zeros(1, 3, models.resolution, models.resolution)
     clean, told = FAMILIES["sd"].encode_images(models, pixels)[0], FAMILIES["sd"].encode_prompts(models, ["a"])
     level = torch.zeros(1).long()

@@ -38,7 +38,7 @@ DISTANCE, HITS, ENERGY, POINTS, CPU_S = 0.80, 0.90, 0.80, 0.05, 240.0
 def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.Image]:
     """Draw with the base or the LoRA on the CPU, in fp32."""
     family, cpu = FAMILIES["sd"], torch.device("cpu")
-    models = family.load_base("miniature", cpu, torch.float32)
+    models = family.load("miniature", cpu, torch.float32)
     if lora:
         lorafile.merge_lora_file(models, lora)
 

@@ -33,10 +33,7 @@ CONTRAST = CheckBounds("contrast", 6.0, None, False)
         ({"style": math.nan, "contrast": 1, "in_domain": 1}, "error", ["style", "contrast"]),
         ({"style": math.inf, "contrast": 20, "in_domain": 1}, "error", ["style"]),
         ({"contrast": 20, "in_domain": 1}, "error", ["style"]),
-        ({"style": 0.9, "contrast": 20, "in_domain": 0}, "review", ["encoder-out-of-domain"]),
-        ({"style": 0.1, "contrast": 20, "in_domain": 0}, "review", ["encoder-out-of-domain"]),
-        ({"style": 0.9, "contrast": 1, "in_domain": 0}, "reject", ["contrast", "encoder-out-of-domain"]),
-        ({"style": 0.9, "contrast": 20, "in_domain": None}, "accept", []),  # an encoder without a declared domain
+        ({"style": 0.9, "contrast": 20, "in_domain": 0}, "accept", []),  # a hint: the style's reader decides
     ],
 )
 def test_decide(scores: dict, expected: str, checks: list[str]) -> None:
@@ -123,14 +120,14 @@ def test_without_references_only_faults_and_duplicates_are_judged(run, judged: P
     assert not (judged / "report").exists() and sorted(p.suffix for p in judged.iterdir()) == [".png"] * 33
 
 
-def test_a_picture_of_another_size_is_out_of_the_encoders_domain(run, judged: Path, tmp_path: Path) -> None:
-    for path in judged.glob("*.png"):
-        Image.open(path).resize((96, 96)).save(path)
-    code, text = run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+def test_pictures_of_any_size_are_judged(run, judged: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon" / "test", large)
+    for path in (*judged.glob("*.png"), *large.glob("*.png")):
+        Image.open(path).resize((160, 160), Image.Resampling.BICUBIC).save(path)
+    run("gate", f"images={judged}", f"references={large}", f"out={tmp_path / 'out'}")
     found = verdicts_of(tmp_path / "out")
-    assert code == 11 and {v["verdict"] for v in found.values()} == {"review"}
-    assert found["0040.png"]["reasons"][0]["check"] == "encoder-out-of-domain"
-    assert "encoder=ViT-L-14-quickgelu:openai" in text and "base=" in text
+    assert sum(v["verdict"] == "accept" for v in found.values()) >= 0.8 * len(found), found
 
 
 def test_a_plain_folder_of_references(run, judged: Path, tmp_path: Path) -> None:

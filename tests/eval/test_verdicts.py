@@ -293,8 +293,8 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
         )
     ]
     rows += [rows[0] | {"error": "is no picture"}, rows[0] | {"sha256": ""}]
-    for lacking in ([], ["style"]):
-        slow = [verdict_of(row, bounds, policy, lacking) for row in rows]
-        assert verdicts_of(rows, bounds, policy, lacking) == slow
+    for lacking, unreadable in (([], ""), (["style"], ""), ([], "like another")):
+        slow = [verdict_of(row, bounds, policy, lacking, unreadable) for row in rows]
+        assert verdicts_of(rows, bounds, policy, lacking, unreadable) == slow
     assert {found.verdict for found in slow} >= {"review", "reject", "error"}
     assert any(margin is not None for margin in clear_margins(rows, bounds))

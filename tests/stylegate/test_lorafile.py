@@ -22,7 +22,7 @@ SETTINGS = GenerateConfig(num_inference_steps=2)
 
 
 def with_lora(alpha: float = 16.0, rank: int = 4):
-    models = SD.load_base("miniature", CPU, torch.float32)
+    models = SD.load("miniature", CPU, torch.float32)
     add_lora(models, SD, Config(lora=LoraConfig(rank=rank, alpha=alpha)))
     return models
 
@@ -46,7 +46,7 @@ def test_canonical_file_loads(tmp_path: Path) -> None:
 
 
 def test_lora_at_init_changes_nothing() -> None:
-    assert np.array_equal(picture(SD.load_base("miniature", CPU, torch.float32)), picture(with_lora()))
+    assert np.array_equal(picture(SD.load("miniature", CPU, torch.float32)), picture(with_lora()))
 
 
 @pytest.mark.parametrize("alpha", [4.0, 1.0, 24.0])
@@ -63,7 +63,7 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
     path.write_bytes(
         lorafile.release_bytes(*adapter.to_diffusers(lorafile.trained_layers({SD.COMPONENT: models.denoiser})))
     )
-    fresh = SD.load_base("miniature", CPU, torch.float32)
+    fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
     lorafile.merge_lora_file(fresh, path)
     drawn = picture(fresh)
@@ -118,7 +118,7 @@ def rename(old: str, new: str):
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
     path = broken(tmp_path, change)
     with pytest.raises(ModelError) as error:
-        lorafile.merge_lora_file(SD.load_base("miniature", CPU, torch.float32), path)
+        lorafile.merge_lora_file(SD.load("miniature", CPU, torch.float32), path)
     assert says in str(error.value)
     assert ("base=" in str(error.value)) == ("the base has" in str(error.value)), (
         "another base is advised where it helps"
@@ -145,7 +145,7 @@ def test_base_that_is_none(tmp_path: Path) -> None:
         SD.base_folder(str(tmp_path))
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(ModelError, match="cannot be loaded"):
-        SD.load_base(str(tmp_path), CPU, torch.float32)
+        SD.load(str(tmp_path), CPU, torch.float32)
 
 
 def test_trained_says_what_to_do(tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(run, small_br
     code, text = run("train", *words, "lora.alpha=8")
     assert code == 0 and ("note: this is a DoRA" in text) == ("dora" in lever)
     (place,) = files.RUNS.glob(f"{name}-sd-*/lora")
-    plain, first, second = (SD.load_base("miniature", CPU, torch.float32) for _ in range(3))
+    plain, first, second = (SD.load("miniature", CPU, torch.float32) for _ in range(3))
     path, other = place / f"{name}.safetensors", place / f"{name}.kohya.safetensors"
     lorafile.merge_lora_file(first, path)
     lorafile.merge_lora_file(second, other)
-    peft = SD.load_base("miniature", CPU, torch.float32)
+    peft = SD.load("miniature", CPU, torch.float32)
     peft.pipeline.load_lora_weights(str(place), weight_name=path.name)
     peft.pipeline.fuse_lora()
     peft.pipeline.unload_lora_weights()
@@ -190,7 +190,7 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(run, small_br
 
 def test_a_dora_on_a_base_in_bf16_changes_nothing_at_first() -> None:
     """PEFT rounds the lengths to the base's precision; the trainer takes them in fp32."""
-    models = SD.load_base("miniature", CPU, torch.bfloat16)
+    models = SD.load("miniature", CPU, torch.bfloat16)
     add_lora(models, SD, Config(lora=LoraConfig(dora=True)))
     checked = 0
     for layer in models.denoiser.modules():

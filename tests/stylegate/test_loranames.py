@@ -29,7 +29,7 @@ TO_Q = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, torch.nn.Module]:
-    return lorafile.adaptable_modules_of(SD.load_base("miniature", CPU, torch.float32).pipeline)
+    return lorafile.adaptable_modules_of(SD.load("miniature", CPU, torch.float32).pipeline)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, Layer
 
 def merged(load) -> dict[str, torch.Tensor]:
     """The UNet's weights after diffusers itself has loaded and merged what `load` gives it."""
-    pipeline = SD.load_base("miniature", CPU, torch.float32).pipeline
+    pipeline = SD.load("miniature", CPU, torch.float32).pipeline
     load(pipeline)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
@@ -74,7 +74,7 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
         layers = {n: Layer(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 1.5) for n, one in layers.items()}
     tensors, header = adapter.to_diffusers(layers) if style == "diffusers" else (adapter.to_kohya(layers), {})
     save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "x.safetensors", header)
-    before = SD.load_base("miniature", CPU, torch.float32).pipeline.unet.state_dict()
+    before = SD.load("miniature", CPU, torch.float32).pipeline.unet.state_dict()
     after = merged(lambda pipeline: pipeline.load_lora_weights(str(tmp_path), weight_name="x.safetensors"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"{name.removeprefix('unet.')}.weight" for name in layers}
@@ -141,7 +141,7 @@ def test_names_of_the_original_unet_are_those_that_diffusers_knows(sdxl: UNet2DC
 
 def test_alphas_that_differ_by_layer_are_kept_when_we_merge(tmp_path: Path, layers) -> None:
     (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(adapter.to_kohya(layers), {}))
-    models = SD.load_base("miniature", CPU, torch.float32)
+    models = SD.load("miniature", CPU, torch.float32)
     before = {k: v.clone() for k, v in models.denoiser.state_dict().items()}
     lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
     for name, layer in layers.items():
@@ -169,7 +169,7 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
     name = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
     down, up = torch.randn(2, 128), torch.randn(128, 2)
     save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, tmp_path / "x.safetensors")
-    models = SD.load_base("miniature", CPU, torch.float32)
+    models = SD.load("miniature", CPU, torch.float32)
     (path,) = (n for n, _ in models.pipeline.text_encoder.named_modules() if n.endswith("layers.0.self_attn.q_proj"))
     layer = models.pipeline.text_encoder.get_submodule(path)
     before = layer.weight.clone()
@@ -222,7 +222,7 @@ def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
     text = run("inspect", str(tmp_path / "x.safetensors"))[1]
     assert "never done here" in text and "'to_[qk]'" in text
     with pytest.raises(ModelError, match="not the name of a layer") as error:
-        lorafile.merge_lora_file(SD.load_base("miniature", CPU, torch.float32), tmp_path / "x.safetensors")
+        lorafile.merge_lora_file(SD.load("miniature", CPU, torch.float32), tmp_path / "x.safetensors")
     assert "base=" not in str(error.value)
 
 
@@ -264,7 +264,7 @@ def test_a_layer_twice_is_refused(modules) -> None:
 
 
 def test_a_dora_of_peft_is_merged_as_peft_merges_it(modules) -> None:
-    models = SD.load_base("miniature", CPU, torch.float32)
+    models = SD.load("miniature", CPU, torch.float32)
     models.denoiser.add_adapter(LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=["to_q", "conv_in"]))  # type: ignore[operator]
     torch.manual_seed(0)
     with torch.no_grad():
@@ -292,7 +292,7 @@ def test_a_dora_is_merged_by_the_axis_of_its_magnitudes(tmp_path: Path, modules,
     flat = loranames.kohya_name(name)
     tensors = adapter.to_kohya({name: Layer(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
     (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(tensors, {}))
-    models = SD.load_base("miniature", CPU, torch.float32)
+    models = SD.load("miniature", CPU, torch.float32)
     lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
     wanted = weight + 0.5 * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
     for i in range(weight.shape[axis]):

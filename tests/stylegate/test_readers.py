@@ -30,7 +30,7 @@ def base() -> dict[str, Any]:
 
 def pipeline_of(base: dict[str, Any]) -> Any:
     if "pipeline" not in base:
-        base["pipeline"] = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32).pipeline
+        base["pipeline"] = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32).pipeline
         base["modules"] = lorafile.adaptable_modules_of(base["pipeline"])
     return base["pipeline"]
 

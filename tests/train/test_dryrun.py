@@ -28,7 +28,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
     assert "licence apache-2.0" in text and "32 pictures, 32 views in 1 shapes; each seen 25 times" in text
     assert set(files.RUNS.glob("*")) == before
 
-    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     frozen = sum(p.numel() for p in models.denoiser.parameters())
     prepare.add_lora(models, FAMILIES["sd"], Config())
     trained = sum(p.numel() for p in models.denoiser.parameters() if p.requires_grad)
@@ -134,7 +134,7 @@ class Live(TorchDispatchMode):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_memory_of_activations_is_of_the_size_that_a_step_holds(checkpointing: bool) -> None:
-    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     prepare.add_lora(models, FAMILIES["sd"], Config())
     sketch = FAMILIES["sd"].meta_model(FAMILIES["sd"].base_folder("miniature"))
     sketch.denoiser.add_adapter(LoraConfig(r=16, target_modules=FAMILIES["sd"].lora_targets(Config().lora.targets)))

@@ -41,7 +41,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    return SD.load_base("miniature", torch.device("cpu"), torch.float32)
+    return SD.load("miniature", torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_sizes_wordings_code_and_base_are_in_the_key(
     _, images, prompts = encode(brand, models, settings, [64])
     assert images == 0 and prompts == 0, "captions without commas have one wording"
     assert encode(brand, models._replace(sha256="another"), TrainConfig(), [64])[1:] == (32, 33)
-    halved = SD.load_base("miniature", torch.device("cpu"), torch.bfloat16)
+    halved = SD.load("miniature", torch.device("cpu"), torch.bfloat16)
     assert encode(brand, halved, TrainConfig(), [64])[1:] == (32, 33)
     monkeypatch.setattr(encoded, "LATENTS", "latents-next")
     assert encode(brand, models, TrainConfig(), [64])[1:] == (32, 0)

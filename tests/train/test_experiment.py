@@ -54,16 +54,15 @@ def test_run_ends_with_10_when_nothing_can_pass(run, small_brand: Path, tmp_path
 
 @pytest.mark.skipif(not NOTO.is_dir(), reason="the art of Noto Emoji lies beside the checkout in some places only")
 def test_real_art_goes_through_and_is_left_to_people(run) -> None:
-    """Transparent 128-px pictures by other hands: the miniature's encoder does not know them, so a person decides."""
+    """Transparent 128-px pictures by other hands, which the miniature's base cannot draw."""
     assert run("brand", "name=noto", f"images={NOTO}")[0] == 0
     code, text = run("check", "brand=noto")
     assert code == 0 and "alpha: 1" in text
     words = ["brand=noto", *FAST, "train.max_steps=2", "plan.num_images=4"]
     assert run("train", *words)[0] == 0 and run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
     code, text = run("gate", *words)
-    assert code in (10, 11) and "encoder=ViT-L-14-quickgelu:openai" in text and "base=" in text
+    assert code in (10, 11), text
     (batch,) = files.BATCHES.glob("noto-*")
     rows = files.read_jsonl(batch / "verdicts.jsonl")
     assert len(rows) == 4 and {row["verdict"] for row in rows} <= {"review", "reject"}, "melted pictures are rejected"
-    assert all("encoder-out-of-domain" in [reason["check"] for reason in row["reasons"]] for row in rows)
     assert json.loads((batch / "gate.json").read_text())["counts"]["accept"] == 0

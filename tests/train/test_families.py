@@ -48,7 +48,7 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
 
     (released,) = files.RUNS.glob(f"{family}-{family}-*/lora/{family}.safetensors")
     code, text = run("inspect", str(released))
-    models = FAMILIES[family].load_base(str(folder), CPU, torch.float32)
+    models = FAMILIES[family].load(str(folder), CPU, torch.float32)
     assert code == 0 and FAMILIES[family].base_metadata(models)["modelspec.architecture"] in text
     both = sorted(released.parent.glob("*.safetensors"))
     assert len(both) == 2
@@ -57,7 +57,7 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
             *lorafile.load_tensors(path), lorafile.adaptable_modules_of(models.pipeline)
         )
         assert not problems and len(layers) > 10
-        ours, theirs = (FAMILIES[family].load_base(str(folder), CPU, torch.float32) for _ in range(2))
+        ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
         lorafile.merge_lora_file(ours, path)
         before = models.denoiser.state_dict()
         moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(before[k])}
@@ -83,7 +83,7 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
     """One denoising step of the pipeline's own, against `predict` on the same latents, level and prompt."""
     name, folder = base
     family = FAMILIES[name]
-    models = family.load_base(str(folder), CPU, torch.float32)
+    models = family.load(str(folder), CPU, torch.float32)
     seen: dict[str, torch.Tensor] = {}
     forward = models.denoiser.forward
 
@@ -117,7 +117,7 @@ def unpacked(name: str, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor
 def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, Path]) -> None:
     """Through the pipeline's own way out, from `encode_images`' mean; compared with the autoencoder alone."""
     name, folder = base
-    models = FAMILIES[name].load_base(str(folder), CPU, torch.float32)
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         mean, deviation = FAMILIES[name].encode_images(models, pixels)
@@ -149,7 +149,7 @@ def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) ->
 
 
 def test_sdxl_empty_prompt_is_zeros_as_the_pipeline_draws_it(tmp_path: Path) -> None:
-    models = FAMILIES["sdxl"].load_base(str(BASES["sdxl"](tmp_path / "base")), CPU, torch.float32)
+    models = FAMILIES["sdxl"].load(str(BASES["sdxl"](tmp_path / "base")), CPU, torch.float32)
     with torch.no_grad():
         told = FAMILIES["sdxl"].encode_prompts(models, ["", "a cat"])
     assert not told["words"][0].any() and not told["pooled"][0].any() and told["words"][1].any()
@@ -160,7 +160,7 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
     """As on a card: denoiser and text encoders in bf16, the autoencoder in fp32, text encoders fetched to draw."""
     name, folder = base
     family = FAMILIES[name]
-    models = family.load_base(str(folder), CPU, torch.bfloat16)
+    models = family.load(str(folder), CPU, torch.bfloat16)
     assert models.denoiser.dtype == torch.bfloat16 and models.pipeline.vae.dtype == torch.float32
     prepare.add_lora(models, family, Config())
     assert {p.dtype for p in models.denoiser.parameters() if p.requires_grad} == {torch.float32}
@@ -179,7 +179,7 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
 def test_text_encoders_are_fetched_to_read_prompts_and_put_back(base: tuple[str, Path]) -> None:
     """On the meta device in place of main memory: what is left there cannot compute."""
     name, folder = base
-    models = FAMILIES[name].load_base(str(folder), CPU, torch.float32)
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
     moves = []
     for part in pipelines.text_encoders(models.pipeline):
         moved = part.to
@@ -222,7 +222,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
 ) -> None:
     """The original models' names, ComfyUI's and kohya's, fused as they are there, alpha half the rank."""
     name, folder = base
-    models, before = (FAMILIES[name].load_base(str(folder), CPU, torch.float32) for _ in range(2))
+    models, before = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
     weights, unmoved = models.denoiser.state_dict(), before.denoiser.state_dict()
     tensors, wanted = {}, {}
     generator = torch.Generator().manual_seed(0)
@@ -315,7 +315,7 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     words += ["train.max_steps=2", "train.checkpoint_every=1", "train.warmup_steps=0", "plan.num_images=1"]
     assert run("train", *words)[0] == 0
     (path,) = files.RUNS.glob(f"{name}-nf4-{name}-*/lora/{name}-nf4.safetensors")
-    whole, small = (FAMILIES[name].load_base(str(folder), CPU, torch.float32) for _ in range(2))
+    whole, small = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
     small = pipelines.quantise_to_four_bits(small, CPU)
     assert small.sha256 != whole.sha256
     packed = {n for n, p in small.denoiser.named_parameters() if p.dtype == torch.uint8}

@@ -200,7 +200,7 @@ def test_shipped_models_are_small_and_keep_the_promised_forms() -> None:
     shipped = [path for path in MINIATURE.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in shipped) <= 30e6
     assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md"}
-    models = FAMILIES["sd"].load_base("miniature", torch.device("cpu"), torch.float32)
+    models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     assert models.resolution == 64
     assert models.pipeline.tokenizer.model_max_length >= 40
     described = json.loads((MINIATURE / "clip" / "open_clip_config.json").read_text())

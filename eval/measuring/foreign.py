@@ -1,0 +1,122 @@
+"""Foreign pictures: styles that a brand's style is told from. The shipped sets, and those of foreign=DIR.
+
+The shipped pictures (data/foreign/) are transparent. Every other one is laid on a ground that a reference has, so that
+a brand is not known by its ground alone.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from eval.measuring.encoder import Encoder
+from eval.measuring.features import (
+    Rows,
+    num_threads,
+    one_torch_thread_each,
+    pixel_features_key,
+    with_embeddings,
+)
+from eval.measuring.measured import Features, ForeignSet
+from stylegate import files, pictures
+from stylegate.cache import Cache
+
+TOGETHER = 64  # pictures that are encoded at once
+SMALL, ALIKE, COPIES = 16, 4.0, 3  # side of what is compared; levels of 255; pictures of a set that are references
+
+
+class Foreign(NamedTuple):
+    """A shipped picture on the ground that it is shown on."""
+
+    of: str  # name of its set
+    png: bytes
+    ground: tuple[int, int, int]  # sRGB, 0 to 255
+
+    def image(self) -> Image.Image:
+        picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
+
+
+def shipped_pictures(references: Features, background: str) -> Iterator[Foreign]:
+    """Every shipped picture, by turns on the declared background and on the ground of a reference."""
+    grounds = [tuple(int(level) for level in ground) for ground in grounds_of(references.signatures)]
+    declared = Image.new("RGB", (1, 1), background).getpixel((0, 0))
+    for i, row in enumerate(pq.read_table(files.FOREIGN).to_pylist()):
+        yield Foreign(row["set"], row["png"], grounds[i // 2 % len(grounds)] if i % 2 else declared)  # type: ignore[arg-type]
+
+
+def grounds_of(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[n, 3] the median colour of the outermost pixels of signatures [n, 64, 64, 3]."""
+    edges = [signatures[:, 0], signatures[:, -1], signatures[:, :, 0], signatures[:, :, -1]]
+    return np.median(np.concatenate(edges, axis=1), axis=1).astype(np.uint8)
+
+
+def shipped_sets(references: Features, encoder: Encoder, background: str) -> list[ForeignSet]:
+    """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache."""
+    shown, cache = list(shipped_pictures(references, background)), Cache()
+    known = files.canonical_sha256(["foreign-1", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
+    keys = [f"{known}:{hashlib.sha256(one.png).hexdigest()}:{one.ground}" for one in shown]
+    rows: Rows = {i: row for i, row in enumerate(cache.get_all(keys)) if row}
+    missing = [i for i in range(len(shown)) if i not in rows]
+
+    def take(some: list[int]) -> Rows:
+        images = {i: shown[i].image() for i in some}
+        return with_embeddings(
+            {
+                i: {"signature": pictures.signature(image), "pixels": encoder.preprocessing.pixels(image)}
+                for i, image in images.items()
+            },
+            encoder,
+        )
+
+    alone = encoder.device.type == "cpu"
+    with one_torch_thread_each(alone), ThreadPoolExecutor(num_threads() if alone else 1) as pool:
+        for found in pool.map(take, [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]):
+            rows |= found
+    cache.put({keys[i]: rows[i] for i in missing})
+    names = dict.fromkeys(one.of for one in shown)
+    numbers = {name: [i for i, one in enumerate(shown) if one.of == name] for name in names}
+
+    def stacked(name: str, part: str) -> NDArray:
+        return np.stack([rows[i][part] for i in numbers[name]])
+
+    return [
+        ForeignSet(name, False, stacked(name, "embedding"), stacked(name, "patches"), stacked(name, "signature"))
+        for name in names
+    ]
+
+
+def split_by_set(features: Features) -> list[ForeignSet]:
+    """The sets of foreign=DIR: what stands before the first / of a name is its set."""
+    sets = np.array([name.split("/")[0] for name in features.names])
+    return [
+        ForeignSet(name, True, features.embeddings[of], features.patches[of], features.signatures[of])
+        for name, of in ((name, sets == name) for name in dict.fromkeys(sets.tolist()))
+    ]
+
+
+def without_own(sets: list[ForeignSet], references: Features) -> tuple[list[ForeignSet], list[str]]:
+    """The shipped sets that are not the brand itself, and a sentence on each that is: its pictures are references."""
+    own = reduced(references.signatures)
+    kept, notes = [], []
+    for one in sets:
+        theirs = reduced(one.signatures)
+        apart = np.square(own).sum(1) + np.square(theirs).sum(1)[:, None] - 2 * theirs @ own.T
+        copies = int((apart.min(1) < ALIKE**2 * own.shape[1]).sum())
+        if one.given or copies < COPIES:
+            kept.append(one)
+        else:
+            notes.append(f"the shipped foreign set {one.name} is left aside: {copies} of its pictures are references")
+    return kept, notes
+
+
+def reduced(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """[n, SMALL * SMALL * 3] levels of small copies."""
+    n, side = len(signatures), signatures.shape[1] // SMALL
+    return signatures.reshape(n, SMALL, side, SMALL, side, 3).mean((2, 4)).reshape(n, -1)
