@@ -462,8 +462,9 @@ class GateMachine(RuleBasedStateMachine):
         code, text = self.call("verify", str(package))
         assert code == 0 and (proof.exists() or POLICIES[lot.policy].calibrated or not says_proven(text)), text
         mine = {row["sha256"] for row in rows}
-        # What was edited since may be a copy of what left, and a better one: then that one stays now.
-        other = "distinct" in POLICIES[lot.policy].checks and lot.judged != lot.digests()
+        # What was edited since may be a better copy of what left, and moves a calibrated line.
+        policy = POLICIES[lot.policy]
+        other = bool("distinct" in policy.checks or policy.calibrated) and lot.judged != lot.digests()
         self.judge(lot, lot.policy, *lot.calibrated_by)
         now = files.read_jsonl(lot.out / "verdicts.jsonl")
         accepted = {row["sha256"] for row in now if row["verdict"] == "accept"}

@@ -114,7 +114,7 @@ def test_awkward_names_are_ordinary(run, folder: Path) -> None:
     for i, name in enumerate(names):
         (folder / f"{i:02d}.png").rename(folder / name)
         (folder / f"{i:02d}.txt").rename((folder / name).with_suffix(".txt"))
-    (folder / "08.txt").write_bytes("\ufeffa\u2028caption\u0085of lines".encode())
+    (folder / "08.txt").write_bytes("\ufeffa\u3000caption\u00a0of spaces".encode())
     code, text, place = made(run, folder, "awkward")
     assert code == 0, text
     brand_set = brandset.read(place)
