@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score
 
@@ -137,8 +138,8 @@ def fit(rows: NDArray, truth: NDArray, weights: NDArray) -> Fitted:
     mean, level, root = weights @ rows, weights @ truth, np.sqrt(weights)
     centred = (rows - mean) * root[:, None]
     factor = np.linalg.cholesky(centred.T @ centred + RIDGE * np.eye(rows.shape[1]))
-    half = np.linalg.solve(factor, centred.T)  # [k, n]
-    found = np.linalg.solve(factor.T, half @ ((truth - level) * root))
+    half = solve_triangular(factor, centred.T, lower=True, check_finite=False)  # [k, n]
+    found = solve_triangular(factor, half @ ((truth - level) * root), lower=True, trans="T", check_finite=False)
     leverage = np.square(half).sum(0) + weights
     offset = float(level - mean @ found)
     left = truth - (truth - rows @ found - offset) / np.maximum(1 - leverage, 1e-6)
