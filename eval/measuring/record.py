@@ -43,6 +43,13 @@ class Readability(Record):
     reads: list[Literal["encoder", "pixels"]]
     """What the reader sees of a picture."""
 
+    def sentence(self) -> str:
+        """Whether the style can be told from foreign pictures, and from which set least surely."""
+        found = self.separations[self.nearest]
+        known = f"told from {len(self.separations)} foreign sets; {self.nearest} is nearest"
+        surely = f"area {found.area:.2f}, at least {found.low:.2f}"
+        return f"the style {'can' if self.readable else 'can NOT'} be read: {known} ({surely})"
+
 
 class Tables(Record):
     """Digests of the two tables beside score.json."""

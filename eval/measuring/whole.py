@@ -34,12 +34,7 @@ def summary_in_words(
 
     `areas` says how well each trait could be read, 0.5 (not) to 1.
     """
-    lines = []
-    if readability:
-        found = readability.separations[readability.nearest]
-        known = f"told from {len(readability.separations)} foreign sets; {readability.nearest} is nearest"
-        surely = f"area {found.area:.2f}, at least {found.low:.2f}"
-        lines.append(f"the style {'can' if readability.readable else 'can NOT'} be read: {known} ({surely})")
+    lines = [readability.sentence()] if readability else []
     if own := whole.style:
         lines.append(f"style {own.mean:.3f} ({own.low:.3f} to {own.high:.3f}; references {own.references:.3f})")
     if whole.mmd2 is not None and whole.mmd2_p is not None:

@@ -76,6 +76,7 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         training=training_section(lot, folder),
         plots=score_plots(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
+        readability=outcome.readability.sentence() if outcome.readability else "",
         copies=copies_beside_twins(verdicts, judged.scores.rows, lot, compared, thumbnails),
         galleries=[gallery(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",

@@ -139,7 +139,7 @@ def fit(rows: NDArray, truth: NDArray, weights: NDArray) -> Fitted:
     centred = (rows - mean) * root[:, None]
     factor = np.linalg.cholesky(centred.T @ centred + RIDGE * np.eye(rows.shape[1]))
     half = solve_triangular(factor, centred.T, lower=True, check_finite=False)  # [k, n]
-    found = solve_triangular(factor, half @ ((truth - level) * root), lower=True, trans="T", check_finite=False)
+    found = solve_triangular(factor, half @ ((truth - level) * root), lower=True, trans=1, check_finite=False)
     leverage = np.square(half).sum(0) + weights
     offset = float(level - mean @ found)
     left = truth - (truth - rows @ found - offset) / np.maximum(1 - leverage, 1e-6)
