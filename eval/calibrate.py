@@ -82,7 +82,7 @@ def calibrate(config: Config) -> int:
 
 
 def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
-    """A head scores the pictures that it learned from too well. Raises DataError for any of them in the pool."""
+    """Raises DataError if the aesthetic head learned from pictures of the pool: it scores those too well."""
     if config.score.labels:
         learned = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
         both = [name for name, path, _ in learned if files.sha256(path) in pool]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from eval.lot.batch import RECORD, Slot, batch_folder, read_plan, read_record, split_name
+from eval.lot.batch import RECORD, Slot, attempt_and_slot, batch_folder, read_plan, read_record
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
@@ -42,7 +42,7 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
     failed: dict[int, int] = {}
     settled: set[int] = set()
     for row in files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict"):
-        attempt, slot = split_name(row["file"])
+        attempt, slot = attempt_and_slot(row["file"])
         if row["verdict"] in FAILED:
             failed[slot] = max(failed.get(slot, 0), attempt + 1)
         else:

@@ -110,7 +110,7 @@ HANDLED = {
 
 
 class PictureDigest(NamedTuple):
-    """What comparing pictures needs of one that was checked; the picture itself is let go."""
+    """What is kept of a picture that was checked, to compare it with others; its pixels are not kept."""
 
     content: str  # sha256 of its pixels, upright and in sRGB
     signature: NDArray[np.uint8]  # stylegate/pictures.py

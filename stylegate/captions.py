@@ -25,12 +25,16 @@ OWN = "original"  # a column of brand sets: what a picture was called before
 
 
 class Caption(NamedTuple):
+    """The caption and the traits of one picture."""
+
     text: str
     traits: dict[str, str]
     where: str  # the file that says it, for people
 
 
 class Captions(NamedTuple):
+    """All captions that were found in a folder."""
+
     by_picture: dict[str, Caption]  # by name relative to the folder
     unused: list[Path]  # files beside the pictures that gave no caption
     whole: bool  # whether every table could be read

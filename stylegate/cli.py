@@ -24,6 +24,8 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class Verb(NamedTuple):
+    """A verb of the command line: its help, and the configuration keys that it reads."""
+
     does: str
     example: str
     keys: str = ""  # what the verb reads: parts of the configuration (train) and single keys (plan.seed)
@@ -100,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         return Exit.PASS
     verb, rest = arguments[0], arguments[1:]
     if argv is None and verb == "gate":
-        leave_garbage()
+        collect_garbage_seldom()
     try:
         if verb not in VERBS:
             raise ConfigError(f"unknown verb {verb!r}", next_step=f"one of {', '.join(VERBS)}; stylegate --help")
@@ -327,24 +329,25 @@ def in_single_quotes(value: str) -> str:
     return f"'{escaped}'"
 
 
-def leave_garbage() -> None:
-    """Look for garbage seldom, and not at the end of the process. For a verb whose objects stay, a few a picture.
+def collect_garbage_seldom() -> None:
+    """Let Python collect garbage seldom, and not at the end of the process.
 
-    Looking through them is a third of the time of a gate that has nothing to score.
+    A gate makes a few objects for each picture and keeps them; collections that find nothing to free took a third of
+    its time where it had nothing to score.
     """
     gc.set_threshold(200_000)  # objects that were made since; 700 by default
-    atexit.register(leave_what_is_left)
+    atexit.register(skip_final_collection)
 
 
-def leave_what_is_left() -> None:
-    """Do not look for garbage when the process ends, unless torch is there: its libraries complain of what is left."""
+def skip_final_collection() -> None:
+    """Skip the collection at the end of the process, unless torch was imported: its libraries warn of what is left."""
     if "torch" not in sys.modules:
         gc.freeze()
 
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Nothing is collected meanwhile. Importing makes many objects that stay; looking at them costs a tenth of it."""
+    """A context without garbage collection. Imports make many objects that stay, and collecting takes a tenth more."""
     gc.disable()
     try:
         yield

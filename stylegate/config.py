@@ -158,7 +158,7 @@ class ScoreConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class PromiseConfig:
+class LabellingConfig:
     num_labels: int = config_key(
         200, "calibrate: pictures labelled, settled before the first; certify: rows of a worksheet", low=1, high=100_000
     )
@@ -247,7 +247,7 @@ class Config:
     plan: PlanConfig = field(default_factory=PlanConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
-    promise: PromiseConfig = field(default_factory=PromiseConfig)
+    promise: LabellingConfig = field(default_factory=LabellingConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

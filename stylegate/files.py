@@ -45,8 +45,8 @@ def is_path(value: str, suffix: str = "") -> bool:
     return "/" in value or value.startswith(("~", ".")) or (suffix != "" and value.endswith(suffix))
 
 
-def write_as_path(value: str) -> str:
-    """The advice to write ./VALUE if a bare word is no known name but a file or folder of that name exists; else ""."""
+def path_advice(value: str) -> str:
+    """For the error about an unknown name: the advice to write ./VALUE where a file or folder VALUE exists, else ""."""
     return f"write ./{value} for the one in the working directory" if value and Path(value).exists() else ""
 
 
@@ -71,7 +71,7 @@ def resolve_name(value: str, places: list[Path], what: str, suffix: str = "") ->
         )
     there = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
     names = ", ".join(sorted(name for name in there if not name.startswith(".")))
-    steps = [step for step in (write_as_path(value), f"choose one of {names}" if names else "", "give a path") if step]
+    steps = [step for step in (path_advice(value), f"choose one of {names}" if names else "", "give a path") if step]
     raise ConfigError(
         f"{what}={value}: neither a name in {display_path(places[0])} nor a path (a path has a / in it, as ./NAME)",
         next_step=", or ".join(steps) + ".",

@@ -60,6 +60,8 @@ class PictureError(Exception):
 
 
 class Picture(NamedTuple):
+    """A decoded picture, and what had to be converted."""
+
     image: Image.Image  # mode RGB, sRGB
     notes: tuple[str, ...]  # conversions that were made, such as "alpha", "CMYK"
 
@@ -408,12 +410,12 @@ def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.floa
     pairs, places = np.unique(np.sort(proposals, axis=1), axis=0, return_inverse=True)
     parts = np.array_split(pairs, len(pairs) // (8 * TOGETHER) + 1)
     with ThreadPoolExecutor(CORES) as workers:
-        values = np.concatenate(list(workers.map(lambda part: compared(signatures, part), parts)))
+        values = np.concatenate(list(workers.map(lambda part: likeness_of_pairs(signatures, part), parts)))
     np.maximum.at(best, proposals[:, 0], values[places.ravel()])
     return np.where(np.isinf(best), 0, best).astype(np.float32)
 
 
-def compared(signatures: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+def likeness_of_pairs(signatures: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     """[k] the likeness of each of the pairs [k, 2] of signatures; a signature of several pairs is prepared once."""
     used, places = np.unique(pairs, return_inverse=True)
     prepared, places = prepare_signatures(signatures[used]), places.reshape(pairs.shape)

@@ -17,12 +17,14 @@ TEXTS = ("text", "caption", "prompt", "description")  # columns that hold a capt
 
 
 class TableRow(NamedTuple):
+    """One row of a CSV file, or one object of a JSON Lines file."""
+
     line: int  # of the file, from 1: where the row begins
     cells: dict[str, Any]  # by column, in lower case; text in a CSV file, any JSON value in JSON Lines
 
 
 class Table(NamedTuple):
-    """The rows are to be used only if there are no problems."""
+    """The content of a CSV or JSON Lines file. Its rows are to be used only if `problems` is empty."""
 
     columns: list[str]  # of a CSV file its header, of JSON Lines all keys; in lower case
     rows: list[TableRow]

@@ -126,7 +126,11 @@ def code_facts() -> dict[str, Any]:
 
 
 def draft_artifact(name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> Any:
-    """A W&B artifact of those `paths` that exist; W&B copies the files below the run's directory."""
+    """A W&B artifact with `facts` as its metadata and those of `paths` that exist as its files.
+
+    If none of them exists, the facts are its one file, facts.json, since W&B sends no artifact without a file. It is
+    not sent yet. W&B copies the files into its folder below the run's directory.
+    """
     import wandb
 
     made = wandb.Artifact(valid_name(name), type=kind, metadata=dict(facts))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.judging.record import GateRecord
-from eval.judging.verdicts import ORDER, Reason, Verdict, reasons_of, worst_verdict
+from eval.judging.verdicts import ORDER, Reason, Verdict, reason_counts, worst_verdict
 from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts
 from eval.policy.model import VERDICTS, Check, Policy, Threshold
 
@@ -36,7 +36,7 @@ def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
         "encoder_sha256": "",
         "references": {"from": "", "given": 0, "count": 0, "sha256": ""},
         "images": "",
-        "why": {kind: reasons_of(list(verdicts), kind) for kind in ORDER},
+        "why": {kind: reason_counts(list(verdicts), kind) for kind in ORDER},
         "exit_code": 0,
         "fails_batch": False,
         "verdicts_sha256": "",

@@ -36,7 +36,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from PIL import Image
 
 from eval.judging.judge import judge
-from eval.lot.batch import Slot, split_name, write_plan
+from eval.lot.batch import Slot, attempt_and_slot, write_plan
 from eval.lot.lot import lot_of
 from eval.measuring import encoder
 from eval.scorers import technical
@@ -451,7 +451,7 @@ class GateMachine(RuleBasedStateMachine):
             assert "accept" in self.allowed(lot, row["sha256"], lot.policy), f"{row} left under {lot.policy}"
             assert files.sha256(package / row["file_name"]) == row["sha256"]
         if lot.planned and "A6" not in OPEN:
-            slots = [split_name(Path(row["file_name"]).name)[1] for row in rows]
+            slots = [attempt_and_slot(Path(row["file_name"]).name)[1] for row in rows]
             assert len(slots) == len(set(slots)), "two attempts of one slot left"
         used = package / "calibration.json"
         assert not used.exists() or files.sha256(used) == lot.calibration, "its calibration is not the one that judged"

@@ -31,7 +31,7 @@ DIGEST_LENGTH = 12  # characters of a digest that are printed
 PAGE = "compare.html"
 
 
-class Row(NamedTuple):
+class RunRow(NamedTuple):
     """One run of the table."""
 
     config: dict[str, Any]  # dotted key -> value
@@ -77,7 +77,7 @@ def differing_keys(tables: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
 
 
-def run_row(place: Path) -> Row:
+def run_row(place: Path) -> RunRow:
     """Config, facts and numbers of one run."""
     run = files.read_json(place / "run.json", "the run's record", "config")
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
@@ -95,10 +95,10 @@ def run_row(place: Path) -> Row:
         "drift": result.get("drift"),
         "eval loss": result.get("eval_loss"),
     }
-    return Row(flat_config(run["config"]), run.get("facts", {}), results)
+    return RunRow(flat_config(run["config"]), run.get("facts", {}), results)
 
 
-def unfair_comparisons(rows: Sequence[Row]) -> list[str]:
+def unfair_comparisons(rows: Sequence[RunRow]) -> list[str]:
     """A sentence for each reason why the numbers of these runs do not answer the same question."""
     found = []
     steps = sorted({int(row.results["steps"] or 0) for row in rows})

@@ -232,7 +232,7 @@ def eval_losses(run: Run) -> dict[str, float]:
             with hardware.autocast(device, run.precision):
                 noisy = losses.add_noise(schedule, clean, noise, levels)
                 predicted = family.predict(models, models.denoiser, noisy, levels, conditions)
-            each = losses.pointwise_loss(
+            each = losses.loss_per_picture(
                 predicted.float(), losses.prediction_target(schedule, clean, noise, levels), None
             )
             total += torch.cat([each, torch.ones(1, device=device)])

@@ -73,7 +73,7 @@ def loss_weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Ten
     return (gamma / snr).clamp(max=1) if schedule.prediction == "epsilon" else snr.clamp(max=gamma) / (snr + 1)
 
 
-def pointwise_loss(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
+def loss_per_picture(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
     """The mean squared error of each picture, [n]; with `delta` twice Huber's loss, which equals it below |delta|."""
     if delta is None:
         each = torch.nn.functional.mse_loss(predicted, wanted, reduction="none")

@@ -16,6 +16,8 @@ ORIGIN = "origin.json"  # what no other file records: the prompts that are drawn
 
 @dataclass(kw_only=True, slots=True)
 class Record:
+    """What the files of a run's directory hold: what its page and its tables are made from."""
+
     directory: Path
     run: dict[str, Any] = field(default_factory=dict)  # run.json
     origin: dict[str, Any] = field(default_factory=dict)

@@ -32,7 +32,7 @@ def pass_losses(run: Run, denoiser: Any, step: int) -> Tensor:
         noisy = losses.add_noise(schedule, clean, noise, levels)
         predicted = run.family.predict(run.models, denoiser, noisy, levels, conditions)
     target = losses.prediction_target(schedule, clean, noise, levels)
-    each = losses.pointwise_loss(predicted.float(), target, settings.loss.huber_delta)
+    each = losses.loss_per_picture(predicted.float(), target, settings.loss.huber_delta)
     return each * losses.loss_weights(schedule, settings.loss.min_snr_gamma, levels)
 
 

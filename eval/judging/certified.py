@@ -14,7 +14,10 @@ FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are
 
 
 def certifiable_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
-    """The lot before audit and certificate have their say. Raises DataError for none, and for one picture twice."""
+    """The sha256 of every picture that may be exported, before labels of an audit or a certificate are applied.
+
+    Raises DataError if there is none, and if two of the pictures are the same bytes.
+    """
     lot = exportable_digests(verdicts, planned)
     if not lot:
         raise DataError("no picture is accepted: there is no lot to certify", next_step="stylegate gate says why.")
@@ -27,7 +30,9 @@ def certifiable_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
 
 
 def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> tuple[PromiseState, list[str]]:
-    """What audit and certificate mean for the verdicts, in place: rejects that were found, pictures beyond the proof.
+    """Apply the labels of the audit and the certificate to the verdicts, in place.
+
+    A picture that was labelled a reject is rejected; one that the certificate does not speak of goes to review.
 
     Labels and certificate count under the policy that they were given under alone. Returns the state of the
     promise ("certified" with its bound, else "none") and notes.

@@ -12,11 +12,11 @@ WORKSHEET = "review.csv"
 
 
 def record_decisions(path: Path, judged: Judged) -> None:
-    """Append the decisions of a table to decisions.jsonl, each with its policy and the reasons that it answers.
+    """Append the decisions in the table `path` to decisions.jsonl, each with the policy and the checks it speaks of.
 
-    A decision answers the reasons for which the picture stands in review now; if the table names reasons, no others
-    than those. A row that was recorded before is the same decision, and not a new one under whatever policy is given
-    now, unless the row itself names the policy.
+    A decision speaks of the checks that hold the picture in review now. If its row of the table names checks, it
+    speaks of those among them alone. A row that was recorded before is not recorded again, also under another policy;
+    a row that names this policy itself is. Raises DataError listing every problem of the table.
     """
     out, policy = judged.lot.out, judged.policy
     present: dict[str, set[str]] = {}

@@ -17,9 +17,9 @@ from eval.judging.verdicts import (
     exportable,
     leave_calibrated_check_open,
     reads_style,
-    reasons_of,
+    reason_counts,
     review_rejects_of_others,
-    slots_of,
+    slots_with_verdict,
     verdicts_of,
 )
 from eval.lot.comparison import Comparison, comparison_of
@@ -138,7 +138,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
     rules = rule_states(policy, lot_measures(verdicts, record.batch, lot))
     slots = None
     if lot.record:
-        slots = Slots(wanted=lot.record.wanted, accepted=len(slots_of(verdicts, "accept")))
+        slots = Slots(wanted=lot.record.wanted, accepted=len(slots_with_verdict(verdicts, "accept")))
     return GateRecord(
         policy=PolicyUsed(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
@@ -158,7 +158,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         references=record.references,
         readability=record.readability,
         images=str(lot.images),
-        why={kind: reasons_of(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
+        why={kind: reason_counts(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
         slots=slots,
         exit_code=lot_exit_code(lot, verdicts, policy, rules, promise.state),
         fails_batch=any_fails_batch(verdicts),

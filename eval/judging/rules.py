@@ -4,7 +4,7 @@ from collections import Counter
 from typing import cast
 
 from eval.judging.record import RuleLevel, RuleState
-from eval.judging.verdicts import Verdict, slots_of
+from eval.judging.verdicts import Verdict, slots_with_verdict
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.model import MEASURES, Policy
@@ -25,7 +25,7 @@ def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dic
 
 def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     """1 less the largest difference between a trait value's share among planned and among accepted slots."""
-    filled = slots_of(verdicts, "accept") if lot.slots else set()
+    filled = slots_with_verdict(verdicts, "accept") if lot.slots else set()
     planned = {slot.slot: slot.traits for slot in (lot.slots or {}).values() if slot.traits}
     there = [planned[slot] for slot in filled if slot in planned]
     if not there:
@@ -77,7 +77,7 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
 
 def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
-    accepted, reviewed = slots_of(verdicts, "accept"), slots_of(verdicts, "review")
+    accepted, reviewed = slots_with_verdict(verdicts, "accept"), slots_with_verdict(verdicts, "review")
     missing = (lot.record.wanted if lot.record else 0) - len(accepted)
     if missing <= 0:
         return Exit.PASS

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from pydantic import Field
 
-from eval.lot.batch import split_name
+from eval.lot.batch import attempt_and_slot
 from eval.policy.lines import CheckBounds
 from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Policy, Waiver
 from eval.promise.labels import StoredLabel
@@ -168,7 +168,7 @@ def verdicts_of(
     return [
         verdict_of(row, bounds, policy, lacking, unreadable)
         if margin is None
-        else accepted_verdict(row, policy, margin)
+        else make_accepted_verdict(row, policy, margin)
         for row, margin in zip(rows, margins, strict=True)
     ]
 
@@ -188,7 +188,7 @@ def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[CheckBounds]) -> 
     return [round(float(value), 4) if good else None for value, good in zip(nearest, clear, strict=True)]
 
 
-def accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
+def make_accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) -> Verdict:
     """The verdict `accept` of a row of scores, without reasons; `margin` is the picture's margin in spreads."""
     return Verdict(
         file=row["file"],
@@ -230,14 +230,17 @@ def verdict_of(
 
 
 def only_rejecting(bound: CheckBounds) -> CheckBounds:
-    """Where the margin's line comes from labels, the other review lines are only where its ruler begins."""
+    """The bounds of a check without its line for review.
+
+    Where labels say how small a margin may be, they replace the checks' own lines for review.
+    """
     return CheckBounds(
         bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread
     )
 
 
 def add_reason(verdict: Verdict, found: Reason) -> None:
-    """One more reason, in place."""
+    """Add a reason to a verdict, in place, and make the verdict the worst that its reasons ask for."""
     verdict.reasons = worst_first([*verdict.reasons, found])
     verdict.verdict = worst_verdict(verdict.reasons)
 
@@ -349,9 +352,9 @@ def exportable(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
     if not planned:
         return accepted
     best: dict[int, Verdict] = {}
-    for verdict in sorted(accepted, key=lambda v: (-margin_or_worst(v), split_name(v.file))):
-        best.setdefault(split_name(verdict.file)[1], verdict)
-    return [verdict for verdict in accepted if best[split_name(verdict.file)[1]] is verdict]
+    for verdict in sorted(accepted, key=lambda v: (-margin_or_worst(v), attempt_and_slot(v.file))):
+        best.setdefault(attempt_and_slot(verdict.file)[1], verdict)
+    return [verdict for verdict in accepted if best[attempt_and_slot(verdict.file)[1]] is verdict]
 
 
 def margin_or_worst(verdict: Verdict) -> float:
@@ -365,12 +368,12 @@ def exportable_digests(verdicts: Iterable[Verdict], planned: bool) -> list[str]:
     return [v.sha256 for v in going]
 
 
-def slots_of(verdicts: list[Verdict], kind: str) -> set[int]:
+def slots_with_verdict(verdicts: list[Verdict], kind: str) -> set[int]:
     """Slots of a batch that have a picture with this verdict."""
-    return {split_name(v.file)[1] for v in verdicts if v.verdict == kind}
+    return {attempt_and_slot(v.file)[1] for v in verdicts if v.verdict == kind}
 
 
-def reasons_of(verdicts: list[Verdict], kind: str) -> dict[str, int]:
+def reason_counts(verdicts: list[Verdict], kind: str) -> dict[str, int]:
     """How many pictures of one verdict each check brought to it, most first; of "warn", how many it warns of."""
     counts = Counter(
         found.check

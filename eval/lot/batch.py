@@ -50,7 +50,7 @@ def is_attempt(file: str) -> bool:
     return re.fullmatch(r"\d{5,}-\d+\.png", file) is not None
 
 
-def split_name(file: str) -> tuple[int, int]:
+def attempt_and_slot(file: str) -> tuple[int, int]:
     """(attempt, slot) of a picture's file name: the order in which pictures came to be."""
     slot, _, attempt = Path(file).stem.partition("-")
     return int(attempt), int(slot)

@@ -122,7 +122,7 @@ def exported_before(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[
         if not any(package.iterdir()):
             notes.append(f"{files.display_path(package)} is empty: there is nothing to compare with")
             continue
-        made_for, pictures_there, problem = read_package(package)
+        made_for, pictures_there, problem = read_package_pictures(package)
         if brand and made_for and made_for != brand:
             notes += [f"{problem}; it is of another brand ({made_for}) and is left aside"] if problem else []
         elif problem:
@@ -150,7 +150,7 @@ def shares_pictures(lot: set[str], package: set[str]) -> bool:
     return bool(both) and (both == lot or 2 * len(both) > len(package))
 
 
-def read_package(package: Path) -> tuple[str, dict[str, str], str]:
+def read_package_pictures(package: Path) -> tuple[str, dict[str, str], str]:
     """The brand that a package names ("" for none), its pictures' sha256 by name, and what is damaged ("" for nothing).
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.lot.batch import Slot, batch_folder, is_attempt, read_batch_record, read_plan, split_name
+from eval.lot.batch import Slot, attempt_and_slot, batch_folder, is_attempt, read_batch_record, read_plan
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
@@ -22,6 +22,8 @@ NAMED = 10  # files that a note lists
 
 @dataclass(frozen=True, slots=True)
 class Lot:
+    """The pictures that one gate judges, a planned batch or a folder, and the folder of its results."""
+
     images: Path
     out: Path
     files: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
@@ -76,13 +78,13 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     record = read_batch_record(folder)
     images = folder / "images"
     ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []
-    found = sorted(ours, key=lambda path: split_name(path.name))
+    found = sorted(ours, key=lambda path: attempt_and_slot(path.name))
     if not found:
         raise DataError(
             f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same words."
         )
     by_number = {slot.slot: slot for slot in read_plan(folder)}
-    slots = {p.name: by_number[split_name(p.name)[1]] for p in found if split_name(p.name)[1] in by_number}
+    slots = {p.name: by_number[attempt_and_slot(p.name)[1]] for p in found if attempt_and_slot(p.name)[1] in by_number}
     named = [(p.name, p) for p in found if p.name in slots]
     if not named:
         raise DataError(

@@ -49,7 +49,7 @@ class BatchFacts(Record):
 
 
 class BatchWords(Record):
-    """The words of the command that planned the batch, by which later verbs find brand and training run again."""
+    """The configuration values that planned the batch, from which later verbs find brand and training run again."""
 
     brand: str | None
     """The brand, as a name or a path; null for none."""

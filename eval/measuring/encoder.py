@@ -76,7 +76,7 @@ def folder_of(name: str) -> Path | None:
         return None
     raise ModelError(
         f"encoder={name} is neither a shipped name, nor an open_clip folder, nor MODEL:PRETRAINED",
-        next_step=files.write_as_path(name)
+        next_step=files.path_advice(name)
         or "encoder=miniature, encoder=./FOLDER, or encoder=ViT-L-14-quickgelu:openai.",
     )
 

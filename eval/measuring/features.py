@@ -38,7 +38,7 @@ class BrokenFile(NamedTuple):
 
 
 class FeatureTable:
-    """Rows of n pictures as arrays, filled as they come: of a hundred thousand no second copy stands in memory."""
+    """Features of n pictures in arrays of their final size, filled row by row: memory never holds a second copy."""
 
     def __init__(self, count: int) -> None:
         self.filled = np.zeros(count, bool)
@@ -169,7 +169,7 @@ def num_threads() -> int:
 
 @contextmanager
 def one_torch_thread_each(wanted: bool) -> Iterator[None]:
-    """torch computes with one thread in each thread that begins within, if `wanted`."""
+    """A context in which each new Python thread computes with one thread of torch, if `wanted`."""
     import torch
 
     before = torch.get_num_threads()

@@ -42,49 +42,49 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
 
-def version_1(version: Any) -> Any:
+def require_version_1(version: Any) -> Any:
     if version is True or version != 1:
         raise ValueError(f"{version!r}; this stylegate reads version 1")
     return version
 
 
-def plain_text(text: str) -> str:
+def require_plain_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must be text")
     return text
 
 
-def picture_digest(sha256: str) -> str:
+def require_digest(sha256: str) -> str:
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
         raise ValueError("must be the 64 hex digits of a picture's content")
     return sha256
 
 
-def known_check(name: str) -> str:
+def require_known_check(name: str) -> str:
     if name not in {*SCORES, MARGIN}:
         raise ValueError(f"no such score; there are {', '.join(SCORES)}, and `{MARGIN}: {CALIBRATED}`")
     return name
 
 
-def known_measure(name: str) -> str:
+def require_known_measure(name: str) -> str:
     if name not in MEASURES:
         raise ValueError(f"no such measure; there are {', '.join(MEASURES)}")
     return name
 
 
-def can_be_waived(check: str) -> str:
+def require_waivable(check: str) -> str:
     if check not in {*SCORES, MARGIN, UNREADABLE, TOO_FEW}:
         raise ValueError(f"{check!r} is no check that can be waived")
     return check
 
 
-def strictly_falling(ladder: tuple[float, ...]) -> tuple[float, ...]:
+def require_strictly_falling(ladder: tuple[float, ...]) -> tuple[float, ...]:
     if not 0 < len(ladder) <= LONGEST_LADDER or list(ladder) != sorted(set(ladder), reverse=True):
         raise ValueError(f"must be from 1 to {LONGEST_LADDER} shares of the lot, each smaller than the one before")
     return ladder
 
 
-def not_empty(mapping: Any) -> Any:
+def require_not_empty(mapping: Any) -> Any:
     if not isinstance(mapping, dict) or not mapping:
         raise ValueError("at least one is needed, as a mapping of scores to lines")
     return mapping
@@ -92,7 +92,7 @@ def not_empty(mapping: Any) -> Any:
 
 Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, AfterValidator(plain_text)]
+Text = Annotated[str, AfterValidator(require_plain_text)]
 LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, beside it `foreign: q`, `alone: x`"
 
 
@@ -126,8 +126,11 @@ class Threshold(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def one_form(cls, found: Any) -> Any:
-        """A bare number stands for an absolute line, and nothing else does; a mapping has exactly one relative form."""
+    def require_one_form(cls, found: Any) -> Any:
+        """The line as a mapping: a bare number is an absolute line, and a mapping must have exactly one relative form.
+
+        Raises ValueError naming the forms for anything else.
+        """
         if isinstance(found, Threshold):
             return found
         if is_number(found):
@@ -201,8 +204,11 @@ class Check(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def word_or_lines(cls, found: Any) -> Any:
-        """The word `calibrated` stands for lines that come from labels, and nothing else does."""
+    def require_word_or_lines(cls, found: Any) -> Any:
+        """The check as a mapping: the word `calibrated` stands for lines that come from labels.
+
+        Raises ValueError for any other word.
+        """
         if found == CALIBRATED:
             return {"calibrated": True}
         if isinstance(found, dict) and CALIBRATED in found:
@@ -210,7 +216,7 @@ class Check(Frozen):
         return found if isinstance(found, dict | Check) else {}
 
     @model_validator(mode="after")
-    def has_lines(self) -> Self:
+    def require_lines(self) -> Self:
         if self.calibrated and (self.lines() or self.optional):
             raise ValueError(f"`{CALIBRATED}` stands alone: its lines come from labels")
         if not self.calibrated and not self.lines():
@@ -237,7 +243,7 @@ class Rule(Frozen):
     """Without it, a measure that cannot be computed counts as below the line."""
 
     @model_validator(mode="after")
-    def has_lines(self) -> Self:
+    def require_lines(self) -> Self:
         if self.warn_below is None and self.fail_below is None:
             raise ValueError("needs warn_below or fail_below")
         return self
@@ -246,9 +252,9 @@ class Rule(Frozen):
 class Waiver(Frozen):
     """A person answers for one picture and one check until a day. After that day the waiver counts for nothing."""
 
-    sha256: Annotated[str, AfterValidator(picture_digest)]
+    sha256: Annotated[str, AfterValidator(require_digest)]
     """sha256 of the picture's bytes, 64 hex digits."""
-    check: Annotated[str, AfterValidator(can_be_waived)]
+    check: Annotated[str, AfterValidator(require_waivable)]
     """The check that does not count for this picture."""
     owner: Text
     """The person who answers for it."""
@@ -268,7 +274,7 @@ class Promise(Frozen):
     discard: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
     """Largest share of good pictures that a calibrated line may reject unseen."""
     ladder: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False), AfterValidator(strictly_falling)
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False), AfterValidator(require_strictly_falling)
     ] = (
         1.0,
         0.8,
@@ -285,15 +291,17 @@ class Promise(Frozen):
 class PolicyFile(Frozen):
     """A policy file: what a picture and a lot must reach. Every score is higher for better pictures."""
 
-    version: Annotated[Literal[1], BeforeValidator(version_1)]
+    version: Annotated[Literal[1], BeforeValidator(require_version_1)]
     """The version of this format."""
     guideline: str = ""
     """What a reject is, for the people who label. A calibration is bound to this text."""
     max_failed_share: Share = 0.0
     """Largest share of rejects and errors, from 0 to 1, with which a folder passes."""
-    checks: Annotated[dict[Annotated[str, AfterValidator(known_check)], Check], BeforeValidator(not_empty)]
+    checks: Annotated[
+        dict[Annotated[str, AfterValidator(require_known_check)], Check], BeforeValidator(require_not_empty)
+    ]
     """What each picture must reach, by score. `margin: calibrated` is a check, too."""
-    batch: dict[Annotated[str, AfterValidator(known_measure)], Rule] = Field(default_factory=dict)
+    batch: dict[Annotated[str, AfterValidator(require_known_measure)], Rule] = Field(default_factory=dict)
     """What the lot as a whole must reach, by measure."""
     waivers: list[Waiver] = Field(default_factory=list)
     """Pictures that a person answers for."""

@@ -73,9 +73,11 @@ def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delt
 
 
 def upper_bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
-    """Upper bound on the share of rejects in the lot less those found, after all these labels; 1 without any.
+    """Upper bound, 0 to 1, on the share of rejects in what may be exported after all these labels.
 
-    It is 1, too, in the rare case (delta at most) that the labels have ruled out every number of rejects.
+    What may be exported is the lot of `size` pictures without the rejects that were found. The bound holds with
+    confidence 1 - delta; the bets are sized for a promise of `alpha`. It is 1 without labels, and 1 if the labels rule
+    out every number of rejects, which happens with a chance of at most delta.
     """
     found = int(np.sum(labels))
     low, high = found, size - len(labels) + found  # the largest number that is not ruled out lies here

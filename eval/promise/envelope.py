@@ -41,16 +41,20 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
 
 
 def rank_reach(alpha: float, count: int) -> int:
-    """Up to how many labelled rejects the band need say something: half more than alpha of all labels, and a few.
+    """The largest number of labelled rejects for which the band gives a bound: 1.5 alpha of all labels, and 5.
 
-    Said in advance, since a band that speaks of more is wider everywhere; where it is silent nothing is promised.
+    It is fixed in advance, since a band for more rejects is wider everywhere. Beyond it nothing is promised.
     """
     return min(count, math.ceil(1.5 * alpha * count) + 5)
 
 
 @lru_cache(maxsize=8)
 def band_width(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
-    """c[x] for x = 0 ... most - 1: `count` of `size` candidates labelled. The same numbers every time."""
+    """c[x] for x = 0 ... most - 1: the most unlabelled rejects that x labelled rejects above a threshold allow for.
+
+    `count` of `size` candidates are labelled; the bounds hold together with probability 1 - delta. The simulation is
+    seeded, so the numbers are the same every time.
+    """
     from scipy.stats import binom  # as in `tails`
 
     beyond = tail_probabilities(size, count, most, np.arange(size + 1))

@@ -199,5 +199,8 @@ def twin_picture(
 
 
 def likeness_of(score: float) -> str:
-    """The likeness from 0 to 1 of a score that is a log distance (eval/scorers/duplicates.py)."""
+    """The likeness of two pictures as text with three decimals, such as "0.982".
+
+    `score` is the log of their distance (eval/scorers/duplicates.py); the likeness is 1 less the distance.
+    """
     return f"{1 - np.exp(score):.3f}"

@@ -113,7 +113,7 @@ def certified_sentence(promise: PromiseState, policy: Policy) -> str:
     return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise.labels} labels)"
 
 
-class Evidence(NamedTuple):
+class ThresholdEvidence(NamedTuple):
     """What is known about the threshold that the slider moves."""
 
     in_force: float | None  # where it lies; None where there is none yet
@@ -122,20 +122,20 @@ class Evidence(NamedTuple):
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
-def threshold_evidence(judged: Judged) -> Evidence:
+def threshold_evidence(judged: Judged) -> ThresholdEvidence:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
     if promise.state == "certified":
         texts = (f"{certified_sentence(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
-        return Evidence(0.0, {}, None, texts)
+        return ThresholdEvidence(0.0, {}, None, texts)
     if line.state == "stale" and promise.state != "certified":
         texts = (slider.STALE, slider.STALE)
-    return Evidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
+    return ThresholdEvidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
 
-def slider_section(judged: Judged, known: Evidence) -> dict[str, Any] | None:
+def slider_section(judged: Judged, known: ThresholdEvidence) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, calibration = policy.calibrated, policy.promise, known.calibration

@@ -31,6 +31,8 @@ Head = tuple[NDArray, float]  # weight [d], bias
 
 
 class Learned(NamedTuple):
+    """An aesthetic head that was fitted to labels, and how well it tells good pictures from bad ones."""
+
     head: Head
     area: float  # under the ROC curve, of labelled pictures that the head was not fitted on
 

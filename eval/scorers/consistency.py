@@ -12,7 +12,7 @@ from eval.measuring.measured import Measured
 
 
 def score(embeddings: NDArray) -> NDArray[np.float32]:
-    """[n], each picture left out of the centroid it is compared with; NaN for fewer than 3 pictures."""
+    """[n] cosine of each embedding [n, d] to the centroid of all others; NaN for fewer than 3 pictures."""
     if len(embeddings) < 3:
         return np.full(len(embeddings), np.nan, np.float32)
     others = embeddings.sum(0) - embeddings

@@ -16,7 +16,7 @@ SMALLEST = 1e-6  # mean square of the references; with less they are all the sam
 
 
 def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
-    """[n] for patches [n, p] (unit rows) and the patches of the references [r, p]."""
+    """[n] drawing score of pictures with patches [n, p], from the references' patches [r, p]; rows of length 1."""
     lent = references[lender_references(len(references))].astype(np.float32)
     mean = lent.mean(0, dtype=np.float32)
     centred = lent - mean
@@ -38,7 +38,9 @@ def lender_references(count: int) -> NDArray[np.int64]:
 
 
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
-    """[r] each of [r, p] references against the others; those that lend nothing anyway against all that do.
+    """[r] drawing score of each of the references [r, p] from the patches of the other references.
+
+    References beyond the first MOST are never combined, so they are scored from all that are.
 
     With the scatter S of the others and the penalty l, ridge regression leaves l (S + l)^-1 q of a picture q. Leaving
     reference c out takes (r / (r - 1)) c c' from the scatter of all, which scales (S + l)^-1 c (Sherman and Morrison

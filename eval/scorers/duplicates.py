@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.lot.batch import split_name
+from eval.lot.batch import attempt_and_slot
 from eval.measuring.measured import Measured, percentiles
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
@@ -82,7 +82,7 @@ def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Neare
 
 
 def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[2n] of each picture to a copy of it that was moved by two 64ths, down or right, and recompressed."""
+    """[2n] log distance of each picture to two altered copies of it: moved by two 64ths right, or down, as a JPEG."""
     found = []
     for one in signatures:
         for axis in (0, 1):
@@ -103,7 +103,7 @@ def distinct_column(measured: Measured) -> NDArray[np.float32]:
     lot, earlier = measured.pictures, measured.exported
     by = next((name for name in ("style", "aesthetic") if name in measured.columns), None)
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
-    slots = [split_name(name) for name in lot.names] if measured.lot.slots else None
+    slots = [attempt_and_slot(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
     rank = quality_ranks(quality, attempts, len(lot.names))
     found = distinct(lot.signatures, rank, groups, earlier.signatures)

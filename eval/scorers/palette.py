@@ -59,14 +59,14 @@ def mean_log_density(counts: NDArray, usual: NDArray) -> NDArray:
 
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] of signatures [n, 64, 64, 3] against those of the references."""
+    """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
     usual = colour_density(colours(references).sum(0))
     parts = [mean_log_density(colours(signatures[i : i + 1024]), usual) for i in range(0, len(signatures), 1024)]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[r] each of signatures [r, 64, 64, 3] against the others; the references' colours are counted once."""
+    """[r] palette score of each reference from the other references; signatures [r, 64, 64, 3]."""
     counts = colours(references)
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):

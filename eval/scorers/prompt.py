@@ -37,7 +37,7 @@ BLOCK = 1024  # pictures at once
 
 
 class Rows(NamedTuple):
-    """Pictures as a reader sees them; unit rows each."""
+    """The embedding and the patches of each picture, as rows of length 1: what a reader of a trait sees."""
 
     embeddings: NDArray  # [n, d]
     patches: NDArray  # [n, p]; p = 0 where the encoder shows none
@@ -53,12 +53,14 @@ class Reading(NamedTuple):
     own: NDArray[np.float64]  # [references] their log-odds by readers that do not know them, NaN where unknown
 
     def log_odds(self, rows: Rows, planned: Sequence[str]) -> NDArray[np.float64]:
-        """[n] of planned values against all others."""
+        """[n] log-odds that each picture shows its planned value, and no other value of the trait."""
         numbers = np.array([self.values.index(value) for value in planned])
         return self.slope * margins(self.reader.responses(rows), numbers) + self.offset
 
 
 class Reader(NamedTuple):
+    """A linear reader of one trait, with a response for each of its values."""
+
     mean: NDArray[np.float64]  # [d + p]
     weights: NDArray[np.float64]  # [values, d + p]
 

@@ -38,9 +38,10 @@ class Interval(NamedTuple):
 
 
 def score(embeddings: NDArray, references: NDArray) -> NDArray[np.float32]:
-    """[n] whitened cosine of [n, d] embeddings to the centroid of [r, d] references.
+    """[n] cosine between each of the embeddings [n, d] and the mean of the references [r, d], both whitened.
 
-    With W = S^-1/2 it is (W e)(W m) / |W e||W m|; products of W are products of S^-1, so no root is taken.
+    To whiten is to multiply by W = S^-1/2, where S is the references' shrunk covariance. The cosine of an embedding e
+    and the mean m is then e' S^-1 m / sqrt(e' S^-1 e * m' S^-1 m), so that no matrix root is computed.
     """
     covariance, centre = shrunk_covariance(references), references.mean(0)
     solved = np.linalg.solve(covariance, np.vstack([embeddings, centre]).T).T
@@ -54,8 +55,8 @@ def shrunk_covariance(references: NDArray) -> NDArray:
     return covariance + max(np.trace(covariance) / len(covariance), 1e-6) * 1e-6 * np.eye(len(covariance))
 
 
-class LeftOut(NamedTuple):
-    """What `cosines_without` needs of r references: r covariances in one basis, as each reference is left out.
+class LeaveOneOutCovariances(NamedTuple):
+    """The r covariances of r references that each leave one of them out, in one basis: what `cosines_without` needs.
 
     Without reference i the shrunk covariance is diag(spectra[i]) in `basis`, floors[i] in every direction outside it,
     less removed[i] c c' of the centred reference c = centred[i] (a rank-one change).
@@ -69,7 +70,7 @@ class LeftOut(NamedTuple):
     removed: NDArray[np.float64]  # [r]
 
 
-def left_out(references: NDArray) -> LeftOut:
+def leave_one_out_covariances(references: NDArray) -> LeaveOneOutCovariances:
     """Factorise [r, d] references once for all r covariances that leave one of them out; r >= 3.
 
     Of the n = r - 1 others the scatter is S - (r / n) c c'. Ledoit and Wolf's shrinkage follows from the products of
@@ -93,10 +94,12 @@ def left_out(references: NDArray) -> LeftOut:
     floors = shrinkage * traces / d + np.maximum(traces / d, 1e-6) * 1e-6  # as in `shrunk`
     _, singular, basis = np.linalg.svd(centred, full_matrices=False)
     kept = (1 - shrinkage) / n
-    return LeftOut(mean, centred, basis, kept[:, None] * singular**2 + floors[:, None], floors, kept * r / n)
+    return LeaveOneOutCovariances(
+        mean, centred, basis, kept[:, None] * singular**2 + floors[:, None], floors, kept * r / n
+    )
 
 
-def cosines_without(embeddings: NDArray, left: LeftOut, which: NDArray[np.int64]) -> NDArray[np.float64]:
+def cosines_without(embeddings: NDArray, left: LeaveOneOutCovariances, which: NDArray[np.int64]) -> NDArray[np.float64]:
     """[n, len(which)]: `score` of [n, d] embeddings by all references but reference which[j], each j in turn.
 
     The rank-one change is undone by Sherman and Morrison's formula (1950).
@@ -122,7 +125,7 @@ def cosines_without(embeddings: NDArray, left: LeftOut, which: NDArray[np.int64]
 
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each of [r, d] references scored by the others alone: what a true picture of the brand scores."""
-    left = left_out(references)
+    left = leave_one_out_covariances(references)
     blocks = [np.arange(len(references))[start : start + BLOCK] for start in range(0, len(references), BLOCK)]
     found = [np.diagonal(cosines_without(references[block], left, block)) for block in blocks]
     return np.concatenate(found).astype(np.float32)
@@ -182,7 +185,7 @@ def mean_interval(embeddings: NDArray, references: NDArray) -> Interval:
     """
     sample = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
     scores, n = score(sample, references).astype(np.float64), len(references)
-    without = cosines_without(sample, left_out(references), np.arange(n)).mean(0)
+    without = cosines_without(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
     variance = (n - 1) / n * np.square(without - without.mean()).sum() + scores.var(ddof=1) / len(scores)
     reach = 1.96 * float(np.sqrt(variance))
     mean = float(scores.mean())

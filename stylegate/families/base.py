@@ -48,7 +48,10 @@ class MetaModel(NamedTuple):
 
 
 class Family(Protocol):
-    """The seam. pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n]."""
+    """What each model family provides, so that trainer and gate need not know it.
+
+    pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n].
+    """
 
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
 
@@ -96,5 +99,8 @@ class Family(Protocol):
         ...
 
     def text_targets(self, models: Models) -> dict[str, list[str]]:
-        """The same of each text encoder that may be trained, by component; none where that is not done."""
+        """Module-name endings for the attention of each text encoder that may be trained, by component.
+
+        The mapping is empty for a family whose text encoders are not trained.
+        """
         ...

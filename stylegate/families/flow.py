@@ -24,12 +24,12 @@ JOINT_ATTENTION = [  # layers of the attention over picture and words together, 
 
 
 def text_targets(models: Models) -> dict[str, list[str]]:
-    """None: these text encoders are language models, which nobody trains for a style."""
+    """An empty mapping: these text encoders are language models, which are not trained for a style."""
     return {}
 
 
 def schedule() -> Schedule:
-    """x = (1 - sigma) latents + sigma noise, for sigma from 1/1000 to 1."""
+    """The noise levels of flow matching: x = (1 - sigma) latents + sigma noise, for sigma from 1/1000 to 1."""
     sigma = torch.arange(1, LEVELS + 1) / LEVELS
     return Schedule(1 - sigma, sigma, "flow")
 

@@ -58,7 +58,7 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     if not index.is_file():
         raise ModelError(
             f"base={base} is not a diffusers pipeline: {index} is missing",
-            next_step=files.write_as_path(base)
+            next_step=files.path_advice(base)
             or "base=miniature, the path of a folder saved with save_pretrained, or a hub id.",
         )
     kind = files.read_json(index, "the base's index", "_class_name")["_class_name"]

@@ -79,7 +79,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
 
 
 def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Its autoencoder is one of films: a picture is a film of one frame."""
+    """Mean and standard deviation of the latents. The autoencoder is one for video: a picture is one frame."""
     vae = models.pipeline.vae
     found = vae.encode(pixels.to(vae.device, vae.dtype).unsqueeze(2)).latent_dist
     centre, spread = (

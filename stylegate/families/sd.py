@@ -46,7 +46,10 @@ def text_targets(models: Models) -> dict[str, list[str]]:
 
 
 def base_metadata(models: Models) -> dict[str, str]:
-    """Stable Diffusion 2.x has the same pipeline; its words are 1,024 wide."""
+    """What the headers of LoRA files say of the base: 1.x or 2.x, which are told apart by the width of the words.
+
+    The text encoder of Stable Diffusion 2.x gives 1,024 numbers for each token, that of 1.x gives 768.
+    """
     named = {"modelspec.implementation": "diffusers", "modelspec.architecture": "stable-diffusion-v1/lora"}
     if models.pipeline.unet.config.cross_attention_dim != 1024:
         return named | {"ss_base_model_version": "sd_v1", "ss_v2": "False"}

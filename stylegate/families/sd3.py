@@ -64,7 +64,7 @@ def meta_model(folder: Path) -> MetaModel:
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    """T5's; the two CLIP encoders read the first 77 tokens."""
+    """The limit of T5, and each caption's length in its tokens; the two CLIP encoders read the first 77 tokens."""
     limit, lengths = flow.token_lengths(base_folder(base, weights=False), "tokenizer_3", captions)
     return min(limit, T5_TOKENS), lengths
 
@@ -97,7 +97,10 @@ def lora_targets(kinds: list[str]) -> list[str]:
 
 
 def base_metadata(models: Models) -> dict[str, str]:
-    """3.5 medium attends twice in some layers; 3.5 large normalises queries and keys; 3 medium does neither."""
+    """What the headers of LoRA files say of the base, which is told by its layers.
+
+    3.5 medium attends twice in some layers; 3.5 large normalises queries and keys; 3 medium does neither.
+    """
     config = models.pipeline.transformer.config
     size = "5-medium" if config.dual_attention_layers else "5-large" if config.qk_norm else "m"
     return {

@@ -56,7 +56,7 @@ def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, condit
 
 
 def text_targets(models: Models) -> dict[str, list[str]]:
-    """Of the first encoder all but the last layer, whose output nothing reads."""
+    """The attention layers of both text encoders; of the first one without the last layer, whose output is not used."""
     one, two = (encoder.config.num_hidden_layers for encoder in pipelines.text_encoders(models.pipeline))
     return {"text_encoder": unet.clip_targets(one - 1), "text_encoder_2": unet.clip_targets(two)}
 

@@ -23,7 +23,7 @@ TARGETS = {
 
 
 def models_of(pipeline: Any, folder: Path) -> Models:
-    """Raises ModelError if the UNet does not name its size."""
+    """The parts of a loaded pipeline that the trainer needs. Raises ModelError if the UNet does not name its size."""
     if not isinstance(pipeline.unet.config.sample_size, int):
         raise ModelError(
             f"base={files.display_path(folder)}: its unet names no sample_size",
@@ -40,7 +40,7 @@ def models_of(pipeline: Any, folder: Path) -> Models:
 
 
 def noise_schedule_of(config: Any) -> Schedule:
-    """The training schedule, whatever sampler the pipeline was saved with."""
+    """The noise levels that the base was trained with, whatever sampler the pipeline was saved with."""
     kept: Any = DDPMScheduler.from_config(config)
     prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
     if prediction is None:
@@ -70,7 +70,7 @@ def clip_targets(layers: int) -> list[str]:
 
 
 def meta_model(folder: Path) -> MetaModel:
-    """UNet and sizes, from the configs alone."""
+    """The UNet without weights and the sizes that it works in, from the configs alone."""
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
         for part, keys in (("unet", ("sample_size", "block_out_channels")), ("vae", ("latent_channels",)))

@@ -87,7 +87,10 @@ def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    """The model is told how clean a picture is, and gives the way from noise to latents: both are turned round."""
+    """The denoiser's output, noise less latents.
+
+    Z-Image is told how clean a picture is, not how noisy, and gives latents less noise: both signs are turned.
+    """
     sigma = models.schedule.sigma.to(levels.device)[levels]
     told = [own[: int(count)] for own, count in zip(conditions["words"], conditions["length"], strict=True)]
     found = denoiser(list(noisy.unsqueeze(2).unbind(0)), 1 - sigma, told, return_dict=False)[0]

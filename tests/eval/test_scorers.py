@@ -59,7 +59,7 @@ def test_leave_one_out_equals_scoring_each_reference_by_the_others(count: int, w
     references = np.concatenate([cloud(count - 2, 1, width), cloud(1, -3, width)])
     references = np.concatenate([references, references[:1]])
     assert style.leave_one_out(references) == pytest.approx(each_by_the_others(references, style.score), abs=1e-5)
-    blocks = style.cosines_without(references, style.left_out(references), np.array([3, 1]))
+    blocks = style.cosines_without(references, style.leave_one_out_covariances(references), np.array([3, 1]))
     for j, i in enumerate((3, 1)):
         assert blocks[:, j] == pytest.approx(style.score(references, np.delete(references, i, 0)), abs=1e-5)
     patches = references.astype(np.float16)

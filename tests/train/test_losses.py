@@ -92,10 +92,10 @@ def test_style_density_is_normal_in_log_snr_where_levels_reach() -> None:
 def test_losses_are_means_over_each_picture() -> None:
     predicted = LATENTS + NOISE
     slow = [float(((predicted[i] - LATENTS[i]) ** 2).mean()) for i in range(6)]
-    assert losses.pointwise_loss(predicted, LATENTS, None).tolist() == pytest.approx(slow)
+    assert losses.loss_per_picture(predicted, LATENTS, None).tolist() == pytest.approx(slow)
     d = (predicted - LATENTS).abs().double().numpy()
     huber = np.where(d <= 0.7, d**2, 2 * 0.7 * d - 0.7**2).reshape(6, -1).mean(1)
-    assert losses.pointwise_loss(predicted, LATENTS, 0.7).tolist() == pytest.approx(huber.tolist(), rel=1e-5)
+    assert losses.loss_per_picture(predicted, LATENTS, 0.7).tolist() == pytest.approx(huber.tolist(), rel=1e-5)
 
 
 def test_offset_moves_whole_channels() -> None:

@@ -42,6 +42,8 @@ PROCESSES = 2
 
 
 class Corpus(NamedTuple):
+    """Drawn pictures to learn from, with the style and the traits of each."""
+
     pixels: NDArray[np.uint8]  # [n, 64, 64, 3]
     styles: list[str]  # [n] names
     traits: list[dict[str, str]]  # [n]
