@@ -1,8 +1,12 @@
-"""`accelerate launch -m eval images=DIR references=DIR`: `stylegate score` of the same words, on every process."""
+"""`accelerate launch -m eval VERB ...`: `stylegate VERB ...` on every process, for the verbs that share their work."""
 
 import sys
 
 from stylegate.cli import main
 
+VERBS = ("generate", "score")
+
 if __name__ == "__main__":
-    raise SystemExit(main(["score", *sys.argv[1:]]))
+    if sys.argv[1:2] not in [[verb] for verb in VERBS]:
+        raise SystemExit(f"python -m eval takes {' or '.join(VERBS)} as its first word")
+    raise SystemExit(main(sys.argv[1:]))

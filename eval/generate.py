@@ -1,15 +1,19 @@
 """Draw the open slots of a plan: those without a picture, and those whose last picture was rejected.
 
     stylegate generate brand=neon traits=collectible
+    accelerate launch --num_processes 8 -m eval generate brand=neon traits=collectible    the same, on several cards
 
 Reads plan.parquet and verdicts.jsonl of the batch; writes images/<slot>-<attempt>.png. Every attempt has its own
-seed. Stopped and started again it draws what is missing, and the pictures are the same.
+seed. Stopped and started again it draws what is missing, and the pictures are the same; so they are from any number
+of processes, on devices of one kind.
 """
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from eval.lot.batch import RECORD, Slot, attempt_and_slot, batch_folder, read_plan, read_record
 from eval.measuring import encoder as encoding
@@ -22,18 +26,24 @@ FAILED = ("reject", "error")
 
 
 def generate(config: Config) -> int:
-    """Draw what is due. Returns 0."""
+    """Draw what is due; of several processes each draws its share of it. Returns 0."""
     folder, _ = batch_folder(config)
     images, size = folder / "images", config.generate.batch_size
-    with files.exclusive_lock(folder):
+    processes = hardware.launched_processes(config.hardware)
+    main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
+    with files.exclusive_lock(folder) if main else nullcontext():
+        processes.wait_for_everyone()  # until the folder is locked
         due = due_attempts(read_plan(folder), folder, config.plan.max_attempts)
         parts = [due[i : i + size] for i in range(0, len(due), size)]
         # A part is drawn whole: the number drawn together can change last bits.
         parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
-        if parts:
-            draw_in_parts(parts, images, config, folder)
-    count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
-    print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.display_path(images)}")
+        processes.wait_for_everyone()  # until all have seen what exists
+        if parts[rank::world]:
+            draw_in_parts(parts[rank::world], images, config, folder, processes)
+        processes.wait_for_everyone()  # until all is drawn
+    if main:
+        count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
+        print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.display_path(images)}")
     return 0
 
 
@@ -51,13 +61,16 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 
-def draw_in_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path) -> None:
+def draw_in_parts(
+    parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path, processes: PartialState
+) -> None:
     """Load base and LoRA once, draw part by part; a picture that exists is left as it is.
 
-    What scoring will want of the pictures is taken before they are let go, so that it decodes none of them.
+    The main process writes batch.json and shows progress. What scoring will want of the pictures is taken before they
+    are let go, so that it decodes none of them.
     """
     shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
-    device, family = hardware.device_of(config.hardware), FAMILIES[config.family.name]
+    device, family = torch.device(str(processes.device)), FAMILIES[config.family.name]
     record = read_record(folder)
     precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
@@ -67,9 +80,10 @@ def draw_in_parts(parts: list[list[tuple[Slot, int]]], images: Path, config: Con
     resolution = sample.resolution_of(config, models)
     if lora := lorafile.lora_path(config):
         lorafile.merge_lora_file(models, lora)
-    record.model_copy(update={"precision": precision, "size": resolution}).write(folder / RECORD)
+    if processes.is_main_process:
+        record.model_copy(update={"precision": precision, "size": resolution}).write(folder / RECORD)
     background = brandset.read_brand_file(brandset.brand_folder(config.brand)).background if config.brand else "#ffffff"
-    with progress.progress_bar("generate", sum(map(len, parts))) as tick:
+    with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:
             prompts = [slot.prompt for slot, _ in part]
             seeds = [slot.attempt_seed(attempt) for slot, attempt in part]

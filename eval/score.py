@@ -3,7 +3,7 @@
     stylegate score images=DIR references=DIR
     stylegate score brand=neon traits=collectible            the batch of these words
     stylegate score images=DIR brand=acme encoder=ViT-L-14-quickgelu:openai
-    accelerate launch --num_processes 8 -m eval images=DIR references=DIR      the same, on several cards
+    accelerate launch --num_processes 8 -m eval score images=DIR references=DIR      the same, on several cards
 
 Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed; `twin` and
 `known` name the pictures that `distinct` and `novelty` speak of), the references' own scores by leave-one-out in
@@ -47,15 +47,12 @@ def encode_together(config: Config, lot: Lot, compared: Comparison) -> bool:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
-    from accelerate import PartialState
-
-    device = hardware.device_of(config.hardware)
-    state = PartialState(cpu=device.type == "cpu")
-    encoder = encoding.load_encoder(config.encoder, state.device)
+    processes = hardware.launched_processes(config.hardware)
+    encoder = encoding.load_encoder(config.encoder, processes.device)
     for title in ("score", "references", "training", "exported"):
         named = lot.files if title == "score" else getattr(compared, title)
-        share = named[state.process_index :: state.num_processes]
-        shown = title if state.is_main_process else ""
+        share = named[processes.process_index :: processes.num_processes]
+        shown = title if processes.is_main_process else ""
         features_of(share, digests_by_name(share), encoder, compared.background, config.score.batch_size, shown)
-    state.wait_for_everyone()
-    return state.is_main_process
+    processes.wait_for_everyone()
+    return processes.is_main_process

@@ -2,11 +2,15 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
 from stylegate.config import HardwareConfig
 from stylegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 def device_of(hardware: HardwareConfig) -> torch.device:
@@ -21,6 +25,16 @@ def device_of(hardware: HardwareConfig) -> torch.device:
             "hardware.device=cuda, but no CUDA device is visible", next_step="hardware.device=auto or cpu."
         )
     return torch.device(device_type(hardware))
+
+
+def launched_processes(hardware: HardwareConfig) -> "PartialState":
+    """The processes that `accelerate launch` or torchrun started together, each with its device; else this one alone.
+
+    Raises ConfigError if CUDA was asked for and no CUDA device is visible.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=device_of(hardware).type == "cpu")
 
 
 def device_type(hardware: HardwareConfig) -> str:

@@ -1,6 +1,7 @@
-"""Scores are the same from one process and from two."""
+"""Pictures and scores are the same from one process and from two."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +12,19 @@ import pyarrow.parquet as pq
 from stylegate import files
 
 
-def test_two_processes_write_the_table_of_one(run, judged: Path, tmp_path: Path) -> None:
-    """The launcher's `--cpu --num_processes 2` silently runs one process, hence torchrun (gloo)."""
-    words = [f"images={judged}", "brand=neon", "hardware=cpu"]
-    env = {"STYLEGATE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+def in_two_processes(*arguments: str, home: Path) -> str:
+    """What `-m eval` prints. The launcher's `--cpu --num_processes 2` silently runs one process, hence torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "eval"]
-    two = subprocess.run(
-        [*launcher, *words, f"out={tmp_path / 'two'}"],
-        cwd=files.ROOT,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert two.returncode == 0 and two.stdout.count("score: 32 pictures") == 1, two.stdout + two.stderr
+    env = os.environ | {"STYLEGATE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *arguments], cwd=files.ROOT, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_two_processes_write_the_table_of_one(run, judged: Path, tmp_path: Path) -> None:
+    words = [f"images={judged}", "brand=neon", "hardware=cpu"]
+    printed = in_two_processes("score", *words, f"out={tmp_path / 'two'}", home=tmp_path / "home")
+    assert printed.count("score: 32 pictures") == 1, printed
     code, text = run("score", *words, f"out={tmp_path / 'one'}")
     assert code == 0, text
     a, b = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("one", "two"))
@@ -33,3 +33,17 @@ def test_two_processes_write_the_table_of_one(run, judged: Path, tmp_path: Path)
     for name in set(a.column_names[5:]) - {"twin", "known"}:
         x, y = (np.array(table[name].to_pylist(), float) for table in (a, b))
         assert np.allclose(x, y, atol=1e-4, equal_nan=True), name
+
+
+def test_two_processes_draw_the_pictures_of_one(run, tmp_path: Path) -> None:
+    words = ["hardware=cpu", "hardware.threads=1", "lora_file=none", f"prompts={tmp_path / 'p.txt'}"]
+    words += ["batch=together", "generate.batch_size=2", "generate.num_inference_steps=1"]
+    (tmp_path / "p.txt").write_text("a red cat\n")
+    assert run("plan", *words, "plan.num_images=3")[0] == 0
+    printed = in_two_processes("generate", *words, home=files.HOME)
+    images = files.BATCHES / "together" / "images"
+    two = {path.name: path.read_bytes() for path in images.iterdir()}
+    assert printed.count("generate: 3 drawn, 3 in") == 1 and len(set(two.values())) == 3
+    shutil.rmtree(images)
+    assert run("generate", *words)[0] == 0
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == two
