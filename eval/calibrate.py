@@ -54,7 +54,7 @@ def calibrate(config: Config) -> int:
         pool = calibration_pool(config, lot, compared, policy)
         if not pool:
             raise DataError(
-                f"no picture that every other check accepts has a {policy.calibrated}: nothing to calibrate on",
+                f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
                 next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
             )
         refuse_trained(config, pool)

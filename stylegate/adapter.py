@@ -88,8 +88,8 @@ def squared_norm_of_changes(tensors: Mapping[str, Tensor]) -> float:
     """
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if half := loranames.parse_key(key):
-            parts.setdefault(half.layer, {})[half.part] = tensor
+        if key_parts := loranames.parse_key(key):
+            parts.setdefault(key_parts.layer, {})[key_parts.part] = tensor
     total = 0.0
     for found in parts.values():
         if {"down", "up"} <= found.keys():
@@ -123,23 +123,23 @@ def layers_from_tensors(
     header = Header(metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        half = loranames.parse_key(key)
-        name = loranames.canonical_name(half, flat, modules) if half else None
-        if half is None:
+        key_parts = loranames.parse_key(key)
+        name = loranames.canonical_name(key_parts, flat, modules) if key_parts else None
+        if key_parts is None:
             kind = loranames.other_adapter_kind(key)
             problems.append(
                 f"{escape_control_characters(key)}: not the key of a LoRA layer{f' but of {kind[1]}' if kind else ''}"
             )
-        elif half.style == "bare" and ".lora_A." in key and not header.values:
+        elif key_parts.style == "bare" and ".lora_A." in key and not header.values:
             problems.append(
                 f"{escape_control_characters(key)}: PEFT's name, whose alpha stands beside such a file, not in it"
             )
         elif name is None:
-            problems.append(f"{escape_control_characters(half.layer)}: the base has no such layer")
-        elif half.part in parts.setdefault(name, {}):
+            problems.append(f"{escape_control_characters(key_parts.layer)}: the base has no such layer")
+        elif key_parts.part in parts.setdefault(name, {}):
             problems.append(f"{escape_control_characters(key)}: {name} is in the file twice")
         else:
-            parts[name][half.part] = tensor
+            parts[name][key_parts.part] = tensor
     layers = {}
     for name, found in parts.items():
         shape = shape_of(modules[name])

@@ -49,7 +49,10 @@ class CaptionSources(NamedTuple):
 
 
 def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
-    """Read every caption. All that is wrong goes into `findings`."""
+    """Read every caption: captions by picture, files that gave none, and whether every table could be read.
+
+    Everything that is wrong goes into `findings`.
+    """
     found: dict[str, Caption] = {}
     unused, whole = [], True
     owners = pictures_by_sidecar(sources)

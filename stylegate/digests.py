@@ -44,7 +44,7 @@ def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
     found: list[str] = []
     for path, key in zip(paths, keys, strict=True):
         entry = known.get(key)
-        if entry is None or entry.state != current_state(path):
+        if entry is None or entry.state != current_file_state(path):
             began_ns = time.time_ns()
             digest, status = sha256_of(path)
             entry = Entry(file_state(status) if status else "", digest)
@@ -60,7 +60,7 @@ def file_state(status: os.stat_result) -> str:
     return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def current_state(path: Path) -> str:
+def current_file_state(path: Path) -> str:
     """The `file_state` of the file that stands at `path` now; "" if there is none."""
     try:
         return file_state(path.stat())
@@ -108,7 +108,7 @@ def open_database() -> Iterator[sqlite3.Connection]:
 
 
 def read_entries(keys: Sequence[bytes]) -> dict[bytes, Entry]:
-    """What is remembered of the files at these paths (as bytes)."""
+    """What is remembered of the files at these paths (as bytes), by path; other paths are left out."""
     found: dict[bytes, Entry] = {}
     with ignoring_store_errors(), open_database() as connection:
         for start in range(0, len(keys), AT_ONCE):

@@ -73,7 +73,9 @@ def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
 def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
     """Title and text of each line about a file's plain LoRA layers."""
-    ranks = [file.tensors[k].shape[0] for k, h in file.halves.items() if h.part == "down" and file.tensors[k].ndim]
+    ranks = [
+        file.tensors[k].shape[0] for k, h in file.parts_by_key.items() if h.part == "down" and file.tensors[k].ndim
+    ]
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
     return [
         ("family", family_in_words(file)),
@@ -101,10 +103,14 @@ def loading_problems(file: LoraContents) -> list[str]:
 def idle_layers(file: LoraContents) -> list[str]:
     """The layers whose change is zero: no number other than zero in a half, or strength zero."""
     zero = {layer for layer, strength in file.strengths.items() if strength == 0}
-    for key, half in file.halves.items():
-        if half.part in ("down", "up") and file.tensors[key].is_floating_point() and not has_nonzero(file.tensors[key]):
-            zero.add(half.layer)
-    scaled = {half.layer for half in file.halves.values() if half.part in ("magnitude", "dora_scale")}
+    for key, key_parts in file.parts_by_key.items():
+        if (
+            key_parts.part in ("down", "up")
+            and file.tensors[key].is_floating_point()
+            and not has_nonzero(file.tensors[key])
+        ):
+            zero.add(key_parts.layer)
+    scaled = {p.layer for p in file.parts_by_key.values() if p.part in ("magnitude", "dora_scale")}
     return sorted(zero - scaled)
 
 
@@ -124,9 +130,9 @@ def family_in_words(file: LoraContents) -> str:
             return f"{adapter.escape_control_characters(name)[:SHOWN]} (by {key})"
     widths = {
         file.tensors[key].shape[1]
-        for key, half in file.halves.items()
-        if half.part == "down"
-        and half.layer.replace("_", ".").replace(".processor", "").endswith("attn2.to.k")
+        for key, p in file.parts_by_key.items()
+        if p.part == "down"
+        and p.layer.replace("_", ".").replace(".processor", "").endswith("attn2.to.k")
         and file.tensors[key].ndim == 2
     }
     named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in sorted(widths)]

@@ -91,7 +91,7 @@ def merge_lora_file(models: Models, path: Path) -> None:
     no_header = not adapter.Header(metadata).values  # diffusers' translation loses a header's alpha
     if problems and no_header and (translated := translated_by_diffusers(models.pipeline, tensors)):
         layers, problems = adapter.layers_from_tensors(translated, {}, modules)
-    dora = any(half and half.part == "dora_scale" for half in map(loranames.parse_key, tensors))
+    dora = any(p and p.part == "dora_scale" for p in map(loranames.parse_key, tensors))
     if problems and dora and hasattr(models.pipeline, "transformer"):
         problems.insert(0, "it is a DoRA; in the original model's names it cannot be translated without a loss")
     if problems:
@@ -145,8 +145,8 @@ def translated_by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> 
 
     None where diffusers has no translation, or where the translation does not hold the whole file.
     """
-    halves = [loranames.parse_key(name) for name in tensors]
-    if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in halves):
+    parsed = [loranames.parse_key(name) for name in tensors]
+    if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in parsed):
         return None  # a DoRA's magnitudes would be lost in translation
     flat = {loranames.comfyui_key_as_kohya(name): tensor for name, tensor in tensors.items()}
     for spelled in (flat, tensors):  # it knows alpha among kohya's names, but not among ComfyUI's

@@ -100,31 +100,31 @@ def other_adapter_kind(key: str) -> tuple[str, str] | None:
     return ("bundle_emb", "bundled embedding") if key.startswith("bundle_emb.") else None
 
 
-def canonical_name(half: KeyParts, flat: Mapping[str, str], modules: Iterable[str]) -> str | None:
+def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules: Iterable[str]) -> str | None:
     """The canonical name of the module that a file's layer means; None if it is none of `modules`.
 
-    `flat` is `names_by_flat_name(modules)`.
+    `by_flat_name` is `names_by_flat_name(modules)`.
     """
-    layer = without_wrapper_prefixes(half.layer)
-    if half.style == "kohya":
-        return flat.get(layer)
-    if half.style == "comfyui":
-        return canonical_name_of_original(layer.removeprefix("model.").removeprefix("diffusion_model."), flat)
+    layer = without_wrapper_prefixes(key_parts.layer)
+    if key_parts.style == "kohya":
+        return by_flat_name.get(layer)
+    if key_parts.style == "comfyui":
+        return canonical_name_of_original(layer.removeprefix("model.").removeprefix("diffusion_model."), by_flat_name)
     name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
-    if half.style == "bare":
+    if key_parts.style == "bare":
         spelled = [f"unet.{name}", f"transformer.{name}"]
     candidates = [*spelled, *(f"{name}.0" for name in spelled)]  # to_out is a list of a layer and a dropout
     found = next((c for c in candidates if c in modules), None)
-    return found or canonical_name_of_original(name.removeprefix("unet."), flat)
+    return found or canonical_name_of_original(name.removeprefix("unet."), by_flat_name)
 
 
-def canonical_name_of_original(path: str, flat: Mapping[str, str]) -> str | None:
+def canonical_name_of_original(path: str, by_flat_name: Mapping[str, str]) -> str | None:
     """The canonical name of a UNet's module by its dotted path in the original code (input_blocks.4.1...), or None.
 
     A transformer's layers are fused in the original code: diffusers separates them (stylegate/lorafile.py).
     """
-    found = flat.get("lora_unet_" + path.replace(".", "_"), "")
+    found = by_flat_name.get("lora_unet_" + path.replace(".", "_"), "")
     return found if found.startswith("unet.") else None
 
 
@@ -159,14 +159,17 @@ def kohya_name(name: str) -> str:
 
 def comfyui_key_as_kohya(key: str) -> str:
     """A key of ComfyUI's style respelled in kohya's; any other key unchanged."""
-    half = parse_key(key)
-    if half is None or half.style != "comfyui":
+    key_parts = parse_key(key)
+    if key_parts is None or key_parts.style != "comfyui":
         return key
     endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
     path = (
-        without_wrapper_prefixes(half.layer).removeprefix("model.").removeprefix("diffusion_model.").replace(".", "_")
+        without_wrapper_prefixes(key_parts.layer)
+        .removeprefix("model.")
+        .removeprefix("diffusion_model.")
+        .replace(".", "_")
     )
-    return f"lora_unet_{path}.{endings.get(half.part, 'dora_scale')}"
+    return f"lora_unet_{path}.{endings.get(key_parts.part, 'dora_scale')}"
 
 
 def clip_module_path(path: str) -> str:

@@ -328,7 +328,7 @@ def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = No
 def coarser_thumbnails(fine: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, 192] unit rows: `centred_thumbnails` [n, 768] averaged to 8 x 8. A copy moved by 2 of 64 pixels stays near.
 
-    At 16 x 16 such a copy may correlate by .6 only, and among many pictures another one does by more.
+    At 16 x 16 such a copy may correlate with its original by .6 only, and an unrelated picture of many by more.
     """
     rows = fine.reshape(len(fine), 3, 8, 2, 8, 2).sum((3, 5)).reshape(len(fine), -1)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)

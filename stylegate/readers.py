@@ -28,7 +28,7 @@ class LoraContents(NamedTuple):
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    halves: dict[str, KeyParts]  # by key: the tensors of plain LoRA layers
+    parts_by_key: dict[str, KeyParts]  # by key: the tensors of plain LoRA layers
     kinds: dict[str, tuple[str, str]]  # by key: layer and kind of other adapters (loranames.KINDS)
     unknown: list[str]  # keys of no known kind
     styles: dict[str, str]  # by layer with a down or up half: its style of names
@@ -37,20 +37,26 @@ class LoraContents(NamedTuple):
 
 def sort_keys(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
     """A file's keys sorted by what they mean, and the strength of each layer with a rank."""
-    halves = {
-        key: half for key in tensors if not loranames.other_adapter_kind(key) and (half := loranames.parse_key(key))
+    parts_by_key = {
+        key: p for key in tensors if not loranames.other_adapter_kind(key) and (p := loranames.parse_key(key))
     }
     kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
-    styles = {half.layer: half.style for half in halves.values() if half.part in ("down", "up")}
-    alphas = {h.layer: float(tensors[k]) for k, h in halves.items() if h.part == "alpha" and is_scalar(tensors[k])}
+    styles = {p.layer: p.style for p in parts_by_key.values() if p.part in ("down", "up")}
+    alphas = {
+        h.layer: float(tensors[k]) for k, h in parts_by_key.items() if h.part == "alpha" and is_scalar(tensors[k])
+    }
     header, strengths = adapter.Header(metadata), {}
-    for key, half in halves.items():
-        if half.part == "down" and tensors[key].ndim > 0 and tensors[key].shape[0]:
+    for key, key_parts in parts_by_key.items():
+        if key_parts.part == "down" and tensors[key].ndim > 0 and tensors[key].shape[0]:
             rank = tensors[key].shape[0]
-            alpha = alphas[half.layer] if half.layer in alphas else header.alpha(name_in_header(half.layer), rank)
-            strengths[half.layer] = alpha / rank
-    unknown = [key for key in tensors if key not in halves and key not in kinds]
-    return LoraContents(tensors, metadata, halves, kinds, unknown, styles, strengths)
+            alpha = (
+                alphas[key_parts.layer]
+                if key_parts.layer in alphas
+                else header.alpha(name_in_header(key_parts.layer), rank)
+            )
+            strengths[key_parts.layer] = alpha / rank
+    unknown = [key for key in tensors if key not in parts_by_key and key not in kinds]
+    return LoraContents(tensors, metadata, parts_by_key, kinds, unknown, styles, strengths)
 
 
 def name_in_header(layer: str) -> str:
@@ -80,8 +86,8 @@ def answers_by_program(file: LoraContents) -> dict[str, str]:
 def layer_problems(file: LoraContents) -> dict[str, list[str]]:
     """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, half in file.halves.items():
-        parts.setdefault(half.layer, {})[half.part] = file.tensors[key]
+    for key, key_parts in file.parts_by_key.items():
+        parts.setdefault(key_parts.layer, {})[key_parts.part] = file.tensors[key]
     found: dict[str, list[str]] = {}
     of_other_kinds = {layer for layer, _ in file.kinds.values()}
     for layer, own in parts.items():
@@ -103,7 +109,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     reasons += [f"{len(layers)} layers: {problem}" for problem, layers in layer_problems(file).items()]
     header = adapter.Header(file.metadata)
     reasons += header.problems
-    if not header.values and any(h.style == "bare" and ".lora_A." in key for key, h in file.halves.items()):
+    if not header.values and any(h.style == "bare" and ".lora_A." in key for key, h in file.parts_by_key.items()):
         reasons.append("its names are PEFT's, and its alpha is not in the file")
     return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
 
@@ -162,7 +168,7 @@ def nearly_equal(one: float, other: float) -> bool:
 
 def layers_with_part(file: LoraContents, part: str) -> list[str]:
     """The layers that have this part."""
-    return [half.layer for half in file.halves.values() if half.part == part]
+    return [p.layer for p in file.parts_by_key.values() if p.part == part]
 
 
 def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
@@ -170,7 +176,7 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
         return [f"refuses it: {adapter.escape_control_characters(foreign[0])} has no 'lora' in its name"]
     found = []
-    if {half.layer for half in file.halves.values() if half.part == "alpha" and half.style == "diffusers"}:
+    if {p.layer for p in file.parts_by_key.values() if p.part == "alpha" and p.style == "diffusers"}:
         found.append("refuses .alpha keys among its own names, but for FLUX.1")
     if any(style == "comfyui" for style in file.styles.values()):
         found.append("translates the original model's names; for FLUX, Qwen-Image and Z-Image alone")
@@ -199,7 +205,7 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
     header = read_header_settings(file.metadata)
     if alphas and header is not None:
         raise ValueError(f"it has .alpha tensors and {adapter.ADAPTER_METADATA}")
-    owners = {id(file.tensors[key]): half.layer for key, half in file.halves.items() if half.part == "up"}
+    owners = {id(file.tensors[key]): p.layer for key, p in file.parts_by_key.items() if p.part == "up"}
     strengths = {}
     for component in ("unet", "text_encoder", "text_encoder_2"):
         own = {k.removeprefix(f"{component}."): t for k, t in state.items() if k.startswith(f"{component}.")}
@@ -214,10 +220,10 @@ def untranslatable_reason(file: LoraContents, error: Exception) -> str:
 
     `error` is what diffusers raised; its type is named if no other reason is found.
     """
-    whole = {half.layer for half in file.halves.values() if half.part == "down"} & set(layers_with_part(file, "up"))
+    whole = {p.layer for p in file.parts_by_key.values() if p.part == "down"} & set(layers_with_part(file, "up"))
     if file.kinds:
         return f"it does not know {', '.join(other_adapter_kinds(file))}"
-    if lone := [half.layer for half in file.halves.values() if half.layer not in whole]:
+    if lone := [key_parts.layer for key_parts in file.parts_by_key.values() if key_parts.layer not in whole]:
         return f"{adapter.escape_control_characters(lone[0])} has no whole pair of tensors"
     if file.unknown:
         return f"it does not know {adapter.escape_control_characters(file.unknown[0])}"
@@ -300,7 +306,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     dotted = [layer for layer, style in file.styles.items() if style in ("diffusers", "bare")]
     if layers_with_part(file, "magnitude"):
         found.append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
-    if any(half.part == "dora_scale" and file.tensors[key].shape[:1] != (1,) for key, half in file.halves.items()):
+    if any(p.part == "dora_scale" and file.tensors[key].shape[:1] != (1,) for key, p in file.parts_by_key.items()):
         found.append("scales dora_scale by the lengths of the base's rows, not of the changed rows")
     wrapped = [layer for layer in file.styles if loranames.without_wrapper_prefixes(layer) != layer]
     if wrapped:
@@ -325,7 +331,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
 
 
 def problems_in_a1111(file: LoraContents) -> list[str]:
-    """What A1111 ignores or refuses. It reads kohya's names alone, and one kind of adapter in a layer."""
+    """What A1111 ignores, refuses, or computes by another formula (dora_scale). It reads kohya's names alone."""
     found = []
     foreign = [layer for layer, style in file.styles.items() if style != "kohya"]
     if foreign:
@@ -342,7 +348,7 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
         found.append("applies dora_scale by another formula")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
     whole = set(layers_with_part(file, "down")) & set(layers_with_part(file, "up"))
-    lone = [half.layer for half in file.halves.values() if half.style == "kohya" and half.layer not in whole]
+    lone = [p.layer for p in file.parts_by_key.values() if p.style == "kohya" and p.layer not in whole]
     if lone := [layer for layer in lone if layer not in others_of_layer]:
         found.append(f"refuses it: {adapter.escape_control_characters(lone[0])} has no whole pair of tensors")
     return found + other_keys(file, READ_BY_A1111 | {"bundled embedding"})

@@ -99,7 +99,7 @@ class WandbTracker:
         self.thread = threading.Thread(target=self.run_queue, daemon=True)
         self.thread.start()
         begun = threading.Event()
-        self.calls.put(self.start_run)
+        self.calls.put(self.start_online_or_offline)
         self.calls.put(begun.set)
         if not begun.wait(2 * INIT_S + GRACE_S):
             self.give_up(TimeoutError("W&B does not begin the run"))
@@ -135,7 +135,7 @@ class WandbTracker:
         if not self.off:
             self.calls.put(lambda: None if self.off else call())
 
-    def start_run(self) -> None:
+    def start_online_or_offline(self) -> None:
         """Begin the W&B run: online if that is wanted and works, else offline, under the same id."""
         wandbrun.set_environment(self.directory)
         identity = wandbrun.wandb_identity(self.directory, self.settings)

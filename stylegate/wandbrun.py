@@ -147,7 +147,7 @@ def draft_artifact(name: str, kind: str, paths: Sequence[Path], facts: Mapping[s
 
 
 def valid_name(name: str) -> str:
-    """A name that W&B allows: at most 128 letters, digits, and . _ -"""
+    """The name in a form that W&B allows: letters, digits, and . _ - alone, others replaced by -; at most 128."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
 
 

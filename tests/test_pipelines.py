@@ -351,7 +351,7 @@ def test_every_policy_of_the_docs_is_one(again: Path, run) -> None:
         policy = policyfile.read_policy("p.yaml")
         code, said = run("gate", *(f"{k}={v}" for k, v in EXAMPLE.items()), "policy=p.yaml")
         assert code == 10 and "Traceback" not in said, said
-        if policy.calibrated:
+        if policy.calibrated_score:
             assert "promise: insufficient" in said and "margin" in said
     words = {
         *PolicyFile.model_fields,

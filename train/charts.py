@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 from stylegate.charts import Point, scale_around, ticks
 
 
-class Mark(NamedTuple):
+class PlottedRun(NamedTuple):
     """A run in the plot of runs: its number in the table, its name, and the address of its page."""
 
     number: int
@@ -19,10 +19,10 @@ class Mark(NamedTuple):
     interval: tuple[float, float]
 
 
-def by_cost(marks: Sequence[Mark]) -> Markup:
+def by_cost(runs: Sequence[PlottedRun]) -> Markup:
     """Pass rate with its interval against seconds of training; each mark links to the page of its run."""
     width, height, left = 720, 320, 46
-    scale = scale_around([m.seconds for m in marks])
+    scale = scale_around([run.seconds for run in runs])
     placed: list[Point] = []
 
     def x(seconds: float) -> float:
@@ -37,22 +37,22 @@ def by_cost(marks: Sequence[Mark]) -> Markup:
         parts.append(f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.0%}</text>')
     for value in ticks(scale, 6):
         parts.append(f'<text x="{x(value):.1f}" y="{height + 14}" text-anchor="middle">{value:g} s</text>')
-    for mark in marks:
-        at_x, at_y = x(mark.seconds), y(mark.rate)
+    for run in runs:
+        at_x, at_y = x(run.seconds), y(run.rate)
         label_y = at_y - 6
         while any(abs(at_x - px) < 16 and abs(label_y - py) < 12 for px, py in placed):
             label_y += 12
         placed.append((at_x, label_y))
-        title = f"{mark.name}: {in_words(mark)}"
+        title = f"{run.name}: {in_words(run)}"
         parts.append(
-            f'<a href="{escape(mark.href)}"><title>{escape(title)}</title>'
-            f'<path class="span" d="M{at_x:.1f} {y(mark.interval[0]):.1f}V{y(mark.interval[1]):.1f}" '
+            f'<a href="{escape(run.href)}"><title>{escape(title)}</title>'
+            f'<path class="span" d="M{at_x:.1f} {y(run.interval[0]):.1f}V{y(run.interval[1]):.1f}" '
             f'stroke="var(--accept)"/><circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="5.5" fill="var(--accept)"/>'
-            f'<text class="number" x="{at_x + 8:.1f}" y="{label_y:.1f}">{mark.number}</text></a>'
+            f'<text class="number" x="{at_x + 8:.1f}" y="{label_y:.1f}">{run.number}</text></a>'
         )
     return Markup(f'<svg viewBox="0 0 {width} {height + 20}" role="img">{"".join(parts)}</svg>')
 
 
-def in_words(mark: Mark) -> str:
-    low, high = mark.interval
-    return f"{mark.rate:.0%} pass [{low:.0%}, {high:.0%}], {mark.seconds:.1f} s of training"
+def in_words(run: PlottedRun) -> str:
+    low, high = run.interval
+    return f"{run.rate:.0%} pass [{low:.0%}, {high:.0%}], {run.seconds:.1f} s of training"

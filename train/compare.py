@@ -22,7 +22,7 @@ from stylegate import files
 from stylegate.charts import page_template
 from stylegate.errors import DataError
 from train import charts, record
-from train.charts import Mark
+from train.charts import PlottedRun
 from train.record import flat_config
 
 LAST_STEPS = 50  # the loss of a run is the mean over this many steps at its end
@@ -124,7 +124,7 @@ def write_page(
         if isinstance(found, str):
             without_figures.append(f"not in the plot: {place.name}: {found}")
         else:
-            marks.append(Mark(number, place.name, href, *found))
+            marks.append(PlottedRun(number, place.name, href, *found))
         rows.append({"name": place.name, "href": href if (place / "index.html").exists() else None, "cells": row})
     content = page_template(Path(__file__).parent, "compare.html.j2").render(
         title="Runs side by side",

@@ -104,7 +104,7 @@ def encode_training_set(
             image = brandset.decoded_image(items[view.item], brand)
             fitted = np.array(pictures.scale_and_crop(image, view.width, view.height))
             pixels = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
-            mean, deviation = (t[0].float().cpu().numpy() for t in family.encode_images(models, pixels))
+            mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_distribution(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
                 raise StylegateError(
                     f"the base's autoencoder gives values that are not finite for {items[view.item].file}"

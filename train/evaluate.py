@@ -181,7 +181,7 @@ class Evaluation:
         by_file = {row.file: row for row in judged.verdicts}
         each = [by_file[f"{i}.png"] for i in range(len(self.items))]
         found = {"verdicts": [row.verdict for row in each], "why": judged.outcome.why}
-        if not self.policy.calibrated:
+        if not self.policy.calibrated_score:
             return found | {"passed": [row.verdict == "accept" for row in each]}
         return found | {"undecided": [any(reason.check == NOT_ASKED for reason in row.reasons) for row in each]}
 
@@ -224,7 +224,7 @@ def eval_losses(run: Run) -> dict[str, float]:
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
             image = pictures.scale_and_crop(brandset.decoded_image(items[i], brand), resolution, resolution)
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-            clean = family.encode_images(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
+            clean = family.latent_distribution(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
             prompt = family.encode_prompts(models, [brand.prompt(items[i].text)])

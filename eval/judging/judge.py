@@ -53,7 +53,7 @@ def judge(
     """
     policy = policyfile.read_policy(config.policy)
     compared = compared or comparison_of(config, lot)
-    calibration_path = str(calibration.path_of(config, lot)) if policy.calibrated and not quiet else None
+    calibration_path = str(calibration.path_of(config, lot)) if policy.calibrated_score and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, said = decide_by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
@@ -65,11 +65,11 @@ def judge(
     line = None
     if config.calibration and not quiet:
         calibration.require_calibrated_check(policy)
-    if policy.calibrated and not quiet:
+    if policy.calibrated_score and not quiet:
         pool = calibrated_scores(verdicts, scores.rows, policy)
         line = calibration.calibrated_line_for_lot(config, lot, compared, policy, pool)
-        apply_calibrated_check(verdicts, policy.calibrated, line.bound, pool, line.rejects)
-    if policy.calibrated and quiet:
+        apply_calibrated_check(verdicts, policy.calibrated_score, line.bound, pool, line.rejects)
+    if policy.calibrated_score and quiet:
         leave_calibrated_check_open(verdicts)
     if not quiet:
         review_rejects_of_others(verdicts, labels.rejects_under_others(lot.out, policy))
@@ -146,7 +146,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         thresholds={
             b.score: CheckLines(reject_below=b.reject_below, review_below=b.review_below) for b in result.bounds
         },
-        calibrated=policy.calibrated,
+        calibrated=policy.calibrated_score,
         left_out=result.left_out,
         summary=record.summary,
         notes=result.notes,
@@ -230,7 +230,7 @@ def calibrated_scores(verdicts: list[Verdict], rows: list[dict], policy: Policy)
     A picture without the score is not in it: `apply_calibrated_check` leaves it to a person.
     Raises DataError where two accepted pictures are the same bytes, since a calibrated line counts each picture once.
     """
-    name = policy.calibrated
+    name = policy.calibrated_score
     found = {
         v.sha256: v.margin if name == MARGIN else row[name]
         for v, row in zip(verdicts, rows, strict=True)

@@ -212,7 +212,7 @@ def verdict_of(
     else:
         kept = margin(row, bounds)
         asked = [bound for bound in bounds if not (unreadable and reads_style(bound))]
-        judging = [only_rejecting(bound) for bound in asked] if policy.calibrated == "margin" else asked
+        judging = [only_rejecting(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
         reasons = verdict_and_reasons(row, judging)[1]
         if lacking:
             reasons.append(make_reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
@@ -270,10 +270,11 @@ def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: dat
 
 
 def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel]) -> list[str]:
-    """What people decided, in place: pictures in review either way; accepted ones may only fall. Returns notes.
+    """Apply what people decided to the verdicts, in place. Returns notes on decisions that had no effect.
 
-    `decisions`, by sha256, are those under the policy of the verdicts. A decision to accept settles the reasons that it
-    was asked about; a picture that is in review for any other reason stays there.
+    `decisions`, by sha256, are those under the policy of the verdicts. A picture in review is accepted or rejected; an
+    accepted one can only be rejected. A decision to accept settles the reasons that it was asked about; a picture that
+    is in review for any other reason stays there.
     """
     idle = partly = 0
     for verdict in verdicts:

@@ -134,7 +134,9 @@ def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def content_digest(named: list[tuple[str, Path]], digests: Mapping[str, str]) -> str:
-    """sha256 (hex) of [[name, sha256], ...] in canonical JSON: `files.canonical_sha256`, but ten times as fast.
+    """sha256 (hex) of [[name, sha256], ...] in canonical JSON; `digests` has the sha256 of each picture by its name.
+
+    It equals `files.canonical_sha256` of that list, and is ten times as fast.
 
     Of lists of texts, which are all UTF-8 here, the canonical form (RFC 8785) is what `json` writes without spaces.
     """
@@ -145,10 +147,8 @@ def content_digest(named: list[tuple[str, Path]], digests: Mapping[str, str]) ->
 def name_below(folder: Path, path: Path) -> str:
     r"""The name of a file below `folder`, as UTF-8 text with / between its parts.
 
-    A byte that is no UTF-8 is written as \xff, so that one odd name does not block a lot.
-
-    Two files never get one name: where a file's own name has the four characters \xff, its backslash is
-    written as \x5c.
+    A byte that is no UTF-8 is written as \xff (its two hex digits), so that one odd name does not block a lot. Where
+    a name has such a text already, its backslash is written as \x5c: two files never get one name.
     """
     text = str(path).removeprefix(str(folder)).lstrip("/")  # Path.relative_to takes five times as long
     if text.isascii() and "\\" not in text:

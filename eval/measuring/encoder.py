@@ -42,7 +42,7 @@ class Preprocessing(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """A loaded open_clip model, and what belongs to it."""
+    """A loaded open_clip model with its preprocessing, tokenizer, device and digest, and the domain that it knows."""
 
     model: Any  # open_clip.CLIP or one of its kind, for inference
     preprocessing: Preprocessing

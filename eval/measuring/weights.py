@@ -20,7 +20,10 @@ located: dict[str, Path] = {}  # checkpoints of the encoders that this process h
 
 
 def checkpoint_key(name: str) -> str:
-    """The digest of the checkpoint that MODEL:PRETRAINED led to. Where none is known, a text that equals no other."""
+    """A digest of the name MODEL:PRETRAINED and of the checkpoint file that it led to when it was last loaded here.
+
+    Where that file is not known, it is a text that equals no other.
+    """
     path = located.get(name) or read_located().get(name)
     digest = sha256s([Path(path)])[0] if path else ""
     return files.canonical_sha256([name, digest]) if digest else f"{name} without weights {uuid.uuid4()}"

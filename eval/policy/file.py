@@ -129,7 +129,7 @@ def policy_in_words(policy: Policy) -> list[str]:
             lines += [f"    {name} below {line:g}"] if line is not None else []
     for waiver in policy.waivers:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
-    needed = policy.promise.required or policy.calibrated
+    needed = policy.promise.required or policy.calibrated_score
     ladder = ", ".join(f"{share:.0%}" for share in policy.promise.ladder)
     lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
     lines.append(

@@ -93,7 +93,7 @@ def resolve_lines(
             impossible,
             "give brand= or references= (at least 8), an aesthetic head, or mark the check `optional: true`.",
         )
-    if not lacking and policy.calibrated is None and not any(bound.holds_back() for bound in bounds):
+    if not lacking and policy.calibrated_score is None and not any(bound.holds_back() for bound in bounds):
         raise DataError(
             f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
             [*left_out, *unreachable_lines(bounds)],

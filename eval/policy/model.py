@@ -318,6 +318,6 @@ class Policy(PolicyFile):
     """sha256 of the file's content in canonical JSON: comments, order and 0.50 for 0.5 change nothing."""
 
     @property
-    def calibrated(self) -> str | None:
+    def calibrated_score(self) -> str | None:
         """The score whose lines come from labels; None if there is none."""
         return next((score for score, check in self.checks.items() if check.calibrated), None)

@@ -50,7 +50,7 @@ def largest_allowed_rejects(alpha: float, size: int) -> int:
     return math.floor(alpha * size + 1e-9)
 
 
-def is_ruled_out(
+def ruled_out_after_each_label(
     labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, rejects: int
 ) -> NDArray[np.bool_]:
     """[n] whether `rejects` in the lot is ruled out after each label; once ruled out it stays so."""
@@ -66,7 +66,7 @@ def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delt
     found = np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
         smallest = largest_allowed_rejects(alpha, size - already) + already + 1
-        proven = np.flatnonzero(is_ruled_out(labels, size, alpha, delta, smallest) & (found == already))
+        proven = np.flatnonzero(ruled_out_after_each_label(labels, size, alpha, delta, smallest) & (found == already))
         if len(proven):
             return int(proven[0]) + 1
     return None
@@ -85,11 +85,11 @@ def upper_bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta:
         return 0.0
     while low < high:  # wealth grows with the number of rejects: what is ruled out is an upper part
         middle = (low + high + 1) // 2
-        if len(labels) and is_ruled_out(labels, size, alpha, delta, middle)[-1]:
+        if len(labels) and ruled_out_after_each_label(labels, size, alpha, delta, middle)[-1]:
             high = middle - 1
         else:
             low = middle
-    if len(labels) and is_ruled_out(labels, size, alpha, delta, low)[-1]:
+    if len(labels) and ruled_out_after_each_label(labels, size, alpha, delta, low)[-1]:
         return 1.0
     return (low - found) / (size - found)
 

@@ -109,7 +109,7 @@ class CalibratedLine:
 
 def require_calibrated_check(policy: Policy) -> None:
     """Raises ConfigError for a policy that has no use for a calibration."""
-    if policy.calibrated is None:
+    if policy.calibrated_score is None:
         raise ConfigError(
             f"policy {policy.name} has no check that is calibrated",
             next_step="write `margin: calibrated` (or another score) among its checks.",
@@ -189,7 +189,7 @@ def calibration_of(
     promise = policy.promise
     found = Calibration(
         version=VERSION,
-        score=policy.calibrated or MARGIN,
+        score=policy.calibrated_score or MARGIN,
         promise=CalibrationPromise(alpha=promise.alpha, delta=promise.delta, discard=promise.discard),
         policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         fingerprint=fingerprint,
@@ -235,7 +235,7 @@ def calibrated_line_for_lot(
     """The line of the calibration that the words name, else of the batch's own."""
     path = path_of(config, lot)
     if not path.exists():
-        text = f"{policy.calibrated} has no line yet: stylegate calibrate with the same words"
+        text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same words"
         return CalibratedLine(None, set(), "insufficient", text)
     return calibrated_line_state(read_calibration(path), pool, judging_digest(config, lot, compared, policy), policy)
 
@@ -255,7 +255,7 @@ def calibrated_line_state(
     top, bottom, held = thresholds_for(made, pool, policy)
     changed = [name for name in now if made.fingerprint.get(name) != now[name]]
     counted = f"{len(bad)} labels, {sum(bad.values())} rejects"
-    if changed or made.score != policy.calibrated:
+    if changed or made.score != policy.calibrated_score:
         what = ", ".join(changed) or "the calibrated score"
         text = f"STALE: another {what} than when {made.score} was calibrated; calibrate anew, or certify this lot"
         state = "stale"
@@ -264,7 +264,7 @@ def calibrated_line_state(
     else:
         passing = float((np.array(list(pool.values())) >= top).mean())
         state = "valid"
-        text = f"{counted}: {policy.calibrated} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
+        text = f"{counted}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
         text += f"bound {held:.1%}: {policy.promise.says()}"
     proof = made if state != "stale" else None
     if state != "valid":
@@ -274,7 +274,7 @@ def calibrated_line_state(
     low = min(bottom, top) if bottom is not None else None
     going = sum(score >= top and name not in found for name, score in pool.items())
     return CalibratedLine(
-        CheckBounds(policy.calibrated or MARGIN, low, top, True), found, state, text, here, held * going, proof
+        CheckBounds(policy.calibrated_score or MARGIN, low, top, True), found, state, text, here, held * going, proof
     )
 
 

@@ -105,7 +105,7 @@ class Certificate(Record):
         return self.attempts[self.proven]
 
     def sentence(self) -> str:
-        """What is known of the pictures that may be exported; no share and no confidence where all were looked at."""
+        """What is proven of the pictures that may be exported; where all were looked at, that instead of a share."""
         attempt = self.proven_attempt()
         if attempt.labels == attempt.size:
             return (

@@ -68,10 +68,10 @@ def read_stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
 
 
 def read_rows(out: Path, purpose: Purpose, kind: type[Row]) -> list[Row]:
-    """The rows of the file of `purpose` that are labels, or those that are the terms written before a first label.
+    """The labels in the file of `purpose`, or its other rows: the terms, which are written before the first label.
 
-    `kind` is StoredLabel or the record of the terms. A row that names a picture is a label. Raises DataError with every
-    problem of these rows.
+    `kind` is StoredLabel for labels, else the record of the terms. A row that names a picture is a label. Raises
+    DataError with every problem of these rows.
     """
     path, found, problems = out / STREAMS[purpose], [], []
     for number, row in enumerate(files.read_jsonl(path), start=1):

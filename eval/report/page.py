@@ -138,7 +138,7 @@ def threshold_evidence(judged: Judged) -> ThresholdEvidence:
 def slider_section(judged: Judged, known: ThresholdEvidence) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
-    score, promise, calibration = policy.calibrated, policy.promise, known.calibration
+    score, promise, calibration = policy.calibrated_score, policy.promise, known.calibration
     values = [v.margin if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
     found = slider.make_slider(verdicts, values, policy, known.in_force)
     if found is None:

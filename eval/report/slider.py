@@ -50,7 +50,7 @@ def make_slider(
 
     `values` has the moved score of each verdict, `threshold` is where its threshold lies now (None: there is none yet).
     """
-    calibrated = policy.calibrated
+    calibrated = policy.calibrated_score
     score = calibrated or MARGIN
     highest = [
         highest_accepting_threshold(v, value, calibrated, threshold) for v, value in zip(verdicts, values, strict=True)

@@ -20,7 +20,10 @@ DIGITS = 32  # hexadecimal digits of a picture's sha256 in the name of its thumb
 
 
 class Thumbnails:
-    """Thumbnails of one report that is being written."""
+    """Writes the thumbnails of a new report; the report before it is not changed.
+
+    `add` draws a thumbnail, or takes it over from the report before where it still holds; `write_record` ends the work.
+    """
 
     def __init__(self, report: Path, previous: Path, background: str) -> None:
         """`report` is the new report's folder, `previous` the old one's; transparent parts show `background`."""

@@ -41,7 +41,7 @@ def load_head(path: Path, dimensions: int, encoder: str = "") -> Head:
     """Weight [dimensions] and bias of the linear head in a safetensors file; several layers are folded into one.
 
     Raises ModelError if the file cannot be read, if its layers do not lead from `dimensions` numbers to one, or if it
-    names another encoder.
+    names another encoder than `encoder`, a MODEL:PRETRAINED (with an encoder's folder the name is not compared).
     """
     tensors, made_for = tensors_of(path)
     if made_for and ":" in encoder and encoder != made_for:

@@ -33,7 +33,7 @@ def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
 
 
 def lender_references(count: int) -> NDArray[np.int64]:
-    """Numbers of the references that are combined: all, or MOST of them evenly spread."""
+    """Indexes of the references whose patches are combined: all, or MOST of them, evenly spread."""
     return np.arange(count) if count <= MOST else np.linspace(0, count - 1, MOST).astype(int)
 
 

@@ -22,12 +22,12 @@ TOGETHER = 32  # signatures at once, so that they stay in the processor's cache
 UNSEEN = 1e-5  # density of a colour that no reference shows
 
 
-def colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, CELLS^3] flat pixels of each colour, of signatures [n, 64, 64, 3]."""
+def count_flat_colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[n, CELLS^3] how many flat pixels of each picture have each colour; signatures are [n, 64, 64, 3]."""
     found = np.zeros((len(signatures), CELLS**3), np.float32)
     for start in range(0, len(signatures), TOGETHER):
         block = signatures[start : start + TOGETHER]
-        contrast = colour_neighbours(np.maximum, block) - colour_neighbours(np.minimum, block)
+        contrast = filter_3x3(np.maximum, block) - filter_3x3(np.minimum, block)
         flat = np.all(contrast <= FLAT, axis=3)
         cells = (block // (256 // CELLS)).astype(np.int64) @ [CELLS**2, CELLS, 1]
         for i in range(len(block)):
@@ -35,8 +35,8 @@ def colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found
 
 
-def colour_neighbours(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The largest or smallest level (np.maximum, np.minimum) in the 3 x 3 pixels around each of [n, h, w, c]."""
+def filter_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[n, h, w, c] the largest or smallest level (np.maximum, np.minimum) of the 3 x 3 pixels around each pixel."""
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     lines = extreme(extreme(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
     return extreme(extreme(lines[:, :, :-2], lines[:, :, 1:-1]), lines[:, :, 2:])
@@ -60,14 +60,16 @@ def mean_log_density(counts: NDArray, usual: NDArray) -> NDArray:
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
-    usual = colour_density(colours(references).sum(0))
-    parts = [mean_log_density(colours(signatures[i : i + 1024]), usual) for i in range(0, len(signatures), 1024)]
+    usual = colour_density(count_flat_colours(references).sum(0))
+    parts = [
+        mean_log_density(count_flat_colours(signatures[i : i + 1024]), usual) for i in range(0, len(signatures), 1024)
+    ]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[r] palette score of each reference from the other references; signatures [r, 64, 64, 3]."""
-    counts = colours(references)
+    counts = count_flat_colours(references)
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):
         shown = np.flatnonzero(own)  # the cells that the picture has; the rest weigh nothing

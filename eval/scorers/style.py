@@ -56,7 +56,7 @@ def shrunk_covariance(references: NDArray) -> NDArray:
 
 
 class LeaveOneOutCovariances(NamedTuple):
-    """The r covariances of r references that each leave one of them out, in one basis: what `cosines_without` needs.
+    """The r covariances of r references that each leave one of them out, in one basis: for `scores_without_each`.
 
     Without reference i the shrunk covariance is diag(spectra[i]) in `basis`, floors[i] in every direction outside it,
     less removed[i] c c' of the centred reference c = centred[i] (a rank-one change).
@@ -99,15 +99,19 @@ def leave_one_out_covariances(references: NDArray) -> LeaveOneOutCovariances:
     )
 
 
-def cosines_without(embeddings: NDArray, left: LeaveOneOutCovariances, which: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[n, len(which)]: `score` of [n, d] embeddings by all references but reference which[j], each j in turn.
+def scores_without_each(
+    embeddings: NDArray, covariances: LeaveOneOutCovariances, left_out: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """[n, len(left_out)] `score` of embeddings [n, d] by all references but reference left_out[j], each j in turn.
 
     The rank-one change is undone by Sherman and Morrison's formula (1950).
     """
-    basis, floors, removed = left.basis, left.floors[which], left.removed[which]
-    weights = 1 / left.spectra[which] - 1 / floors[:, None]  # [w, k]; the inverse is 1 / floor beside the basis
-    c = left.centred[which]
-    centres = left.mean - c / (len(left.centred) - 1)  # of the others
+    basis, floors, removed = covariances.basis, covariances.floors[left_out], covariances.removed[left_out]
+    weights = (
+        1 / covariances.spectra[left_out] - 1 / floors[:, None]
+    )  # [w, k]; the inverse is 1 / floor beside the basis
+    c = covariances.centred[left_out]
+    centres = covariances.mean - c / (len(covariances.centred) - 1)  # of the others
     e_in, c_in, m_in = (rows @ basis.T for rows in (embeddings.astype(np.float64), c, centres))
 
     def plain(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
@@ -125,9 +129,9 @@ def cosines_without(embeddings: NDArray, left: LeaveOneOutCovariances, which: ND
 
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each of [r, d] references scored by the others alone: what a true picture of the brand scores."""
-    left = leave_one_out_covariances(references)
+    covariances = leave_one_out_covariances(references)
     blocks = [np.arange(len(references))[start : start + BLOCK] for start in range(0, len(references), BLOCK)]
-    found = [np.diagonal(cosines_without(references[block], left, block)) for block in blocks]
+    found = [np.diagonal(scores_without_each(references[block], covariances, block)) for block in blocks]
     return np.concatenate(found).astype(np.float32)
 
 
@@ -185,7 +189,7 @@ def mean_interval(embeddings: NDArray, references: NDArray) -> Interval:
     """
     sample = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
     scores, n = score(sample, references).astype(np.float64), len(references)
-    without = cosines_without(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
+    without = scores_without_each(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
     variance = (n - 1) / n * np.square(without - without.mean()).sum() + scores.var(ddof=1) / len(scores)
     reach = 1.96 * float(np.sqrt(variance))
     mean = float(scores.mean())

@@ -81,7 +81,7 @@ class Family(Protocol):
         """Conditions of prompts, on the autoencoder's device; captions that are too long are cut."""
         ...
 
-    def encode_images(self, models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_distribution(self, models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents (0 for a deterministic encoder)."""
         ...
 

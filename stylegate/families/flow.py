@@ -43,7 +43,7 @@ def caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[in
 
 
 def token_lengths(folder: Path, tokenizer: str, captions: Sequence[str]) -> tuple[int, list[int]]:
-    """The limit, and each caption's length in tokens of that part of the base."""
+    """MAX_TOKENS, and each caption's length in tokens, by the tokenizer in the subfolder `tokenizer` of the base."""
     return MAX_TOKENS, [len(ids) for ids in tokenizer_of(folder / tokenizer)(list(captions)).input_ids]
 
 

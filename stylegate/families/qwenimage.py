@@ -78,7 +78,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "length": whole if mask is None else mask.sum(1)}
 
 
-def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents. The autoencoder is one for video: a picture is one frame."""
     vae = models.pipeline.vae
     found = vae.encode(pixels.to(vae.device, vae.dtype).unsqueeze(2)).latent_dist

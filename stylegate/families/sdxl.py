@@ -13,9 +13,9 @@ from torch import Tensor
 
 from stylegate.families import pipelines, unet
 from stylegate.families.base import Conditions, Models
-from stylegate.families.unet import COMPONENT, encode_images, lora_targets, meta_model
+from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, meta_model
 
-__all__ = ["COMPONENT", "encode_images", "lora_targets", "meta_model"]
+__all__ = ["COMPONENT", "latent_distribution", "lora_targets", "meta_model"]
 
 
 def base_folder(base: str, weights: bool = True) -> Path:

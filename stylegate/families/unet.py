@@ -48,7 +48,7 @@ def noise_schedule_of(config: Any) -> Schedule:
     return Schedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
 
 
-def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the scaled latents. AutoencoderTiny is deterministic: deviation 0."""
     vae = models.pipeline.vae
     encoded = vae.encode(pixels.to(vae.device, vae.dtype))

@@ -82,7 +82,7 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "length": torch.tensor([len(own) for own in found], device=words.device)}
 
 
-def encode_images(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return flow.encode_and_shift(models.pipeline.vae, pixels)
 
 

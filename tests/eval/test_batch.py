@@ -406,7 +406,7 @@ def test_export_reads_every_byte_again_whatever_is_remembered(run, judged: Path,
     run("gate", *words)
     sha256 = files.sha256(picture)
     Image.new("RGB", (64, 64), "navy").save(picture)
-    digests.write_entries({os.fsencode(picture): digests.Entry(digests.current_state(picture), sha256)})
+    digests.write_entries({os.fsencode(picture): digests.Entry(digests.current_file_state(picture), sha256)})
     assert digests.sha256s([picture]) == [sha256] != [files.sha256(picture)]
     run("gate", *words)
     code, text = run("export", *words, "name=trusted")

@@ -59,7 +59,7 @@ def test_leave_one_out_equals_scoring_each_reference_by_the_others(count: int, w
     references = np.concatenate([cloud(count - 2, 1, width), cloud(1, -3, width)])
     references = np.concatenate([references, references[:1]])
     assert style.leave_one_out(references) == pytest.approx(each_by_the_others(references, style.score), abs=1e-5)
-    blocks = style.cosines_without(references, style.leave_one_out_covariances(references), np.array([3, 1]))
+    blocks = style.scores_without_each(references, style.leave_one_out_covariances(references), np.array([3, 1]))
     for j, i in enumerate((3, 1)):
         assert blocks[:, j] == pytest.approx(style.score(references, np.delete(references, i, 0)), abs=1e-5)
     patches = references.astype(np.float16)
@@ -329,7 +329,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
     signatures = np.stack([pictures.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
-        rank = duplicates.quality_ranks(
+        rank = duplicates.ranks_to_keep(
             None if quality is None else np.array(quality), None if attempts is None else np.array(attempts), 4
         )
         slots = None if groups is None else np.array(groups)

@@ -158,7 +158,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     if answer.startswith("refuses it: "):
         assert not whole, (answer, list(whole))  # names that PEFT takes without a module: nothing arrives
     else:
-        layers = {half.layer for key in tensors if (half := loranames.parse_key(key))}
+        layers = {key_parts.layer for key in tensors if (key_parts := loranames.parse_key(key))}
         assert ("ignores" in answer) == (len(whole) < len(layers) or "other keys" in answer), (answer, list(loaded))
         assert ("another strength" in answer) == (len(same) < len(whole)), (answer, same)
     return answer

@@ -30,9 +30,9 @@ class Counting:
     images: int = 0
     prompts: int = 0
 
-    def encode_images(self, models: Models, pixels: torch.Tensor) -> Any:
+    def latent_distribution(self, models: Models, pixels: torch.Tensor) -> Any:
         self.images += len(pixels)
-        return SD.encode_images(models, pixels)
+        return SD.latent_distribution(models, pixels)
 
     def encode_prompts(self, models: Models, prompts: list[str]) -> Conditions:
         self.prompts += len(prompts)
@@ -159,8 +159,8 @@ def test_two_processes_share_the_work(brand: Path, models: Models) -> None:
 
 def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: Models) -> None:
     class Broken(Counting):
-        def encode_images(self, models: Models, pixels: torch.Tensor) -> Any:
-            mean, deviation = super().encode_images(models, pixels)
+        def latent_distribution(self, models: Models, pixels: torch.Tensor) -> Any:
+            mean, deviation = super().latent_distribution(models, pixels)
             return (mean * float("nan") if self.images == 4 else mean), deviation
 
     broken: Any = Broken()

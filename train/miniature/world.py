@@ -36,70 +36,73 @@ def mirrored_pair(path: str, colour: str, tone: float = 0.0, width: float = 0.0)
     return [Shape(p, colour, tone, width=width) for p in with_mirror_image(path)]
 
 
-def torso(c: str) -> list[Shape]:
-    return [Shape("M20 64 Q20 50 32 50 Q44 50 44 64 z", c), Shape(ellipse_path(32, 61, 6.5, 6), c, 0.45)]
+def torso(colour: str) -> list[Shape]:
+    return [Shape("M20 64 Q20 50 32 50 Q44 50 44 64 z", colour), Shape(ellipse_path(32, 61, 6.5, 6), colour, 0.45)]
 
 
-def arms(c: str) -> list[Shape]:
-    return [Shape(ellipse_path(17.5, 56, 3.6, 4.2), c), Shape(ellipse_path(46.5, 56, 3.6, 4.2), c)]
+def arms(colour: str) -> list[Shape]:
+    return [Shape(ellipse_path(17.5, 56, 3.6, 4.2), colour), Shape(ellipse_path(46.5, 56, 3.6, 4.2), colour)]
 
 
-def robot(c: str) -> list[Shape]:
+def robot(colour: str) -> list[Shape]:
     return [
-        Shape(box_path(12, 33, 40, 9, 2), c, -0.35),
-        Shape(box_path(21, 52, 22, 14, 2), c, -0.15),
-        Shape(box_path(16, 22, 32, 30, 5), c),
-        Shape(box_path(19.5, 27, 25, 22, 4), c, 0.5),
-        Shape(ellipse_path(28, 58, 1.8), c, 0.6),
-        Shape(ellipse_path(36, 58, 1.8), c, 0.6),
+        Shape(box_path(12, 33, 40, 9, 2), colour, -0.35),
+        Shape(box_path(21, 52, 22, 14, 2), colour, -0.15),
+        Shape(box_path(16, 22, 32, 30, 5), colour),
+        Shape(box_path(19.5, 27, 25, 22, 4), colour, 0.5),
+        Shape(ellipse_path(28, 58, 1.8), colour, 0.6),
+        Shape(ellipse_path(36, 58, 1.8), colour, 0.6),
     ]
 
 
-def cat(c: str) -> list[Shape]:
-    tail = Shape("M44 61 Q56 62 53 50", c, -0.2, width=4)
-    ears = mirrored_pair("M16 31 L15 11 L30 21 z", c) + mirrored_pair("M18.5 24 L18 15.5 L25 20 z", c, 0.5)
-    whiskers = mirrored_pair("M18 42 L10 40", c, -0.55, 0.9) + mirrored_pair("M18 45 L11 47", c, -0.55, 0.9)
-    return [tail, *ears, *torso(c), Shape(ellipse_path(32, 36.5, 17.5, 15.5), c), *whiskers]
+def cat(colour: str) -> list[Shape]:
+    tail = Shape("M44 61 Q56 62 53 50", colour, -0.2, width=4)
+    ears = mirrored_pair("M16 31 L15 11 L30 21 z", colour) + mirrored_pair("M18.5 24 L18 15.5 L25 20 z", colour, 0.5)
+    whiskers = mirrored_pair("M18 42 L10 40", colour, -0.55, 0.9) + mirrored_pair("M18 45 L11 47", colour, -0.55, 0.9)
+    return [tail, *ears, *torso(colour), Shape(ellipse_path(32, 36.5, 17.5, 15.5), colour), *whiskers]
 
 
-def rabbit(c: str) -> list[Shape]:
-    ears = mirrored_pair("M22 27 C12 14 13 2 18.5 1.5 C25 2 28 12 28 25 z", c)
-    inner = mirrored_pair("M21.5 21 C16.5 13 16.5 5 19 5 C22.5 5.5 24.5 14 24.5 21 z", c, 0.5)
-    head = [Shape(ellipse_path(32, 37, 15.5, 15), c), Shape(ellipse_path(32, 45.5, 8, 5.5), c, 0.45)]
-    return [*ears, *inner, *torso(c), *arms(c), *head]
+def rabbit(colour: str) -> list[Shape]:
+    ears = mirrored_pair("M22 27 C12 14 13 2 18.5 1.5 C25 2 28 12 28 25 z", colour)
+    inner = mirrored_pair("M21.5 21 C16.5 13 16.5 5 19 5 C22.5 5.5 24.5 14 24.5 21 z", colour, 0.5)
+    head = [Shape(ellipse_path(32, 37, 15.5, 15), colour), Shape(ellipse_path(32, 45.5, 8, 5.5), colour, 0.45)]
+    return [*ears, *inner, *torso(colour), *arms(colour), *head]
 
 
-def bear(c: str) -> list[Shape]:
-    ears = [Shape(ellipse_path(x, 23, r), c, tone) for r, tone in ((6.5, 0.0), (3.5, -0.35)) for x in (17, 47)]
-    head = [Shape(ellipse_path(32, 37, 18, 16), c), Shape(ellipse_path(32, 45.5, 9.5, 6.5), c, 0.5)]
-    return [*ears, *torso(c), *arms(c), *head]
+def bear(colour: str) -> list[Shape]:
+    ears = [Shape(ellipse_path(x, 23, r), colour, tone) for r, tone in ((6.5, 0.0), (3.5, -0.35)) for x in (17, 47)]
+    head = [Shape(ellipse_path(32, 37, 18, 16), colour), Shape(ellipse_path(32, 45.5, 9.5, 6.5), colour, 0.5)]
+    return [*ears, *torso(colour), *arms(colour), *head]
 
 
-def bird(c: str) -> list[Shape]:
-    crest = Shape("M29 21 C24 14 26 10 30 15 C31 8 36 8 35 15 C39 11 40 15 36 21 z", c, -0.2)
-    wings = mirrored_pair("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", c, -0.2)
+def bird(colour: str) -> list[Shape]:
+    crest = Shape("M29 21 C24 14 26 10 30 15 C31 8 36 8 35 15 C39 11 40 15 36 21 z", colour, -0.2)
+    wings = mirrored_pair("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", colour, -0.2)
     feet = [Shape(path, "orange", part="prop") for path in with_mirror_image("M27 61 L21 64 L30 64 z")]
-    body = [Shape("M13 42 C12 14 52 14 51 42 C51 68 13 68 13 42 z", c), Shape(ellipse_path(32, 55, 11, 7), c, 0.45)]
+    body = [
+        Shape("M13 42 C12 14 52 14 51 42 C51 68 13 68 13 42 z", colour),
+        Shape(ellipse_path(32, 55, 11, 7), colour, 0.45),
+    ]
     return [crest, *wings, *feet, *body]
 
 
-def ghost(c: str) -> list[Shape]:
+def ghost(colour: str) -> list[Shape]:
     hem = "Q47 54 44 60 Q41 66 38 59 Q35 53 32 60 Q29 66 26 59 Q23 53 20 60 Q17 66 14 62 z"
-    stumps = mirrored_pair("M15 42 C8 40 6 46 9 50 C12 51 15 50 16 48 z", c)
-    return [*stumps, Shape(f"M14 62 L14 36 C14 13 50 13 50 36 L50 62 {hem}", c)]
+    stumps = mirrored_pair("M15 42 C8 40 6 46 9 50 C12 51 15 50 16 48 z", colour)
+    return [*stumps, Shape(f"M14 62 L14 36 C14 13 50 13 50 36 L50 62 {hem}", colour)]
 
 
-def slime(c: str) -> list[Shape]:
+def slime(colour: str) -> list[Shape]:
     drop = "M32 13 C36 21 54 28 55 48 C62 52 60 63 54 63 L10 63 C4 63 2 52 9 48 C10 28 28 21 32 13 z"
     foot = "M9 58 Q20 51 32 57 Q44 62 55 55 Q59 63 53 63 L11 63 Q6 63 9 58 z"
-    return [Shape(drop, c), Shape(foot, c, -0.25), Shape(ellipse_path(19, 30, 2.6, 4), c, 0.6)]
+    return [Shape(drop, colour), Shape(foot, colour, -0.25), Shape(ellipse_path(19, 30, 2.6, 4), colour, 0.6)]
 
 
-def alien(c: str) -> list[Shape]:
-    antennae = mirrored_pair("M25 23 Q21 14 16 11", c, -0.25, 2)
-    balls = [Shape(ellipse_path(x, 10, 3.6), c, 0.35) for x in (15.5, 48.5)]
-    body = Shape("M25 64 Q24 50 32 50 Q40 50 39 64 z", c, -0.2)
-    return [*antennae, *balls, body, Shape("M32 54 C22 54 11 42 11 31 C11 15 53 15 53 31 C53 42 42 54 32 54 z", c)]
+def alien(colour: str) -> list[Shape]:
+    antennae = mirrored_pair("M25 23 Q21 14 16 11", colour, -0.25, 2)
+    balls = [Shape(ellipse_path(x, 10, 3.6), colour, 0.35) for x in (15.5, 48.5)]
+    body = Shape("M25 64 Q24 50 32 50 Q40 50 39 64 z", colour, -0.2)
+    return [*antennae, *balls, body, Shape("M32 54 C22 54 11 42 11 31 C11 15 53 15 53 31 C53 42 42 54 32 54 z", colour)]
 
 
 # Ears, body and head in one colour; the face has its place at (32, 39).
