@@ -2,6 +2,7 @@
 
     stylegate export brand=neon traits=collectible       data/exports/neon-v1/
     stylegate export images=DIR name=acme                a foreign folder's accepted pictures
+    stylegate export batch=NAME key=acme.pem             signed by a key of your own; key=none does not sign
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
 (exit 10). The same content is not exported twice: N grows only when something differs. Nothing leaves while the policy
@@ -11,6 +12,7 @@ pictures hold nobody else back: what was accepted leaves, also where they made t
 
 import datetime
 import glob
+import os
 import shutil
 from pathlib import Path
 
@@ -18,12 +20,12 @@ from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable, read_verdicts
 from eval.lot.lot import Lot, locked_lot
-from eval.package.calibrated import POOL
-from eval.package.proof import MANIFEST, package_problems
-from eval.package.provenance import CARD, make_provenance
+from eval.package.bag import seal
+from eval.package.fill import fill_package
+from eval.package.proof import package_problems
+from eval.package.receiver import TAGMANIFEST
+from eval.package.signature import PrivateKey, signing_key
 from eval.policy.model import VERDICTS
-from eval.promise.calibration import CALIBRATION
-from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
@@ -33,6 +35,7 @@ NAMED = 10  # pictures that a note names
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
+    key = signing_key(config.key)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -41,8 +44,8 @@ def export(config: Config) -> int:
             return code
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else lot.out.name))
         with files.exclusive_lock(collection):
-            target, changed = write_package(lot, collection, outcome, verdicts)
-        sha256 = files.sha256(target / MANIFEST)
+            target, changed = write_package(lot, collection, outcome, verdicts, key)
+        sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := other_attempts(lot, verdicts):
         names = f"{', '.join(stay[:NAMED])}{', …' if len(stay) > NAMED else ''}"
@@ -63,30 +66,40 @@ def what_left(left: int, outcome: GateRecord) -> str:
     return "; ".join(filter(None, parts))
 
 
-def write_package(lot: Lot, collection: Path, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[Path, list[str]]:
-    """The package's folder, and the accepted pictures that changed since (never exported)."""
+def write_package(
+    lot: Lot, collection: Path, outcome: GateRecord, verdicts: list[Verdict], key: PrivateKey | None = None
+) -> tuple[Path, list[str]]:
+    """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
     accepted, changed = accepted_pictures(lot, verdicts)
     if not accepted:
         raise DataError(
             f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
             next_step="its report says why; what is in review a person settles: stylegate gate ... decisions=FILE.csv.",
         )
-    odd = [repr(v.file) for v in accepted if not v.file.isprintable()]
+    odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
     newest, number = newest_version(collection)
-    draft = collection.with_name(f".{collection.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    files.write_folder_atomically(draft, lambda partial: fill_package(partial, lot, accepted, outcome))
-    if problems := package_problems(draft):
-        shutil.rmtree(draft)
-        raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
-    if newest and not package_problems(newest) and (newest / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes():
-        shutil.rmtree(draft)
-        return newest, changed
-    target = collection.with_name(f"{collection.name}-v{number + 1}")
-    draft.rename(target)
-    return target, changed
+    partial = collection.with_name(f".{collection.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        fill_package(partial, lot, accepted, outcome, collection.name)
+        seal(partial, collection.name, key)
+        if problems := package_problems(partial):
+            raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
+        same = newest and not package_problems(newest) and read_tagmanifest(newest) == read_tagmanifest(partial)
+        if newest and same:
+            return newest, changed
+        os.sync()  # all of it is on the disk before it has its name
+        return partial.rename(collection.with_name(f"{collection.name}-v{number + 1}")), changed
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_tagmanifest(package: Path) -> bytes:
+    """The manifest that every byte of a package follows from, the key that signed it included; b"" without one."""
+    path = package / TAGMANIFEST
+    return path.read_bytes() if path.exists() else b""
 
 
 def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str] | None:
@@ -152,36 +165,3 @@ def newest_version(collection: Path) -> tuple[Path | None, int]:
     ]
     newest = max(numbers, default=0)
     return (collection.with_name(f"{collection.name}-v{newest}") if newest else None), newest
-
-
-def fill_package(partial: Path, lot: Lot, accepted: list[Verdict], outcome: GateRecord) -> None:
-    """images/, metadata.jsonl (a Hugging Face imagefolder), provenance.json, README.md, the manifest over all of it."""
-    paths, rows = dict(lot.files), []
-    for verdict in accepted:
-        name = verdict.file
-        content = paths[verdict.file].read_bytes()
-        files.write_atomically(partial / "images" / name, content)
-        if files.sha256(partial / "images" / name) != verdict.sha256:
-            raise DataError(
-                f"{verdict.file} changed while it was exported", next_step="run the gate and the export again."
-            )
-        slot = (lot.slots or {}).get(verdict.file)
-        drawn = {"text": slot.prompt, "traits": slot.traits} if slot else {}
-        rows.append({"file_name": f"images/{name}", "sha256": verdict.sha256} | drawn)
-    files.write_jsonl(partial / "metadata.jsonl", rows)
-    if outcome.promise.state == "certified":
-        found = read_certificate(lot.out / CERTIFICATE)
-        if sorted(row["sha256"] for row in rows) != sorted(certified_pictures(found)):
-            raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
-        found.write(partial / CERTIFICATE)
-    if outcome.promise.state == "valid":
-        if not outcome.calibration:
-            raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
-        files.write_atomically(partial / CALIBRATION, Path(outcome.calibration).read_bytes())
-        files.write_json(partial / POOL, outcome.pool)
-    make_provenance(lot, len(rows), outcome).write(partial / "provenance.json")
-    files.write_atomically(partial / "README.md", CARD.format(count=len(rows), name=lot.out.name, manifest=MANIFEST))
-    lines = [
-        f"{files.sha256(p)}  {p.relative_to(partial).as_posix()}" for p in sorted(partial.rglob("*")) if p.is_file()
-    ]
-    files.write_atomically(partial / MANIFEST, "\n".join(lines) + "\n")

@@ -17,6 +17,7 @@ from eval.judging.verdicts import Verdict
 from eval.lot.batch import Slot
 from eval.lot.record import BatchRecord
 from eval.measuring.record import ScoreRecord
+from eval.package.items import ItemRecord
 from eval.package.provenance import Provenance
 from eval.plan import TraitsFile
 from eval.policy.model import PolicyFile
@@ -39,6 +40,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json
+    "record": ItemRecord,  # records/<id>.json of a package
     "score": ScoreRecord,  # score.json
     "slot": Slot,  # a row of plan.parquet
     "traits": TraitsFile,  # a traits file

@@ -9,7 +9,8 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.proof import check_promise, package_problems, read_package
+from eval.package.layout import payload
+from eval.package.proof import check_package, check_promise, read_package
 from eval.promise.certificate import certified_pictures, read_certificate
 from stylegate.errors import DataError
 
@@ -26,10 +27,14 @@ def verify(packages: list[Path]) -> int:
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
-        problems = package_problems(package)
-        if problems:
-            raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")
+        proven, unproven, wrong = check_package(package)
+        if wrong:
+            raise DataError(f"{package} does not hold:", wrong, "it was changed after its export; do not use it.")
         provenance, rows = read_package(package)
-        _, proven = check_promise(package, provenance, rows)
-        print(f"{package}: holds, {len(rows)} pictures{f'; {proven}' if proven else ''}")
+        _, promised = check_promise(payload(package), provenance, rows)
+        print(f"{package}: holds, {len(rows)} pictures{f'; {promised}' if promised else ''}")
+        for line in proven:
+            print(f"  proven: {line}")
+        for line in unproven:
+            print(f"  not proven: {line}")
     return 0

@@ -78,18 +78,21 @@ VERBS = {
         f"{SCORE} policy decisions calibration promise hardware.price_per_hour",
         BATCH,
     ),
-    "export": Verb("package what was accepted, with provenance", "batch=NAME", "name brand batch images out", BATCH),
+    "export": Verb(
+        "package what was accepted, with provenance", "batch=NAME", "name brand batch images out key", BATCH
+    ),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
-        "calibration observe hardware tracker",
+        "calibration observe hardware tracker key",
     ),
     "demo": Verb("the same as run experiment=demo", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*"),
     "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"),
     "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
     "inspect": Verb("say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"),
+    "rebase": Verb("write metadata with the address of the pictures", "data/exports/acme-v1 ipfs://CID/images ./out"),
     "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
 }
 
@@ -113,6 +116,10 @@ def main(argv: list[str] | None = None) -> int:
             from eval.verify import verify
 
             return verify([Path(p) for p in rest])
+        if verb == "rebase":
+            from eval.rebase import rebase
+
+            return rebase(rest)
         if verb == "inspect":
             from stylegate.inspection import inspect
 

@@ -232,6 +232,10 @@ class Config:
     calibration: str | None = config_key(
         None, "The calibration.json of a batch that was made in the same way. null: the batch's own."
     )
+    key: str | None = config_key(
+        None,
+        "The private key (P-256, PEM) that signs a package. null: this home's own. none: the package is not signed.",
+    )
     accept_licence: str | None = config_key(
         None, "The licence of the base, where it is unclear or not commercial: you have read it and may work under it."
     )

@@ -39,9 +39,11 @@ from eval.judging.judge import judge
 from eval.lot.batch import Slot, attempt_and_slot, write_plan
 from eval.lot.lot import lot_of
 from eval.measuring import encoder
+from eval.package.layout import read_rows
 from eval.scorers import technical
 from stylegate import cli, files, pictures
 from stylegate.errors import DataError
+from tests.eval.packages import made_anew, provenance_of
 from tests.lots import batch_record
 
 OPEN: set[str] = set()  # faults that are known and not mended yet: the machine does not look there
@@ -438,24 +440,24 @@ class GateMachine(RuleBasedStateMachine):
         self.check_package(lot, Path(found[1]))
 
     def packages(self) -> list[Path]:
-        return sorted(path for path in files.EXPORTS.glob("*") if (path / "provenance.json").exists())
+        return sorted(path for path in files.EXPORTS.glob("*") if (path / "data" / "provenance.json").exists())
 
     def check_package(self, lot: Lot, package: Path) -> None:
         self.counts["package", lot.policy] += 1
-        rows = files.read_jsonl(package / "metadata.jsonl")
+        rows = read_rows(package)
         assert not lot.observed, "verdicts that were only observed left"
         whole = POLICIES[lot.policy].whole
         measured = [scores for s in lot.judged if whole and (scores := pool()[s].scores)]
         assert all(scores[whole] >= POLICIES[lot.policy].lines[whole][0] for scores in measured), "a failed lot left"
         for row in rows:
             assert "accept" in self.allowed(lot, row["sha256"], lot.policy), f"{row} left under {lot.policy}"
-            assert files.sha256(package / row["file_name"]) == row["sha256"]
+            assert files.sha256(package / "data" / row["file_name"]) == row["sha256"]
         if lot.planned and "A6" not in OPEN:
             slots = [attempt_and_slot(Path(row["file_name"]).name)[1] for row in rows]
             assert len(slots) == len(set(slots)), "two attempts of one slot left"
-        used = package / "calibration.json"
+        used = package / "data" / "calibration.json"
         assert not used.exists() or files.sha256(used) == lot.calibration, "its calibration is not the one that judged"
-        proof = package / "certificate.json"
+        proof = package / "data" / "certificate.json"
         if proof.exists():
             self.check_certificate(lot, proof, lot.policy)
         assert proof.exists() or not POLICIES[lot.policy].required or POLICIES[lot.policy].calibrated, "without proof"
@@ -475,14 +477,12 @@ class GateMachine(RuleBasedStateMachine):
     def forge(self, pick: int, state: str) -> None:
         """Somebody writes a promise into a package, takes its proof out and makes the manifest anew."""
         package = self.packages()[pick % len(self.packages())]
-        record = json.loads((package / "provenance.json").read_text())
+        record = provenance_of(package)
         record["judged_by"]["promise"] = {"state": state, "says": "at most 0.1% of what is exported are rejects"}
-        files.write_json(package / "provenance.json", record)
+        files.write_json(package / "data" / "provenance.json", record)
         for proof in ("certificate.json", "calibration.json", "pool.json"):
-            (package / proof).unlink(missing_ok=True)
-        plain = sorted(p for p in package.rglob("*") if p.is_file() and p.name != "manifest-sha256.txt")
-        lines = [f"{files.sha256(p)}  {p.relative_to(package).as_posix()}\n" for p in plain]
-        (package / "manifest-sha256.txt").write_text("".join(lines))
+            (package / "data" / proof).unlink(missing_ok=True)
+        made_anew(package)
         code, text = self.call("verify", str(package))
         shutil.rmtree(package)
         assert code == 2 or not says_proven(text), text
@@ -495,7 +495,7 @@ class GateMachine(RuleBasedStateMachine):
         mine, alone = self.root / "mine", self.root / "alone"
         for place in (mine, alone):
             shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(package / "images", mine)
+        shutil.copytree(package / "data" / "images", mine)
         shutil.copytree(package, alone / package.name)
         for exports in (alone, self.root / "nothing"):
             with patch.object(files, "EXPORTS", exports):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.lot.lot import Lot, digests_by_name, name_below, notes_on_skipped
+from eval.package.layout import IMAGES, payload, read_rows
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -131,7 +132,7 @@ def exported_before(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[
             theirs = set(pictures_there.values())
             same = ours & theirs if shares_pictures(ours, theirs) else set()
             found += [
-                (f"{package.name}/{name}", package / "images" / name)
+                (f"{package.name}/{name}", payload(package) / IMAGES / name)
                 for name, sha256 in pictures_there.items()
                 if sha256 not in same
             ]
@@ -155,16 +156,16 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, str], str]:
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
     """
-    place, images = files.display_path(package), package / "images"
+    place, images = files.display_path(package), payload(package) / IMAGES
     try:
-        record = files.read_json(package / "provenance.json", "the provenance", "counts")
+        record = files.read_json(payload(package) / "provenance.json", "the provenance", "counts")
     except (DataError, OSError):
         return "", {}, f"{place} has no provenance.json that can be read"
     brand = record.get("brand")
     brand = brand if isinstance(brand, str) else ""
     try:
-        rows = files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
-        listed = {str(row["file_name"]).removeprefix("images/"): str(row["sha256"]) for row in rows}
+        rows = read_rows(package)
+        listed = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): str(row["sha256"]) for row in rows}
         found = digests_by_name([(name, images / name) for name in listed])
     except (DataError, OSError, ValueError) as error:
         return brand, {}, f"{place}: {error}"

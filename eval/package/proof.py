@@ -1,46 +1,46 @@
 """Whether a package is whole: bytes against its manifest, rows against pictures, the proof against both."""
 
-import re
 from pathlib import Path
 
 from eval.judging.record import PromiseState
+from eval.package import receiver
 from eval.package.calibrated import problems_with_calibration
-from eval.package.provenance import Provenance
+from eval.package.items import ItemRecord
+from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload, read_rows
+from eval.package.provenance import PackageCounts, Provenance
+from eval.package.signature import is_signed
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
-MANIFEST = "manifest-sha256.txt"
+OLD_FORM = "who made the package: it is of the older form, which is not signed and has no Merkle root"
 
 
 def package_problems(package: Path) -> list[str]:
-    """A line for each problem of a package; none if it is whole.
+    """A line for each problem of a package; none if it is whole."""
+    return check_package(package)[2]
 
-    First come files that are missing, added or changed against the manifest; only if there are none, where the
-    manifest, metadata.jsonl and provenance.json do not agree.
+
+def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
+    """(proven, not proven, wrong): sentences on a package.
+
+    Wrong are first files that are missing, added or changed against the manifests; only if there are none, parts that
+    do not agree.
     """
-    manifest = package / MANIFEST
-    if not manifest.is_file():
-        return [f"{MANIFEST} is missing"]
-    listed: dict[str, str] = {}
-    problems = []
-    lines = manifest.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(filter(None, lines), start=1):
-        found = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
-        if not found or found[2] in listed or not (package / found[2]).resolve().is_relative_to(package.resolve()):
-            problems.append(f"{MANIFEST}, line {number} is not a checksum and a name")
-        else:
-            listed[found[2]] = found[1]
-    found_here = {p.relative_to(package).as_posix(): p for p in package.rglob("*") if p.is_symlink() or not p.is_dir()}
-    present = set(found_here) - {MANIFEST}
-    strange = {name for name in present if found_here[name].is_symlink() or not found_here[name].is_file()}
-    problems += [f"{name}: no plain file" for name in sorted(strange)]
-    problems += [f"{name}: missing" for name in sorted(set(listed) - present)]
-    problems += [f"{name}: added" for name in sorted(present - set(listed) - strange)]
-    plain = sorted(present & set(listed) - strange)
-    problems += [f"{name}: changed" for name in plain if files.sha256(package / name) != listed[name]]
-    return problems or disagreements_of_names(package, {n: h for n, h in listed.items() if n.startswith("images/")})
+    if is_bag(package):
+        proven, unproven, wrong = receiver.check(package, is_signed)
+    else:
+        proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
+    return proven, unproven, wrong or disagreements_of_parts(package)
+
+
+def check_old_files(package: Path) -> list[str]:
+    """What is wrong with the files of a package of the older form, which has one manifest of all others."""
+    wrong: list[str] = []
+    receiver.check_files(package, wrong)
+    of_bags = (f"{receiver.TAGMANIFEST} is missing", f"{receiver.MANIFEST}: added")
+    return [line for line in wrong if not line.startswith(of_bags)]
 
 
 def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
@@ -75,26 +75,58 @@ def certificate_problem(package: Path, promise: PromiseState, pictures: list[str
 
 
 def read_package(package: Path) -> tuple[Provenance, list[dict]]:
-    """provenance.json and the rows of metadata.jsonl. Raises DataError if one is missing or damaged."""
-    provenance = Provenance.read(package / "provenance.json", "the provenance")
-    return provenance, files.read_jsonl(package / "metadata.jsonl", "file_name", "sha256")
+    """provenance.json, and file_name and sha256 of each picture. Raises DataError if a file is missing or damaged."""
+    return Provenance.read(payload(package) / "provenance.json", "the provenance"), read_rows(package)
 
 
-def disagreements_of_names(package: Path, images: dict[str, str]) -> list[str]:
-    """Where rows, pictures and counts of a package whose bytes are whole do not agree."""
+def disagreements_of_parts(package: Path) -> list[str]:
+    """Where the parts of a package whose bytes are whole do not agree."""
     try:
         provenance, rows = read_package(package)
+        if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
+            return ["the names and digests of the pictures must be text"]
+        problems, _ = check_promise(payload(package), provenance, rows)
+        if is_bag(package):
+            return problems + problems_with_items(package / "data", rows)
+        return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
         return error.problems or [str(error)]
-    counts = provenance.counts
-    problems, _ = check_promise(package, provenance, rows)
-    if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
-        return [*problems, "metadata.jsonl: file_name and sha256 must be text"]
-    if {row["file_name"]: row["sha256"] for row in rows} != images or len(rows) != len(images):
-        problems.append("metadata.jsonl and images/ do not hold the same pictures")
-    if counts.exported != len(images) or counts.exported > counts.accept:
+
+
+def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict]) -> list[str]:
+    """Where the rows and counts of a package of the older form do not agree with its pictures."""
+    problems = []
+    images = {path.relative_to(package).as_posix(): path for path in (package / IMAGES).rglob("*") if path.is_file()}
+    if {row["file_name"]: row["sha256"] for row in rows} != {n: files.sha256(p) for n, p in images.items()}:
+        problems.append(f"{OLD_TABLE} and images/ do not hold the same pictures")
+    if not len(rows) == len(images) == counts.exported <= counts.accept:
         problems.append(f"{counts.exported} exported by the counts, {counts.accept} accepted, {len(images)} here")
     by_verdict = {name: getattr(counts, name) for name in VERDICTS}
     if counts.judged != sum(by_verdict.values()):
         problems.append(f"{counts.judged} in, but {', '.join(f'{count} {name}' for name, count in by_verdict.items())}")
+    return problems
+
+
+def problems_with_items(data: Path, rows: list[dict]) -> list[str]:
+    """Where table, records and metadata of a bag do not speak of the same pictures and traits."""
+    problems = []
+    table = {row["file_name"]: row for row in files.read_parquet(data / TABLE).to_pylist()}
+    if {name: row["sha256"] for name, row in table.items()} != {row["file_name"]: row["sha256"] for row in rows}:
+        problems.append(f"{TABLE} and images/ do not hold the same pictures")
+    names = {f"{row['id']}.json" for row in table.values()}
+    for folder in ("records", "metadata/erc721"):
+        if {path.name for path in (data / folder).iterdir()} != names:
+            problems.append(f"{folder}/ and {TABLE} do not hold the same items")
+    for row in table.values() if not problems else ():
+        record = ItemRecord.read(data / "records" / f"{row['id']}.json", "the record")
+        token = data / "metadata" / "erc721" / f"{row['id']}.json"
+        traits = {trait: value for trait, value in (row.get("traits") or {}).items() if value is not None}
+        if (record.file, record.sha256, record.metadata_sha256) != (
+            row["file_name"],
+            row["sha256"],
+            files.sha256(token),
+        ):
+            problems.append(f"records/{row['id']}.json is not of item {row['id']}")
+        if traits != {a["trait_type"]: a["value"] for a in files.read_json(token, "the metadata")["attributes"]}:
+            problems.append(f"{token.relative_to(data)} has other traits than {TABLE}")
     return problems

@@ -95,10 +95,15 @@ def without_path(name: str) -> str:
     return Path(name).name if files.is_path(name) else name
 
 
+NOTHING_PROMISED = "Nothing is promised about the share of rejects among them: there is no certificate."
 CARD = """# {name}
 
-{count} pictures that were accepted by stylegate's gate. `metadata.jsonl` has prompt and traits of each; this folder
-loads as a Hugging Face imagefolder. `provenance.json` names what they were made from and judged by.
+{count} pictures that were accepted by stylegate's gate. This folder loads as a Hugging Face imagefolder.
 
-Check every byte: `sha256sum -c {manifest}` here, or `stylegate verify` on this folder (it also finds added files).
+- {promise}
+- {lora}
+- `metadata/` describes each item for ERC-721 (OpenSea), ERC-1155 and Metaplex. `image` is relative there;
+  `stylegate rebase` writes copies with the address that the pictures have got.
+- `records/` says of each item how it was drawn, what it scored and how it was judged.
+- `provenance.json` names what the pictures were made from and judged by. `../VERIFY.md` says how to check all of it.
 """

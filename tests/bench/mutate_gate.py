@@ -99,10 +99,10 @@ def own_by_place() -> Patches:
     def exported(lot: Any, brand: str) -> tuple[list, list]:
         found = []
         for package in files.EXPORTS.glob("[!.]*-v[0-9]*"):
-            record = package / "provenance.json"
+            record = package / "data" / "provenance.json"
             own = record.exists() and files.read_json(record, "")["made_from"]["folder_sha256"]
             ours = set(lot.sha256.values()) if own == files.canonical_sha256(str(lot.images)) else set()
-            pictures = (package / "images").glob("*")
+            pictures = (package / "data" / "images").glob("*")
             found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256(p) not in ours]
         return sorted(found), real(lot, brand)[1]
 

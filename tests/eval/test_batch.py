@@ -1,6 +1,5 @@
 """A planned batch: plan, generate, redraw, export, verify."""
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -17,6 +16,7 @@ from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
 from stylegate.errors import DataError
+from tests.eval.packages import made_anew, names_in, provenance_of
 from tests.eval.people import fill, good
 
 TRAITS = files.ROOT / "data" / "traits" / "collectible.yaml"
@@ -248,24 +248,22 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     assert "coll-v1" in run("export", *named)[1]
     (package,) = files.EXPORTS.glob("coll-v*")
     assert "coll-v1" in run("export", *named)[1] and len(list(files.EXPORTS.glob("coll-v*"))) == 1
-    rows = files.read_jsonl(package / "metadata.jsonl")
+    rows = files.read_parquet(package / "data" / "metadata.parquet").to_pylist()
     assert len(rows) == 6 and rows[0]["traits"]["species"] and rows[0]["text"].startswith("small style")
-    record = json.loads((package / "provenance.json").read_text())
+    record = provenance_of(package)
     assert record["counts"]["exported"] == 6 == record["counts"]["in"]
     assert all(record["made_from"][k] for k in ("base_sha256", "lora_sha256", "data_sha256", "plan_sha256"))
-    assert str(files.ROOT) not in (package / "provenance.json").read_text()
-    assert str(files.HOME) not in (package / "provenance.json").read_text()
 
     import datasets
 
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(package), split="train")
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(package / "data"), split="train")
     assert len(loaded) == 6 and loaded[0]["image"].size == (64, 64)  # type: ignore[index]
     assert run("verify", str(package))[0] == 0
 
     Image.new("RGB", (64, 64), "navy").save(folder / "images" / "00000-0.png")
     code, text = run("export", *named)
     assert code == 10 and "00000-0.png is not the picture that was judged" in text
-    assert len(files.read_jsonl(files.EXPORTS / "coll-v2" / "metadata.jsonl")) == 5
+    assert len(names_in(files.EXPORTS / "coll-v2")) == 5
     assert not list(files.EXPORTS.glob(".*"))
 
 
@@ -289,8 +287,8 @@ def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) ->
     assert rows["00002-0.png"]["verdict"] == rows["00002-1.png"]["verdict"] == "accept"
     worse, better = sorted(("00002-1.png", "00002-0.png"), key=lambda name: rows[name]["margin"])
     code, text = run("export", *told, "name=slots")
-    names = [row["file_name"] for row in files.read_jsonl(files.EXPORTS / "slots-v1" / "metadata.jsonl")]
-    assert code == 0 and len(names) == 6 and f"images/{better}" in names and f"images/{worse}" not in names
+    names = names_in(files.EXPORTS / "slots-v1")
+    assert code == 0 and len(names) == 6 and better in names and worse not in names
     assert f"a better attempt at the same slot is exported: 1 ({worse})" in text
 
     assert run("certify", *told)[0] == 13
@@ -304,39 +302,39 @@ def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) ->
 def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, _ = batch
     run("gate", *words, accept_all(tmp_path))
-    from eval import export
+    from eval.package import fill
 
     def full(*arguments):
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr(export, "make_provenance", full)
+    monkeypatch.setattr(fill, "make_provenance", full)
     code, text = run("export", *words, "name=never")
     assert code == 2 and "no space left" in text
     assert not list(files.EXPORTS.glob("*never*"))
 
 
 def rewritten(package: Path, name: str, text: str) -> None:
-    """Change a file and the manifest with it: only the agreement of the parts can tell."""
-    before = files.sha256(package / name)
+    """Change a file and the manifests with it: only the agreement of the parts can tell."""
     (package / name).write_text(text)
-    manifest = package / "manifest-sha256.txt"
-    manifest.write_text(manifest.read_text().replace(before, files.sha256(package / name)))
+    made_anew(package)
 
 
 @pytest.mark.parametrize(
     ("tamper", "says"),
     [
-        (lambda p: next((p / "images").iterdir()).write_bytes(b"x"), "changed"),
-        (lambda p: next((p / "images").iterdir()).unlink(), "missing"),
-        (lambda p: (p / "images" / "more.png").write_bytes(b"x"), "more.png: added"),
+        (lambda p: next((p / "data" / "images").iterdir()).write_bytes(b"x"), ".png: changed"),
+        (lambda p: next((p / "data" / "images").iterdir()).unlink(), ".png: missing"),
+        (lambda p: (p / "data" / "images" / "more.png").write_bytes(b"x"), "more.png: added"),
+        (lambda p: (p / "more").mkdir(), "more/: added"),
         (lambda p: (p / "link").symlink_to("/etc"), "link: no plain file"),
         (lambda p: os.mkfifo(p / "pipe"), "pipe: no plain file"),
         (
-            lambda p: rewritten(p, "metadata.jsonl", '{"file_name": "images/x.png", "sha256": "0"}\n'),
-            "the same pictures",
+            lambda p: rewritten(p, "data/metadata/erc721/3.json", '{"attributes": []}'),
+            "records/3.json is not of item 3",
         ),
-        (lambda p: rewritten(p, "provenance.json", "{}"), "counts: missing"),
-        (lambda p: rewritten(p, "provenance.json", "[]"), "must be a mapping"),
+        (lambda p: rewritten(p, "data/records/3.json", "{}"), "verdict: missing"),
+        (lambda p: rewritten(p, "data/provenance.json", "{}"), "provenance.json is not as stylegate writes it"),
+        (lambda p: rewritten(p, "data/provenance.json", "[]"), "provenance.json is not as stylegate writes it"),
         (lambda p: (p / "manifest-sha256.txt").unlink(), "manifest-sha256.txt is missing"),
         (lambda p: (p / "manifest-sha256.txt").write_text("words\n"), "is not a checksum and a name"),
     ],
@@ -360,7 +358,7 @@ def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_pat
     words = (f"images={judged}", f"out={tmp_path / 'again [v=1]'}")
     run("gate", *words)
     run("export", *words)
-    next((files.EXPORTS / "again [v=1]-v1" / "images").iterdir()).write_bytes(b"x")
+    next((files.EXPORTS / "again [v=1]-v1" / "data" / "images").iterdir()).write_bytes(b"x")
     code, text = run("export", *words)
     assert code == 0 and text.splitlines()[-1].endswith("again [v=1]-v2 (32 of 32 pictures)")
 

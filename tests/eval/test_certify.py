@@ -13,6 +13,7 @@ from eval.policy.model import Promise
 from eval.promise import certificate, labels
 from eval.promise.certificate import problems_of
 from stylegate import files
+from tests.eval.packages import digests_in, provenance_of
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
 
 
@@ -36,13 +37,11 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
 
     assert run("export", *told, "name=sure")[0] == 0
     package = files.EXPORTS / "sure-v1"
-    assert not (package / "images" / rejected).exists()
-    assert json.loads((package / "provenance.json").read_text())["judged_by"]["promise"]["state"] == "certified"
+    assert not (package / "data" / "images" / rejected).exists()
+    assert provenance_of(package)["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
-    held = certificate.read_certificate(package / "certificate.json")
-    assert {row["sha256"] for row in files.read_jsonl(package / "metadata.jsonl")} == set(
-        certificate.certified_pictures(held)
-    )
+    held = certificate.read_certificate(package / "data" / "certificate.json")
+    assert digests_in(package) == set(certificate.certified_pictures(held))
 
 
 def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path) -> None:

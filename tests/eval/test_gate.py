@@ -91,7 +91,7 @@ def test_true_pictures_pass_and_faults_do_not(run, judged: Path, tmp_path: Path)
     assert {n: v["verdict"] for n, v in clean.items()} == {n: found[n]["verdict"] for n in clean}
 
     assert run("export", f"images={judged}", f"out={out}", "name=faults")[0] == 0
-    names = {p.name for p in (files.EXPORTS / "faults-v1" / "images").iterdir()}
+    names = {p.name for p in (files.EXPORTS / "faults-v1" / "data" / "images").iterdir()}
     assert names == {n for n, v in found.items() if v["verdict"] == "accept"}
     assert not names & {"corrupt.png", "truncated.png", "blank.png", "zz-same.png", "zz-training.png"}
 
@@ -260,7 +260,7 @@ def test_subfolders_keep_their_names(run, judged: Path, tmp_path: Path) -> None:
     (judged / "0034.png").rename(judged / "a-b.png")
     words = (f"images={judged}", f"out={tmp_path / 'out'}")
     assert run("gate", *words)[0] == 0 and run("export", *words, "name=nested")[0] == 0
-    assert (files.EXPORTS / "nested-v1" / "images" / "a" / "b.png").exists()
+    assert (files.EXPORTS / "nested-v1" / "data" / "images" / "a" / "b.png").exists()
     assert run("verify", str(files.EXPORTS / "nested-v1"))[0] == 0
 
 
@@ -402,6 +402,6 @@ def test_what_was_exported_must_not_come_again(run, judged: Path, tmp_path: Path
 
 def test_a_damaged_package_is_named(run, judged: Path, tmp_path: Path) -> None:
     exported_from(run, judged, tmp_path, "first")
-    (files.EXPORTS / "first-v1" / "provenance.json").unlink()
+    (files.EXPORTS / "first-v1" / "data" / "provenance.json").unlink()
     code, text = run("gate", f"images={judged}", "references=neon", f"out={tmp_path / 'other'}")
     assert code == 2 and "first-v1 has no provenance.json that can be read" in text

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eval import verify
 from eval.judging.judge import evidence_digests
-from eval.package.proof import MANIFEST
+from eval.package.proof import package_problems
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import audit, certificate, labels
 from stylegate import files
 from stylegate.cli import main
+from tests.eval.packages import digests_in, made_anew, provenance_of
 from tests.eval.people import ALL_PASS, CALIBRATED, decisions, fill, good, label, verdicts_of
 
 REQUIRED = ALL_PASS.replace("ladder: [1.0, 0.5]", "ladder: [1.0, 0.5], required: true")
@@ -41,7 +41,7 @@ def test_a_reject_that_the_gate_has_not_heard_of_is_not_exported(run, words, tmp
     code, text = run("export", *told, "name=early")
     assert code == 2 and "audit.jsonl" in text and "not what the gate knew" in text
     assert run("gate", *told)[0] == 10 and run("export", *told, "name=early")[0] == 0
-    assert first not in {row["sha256"] for row in files.read_jsonl(files.EXPORTS / "early-v1" / "metadata.jsonl")}
+    assert first not in digests_in(files.EXPORTS / "early-v1")
 
 
 def test_a_command_that_is_refused_keeps_no_decision(run, words, tmp_path: Path) -> None:
@@ -84,31 +84,24 @@ def test_a_certificate_never_goes_with_a_part_of_its_lot(
 ) -> None:
     assert run("export", *certified, "name=whole")[0] == 0
     package = files.EXPORTS / "whole-v1"
-    lost = sorted((package / "images").iterdir())[0]
-    lost.unlink()
-    rows = [row for row in files.read_jsonl(package / "metadata.jsonl") if not row["file_name"].endswith(lost.name)]
-    files.write_jsonl(package / "metadata.jsonl", rows)
-    sign(package)
-    assert any("all of them and no others" in problem for problem in verify.package_problems(package))
+    sorted((package / "data" / "images").iterdir())[0].unlink()
+    record = provenance_of(package)
+    record["counts"]["exported"] -= 1
+    (package / "data" / "provenance.json").write_text(json.dumps(record))
+    made_anew(package)
+    assert any("all of them and no others" in problem for problem in package_problems(package))
     sorted(judged.glob("*.png"))[0].unlink()
     code, text = run("export", *certified, "name=part")
     assert code != 0 and not (files.EXPORTS / "part-v1").exists(), text
-
-
-def sign(package: Path) -> None:
-    """The manifest of what is there now."""
-    found = sorted(p for p in package.rglob("*") if p.is_file() and p.name != MANIFEST)
-    text = "".join(f"{files.sha256(p)}  {p.relative_to(package).as_posix()}\n" for p in found)
-    (package / MANIFEST).write_text(text)
 
 
 def test_a_certificate_that_was_taken_out_is_missed(run, certified: list[str]) -> None:
     assert run("export", *certified, "name=bare")[0] == 0
     package = files.EXPORTS / "bare-v1"
     assert "certified: all 32 pictures were looked at" in run("verify", str(package))[1]
-    (package / "certificate.json").unlink()
-    sign(package)
-    assert any("certificate.json is missing" in problem for problem in verify.package_problems(package))
+    (package / "data" / "certificate.json").unlink()
+    made_anew(package)
+    assert any("certificate.json is missing" in problem for problem in package_problems(package))
 
 
 def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_path: Path) -> None:
@@ -249,7 +242,7 @@ def test_where_a_lot_lies_does_not_make_it_its_own_copy(run, judged: Path, tmp_p
     moved = shutil.copytree(judged, tmp_path / "moved")
     part = tmp_path / "part"
     part.mkdir()
-    for path in sorted((package / "images").iterdir())[:5]:
+    for path in sorted((package / "data" / "images").iterdir())[:5]:
         shutil.copy(path, part)
     for lot in (moved, package, part):
         run("gate", f"images={lot}", "references=neon", f"out={tmp_path / f'out-{lot.name}'}")
@@ -258,7 +251,7 @@ def test_where_a_lot_lies_does_not_make_it_its_own_copy(run, judged: Path, tmp_p
 
 def test_a_copy_names_its_twin_at_the_console(run, judged: Path, tmp_path: Path) -> None:
     package = export_neon(run, judged, tmp_path / "out", "first")
-    known = sorted((package / "images").iterdir())[0]
+    known = sorted((package / "data" / "images").iterdir())[0]
     lot = tmp_path / "lot"
     lot.mkdir()
     Image.open(known).save(lot / "again.png", compress_level=1)
@@ -270,7 +263,7 @@ def test_packages_of_other_brands_are_left_aside(run, judged: Path, tmp_path: Pa
     package = export_neon(run, judged, tmp_path / "out", "first")
     resaved = tmp_path / "resaved"
     resaved.mkdir()
-    for path in sorted((package / "images").iterdir())[:4]:
+    for path in sorted((package / "data" / "images").iterdir())[:4]:
         Image.open(path).save(resaved / path.name, compress_level=1)
 
     def copies(out: str) -> tuple[set[str], str]:
@@ -278,26 +271,26 @@ def test_packages_of_other_brands_are_left_aside(run, judged: Path, tmp_path: Pa
         return refused_as_copies(tmp_path / out), text
 
     assert len(copies("same")[0]) == 4
-    record = json.loads((package / "provenance.json").read_text())
+    record = provenance_of(package)
     assert record["brand"] == "neon"
-    (package / "provenance.json").write_text(json.dumps(record | {"brand": "pixel"}))
+    (package / "data" / "provenance.json").write_text(json.dumps(record | {"brand": "pixel"}))
     assert not copies("other")[0]
-    shutil.rmtree(package / "images")
+    shutil.rmtree(package / "data" / "images")
     (files.EXPORTS / "empty-v1").mkdir()
     found, text = copies("damaged")
     assert not found and "first-v1" in text and "another brand (pixel)" in text and "empty-v1 is empty" in text
-    (package / "provenance.json").write_text(json.dumps(record))
+    (package / "data" / "provenance.json").write_text(json.dumps(record))
     code, text = run("gate", f"images={resaved}", "references=neon", f"out={tmp_path / 'closed'}")
     assert code == 2 and "first-v1" in text and "missing or changed" in text
 
 
 def restated(package: Path, change: dict) -> None:
     """Change what provenance.json says of the promise, and sign the package anew."""
-    path = package / "provenance.json"
+    path = package / "data" / "provenance.json"
     record = json.loads(path.read_text())
     record["judged_by"]["promise"] = change
     path.write_text(json.dumps(record))
-    sign(package)
+    made_anew(package)
 
 
 @pytest.mark.parametrize("state", ["certified", "valid", "stale"])
@@ -313,7 +306,7 @@ def test_a_promise_without_its_proof_does_not_hold(run, words, state: str) -> No
 def test_verify_prints_what_the_certificate_proves(run, certified: list[str]) -> None:
     assert run("export", *certified, "name=sure")[0] == 0
     package = files.EXPORTS / "sure-v1"
-    promise = json.loads((package / "provenance.json").read_text())["judged_by"]["promise"]
+    promise = provenance_of(package)["judged_by"]["promise"]
     restated(package, promise | {"says": "at most 0.1% of what is exported are rejects", "bound": 0.001})
     code, text = run("verify", str(package))
     assert code == 0 and "certified: all 32 pictures were looked at" in text and "0.1%" not in text
@@ -339,7 +332,7 @@ def test_a_calibrated_promise_is_computed_again_from_the_package(run, calibrated
     package = files.EXPORTS / "lined-v1"
     code, text = run("verify", str(package))
     assert code == 0 and "valid: 32 labels, 0 rejects" in text
-    whole = {name: (package / name).read_text() for name in ("calibration.json", "pool.json")}
+    whole = {name: (package / "data" / name).read_text() for name in ("calibration.json", "pool.json")}
     labelled = json.loads(whole["calibration.json"])
     for row in labelled["labels"][:16]:
         row["verdict"] = "reject"
@@ -350,11 +343,11 @@ def test_a_calibrated_promise_is_computed_again_from_the_package(run, calibrated
         ("pool.json", None, "scores of the lot is missing"),
         ("pool.json", "{}", "a number for each picture"),
     ):
-        (package / name).unlink() if content is None else (package / name).write_text(content)
-        sign(package)
+        (package / "data" / name).unlink() if content is None else (package / "data" / name).write_text(content)
+        made_anew(package)
         code, text = run("verify", str(package))
         assert code == 2 and says in text and "Traceback" not in text, text
-        (package / name).write_text(whole[name])
+        (package / "data" / name).write_text(whole[name])
 
 
 def test_a_calibration_that_lies_elsewhere_is_evidence(run, calibrated: tuple[list[str], Path]) -> None:
@@ -379,7 +372,7 @@ def test_a_package_has_no_path_of_the_machine_in_it(run, judged: Path, tmp_path:
     assert run("calibrate", *told, f"decisions={fill(out / 'calibrate.csv', good)}")[0] == 0
     assert run("gate", *told)[0] in (0, 10, 11) and run("export", *told, "name=placeless")[0] == 0
     package = files.EXPORTS / "placeless-v1"
-    judged_by = json.loads((package / "provenance.json").read_text())["judged_by"]
+    judged_by = provenance_of(package)["judged_by"]
     assert judged_by["encoder"] == "my encoder" and judged_by["references"]["from"] == "my references"
     for path in package.rglob("*"):
         assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes(), path.name

@@ -1,0 +1,68 @@
+"""A folder with data/ becomes a signed BagIt 1.0 bag (RFC 8493) with a Merkle root over its items."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.package import receiver
+from eval.package.merkle import root_and_paths
+from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER, TAGMANIFEST, UNLISTED
+from eval.package.signature import PrivateKey, public_pem, sign
+from stylegate import __version__, files
+
+ALGORITHM = (
+    "SHA-256, RFC 6962. Leaf: 0x00, then id, image_sha256 and metadata_sha256, each followed by a line feed. "
+    "Node: 0x01, left, right. concatenated_sha256: of the image_sha256 of all items, one after the other."
+)
+VERIFY = (Path(__file__).parent / "VERIFY.md").read_text()
+
+
+def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]]) -> None:
+    """Write the root, and for each item (its number, its picture below data/) the path that leads to the root."""
+    rows, leaves = [], []
+    for number, image in items:
+        digests = [receiver.sha256(package / name) for name in (f"data/{image}", f"{METADATA}/{number}.json")]
+        rows.append({"id": number, "file": image, "image_sha256": digests[0], "metadata_sha256": digests[1]})
+        leaves.append(receiver.leaf_hash(number, *digests))
+    root, paths = root_and_paths(leaves)
+    concatenated = hashlib.sha256("".join(row["image_sha256"] for row in rows).encode()).hexdigest()
+    tree = {"algorithm": ALGORITHM, "root": root.hex(), "size": len(rows), "concatenated_sha256": concatenated}
+    proven = [row | {"path": [part.hex() for part in path]} for row, path in zip(rows, paths, strict=True)]
+    write(package / MERKLE, json.dumps(tree, indent=2) + "\n")
+    write(package / INCLUSION, files.jsonl(proven))
+
+
+def seal(package: Path, collection: str, key: PrivateKey | None) -> None:
+    """Write everything beside data/ and proof/: what a bag needs, verify.py, the manifests and their signatures."""
+    for name in (SIGNER, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
+        (package / name).unlink(missing_ok=True)
+    payload = sorted(path for path in (package / "data").rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in payload)
+    write(package / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
+    write(
+        package / "bag-info.txt",
+        f"External-Identifier: {collection}\nBag-Software-Agent: stylegate {__version__}\n"
+        f"Payload-Oxum: {size}.{len(payload)}\n",
+    )
+    write(package / "VERIFY.md", VERIFY)
+    write(package / "verify.py", Path(receiver.__file__).read_text())
+    write_manifest(package, MANIFEST, payload, key)
+    if key:
+        (package / SIGNER).write_bytes(public_pem(key))
+    beside = (path for path in package.rglob("*") if path.is_file() and path.relative_to(package).parts[0] != "data")
+    write_manifest(package, TAGMANIFEST, sorted(path for path in beside if path.name not in UNLISTED), key)
+
+
+def write_manifest(package: Path, name: str, paths: Sequence[Path], key: PrivateKey | None) -> None:
+    """Write a manifest of these files, and with a key its signature."""
+    lines = [f"{receiver.sha256(path)}  {path.relative_to(package).as_posix()}\n" for path in paths]
+    write(package / name, "".join(lines))
+    if key:
+        (package / f"{name}.sig").write_bytes(sign(key, "".join(lines).encode()))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of a package that is not in its place yet: a kill leaves no package, so no file need be atomic."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())

@@ -1,0 +1,94 @@
+"""What lies in a package: pictures, metadata, records, table, provenance, the proof of the promise, the LoRA."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import rfc8785
+
+from eval.judging.record import GateRecord
+from eval.judging.verdicts import Verdict
+from eval.lot.lot import Lot
+from eval.package.bag import write, write_merkle_tree
+from eval.package.calibrated import POOL
+from eval.package.items import PROFILES, Item, items_of, record_of, scores_by_file, table_of
+from eval.package.layout import TABLE
+from eval.package.provenance import CARD, NOTHING_PROMISED, MadeFrom, make_provenance
+from eval.promise.calibration import CALIBRATION
+from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
+from stylegate import files
+from stylegate.errors import DataError
+
+
+def fill_package(package: Path, lot: Lot, accepted: Sequence[Verdict], outcome: GateRecord, collection: str) -> None:
+    """Write data/ and proof/ of a new package. Raises DataError for whatever is not as the gate knew it."""
+    data, items = package / "data", items_of(lot, accepted)
+    provenance = make_provenance(lot, len(items), outcome)
+    write_pictures(data, lot, items)
+    write_items(data, lot, items, provenance.made_from, collection)
+    pq.write_table(table_of(items), data / TABLE)
+    write_proof_of_promise(data, lot, items, outcome)
+    lora = copy_lora(data, lot)
+    provenance.write(data / "provenance.json")
+    says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else NOTHING_PROMISED
+    write(data / "README.md", CARD.format(name=collection, count=len(items), promise=says, lora=lora))
+    write_merkle_tree(package, [(item.id, item.image) for item in items])
+
+
+def write_pictures(data: Path, lot: Lot, items: Sequence[Item]) -> None:
+    """Copy the pictures. Raises DataError for one that is no longer the picture that was judged."""
+    paths = dict(lot.files)
+    for item in items:
+        content = paths[item.verdict.file].read_bytes()
+        if hashlib.sha256(content).hexdigest() != item.verdict.sha256:
+            raise DataError(
+                f"{item.verdict.file} changed while it was exported", next_step="run the gate and the export again."
+            )
+        target = data / item.image
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def write_items(data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str) -> None:
+    """Write the metadata of each item, in canonical JSON, and its record."""
+    scores = scores_by_file(lot, items)
+    for item in items:
+        for folder, profile in PROFILES.items():
+            text = rfc8785.dumps(profile.content(collection, item)).decode()
+            write(data / "metadata" / folder / profile.name(item.id), text)
+        described = hashlib.sha256(rfc8785.dumps(PROFILES["erc721"].content(collection, item))).hexdigest()
+        record = record_of(item, described, made_from, scores[item.verdict.file])
+        text = json.dumps(record.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write(data / "records" / f"{item.id}.json", text)
+
+
+def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome: GateRecord) -> None:
+    """The certificate, or the calibration with the scores that it was used on; nothing where nothing is promised."""
+    if outcome.promise.state == "certified":
+        found = read_certificate(lot.out / CERTIFICATE)
+        if sorted(item.verdict.sha256 for item in items) != sorted(certified_pictures(found)):
+            raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
+        found.write(data / CERTIFICATE)
+    if outcome.promise.state == "valid":
+        if not outcome.calibration:
+            raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
+        (data / CALIBRATION).write_bytes(Path(outcome.calibration).read_bytes())
+        files.write_json(data / POOL, outcome.pool)
+
+
+def copy_lora(data: Path, lot: Lot) -> str:
+    """Copy the release of the LoRA that drew the pictures, with its card. Returns what is said of it.
+
+    Only a LoRA that was trained here is copied: the header of any other may name paths and captions of its maker.
+    """
+    if not lot.record or not lot.record.facts.lora:
+        return "No LoRA is in the package: the pictures were not drawn here, or with the base alone."
+    if run := lot.record.words.run:
+        release = files.RUNS / run / "lora"
+        if any(files.sha256(path) == lot.record.facts.lora for path in release.glob("*.safetensors")):
+            shutil.copytree(release, data / "lora", copy_function=shutil.copyfile)
+            return "`lora/` holds the LoRA that drew them, with its card."
+    return "The LoRA that drew them is not in the package, only its sha256: it was made elsewhere, or trained on since."

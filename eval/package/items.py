@@ -1,0 +1,178 @@
+"""The items of a package: for each picture its number, its record, and its metadata for each kind of token."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from mimetypes import guess_type
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from eval.judging.verdicts import Verdict
+from eval.lot.batch import Slot, attempt_and_slot
+from eval.lot.lot import Lot
+from eval.measuring.scores import read_scores
+from eval.package.provenance import MadeFrom
+from stylegate.errors import DataError
+from stylegate.records import Record
+
+AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture that leaves."""
+
+    id: int  # of a planned picture the number of its slot, else its place among the pictures that leave, from 0
+    verdict: Verdict
+    slot: Slot | None
+    prompt: str  # "" where it is not said
+
+    @property
+    def image(self) -> str:
+        """The picture's place below data/."""
+        return f"images/{self.verdict.file}"
+
+
+class Drawn(Record):
+    """How a picture was drawn."""
+
+    slot: int
+    """Its number in the plan."""
+    attempt: int
+    """Its number among the pictures that were drawn for the slot, from 0."""
+    seed: int
+    """The seed of its noise."""
+    prompt: str = ""
+    """Left out where the prompts of the plan are captions of the brand's own pictures."""
+    digital_source_type: str = AI_MADE
+    """IPTC's word for how the picture came to be."""
+
+
+class ItemRecord(Record):
+    """records/<id>.json: how one picture was made and judged."""
+
+    id: int
+    file: str
+    """The picture, below data/."""
+    sha256: str
+    """sha256 of the picture's bytes."""
+    metadata_sha256: str
+    """sha256 of metadata/erc721/<id>.json, which is canonical JSON (RFC 8785)."""
+    drawn: Drawn | None = None
+    """Left out for a picture that was not drawn here: nothing is known of how it was made."""
+    made_from: MadeFrom
+    scores: dict[str, float | None]
+    """By score, higher is better; null where it was not computed."""
+    verdict: Verdict
+    """The verdict. People stand in it by an id: the first 8 digits of the sha256 of their name."""
+
+
+def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:
+    """The items, by number. Prompts that are captions of a client's pictures are left out."""
+    facts = lot.record.facts if lot.record else None
+    shown = facts is not None and facts.plan.traits is not None
+    items = []
+    for place, verdict in enumerate(accepted):
+        slot = (lot.slots or {}).get(verdict.file)
+        items.append(Item(slot.slot if slot else place, verdict, slot, slot.prompt if slot and shown else ""))
+    return sorted(items, key=lambda item: item.id)
+
+
+def scores_by_file(lot: Lot, items: Sequence[Item]) -> dict[str, dict[str, float | None]]:
+    """The scores of each item's picture. Raises DataError if scores.parquet is of other bytes than the verdicts."""
+    scores = read_scores(lot.out)
+    names, rows = scores.computed(), {row["file"]: row for row in scores.rows}
+    others = [
+        item.verdict.file for item in items if rows.get(item.verdict.file, {}).get("sha256") != item.verdict.sha256
+    ]
+    if others:
+        raise DataError(f"scores.parquet does not know {others[0]} as it was judged", next_step="stylegate gate again.")
+    return {item.verdict.file: {name: rows[item.verdict.file][name] for name in names} for item in items}
+
+
+def record_of(item: Item, metadata_sha256: str, made_from: MadeFrom, scores: dict[str, float | None]) -> ItemRecord:
+    """The record of one item."""
+    drawn = None
+    if item.slot:
+        attempt = attempt_and_slot(item.verdict.file)[0]
+        seed = item.slot.attempt_seed(attempt)
+        drawn = Drawn(slot=item.slot.slot, attempt=attempt, seed=seed, prompt=item.prompt)
+    return ItemRecord(
+        id=item.id,
+        file=item.image,
+        sha256=item.verdict.sha256,
+        metadata_sha256=metadata_sha256,
+        drawn=drawn,
+        made_from=made_from,
+        scores=scores,
+        verdict=without_names(item.verdict),
+    )
+
+
+def without_names(verdict: Verdict) -> Verdict:
+    """The verdict with an id in place of each person's name, and without their notes."""
+    waived = [entry.model_copy(update={"owner": person_id(entry.owner), "why": ""}) for entry in verdict.waived]
+    settled = verdict.settled
+    if settled:
+        settled = settled.model_copy(update={"who": person_id(settled.who), "why": ""})
+    return verdict.model_copy(update={"waived": waived, "settled": settled})
+
+
+def person_id(name: str) -> str:
+    """A word that stands for a person, always the same for one name. It hides the name, but not from guessing."""
+    return f"person-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def table_of(items: Sequence[Item]) -> pa.Table:
+    """The rows of metadata.parquet, which make data/ a Hugging Face imagefolder."""
+    columns: dict[str, Any] = {
+        "file_name": [item.image for item in items],
+        "id": [item.id for item in items],
+        "sha256": [item.verdict.sha256 for item in items],
+    }
+    if any(item.prompt for item in items):
+        columns["text"] = [item.prompt for item in items]
+    if any(item.slot and item.slot.traits for item in items):
+        columns["traits"] = [item.slot.traits if item.slot else {} for item in items]
+    return pa.table(columns)
+
+
+def erc721(collection: str, item: Item) -> dict[str, Any]:
+    """The JSON of a token as ERC-721 and OpenSea read it. `image` is relative to the file of the JSON."""
+    traits = item.slot.traits if item.slot else {}
+    return {
+        "name": f"{collection} #{item.id}",
+        "description": f"Item {item.id} of {collection}.",
+        "image": f"../../{quote(item.image)}",
+        "attributes": [{"trait_type": trait, "value": value} for trait, value in sorted(traits.items())],
+    }
+
+
+def erc1155(collection: str, item: Item) -> dict[str, Any]:
+    """The JSON of a token as ERC-1155 reads it."""
+    traits = item.slot.traits if item.slot else {}
+    return erc721(collection, item) | {"decimals": 0, "properties": dict(sorted(traits.items()))}
+
+
+def metaplex(collection: str, item: Item) -> dict[str, Any]:
+    """The JSON of a token as Metaplex (Solana) reads it."""
+    token = erc721(collection, item)
+    kind = guess_type(item.image)[0] or "application/octet-stream"
+    return token | {"properties": {"category": "image", "files": [{"uri": token["image"], "type": kind}]}}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of token: what its JSON holds, and how its file is named."""
+
+    content: Callable[[str, Item], dict[str, Any]]
+    name: Callable[[int], str]
+
+
+PROFILES = {  # by folder below metadata/
+    "erc721": Profile(erc721, lambda number: f"{number}.json"),
+    "erc1155": Profile(erc1155, lambda number: f"{number:064x}.json"),
+    "metaplex": Profile(metaplex, lambda number: f"{number}.json"),
+}

@@ -1,0 +1,31 @@
+"""Where things lie in a package, which is a BagIt 1.0 bag; and how the pictures of any package are read.
+
+Packages of stylegate 0.1 before bags hold the same files without data/ around them, and nothing in them is signed.
+"""
+
+from pathlib import Path
+
+from eval.package.receiver import INCLUSION, TAGMANIFEST
+from stylegate import files
+
+IMAGES = "images"
+TABLE = "metadata.parquet"
+OLD_TABLE = "metadata.jsonl"
+
+
+def is_bag(package: Path) -> bool:
+    """Whether a package is a bag; else it is of the older form."""
+    return any((package / name).exists() for name in ("bagit.txt", "data", TAGMANIFEST))
+
+
+def payload(package: Path) -> Path:
+    """The folder with the pictures, provenance.json and the proof of a promise: data/ of a bag, else the package."""
+    return package / "data" if is_bag(package) else package
+
+
+def read_rows(package: Path) -> list[dict]:
+    """`file_name` (images/...) and `sha256` of each picture that a package lists. Raises DataError."""
+    if not is_bag(package):
+        return files.read_jsonl(package / OLD_TABLE, "file_name", "sha256")
+    rows = files.read_jsonl(package / INCLUSION, "file", "image_sha256")
+    return [{"file_name": row["file"], "sha256": row["image_sha256"]} for row in rows]

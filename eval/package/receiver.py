@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Check a package of stylegate with Python 3.9 or later and openssl:  python3 verify.py [FOLDER]
+
+Prints what is proven, what is not, and everything that is wrong. Ends with 0 if nothing is wrong, else with 1.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+MANIFEST, TAGMANIFEST = "manifest-sha256.txt", "tagmanifest-sha256.txt"  # of data/, and of the files beside it
+SIGNER, MERKLE, INCLUSION = "signer.pub.pem", "proof/merkle.json", "proof/inclusion.jsonl"
+PROVENANCE, METADATA = "data/provenance.json", "data/metadata/erc721"
+UNLISTED = {TAGMANIFEST, f"{TAGMANIFEST}.sig"}  # a manifest cannot hold its own digest
+
+
+def sha256(path):
+    """The sha256 (hex) of a file, read in parts."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # noqa: PTH123  (faster than Path.open on many small files)
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def read_manifest(folder, name, wrong):
+    """sha256 by file name, as a manifest lists them; if it holds anything else, that goes into `wrong`."""
+    text = (folder / name).read_bytes().decode(errors="replace") if (folder / name).is_file() else ""
+    listed = {file: digest for digest, file in re.findall(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)}
+    if not text or text != "".join(f"{digest}  {file}\n" for file, digest in listed.items()):
+        wrong.append(f"{name} is missing, or has a line that is not a checksum and a name")
+    return listed
+
+
+def check_files(folder, wrong):
+    """Hold every file against the manifests. Returns the sha256 of each file that they list, by name."""
+    listed = {**read_manifest(folder, MANIFEST, wrong), **read_manifest(folder, TAGMANIFEST, wrong)}
+    present = {}  # whether it is a plain file, by name; of folders only those that hold nothing, with / at their end
+    for place, folders, names in os.walk(folder):
+        below = Path(place).relative_to(folder)
+        for name in names + [name for name in folders if (Path(place) / name).is_symlink()]:
+            present[(below / name).as_posix()] = stat.S_ISREG((Path(place) / name).lstat().st_mode)
+        if not names and not folders:
+            present[f"{below.as_posix()}/"] = True
+    added = present.keys() - listed.keys() - UNLISTED
+    wrong += [f"{name}: no plain file" for name in sorted(present) if not present[name]]
+    wrong += [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
+    wrong += [f"{name}: added" for name in sorted(added) if present[name]]
+    plain = sorted(name for name in listed.keys() & present.keys() if present[name])
+    wrong += [f"{name}: changed" for name in plain if sha256(folder / name) != listed[name]]
+    return listed
+
+
+def openssl_says(key, file, signature):
+    """Whether the signature of a file is by this key; None where there is no openssl to ask."""
+    if not shutil.which("openssl"):
+        return None
+    words = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(signature), str(file)]
+    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def check_signature(folder, wrong, is_signed):
+    """(what is proven, what is not) by the signatures of the two manifests, as sentences."""
+    if not (folder / SIGNER).is_file():
+        wrong += [f"{path.name}: a signature, but {SIGNER} is missing" for path in sorted(folder.glob("*.sig"))]
+        return [], ["who made the package: it is not signed, and whoever can write it can make another that holds"]
+    answers = []
+    for name in (MANIFEST, TAGMANIFEST):
+        signature = folder / f"{name}.sig"
+        answers.append(is_signed(folder / SIGNER, folder / name, signature) if signature.is_file() else False)
+        if answers[-1] is False:
+            wrong.append(f"{signature.name}: not the signature of {name} by the key in {SIGNER}")
+    if None in answers:
+        return [], ["the signatures: there is no openssl here to check them with"]
+    whose = "whose key it is: compare the fingerprint (sha256 of the file) with what the sender told you in another way"
+    return [f"both manifests are signed by the key with fingerprint {sha256(folder / SIGNER)}"], [whose]
+
+
+def leaf_hash(item, image_sha256, metadata_sha256):
+    """The leaf of an item: its number and the digests of picture and metadata, after 0x00 (RFC 6962)."""
+    return hashlib.sha256(b"\x00" + f"{item}\n{image_sha256}\n{metadata_sha256}\n".encode()).digest()
+
+
+def root_of_path(leaf, index, size, path):
+    """The root to which an inclusion path leads from leaf `index` of `size`. Raises ValueError for a wrong length."""
+    if size == 1 or not path:
+        if size == 1 and not path:
+            return leaf
+        raise ValueError("the path has another length")
+    split, beside = 1 << ((size - 1).bit_length() - 1), path[-1]
+    if index < split:
+        pair = root_of_path(leaf, index, split, path[:-1]) + beside
+    else:
+        pair = beside + root_of_path(leaf, index - split, size - split, path[:-1])
+    return hashlib.sha256(b"\x01" + pair).digest()
+
+
+def check_items(folder, listed, wrong):
+    """Lead every item to the Merkle root, and hold the counts against the items. Returns what is proven."""
+    tree, rows = json.loads((folder / MERKLE).read_text()), (folder / INCLUSION).read_bytes().splitlines()
+    images, hashes, size = set(), "", len(rows)
+    for index, row in enumerate(map(json.loads, rows)):
+        image, metadata = f"data/{row['file']}", f"{METADATA}/{row['id']}.json"
+        images.add(image)
+        hashes += row["image_sha256"]
+        if (row["image_sha256"], row["metadata_sha256"]) != (listed.get(image), listed.get(metadata)):
+            wrong.append(f"{INCLUSION}: item {row['id']} is not {image} with {metadata}")
+        leaf = leaf_hash(row["id"], row["image_sha256"], row["metadata_sha256"])
+        if root_of_path(leaf, index, size, [bytes.fromhex(part) for part in row["path"]]).hex() != tree["root"]:
+            wrong.append(f"{INCLUSION}: the path of item {row['id']} does not lead to the root in {MERKLE}")
+    if len(images) != size or images != {name for name in listed if name.startswith("data/images/")}:
+        wrong.append(f"{INCLUSION} and data/images/ do not hold the same pictures")
+    if (tree["size"], tree["concatenated_sha256"]) != (size, hashlib.sha256(hashes.encode()).hexdigest()):
+        wrong.append(f"{MERKLE}: size or concatenated_sha256 is not that of the items")
+    counts = json.loads((folder / PROVENANCE).read_text())["counts"]
+    if counts["in"] != sum(counts[name] for name in ("accept", "review", "reject", "error")):
+        wrong.append(f"{PROVENANCE}: {counts['in']} in is not the sum of the verdicts")
+    if not counts["exported"] == size <= counts["accept"]:
+        wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
+    return [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
+
+
+def check(folder, is_signed=openssl_says):
+    """(proven, not proven, wrong): sentences on the package in `folder`."""
+    wrong = []
+    listed = check_files(folder, wrong)
+    proven, unproven = check_signature(folder, wrong, is_signed)
+    if not wrong:
+        proven.insert(0, f"{len(listed)} files are byte for byte those of the manifests, none is missing or added")
+        try:
+            proven += check_items(folder, listed, wrong)
+        except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+            wrong.append(f"{MERKLE}, {INCLUSION} or {PROVENANCE} is not as stylegate writes it: {error!r}")
+    unproven.append(
+        "that labels, scores and the digests of models and data are true: the maker of the package states them"
+    )
+    return proven, unproven, wrong
+
+
+if __name__ == "__main__":
+    proven, unproven, wrong = check(Path(sys.argv[1] if sys.argv[1:] else Path(__file__).parent))
+    lines = [f"WRONG: {line}" for line in wrong] or [f"proven: {line}" for line in proven]
+    print("\n".join(lines + [f"NOT proven: {line}" for line in unproven]))
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,77 @@
+"""The key that signs packages (ECDSA on the curve P-256, with SHA-256), and signatures by it.
+
+Signatures are deterministic (RFC 6979): the same content and key give the same bytes.
+"""
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from stylegate import files
+from stylegate.errors import ConfigError
+
+PrivateKey = ec.EllipticCurvePrivateKey
+KEY = files.HOME / "keys" / "package.pem"  # made when it is first used; whoever has it can sign in your name
+MAKE = "openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem makes one; key=none leaves a package unsigned."
+
+
+def signing_key(given: str | None) -> PrivateKey | None:
+    """The private key that `key=` names, by default that of this home; None for key=none.
+
+    Raises ConfigError for a file that is no unencrypted private key of the curve P-256.
+    """
+    if given == "none":
+        return None
+    if given is None and not KEY.exists():
+        make_key(KEY)
+    path = KEY if given is None else Path(given).expanduser()
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise ConfigError(f"key={given}: there is no such file", next_step=MAKE) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        what = "is encrypted" if isinstance(error, TypeError) else "is no private key in PEM form"
+        raise ConfigError(f"{files.display_path(path)} {what}", next_step=MAKE) from None
+    if not isinstance(found, PrivateKey) or not isinstance(found.curve, ec.SECP256R1):
+        raise ConfigError(f"{files.display_path(path)} is no key of the curve P-256", next_step=MAKE)
+    return found
+
+
+def make_key(path: Path) -> None:
+    """Write a new private key that only its owner may read. Of several processes at once the first one's stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    draft.touch(mode=0o600)
+    try:
+        draft.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def public_pem(key: PrivateKey) -> bytes:
+    """The public key, as `openssl dgst -verify` reads it."""
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def sign(key: PrivateKey, content: bytes) -> bytes:
+    """The signature of `content`, in DER form."""
+    return key.sign(content, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+
+
+def is_signed(key: Path, file: Path, signature: Path) -> bool:
+    """Whether a file holds the signature of another file by the public key (PEM) in a third."""
+    try:
+        found = serialization.load_pem_public_key(key.read_bytes())
+        if not isinstance(found, ec.EllipticCurvePublicKey):
+            return False
+        found.verify(signature.read_bytes(), file.read_bytes(), ec.ECDSA(hashes.SHA256()))
+    except (OSError, ValueError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True

@@ -1,0 +1,217 @@
+"""A package in the hands of its receiver: every way of checking it, and what each of them sees."""
+
+import hashlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from eval.package import receiver, signature
+from eval.package.merkle import root_and_paths
+from eval.package.proof import check_package
+from stylegate import files
+from stylegate.cli import main
+from stylegate.errors import ConfigError
+from tests.eval.packages import made_anew, names_in, provenance_of
+from tests.eval.tampering import KINDS
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of eight pictures, signed."""
+    place = tmp_path_factory.mktemp("package")
+    for path in sorted((files.ROOT / "data" / "brands" / "neon" / "validation").glob("*.png"))[:8]:
+        (place / "lot").mkdir(exist_ok=True)
+        shutil.copy(path, place / "lot")
+    words = [f"images={place / 'lot'}", f"out={place / 'out'}"]
+    assert main(["gate", *words]) == 0 and main(["export", *words, "name=acme"]) == 0
+    return (files.EXPORTS / "acme-v1").rename(place / "acme-v1")
+
+
+@pytest.fixture
+def package(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported, tmp_path / "acme-v1")
+
+
+def told(*words: str, folder: Path) -> tuple[int, str]:
+    """What a program says of a package in whose folder it runs."""
+    found = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    return found.returncode, found.stdout + found.stderr
+
+
+def test_every_line_of_verify_md_runs(package: Path) -> None:
+    text = (package / "VERIFY.md").read_text()
+    commands = re.findall(r"^    (.+)$", text, re.MULTILINE)
+    assert len(commands) == 6, "python, openssl twice, sha256sum three times"
+    for command in commands:
+        code, said = told("bash", "-c", command, folder=package)
+        assert code == 0, said
+        if command.startswith("openssl"):
+            assert "Verified OK" in said
+    assert (
+        told("bash", "-c", commands[-1], folder=package)[1].split()[0]
+        in told(sys.executable, "verify.py", folder=package)[1]
+    )
+    assert told(sys.executable, "-m", "bagit", "--validate", "--quiet", ".", folder=package)[0] == 0
+
+
+def test_the_receivers_script_is_short_and_needs_nothing(package: Path) -> None:
+    lines = (package / "verify.py").read_text().splitlines()
+    modules = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
+    assert len(lines) <= 150 and modules <= sys.stdlib_module_names
+    code, said = told(sys.executable, "-I", str(package / "verify.py"), folder=package.parent)
+    assert code == 0 and said.count("\nNOT proven: ") == 2 and said.count("proven: ") == 5, said
+    (package / "data" / "provenance.json").unlink()
+    code, said = told(sys.executable, "verify.py", folder=package)
+    assert code == 1 and said.startswith("WRONG: data/provenance.json: missing\n") and "\nproven" not in said
+
+
+def test_no_tampering_is_unseen(package: Path) -> None:
+    """By `stylegate verify` and by verify.py, and named with its file; `make prove` tries 10,000."""
+    draw = random.Random(0)
+    for number in range(100):
+        kind = KINDS[number % len(KINDS)]
+        name, undo = kind(package, draw)
+        for wrong in (check_package(package)[2], receiver.check(package)[2]):
+            assert any(name in line for line in wrong), (number, kind.__name__, name, wrong)
+        undo()
+    assert check_package(package)[2] == [] == receiver.check(package)[2]
+
+
+def test_sha256sum_sees_what_it_can(package: Path) -> None:
+    picture = next((package / "data" / "images").iterdir())
+    picture.write_bytes(b"x")
+    (package / "data" / "more").write_bytes(b"x")
+    code, said = told("sha256sum", "--quiet", "-c", "manifest-sha256.txt", folder=package)
+    assert code == 1 and picture.name in said and "more" not in said
+
+
+def test_who_has_not_the_key_can_make_only_an_unsigned_package(package: Path, exported: Path) -> None:
+    record = provenance_of(package)
+    record["judged_by"]["encoder"] = "a better one"
+    (package / "data" / "provenance.json").write_text(json.dumps(record))
+    made_anew(package)
+    proven, unproven, wrong = check_package(package)
+    assert not wrong and not any("signed by" in line for line in proven)
+    assert any("it is not signed" in line for line in unproven)
+    for name in ("signer.pub.pem", "manifest-sha256.txt.sig", "tagmanifest-sha256.txt.sig"):
+        shutil.copy(exported / name, package)
+    for wrong in (check_package(package)[2], receiver.check(package)[2]):
+        assert "manifest-sha256.txt.sig: not the signature of manifest-sha256.txt by the key in signer.pub.pem" in wrong
+
+
+def test_without_openssl_the_script_says_what_it_did_not_check(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    proven, unproven, wrong = receiver.check(package)
+    assert not wrong and len(proven) == 2 and "there is no openssl here" in unproven[0]
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 3, 5, 7, 8, 13])
+def test_the_tree_is_that_of_rfc_6962(leaves: int) -> None:
+    def hash_of(part: list[bytes]) -> bytes:  # section 2.1, word for word
+        if len(part) == 1:
+            return part[0]
+        k = max(2**i for i in range(9) if 2**i < len(part))
+        return hashlib.sha256(b"\x01" + hash_of(part[:k]) + hash_of(part[k:])).digest()
+
+    given = [receiver.leaf_hash(i, "a" * 64, "b" * 64) for i in range(leaves)]
+    assert given[0] == hashlib.sha256(b"\x000\n" + b"a" * 64 + b"\n" + b"b" * 64 + b"\n").digest()
+    root, paths = root_and_paths(given)
+    assert root == hash_of(given)
+    for index, (leaf, path) in enumerate(zip(given, paths, strict=True)):
+        assert receiver.root_of_path(leaf, index, leaves, path) == root
+        if path:
+            assert receiver.root_of_path(given[index - 1], index, leaves, path) != root
+            with pytest.raises(ValueError):
+                receiver.root_of_path(leaf, index, leaves, path[1:])
+
+
+def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signature, "KEY", tmp_path / "keys" / "package.pem")
+    own = signature.signing_key(None)
+    assert own and (tmp_path / "keys" / "package.pem").stat().st_mode & 0o777 == 0o600
+    again = signature.signing_key(None)
+    assert again and signature.sign(own, b"x") == signature.sign(again, b"x"), "the same key, the same signature"
+    signature.make_key(signature.KEY)
+    third = signature.signing_key(None)
+    assert third and signature.public_pem(own) == signature.public_pem(third), "a key that is there stays"
+    assert signature.signing_key("none") is None
+    made = subprocess.run(
+        ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", tmp_path / "acme.pem"], check=False
+    )
+    assert made.returncode == 0 and isinstance(
+        signature.signing_key(str(tmp_path / "acme.pem")), ec.EllipticCurvePrivateKey
+    )
+    (tmp_path / "words.pem").write_text("words")
+    subprocess.run(["openssl", "genrsa", "-out", tmp_path / "rsa.pem", "2048"], check=True, capture_output=True)
+    secret = [
+        "openssl",
+        "ec",
+        "-in",
+        tmp_path / "acme.pem",
+        "-aes128",
+        "-passout",
+        "pass:x",
+        "-out",
+        tmp_path / "shut.pem",
+    ]
+    subprocess.run(secret, check=True, capture_output=True)
+    for name, says in (
+        ("nowhere", "there is no such file"),
+        ("words", "no private key"),
+        ("rsa", "no key of the curve P-256"),
+        ("shut", "is encrypted"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            signature.signing_key(str(tmp_path / f"{name}.pem"))
+
+
+def test_another_key_makes_another_version(run, judged: Path, tmp_path: Path) -> None:
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "name=keyed")
+    run("gate", *words)
+    assert "keyed-v1 " in run("export", *words)[1] and "keyed-v1 " in run("export", *words)[1]
+    assert "keyed-v2 " in run("export", *words, "key=none")[1] and "keyed-v2 " in run("export", *words, "key=none")[1]
+    code, text = run("verify", str(files.EXPORTS / "keyed-v2"))
+    assert code == 0 and "  not proven: who made the package: it is not signed" in text
+
+
+def test_rebase_changes_the_address_alone(run_exactly, package: Path, tmp_path: Path) -> None:
+    out = tmp_path / "metadata"
+    code, text = run_exactly("rebase", str(package), "ipfs://CID/images/", str(out))
+    assert code == 0 and text.endswith("metadata\n")
+    for path in sorted((package / "data" / "metadata").rglob("*.json")):
+        new = json.loads((out / path.relative_to(package / "data" / "metadata")).read_text())
+        assert new["image"].startswith("ipfs://CID/images/00")
+        assert json.dumps(new).replace("ipfs://CID/images/", "../../images/") == json.dumps(
+            json.loads(path.read_text())
+        )
+    assert told("sha256sum", "--quiet", "-c", "SHA256SUMS", folder=out) == (0, "")
+    assert run_exactly("rebase", str(package), "ipfs://CID", str(out))[0] == 2, "never into a folder that exists"
+    assert run_exactly("rebase", str(package), "no address", str(tmp_path / "new"))[0] == 2
+    next((package / "data" / "images").iterdir()).unlink()
+    code, text = run_exactly("rebase", str(package), "ipfs://CID", str(tmp_path / "new"))
+    assert code == 2 and ": missing" in text and not (tmp_path / "new").exists()
+
+
+def test_a_package_of_the_older_form_is_still_verified(run_exactly, package: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old-v1"
+    shutil.copytree(package / "data" / "images", old / "images")
+    shutil.copy(package / "data" / "provenance.json", old)
+    names = names_in(package)
+    rows = [{"file_name": f"images/{n}", "sha256": files.sha256(old / "images" / n)} for n in names]
+    files.write_jsonl(old / "metadata.jsonl", rows)
+    plain = sorted(path for path in old.rglob("*") if path.is_file())
+    lines = [f"{files.sha256(path)}  {path.relative_to(old).as_posix()}\n" for path in plain]
+    (old / "manifest-sha256.txt").write_text("".join(lines))
+    code, text = run_exactly("verify", str(old))
+    assert code == 0 and "holds, 8 pictures" in text and "not signed and has no Merkle root" in text
+    (old / "images" / names[0]).write_bytes(b"x")
+    (old / "more").write_bytes(b"x")
+    code, text = run_exactly("verify", str(old))
+    assert code == 2 and f"images/{names[0]}: changed" in text and "more: added" in text
