@@ -21,7 +21,7 @@ from eval.judging.certified import certifiable_lot
 from eval.judging.judge import judge, write
 from eval.lot.batch import existing_file
 from eval.lot.lot import Lot, locked_lot
-from eval.policy.model import Policy
+from eval.policy.model import Policy, largest_percentage
 from eval.promise import labels
 from eval.promise.certificate import (
     CERTIFICATE,
@@ -114,7 +114,7 @@ def labels_from_terminal(lot: Lot, plan: AuditPlan, given: list[Label], policy: 
         if first_proven(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
-        asked = ask_labels(lot, "audit", sha256, f"{number} (bound so far {bound:.1%})", policy)
+        asked = ask_labels(lot, "audit", sha256, f"{number} (bound so far {largest_percentage(bound)})", policy)
         if asked.label is not None:
             given = [*given, asked.label]
         if asked.stop:
@@ -132,7 +132,7 @@ def print_result(
         print(f"note: {plan.earlier} attempts at other lots of this batch have spent {spent:.0%} of delta")
     for attempt in attempts:
         after, size = attempt.proven_after, attempt.size
-        state = f"proven after {after}" if after else f"bound {attempt.bound:.1%}"
+        state = f"proven after {after}" if after else f"bound {largest_percentage(attempt.bound)}"
         print(f"  best {size} of {len(plan.lot)}: {attempt.labels} labels, {attempt.rejects} rejects, {state}")
     if proven is None:
         print(f"certify: not proven yet with {len(given)} labels, {bad} of them rejects")

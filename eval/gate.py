@@ -77,7 +77,7 @@ def summary_lines(judged: Judged) -> list[str]:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
-        lines.append(f"promise: {outcome.promise.state}: {outcome.promise.says}")
+        lines.append(f"promise: {outcome.promise.sentence()}")
     lines += [f"  {line}" for line in worst_pictures(judged)]
     if slots := outcome.slots:
         lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")

@@ -179,12 +179,27 @@ _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _map
 def append_jsonl(path: Path, row: dict) -> None:
     """Append one line and flush it to the kernel: it survives a kill of this process.
 
-    A torn last line, of a kill while appending, is cut off first: nobody was told that it is there.
+    A torn last line, of a kill while appending, is cut off first: nobody was told that it is there. A last line that
+    is whole but for its line end (an editor may leave that away) was read all the time, and stays.
     """
+    ending = ""
     if path.exists() and (held := path.read_bytes()) and not held.endswith(b"\n"):
-        os.truncate(path, held.rfind(b"\n") + 1)
+        start = held.rfind(b"\n") + 1
+        if is_json(held[start:]):
+            ending = "\n"
+        else:
+            os.truncate(path, start)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write(ending + json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def is_json(content: bytes) -> bool:
+    """Whether the bytes are one whole JSON value."""
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_jsonl(path: Path, *keys: str) -> list[dict]:

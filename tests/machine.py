@@ -188,6 +188,7 @@ class Lot:
     def __init__(self, images: Path, out: Path, planned: bool) -> None:
         self.images, self.out, self.planned = images, out, planned
         self.decisions: dict[tuple[str, str], str] = {}  # (policy, sha256) -> the last decision
+        self.firm: dict[tuple[str, str], str] = {}  # the same, without those of people who were unsure
         self.labels: dict[tuple[str, str], str] = {}  # of audits
         self.policy = ""  # of the last verdicts
         self.calibrated_by: list[str] = []  # the word that named a calibration elsewhere
@@ -278,13 +279,13 @@ class GateMachine(RuleBasedStateMachine):
         decision = lot.decisions.get((name, sha256))
         if verdict == "review" and decision == "accept":
             found = {"accept"}
-        if verdict in ("review", "accept") and decision == "reject":
-            found = {"reject"}
+        if verdict in ("review", "accept") and decision in ("reject", "unsure"):
+            found = {"reject" if decision == "reject" else "review"}
         if "accept" in found and lot.labels.get((name, sha256)) == "reject":
             found = {"reject"}
         if "accept" in found and any(under == name for under, _ in lot.labels):
             found |= {"review"}  # outside the part of the lot that is certified
-        said = [*lot.decisions.items(), *lot.labels.items()]
+        said = [*lot.firm.items(), *lot.labels.items()]
         elsewhere = any(of == sha256 and under != name and said == "reject" for (under, of), said in said)
         if found & {"accept", "review"} and elsewhere:  # to reject reaches other policies: somebody has to look again
             looked = decision == "accept" or (name, sha256) in lot.labels
@@ -358,7 +359,7 @@ class GateMachine(RuleBasedStateMachine):
     @rule(
         where=WHERE,
         name=NAMED,
-        verdict=st.sampled_from(["accept", "accept", "reject"]),
+        verdict=st.sampled_from(["accept", "accept", "reject", "unsure"]),
         picks=st.sets(PICKS, min_size=1),
     )
     def decide(self, where: str, name: str, verdict: str, picks: set[int]) -> None:
@@ -370,6 +371,7 @@ class GateMachine(RuleBasedStateMachine):
         code, _ = self.judge(lot, name, f"decisions={path}")
         if code != 2:
             lot.decisions |= {(name, sha256): verdict for sha256 in given}
+            lot.firm |= {(name, sha256): verdict for sha256 in given if verdict != "unsure"}
             self.check_verdicts(lot)
 
     @rule(
@@ -574,6 +576,13 @@ class GateMachine(RuleBasedStateMachine):
     @rule(where=WHERE, pick=PICKS)
     def touch(self, where: str, pick: int) -> None:
         os.utime(self.lots[where].path(pick), ns=(1, 1))
+
+    @rule(where=WHERE, name=st.sampled_from(["decisions.jsonl", "audit.jsonl", "calibration.jsonl"]))
+    def without_line_end(self, where: str, name: str) -> None:
+        """An editor leaves the end of the last line away: nobody's word is lost by it."""
+        path = self.lots[where].out / name
+        if path.exists():
+            path.write_bytes(path.read_bytes().rstrip(b"\n"))
 
     @rule()
     def file_named_default(self) -> None:

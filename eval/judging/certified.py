@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.judging.record import PromiseState
+from eval.judging.record import NOTHING_PROMISED, PromiseState
 from eval.judging.verdicts import Verdict, add_reason, exportable_digests, make_reason
 from eval.policy.model import Policy
 from eval.promise import labels
@@ -37,7 +37,6 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
     Labels and certificate count under the policy that they were given under alone. Returns the state of the
     promise ("certified" with its bound, else "none") and notes.
     """
-    promise = policy.promise
     notes = labels.notes_on_others(out, "audit", policy)
     bad = {sha256: label for sha256, label in labels.counting_labels(out, "audit", policy).items() if label.bad}
     path = out / CERTIFICATE
@@ -48,9 +47,9 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
         if label := bad.get(verdict.sha256):
             add_reason(verdict, make_reason(FOUND, "reject", detail=label.words()))
     if found is None:
-        return PromiseState(state="none", says=promise.says()), notes
+        return PromiseState(state="none", says=NOTHING_PROMISED), notes
     if why := why_it_proves_nothing(found, lot, policy):
-        return PromiseState(state="none", says=promise.says()), [*notes, why]
+        return PromiseState(state="none", says=NOTHING_PROMISED), [*notes, why]
     leaving = set(certified_pictures(found))
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:

@@ -7,7 +7,16 @@ from typing import NamedTuple, cast
 
 from eval.judging import certified
 from eval.judging.judged import Judged
-from eval.judging.record import CheckLines, Counts, GateRecord, PolicyUsed, PromiseState, Slots, State
+from eval.judging.record import (
+    NOTHING_PROMISED,
+    CheckLines,
+    Counts,
+    GateRecord,
+    PolicyUsed,
+    PromiseState,
+    Slots,
+    State,
+)
 from eval.judging.rules import any_fails_batch, lot_exit_code, lot_measures, rule_states
 from eval.judging.verdicts import (
     Verdict,
@@ -60,7 +69,7 @@ def judge(
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
     notes = scores.record.notes + said
-    promise = PromiseState(state="none", says=policy.promise.says())
+    promise = PromiseState(state="none", says=NOTHING_PROMISED)
     pool: dict[str, float] = {}
     line = None
     if config.calibration and not quiet:
@@ -123,7 +132,7 @@ def promise_without_certificate(
 ) -> PromiseState:
     """How the promise stands where no certificate proves it; `left` pictures may be exported."""
     if line is None:
-        text = f"not proven: {promise.says}; stylegate certify"
+        text = f"not proven: {policy.promise.says()}; stylegate certify"
         return PromiseState(state="insufficient", says=text) if policy.promise.required else promise
     if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
         text = f"people rejected so many that the bound no longer holds for the {left} that are left"

@@ -48,6 +48,9 @@ class RuleState(Record):
     says: str
 
 
+NOTHING_PROMISED = "none was asked for or proven"
+
+
 class PromiseState(Record):
     """How the promise stands: at most a share of what is exported are rejects, with a confidence."""
 
@@ -60,6 +63,10 @@ class PromiseState(Record):
     bound: float | None = None
     """Upper bound on the share of rejects among what is exported, 0 to 1."""
     certificate_sha256: str = ""
+
+    def sentence(self) -> str:
+        """The state and what it means, for people."""
+        return self.says if self.state == "none" else f"{self.state}: {self.says}"
 
 
 class Slots(Record):

@@ -24,6 +24,7 @@ from stylegate.errors import DataError
 from stylegate.records import Record
 
 PERSON = "person"  # somebody looked and rejected it
+UNSURE = "unsure"  # somebody looked at a picture that the policy accepts, and would not decide
 BY_ANOTHER_RULE = "rejected-by-another-rule"  # somebody looked and rejected it under another policy or guideline
 NOT_ASKED = "calibrated-check-not-asked"  # in training: every other check accepts the picture
 ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
@@ -273,13 +274,18 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
     """Apply what people decided to the verdicts, in place. Returns notes on decisions that had no effect.
 
     `decisions`, by sha256, are those under the policy of the verdicts. A picture in review is accepted or rejected; an
-    accepted one can only be rejected. A decision to accept settles the reasons that it was asked about; a picture that
+    accepted one can only fall: it is rejected, or goes to review
+    where somebody is unsure. A decision to accept settles the reasons that it was asked about; a picture that
     is in review for any other reason stays there.
     """
     idle = partly = 0
     for verdict in verdicts:
         decision = decisions.get(verdict.sha256)
-        if decision is None or decision.verdict == "unsure":
+        if decision is None:
+            continue
+        if decision.verdict == "unsure":
+            if verdict.verdict == "accept":
+                add_reason(verdict, make_reason(UNSURE, "review", detail=decision.words()))
             continue
         if verdict.verdict == "review" and decision.verdict == "accept":
             asked = [r for r in verdict.reasons if r.verdict == "review"]

@@ -26,6 +26,7 @@ from eval.policy.model import (
     PolicyFile,
     Threshold,
     can_fall_below,
+    largest_percentage,
 )
 from eval.scorers import SCORES
 from stylegate import files, records
@@ -130,11 +131,10 @@ def policy_in_words(policy: Policy) -> list[str]:
     for waiver in policy.waivers:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
     needed = policy.promise.required or policy.calibrated_score
+    discard = largest_percentage(policy.promise.discard)
     ladder = ", ".join(f"{share:.0%}" for share in policy.promise.ladder)
     lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
-    lines.append(
-        f"    tried for the best {ladder} of the lot; a calibration may discard {policy.promise.discard:.1%} good ones"
-    )
+    lines.append(f"    tried for the best {ladder} of the lot; a calibration may discard {discard} good ones")
     return lines
 
 

@@ -4,6 +4,7 @@ eval/policy/file.py reads it from a file.
 """
 
 import datetime
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -264,6 +265,21 @@ class Waiver(Frozen):
     """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
 
 
+def smallest_tenth_above(value: float) -> float:
+    """The value rounded up to one decimal; what a float holds too much (0.29 x 100) is no reason to round up."""
+    return math.ceil(10 * value - 1e-6) / 10
+
+
+def largest_percentage(share: float) -> str:
+    """A share, 0 to 1, for a sentence that says "at most": rounded up to a tenth of a percent."""
+    return f"{smallest_tenth_above(100 * share):.1f}%"
+
+
+def confidence_percentage(delta: float) -> float:
+    """The confidence, in percent, with which something holds but for the probability `delta`: rounded down."""
+    return round(100 - smallest_tenth_above(100 * delta), 1)
+
+
 class Promise(Frozen):
     """What is proven of the exported pictures: at most `alpha` of them are rejects, with confidence 1 - `delta`."""
 
@@ -285,7 +301,8 @@ class Promise(Frozen):
     """Nothing is exported without proof. Where a check is calibrated it is always so."""
 
     def says(self) -> str:
-        return f"at most {self.alpha:.1%} of what is exported are rejects, with {1 - self.delta:.1%} confidence"
+        share, confidence = largest_percentage(self.alpha), confidence_percentage(self.delta)
+        return f"at most {share} of what is exported are rejects, with {confidence:.1f}% confidence"
 
 
 class PolicyFile(Frozen):

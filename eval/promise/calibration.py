@@ -15,7 +15,7 @@ from eval.measuring.encoder import encoder_key
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import head_file
 from eval.policy.lines import CheckBounds
-from eval.policy.model import MARGIN, Policy
+from eval.policy.model import MARGIN, Policy, largest_percentage
 from eval.promise import envelope, labels
 from eval.promise.certificate import PolicyRule, Share
 from eval.promise.labels import Label, Sha256
@@ -265,7 +265,7 @@ def calibrated_line_state(
         passing = float((np.array(list(pool.values())) >= top).mean())
         state = "valid"
         text = f"{counted}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
-        text += f"bound {held:.1%}: {policy.promise.says()}"
+        text += f"bound {largest_percentage(held)}: {policy.promise.says()}"
     proof = made if state != "stale" else None
     if state != "valid":
         top, bottom = made.lines.accept_from, made.lines.reject_below

@@ -31,7 +31,7 @@ class Label(Record):
     sha256: Sha256
     """sha256 of the picture's bytes, 64 hex digits."""
     verdict: LabelName
-    """Whether the person would export the picture. In review `unsure` changes nothing; elsewhere it is a reject."""
+    """Whether the person would export the picture. In review `unsure` asks for another look; elsewhere it is a reject."""
     who: str = Field(min_length=1)
     """Who answers for it."""
     why: str
@@ -109,13 +109,15 @@ def counting_labels(out: Path, purpose: Purpose, policy: Policy, under: str = ""
 def rejects_under_others(out: Path, policy: Policy) -> dict[str, StoredLabel]:
     """Decisions and labels that call a picture a reject, but under another policy or guideline, by sha256.
 
-    Each purpose and policy speaks with its last word on a picture. Pictures that an audit or a calibration under
-    `policy` spoke of are left out: somebody has looked at them by the rule that counts.
+    Each purpose and policy speaks with its last word on a picture; a decision `unsure` takes no reject back.
+    Pictures that an audit or a calibration under `policy` spoke of are left out: somebody has looked at them by the
+    rule that counts.
     """
     found: dict[str, StoredLabel] = {}
     seen: set[str] = set()
     for purpose in STREAMS:
-        last = {(label.sha256, label.policy_sha256): label for label in read_stored(out, purpose)}
+        firm = (label for label in read_stored(out, purpose) if purpose != "review" or label.verdict != "unsure")
+        last = {(label.sha256, label.policy_sha256): label for label in firm}
         for (sha256, under), label in last.items():
             if label.withdrawn:
                 continue

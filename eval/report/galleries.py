@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.judging.certified import BEYOND, FOUND
-from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, Reason, Verdict
+from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Reason, Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNREADABLE
@@ -42,6 +42,7 @@ OTHER_CHECKS = {  # what checks say that are no scores
     "A person has to look.",
     TOO_FEW: "There are too few references for the checks that compare a picture with them. A person has to look.",
     PERSON: "A person looked at the picture and rejected it.",
+    UNSURE: "The policy accepts the picture. A person looked at it and was unsure. A person has to decide.",
     BY_ANOTHER_RULE: "A person rejected the picture under another policy or guideline. A person has to look again.",
     NOT_ASKED: "The check whose line comes from labels is not asked in training. No other check objects.",
     FOUND: "A person rejected the picture in the audit of this lot.",

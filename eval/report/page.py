@@ -13,7 +13,7 @@ from eval.judging.judged import Judged
 from eval.judging.record import GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, cost_of
 from eval.lot.lot import Lot
-from eval.policy.model import MARGIN, VERDICTS, Policy
+from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percentage, largest_percentage
 from eval.promise.calibration import Calibration
 from eval.report import slider
 from eval.report.charts import curve_over_positions, score_plots
@@ -98,7 +98,7 @@ def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
         return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
     text = promise.says.removeprefix("STALE: ").removeprefix("not proven: ")
     if promise.state == "none":
-        text = f"With labels from people, stylegate certify can show whether {text}."
+        text = f"With labels from people, stylegate certify can show whether {policy.promise.says()}."
     return {"state": promise.state, "heading": PROMISES[promise.state], "text": text}
 
 
@@ -109,7 +109,7 @@ def certified_sentence(promise: PromiseState, policy: Policy) -> str:
     """
     if promise.labels == promise.size:
         return f"All {promise.size} pictures were looked at, and the rejects among them are not exported"
-    share, confidence = f"{promise.bound:.1%}", f"{100 * (1 - policy.promise.delta):.4g}%"
+    share, confidence = largest_percentage(promise.bound or 0.0), f"{confidence_percentage(policy.promise.delta):g}%"
     return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise.labels} labels)"
 
 
@@ -152,7 +152,9 @@ def slider_section(judged: Judged, known: ThresholdEvidence) -> dict[str, Any] |
         leaving = {v.sha256 for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
         bounds = slider.bounds_by_position(found, calibration, known.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
-        title = f"largest possible share of rejects; the dotted line is the promise, {promise.alpha:.1%}"
+        title = (
+            f"largest possible share of rejects; the dotted line is the promise, {largest_percentage(promise.alpha)}"
+        )
         charts.append((title, f"{top:.0%}", curve_over_positions(bounds, top, found.start, "reject", promise.alpha)))
     num_labels = len(calibration.labels) if calibration else 0
     texts = slider.position_texts(found, bounds, num_labels, promise.delta, known.without_bound)

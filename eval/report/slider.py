@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.judging.verdicts import Reason, Verdict
-from eval.policy.model import MARGIN, Policy, Promise
+from eval.policy.model import MARGIN, Policy, Promise, confidence_percentage, largest_percentage
 from eval.promise import envelope
 from eval.promise.calibration import Calibration
 from eval.scorers import SCORES
@@ -171,7 +171,7 @@ def position_texts(
         elif bounds[i] >= 1:
             proof = f"Nothing is promised here: there are too many rejects among {num_labels} labels."
         else:
-            share, confidence = f"{bounds[i]:.1%}", f"{100 * (1 - delta):.4g}%"
+            share, confidence = largest_percentage(bounds[i]), f"{confidence_percentage(delta):g}%"
             proof = (
                 f"At most {share} of the accepted pictures are rejects ({confidence} confidence, {num_labels} labels)."
             )

@@ -80,7 +80,7 @@ def report_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Ca
     for rule in outcome.batch:
         cases.append(Case(f"batch.{rule.measure}", one_line(rule.says), rule.state == "fail"))
     broken = promise.state in ("stale", "insufficient")
-    cases.append(Case("promise", f"{promise.state}: {one_line(promise.says, MAX_SENTENCE)}", broken))
+    cases.append(Case("promise", one_line(promise.sentence(), MAX_SENTENCE), broken))
     text = ", ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     cases.append(Case("lot", f"exit {code:d}: {counts.judged} in, {text}", code != Exit.PASS))
     return cases
@@ -117,9 +117,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines = [f"## stylegate: {plain_text(name)}: {OUTCOMES.get(Exit(code), f'exit code {code:d}')}{observed}", ""]
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
-    state = outcome.promise.state
-    promise = f"{state}: {outcome.promise.says}" if state != "none" else "none was asked for or proven"
-    lines += [f"Promise: {plain_text(promise, MAX_SENTENCE)}", ""]
+    lines += [f"Promise: {plain_text(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
     lines += [f"- {rule.state}: {plain_text(rule.says)}" for rule in outcome.batch if rule.state != "pass"]

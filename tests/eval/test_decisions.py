@@ -34,6 +34,23 @@ def test_decisions_settle_what_is_in_review(run, words, tmp_path: Path) -> None:
     assert run("gate", *told)[0] == 0, "decisions stay"
 
 
+def test_who_is_unsure_lets_nothing_out(run, words, tmp_path: Path) -> None:
+    """A picture that the policy accepts and somebody rejected is not accepted again because somebody is unsure."""
+    told, out = words(ALL_PASS), tmp_path / "out"
+    assert run("gate", *told)[0] == 0
+    name = min(verdicts_of(out))
+    for word, code, verdict in (("reject", 10, "reject"), ("unsure", 11, "review"), ("accept", 0, "accept")):
+        told_now = [*told, decisions(out, {name: word}, tmp_path / f"{word}.csv")]
+        assert run("gate", *told_now)[0] == code and verdicts_of(out)[name]["verdict"] == verdict
+    before = policyfile.read_policy(str(tmp_path / "policy.yaml"))
+    found = [
+        labels.stored_label(label(verdicts_of(out)[name]["sha256"], word), before) for word in ("reject", "unsure")
+    ]
+    labels.append_labels(out, "review", found)
+    (tmp_path / "policy.yaml").write_text(ALL_PASS + "guideline: another\n")
+    assert run("gate", *told)[0] == 11 and verdicts_of(out)[name]["reasons"][0]["check"] == "rejected-by-another-rule"
+
+
 def test_decisions_accept_nothing_that_the_policy_rejects(run, words, tmp_path: Path, judged: Path) -> None:
     (judged / "broken.png").write_bytes(b"nothing")
     told, out = words("version: 1\nchecks: {contrast: {reject_below: 200}}\n"), tmp_path / "out"

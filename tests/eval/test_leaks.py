@@ -120,6 +120,26 @@ def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_pa
         assert code == 2 and says in text and "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("alpha", "delta", "says"),
+    [
+        (0.05, 0.05, "at most 5.0% of what is exported are rejects, with 95.0% confidence"),
+        (0.29, 0.07, "at most 29.0% of what is exported are rejects, with 93.0% confidence"),
+        (0.0544, 0.0504, "at most 5.5% of what is exported are rejects, with 94.9% confidence"),
+        (0.0005, 0.0005, "at most 0.1% of what is exported are rejects, with 99.9% confidence"),
+    ],
+)
+def test_a_promise_is_rounded_to_what_is_proven(alpha: float, delta: float, says: str) -> None:
+    assert Promise(alpha=alpha, delta=delta).says() == says
+
+
+def test_what_was_not_promised_is_not_said(run, words, tmp_path: Path) -> None:
+    assert run("gate", *words(ALL_PASS))[0] == 0
+    for name in ("gate.json", "junit.xml", "summary.md"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "none was asked for or proven" in text and "at most" not in text, name
+
+
 def test_labels_by_another_guideline_do_not_calibrate(run, words, tmp_path: Path) -> None:
     told, out = words(CALIBRATED), tmp_path / "out"
     run("gate", *told)

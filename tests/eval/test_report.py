@@ -441,13 +441,13 @@ def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path:
 @pytest.mark.parametrize(
     ("promise", "heading", "text"),
     [
-        ({"state": "none", "says": "at most 5%"}, "Nothing is certified about these pictures", "whether at most 5%."),
+        ({"state": "none", "says": ""}, "Nothing is certified about these pictures", "whether at most 5.0% of"),
         ({"state": "stale", "says": "STALE: another LoRA"}, "The calibration is stale", "another LoRA"),
         ({"state": "insufficient", "says": "not proven: x"}, "Not proven", "x"),
         ({"state": "valid", "says": "150 labels"}, "The calibration is valid", "150 labels"),
         (
             {"state": "certified", "says": "", "bound": 0.0412, "labels": 87},
-            "At most 4.1% of the exported pictures are rejects (95% confidence, 87 labels)",
+            "At most 4.2% of the exported pictures are rejects (95% confidence, 87 labels)",
             "certificate.json",
         ),
     ],

@@ -56,6 +56,16 @@ def test_torn_last_line_is_left_out_but_a_broken_middle_is_said(tmp_path: Path) 
         files.read_jsonl(path)
 
 
+def test_a_last_line_without_its_end_stays_if_it_is_whole(tmp_path: Path) -> None:
+    """What was read before the next row is read after it; only a torn line goes."""
+    path = tmp_path / "x.jsonl"
+    for last, kept in (('{"a": 2}', [{"a": 1}, {"a": 2}]), ('{"a": 2', [{"a": 1}])):
+        path.write_text('{"a": 1}\n' + last)
+        assert files.read_jsonl(path) == kept
+        files.append_jsonl(path, {"a": 3})
+        assert files.read_jsonl(path) == [*kept, {"a": 3}]
+
+
 def test_digest_is_canonical() -> None:
     """RFC 8785, 3.2.3: keys sorted, numbers as ECMAScript prints them; NaN has no form."""
     assert files.canonical_sha256({"b": 1.0, "a": 1e-7}) == files.canonical_sha256({"a": 0.0000001, "b": 1})
