@@ -274,9 +274,8 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
     """Apply what people decided to the verdicts, in place. Returns notes on decisions that had no effect.
 
     `decisions`, by sha256, are those under the policy of the verdicts. A picture in review is accepted or rejected; an
-    accepted one can only fall: it is rejected, or goes to review
-    where somebody is unsure. A decision to accept settles the reasons that it was asked about; a picture that
-    is in review for any other reason stays there.
+    accepted one can only fall: it is rejected, or goes to review where somebody is unsure. A decision to accept settles
+    the reasons that it was asked about; a picture that is in review for any other reason stays there.
     """
     idle = partly = 0
     for verdict in verdicts:
