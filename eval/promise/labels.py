@@ -31,7 +31,7 @@ class Label(Record):
     sha256: Sha256
     """sha256 of the picture's bytes, 64 hex digits."""
     verdict: LabelName
-    """Whether the person would export the picture. `unsure` is a reject, but in review only another look is asked for."""
+    """Whether the person would export the picture. `unsure` is a reject, but in review it asks for another look."""
     who: str = Field(min_length=1)
     """Who answers for it."""
     why: str
