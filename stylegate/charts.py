@@ -5,6 +5,7 @@ The same numbers give the same bytes. A chart needs the classes and colours of l
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ SMOOTHING = 0.95  # weight of the past in the exponential mean, which then cover
 Point = tuple[float, float]
 
 
+@cache  # parsing the report's takes longer than filling it in for a small lot
 def page_template(folder: Path, name: str) -> Template:
     """The page template `name` of `folder`. It may include look.css, which lies beside this file."""
     loader = FileSystemLoader([folder, Path(__file__).parent])

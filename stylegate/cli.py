@@ -13,11 +13,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stylegate import config as configuration
 from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, error_for_user, worst_code
 from stylegate.files import RUNS
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 # peft imports bitsandbytes, which warns on some processors that it lacks a faster kernel for 4 bits. Errors stay.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -185,7 +188,6 @@ def print_error(message: str) -> None:
 def compose_and_run(verb: str, arguments: list[str]) -> int:
     """Compose the configuration from conf/ and the overrides, check all of it, run the verb; the worst exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -202,12 +204,35 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
             if problems:
                 raise configuration.configuration_error(problems)
             return through_hydra(verb, flags, overrides)
-        with without_garbage_collection(), hydra.initialize_config_dir(str(configuration.CONF), version_base="1.3"):
-            cfg = hydra.compose("config", overrides=overrides)
-        config = configuration.to_dataclass(cfg, problems)
+        settings = [text for text in overrides if text.startswith(("hydra.", "hydra/"))]
+        problems += [f"{text}: a setting of Hydra's own, which --multirun alone reads" for text in settings]
+        config = configuration.to_dataclass(compose([o for o in overrides if o not in settings]), problems)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
     return run_verb(verb, config)
+
+
+def compose(overrides: list[str]) -> "DictConfig":
+    """The configuration of conf/ and the overrides, without Hydra's own: with that it would take three times as long.
+
+    Raises HydraException or OmegaConfBaseException.
+    """
+    import hydra
+    from hydra._internal.config_repository import CachingConfigRepository
+    from hydra._internal.defaults_list import create_defaults_list
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    with without_garbage_collection(), hydra.initialize_config_dir(str(configuration.CONF), version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+        repository = CachingConfigRepository(loader.repository)
+        chosen = create_defaults_list(repository, "config", parsed, prepend_hydra=False, skip_missing=False)
+        cfg = loader._compose_config_from_defaults_list(defaults=chosen.defaults, repo=repository)
+        OmegaConf.set_struct(cfg, True)  # an override of a key that is not there is an error
+        loader._apply_overrides_to_config(chosen.config_overrides, cfg)
+    return cfg
 
 
 def check_overrides(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
@@ -264,6 +289,18 @@ def unread_key_problem(verb: str, name: str) -> str | None:
     return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
 
 
+# Settings of Hydra's own: no log files, no change of folder; run.json is the record, not .hydra/.
+HYDRA_SETTINGS = {
+    "hydra/job_logging": "disabled",
+    "hydra/hydra_logging": "disabled",
+    "hydra.output_subdir": "null",
+    "hydra.job.chdir": "false",
+    "hydra.run.dir": ".",
+    "hydra.sweep.dir": ".cache/sweep",  # logs of jobs that a launcher sends away
+    "hydra.sweep.subdir": ".",
+}
+
+
 def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
     """What Hydra itself does: print the configuration (--cfg job), or run a sweep (--multirun); the worst exit code."""
     import hydra
@@ -285,7 +322,9 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
                 raise
             errors.append(error)
 
-    sys.argv = [f"stylegate {verb}", *flags, *overrides]
+    given = {text.partition("=")[0] for text in overrides}
+    settings = [f"{key}={value}" for key, value in HYDRA_SETTINGS.items() if key not in given]
+    sys.argv = [f"stylegate {verb}", *flags, *settings, *overrides]
     hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
     if errors:
         raise errors[0]
@@ -302,14 +341,12 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
 
 def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
     """The configs of a sweep, in the order of its jobs."""
-    from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("hydra")])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    with initialize_config_dir(str(configuration.CONF), version_base="1.3"):
-        return [configuration.to_dataclass(compose("config", overrides=list(job)), []) for job in jobs]
+    return [configuration.to_dataclass(compose(list(job)), []) for job in jobs]
 
 
 def quote_text_value(override: str, sweep: bool = False) -> str:

@@ -118,5 +118,6 @@ def without_own(sets: list[ForeignSet], references: Features) -> tuple[list[Fore
 
 def reduced(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
     """[n, SMALL * SMALL * 3] levels of small copies."""
-    n, side = len(signatures), signatures.shape[1] // SMALL
-    return signatures.reshape(n, SMALL, side, SMALL, side, 3).mean((2, 4)).reshape(n, -1)
+    step = signatures.shape[1] // SMALL
+    parts = [signatures[:, y::step, x::step].astype(np.float64) for y in range(step) for x in range(step)]
+    return (sum(parts) / step**2).reshape(len(signatures), -1)
