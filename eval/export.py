@@ -42,19 +42,35 @@ def export(config: Config) -> int:
             code, why = held
             print(f"export: nothing left the house: {why}")
             return code
-        collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else lot.out.name))
+        collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             target, changed = write_package(lot, collection, outcome, verdicts, key)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := other_attempts(lot, verdicts):
-        names = f"{', '.join(stay[:NAMED])}{', …' if len(stay) > NAMED else ''}"
-        print(f"note: accepted, but a better attempt at the same slot is exported: {len(stay)} ({names})")
+        print(f"note: accepted, but a better attempt at the same slot is exported: {names_of(stay)}")
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
+    if new := not_judged(lot, verdicts):
+        print(f"note: {names_of(new)} came after the gate and was not judged. Run the gate again.")
     left = len(accepted_pictures(lot, verdicts)[0])
     print(f"export: {files.display_path(target)} ({what_left(left, outcome)})")
-    return 10 if changed else 0
+    return 10 if changed or new else 0
+
+
+def names_of(found: list[str]) -> str:
+    """How many pictures, and the names of the first."""
+    return f"{len(found)} ({', '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''})"
+
+
+def visible_name(out: Path) -> str:
+    """The name of a lot's folder as the name of a package: no hidden one, which later gates would not compare with."""
+    return out.name.lstrip(".")
+
+
+def not_judged(lot: Lot, verdicts: list[Verdict]) -> list[str]:
+    """Names of the lot's files that have no verdict: they came after the gate."""
+    return sorted({name for name, _ in lot.files} - {verdict.file for verdict in verdicts})
 
 
 def what_left(left: int, outcome: GateRecord) -> str:
@@ -115,6 +131,9 @@ def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict])
         broken.append(
             f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone; gate again"
         )
+    rules = outcome.batch or any(lines.fail_batch_below is not None for lines in outcome.thresholds.values())
+    if rules and (apart := len(changed) + len(not_judged(lot, verdicts))):
+        broken.append(f"the policy judges the lot as a whole, of which {apart} pictures changed or are new; gate again")
     return (Exit.REJECTED, "; ".join(broken)) if broken else None
 
 
@@ -134,6 +153,13 @@ def read_judgement(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     if not path.is_file() or files.sha256(path) != outcome.verdicts_sha256:
         raise DataError(
             f"{files.display_path(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
+        )
+    if (outcome.slots is None) != (lot.record is None):
+        kinds = "a folder", "a planned batch"
+        judged, named = kinds if outcome.slots is None else reversed(kinds)
+        raise DataError(
+            f"the verdicts in {files.display_path(lot.out)} are of {judged}, and the words name {named}",
+            next_step="give the words that the gate was given, or run the gate with these.",
         )
     verdicts = read_verdicts(path)
     for verdict in verdicts:

@@ -54,8 +54,13 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add_reason(verdict, make_reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
+    return certified_promise(found), notes
+
+
+def certified_promise(found: Certificate) -> PromiseState:
+    """How a promise stands that this certificate proves."""
     attempt = found.proven_attempt()
-    state = PromiseState(
+    return PromiseState(
         state="certified",
         says=found.sentence(),
         labels=attempt.labels,
@@ -63,7 +68,6 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
         bound=attempt.bound,
         certificate_sha256=found.sha256,
     )
-    return state, notes
 
 
 def why_it_proves_nothing(found: Certificate, lot: list[str], policy: Policy) -> str:

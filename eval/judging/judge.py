@@ -153,7 +153,10 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         observe=config.observe,
         counts=Counts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
         thresholds={
-            b.score: CheckLines(reject_below=b.reject_below, review_below=b.review_below) for b in result.bounds
+            b.score: CheckLines(
+                reject_below=b.reject_below, review_below=b.review_below, fail_batch_below=b.fail_batch_below
+            )
+            for b in result.bounds
         },
         calibrated=policy.calibrated_score,
         left_out=result.left_out,

@@ -1,6 +1,6 @@
 """gate.json: what a gate found of a lot, as a file with a schema."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -8,6 +8,7 @@ from eval.measuring.record import Readability, References
 from stylegate.records import Record
 
 RuleLevel = Literal["pass", "warn", "fail"]
+Count = Annotated[int, Field(ge=0)]
 State = Literal["none", "valid", "stale", "insufficient", "certified"]
 
 
@@ -24,11 +25,11 @@ class PolicyUsed(Record):
 class Counts(Record):
     """Pictures by verdict: `in` is the sum of the others."""
 
-    judged: int = Field(validation_alias=AliasChoices("in", "judged"), serialization_alias="in")
-    accept: int
-    review: int
-    reject: int
-    error: int
+    judged: Count = Field(validation_alias=AliasChoices("in", "judged"), serialization_alias="in")
+    accept: Count
+    review: Count
+    reject: Count
+    error: Count
 
 
 class CheckLines(Record):
@@ -36,6 +37,8 @@ class CheckLines(Record):
 
     reject_below: float | None
     review_below: float | None
+    fail_batch_below: float | None = None
+    """Left out where there is none."""
 
 
 class RuleState(Record):

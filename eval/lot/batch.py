@@ -46,8 +46,12 @@ class Slot(Record):
 
 
 def is_attempt(file: str) -> bool:
-    """Whether a file's name is <slot>-<attempt>.png; others in images/ are no picture of the batch."""
-    return re.fullmatch(r"\d{5,}-\d+\.png", file) is not None
+    """Whether a file's name is <slot>-<attempt>.png; others in images/ are no picture of the batch.
+
+    Each attempt has one name: 000001-0.png and 00001-00.png are not what `Slot.file` writes.
+    """
+    found = re.fullmatch(r"([0-9]{5,})-([0-9]+)\.png", file)
+    return found is not None and file == f"{int(found[1]):05d}-{int(found[2])}.png"
 
 
 def attempt_and_slot(file: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.policy.model import CALIBRATED, Check, Policy, Promise
+from eval.policy.model import CALIBRATED, Check, Policy, Promise, is_number
 from eval.promise import calibration
 from eval.promise.calibration import CALIBRATION, CalibratedLine
 from stylegate import files
@@ -12,25 +12,28 @@ POOL = "pool.json"  # the calibrated score, by sha256, of the pictures that ever
 WHAT = "the calibration"
 
 
-def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy]:
-    """The line that the package's labels and scores lead to, and the terms of its policy that they rest on.
+def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, set[str]]:
+    """The line that the package's labels and scores lead to, the terms of its policy that they rest on, and the sha256
+    of the pictures that reach the line.
 
     Raises DataError if calibration.json or pool.json is missing or damaged.
     """
     made, terms = calibration.read_calibration(package / CALIBRATION), files.read_json(package / CALIBRATION, WHAT)
     pool = files.read_json(package / POOL, "the calibrated scores of the lot")
-    if not pool or not all(isinstance(score, float | int) and abs(score) < 1e9 for score in pool.values()):
+    if not pool or not all(is_number(score) for score in pool.values()):
         raise DataError(f"{POOL}: it must give a number for each picture")
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
     named, checks = terms["policy"], {terms["score"]: Check.model_validate(CALIBRATED)}
     policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
-    return calibration.calibrated_line_state(made, pool, {}, policy), policy
+    line = calibration.calibrated_line_state(made, pool, {}, policy)
+    lowest = line.bound.review_below if line.bound else None
+    return line, policy, {sha256 for sha256, score in pool.items() if lowest is not None and score >= lowest}
 
 
 def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[str]) -> tuple[list[str], str]:
     """Where the calibration does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     try:
-        line, policy = calibrated_line(package)
+        line, policy, above = calibrated_line(package)
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [str(error) if isinstance(error, DataError) else f"{CALIBRATION}: {error}"], ""
     problems = []
@@ -42,4 +45,6 @@ def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[s
         problems.append(f"{len(line.rejects & pictures)} of the pictures were labelled rejects")
     if line.hidden > policy.promise.alpha * len(pictures) + 1e-9:
         problems.append(f"the bound of {CALIBRATION} does not hold for so few pictures")
-    return problems, f"valid: {line.says} (labels and scores are those that the package states)"
+    others = len(pictures - above)
+    more = f"; of {others} of the pictures it says nothing: people accepted those" if others else ""
+    return problems, f"valid: {line.says} (labels and scores are those that the package states{more})"

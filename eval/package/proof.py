@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from eval.judging.certified import certified_promise
 from eval.judging.record import PromiseState
+from eval.judging.verdicts import worst_verdict
 from eval.package import receiver
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
@@ -51,15 +53,15 @@ def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tu
     """
     promise, pictures = provenance.judged_by.promise, [str(row["sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
-        return certificate_problem(package, promise, pictures)
+        return certificate_problem(package, provenance, pictures)
     if promise.state == "valid":
         return problems_with_calibration(package, provenance.judged_by.policy.sha256, set(pictures))
-    if promise.state != "none" or promise.certificate_sha256:
+    if promise != PromiseState(state="none", says=promise.says):
         return [f"provenance.json calls the promise {promise.state!r}, for which there is no proof here"], ""
     return [], ""
 
 
-def certificate_problem(package: Path, promise: PromiseState, pictures: list[str]) -> tuple[list[str], str]:
+def certificate_problem(package: Path, provenance: Provenance, pictures: list[str]) -> tuple[list[str], str]:
     """Where the certificate does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     if not (package / CERTIFICATE).exists():
         return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"], ""
@@ -67,8 +69,13 @@ def certificate_problem(package: Path, promise: PromiseState, pictures: list[str
         found = read_certificate(package / CERTIFICATE)
     except DataError as error:
         return [str(error)], ""
-    named = promise.state == "certified" and found.sha256 == promise.certificate_sha256
-    problems = [] if named else [f"{CERTIFICATE} is not the one that provenance.json names"]
+    judged_by, problems = provenance.judged_by, []
+    if judged_by.promise.certificate_sha256 != found.sha256:
+        problems.append(f"{CERTIFICATE} is not the one that provenance.json names")
+    elif judged_by.promise != certified_promise(found):
+        problems.append(f"provenance.json says something else of the promise than {CERTIFICATE} proves")
+    if judged_by.policy.sha256 != found.policy.sha256:
+        problems.append(f"{CERTIFICATE} is of another policy than the one that judged")
     if sorted(pictures) != sorted(certified_pictures(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
     return problems, f"certified: {found.sentence()}"
@@ -87,7 +94,7 @@ def disagreements_of_parts(package: Path) -> list[str]:
             return ["the names and digests of the pictures must be text"]
         problems, _ = check_promise(payload(package), provenance, rows)
         if is_bag(package):
-            return problems + problems_with_items(package / "data", rows)
+            return problems + problems_with_items(package / "data", provenance, rows)
         return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
         return error.problems or [str(error)]
@@ -107,7 +114,7 @@ def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict
     return problems
 
 
-def problems_with_items(data: Path, rows: list[dict]) -> list[str]:
+def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) -> list[str]:
     """Where table, records and metadata of a bag do not speak of the same pictures and traits."""
     problems = []
     table = {row["file_name"]: row for row in files.read_parquet(data / TABLE).to_pylist()}
@@ -127,6 +134,19 @@ def problems_with_items(data: Path, rows: list[dict]) -> list[str]:
             files.sha256(token),
         ):
             problems.append(f"records/{row['id']}.json is not of item {row['id']}")
+        if not says_accepted(record, provenance.judged_by.policy.sha256):
+            problems.append(f"records/{row['id']}.json does not say that the policy in provenance.json accepted it")
         if traits != {a["trait_type"]: a["value"] for a in files.read_json(token, "the metadata")["attributes"]}:
             problems.append(f"{token.relative_to(data)} has other traits than {TABLE}")
     return problems
+
+
+def says_accepted(record: ItemRecord, policy_sha256: str) -> bool:
+    """Whether the verdict in a record is `accept`, of the record's own picture, by this policy, and by its reasons."""
+    found = record.verdict
+    of_picture = (f"{IMAGES}/{found.file}", found.sha256) == (record.file, record.sha256)
+    return (
+        of_picture
+        and found.policy_sha256 == policy_sha256
+        and found.verdict == worst_verdict(found.reasons) == "accept"
+    )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from eval.judging.record import CheckLines, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
+from eval.judging.record import CheckLines, Count, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
 from eval.lot.lot import Lot, origin_digests
 from stylegate import __version__, files
 from stylegate.records import Record
@@ -52,7 +52,7 @@ class JudgedBy(Record):
 class PackageCounts(Counts):
     """Pictures by verdict: `in` is the sum of the four verdicts."""
 
-    exported: int
+    exported: Count
     """Pictures in the package."""
 
 

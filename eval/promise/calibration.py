@@ -217,6 +217,8 @@ def read_calibration(path: Path) -> Calibration:
     found = Calibration.read(path, what, step)
     if found.digest() != found.sha256:
         raise DataError(f"{files.display_path(path)} was changed after it was written", next_step=step)
+    if found.pool != sorted(set(found.pool)):
+        raise DataError(f"{files.display_path(path)}: its pool is not sorted, or has a picture twice", next_step=step)
     plan = CalibrationPlan(dict.fromkeys(found.pool, 0.0), len(found.labels), found.policy.sha256)
     if [label.sha256 for label in found.labels] != plan.sample:
         raise DataError(f"{files.display_path(path)}: its labels are no random sample of its pool", next_step=step)

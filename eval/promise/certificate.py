@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from eval.policy.model import Policy, Promise
 from eval.promise import audit, labels
 from eval.promise.labels import Label, Sha256, labels_before_gap
-from stylegate import files
+from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
 
@@ -254,9 +254,10 @@ def read_certificate(path: Path) -> Certificate:
 
 def problems_of(found: Certificate) -> list[str]:
     """Where the certificate is not what its own lot, labels and terms lead to."""
-    if not all(0 < share <= 1 for share in found.promise.ladder):
-        return ["its ladder has a share that is not above 0 and at most 1"]
-    promise = found.promise.promise()
+    try:
+        promise = found.promise.promise()
+    except ValidationError as error:
+        return [f"promise.{problem}" for problem in records.problems_of(error)]
     plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256)
     problems = []
     if found.digest() != found.sha256:

@@ -1,5 +1,6 @@
 """A planned batch: plan, generate, redraw, export, verify."""
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -299,6 +300,43 @@ def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) ->
     assert code == 0 and "6 pictures; certified" in text
 
 
+def test_a_planned_batch_leaves_as_a_planned_batch(run, batch, tmp_path: Path) -> None:
+    """Verdicts of a plan do not let all attempts of a slot leave as pictures of a folder, nor the other way round."""
+    words, folder = batch
+    as_folder = [f"images={folder / 'images'}", f"out={folder}", "name=either"]
+    shutil.copy(folder / "images" / "00002-0.png", folder / "images" / "000002-0.png")  # no name of an attempt
+    code, text = run("gate", *words, accept_all(tmp_path))
+    assert code == 0 and "no pictures of the plan: 1 file (000002-0.png)" in text
+    assert run("export", *as_folder)[0] == 2
+    assert run("gate", *as_folder, accept_all(tmp_path))[0] == 0
+    code, text = run("export", *words, "name=either")
+    assert code == 2 and "are of a folder, and the words name a planned batch" in text
+    assert not list(files.EXPORTS.glob("either-v*"))
+
+
+def test_what_came_after_the_gate_is_named_and_holds_back_a_lot_that_is_judged_as_a_whole(
+    run, judged: Path, tmp_path: Path
+) -> None:
+    told = [f"images={judged}", f"out={tmp_path / 'out'}", f"policy={tmp_path / 'p.yaml'}"]
+    for number, rule in enumerate(("", "batch: {acceptance: {fail_below: 0.9}}", "fail_batch_below"), start=1):
+        line = "contrast: {reject_below: 6}" if rule != "fail_batch_below" else "contrast: {fail_batch_below: 6}"
+        (tmp_path / "p.yaml").write_text(f"version: 1\nchecks: {{{line}}}\n{rule if ':' in rule else ''}\n")
+        assert run("gate", *told)[0] == 0
+        Image.new("RGB", (64, 64), "navy").save(judged / f"late{number}.png")
+        code, text = run("export", *told, f"name=late{number}")
+        (judged / f"late{number}.png").unlink()
+        left = bool(list(files.EXPORTS.glob(f"late{number}-v1")))
+        assert code == 10 and left == (rule == "")
+        assert "1 (late1.png) came after the gate" in text if left else "of which 1 pictures changed or are new" in text
+
+
+def test_no_package_has_a_hidden_name(run, judged: Path, tmp_path: Path) -> None:
+    """Later gates compare with every package that they see."""
+    told = [f"images={judged}", f"out={tmp_path / '.verdicts'}"]
+    assert run("gate", *told)[0] == 0 and run("export", *told)[0] == 0
+    assert [path.name for path in files.EXPORTS.iterdir()] == ["verdicts-v1"]
+
+
 def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, _ = batch
     run("gate", *words, accept_all(tmp_path))
@@ -319,6 +357,20 @@ def rewritten(package: Path, name: str, text: str) -> None:
     made_anew(package)
 
 
+def with_counts(provenance: dict, **counts: int) -> dict:
+    """Provenance with other counts, whose sum is right."""
+    found = provenance["counts"] | counts
+    found["accept"] = found["in"] - found["review"] - found["reject"] - found["error"]
+    return provenance | {"counts": found}
+
+
+def replaced(package: Path, name: str, old: str, new: str) -> None:
+    """Replace a text of a file that has it, and change the manifests with it."""
+    before = (package / name).read_text()
+    assert old in before
+    rewritten(package, name, before.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("tamper", "says"),
     [
@@ -333,6 +385,14 @@ def rewritten(package: Path, name: str, text: str) -> None:
             "records/3.json is not of item 3",
         ),
         (lambda p: rewritten(p, "data/records/3.json", "{}"), "verdict: missing"),
+        (
+            lambda p: replaced(p, "data/records/3.json", '"accept"', '"reject"'),
+            "records/3.json does not say that the policy in provenance.json accepted it",
+        ),
+        (
+            lambda p: rewritten(p, "data/provenance.json", json.dumps(with_counts(provenance_of(p), review=-1))),
+            "counts.review: input should be greater than or equal to 0",
+        ),
         (lambda p: rewritten(p, "data/provenance.json", "{}"), "provenance.json is not as stylegate writes it"),
         (lambda p: rewritten(p, "data/provenance.json", "[]"), "provenance.json is not as stylegate writes it"),
         (lambda p: (p / "manifest-sha256.txt").unlink(), "manifest-sha256.txt is missing"),

@@ -112,6 +112,8 @@ def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_pa
             "something else than its terms",
         ),
         ({"promise": {"alpha": 0.1, "delta": 0.0, "ladder": [1.0, 0.5]}}, "promise.delta: input should be greater"),
+        ({"promise": {"alpha": 0.9, "delta": 0.05, "ladder": [1.0, 0.5]}}, "promise.alpha: input should be less"),
+        ({"promise": {"alpha": 0.05, "delta": 0.05, "ladder": [1.0, 1.0]}}, "promise.ladder: must be from 1 to 10"),
         ({"earlier_attempts": 5000}, "earlier_attempts: input should be less"),
     ):
         content = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"} | change
@@ -327,9 +329,26 @@ def test_verify_prints_what_the_certificate_proves(run, certified: list[str]) ->
     assert run("export", *certified, "name=sure")[0] == 0
     package = files.EXPORTS / "sure-v1"
     promise = provenance_of(package)["judged_by"]["promise"]
-    restated(package, promise | {"says": "at most 0.1% of what is exported are rejects", "bound": 0.001})
+    assert "certified: all 32 pictures were looked at" in run("verify", str(package))[1]
+    for change in ({"says": "at most 0.1% of what is exported are rejects"}, {"bound": 0.001}, {"labels": 5000}):
+        restated(package, promise | change)
+        code, text = run("verify", str(package))
+        assert code == 2 and "says something else of the promise than certificate.json proves" in text
+    restated(package, {"state": "none", "says": "", "labels": 5000})
+    (package / "data" / "certificate.json").unlink()
+    made_anew(package)
+    assert run("verify", str(package))[0] == 2
+
+
+def test_a_certificate_of_another_policy_does_not_hold(run, certified: list[str]) -> None:
+    assert run("export", *certified, "name=other")[0] == 0
+    package = files.EXPORTS / "other-v1"
+    record = provenance_of(package)
+    record["judged_by"]["policy"]["sha256"] = "0" * 64
+    (package / "data" / "provenance.json").write_text(json.dumps(record))
+    made_anew(package)
     code, text = run("verify", str(package))
-    assert code == 0 and "certified: all 32 pictures were looked at" in text and "0.1%" not in text
+    assert code == 2 and "certificate.json is of another policy than the one that judged" in text
 
 
 @pytest.fixture
@@ -346,6 +365,11 @@ def calibrated(run, words, tmp_path: Path) -> tuple[list[str], Path]:
     return told, elsewhere
 
 
+def signed(content: dict) -> dict:
+    """A calibration with the digest of its other fields."""
+    return content | {"sha256": files.canonical_sha256({k: v for k, v in content.items() if k != "sha256"})}
+
+
 def test_a_calibrated_promise_is_computed_again_from_the_package(run, calibrated: tuple[list[str], Path]) -> None:
     told, _ = calibrated
     assert run("export", *told, "name=lined")[0] == 0
@@ -356,18 +380,26 @@ def test_a_calibrated_promise_is_computed_again_from_the_package(run, calibrated
     labelled = json.loads(whole["calibration.json"])
     for row in labelled["labels"][:16]:
         row["verdict"] = "reject"
-    labelled["sha256"] = files.canonical_sha256({name: value for name, value in labelled.items() if name != "sha256"})
+    labelled = signed(labelled)
     for name, content, says in (
         ("calibration.json", json.dumps(labelled), "labelled rejects"),
         ("calibration.json", None, "calibration is missing"),
         ("pool.json", None, "scores of the lot is missing"),
         ("pool.json", "{}", "a number for each picture"),
+        ("pool.json", json.dumps(dict.fromkeys(json.loads(whole["pool.json"]), True)), "a number for each picture"),
+        ("calibration.json", json.dumps(signed(labelled | {"pool": labelled["pool"] * 2})), "has a picture twice"),
     ):
         (package / "data" / name).unlink() if content is None else (package / "data" / name).write_text(content)
         made_anew(package)
         code, text = run("verify", str(package))
         assert code == 2 and says in text and "Traceback" not in text, text
         (package / "data" / name).write_text(whole[name])
+    lower = json.loads(whole["pool.json"])
+    del lower[min(digests_in(package))]  # a person accepted it, for all that the package says
+    (package / "data" / "pool.json").write_text(json.dumps(lower))
+    made_anew(package)
+    code, text = run("verify", str(package))
+    assert code == 0 and "of 1 of the pictures it says nothing: people accepted those" in text
 
 
 def test_a_calibration_that_lies_elsewhere_is_evidence(run, calibrated: tuple[list[str], Path]) -> None:
