@@ -17,6 +17,7 @@ from eval.measuring.foreign import shipped_sets, split_by_set, without_own
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
+from eval.measuring.redrawn import redrawn_views
 from eval.measuring.scores import RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_texts
 from eval.measuring.whole import describe_batch, summary_in_words
@@ -86,7 +87,9 @@ def features_to_compare(
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
     head, notes = head_of(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
-    sets, of_sets = foreign_sets(config, compared, references, encoder, read) if enough else ([], [])
+    comparable = sees_whole_foreign_pictures(encoder)
+    reader = encoder if comparable else None
+    sets, of_sets = foreign_sets(config, compared, references, encoder, comparable, read) if enough else ([], [])
     left_out = [f"reference {b.name} is left out: {b.reason}" for b in unusable]
     measured = Measured(
         lot=lot,
@@ -97,7 +100,8 @@ def features_to_compare(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         foreign_sets=sets,
-        comparable=sees_whole_foreign_pictures(encoder),
+        redrawn=redrawn_views(references.signatures, reader) if enough else None,
+        comparable=comparable,
         head=head,
         encode_texts=cached_texts(encoder),
         enough_references=enough,
@@ -114,16 +118,19 @@ def features_to_compare(
 
 
 def foreign_sets(
-    config: Config, compared: Comparison, references: Features, encoder: Encoder, read: Callable
+    config: Config, compared: Comparison, references: Features, encoder: Encoder, comparable: bool, read: Callable
 ) -> tuple[list[ForeignSet], list[str]]:
-    """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files."""
+    """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files.
+
+    Where the encoder is not `comparable`, the pictures' signatures alone are there.
+    """
     named = [(f"{of}/{name}", path) for of, files_of in compared.foreign.items() for name, path in files_of]
     given, broken = read(named, digests_by_name(named), "foreign")
     if broken:
         listing = [f"{b.name}: {b.reason}" for b in broken]
         raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")
-    shipped, notes = without_own(shipped_sets(references, encoder, compared.background), references)
-    return [*split_by_set(given), *shipped], notes
+    shipped, notes = without_own(shipped_sets(references, encoder, compared.background, comparable), references)
+    return [*split_by_set(given, encoder if comparable else None), *shipped], notes
 
 
 def sees_whole_foreign_pictures(encoder: Encoder) -> bool:

@@ -1,7 +1,8 @@
 """Foreign pictures: styles that a brand's style is told from. The shipped sets, and those of foreign=DIR.
 
 The shipped pictures (data/foreign/) are transparent. Every other one is laid on a ground that a reference has, so that
-a brand is not known by its ground alone.
+a brand is not known by its ground alone. Half of the pictures of every set are shown redrawn, as references are too
+(eval/measuring/redrawn.py).
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from PIL import Image
 
 from eval.measuring.encoder import Encoder
 from eval.measuring.features import (
+    Row,
     Rows,
     num_threads,
     one_torch_thread_each,
@@ -24,11 +26,13 @@ from eval.measuring.features import (
     with_embeddings,
 )
 from eval.measuring.measured import Features, ForeignSet
+from eval.measuring.redrawn import redraw, redrawn_views
 from stylegate import files, pictures
 from stylegate.cache import Cache
 
 TOGETHER = 64  # pictures that are encoded at once
-SMALL, ALIKE, COPIES = 16, 4.0, 3  # side of what is compared; levels of 255; pictures of a set that are references
+SMALL, ALIKE = 16, 4.0  # side of what is compared; levels of 255
+COPIES = 2  # pictures of a set that are references; of the half that is not redrawn
 
 
 class Foreign(NamedTuple):
@@ -37,18 +41,24 @@ class Foreign(NamedTuple):
     of: str  # name of its set
     png: bytes
     ground: tuple[int, int, int]  # sRGB, 0 to 255
+    redrawn: bool  # shown as an image model draws it
 
     def image(self) -> Image.Image:
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
+        whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
+        return Image.fromarray(redraw(pictures.signature(whole))) if self.redrawn else whole
 
 
 def shipped_pictures(references: Features, background: str) -> Iterator[Foreign]:
-    """Every shipped picture, by turns on the declared background and on the ground of a reference."""
+    """Every shipped picture, by turns on the declared background and on the ground of a reference.
+
+    Of every eight the last four are redrawn.
+    """
     grounds = [tuple(int(level) for level in ground) for ground in grounds_of(references.signatures)]
     declared = Image.new("RGB", (1, 1), background).getpixel((0, 0))
     for i, row in enumerate(pq.read_table(files.FOREIGN).to_pylist()):
-        yield Foreign(row["set"], row["png"], grounds[i // 2 % len(grounds)] if i % 2 else declared)  # type: ignore[arg-type]
+        ground = grounds[i // 2 % len(grounds)] if i % 2 else declared
+        yield Foreign(row["set"], row["png"], ground, redrawn=i // 4 % 2 == 1)  # type: ignore[arg-type]
 
 
 def grounds_of(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -57,11 +67,36 @@ def grounds_of(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.median(np.concatenate(edges, axis=1), axis=1).astype(np.uint8)
 
 
-def shipped_sets(references: Features, encoder: Encoder, background: str) -> list[ForeignSet]:
-    """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache."""
-    shown, cache = list(shipped_pictures(references, background)), Cache()
-    known = files.canonical_sha256(["foreign-1", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
-    keys = [f"{known}:{hashlib.sha256(one.png).hexdigest()}:{one.ground}" for one in shown]
+def shipped_sets(
+    references: Features, encoder: Encoder, background: str, with_encoder: bool = True
+) -> list[ForeignSet]:
+    """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache.
+
+    With `with_encoder` false nothing is encoded: embeddings and patches are [n, 0].
+    """
+    shown = list(shipped_pictures(references, background))
+    rows = encoded_rows(shown, encoder, background) if with_encoder else [without_encoder(one) for one in shown]
+    names = dict.fromkeys(one.of for one in shown)
+
+    def stacked(name: str, part: str) -> NDArray:
+        return np.stack([row[part] for one, row in zip(shown, rows, strict=True) if one.of == name])
+
+    return [
+        ForeignSet(name, False, stacked(name, "embedding"), stacked(name, "patches"), stacked(name, "signature"))
+        for name in names
+    ]
+
+
+def without_encoder(one: Foreign) -> Row:
+    nothing = np.zeros(0, np.float32)
+    return {"signature": pictures.signature(one.image()), "embedding": nothing, "patches": nothing.astype(np.float16)}
+
+
+def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> list[Row]:
+    """A row of features for each picture, from the cache where it is there."""
+    cache = Cache()
+    known = files.canonical_sha256(["foreign-2", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
+    keys = [f"{known}:{hashlib.sha256(one.png).hexdigest()}:{one.ground}:{one.redrawn}" for one in shown]
     rows: Rows = {i: row for i, row in enumerate(cache.get_all(keys)) if row}
     missing = [i for i in range(len(shown)) if i not in rows]
 
@@ -80,25 +115,29 @@ def shipped_sets(references: Features, encoder: Encoder, background: str) -> lis
         for found in pool.map(take, [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]):
             rows |= found
     cache.put({keys[i]: rows[i] for i in missing})
-    names = dict.fromkeys(one.of for one in shown)
-    numbers = {name: [i for i, one in enumerate(shown) if one.of == name] for name in names}
-
-    def stacked(name: str, part: str) -> NDArray:
-        return np.stack([rows[i][part] for i in numbers[name]])
-
-    return [
-        ForeignSet(name, False, stacked(name, "embedding"), stacked(name, "patches"), stacked(name, "signature"))
-        for name in names
-    ]
+    return [rows[i] for i in range(len(shown))]
 
 
-def split_by_set(features: Features) -> list[ForeignSet]:
-    """The sets of foreign=DIR: what stands before the first / of a name is its set."""
-    sets = np.array([name.split("/")[0] for name in features.names])
-    return [
-        ForeignSet(name, True, features.embeddings[of], features.patches[of], features.signatures[of])
-        for name, of in ((name, sets == name) for name in dict.fromkeys(sets.tolist()))
-    ]
+def split_by_set(features: Features, encoder: Encoder | None) -> list[ForeignSet]:
+    """The sets of foreign=DIR: what stands before the first / of a name is its set. Half of each set is redrawn.
+
+    Without an encoder, embeddings and patches are [n, 0].
+    """
+    sets, found = np.array([name.split("/")[0] for name in features.names]), []
+    for name in dict.fromkeys(sets.tolist()):
+        of = np.flatnonzero(sets == name)
+        plain, redrawn = of[::2], redrawn_views(features.signatures[of[1::2]], encoder)
+        kept = (features.embeddings.shape[1], features.patches.shape[1]) if encoder else (0, 0)
+        found.append(
+            ForeignSet(
+                name,
+                True,
+                np.concatenate([features.embeddings[plain, : kept[0]], redrawn.embeddings]),
+                np.concatenate([features.patches[plain, : kept[1]], redrawn.patches]),
+                np.concatenate([features.signatures[plain], redrawn.signatures]),
+            )
+        )
+    return found
 
 
 def without_own(sets: list[ForeignSet], references: Features) -> tuple[list[ForeignSet], list[str]]:

@@ -25,6 +25,14 @@ class Features(NamedTuple):
     transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
 
 
+class Views(NamedTuple):
+    """Pictures as a reader of the brand sees them; row i of every array is of picture i."""
+
+    embeddings: NDArray[np.float32]  # [n, d]
+    patches: NDArray[np.float16]  # [n, p]
+    signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
+
+
 class ForeignSet(NamedTuple):
     """Pictures in another style, as a reader of the brand sees them; row i of every array is of picture i."""
 
@@ -47,6 +55,7 @@ class Measured:
     exported: Features
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
     foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
+    redrawn: Views | None  # the references as an image model draws them; None without enough of them
     comparable: bool  # the encoder sees foreign pictures as sharp as it sees the others; else pixels alone are read
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
     encode_texts: Callable[[list[str]], NDArray]  # unit embeddings [n, d] of n texts

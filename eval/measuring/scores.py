@@ -19,7 +19,7 @@ from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
 RECORD = "score.json"
-VERSION = "scores-16"  # raise it when a score's computation changes
+VERSION = "scores-17"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:

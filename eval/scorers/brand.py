@@ -1,10 +1,14 @@
 """Brand: log-odds that a picture is of the brand and not of another hand. A reader is learned for each brand.
 
 What the reader sees of a picture: the encoder's embedding; mean and deviation over places of each channel of its
-patches; how often each of 64 colours, each saturation and each brightness occurs; and how often brightness changes by
-how much between neighbours, at three scales. Ridge regression tells the references from foreign pictures
-(eval/measuring/foreign.py). Logistic regression makes log-odds of its response. Range about [-40, 40], higher is
-better; 0: as likely the one as the other.
+patches; how often each of 216 colours, each saturation and each brightness occurs, a colour between two counting for
+both; and how often brightness changes by how much between neighbours, at three scales. Ridge regression tells the
+references from foreign pictures (eval/measuring/foreign.py). Logistic regression makes log-odds of its response. Range
+about [-40, 40], higher is better; 0: as likely the one as the other.
+
+The reader is shown each reference twice: as it is, and redrawn as an image model draws (eval/measuring/redrawn.py).
+Else a LoRA that draws the brand's style would be refused for its decoder's softness. Lines rest on the lower of the two
+responses, areas on their mean.
 
 Every reference is read by a reader that does not know it, and every shipped set by a reader that does not know the
 set: so the lines stand for pictures that nobody has seen. A set of foreign=DIR is there to be known: each of its
@@ -17,6 +21,7 @@ Fails on art that differs from all foreign sets, and from the brand, in what the
 (`drawing`, `palette`, `style`) must see that. Subjects count too: a brand of faces is partly known by faces.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -25,39 +30,58 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score
 
-from eval.measuring.measured import Features, ForeignSet, Measured, percentiles
+from eval.measuring.measured import Features, ForeignSet, Measured, Views, percentiles
 from eval.measuring.record import Readability, SeparationFrom
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
 from stylegate import pictures
 
-READABLE = 0.85  # lower bound of the area against the nearest foreign set; below it the style is not readable
+READABLE = 0.8  # lower bound of the area against the nearest foreign set; below it the style is not readable
 ONE_SIDED = 1.645  # standard deviations: a lower bound with 95 % confidence
 RIDGE = 0.01  # penalty; rows have squared length near the number of blocks, weights of all rows sum to 1
 FLOOR = 0.05  # of a block's mean variance: features that hardly vary are not blown up
 BLOCKS_OF_PATCHES, SIDE = 2, pictures.SIDE
 TOGETHER = 256  # pictures at once: bounds the memory
 LEVELS = np.arange(256)
-COLOURS = 4  # a channel
+COLOURS, TENTHS = 6, 10  # values of a channel; of brightness and of saturation
+FINE = 16  # values of a channel that are counted first
 STEPS = np.minimum(np.ceil(np.log2(LEVELS + 1)), 8).astype(np.uint8)  # of a difference of levels: 0, 1, 2-3, 4-7, ...
-TENTHS = (LEVELS * 10 // 256).astype(np.uint8)  # of brightness and of saturation
 
 
-def counted(cells: NDArray, kinds: int) -> NDArray[np.float32]:
-    """[n, kinds] root of the share of each kind among the numbers of a row of [n, ...]; roots make rare kinds count."""
+def shares_of_kinds(values: int, kinds: int) -> NDArray[np.float32]:
+    """[values, kinds] how much each value counts for each of evenly spaced kinds: linear from one to the next."""
+    places = (np.arange(values) + 0.5) / values * (kinds - 1)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(kinds))).astype(np.float32)
+
+
+ONE_CHANNEL = shares_of_kinds(FINE, COLOURS)
+OF_COLOURS = np.kron(np.kron(ONE_CHANNEL, ONE_CHANNEL), ONE_CHANNEL)  # [FINE ** 3, COLOURS ** 3]
+OF_TENTHS = shares_of_kinds(256, TENTHS)
+
+
+def counted(cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """[n, kinds] root of the share of each kind among the numbers of a row of [n, ...]; roots make rare kinds count.
+
+    With `shares` [kinds, k] each kind counts for k others by these shares, and [n, k] is returned.
+    """
     rows = cells.reshape(len(cells), -1)
     places = rows + kinds * np.arange(len(rows), dtype=np.int32)[:, None]
-    found = np.bincount(places.ravel(), minlength=kinds * len(rows)).reshape(len(rows), kinds)
-    return np.sqrt(found / rows.shape[1], dtype=np.float32)
+    found = np.bincount(places.ravel(), minlength=kinds * len(rows)).reshape(len(rows), kinds).astype(np.float32)
+    return np.sqrt((found if shares is None else found @ shares) / rows.shape[1], dtype=np.float32)
 
 
 def inks(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, 84] how often colours, brightnesses and saturations occur in signatures [n, 64, 64, 3]."""
-    cells = (signatures // (256 // COLOURS)).astype(np.uint8)
-    colours = cells[..., 0] * COLOURS**2 + cells[..., 1] * COLOURS + cells[..., 2]
+    """[n, 236] how often colours, brightnesses and saturations occur in signatures [n, 64, 64, 3]."""
+    cells = (signatures // (256 // FINE)).astype(np.int32)
+    colours = cells[..., 0] * FINE**2 + cells[..., 1] * FINE + cells[..., 2]
     saturation = signatures.max(3) - signatures.min(3)
     return np.concatenate(
-        [counted(colours, COLOURS**3), counted(TENTHS[luma(signatures)], 10), counted(TENTHS[saturation], 10)], axis=1
+        [
+            counted(colours, FINE**3, OF_COLOURS),
+            counted(luma(signatures), 256, OF_TENTHS),
+            counted(saturation, 256, OF_TENTHS),
+        ],
+        axis=1,
     )
 
 
@@ -86,7 +110,7 @@ def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[n
     return [places.mean(2), places.std(2)]
 
 
-def appearance(shown: Features | ForeignSet, with_encoder: bool) -> list[NDArray[np.float32]]:
+def appearance(shown: Features | ForeignSet | Views, with_encoder: bool) -> list[NDArray[np.float32]]:
     """What a reader sees: blocks [n, k] of numbers, each block of one kind."""
     from eval.measuring.encoder import CHANNELS
 
@@ -118,32 +142,61 @@ def scaling_of(blocks: list[NDArray]) -> Scaling:
     return Scaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
 
 
+class Moments(NamedTuple):
+    """Weighted sums over rows: all that ridge regression asks of them."""
+
+    weight: float
+    rows: NDArray[np.float64]  # [k]
+    truth: float
+    squares: NDArray[np.float64]  # [k, k]
+    products: NDArray[np.float64]  # [k] of rows and truth
+
+    def plus(self, others: "Moments", times: int = 1) -> "Moments":
+        """Of these rows and others; with `times` -1, of these without others."""
+        return Moments(*(mine + times * theirs for mine, theirs in zip(self, others, strict=True)))  # type: ignore[operator]
+
+
+def moments(rows: NDArray, truth: NDArray, weights: NDArray) -> Moments:
+    """Of rows [n, k]; `truth` [n] is 1 or -1, `weights` [n] are above 0."""
+    weighted = (weights[:, None] * rows).astype(np.float64)
+    sums = weighted.sum(0), float(weights @ truth), rows.T @ weighted, weighted.T @ truth
+    return Moments(float(weights.sum()), *sums)
+
+
 class Fitted(NamedTuple):
     """Ridge regression of 1 for the brand and -1 for others."""
 
     weights: NDArray[np.float64]  # [k]
     offset: float
-    left_out: NDArray[np.float64]  # [n] response to each row by a fit of the others
+    mean: NDArray[np.float64]  # [k] of the rows
+    factor: NDArray[np.float64]  # [k, k] lower triangle: the root of the rows' covariance and the penalty
+    weight: float  # of all rows
 
     def responses(self, rows: NDArray) -> NDArray[np.float64]:
         return rows @ self.weights + self.offset
 
+    def left_out(self, rows: NDArray, truth: NDArray, weights: NDArray, views: int = 1) -> NDArray[np.float64]:
+        """[n] response to each of the rows, that the fit has seen, by a fit of the others.
 
-def fit(rows: NDArray, truth: NDArray, weights: NDArray) -> Fitted:
-    """Of rows [n, k]; `truth` [n] is 1 or -1, `weights` [n] are above 0.
+        `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together. It follows
+        from their part of the hat matrix.
+        """
+        count, shares = len(rows) // views, weights / self.weight
+        centred = ((rows - self.mean) * np.sqrt(shares)[:, None]).T
+        half = solve_triangular(self.factor, centred, lower=True, check_finite=False).reshape(-1, views, count)
+        hat = np.einsum("kan,kbn->nab", half, half, optimize=True) + shares[:count, None, None]
+        errors = (truth - self.responses(rows)).reshape(views, count).T[..., None]
+        left = np.linalg.solve(np.eye(views) - hat, errors)[..., 0]
+        return truth - left.T.ravel()
 
-    A row's response by a fit of the others follows from its leverage in the fit of all.
-    """
-    weights = np.divide(weights, weights.sum(), dtype=np.float64)
-    mean, level, root = weights @ rows, weights @ truth, np.sqrt(weights)
-    centred = (rows - mean) * root[:, None]
-    factor = np.linalg.cholesky(centred.T @ centred + RIDGE * np.eye(rows.shape[1]))
-    half = solve_triangular(factor, centred.T, lower=True, check_finite=False)  # [k, n]
-    found = solve_triangular(factor, half @ ((truth - level) * root), lower=True, trans=1, check_finite=False)
-    leverage = np.square(half).sum(0) + weights
-    offset = float(level - mean @ found)
-    left = truth - (truth - rows @ found - offset) / np.maximum(1 - leverage, 1e-6)
-    return Fitted(found.astype(np.float64), offset, left)
+
+def fit(of: Moments) -> Fitted:
+    mean, level = of.rows / of.weight, of.truth / of.weight
+    covariance = of.squares / of.weight - np.outer(mean, mean) + RIDGE * np.eye(len(mean))
+    factor = np.linalg.cholesky(covariance).astype(np.float64)
+    half = solve_triangular(factor, of.products / of.weight - mean * level, lower=True, check_finite=False)
+    found = solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
+    return Fitted(np.asarray(found, np.float64), float(level - mean @ found), mean, factor, of.weight)
 
 
 def row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
@@ -172,7 +225,7 @@ class BrandReader(NamedTuple):
     fitted: Fitted
     slope: float  # of log-odds in the response
     offset: float
-    own: NDArray[np.float32]  # [r] log-odds of each reference by a reader that does not know it
+    own: NDArray[np.float32]  # [r] log-odds of each reference, the lower of its two views, by a reader without it
     foreign: NDArray[np.float32]  # log-odds of foreign pictures by readers that do not know them
     separations: list[Separation]  # from each foreign set, the nearest one first
     different: int  # references that are no copies of one another
@@ -184,29 +237,38 @@ class BrandReader(NamedTuple):
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
-def learn(references: Features, sets: list[ForeignSet], with_encoder: bool) -> BrandReader:
+def learn(references: Features, redrawn: Views, sets: list[ForeignSet], with_encoder: bool) -> BrandReader:
     """A reader of the brand. Copies among the references count once, so that none is read by its own copy."""
     contents = [signature.tobytes() for signature in references.signatures]
     different = list(dict.fromkeys(contents))
     first, copy_of = [contents.index(one) for one in different], [different.index(one) for one in contents]
-    shown = [appearance(references, with_encoder), *(appearance(one, with_encoder) for one in sets)]
-    scaling = scaling_of([np.concatenate(blocks) for blocks in zip(*shown[1:], strict=True)])
-    own, others = scaling.rows(shown[0])[first], [scaling.rows(blocks) for blocks in shown[1:]]
-    rows, weights, r = np.concatenate([own, *others]), row_weights(len(own), sets), len(own)
-    truth = np.where(np.arange(len(rows)) < r, 1.0, -1.0)
-    whole = fit(rows, truth, weights)
-    ends = r + np.cumsum([0, *(len(other) for other in others)])
-    foreign, separations = [], []
-    for one, start, end in zip(sets, ends, ends[1:], strict=False):
-        fitted, apart = whole.left_out[:r], whole.left_out[start:end]
-        if not one.given and len(sets) > 1:
-            rest = np.r_[0:start, end : len(rows)]
-            without = fit(rows[rest], truth[rest], weights[rest])
-            fitted, apart = without.left_out[:r], without.responses(rows[start:end])
+    own, *others = (appearance(shown, with_encoder) for shown in (references, redrawn, *sets))
+    scaling = scaling_of([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
+    r = len(first)
+    rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
+    rows += [scaling.rows(blocks) for blocks in others[1:]]
+    ends = np.cumsum([len(part) for part in rows])[:-1]
+    weights = np.split(row_weights(2 * r, sets), ends)
+    truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
+    parts = [moments(*part) for part in zip(rows, truths, weights, strict=True)]
+    total = reduce(Moments.plus, parts)
+    whole = fit(total)
+
+    def own_responses(fitted: Fitted) -> NDArray[np.float64]:
+        """[2, r] to each reference's two views, by a fit that knows neither."""
+        return fitted.left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
+
+    known, foreign, separations = own_responses(whole), [], []
+    for i, one in enumerate(sets, start=1):
+        if one.given or len(sets) == 1:
+            mine, apart = known, whole.left_out(rows[i], truths[i], weights[i])
+        else:
+            without = fit(total.plus(parts[i], -1))
+            mine, apart = own_responses(without), without.responses(rows[i])
         foreign.append(apart)
-        separations.append(Separation(one.name, *area_with_bound(fitted, apart)))
-    every = np.concatenate([whole.left_out[:r], *foreign])
-    slope, offset = fit_logistic(every, truth)
+        separations.append(Separation(one.name, *area_with_bound(mine.mean(0), apart)))
+    every = np.concatenate([known.min(0), *foreign])
+    slope, offset = fit_logistic(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
     separations.sort(key=lambda found: (found.low, found.area))
     return BrandReader(scaling, whole, slope, offset, log_odds[:r][copy_of], log_odds[r:], separations, r, with_encoder)
@@ -234,7 +296,8 @@ def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
 
 def column(measured: Measured) -> NDArray[np.float32]:
     """[n] log-odds of the lot's pictures. Notes how well the style can be read."""
-    reader = learn(measured.references, measured.foreign_sets, measured.comparable)
+    assert measured.redrawn is not None
+    reader = learn(measured.references, measured.redrawn, measured.foreign_sets, measured.comparable)
     measured.brand_reader = reader
     measured.foreign["brand"] = percentiles(reader.foreign)
     nearest = reader.separations[0]

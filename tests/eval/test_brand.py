@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from eval.measuring.measured import ForeignSet
+from eval.measuring.redrawn import redrawn_views
 from eval.scorers import brand
 from stylegate import files
 
@@ -29,17 +30,25 @@ def hand(colour: int, random: np.random.Generator, count: int = 48, given: bool 
     return ForeignSet(f"colour {colour}", given, nothing, nothing.astype(np.float16), signatures)
 
 
+def learned(own: ForeignSet, others: list[ForeignSet]) -> brand.BrandReader:
+    """A reader of pixels alone. Half of each foreign set is redrawn, as eval/measuring/foreign.py shows them."""
+    for one in others:
+        one.signatures[1::2] = redrawn_views(one.signatures[1::2], None).signatures
+    return brand.learn(own, redrawn_views(own.signatures, None), others, with_encoder=False)  # type: ignore[arg-type]
+
+
 def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
     random = np.random.default_rng(0)
     own, others = hand(230, random), [hand(colour, random) for colour in (20, 70, 120)]
-    reader = brand.learn(own, others, with_encoder=False)  # type: ignore[arg-type]
+    reader = learned(own, others)
     assert min(found.low for found in reader.separations) > brand.READABLE
     again, unseen = hand(230, random), hand(45, random)
     assert np.median(reader.log_odds(again)) > 0 > reader.log_odds(unseen).max()  # type: ignore[arg-type]
     refused = 0
     for seed in range(20):  # the brand's own pictures as another's
         random = np.random.default_rng(seed)
-        same = brand.learn(hand(230, random), [*others, hand(230, random, given=True)], with_encoder=False)  # type: ignore[arg-type]
+        others = [hand(colour, random) for colour in (20, 70, 120)]
+        same = learned(hand(230, random), [*others, hand(230, random, given=True)])
         refused += same.separations[0].name == "colour 230" and same.separations[0].low < brand.READABLE
     assert refused == 20
 
@@ -49,21 +58,37 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     own, other = hand(200, random, 24), hand(120, random, 24)
     rows = np.concatenate([np.concatenate(brand.appearance(one, False), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
-    quick = brand.fit(rows, truth, weights).left_out
-    for i in (0, 5, 30):
-        rest = np.arange(48) != i
+    weights[12:24] = weights[:12]  # the two views of a picture weigh alike
+    fitted = brand.fit(brand.moments(rows, truth, weights))
+    alone = fitted.left_out(rows, truth, weights)
+    pairs = fitted.left_out(rows[:24], truth[:24], weights[:24], views=2)
+    for left, places in [(alone, [i]) for i in (0, 5, 30)] + [(pairs, [i, i + 12]) for i in (0, 7)]:
+        rest = np.setdiff1d(np.arange(48), places)
         # The slow way keeps the weights as shares of all, hence a penalty that grows as they shrink.
-        share = weights[rest].sum() / weights.sum()
-        mean, level = (
-            np.average(rows[rest], axis=0, weights=weights[rest]),
-            np.average(truth[rest], weights=weights[rest]),
-        )
-        centred, w = rows[rest] - mean, weights[rest] / weights.sum()
+        w = weights[rest] / weights.sum()
+        mean, level = np.average(rows[rest], axis=0, weights=w), np.average(truth[rest], weights=w)
+        centred = rows[rest] - mean
         found = np.linalg.solve(
             (centred * w[:, None]).T @ centred + brand.RIDGE * np.eye(rows.shape[1]),
             (centred * w[:, None]).T @ (truth[rest] - level),
         )
-        assert quick[i] == pytest.approx((rows[i] - mean) @ found + level, abs=2e-6), share
+        assert left[places] == pytest.approx((rows[places] - mean) @ found + level, abs=2e-6), places
+
+
+def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
+    random = np.random.default_rng(0)
+    rows, truth, weights = random.normal(size=(40, 5)), random.choice([-1.0, 1.0], 40), random.uniform(1, 2, 40)
+    whole, some = brand.moments(rows, truth, weights), brand.moments(rows[30:], truth[30:], weights[30:])
+    left = brand.fit(whole.plus(some, -1)).responses(rows)
+    assert left == pytest.approx(brand.fit(brand.moments(rows[:30], truth[:30], weights[:30])).responses(rows))
+
+
+def test_a_redrawn_copy_is_near_its_picture_and_the_same_whatever_stands_beside_it() -> None:
+    some = hand(200, np.random.default_rng(0), 4).signatures
+    copies = redrawn_views(some, None).signatures
+    assert (redrawn_views(some[::-1], None).signatures[::-1] == copies).all()
+    moved = np.abs(copies.astype(int) - some).mean((1, 2, 3))
+    assert (moved > 1).all() and (moved < 25).all()
 
 
 def test_of_few_references_less_is_said() -> None:
@@ -137,3 +162,30 @@ def test_a_brand_that_is_a_shipped_set_is_not_told_from_itself(run: Call, tmp_pa
             flat.save(tmp_path / part / f"{i}.png")
     _, text = run("gate", f"images={tmp_path / 'new'}", f"references={tmp_path / 'ours'}", f"out={tmp_path / 'out'}")
     assert "streamline-stickies-color is left aside" in text and "the style can be read" in text
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGBA"])
+def test_grey_one_bit_and_transparent_art_is_told_as_any_other(run: Call, tmp_path: Path, mode: str) -> None:
+    """A brand in grey, in two levels, on transparent ground; beside its own pictures stands another brand's."""
+    for part, paths in (("ours", of_split("test")[:24]), ("new", of_split("validation")[:8])):
+        (tmp_path / part).mkdir()
+        for path in paths:
+            picture = Image.open(path).convert("RGB")
+            if mode == "RGBA":
+                ground = Image.new("RGB", picture.size, picture.getpixel((0, 0)))  # type: ignore[arg-type]
+                inside = Image.fromarray(np.asarray(ImageChops.difference(picture, ground)).max(2) > 8)
+                picture.putalpha(inside)
+            (picture if mode == "RGBA" else picture.convert(mode)).save(tmp_path / part / path.name)
+    shutil.copy(NEON.parent / "riso" / "test" / "0064.png", tmp_path / "new" / "riso.png")
+    code, text = run("gate", f"images={tmp_path / 'new'}", f"references={tmp_path / 'ours'}", f"out={tmp_path / 'out'}")
+    found = json.loads((tmp_path / "out" / "gate.json").read_text())
+    assert code in (10, 11) and "Traceback" not in text and found["readability"]["readable"]
+    rows = {row["file"]: row for row in files.read_jsonl(tmp_path / "out" / "verdicts.jsonl")}
+    assert rows["riso.png"]["verdict"] == "reject" and found["counts"]["accept"] >= 5
+
+
+def test_a_brand_of_one_picture_accepts_nothing(run: Call, judged: Path, tmp_path: Path) -> None:
+    place = copied(tmp_path / "one", of_split("test")[:1])
+    code, text = run("gate", f"images={judged}", f"references={place}", f"out={tmp_path / 'out'}")
+    assert code in (10, 11) and "style needs at least 8" in text
+    assert json.loads((tmp_path / "out" / "gate.json").read_text())["counts"]["accept"] == 0

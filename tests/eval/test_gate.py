@@ -211,25 +211,25 @@ def test_a_picture_that_is_swapped_while_it_is_read_is_an_error(run, judged: Pat
     """Hashed as one picture, read as another: nothing of it is judged, and the cache learns nothing wrong."""
     from eval.measuring import encoder
 
-    good = (judged / "0032.png").read_bytes()
-    Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0032.png")
+    good = (judged / "0033.png").read_bytes()
+    Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0033.png")
     real = encoder.load_encoder
 
     def swapping(*arguments):
         loaded = real(*arguments)
-        (judged / "0032.png").write_bytes(good)
+        (judged / "0033.png").write_bytes(good)
         return loaded
 
     monkeypatch.setattr(encoder, "load_encoder", swapping)
     words = (f"images={judged}", "references=neon", f"out={tmp_path / 'out'}")
     run("gate", *words)
-    assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "error"
+    assert verdicts_of(tmp_path / "out")["0033.png"]["verdict"] == "error"
     monkeypatch.undo()
     run("gate", *words)
-    assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "accept"
-    Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0032.png")
+    assert verdicts_of(tmp_path / "out")["0033.png"]["verdict"] == "accept"
+    Image.new("RGB", (64, 64), (1, 2, 77)).save(judged / "0033.png")
     run("gate", *words)
-    assert verdicts_of(tmp_path / "out")["0032.png"]["verdict"] == "reject"
+    assert verdicts_of(tmp_path / "out")["0033.png"]["verdict"] == "reject"
 
 
 @pytest.mark.parametrize(

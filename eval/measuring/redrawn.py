@@ -1,0 +1,44 @@
+"""Copies of pictures as an image model draws them: a little soft, flat areas not quite flat, each colour a little off.
+
+A brand's reader is shown its references both as they are and redrawn, and every other foreign picture redrawn. So it
+knows a brand by what a model's drawing of it keeps, and softness tells nothing.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from eval.measuring.encoder import Encoder, encode_pictures
+from eval.measuring.measured import Views
+
+SOFTENED = 0.6  # pixels of 64, standard deviation: about what the autoencoder of a diffusion model does
+UNEVEN, WIDE = 4.0, 2.0  # levels of 255 that flat areas vary by, and how wide in pixels; standard deviations
+TINT = 5.0  # levels, standard deviation: what is added to a channel
+DRIFT = 12.0  # levels, at most: what a colour moves by, whatever other colours do
+TOGETHER = 128  # pictures that are encoded at once
+
+
+def redraw(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A redrawn copy of one signature [64, 64, 3]; always the same one of the same signature."""
+    random = np.random.default_rng(list(hashlib.sha256(signature.tobytes()).digest()))
+    soft = ndimage.gaussian_filter(signature.astype(np.float32), (SOFTENED, SOFTENED, 0), mode="nearest")
+    waves, phases = 2 * np.pi * random.standard_normal((3, 3), np.float32), random.uniform(0, 2 * np.pi, 3)
+    moved = np.sin(soft / 255 @ waves + phases.astype(np.float32))
+    rough = ndimage.gaussian_filter(random.standard_normal((*soft.shape[:2], 1), np.float32), (WIDE, WIDE, 0))
+    drawn = soft + DRIFT * moved + TINT * random.standard_normal(3, np.float32) + UNEVEN * rough / rough.std()
+    return np.rint(drawn).clip(0, 255).astype(np.uint8)
+
+
+def redrawn_views(signatures: NDArray[np.uint8], encoder: Encoder | None) -> Views:
+    """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them; without one, nothing."""
+    copies = np.stack([redraw(one) for one in signatures])
+    if encoder is None:
+        nothing = np.zeros((len(copies), 0), np.float32)
+        return Views(nothing, nothing.astype(np.float16), copies)
+    shown = [encoder.preprocessing.pixels(Image.fromarray(copy)) for copy in copies]
+    parts = [encode_pictures(encoder, shown[start : start + TOGETHER]) for start in range(0, len(shown), TOGETHER)]
+    embeddings, patches = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Views(embeddings, patches, copies)
