@@ -11,7 +11,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "stylegate needs Python 3.11, 3.12 or 3.13 on the PATH; install one and run this again."; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-compile -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # on all cores: pip compiles on one; a few files are of other Pythons
 	@touch $(STAMP)
 
 demo: setup

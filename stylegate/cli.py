@@ -22,6 +22,8 @@ from stylegate.files import RUNS
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+# Pydantic would look through all installed packages for plugins: a fiftieth of the time of a gate that finds scores.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # peft imports bitsandbytes, which warns on some processors that it lacks a faster kernel for 4 bits. Errors stay.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

@@ -71,8 +71,8 @@ def test_a_sweep_sent_away_trains_and_ends_with_the_table(run, small_brand: Path
 
 
 def test_a_job_that_fails_away_fails_the_sweep(run, tmp_path: Path) -> None:
-    words = [f"brand={tmp_path}", "name=lost", *FAST, "train.seed=0", "hydra/launcher=submitit_local"]
-    code, text = run("train", "--multirun", *words, *AWAY)
+    """`check` needs no torch; what a failed job does to a sweep is the same for every verb."""
+    code, text = run("check", "--multirun", f"brand={tmp_path}", "hydra/launcher=submitit_local", *AWAY)
     assert code not in (0, None) and "brand.yaml" in text
 
 
