@@ -5,9 +5,10 @@
     stylegate export batch=NAME key=acme.pem             signed by a key of your own; key=none does not sign
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
-(exit 10). The same content is not exported twice: N grows only when something differs. Nothing leaves while the policy
-asks for a promise that is not proven (exit 12 or 13), or where the lot as a whole broke a rule (exit 10). Rejected
-pictures hold nobody else back: what was accepted leaves, also where they made the gate end with 10.
+(exit 10). Files that came after the gate are named (exit 10). The same content is not exported twice: N grows only when
+something differs. Nothing leaves while the policy asks for a promise that is not proven (exit 12 or 13), or where the
+lot as a whole broke a rule (exit 10). Rejected pictures hold nobody else back: what was accepted leaves, also where
+they made the gate end with 10.
 """
 
 import datetime

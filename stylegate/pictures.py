@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged headers: `decod
 # What is decoded, by content and not by name. Left out of those that Pillow reads: formats without a signature (TGA),
 # those that start another program (EPS), and those that are seldom met.
 FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PSD", "QOI", "PPM", "ICO"]
+SRGB_CICP = bytes([1, 13, 0, 1])  # primaries, transfer function, matrix and range of sRGB (ITU-T H.273)
+SRGB_GAMMA, NEAR_GAMMA = 45_455, 1_500  # in 1/100,000, as in gAMA; what differs by less looks the same
 PNG_START = b"\x89PNG\r\n\x1a\n"
 TURNS = {  # by EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -84,7 +86,8 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
     try:
         content = without_text_chunks(content)
         with Image.open(io.BytesIO(content), formats=FORMATS) as probe:
-            check_shape(probe)
+            check_shape(probe, content)
+            check_colours(content)
             probe.verify()  # PNG: every chunk's checksum up to IEND
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
@@ -97,15 +100,43 @@ def decode(content: bytes, background: str = "#ffffff") -> Picture:
         raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def check_shape(image: Image.Image) -> None:
-    """Raise PictureError for an animation, several pages, and sizes that are not decoded."""
+def check_shape(image: Image.Image, content: bytes) -> None:
+    """Raise PictureError for an animation, several pages or pictures, and sizes that are not decoded."""
     frames = getattr(image, "n_frames", 1)
+    if image.format == "ICO" and (count := int.from_bytes(content[4:6], "little")) > 1:  # a viewer may show any of them
+        raise PictureError(f"{count} pictures in one file")
     if frames > 1 and image.format not in ("MPO", "PSD"):  # first picture and its gain map; composite and its layers
         raise PictureError(f"{frames} pages" if image.format == "TIFF" else f"animated ({frames} frames)")
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"{image.width} x {image.height} pixels is more than {MAX_PIXELS:,}")
     if min(image.size) < MIN_SIDE:
         raise PictureError(f"{image.width} x {image.height} pixels; at least {MIN_SIDE} a side")
+
+
+def check_colours(content: bytes) -> None:
+    """Raise PictureError for a PNG whose colours browsers read by a chunk that Pillow does not.
+
+    cICP goes before iCCP, sRGB and gAMA (PNG, third edition).
+    """
+    found: dict[bytes, bytes] = {}
+    for kind, chunk in png_chunks(content):
+        if kind == b"IDAT":
+            break
+        found[kind] = chunk[8:-4]
+    if found.get(b"cICP", SRGB_CICP) != SRGB_CICP:
+        raise PictureError("colours of another space than sRGB (cICP); save it as sRGB")
+    gamma = int.from_bytes(found.get(b"gAMA", b""))
+    if gamma and not found.keys() & {b"cICP", b"iCCP", b"sRGB"} and abs(gamma - SRGB_GAMMA) > NEAR_GAMMA:
+        raise PictureError(f"brightness by gAMA {gamma / 100_000:g}, not that of sRGB; save it as sRGB")
+
+
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, whole chunk) of each chunk of a PNG; nothing of other files."""
+    start = 8 if content.startswith(PNG_START) else len(content)
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        yield content[start + 4 : start + 8], content[start:end]
+        start = end
 
 
 def without_text_chunks(content: bytes) -> bytes:
@@ -115,13 +146,8 @@ def without_text_chunks(content: bytes) -> bytes:
     """
     if not content.startswith(PNG_START):
         return content
-    parts, start = [content[:8]], 8
-    while start < len(content):
-        end = start + 12 + int.from_bytes(content[start : start + 4])
-        if content[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
-            parts.append(content[start:end])
-        start = end
-    return b"".join(parts)
+    kept = (chunk for kind, chunk in png_chunks(content) if kind not in (b"tEXt", b"zTXt", b"iTXt"))
+    return b"".join([PNG_START, *kept])
 
 
 def size_of(content: bytes) -> tuple[int, int]:

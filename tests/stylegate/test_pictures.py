@@ -64,11 +64,27 @@ def test_the_first_picture_of_a_jpeg_with_a_gain_map() -> None:
     assert np.array_equal(np.asarray(decode(content).image), np.asarray(Image.open(io.BytesIO(content))))
 
 
+def with_chunk(kind: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk after its header."""
+    plain, body = png_bytes(gradient()), kind + data
+    return plain[:33] + struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_chunk(b"cICP", bytes([1, 13, 0, 1])),
+        with_chunk(b"gAMA", (45_455).to_bytes(4)),
+        encoded(gradient(), "ICO", sizes=[(32, 32)]),
+    ],
+)
+def test_colours_of_srgb_and_a_single_icon_are_read(content: bytes) -> None:
+    assert np.array_equal(np.asarray(decode(content).image), np.asarray(gradient()))
+
+
 def test_text_in_a_png_is_not_read() -> None:
     """Pillow refuses the whole picture for one compressed text of more than a megabyte."""
-    plain = png_bytes(gradient())
-    body = b"zTXt" + b"workflow\0\0" + zlib.compress(b"x" * 2_000_000)
-    content = plain[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
+    content = with_chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 2_000_000))
     assert np.array_equal(np.asarray(decode(content).image), np.asarray(gradient()))
     assert pictures.size_of(content) == (32, 32) and pictures.suffix_of(content) == ".png"
 
@@ -181,6 +197,9 @@ def test_colour_profile_is_applied() -> None:
         (encoded(gradient(64), "JPEG")[:-300], "cannot be decoded"),
         (png_bytes(gradient()).replace(b"IDAT", b"IDAX"), "cannot be decoded"),
         (png_bytes(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
+        (with_chunk(b"cICP", bytes([9, 16, 0, 1])), "another space than sRGB (cICP)"),
+        (with_chunk(b"gAMA", (100_000).to_bytes(4)), "brightness by gAMA 1"),
+        (encoded(gradient(64), "ICO", sizes=[(64, 64), (32, 32)]), "2 pictures in one file"),
         (encoded(gradient(), "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32))]), "animated (2 frames)"),
     ],
 )
