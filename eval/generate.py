@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from eval.lot.batch import RECORD, Slot, attempt_and_slot, batch_folder, read_plan, read_record
+from eval.lot.batch import PLAN, RECORD, Slot, attempt_and_slot, batch_folder, prompts_digest, read_plan, read_record
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
+from stylegate.errors import DataError
 from stylegate.families import FAMILIES, pipelines
 
 FAILED = ("reject", "error")
@@ -47,6 +48,23 @@ def generate(config: Config) -> int:
     return 0
 
 
+def plan_digests(folder: Path, config: Config) -> tuple[str, str | None]:
+    """Digests of plan.parquet and of the traits or prompts file that the plan was made from."""
+    return files.sha256(folder / PLAN), prompts_digest(config)
+
+
+def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str | None]) -> None:
+    """Raises DataError where the plan, or the file it was made from, is not what it was when drawing began."""
+    for before, now, what in zip(
+        planned, plan_digests(folder, config), ("plan", "traits or prompts file"), strict=True
+    ):
+        if before != now:
+            raise DataError(
+                f"the {what} was changed while {files.display_path(folder)} was drawn; the pictures so far are kept",
+                next_step="stylegate plan with the same words and batch=, which keeps what still fits; then generate.",
+            )
+
+
 def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tuple[Slot, int]]:
     """(slot, attempt) to draw now: attempt 0, or the one after a failed picture; none beyond max_attempts."""
     failed: dict[int, int] = {}
@@ -70,6 +88,7 @@ def draw_in_parts(
     are let go, so that it decodes none of them.
     """
     shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
+    planned = plan_digests(folder, config)
     device, family = torch.device(str(processes.device)), FAMILIES[config.family.name]
     record = read_record(folder)
     precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
@@ -85,10 +104,12 @@ def draw_in_parts(
     background = brandset.read_brand_file(brandset.brand_folder(config.brand)).background if config.brand else "#ffffff"
     with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:
+            stop_if_plan_changed(folder, config, planned)
             prompts = [slot.prompt for slot, _ in part]
+            negatives = [slot.negative_prompt for slot, _ in part]
             seeds = [slot.attempt_seed(attempt) for slot, attempt in part]
             with hardware.autocast(device, precision):
-                drawn = sample.draw_pictures(models, prompts, seeds, config.generate, resolution)
+                drawn = sample.draw_pictures(models, prompts, seeds, config.generate, resolution, negatives)
             kept = {}
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():

@@ -1,120 +1,98 @@
 """Plan a batch: which pictures are wanted, with which traits, prompts and seeds.
 
-    stylegate plan brand=neon traits=collectible            draws trait combinations by weight
+    stylegate plan brand=neon traits=collectible            exact counts and rules of a traits file (docs/plan.md)
     stylegate plan brand=neon prompts=FILE                  one prompt a line
     stylegate plan brand=neon                               the captions of validation/
-    stylegate plan brand=neon traits=collectible show=true  counts only
+    stylegate plan brand=neon traits=collectible show=true  counts, rarity and pairs only
+    stylegate plan import=FILE                              a collection or layers that exist -> a traits file
 
-Writes data/batches/<batch>/plan.parquet: slot, prompt, seed, traits (JSON). Combinations are unique; those of the
-training pictures are left out, so that what comes out is new. A longer plan begins with the shorter one's slots.
+Writes data/batches/<batch>/plan.parquet, rarity.csv, plan.png and a commitment. Combinations are unique; those of the
+training pictures are left out, so that what comes out is new. A plan made again keeps each slot that still fits.
 """
 
 import re
-from collections import Counter
 from pathlib import Path
-from string import Formatter
-from typing import Annotated, Any
 
-import numpy as np
-from pydantic import AfterValidator, BeforeValidator, ValidationError
-
-from eval.lot.batch import Slot, batch_folder, existing_file, write_plan, write_record
+from eval.lot.batch import PLAN, Slot, batch_folder, existing_file, read_plan, split_name, write_plan, write_record
+from eval.planning import commitment, interchange, picture, rarity
+from eval.planning.slots import kept_slots, slot_seed, slots_from_traits
+from eval.planning.traits import TraitsFile, read_traits
 from stylegate import brandset, files, listing, tables
-from stylegate.brandset import Brand, BrandSet
-from stylegate.config import Config, PlanConfig
+from stylegate.brandset import BrandSet
+from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.records import Record, problems_of
 
-MAX_WEIGHT = 1e9
-NUMBER = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
-NAME = re.compile(r"[^\W\d]\w*( \w+)*")  # of a trait
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
-TRIES_PER_SLOT = 1000  # draws of a combination until a new one comes; then the plan is too large for its traits
-
-
-def weight_of(written: Any) -> Any:
-    """The number of a weight as it is written in a traits file, whose words all are text."""
-    if isinstance(written, float):
-        return written
-    if not isinstance(written, str) or not NUMBER.fullmatch(written) or float(written) > MAX_WEIGHT:
-        raise ValueError(f"{written} is not a number from 0 to {MAX_WEIGHT:g}")
-    return float(written)
-
-
-def trait_name(name: str) -> str:
-    if not NAME.fullmatch(name) or name == "trigger":
-        raise ValueError("a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
-    return name
-
-
-class Value(Record):
-    """One value of a trait: how often it is drawn, and the words for it in the prompt."""
-
-    weight: Annotated[float, BeforeValidator(weight_of, json_schema_input_type=float)] = 1.0
-    """From 0 to 1e9. A value is drawn with its weight's share of the trait's weights."""
-    phrase: str = ""
-    """The words in the prompt where the trait's name stands; in a file, without them, the value itself."""
-
-
-def values_with_weights(values: Any) -> Any:
-    """A trait's values, each with weight and phrase: a file may write `value: weight`."""
-    if not isinstance(values, dict) or not values:
-        raise ValueError("needs a mapping of values to weights")
-    specs = {value: spec if isinstance(spec, dict) else {"weight": spec} for value, spec in values.items()}
-    return {value: {"phrase": value} | spec for value, spec in specs.items()}
-
-
-def has_some_weight(values: dict[str, Value]) -> dict[str, Value]:
-    if sum(value.weight for value in values.values()) <= 0:
-        raise ValueError("its weights sum to 0")
-    return values
-
-
-Values = Annotated[
-    dict[str, Value],
-    BeforeValidator(values_with_weights, json_schema_input_type=dict[str, float | Value]),
-    AfterValidator(has_some_weight),
-]
-
-
-class TraitsFile(Record):
-    """A traits file: what the pictures of a plan may show, and how a prompt says it."""
-
-    prompt: str
-    """The prompt of every picture. {trait} stands for the phrase of the value, {trigger} for the brand's trigger."""
-    traits: dict[Annotated[str, AfterValidator(trait_name)], Values]
-    """The values of each trait."""
+EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan has changed
 
 
 def plan(config: Config) -> int:
     """Write the plan, or show it. Returns 0."""
-    folder, facts = batch_folder(config)
+    if config.import_file:
+        return interchange.import_collection(config)
     brand_set = brandset.read_checked(brandset.brand_folder(config.brand))[0] if config.brand else None
-    slots = make_slots(config, brand_set)
+    file = read_traits(traits_path(config)) if config.traits else None
+    folder, facts = batch_folder(config, replanned=file is not None)
     if config.show:
-        for line in plan_summary(slots):
-            print(line)
+        slots = make_slots(config, brand_set, file, earlier_slots(folder), drawn_slots(folder))
+        show(slots, files.CACHE / "plans" / f"{folder.name}.png")
         return 0
     with files.exclusive_lock(folder):
+        earlier = earlier_slots(folder)
+        slots = make_slots(config, brand_set, file, earlier, drawn_slots(folder))
+        for line in put_pictures_aside(folder, earlier, slots):
+            print(line)
         write_record(folder, facts, config)
         write_plan(folder, slots)
+        if file:
+            items = [slot.traits for slot in slots]
+            files.write_atomically(folder / "rarity.csv", rarity.as_csv(items))
+            files.write_atomically(folder / "plan.png", picture.png_of(items))
+            commitment.commit(folder, len(slots))
+    if config.out:
+        print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
         print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
         print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
-    print(f"plan: {len(slots)} slots in {files.display_path(folder / 'plan.parquet')}")
+    print(f"plan: {len(slots)} slots in {files.display_path(folder / PLAN)}")
     return 0
 
 
-def make_slots(config: Config, brand_set: BrandSet | None) -> list[Slot]:
+def traits_path(config: Config) -> Path:
+    return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
+
+
+def show(slots: list[Slot], path: Path) -> None:
+    """Print what the plan holds; draw it too if it has traits."""
+    print(f"{len(slots)} slots; the first: {slots[0].prompt}")
+    items = [slot.traits for slot in slots]
+    if any(items):
+        for line in picture.lines_of(items):
+            print(line)
+        files.write_atomically(path, picture.png_of(items))
+        print(f"as a picture: {files.display_path(path)}")
+
+
+def earlier_slots(folder: Path) -> list[Slot]:
+    """The slots of the plan that is there; none if there is none."""
+    return read_plan(folder) if (folder / PLAN).exists() else []
+
+
+def drawn_slots(folder: Path) -> set[int]:
+    return {split_name(path.name)[1] for path in (folder / "images").glob("[0-9]*-[0-9]*.png")}
+
+
+def make_slots(
+    config: Config, brand_set: BrandSet | None, file: TraitsFile | None, earlier: list[Slot], drawn: set[int]
+) -> list[Slot]:
     """The slots that the config asks for, from traits, prompts or captions."""
     brand = brand_set.brand if brand_set else brandset.NO_BRAND
-    if config.traits:
-        path = files.resolve_name(config.traits, files.TRAITS, "traits", ".yaml")
+    if file:
         learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
-        return slots_from_traits(
-            read_traits(path), brand, config.plan, {sorted_traits(i.traits) for i in learned if i.traits}
-        )
+        excluded = {sorted_traits(item.traits) for item in learned if item.traits}
+        kept = kept_slots(file, earlier, config.plan, excluded, drawn) if earlier else {}
+        return with_earlier_seeds(slots_that_keep(config, file, brand, excluded, kept, drawn), earlier)
     if config.prompts:
         prompts = [(brand.prompt(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))]
     elif brand_set:
@@ -126,6 +104,58 @@ def make_slots(config: Config, brand_set: BrandSet | None) -> list[Slot]:
         Slot(slot=i, prompt=text, seed=slot_seed(config.plan, i), traits=traits)
         for i, (text, traits) in enumerate(chosen)
     ]
+
+
+def slots_that_keep(
+    config: Config,
+    file: TraitsFile,
+    brand: brandset.Brand,
+    excluded: set[tuple],
+    kept: dict[int, dict[str, str]],
+    drawn: set[int],
+) -> list[Slot]:
+    """The slots with all of `kept`, else with those that have pictures, else anew: as much as the counts allow."""
+    of_pictures = {number: traits for number, traits in kept.items() if number in drawn}
+    for held in ([kept] if kept else []) + ([of_pictures] if of_pictures and of_pictures != kept else []):
+        try:
+            return slots_from_traits(file, brand, config.plan, excluded, held)
+        except DataError:  # what was kept leaves no room for the rest; if nothing does, the last call says why
+            continue
+    return slots_from_traits(file, brand, config.plan, excluded)
+
+
+def with_earlier_seeds(slots: list[Slot], earlier: list[Slot]) -> list[Slot]:
+    """A slot with the traits of before keeps its seed, whatever plan.seed is now: its pictures stay what they are."""
+    seeds = {(slot.slot, sorted_traits(slot.traits)): slot.seed for slot in earlier}
+    return [s.model_copy(update={"seed": seeds.get((s.slot, sorted_traits(s.traits)), s.seed)}) for s in slots]
+
+
+def put_pictures_aside(folder: Path, earlier: list[Slot], slots: list[Slot]) -> list[str]:
+    """Move the pictures of slots that are no longer as they were drawn, and say which slots lost theirs and why."""
+    now = {slot.slot: slot for slot in slots}
+    lost: dict[int, str] = {}
+    for slot in earlier:
+        after = now.get(slot.slot)
+        if after != slot and slot.slot in drawn_slots(folder):
+            changed = [
+                f"{t}: {v} -> {after.traits.get(t)}"
+                for t, v in slot.traits.items()
+                if after and after.traits.get(t) != v
+            ]
+            lost[slot.slot] = "is gone" if after is None else ", ".join(changed) or "is told other words"
+    if not lost:
+        return []
+    aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]
+    aside.mkdir(parents=True, exist_ok=True)
+    for path in (folder / "images").glob("[0-9]*-[0-9]*.png"):
+        if split_name(path.name)[1] in lost:
+            path.rename(aside / path.name)
+    rows = files.read_jsonl(folder / "verdicts.jsonl", "file")
+    if rows:
+        files.write_jsonl(folder / "verdicts.jsonl", [row for row in rows if split_name(row["file"])[1] not in lost])
+    lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
+    kept = len(drawn_slots(folder))
+    return [f"kept: the pictures of {kept} slots; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -162,69 +192,5 @@ def read_prompts(path: Path) -> list[str]:
     return [text.strip() for _, text in prompts]
 
 
-def slot_seed(plan: PlanConfig, slot: int) -> int:
-    return int(np.random.SeedSequence([plan.seed, slot]).generate_state(1)[0])
-
-
 def sorted_traits(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(traits.items()))
-
-
-def slots_from_traits(traits: TraitsFile, brand: Brand, plan: PlanConfig, excluded: set[tuple]) -> list[Slot]:
-    """Draw each slot's combination by weight until it is new. Raises DataError if the traits do not give enough."""
-    seen, slots = set(excluded), []
-    for number in range(plan.num_images):
-        random = np.random.default_rng([plan.seed, number])
-        for _ in range(TRIES_PER_SLOT):
-            drawn = {name: str(weighted_choice(random, values)) for name, values in traits.traits.items()}
-            if sorted_traits(drawn) not in seen:
-                break
-        else:
-            raise DataError(
-                f"only {number} of {plan.num_images} slots found a combination of their own",
-                next_step="add values or traits, or lower plan.num_images.",
-            )
-        seen.add(sorted_traits(drawn))
-        phrases = {name: traits.traits[name][value].phrase for name, value in drawn.items()}
-        text = traits.prompt.format(trigger=brand.trigger, **phrases)
-        slots.append(Slot(slot=number, prompt=brand.prompt(text), seed=slot_seed(plan, number), traits=drawn))
-    return slots
-
-
-def weighted_choice(random: np.random.Generator, values: dict[str, Value]) -> str:
-    weights = np.array([value.weight for value in values.values()])
-    return list(values)[random.choice(len(values), p=weights / weights.sum())]
-
-
-def read_traits(path: Path) -> TraitsFile:
-    """Read and check a traits file. Raises DataError listing every problem."""
-    data = files.read_yaml(path, "traits file", words=True)
-    problems, content = [], None
-    try:
-        content = TraitsFile.model_validate(data)
-    except ValidationError as error:
-        problems = problems_of(error)
-    if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
-        problems += prompt_problems(data["prompt"], {"trigger", *data["traits"]})
-    if problems or content is None:
-        raise DataError(f"{files.display_path(path)}:", problems, "data/traits/collectible.yaml is an example.")
-    return content
-
-
-def prompt_problems(prompt: str, names: set[str]) -> list[str]:
-    """A template may hold {name} and nothing else of str.format's language."""
-    try:
-        parts = list(Formatter().parse(prompt))
-    except ValueError as error:
-        return [f"prompt: {error}"]
-    fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
-    return [f"prompt: {{{f}}} names no trait" for f, s, c in fields if f not in names or s or c]
-
-
-def plan_summary(slots: list[Slot]) -> list[str]:
-    """How often each value occurs, for people."""
-    lines = [f"{len(slots)} slots; the first: {slots[0].prompt}"]
-    for name in slots[0].traits:
-        counts = Counter(slot.traits[name] for slot in slots)
-        lines.append(f"  {name:<12}" + ", ".join(f"{v} {n} ({n / len(slots):.0%})" for v, n in counts.most_common()))
-    return lines

@@ -19,7 +19,8 @@ from eval.lot.record import BatchRecord
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
 from eval.package.provenance import Provenance
-from eval.plan import TraitsFile
+from eval.planning.commitment import Commitment
+from eval.planning.traits import TraitsFile
 from eval.policy.model import PolicyFile
 from eval.promise.calibration import Calibration, CalibrationTerms
 from eval.promise.certificate import AuditTerms, Certificate
@@ -36,6 +37,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "calibration": Calibration,  # calibration.json
     "calibration-terms": CalibrationTerms,  # the same of calibration.jsonl and a calibration
     "certificate": Certificate,  # certificate.json
+    "commitment": Commitment,  # commitment.json
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
     "policy": PolicyFile,  # a policy

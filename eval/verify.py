@@ -2,6 +2,7 @@
 
 stylegate verify data/exports/demo-v1
 stylegate verify data/batches/demo-ce2b85ec/certificate.json
+stylegate verify data/batches/demo-ce2b85ec/commitment.json
 
 What is printed was computed again from the files of the package. That people's labels, scores and counts are true is a
 claim of whoever made the package: no file can prove it.
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from eval.package.layout import payload
 from eval.package.proof import check_package, check_promise, read_package
+from eval.planning import commitment
 from eval.promise.certificate import certified_pictures, read_certificate
 from stylegate.errors import DataError
 
@@ -20,6 +22,9 @@ def verify(packages: list[Path]) -> int:
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
+        if package.is_file() and package.suffix == ".json" and commitment.is_commitment(package):
+            print(f"{package}: {commitment.check(package)}")
+            continue
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
             leaving = len(certified_pictures(found))

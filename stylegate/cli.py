@@ -54,7 +54,7 @@ VERBS = {
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",
         "brand=neon traits=collectible",
-        "brand batch traits prompts plan show",
+        "name brand batch traits prompts plan show import_file out",
         BATCH,
     ),
     "generate": Verb(
@@ -194,6 +194,7 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    arguments = [a.replace("import=", "import_file=", 1) if a.startswith("import=") else a for a in arguments]
     sweep = "-m" in arguments or "--multirun" in arguments
     flags = [a for a in arguments if a.startswith("-")]
     flags += [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--cfg", "-c", "--package", "-p")]

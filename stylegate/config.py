@@ -136,7 +136,7 @@ class PlanConfig:
     )
     max_attempts: int = config_key(4, "drawings of a slot until one is accepted", low=1, high=1000)
     exclude_training: bool = config_key(True, "leave out trait combinations of the training pictures")
-    seed: int = config_key(0, "seed of the trait draw and of each slot", low=0, high=2**31 - 1)
+    seed: int = config_key(0, "seed of the order of traits and of each slot", low=0, high=2**31 - 1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -212,6 +212,9 @@ class Config:
     traits: str | None = config_key(
         None, "The name of a shipped traits file, or a path. null: prompts, else the captions of validation/."
     )
+    import_file: str | None = config_key(
+        None, "A folder of layers, a CSV or JSON of items (import=FILE is the same): plan makes a traits file of it."
+    )
     policy: str = config_key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
     encoder: str = config_key(
         "miniature", "miniature, the path of a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)."
@@ -243,7 +246,7 @@ class Config:
         False, "Check everything, estimate memory and time; use no accelerator and write nothing."
     )
     explain: bool = config_key(False, "Print the policy in force and its hash; judge nothing.")
-    show: bool = config_key(False, "Print the counts of the plan; write nothing.")
+    show: bool = config_key(False, "Print counts, rarity and pairs of the plan, and draw them; plan nothing.")
     observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
     family: FamilyConfig = field(default_factory=FamilyConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,5 +1,6 @@
 """Prompts and seeds to pictures: the trainer's sample grids and `generate` draw the same way."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,15 +30,23 @@ def check_sizes(config: Config, multiple: int) -> None:
 
 @torch.no_grad()
 def draw_pictures(
-    models: Models, prompts: Sequence[str], seeds: Sequence[int], settings: GenerateConfig, resolution: int
+    models: Models,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: GenerateConfig,
+    resolution: int,
+    negatives: Sequence[str] = (),
 ) -> list[Image.Image]:
     """One picture a prompt, `resolution` pixels a side; each has its own noise, so neighbours do not matter.
+
+    `negatives`: for each prompt what guidance leads away from, empty for the family's own. Where all are empty, or the
+    pipeline takes none (FLUX), it is not told any.
 
     The number drawn at once can change last bits: callers keep it fixed for a picture that must come out again.
     """
     told: dict[str, object] = {models.guidance: settings.guidance_scale}
-    if models.negative is not None:
-        told["negative_prompt"] = [models.negative] * len(prompts)
+    if models.negative is not None or (any(negatives) and takes_negative_prompt(models)):
+        told["negative_prompt"] = [text or models.negative or "" for text in negatives or [""] * len(prompts)]
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
     with text_encoders_on_device(models):
         drawn = models.pipeline(
@@ -49,6 +58,10 @@ def draw_pictures(
             **told,
         )
     return drawn.images
+
+
+def takes_negative_prompt(models: Models) -> bool:
+    return "negative_prompt" in inspect.signature(models.pipeline.__call__).parameters
 
 
 @contextmanager

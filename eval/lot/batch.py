@@ -22,8 +22,17 @@ from stylegate.records import Record, problems_of
 from stylegate.rundirectory import run_directory_name
 
 RECORD = "batch.json"
+PLAN = "plan.parquet"
 NAMED = 5  # batches at most that an error message names
-COLUMNS = pa.schema([("slot", pa.int32()), ("prompt", pa.string()), ("seed", pa.int64()), ("traits", pa.string())])
+COLUMNS = pa.schema(
+    [
+        ("slot", pa.int32()),
+        ("prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("seed", pa.int64()),
+        ("traits", pa.string()),
+    ]
+)
 
 
 class Slot(Record):
@@ -32,6 +41,8 @@ class Slot(Record):
     slot: Annotated[int, Field(ge=0)]
     """Its number in the plan, from 0."""
     prompt: str
+    negative_prompt: str = ""
+    """What guidance leads away from; empty for what the base's pipeline does by itself."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """The seed that the seeds of the attempts are made from."""
     traits: dict[str, str]
@@ -60,11 +71,11 @@ def attempt_and_slot(file: str) -> tuple[int, int]:
     return int(attempt), int(slot)
 
 
-def batch_folder(config: Config) -> tuple[Path, BatchFacts]:
+def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFacts]:
     """The folder that these words name, and the facts that its pictures depend on.
 
-    Raises ModelError if no LoRA has been trained by the same words, ConfigError if `batch=` names a folder that
-    was made from other facts.
+    With `replanned` the plan may be another than before. Raises ModelError if no LoRA has been trained by the same
+    words, ConfigError if `batch=` names a folder that was made from other facts.
     """
     from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
     from stylegate.families import FAMILIES, pipelines
@@ -85,7 +96,11 @@ def batch_folder(config: Config) -> tuple[Path, BatchFacts]:
     folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}")
     if (folder / RECORD).exists():
         before = read_record(folder).facts.content()
-        changed = [f"{k}: was {before[k]}, is {v}" for k, v in facts.content().items() if before[k] != v]
+        changed = [
+            f"{k}: was {before[k]}, is {v}"
+            for k, v in facts.content().items()
+            if before[k] != v and not (replanned and k == "plan")
+        ]
         if changed:
             raise ConfigError(
                 f"{files.display_path(folder)} was made from something else:", changed, "give another batch= name."
@@ -145,22 +160,26 @@ def write_plan(folder: Path, slots: list[Slot]) -> None:
     rows = {
         "slot": [s.slot for s in slots],
         "prompt": [s.prompt for s in slots],
+        "negative_prompt": [s.negative_prompt for s in slots],
         "seed": [s.seed for s in slots],
         "traits": [json.dumps(s.traits, sort_keys=True) for s in slots],
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(rows, schema=COLUMNS), sink)
-    files.write_atomically(folder / "plan.parquet", sink.getvalue().to_pybytes())
+    files.write_atomically(folder / PLAN, sink.getvalue().to_pybytes())
 
 
 def read_plan(folder: Path) -> list[Slot]:
     """The slots in order. Raises DataError if there is no plan or it is damaged."""
-    path = folder / "plan.parquet"
+    path = folder / PLAN
     if not path.exists():
         read_batch_record(folder)
         raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan with the same words.")
     try:
-        rows = files.read_parquet(path).cast(COLUMNS).to_pylist()
+        table = files.read_parquet(path)
+        if "negative_prompt" not in table.column_names:  # a plan of before there were any
+            table = table.add_column(2, "negative_prompt", pa.array([""] * len(table), pa.string()))
+        rows = table.cast(COLUMNS).to_pylist()
         return [Slot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
     except ValidationError as error:
         raise DataError(f"{files.display_path(path)} is not as stylegate writes it:", problems_of(error)) from None

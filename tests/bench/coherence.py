@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.plan import Slot
+from eval.lot.batch import Slot
 from eval.policy import file as policyfile
 from eval.scorers import coherence
 from stylegate import brandset, lorafile, pictures, sample

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval.measuring import encoder as encoding
-from eval.plan import read_traits, slots_from_traits
+from eval.planning.slots import slots_from_traits
+from eval.planning.traits import read_traits
 from eval.scorers import prompt, style
 from stylegate import brandset, files, sample
 from stylegate.brandset import Brand

@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.lot.batch import Slot
 from eval.measuring import encoder as encoding
-from eval.plan import Slot, read_traits, slots_from_traits
+from eval.planning.slots import slots_from_traits
+from eval.planning.traits import read_traits
 from eval.scorers import style
 from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main

@@ -12,7 +12,9 @@ from PIL import Image
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
 from eval.lot.lot import content_digest, name_below
-from eval.plan import Value, read_prompts, read_traits, slots_from_traits, sorted_traits
+from eval.plan import read_prompts, sorted_traits
+from eval.planning.slots import slots_from_traits
+from eval.planning.traits import Value, read_traits
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig

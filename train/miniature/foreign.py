@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 import resvg_py
 from PIL import Image
 
-from eval.plan import read_traits, slots_from_traits
+from eval.planning.slots import slots_from_traits
+from eval.planning.traits import read_traits
 from stylegate import brandset, files
 from stylegate.config import PlanConfig
 from train.miniature.drawing import render

@@ -1,0 +1,179 @@
+"""Deal the values to the slots: exact counts from the start, then swaps within a trait until every rule is kept.
+
+Each trait is a deck with every value as often as it must come; swapping two cards of a deck keeps all counts. Swaps
+that leave as many faults as before are taken too: without them the dealing gets stuck.
+"""
+
+import numpy as np
+
+from eval.planning.problem import OPEN, Combination, Problem
+
+ROUNDS = 600  # rounds of swaps; a plan that has room needs 10 to 100
+PATIENCE = 120  # rounds without fewer faults after which the dealing is given up
+PROPOSALS = 4096  # swaps that a round looks at, at least
+MANY = 256  # swaps that a round looks at for one row, at most
+PLATEAU = 0.5  # probability with which a swap that changes nothing is taken
+
+
+class Table:
+    """The rows of a deal in progress, with what a swap would change."""
+
+    def __init__(self, problem: Problem, random: np.random.Generator):
+        self.problem, self.random = problem, random
+        self.free = problem.given == OPEN
+        # Rows are told apart by a 64-bit sum, one random number for each value. Two rows with one sum by chance are
+        # taken for the same, which costs a swap; equal rows never have different sums.
+        self.marks = [random.integers(0, 2**64, len(names), np.uint64) for names in problem.values]
+        self.excluded = np.sort(self.sums(problem.excluded))
+        self.rows = self.dealt()
+        self.limits = np.array([limit.holds(self.rows).sum() for limit in problem.limits], np.int64)
+
+    def dealt(self) -> np.ndarray:
+        rows = self.problem.given.astype(np.int32)
+        for trait, counts in enumerate(self.problem.counts):
+            given = rows[:, trait][rows[:, trait] != OPEN]
+            left = counts - np.bincount(given, minlength=len(counts))
+            assert (left >= 0).all(), "more given cells than the count of a value"
+            rows[self.free[:, trait], trait] = self.random.permutation(np.repeat(np.arange(len(counts)), left))
+        return rows
+
+    def sums(self, rows: np.ndarray) -> np.ndarray:
+        total = np.zeros(len(rows), np.uint64)
+        for trait, marks in enumerate(self.marks):
+            total += marks[rows[:, trait]]
+        return total
+
+    def faults(self, rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """(n, traits) -> n: broken rules of each row by itself."""
+        found = np.zeros(len(rows), np.int64)
+        for rule in self.problem.forbidden:
+            found += rule.holds(rows)
+        for tally in self.problem.tallies:
+            found += tally.distance(rows)
+        return found + is_in(self.excluded, sums)
+
+
+def deal(problem: Problem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
+    """(slots, traits) that keeps every count and rule, or None if the swaps did not come to it."""
+    table = Table(problem, random)
+    best, since = None, 0
+    for _ in range(rounds):
+        sums = table.sums(table.rows)
+        order = np.argsort(sums, kind="stable")
+        held = sums[order]
+        twice = np.zeros(len(sums), bool)
+        twice[order[1:]] = held[1:] == held[:-1]
+        faults = table.faults(table.rows, sums) + twice
+        over = limit_faults(problem.limits, table.limits)
+        total = int(faults.sum() + over.sum())
+        if total == 0:
+            return table.rows
+        since = 0 if best is None or total < best else since + 1
+        best = total if best is None else min(best, total)
+        if since > PATIENCE:
+            return None
+        swap_once(table, sums, held, faults)
+    return None
+
+
+def limit_faults(limits: list[Combination], counts: np.ndarray) -> np.ndarray:
+    """How far each limited combination is from its bounds, for counts (..., limits)."""
+    low, high = (np.array([getattr(limit, name) for limit in limits], np.int64) for name in ("low", "high"))
+    return np.maximum(low - counts, 0) + np.maximum(counts - high, 0)
+
+
+def swap_once(table: Table, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
+    """One round: propose swaps for the rows with faults, take those that do not make it worse, disjoint ones only."""
+    rows, random = table.rows, table.random
+    first, second, trait = proposals(table, faults)
+    keep = table.free[first, trait] & table.free[second, trait] & (rows[first, trait] != rows[second, trait])
+    first, second, trait = first[keep], second[keep], trait[keep]
+    if not len(first):
+        return
+    new = [rows[first], rows[second]]
+    index = np.arange(len(first))
+    new[0][index, trait], new[1][index, trait] = rows[second, trait], rows[first, trait]
+    new_sums = [table.sums(part) for part in new]
+    after = sum(
+        table.faults(part, part_sums) + is_in(held, part_sums) for part, part_sums in zip(new, new_sums, strict=True)
+    )
+    after += new_sums[0] == new_sums[1]
+    change = after - faults[first] - faults[second]
+    moved = np.zeros((len(first), len(table.problem.limits)), np.int64)
+    for i, limit in enumerate(table.problem.limits):
+        moved[:, i] = sum(part.astype(np.int64) for part in map(limit.holds, new))
+        moved[:, i] -= limit.holds(rows[first]).astype(np.int64) + limit.holds(rows[second])
+    limits = table.problem.limits
+    total = change + limit_faults(limits, table.limits + moved).sum(axis=1) - limit_faults(limits, table.limits).sum()
+    order = np.lexsort((random.random(len(first)), total))
+    wanted = order[(total[order] < 0) | ((total[order] == 0) & (random.random(len(order)) < PLATEAU))]
+    wanted = wanted[alone(wanted, first, second, new_sums)]
+    refused = set()
+    for i in wanted[(moved[wanted] != 0).any(axis=1)]:  # these change limits, one after the other
+        before, then = (limit_faults(limits, counts).sum() for counts in (table.limits, table.limits + moved[i]))
+        if change[i] + then - before > 0:
+            refused.add(i)
+        else:
+            table.limits += moved[i]
+    wanted = np.array([i for i in wanted if i not in refused], np.int64) if refused else wanted
+    rows[first[wanted]], rows[second[wanted]] = new[0][wanted], new[1][wanted]
+
+
+def alone(wanted: np.ndarray, first: np.ndarray, second: np.ndarray, sums: list[np.ndarray]) -> np.ndarray:
+    """Which of the proposals touch no row and make no combination that one before them does."""
+    good = np.ones(len(wanted), bool)
+    for one, other in ((first, second), sums):
+        both = np.stack([one[wanted], other[wanted]], axis=1).ravel()
+        _, begins = np.unique(both, return_index=True)
+        fresh = np.zeros(len(both), bool)
+        fresh[begins] = True
+        good &= fresh.reshape(-1, 2).all(axis=1)
+    return good
+
+
+def proposals(table: Table, faults: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows with faults, another row for each, and the trait in which they would swap."""
+    random, problem = table.random, table.problem
+    bad = np.flatnonzero(faults)
+    times = int(np.clip(PROPOSALS // max(len(bad), 1), 1, MANY))
+    first = np.repeat(bad, times)
+    second = random.integers(0, problem.size, len(first))
+    trait = random.integers(0, len(problem.traits), len(first))
+    parts = [(first, second, trait)]
+    for number, limit in enumerate(problem.limits):
+        if table.limits[number] > limit.high:
+            parts.append(away_from(table, limit, table.limits[number] - limit.high))
+        elif table.limits[number] < limit.low:
+            parts.append(towards(table, limit, limit.low - table.limits[number]))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]
+
+
+def away_from(table: Table, limit: Combination, beyond: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Swaps by which rows may leave a combination that stands too often."""
+    random, traits = table.random, list(limit.masks)
+    inside = np.flatnonzero(limit.holds(table.rows))
+    first = random.choice(inside, min(len(inside), 4 * beyond + 16)).repeat(8)
+    return first, random.integers(0, len(table.rows), len(first)), random.choice(traits, len(first))
+
+
+def towards(table: Table, limit: Combination, short: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Swaps by which rows that lack one trait of a combination get it from rows that have it."""
+    random, rows = table.random, table.rows
+    has = np.stack([mask[rows[:, trait]] for trait, mask in limit.masks.items()], axis=1)
+    nearest = np.flatnonzero(has.sum(axis=1) == has.sum(axis=1)[~has.all(axis=1)].max())
+    first = random.choice(nearest, 4 * short + 16).repeat(8)
+    lacking = (~has[first] * random.random(has[first].shape)).argmax(axis=1)
+    second, traits = np.zeros_like(first), np.array(list(limit.masks))
+    for i in range(len(traits)):
+        owners = np.flatnonzero(has[:, i] & ~has.all(axis=1))
+        these = lacking == i
+        second[these] = random.choice(owners, these.sum()) if len(owners) else first[these]
+    return first, second, traits[lacking]
+
+
+def is_in(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Which of `sums` stand in `held`, which is sorted."""
+    if not len(held):
+        return np.zeros(len(sums), bool)
+    place = np.minimum(np.searchsorted(held, sums), len(held) - 1)
+    return held[place] == sums

@@ -1,0 +1,265 @@
+"""Plans that have little room: a linear programme over combinations, which solves them or proves that there is none.
+
+Each combination is taken between 0 and 1 times, each value as often as its count says. Where HiGHS finds no such
+fractions there are no whole numbers either: that is the proof. Where it does, nearly all of them are 0 or 1 (there are
+at most as many others as there are values), and the few slots that are left are dealt (eval/planning/deal.py).
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from eval.planning.deal import deal
+from eval.planning.problem import OPEN, Problem
+
+MOST_LISTED = 400_000  # combinations that are all listed; of more, those that the programme asks for
+POOL = 6  # combinations for each slot that a listing in parts begins with
+PRICINGS = 15  # times that such a listing grows
+FREED = (0, 0, 0, 20, 100)  # slots that are given up again around those that the programme leaves, try after try
+ROUNDS_OF_REST = 60  # of the dealing of what is left
+SEARCHED = 15_000  # combinations of one search in whole numbers; more make it slow, and other ones come in the next
+NODES = 300  # of one such search: a limit in seconds would make the plan depend on the machine
+NEAR_ONE = 1 - 1e-6
+TOLERANCE = 1e-6
+
+
+@dataclass(kw_only=True, slots=True)
+class Fractions:
+    """The answer of the programme."""
+
+    combinations: np.ndarray
+    """(n, traits): what was looked at."""
+    complete: bool
+    """Whether these are all there are, or others cannot help."""
+    taken: np.ndarray | None
+    """(n,): from 0 to 1; None if there is no answer."""
+    changes: list[np.ndarray]
+    """For each trait and value the change of its count, the least in all; 0 if it has an answer."""
+
+
+def solve(problem: Problem, random: np.random.Generator) -> tuple[np.ndarray | None, Fractions]:
+    """(slots, traits) that keeps every count and rule, or None, and what the programme says of it."""
+    found = fractions(problem, random)
+    if found.taken is None:
+        return None, found
+    rows = found.combinations[random.permutation(np.flatnonzero(found.taken > NEAR_ONE))]
+    for freed in FREED:
+        placed = place(problem, rows[freed:], random)
+        full = (placed != OPEN).all(axis=1)
+        if full.all():
+            return placed, found
+        part = without_rows(problem, placed, full)
+        if part is None:
+            continue
+        dealt = deal(part, random, ROUNDS_OF_REST)
+        if dealt is None:
+            dealt = in_whole_numbers(part, allowed(part, found.combinations), random)
+        if dealt is not None:
+            placed[~full] = dealt
+            return placed, found
+    return None, found
+
+
+def place(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(slots, traits) with these combinations in slots that they fit: given cells first, then slots that are free."""
+    placed = problem.given.copy()
+    bound = np.flatnonzero((problem.given != OPEN).any(axis=1))
+    fits = ((problem.given[bound, None] == OPEN) | (problem.given[bound, None] == rows[None])).all(axis=2)
+    match = maximum_bipartite_matching(sparse.csr_matrix(fits), perm_type="column") if len(bound) else np.zeros(0, int)
+    placed[bound[match >= 0]] = rows[match[match >= 0]]
+    rest = np.delete(rows, match[match >= 0], axis=0)
+    free = random.permutation(np.setdiff1d(np.arange(problem.size), bound))
+    rest = rest[: len(free)]
+    placed[free[: len(rest)]] = rest
+    return placed
+
+
+def in_whole_numbers(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
+    """A plan of these combinations by HiGHS' branch and bound, which the few slots that are left allow."""
+    rows = rows[np.all([count[rows[:, t]] > 0 for t, count in enumerate(problem.counts)], axis=0)]
+    if not len(rows):
+        return None
+    rows = rows[np.sort(random.permutation(len(rows))[:SEARCHED])]
+    counts = np.concatenate(problem.counts).astype(float)
+    lines, most = limits_as_lines(problem, rows)
+    held = [LinearConstraint(incidence(problem, rows), counts, counts)]  # pyright: ignore[reportArgumentType]
+    held += [] if lines is None else [LinearConstraint(lines, -np.inf, most)]  # pyright: ignore[reportArgumentType]
+    answer = milp(
+        np.zeros(len(rows)),
+        constraints=held,
+        bounds=Bounds(0, 1),
+        integrality=np.ones(len(rows)),
+        options={"node_limit": NODES},
+    )
+    if answer.x is None:
+        return None
+    placed = place(problem, rows[answer.x > 0.5], random)
+    return placed if (placed != OPEN).all() else None
+
+
+def incidence(problem: Problem, rows: np.ndarray) -> Any:
+    """(values of all traits, n): 1 where a combination has a value."""
+    bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
+    entries = (rows + bounds[:-1]).ravel()
+    which = np.repeat(np.arange(len(rows)), rows.shape[1])
+    return sparse.csr_matrix((np.ones(entries.size), (entries, which)), shape=(bounds[-1], len(rows)))
+
+
+def without_rows(problem: Problem, rows: np.ndarray, settled: np.ndarray) -> Problem | None:
+    """The problem of the slots that are not settled; None if the settled ones use more than there is."""
+    done = rows[settled]
+    counts = [c - np.bincount(done[:, t], minlength=len(c)) for t, c in enumerate(problem.counts)]
+    given = rows[~settled]
+    for trait, count in enumerate(counts):
+        cells = given[:, trait][given[:, trait] != OPEN]
+        if (count < np.bincount(cells, minlength=len(count))).any():
+            return None
+    limits = [
+        replace(
+            limit, low=max(0, limit.low - int(limit.holds(done).sum())), high=limit.high - int(limit.holds(done).sum())
+        )
+        for limit in problem.limits
+    ]
+    if any(limit.high < 0 for limit in limits):
+        return None
+    return replace(
+        problem,
+        size=int((~settled).sum()),
+        counts=counts,
+        limits=limits,
+        given=given,
+        excluded=np.concatenate([problem.excluded, done.astype(np.int32)]),
+    )
+
+
+def fractions(problem: Problem, random: np.random.Generator) -> Fractions:
+    """How often each combination is taken. Looks at all combinations if they are few, else at those that help."""
+    shape = [len(count) for count in problem.counts]
+    if np.prod(np.array(shape, float)) <= MOST_LISTED:
+        listed = np.array(np.unravel_index(np.arange(np.prod(shape)), shape), np.int32).T
+        return programme(problem, allowed(problem, listed), True, random)[0]
+    listed = allowed(problem, first_pool(problem, random))
+    for _ in range(PRICINGS):
+        found, prices = programme(problem, listed, False, random)
+        if found.taken is not None or prices is None:
+            return found
+        best, worth = best_combinations(problem, prices, 2 * problem.size)
+        more = np.unique(np.concatenate([listed, best[worth > TOLERANCE]]), axis=0)
+        if len(more) == len(listed):
+            return replace(found, complete=not problem.forbidden and not problem.tallies)
+        listed = more
+    return found
+
+
+def allowed(problem: Problem, rows: np.ndarray) -> np.ndarray:
+    """The rows that break no rule of a single row and are not excluded, each once."""
+    rows = np.unique(rows, axis=0)
+    bad = np.zeros(len(rows), bool)
+    for rule in problem.forbidden:
+        bad |= rule.holds(rows)
+    for tally in problem.tallies:
+        bad |= tally.distance(rows) > 0
+    if len(problem.excluded):
+        both, inverse = np.unique(np.concatenate([problem.excluded, rows]), axis=0, return_inverse=True)
+        taken = np.zeros(len(both), bool)
+        taken[inverse.ravel()[: len(problem.excluded)]] = True
+        bad |= taken[inverse.ravel()[len(problem.excluded) :]]
+    return rows[~bad]
+
+
+def first_pool(problem: Problem, random: np.random.Generator) -> np.ndarray:
+    """Combinations by the shares of the values, and by shares nearer to equal ones, so that rare values occur."""
+    parts = []
+    for power in (1.0, 0.5):
+        shares = [np.where(count > 0, count.astype(float), 0) ** power for count in problem.counts]
+        shares = [share / share.sum() for share in shares]
+        draws = [random.choice(len(share), POOL * problem.size // 2, p=share) for share in shares]
+        parts.append(np.stack(draws, axis=1))
+    given = problem.given[(problem.given != OPEN).any(axis=1)]
+    for row in given:
+        part = parts[0][:64].copy()
+        part[:, row != OPEN] = row[row != OPEN]
+        parts.append(part)
+    return np.concatenate(parts).astype(np.int32)
+
+
+def programme(
+    problem: Problem, rows: np.ndarray, complete: bool, random: np.random.Generator
+) -> tuple[Fractions, list[np.ndarray] | None]:
+    """Solve the programme over `rows`; the second value is the worth of each value, where there is no answer.
+
+    Two programmes: one with the counts as they are; without an answer, one that changes counts as little as it can.
+    """
+    bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
+    exact = incidence(problem, rows)
+    counts = np.concatenate(problem.counts).astype(float)
+    lines, most = limits_as_lines(problem, rows)
+    told: dict[str, Any] = {"A_ub": lines, "b_ub": most} if lines is not None else {}
+    if complete:
+        answer = linprog(random.random(len(rows)), A_eq=exact, b_eq=counts, bounds=(0, 1), method="highs-ds", **told)
+        nothing = [np.zeros(len(count)) for count in problem.counts]
+        if answer.status == 0:
+            return Fractions(combinations=rows, complete=True, taken=answer.x, changes=nothing), None
+    eye = sparse.identity(len(counts), format="csr")
+    elastic: Any = sparse.hstack([exact, eye, -eye], format="csr")
+    cost = np.concatenate([np.zeros(len(rows)), np.ones(2 * len(counts))])
+    if lines is not None:
+        told["A_ub"] = sparse.hstack([lines, sparse.csr_matrix((lines.shape[0], 2 * len(counts)))], format="csr")
+    limits = [(0, 1)] * len(rows) + [(0, None)] * (2 * len(counts))
+    answer = linprog(cost, A_eq=elastic, b_eq=counts, bounds=limits, method="highs-ds", **told)
+    if answer.status != 0:  # limits alone contradict each other
+        none = [np.zeros(len(count)) for count in problem.counts]
+        return Fractions(combinations=rows, complete=complete, taken=None, changes=none), None
+    less, more = answer.x[len(rows) : -len(counts)], answer.x[-len(counts) :]
+    changes = [(more - less)[a:b] for a, b in pairwise(bounds)]
+    solved = answer.fun < TOLERANCE
+    found = Fractions(
+        combinations=rows, complete=complete or solved, taken=answer.x[: len(rows)] if solved else None, changes=changes
+    )
+    prices = [answer.eqlin.marginals[a:b] for a, b in pairwise(bounds)]
+    return found, prices
+
+
+def limits_as_lines(problem: Problem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+    """The limits, and for each slot that is partly given that its values are there, as lines `a x <= b`."""
+    lines, most = [], []
+    for limit in problem.limits:
+        holds = limit.holds(rows).astype(float)
+        lines += [holds, -holds]
+        most += [limit.high, -limit.low]
+    given = problem.given[(problem.given != OPEN).any(axis=1)]
+    for row, times in zip(*np.unique(given, axis=0, return_counts=True), strict=True):
+        lines.append(-((row == OPEN) | (row == rows)).all(axis=1).astype(float))
+        most.append(-times)
+    if not lines:
+        return None, np.zeros(0)
+    return sparse.csr_matrix(np.array(lines)), np.array(most, float)
+
+
+def best_combinations(problem: Problem, worth: list[np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `number` combinations of highest worth in sum, trait after trait, and their worth.
+
+    Without rules for single rows these are the best of all: who is among the best is so with its first traits alone.
+    """
+    rows, sums = np.zeros((1, 0), np.int32), np.zeros(1)
+    for trait, prices in enumerate(worth):
+        total = (sums[:, None] + prices[None]).ravel()
+        kept = min(len(total), 4 * number)
+        chosen = np.argpartition(-total, kept - 1)[:kept]
+        chosen = chosen[np.argsort(-total[chosen], kind="stable")]
+        rows = np.concatenate([rows[chosen // len(prices)], (chosen % len(prices))[:, None].astype(np.int32)], axis=1)
+        sums = total[chosen]
+        bad = np.zeros(len(rows), bool)
+        for rule in problem.forbidden:
+            if max(rule.masks) == trait:
+                bad |= rule.holds(rows)
+        rows, sums = rows[~bad], sums[~bad]
+    for tally in problem.tallies:
+        fine = tally.distance(rows) == 0
+        rows, sums = rows[fine], sums[fine]
+    return rows[:number], sums[:number]

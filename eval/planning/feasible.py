@@ -1,0 +1,134 @@
+"""Whether a plan can exist, before it is made: a relaxation, the rules that conflict, and the nearest counts that do.
+
+The relaxation looks at the traits of each rule, and at those of rules that share a trait while their table stays small.
+It asks how many slots each combination of values gets, so that counts, rules and the number of combinations that exist
+agree. What it refuses is impossible; what it lets pass may still be, which eval/planning/exact.py finds out.
+"""
+
+from itertools import pairwise, product
+from math import prod
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from eval.planning.problem import Combination, Problem
+
+MAX_CELLS = 64  # of a joint table
+NODES = 1000  # of the search for the nearest counts
+
+
+def bits_of_room(problem: Problem) -> float:
+    """The entropies of the traits, less log2 of the slots. Below 0 no plan of different combinations exists.
+
+    A slot of the plan, taken at random, has traits of these entropies; as a whole it has at most their sum, and log2
+    of the number of slots if all are different.
+    """
+    shares = [count[count > 0] / problem.size for count in problem.counts]
+    return float(sum(-(share * np.log2(share)).sum() for share in shares) - np.log2(problem.size))
+
+
+def scopes(problem: Problem, rules: list[Combination]) -> list[tuple[tuple[int, ...], list[Combination]]]:
+    """The traits of each table, with the rules in it. Tables that share a trait become one while it is small."""
+    found: list[tuple[tuple[int, ...], list[Combination]]] = []
+    for rule in rules:
+        traits, inside = tuple(sorted(rule.masks)), [rule]
+        for other in list(found):
+            union = tuple(sorted({*traits, *other[0]}))
+            joined = inside + other[1]
+            small = prod(len(classes_of(problem, trait, joined)[1]) for trait in union) <= MAX_CELLS
+            if set(other[0]) & set(traits) and (small or set(traits) <= set(other[0])):
+                traits, inside = union, joined
+                found.remove(other)
+        found.append((traits, inside))
+    return found
+
+
+def classes_of(problem: Problem, trait: int, rules: list[Combination]) -> tuple[np.ndarray, np.ndarray]:
+    """Values that the rules treat alike: the class of each value, and a value of each class."""
+    masks = [rule.masks[trait] for rule in rules if trait in rule.masks]
+    signs = np.array([np.ones(len(problem.counts[trait]), bool), *masks]).T
+    _, examples, classes = np.unique(signs, axis=0, return_index=True, return_inverse=True)
+    return classes.ravel(), examples
+
+
+def nearest_changes(problem: Problem, rules: list[Combination]) -> list[np.ndarray] | None:
+    """For each trait and value the change of its count that makes the rules feasible: the fewest slots in all.
+
+    All are 0 where the counts are feasible as they are. None if no counts of this many slots are.
+    """
+    widths = [len(count) for count in problem.counts]
+    starts = np.cumsum([0, *widths])
+    columns = 2 * starts[-1]  # first how much each count grows, then how much it shrinks
+    lines: list[tuple[dict[int, float], float, float]] = []
+    for trait, width in enumerate(widths):
+        here = range(starts[trait], starts[trait] + width)
+        lines.append((dict.fromkeys(here, 1.0) | {starts[-1] + i: -1.0 for i in here}, 0.0, 0.0))
+    upper = [np.full(starts[-1], float(problem.size)), np.concatenate(problem.counts).astype(float)]
+    for traits, inside in scopes(problem, rules):
+        classes = [classes_of(problem, trait, inside) for trait in traits]
+        cells = list(product(*(range(len(examples)) for _, examples in classes)))
+        others = prod(float((count > 0).sum()) for t, count in enumerate(problem.counts) if t not in traits)
+        sizes = [np.bincount(labels) for labels, _ in classes]
+        most = np.array([others * prod(float(size[k]) for size, k in zip(sizes, cell, strict=True)) for cell in cells])
+        examples = np.zeros((len(cells), len(widths)), np.int32)
+        for i, trait in enumerate(traits):
+            examples[:, trait] = [classes[i][1][cell[i]] for cell in cells]
+        for rule in inside:
+            holds = rule.holds(examples)
+            if rule.high == 0:
+                most[holds] = 0
+            else:
+                lines.append(({columns + i: 1.0 for i in np.flatnonzero(holds)}, float(rule.low), float(rule.high)))
+        for i, trait in enumerate(traits):
+            labels, _ = classes[i]
+            for label in range(labels.max() + 1):
+                line = {columns + c: 1.0 for c, cell in enumerate(cells) if cell[i] == label}
+                members = np.flatnonzero(labels == label)
+                line |= {starts[trait] + v: -1.0 for v in members} | {
+                    starts[-1] + starts[trait] + v: 1.0 for v in members
+                }
+                there = float(problem.counts[trait][members].sum())
+                lines.append((line, there, there))
+        upper.append(np.minimum(most, problem.size))
+        columns += len(cells)
+    answer = solved(lines, np.concatenate(upper), 2 * starts[-1])
+    if answer is None:
+        return None
+    change = np.rint(answer[: starts[-1]] - answer[starts[-1] : 2 * starts[-1]]).astype(np.int64)
+    return [change[a:b] for a, b in pairwise(starts)]
+
+
+def solved(lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray, changes: int) -> np.ndarray | None:
+    """The columns with the smallest sum of the first `changes`, which are whole numbers."""
+    table: Any = sparse.lil_matrix((len(lines), len(upper)))
+    for i, (line, _, _) in enumerate(lines):
+        for column, factor in line.items():
+            table[i, column] = factor
+    whole = (np.arange(len(upper)) < changes).astype(int)
+    low, high = (np.array([line[i] for line in lines]) for i in (1, 2))
+    held = LinearConstraint(table.tocsr(), low, high)  # pyright: ignore[reportArgumentType]
+    cost, bounds = whole.astype(float), Bounds(0, upper)  # pyright: ignore[reportArgumentType]
+    found = milp(cost, constraints=held, bounds=bounds)  # without whole numbers first: mostly nothing has to change
+    if found.x is None or found.fun < 1e-6:
+        return found.x
+    return milp(cost, constraints=held, bounds=bounds, integrality=whole, options={"node_limit": NODES}).x
+
+
+def feasible(problem: Problem, rules: list[Combination]) -> bool:
+    changes = nearest_changes(problem, rules)
+    return changes is not None and not any(change.any() for change in changes)
+
+
+def conflicting_rules(problem: Problem, rules: list[Combination]) -> list[Combination]:
+    """The smallest set of rules that conflicts with the counts: without any one of them the rest are feasible.
+
+    Rules are taken away one after the other; what can be spared stays away.
+    """
+    places = list(dict.fromkeys(rule.place for rule in rules))
+    for place in list(places):
+        fewer = [rule for rule in rules if rule.place in places and rule.place != place]
+        if not feasible(problem, fewer):
+            places.remove(place)
+    return [rule for rule in rules if rule.place in places]

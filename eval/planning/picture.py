@@ -1,0 +1,89 @@
+"""A plan for people: counts, rarity and pairs as lines of a terminal, and as a picture."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from eval.planning.rarity import rarest_pairs, rarities
+
+BAR = 24  # characters of the longest bar in a terminal
+SHOWN = 12  # values of a trait that a terminal shows, and pairs
+IN_PICTURE = 16  # values of a trait in the picture
+WIDTH, LINE, NAME, MARGIN = 420, 16, 170, 14  # pixels: of a column, a line, the names in it, around
+INK, SOFT, BLUE = "#1f2430", "#8a90a0", "#4a6fd0"
+
+Items = Sequence[Mapping[str, str]]
+
+
+def counts_of(items: Items) -> dict[str, list[tuple[str, int]]]:
+    """Trait -> (value, items that have it), the most frequent first."""
+    names = dict.fromkeys(name for item in items for name in item)
+    return {name: Counter(item[name] for item in items if name in item).most_common() for name in names}
+
+
+def lines_of(items: Items) -> list[str]:
+    """Counts of each value, the spread of rarity, and the rarest items and pairs."""
+    lines = []
+    for trait, counts in counts_of(items).items():
+        lines.append(f"{trait} ({len(counts)} values)")
+        most, width = counts[0][1], max(len(value) for value, _ in counts[:SHOWN])
+        for value, count in counts[:SHOWN]:
+            bar = "█" * max(1, round(BAR * count / most))
+            lines.append(f"  {value:<{width}} {count:>6} {count / len(items):>6.1%} {bar}")
+        if len(counts) > SHOWN:
+            rest = sum(count for _, count in counts[SHOWN:])
+            lines.append(f"  {f'{len(counts) - SHOWN} more':<{width}} {rest:>6} {rest / len(items):>6.1%}")
+    found = rarities(items)
+    scores = sorted(rarity.score for rarity in found)
+    lines.append(
+        f"rarity (OpenRarity's score): {scores[0]:.2f} to {scores[-1]:.2f}, middle {scores[len(scores) // 2]:.2f}"
+    )
+    rarest = sorted(range(len(items)), key=lambda i: (found[i].rank, i))[:3]
+    lines += [f"  rank {found[i].rank}: slot {i} ({found[i].score:.2f}) {', '.join(items[i].values())}" for i in rarest]
+    lines.append("rarest pairs (there; expected of independent traits)")
+    lines += [f"  {' with '.join(p.values)}: {p.count}; {p.expected:.1f}" for p in rarest_pairs(items, 5)]
+    return lines
+
+
+def png_of(items: Items) -> bytes:
+    """The same as a picture: bars of each trait, and how many items have which rarity."""
+    tables = list(counts_of(items).items())
+    heights = [LINE * (min(len(counts), IN_PICTURE) + (len(counts) > IN_PICTURE) + 2) for _, counts in tables]
+    columns = min(3, len(tables) + 1)
+    used = [MARGIN] * columns
+    placed = []
+    for height in [*heights, LINE * 12]:
+        column = used.index(min(used))
+        placed.append((MARGIN + column * WIDTH, used[column]))
+        used[column] += height
+    image = Image.new("RGB", (columns * WIDTH + MARGIN, max(used) + MARGIN), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
+    for (trait, counts), (left, top) in zip(tables, placed[:-1], strict=True):
+        draw.text((left, top), trait, INK, font)
+        shown = counts[:IN_PICTURE]
+        for i, (value, count) in enumerate(shown, start=1):
+            y = top + i * LINE
+            draw.text((left, y), value[:26], SOFT, font)
+            length = round((WIDTH - NAME - 70) * count / counts[0][1])
+            draw.rectangle((left + NAME, y + 2, left + NAME + max(1, length), y + LINE - 3), BLUE)
+            draw.text((left + NAME + length + 5, y), str(count), INK, font)
+        if len(counts) > IN_PICTURE:
+            draw.text((left, top + (len(shown) + 1) * LINE), f"and {len(counts) - IN_PICTURE} more", SOFT, font)
+    draw_histogram(draw, placed[-1], [rarity.score for rarity in rarities(items)], font)
+    sink = io.BytesIO()
+    image.save(sink, "PNG", optimize=True)
+    return sink.getvalue()
+
+
+def draw_histogram(draw: ImageDraw.ImageDraw, corner: tuple[int, int], scores: list[float], font) -> None:
+    """How many items have which score."""
+    left, top = corner
+    low, high, bins = min(scores), max(scores), 30
+    where = Counter(min(bins - 1, int((score - low) / ((high - low) or 1) * bins)) for score in scores)
+    draw.text((left, top), f"rarity score: items from {low:.2f} to {high:.2f}", INK, font)
+    floor, width = top + 10 * LINE, (WIDTH - 40) // bins
+    for i, count in where.items():
+        height = round(8 * LINE * count / max(where.values()))
+        draw.rectangle((left + i * width, floor - max(1, height), left + (i + 1) * width - 2, floor), BLUE)

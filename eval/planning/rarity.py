@@ -1,0 +1,96 @@
+"""Rarity of items, with the scores and ranks of OpenRarity 0.7.5: information content over the collection's entropy.
+
+A trait that an item lacks counts as a value of its own, and how many traits it has (those of value `none` left out) is
+one trait more. Ranks go by the number of values that no other item has, then by score; neighbours in that order with
+equal scores share a rank.
+"""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+TRAIT_COUNT = "meta_trait:trait_count"
+ABSENT = None  # the value of a trait that an item lacks
+Item = dict[str, str | None]
+
+
+class Rarity(NamedTuple):
+    """Of one item."""
+
+    score: float
+    """Its information content, in units of the collection's mean; higher is rarer."""
+    rank: int
+    """1 for the rarest; equal ones share a rank, and the ranks after it are left out."""
+    unique: int
+    """How many of its values no other item has."""
+
+
+class Pair(NamedTuple):
+    """Two values of two traits that stand together in some items."""
+
+    values: tuple[str, str]
+    """As `trait: value`."""
+    count: int
+    """The items that have both."""
+    expected: float
+    """How many would, were the traits independent."""
+
+
+def rarities(items: Sequence[Mapping[str, str]]) -> list[Rarity]:
+    """Score and rank of each item (trait -> value), in the order given."""
+    if not items:
+        return []
+    rows = [with_trait_count(item) for item in items]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    scores, unique, entropy = np.zeros(len(rows)), np.zeros(len(rows), int), 0.0
+    for name in sorted(names):
+        values = [row.get(name, ABSENT) for row in rows]
+        counts = Counter(values)
+        shares = np.array(list(counts.values())) / len(rows)
+        entropy -= float((shares * np.log2(shares)).sum())
+        scores += [math.log2(len(rows) / counts[value]) for value in values]
+        unique += [value is not ABSENT and counts[value] == 1 for value in values]
+    scores /= entropy or 1.0
+    order = sorted(range(len(rows)), key=lambda i: (unique[i], scores[i]), reverse=True)
+    ranks = dict[int, int]()
+    for place, i in enumerate(order):
+        before = order[place - 1] if place else None
+        tied = before is not None and math.isclose(scores[i], scores[before])
+        ranks[i] = ranks[before] if tied and before is not None else place + 1
+    return [Rarity(float(scores[i]), ranks[i], int(unique[i])) for i in range(len(rows))]
+
+
+def with_trait_count(item: Mapping[str, str]) -> Item:
+    """The item's traits in lower case without spaces around them, and how many are not `none`."""
+    row: Item = {name.lower().strip(): value.lower().strip() for name, value in item.items()}
+    return row | {TRAIT_COUNT: str(sum(value not in ("none", "") for value in row.values()))}
+
+
+def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[Pair]:
+    """The pairs of values that fewest items have, of those that any has; of equal ones the least expected."""
+    singles = Counter(pair for item in items for pair in item.items())
+    together = Counter(pair for item in items for pair in combinations(sorted(item.items()), 2))
+    found = [
+        Pair((f"{a[0]}: {a[1]}", f"{b[0]}: {b[1]}"), count, singles[a] * singles[b] / len(items))
+        for (a, b), count in together.items()
+    ]
+    return sorted(found, key=lambda pair: (pair.count, -pair.expected, pair.values))[:number]
+
+
+def as_csv(items: Sequence[Mapping[str, str]]) -> str:
+    """A table of items with score and rank, the rarest first."""
+    found = rarities(items)
+    names = list(dict.fromkeys(name for item in items for name in item))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["slot", "rank", "score", "unique_values", *names])
+    for i in sorted(range(len(items)), key=lambda i: (found[i].rank, i)):
+        row = found[i]
+        table.writerow([i, row.rank, f"{row.score:.6f}", row.unique, *(items[i].get(name, "") for name in names)])
+    return text.getvalue()

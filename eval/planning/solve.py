@@ -1,0 +1,75 @@
+"""From a problem to a plan: refuse what cannot be, deal what has room, solve what has little."""
+
+import numpy as np
+
+from eval.planning import exact
+from eval.planning.deal import deal
+from eval.planning.feasible import bits_of_room, conflicting_rules, nearest_changes
+from eval.planning.problem import Problem
+from stylegate.errors import DataError
+
+DEALS = 3  # dealings, each from a new start, before the linear programme is asked
+NAMED = 12  # changes of counts that a message names
+
+
+def solve(problem: Problem, seed: int) -> np.ndarray:
+    """(slots, traits) with exact counts, no combination twice, every rule kept; the same for the same seed.
+
+    Raises DataError where no such plan exists, with the rules that conflict and the nearest counts that do not.
+    """
+    rules = problem.forbidden + problem.limits
+    changes = nearest_changes(problem, rules)
+    if changes is None or any(change.any() for change in changes):
+        conflict = [f"{rule.place}: {rule.text}" for rule in conflicting_rules(problem, rules)]
+        conflict += counts_in(problem, changes)
+        raise DataError(
+            f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
+            conflict,
+            next_step(problem, changes),
+        )
+    room = bits_of_room(problem)
+    if room < 0:
+        raise DataError(
+            f"{problem.size} slots cannot all be different: their traits hold {np.log2(problem.size) + room:.2f} bits, "
+            f"and {problem.size} different combinations need {np.log2(problem.size):.2f}",
+            next_step="add values or traits, make shares more even, or lower plan.num_images.",
+        )
+    for start in range(DEALS):
+        if (rows := deal(problem, np.random.default_rng([seed, start]))) is not None:
+            return rows
+    rows, found = exact.solve(problem, np.random.default_rng([seed, DEALS]))
+    if rows is not None:
+        return rows
+    if found.taken is None and found.complete:
+        whole = [np.rint(change).astype(np.int64) for change in found.changes]
+        raise DataError(
+            f"no plan of {problem.size} slots exists: a linear programme over all combinations that are allowed "
+            f"({len(found.combinations)}) has no answer, not even in fractions of slots",
+            counts_in(problem, whole),
+            next_step(problem, whole),
+        )
+    raise DataError(
+        f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room)",
+        next_step="take away a rule, add values or traits, or lower plan.num_images.",
+    )
+
+
+def counts_in(problem: Problem, changes: list[np.ndarray] | None) -> list[str]:
+    """The counts that would have to change, as they are."""
+    lines = []
+    for t, change in enumerate(changes or []):
+        told = [f"{problem.values[t][v]} {problem.counts[t][v]}" for v in np.flatnonzero(change)[:NAMED]]
+        lines += [f"traits.{problem.traits[t]}: {', '.join(told)}"] if told else []
+    return lines
+
+
+def next_step(problem: Problem, changes: list[np.ndarray] | None) -> str:
+    if changes is None:
+        return "take away one of the rules: no counts of this many slots keep them all."
+    told = [
+        f"{problem.traits[t]}: {problem.values[t][v]} {problem.counts[t][v]} -> {problem.counts[t][v] + change[v]}"
+        for t, change in enumerate(changes)
+        for v in np.flatnonzero(change)
+    ]
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    return f"the nearest counts: {'; '.join(told[:NAMED])}{more}. Or take away a rule, or lower plan.num_images."
