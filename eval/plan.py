@@ -92,7 +92,7 @@ def make_slots(
         learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
         excluded = {sorted_traits(item.traits) for item in learned if item.traits}
         kept = kept_slots(file, earlier, config.plan, excluded, drawn) if earlier else {}
-        return with_earlier_seeds(slots_that_keep(config, file, brand, excluded, kept, drawn), earlier)
+        return with_earlier_seeds(slots_that_keep(config, file, brand, excluded, kept), earlier)
     if config.prompts:
         prompts = [(brand.prompt(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))]
     elif brand_set:
@@ -107,20 +107,16 @@ def make_slots(
 
 
 def slots_that_keep(
-    config: Config,
-    file: TraitsFile,
-    brand: brandset.Brand,
-    excluded: set[tuple],
-    kept: dict[int, dict[str, str]],
-    drawn: set[int],
+    config: Config, file: TraitsFile, brand: brandset.Brand, excluded: set[tuple], kept: dict[int, dict[str, str]]
 ) -> list[Slot]:
-    """The slots with all of `kept`, else with those that have pictures, else anew: as much as the counts allow."""
-    of_pictures = {number: traits for number, traits in kept.items() if number in drawn}
-    for held in ([kept] if kept else []) + ([of_pictures] if of_pictures and of_pictures != kept else []):
+    """The slots with all of `kept`; where that leaves no room for the others, without the last 1, 2, 4 ... of them."""
+    freed = 0
+    while freed < len(kept):
+        held = dict(list(kept.items())[: len(kept) - freed])
         try:
             return slots_from_traits(file, brand, config.plan, excluded, held)
-        except DataError:  # what was kept leaves no room for the rest; if nothing does, the last call says why
-            continue
+        except DataError:  # if it is not because of what is kept, the last call says why
+            freed = max(1, 2 * freed)
     return slots_from_traits(file, brand, config.plan, excluded)
 
 

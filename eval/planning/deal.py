@@ -8,10 +8,10 @@ import numpy as np
 
 from eval.planning.problem import OPEN, Combination, Problem
 
-ROUNDS = 600  # rounds of swaps; a plan that has room needs 10 to 100
-PATIENCE = 120  # rounds without fewer faults after which the dealing is given up
+ROUNDS = 1500  # rounds of swaps; a plan that has room needs 10 to 300
+PATIENCE = 250  # rounds without fewer faults after which the dealing is given up
 PROPOSALS = 4096  # swaps that a round looks at, at least
-MANY = 256  # swaps that a round looks at for one row, at most
+MANY = 2048  # swaps that a round looks at for one row, at most
 PLATEAU = 0.5  # probability with which a swap that changes nothing is taken
 
 

@@ -89,16 +89,16 @@ def make_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, st
     if len(file.one_of_ones) > size:
         problems.append(f"one_of_ones: {len(file.one_of_ones)} for {size} slots")
     names, counts = [], []
-    for trait, values in file.traits.items():
+    for trait, written in file.traits.items():
+        values = {name: with_weight_of_tier(value, file) for name, value in written.items()}
         given = [one.traits[trait] for one in file.one_of_ones if trait in one.traits]
         own = list(dict.fromkeys(value for value in given if value not in values))  # of one-of-ones alone
         shared, found = exact_counts(trait, values, size - sum(value in own for value in given))
-        short = [f"{v}: {n}, in one-of-ones {given.count(v)}" for v, n in zip(values, shared, strict=True)]
-        problems += found
-        if not found:
-            problems += [
-                f"traits.{trait}.{text}" for text, v, n in zip(short, values, shared, strict=True) if n < given.count(v)
-            ]
+        problems += found or [
+            f"traits.{trait}.{value}: {count} slots, but one-of-ones have it {given.count(value)} times"
+            for value, count in zip(values, shared, strict=True)
+            if count < given.count(value)
+        ]
         names.append([*values, *own])
         counts.append(np.array([*shared, *(given.count(value) for value in own)], np.int64))
     if problems:
@@ -120,6 +120,10 @@ def make_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, st
     rows = [problem.row_of(traits) for traits in excluded]
     problem.excluded = np.array([row for row in rows if OPEN not in row], np.int32).reshape(-1, len(names))
     return problem
+
+
+def with_weight_of_tier(value: Value, file: TraitsFile) -> Value:
+    return value.model_copy(update={"weight": file.tiers[value.tier]}) if value.tier is not None else value
 
 
 def exact_counts(trait: str, values: dict[str, Value], size: int) -> tuple[list[int], list[str]]:

@@ -83,7 +83,7 @@ def kept_slots(
 ) -> dict[int, dict[str, str]]:
     """The traits of the slots of an earlier plan that this one can keep: rules, counts and one-of-ones allow them.
 
-    Slots with pictures (`drawn`) come first where a count does not allow all.
+    Slots with pictures (`drawn`) come first, also in the order of the answer.
     """
     problem = make_problem(file, plan.num_images, map(dict, excluded))
     fixed = {one.slot: problem.row_of(one.traits) for one in file.one_of_ones if one.slot is not None}

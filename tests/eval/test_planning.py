@@ -1,0 +1,320 @@
+"""Exact plans: counts, rules, one-of-ones, what is refused, import and export, rarity."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eval.lot.batch import read_plan
+from eval.planning import exact
+from eval.planning.deal import deal
+from eval.planning.problem import OPEN, Problem, exact_counts, make_problem
+from eval.planning.rarity import rarest_pairs, rarities
+from eval.planning.slots import slots_from_traits
+from eval.planning.solve import solve
+from eval.planning.traits import TraitsFile, Value, read_traits
+from stylegate import files
+from stylegate.brandset import NO_BRAND
+from stylegate.config import PlanConfig
+from stylegate.errors import DataError
+from tests.bench.plan import dense_file, random_file
+
+GOLDEN = files.ROOT / "tests" / "golden"
+
+
+def keeps_everything(problem: Problem, rows: np.ndarray) -> bool:
+    """The slow and obvious check of a plan, value by value and slot by slot."""
+    told = [problem.traits_of(row) for row in rows]
+    assert len({tuple(item.values()) for item in told}) == problem.size == len(rows)
+    for trait, values, counts in zip(problem.traits, problem.values, problem.counts, strict=True):
+        found = Counter(item[trait] for item in told)
+        assert [found[value] for value in values] == counts.tolist()
+
+    def having(rule: Any) -> int:
+        return sum(all(mask[row[trait]] for trait, mask in rule.masks.items()) for row in rows)
+
+    assert all(having(rule) == 0 for rule in problem.forbidden)
+    assert all(limit.low <= having(limit) <= limit.high for limit in problem.limits)
+    assert ((problem.given == OPEN) | (problem.given == rows)).all()
+    return True
+
+
+def file_of(text: str, folder: Path) -> TraitsFile:
+    (folder / "t.yaml").write_text(text)
+    return read_traits(folder / "t.yaml")
+
+
+RULES = """
+prompt: '{trigger}, {hat} {kind}, {item}'
+negative_prompt: blurry
+tiers: {rare: 1, common: 6}
+traits:
+  hat: {none: {tier: common}, crown: {count: 9}, halo: {tier: rare, at_least: 4}, cap: {tier: common, at_most: 20}}
+  kind: {robot: 3, cat: 3, ghost: 1}
+  item: {none: 2, sword: {weight: 1, phrase: big sword}, book: 1, ball: 1}
+  color: {red: 1, blue: 1, green: 1}
+rules:
+  forbid:
+  - {hat: crown, color: [red, blue]}
+  - {kind: robot, item: ball, color: green}
+  require:
+  - {when: {kind: ghost}, then: {item: [none, book]}}
+  limit:
+  - {of: {hat: halo, kind: cat}, at_least: 2, at_most: 3}
+one_of_ones:
+- {slot: 3, traits: {hat: golden helmet, kind: cat}, name: The First, prompt: a golden cat, seed: 77}
+- {traits: {color: rainbow}}
+"""
+
+
+def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
+    file = file_of(RULES, tmp_path)
+    slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
+    assert slots == slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
+    assert slots != slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60, seed=1))
+    problem = make_problem(file, 60)
+    assert keeps_everything(problem, np.array([problem.row_of(slot.traits) for slot in slots]))
+    counts = {trait: Counter(slot.traits[trait] for slot in slots) for trait in problem.traits}
+    assert counts["hat"] == {"none": 26, "crown": 9, "halo": 4, "cap": 20, "golden helmet": 1}
+    assert slots[3].traits["hat"] == "golden helmet" and slots[3].traits["kind"] == "cat"
+    assert (slots[3].prompt, slots[3].seed, slots[3].negative_prompt) == ("a golden cat", 77, "blurry")
+    (rainbow,) = [slot.slot for slot in slots if slot.traits["color"] == "rainbow"]
+    assert rainbow != 3
+    bare = next(slot for slot in slots if slot.slot != 3 and slot.traits["hat"] == slot.traits["item"] == "none")
+    assert bare.prompt == f"{bare.traits['kind']}".join(["", ""]) or "none" not in bare.prompt
+    assert any("big sword" in slot.prompt for slot in slots)
+
+
+def test_weights_become_counts_by_largest_remainder() -> None:
+    weights = {name: Value(weight=weight) for name, weight in zip("abcd", (5.0, 3.0, 1.0, 1.0), strict=True)}
+    assert exact_counts("t", weights, 10) == ([5, 3, 1, 1], [])
+    assert exact_counts("t", weights, 7) == ([3, 2, 1, 1], [])  # 3.5, 2.1, .7, .7
+    bounded = weights | {"a": Value(weight=5.0, at_most=2), "d": Value(weight=1.0, at_least=3)}
+    assert exact_counts("t", bounded, 10) == ([2, 4, 1, 3], [])
+    assert exact_counts("t", {"a": Value(count=3), "b": Value(count=3)}, 7)[1] == [
+        "traits.t: its counts sum to 6, for 7 slots"
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_plans_are_exact(seed: int) -> None:
+    problem = make_problem(random_file(seed, 2000), 2000)
+    assert keeps_everything(problem, solve(problem, seed))
+
+
+def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
+    """The dealing alone does not come to it; the linear programme says which it is."""
+    problem = make_problem(dense_file(0.85), 400)
+    assert deal(problem, np.random.default_rng(0), 50) is None
+    rows, found = exact.solve(problem, np.random.default_rng(0))
+    assert rows is not None and found.complete and keeps_everything(problem, rows)
+    with pytest.raises(
+        DataError, match="no plan of 400 slots exists: a linear programme over all combinations"
+    ) as error:
+        solve(make_problem(dense_file(0.9), 400), 0)
+    assert "the nearest counts: " in str(error.value)
+    with pytest.raises(DataError, match="different combinations need 8"):
+        solve(make_problem(dense_file(2.5), 400), 0)
+
+
+def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:
+    file = file_of("prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}", tmp_path)
+    assert len({tuple(s.traits.items()) for s in slots_from_traits(file, NO_BRAND, PlanConfig(num_images=6))}) == 6
+    with pytest.raises(DataError, match="7 slots"):
+        slots_from_traits(file, NO_BRAND, PlanConfig(num_images=7))
+
+
+def test_rules_that_conflict_are_named_and_no_others(tmp_path: Path) -> None:
+    file = file_of(
+        "prompt: x\nnumbers: counts\n"
+        "traits:\n  hat: {none: 40, crown: 60}\n  kind: {robot: 50, cat: 50}\n  n: {a: 50, b: 50}\n"
+        f"  m: {{{', '.join(f'v{i}: 2' for i in range(50))}}}\n"
+        "rules:\n  forbid:\n  - {hat: none, m: v3}\n  - {hat: crown, kind: robot}\n"
+        "  limit:\n  - {of: {n: a, kind: cat}, at_least: 1}\n",
+        tmp_path,
+    )
+    with pytest.raises(DataError) as error:
+        slots_from_traits(file, NO_BRAND, PlanConfig(num_images=100))
+    text = str(error.value)
+    assert "rules.forbid[1]: never hat: crown with kind: robot" in text
+    assert "forbid[0]" not in text and "limit" not in text
+    assert "kind: robot 50 -> 40; kind: cat 50 -> 60" in text or "hat: none 40 -> 50; hat: crown 60 -> 50" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("rules: {forbid: [{hat: crwn, kind: cat}]}", "rules.forbid[0].hat: hat has no value crwn"),
+        ("rules: {forbid: [{hats: crown, kind: cat}]}", "rules.forbid[0]: there is no trait hats"),
+        ("rules: {forbid: [{hat: crown}]}", "rules.forbid[0]: names one trait"),
+        ("rules: {forbid: [{}]}", "rules.forbid[0]: is empty"),
+        ("rules: {forbid: [{hat: [], kind: cat}]}", "rules.forbid[0].hat: is empty"),
+        ("rules: {avoid: []}", "rules.avoid: unknown key"),
+        (
+            "rules: {require: [{when: {hat: crown}, then: {kind: cat}}, {when: {kind: cat}, then: {hat: crown}}]}",
+            "runs in a circle: hat: crown -> kind: cat -> hat: crown",
+        ),
+        ("rules: {limit: [{of: {hat: crown}, at_least: 3, at_most: 2}]}", "at_least 3 is above at_most 2"),
+        (
+            "one_of_ones: [{traits: {hat: crown, kind: dog}}]\nrules: {forbid: [{hat: crown, kind: dog}]}",
+            "breaks rules",
+        ),
+        ("one_of_ones: [{slot: 1, traits: {hat: x}}, {slot: 1, traits: {hat: y}}]", "slot 1 is taken twice"),
+        ("one_of_ones: [{name: ../x, traits: {hat: x}}]", "one_of_ones[0].name: a name is of letters"),
+        ("one_of_ones: [{traits: {hat: CROWN}}]", "crown and CROWN look alike"),
+        ("tiers: {rare: 0}", "tiers.rare: 0 is not a number above 0"),
+        ("more: {hat: {x: 1, X: 1}}", "more: unknown key"),
+    ],
+)
+def test_bad_rules(tmp_path: Path, change: str, says: str) -> None:
+    with pytest.raises(DataError) as error:
+        file_of(f"prompt: x\ntraits: {{hat: {{none: 1, crown: 1}}, kind: {{cat: 1, dog: 1}}}}\n{change}", tmp_path)
+    assert says in str(error.value)
+
+
+def test_all_problems_of_a_traits_file_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        file_of(
+            "prompt: '{hut}'\nextra: 1\n"
+            "traits: {hat: {'': 1, crown: .nan, Crown: 2, cafe: 1, cafe\u0301: 1, \uff58: 1, x: 1,"
+            " z: {count: 2, weight: 1}}}\n"
+            "rules: {forbid: [{hat: crown, kind: cat}]}\n",
+            tmp_path,
+        )
+    for text in (
+        "{hut} names no trait",
+        "extra: unknown key",
+        "traits.hat.: a value has 1 to 200 characters",
+        ".nan is not a number",
+        "crown and Crown look alike",
+        "cafe and cafe\u0301 look alike",
+        "\uff58 and x look alike",
+        "traits.hat.z: has count and weight",
+        "there is no trait kind",
+    ):
+        assert text in str(error.value), text
+
+
+def test_a_million_values_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("prompt: x\ntraits:\n  a:\n" + "".join(f"    v{i}: 1\n" for i in range(10**6)))
+    with pytest.raises(DataError, match="more than 1 MB"):
+        read_traits(tmp_path / "t.yaml")
+
+
+def test_counts_that_do_not_add_up_come_with_slots_that_do_not_exist(tmp_path: Path) -> None:
+    file = file_of(
+        "prompt: x\nnumbers: counts\ntraits: {a: {x: 3, y: 3}}\none_of_ones: [{slot: 9, traits: {a: x}}]", tmp_path
+    )
+    with pytest.raises(DataError) as error:
+        make_problem(file, 7)
+    assert "its counts sum to 6, for 7 slots" in str(error.value) and "slot: 9 is beyond" in str(error.value)
+
+
+def test_rarity_is_open_raritys() -> None:
+    golden = json.loads((GOLDEN / "open_rarity.json").read_text())
+    found = rarities(golden["items"])
+    for ours, (score, rank, unique) in zip(found, golden["score_rank_unique"], strict=True):
+        assert ours.score == pytest.approx(score, abs=1e-9) and (ours.rank, ours.unique) == (rank, unique)
+    assert len({r.rank for r in found}) < len(found) and max(r.unique for r in found) > 0
+
+
+def test_rarest_pairs() -> None:
+    items = [{"a": "x", "b": "y"}, {"a": "x", "b": "z"}, {"a": "w", "b": "z"}, {"a": "x", "b": "z"}]
+    first = rarest_pairs(items, 1)[0]
+    assert first.values == ("a: w", "b: z") or first.count == 1
+
+
+def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text(
+        "id, face, skin-tone, count, worn\n"
+        "0, happy, dark, 2, Cap / Ring\n1, sad, light, 1, Ring\n2, happy, , 0, \n3, sad, dark, 1, Crown\n"
+        "4, happy, light, 2, Crown / Ring\n5, sad, dark, 1, Crown\n"
+    )
+    code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'c.yaml'}")
+    assert code == 0 and "the same item stands more than once, rows from 0: 3 and 5" in text
+    assert "count is the number of values of worn" in text and "'skin-tone' is called 'skin tone'" in text
+    words = [f"traits={tmp_path / 'c.yaml'}", "plan.num_images=6", "lora_file=none", "batch=imported"]
+    assert run("plan", *words, f"out={tmp_path / 'new.csv'}")[0] == 0
+    items = [slot.traits for slot in read_plan(files.BATCHES / "imported")]
+    worn = Counter(v for item in items for t, v in item.items() if t.startswith("worn") and v != "none")
+    assert worn == {"Ring": 3, "Crown": 3, "Cap": 1} and Counter(i["face"] for i in items) == {"happy": 3, "sad": 3}
+    assert all(int(i["count"]) == sum(v != "none" for t, v in i.items() if t.startswith("worn")) for i in items)
+    assert len({tuple(i.items()) for i in items}) == 6 and Counter(i["skin tone"] for i in items)["none"] == 1
+    with (tmp_path / "new.csv").open() as file:
+        assert [{t: v for t, v in row.items() if t != "id"} for row in csv.DictReader(file)] == items
+    ranked = list(csv.DictReader((files.BATCHES / "imported" / "rarity.csv").open()))
+    assert len(ranked) == 6 and ranked[0]["rank"] == "1"
+
+
+def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
+    for name in (
+        "Background/red#2.png",
+        "Background/blue.png",
+        "Background/green#1.png",
+        "Eye color/Gold#0.5.png",
+        "Eye color/none#2.png",
+    ):
+        (tmp_path / "layers" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "layers" / name).touch()
+    assert run("plan", f"import={tmp_path / 'layers'}", f"out={tmp_path / 'l.yaml'}")[0] == 0
+    file = read_traits(tmp_path / "l.yaml")
+    assert {v: spec.weight for v, spec in file.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
+    assert file.traits["Eye color"]["Gold"].weight == 0.5
+    words = [f"traits={tmp_path / 'l.yaml'}", "plan.num_images=4", "lora_file=none", "batch=layers"]
+    assert run("plan", *words, f"out={tmp_path / 'o.json'}")[0] == 0
+    assert run("plan", *words, f"out={tmp_path / 'o.layers'}")[0] == 0
+    assert (tmp_path / "o.layers" / "Background" / "red#2.png").exists()
+    assert run("plan", f"import={tmp_path / 'o.json'}", f"out={tmp_path / 'again.yaml'}")[0] == 0
+    again = read_traits(tmp_path / "again.yaml")
+    assert {v: spec.count for v, spec in again.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
+    assert run("plan", f"import={tmp_path / 'o.layers'}", f"out={tmp_path / 'again.yaml'}")[0] == 2  # exists already
+
+
+def test_a_commitment_holds_until_the_plan_changes(run, tmp_path: Path) -> None:
+    words = ["traits=collectible", "plan.num_images=5", "lora_file=none", "batch=committed"]
+    assert run("plan", *words)[0] == 0
+    path = files.BATCHES / "committed" / "commitment.json"
+    before = path.read_bytes()
+    assert run("plan", *words)[0] == 0 and path.read_bytes() == before
+    assert "is the one that was committed to" in run("verify", str(path))[1]
+    plan = path.with_name("plan.parquet")
+    plan.write_bytes(plan.read_bytes() + b" ")
+    assert run("verify", str(path))[0] == 2
+
+
+def test_a_plan_that_is_made_longer_or_edited_keeps_what_still_fits(run, tmp_path: Path) -> None:
+    text = "prompt: '{a} {b}'\ntraits: {a: {x: 1, y: 1}, b: {k: 1, l: 1, m: 1, n: 1, o: 1, p: 1}}\n"
+    (tmp_path / "t.yaml").write_text(text)
+    words = [f"traits={tmp_path / 't.yaml'}", "lora_file=none", "batch=edited"]
+    folder = files.BATCHES / "edited"
+    assert run("plan", *words, "plan.num_images=4")[0] == 0
+    short = read_plan(folder)
+    assert run("plan", *words, "plan.num_images=8")[0] == 0
+    long = read_plan(folder)
+    assert long[:4] == short and len(long) == 8
+    (folder / "images").mkdir()
+    for number in range(8):
+        (folder / "images" / f"{number:05d}-0.png").touch()
+    files.write_jsonl(folder / "verdicts.jsonl", [{"file": f"{n:05d}-0.png", "verdict": "accept"} for n in range(8)])
+    victim = next(slot for slot in long if slot.traits["b"] == "p")  # the only slot with p
+    words_of = ", ".join(f"{trait}: {value}" for trait, value in victim.traits.items())
+    (tmp_path / "t.yaml").write_text(text + f"rules: {{forbid: [{{{words_of}}}]}}\n")
+    code, said = run("plan", *words, "plan.num_images=8")
+    edited = read_plan(folder)
+    lost = [old.slot for old, new in zip(long, edited, strict=True) if old != new]
+    assert code == 0 and not [slot for slot in edited if slot.traits == victim.traits]
+    assert victim.slot in lost and len(lost) < 8
+    left = sorted(int(path.name[:5]) for path in (folder / "images").iterdir())
+    assert left == [n for n in range(8) if n not in lost]
+    assert [int(row["file"][:5]) for row in files.read_jsonl(folder / "verdicts.jsonl")] == left
+    assert f"slot {victim.slot}: " in said and (folder / "earlier").is_dir()
+
+
+def test_show_prints_counts_and_writes_no_plan(run) -> None:
+    code, text = run("plan", "traits=collectible", "plan.num_images=12", "lora_file=none", "batch=shown", "show=true")
+    assert code == 0 and "headwear (6 values)" in text and "rarity (OpenRarity's score)" in text and "█" in text
+    assert not (files.BATCHES / "shown").exists()
