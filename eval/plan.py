@@ -13,7 +13,16 @@ training pictures are left out, so that what comes out is new. A plan made again
 import re
 from pathlib import Path
 
-from eval.lot.batch import PLAN, Slot, batch_folder, existing_file, read_plan, split_name, write_plan, write_record
+from eval.lot.batch import (
+    PLAN,
+    Slot,
+    attempt_and_slot,
+    batch_folder,
+    existing_file,
+    read_plan,
+    write_plan,
+    write_record,
+)
 from eval.planning import commitment, interchange, picture, rarity
 from eval.planning.slots import kept_slots, slot_seed, slots_from_traits
 from eval.planning.traits import TraitsFile, read_traits
@@ -80,7 +89,7 @@ def earlier_slots(folder: Path) -> list[Slot]:
 
 
 def drawn_slots(folder: Path) -> set[int]:
-    return {split_name(path.name)[1] for path in (folder / "images").glob("[0-9]*-[0-9]*.png")}
+    return {attempt_and_slot(path.name)[1] for path in (folder / "images").glob("[0-9]*-[0-9]*.png")}
 
 
 def make_slots(
@@ -144,11 +153,13 @@ def put_pictures_aside(folder: Path, earlier: list[Slot], slots: list[Slot]) -> 
     aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]
     aside.mkdir(parents=True, exist_ok=True)
     for path in (folder / "images").glob("[0-9]*-[0-9]*.png"):
-        if split_name(path.name)[1] in lost:
+        if attempt_and_slot(path.name)[1] in lost:
             path.rename(aside / path.name)
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file")
     if rows:
-        files.write_jsonl(folder / "verdicts.jsonl", [row for row in rows if split_name(row["file"])[1] not in lost])
+        files.write_jsonl(
+            folder / "verdicts.jsonl", [row for row in rows if attempt_and_slot(row["file"])[1] not in lost]
+        )
     lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
     kept = len(drawn_slots(folder))
     return [f"kept: the pictures of {kept} slots; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]

@@ -194,7 +194,6 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    arguments = [a.replace("import=", "import_file=", 1) if a.startswith("import=") else a for a in arguments]
     sweep = "-m" in arguments or "--multirun" in arguments
     flags = [a for a in arguments if a.startswith("-")]
     flags += [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--cfg", "-c", "--package", "-p")]
@@ -359,6 +358,8 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
     values, and a value with brackets, quotes or = is left to Hydra (choice(a,b), range(1,3)).
     """
     name, equals, value = override.partition("=")
+    name = "import_file" if name == "import" else name  # which Python has no field of the name of
+    override = name + equals + value
     if not equals or not configuration.is_text_key(name.lstrip("+")) or value in ("", "null"):
         return override
     if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):

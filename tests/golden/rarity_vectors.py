@@ -2,7 +2,7 @@
 import json
 import random
 
-from open_rarity import Collection, RarityRanker, Token
+from open_rarity import Collection, RarityRanker, Token  # pyright: ignore[reportMissingImports]
 
 random.seed(11)
 traits = {f"t{i}": [f"v{j}" for j in range(3 + 2 * i)] for i in range(5)}
