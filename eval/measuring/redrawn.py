@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from eval.measuring.encoder import Encoder, encode_pictures
 from eval.measuring.measured import Views
+from stylegate.cache import Cache
 
 SOFTENED = 0.6  # pixels of 64, standard deviation: about what the autoencoder of a diffusion model does
 UNEVEN, WIDE = 4.0, 2.0  # levels of 255 that flat areas vary by, and how wide in pixels; standard deviations
@@ -33,12 +34,20 @@ def redraw(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def redrawn_views(signatures: NDArray[np.uint8], encoder: Encoder | None) -> Views:
-    """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them; without one, nothing."""
+    """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them; without one, nothing.
+
+    Each copy is encoded once, and kept in the cache.
+    """
     copies = np.stack([redraw(one) for one in signatures])
     if encoder is None:
         nothing = np.zeros((len(copies), 0), np.float32)
         return Views(nothing, nothing.astype(np.float16), copies)
-    shown = [encoder.preprocessing.pixels(Image.fromarray(copy)) for copy in copies]
-    parts = [encode_pictures(encoder, shown[start : start + TOGETHER]) for start in range(0, len(shown), TOGETHER)]
-    embeddings, patches = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Views(embeddings, patches, copies)
+    keys = [f"redrawn-1:{encoder.sha256}:{hashlib.sha256(copy.tobytes()).hexdigest()}" for copy in copies]
+
+    def encode(some: list[int]) -> list[dict[str, NDArray]]:
+        shown = [encoder.preprocessing.pixels(Image.fromarray(copies[i])) for i in some]
+        made = zip(*encode_pictures(encoder, shown), strict=True)
+        return [{"embedding": embedding, "patches": patches} for embedding, patches in made]
+
+    rows = [row for row in Cache().get_or_compute(keys, TOGETHER, encode) if row is not None]
+    return Views(np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), copies)

@@ -160,10 +160,11 @@ def test_scores_are_kept_and_a_changed_picture_is_seen(run, judged: Path, tmp_pa
     assert "nothing new" in run("score", *words)[1]
     Image.open(judged / "0033.png").rotate(90).save(judged / "0033.png")
     encoded = []
-    import eval.measuring.features as features
+    from eval.measuring import features, redrawn
 
     real = features.encode_pictures
-    monkeypatch.setattr(features, "encode_pictures", lambda e, images: encoded.append(len(images)) or real(e, images))
+    for module in (features, redrawn):
+        monkeypatch.setattr(module, "encode_pictures", lambda e, images: encoded.append(len(images)) or real(e, images))
     assert "nothing new" not in run("score", *words)[1]
     assert encoded == [1]
 
