@@ -6,15 +6,17 @@
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
 (exit 10). Files that came after the gate are named (exit 10). The same content is not exported twice: N grows only when
-something differs. Nothing leaves while the policy asks for a promise that is not proven (exit 12 or 13), or where the
-lot as a whole broke a rule (exit 10). Rejected pictures hold nobody else back: what was accepted leaves, also where
-they made the gate end with 10.
+something differs. Nothing leaves while the policy asks for a promise that is not proven (exit 12 or 13), where the lot
+as a whole broke a rule (exit 10), or under a licence that is unknown or forbids commercial use, unless accept_licence=
+names it (exit 2). Rejected pictures hold nobody else back: what was accepted leaves, also where they made the gate end
+with 10.
 """
 
 import datetime
 import glob
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.judging.judge import evidence_digests
@@ -23,7 +25,9 @@ from eval.judging.verdicts import Verdict, exportable, read_verdicts
 from eval.lot.lot import Lot, locked_lot
 from eval.package.bag import seal
 from eval.package.fill import fill_package
+from eval.package.licences import licence_chain
 from eval.package.proof import package_problems
+from eval.package.provenance import LicenceLink
 from eval.package.receiver import TAGMANIFEST
 from eval.package.signature import PrivateKey, signing_key
 from eval.policy.model import VERDICTS
@@ -45,7 +49,8 @@ def export(config: Config) -> int:
             return code
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
-            target, changed = write_package(lot, collection, outcome, verdicts, key)
+            licences = licence_chain(config, lot)
+            target, changed = write_package(lot, collection, outcome, verdicts, key, licences)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := other_attempts(lot, verdicts):
@@ -84,7 +89,12 @@ def what_left(left: int, outcome: GateRecord) -> str:
 
 
 def write_package(
-    lot: Lot, collection: Path, outcome: GateRecord, verdicts: list[Verdict], key: PrivateKey | None = None
+    lot: Lot,
+    collection: Path,
+    outcome: GateRecord,
+    verdicts: list[Verdict],
+    key: PrivateKey | None = None,
+    licences: Sequence[LicenceLink] = (),
 ) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
     accepted, changed = accepted_pictures(lot, verdicts)
@@ -100,8 +110,8 @@ def write_package(
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        fill_package(partial, lot, accepted, outcome, collection.name)
-        seal(partial, collection.name, key)
+        provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences)
+        seal(partial, collection.name, key, provenance)
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
         same = newest and not package_problems(newest) and read_tagmanifest(newest) == read_tagmanifest(partial)

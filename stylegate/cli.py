@@ -84,7 +84,10 @@ VERBS = {
         BATCH,
     ),
     "export": Verb(
-        "package what was accepted, with provenance", "batch=NAME", "name brand batch images out key", BATCH
+        "package what was accepted, with provenance",
+        "batch=NAME",
+        "name brand batch images out key accept_licence",
+        BATCH,
     ),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",

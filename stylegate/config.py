@@ -240,7 +240,8 @@ class Config:
         "The private key (P-256, PEM) that signs a package. null: this home's own. none: the package is not signed.",
     )
     accept_licence: str | None = config_key(
-        None, "The licence of the base, where it is unclear or not commercial: you have read it and may work under it."
+        None,
+        "Licences that are unclear or not commercial (of base, LoRA, pictures), with commas: you may work under them.",
     )
     dry_run: bool = config_key(
         False, "Check everything, estimate memory and time; use no accelerator and write nothing."

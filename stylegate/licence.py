@@ -35,11 +35,22 @@ def licence_of_base(base: str, folder: Path) -> str:
     return UNKNOWN
 
 
+def licence_problem(licence: str) -> str:
+    """Why somebody has to agree to a licence first, in words that follow "the licence"; "" where nobody has to."""
+    if licence in UNCLEAR:
+        return "is not known"
+    return f"is {licence}, which forbids or restricts commercial use" if RESTRICTED.search(licence) else ""
+
+
+def is_accepted(config: Config, licence: str) -> bool:
+    """Whether `accept_licence=` names the licence; several names are separated by commas."""
+    return licence in (config.accept_licence or "").split(",")
+
+
 def require_agreement(config: Config, folder: Path) -> str:
     """The base's licence. Raises ConfigError if it is unclear or restricted, and not accepted by name in the config."""
     licence = licence_of_base(config.base, folder)
-    if (licence in UNCLEAR or RESTRICTED.search(licence)) and config.accept_licence != licence:
-        what = "is not known" if licence in UNCLEAR else f"is {licence}, which forbids or restricts commercial use"
+    if (what := licence_problem(licence)) and not is_accepted(config, licence):
         raise ConfigError(
             f"the licence of base={config.base} {what}",
             next_step=f"read it; if your use is allowed, say accept_licence={licence}.",

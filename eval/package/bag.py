@@ -7,14 +7,17 @@ from pathlib import Path
 
 from eval.package import receiver
 from eval.package.merkle import root_and_paths
+from eval.package.provenance import Provenance
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER, TAGMANIFEST, UNLISTED
 from eval.package.signature import PrivateKey, public_pem, sign
+from eval.package.statement import make_envelope, make_statement
 from stylegate import __version__, files
 
 ALGORITHM = (
     "SHA-256, RFC 6962. Leaf: 0x00, then id, image_sha256 and metadata_sha256, each followed by a line feed. "
     "Node: 0x01, left, right. concatenated_sha256: of the image_sha256 of all items, one after the other."
 )
+BOM, STATEMENT = "proof/bom.cdx.json", "proof/statement.dsse.json"
 VERIFY = (Path(__file__).parent / "VERIFY.md").read_text()
 
 
@@ -33,9 +36,9 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]]) -> None:
     write(package / INCLUSION, files.jsonl(proven))
 
 
-def seal(package: Path, collection: str, key: PrivateKey | None) -> None:
-    """Write everything beside data/ and proof/: what a bag needs, verify.py, the manifests and their signatures."""
-    for name in (SIGNER, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
+def seal(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:
+    """Write what a bag needs beside data/: verify.py, the statement of its provenance, manifests, signatures."""
+    for name in (STATEMENT, SIGNER, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
         (package / name).unlink(missing_ok=True)
     payload = sorted(path for path in (package / "data").rglob("*") if path.is_file())
     size = sum(path.stat().st_size for path in payload)
@@ -48,6 +51,9 @@ def seal(package: Path, collection: str, key: PrivateKey | None) -> None:
     write(package / "VERIFY.md", VERIFY)
     write(package / "verify.py", Path(receiver.__file__).read_text())
     write_manifest(package, MANIFEST, payload, key)
+    if provenance:
+        statement = make_statement(provenance, collection, MANIFEST, receiver.sha256(package / MANIFEST))
+        write(package / STATEMENT, json.dumps(make_envelope(statement, key), indent=2) + "\n")
     if key:
         (package / SIGNER).write_bytes(public_pem(key))
     beside = (path for path in package.rglob("*") if path.is_file() and path.relative_to(package).parts[0] != "data")

@@ -12,21 +12,32 @@ import rfc8785
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.lot import Lot
-from eval.package.bag import write, write_merkle_tree
+from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.items import PROFILES, Item, items_of, record_of, scores_by_file, table_of
 from eval.package.layout import TABLE
-from eval.package.provenance import CARD, NOTHING_PROMISED, MadeFrom, make_provenance
+from eval.package.provenance import CARD, NOTHING_PROMISED, LicenceLink, MadeFrom, Provenance, make_provenance
+from eval.package.statement import make_bom
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
 
-def fill_package(package: Path, lot: Lot, accepted: Sequence[Verdict], outcome: GateRecord, collection: str) -> None:
-    """Write data/ and proof/ of a new package. Raises DataError for whatever is not as the gate knew it."""
+def fill_package(
+    package: Path,
+    lot: Lot,
+    accepted: Sequence[Verdict],
+    outcome: GateRecord,
+    collection: str,
+    licences: Sequence[LicenceLink] = (),
+) -> Provenance:
+    """Write data/, the tree and the bill of materials of a new package; its provenance.
+
+    Raises DataError for whatever is not as the gate knew it.
+    """
     data, items = package / "data", items_of(lot, accepted)
-    provenance = make_provenance(lot, len(items), outcome)
+    provenance = make_provenance(lot, len(items), outcome, licences)
     write_pictures(data, lot, items)
     write_items(data, lot, items, provenance.made_from, collection)
     pq.write_table(table_of(items), data / TABLE)
@@ -35,7 +46,9 @@ def fill_package(package: Path, lot: Lot, accepted: Sequence[Verdict], outcome: 
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else NOTHING_PROMISED
     write(data / "README.md", CARD.format(name=collection, count=len(items), promise=says, lora=lora))
+    write(package / BOM, json.dumps(make_bom(provenance, collection), indent=2) + "\n")
     write_merkle_tree(package, [(item.id, item.image) for item in items])
+    return provenance
 
 
 def write_pictures(data: Path, lot: Lot, items: Sequence[Item]) -> None:

@@ -6,11 +6,13 @@ from eval.judging.certified import certified_promise
 from eval.judging.record import PromiseState
 from eval.judging.verdicts import worst_verdict
 from eval.package import receiver
+from eval.package.bag import STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
 from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload, read_rows
 from eval.package.provenance import PackageCounts, Provenance
-from eval.package.signature import is_signed
+from eval.package.signature import is_signed_file
+from eval.package.statement import statement_problem
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
 from stylegate import files
@@ -31,7 +33,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
     do not agree.
     """
     if is_bag(package):
-        proven, unproven, wrong = receiver.check(package, is_signed)
+        proven, unproven, wrong = receiver.check(package, is_signed_file)
     else:
         proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
     return proven, unproven, wrong or disagreements_of_parts(package)
@@ -94,7 +96,8 @@ def disagreements_of_parts(package: Path) -> list[str]:
             return ["the names and digests of the pictures must be text"]
         problems, _ = check_promise(payload(package), provenance, rows)
         if is_bag(package):
-            return problems + problems_with_items(package / "data", provenance, rows)
+            wrong = problems + problems_with_statement(package)
+            return wrong + problems_with_items(package / "data", provenance, rows)
         return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
         return error.problems or [str(error)]
@@ -112,6 +115,15 @@ def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict
     if counts.judged != sum(by_verdict.values()):
         problems.append(f"{counts.judged} in, but {', '.join(f'{count} {name}' for name, count in by_verdict.items())}")
     return problems
+
+
+def problems_with_statement(package: Path) -> list[str]:
+    """Where the in-toto statement of a bag, if it has one, is not of this bag."""
+    if not (package / STATEMENT).exists():
+        return []
+    envelope = files.read_json(package / STATEMENT, "the statement", "payload", "signatures")
+    problem = statement_problem(envelope, package / receiver.MANIFEST, package / receiver.SIGNER)
+    return [f"{STATEMENT}: {problem}"] if problem else []
 
 
 def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) -> list[str]:

@@ -1,7 +1,10 @@
 """The provenance of a package: digests of what the pictures were made from and judged by."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from eval.judging.record import CheckLines, Count, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
 from eval.lot.lot import Lot, origin_digests
@@ -49,6 +52,17 @@ class JudgedBy(Record):
     """sha256 of verdicts.jsonl."""
 
 
+class LicenceLink(Record):
+    """The licence of one thing that the pictures were made with."""
+
+    what: str
+    """base, data (the pictures that the LoRA learned from), or lora (one that was not trained here)."""
+    licence: str
+    """As its card, brand.yaml or its header says; "unknown" where nothing says it."""
+    accepted: bool
+    """Somebody agreed to it by name, since it is unclear or restricts commercial use."""
+
+
 class PackageCounts(Counts):
     """Pictures by verdict: `in` is the sum of the four verdicts."""
 
@@ -66,9 +80,11 @@ class Provenance(Record):
     made_from: MadeFrom
     judged_by: JudgedBy
     counts: PackageCounts
+    licences: list[LicenceLink] = Field(default_factory=list)
+    """What the pictures may be used under; left out for pictures that were not drawn here."""
 
 
-def make_provenance(lot: Lot, exported: int, outcome: GateRecord) -> Provenance:
+def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequence[LicenceLink] = ()) -> Provenance:
     """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
     references = outcome.references
     return Provenance(
@@ -87,6 +103,7 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord) -> Provenance:
             verdicts_sha256=outcome.verdicts_sha256,
         ),
         counts=PackageCounts(**outcome.counts.model_dump(), exported=exported),
+        licences=list(licences),
     )
 
 

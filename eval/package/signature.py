@@ -3,6 +3,7 @@
 Signatures are deterministic (RFC 6979): the same content and key give the same bytes.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -60,18 +61,31 @@ def public_pem(key: PrivateKey) -> bytes:
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+def public_fingerprint(key: PrivateKey) -> str:
+    """The sha256 of signer.pub.pem, by which people compare keys."""
+    return hashlib.sha256(public_pem(key)).hexdigest()
+
+
 def sign(key: PrivateKey, content: bytes) -> bytes:
     """The signature of `content`, in DER form."""
     return key.sign(content, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
-def is_signed(key: Path, file: Path, signature: Path) -> bool:
+def is_signed_file(key: Path, file: Path, signature: Path) -> bool:
     """Whether a file holds the signature of another file by the public key (PEM) in a third."""
+    try:
+        return is_signed(key, file.read_bytes(), signature.read_bytes())
+    except OSError:
+        return False
+
+
+def is_signed(key: Path, content: bytes, signature: bytes) -> bool:
+    """Whether it is a signature of `content` by the public key (PEM) in a file."""
     try:
         found = serialization.load_pem_public_key(key.read_bytes())
         if not isinstance(found, ec.EllipticCurvePublicKey):
             return False
-        found.verify(signature.read_bytes(), file.read_bytes(), ec.ECDSA(hashes.SHA256()))
+        found.verify(signature, content, ec.ECDSA(hashes.SHA256()))
     except (OSError, ValueError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

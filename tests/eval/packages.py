@@ -1,12 +1,24 @@
 """Packages in the hands of somebody who may write all of them, but does not have the key."""
 
 import json
+import shutil
 from pathlib import Path
 
 from eval.package.bag import seal, write_merkle_tree
 from eval.package.layout import payload, read_rows
 from eval.package.receiver import INCLUSION
 from stylegate import files
+from stylegate.cli import main
+
+
+def make_package(place: Path, pictures: int = 8) -> Path:
+    """A signed package of so many pictures of neon, in `place`; the lot's words are images=lot, out=out there."""
+    (place / "lot").mkdir()
+    for path in sorted((files.ROOT / "data" / "brands" / "neon" / "validation").glob("*.png"))[:pictures]:
+        shutil.copy(path, place / "lot")
+    words = [f"images={place / 'lot'}", f"out={place / 'out'}"]
+    assert main(["gate", *words]) == 0 and main(["export", *words, "name=acme"]) == 0
+    return (files.EXPORTS / "acme-v1").rename(place / "acme-v1")
 
 
 def names_in(package: Path) -> list[str]:
@@ -27,4 +39,4 @@ def made_anew(package: Path) -> None:
     """Make tree and manifests of what is there now, without a signature."""
     rows = files.read_jsonl(package / INCLUSION)
     write_merkle_tree(package, [(r["id"], r["file"]) for r in rows if (package / "data" / r["file"]).exists()])
-    seal(package, "anybody", None)
+    seal(package, "anybody", None, None)

@@ -257,6 +257,48 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     assert not list(files.EXPORTS.glob(".*"))
 
 
+def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: Path, small_brand: Path) -> None:
+    """What is said of the base and of the pictures of the brand goes into provenance and bill of materials."""
+    words, _ = batch
+    told = [*words, accept_all(tmp_path), "name=licensed"]
+    assert run("gate", *told)[0] == 0 and run("export", *told)[0] == 0
+    package = files.EXPORTS / "licensed-v1"
+    known = {link["what"]: link for link in provenance_of(package)["licences"]}
+    assert known["base"]["licence"] == "apache-2.0" and known["data"]["licence"] == "CC0-1.0"
+    bom = json.loads((package / "proof" / "bom.cdx.json").read_text())
+    parts = {part["name"]: part for part in bom["components"]}
+    assert parts["lora"]["modelCard"]["modelParameters"]["datasets"] == [{"ref": "data"}]
+    assert parts["data"]["licenses"] == [{"license": {"name": "CC0-1.0"}}]
+    assert (package / "data" / "lora" / "README.md").exists()
+    (release,) = (package / "data" / "lora").glob("small.safetensors")
+    assert files.sha256(release) == provenance_of(package)["made_from"]["lora_sha256"]
+    record = json.loads((package / "data" / "records" / "3.json").read_text())
+    assert record["drawn"]["prompt"].startswith("small style") and record["drawn"]["slot"] == 3
+
+    before = (small_brand / "brand.yaml").read_text()
+    for licence, says in (("unknown", "is not known"), ("CC-BY-NC-4.0", "forbids or restricts commercial use")):
+        (small_brand / "brand.yaml").write_text(before.replace("CC0-1.0", licence))
+        code, text = run("export", *told)
+        assert code == 2 and "the licence of the data is" in text and says in text and "brand.yaml" in text
+        assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1
+    assert run("export", *told, "accept_licence=other,CC-BY-NC-4.0")[0] == 0
+    (small_brand / "brand.yaml").write_text(before)
+    links = {link["what"]: link["accepted"] for link in provenance_of(files.EXPORTS / "licensed-v2")["licences"]}
+    assert links == {"base": False, "data": True}
+
+
+def test_captions_of_the_brands_pictures_stay_here(run, trained: list[str], tmp_path: Path) -> None:
+    words = [*trained, "plan.num_images=2", "batch=captioned", accept_all(tmp_path)]
+    for verb in ("plan", "generate", "gate", "export"):
+        assert run(verb, *words)[0] == 0
+    captions = {slot.prompt.removeprefix("small style, ") for slot in read_plan(files.BATCHES / "captioned")}
+    package = files.EXPORTS / "small-v1"
+    assert captions and "text" not in files.read_parquet(package / "data" / "metadata.parquet").column_names
+    for path in package.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not any(caption.encode() in content for caption in captions), path
+
+
 def test_rejected_pictures_hold_nobody_else_back_and_the_last_line_says_so(run, judged: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "navy").save(judged / "blank.png")
     (tmp_path / "p.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 6}}\n")

@@ -1,5 +1,6 @@
 """A package in the hands of its receiver: every way of checking it, and what each of them sees."""
 
+import base64
 import hashlib
 import json
 import random
@@ -15,23 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from eval.package import receiver, signature
 from eval.package.merkle import root_and_paths
 from eval.package.proof import check_package
+from eval.package.statement import statement_problem
 from stylegate import files
-from stylegate.cli import main
 from stylegate.errors import ConfigError
-from tests.eval.packages import made_anew, names_in, provenance_of
+from tests.eval.packages import made_anew, make_package, names_in, provenance_of
 from tests.eval.tampering import KINDS
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package of eight pictures, signed."""
-    place = tmp_path_factory.mktemp("package")
-    for path in sorted((files.ROOT / "data" / "brands" / "neon" / "validation").glob("*.png"))[:8]:
-        (place / "lot").mkdir(exist_ok=True)
-        shutil.copy(path, place / "lot")
-    words = [f"images={place / 'lot'}", f"out={place / 'out'}"]
-    assert main(["gate", *words]) == 0 and main(["export", *words, "name=acme"]) == 0
-    return (files.EXPORTS / "acme-v1").rename(place / "acme-v1")
+    return make_package(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture
@@ -82,6 +76,25 @@ def test_no_tampering_is_unseen(package: Path) -> None:
             assert any(name in line for line in wrong), (number, kind.__name__, name, wrong)
         undo()
     assert check_package(package)[2] == [] == receiver.check(package)[2]
+
+
+def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> None:
+    """And names what the package was made from; openssl checks it over the bytes that the specification gives."""
+    envelope = json.loads((package / "proof" / "statement.dsse.json").read_text())
+    payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
+    (tmp_path / "pae").write_bytes(b" ".join([b"DSSEv1", b"%d" % len(kind), kind, b"%d" % len(payload), payload]))
+    (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    assert receiver.openssl_says(package / "signer.pub.pem", tmp_path / "pae", tmp_path / "sig")
+    statement = json.loads(payload)
+    assert statement["subject"][0]["digest"]["sha256"] == files.sha256(package / "manifest-sha256.txt")
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    made = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    policy = provenance_of(package)["judged_by"]["policy"]["sha256"]
+    assert {"name": "policy", "digest": {"sha256": policy}} in made
+    signer = package / "signer.pub.pem"
+    for change in ({"payload": "e30="}, {"signatures": []}, {"payload": base64.b64encode(payload + b" ").decode()}):
+        assert statement_problem(envelope | change, package / "manifest-sha256.txt", signer), change
+    assert not statement_problem(envelope, package / "manifest-sha256.txt", signer)
 
 
 def test_sha256sum_sees_what_it_can(package: Path) -> None:

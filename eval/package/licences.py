@@ -1,0 +1,63 @@
+"""The chain of licences of the pictures that leave: of the base, the LoRA, and the pictures that it learned from."""
+
+from eval.lot.lot import Lot
+from eval.package.provenance import LicenceLink
+from stylegate import brandset, files
+from stylegate.config import Config
+from stylegate.errors import ConfigError, StylegateError
+
+MEND = "write the licence of your pictures into brand.yaml; read the others, and accept those that allow your use."
+
+
+def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
+    """The licences that the pictures of a planned batch depend on; none for pictures that were not drawn here.
+
+    Raises ConfigError with every licence that is unknown or restricts commercial use, and is not accepted by name.
+    """
+    if lot.record is None:
+        return []
+    from stylegate import licence as licences  # torch
+
+    words, facts = lot.record.words, lot.record.facts
+    found = {"base": licence_of_base(lot)}
+    if facts.lora and words.run:
+        found["data"] = licence_of_brand(words.brand)
+    elif facts.lora:
+        found["lora"] = licence_of_lora(config, facts.lora)
+    unclear = {what: problem for what, licence in found.items() if (problem := licences.licence_problem(licence))}
+    if refused := [what for what in unclear if not licences.is_accepted(config, found[what])]:
+        problems = [f"the licence of the {what} {unclear[what]} (accept_licence={found[what]})" for what in refused]
+        raise ConfigError("nothing leaves the house under these licences:", problems, MEND)
+    return [LicenceLink(what=what, licence=found[what], accepted=what in unclear) for what in found]
+
+
+def licence_of_base(lot: Lot) -> str:
+    """The licence of the base that drew the batch; "unknown" where the base is no longer at hand."""
+    from stylegate import licence as licences
+    from stylegate.families import FAMILIES
+
+    assert lot.record is not None
+    base = lot.record.words.base
+    try:
+        folder = FAMILIES[lot.record.facts.family.name].base_folder(base, weights=False)
+    except StylegateError:
+        return licences.UNKNOWN
+    return licences.licence_of_base(base, folder)
+
+
+def licence_of_brand(brand: str | None) -> str:
+    """The licence that brand.yaml names; "unknown" where the brand set is no longer at hand."""
+    try:
+        return brandset.read_brand_file(brandset.brand_folder(brand)).licence
+    except StylegateError:
+        return "unknown"
+
+
+def licence_of_lora(config: Config, sha256: str) -> str:
+    """The licence in the header of the LoRA that `lora_file=` names, if it is the one that drew; else "unknown"."""
+    from stylegate import lorafile
+
+    path = lorafile.lora_path(config) if config.lora_file else None
+    if path is None or files.sha256(path) != sha256:
+        return "unknown"
+    return lorafile.load_tensors(path)[1].get("modelspec.license", "unknown")
