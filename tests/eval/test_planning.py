@@ -19,7 +19,7 @@ from eval.planning.solve import solve
 from eval.planning.traits import TraitsFile, Value, read_traits
 from stylegate import files
 from stylegate.brandset import NO_BRAND
-from stylegate.config import PlanConfig
+from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
 from tests.bench.plan import dense_file, random_file
 
@@ -318,3 +318,16 @@ def test_show_prints_counts_and_writes_no_plan(run) -> None:
     code, text = run("plan", "traits=collectible", "plan.num_images=12", "lora_file=none", "batch=shown", "show=true")
     assert code == 0 and "headwear (6 values)" in text and "rarity (OpenRarity's score)" in text and "█" in text
     assert not (files.BATCHES / "shown").exists()
+
+
+def test_a_traits_file_that_changes_while_pictures_are_drawn_is_noticed(tmp_path: Path) -> None:
+    from eval.generate import plan_digests, stop_if_plan_changed
+
+    (tmp_path / "plan.parquet").write_bytes(b"a plan")
+    (tmp_path / "t.yaml").write_text("a file")
+    config = Config(traits=str(tmp_path / "t.yaml"))
+    began = plan_digests(tmp_path, config)
+    stop_if_plan_changed(tmp_path, config, began)
+    (tmp_path / "t.yaml").write_text("another")
+    with pytest.raises(DataError, match="traits or prompts file was changed while"):
+        stop_if_plan_changed(tmp_path, config, began)
