@@ -28,10 +28,10 @@ from eval.promise import labels
 from eval.promise.calibration import (
     CALIBRATION,
     CalibrationPlan,
+    begin_or_resume_calibration,
     calibrated_line_state,
     calibration_of,
     judging_digest,
-    plan_of,
     require_calibrated_check,
 )
 from eval.promise.labels import Label, labels_before_gap, stored_label
@@ -57,15 +57,17 @@ def calibrate(config: Config) -> int:
                 f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
                 next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
             )
-        refuse_trained(config, pool)
-        plan = plan_of(lot.out, pool, policy, config.promise.num_labels)
-        given = labels_before_gap(plan.sample, labels.counting_labels(lot.out, "calibrate", policy, plan.under))
-        for note in labels.notes_on_others(lot.out, "calibrate", policy):
+        refuse_pictures_of_head_training(config, pool)
+        plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
+        given = labels_before_gap(
+            plan.sample, labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest)
+        )
+        for note in labels.notes_on_labels_of_other_policies(lot.out, "calibrate", policy):
             print(f"note: {note}")
         if config.decisions:
-            given = labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
+            given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
-            given = labels_from_terminal(lot, plan, given, policy)
+            given = ask_and_store_labels(lot, plan, given, policy)
         if len(given) < len(plan.sample):
             sheet, answered = lot.out / WORKSHEET, Path(config.decisions) if config.decisions else None
             write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, answered)
@@ -81,7 +83,7 @@ def calibrate(config: Config) -> int:
     return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
 
 
-def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
+def refuse_pictures_of_head_training(config: Config, pool: Mapping[str, float]) -> None:
     """Raises DataError if the aesthetic head learned from pictures of the pool: it scores those too well."""
     if config.score.labels:
         learned = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
@@ -92,24 +94,28 @@ def refuse_trained(config: Config, pool: Mapping[str, float]) -> None:
             )
 
 
-def labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy: Policy) -> list[Label]:
-    """Store the labels of a table up to the first picture of the sample without one.
+def store_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy: Policy) -> list[Label]:
+    """Store the labels of a table up to the first picture of the sample that has none; returns all labels that count.
 
     A table may be given again when more of it is filled in.
     """
     sample = set(plan.sample)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in sample}
-    before, answers = labels_and_answers(path, "calibrate", lot.out, pictures, policy, plan.under)
+    before, answers = labels_and_answers(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
     found = labels_before_gap(plan.sample, {**before, **answers})
-    new = [stored_label(label, policy, under=plan.under) for label in found if label.sha256 not in before]
+    new = [
+        stored_label(label, policy, under=plan.pool_and_policy_digest) for label in found if label.sha256 not in before
+    ]
     labels.append_labels(lot.out, "calibrate", new)
     return found
 
 
-def labels_from_terminal(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
+def ask_and_store_labels(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop."""
     for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
-        asked = ask_labels(lot, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.under)
+        asked = ask_labels(
+            lot, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.pool_and_policy_digest
+        )
         if asked.label is not None:
             given = [*given, asked.label]
         if asked.stop:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.judging.certified import certifiable_lot
-from eval.judging.judge import judge, write
+from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.lot.batch import existing_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, largest_percentage
@@ -27,11 +27,11 @@ from eval.promise.certificate import (
     CERTIFICATE,
     AuditAttempt,
     AuditPlan,
-    audit_labels,
-    audit_plan,
-    audit_terms,
-    certified_pictures,
+    begin_or_resume_audit,
+    certified_digests,
+    labels_before_first_gap,
     make_certificate,
+    read_audit_terms,
     read_certificate,
 )
 from eval.promise.labels import Label, labels_before_gap, stored_label
@@ -50,14 +50,14 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, audited=False)
         policy = before.policy
-        plan = audit_plan(lot.out, certifiable_lot(before.verdicts, bool(lot.slots)), policy)
-        given = audit_labels(lot.out, plan, policy)
-        for note in labels.notes_on_others(lot.out, "audit", policy):
+        plan = begin_or_resume_audit(lot.out, certifiable_lot(before.verdicts, bool(lot.slots)), policy)
+        given = labels_before_first_gap(lot.out, plan, policy)
+        for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
             print(f"note: {note}")
         if config.decisions:
-            given = labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
+            given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
-            given = labels_from_terminal(lot, plan, given, policy)
+            given = ask_and_store_labels(lot, plan, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
         attempts = plan.attempts(given)
         proven = first_proven(attempts)
@@ -70,7 +70,7 @@ def certify(config: Config) -> int:
             sheet = lot.out / WORKSHEET
             write_worksheet(sheet, "audit", questions(lot, next_ones), policy, answered)
         after = judge(config, lot)  # the rejects that were found leave the lot
-        write(after)
+        write_verdicts_and_gate_record(after)
         write_reports(after, config)
         code = print_result(lot, plan, given, attempts, proven)
     if code == Exit.PASS and (left := after.outcome.exit_code) != Exit.PASS:
@@ -85,12 +85,12 @@ def first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
 
 def write_audit_terms(out: Path, plan: AuditPlan) -> None:
     """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
-    if plan.terms not in audit_terms(out):
+    if plan.terms not in read_audit_terms(out):
         files.append_jsonl(out / labels.STREAMS["audit"], plan.terms.content())
 
 
-def labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
-    """Store the labels of a table as far as the order goes without a gap: whoever leaves out a picture stops there."""
+def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
+    """Store the labels of a table up to the first picture of the order that has none; returns all labels that count."""
     asked = set(plan.lot)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in asked}
     before, answers = labels_and_answers(path, "audit", lot.out, pictures, policy)
@@ -105,7 +105,7 @@ def labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> 
     return found
 
 
-def labels_from_terminal(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
+def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop."""
     print(f"{plan.promise.says()}: {len(plan.lot)} pictures, labelled in random order until that is proven.")
     write_audit_terms(lot.out, plan)
@@ -125,8 +125,8 @@ def labels_from_terminal(lot: Lot, plan: AuditPlan, given: list[Label], policy: 
 def print_result(
     lot: Lot, plan: AuditPlan, given: Sequence[Label], attempts: Sequence[AuditAttempt], proven: int | None
 ) -> int:
-    """Print how the audit stands; returns the exit code."""
-    bad, spent = sum(label.bad for label in given), 1 - 0.5**plan.earlier
+    """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
+    bad, spent = sum(label.is_reject for label in given), 1 - 0.5**plan.earlier
     print(f"promise: {plan.promise.says()}")
     if plan.earlier:
         print(f"note: {plan.earlier} attempts at other lots of this batch have spent {spent:.0%} of delta")
@@ -140,7 +140,7 @@ def print_result(
         print(f"next: fill in verdict and who, then the same words with decisions={worksheet}")
         return Exit.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)
-    out = len(certified_pictures(found))
+    out = len(certified_digests(found))
     print(f"certify: proven: {found.sentence()}")
     print(f"{out} pictures may leave, {bad} rejects found and {len(plan.lot) - out - bad} others stay")
     print(files.display_path(lot.out / CERTIFICATE))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
-from eval.judging.verdicts import Verdict, exportable, read_verdicts
+from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
 from eval.lot.lot import Lot, locked_lot
 from eval.package.bag import seal
 from eval.package.fill import fill_package
@@ -182,14 +182,14 @@ def read_judgement(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
 
 def accepted_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
-    accepted = exportable(verdicts, bool(lot.slots))
+    accepted = exportable_verdicts(verdicts, bool(lot.slots))
     whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
     return whole, [v.file for v in accepted if v not in whole]
 
 
 def other_attempts(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
-    going = {verdict.file for verdict in exportable(verdicts, bool(lot.slots))}
+    going = {verdict.file for verdict in exportable_verdicts(verdicts, bool(lot.slots))}
     return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]
 
 

@@ -15,7 +15,7 @@ nothing.
 from pathlib import Path
 
 from eval.judging.decisions import record_decisions, write_review_worksheet
-from eval.judging.judge import judge, write
+from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
 from eval.lot.batch import existing_file
 from eval.lot.lot import locked_lot
@@ -55,7 +55,7 @@ def judge_and_report(config: Config) -> Judged:
             # Judging reports what is wrong with the other words before any decision is recorded.
             record_decisions(existing_file(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
-        write(judged)
+        write_verdicts_and_gate_record(judged)
         write_review_worksheet(judged, Path(config.decisions) if config.decisions else None)
         with keeping_exit_code(judged.outcome.exit_code):
             page = write_reports(judged, config)
@@ -69,7 +69,7 @@ def judge_and_report(config: Config) -> Judged:
 
 
 def summary_lines(judged: Judged) -> list[str]:
-    """What the console says of a gate before its last lines: scores, notes, reasons, rules, the promise, the worst."""
+    """The lines that the console shows before its last ones: scores, notes, reasons, rules, promise, worst pictures."""
     outcome = judged.outcome
     lines = [*outcome.summary, *(f"note: {line}" for line in outcome.left_out + outcome.notes)]
     for verdict, causes in outcome.why.items():

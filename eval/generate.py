@@ -82,10 +82,10 @@ def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tup
 def draw_in_parts(
     parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path, processes: PartialState
 ) -> None:
-    """Load base and LoRA once, draw part by part; a picture that exists is left as it is.
+    """Load base and LoRA once and draw the attempts, part by part, into `images`; an existing file is kept unchanged.
 
-    The main process writes batch.json and shows progress. What scoring will want of the pictures is taken before they
-    are let go, so that it decodes none of them.
+    The main process writes batch.json and shows progress. Features for scoring are computed while a picture is in
+    memory, so that scoring need not decode it.
     """
     shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
     planned = plan_digests(folder, config)
@@ -96,7 +96,7 @@ def draw_in_parts(
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     models.pipeline.to(device)
-    resolution = sample.resolution_of(config, models)
+    resolution = sample.drawing_resolution(config, models)
     if lora := lorafile.lora_path(config):
         lorafile.merge_lora_file(models, lora)
     if processes.is_main_process:

@@ -39,7 +39,7 @@ def plan(config: Config) -> int:
     """Write the plan, or show it. Returns 0."""
     if config.import_file:
         return interchange.import_collection(config)
-    brand_set = brandset.read_checked(brandset.brand_folder(config.brand))[0] if config.brand else None
+    brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits(traits_path(config)) if config.traits else None
     folder, facts = batch_folder(config, replanned=file is not None)
     if config.show:
@@ -103,9 +103,11 @@ def make_slots(
         kept = kept_slots(file, earlier, config.plan, excluded, drawn) if earlier else {}
         return with_earlier_seeds(slots_that_keep(config, file, brand, excluded, kept), earlier)
     if config.prompts:
-        prompts = [(brand.prompt(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))]
+        prompts = [
+            (brand.prompt_with_trigger(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))
+        ]
     elif brand_set:
-        prompts = [(brand.prompt(item.text), item.traits) for item in brand_set.splits["validation"]]
+        prompts = [(brand.prompt_with_trigger(item.text), item.traits) for item in brand_set.splits["validation"]]
     else:
         raise DataError("nothing to plan from", next_step="give traits=, prompts=FILE or brand=.")
     chosen = [prompts[i % len(prompts)] for i in range(config.plan.num_images)]
@@ -177,7 +179,7 @@ def read_prompts(path: Path) -> list[str]:
         problems += table.problems
         if not problems and not set(table.columns) & set(tables.TEXTS):
             problems.append(f"needs a column prompt, has {', '.join(table.columns) or 'none'}")
-        prompts = [(row.line, tables.value_under(row, tables.TEXTS)) for row in table.rows] if not problems else []
+        prompts = [(row.line, tables.value_of_columns(row, tables.TEXTS)) for row in table.rows] if not problems else []
     elif suffix in (".json", ".toml", ".yaml", ".yml"):
         raise DataError(f"prompts={path} is no list of prompts", next_step="write one prompt a line into a .txt file.")
     else:

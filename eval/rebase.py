@@ -52,7 +52,7 @@ def rebase(words: list[str]) -> int:
 
 
 def with_address(value: Any, address: str) -> Any:
-    """JSON data in which each text that is the relative place of a picture has the address before it instead."""
+    """The JSON data with `address` put before every text that is the relative path of a picture."""
     if isinstance(value, dict):
         return {key: with_address(part, address) for key, part in value.items()}
     if isinstance(value, list):

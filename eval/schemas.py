@@ -64,7 +64,9 @@ class SchemaWithTexts(GenerateJsonSchema):
 
 
 def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
-    """By field: the text that stands below it in the source of the class. Inherited fields are not included."""
+    """For each field of a record, by name, the text below it in the source of the class; inherited fields are left
+    out.
+    """
     body = ast.parse(inspect.getsource(record)).body[0]
     assert isinstance(body, ast.ClassDef)
     return {

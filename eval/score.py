@@ -13,7 +13,7 @@ references.parquet, and score.json: what they were made of, and the numbers of t
 import os
 
 from eval.lot.comparison import Comparison, comparison_of
-from eval.lot.lot import Lot, digests_by_name, lot_of
+from eval.lot.lot import Lot, digests_by_name, read_lot
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores
 from eval.measuring.features import features_of
@@ -24,11 +24,11 @@ from stylegate.config import Config
 
 def score(config: Config) -> int:
     """Score, unless the scores at hand are of the same pictures, references and encoder. Returns 0."""
-    lot = lot_of(config)
+    lot = read_lot(config)
     compared = comparison_of(config, lot)
     key = scores_key(config, lot, compared)
     at_hand = scores_are_current(lot, key)
-    if not at_hand and not encode_together(config, lot, compared):
+    if not at_hand and not encode_share_and_is_main(config, lot, compared):
         return 0  # another process of the launcher's goes on
     if not at_hand:
         with files.exclusive_lock(lot.out):
@@ -40,10 +40,10 @@ def score(config: Config) -> int:
     return 0
 
 
-def encode_together(config: Config, lot: Lot, compared: Comparison) -> bool:
-    """Whether this is the process that scores. Under `accelerate launch` each one encodes its share first.
+def encode_share_and_is_main(config: Config, lot: Lot, compared: Comparison) -> bool:
+    """Encode this process's share of the pictures into the cache; returns True in the one process that then scores.
 
-    What is encoded goes into the cache, so the scores are those of one process, to the last bits of an embedding.
+    Without `accelerate launch` there is one process, and nothing is encoded ahead.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True

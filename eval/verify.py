@@ -13,12 +13,15 @@ from pathlib import Path
 from eval.package.layout import payload
 from eval.package.proof import check_package, check_promise, read_package
 from eval.planning import commitment
-from eval.promise.certificate import certified_pictures, read_certificate
+from eval.promise.certificate import certified_digests, read_certificate
 from stylegate.errors import DataError
 
 
 def verify(packages: list[Path]) -> int:
-    """Say of each package whether it holds. Raises DataError listing everything that does not."""
+    """Check each package folder or certificate file and print what it proves. Returns 0.
+
+    Raises DataError at the first one that is not valid, listing everything that is wrong with it.
+    """
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
@@ -27,7 +30,7 @@ def verify(packages: list[Path]) -> int:
             continue
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
-            leaving = len(certified_pictures(found))
+            leaving = len(certified_digests(found))
             print(f"{package}: holds: {found.sentence()}; {len(found.labels)} labels, {leaving} may leave")
             continue
         if not package.is_dir():

@@ -37,14 +37,15 @@ def weight_change(layer: Layer, device: Any = "cpu", dtype: torch.dtype = torch.
 
 
 def with_alpha_equal_to_rank(layer: Layer) -> Layer:
-    """A layer that makes an equal change with alpha = rank, which is what readers use where a file has no alpha."""
+    """A layer with alpha = rank that changes the weight equally: programs assume this alpha where a file has none."""
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
 
 def merged_weight(weight: Tensor, layer: Layer) -> Tensor:
-    """A module's weight [out, in, ...] with the layer merged into it; computed in fp32, returned in the weight's dtype.
+    """The module's weight [out, in, ...] with the layer merged into it; computed in fp32, in the dtype of `weight`.
 
-    With a magnitude, the lengths are taken along every axis on which the magnitude has size 1.
+    For DoRA, the merged weight is scaled to the layer's magnitudes: its norms are taken along every axis on which the
+    magnitude has size 1.
     """
     whole = weight.detach().float() + weight_change(layer, weight.device, torch.float32)
     if layer.magnitude is not None:
@@ -55,7 +56,9 @@ def merged_weight(weight: Tensor, layer: Layer) -> Tensor:
 
 
 def scales_input_channels(layer: Layer) -> bool:
-    """Whether a layer is a DoRA whose magnitudes are those of the input channels; PEFT and diffusers have no such."""
+    """Whether a layer is a DoRA with one magnitude for each input channel; PEFT and diffusers do not support this
+    form.
+    """
     return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and layer.up.shape[0] != 1
 
 
@@ -82,9 +85,10 @@ def largest_relative_difference(one: Mapping[str, Layer], other: Mapping[str, La
 
 
 def squared_norm_of_changes(tensors: Mapping[str, Tensor]) -> float:
-    """Sum of squares of every change that a file makes, in any style of names; a missing alpha counts as the rank.
+    """The sum of squares of all weight changes in a LoRA file, whatever its style of key names; no alpha means the
+    rank.
 
-    It does not depend on whether fused layers are split; a lost layer or another strength changes it.
+    A lost layer or another strength changes the number; splitting fused layers does not.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -114,13 +118,14 @@ def adaptable_modules(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 def layers_from_tensors(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
 ) -> tuple[dict[str, Layer], list[str]]:
-    """The layers of a file by canonical name, and every problem; `modules` by `adaptable_modules`.
+    """The layers of a LoRA file by canonical name, and a list of every problem; `modules` as `adaptable_modules`
+    returns.
 
-    Shapes are held against the modules' weights; a tensor that would be left out is a problem, never ignored.
+    Shapes are compared with the modules' weights. A tensor that fits no module is a problem and is never ignored.
     """
     problems = [] if tensors else ["it holds no LoRA weights"]
     flat = loranames.names_by_flat_name(modules)
-    header = Header(metadata)
+    header = LoraHeader(metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         key_parts = loranames.parse_key(key)
@@ -151,7 +156,7 @@ def layers_from_tensors(
     return layers, header.problems + list(dict.fromkeys(problems))
 
 
-class Header:
+class LoraHeader:
     """Alpha by layer, as diffusers writes it: `lora_adapter_metadata` in the safetensors header.
 
     `problems` names everything in it that is not understood; `values` is then empty.
@@ -178,9 +183,11 @@ class Header:
         return self.values.get(f"{component}.{key}", self.values.get(key, default))
 
     def alpha(self, name: str, rank: int) -> float:
-        """Alpha of the layer with this canonical name: its rank without a header, PEFT's default in one without alpha.
+        """Alpha of the layer with this canonical name: the rank if there is no header; PEFT's default if it names
+        no alpha.
 
-        rsLoRA's strength alpha / sqrt(rank) (arXiv 2312.03732) is returned as the alpha that gives this strength.
+        The strength of rsLoRA, alpha / sqrt(rank) (arXiv 2312.03732), is returned as the alpha that gives the same
+        strength.
         """
         component, _, path = name.partition(".")
         has_settings = any(key.startswith(f"{component}.") for key in self.values)
@@ -191,7 +198,7 @@ class Header:
 
 
 def header_problem(key: str, value: Any) -> str:
-    """What is wrong with an entry of the header that decides about strength; an empty text if nothing is."""
+    """What is wrong with a header entry that affects the strength, as text; "" if nothing is wrong."""
     setting = key.rpartition(".")[2]
     if setting == "lora_alpha" and not is_number(value):
         return f"is {short_text(value)}, not a number"
@@ -209,9 +216,9 @@ def header_problem(key: str, value: Any) -> str:
 
 
 def value_for_module(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
-    """The value of the first pattern that names one of a module's paths: all of it, or its end from a dot on.
+    """The value of the first pattern that matches one of the module's `paths`; `default` if none matches.
 
-    A leading ^ asks for the whole path. PEFT runs patterns as regular expressions; here they are names.
+    A pattern matches a whole path, or the end of a path after a dot; with a leading ^ only the whole path.
     """
     for pattern, value in patterns.items():
         wanted = pattern.removeprefix("^").removesuffix("$")
@@ -230,7 +237,7 @@ def is_number(value: Any) -> bool:
 
 
 def escape_control_characters(text: str) -> str:
-    """A name out of a file as it is shown: control characters, which a terminal would obey, are escaped."""
+    """The text with its control characters escaped, so that a name from a file cannot control the terminal."""
     return text if text.isprintable() else repr(text)
 
 
@@ -241,13 +248,15 @@ def short_text(value: Any) -> str:
 
 
 def shape_of(module: Any) -> tuple[int, ...]:
-    """The shape [out, in, ...] of a module's weight, also where it is stored in 4 bits."""
+    """The shape [out, in, ...] of a module's weight; also correct for a weight that is stored in 4 bits."""
     own = getattr(module, "base_layer", module)
     return (own.out_features, own.in_features) if isinstance(own, nn.Linear) else tuple(own.weight.shape)
 
 
 def shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
-    """Why a layer's tensors, by part, cannot adapt a weight of this shape [out, in, ...]; None if they can."""
+    """Why the tensors of one layer (by part: down, up, ...) do not fit a weight of `shape` [out, in, ...]; None if
+    they do.
+    """
     down, up = found.get("down"), found.get("up")
     if down is None or up is None:
         return f"its {'lora_A (lora_down)' if down is None else 'lora_B (lora_up)'} is missing"

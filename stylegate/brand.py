@@ -54,7 +54,7 @@ def make_brand_set(config: Config) -> int:
             raise DataError(f"{files.display_path(existing)} exists already", next_step=step)
     listing = list_folder(source)
     findings = CheckReport()
-    found, given = sort_files(source, listing, findings)
+    found, given = pictures_and_captions_of_folder(source, listing, findings)
     if not found:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
@@ -84,7 +84,10 @@ def make_brand_set(config: Config) -> int:
 def check_given_pictures(
     source: Path, found: dict[str, Path], given: Captions, brand: Brand, findings: CheckReport
 ) -> dict[str, PictureDigest]:
-    """What was seen of the pictures that decode, by name; what is wrong with pictures or captions is a problem."""
+    """Decode each picture; problems with pictures or captions are added to `findings`.
+
+    Returns digest and signature, by name, of the pictures that could be decoded.
+    """
     inside, captions = {}, given.by_picture
     for name, path in found.items():
         if path.resolve().is_relative_to(source.resolve()):
@@ -132,8 +135,12 @@ def write_set(
     files.write_atomically(folder / "contact-sheet.png", pictures.png_bytes(pictures.contact_sheet(sheet, columns=8)))
 
 
-def sort_files(source: Path, listing: Listing, findings: CheckReport) -> tuple[dict[str, Path], Captions]:
-    """The pictures to use by name, and their captions; remarks name every other file, with the reason."""
+def pictures_and_captions_of_folder(
+    source: Path, listing: Listing, findings: CheckReport
+) -> tuple[dict[str, Path], Captions]:
+    """The pictures to use (name -> path) and their captions; `findings` gets a remark on every other file, with the
+    reason.
+    """
 
     def named(paths: Iterable[Path]) -> dict[str, Path]:
         return {path.relative_to(source).as_posix(): path for path in paths if path not in nameless}
@@ -167,7 +174,7 @@ def sort_files(source: Path, listing: Listing, findings: CheckReport) -> tuple[d
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a name can be written into a table: Linux also allows names whose bytes are no text."""
+    """Whether the path is UTF-8 text, so that it can be written into a table; Linux also allows names that are not."""
     try:
         return bool(str(path).encode())
     except UnicodeEncodeError:

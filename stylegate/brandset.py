@@ -27,7 +27,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Brand(BaseModel):
-    """What brand.yaml says of a brand."""
+    """The content of brand.yaml."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
@@ -47,15 +47,15 @@ class Brand(BaseModel):
 
     @field_validator("background")
     @classmethod
-    def is_colour(cls, value: str) -> str:
-        """Raise ValueError for a text that Pillow does not know as a colour."""
+    def require_colour(cls, value: str) -> str:
+        """Return the colour unchanged. Raises ValueError for a text that Pillow does not know as a colour."""
         try:
             ImageColor.getrgb(value)
         except ValueError:
             raise ValueError(f"{value!r} is no colour (such as #ffffff)") from None
         return value
 
-    def prompt(self, text: str) -> str:
+    def prompt_with_trigger(self, text: str) -> str:
         """The caption with the trigger phrase before it, unless it holds the phrase already."""
         return text if self.trigger.lower() in text.lower() else f"{self.trigger}, {text}"
 
@@ -110,7 +110,7 @@ HANDLED = {
 
 
 class PictureDigest(NamedTuple):
-    """What is kept of a picture that was checked, to compare it with others; its pixels are not kept."""
+    """What is kept of a checked picture to compare it with others: the sha256 of its pixels, and its signature."""
 
     content: str  # sha256 of its pixels, upright and in sRGB
     signature: NDArray[np.uint8]  # stylegate/pictures.py
@@ -140,7 +140,7 @@ def count_and_names(names: list[str]) -> str:
 
 
 def check(config: Config) -> int:
-    """Print what is worth knowing of a brand set. Returns 0; raises DataError listing every problem."""
+    """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
     folder = brand_folder(config.brand)
     findings = check_folder(folder)
     if not findings.problems:
@@ -179,11 +179,11 @@ def download_from_hub(name: str) -> Path:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # network, name, format: whatever the hub client raises
         raise DataError(f"brand=hub:{name} cannot be loaded: {error}", next_step="check name and network.") from None
-    write_loaded(loaded, name, target)
+    write_hub_dataset(loaded, name, target)
     return target
 
 
-def write_loaded(loaded: Any, name: str, target: Path) -> None:
+def write_hub_dataset(loaded: Any, name: str, target: Path) -> None:
     """Write a `datasets.DatasetDict` as a brand set. Raises DataError if it lacks a split, pictures or captions.
 
     Where rows have different traits, `datasets` has given every row all of them and filled the gaps with null.
@@ -261,8 +261,8 @@ def problems_of(error: ValidationError) -> list[str]:
     ]
 
 
-def read_checked(folder: Path) -> tuple[BrandSet, CheckReport]:
-    """Examine and read. Raises DataError with every problem; what `train` and the gate call first."""
+def read_checked_brand_set(folder: Path) -> tuple[BrandSet, CheckReport]:
+    """Check a brand set, then read it. Returns it with the findings; raises DataError that lists every problem."""
     findings = check_folder(folder)
     raise_problems(folder, findings)
     return read(folder), findings
@@ -281,7 +281,7 @@ def raise_problems(folder: Path, findings: CheckReport) -> None:
 
 
 def check_folder(folder: Path) -> CheckReport:
-    """Find every problem of a brand set, and remarks; the files themselves are read, none of them is trusted."""
+    """Check all of a brand set without trusting any file; returns the problems and remarks."""
     findings = CheckReport()
     try:
         brand = read_brand_file(folder)
@@ -311,7 +311,10 @@ def check_folder(folder: Path) -> CheckReport:
 def check_split(
     folder: Path, part: str, brand: Brand, findings: CheckReport, by_hash: dict[str, list[str]]
 ) -> dict[str, PictureDigest]:
-    """Check rows, files, captions and pictures of one split. Returns what was seen of its pictures, by name."""
+    """Check rows, files, captions and pictures of one split; problems are added to `findings`.
+
+    Returns digest and signature, by name, of the pictures that could be decoded.
+    """
     found = read_rows(folder, part, findings.problems)
     for path in pictures.find_pictures(folder / part) if (folder / part).is_dir() else []:
         if (name := path.relative_to(folder).as_posix()) not in found:
@@ -323,7 +326,9 @@ def check_split(
 
 
 def read_rows(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict, Path]]:
-    """Sound rows of a split's metadata.jsonl and their files, by name ("train/0000.png"); the rest into `problems`."""
+    """The valid rows of a split's metadata.jsonl and their files, by name ("train/0000.png"); problems go to
+    `problems`.
+    """
     table = folder / part / "metadata.jsonl"
     if not table.is_file():
         problems.append(f"{part}/metadata.jsonl is missing")
@@ -357,7 +362,9 @@ def read_rows(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[d
 
 
 def rows_of(table: Path, problems: list[str]) -> list[dict]:
-    """Objects of a JSON Lines table that have a file_name; lines that are none are named in `problems`."""
+    """The objects of a JSON Lines table that have a file_name; a problem is added to `problems` for every other
+    line.
+    """
     where, found = f"{table.parent.name}/{table.name}", tables.read_table(table)
     problems += [
         f"{where}, {problem}" if found.rows or found.columns else f"{where}: {problem}" for problem in found.problems
@@ -384,9 +391,11 @@ def traits_of(value: Any) -> dict[str, str]:
 def check_pictures(
     named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
 ) -> dict[str, PictureDigest]:
-    """Decode each picture, one at a time; broken ones and exact duplicates become problems, conversions remarks.
+    """Decode each picture. Broken pictures and exact duplicates become problems in `findings`, conversions become
+    remarks.
 
-    Returns what was seen of those that decode, by name. With `by_hash` duplicates are entered there and not reported.
+    Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
+    names are added to it by hash, and the caller reports them.
     """
     seen: dict[str, PictureDigest] = {}
     named_by = defaultdict(list) if by_hash is None else by_hash
@@ -408,7 +417,10 @@ def check_pictures(
 
 
 def near_duplicate_groups(seen: dict[str, PictureDigest]) -> list[list[str]]:
-    """Groups of near-duplicates, each with at least two names: whoever is near to one of a group belongs to it."""
+    """Groups of names of pictures that are nearly the same, each with two names or more.
+
+    A picture belongs to a group if it is nearly the same as any one member.
+    """
     if not seen:
         return []
     labels = pictures.near_duplicate_groups(np.stack([one.signature for one in seen.values()]))
@@ -423,7 +435,7 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     from stylegate.families import FAMILIES
 
     limit, lengths = FAMILIES[config.family.name].caption_lengths(
-        config.base, [brand_set.brand.prompt(item.text) for item in brand_set.splits["train"]]
+        config.base, [brand_set.brand.prompt_with_trigger(item.text) for item in brand_set.splits["train"]]
     )
     cut = [i.file for i, n in zip(brand_set.splits["train"], lengths, strict=True) if n > limit]
     return (

@@ -20,7 +20,9 @@ AT_ONCE = 500  # keys a query; SQLite took 999 at most until 2020
 
 
 class Cache:
-    """Arrays by key. `path` is made when first written; a file that is no cache is set aside."""
+    """Named arrays by key, in an SQLite file at `path`, made at the first write. A file that is no cache is set
+    aside.
+    """
 
     def __init__(self, path: Path = files.CACHE / "features.sqlite"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +45,9 @@ class Cache:
         return next(self.get_all([key]))
 
     def get_all(self, keys: Sequence[str]) -> Iterator[dict[str, NDArray] | None]:
-        """Values in the order of `keys`, None where there is none; few are held at once."""
+        """Yield the arrays of each key, in the order of `keys`, None for a missing key; only a few are in memory at
+        once.
+        """
         for start in range(0, len(keys), AT_ONCE):
             found: dict[str, dict[str, NDArray]] = {}
             some = keys[start : start + AT_ONCE]
@@ -54,7 +58,7 @@ class Cache:
             yield from (found.get(key) for key in some)
 
     def put(self, entries: Mapping[str, Mapping[str, NDArray]], instead_of: Sequence[str] = ()) -> None:
-        """Store all at once; what is kept under `instead_of` goes in the same transaction."""
+        """Store all `entries` and delete the keys `instead_of`, in one transaction."""
         rows = [
             (key, save({n: np.asarray(a, order="C") for n, a in arrays.items()})) for key, arrays in entries.items()
         ]
@@ -69,10 +73,11 @@ class Cache:
         compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
         advance: Callable[[int], None] = lambda n: None,
     ) -> list[dict[str, NDArray] | None]:
-        """Values in the order of `keys`; `compute(indices)` makes missing ones, a batch at a time.
+        """The arrays of each key, in order. Missing ones are computed by `compute(indices)`, a batch at a time, and
+        stored.
 
-        Each batch is stored before the next one starts; a None is handed on and not stored. `advance(n)` hears of n
-        values being at hand.
+        Each batch is stored before the next one starts. A None from `compute` is returned, but not stored.
+        `advance(n)` is called whenever n more values are ready.
         """
         values = list(self.get_all(keys))
         missing = [i for i, value in enumerate(values) if value is None]
@@ -93,7 +98,9 @@ class Cache:
         compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
         advance: Callable[[int], None] = lambda n: None,
     ) -> None:
-        """As `get_or_compute`, but nothing is held in memory: all values together may be larger."""
+        """Compute and store the missing keys as `get_or_compute` does, but return nothing and keep nothing in
+        memory.
+        """
         for start in range(0, len(keys), batch_size):
 
             def of_batch(some: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:

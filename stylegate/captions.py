@@ -71,7 +71,9 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
 
 
 def add_caption(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
-    """Enter one caption; a second one of the same picture must be the same."""
+    """Add the caption of picture `name` to `found`. A second, different caption of the same picture becomes a
+    problem.
+    """
     before = found.setdefault(name, caption)
     if before.text != caption.text:
         findings.problems.append(f"{name}: two captions, of {before.where} and of {caption.where}; keep one")
@@ -104,7 +106,7 @@ def captions_from_sidecar(
     try:
         text = tables.decode_utf8(path.read_bytes())
         if path.suffix.lower() == ".json":
-            data = json.loads(text, object_pairs_hook=tables.unique_keys)
+            data = json.loads(text, object_pairs_hook=tables.dict_without_repeated_keys)
             if not isinstance(data, dict) or not {*TEXTS, TAGS} & data.keys():
                 return  # something else of the picture's
             caption = caption_from_row(TableRow(1, data), where)
@@ -117,7 +119,7 @@ def captions_from_sidecar(
 
 
 def single_line(text: str) -> str:
-    """The one line of text that a file holds, spaces made single. Raises ValueError for several lines."""
+    """The text as one line with single spaces. Raises ValueError if it has several lines."""
     lines = [" ".join(line.split()) for line in text.splitlines()]
     filled = [line for line in lines if line]
     if len(filled) > 1:
@@ -126,7 +128,7 @@ def single_line(text: str) -> str:
 
 
 def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None:
-    """The table, if its rows are sound and it names pictures and captions; else its problems go into `findings`."""
+    """The table, or None if its rows are not valid or it lacks columns; then the problems are added to `findings`."""
     table = tables.read_table(path)
     columns = set(table.columns)
     if table.problems:
@@ -154,7 +156,7 @@ def captions_from_table(
         line = f"{where}, line {row.line}"
         name = None
         try:
-            name = find_picture(tables.value_under(row, NAMES), path, sources, by_name)
+            name = find_picture(tables.value_of_columns(row, NAMES), path, sources, by_name)
             yield name, caption_from_row(row, line)
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
@@ -163,7 +165,7 @@ def captions_from_table(
 
 
 def find_picture(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
-    """The picture that a table means, by its name relative to the folder. Raises ValueError if there is none."""
+    """The name of the picture that a table's cell means, relative to the folder. Raises ValueError if there is none."""
     if not isinstance(value, str):
         raise ValueError(f"file_name is {value!r}, not text")
     path, folder = Path(os.path.normpath(table.parent / value.strip())), Path(os.path.normpath(sources.folder))
@@ -183,7 +185,7 @@ def composed_unicode(name: str) -> str:
 
 def caption_from_row(row: TableRow, where: str) -> Caption:
     """The caption and traits of a row or JSON file. Raises ValueError if they are something else than text."""
-    text = tables.value_under(row, TEXTS)
+    text = tables.value_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
         text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags
     if isinstance(text, list):

@@ -26,7 +26,7 @@ def page_template(folder: Path, name: str) -> Template:
     return Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(name)
 
 
-class Line(NamedTuple):
+class ChartLine(NamedTuple):
     """One series of (x, y) points.
 
     `dots` marks each point, for values that were measured one by one; `spans` are the (low, high) intervals of points.
@@ -55,7 +55,7 @@ class AxisScale(NamedTuple):
 
 
 def chart_by_step(
-    lines: Sequence[Line],
+    lines: Sequence[ChartLine],
     steps: int,
     *,
     log: bool = False,
@@ -143,7 +143,7 @@ def thinned_points(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def smoothed_points(points: Sequence[Point]) -> list[Point]:
-    """The exponential mean of the values up to each point."""
+    """The points with each value replaced by the exponential moving average of the values up to it."""
     found: list[Point] = []
     for x, value in points:
         found.append((x, SMOOTHING * found[-1][1] + (1 - SMOOTHING) * value if found else value))
@@ -152,5 +152,5 @@ def smoothed_points(points: Sequence[Point]) -> list[Point]:
 
 def loss_chart(points: Sequence[Point]) -> Markup:
     """The training loss on a logarithmic axis: each step faint, the exponential mean strong."""
-    lines = [Line(points, faint=True, colour="reference"), Line(smoothed_points(points))]
+    lines = [ChartLine(points, faint=True, colour="reference"), ChartLine(smoothed_points(points))]
     return chart_by_step(lines, int(points[-1][0]), log=True)

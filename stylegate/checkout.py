@@ -9,7 +9,7 @@ GIT_S = 20
 
 
 def git_commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
-    """The commit, and whether nothing but ignored files differs from it; None each where that is unknown."""
+    """`commit`, and whether the checkout has no changes other than ignored files; both None if they are unknown."""
 
     def git(*words: str) -> str | None:
         try:

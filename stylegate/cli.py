@@ -275,10 +275,10 @@ def check_overrides(verb: str, overrides: list[str], sweep: bool) -> tuple[list[
 def verb_reads_key(verb: str, name: str) -> bool:
     """Whether the verb reads this key, or a key of this group. An experiment has keys of all verbs."""
     keys = f"{VERBS[verb].keys} {VERBS[verb].finds}".split()
-    return key_in_list(keys, name) or (name == "experiment" and bool(keys))
+    return verb_keys_contain(keys, name) or (name == "experiment" and bool(keys))
 
 
-def key_in_list(keys: list[str], name: str) -> bool:
+def verb_keys_contain(keys: list[str], name: str) -> bool:
     """Whether a key is in `keys`, the keys that a verb reads.
 
     A part stands for all its keys: `train` for train.max_steps. A group is in the list if one of its keys is.
@@ -471,15 +471,15 @@ def verb_help(verb: str) -> str:
     lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]
     defaults = configuration.as_dict(configuration.Config())
     for dotted, spec in configuration.all_keys().items():
-        if key_in_list(keys, dotted):
+        if verb_keys_contain(keys, dotted):
             value: Any = defaults
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"  {dotted}={shown}\n      {spec.metadata['help']}")
-    for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or key_in_list(keys, g))]:
+    for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or verb_keys_contain(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
-    if finding := [key for key in entry.finds.split() if not key_in_list(keys, key)]:
+    if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:
         lines += ["", f"  {' '.join(finding)}"]
         lines += ["      name what was trained, planned and drawn: give the same words as to train, plan and generate"]
     return "\n".join(lines)

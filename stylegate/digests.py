@@ -38,7 +38,7 @@ def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
     used or is damaged costs time, and is no error.
     """
     if not remember:
-        return [sha256_of(path)[0] for path in paths]
+        return [read_sha256_and_status(path)[0] for path in paths]
     keys = [os.fsencode(path.absolute()) for path in paths]
     known, fresh = read_entries(keys), {}
     found: list[str] = []
@@ -46,7 +46,7 @@ def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
         entry = known.get(key)
         if entry is None or entry.state != current_file_state(path):
             began_ns = time.time_ns()
-            digest, status = sha256_of(path)
+            digest, status = read_sha256_and_status(path)
             entry = Entry(file_state(status) if status else "", digest)
             if status and max(status.st_mtime_ns, status.st_ctime_ns) < began_ns - SETTLED_NS:
                 fresh[key] = entry
@@ -56,7 +56,7 @@ def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
 
 
 def file_state(status: os.stat_result) -> str:
-    """What changes when the bytes of a file change: device, inode, size in bytes, mtime and ctime in nanoseconds."""
+    """A text that changes when the file's bytes change: device, inode, size, mtime and ctime in nanoseconds."""
     return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
@@ -68,10 +68,10 @@ def current_file_state(path: Path) -> str:
         return ""
 
 
-def sha256_of(path: Path) -> tuple[str, os.stat_result | None]:
-    """The sha256 of a file that is read now, and its status if that did not change meanwhile (else None).
+def read_sha256_and_status(path: Path) -> tuple[str, os.stat_result | None]:
+    """(sha256, status) of a file that is read now; the status is None if the file changed meanwhile.
 
-    ("", None) for what is no plain file, or cannot be read. Nothing is waited for: a pipe is opened without blocking.
+    ("", None) for anything that is not a regular file, or cannot be read. A pipe is opened without waiting.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -87,7 +87,7 @@ def sha256_of(path: Path) -> tuple[str, os.stat_result | None]:
 
 @contextlib.contextmanager
 def ignoring_store_errors() -> Iterator[None]:
-    """Errors of the store end the block without a word: the files are read then. A damaged store is removed."""
+    """A context that suppresses errors of the digest store; a damaged store is removed, and files are read again."""
     try:
         yield
     except (sqlite3.OperationalError, OSError):  # locked, full or read-only
@@ -108,7 +108,7 @@ def open_database() -> Iterator[sqlite3.Connection]:
 
 
 def read_entries(keys: Sequence[bytes]) -> dict[bytes, Entry]:
-    """What is remembered of the files at these paths (as bytes), by path; other paths are left out."""
+    """The remembered entries of these paths (as bytes), by path; paths without an entry are left out."""
     found: dict[bytes, Entry] = {}
     with ignoring_store_errors(), open_database() as connection:
         for start in range(0, len(keys), AT_ONCE):

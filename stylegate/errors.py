@@ -108,7 +108,9 @@ class SurroundingsError(StylegateError):
 
 
 def error_for_user(error: Exception) -> SurroundingsError | None:
-    """The user's message for an error of the surroundings; None if `error` is something else (then it is a bug)."""
+    """The SurroundingsError to show for a cache that cannot be used, or what the system refuses; None if `error` is
+    a bug.
+    """
     if isinstance(error, sqlite3.OperationalError):
         what = f"the cache cannot be used: {error}"
     elif isinstance(error, OSError) and (reason := os_error_in_words(error)):

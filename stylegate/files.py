@@ -46,7 +46,9 @@ def is_path(value: str, suffix: str = "") -> bool:
 
 
 def path_advice(value: str) -> str:
-    """For the error about an unknown name: the advice to write ./VALUE where a file or folder VALUE exists, else ""."""
+    """If a file or folder named `value` exists, the advice to write ./VALUE, for an error about an unknown name;
+    else "".
+    """
     return f"write ./{value} for the one in the working directory" if value and Path(value).exists() else ""
 
 

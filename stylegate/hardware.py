@@ -28,7 +28,8 @@ def device_of(hardware: HardwareConfig) -> torch.device:
 
 
 def launched_processes(hardware: HardwareConfig) -> "PartialState":
-    """The processes that `accelerate launch` or torchrun started together, each with its device; else this one alone.
+    """accelerate's PartialState of this process among those launched together (`accelerate launch`, torchrun), or
+    alone.
 
     Raises ConfigError if CUDA was asked for and no CUDA device is visible.
     """

@@ -54,8 +54,8 @@ def inspect(paths: Sequence[Path]) -> int:
 
 
 def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Title and text of each line about a file; without the lines on layers where it has no LoRA layer."""
-    file = readers.sort_keys(tensors, metadata)
+    """Lines about a LoRA file as (title, text); the lines on layers are left out if it has no LoRA layer."""
+    file = readers.parse_lora_contents(tensors, metadata)
     out = layers_in_words(file) if file.styles else []
     if file.kinds:
         layers = Counter(kind for _, kind in set(file.kinds.values()))
@@ -89,10 +89,10 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
 
 def loading_problems(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and layers that change nothing."""
-    found = list(adapter.Header(file.metadata).problems)
+    found = list(adapter.LoraHeader(file.metadata).problems)
     for problem, layers in readers.layer_problems(file).items():
         found.append(f"{problem}: {len(layers)} layers, {adapter.escape_control_characters(layers[0])}")
-    idle = idle_layers(file)
+    idle = layers_without_effect(file)
     if idle and len(idle) == len(file.styles):
         found.append("changes nothing: a half of each layer, or its alpha, is zero")
     elif idle:
@@ -100,8 +100,8 @@ def loading_problems(file: LoraContents) -> list[str]:
     return found
 
 
-def idle_layers(file: LoraContents) -> list[str]:
-    """The layers whose change is zero: no number other than zero in a half, or strength zero."""
+def layers_without_effect(file: LoraContents) -> list[str]:
+    """Sorted names of the plain LoRA layers that change nothing: one of the two matrices, or the strength, is zero."""
     zero = {layer for layer, strength in file.strengths.items() if strength == 0}
     for key, key_parts in file.parts_by_key.items():
         if (

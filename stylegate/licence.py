@@ -24,7 +24,7 @@ def licence_of_base(base: str, folder: Path) -> str:
             named = None
         if isinstance(named, dict) and isinstance(named.get("license"), str):
             return named["license"]
-    if named := pipelines.hub_id(base):
+    if named := pipelines.parse_hub_id(base):
         from huggingface_hub import ModelCard, hf_hub_download
 
         try:

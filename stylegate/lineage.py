@@ -39,15 +39,15 @@ def facts_digest(facts: Mapping[str, Any]) -> str:
 
 
 def replay(paths: list[Path]) -> int:
-    """Print the chain and send W&B what it lacks. Returns 0.
+    """Print the lineage in these directories of runs or batches, and send W&B the records that it lacks. Returns 0.
 
-    Raises SurroundingsError naming everything that should have been sent if W&B cannot be reached.
+    Raises ConfigError without directories, and SurroundingsError that names all records if W&B cannot be reached.
     """
     if not paths:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
     ledgers = {path: read_ledger(path) for path in paths}
-    print("\n".join(print_ledgers(ledgers)))
-    in_order = sorted(ledgers, key=lambda path: min(map(order_of_row, ledgers[path])))
+    print("\n".join(lineage_lines(ledgers)))
+    in_order = sorted(ledgers, key=lambda path: min(map(lineage_order, ledgers[path])))
     try:
         sent = [send_to_wandb(path, ledgers[path]) for path in in_order]
     except Exception as error:
@@ -67,20 +67,20 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
         raise DataError(f"this is no ledger of a run or batch: {files.display_path(path / LEDGER)}")
-    return sorted(rows, key=lambda row: (row["kind"] == "use", order_of_row(row)))
+    return sorted(rows, key=lambda row: (row["kind"] == "use", lineage_order(row)))
 
 
-def order_of_row(row: Mapping[str, Any]) -> int:
-    """The place of a row's type in the chain from brand set to package."""
+def lineage_order(row: Mapping[str, Any]) -> int:
+    """The position of a row's type on the way from brand set to package, 0 for the first."""
     return TYPES.index(row["type"])
 
 
-def print_ledgers(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The chain as text, a line for each thing: type, name, digest, what made it and what used it."""
+def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The lineage as text, one line for each artifact: type, name, digest, which runs made it and which used it."""
     found: dict[tuple[int, str, str], dict[str, list[str]]] = {}
     for path, rows in ledgers.items():
         for row in rows:
-            place = found.setdefault((order_of_row(row), row["artifact"], row["sha256"]), {"use": [], "make": []})
+            place = found.setdefault((lineage_order(row), row["artifact"], row["sha256"]), {"use": [], "make": []})
             place[row["kind"]].append(path.name)
     lines = []
     for (number, name, sha256), by in sorted(found.items()):

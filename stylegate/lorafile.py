@@ -88,7 +88,7 @@ def merge_lora_file(models: Models, path: Path) -> None:
     modules = adaptable_modules_of(models.pipeline)
     tensors, metadata = load_tensors(path)
     layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
-    no_header = not adapter.Header(metadata).values  # diffusers' translation loses a header's alpha
+    no_header = not adapter.LoraHeader(metadata).values  # diffusers' translation loses a header's alpha
     if problems and no_header and (translated := translated_by_diffusers(models.pipeline, tensors)):
         layers, problems = adapter.layers_from_tensors(translated, {}, modules)
     dora = any(p and p.part == "dora_scale" for p in map(loranames.parse_key, tensors))
@@ -124,7 +124,7 @@ def weight_of_module(module: Any) -> torch.Tensor:
 
 
 def next_step_for(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
-    """What a person can do about a LoRA file that cannot be used."""
+    """The advice, as a sentence, to a user whose LoRA file cannot be used."""
     if kinds := {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))}:
         return (
             f"it holds {', '.join(sorted(kinds))}, which is not read here: train a plain LoRA, or convert the file "
@@ -141,9 +141,9 @@ def another_base_helps(problems: list[str]) -> bool:
 
 
 def translated_by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-    """A transformer's file in the original model's names (ComfyUI's, kohya's), translated by diffusers.
+    """A transformer's LoRA with ComfyUI's or kohya's key names, translated by diffusers to its own names.
 
-    None where diffusers has no translation, or where the translation does not hold the whole file.
+    None if diffusers has no translation, or if the translation does not hold everything in the file.
     """
     parsed = [loranames.parse_key(name) for name in tensors]
     if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in parsed):

@@ -66,7 +66,7 @@ class KeyParts(NamedTuple):
 
 
 def parse_key(key: str) -> KeyParts | None:
-    """The layer and the part of it that a key means; None for a key that is not of a plain LoRA."""
+    """The layer and part (down, up, alpha, ...) of a LoRA file's key; None for a key that is not of a plain LoRA."""
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
     return KeyParts(naming_style(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None

@@ -313,9 +313,10 @@ def shifted_sums(lines: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def pair_likeness(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
-    """[n] similarities in [-1, 1] of each signature to its partner: the best correlation over shifts of 2 pixels.
+    """[n] the likeness in [-1, 1] of each signature in `a` to the one at the same index in `b`.
 
-    Each channel is taken about its mean over the picture; two flat pictures are alike (1), one flat one is not (0).
+    It is the largest correlation over shifts of up to 2 pixels, each channel centred on its mean. Two flat pictures
+    have 1, a flat and another one 0.
     """
     middle = b.values[:, MARGIN:-MARGIN]
     every, one = a.values.strides
@@ -492,9 +493,10 @@ def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def candidate_pairs(products: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.int64]:
-    """[k, 2] rows and columns of the pairs that likeness is worth computing for.
+    """[k, 2] pairs (row, column) that are alike enough by thumbnails for `likeness` to be computed.
 
-    `products` and `coarse` [n, m] are of thumbnails and of coarser ones; pairs whose product is ASIDE are left out.
+    `products` and `coarse` [n, m] are correlations of thumbnails and of coarser ones; `coarse` is overwritten. Pairs
+    whose product is ASIDE are left out.
     """
     every = np.arange(len(products))
     rows, columns = np.nonzero(products >= PROPOSED)

@@ -17,7 +17,10 @@ class Tick(Protocol):
 
 @contextmanager
 def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[Tick]:
-    """Yields tick(steps, note); the note (loss, say) stands beside the rate. Silent where `visible` is False."""
+    """A context that yields tick(steps, note), which advances the bar and shows a note (loss, say) beside the rate.
+
+    Nothing is shown if `visible` is False.
+    """
     console = Console(stderr=True)
     if not visible:
         yield lambda steps=1, note="": None

@@ -24,7 +24,7 @@ PREFIXES = ("unet.", "model.", "diffusion_model.", *loranames.FLAT)
 
 
 class LoraContents(NamedTuple):
-    """A LoRA file, taken apart by the names of its keys alone."""
+    """A LoRA file, with its keys sorted by what their names mean."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
@@ -35,8 +35,8 @@ class LoraContents(NamedTuple):
     strengths: dict[str, float]  # by layer: alpha / rank, as the file means it
 
 
-def sort_keys(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
-    """A file's keys sorted by what they mean, and the strength of each layer with a rank."""
+def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
+    """The contents of a LoRA file: its keys by meaning, and the strength (alpha / rank) of each layer."""
     parts_by_key = {
         key: p for key in tensors if not loranames.other_adapter_kind(key) and (p := loranames.parse_key(key))
     }
@@ -45,7 +45,7 @@ def sort_keys(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lor
     alphas = {
         h.layer: float(tensors[k]) for k, h in parts_by_key.items() if h.part == "alpha" and is_scalar(tensors[k])
     }
-    header, strengths = adapter.Header(metadata), {}
+    header, strengths = adapter.LoraHeader(metadata), {}
     for key, key_parts in parts_by_key.items():
         if key_parts.part == "down" and tensors[key].ndim > 0 and tensors[key].shape[0]:
             rank = tensors[key].shape[0]
@@ -72,7 +72,7 @@ def is_scalar(tensor: Tensor) -> bool:
 
 
 def answers_by_program(file: LoraContents) -> dict[str, str]:
-    """What each program does with the file, by the program's name."""
+    """For each program, by name, what it does with the file: its problems joined by "; ", or "reads all of it"."""
     found = {
         "diffusers": problems_in_diffusers(file),
         "ComfyUI": problems_in_comfyui(file),
@@ -107,7 +107,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     reasons = [f"holds {', '.join(other_adapter_kinds(file))}"] if file.kinds else []
     reasons += [f"has {len(file.unknown)} keys of no known kind"] if file.unknown else []
     reasons += [f"{len(layers)} layers: {problem}" for problem, layers in layer_problems(file).items()]
-    header = adapter.Header(file.metadata)
+    header = adapter.LoraHeader(file.metadata)
     reasons += header.problems
     if not header.values and any(h.style == "bare" and ".lora_A." in key for key, h in file.parts_by_key.items()):
         reasons.append("its names are PEFT's, and its alpha is not in the file")
@@ -119,7 +119,7 @@ def other_adapter_kinds(file: LoraContents) -> list[str]:
     return sorted({kind for _, kind in file.kinds.values()})
 
 
-def in_unet(layer: str) -> bool:
+def is_unet_or_text_encoder_layer(layer: str) -> bool:
     """Whether a layer's name is of a UNet or of a text encoder beside one, and not of a transformer."""
     name = loranames.without_wrapper_prefixes(layer)
     if name.startswith(("text_encoder", "lora_te_", "lora_te1_", "lora_te2_")):
@@ -132,10 +132,10 @@ def in_unet(layer: str) -> bool:
 def problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
-    of_unet = [layer for layer in file.styles if in_unet(layer)]
+    of_unet = [layer for layer in file.styles if is_unet_or_text_encoder_layer(layer)]
     if file.styles and not of_unet:
         return found + problems_in_diffusers_of_transformer(file)
-    if any("regular expression" in problem for problem in adapter.Header(file.metadata).problems):
+    if any("regular expression" in problem for problem in adapter.LoraHeader(file.metadata).problems):
         return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
     try:
         strengths = diffusers_strengths(file)
@@ -237,7 +237,7 @@ def read_header_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """
     if adapter.ADAPTER_METADATA not in metadata:
         return None
-    header = adapter.Header(metadata)
+    header = adapter.LoraHeader(metadata)
     if header.problems:
         raise ValueError(header.problems[0])
     return header.values
@@ -266,7 +266,11 @@ def component_strengths(
     else:
         settings = component_settings(component, header)
     known = {key.removesuffix(".lora_B.weight"): t for key, t in state.items() if key.endswith(".lora_B.weight")}
-    known = {path: t for path, t in known.items() if f"{path}.lora_A.weight" in state and is_module(component, path)}
+    known = {
+        path: t
+        for path, t in known.items()
+        if f"{path}.lora_A.weight" in state and is_unet_or_clip_module_path(component, path)
+    }
     if not known:
         raise ValueError(f"it finds none of its layers in {component}")
     found = {}
@@ -293,7 +297,7 @@ def component_settings(component: str, header: dict[str, Any]) -> dict[str, Any]
     return settings
 
 
-def is_module(component: str, path: str) -> bool:
+def is_unet_or_clip_module_path(component: str, path: str) -> bool:
     """Whether a path can be of a module in diffusers' UNet or in a CLIP text encoder."""
     if component == "unet":
         return loranames.original_unet_path(path) is not None
@@ -355,7 +359,9 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
 
 
 def other_keys(file: LoraContents, readable: set[str]) -> list[str]:
-    """The kinds of adapters and the unknown keys that a program passes over."""
+    """Sentences on the kinds of adapters (other than those in `readable`) and the unknown keys that a program
+    ignores.
+    """
     unread = [kind for kind in other_adapter_kinds(file) if kind not in readable]
     found = [f"ignores {', '.join(unread)}"] if unread else []
     return found + ([f"ignores {len(file.unknown)} keys of no known kind"] if file.unknown else [])

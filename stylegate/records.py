@@ -53,10 +53,10 @@ class Record(BaseModel):
 
 def problems_of(error: ValidationError) -> list[str]:
     """One line a problem: the place in the file, then what is wrong there."""
-    return [f"{location_in_file(found['loc'])}{error_message(found)}" for found in error.errors(include_url=False)]
+    return [f"{location_prefix(found['loc'])}{error_message(found)}" for found in error.errors(include_url=False)]
 
 
-def location_in_file(location: tuple[int | str, ...]) -> str:
+def location_prefix(location: tuple[int | str, ...]) -> str:
     """'checks.style: ' for ("checks", "style"); '' for the whole file. A bad key of a mapping is named as its entry."""
     parts = [part for part in location if part != "[key]"]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
@@ -78,7 +78,7 @@ MESSAGES = {  # type of a pydantic error -> our words
 
 
 def error_message(found: Any) -> str:
-    """A problem in words; those that our own validators raise are said as they are."""
+    """The message of one validation problem in words; the messages of our own validators are kept unchanged."""
     if found["type"] in MESSAGES:
         return MESSAGES[found["type"]]
     if found["type"] == "value_error":

@@ -13,13 +13,16 @@ from stylegate.errors import ConfigError
 from stylegate.families import Models, pipelines
 
 
-def resolution_of(config: Config, models: Models) -> int:
-    """Pixels a side: as configured, else what the base was trained for. Raises ConfigError for one it cannot halve."""
-    check_sizes(config, models.multiple)
+def drawing_resolution(config: Config, models: Models) -> int:
+    """The side of drawn pictures in pixels: as configured, else what the base was trained for.
+
+    Raises ConfigError if a configured size is no multiple of what the base works in.
+    """
+    require_size_multiples(config, models.multiple)
     return config.family.resolution or models.resolution
 
 
-def check_sizes(config: Config, multiple: int) -> None:
+def require_size_multiples(config: Config, multiple: int) -> None:
     """Raises ConfigError naming each size in pixels that is no multiple of what the base works in."""
     squares = config.train.resolutions or [] if not config.train.buckets else []  # the sides of buckets are rounded
     wanted = [("family.resolution", config.family.resolution), *(("train.resolutions", side) for side in squares)]

@@ -104,7 +104,7 @@ def read_json_lines(text: str) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=unique_keys)
+            row = json.loads(line, object_pairs_hook=dict_without_repeated_keys)
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: not a JSON object ({error})")
             continue
@@ -118,7 +118,7 @@ def read_json_lines(text: str) -> Table:
     return Table(list(columns), rows, problems)
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if double := repeated_names(key for key, _ in pairs):
         raise ValueError(f"the key {double[0]} stands twice")
     return dict(pairs)
@@ -129,8 +129,8 @@ def repeated_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in seen or seen.add(name)]
 
 
-def value_under(row: TableRow, columns: tuple[str, ...]) -> Any:
-    """The value that a row has under one of `columns`, None if it has none. Raises ValueError for two that differ."""
+def value_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
+    """The value of a row in one of `columns`; None if it has none. Raises ValueError for two different values."""
     found = {name: row.cells[name] for name in columns if row.cells.get(name) not in (None, "")}
     if len({json.dumps(value) for value in found.values()}) > 1:
         raise ValueError(f"{' and '.join(found)} differ; keep one of these columns")

@@ -46,7 +46,7 @@ class Tracker(Protocol):
 
 
 class LedgerTracker:
-    """Does nothing but write the ledger in `directory`, if one is given."""
+    """A tracker that sends nothing; it only writes inputs and outputs to the ledger in `directory`, if one is given."""
 
     def __init__(self, directory: Path | None = None):
         self.directory = directory
@@ -175,9 +175,10 @@ class WandbTracker:
         return math.inf if self.off else self.known.get(name, -1)
 
     def wandb_row_for(self, names: Collection[str], step: int | None) -> int:
-        """W&B's row for values of these names: that of `step` or, if this has passed, the newest one.
+        """The W&B row for values of these names: `step`, or the newest row if that is later.
 
-        W&B keeps only the last value of a name in a row, without a word: a name that the row has begins the next row.
+        W&B keeps only the last value of a name in a row. So if the row has one of these names already, the next row is
+        used.
         """
         row = max(self.row, step or 0)
         if row == self.row and not self.in_row.isdisjoint(names):

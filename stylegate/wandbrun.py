@@ -90,7 +90,7 @@ def start_run(
 
 
 def highest_records(directory: Path) -> dict[str, float]:
-    """The highest row, step and evaluation in W&B's files of the run, by W&B's own documented tool; -1 for none.
+    """The highest row, step and evaluation in W&B's local files of the run, by name; -1 for none.
 
     A part that a kill has damaged is moved aside, and its values will be logged again: `wandb sync` stops at such a
     part, and sends it twice if it is run twice.
@@ -116,7 +116,7 @@ def created_folder(folder: Path) -> Path:
 
 
 def code_facts() -> dict[str, Any]:
-    """The digest of all code, and the commit where the code is a git checkout."""
+    """`code`, the digest of all source code, and `git`, the commit, if the code is a git checkout."""
     found: dict[str, Any] = {
         "code": files.canonical_sha256([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])
     }

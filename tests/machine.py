@@ -37,7 +37,7 @@ from PIL import Image
 
 from eval.judging.judge import judge
 from eval.lot.batch import Slot, attempt_and_slot, write_plan
-from eval.lot.lot import lot_of
+from eval.lot.lot import read_lot
 from eval.measuring import encoder
 from eval.package.layout import read_rows
 from eval.scorers import technical
@@ -349,7 +349,7 @@ class GateMachine(RuleBasedStateMachine):
         lot, policy = self.lots[where], POLICIES[name]
         config = config_of([*lot.words, self.policy_word(name)])
         try:
-            verdicts = judge(config, lot_of(config), quiet=True).verdicts
+            verdicts = judge(config, read_lot(config), quiet=True).verdicts
         except DataError:
             return
         for verdict in verdicts:

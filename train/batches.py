@@ -86,7 +86,7 @@ def random_permutation(seed: int, *key: int, of: int) -> np.ndarray:
     return np.random.default_rng([seed, *key]).permutation(of)
 
 
-def chosen_views(
+def view_indices_of_batch(
     buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: int, world: int, seed: int
 ) -> list[int]:
     """The indices of the views that process `rank` of `world` sees at `step`.
@@ -120,11 +120,11 @@ def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, s
     )
 
 
-def caption_wording(text: str, variant: int, seed: int) -> str:
-    """The caption with its comma-separated parts in another order.
+def shuffled_caption(text: str, variant: int, seed: int) -> str:
+    """The caption with its comma-separated parts in another order; the first part, which says what is shown, stays
+    first.
 
-    The first part stays first, since it says what is shown. Variant 0, and a caption of fewer than three parts, are the
-    caption itself. The same seed and variant give the same order.
+    Variant 0, and captions with fewer than three parts, are unchanged. The same seed and variant give the same order.
     """
     parts = [part.strip() for part in text.split(",")]
     if variant == 0 or len(parts) < 3:  # the first part stays: what is shown

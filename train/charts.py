@@ -20,7 +20,9 @@ class PlottedRun(NamedTuple):
 
 
 def by_cost(runs: Sequence[PlottedRun]) -> Markup:
-    """Pass rate with its interval against seconds of training; each mark links to the page of its run."""
+    """A chart as SVG: pass rate with its interval against seconds of training; each mark links to the page of its
+    run.
+    """
     width, height, left = 720, 320, 46
     scale = scale_around([run.seconds for run in runs])
     placed: list[Point] = []

@@ -21,8 +21,10 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, 
         if evaluation.folder(step).exists() and not evaluation.result(step):
             state.load_weights(path, run.adapted)
             Evaluation(run, []).evaluate(step)
-    results = [r for r in evaluation.all_results() if r["step"] in saved and select.compared_flags(r) is not None]
-    checkpoints = select.choose_evaluation(results, settings.selection_margin) if selection_rule(results) else None
+    results = [r for r in evaluation.all_results() if r["step"] in saved and select.pass_flags_by_prompt(r) is not None]
+    checkpoints = (
+        select.choose_evaluation(results, settings.selection_margin) if selection_rule_in_words(results) else None
+    )
     step = results[checkpoints["chosen"]]["step"] if checkpoints else done
     state.load_weights(saved[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
@@ -57,7 +59,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, 
     return selection
 
 
-def selection_rule(results: list[dict[str, Any]]) -> str | None:
+def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
     """The rule by which these evaluations are compared, in words; None if nothing tells them apart."""
     if any(any(r["passed"] or []) for r in results):
         return "the pass rate chooses the checkpoint"
@@ -76,7 +78,7 @@ def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, 
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
         why = select.failing_checks(evaluation.all_results())
-        how = selection_rule(results) or "the last checkpoint is handed out"
+        how = selection_rule_in_words(results) or "the last checkpoint is handed out"
         found.append(f"no picture of an evaluation passed ({why}); {how}.")
     every = run.config.train.evaluate_every
     missing = [n for n in range(every, done + 1, every) if evaluation.items and not evaluation.result(n)]

@@ -38,19 +38,22 @@ RATES = {
 
 
 def print_report(config: Config) -> int:
-    """Print what would happen; returns 0. Raises the errors that the run would raise, and one for a full disk."""
+    """Print memory, disk and time that training would need; trains nothing. Returns 0.
+
+    Raises the errors that the run would raise, and SurroundingsError if the disk is too small.
+    """
     family = FAMILIES[config.family.name]
     brand_set, findings, folder, terms = check_run_inputs(config)
     remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
 
     sketch = family.meta_model(folder)
-    sample.check_sizes(config, sketch.multiple)
+    sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
     views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
-    packed = in_four_bits(sketch.denoiser)
+    packed = num_weights_in_4_bits(sketch.denoiser)
     sketch.denoiser.add_adapter(
         LoraConfig(
             r=config.lora.rank, use_dora=config.lora.dora, target_modules=family.lora_targets(config.lora.targets)
@@ -58,9 +61,9 @@ def print_report(config: Config) -> int:
     )
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
     inputs = sketch.example_inputs(config.train.batch_size, largest.height, largest.width)
-    forward, kept = forward_cost(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
+    forward, kept = forward_operations_and_activations(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
     half = hardware.precision_of(config.hardware) == "bf16"
-    needed = training_memory(
+    needed = training_memory_bytes(
         frozen,
         trained,
         kept,
@@ -108,7 +111,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
             errors.append(error)
             return None
 
-    data = attempt(lambda: brandset.read_checked(brandset.brand_folder(config.brand)))
+    data = attempt(lambda: brandset.read_checked_brand_set(brandset.brand_folder(config.brand)))
     folder = attempt(lambda: family.base_folder(config.base, weights=False))
     terms: Any = attempt(lambda: licence.require_agreement(config, folder)) if folder else None
     attempt(lambda: policyfile.read_policy(config.policy))
@@ -123,14 +126,14 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
     return *data, folder, terms
 
 
-def in_four_bits(denoiser: nn.Module) -> int:
-    """The number of weights that hardware.nf4 would store in 4 bits."""
+def num_weights_in_4_bits(denoiser: nn.Module) -> int:
+    """The number of the denoiser's weights that hardware.nf4 would store in 4 bits."""
     blocks = pipelines.transformer_blocks(denoiser)
     linear = {m for block in blocks for m in block.modules() if isinstance(m, nn.Linear)}
     return sum(m.weight.numel() for m in linear)
 
 
-def training_memory(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
+def training_memory_bytes(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
     """Bytes that a step needs: weights, the LoRA with gradients and moments, and the outputs of layers.
 
     `frozen`, `trained` and `kept` count numbers, the last those kept for the backward pass; `packed` of the frozen ones
@@ -140,7 +143,7 @@ def training_memory(frozen: int, trained: int, kept: int, *, half: bool, on_card
     return weights + trained * (STATE_BYTES + 4) + kept * (2 if half else 4)
 
 
-def forward_cost(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
+def forward_operations_and_activations(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
     """Operations of one forward pass, and the count of numbers kept for the backward one: the outputs of all layers.
 
     With checkpointing they are the outputs of blocks, and those of all layers of the largest block.

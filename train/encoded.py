@@ -28,7 +28,9 @@ WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
 
 class Encoded(NamedTuple):
-    """The cache, and its keys of each view, of each item's wordings and of the empty prompt."""
+    """The training set in the cache: the keys of the latents of each view, of each caption's wordings and of the empty
+    prompt.
+    """
 
     cache: Cache
     views: list[View]
@@ -49,8 +51,8 @@ class Encoded(NamedTuple):
         found = [self.read(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)]
         return {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
 
-    def texts(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
-        """The captions that `conditions` returns the encodings of."""
+    def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
+        """The caption texts, in their wording at `step`, whose encodings `conditions` returns; "" where dropped."""
         texts = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
 
@@ -81,7 +83,10 @@ def encode_training_set(
     sizes = [pictures.size_of(item.content()) for item in items]
     views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
-        [brand.prompt(batches.caption_wording(item.text, n, settings.seed)) for n in range(num_wordings(settings))]
+        [
+            brand.prompt_with_trigger(batches.shuffled_caption(item.text, n, settings.seed))
+            for n in range(num_wordings(settings))
+        ]
         for item in items
     ]
     prompts = sorted({text for texts in wordings for text in texts} | {""})

@@ -26,11 +26,11 @@ from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import Tensor
 
-from eval.judging.judge import judge, write
+from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
 from eval.judging.verdicts import NOT_ASKED
 from eval.lot.comparison import comparison_of
-from eval.lot.lot import digests_by_name, lot_of
+from eval.lot.lot import digests_by_name, read_lot
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of
 from eval.policy import file as policyfile
@@ -62,12 +62,12 @@ class Evaluation:
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
-        judges = [encoding.encoder_key(run.config.encoder), self.policy.sha256]
+        judges = [encoding.encoder_digest(run.config.encoder), self.policy.sha256]
         self.judged_by = files.canonical_sha256([*judges, len(shown)])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
-            "with": [brand.prompt(item.text) for item in self.items],
+            "with": [brand.prompt_with_trigger(item.text) for item in self.items],
             "without": bare,
             "unrelated": UNRELATED[: len(bare)],
         }
@@ -76,7 +76,9 @@ class Evaluation:
         return evaluation_folder(self.run.directory, step, scale)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
-        """The content of result.json, or None if it is of another number of prompts, another encoder or policy."""
+        """The content of result.json; None if it is missing, or was made with another number of prompts, encoder or
+        policy.
+        """
         record = self.folder(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
         fits = found["prompts"] == len(self.items) and found.get("judged_by") == self.judged_by
@@ -109,7 +111,7 @@ class Evaluation:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = float(np.mean(list(each.values()))) if each else None
-            found = {"step": step, "scale": scale, **self.judged(folder), "eval_loss": loss, "eval_losses": each}
+            found = {"step": step, "scale": scale, **self.make_result(folder), "eval_loss": loss, "eval_losses": each}
             files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
         accelerator.wait_for_everyone()
 
@@ -123,7 +125,7 @@ class Evaluation:
         ]
         mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
         mine = [job for job in mine if not job[0].exists()]
-        resolution = sample.resolution_of(run.config, run.models)
+        resolution = sample.drawing_resolution(run.config, run.models)
         with hardware.autocast(run.accelerator.device, run.precision):
             for start in range(0, len(mine), settings.batch_size):
                 paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
@@ -131,7 +133,7 @@ class Evaluation:
                 for path, image in zip(paths, drawn, strict=True):
                     files.write_atomically(path, pictures.png_bytes(image))
 
-    def judged(self, folder: Path) -> dict[str, Any]:
+    def make_result(self, folder: Path) -> dict[str, Any]:
         """What result.json holds: verdicts, style with and without the trigger phrase, drift, nearness to copies."""
         references = self.embeddings(self.references)
         bare, base, now = (
@@ -155,29 +157,31 @@ class Evaluation:
             "nearest_training": None,
         }
         if enough:
-            judged = self.by_gate(folder)
+            judged = self.judge_with_gate(folder)
             found |= self.verdicts(judged)
             table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
                 "style": mean_if_finite(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
-                "style_spread": policy.spread("style", style.leave_one_out(references)),
+                "style_spread": policy.score_spread("style", style.leave_one_out(references)),
                 "nearest_training": math.exp(min(table["novelty"])),  # the score is its logarithm
             }
         return found
 
-    def by_gate(self, folder: Path) -> Judged:
+    def judge_with_gate(self, folder: Path) -> Judged:
         """Let the gate judge the pictures in with/; its files are written into judged/."""
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
-        lot = lot_of(config)
+        lot = read_lot(config)
         compared = replace(comparison_of(config, lot), references=self.references, references_name="the brand's own")
         judged = judge(config, lot, compared, quiet=True)
-        write(judged)
+        write_verdicts_and_gate_record(judged)
         return judged
 
     def verdicts(self, judged: Judged) -> dict[str, Any]:
-        """`verdicts`, `passed` or `undecided`, and `why` of result.json."""
+        """The fields of result.json with one value a prompt: `verdicts`, and `passed` or, with a calibrated policy,
+        `undecided`; and `why`, the gate's reason.
+        """
         by_file = {row.file: row for row in judged.verdicts}
         each = [by_file[f"{i}.png"] for i in range(len(self.items))]
         found = {"verdicts": [row.verdict for row in each], "why": judged.outcome.why}
@@ -217,7 +221,7 @@ def eval_losses(run: Run) -> dict[str, float]:
     """
     family, models, schedule = run.family, run.models, run.models.schedule
     brand, device = run.brand_set.brand, run.accelerator.device
-    resolution = sample.resolution_of(run.config, models)
+    resolution = sample.drawing_resolution(run.config, models)
     total = torch.zeros(len(LEVELS) + 1, device=device)  # the sum of losses of each level, then the number of pictures
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
     with sample.text_encoders_on_device(models):
@@ -227,7 +231,7 @@ def eval_losses(run: Run) -> dict[str, float]:
             clean = family.latent_distribution(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
-            prompt = family.encode_prompts(models, [brand.prompt(items[i].text)])
+            prompt = family.encode_prompts(models, [brand.prompt_with_trigger(items[i].text)])
             conditions = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in prompt.items()}
             with hardware.autocast(device, run.precision):
                 noisy = losses.add_noise(schedule, clean, noise, levels)

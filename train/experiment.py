@@ -77,7 +77,7 @@ def add_cost(folder: Path, seconds: dict[str, float]) -> None:
 def write_summary(config: Config, judged: Judged) -> None:
     """Send the results to the tracker; print the table and the path of the report."""
     lot, counts = judged.lot, judged.outcome.counts
-    before, after, real = styles(config, lot)
+    before, after, real = mean_styles(config, lot)
     mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
     seconds = cost.cost_of(lot.out)
     total = sum(seconds.values())
@@ -93,8 +93,10 @@ def write_summary(config: Config, judged: Judged) -> None:
     print(f"report: {files.display_path(lot.out / 'report' / 'index.html')}")
 
 
-def styles(config: Config, lot: Lot) -> tuple[float, float, float]:
-    """The mean style of the base's samples, of the batch, and of the references (leave-one-out); NaN if unknown."""
+def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
+    """The mean style score of the base's samples, of the batch, and of the references (leave-one-out); NaN if
+    unknown.
+    """
     from eval.measuring import encoder as encoding
     from eval.measuring.features import features_of
     from eval.scorers import style

@@ -61,7 +61,7 @@ class Preemption:
         return bool(accelerator.reduce(count, "sum") > 0)  # type: ignore[operator]
 
 
-class Budget:
+class EvaluationTimeBudget:
     """Limits the time of evaluations during training to a share, in [0, 1], of the time that has passed."""
 
     def __init__(self, share: float, accelerator: Accelerator) -> None:
@@ -80,8 +80,8 @@ class Budget:
         return self.spent / (time.perf_counter() - self.began)
 
     @contextmanager
-    def spending(self) -> Iterator[None]:
-        """Count the time inside this context as an evaluation's."""
+    def count_time(self) -> Iterator[None]:
+        """A context whose time is counted as time of evaluations."""
         before = time.perf_counter()
         yield
         seconds = time.perf_counter() - before
@@ -89,8 +89,10 @@ class Budget:
 
 
 @contextmanager
-def enough_memory(device: torch.device) -> Iterator[None]:
-    """Turn torch's out-of-memory error into a SurroundingsError that names the settings which need less."""
+def explain_out_of_memory(device: torch.device) -> Iterator[None]:
+    """A context that turns torch's out-of-memory error into a SurroundingsError naming the settings that need less
+    memory.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
@@ -113,7 +115,7 @@ def train(config: Config) -> int:
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
     with files.exclusive_lock(directory) if main else nullcontext(), Preemption() as preemption:
-        with enough_memory(device):
+        with explain_out_of_memory(device):
             run = prepare(config, directory, accelerator)
         parameters = [p for p in run.adapted.parameters() if p.requires_grad]
         optimizer = optimizers.build_optimizer(config.train, parameters)
@@ -126,7 +128,7 @@ def train(config: Config) -> int:
         brand_set, data = run.brand_set, {"sha256": run.facts["data"]}
         tracker.use(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
         evaluation = Evaluation(run, average)
-        with enough_memory(device):
+        with explain_out_of_memory(device):
             done = train_steps(run, optimizer, average, evaluation, first, tracker, preemption)
             stopped = done < config.train.max_steps
             selection = {} if stopped else choose_checkpoint(run, evaluation, done)
@@ -161,11 +163,11 @@ def train_steps(
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
     pictures_at, timed = (lambda step, rank: picture_files_of_step(run, step - 1, rank)), with_timed_cache(run)
     stats = Stats(run.directory, accelerator, tracker, first, pictures_at, timed)
-    if main and stats.catch_up(evaluation.all_results()):
+    if main and stats.send_missing_to_tracker(evaluation.all_results()):
         tracker.picture("samples", evaluation.grid(), step=first)
     if main:
         page.record_start(run.directory, first, evaluation.prompts)
-    budget = Budget(settings.evaluation_share, accelerator)
+    budget = EvaluationTimeBudget(settings.evaluation_share, accelerator)
     with progress.progress_bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
@@ -199,7 +201,7 @@ def train_steps(
             if stop and not last:
                 return done
             if last or (due and budget.allows()):
-                with budget.spending():
+                with budget.count_time():
                     evaluation.evaluate(done)
                     if main:
                         page.write_page(run.directory)

@@ -13,7 +13,7 @@ from stylegate import checkout, files, pictures
 from stylegate.charts import page_template
 from stylegate.config import Config, as_dict
 from train import panels, record, select
-from train.record import Record
+from train.record import RunRecord
 
 FIRST = 6  # prompts that are shown at once; the others unfold
 SMALL = 160  # pixels; smaller pictures are enlarged without smoothing
@@ -62,7 +62,7 @@ def write_page(directory: Path) -> Path:
     return path
 
 
-def subtitle(run: Record) -> str:
+def subtitle(run: RunRecord) -> str:
     """One sentence: brand, base, and how many steps are done."""
     brand, base = (public_value(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
@@ -71,12 +71,12 @@ def subtitle(run: Record) -> str:
     return f"A LoRA for the brand {brand} on the base {base}, {done}" + (", finished." if is_finished(run) else ".")
 
 
-def is_finished(run: Record) -> bool:
+def is_finished(run: RunRecord) -> bool:
     """Whether the run has done all its steps and chosen a checkpoint."""
     return bool(run.selection) and run.done >= run.config.get("train.max_steps", 0)
 
 
-def page_notes(run: Record) -> list[str]:
+def page_notes(run: RunRecord) -> list[str]:
     """Sentences on what is missing, unfinished or damaged."""
     found = []
     if run.config and not is_finished(run):
@@ -97,7 +97,7 @@ def page_notes(run: Record) -> list[str]:
     return found + run.problems
 
 
-def top_figures(run: Record) -> list[tuple[str, str]]:
+def top_figures(run: RunRecord) -> list[tuple[str, str]]:
     """The figures at the top of the page: (value, what it is)."""
     found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
@@ -110,7 +110,7 @@ def top_figures(run: Record) -> list[tuple[str, str]]:
     if step and base is not None and result.get("style") is not None:
         found.append((f"{base:.2f} → {result['style']:.2f}", "style, base to LoRA"))
     if (seconds := run.seconds()) is not None:
-        evaluating = run.evaluating()
+        evaluating = run.evaluation_seconds()
         found.append((duration_in_words(seconds), "of training"))
         if evaluating:
             share = evaluating / (seconds + evaluating)
@@ -118,7 +118,7 @@ def top_figures(run: Record) -> list[tuple[str, str]]:
     return found
 
 
-def strength_rows(run: Record) -> list[dict[str, Any]]:
+def strength_rows(run: RunRecord) -> list[dict[str, Any]]:
     """A row for each strength that was tried on the chosen checkpoint."""
     count, tried = run.selection.get("num_prompts", 0), (run.selection.get("scales") or {}).get("compared", [])
     rows = []
@@ -137,7 +137,7 @@ def rate_in_words(passed: list[bool] | None) -> str | None:
     return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
 
 
-def checkpoint_rows(run: Record, chosen: int | None) -> list[dict[str, Any]]:
+def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     """A row for each evaluation."""
     rows = []
     for step, result in sorted(run.results.items()):
@@ -157,7 +157,7 @@ def checkpoint_rows(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def sample_grid(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | None:
+def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any] | None:
     """The pictures of one kind, a row for each prompt and a column for each step; None if none was drawn."""
     prompts = run.origin.get("prompts", {}).get(kind, [])
     names = {step: {p.stem for p in (folder / kind).glob("*.png")} for step, folder in sorted(run.drawn.items())}
@@ -179,7 +179,7 @@ def sample_grid(run: Record, kind: str, chosen: int | None) -> dict[str, Any] | 
     return {"title": KINDS[kind], "columns": len(steps), "rows": open_rows, "more": rows[len(open_rows) :]}
 
 
-def image_rendering(run: Record) -> str:
+def image_rendering(run: RunRecord) -> str:
     """The CSS value of image-rendering: small pictures are enlarged without smoothing."""
     drawn = [path for folder in run.drawn.values() for path in (folder / "with").glob("*.png")]
     with suppress(OSError, ValueError):  # damaged
@@ -187,7 +187,7 @@ def image_rendering(run: Record) -> str:
     return "auto"
 
 
-def run_facts(run: Record) -> list[tuple[str, str]]:
+def run_facts(run: RunRecord) -> list[tuple[str, str]]:
     """What the run was made from: digests, code, precision, threads, versions. No path and no time."""
     facts = run.run.get("facts", {})
     found = [("data", facts.get("data")), ("base", facts.get("base"))]

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from stylegate.charts import Line, chart_by_step, smoothed_points
+from stylegate.charts import ChartLine, chart_by_step, smoothed_points
 from train import select
-from train.record import Record
+from train.record import RunRecord
 
 KNOWN = {"step", "loss", "grad_norm", "learning_rate"}  # columns of stats.jsonl that have a plot of their own
 
 
-def score_panels(run: Record, chosen: int | None) -> list[dict[str, Any]]:
+def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     """Charts of what evaluations measured; step 0 is the base. `chosen` is the step that is handed out."""
     results = [run.results[step] for step in sorted(run.results)]
     steps = max([run.done, *run.results])
@@ -21,13 +21,13 @@ def score_panels(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     def add(title: str, says: str, key: str, **how: Any) -> None:
         points = [(r["step"], r[key]) for r in results if r.get(key) is not None]
         if points:
-            how["lines"] = [Line(points, dots=True, spans=how.pop("spans", ()))]
+            how["lines"] = [ChartLine(points, dots=True, spans=how.pop("spans", ()))]
             charts.append(chart_card(title, says, steps, chosen=chosen, **how))
 
     judged = [r for r in results if r.get("passed")]
     if judged:
         points = [(r["step"], select.pass_rate(r)) for r in judged]
-        line = Line(points, dots=True, spans=[select.wilson_interval(r["passed"]) for r in judged])
+        line = ChartLine(points, dots=True, spans=[select.wilson_interval(r["passed"]) for r in judged])
         says = "Share of pictures that the gate accepts, with its 95 % interval (Wilson)."
         charts.append(chart_card("Pass rate", says, steps, lines=[line], chosen=chosen, within=(0, 1), percent=True))
     spans = [mean_interval(r.get("styles")) for r in results if r.get("style") is not None]
@@ -40,60 +40,67 @@ def score_panels(run: Record, chosen: int | None) -> list[dict[str, Any]]:
     return charts
 
 
-def progress_panels(run: Record, chosen: int | None) -> list[dict[str, Any]]:
+def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     """Charts of loss, rate, gradient, speed, memory and of where the time went."""
     steps, charts = run.done, []
 
     def column(name: str) -> list[tuple[float, float]]:
         return [(row["step"], row[name]) for row in run.stats if isinstance(row.get(name), int | float)]
 
-    def add(title: str, says: str, lines: list[Line], **how: Any) -> None:
+    def add(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
         if any(line.points for line in lines):
             charts.append(chart_card(title, says, steps, lines=lines, chosen=chosen, **how))
 
     loss = column("loss")
-    both = [Line(loss, faint=True, colour="reference"), Line(smoothed_points(loss))]
+    both = [ChartLine(loss, faint=True, colour="reference"), ChartLine(smoothed_points(loss))]
     add("Training loss", "Each step faint, an exponential mean over about 20 steps strong.", both, log=True)
     says = "On validation/, at fixed noise" + ("; by share of noise." if loss_by_level(run) else " and noise levels.")
-    add("Evaluation loss", says, loss_by_level(run) or [Line(evaluated_points(run, "eval_loss"), dots=True)], log=True)
-    add("Learning rate", "After warm-up and schedule.", [Line(column("learning_rate"))])
+    add(
+        "Evaluation loss",
+        says,
+        loss_by_level(run) or [ChartLine(evaluated_points(run, "eval_loss"), dots=True)],
+        log=True,
+    )
+    add("Learning rate", "After warm-up and schedule.", [ChartLine(column("learning_rate"))])
     norm, limit = column("grad_norm"), run.config.get("train.max_grad_norm")
     above = limit is not None and any(value > limit for _, value in norm)
     says = f"Before clipping to {limit:g}" + (", the dotted line." if above else ".") if limit is not None else ""
-    both = [Line(norm, faint=True, colour="reference"), Line(smoothed_points(norm))]
+    both = [ChartLine(norm, faint=True, colour="reference"), ChartLine(smoothed_points(norm))]
     add("Gradient norm", says, both, log=True, rule=limit if above else None)
     timed = [row for row in run.clock if row["seconds"] > 0]
     speed = [(row["step"], row["steps"] / row["seconds"]) for row in timed]
-    add("Steps a second", "Evaluations do not count.", [Line(speed)])
+    add("Steps a second", "Evaluations do not count.", [ChartLine(speed)])
     waiting = [(row["step"], row["waited"] / row["seconds"]) for row in timed if "waited" in row]
-    add("Waiting for data", "Share of the time of training.", [Line(waiting)], percent=True)
+    add("Waiting for data", "Share of the time of training.", [ChartLine(waiting)], percent=True)
     memory = [(row["step"], row["memory_gib"]) for row in timed if "memory_gib" in row]
-    add("Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [Line(memory)])
-    add("Share of evaluations", "Of all time so far.", [Line(evaluation_time_shares(run), dots=True)], percent=True)
+    add("Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [ChartLine(memory)])
+    add(
+        "Share of evaluations", "Of all time so far.", [ChartLine(evaluation_time_shares(run), dots=True)], percent=True
+    )
     for name in sorted(set().union(*run.stats) - KNOWN if run.stats else []):
-        add(name, "From stats.jsonl.", [Line(column(name))])
+        add(name, "From stats.jsonl.", [ChartLine(column(name))])
     return charts
 
 
-def chart_card(title: str, says: str, steps: int, *, lines: list[Line], **how: Any) -> dict[str, Any]:
+def chart_card(title: str, says: str, steps: int, *, lines: list[ChartLine], **how: Any) -> dict[str, Any]:
     """A chart with its title, one sentence, and its legend of (name, colour, opacity)."""
     legend = [(line.name, line.colour, line.opacity) for line in lines if line.name]
     return {"title": title, "says": says, "svg": chart_by_step(lines, steps, **how), "legend": legend}
 
 
-def evaluated_points(run: Record, key: str) -> list[tuple[float, float]]:
+def evaluated_points(run: RunRecord, key: str) -> list[tuple[float, float]]:
     """(step, value) of one number of result.json, where evaluations have it."""
     found = [(step, run.results[step].get(key)) for step in sorted(run.results)]
     return [(step, value) for step, value in found if value is not None]
 
 
-def loss_by_level(run: Record) -> list[Line]:
+def loss_by_level(run: RunRecord) -> list[ChartLine]:
     """A line of the evaluation loss for each noise level, a share of the schedule, where evaluations recorded it."""
     results = sorted(run.results.items())
     losses_of = {step: result["eval_losses"] for step, result in results if result.get("eval_losses")}
     levels = sorted({level for losses in losses_of.values() for level in losses}, key=float)
     return [
-        Line(
+        ChartLine(
             [(step, losses[level]) for step, losses in losses_of.items() if level in losses],
             name=f"{float(level):.0%}",
             dots=True,
@@ -103,12 +110,12 @@ def loss_by_level(run: Record) -> list[Line]:
     ]
 
 
-def evaluation_time_shares(run: Record) -> list[tuple[float, float]]:
+def evaluation_time_shares(run: RunRecord) -> list[tuple[float, float]]:
     """(step, share) of the time so far that evaluations have cost, at each evaluation after step 0."""
     if run.seconds() is None:
         return []
     trained = {step: sum(row["seconds"] for row in run.clock if row["step"] <= step) for step in run.seconds_of}
-    spent = {step: run.evaluating(step) for step in sorted(run.seconds_of) if step}
+    spent = {step: run.evaluation_seconds(step) for step in sorted(run.seconds_of) if step}
     return [(step, s / (s + trained[step])) for step, s in spent.items() if s + trained[step] > 0]
 
 

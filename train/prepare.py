@@ -24,18 +24,18 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     the directory was begun with other data, another base or another number of processes.
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
-    brand_set, findings = brandset.read_checked(brandset.brand_folder(config.brand))
+    brand_set, findings = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))
     licence.require_agreement(config, family.base_folder(config.base))
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
-    sample.check_sizes(config, models.multiple)
+    sample.require_size_multiples(config, models.multiple)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
     for part in (models.pipeline.vae, *encoders):
         part.to(device)
-    resolutions = config.train.resolutions or [sample.resolution_of(config, models)]
+    resolutions = config.train.resolutions or [sample.drawing_resolution(config, models)]
     data = encoded.encode_training_set(brand_set, models, family, config.train, resolutions, accelerator)
     for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
         part.to("cpu")

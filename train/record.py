@@ -15,8 +15,8 @@ ORIGIN = "origin.json"  # what no other file records: the prompts that are drawn
 
 
 @dataclass(kw_only=True, slots=True)
-class Record:
-    """What the files of a run's directory hold: what its page and its tables are made from."""
+class RunRecord:
+    """What the files in a run's directory hold; the run's page and the tables of runs are made from it."""
 
     directory: Path
     run: dict[str, Any] = field(default_factory=dict)  # run.json
@@ -44,14 +44,14 @@ class Record:
         timed = sum(row["steps"] for row in self.clock)
         return sum(row["seconds"] for row in self.clock) if timed and timed == self.done else None
 
-    def evaluating(self, until: float = float("inf")) -> float:
-        """Seconds that evaluations up to the step `until` have cost."""
+    def evaluation_seconds(self, until: float = float("inf")) -> float:
+        """The seconds that all evaluations up to the step `until` took."""
         return sum(seconds for step, seconds in self.seconds_of.items() if step <= until)
 
 
-def read_record(directory: Path) -> Record:
+def read_record(directory: Path) -> RunRecord:
     """Read all parts of a run's directory. Raises nothing for missing or damaged parts."""
-    found = Record(directory=directory)
+    found = RunRecord(directory=directory)
 
     def add_problem(error: DataError) -> None:
         """Record a damaged part, without the path of this machine."""

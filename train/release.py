@@ -126,7 +126,7 @@ def write_release(
         files.write_atomically(partial / other.name, lorafile.release_bytes(write_other(written), described))
         digest = files.sha256(partial / path.name)
         files.write_atomically(partial / "README.md", model_card(front, lora_sha256=digest, **facts_of_card))
-        side = sample.resolution_of(config, models)
+        side = sample.drawing_resolution(config, models)
         check_written_files(
             models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name
         )
@@ -143,7 +143,7 @@ def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict) -> 
     """
     rank = str(config.lora.rank)
     prediction = models.schedule.prediction
-    side = sample.resolution_of(config, models)
+    side = sample.drawing_resolution(config, models)
     return {
         **({"modelspec.prediction_type": prediction} if prediction in ("epsilon", "v") else {}),
         "modelspec.sai_model_spec": "1.0.1",

@@ -52,18 +52,22 @@ def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: fl
     return float(differences.mean() - t.ppf(CONFIDENCE, n - 1) * differences.std(ddof=1) / np.sqrt(n))
 
 
-def compared_flags(result: dict[str, Any]) -> list[bool] | None:
-    """A bool for each prompt, by which evaluations are compared: `passed`, or `undecided` in its place."""
+def pass_flags_by_prompt(result: dict[str, Any]) -> list[bool] | None:
+    """For each prompt whether it passed; with a calibrated policy, whether only the calibrated check was left
+    undecided.
+
+    None if nothing was judged.
+    """
     return result["passed"] if result.get("undecided") is None else result["undecided"]
 
 
 def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
-    """Of evaluations in order of preference, the first that is not measurably worse than the best.
+    """The first evaluation that is not measurably worse than the best; `results` are in order of preference.
 
-    `margin` is the difference of pass rates, in [0, 1], that does not count. Returns `chosen` and `best`, indices of
-    `results`, and `compared`, a row for each.
+    `margin`, in [0, 1], is the difference of pass rates that is ignored. Returns a mapping: `chosen` and `best`
+    (indices of `results`), and `compared`, a row of numbers for each evaluation.
     """
-    each = [compared_flags(r) or [] for r in results]
+    each = [pass_flags_by_prompt(r) or [] for r in results]
     rates = [pass_rate(r) for r in results]
     highest = int(np.argmax(rates))
     bounds = [paired_lower_bound(one, each[highest]) for one in each]
@@ -91,12 +95,12 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
 
 def pass_rate(result: dict[str, Any]) -> float:
     """The share of prompts that passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was judged."""
-    return float(np.mean(compared_flags(result) or [False]))
+    return float(np.mean(pass_flags_by_prompt(result) or [False]))
 
 
 def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
     """The steps of at most `count` saved states to keep: the one that would be chosen now, then the highest rates."""
-    after = [r for r in results if r["step"] and compared_flags(r)]
+    after = [r for r in results if r["step"] and pass_flags_by_prompt(r)]
     if not after:
         return set()
     first = after[choose_evaluation(after, margin)["chosen"]]

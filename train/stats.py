@@ -76,8 +76,8 @@ class Stats:
         for path in (self.path, self.clock) if accelerator.is_main_process else []:
             files.write_jsonl(path, [row for row in files.read_jsonl(path, "step") if row["step"] <= first])
 
-    def catch_up(self, results: Sequence[dict[str, Any]]) -> bool:
-        """Log the steps and evaluations that the tracker does not have. Returns whether it lacked evaluations."""
+    def send_missing_to_tracker(self, results: Sequence[dict[str, Any]]) -> bool:
+        """Send the tracker the steps and evaluations that it lacks. Returns whether it lacked any evaluation."""
         rows = [
             row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.highest_value_sent(STEP)
         ]

@@ -20,7 +20,7 @@ def pass_losses(run: Run, denoiser: Any, step: int) -> Tensor:
     draws = batches.random_draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
     items = [run.data.views[i].item for i in chosen]
     if run.config.lora.text_encoder:
-        conditions = run.family.encode_prompts(run.models, run.data.texts(items, step, draws.dropped))
+        conditions = run.family.encode_prompts(run.models, run.data.wordings_at_step(items, step, draws.dropped))
     else:
         conditions = run.data.conditions(items, step, draws.dropped)
     levels = losses.draw_levels(schedule, settings.loss, draws.uniform, draws.normal)
@@ -39,7 +39,7 @@ def pass_losses(run: Run, denoiser: Any, step: int) -> Tensor:
 def chosen_views(run: Run, step: int, rank: int) -> list[int]:
     """Indices of the views that the process `rank` sees in pass `step`, [batch]."""
     settings, world = run.config.train, run.accelerator.num_processes
-    return batches.chosen_views(run.buckets, settings.batch_size, step, rank, world, settings.seed)
+    return batches.view_indices_of_batch(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
 def picture_files_of_step(run: Run, step: int, rank: int) -> list[str]:

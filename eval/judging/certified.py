@@ -6,7 +6,7 @@ from eval.judging.record import NOTHING_PROMISED, PromiseState
 from eval.judging.verdicts import Verdict, add_reason, exportable_digests, make_reason
 from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.certificate import CERTIFICATE, Certificate, certified_pictures, read_certificate
+from eval.promise.certificate import CERTIFICATE, Certificate, certified_digests, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -30,15 +30,18 @@ def certifiable_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
 
 
 def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> tuple[PromiseState, list[str]]:
-    """Apply the labels of the audit and the certificate to the verdicts, in place.
+    """Change the verdicts in place by the labels of the audit and by the certificate in the folder `out`.
 
-    A picture that was labelled a reject is rejected; one that the certificate does not speak of goes to review.
-
-    Labels and certificate count under the policy that they were given under alone. Returns the state of the
-    promise ("certified" with its bound, else "none") and notes.
+    An accepted picture that was labelled a reject becomes a reject; an accepted picture outside the certified lot goes
+    to review. Labels and certificate count only under the policy under which they were given. Returns the state of the
+    promise ("certified" with its bound, else "none") and a list of notes.
     """
-    notes = labels.notes_on_others(out, "audit", policy)
-    bad = {sha256: label for sha256, label in labels.counting_labels(out, "audit", policy).items() if label.bad}
+    notes = labels.notes_on_labels_of_other_policies(out, "audit", policy)
+    bad = {
+        sha256: label
+        for sha256, label in labels.valid_labels_by_sha256(out, "audit", policy).items()
+        if label.is_reject
+    }
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
     lot = exportable_digests(verdicts, planned) if found else []  # before the reasons that are added below
@@ -48,9 +51,9 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
             add_reason(verdict, make_reason(FOUND, "reject", detail=label.words()))
     if found is None:
         return PromiseState(state="none", says=NOTHING_PROMISED), notes
-    if why := why_it_proves_nothing(found, lot, policy):
+    if why := certificate_mismatch_reason(found, lot, policy):
         return PromiseState(state="none", says=NOTHING_PROMISED), [*notes, why]
-    leaving = set(certified_pictures(found))
+    leaving = set(certified_digests(found))
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add_reason(verdict, make_reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
@@ -70,8 +73,11 @@ def certified_promise(found: Certificate) -> PromiseState:
     )
 
 
-def why_it_proves_nothing(found: Certificate, lot: list[str], policy: Policy) -> str:
-    """Why a certificate says nothing of this lot under this policy, as a sentence; empty if it does."""
+def certificate_mismatch_reason(found: Certificate, lot: list[str], policy: Policy) -> str:
+    """The reason, as a sentence, why a certificate does not prove the promise for this lot under this policy.
+
+    Empty if the certificate does prove it. `lot` holds the sha256 of the pictures that may be exported.
+    """
     if found.policy.sha256 != policy.sha256:
         return f"{CERTIFICATE} is of another policy or guideline ({found.policy.name}): it says nothing under this one"
     if found.lot.sha256 != files.canonical_sha256(lot):

@@ -22,8 +22,8 @@ def record_decisions(path: Path, judged: Judged) -> None:
     present: dict[str, set[str]] = {}
     for verdict in judged.verdicts:
         present.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
-    latest = {label.sha256: label for label in labels.read_stored(out, "review")}
-    counting = labels.counting_labels(out, "review", policy)
+    latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
+    counting = labels.valid_labels_by_sha256(out, "review", policy)
     for answer in read_answers(path, "review", out, judged.lot.sha256, policy):
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
@@ -39,13 +39,16 @@ def record_decisions(path: Path, judged: Judged) -> None:
 
 
 def checks_in_review(verdict: Verdict) -> set[str]:
-    """The checks for which a picture stands in review, or stood before somebody settled it."""
+    """The names of the checks that put a picture into review, also if a person has settled the review since."""
     settled = verdict.settled.reasons if verdict.settled else []
     return {found.check for found in [*verdict.reasons, *settled] if found.verdict == "review"}
 
 
 def write_review_worksheet(judged: Judged, given: Path | None) -> None:
-    """Write review.csv: a row to fill in for each picture in review. Without any, an untouched one is removed."""
+    """Write review.csv, with a row to fill in for each picture in review; only its header if there is none.
+
+    A file that holds verdicts already is not overwritten, unless it is the file `given` to this command.
+    """
     waiting = [verdict for verdict in judged.verdicts if verdict.verdict == "review"]
     path, slots = judged.lot.out / WORKSHEET, judged.lot.slots or {}
     rows = [

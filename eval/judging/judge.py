@@ -17,17 +17,17 @@ from eval.judging.record import (
     Slots,
     State,
 )
-from eval.judging.rules import any_fails_batch, lot_exit_code, lot_measures, rule_states
+from eval.judging.rules import any_reason_fails_batch, lot_exit_code, lot_measures, rule_states
 from eval.judging.verdicts import (
     Verdict,
     apply_calibrated_check,
     apply_decisions,
     apply_waivers,
-    exportable,
-    leave_calibrated_check_open,
-    reads_style,
+    depends_on_readable_style,
+    exportable_verdicts,
     reason_counts,
     review_rejects_of_others,
+    send_accepted_to_review,
     slots_with_verdict,
     verdicts_of,
 )
@@ -36,7 +36,7 @@ from eval.lot.lot import Lot
 from eval.measuring.record import Readability
 from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
-from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_lines
+from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_check_bounds
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise import calibration, labels
 from eval.promise.calibration import CalibratedLine
@@ -79,25 +79,27 @@ def judge(
         line = calibration.calibrated_line_for_lot(config, lot, compared, policy, pool)
         apply_calibrated_check(verdicts, policy.calibrated_score, line.bound, pool, line.rejects)
     if policy.calibrated_score and quiet:
-        leave_calibrated_check_open(verdicts)
+        send_accepted_to_review(verdicts)
     if not quiet:
-        review_rejects_of_others(verdicts, labels.rejects_under_others(lot.out, policy))
-        notes += apply_decisions(verdicts, labels.counting_labels(lot.out, "review", policy))
-        notes += labels.notes_on_others(lot.out, "review", policy)
+        review_rejects_of_others(verdicts, labels.rejects_under_other_policies(lot.out, policy))
+        notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
+        notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         if audited:
             promise, audit_notes = certified.apply_audit(lot.out, verdicts, policy, bool(lot.slots))
             notes += audit_notes
         if promise.state == "none":
-            promise = promise_without_certificate(promise, line, len(exportable(verdicts, bool(lot.slots))), policy)
+            promise = promise_without_certificate(
+                promise, line, len(exportable_verdicts(verdicts, bool(lot.slots))), policy
+            )
     text = files.jsonl(verdict.content() for verdict in verdicts)
-    result = Result(policy, scores, verdicts, bounds, left_out, notes, promise, text)
+    result = JudgingResult(policy, scores, verdicts, bounds, left_out, notes, promise, text)
     outcome = gate_record(config, lot, result, proofs, compared.brand)
     outcome.calibration = calibration_path
     outcome.pool = pool if promise.state == "valid" else {}
     return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome, text)
 
 
-class Result(NamedTuple):
+class JudgingResult(NamedTuple):
     """The parts of gate.json that judging gives."""
 
     policy: Policy
@@ -110,17 +112,18 @@ class Result(NamedTuple):
     verdicts_text: str  # the content of verdicts.jsonl
 
 
-def write(judged: Judged) -> None:
+def write_verdicts_and_gate_record(judged: Judged) -> None:
     """Write verdicts.jsonl and gate.json into the lot's folder."""
     files.write_atomically(judged.lot.out / "verdicts.jsonl", judged.verdicts_text)
     judged.outcome.write(judged.lot.out / "gate.json")
 
 
 def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
-    """sha256 of each file that holds labels or a proof, None where there is none.
+    """The sha256 of each file of labels or proofs in the folder `out`, by file name; None for a file that does not
+    exist.
 
-    The calibration that was used counts wherever it lies: `calibrated_by` is its path. Export compares them: what
-    people said after the gate has not been judged yet.
+    `calibrated_by` is the path of the calibration that was used; its digest is added under this path. Export compares
+    the digests: labels that were given after the gate ran have not been judged yet.
     """
     names = (*labels.STREAMS.values(), calibration.CALIBRATION, CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
@@ -130,7 +133,9 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
 def promise_without_certificate(
     promise: PromiseState, line: CalibratedLine | None, left: int, policy: Policy
 ) -> PromiseState:
-    """How the promise stands where no certificate proves it; `left` pictures may be exported."""
+    """The state of the promise where no certificate proves it; `left` is the number of pictures that may be
+    exported.
+    """
     if line is None:
         text = f"not proven: {policy.promise.says()}; stylegate certify"
         return PromiseState(state="insufficient", says=text) if policy.promise.required else promise
@@ -140,7 +145,9 @@ def promise_without_certificate(
     return PromiseState(state=cast(State, line.state), says=line.says)
 
 
-def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str | None], brand: str) -> GateRecord:
+def gate_record(
+    config: Config, lot: Lot, result: JudgingResult, proofs: dict[str, str | None], brand: str
+) -> GateRecord:
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
     policy, verdicts, promise, record = result.policy, result.verdicts, result.promise, result.scores.record
     counts = Counter(v.verdict for v in verdicts)
@@ -173,7 +180,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
         why={kind: reason_counts(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
         slots=slots,
         exit_code=lot_exit_code(lot, verdicts, policy, rules, promise.state),
-        fails_batch=any_fails_batch(verdicts),
+        fails_batch=any_reason_fails_batch(verdicts),
         verdicts_sha256=hashlib.sha256(result.verdicts_text.encode()).hexdigest(),
         evidence=proofs,
         brand=brand,
@@ -181,7 +188,7 @@ def gate_record(config: Config, lot: Lot, result: Result, proofs: dict[str, str 
 
 
 class PolicyResult(NamedTuple):
-    """Scores held against a policy and its waivers; nobody has been asked yet."""
+    """Verdicts by scores, policy and waivers alone, before any label or decision of a person is applied."""
 
     scores: Scores
     bounds: list[CheckBounds]
@@ -201,22 +208,24 @@ def decide_by_policy(
         compute_scores(config, lot, compared, quiet)
     scores = read_scores(lot.out)
     record = scores.record
-    bounds, left_out, lacking = resolve_lines(
+    bounds, left_out, lacking = resolve_check_bounds(
         policy,
-        set(scores.computed()),
+        set(scores.computed_names()),
         scores.references,
         record.references.given,
         record.foreign,
         record.copies,
     )
-    unreadable = unreadable_style(record.readability) if any(reads_style(bound) for bound in bounds) else ""
+    unreadable = (
+        unreadable_style_reason(record.readability) if any(depends_on_readable_style(bound) for bound in bounds) else ""
+    )
     verdicts = verdicts_of(scores.rows, bounds, policy, lacking, unreadable)
     said = apply_waivers(verdicts, policy.waivers, files.today()) + ([unreadable] if unreadable else [])
     return PolicyResult(scores, bounds, left_out, verdicts, said)
 
 
-def unreadable_style(readability: Readability | None) -> str:
-    """Why the brand's style cannot be read, and what would help, in a sentence; "" where it can be read."""
+def unreadable_style_reason(readability: Readability | None) -> str:
+    """A sentence that says why the brand's style cannot be read, and what would help; "" if it can be read."""
     if not readability or readability.readable:
         return ""
     nearest = readability.nearest
@@ -231,7 +240,9 @@ def unreadable_style(readability: Readability | None) -> str:
 
 
 def calibration_pool(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
-    """The calibrated score, by sha256, of the pictures that every other check accepts: what a calibration samples."""
+    """The calibrated score, by sha256, of each picture that every other check accepts; a calibration samples from
+    these.
+    """
     found = decide_by_policy(config, lot, compared, policy)
     return calibrated_scores(found.verdicts, found.scores.rows, policy)
 

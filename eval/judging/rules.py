@@ -12,7 +12,10 @@ from stylegate.errors import Exit, worst_code
 
 
 def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dict[str, float | None]:
-    """Each of MEASURES, or None where it cannot be said: no references, no plan, nothing accepted."""
+    """The value of each of MEASURES (acceptance, uniqueness, variety, quotas) for the lot, by name.
+
+    A value is None where it cannot be computed: without references, without a plan, or with nothing accepted.
+    """
     total = len(verdicts)
     alike = sum(any(r.check == "distinct" for r in v.reasons) for v in verdicts)
     return {
@@ -24,7 +27,11 @@ def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dic
 
 
 def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
-    """1 less the largest difference between a trait value's share among planned and among accepted slots."""
+    """How well the accepted slots keep the planned shares of trait values, 0 to 1 (the same shares).
+
+    It is 1 less the largest difference between a value's share of planned slots and its share of accepted slots. None
+    without planned traits or without an accepted slot.
+    """
     filled = slots_with_verdict(verdicts, "accept") if lot.slots else set()
     planned = {slot.slot: slot.traits for slot in (lot.slots or {}).values() if slot.traits}
     there = [planned[slot] for slot in filled if slot in planned]
@@ -36,7 +43,10 @@ def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
 
 
 def rule_states(policy: Policy, values: dict[str, float | None]) -> list[RuleState]:
-    """Each rule for the batch with its value and state: pass, warn, fail. What cannot be measured is no pass."""
+    """The value and the state (pass, warn, fail) of each of the policy's rules for the lot.
+
+    `values` are the lot's measures by name. A rule whose measure is None passes only if the rule is optional.
+    """
     found = []
     for measure, rule in policy.batch.items():
         value = values[measure]
@@ -54,21 +64,23 @@ def rule_states(policy: Policy, values: dict[str, float | None]) -> list[RuleSta
 
 
 def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list[RuleState], promise: str) -> int:
-    """The exit code of the whole: verdicts, rules for the batch, the promise."""
+    """The worst exit code of three: by the verdicts, by the rules for the lot, and by the state of the promise."""
     code = batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
     failed = any(rule.state == "fail" for rule in rules)
-    failed |= any_fails_batch(verdicts)
+    failed |= any_reason_fails_batch(verdicts)
     proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
     return worst_code(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
 
 
-def any_fails_batch(verdicts: list[Verdict]) -> bool:
+def any_reason_fails_batch(verdicts: list[Verdict]) -> bool:
     """Whether some picture lies below a line that fails the lot by itself."""
     return any(found.fails_batch for verdict in verdicts for found in verdict.reasons)
 
 
 def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
-    """10 if too large a share failed, 11 if any stands in review, else 0."""
+    """The exit code of a folder: 10 if a larger share failed than max_failed_share, 11 if any picture is in review,
+    else 0.
+    """
     failed = sum(v.verdict in ("reject", "error") for v in verdicts)
     if failed > policy.max_failed_share * len(verdicts):
         return Exit.REJECTED

@@ -49,7 +49,7 @@ class Reason(Record):
 
 
 class Waived(Reason):
-    """A reason that somebody answers for until a day: it does not count."""
+    """A reason that does not count until a day, because a person answers for it."""
 
     owner: str
     why: str
@@ -66,7 +66,9 @@ class Settled(Record):
 
 
 class Verdict(Record):
-    """A line of verdicts.jsonl: what is said of one picture. Only `accept` is exported."""
+    """A line of verdicts.jsonl: the verdict on one picture, with its reasons. Only pictures with `accept` are
+    exported.
+    """
 
     file: str
     """The name of the picture, relative to the folder that is judged."""
@@ -83,7 +85,7 @@ class Verdict(Record):
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    """The verdicts of verdicts.jsonl, in the lot's order. Raises DataError with every line that is none."""
+    """Read verdicts.jsonl, in the lot's order. Raises DataError that names every line which is not a verdict."""
     found, problems = [], []
     for number, line in enumerate(filter(None, path.read_bytes().split(b"\n")), start=1):
         try:
@@ -114,11 +116,13 @@ def verdict_and_reasons(
                 found.fails_batch = name == "fail_batch_below"
                 reasons.append(found)
                 break
-    return worst_verdict(reasons), worst_first(reasons)
+    return worst_verdict(reasons), sorted_worst_first(reasons)
 
 
-def reads_style(bound: CheckBounds) -> bool:
-    """Whether a check says by the encoder's view that a picture is like the references."""
+def depends_on_readable_style(bound: CheckBounds) -> bool:
+    """Whether a check compares a picture with the references by the encoder, so that it needs a style that can be
+    read.
+    """
     score = SCORES.get(bound.score)
     return score is not None and score.kind == "encoder" and REFERENCES in score.needs
 
@@ -130,20 +134,20 @@ def make_reason(
 
 
 def worst_verdict(reasons: Iterable[Reason]) -> VerdictName:
-    """The verdict that reasons lead to together: the worst of theirs, accept where there are none but warnings."""
+    """The worst verdict among the reasons; "accept" if there are no reasons, or only warnings."""
     kinds = {found.verdict for found in reasons}
     return cast(VerdictName, next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept"))
 
 
-def worst_first(reasons: list[Reason]) -> list[Reason]:
+def sorted_worst_first(reasons: list[Reason]) -> list[Reason]:
     return sorted(reasons, key=lambda found: ORDER.index(found.verdict))
 
 
-def margin(scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]) -> float | None:
-    """Spreads that the picture keeps from the nearest line that would hold it back; None if it cannot be said.
+def margin_in_spreads(scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]) -> float | None:
+    """The smallest distance of the picture's scores above a line that would hold it back, in spreads (see `spread`).
 
-    Below zero: some line holds it back. It orders the pictures of a lot, and moves all lines at once (the report's
-    slider, `margin: calibrated`).
+    It is below 0 if a line holds the picture back, and None if no distance can be computed. Pictures are ordered by it,
+    and the report's slider and `margin: calibrated` put a line on it.
     """
     distances = []
     for bound in bounds:
@@ -161,9 +165,10 @@ def verdicts_of(
     lacking: list[str],
     unreadable: str = "",
 ) -> list[Verdict]:
-    """The verdict of each row of scores.parquet, in order. Those above every line are found at once.
+    """The verdict of each row of scores.parquet, in order; rows above every line are accepted together, which is fast.
 
-    `unreadable` says why the style cannot be read; "" where it can.
+    `lacking` names the scores that have too few references. `unreadable` says why the style cannot be read, "" if it
+    can.
     """
     margins = clear_margins(rows, bounds) if not (lacking or unreadable) else [None] * len(rows)
     return [
@@ -175,7 +180,7 @@ def verdicts_of(
 
 
 def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[CheckBounds]) -> list[float | None]:
-    """`margin` of each row that lies above every line; None where that is not so."""
+    """For each row of scores the margin in spreads if every score is at or above all its lines, else None."""
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
     nearest = np.full(len(rows), math.inf)
@@ -204,16 +209,17 @@ def make_accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) ->
 def verdict_of(
     row: dict[str, Any], bounds: list[CheckBounds], policy: Policy, lacking: list[str], unreadable: str
 ) -> Verdict:
-    """The line of verdicts.jsonl. Where checks lack references or can read no style, a person decides at best.
+    """The verdict of one row of scores.parquet.
 
-    A style that cannot be read rejects nothing: those checks are not asked.
+    Where scores have too few references (`lacking`), or the style cannot be read (`unreadable` says why, else ""), the
+    picture goes to review at best. If the style cannot be read, checks that compare the style are not applied.
     """
     if row["error"] is not None or not row["sha256"]:
         reasons, kept = [make_reason("decode", "error", detail=row["error"] or "cannot be read")], None
     else:
-        kept = margin(row, bounds)
-        asked = [bound for bound in bounds if not (unreadable and reads_style(bound))]
-        judging = [only_rejecting(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
+        kept = margin_in_spreads(row, bounds)
+        asked = [bound for bound in bounds if not (unreadable and depends_on_readable_style(bound))]
+        judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
         reasons = verdict_and_reasons(row, judging)[1]
         if lacking:
             reasons.append(make_reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
@@ -223,31 +229,33 @@ def verdict_of(
         file=row["file"],
         sha256=row["sha256"],
         verdict=worst_verdict(reasons),
-        reasons=worst_first(reasons),
+        reasons=sorted_worst_first(reasons),
         margin=kept,
         policy_sha256=policy.sha256,
         waived=[],
     )
 
 
-def only_rejecting(bound: CheckBounds) -> CheckBounds:
-    """The bounds of a check without its line for review.
-
-    Where labels say how small a margin may be, they replace the checks' own lines for review.
-    """
+def without_review_line(bound: CheckBounds) -> CheckBounds:
+    """The bounds of a check without its line for review: with a calibrated margin, labels set that line instead."""
     return CheckBounds(
         bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread
     )
 
 
 def add_reason(verdict: Verdict, found: Reason) -> None:
-    """Add a reason to a verdict, in place, and make the verdict the worst that its reasons ask for."""
-    verdict.reasons = worst_first([*verdict.reasons, found])
+    """Add a reason to a verdict, and set the verdict to the worst that its reasons ask for. Changes `verdict` in
+    place.
+    """
+    verdict.reasons = sorted_worst_first([*verdict.reasons, found])
     verdict.verdict = worst_verdict(verdict.reasons)
 
 
 def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
-    """Lift what somebody answers for, in place; never an error. Returns what is to be said, expired ones too."""
+    """Remove the reasons that a waiver in force covers, in place; errors are never waived.
+
+    Returns a sentence for each waiver that was used, and for each that has expired.
+    """
     said = []
     by_content: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
@@ -318,8 +326,8 @@ def review_rejects_of_others(verdicts: Iterable[Verdict], rejects: Mapping[str, 
             add_reason(verdict, make_reason(BY_ANOTHER_RULE, "review", detail=what))
 
 
-def leave_calibrated_check_open(verdicts: Iterable[Verdict]) -> None:
-    """Send to review, in place, what every other check accepts: in training no labels say where the line lies."""
+def send_accepted_to_review(verdicts: Iterable[Verdict]) -> None:
+    """Send every accepted picture to review, in place. In training there are no labels for the calibrated check."""
     for verdict in verdicts:
         if verdict.verdict == "accept":
             what = "the calibrated check is not asked in training: its line comes from labels of a finished batch"
@@ -329,9 +337,10 @@ def leave_calibrated_check_open(verdicts: Iterable[Verdict]) -> None:
 def apply_calibrated_check(
     verdicts: list[Verdict], score: str, bound: CheckBounds | None, scores: Mapping[str, float], rejects: set[str]
 ) -> None:
-    """The calibrated check, in place, on those that every other check accepts. `scores` are theirs, by sha256.
+    """Apply the calibrated check, in place, to the pictures that every other check accepts.
 
-    Without a line they go to a person. A picture that was labelled a reject is one.
+    `scores` are their calibrated scores by sha256, `rejects` the sha256 of pictures that a person labelled a reject:
+    these are rejected. Without a line (`bound` is None) all others go to review.
     """
     for verdict in verdicts:
         sha256 = verdict.sha256
@@ -349,7 +358,7 @@ def apply_calibrated_check(
                 add_reason(verdict, found)
 
 
-def exportable(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
+def exportable_verdicts(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
     """The accepted pictures that may be exported, in the order given: of a planned batch, one at most for each slot.
 
     Of several accepted attempts at a slot it is the one with the best margin, of equal ones the earliest.
@@ -369,8 +378,8 @@ def margin_or_worst(verdict: Verdict) -> float:
 
 
 def exportable_digests(verdicts: Iterable[Verdict], planned: bool) -> list[str]:
-    """sha256 of the pictures that may be exported, best margin first: what a certificate speaks of."""
-    going = sorted(exportable(verdicts, planned), key=lambda v: (-margin_or_worst(v), v.sha256))
+    """The sha256 of the pictures that may be exported, best margin first; a certificate is about this list."""
+    going = sorted(exportable_verdicts(verdicts, planned), key=lambda v: (-margin_or_worst(v), v.sha256))
     return [v.sha256 for v in going]
 
 
@@ -380,7 +389,10 @@ def slots_with_verdict(verdicts: list[Verdict], kind: str) -> set[int]:
 
 
 def reason_counts(verdicts: list[Verdict], kind: str) -> dict[str, int]:
-    """How many pictures of one verdict each check brought to it, most first; of "warn", how many it warns of."""
+    """For each check the number of pictures of one verdict that it brought there, the highest number first.
+
+    With `kind` "warn": the number of pictures that each check warns of.
+    """
     counts = Counter(
         found.check
         for verdict in verdicts

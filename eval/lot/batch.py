@@ -56,7 +56,7 @@ class Slot(Record):
         return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
 
 
-def is_attempt(file: str) -> bool:
+def is_attempt_file_name(file: str) -> bool:
     """Whether a file's name is <slot>-<attempt>.png; others in images/ are no picture of the batch.
 
     Each attempt has one name: 000001-0.png and 00001-00.png are not what `Slot.file` writes.
@@ -128,7 +128,7 @@ def read_batch_record(folder: Path) -> BatchRecord:
 
 
 def write_record(folder: Path, facts: BatchFacts, config: Config) -> None:
-    """Write batch.json. Precision and size of pictures that are drawn already stay as they are."""
+    """Write batch.json. If pictures have been drawn, their recorded precision and size stay unchanged."""
     before = read_record(folder) if (folder / RECORD).exists() else None
     run = None if config.lora_file else run_directory_name(config)
     BatchRecord(

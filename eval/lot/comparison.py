@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.lot.lot import Lot, digests_by_name, name_below, notes_on_skipped
+from eval.lot.lot import Lot, digests_by_name, notes_on_skipped, relative_name
 from eval.package.layout import IMAGES, payload, read_rows
 from stylegate import brandset, files
 from stylegate.config import Config
@@ -15,7 +15,7 @@ FEWEST_FOREIGN = 8  # pictures that show a style
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """References show the style; training pictures and those exported before must not come back."""
+    """What a lot is compared with: references, which show the style; training and exported pictures, for copies."""
 
     references: list[tuple[str, Path]]
     training: list[tuple[str, Path]]
@@ -58,20 +58,20 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
             traits = {}
             listing = list_folder(folder)
             aside = mask_files(listing.pictures)
-            references = [(name_below(folder, p), p) for p in listing.pictures if p not in set(aside)]
+            references = [(relative_name(folder, p), p) for p in listing.pictures if p not in set(aside)]
             notes = notes_on_skipped(folder, "no references", listing, aside)
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")
-    earlier, left_aside = exported_before(lot, name)
+    earlier, left_aside = pictures_of_earlier_packages(lot, name)
     notes = (*notes, *left_aside)
-    foreign = foreign_files(config, references, training) if config.foreign else {}
+    foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
     return Comparison(
         references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
     )
 
 
-def foreign_files(
+def foreign_pictures_by_style(
     config: Config, references: list[tuple[str, Path]], training: list[tuple[str, Path]]
 ) -> dict[str, list[tuple[str, Path]]]:
     """The pictures of foreign=, by style: a subfolder is a style, and what lies beside the subfolders is one.
@@ -84,8 +84,8 @@ def foreign_files(
         raise DataError(f"foreign={config.foreign} is not a folder", next_step="name a folder of other styles.")
     found: dict[str, list[tuple[str, Path]]] = {}
     for path in list_folder(folder).pictures:
-        name = name_below(folder, path)
-        style, _, rest = name.partition("/") if "/" in name else (name_below(folder.parent, folder), "", name)
+        name = relative_name(folder, path)
+        style, _, rest = name.partition("/") if "/" in name else (relative_name(folder.parent, folder), "", name)
         found.setdefault(style, []).append((rest, path))
     if not found:
         raise DataError(f"foreign={config.foreign} holds no pictures", next_step="name a folder of other styles.")
@@ -110,12 +110,13 @@ def foreign_files(
     return found
 
 
-def exported_before(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:
-    """The pictures of earlier packages that must not come again, and notes on packages that are left aside.
+def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:
+    """(name, path) of the pictures in earlier packages that must not come again, and notes on packages that are left
+    out.
 
-    Packages that name another brand are left aside. A package without a brand, or a lot without one, is compared. In a
-    package of this very lot (`shares_pictures`), pictures with the lot's bytes are those pictures, and no copies, in
-    whatever folder the lot lies. Raises DataError for a damaged package that is not known to be of another brand.
+    Packages of another brand are left out. In a package that was made from this lot (`shares_pictures`), pictures with
+    the same bytes are the same pictures and not copies. Raises DataError for a damaged package, unless it is known to
+    be of another brand.
     """
     found: list[tuple[str, Path]] = []
     notes, problems, ours = [], [], set(lot.sha256.values())
@@ -142,10 +143,10 @@ def exported_before(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[
 
 
 def shares_pictures(lot: set[str], package: set[str]) -> bool:
-    """Whether a package was made from this lot or the lot from the package, by the sha256 of their pictures.
+    """Whether a package was made from this lot, or the lot from the package. Both are sets of the pictures' sha256.
 
-    So it is if more than half of the package is in the lot, or all of the lot in the package. One picture of many that
-    comes again among new ones is a copy.
+    True if more than half of the package is in the lot, or all of the lot is in the package. A single picture that
+    occurs in both is taken for a copy.
     """
     both = lot & package
     return bool(both) and (both == lot or 2 * len(both) > len(package))
@@ -185,7 +186,7 @@ def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[s
     return [(name, path) for name, (_, path) in sorted(found.items())], traits
 
 
-def planned_traits(lot: Lot, compared: Comparison) -> dict[str, list[str]]:
+def planned_trait_values(lot: Lot, compared: Comparison) -> dict[str, list[str]]:
     """Every value of each planned trait that the plan or the brand's pictures show, sorted."""
     values: dict[str, set[str]] = {}
     for slot in (lot.slots or {}).values():

@@ -11,7 +11,7 @@ COST = "cost.json"  # seconds by stage; `stylegate run` writes it
 
 
 def cost_of(folder: Path) -> dict[str, float]:
-    """Seconds of compute by stage that went into a batch; empty where nobody counted."""
+    """The seconds of compute that a batch has cost, by stage, from its cost.json; empty if there is no such file."""
     path = folder / COST
     found = files.read_json(path, "the batch's cost") if path.exists() else {}
     return {stage: float(seconds) for stage, seconds in found.items() if isinstance(seconds, int | float)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.lot.batch import Slot, attempt_and_slot, batch_folder, is_attempt, read_batch_record, read_plan
+from eval.lot.batch import Slot, attempt_and_slot, batch_folder, is_attempt_file_name, read_batch_record, read_plan
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
@@ -42,7 +42,7 @@ def locked_lot(config: Config, remember: bool = True) -> Iterator[Lot]:
     """Lock the folder of the lot that the words name, then read the lot: what decides is what is there under the lock.
 
     Where the folder's name follows from the content of foreign pictures, they are read first, since the lock needs it.
-    Raises SurroundingsError if another command is at work on the folder, and whatever `lot_of` raises.
+    Raises SurroundingsError if another command is at work on the folder, and whatever `read_lot` raises.
     """
     is_foreign = bool(config.images and not config.batch)
     if is_foreign and not config.out:
@@ -58,8 +58,8 @@ def locked_lot(config: Config, remember: bool = True) -> Iterator[Lot]:
             yield lot_of_batch(folder, remember)
 
 
-def lot_of(config: Config, remember: bool = True) -> Lot:
-    """The pictures that the words name. Raises DataError if there are none.
+def read_lot(config: Config, remember: bool = True) -> Lot:
+    """The lot of pictures that the config names: a planned batch or a folder. Raises DataError if it has no pictures.
 
     Without `remember` the bytes of every picture are read now (stylegate/digests.py).
     """
@@ -77,7 +77,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     """The attempts at the slots of a planned batch. Raises DataError if there are none."""
     record = read_batch_record(folder)
     images = folder / "images"
-    ours = [p for p in images.glob("*.png") if is_attempt(p.name)] if images.is_dir() else []
+    ours = [p for p in images.glob("*.png") if is_attempt_file_name(p.name)] if images.is_dir() else []
     found = sorted(ours, key=lambda path: attempt_and_slot(path.name))
     if not found:
         raise DataError(
@@ -98,12 +98,14 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
 
 
 def lot_of_folder(config: Config, remember: bool) -> Lot:
-    """Any folder; nothing is written into it."""
+    """The lot of a folder of pictures by anyone. Results are written into another folder. Raises DataError for no
+    pictures.
+    """
     images = Path(config.images or "").expanduser().resolve()
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
     listing = list_folder(images)
-    named = [(name_below(images, path), path) for path in listing.pictures]
+    named = [(relative_name(images, path), path) for path in listing.pictures]
     if not named:
         raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
     digests = digests_by_name(named, remember)
@@ -117,7 +119,10 @@ def lot_of_folder(config: Config, remember: bool) -> Lot:
 
 
 def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
-    """A note for each kind of file in the folder that is left aside: `what` it is not, why, and the first names."""
+    """A note for each kind of file in the folder that is not used: how many there are, and the first names.
+
+    Each note begins with `what`, such as "not judged".
+    """
     kinds = (
         ("no pictures", listing.beside),
         ("hidden or of the operating system", listing.hidden),
@@ -128,7 +133,7 @@ def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[
 
 def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
     """How many files, and the first names below the folder, for people."""
-    names = ", ".join(name_below(folder, path) for path in paths[:NAMED])
+    names = ", ".join(relative_name(folder, path) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
     return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({names}{more})"
 
@@ -144,7 +149,7 @@ def content_digest(named: list[tuple[str, Path]], digests: Mapping[str, str]) ->
     return hashlib.sha256(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
-def name_below(folder: Path, path: Path) -> str:
+def relative_name(folder: Path, path: Path) -> str:
     r"""The name of a file below `folder`, as UTF-8 text with / between its parts.
 
     A byte that is no UTF-8 is written as \xff (its two hex digits), so that one odd name does not block a lot. Where
@@ -158,13 +163,17 @@ def name_below(folder: Path, path: Path) -> str:
 
 
 def digests_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
-    """sha256 by name; "" for a file that cannot be read (it becomes an error verdict)."""
+    """The sha256 of each picture by its name; "" for a file that cannot be read, which then gets the verdict error."""
     found = sha256s([path for _, path in named], remember)
     return {name: digest for (name, _), digest in zip(named, found, strict=True)}
 
 
 def origin_digests(lot: Lot) -> dict[str, Any]:
-    """Digests of what the pictures were drawn with, of a foreign folder its names and contents: for provenance."""
+    """Digests and settings that say where the pictures come from, by name, for provenance; None for what does not
+    apply.
+
+    For a batch: base, LoRA, brand set, plan and drawing settings. For any other folder: its names and contents.
+    """
     facts, plan = lot.record.facts if lot.record else None, lot.out / "plan.parquet"
     return {
         "base_sha256": facts.base if facts else None,

@@ -7,10 +7,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.lot.comparison import Comparison, planned_traits
+from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, digests_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.domain import in_domain
+from eval.measuring.domain import in_domain_flags
 from eval.measuring.encoder import Encoder
 from eval.measuring.features import BrokenFile, features_of, num_threads
 from eval.measuring.foreign import shipped_sets, split_by_set, without_own
@@ -19,7 +19,7 @@ from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
 from eval.measuring.redrawn import redrawn_views
 from eval.measuring.scores import RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
-from eval.measuring.texts import cached_texts
+from eval.measuring.texts import cached_text_encoder
 from eval.measuring.whole import describe_batch, summary_in_words
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
@@ -40,7 +40,7 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
     measured, broken = features_to_compare(config, lot, compared, encoder, quiet)
     compute_columns(measured)
-    inside, hint = in_domain(measured.pictures, measured.references, encoder.domain)
+    inside, hint = in_domain_flags(measured.pictures, measured.references, encoder.domain)
     batch = describe_batch(measured) if measured.enough_references else BatchMeasures()
 
     rows = score_table(measured, broken, inside)
@@ -64,7 +64,7 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
         copies=measured.copies,
         traits_read={trait: round(area, 3) for trait, area in measured.areas.items()},
         batch=batch,
-        summary=summary_in_words(batch, measured.areas, planned_traits(lot, compared), measured.readability),
+        summary=summary_in_words(batch, measured.areas, planned_trait_values(lot, compared), measured.readability),
         notes=measured.notes + ([hint] if hint else []),
     ).write(lot.out / RECORD)
 
@@ -103,7 +103,7 @@ def features_to_compare(
         redrawn=redrawn_views(references.signatures, reader) if enough else None,
         comparable=comparable,
         head=head,
-        encode_texts=cached_texts(encoder),
+        encode_texts=cached_text_encoder(encoder),
         enough_references=enough,
         notes=[
             *lot.notes,
@@ -134,7 +134,9 @@ def foreign_sets(
 
 
 def sees_whole_foreign_pictures(encoder: Encoder) -> bool:
-    """Whether the encoder is shown no more pixels than foreign pictures have: else it would know them by their blur."""
+    """Whether the encoder's input is no larger than the foreign pictures; else these would be enlarged, and known by
+    blur.
+    """
     side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
     return side <= SIDE
 

@@ -30,7 +30,7 @@ class Domain(NamedTuple):
         return (features.sizes == self.side).all(1) & (distance <= self.max_distance)
 
 
-def domain_of(folder: Path | None) -> Domain | None:
+def read_encoder_domain(folder: Path | None) -> Domain | None:
     """The domain that an encoder's folder declares; None if it declares none. Raises ModelError if it is damaged."""
     if not folder or not (folder / "domain.json").is_file():
         return None
@@ -42,10 +42,10 @@ def domain_of(folder: Path | None) -> Domain | None:
     return Domain(described["side"], described["max_distance"], known)
 
 
-def in_domain(pictures: Features, references: Features, domain: Domain | None) -> tuple[NDArray[np.float32], str]:
-    """[n] 1 or 0 for each picture, NaN without a domain; and a sentence that hints at references outside it, or "".
+def in_domain_flags(pictures: Features, references: Features, domain: Domain | None) -> tuple[NDArray[np.float32], str]:
+    """[n] 1 for a picture inside the encoder's domain, 0 outside, NaN without a domain; and a hint.
 
-    It decides nothing: whether the style can be read is measured (eval/scorers/brand.py).
+    The hint is a sentence if many references lie outside the domain, else "". No verdict depends on this.
     """
     if domain is None:
         return np.full(len(pictures.names), np.nan, np.float32), ""

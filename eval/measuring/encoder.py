@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.measuring.domain import Domain, domain_of
+from eval.measuring.domain import Domain, read_encoder_domain
 from eval.measuring.weights import checkpoint_key, locate_checkpoint, record_location
 from stylegate import files
 from stylegate.digests import sha256s
@@ -53,19 +53,19 @@ class Encoder(NamedTuple):
     folder: Path | None  # None of open_clip's MODEL:PRETRAINED
 
 
-def encoder_key(name: str) -> str:
-    """A digest of the encoder's weights and settings, without loading it (eval/measuring/weights.py).
+def encoder_digest(name: str) -> str:
+    """The digest of the encoder's weights and settings, found without loading it (eval/measuring/weights.py).
 
-    Raises ModelError for a name that is no encoder's. It equals nothing while the weights of the name are not known.
+    Raises ModelError if `name` is no encoder. While the weights are not known here, the digest differs at every call.
     """
-    folder = folder_of(name)
+    folder = encoder_folder(name)
     return files.folder_digest(folder, "*") if folder else checkpoint_key(name)
 
 
-def folder_of(name: str) -> Path | None:
-    """The encoder's folder: a shipped name, or a path (files.is_path). None for open_clip's MODEL:PRETRAINED.
+def encoder_folder(name: str) -> Path | None:
+    """The folder of a shipped encoder, or of one that is given as a path; None for an open_clip name MODEL:PRETRAINED.
 
-    Raises ModelError for anything else.
+    Raises ModelError for any other name.
     """
     folder = Path(name).expanduser() if files.is_path(name) else files.MODELS / name / "clip"
     if name and (folder / "open_clip_config.json").is_file():
@@ -89,7 +89,7 @@ def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     import open_clip
 
-    if folder := folder_of(name):
+    if folder := encoder_folder(name):
         config = files.read_json(folder / "open_clip_config.json", "the encoder's config", "model_cfg")
         return config["model_cfg"], config.get("preprocess_cfg") or {}
     architecture, tag = name.split(":")
@@ -131,7 +131,7 @@ def load_encoder(name: str, device: Any) -> Encoder:
     """
     import open_clip
 
-    folder, preprocessing = folder_of(name), preprocessing_of(name)
+    folder, preprocessing = encoder_folder(name), preprocessing_of(name)
     try:
         if folder:
             source = f"local-dir:{folder}"
@@ -153,8 +153,8 @@ def load_encoder(name: str, device: Any) -> Encoder:
     if str(preprocess) != preprocessing.name:
         raise ModelError(f"encoder={name}: open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")
     model.eval().requires_grad_(False).to(device)
-    sha256 = files.canonical_sha256([encoder_key(name), preprocessing.name])
-    return Encoder(model, preprocessing, tokenizer, device, sha256, domain_of(folder), folder)
+    sha256 = files.canonical_sha256([encoder_digest(name), preprocessing.name])
+    return Encoder(model, preprocessing, tokenizer, device, sha256, read_encoder_domain(folder), folder)
 
 
 class Encoded(NamedTuple):

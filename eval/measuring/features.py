@@ -135,7 +135,7 @@ def features_of(
 
     def take(part: list[int], kept: Rows) -> Rows:
         found = kept | look([i for i in part if i not in kept])
-        return with_embeddings(found, encoder) if alone else found
+        return replace_pixels_by_embeddings(found, encoder) if alone else found
 
     # One more than there are cores: while one waits for Python's lock, the others compute.
     with one_torch_thread_each(alone), ThreadPoolExecutor(cores + 1) as pool:
@@ -148,7 +148,7 @@ def features_of(
         with progress.progress_bar(title, len(names), len(at_hand), bool(title)) as tick:
             for batch, parts in submit_ahead(batches, begin, AHEAD):
                 found = {i: row for part in parts for i, row in part.result().items()}
-                found = found if alone else with_embeddings(found, encoder)
+                found = found if alone else replace_pixels_by_embeddings(found, encoder)
                 cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
                 for i, row in found.items():
                     table.fill(i, row)
@@ -183,7 +183,9 @@ def one_torch_thread_each(wanted: bool) -> Iterator[None]:
 def submit_ahead(
     batches: list[list[int]], begin: Callable[[list[int]], list[Future[Rows]]], ahead: int
 ) -> Iterator[tuple[list[int], list[Future[Rows]]]]:
-    """Each batch and what beginning it returned, the next `ahead` batches having been begun too."""
+    """Yield each batch of indices with what `begin(batch)` returned; the next `ahead` batches have then begun as
+    well.
+    """
     waiting: deque[tuple[list[int], list[Future[Rows]]]] = deque()
     for batch in batches:
         waiting.append((batch, begin(batch)))
@@ -204,7 +206,7 @@ def features_without_encoder(decoded: Iterable[pictures.Picture], preprocessing:
     return rows
 
 
-def with_embeddings(found: Rows, encoder: Encoder) -> Rows:
+def replace_pixels_by_embeddings(found: Rows, encoder: Encoder) -> Rows:
     """Rows whose `pixels` are replaced by the embedding and patches that the encoder computes of them."""
     shown = [row for row in found.values() if "pixels" in row]
     made = encode_pictures(encoder, [row.pop("pixels") for row in shown])

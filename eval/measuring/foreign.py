@@ -23,7 +23,7 @@ from eval.measuring.features import (
     num_threads,
     one_torch_thread_each,
     pixel_features_key,
-    with_embeddings,
+    replace_pixels_by_embeddings,
 )
 from eval.measuring.measured import Features, ForeignSet
 from eval.measuring.redrawn import redraw, redrawn_views
@@ -102,7 +102,7 @@ def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> lis
 
     def take(some: list[int]) -> Rows:
         images = {i: shown[i].image() for i in some}
-        return with_embeddings(
+        return replace_pixels_by_embeddings(
             {
                 i: {"signature": pictures.signature(image), "pixels": encoder.preprocessing.pixels(image)}
                 for i, image in images.items()

@@ -13,18 +13,20 @@ from stylegate.errors import DataError
 
 
 def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Head | None, list[str]]:
-    """The head for embeddings of this width, or None; and sentences for people.
+    """The aesthetic head for embeddings of `width` numbers: learned from score.labels, named, or beside the
+    encoder.
 
-    Raises DataError for labels or labelled pictures that cannot be read, ModelError for a head of another encoder.
+    None if there is none. Also returns notes for people. Raises DataError for labels or labelled pictures that cannot
+    be read, ModelError for a head of another encoder.
     """
     if config.score.labels:
-        return learned_from_labels(config, encoder)
+        return fit_head_to_labels(config, encoder)
     beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
     path = head_file(config) or (beside if beside and beside.is_file() else None)
     return (aesthetic.load_head(path, width, config.encoder) if path else None), []
 
 
-def learned_from_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:
+def fit_head_to_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:
     """A head fitted to score.labels, and how well it tells labelled pictures that it was not fitted on."""
     labels = aesthetic.read_labels(existing_file(config.score.labels or "", "score.labels"))
     named = [(name, path) for name, path, _ in labels]

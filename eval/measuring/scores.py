@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, digests_by_name
-from eval.measuring.encoder import encoder_key
+from eval.measuring.encoder import encoder_digest
 from eval.measuring.record import ScoreRecord, Tables
 from eval.scorers import SCORES, aesthetic
 from stylegate import files
@@ -23,9 +23,10 @@ VERSION = "scores-17"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
-    """Digest of everything that the scores depend on; needs no model and no torch. Raises DataError for no head.
+    """The digest of everything that the scores depend on; computed without loading the encoder.
 
-    It equals no other key while the encoder's weights are not known here (encoder_key).
+    Raises ConfigError or DataError if the aesthetic head or the labels that the config names do not exist. While the
+    encoder's weights are not known here, the digest differs at every call (see `encoder_digest`).
     """
     head = [files.sha256(path)] if (path := head_file(config)) else []
     if config.score.labels:
@@ -41,7 +42,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
             VERSION,
             list(SCORES),
             lot.digest(),
-            encoder_key(config.encoder),
+            encoder_digest(config.encoder),
             others,
             list(compared.foreign),
             files.sha256(files.FOREIGN),
@@ -66,7 +67,9 @@ def head_file(config: Config) -> Path | None:
 
 
 def scores_are_current(lot: Lot, key: str) -> bool:
-    """Whether scores.parquet is of these pictures, references and encoder, and as it was written."""
+    """Whether scores.parquet was computed with this key (pictures, references, encoder) and has not been changed
+    since.
+    """
     record = lot.out / RECORD
     if not record.exists():
         return False
@@ -111,7 +114,7 @@ class Scores(NamedTuple):
         values = np.array([row.get(name) for row in self.rows], np.float64)  # None becomes NaN
         return values[~np.isnan(values)]
 
-    def computed(self) -> list[str]:
+    def computed_names(self) -> list[str]:
         """Names of the scores that the table has a column for, in the order of SCORES."""
         return [name for name in SCORES if self.rows and name in self.rows[0]]
 

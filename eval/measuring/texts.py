@@ -10,7 +10,7 @@ from stylegate import files
 from stylegate.cache import Cache
 
 
-def cached_texts(encoder: Encoder) -> Callable[[list[str]], NDArray[np.float32]]:
+def cached_text_encoder(encoder: Encoder) -> Callable[[list[str]], NDArray[np.float32]]:
     """A function from n texts to unit embeddings [n, d] that encodes each text once, ever."""
     cache = Cache()
 

@@ -24,13 +24,15 @@ def checkpoint_key(name: str) -> str:
 
     Where that file is not known, it is a text that equals no other.
     """
-    path = located.get(name) or read_located().get(name)
+    path = located.get(name) or read_checkpoint_locations().get(name)
     digest = sha256s([Path(path)])[0] if path else ""
     return files.canonical_sha256([name, digest]) if digest else f"{name} without weights {uuid.uuid4()}"
 
 
-def read_located() -> dict[str, Any]:
-    """Paths of checkpoints by name, of all encoders that were loaded with this cache; {} for a record that is torn."""
+def read_checkpoint_locations() -> dict[str, Any]:
+    """The recorded paths of checkpoint files by encoder name, MODEL:PRETRAINED; {} if the record is missing or
+    damaged.
+    """
     path = files.CACHE / RECORD
     try:
         return files.read_json(path, "the record of encoders") if path.is_file() else {}
@@ -55,4 +57,4 @@ def record_location(name: str, path: Path) -> None:
     """Note which checkpoint was loaded. A cache that cannot be written costs time later, and is no error."""
     located[name] = path
     with contextlib.suppress(OSError):
-        files.write_json(files.CACHE / RECORD, read_located() | {name: str(path)})
+        files.write_json(files.CACHE / RECORD, read_checkpoint_locations() | {name: str(path)})

@@ -19,7 +19,7 @@ from eval.package.layout import TABLE
 from eval.package.provenance import CARD, NOTHING_PROMISED, LicenceLink, MadeFrom, Provenance, make_provenance
 from eval.package.statement import make_bom
 from eval.promise.calibration import CALIBRATION
-from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
+from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -82,7 +82,7 @@ def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome:
     """The certificate, or the calibration with the scores that it was used on; nothing where nothing is promised."""
     if outcome.promise.state == "certified":
         found = read_certificate(lot.out / CERTIFICATE)
-        if sorted(item.verdict.sha256 for item in items) != sorted(certified_pictures(found)):
+        if sorted(item.verdict.sha256 for item in items) != sorted(certified_digests(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
         found.write(data / CERTIFICATE)
     if outcome.promise.state == "valid":

@@ -83,7 +83,7 @@ def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:
 def scores_by_file(lot: Lot, items: Sequence[Item]) -> dict[str, dict[str, float | None]]:
     """The scores of each item's picture. Raises DataError if scores.parquet is of other bytes than the verdicts."""
     scores = read_scores(lot.out)
-    names, rows = scores.computed(), {row["file"]: row for row in scores.rows}
+    names, rows = scores.computed_names(), {row["file"]: row for row in scores.rows}
     others = [
         item.verdict.file for item in items if rows.get(item.verdict.file, {}).get("sha256") != item.verdict.sha256
     ]

@@ -14,7 +14,7 @@ from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
 from eval.package.statement import statement_problem
 from eval.policy.model import VERDICTS
-from eval.promise.certificate import CERTIFICATE, certified_pictures, read_certificate
+from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -78,7 +78,7 @@ def certificate_problem(package: Path, provenance: Provenance, pictures: list[st
         problems.append(f"provenance.json says something else of the promise than {CERTIFICATE} proves")
     if judged_by.policy.sha256 != found.policy.sha256:
         problems.append(f"{CERTIFICATE} is of another policy than the one that judged")
-    if sorted(pictures) != sorted(certified_pictures(found)):
+    if sorted(pictures) != sorted(certified_digests(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
     return problems, f"certified: {found.sentence()}"
 

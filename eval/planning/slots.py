@@ -44,7 +44,7 @@ def slots_from_traits(
         slots.append(
             Slot(
                 slot=number,
-                prompt=brand.prompt(tidy(text.format(trigger=brand.trigger, **phrases))),
+                prompt=brand.prompt_with_trigger(tidy(text.format(trigger=brand.trigger, **phrases))),
                 negative_prompt=file.negative_prompt,
                 seed=one.seed if one and one.seed is not None else slot_seed(plan, number),
                 traits=traits,

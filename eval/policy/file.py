@@ -37,7 +37,7 @@ def read_policy(name: str) -> Policy:
     """The policy of a name in data/policies/ or of a path. Raises DataError listing every problem of the file."""
     path = files.resolve_name(name, files.POLICIES, "policy", ".yaml")
     data = with_text_keys(files.read_yaml(path, "policy"))
-    problems = [f"{records.location_in_file(place)}is empty" for place in empty_places(data)]
+    problems = [f"{records.location_prefix(place)}is empty" for place in paths_of_empty_values(data)]
     content = None
     try:
         content = PolicyFile.model_validate(data)
@@ -67,17 +67,19 @@ def with_text_days(data: Any) -> Any:
     return data.isoformat() if isinstance(data, datetime.date) else data
 
 
-def empty_places(data: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
-    """The place of every key or list entry without a value. Nothing in a policy may be written and left empty."""
+def paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    """Yield the path (keys and list indices) of every key or list entry without a value; a policy may have none."""
     entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in entries:
         if value is None:
             yield (*place, key)
-        yield from empty_places(value, (*place, key))
+        yield from paths_of_empty_values(value, (*place, key))
 
 
 def valid_checks(listed: Any) -> dict[str, Check]:
-    """The checks of known scores whose content is valid by itself, whatever is wrong with the rest of the file."""
+    """The checks in `listed` (the `checks` of a policy file) that are valid on their own, by score; the others are
+    left out.
+    """
     sound = {}
     for name, spec in listed.items() if isinstance(listed, dict) else ():
         try:
@@ -88,7 +90,9 @@ def valid_checks(listed: Any) -> dict[str, Check]:
 
 
 def problems_of_checks(checks: Mapping[str, Check], whole: bool) -> list[str]:
-    """What is wrong with valid checks together; with `whole` these are all the checks of the file."""
+    """Sentences on what is wrong with checks that are each valid; `whole` says that these are all the checks of the
+    file.
+    """
     problems = []
     for score, check in checks.items():
         if score == MARGIN and not check.calibrated:
@@ -139,7 +143,7 @@ def policy_in_words(policy: Policy) -> list[str]:
 
 
 def threshold_in_words(threshold: Threshold) -> str:
-    """A line in words, as it follows "reject below "."""
+    """A threshold in words, to be read after "reject below "."""
     alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
     if threshold.number is not None:
         return f"{threshold.number:g}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.policy.model import LINES, MARGIN, Policy, can_fall_below, spread
+from eval.policy.model import LINES, MARGIN, Policy, can_fall_below, score_spread
 from eval.scorers import SCORES
 from eval.scorers.entry import REFERENCES
 from stylegate.errors import DataError
@@ -26,7 +26,7 @@ class CheckBounds:
     spread: float = 1.0  # of the references; the score's resolution where there are none
 
     def lines(self) -> dict[str, float]:
-        """The lines that there are, by the key of the policy, the worst consequence first."""
+        """The lines that the check has, as key of the policy -> number, the worst consequence first."""
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
     def holds_back(self) -> bool:
@@ -35,9 +35,9 @@ class CheckBounds:
         return any(can_fall_below(self.score, line) for line in lines)
 
     def distance(self, score: float) -> float | None:
-        """Spreads above the highest line that would keep a picture from being accepted; None if there is none.
+        """How many spreads a score lies above the highest line that would hold a picture back; negative below it.
 
-        None, too, for a score that is not graded (it is right or wrong) and is right.
+        None if there is no such line, and for a score that is only right or wrong (not graded) and is right.
         """
         lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
         if not lines or (score >= max(lines) and not SCORES[self.score].graded):
@@ -45,7 +45,7 @@ class CheckBounds:
         return (score - max(lines)) / self.spread
 
 
-def resolve_lines(
+def resolve_check_bounds(
     policy: Policy,
     columns: set[str],
     references: Mapping[str, np.ndarray],
@@ -74,7 +74,7 @@ def resolve_lines(
         relative = any(line.relative for line in check.lines().values())
         computed = score in columns and any(value is not None for value in values.values())
         if computed:
-            width = spread(score, enough) if enough is not None else SCORES[score].resolution
+            width = score_spread(score, enough) if enough is not None else SCORES[score].resolution
             numbers = {"reject_below": None, "review_below": None} | values
             bounds.append(CheckBounds(score, relative=enough is not None and relative, spread=width, **numbers))
         if relative and given and enough is None and (score in columns or REFERENCES in SCORES[score].needs):
@@ -96,13 +96,13 @@ def resolve_lines(
     if not lacking and policy.calibrated_score is None and not any(bound.holds_back() for bound in bounds):
         raise DataError(
             f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
-            [*left_out, *unreachable_lines(bounds)],
+            [*left_out, *notes_on_unreachable_lines(bounds)],
             "give brand= or references= (at least 8), or a line that pictures can fall below.",
         )
     return bounds, left_out, lacking
 
 
-def unreachable_lines(bounds: list[CheckBounds]) -> list[str]:
+def notes_on_unreachable_lines(bounds: list[CheckBounds]) -> list[str]:
     """A sentence for each check that holds no picture back: it only warns, or no score can be below its lines."""
     found = []
     for bound in bounds:

@@ -98,7 +98,7 @@ LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, besi
 
 
 class Frozen(Record):
-    """A part of a policy. It does not change once it is read: the policy's digest stands in every verdict."""
+    """Base class of the parts of a policy, which cannot be changed after reading: verdicts hold the policy's digest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -155,10 +155,10 @@ class Threshold(Frozen):
         foreign: Sequence[float] = (),
         copies: Sequence[float] = (),
     ) -> float | None:
-        """The number that a score is held against; None if it cannot be said (no references and no `alone`).
+        """The number that a score is compared with; None if the line is relative to references that are missing.
 
-        `foreign` and `copies` are the percentiles 0, 1, ..., 100 of what foreign pictures, and altered copies of the
-        references, score; empty where none are known.
+        `foreign` and `copies` are the percentiles 0, 1, ..., 100 of the scores of foreign pictures and of altered
+        copies of the references; empty where none are known.
         """
         if self.number is not None:
             return self.number
@@ -170,14 +170,17 @@ class Threshold(Frozen):
             line = float(np.quantile(references, self.quantile))
         else:
             assert self.spreads is not None
-            line = float(np.median(references) + self.spreads * spread(score, references))
+            line = float(np.median(references) + self.spreads * score_spread(score, references))
         if self.foreign is not None and len(foreign):
             line = max(line, float(np.interp(100 * self.foreign, range(len(foreign)), foreign)))
         return line
 
 
-def spread(score: str, references: np.ndarray) -> float:
-    """Half the distance from the 16th to the 84th percentile; never below the score's resolution."""
+def score_spread(score: str, references: np.ndarray) -> float:
+    """The spread of a score over the references: half the distance from the 16th to the 84th percentile.
+
+    It is at least the score's resolution.
+    """
     low, high = np.quantile(references, [0.16, 0.84])
     return max(float(high - low) / 2, SCORES[score].resolution)
 

@@ -24,15 +24,19 @@ CAP = 0.95
 
 
 def bet_sizes(alpha: float) -> NDArray[np.float64]:
-    """[k] bets, each the one that grows wealth fastest (to second order) at its expected rate."""
+    """[k] the fraction to bet at each label, one for each expected share of rejects: the bet whose wealth grows
+    fastest.
+    """
     rates = np.array(EXPECTED) * alpha
     return np.minimum((alpha - rates) / (alpha * (1 - alpha)), CAP)
 
 
 def wealth(labels: Sequence[int] | NDArray, size: int, rejects: int, alpha: float) -> NDArray[np.float64]:
-    """[n] wealth after each label, against `rejects` in a lot of `size`; infinite once that many cannot be.
+    """[n] the wealth of a bettor after each label (1: reject, 0: not), betting against `rejects` rejects in `size`
+    pictures.
 
-    It is the mean over the bets, a martingale if the lot holds exactly that many rejects.
+    Large wealth is evidence against that number of rejects; it is infinite once the number has become impossible. It is
+    the mean over `bet_sizes`, and a martingale if the lot holds exactly that many rejects.
     """
     x = np.asarray(labels, float)
     left = size - np.arange(len(x))
@@ -53,15 +57,15 @@ def largest_allowed_rejects(alpha: float, size: int) -> int:
 def ruled_out_after_each_label(
     labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, rejects: int
 ) -> NDArray[np.bool_]:
-    """[n] whether `rejects` in the lot is ruled out after each label; once ruled out it stays so."""
+    """[n] whether the labels so far rule out that the lot holds `rejects` rejects (wealth has reached 1 / delta)."""
     return np.maximum.accumulate(wealth(labels, size, rejects, alpha)) >= 1 / delta
 
 
 def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> int | None:
-    """After how many of these labels the promise was proven; None if it was not.
+    """The number of these labels after which the promise was proven; None if it was not.
 
-    Proven once every number of rejects is ruled out with which more than alpha of what would be exported (the lot
-    less the rejects found) were rejects. The smallest such number grows with each reject found.
+    It is proven once every number of rejects is ruled out for which the share of rejects among the exported pictures
+    (the lot without the rejects that were found) would be above alpha.
     """
     found = np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
@@ -72,7 +76,7 @@ def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delt
     return None
 
 
-def upper_bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
+def upper_bound_on_reject_share(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
     """Upper bound, 0 to 1, on the share of rejects in what may be exported after all these labels.
 
     What may be exported is the lot of `size` pictures without the rejects that were found. The bound holds with
@@ -95,5 +99,7 @@ def upper_bound(labels: Sequence[int] | NDArray, size: int, alpha: float, delta:
 
 
 def delta_shares(delta: float, attempts: int) -> list[float]:
-    """What each attempt at a certificate may spend: delta / 2, delta / 4, ...; together never more than delta."""
+    """How much of delta each of `attempts` attempts at a certificate may use: delta / 2, delta / 4, ...; the sum is
+    below delta.
+    """
     return [delta * 2.0 ** -(k + 1) for k in range(attempts)]

@@ -11,7 +11,7 @@ from pydantic import Field
 from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, digests_by_name, origin_digests
-from eval.measuring.encoder import encoder_key
+from eval.measuring.encoder import encoder_digest
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import head_file
 from eval.policy.lines import CheckBounds
@@ -80,7 +80,7 @@ class Calibration(Record):
 
     def rejects(self) -> dict[str, bool]:
         """Whether each labelled picture is a reject, by sha256."""
-        return {label.sha256: label.bad for label in self.labels}
+        return {label.sha256: label.is_reject for label in self.labels}
 
 
 class CalibrationTerms(Record):
@@ -125,21 +125,26 @@ class CalibrationPlan:
     policy_sha256: str = ""
 
     @property
-    def under(self) -> str:
-        """Digest of pool and policy; labels count for that alone, since another policy may call others rejects."""
+    def pool_and_policy_digest(self) -> str:
+        """Digest of pool and policy. Labels count only for this pair, because another policy may define rejects
+        differently.
+        """
         return files.canonical_sha256([sorted(self.pool), self.policy_sha256])
 
     @property
     def sample(self) -> list[str]:
-        """A simple random sample in a random order that follows from the pool's content and the policy's."""
+        """The sha256 of the pictures to label: a random sample of the pool, whose order follows from the pool and
+        the policy.
+        """
         return labels.shuffled_pictures("calibration", self.pool, self.policy_sha256)[: self.count]
 
 
-def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> CalibrationPlan:
-    """The plan of this pool's calibration, with `count` labels; it is written down before the first label.
+def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Policy, count: int) -> CalibrationPlan:
+    """The plan to calibrate on this pool with `count` labels; its terms are written into calibration.jsonl if they
+    are new.
 
-    Raises ConfigError if the number of labels is another than when it began, by whatever policy: whoever may stop when
-    the labels look well has no promise.
+    Raises ConfigError if a calibration of this pool began with another number of labels: if one could stop when the
+    labels look good, the promise would not hold.
     """
     plan = CalibrationPlan(pool, min(count, len(pool)), policy.sha256)
     terms = CalibrationTerms(pool=files.canonical_sha256(sorted(pool)), policy_sha256=policy.sha256, count=plan.count)
@@ -155,9 +160,10 @@ def plan_of(out: Path, pool: dict[str, float], policy: Policy, count: int) -> Ca
 
 
 def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
-    """Digests of all that could change what a score means for a picture's fate, each under its name.
+    """Digests of everything that could change how a score relates to good pictures, by name; None for what is not
+    there.
 
-    A folder of others' pictures says nothing of how they were made: its calibration holds for that folder alone.
+    For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
     made, traits = origin_digests(lot), lot.record.facts.plan.traits if lot.record else None
     head = head_file(config)
@@ -166,7 +172,7 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
         "base": made["base_sha256"],
         "sampler": files.canonical_sha256([made["generate"], made["precision"]]),
         "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
-        "encoder and preprocessing": encoder_key(config.encoder),
+        "encoder and preprocessing": encoder_digest(config.encoder),
         "scores": SCORES_VERSION,
         "aesthetic head": files.sha256(head) if head else labels_digest(config),
         "references": files.canonical_sha256(sorted(digests_by_name(compared.references).values())),
@@ -185,7 +191,9 @@ def labels_digest(config: Config) -> str | None:
 def calibration_of(
     plan: CalibrationPlan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
 ) -> Calibration:
-    """The calibration that these labels, one for each picture of the plan's sample, lead to."""
+    """Make the calibration from the labels, one for each picture of the plan's sample. `fingerprint` is
+    `judging_digest`.
+    """
     promise = policy.promise
     found = Calibration(
         version=VERSION,
@@ -207,7 +215,9 @@ def calibration_of(
 
 
 def read_calibration(path: Path) -> Calibration:
-    """A calibration. Raises DataError if it is torn, changed, or of another version."""
+    """Read a calibration. Raises DataError if it is damaged, was changed, is of another version, or is no random
+    sample.
+    """
     what, step = "the calibration", "calibrate again, or remove it."
     version = files.read_json(path, what, "version")["version"]
     if version != VERSION:
@@ -226,7 +236,9 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def path_of(config: Config, lot: Lot) -> Path:
-    """Where the calibration lies that the words name, else the batch's own. Raises DataError for a name of no file."""
+    """The path of the calibration that the config names, else of calibration.json in the lot's results folder, which
+    may be missing. Raises DataError if the config names a file that does not exist.
+    """
     named = existing_file(config.calibration, "calibration") if config.calibration else lot.out / CALIBRATION
     return named.resolve()
 
@@ -234,7 +246,7 @@ def path_of(config: Config, lot: Lot) -> Path:
 def calibrated_line_for_lot(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, pool: dict[str, float]
 ) -> CalibratedLine:
-    """The line of the calibration that the words name, else of the batch's own."""
+    """The calibrated line for this lot, by the calibration that the config names, else by the lot's own."""
     path = path_of(config, lot)
     if not path.exists():
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same words"
@@ -245,11 +257,12 @@ def calibrated_line_for_lot(
 def calibrated_line_state(
     made: Calibration, pool: dict[str, float], now: dict[str, str | None], policy: Policy
 ) -> CalibratedLine:
-    """Where the check's lines lie for this pool, and whether that means anything.
+    """The lines of the calibrated check for this pool, with the state of the calibration: valid, stale or
+    insufficient.
 
-    Of the batch that was labelled, the pool is the population. For another batch of the same making the labelled ones
-    and the new pool are one population whose order is exchangeable. Where the calibration does not hold, the lines that
-    it had in its own batch still stand, so that there is a lot to certify.
+    `pool` has scores by sha256, `now` the digests of `judging_digest` today: if one differs from the calibration's, it
+    is stale. Another batch that was made in the same way counts as one population with the labelled one. If the
+    calibration is not valid, the lines of its own batch are returned, so that the lot can still be certified.
     """
     bad = made.rejects()
     here = {name: is_bad for name, is_bad in bad.items() if name in pool}

@@ -56,7 +56,7 @@ class CertifiedLot(Record):
 
 
 class AuditAttempt(Record):
-    """How one share of the ladder stands after the labels."""
+    """What the labels so far prove about one part of the lot, the best pictures of it."""
 
     share: float
     """Share of the lot, best pictures first, above 0 and at most 1."""
@@ -135,7 +135,9 @@ class AuditTerms(Record):
 
 @dataclass(frozen=True, slots=True)
 class AuditPlan:
-    """What is settled before the first label: the lot, its order, and how much of delta each attempt may spend."""
+    """What is fixed before the first label: the lot, the order of labelling, and how much of delta each attempt may
+    use.
+    """
 
     lot: list[str]  # sha256, best margin first
     promise: Promise
@@ -169,15 +171,17 @@ class AuditPlan:
         return labels.shuffled_pictures("audit", self.lot, self.policy_sha256)
 
     def attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
-        """How each part of the ladder stands after these labels, which are the first of the order."""
+        """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
+        order.
+        """
         ladder, alpha = self.promise.ladder, self.promise.alpha
         spends = audit.delta_shares(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
         found = []
         for share, delta in zip(ladder, spends, strict=True):
             size = max(1, round(share * len(self.lot)))
             part = set(self.lot[:size])
-            bad = [int(label.bad) for label in given if label.sha256 in part]
-            bound = audit.upper_bound(bad, size, alpha, delta)
+            bad = [int(label.is_reject) for label in given if label.sha256 in part]
+            bound = audit.upper_bound_on_reject_share(bad, size, alpha, delta)
             needed = audit.labels_needed(bad, size, alpha, delta) if bound <= alpha else None
             found.append(
                 AuditAttempt(
@@ -193,28 +197,30 @@ class AuditPlan:
         return found
 
 
-def audit_plan(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
+def begin_or_resume_audit(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
     If audit.jsonl holds an audit with exactly these terms, it is that one. Otherwise it is a new plan, which counts the
     attempts of all earlier audits in the folder as spent.
     """
     plan = AuditPlan(lot, policy.promise, 0, policy.sha256)
-    for terms in audit_terms(out):
+    for terms in read_audit_terms(out):
         if terms == (same := AuditPlan(lot, policy.promise, terms.earlier, policy.sha256)).terms:
             return same
         plan = AuditPlan(lot, policy.promise, terms.earlier + len(terms.ladder), policy.sha256)
     return plan
 
 
-def audit_terms(out: Path) -> list[AuditTerms]:
+def read_audit_terms(out: Path) -> list[AuditTerms]:
     """The terms of every audit in the folder of a lot, in the order in which they were begun."""
     return labels.read_rows(out, "audit", AuditTerms)
 
 
-def audit_labels(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
-    """The labels that count: of the pictures in the plan's order up to the first that has none."""
-    return labels_before_gap(plan.order, labels.counting_labels(out, "audit", policy))
+def labels_before_first_gap(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
+    """The labels that count: those of the first pictures in the plan's order, up to the first picture without a
+    label.
+    """
+    return labels_before_gap(plan.order, labels.valid_labels_by_sha256(out, "audit", policy))
 
 
 def make_certificate(
@@ -253,7 +259,9 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def problems_of(found: Certificate) -> list[str]:
-    """Where the certificate is not what its own lot, labels and terms lead to."""
+    """Sentences on what in a certificate does not follow from its own lot, labels and terms; an empty list if all
+    does.
+    """
     try:
         promise = found.promise.promise()
     except ValidationError as error:
@@ -276,7 +284,7 @@ def problems_of(found: Certificate) -> list[str]:
     return problems
 
 
-def certified_pictures(found: Certificate) -> list[str]:
-    """sha256 of what a certificate lets out: the certified part of the lot, less the rejects that were found."""
-    bad = {label.sha256 for label in found.labels if label.bad}
+def certified_digests(found: Certificate) -> list[str]:
+    """The sha256 of the pictures that a certificate covers: the certified part of the lot without the rejects found."""
+    bad = {label.sha256 for label in found.labels if label.is_reject}
     return [sha256 for sha256 in found.lot.pictures[: found.proven_attempt().size] if sha256 not in bad]

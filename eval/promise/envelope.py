@@ -23,9 +23,10 @@ SURE = 0.01  # chance that simulation finds the band too narrow
 
 
 def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float64]:
-    """[places, most]: P(P_(x+1) > p), the chance that at most x of the first p candidates are labelled.
+    """[places, most]: entry (p, x) is the chance that at most x of the first p candidates are among the labelled ones.
 
-    With p rejects in a lot, it is the p-value of x found among `count` labels (hypergeometric).
+    `count` of `size` candidates are labelled at random (hypergeometric). With p rejects in a lot, it is the p-value of
+    finding x rejects among `count` labels.
     """
     from scipy.special import gammaln  # scipy takes half a second; a gate without a calibration has no use for it
 
@@ -40,20 +41,21 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
     return np.minimum(np.exp(mass).cumsum(1), 1.0)
 
 
-def rank_reach(alpha: float, count: int) -> int:
-    """The largest number of labelled rejects for which the band gives a bound: 1.5 alpha of all labels, and 5.
+def max_labelled_rejects(alpha: float, count: int) -> int:
+    """The largest number of labelled rejects for which a bound is computed: 1.5 alpha `count` + 5, at most `count`.
 
-    It is fixed in advance, since a band for more rejects is wider everywhere. Beyond it nothing is promised.
+    It is fixed in advance, because a band that covers more rejects is wider everywhere. Beyond it the bound is 1.
     """
     return min(count, math.ceil(1.5 * alpha * count) + 5)
 
 
 @lru_cache(maxsize=8)
 def band_width(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
-    """c[x] for x = 0 ... most - 1: the most unlabelled rejects that x labelled rejects above a threshold allow for.
+    """For x = 0 ... most - 1 the largest number of unlabelled rejects above a threshold that has x labelled rejects
+    above it.
 
-    `count` of `size` candidates are labelled; the bounds hold together with probability 1 - delta. The simulation is
-    seeded, so the numbers are the same every time.
+    `count` of `size` candidates are labelled; all bounds hold together with probability 1 - delta. The numbers come
+    from a seeded simulation, so they are the same every time.
     """
     from scipy.stats import binom  # as in `tails`
 
@@ -79,14 +81,18 @@ def bounds_at_thresholds(
     alpha: float,
     delta: float,
 ) -> NDArray[np.float64]:
-    """[t] upper bound on the share of rejects among what would be exported at each threshold; 1 where none is known.
+    """[t] upper bound on the share of rejects among the pictures exported at each threshold; 1 where no bound is
+    known.
 
-    scores, labelled, rejects, ours: [N] of the candidates; `rejects` counts where labelled. Exported at t are those of
-    ours with a score of t or more, but not the rejects that were found (labelled ones may be of another batch).
+    scores, labelled, rejects, ours are [N] arrays over the candidates; `rejects` is read only where `labelled`.
+    Exported are the pictures of this lot (`ours`) that score at or above the threshold, without the rejects that were
+    found.
     """
     if not labelled.any():
         return np.ones(len(thresholds))
-    reach = np.array(band_width(len(scores), int(labelled.sum()), delta, rank_reach(alpha, int(labelled.sum()))))
+    reach = np.array(
+        band_width(len(scores), int(labelled.sum()), delta, max_labelled_rejects(alpha, int(labelled.sum())))
+    )
 
     def above(those: NDArray[np.bool_]) -> NDArray[np.int64]:
         return those.sum() - np.searchsorted(np.sort(scores[those]), thresholds)
@@ -103,7 +109,8 @@ def accepting_threshold(
 ) -> float | None:
     """The lowest threshold whose bound is at most alpha; None if there is none.
 
-    A line that lets out only what was labelled is none, unless all of ours was.
+    A threshold that accepts only labelled pictures does not count, unless all pictures of this lot (`ours`) are
+    labelled.
     """
     unseen = ours & ~labelled
     going = np.unique(scores[unseen if unseen.any() else ours & ~rejects])
@@ -114,9 +121,11 @@ def accepting_threshold(
 
 
 def rejecting_threshold(good: NDArray, discard: float) -> float | None:
-    """The line below which rejecting unseen costs at most `discard` of good pictures on average; None with too few.
+    """The score below which pictures may be rejected unseen; on average at most `discard` of the good ones are
+    lost.
 
-    Split conformal: the floor(discard (n + 1))-th smallest score of n good ones.
+    `good` [n] are the scores of good labelled pictures. None if there are too few. It is split conformal prediction:
+    the floor(discard (n + 1))-th smallest score.
     """
     rank = int(np.floor(discard * (len(good) + 1) + 1e-9))
     return float(np.sort(good)[rank - 1]) if rank else None

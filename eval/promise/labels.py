@@ -38,12 +38,14 @@ class Label(Record):
     """A reason in the person's own words; may be empty."""
 
     @property
-    def bad(self) -> bool:
-        """Whether the picture counts as a reject: nobody would export it who is unsure."""
+    def is_reject(self) -> bool:
+        """Whether the picture counts as a reject: the label is "reject" or "unsure", since nobody exports what is in
+        doubt.
+        """
         return self.verdict != "accept"
 
     def words(self) -> str:
-        """Who said it and why, for people."""
+        """Who gave the label and why, as text."""
         return f"{self.who}: {self.why}" if self.why else self.who
 
 
@@ -62,16 +64,16 @@ class StoredLabel(Label):
     """The person took the label back before the next picture was shown; it counts for nothing."""
 
 
-def read_stored(out: Path, purpose: Purpose) -> list[StoredLabel]:
+def read_stored_labels(out: Path, purpose: Purpose) -> list[StoredLabel]:
     """Every label for `purpose` in the folder `out`, in the order given. Raises DataError for a damaged file."""
     return read_rows(out, purpose, StoredLabel)
 
 
 def read_rows(out: Path, purpose: Purpose, kind: type[Row]) -> list[Row]:
-    """The labels in the file of `purpose`, or its other rows: the terms, which are written before the first label.
+    """The rows of type `kind` in the file of `purpose`: labels (StoredLabel), or the terms written before the first
+    label.
 
-    `kind` is StoredLabel for labels, else the record of the terms. A row that names a picture is a label. Raises
-    DataError with every problem of these rows.
+    A row that names a picture is a label. Raises DataError with every problem of the rows that are read.
     """
     path, found, problems = out / STREAMS[purpose], [], []
     for number, row in enumerate(files.read_jsonl(path), start=1):
@@ -90,14 +92,14 @@ def read_rows(out: Path, purpose: Purpose, kind: type[Row]) -> list[Row]:
     return found
 
 
-def counting_labels(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
+def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
     """The labels that count under `policy`, by sha256 of the picture; of two about one picture the later one.
 
     `under` is the digest of a calibration's pool and policy, empty for other purposes. Labels that were given under
     another policy or guideline, or by an older version that wrote neither down, are left out.
     """
     found: dict[str, StoredLabel] = {}
-    for label in read_stored(out, purpose):
+    for label in read_stored_labels(out, purpose):
         if label.policy_sha256 != policy.sha256 or label.under != under:
             continue
         found.pop(label.sha256, None)
@@ -106,32 +108,31 @@ def counting_labels(out: Path, purpose: Purpose, policy: Policy, under: str = ""
     return found
 
 
-def rejects_under_others(out: Path, policy: Policy) -> dict[str, StoredLabel]:
-    """Decisions and labels that call a picture a reject, but under another policy or guideline, by sha256.
+def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredLabel]:
+    """The labels that call a picture a reject under another policy or guideline, by sha256.
 
-    Each purpose and policy speaks with its last word on a picture; a decision `unsure` takes no reject back.
-    Pictures that an audit or a calibration under `policy` spoke of are left out: somebody has looked at them by the
-    rule that counts.
+    Of several labels with the same purpose and policy the last one counts. Pictures that an audit or a calibration
+    under `policy` has labelled are left out.
     """
     found: dict[str, StoredLabel] = {}
     seen: set[str] = set()
     for purpose in STREAMS:
-        firm = (label for label in read_stored(out, purpose) if purpose != "review" or label.verdict != "unsure")
+        firm = (label for label in read_stored_labels(out, purpose) if purpose != "review" or label.verdict != "unsure")
         last = {(label.sha256, label.policy_sha256): label for label in firm}
         for (sha256, under), label in last.items():
             if label.withdrawn:
                 continue
-            if under != policy.sha256 and (label.verdict == "reject" or (purpose != "review" and label.bad)):
+            if under != policy.sha256 and (label.verdict == "reject" or (purpose != "review" and label.is_reject)):
                 found[sha256] = label
-            elif under == policy.sha256 and (purpose == "audit" or (purpose == "calibrate" and not label.bad)):
+            elif under == policy.sha256 and (purpose == "audit" or (purpose == "calibrate" and not label.is_reject)):
                 seen.add(sha256)
     return {sha256: label for sha256, label in found.items() if sha256 not in seen}
 
 
-def notes_on_others(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
+def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
-    others = {label.sha256 for label in read_stored(out, purpose) if label.policy_sha256 != policy.sha256}
-    others -= {label.sha256 for label in read_stored(out, purpose) if label.policy_sha256 == policy.sha256}
+    others = {label.sha256 for label in read_stored_labels(out, purpose) if label.policy_sha256 != policy.sha256}
+    others -= {label.sha256 for label in read_stored_labels(out, purpose) if label.policy_sha256 == policy.sha256}
     if not others:
         return []
     what = "decisions" if purpose == "review" else "labels"

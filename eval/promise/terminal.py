@@ -17,7 +17,7 @@ ANSWERS: dict[str, LabelName] = {"a": "accept", "r": "reject", "u": "unsure"}
 
 
 class Reply(NamedTuple):
-    """What came of asking about one picture."""
+    """What came of asking a person about one picture."""
 
     label: Label | None  # None: the person stopped before an answer
     stop: bool  # the person wants to stop

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.promise.labels import STREAMS, Label, Purpose, StoredLabel, counting_labels, read_stored
+from eval.promise.labels import STREAMS, Label, Purpose, StoredLabel, read_stored_labels, valid_labels_by_sha256
 from stylegate import files, tables
 from stylegate.errors import DataError
 
@@ -70,19 +70,19 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
         sha256, verdict = cells.get("sha256", "").lower(), cells["verdict"].lower()
         problem = ""
         if not sha256:
-            sha256, problem = picture_named(plain_cell(str(row.get("file") or "")), pictures)
+            sha256, problem = picture_named(unescape_formula_cell(str(row.get("file") or "")), pictures)
         who, declared, policy_sha256 = (
-            plain_cell(cells["who"]),
+            unescape_formula_cell(cells["who"]),
             cells.get("purpose", ""),
             cells.get("policy_sha256", "").lower(),
         )
-        before, words = found.get(sha256), (sha256, verdict, who, plain_cell(cells.get("why", "")))
+        before, words = found.get(sha256), (sha256, verdict, who, unescape_formula_cell(cells.get("why", "")))
         checks = [
             (problem != "", problem),
             (sha256 != "" and not re.fullmatch("[0-9a-f]{64}", sha256), "sha256 is not 64 hex digits"),
             (verdict not in VERDICTS, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}"),
             (
-                disagree(plain_cell(str(row.get("file") or "")), sha256, pictures),
+                name_and_digest_disagree(unescape_formula_cell(str(row.get("file") or "")), sha256, pictures),
                 f"file and sha256 are of two pictures: {cells.get('file')} is not {sha256[:12]}...: correct one",
             ),
             (not who, "who is empty: somebody answers for each label"),
@@ -125,7 +125,7 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
 
 
 def picture_named(name: str, pictures: Mapping[str, str]) -> tuple[str, str]:
-    """(sha256 of the picture with this name, "") or ("", problem in words). The last part of a path is enough."""
+    """(sha256, "") of the picture with this name, or ("", the problem as a sentence). The file name alone is enough."""
     if name in pictures:
         return pictures[name], "" if pictures[name] else f"{name} cannot be read: give its sha256"
     matching = [path for path in pictures if name and path.rpartition("/")[2] == name]
@@ -136,10 +136,10 @@ def picture_named(name: str, pictures: Mapping[str, str]) -> tuple[str, str]:
     return "", f"no picture here is called {name!r}" if name else "neither sha256 nor file"
 
 
-def disagree(name: str, sha256: str, pictures: Mapping[str, str]) -> bool:
-    """Whether `name` and `sha256` of one row are both of pictures here, and not of the same one.
+def name_and_digest_disagree(name: str, sha256: str, pictures: Mapping[str, str]) -> bool:
+    """Whether `name` and `sha256` are both known here (`pictures`: sha256 by name) but belong to different pictures.
 
-    A name that is not here, or a digest that is not, belongs to another lot or to a file that was renamed since.
+    False if one of them is unknown: the row is about another lot, or the file was renamed.
     """
     same = [name] if name in pictures else [path for path in pictures if path.rpartition("/")[2] == name]
     return bool(same) and sha256 in pictures.values() and sha256 not in {pictures[path] for path in same}
@@ -150,13 +150,13 @@ def row_of(label: Label) -> tuple[str, str, str, str]:
 
 
 def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...], str]:
-    """The purpose of each row (sha256, verdict, who, why) that was given for another purpose."""
-    return {row_of(label): name for name in STREAMS if name != purpose for label in read_stored(out, name)}
+    """For each label that was stored for another purpose: its row (sha256, verdict, who, why) -> that purpose."""
+    return {row_of(label): name for name in STREAMS if name != purpose for label in read_stored_labels(out, name)}
 
 
 def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
     """Rows (sha256, verdict, who, why) that were given as labels under another policy, and not under this one."""
-    labels = read_stored(out, purpose)
+    labels = read_stored_labels(out, purpose)
     others = {row_of(label) for label in labels if label.policy_sha256 != policy.sha256}
     return others - {row_of(label) for label in labels if label.policy_sha256 == policy.sha256}
 
@@ -183,17 +183,20 @@ def write_worksheet(
     writer.writerow(COLUMNS)
     for q in questions:
         row = [q.file, q.sha256, "", "", "", q.prompt, ", ".join(q.reasons), purpose, policy.sha256]
-        writer.writerow([safe_cell(cell) for cell in row])
+        writer.writerow([escape_formula_cell(cell) for cell in row])
     files.write_atomically(path, sheet.getvalue())
 
 
-def safe_cell(text: str) -> str:
-    """The text with an apostrophe before it if a spreadsheet might run it as a formula; `plain_cell` reads it back."""
+def escape_formula_cell(text: str) -> str:
+    """The text with an apostrophe before it if a spreadsheet might run it as a formula.
+
+    `unescape_formula_cell` takes the apostrophe away again.
+    """
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def plain_cell(text: str) -> str:
-    """The text of a cell without the apostrophe that `safe_cell` put before it."""
+def unescape_formula_cell(text: str) -> str:
+    """The text of a cell without the apostrophe that `escape_formula_cell` put before it."""
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
@@ -206,13 +209,13 @@ def has_verdicts(path: Path) -> bool:
 def labels_and_answers(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy, under: str = ""
 ) -> tuple[dict[str, StoredLabel], dict[str, Label]]:
-    """The labels that count already, and those that a table gives, by sha256.
+    """Two mappings by sha256: the stored labels that count already, and the new labels that a table gives.
 
-    Raises DataError for one that contradicts another: who may take a label back could wait for a better one.
+    Raises DataError if an answer turns a stored label from good to reject or back: labels cannot be changed.
     """
     found = {answer.label.sha256: answer.label for answer in read_answers(path, purpose, out, pictures, policy)}
-    before = counting_labels(out, purpose, policy, under)
-    changed = [s for s, label in found.items() if s in before and before[s].bad != label.bad]
+    before = valid_labels_by_sha256(out, purpose, policy, under)
+    changed = [s for s, label in found.items() if s in before and before[s].is_reject != label.is_reject]
     if changed:
         lines = [f"{s[:12]}...: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in changed]
         raise DataError(f"labels of the stream {purpose} do not change:", lines, "remove those lines from the file.")

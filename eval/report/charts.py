@@ -14,7 +14,7 @@ from eval.scorers import SCORES
 def score_plots(scores: Scores, thresholds: dict[str, CheckLines]) -> list[dict[str, Any]]:
     """A histogram for each score that was computed, gated ones first."""
     drawn = []
-    for name in sorted(scores.computed(), key=lambda name: name not in thresholds):
+    for name in sorted(scores.computed_names(), key=lambda name: name not in thresholds):
         values = scores.column(name)
         if len(values):
             lines = thresholds[name].model_dump() if name in thresholds else {}
@@ -24,7 +24,10 @@ def score_plots(scores: Scores, thresholds: dict[str, CheckLines]) -> list[dict[
 
 
 def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float | None], bins: int = 32) -> Markup:
-    """Shares by bin: pictures filled, references outlined, thresholds as lines; what lies beyond is in the last bar."""
+    """A histogram as SVG: pictures as filled bars, references as an outline, the reject and review thresholds as lines.
+
+    The heights are relative to the highest bar of each set. Values beyond the axis are counted in the outermost bars.
+    """
     marks = [x for x in lines.values() if x is not None]
     every = np.concatenate([values, references])
     low, high = np.quantile(every, [0.01, 0.99])

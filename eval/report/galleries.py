@@ -172,7 +172,10 @@ def copies_beside_twins(
     digests = sha256s([path for path, _, _ in twins])
     figures = []
     for (_, file, reason, verdict, row), (path, origin, kind), sha256 in zip(chosen, twins, digests, strict=True):
-        likeness, limit = likeness_of(reason.score or 0.0), likeness_of(reason.threshold or 0.0)
+        likeness, limit = (
+            likeness_from_log_distance(reason.score or 0.0),
+            likeness_from_log_distance(reason.threshold or 0.0),
+        )
         figures.append(
             {
                 "text": f"{reason.check}: likeness {likeness}, refused above {limit}",
@@ -191,7 +194,7 @@ def copies_beside_twins(
 def twin_picture(
     check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: Comparison
 ) -> tuple[Path, str, str]:
-    """Where the picture lies that another one copies, where it comes from in words, its verdict ("" if not judged)."""
+    """Of the picture that `name` copies: its path, its origin in words, and its verdict ("" if it was not judged)."""
     if check == "novelty":
         return dict(compared.training)[name], "training picture", ""
     if name in own:
@@ -199,7 +202,7 @@ def twin_picture(
     return dict(compared.exported)[name], "exported before", ""
 
 
-def likeness_of(score: float) -> str:
+def likeness_from_log_distance(score: float) -> str:
     """The likeness of two pictures as text with three decimals, such as "0.982".
 
     `score` is the log of their distance (eval/scorers/duplicates.py); the likeness is 1 less the distance.

@@ -191,9 +191,9 @@ def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
     made, references = lot.record.facts if lot.record else None, outcome.references
     facts = [
-        ("policy", f"{without_path(outcome.policy.name)} {outcome.policy.sha256}"),
-        ("encoder", f"{without_path(outcome.encoder)} {outcome.encoder_sha256}"),
-        ("references", f"{references.count} of {without_path(references.name or 'none')}"),
+        ("policy", f"{without_folder(outcome.policy.name)} {outcome.policy.sha256}"),
+        ("encoder", f"{without_folder(outcome.encoder)} {outcome.encoder_sha256}"),
+        ("references", f"{references.count} of {without_folder(references.name or 'none')}"),
         ("certificate", outcome.promise.certificate_sha256),
         ("base", made.base if made else None),
         ("LoRA", made.lora if made else None),
@@ -202,7 +202,7 @@ def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def without_path(name: str) -> str:
+def without_folder(name: str) -> str:
     """The last part of a path to a folder; any other name as it is."""
     trimmed = name.rstrip("/")
     return trimmed.rpartition("/")[2] if "/" in trimmed else name

@@ -126,7 +126,7 @@ SCORES: dict[str, Score] = {
 
 
 def technical_score(name: str, does: str, lowest: float, highest: float, resolution: float) -> None:
-    """Enter a technical measure: it is taken of every picture, and of every reference, when the picture is decoded."""
+    """Add a technical score to the table SCORES; it is measured of pictures and references when they are decoded."""
     SCORES[name] = Score(
         description=does,
         kind="pixels",

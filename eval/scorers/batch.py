@@ -17,7 +17,9 @@ LARGEST = 1000  # pictures of a set that are compared; the first of an even spre
 
 
 def gaussian_kernel(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
-    """The kernel exp(-d^2 / (2 s^2)), where 2 s^2 is the median squared distance in both sets together."""
+    """The function k(a, b) = exp(-d^2 / (2 s^2)), where 2 s^2 is the median squared distance within x and y
+    together.
+    """
     width = float(np.median(pdist(np.concatenate([x, y]), "sqeuclidean")))
 
     def kernel(a: NDArray, b: NDArray) -> NDArray:
@@ -33,7 +35,10 @@ def cubic_kernel(a: NDArray, b: NDArray) -> NDArray:
 
 
 def discrepancy(x: NDArray, y: NDArray, kernel: Callable[[NDArray, NDArray], NDArray]) -> float:
-    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3); below 0 by chance. n, m >= 2."""
+    """Unbiased estimate of the squared maximum mean discrepancy of two sets (Gretton et al. 2012, eq. 3).
+
+    By chance it can be below 0. Each set needs at least 2 rows.
+    """
     both = np.concatenate([x, y]).astype(np.float64)
     return float(discrepancies(kernel(both, both), np.arange(len(both))[None], len(x))[0])
 
@@ -55,9 +60,9 @@ def discrepancies(gram: NDArray, orders: NDArray[np.int64], n: int) -> NDArray[n
 
 
 def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
-    """The unbiased squared discrepancy with a Gaussian kernel, and how often relabelled pictures lie as far apart.
+    """(squared MMD with a Gaussian kernel, permutation p-value in (0, 1]) of two sets of embeddings.
 
-    The second is a permutation p-value in (0, 1]; small: the sets differ. Of LARGEST pictures a side at most.
+    A small p-value says that the sets differ. At most LARGEST rows of each set are used.
     """
     x, y = (evenly_spaced_rows(rows, LARGEST).astype(np.float64) for rows in (x, y))
     both = np.concatenate([x, y])

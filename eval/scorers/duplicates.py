@@ -29,7 +29,7 @@ COPIED = np.log(0.005)  # a score below it is of a copy that nothing was done to
 
 
 class Nearest(NamedTuple):
-    """Of n pictures: how far the nearest other one is, and which that is."""
+    """For each of n pictures the log distance to its nearest other picture, and the index of that picture."""
 
     score: NDArray[np.float32]  # log distance; 0 where there is nothing to compare with
     index: NDArray[np.int64]  # of the other picture; -1 where there is none
@@ -43,9 +43,9 @@ def log_distance(likeness: NDArray) -> NDArray[np.float32]:
 def distinct(
     signatures: NDArray[np.uint8], rank: NDArray, groups: NDArray | None, earlier: NDArray[np.uint8]
 ) -> Nearest:
-    """The nearest picture of smaller rank in another group, or of those exported earlier, which count on from the n.
+    """For each picture the nearest one of smaller rank in another group, or among the pictures exported `earlier`.
 
-    A group is the attempts at one slot: a second attempt may look like the first, which was rejected.
+    Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, which may look alike.
     """
     order = np.argsort(rank, kind="stable")
     found, place = pictures.nearest_by_likeness(
@@ -77,7 +77,7 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
-    """For each signature [n, 64, 64, 3] the nearest training picture."""
+    """For each signature [n, 64, 64, 3] the nearest training picture: log distance and index."""
     likeness, index = pictures.nearest_by_likeness(signatures, training)
     return Nearest(log_distance(likeness), index)
 

@@ -27,7 +27,7 @@ def count_flat_colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     found = np.zeros((len(signatures), CELLS**3), np.float32)
     for start in range(0, len(signatures), TOGETHER):
         block = signatures[start : start + TOGETHER]
-        contrast = filter_3x3(np.maximum, block) - filter_3x3(np.minimum, block)
+        contrast = extreme_of_3x3(np.maximum, block) - extreme_of_3x3(np.minimum, block)
         flat = np.all(contrast <= FLAT, axis=3)
         cells = (block // (256 // CELLS)).astype(np.int64) @ [CELLS**2, CELLS, 1]
         for i in range(len(block)):
@@ -35,7 +35,7 @@ def count_flat_colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found
 
 
-def filter_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def extreme_of_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[n, h, w, c] the largest or smallest level (np.maximum, np.minimum) of the 3 x 3 pixels around each pixel."""
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     lines = extreme(extreme(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])

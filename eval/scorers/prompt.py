@@ -25,7 +25,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from eval.lot.comparison import planned_traits
+from eval.lot.comparison import planned_trait_values
 from eval.measuring.measured import Features, Measured
 from eval.policy.lines import MIN_REFERENCES
 
@@ -36,35 +36,35 @@ NOTHING_ASKED = 50.0  # beyond any log-odds: there is nothing that could be wron
 BLOCK = 1024  # pictures at once
 
 
-class Rows(NamedTuple):
+class PictureEmbeddings(NamedTuple):
     """The embedding and the patches of each picture, as rows of length 1: what a reader of a trait sees."""
 
     embeddings: NDArray  # [n, d]
     patches: NDArray  # [n, p]; p = 0 where the encoder shows none
 
 
-class Reading(NamedTuple):
+class TraitReading(NamedTuple):
     """How one trait is read in this brand's pictures."""
 
     values: list[str]
-    reader: "Reader"
+    reader: "LinearTraitReader"
     slope: float  # of log-odds in the margin
     offset: float
     own: NDArray[np.float64]  # [references] their log-odds by readers that do not know them, NaN where unknown
 
-    def log_odds(self, rows: Rows, planned: Sequence[str]) -> NDArray[np.float64]:
+    def log_odds(self, rows: PictureEmbeddings, planned: Sequence[str]) -> NDArray[np.float64]:
         """[n] log-odds that each picture shows its planned value, and no other value of the trait."""
         numbers = np.array([self.values.index(value) for value in planned])
         return self.slope * margins(self.reader.responses(rows), numbers) + self.offset
 
 
-class Reader(NamedTuple):
+class LinearTraitReader(NamedTuple):
     """A linear reader of one trait, with a response for each of its values."""
 
     mean: NDArray[np.float64]  # [d + p]
     weights: NDArray[np.float64]  # [values, d + p]
 
-    def responses(self, rows: Rows) -> NDArray[np.float64]:
+    def responses(self, rows: PictureEmbeddings) -> NDArray[np.float64]:
         """[n, values]; near 1 for the value that is seen."""
         return (concatenated_rows(rows) - self.mean) @ self.weights.T
 
@@ -75,12 +75,12 @@ def prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
 
 
 def fit_trait_reader(
-    references: Rows,
+    references: PictureEmbeddings,
     truth: Sequence[Mapping[str, str]],
     values: Mapping[str, list[str]],
     encode: Callable[[list[str]], NDArray],
-    more: tuple[Rows, Sequence[Mapping[str, str]]] | None = None,
-) -> tuple[dict[str, Reading], dict[str, float]]:
+    more: tuple[PictureEmbeddings, Sequence[Mapping[str, str]]] | None = None,
+) -> tuple[dict[str, TraitReading], dict[str, float]]:
     """The traits that can be read in pictures like the references, and how well each was: area under the ROC curve.
 
     `truth` holds the traits of each reference, `values` the values to tell apart, `encode` gives unit rows [n, d] of
@@ -98,7 +98,7 @@ def fit_trait_reader(
         numbers_beside = np.array([options.index(extra_truth[i][trait]) for i in beside], int)
         texts = encode([phrase(trait, value) for value in options]).astype(np.float64)
 
-        def reader(fitted: NDArray, *of_trait: NDArray) -> Reader:
+        def reader(fitted: NDArray, *of_trait: NDArray) -> LinearTraitReader:
             """A reader fitted on these of the known references, and on all other pictures of the brand."""
             known, numbers, beside, numbers_beside, texts = of_trait
             rows = concatenated(rows_at(references, known[fitted]), rows_at(extra, beside))
@@ -118,26 +118,26 @@ def fit_trait_reader(
             slope, offset = fit_logistic(every, labels)
             own = np.full(len(truth), np.nan)
             own[known] = slope * right + offset
-            found[trait] = Reading(options, reader(np.arange(len(known)), *of_trait), slope, offset, own)
+            found[trait] = TraitReading(options, reader(np.arange(len(known)), *of_trait), slope, offset, own)
     return found, areas
 
 
-def concatenated_rows(rows: Rows) -> NDArray[np.float64]:
+def concatenated_rows(rows: PictureEmbeddings) -> NDArray[np.float64]:
     """[n, d + p], embedding and patches with equal weight."""
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
-def rows_at(rows: Rows, numbers: NDArray) -> Rows:
+def rows_at(rows: PictureEmbeddings, numbers: NDArray) -> PictureEmbeddings:
     """The rows with these numbers."""
-    return Rows(rows.embeddings[numbers], rows.patches[numbers])
+    return PictureEmbeddings(rows.embeddings[numbers], rows.patches[numbers])
 
 
-def concatenated(a: Rows, b: Rows) -> Rows:
+def concatenated(a: PictureEmbeddings, b: PictureEmbeddings) -> PictureEmbeddings:
     """The rows of `a`, then those of `b`."""
-    return Rows(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
+    return PictureEmbeddings(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
 
 
-def fit_reader(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
+def fit_reader(rows: PictureEmbeddings, numbers: NDArray, texts: NDArray) -> LinearTraitReader:
     """A reader of one trait: responses to centred rows come near to 1 for the true value.
 
     `numbers` [n] is the true value of each row, `texts` [values, d] are unit rows of the values' phrases.
@@ -153,7 +153,7 @@ def fit_reader(rows: Rows, numbers: NDArray, texts: NDArray) -> Reader:
     inner = centred @ centred.T + penalty * np.eye(len(every))  # the dual: rows are fewer than columns
     weights = np.linalg.solve(inner, wanted - common * by_phrases).T @ centred
     weights[:, :d] += common * phrases
-    return Reader(mean, weights)
+    return LinearTraitReader(mean, weights)
 
 
 def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
@@ -164,32 +164,34 @@ def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
 
 
 def margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
-    """[n] response of one value less the largest of the others; responses [n, values]."""
+    """[n] the response of the planned value (column numbers[i]) less the largest response of the other values."""
     rows = np.arange(len(responses))
     others = responses.copy()
     others[rows, numbers] = -np.inf
     return responses[rows, numbers] - others.max(1)
 
 
-def traits(rows: Rows, planned: Sequence[Mapping[str, str]], readable: Mapping[str, Reading]) -> NDArray[np.float32]:
-    """[n] log-odds that every planned trait is there; NOTHING_ASKED where none can be asked."""
+def traits(
+    rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, TraitReading]
+) -> NDArray[np.float32]:
+    """[n] log-odds that a picture shows all its planned traits; NOTHING_ASKED if none of them can be read."""
     each = np.full((len(readable), len(planned)), np.nan)
     for k, (trait, reading) in enumerate(readable.items()):
         asked = np.array([i for i, row in enumerate(planned) if trait in row], int)
         for start in range(0, len(asked), BLOCK):
             block = asked[start : start + BLOCK]
             each[k, block] = reading.log_odds(rows_at(rows, block), [planned[i][trait] for i in block])
-    whole = all_hold(each)
+    whole = log_odds_that_all_hold(each)
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
 
-def traits_of_references(readable: Mapping[str, Reading]) -> NDArray[np.float32]:
+def traits_of_references(readable: Mapping[str, TraitReading]) -> NDArray[np.float32]:
     """[r] log-odds that each reference shows the traits that are known of it, by readers that do not know it."""
-    return all_hold(np.stack([reading.own for reading in readable.values()]))
+    return log_odds_that_all_hold(np.stack([reading.own for reading in readable.values()]))
 
 
-def all_hold(log_odds: NDArray) -> NDArray[np.float32]:
-    """[n] of [traits, n]: log-odds that none is wrong against that one of them is; NaN ones are not asked."""
+def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
+    """[n] log-odds that all traits are shown, from the log-odds of each trait [traits, n]; NaN means "not asked"."""
     asked = np.isfinite(log_odds)
     whole = -logsumexp(np.where(asked, -log_odds, -np.inf), axis=0)
     return np.where(asked.any(0), whole, np.nan).astype(np.float32)
@@ -217,7 +219,7 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
     whose traits are known.
     """
     compared, pictures, references = measured.compared, measured.pictures, measured.references
-    values = planned_traits(measured.lot, compared)
+    values = planned_trait_values(measured.lot, compared)
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or len(truth) < MIN_REFERENCES:
         return None
@@ -239,6 +241,6 @@ def traits_references_column(measured: Measured) -> NDArray[np.float32]:
     return traits_of_references(measured.readings)
 
 
-def rows_of(features: Features, numbers: NDArray[np.int64]) -> Rows:
+def rows_of(features: Features, numbers: NDArray[np.int64]) -> PictureEmbeddings:
     """What a reader sees of the pictures with these numbers."""
-    return Rows(features.embeddings[numbers], features.patches[numbers])
+    return PictureEmbeddings(features.embeddings[numbers], features.patches[numbers])

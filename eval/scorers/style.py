@@ -197,10 +197,11 @@ def mean_interval(embeddings: NDArray, references: NDArray) -> Interval:
 
 
 def odd_references(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
-    """Numbers of the references that the others do not know from foreign pictures: another style, or a stray file.
+    """[k] indices of references that do not fit the others: a picture in another style, or a stray file.
 
-    `own` are leave-one-out scores, `foreign` the scores of foreign pictures. Without those, it is the references that
-    lie six spreads (half the distance from the 16th to the 84th percentile) below the median.
+    `own` are the references' leave-one-out scores, `foreign` the scores of foreign pictures. A reference is odd if it
+    scores below the percentile FOREIGN of `foreign`. Without `foreign` it is odd if it lies six spreads (half the
+    distance from the 16th to the 84th percentile) below the median.
     """
     if foreign is not None:
         return np.flatnonzero(own < np.percentile(foreign, FOREIGN))
@@ -237,5 +238,5 @@ def nearest_column(measured: Measured) -> NDArray[np.float32]:
 
 
 def nearest_references_column(measured: Measured) -> NDArray[np.float32]:
-    """[r] `nearest_leave_one_out`."""
+    """[r] `nearest_leave_one_out` of the references: how close each one is to the nearest of the others."""
     return nearest_leave_one_out(measured.references.embeddings, measured.known)

@@ -49,7 +49,7 @@ TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0)
 
 
 class View(NamedTuple):
-    """What is measured of a picture: bounded, however large it is."""
+    """What is measured of one picture; its size in memory is limited, however large the picture is."""
 
     whole: NDArray[np.uint8]  # [h, w, 3]: all of it, at about WHOLE_SIDE pixels
     middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
@@ -63,9 +63,9 @@ def view(image: Image.Image) -> View:
 
 
 def measure(views: Sequence[View]) -> NDArray[np.float32]:
-    """[n, len(MEASURES)]: sharpness, noise and compression of the middle, the rest of the whole picture.
+    """[n, len(MEASURES)] technical measures of n pictures, in the order of MEASURES.
 
-    Pictures of one size are measured together: of small ones, calls would take more time than pixels.
+    Sharpness, noise and compression are measured in the middle of the picture, the others on the whole picture.
     """
     alike = defaultdict(list)
     for i, one in enumerate(views):
@@ -158,7 +158,7 @@ def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
     coefficients = np.asarray(found, np.float32).reshape(-1, BLOCK * BLOCK)[:, 1:]
     nearest = np.full(n, np.inf)
     steps, rest = np.empty_like(coefficients), np.empty_like(coefficients)
-    for table in quantisation():
+    for table in jpeg_quantisation_steps():
         np.multiply(coefficients, 1 / table, out=steps)
         np.subtract(steps, np.rint(steps, out=rest), out=steps)
         apart = np.einsum("bk,k->b", np.square(steps, out=rest), np.square(table))  # BLAS: bits depend on neighbours
@@ -168,7 +168,7 @@ def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 @cache
-def quantisation() -> NDArray[np.float32]:
+def jpeg_quantisation_steps() -> NDArray[np.float32]:
     """[qualities, 63] steps of the coefficients but the first, as libjpeg scales its table."""
     scale = np.array([5000 / quality for quality in QUALITIES])[:, None]
     return np.floor((np.array(STEPS.split(), float) * scale + 50) / 100).clip(1, 255)[:, 1:].astype(np.float32)
@@ -222,20 +222,22 @@ def unclipped(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def unframed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
-    """log of the share of a line, near the edge, that cannot be a frame's; -3.9 (framed) to 0.
+    """[n] log of the share of an edge line that does not look like part of a frame; -3.9 (framed) to 0.
 
-    Of opposite edges the one less like a frame counts, of the two pairs the other one: bars above and below are a
-    frame too. Blind to a bar on one side only, to a frame deeper than a fifth of the side, of the ground's colour, with
-    a grain, a soft edge or round corners, and to one that is tilted.
+    A frame must be on two opposite sides (bars above and below are enough). Not found: a bar on one side only, and a
+    frame that is deeper than a fifth of the side, of the ground's colour, grainy, soft, rounded or tilted.
     """
     pairs = [
-        np.minimum(framing(across), framing(across[:, ::-1])) for across in (luma, luma.swapaxes(1, 2))
+        np.minimum(frame_likeness_of_upper_edge(across), frame_likeness_of_upper_edge(across[:, ::-1]))
+        for across in (luma, luma.swapaxes(1, 2))
     ]  # above and below, left and right
     return np.log(np.minimum(1 - np.maximum(*pairs) + WHOLLY, 1))
 
 
-def framing(luma: NDArray[np.float32]) -> NDArray[np.float64]:
-    """[n] the largest share of a line in the upper part that is even and meets another luma below."""
+def frame_likeness_of_upper_edge(luma: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n] for each picture the largest share of a line near the top edge that is even and differs from the line
+    below it.
+    """
     _, height, width = luma.shape
     upper = luma[:, : height // FRAME + 1, width // ENDS : width - width // ENDS]
     if upper.shape[1] < 2 or upper.shape[2] < 2:
@@ -246,7 +248,7 @@ def framing(luma: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[np.float32]:
-    """[n] 1 where width and height [n, 2] are `expected`, or the most common ones of the folder."""
+    """[n] 1 where a picture's (width, height) is `expected`, else 0; without `expected` it is the most common size."""
     if not len(sizes):
         return np.zeros(0, np.float32)
     common = expected or Counter(map(tuple, sizes.tolist())).most_common(1)[0][0]
@@ -254,9 +256,10 @@ def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[
 
 
 def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_], declared: str = "keep") -> NDArray[np.float32]:
-    """[n] 1 where a picture is transparent, or opaque, as its brand declares, else 0.
+    """[n] 1 where a picture is transparent or opaque as it should be, else 0.
 
-    "flatten": pictures are opaque. "keep": they are as most references are, or, without any, as most of the folder.
+    `declared` "flatten": pictures should be opaque. "keep": they should be as most references are, or, without
+    references, as most pictures of the lot.
     """
     usual = references if len(references) else transparent
     wanted = declared == "keep" and len(usual) > 0 and usual.mean() > 0.5
@@ -288,5 +291,5 @@ def alpha_column(measured: Measured) -> NDArray[np.float32]:
 
 
 def as_the_references(measured: Measured) -> NDArray[np.float32]:
-    """[r] ones: the references have the size and transparency that they ask for."""
+    """[r] ones: by definition the references have the right size and transparency."""
     return np.ones(len(measured.references.names), np.float32)

@@ -19,7 +19,7 @@ class Schedule(NamedTuple):
 
 
 class Models(NamedTuple):
-    """A loaded base: the pipeline to draw with, and the parts that the trainer needs."""
+    """A loaded base model: the pipeline for drawing, and the parts that the trainer needs."""
 
     pipeline: Any  # a diffusers pipeline
     denoiser: torch.nn.Module  # gets the LoRA
@@ -91,7 +91,7 @@ class Family(Protocol):
         ...
 
     def base_metadata(self, models: Models) -> dict[str, str]:
-        """What headers of LoRA files say of the base: ModelSpec's architecture and implementation, kohya's ss_ keys."""
+        """The LoRA header entries about the base: ModelSpec's architecture and implementation, and kohya's ss_ keys."""
         ...
 
     def lora_targets(self, kinds: list[str]) -> list[str]:

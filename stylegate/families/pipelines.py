@@ -19,7 +19,7 @@ WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensor
 PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
 
 
-def hub_id(base: str) -> tuple[str, str | None] | None:
+def parse_hub_id(base: str) -> tuple[str, str | None] | None:
     """Name and revision of `owner/name` or `owner/name@revision` on the hub; None for a folder or a shipped name.
 
     Raises ModelError if a folder of that name exists too: it must not be taken for what the hub has.
@@ -42,7 +42,7 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     is nothing of that name, and if it belongs to another family.
     """
     folder = Path(base).expanduser() if files.is_path(base) else files.MODELS / base / family
-    if named := hub_id(base):
+    if named := parse_hub_id(base):
         name, revision = named
         try:
             if weights:
@@ -121,9 +121,10 @@ def text_encoders(pipeline: Any) -> list[Any]:
 
 
 def quantise_to_four_bits(models: Models, device: torch.device) -> Models:
-    """The same base with the linear layers of its denoiser's blocks in NF4 (arXiv 2305.14314); another base by digest.
+    """The models with the linear layers of the denoiser's blocks quantised to NF4 (arXiv 2305.14314) and a new sha256.
 
-    Loaded in main memory, the denoiser is quantised on its way to `device`. Raises ConfigError without bitsandbytes.
+    The denoiser is changed in place: it must be in main memory, and is moved to `device`. Raises ConfigError without
+    bitsandbytes.
     """
     layer_of, weight_of = four_bit_classes()
     dtype: Any = models.denoiser.dtype

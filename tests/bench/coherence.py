@@ -95,7 +95,9 @@ def case(name: str, lora: Path) -> Case:
     }
     slots = unseen(name, COUNT, SEED) if name in BRANDS else []
     items = [item for split in brand_set.splits.values() for item in split]
-    prompts = [slot.prompt for slot in slots] or [brand.prompt(items[i % len(items)].text) for i in range(COUNT)]
+    prompts = [slot.prompt for slot in slots] or [
+        brand.prompt_with_trigger(items[i % len(items)].text) for i in range(COUNT)
+    ]
     true = truth(slots, name) if slots else np.concatenate([parts["train"], parts["validation"]])
     models = load(lora)
     own = draw(models, prompts)

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.verdicts import margin
+from eval.judging.verdicts import margin_in_spreads
 from eval.lot.batch import Slot
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, digests_by_name
@@ -33,7 +33,7 @@ from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores
 from eval.measuring.scores import read_scores
 from eval.policy import file as policyfile
-from eval.policy.lines import resolve_lines
+from eval.policy.lines import resolve_check_bounds
 from eval.scorers import SCORES, style
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
@@ -187,10 +187,12 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read_policy("default")
-    bounds, _, _ = resolve_lines(policy, columns, references, said.references.given, said.foreign, said.copies)
+    bounds, _, _ = resolve_check_bounds(policy, columns, references, said.references.given, said.foreign, said.copies)
     if not config.brand:  # the miniature's encoder does not know such pictures
         bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
-    kept = [margin(row | {"in_domain": None}, bounds) for row in rows]  # all lines count, known picture or not
+    kept = [
+        margin_in_spreads(row | {"in_domain": None}, bounds) for row in rows
+    ]  # all lines count, known picture or not
     least = np.array([-np.inf if distance is None else distance for distance in kept])
     return least, rows
 

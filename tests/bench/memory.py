@@ -104,13 +104,15 @@ def gigabytes(
     """Billions of parameters, those in 4 bits counted by their bytes, and what a step needs in GB."""
     sketch, settings = FAMILIES[family].meta_model(folder), Config().lora
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
-    packed = dryrun.in_four_bits(sketch.denoiser)
+    packed = dryrun.num_weights_in_4_bits(sketch.denoiser)
     targets = FAMILIES[family].lora_targets(["attention"])
     sketch.denoiser.add_adapter(LoraConfig(r=settings.rank, target_modules=targets))
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
-    _, kept = dryrun.forward_cost(sketch.denoiser, sketch.example_inputs(batch, side, side), checkpointing)
+    _, kept = dryrun.forward_operations_and_activations(
+        sketch.denoiser, sketch.example_inputs(batch, side, side), checkpointing
+    )
     weights = (frozen - packed + packed * dryrun.NF4_BYTES / 2 if nf4 else frozen) / 1e9
-    return weights, dryrun.training_memory(
+    return weights, dryrun.training_memory_bytes(
         frozen, trained, kept, half=True, on_card=True, packed=packed if nf4 else 0
     ) / 1e9
 

@@ -18,7 +18,7 @@ import tests.conftest  # noqa: F401  (a home of its own)
 from eval import export as exporting
 from eval.judging.judge import evidence_digests
 from eval.lot import comparison
-from eval.lot.lot import lot_of, origin_digests
+from eval.lot.lot import origin_digests, read_lot
 from eval.promise import labels
 from stylegate import files
 from stylegate.errors import DataError
@@ -47,31 +47,31 @@ def policies_that_judge_nothing() -> Patches:
 
 
 def labels_of_any_policy() -> Patches:
-    real = labels.counting_labels
+    real = labels.valid_labels_by_sha256
 
     def counting(out: Path, purpose: Any, policy: Any, under: str = "") -> dict:
         if purpose == "review":
             return real(out, purpose, policy, under)
-        return {label.sha256: label for label in labels.read_stored(out, purpose)}
+        return {label.sha256: label for label in labels.read_stored_labels(out, purpose)}
 
-    return {"eval.promise.labels.counting_labels": counting}
+    return {"eval.promise.labels.valid_labels_by_sha256": counting}
 
 
 def decisions_for_any_reason() -> Patches:
-    real = labels.counting_labels
+    real = labels.valid_labels_by_sha256
 
     def counting(out: Path, purpose: Any, policy: Any, under: str = "") -> dict:
         if purpose != "review":
             return real(out, purpose, policy, under)
-        every = {label.sha256: label for label in labels.read_stored(out, purpose)}
+        every = {label.sha256: label for label in labels.read_stored_labels(out, purpose)}
         return {s: label.model_copy(update={"checks": ["contrast", "sharpness"]}) for s, label in every.items()}
 
-    return {"eval.promise.labels.counting_labels": counting}
+    return {"eval.promise.labels.valid_labels_by_sha256": counting}
 
 
 def checked_then_locked() -> Patches:
     def export(config: Any) -> int:
-        lot = lot_of(config, remember=False)
+        lot = read_lot(config, remember=False)
         if held := exporting.reason_not_to_export(lot, *exporting.read_judgement(lot)):
             return held[0]
         with files.exclusive_lock(lot.out):
@@ -91,7 +91,7 @@ def said_without_proof() -> Patches:
 
 
 def own_by_place() -> Patches:
-    real, made_from = comparison.exported_before, origin_digests
+    real, made_from = comparison.pictures_of_earlier_packages, origin_digests
 
     def by_place(lot: Any) -> dict:
         return made_from(lot) | {"folder_sha256": files.canonical_sha256(str(lot.images))}
@@ -106,26 +106,29 @@ def own_by_place() -> Patches:
             found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256(p) not in ours]
         return sorted(found), real(lot, brand)[1]
 
-    return {"eval.package.provenance.origin_digests": by_place, "eval.lot.comparison.exported_before": exported}
+    return {
+        "eval.package.provenance.origin_digests": by_place,
+        "eval.lot.comparison.pictures_of_earlier_packages": exported,
+    }
 
 
 def stopped_by_an_empty_folder() -> Patches:
-    real = comparison.exported_before
+    real = comparison.pictures_of_earlier_packages
 
     def exported(lot: Any, brand: str) -> tuple[list, list]:
         if any(not any(place.iterdir()) for place in files.EXPORTS.glob("*-v*")):
             raise DataError("packages that are damaged")
         return real(lot, brand)
 
-    return {"eval.lot.comparison.exported_before": exported}
+    return {"eval.lot.comparison.pictures_of_earlier_packages": exported}
 
 
 def calibrated_check_not_asked() -> Patches:
-    return {"eval.judging.judge.leave_calibrated_check_open": lambda verdicts: None}
+    return {"eval.judging.judge.send_accepted_to_review": lambda verdicts: None}
 
 
 def rejects_of_one_policy() -> Patches:
-    return {"eval.promise.labels.rejects_under_others": lambda out, policy: {}}
+    return {"eval.promise.labels.rejects_under_other_policies": lambda out, policy: {}}
 
 
 def calibration_elsewhere_is_no_evidence() -> Patches:
@@ -139,14 +142,14 @@ def names_that_read_the_same() -> Patches:
             path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         )
 
-    return {"eval.lot.lot.name_below": escaped}
+    return {"eval.lot.lot.relative_name": escaped}
 
 
 def every_attempt_leaves() -> Patches:
     def all_accepted(verdicts: Any, planned: bool) -> list:
         return [verdict for verdict in verdicts if verdict.verdict == "accept"]
 
-    return {f"eval.{place}.exportable": all_accepted for place in (*READERS, "judging.verdicts")}
+    return {f"eval.{place}.exportable_verdicts": all_accepted for place in (*READERS, "judging.verdicts")}
 
 
 def known_endings_alone() -> Patches:

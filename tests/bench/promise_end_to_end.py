@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.promise.certificate import certified_pictures, read_certificate
+from eval.promise.certificate import certified_digests, read_certificate
 from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import meaning
@@ -69,7 +69,7 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
         code = main(["certify", *words, f"decisions={out / 'audit.csv'}"])
     assert code == 0, code
     found = read_certificate(out / "certificate.json")
-    leaving = certified_pictures(found)
+    leaving = certified_digests(found)
     shutil.rmtree(place)
     return (
         len(accepted),

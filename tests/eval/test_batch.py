@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
-from eval.lot.lot import content_digest, name_below
+from eval.lot.lot import content_digest, relative_name
 from eval.plan import read_prompts, sorted_traits
 from eval.planning.slots import slots_from_traits
 from eval.planning.traits import Value, read_traits
@@ -158,7 +158,7 @@ def test_a_lots_digest_is_that_of_its_canonical_json() -> None:
     ],
 )
 def test_the_name_of_a_file_is_text_below_its_folder(folder: str, name: str, text: str) -> None:
-    assert name_below(Path(folder), Path(name)) == text
+    assert relative_name(Path(folder), Path(name)) == text
 
 
 def test_attempts_have_seeds_of_their_own() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eval.lot.comparison import comparison_of
-from eval.lot.lot import lot_of
+from eval.lot.lot import read_lot
 from eval.measuring.scores import read_scores, scores_key
 from eval.policy import file as policyfile
 from eval.promise.calibration import judging_digest
@@ -87,7 +87,7 @@ def test_another_lora_makes_a_calibration_stale_and_a_certificate_is_the_way_out
 
 def test_all_that_the_scores_depend_on_is_part_of_a_calibrations_fingerprint(judged: Path, tmp_path: Path) -> None:
     config = Config(images=str(judged), out=str(tmp_path / "out"), references="neon")
-    lot = lot_of(config)
+    lot = read_lot(config)
     compared = comparison_of(config, lot)
     policy = policyfile.read_policy("default")
     for change in ({"alpha": "keep"}, {"background": "#123456"}, {"references": compared.references[1:]}):

@@ -41,7 +41,7 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert provenance_of(package)["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
     held = certificate.read_certificate(package / "data" / "certificate.json")
-    assert digests_in(package) == set(certificate.certified_pictures(held))
+    assert digests_in(package) == set(certificate.certified_digests(held))
 
 
 def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_labels_beyond_a_gap_do_not_count(run, words, tmp_path: Path) -> None:
     code, text = run("certify", *told, f"decisions={filled}")
     assert code == 13 and "27 labels lie beyond the first picture without one" in text and "with 4 labels" in text
     turned = fill(out / "audit.csv", good)
-    first = labels.read_stored(out, "audit")[0].sha256
+    first = labels.read_stored_labels(out, "audit")[0].sha256
     turned.write_text(turned.read_text() + f"x,{first},reject,bob,,audit\n")
     code, text = run("certify", *told, f"decisions={turned}")
     assert code == 2 and "do not change" in text and "was accept (anna), is reject" in text
@@ -99,7 +99,7 @@ def test_labels_certify_under_their_own_guideline_alone(run, words, tmp_path: Pa
     run("certify", *told)
     sheet = fill(out / "audit.csv", lambda i, row: "reject" if i == 0 else "accept")
     assert run("certify", *told, f"decisions={sheet}")[0] == 0
-    assert {label.guideline for label in labels.read_stored(out, "audit")} == {"v1"}
+    assert {label.guideline for label in labels.read_stored_labels(out, "audit")} == {"v1"}
 
     told = words("guideline: v2\n" + ALL_PASS)
     code, text = run("gate", *told)
@@ -181,9 +181,11 @@ def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypa
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     assert run("certify", *told)[0] == 13
     policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
-    counting = labels.counting_labels(out, "audit", policy)
+    counting = labels.valid_labels_by_sha256(out, "audit", policy)
     assert [label.verdict for label in counting.values()] == ["accept", "accept", "unsure"], "undone answers count not"
-    assert sum(label.withdrawn for label in labels.read_stored(out, "audit")) == 2, "but what was undone is on record"
+    assert sum(label.withdrawn for label in labels.read_stored_labels(out, "audit")) == 2, (
+        "but what was undone is on record"
+    )
     assert len(shown) == 4 and all(Path(place.removeprefix("file://")).name.endswith(".png") for place in shown)
     answers = iter(["a", ""] * 40)
     code, text = run("certify", *told)
@@ -201,7 +203,7 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     whole, half = plan.attempts(given[:250])
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
-    assert certificate.certified_pictures(found) == lot[:200] and not problems_of(found)
+    assert certificate.certified_digests(found) == lot[:200] and not problems_of(found)
 
 
 def test_copies_are_no_lot(run, words, judged: Path) -> None:

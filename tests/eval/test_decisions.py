@@ -127,7 +127,7 @@ def test_a_row_with_too_many_cells_refuses_the_table(tmp_path: Path) -> None:
 def test_damaged_streams_are_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").write_text(json.dumps({"sha256": "x", "verdict": "accept", "who": "anna"}) + "\n")
     with pytest.raises(DataError, match="not as stylegate writes it"):
-        labels.read_stored(tmp_path, "audit")
+        labels.read_stored_labels(tmp_path, "audit")
 
 
 def test_decisions_settle_only_the_reasons_that_they_were_asked_for(run, words, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_decisions_settle_only_the_reasons_that_they_were_asked_for(run, words, 
     assert run("gate", *told)[0] == 11
     given = decisions(out, dict.fromkeys(verdicts_of(out), "accept"), tmp_path / "d.csv")
     assert run("gate", *told, given)[0] == 0
-    assert {tuple(label.checks) for label in labels.read_stored(out, "review")} == {("contrast",)}
+    assert {tuple(label.checks) for label in labels.read_stored_labels(out, "review")} == {("contrast",)}
     told = words(other)
     for more in ([], [given]):
         code, text = run("gate", *told, *more)

@@ -116,22 +116,22 @@ def hub_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_digest_of_an_encoder_by_name_covers_its_weights(hub_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known without loading and in another process; other weights under the same name have another digest."""
     name = "tiny-test:local"
-    assert encoding.encoder_key(name) != encoding.encoder_key(name), "not known before it was loaded"
-    first, key = encoding.load_encoder(name, CPU), encoding.encoder_key(name)
+    assert encoding.encoder_digest(name) != encoding.encoder_digest(name), "not known before it was loaded"
+    first, key = encoding.load_encoder(name, CPU), encoding.encoder_digest(name)
     monkeypatch.setattr(weights, "located", {})  # another process
-    assert encoding.encoder_key(name) == key
+    assert encoding.encoder_digest(name) == key
 
     tensors = load_file(hub_clip)
     tensors["visual.proj"] += 1
     save_file(tensors, hub_clip)
-    assert encoding.encoder_key(name) != key
+    assert encoding.encoder_digest(name) != key
     second = encoding.load_encoder(name, CPU)
-    assert second.sha256 != first.sha256 and encoding.encoder_key(name) == encoding.encoder_key(name)
+    assert second.sha256 != first.sha256 and encoding.encoder_digest(name) == encoding.encoder_digest(name)
 
     hub_clip.unlink()
-    assert encoding.encoder_key(name) != encoding.encoder_key(name), "gone"
+    assert encoding.encoder_digest(name) != encoding.encoder_digest(name), "gone"
     (files.CACHE / weights.RECORD).write_text("{")
-    assert encoding.encoder_key(name) != encoding.encoder_key(name), "a torn record is none"
+    assert encoding.encoder_digest(name) != encoding.encoder_digest(name), "a torn record is none"
     with pytest.raises(ModelError, match="its weights are not at"):
         encoding.load_encoder(name, CPU)
 
@@ -288,14 +288,17 @@ def test_a_folder_in_the_working_directory_never_stands_for_a_name(
         (tmp_path / name).mkdir()
         for file in ("open_clip_config.json", "open_clip_model.safetensors"):
             (tmp_path / name / file).touch()
-    assert encoding.folder_of("miniature") == files.MODELS / "miniature" / "clip"
-    assert encoding.folder_of("./miniature") == tmp_path / "miniature"
-    assert encoding.folder_of("ViT-B-32:openai") is None
+    assert encoding.encoder_folder("miniature") == files.MODELS / "miniature" / "clip"
+    assert encoding.encoder_folder("./miniature") == tmp_path / "miniature"
+    assert encoding.encoder_folder("ViT-B-32:openai") is None
     with pytest.raises(ModelError, match=r"write \./acme"):
-        encoding.folder_of("acme")
+        encoding.encoder_folder("acme")
     (tmp_path / "owner" / "name").mkdir(parents=True)
     with pytest.raises(ModelError, match=r"write \./owner/name"):
-        pipelines.hub_id("owner/name")
-    assert pipelines.hub_id("./owner/name") is None and pipelines.hub_id("owner/name@main") == ("owner/name", "main")
+        pipelines.parse_hub_id("owner/name")
+    assert pipelines.parse_hub_id("./owner/name") is None and pipelines.parse_hub_id("owner/name@main") == (
+        "owner/name",
+        "main",
+    )
     with pytest.raises(ModelError, match=r"write \./acme"):
         FAMILIES["sd"].base_folder("acme")

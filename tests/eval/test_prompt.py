@@ -38,10 +38,10 @@ def rows_of(count: int) -> list[dict[str, str]]:
     return [{"body": COLOURS[i % 3], "hat": str(random.choice(["cap", "none"]))} for i in range(count)]
 
 
-def rows(embeddings: np.ndarray) -> prompt.Rows:
+def rows(embeddings: np.ndarray) -> prompt.PictureEmbeddings:
     """With patches that are a fixed mixture of the embedding: as much to go by, in other directions."""
     mixing = np.random.default_rng(8).normal(size=(embeddings.shape[1], 10))
-    return prompt.Rows(embeddings, unit(embeddings @ mixing).astype(np.float16))
+    return prompt.PictureEmbeddings(embeddings, unit(embeddings @ mixing).astype(np.float16))
 
 
 def test_a_trait_is_asked_only_where_held_out_references_prove_it() -> None:
@@ -62,7 +62,7 @@ def test_trait_log_odds_equal_a_slow_reader(beside: int) -> None:
     texts = phrases([f"{c} body" for c in COLOURS]).astype(float)
     numbers, of_more = ([COLOURS.index(row["body"]) for row in some] for some in (truth, more_truth))
 
-    def both(some: prompt.Rows) -> np.ndarray:
+    def both(some: prompt.PictureEmbeddings) -> np.ndarray:
         return np.hstack([some.embeddings.astype(float), some.patches.astype(float)])
 
     def slow(known: list[int], picture: np.ndarray) -> np.ndarray:
@@ -93,9 +93,14 @@ def test_trait_log_odds_equal_a_slow_reader(beside: int) -> None:
 def test_a_reader_sees_what_only_the_patches_show() -> None:
     truth = rows_of(40)
     seen = seen_of(truth, 0.05)
-    blind = prompt.Rows(unit(np.random.default_rng(4).normal(size=seen.shape)), seen.astype(np.float16))
+    blind = prompt.PictureEmbeddings(unit(np.random.default_rng(4).normal(size=seen.shape)), seen.astype(np.float16))
     assert "body" in prompt.fit_trait_reader(blind, truth, VALUES, phrases)[0]
-    assert "body" not in prompt.fit_trait_reader(prompt.Rows(blind.embeddings, seen[:, :0]), truth, VALUES, phrases)[0]
+    assert (
+        "body"
+        not in prompt.fit_trait_reader(prompt.PictureEmbeddings(blind.embeddings, seen[:, :0]), truth, VALUES, phrases)[
+            0
+        ]
+    )
 
 
 def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:

@@ -402,7 +402,7 @@ def test_every_check_has_plain_words(plain: Path) -> None:
     [("/srv/a b/refs/", "refs"), ("../refs", "refs"), ("neon's test/", "neon's test/"), ("a:b", "a:b")],
 )
 def test_folders_are_named_without_their_path(name: str, shown: str) -> None:
-    assert report.without_path(name) == shown
+    assert report.without_folder(name) == shown
 
 
 def pairs_of(out: Path) -> list[tuple[str, list[str]]]:

@@ -20,7 +20,7 @@ from eval.judging.verdicts import (
     apply_waivers,
     clear_margins,
     make_reason,
-    margin,
+    margin_in_spreads,
     verdict_and_reasons,
     verdict_of,
     verdicts_of,
@@ -39,7 +39,7 @@ STYLE = CheckBounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.
 
 
 def judged_by(score: float) -> tuple[str, list[Reason]]:
-    return verdict_and_reasons({"style": score, "in_domain": 1}, [STYLE])
+    return verdict_and_reasons({"style": score, "in_domain_flags": 1}, [STYLE])
 
 
 @pytest.mark.parametrize(
@@ -60,33 +60,35 @@ def test_each_action_of_a_check(score: float, verdict: str, leads_to: list[str],
 
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
     only = CheckBounds("style", None, None, True, warn_below=0.8)
-    assert verdict_and_reasons({"in_domain": 1}, [only]) == ("accept", [make_reason("style", "warn", None, 0.8)])
+    assert verdict_and_reasons({"in_domain_flags": 1}, [only]) == ("accept", [make_reason("style", "warn", None, 0.8)])
 
 
 def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
     sharp = CheckBounds("sharpness", 1.0, None, False, spread=0.5)
-    row = {"style": 0.9, "sharpness": 1.5, "in_domain": 1}
-    assert margin(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
-    assert margin(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
-    assert margin(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
-    assert margin(row | {"style": None}, [STYLE, sharp]) is None
-    assert margin(row, [CheckBounds("style", None, None, True, warn_below=2.0)]) is None, "a warning holds nothing back"
+    row = {"style": 0.9, "sharpness": 1.5, "in_domain_flags": 1}
+    assert margin_in_spreads(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
+    assert margin_in_spreads(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
+    assert margin_in_spreads(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
+    assert margin_in_spreads(row | {"style": None}, [STYLE, sharp]) is None
+    assert margin_in_spreads(row, [CheckBounds("style", None, None, True, warn_below=2.0)]) is None, (
+        "a warning holds nothing back"
+    )
 
 
 def test_a_check_without_degrees_keeps_no_distance() -> None:
     """`size` is 1 or 0: a picture that has the size of the others is not nearest to that line."""
     size = CheckBounds("size", None, 1.0, False, spread=0.1)
-    row = {"style": 0.9, "size": 1.0, "in_domain": 1}
-    assert margin(row, [STYLE, size]) == margin(row, [STYLE]) == pytest.approx(2.0)
-    assert margin(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
+    row = {"style": 0.9, "size": 1.0, "in_domain_flags": 1}
+    assert margin_in_spreads(row, [STYLE, size]) == margin_in_spreads(row, [STYLE]) == pytest.approx(2.0)
+    assert margin_in_spreads(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
 
 
 def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
     sharp = CheckBounds("sharpness", 1.0, 1.2, False, spread=0.5)
     grid = itertools.product([0.1, 0.5, 0.6999, 0.7, 0.9], [0.9, 1.0, 1.1999, 1.2, 3.0])
     for style, sharpness in grid:
-        row = {"style": style, "sharpness": sharpness, "in_domain": 1}
-        kept = margin(row, [STYLE, sharp])
+        row = {"style": style, "sharpness": sharpness, "in_domain_flags": 1}
+        kept = margin_in_spreads(row, [STYLE, sharp])
         assert kept is not None and (kept >= 0) == (verdict_and_reasons(row, [STYLE, sharp])[0] == "accept"), row
 
 
@@ -226,7 +228,7 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
 
 STAGES: dict[str, tuple[Any, str]] = {
     "scores": (judging, "read_scores"),
-    "policy": (judging, "resolve_lines"),
+    "policy": (judging, "resolve_check_bounds"),
     "a verdict": (judging, "verdicts_of"),
     "waivers": (judging, "apply_waivers"),
     "decisions": (judging, "apply_decisions"),
@@ -280,7 +282,7 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
     ]
     policy = policy_of()
     rows = [
-        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain": domain}
+        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain_flags": domain}
         | {"style": style, "contrast": contrast, "size": size}
         for i, (style, contrast, size, domain) in enumerate(
             zip(

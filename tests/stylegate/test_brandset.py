@@ -29,8 +29,11 @@ def test_brand_from_kohya_captions(run, folder: Path) -> None:
     every = [item for split in brand_set.splits.values() for item in split]
     assert len({item.sha256 for item in every}) == 14 and all(item.text.startswith("a creature") for item in every)
     assert Image.open(place / "contact-sheet.png").width > 500
-    assert brand_set.brand.trigger == "kohya style" and brand_set.brand.prompt("a cat") == "kohya style, a cat"
-    assert brand_set.brand.prompt("A cat in Kohya Style") == "A cat in Kohya Style"
+    assert (
+        brand_set.brand.trigger == "kohya style"
+        and brand_set.brand.prompt_with_trigger("a cat") == "kohya style, a cat"
+    )
+    assert brand_set.brand.prompt_with_trigger("A cat in Kohya Style") == "A cat in Kohya Style"
     assert run("check", "brand=kohya")[0] == 0
 
 
@@ -290,8 +293,8 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
         again = datasets.load_dataset("parquet", data_files=parts, cache_dir=str(tmp_path / "cache"))
         before = brandset.read(place)
         for kind, one in (("loaded", loaded), ("parquet", again)):
-            brandset.write_loaded(one, "someone/acme", tmp_path / f"{number}-{kind}")
-            after, _ = brandset.read_checked(tmp_path / f"{number}-{kind}")
+            brandset.write_hub_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
+            after, _ = brandset.read_checked_brand_set(tmp_path / f"{number}-{kind}")
             for part in brandset.SPLITS:
                 wanted = [(item.sha256, item.text, item.traits) for item in before.splits[part]]
                 assert [(item.sha256, item.text, item.traits) for item in after.splits[part]] == wanted, (place, kind)
@@ -303,7 +306,7 @@ def test_a_data_set_that_is_no_brand_set_is_one_message(tmp_path: Path) -> None:
 
     loaded = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"image": [], "label": []})})
     with pytest.raises(DataError) as error:
-        brandset.write_loaded(loaded, "someone/else", tmp_path / "x")
+        brandset.write_hub_dataset(loaded, "someone/else", tmp_path / "x")
     assert error.value.problems == ["no split validation", "no split test", "train: no column text"]
 
 

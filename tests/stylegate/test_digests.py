@@ -27,8 +27,8 @@ def lot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files whose bytes were read, in order."""
     read: list[Path] = []
-    plain = digests.sha256_of
-    monkeypatch.setattr(digests, "sha256_of", lambda path: read.append(path) or plain(path))
+    plain = digests.read_sha256_and_status
+    monkeypatch.setattr(digests, "read_sha256_and_status", lambda path: read.append(path) or plain(path))
     return read
 
 

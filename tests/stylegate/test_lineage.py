@@ -57,11 +57,11 @@ def test_rows_are_appended_once_and_point_from_their_place(tmp_path: Path, chain
 
 
 def test_the_chain_is_listed_from_brand_set_to_package(chain: list[Path]) -> None:
-    lines = lineage.print_ledgers({path: lineage.read_ledger(path) for path in chain})
+    lines = lineage.lineage_lines({path: lineage.read_ledger(path) for path in chain})
     assert [line.split()[0] for line in lines] == list(lineage.TYPES)
     assert lines[0].endswith("given; used by run") and lines[1].endswith("made by run; used by batch")
     assert lines[5].endswith("made by batch") and DIGESTS["package"][:12] in lines[5]
-    alone = lineage.print_ledgers({chain[0]: lineage.read_ledger(chain[0])})
+    alone = lineage.lineage_lines({chain[0]: lineage.read_ledger(chain[0])})
     assert alone[0].startswith("lora") and alone[0].endswith("made elsewhere; used by batch")
 
 

@@ -134,7 +134,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     """
     pipeline = pipeline_of(base)
     tensors, metadata = lorafile.load_tensors(path)
-    answer = readers.answers_by_program(readers.sort_keys(tensors, metadata))["diffusers"]
+    answer = readers.answers_by_program(readers.parse_lora_contents(tensors, metadata))["diffusers"]
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     except Exception:

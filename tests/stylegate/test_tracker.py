@@ -280,7 +280,7 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
         told = tracker_of(OFFLINE, run, "train", {})
         assert told.highest_value_sent("step") == (first if first > 400 else -1)
         going_on = stats.Stats(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
-        assert going_on.catch_up(results) == (first < 400), "evaluations too, once"
+        assert going_on.send_missing_to_tracker(results) == (first < 400), "evaluations too, once"
         for step in range(first + 1, last + 1):
             files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
             told.log({"step": step, "loss": 1 / step}, step=step)

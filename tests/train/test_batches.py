@@ -13,22 +13,27 @@ from train.batches import View
 
 def test_every_pass_holds_every_view_once() -> None:
     """A batch size that does not divide the set drops nothing: 7 views, batch 3, 14 steps are 6 passes."""
-    seen = [i for step in range(14) for i in batches.chosen_views([list(range(7))], 3, step, 0, 1, seed=5)]
+    seen = [i for step in range(14) for i in batches.view_indices_of_batch([list(range(7))], 3, step, 0, 1, seed=5)]
     assert Counter(seen) == dict.fromkeys(range(7), 6)
     assert seen[:7] != seen[7:14] and sorted(seen[:7]) == list(range(7))
 
 
 def test_ranks_share_what_one_process_would_see() -> None:
     one = [list(range(10))]
-    alone = [i for step in range(6) for i in batches.chosen_views(one, 4, step, 0, 1, seed=1)]
-    two = [i for step in range(6) for rank in range(2) for i in batches.chosen_views(one, 2, step, rank, 2, seed=1)]
+    alone = [i for step in range(6) for i in batches.view_indices_of_batch(one, 4, step, 0, 1, seed=1)]
+    two = [
+        i
+        for step in range(6)
+        for rank in range(2)
+        for i in batches.view_indices_of_batch(one, 2, step, rank, 2, seed=1)
+    ]
     assert alone == two
 
 
 def test_passes_of_a_step_take_up_where_the_last_one_ended() -> None:
     one = [list(range(10))]
-    large = [i for step in range(6) for i in batches.chosen_views(one, 4, step, 0, 1, seed=1)]
-    assert large == [i for part in range(12) for i in batches.chosen_views(one, 2, part, 0, 1, seed=1)]
+    large = [i for step in range(6) for i in batches.view_indices_of_batch(one, 4, step, 0, 1, seed=1)]
+    assert large == [i for part in range(12) for i in batches.view_indices_of_batch(one, 2, part, 0, 1, seed=1)]
 
 
 @pytest.mark.parametrize(("batch", "world"), [(1, 1), (3, 2), (8, 1)])
@@ -37,7 +42,7 @@ def test_buckets_leave_nothing_out_and_never_mix(batch: int, world: int) -> None
     buckets = [[0, 1, 2, 3, 4], [5], [6, 7, 8]]
     seen: Counter[int] = Counter()
     for step in range(9 * 2):
-        drawn = [batches.chosen_views(buckets, batch, step, rank, world, seed=3) for rank in range(world)]
+        drawn = [batches.view_indices_of_batch(buckets, batch, step, rank, world, seed=3) for rank in range(world)]
         together = [i for part in drawn for i in part]
         assert sum(set(together) <= set(bucket) for bucket in buckets) == 1
         seen.update(together)
@@ -84,10 +89,10 @@ def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
 def test_wordings_keep_the_first_part_and_every_word() -> None:
     text = "a cat, red hat, blue sky, round eyes, smile"
     assert (
-        batches.caption_wording(text, 0, 1) == text
-        and batches.caption_wording("a cat, red hat", 3, 1) == "a cat, red hat"
+        batches.shuffled_caption(text, 0, 1) == text
+        and batches.shuffled_caption("a cat, red hat", 3, 1) == "a cat, red hat"
     )
-    found = {batches.caption_wording(text, n, 1) for n in range(8)}
+    found = {batches.shuffled_caption(text, n, 1) for n in range(8)}
     assert len(found) > 4
     for wording in found:
         assert wording.startswith("a cat, ") and sorted(wording.split(", ")) == sorted(text.split(", "))

@@ -138,7 +138,9 @@ def test_memory_of_activations_is_of_the_size_that_a_step_holds(checkpointing: b
     prepare.add_lora(models, FAMILIES["sd"], Config())
     sketch = FAMILIES["sd"].meta_model(FAMILIES["sd"].base_folder("miniature"))
     sketch.denoiser.add_adapter(LoraConfig(r=16, target_modules=FAMILIES["sd"].lora_targets(Config().lora.targets)))
-    _, numbers = dryrun.forward_cost(sketch.denoiser, sketch.example_inputs(4, 64, 64), checkpointing)
+    _, numbers = dryrun.forward_operations_and_activations(
+        sketch.denoiser, sketch.example_inputs(4, 64, 64), checkpointing
+    )
     if checkpointing:
         models.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
     models.denoiser.train()
@@ -158,7 +160,9 @@ def test_a_disk_that_is_too_small_is_said(run, monkeypatch: pytest.MonkeyPatch) 
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
-        flops, kept = dryrun.forward_cost(model, {"input": torch.zeros(3, 6)}, checkpointing=False)
+        flops, kept = dryrun.forward_operations_and_activations(
+            model, {"input": torch.zeros(3, 6)}, checkpointing=False
+        )
     assert flops == 2 * 3 * (6 * 10 + 10 * 4) and kept == 3 * (10 + 10 + 4)
 
 

@@ -126,9 +126,9 @@ def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: Models) -
         assert torch.allclose(mean[row], wanted[0] * models.pipeline.vae.config.scaling_factor, atol=1e-5)
     assert not deviation.any()
     with torch.no_grad():
-        words = models.pipeline.encode_prompt([brandset.read_brand_file(brand).prompt(items[5].text)], "cpu", 1, False)[
-            0
-        ]
+        words = models.pipeline.encode_prompt(
+            [brandset.read_brand_file(brand).prompt_with_trigger(items[5].text)], "cpu", 1, False
+        )[0]
         empty = models.pipeline.encode_prompt([""], "cpu", 1, False)[0]
     told = data.conditions([5, 5], step=7, dropped=torch.tensor([False, True]))
     assert list(told) == ["words"] and torch.allclose(told["words"], torch.cat([words, empty]), atol=1e-5)

@@ -173,7 +173,7 @@ def test_validation_loss_is_that_of_the_formula(run, lenient: str) -> None:
         with torch.no_grad():
             clean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latents * vae.config.scaling_factor
             noise = torch.randn((5, *clean.shape[1:]), generator=batches.seeded_generator(i, batches.EVALUATION))
-            words = models.pipeline.encode_prompt([brand_set.brand.prompt(item.text)], "cpu", 1, False)[0]
+            words = models.pipeline.encode_prompt([brand_set.brand.prompt_with_trigger(item.text)], "cpu", 1, False)[0]
             for j, level in enumerate((100, 300, 500, 700, 900)):
                 noisy = signal[level] * clean + sigma[level] * noise[j]
                 wanted = signal[level] * noise[j] - sigma[level] * clean
