@@ -218,26 +218,11 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
 
 
 def compose(overrides: list[str]) -> "DictConfig":
-    """The configuration of conf/ and the overrides, without Hydra's own: with that it would take three times as long.
-
-    Raises HydraException or OmegaConfBaseException.
-    """
+    """The configuration of conf/ and the overrides. Raises HydraException or OmegaConfBaseException."""
     import hydra
-    from hydra._internal.config_repository import CachingConfigRepository
-    from hydra._internal.defaults_list import create_defaults_list
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
 
     with without_garbage_collection(), hydra.initialize_config_dir(str(configuration.CONF), version_base="1.3"):
-        loader: Any = GlobalHydra.instance().config_loader()
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-        repository = CachingConfigRepository(loader.repository)
-        chosen = create_defaults_list(repository, "config", parsed, prepend_hydra=False, skip_missing=False)
-        cfg = loader._compose_config_from_defaults_list(defaults=chosen.defaults, repo=repository)
-        OmegaConf.set_struct(cfg, True)  # an override of a key that is not there is an error
-        loader._apply_overrides_to_config(chosen.config_overrides, cfg)
-    return cfg
+        return hydra.compose("config", overrides=overrides)
 
 
 def check_overrides(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
@@ -294,18 +279,6 @@ def unread_key_problem(verb: str, name: str) -> str | None:
     return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
 
 
-# Settings of Hydra's own: no log files, no change of folder; run.json is the record, not .hydra/.
-HYDRA_SETTINGS = {
-    "hydra/job_logging": "disabled",
-    "hydra/hydra_logging": "disabled",
-    "hydra.output_subdir": "null",
-    "hydra.job.chdir": "false",
-    "hydra.run.dir": ".",
-    "hydra.sweep.dir": ".cache/sweep",  # logs of jobs that a launcher sends away
-    "hydra.sweep.subdir": ".",
-}
-
-
 def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
     """What Hydra itself does: print the configuration (--cfg job), or run a sweep (--multirun); the worst exit code."""
     import hydra
@@ -327,9 +300,7 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
                 raise
             errors.append(error)
 
-    given = {text.partition("=")[0] for text in overrides}
-    settings = [f"{key}={value}" for key, value in HYDRA_SETTINGS.items() if key not in given]
-    sys.argv = [f"stylegate {verb}", *flags, *settings, *overrides]
+    sys.argv = [f"stylegate {verb}", *flags, *overrides]
     hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
     if errors:
         raise errors[0]

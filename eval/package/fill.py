@@ -16,7 +16,7 @@ from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.items import PROFILES, Item, items_of, record_of, scores_by_file, table_of
 from eval.package.layout import TABLE
-from eval.package.provenance import CARD, NOTHING_PROMISED, LicenceLink, MadeFrom, Provenance, make_provenance
+from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, make_provenance
 from eval.package.statement import make_bom
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
@@ -44,7 +44,7 @@ def fill_package(
     write_proof_of_promise(data, lot, items, outcome)
     lora = copy_lora(data, lot)
     provenance.write(data / "provenance.json")
-    says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else NOTHING_PROMISED
+    says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
     write(data / "README.md", CARD.format(name=collection, count=len(items), promise=says, lora=lora))
     write(package / BOM, json.dumps(make_bom(provenance, collection), indent=2) + "\n")
     write_merkle_tree(package, [(item.id, item.image) for item in items])

@@ -112,7 +112,7 @@ def without_path(name: str) -> str:
     return Path(name).name if files.is_path(name) else name
 
 
-NOTHING_PROMISED = "Nothing is promised about the share of rejects among them: there is no certificate."
+CARD_WITHOUT_PROMISE = "Nothing is promised about the share of rejects among them: there is no certificate."
 CARD = """# {name}
 
 {count} pictures that were accepted by stylegate's gate. This folder loads as a Hugging Face imagefolder.
