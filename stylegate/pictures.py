@@ -7,6 +7,7 @@ import io
 import math
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged headers: `decod
 FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PSD", "QOI", "PPM", "ICO"]
 SRGB_CICP = bytes([1, 13, 0, 1])  # primaries, transfer function, matrix and range of sRGB (ITU-T H.273)
 SRGB_GAMMA, NEAR_GAMMA = 45_455, 1_500  # in 1/100,000, as in gAMA; what differs by less looks the same
+SRGB_CHRM = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)  # x and y of white, red, green, blue
+NEAR_CHRM = 1_000  # 1/100,000 as well
 PNG_START = b"\x89PNG\r\n\x1a\n"
 TURNS = {  # by EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,7 +119,7 @@ def check_shape(image: Image.Image, content: bytes) -> None:
 def check_colours(content: bytes) -> None:
     """Raise PictureError for a PNG whose colours browsers read by a chunk that Pillow does not.
 
-    cICP goes before iCCP, sRGB and gAMA (PNG, third edition).
+    cICP goes before iCCP, sRGB, and gAMA with cHRM (PNG, third edition).
     """
     found: dict[bytes, bytes] = {}
     for kind, chunk in png_chunks(content):
@@ -125,9 +128,15 @@ def check_colours(content: bytes) -> None:
         found[kind] = chunk[8:-4]
     if found.get(b"cICP", SRGB_CICP) != SRGB_CICP:
         raise PictureError("colours of another space than sRGB (cICP); save it as sRGB")
-    gamma = int.from_bytes(found.get(b"gAMA", b""))
-    if gamma and not found.keys() & {b"cICP", b"iCCP", b"sRGB"} and abs(gamma - SRGB_GAMMA) > NEAR_GAMMA:
+    if found.keys() & {b"cICP", b"iCCP", b"sRGB"}:
+        return
+    gamma, points = int.from_bytes(found.get(b"gAMA", b"")), found.get(b"cHRM", b"")
+    if gamma and abs(gamma - SRGB_GAMMA) > NEAR_GAMMA:
         raise PictureError(f"brightness by gAMA {gamma / 100_000:g}, not that of sRGB; save it as sRGB")
+    if len(points) == 32 and any(
+        abs(value - of_srgb) > NEAR_CHRM for value, of_srgb in zip(struct.unpack(">8I", points), SRGB_CHRM, strict=True)
+    ):
+        raise PictureError("colours of another space than sRGB (cHRM); save it as sRGB")
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def test_the_product_does_not_know_how_the_miniature_was_made() -> None:
             if "miniature" not in path.relative_to(files.ROOT).parts:
                 named = [module for module, _ in imports(path)]
                 assert not [m for m in named if "miniature" in m or "resvg" in m], path
+
+
+def test_every_package_is_installed() -> None:
+    """A checkout reaches all folders; an installation reaches those that pyproject.toml lists."""
+    listed = tomllib.loads((files.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = [path.parent for room in ROOMS for path in (files.ROOT / room).rglob("__init__.py")]
+    assert sorted(listed) == sorted(".".join(folder.relative_to(files.ROOT).parts) for folder in found)
 
 
 def test_the_rule_would_catch_a_wrong_import(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from eval.judging.verdicts import (
     verdicts_of,
 )
 from eval.lot.comparison import Comparison, comparison_of
-from eval.lot.lot import Lot
+from eval.lot.lot import Lot, digests_by_name
 from eval.measuring.record import Readability
 from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
@@ -68,7 +68,7 @@ def judge(
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = scores.record.notes + said
+    notes = scores.record.notes + said + notes_on_judged_references(lot, compared)
     promise = PromiseState(state="none", says=NOTHING_PROMISED)
     pool: dict[str, float] = {}
     line = None
@@ -110,6 +110,18 @@ class JudgingResult(NamedTuple):
     notes: list[str]
     promise: PromiseState
     verdicts_text: str  # the content of verdicts.jsonl
+
+
+def notes_on_judged_references(lot: Lot, compared: Comparison) -> list[str]:
+    """A note where pictures of the lot are references, byte for byte; they hold any style that they show themselves."""
+    references = set(digests_by_name(compared.references).values()) - {""}
+    shared = sum(sha256 in references for sha256 in lot.sha256.values())
+    if not shared:
+        return []
+    return [
+        f"{shared} of the {len(lot.files)} pictures are references, byte for byte: their style is held against itself, "
+        "and says nothing of other pictures"
+    ]
 
 
 def write_verdicts_and_gate_record(judged: Judged) -> None:

@@ -254,7 +254,7 @@ def add_reason(verdict: Verdict, found: Reason) -> None:
 def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: datetime.date) -> list[str]:
     """Remove the reasons that a waiver in force covers, in place; errors are never waived.
 
-    Returns a sentence for each waiver that was used, and for each that has expired.
+    Returns a sentence for each waiver of a picture in the lot: used, of no effect, or expired.
     """
     said = []
     by_content: dict[str, list[Verdict]] = {}
@@ -275,6 +275,8 @@ def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: dat
                     *(Waived(**r.model_dump(), owner=waiver.owner, why=waiver.reason, expires=day) for r in meant),
                 ]
                 said.append(f"waived until {waiver.expires}: {what}: {waiver.reason}")
+            else:
+                said.append(f"the waiver of {what} lifts nothing: {waiver.check} gives no reason that can be waived")
     return said
 
 

@@ -74,7 +74,9 @@ def require_known_measure(name: str) -> str:
 
 
 def require_waivable(check: str) -> str:
-    if check not in {*SCORES, MARGIN, UNREADABLE, TOO_FEW}:
+    if check == MARGIN:
+        raise ValueError(f"{MARGIN!r} cannot be waived: its line comes from labels; decide the picture in review")
+    if check not in {*SCORES, UNREADABLE, TOO_FEW}:
         raise ValueError(f"{check!r} is no check that can be waived")
     return check
 

@@ -146,6 +146,11 @@ def test_a_plain_folder_of_references(run, judged: Path, tmp_path: Path) -> None
     code, text = run("gate", f"images={judged}", f"references={few}", f"out={tmp_path / 'c'}")
     assert code == 11 and "2 references can be used; style needs at least 8" in text
     assert {v["verdict"] for v in verdicts_of(tmp_path / "c").values()} == {"review"}
+    assert "references, byte for byte" not in text
+    assert (
+        "note: 2 of the 2 pictures are references, byte for byte"
+        in run("gate", f"images={few}", f"references={few}", f"out={tmp_path / 'same'}")[1]
+    )
     for path in every[2:8]:
         shutil.copy(path, few)
     rough = run("score", f"images={judged}", f"references={few}", f"out={tmp_path / 'd'}")

@@ -123,11 +123,14 @@ def test_an_expired_waiver_counts_for_nothing_and_is_said() -> None:
 
 def test_no_waiver_lifts_an_error() -> None:
     rows = [row_of(A, make_reason("style", "error", None, 0.5))]
-    assert (
-        apply_waivers(rows, [Waiver(sha256=A, check="style", owner="anna", reason="please", expires=TODAY)], TODAY)
-        == []
-        and rows[0].verdict == "error"
-    )
+    said = apply_waivers(rows, [Waiver(sha256=A, check="style", owner="anna", reason="please", expires=TODAY)], TODAY)
+    assert rows[0].verdict == "error" and not rows[0].waived
+    assert said == ["the waiver of style of aaaa.png by anna lifts nothing: style gives no reason that can be waived"]
+
+
+def test_a_line_that_comes_from_labels_is_not_waived() -> None:
+    with pytest.raises(ValueError, match="its line comes from labels; decide the picture in review"):
+        Waiver(sha256=A, check="margin", owner="anna", reason="please", expires=TODAY)
 
 
 # Rules for the lot.

@@ -75,6 +75,7 @@ def with_chunk(kind: bytes, data: bytes) -> bytes:
     [
         with_chunk(b"cICP", bytes([1, 13, 0, 1])),
         with_chunk(b"gAMA", (45_455).to_bytes(4)),
+        with_chunk(b"cHRM", struct.pack(">8I", *pictures.SRGB_CHRM)),
         encoded(gradient(), "ICO", sizes=[(32, 32)]),
     ],
 )
@@ -187,6 +188,9 @@ def test_colour_profile_is_applied() -> None:
     assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=b"nonsense")).notes
 
 
+DISPLAY_P3 = (31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)  # white, red, green, blue, as in cHRM
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -199,6 +203,7 @@ def test_colour_profile_is_applied() -> None:
         (png_bytes(Image.new("RGB", (1, 1))), "1 x 1 pixels"),
         (with_chunk(b"cICP", bytes([9, 16, 0, 1])), "another space than sRGB (cICP)"),
         (with_chunk(b"gAMA", (100_000).to_bytes(4)), "brightness by gAMA 1"),
+        (with_chunk(b"cHRM", struct.pack(">8I", *DISPLAY_P3)), "another space than sRGB (cHRM)"),
         (encoded(gradient(64), "ICO", sizes=[(64, 64), (32, 32)]), "2 pictures in one file"),
         (encoded(gradient(), "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32))]), "animated (2 frames)"),
     ],
