@@ -85,6 +85,7 @@ class Build:
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has its modules compiled
         before, began = os.times(), time.perf_counter()
         ended = subprocess.run(
             [sys.executable, "-c", *program], cwd=self.place, env=environment, capture_output=True, text=True
