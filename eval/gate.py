@@ -24,10 +24,17 @@ from eval.policy.model import VERDICTS
 from eval.report.galleries import TWINS
 from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
-from eval.report.summaries import in_brackets, one_line
+from eval.report.summaries import (
+    in_brackets,
+    left_out_in_words,
+    one_line,
+    warning_without_references,
+    worst_picture_first,
+)
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import Exit, keeping_exit_code
+from stylegate.words import counted
 
 NAMED = 5  # pictures that the console names; the report shows all
 
@@ -71,7 +78,10 @@ def judge_and_report(config: Config) -> Judged:
 def summary_lines(judged: Judged) -> list[str]:
     """The lines that the console shows before its last ones: scores, notes, reasons, rules, promise, worst pictures."""
     outcome = judged.outcome
-    lines = [*outcome.summary, *(f"note: {line}" for line in outcome.left_out + outcome.notes)]
+    lines = [warning] if (warning := warning_without_references(outcome)) else []
+    lines += [*outcome.summary, *(f"note: {line}" for line in outcome.notes)]
+    if left_out := left_out_in_words(outcome.left_out):
+        lines.append(f"note: checks left out: {left_out}")
     for verdict, causes in outcome.why.items():
         if causes:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
@@ -85,14 +95,16 @@ def summary_lines(judged: Judged) -> list[str]:
 
 
 def worst_pictures(judged: Judged) -> list[str]:
-    """A line for each of the first NAMED pictures in error or rejected: its first reason, and the picture it copies."""
+    """A line for each of the worst NAMED pictures in error or rejected: its worst reason, the picture that it copies,
+    and how many other reasons there are.
+    """
     pairs = zip(judged.verdicts, judged.scores.rows, strict=True)
     failed = [(verdict, row) for verdict, row in pairs if verdict.verdict in ("error", "reject")]
-    failed.sort(key=lambda pair: (pair[0].verdict, pair[0].file))
     lines = []
-    for verdict, row in failed[:NAMED]:
-        first = verdict.reasons[0]
+    for verdict, row in sorted(failed, key=lambda pair: worst_picture_first(pair[0]))[:NAMED]:
+        first, *others = verdict.reasons
         other = row.get(TWINS.get(first.check, ""))
         twin = f", like {one_line(other)}" if other else ""
-        lines.append(f"{verdict.verdict}: {one_line(verdict.file)}: {first.check}{in_brackets(first)}{twin}")
+        more = f", and {counted(len(others), 'more reason')}" if others else ""
+        lines.append(f"{verdict.verdict}: {one_line(verdict.file)}: {first.check}{in_brackets(first)}{twin}{more}")
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval.judging.record import NOTHING_PROMISED, GateRecord
+from eval.judging.record import NOT_ASKED_FOR, GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict, reason_counts, worst_verdict
 from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts
 from eval.policy.model import VERDICTS, Check, Policy, Threshold
@@ -30,7 +30,7 @@ def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
         "summary": [],
         "notes": [],
         "batch": [],
-        "promise": {"state": "none", "says": NOTHING_PROMISED},
+        "promise": {"state": "none", "says": NOT_ASKED_FOR},
         "scores": "",
         "encoder": "miniature",
         "encoder_sha256": "",

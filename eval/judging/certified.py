@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from eval.judging.record import NOTHING_PROMISED, PromiseState
+from eval.judging.record import NOT_ASKED_FOR, PromiseState
 from eval.judging.verdicts import Verdict, add_reason, exportable_digests, make_reason
 from eval.policy.model import Policy
 from eval.promise import labels
 from eval.promise.certificate import CERTIFICATE, Certificate, certified_digests, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
+from stylegate.words import counted
 
 FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are given here
 
@@ -34,14 +35,12 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
 
     An accepted picture that was labelled a reject becomes a reject; an accepted picture outside the certified lot goes
     to review. Labels and certificate count only under the policy under which they were given. Returns the state of the
-    promise ("certified" with its bound, else "none") and a list of notes.
+    promise ("certified" with its bound, else "none", with words that say whether anybody asked for a proof) and a list
+    of notes.
     """
     notes = labels.notes_on_labels_of_other_policies(out, "audit", policy)
-    bad = {
-        sha256: label
-        for sha256, label in labels.valid_labels_by_sha256(out, "audit", policy).items()
-        if label.is_reject
-    }
+    given = labels.valid_labels_by_sha256(out, "audit", policy)
+    bad = {sha256: label for sha256, label in given.items() if label.is_reject}
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
     lot = exportable_digests(verdicts, planned) if found else []  # before the reasons that are added below
@@ -50,9 +49,11 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
         if label := bad.get(verdict.sha256):
             add_reason(verdict, make_reason(FOUND, "reject", detail=label.words()))
     if found is None:
-        return PromiseState(state="none", says=NOTHING_PROMISED), notes
+        so_far = f"asked for, and not proven by the {counted(len(given), 'label')} of the audit so far"
+        return PromiseState(state="none", says=so_far if given else NOT_ASKED_FOR), notes
     if why := certificate_mismatch_reason(found, lot, policy):
-        return PromiseState(state="none", says=NOTHING_PROMISED), [*notes, why]
+        says = f"asked for, and not proven: {CERTIFICATE} does not prove it for these pictures and this policy"
+        return PromiseState(state="none", says=says), [*notes, why]
     leaving = set(certified_digests(found))
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:

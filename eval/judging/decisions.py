@@ -38,10 +38,12 @@ def record_decisions(path: Path, judged: Judged) -> None:
             labels.append_labels(out, "review", [new])
 
 
-def checks_in_review(verdict: Verdict) -> set[str]:
-    """The names of the checks that put a picture into review, also if a person has settled the review since."""
+def checks_in_review(verdict: Verdict) -> list[str]:
+    """The names of the checks that put a picture into review, the worst one first; also those that a person has
+    settled.
+    """
     settled = verdict.settled.reasons if verdict.settled else []
-    return {found.check for found in [*verdict.reasons, *settled] if found.verdict == "review"}
+    return list(dict.fromkeys(found.check for found in [*verdict.reasons, *settled] if found.verdict == "review"))
 
 
 def write_review_worksheet(judged: Judged, given: Path | None) -> None:
@@ -52,7 +54,7 @@ def write_review_worksheet(judged: Judged, given: Path | None) -> None:
     waiting = [verdict for verdict in judged.verdicts if verdict.verdict == "review"]
     path, slots = judged.lot.out / WORKSHEET, judged.lot.slots or {}
     rows = [
-        Question(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(sorted(checks_in_review(v))))
+        Question(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(checks_in_review(v)))
         for v in waiting
     ]
     write_worksheet(path, "review", rows, judged.policy, given)

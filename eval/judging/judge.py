@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from eval.judging import certified
 from eval.judging.judged import Judged
 from eval.judging.record import (
-    NOTHING_PROMISED,
+    NOT_ASKED_FOR,
     CheckLines,
     Counts,
     GateRecord,
@@ -69,7 +69,7 @@ def judge(
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
     notes = scores.record.notes + said + notes_on_judged_references(lot, compared)
-    promise = PromiseState(state="none", says=NOTHING_PROMISED)
+    promise = PromiseState(state="none", says=NOT_ASKED_FOR)
     pool: dict[str, float] = {}
     line = None
     if config.calibration and not quiet:

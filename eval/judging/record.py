@@ -51,7 +51,7 @@ class RuleState(Record):
     says: str
 
 
-NOTHING_PROMISED = "none was asked for or proven"
+NOT_ASKED_FOR = "none was asked for"
 
 
 class PromiseState(Record):

@@ -22,6 +22,7 @@ from eval.scorers.entry import REFERENCES
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record
+from stylegate.words import counted
 
 PERSON = "person"  # somebody looked and rejected it
 UNSURE = "unsure"  # somebody looked at a picture that the policy accepts, and would not decide
@@ -76,7 +77,7 @@ class Verdict(Record):
     """sha256 of the file's bytes, 64 hex digits; empty for a file that cannot be read."""
     verdict: VerdictName
     reasons: list[Reason]
-    """Worst first."""
+    """The worst consequence first; of equal ones, the score that lies most spreads below its line."""
     margin: float | None
     """Spreads above the nearest line that would keep the picture from being accepted; None where it cannot be said."""
     policy_sha256: str
@@ -100,23 +101,28 @@ def read_verdicts(path: Path) -> list[Verdict]:
 def verdict_and_reasons(
     scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]
 ) -> tuple[VerdictName, list[Reason]]:
-    """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error."""
-    reasons: list[Reason] = []
+    """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error.
+
+    The worst consequence comes first; of equal ones, the score that lies most spreads below its line.
+    """
+    found: list[tuple[float, Reason]] = []  # spreads above the line (below 0, or minus infinity without a score)
     for bound in bounds:
         score, lines = scores.get(bound.score), bound.lines()
         if score is None or not math.isfinite(score):
             if lines:
                 matters = any(LINES[name] != "warn" for name in lines)
                 threshold = next(iter(lines.values()))
-                reasons.append(make_reason(bound.score, "error" if matters else "warn", None, threshold))
+                reason = make_reason(bound.score, "error" if matters else "warn", None, threshold)
+                found.append((-math.inf, reason))
             continue
         for name, line in lines.items():
             if score < line:
-                found = make_reason(bound.score, LINES[name], score, line)
-                found.fails_batch = name == "fail_batch_below"
-                reasons.append(found)
+                reason = make_reason(bound.score, LINES[name], score, line)
+                reason.fails_batch = name == "fail_batch_below"
+                found.append(((score - line) / bound.spread, reason))
                 break
-    return worst_verdict(reasons), sorted_worst_first(reasons)
+    reasons = sorted_worst_first([reason for _, reason in sorted(found, key=lambda pair: pair[0])])
+    return worst_verdict(reasons), reasons
 
 
 def depends_on_readable_style(bound: CheckBounds) -> bool:
@@ -140,6 +146,7 @@ def worst_verdict(reasons: Iterable[Reason]) -> VerdictName:
 
 
 def sorted_worst_first(reasons: list[Reason]) -> list[Reason]:
+    """The reasons by their consequence, the worst one first; reasons of equal consequence keep their order."""
     return sorted(reasons, key=lambda found: ORDER.index(found.verdict))
 
 
@@ -311,11 +318,13 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
     notes = []
     if idle:
         notes.append(
-            f"{idle} decisions are of pictures that the policy rejects or could not judge: a waiver lifts a check"
+            f"{counted(idle, 'decision is', 'decisions are')} about pictures that the policy rejects or could not "
+            "judge: only a waiver in the policy lifts a check"
         )
     if partly:
         notes.append(
-            f"{partly} decisions were given for other reasons than the pictures are in review for: look afresh"
+            f"{counted(partly, 'decision was', 'decisions were')} given for other reasons than the pictures are in "
+            "review for: look afresh"
         )
     return notes
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from eval.policy.model import LINES, MARGIN, Policy, can_fall_below, score_spread
 from eval.scorers import SCORES
-from eval.scorers.entry import REFERENCES
+from eval.scorers.entry import NEEDS, PATCHES, REFERENCES
 from stylegate.errors import DataError
 
 MIN_REFERENCES = 8  # relative thresholds need at least this many
@@ -82,11 +82,7 @@ def resolve_check_bounds(
         elif not computed and not check.optional:
             impossible.append(f"{score}: {SCORES[score].description}")
         elif not computed:
-            alone = relative and not given and score in columns
-            why = (
-                "its line is relative to references, and none are given" if alone else "not computed for these pictures"
-            )
-            left_out.append(f"{score}: {why}")
+            left_out.append(f"{score}: {cause_of_absence(score, score in columns, not given)}")
     if impossible:
         raise DataError(
             f"policy {policy.name} asks for what cannot be computed here:",
@@ -100,6 +96,17 @@ def resolve_check_bounds(
             "give brand= or references= (at least 8), or a line that pictures can fall below.",
         )
     return bounds, left_out, lacking
+
+
+def cause_of_absence(score: str, computed: bool, references_missing: bool) -> str:
+    """Why a check cannot be asked, in words. `computed` says whether the pictures have its score: then its line alone
+    needs something.
+    """
+    needs = SCORES[score].needs
+    others = needs - {REFERENCES}
+    if references_missing and (computed or (REFERENCES in needs and not others - {PATCHES})):
+        return NEEDS[REFERENCES]
+    return next((words for need, words in NEEDS.items() if need in others), "could not be computed")
 
 
 def notes_on_unreachable_lines(bounds: list[CheckBounds]) -> list[str]:

@@ -17,6 +17,7 @@ from eval.policy.model import Policy
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record, problems_of
+from stylegate.words import counted
 
 Row = TypeVar("Row", bound=Record)
 Purpose = Literal["review", "calibrate", "audit"]
@@ -135,10 +136,11 @@ def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Polic
     others -= {label.sha256 for label in read_stored_labels(out, purpose) if label.policy_sha256 == policy.sha256}
     if not others:
         return []
-    what = "decisions" if purpose == "review" else "labels"
+    were = "was" if len(others) == 1 else "were"
     return [
-        f"{len(others)} {what} in {STREAMS[purpose]} were given under another policy or guideline (or by an older "
-        "version that did not write it down): to accept counts for nothing here, to reject asks for review"
+        f"{counted(len(others), 'decision' if purpose == 'review' else 'label')} in {STREAMS[purpose]} {were} given "
+        "under another policy or guideline (or by an older version that did not write it down): to accept counts for "
+        "nothing here, to reject asks for review"
     ]
 
 

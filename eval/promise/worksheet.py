@@ -18,6 +18,7 @@ from eval.policy.model import Policy
 from eval.promise.labels import STREAMS, Label, Purpose, StoredLabel, read_stored_labels, valid_labels_by_sha256
 from stylegate import files, tables
 from stylegate.errors import DataError
+from stylegate.words import counted
 
 VERDICTS = ("accept", "reject", "unsure")
 COLUMNS = ("file", "sha256", "verdict", "who", "why", "prompt", "reasons", "purpose", "policy_sha256")
@@ -116,11 +117,10 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
     if problems:
         raise DataError(f"decisions={path}:", problems, "mend the lines and run the same command again; none was used.")
     if elsewhere:
-        print(f"note: {elsewhere} decisions are of pictures that are not here")
+        print(f"note: {counted(elsewhere, 'decision is', 'decisions are')} about pictures that are not here")
     if other_policy:
-        print(
-            f"note: {other_policy} decisions were asked for under another policy or guideline: they are not used here"
-        )
+        were = counted(other_policy, "decision was", "decisions were")
+        print(f"note: {were} asked for under another policy or guideline: not used here")
     return list(found.values())
 
 

@@ -100,7 +100,7 @@ def gallery(
 def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
     """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided.
 
-    Reasons beyond REASONS_SHOWN are counted only; the worst ones come first in a verdict.
+    Reasons beyond REASONS_SHOWN are only counted; a verdict has its worst reasons first.
     """
     lines = [(reason.check, reason_in_words(reason)) for reason in verdict.reasons[:REASONS_SHOWN]]
     if (more := len(verdict.reasons) - REASONS_SHOWN) > 0:

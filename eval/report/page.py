@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.judging.judged import Judged
-from eval.judging.record import GateRecord, PromiseState
+from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, cost_of
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percentage, largest_percentage
@@ -18,7 +18,7 @@ from eval.promise.calibration import Calibration
 from eval.report import slider
 from eval.report.charts import curve_over_positions, score_plots
 from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
-from eval.report.summaries import junit_xml, markdown_summary
+from eval.report.summaries import junit_xml, left_out_in_words, markdown_summary, warning_without_references
 from eval.report.thumbnails import SIDE, Thumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
@@ -59,6 +59,7 @@ def write_page(judged: Judged, config: Config) -> Path:
 def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnails) -> str:
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
+    left_out = left_out_in_words(outcome.left_out)
     slider_part = slider_section(judged, threshold_evidence(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
@@ -71,7 +72,8 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         rules=outcome.batch,
         cost=cost_in_words(cost_of(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
         reasons=reason_table(outcome.why),
-        notes=outcome.notes + [f"A check was left out: {reason}" for reason in outcome.left_out],
+        warning=warning_without_references(outcome),
+        notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
         training=training_section(lot, folder),
         plots=score_plots(judged.scores, outcome.thresholds),
@@ -99,6 +101,8 @@ def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
     text = promise.says.removeprefix("STALE: ").removeprefix("not proven: ")
     if promise.state == "none":
         text = f"With labels from people, stylegate certify can show whether {policy.promise.says()}."
+        if promise.says != NOT_ASKED_FOR:
+            text = f"A proof was {promise.says}. {text}"
     return {"state": promise.state, "heading": PROMISES[promise.state], "text": text}
 
 

@@ -6,6 +6,7 @@ made the files: they are escaped, so that they are neither markup nor several li
 """
 
 import heapq
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from stylegate.errors import Exit
 MAX_NAMED = 20  # pictures that a case or a summary names
 MAX_NAME = 200  # characters of a name or a detail
 MAX_SENTENCE = 400  # characters
+MAX_LEFT_OUT = 1000  # characters: every check of a policy, with the causes
 OUTCOMES = {
     Exit.PASS: "pass",
     Exit.REJECTED: "rejected",
@@ -37,6 +39,28 @@ class Case(NamedTuple):
     text: str
     failed: bool = False
     skipped: bool = False
+
+
+NOBODY_LOOKED = (
+    "No references were given: nobody looked at the style. Only technical faults and copies were looked for. "
+    "references=DIR or brand=NAME adds the style."
+)
+
+
+def warning_without_references(outcome: GateRecord) -> str:
+    """A warning for the first line of every report that nobody looked at the style; "" if references were given."""
+    return "" if outcome.references.given else NOBODY_LOOKED
+
+
+def left_out_in_words(left_out: Sequence[str]) -> str:
+    """The checks that were left out, by their cause, in one line; "" if there are none.
+
+    `left_out` has a text "check: cause" for each, as gate.json has them.
+    """
+    checks: dict[str, list[str]] = {}
+    for check, _, cause in (text.partition(": ") for text in left_out):
+        checks.setdefault(cause, []).append(check)
+    return "; ".join(f"{', '.join(names)} ({cause})" for cause, names in checks.items())
 
 
 def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
@@ -82,16 +106,31 @@ def report_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Ca
     broken = promise.state in ("stale", "insufficient")
     cases.append(Case("promise", one_line(promise.sentence(), MAX_SENTENCE), broken))
     text = ", ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
-    cases.append(Case("lot", f"exit {code:d}: {counts.judged} in, {text}", code != Exit.PASS))
+    warning = warning_without_references(outcome)
+    lot = f"exit {code:d}: {counts.judged} in, {text}" + (f"\n{warning}" if warning else "")
+    cases.append(Case("lot", lot, code != Exit.PASS))
     return cases
 
 
 def listed_names(found: Sequence[tuple[Reason, str]]) -> str:
-    """Reasons with the files that have them, one on a line, worst consequence first; at most MAX_NAMED."""
-    first = heapq.nsmallest(MAX_NAMED, found, key=lambda item: (ORDER.index(item[0].verdict), item[1]))
+    """Reasons of one check with the files that have them, one on a line, the worst first; at most MAX_NAMED.
+
+    The worst consequence comes first; of equal ones, the lowest score.
+    """
+
+    def worst_first(item: tuple[Reason, str]) -> tuple[int, float, str]:
+        reason, file = item
+        return ORDER.index(reason.verdict), -math.inf if reason.score is None else reason.score, file
+
+    first = heapq.nsmallest(MAX_NAMED, found, key=worst_first)
     lines = [f"{reason.verdict}: {one_line(file)}{in_brackets(reason)}" for reason, file in first]
     more = len(found) - MAX_NAMED
     return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
+
+
+def worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
+    """Sort key of pictures: the worst verdict first; of equal ones, the picture that lies furthest below a line."""
+    return ORDER.index(verdict.verdict), verdict.margin or 0.0, verdict.file
 
 
 def in_brackets(reason: Reason) -> str:
@@ -115,6 +154,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
     lines = [f"## stylegate: {plain_text(name)}: {OUTCOMES.get(Exit(code), f'exit code {code:d}')}{observed}", ""]
+    lines += [warning, ""] if (warning := warning_without_references(outcome)) else []
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
     lines += [f"Promise: {plain_text(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
@@ -126,13 +166,14 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
-    lines += [f"- left out: {plain_text(check)}" for check in outcome.left_out]
+    if left_out := left_out_in_words(outcome.left_out):
+        lines.append(f"- checks left out: {plain_text(left_out, MAX_LEFT_OUT)}")
     lines += [f"- note: {plain_text(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
-        worst = heapq.nsmallest(MAX_NAMED, failed, key=lambda v: (ORDER.index(v.verdict), v.margin or 0.0, v.file))
+        worst = heapq.nsmallest(MAX_NAMED, failed, key=worst_picture_first)
         for verdict in worst:
             reasons = "; ".join(f"{reason.check}{in_brackets(reason)}" for reason in verdict.reasons)
             cells = (f"<code>{plain_text(verdict.file)}</code>", verdict.verdict, plain_text(reasons, MAX_SENTENCE))

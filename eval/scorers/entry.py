@@ -18,7 +18,13 @@ PATCHES = "patches"  # an encoder that shows what it sees at each place of a pic
 TRAINING = "training"  # pictures that the brand's LoRA was trained on
 PLAN = "plan"  # a planned batch: each picture has a prompt
 HEAD = "head"  # a linear head on the embedding
-NEEDS = (REFERENCES, PATCHES, TRAINING, PLAN, HEAD)
+NEEDS = {  # what a score may need -> what to say where it is not there
+    REFERENCES: "no references were given",
+    PATCHES: "the encoder does not show the parts of a picture",
+    TRAINING: "no training pictures are known; brand= names them",
+    PLAN: "no planned prompt or trait can be read",
+    HEAD: "no aesthetic head is known",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ def test_a_certificate_is_of_its_lot_alone(run, words, tmp_path: Path) -> None:
     name = sorted(verdicts_of(out))[0]
     code, text = run("gate", *told, decisions(out, {name: "reject"}, tmp_path / "d.csv"))
     assert "certificate.json is of another lot (32 pictures)" in text
-    assert json.loads((out / "gate.json").read_text())["promise"]["state"] == "none"
+    promise = json.loads((out / "gate.json").read_text())["promise"]
+    assert promise["state"] == "none" and promise["says"].startswith("asked for, and not proven: certificate.json")
     code, text = run("certify", *told)
     assert "2 attempts at other lots of this batch have spent 75% of delta" in text
     assert code == 0 and json.loads((out / "certificate.json").read_text())["earlier_attempts"] == 2
@@ -85,6 +86,10 @@ def test_labels_beyond_a_gap_do_not_count(run, words, tmp_path: Path) -> None:
     filled = fill(out / "audit.csv", lambda i, row: "" if i == 4 else "accept")
     code, text = run("certify", *told, f"decisions={filled}")
     assert code == 13 and "27 labels lie beyond the first picture without one" in text and "with 4 labels" in text
+    says = json.loads((out / "gate.json").read_text())["promise"]["says"]
+    assert says == "asked for, and not proven by the 4 labels of the audit so far"
+    page = (out / "report" / "index.html").read_text()
+    assert f"A proof was {says}." in page
     turned = fill(out / "audit.csv", good)
     first = labels.read_stored_labels(out, "audit")[0].sha256
     turned.write_text(turned.read_text() + f"x,{first},reject,bob,,audit\n")

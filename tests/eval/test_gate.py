@@ -12,6 +12,7 @@ from PIL import Image
 from eval.judging.rules import folder_exit_code
 from eval.judging.verdicts import verdict_and_reasons
 from eval.policy.lines import CheckBounds
+from eval.report.summaries import NOBODY_LOOKED
 from stylegate import files
 from tests import lots
 from tests.conftest import process
@@ -115,8 +116,12 @@ def test_without_references_only_faults_and_duplicates_are_judged(run, judged: P
     assert code == 10 and [n for n, v in found.items() if v["verdict"] == "reject"] == ["zz-same.png"]
     odd = {n: [r["check"] for r in v["reasons"]] for n, v in found.items() if v["verdict"] == "review"}
     assert odd == {"0033.png": ["alpha"]}
-    assert "note: style: not computed for these pictures" in text and "note: novelty: not computed" in text
-    assert "note: openness: its line is relative to references, and none are given" in text
+    assert text.count("left out") == 1 and "brand, style (no references were given)" in text
+    assert "novelty (no training pictures are known; brand= names them)" in text
+    printed = [line for line in text.splitlines() if not line.startswith("score ")]
+    assert printed[0] == NOBODY_LOOKED
+    page = (out / "report" / "index.html").read_text()
+    assert page.index(NOBODY_LOOKED) < page.index("pictures passed") and page.count("left out") == 1
     assert not (judged / "report").exists() and sorted(p.suffix for p in judged.iterdir()) == [".png"] * 33
 
 

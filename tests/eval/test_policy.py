@@ -147,7 +147,7 @@ def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) ->
         policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}, copies={}
     )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
-    assert left_out == ["style: not computed for these pictures"] and lacking == []
+    assert left_out == ["style: no references were given"] and lacking == []
 
 
 def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:

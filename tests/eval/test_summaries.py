@@ -17,7 +17,7 @@ from eval.judging.rules import lot_exit_code
 from eval.judging.verdicts import Reason, Settled, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.report.summaries import MAX_NAME, MAX_NAMED, junit_xml, markdown_summary, one_line
+from eval.report.summaries import MAX_NAME, MAX_NAMED, NOBODY_LOOKED, junit_xml, markdown_summary, one_line
 from stylegate import files
 from stylegate.errors import Exit
 from tests import lots
@@ -69,7 +69,7 @@ def outcome_of(verdicts: list[Verdict], policy: Policy | None = None, **parts: A
     plain = {
         "policy": {"name": policy.name, "sha256": policy.sha256, "max_failed_share": policy.max_failed_share},
         "thresholds": dict.fromkeys(("contrast", "sharpness", "style", "size"), lines),
-        "left_out": ["traits: not computed for these pictures"],
+        "left_out": ["palette: no references", "traits: no plan", "brand: no references"],
     }
     found = lots.gate_record(verdicts, **(plain | parts))
     return found.model_copy(
@@ -122,14 +122,15 @@ def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
     suite = suite_of(lot, outcome_of(lot))
     assert [case.get("name") for case in suite] == [
         *("check.contrast", "check.sharpness", "check.style", "check.size"),
-        *("check.decode", "check.traits", "promise", "lot"),
+        *("check.decode", "check.palette", "check.traits", "check.brand", "promise", "lot"),
     ]
     assert failed(suite) == {"check.style", "check.decode", "lot"}, "what is in review does not reject a lot"
     assert suite.findtext("*[@name='check.style']/failure") == "reject: r.png (0.1235 < 0.5)"
     assert suite.findtext("*[@name='check.decode']/failure") == "error: e.png (is no picture)"
     assert suite.findtext("*[@name='check.size']/system-out") == "warn: w.png (0 < 1)"
-    assert suite.findtext("*[@name='check.traits']/skipped") == "not computed for these pictures"
-    assert suite.get("skipped") == "1"
+    assert suite.findtext("*[@name='check.traits']/skipped") == "no plan"
+    assert suite.get("skipped") == "3"
+    assert NOBODY_LOOKED in (suite.findtext("*[@name='lot']/failure") or "")
     calibrated = suite_of([FINE], outcome_of([FINE], calibrated="margin"))
     assert calibrated.find("*[@name='check.margin']") is not None and not failed(calibrated), "of labels"
     pending = [IN_REVIEW, FINE]
@@ -232,7 +233,7 @@ def test_the_summary_says_what_the_gate_says() -> None:
     for line in (
         "## stylegate: lot: rejected",
         "| 5 | 2 | 1 | 1 | 1 |",
-        "Promise: none was asked for or proven",
+        "Promise: none was asked for",
         "- slots: 2 have an accepted picture, 5 are wanted",
         "- warn: variety is 0.4",
         "- error: decode 1",
@@ -240,7 +241,7 @@ def test_the_summary_says_what_the_gate_says() -> None:
         "- review: sharpness 1",
         "- warn: size 1",
         "- settled by people: 1 accepted",
-        "- left out: traits: not computed for these pictures",
+        "- checks left out: palette, brand (no references); traits (no plan)",
         "- note: 3 references are left out",
         "| <code>e.png</code> | error | decode (is no picture) |",
         "| <code>r.png</code> | reject | style (0.1235 < 0.5); sharpness (1 < 2) |",
@@ -248,6 +249,9 @@ def test_the_summary_says_what_the_gate_says() -> None:
     ):
         assert line in text.splitlines(), (line, text)
     assert "unheard" not in text and "observed" not in text
+    assert text.splitlines()[2] == NOBODY_LOOKED, "the first thing that is said"
+    given = outcome.model_copy(update={"references": outcome.references.model_copy(update={"given": 9})})
+    assert NOBODY_LOOKED not in markdown_summary("lot", given, lot) + junit_xml("lot", given, lot)
     observed = markdown_summary("lot", outcome.model_copy(update={"observe": True}), lot)
     assert observed.startswith("## stylegate: lot: rejected (observed only: exit code 0 instead of 10)\n")
     assert markdown_summary("lot", outcome_of([FINE]), [FINE]).count("|---") == 5, (

@@ -58,6 +58,22 @@ def test_each_action_of_a_check(score: float, verdict: str, leads_to: list[str],
     assert any(r.fails_batch for r in reasons) == fails
 
 
+def test_reasons_stand_worst_first() -> None:
+    """By consequence, then by how many spreads a score lies below its line, whatever the policy's order is."""
+    bounds = [
+        CheckBounds("sharpness", 3.0, None, True, spread=0.5),  # 1 spread below
+        CheckBounds("contrast", None, 6.0, False),  # a review
+        CheckBounds("brand", 0.0, None, True, spread=2.0),  # 5 spreads below
+        CheckBounds("palette", -4.0, None, True, spread=0.5),  # 3 spreads below
+        CheckBounds("unclipped", 0.5, None, False),  # cannot be judged
+    ]
+    scores = {"sharpness": 2.5, "contrast": -100, "brand": -10.0, "palette": -5.5, "unclipped": None}
+    for order in itertools.permutations(bounds):
+        found, reasons = verdict_and_reasons(scores, order)
+        assert found == "error"
+        assert [r.check for r in reasons] == ["unclipped", "brand", "palette", "sharpness", "contrast"]
+
+
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
     only = CheckBounds("style", None, None, True, warn_below=0.8)
     assert verdict_and_reasons({"in_domain_flags": 1}, [only]) == ("accept", [make_reason("style", "warn", None, 0.8)])
