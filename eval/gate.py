@@ -17,6 +17,7 @@ from pathlib import Path
 from eval.judging.decisions import record_decisions, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
+from eval.lot.attempts import slot_states, ways_out
 from eval.lot.batch import existing_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
@@ -91,6 +92,8 @@ def summary_lines(judged: Judged) -> list[str]:
     lines += [f"  {line}" for line in worst_pictures(judged)]
     if slots := outcome.slots:
         lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
+        if slots.accepted < slots.wanted:
+            lines += ways_out(slots.exhausted, slot_states((v.file, v.verdict) for v in judged.verdicts))
     return lines
 
 

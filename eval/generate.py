@@ -9,43 +9,91 @@ of processes, on devices of one kind.
 """
 
 import hashlib
+import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
 
+from eval.lot.attempts import SlotStates, due_attempts, slot_states, ways_out
 from eval.lot.batch import PLAN, RECORD, Slot, attempt_and_slot, batch_folder, prompts_digest, read_plan, read_record
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
-from stylegate.errors import DataError
+from stylegate.embedded import read_each_prompt_once
+from stylegate.errors import DataError, Exit
 from stylegate.families import FAMILIES, pipelines
-
-FAILED = ("reject", "error")
 
 
 def generate(config: Config) -> int:
-    """Draw what is due; of several processes each draws its share of it. Returns 0."""
+    """Draw what is due; of several processes each draws its share of it.
+
+    Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them.
+    """
     folder, _ = batch_folder(config)
     images, size = folder / "images", config.generate.batch_size
     processes = hardware.launched_processes(config.hardware)
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     with files.exclusive_lock(folder) if main else nullcontext():
         processes.wait_for_everyone()  # until the folder is locked
-        due = due_attempts(read_plan(folder), folder, config.plan.max_attempts)
+        standing = read_standing(folder, config.plan.max_attempts)
+        due = standing.due
         parts = [due[i : i + size] for i in range(0, len(due), size)]
         # A part is drawn whole: the number drawn together can change last bits.
         parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
         processes.wait_for_everyone()  # until all have seen what exists
         if parts[rank::world]:
-            draw_in_parts(parts[rank::world], images, config, folder, processes)
+            draw_in_parts(parts[rank::world], images, config, folder, processes, standing)
         processes.wait_for_everyone()  # until all is drawn
-    if main:
-        count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
-        print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.display_path(images)}")
-    return 0
+    if not main:
+        return Exit.PASS
+    count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
+    print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.display_path(images)}")
+    if due or standing.accepted >= standing.wanted or not standing.exhausted:
+        return Exit.PASS
+    for line in ways_out(standing.exhausted, standing.states):
+        print(line)
+    return Exit.REVIEW
+
+
+class Standing(NamedTuple):
+    """How far a batch is, by its verdicts so far."""
+
+    states: SlotStates
+    due: list[tuple[Slot, int]]  # (slot, attempt) to draw now
+    exhausted: list[int]  # slots whose attempts are all used
+    accepted: int  # slots that have an accepted picture
+    wanted: int  # slots that must have one
+    acceptance: float | None  # share of the judged pictures that are accepted; None before the first gate
+
+    def note(self, seconds_per_picture: float) -> str:
+        """The state in a few words, beside the bar that shows the pictures of this round."""
+        filled = f"{self.accepted} of {self.wanted} slots filled"
+        if not self.acceptance:
+            return filled
+        each = seconds_per_picture / self.acceptance
+        left = max(self.wanted - self.accepted, 0) * each
+        return f"{filled}, {self.acceptance:.0%} accepted, {each:.3g} s each, {left:.0f} s for all slots"
+
+
+def read_standing(folder: Path, max_attempts: int) -> Standing:
+    """How far the batch in a folder is. Raises DataError if it has no plan, or its verdicts cannot be read."""
+    rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
+    states = slot_states((row["file"], row["verdict"]) for row in rows)
+    good = [row["file"] for row in rows if row["verdict"] == "accept"]
+    slots = read_plan(folder)
+    wanted = read_record(folder).wanted if (folder / RECORD).exists() else len(slots)
+    return Standing(
+        states,
+        due_attempts(slots, states, max_attempts),
+        states.exhausted(max_attempts),
+        len({attempt_and_slot(file)[1] for file in good}),
+        wanted,
+        len(good) / len(rows) if rows else None,
+    )
 
 
 def plan_digests(folder: Path, config: Config) -> tuple[str, str | None]:
@@ -65,22 +113,13 @@ def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str |
             )
 
 
-def due_attempts(slots: list[Slot], folder: Path, max_attempts: int) -> list[tuple[Slot, int]]:
-    """(slot, attempt) to draw now: attempt 0, or the one after a failed picture; none beyond max_attempts."""
-    failed: dict[int, int] = {}
-    settled: set[int] = set()
-    for row in files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict"):
-        attempt, slot = attempt_and_slot(row["file"])
-        if row["verdict"] in FAILED:
-            failed[slot] = max(failed.get(slot, 0), attempt + 1)
-        else:
-            settled.add(slot)
-    due = [(s, failed.get(s.slot, 0)) for s in slots if s.slot not in settled]
-    return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
-
-
 def draw_in_parts(
-    parts: list[list[tuple[Slot, int]]], images: Path, config: Config, folder: Path, processes: PartialState
+    parts: list[list[tuple[Slot, int]]],
+    images: Path,
+    config: Config,
+    folder: Path,
+    processes: PartialState,
+    standing: Standing,
 ) -> None:
     """Load base and LoRA once and draw the attempts, part by part, into `images`; an existing file is kept unchanged.
 
@@ -99,9 +138,12 @@ def draw_in_parts(
     resolution = sample.drawing_resolution(config, models)
     if lora := lorafile.lora_path(config):
         lorafile.merge_lora_file(models, lora)
+    read_each_prompt_once(models.pipeline)
     if processes.is_main_process:
-        record.model_copy(update={"precision": precision, "size": resolution}).write(folder / RECORD)
+        told = {"precision": precision, "size": resolution, "max_attempts": config.plan.max_attempts}
+        record.model_copy(update=told).write(folder / RECORD)
     background = brandset.read_brand_file(brandset.brand_folder(config.brand)).background if config.brand else "#ffffff"
+    began, drawn_so_far = time.monotonic(), 0
     with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:
             stop_if_plan_changed(folder, config, planned)
@@ -117,4 +159,6 @@ def draw_in_parts(
                     files.write_atomically(images / slot.file(attempt), content)
                     kept[hashlib.sha256(content).hexdigest()] = image
             features.store_features_of_drawn(kept, shown, background)
-            tick(len(part))
+            drawn_so_far += len(part)
+            each = (time.monotonic() - began) / drawn_so_far / processes.num_processes
+            tick(len(part), standing.note(each))

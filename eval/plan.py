@@ -5,14 +5,17 @@
     stylegate plan brand=neon                               the captions of validation/
     stylegate plan brand=neon traits=collectible show=true  counts, rarity and pairs only
     stylegate plan import=FILE                              a collection or layers that exist -> a traits file
+    stylegate plan brand=neon traits=collectible repair=all other traits for slots that no attempt has filled
 
 Writes data/batches/<batch>/plan.parquet, rarity.csv, plan.png and a commitment. Combinations are unique; those of the
 training pictures are left out, so that what comes out is new. A plan made again keeps each slot that still fits.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from eval.lot.attempts import slot_states
 from eval.lot.batch import (
     PLAN,
     Slot,
@@ -20,16 +23,18 @@ from eval.lot.batch import (
     batch_folder,
     existing_file,
     read_plan,
+    read_record,
     write_plan,
     write_record,
 )
+from eval.lot.record import BatchFacts
 from eval.planning import commitment, interchange, picture, rarity
-from eval.planning.slots import kept_slots, slot_seed, slots_from_traits
+from eval.planning.slots import kept_slots, repaired_slots, slot_seed, slots_from_traits
 from eval.planning.traits import TraitsFile, read_traits
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
 from stylegate.config import Config
-from stylegate.errors import DataError
+from stylegate.errors import ConfigError, DataError
 
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan has changed
@@ -42,6 +47,8 @@ def plan(config: Config) -> int:
     brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits(traits_path(config)) if config.traits else None
     folder, facts = batch_folder(config, replanned=file is not None)
+    if config.repair:
+        return repair(config, folder, facts, brand_set, file)
     if config.show:
         slots = make_slots(config, brand_set, file, earlier_slots(folder), drawn_slots(folder))
         show(slots, files.CACHE / "plans" / f"{folder.name}.png")
@@ -49,15 +56,7 @@ def plan(config: Config) -> int:
     with files.exclusive_lock(folder):
         earlier = earlier_slots(folder)
         slots = make_slots(config, brand_set, file, earlier, drawn_slots(folder))
-        for line in put_pictures_aside(folder, earlier, slots):
-            print(line)
-        write_record(folder, facts, config)
-        write_plan(folder, slots)
-        if file:
-            items = [slot.traits for slot in slots]
-            files.write_atomically(folder / "rarity.csv", rarity.as_csv(items))
-            files.write_atomically(folder / "plan.png", picture.png_of(items))
-            commitment.commit(folder, len(slots))
+        settle(folder, facts, config, earlier, slots, file is not None)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     prompts = len({slot.prompt for slot in slots})
@@ -66,6 +65,70 @@ def plan(config: Config) -> int:
         print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
     print(f"plan: {len(slots)} slots in {files.display_path(folder / PLAN)}")
     return 0
+
+
+def settle(
+    folder: Path, facts: BatchFacts, config: Config, earlier: list[Slot], slots: list[Slot], of_traits: bool
+) -> None:
+    """Write the plan and all that follows from it; move pictures of slots aside that are other ones now."""
+    for line in put_pictures_aside(folder, earlier, slots):
+        print(line)
+    write_record(folder, facts, config)
+    write_plan(folder, slots)
+    if of_traits:
+        items = [slot.traits for slot in slots]
+        files.write_atomically(folder / "rarity.csv", rarity.as_csv(items))
+        files.write_atomically(folder / "plan.png", picture.png_of(items))
+        commitment.commit(folder, len(slots))
+
+
+def repair(config: Config, folder: Path, facts: BatchFacts, brand_set: BrandSet | None, file: TraitsFile | None) -> int:
+    """Give the slots of repair= other traits, with exact counts and the fewest other slots changed. Returns 0."""
+    if file is None:
+        raise ConfigError("repair= is for a plan of traits", next_step="give traits=, or another line in the prompts.")
+    with files.exclusive_lock(folder):
+        earlier, record = read_plan(folder), read_record(folder)
+        rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
+        states = slot_states((row["file"], row["verdict"]) for row in rows)
+        exhausted = states.exhausted(record.max_attempts or config.plan.max_attempts)
+        broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
+        if not broken:
+            print(f"plan: no slot of {files.display_path(folder)} has used all its attempts; nothing is changed")
+            return 0
+        brand = brand_set.brand if brand_set else brandset.NO_BRAND
+        excluded = trained_combinations(config, brand_set)
+        slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.settled)
+        of_before = replace(config.plan, num_images=len(earlier), num_wanted=record.wanted)
+        settle(folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True)
+    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if old != new]
+    others = [number for number in changed if number not in broken]
+    lost = [number for number in others if number in states.settled]
+    print(
+        f"plan: {len(broken)} slots repaired; all counts are as before; {len(others)} other slots changed, "
+        f"of which {len(lost)} had an accepted picture or one in review"
+    )
+    return 0
+
+
+def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
+    """The numbers of the slots that repair= names; `all` are those whose attempts are all used.
+
+    Raises ConfigError with every word that is no number of a slot.
+    """
+    if written == "all":
+        return exhausted
+    words = [word.strip() for word in written.split(",")]
+    odd = [word for word in words if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= size]
+    if odd:
+        what = [f"{word or 'nothing'}: no slot of the plan, which has 0 to {size - 1}" for word in odd]
+        raise ConfigError(f"repair={written}:", what, "numbers with commas between, or all.")
+    return sorted({int(word) for word in words})
+
+
+def trained_combinations(config: Config, brand_set: BrandSet | None) -> set[tuple]:
+    """The combinations of the training pictures, as sorted pairs; none if they need not be left out."""
+    learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
+    return {sorted_traits(item.traits) for item in learned if item.traits}
 
 
 def traits_path(config: Config) -> Path:
@@ -98,8 +161,7 @@ def make_slots(
     """The slots that the config asks for, from traits, prompts or captions."""
     brand = brand_set.brand if brand_set else brandset.NO_BRAND
     if file:
-        learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
-        excluded = {sorted_traits(item.traits) for item in learned if item.traits}
+        excluded = trained_combinations(config, brand_set)
         kept = kept_slots(file, earlier, config.plan, excluded, drawn) if earlier else {}
         return with_earlier_seeds(slots_that_keep(config, file, brand, excluded, kept), earlier)
     if config.prompts:

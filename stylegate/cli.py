@@ -54,7 +54,7 @@ VERBS = {
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",
         "brand=neon traits=collectible",
-        "name brand batch traits prompts plan show import_file out",
+        "name brand batch traits prompts plan show import_file repair out",
         BATCH,
     ),
     "generate": Verb(

@@ -215,6 +215,9 @@ class Config:
     import_file: str | None = config_key(
         None, "A folder of layers, a CSV or JSON of items (import=FILE is the same): plan makes a traits file of it."
     )
+    repair: str | None = config_key(
+        None, "Slots of a plan that get other traits: numbers with commas, or all whose attempts are used. Counts stay."
+    )
     policy: str = config_key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
     encoder: str = config_key(
         "miniature", "miniature, the path of a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)."

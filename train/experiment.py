@@ -17,7 +17,7 @@ from rich.table import Table
 from eval import export, gate, generate, plan
 from eval.judging.judged import Judged
 from eval.lot import cost
-from eval.lot.batch import batch_folder, read_plan
+from eval.lot.batch import batch_folder
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, digests_by_name
 from eval.policy.model import VERDICTS
@@ -56,7 +56,7 @@ def experiment(config: Config) -> int:
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
     code = worst_code(stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
-    while code != Exit.PASS and generate.due_attempts(read_plan(folder), folder, config.plan.max_attempts):
+    while code != Exit.PASS and generate.read_standing(folder, config.plan.max_attempts).due:
         stage("draw", generate.generate)
         code = worst_code(stage("gate", judge))
     assert judged, "a batch has at least one attempt"

@@ -17,7 +17,13 @@ from eval.judging.record import (
     Slots,
     State,
 )
-from eval.judging.rules import any_reason_fails_batch, lot_exit_code, lot_measures, rule_states
+from eval.judging.rules import (
+    any_reason_fails_batch,
+    exhausted_slots,
+    lot_exit_code,
+    lot_measures,
+    rule_states,
+)
 from eval.judging.verdicts import (
     Verdict,
     apply_calibrated_check,
@@ -166,7 +172,8 @@ def gate_record(
     rules = rule_states(policy, lot_measures(verdicts, record.batch, lot))
     slots = None
     if lot.record:
-        slots = Slots(wanted=lot.record.wanted, accepted=len(slots_with_verdict(verdicts, "accept")))
+        accepted = len(slots_with_verdict(verdicts, "accept"))
+        slots = Slots(wanted=lot.record.wanted, accepted=accepted, exhausted=exhausted_slots(lot, verdicts))
     return GateRecord(
         policy=PolicyUsed(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,

@@ -78,6 +78,8 @@ class Slots(Record):
     wanted: int
     accepted: int
     """Slots that have an accepted picture."""
+    exhausted: list[int] = Field(default_factory=list)
+    """Numbers of the slots whose attempts have all failed: a person decides what becomes of them."""
 
 
 class GateRecord(Record):

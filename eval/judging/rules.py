@@ -5,6 +5,7 @@ from typing import cast
 
 from eval.judging.record import RuleLevel, RuleState
 from eval.judging.verdicts import Verdict, slots_with_verdict
+from eval.lot.attempts import slot_states
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.model import MEASURES, Policy
@@ -88,9 +89,19 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
 
 
 def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
-    """0 once the wanted number of slots has an accepted picture, 11 if review could still fill it, else 10."""
+    """0 once the wanted number of slots has an accepted picture, 11 if only people can fill the rest, else 10.
+
+    People can fill slots with a picture in review, and those whose attempts have all failed (`ways_out`).
+    """
     accepted, reviewed = slots_with_verdict(verdicts, "accept"), slots_with_verdict(verdicts, "review")
     missing = (lot.record.wanted if lot.record else 0) - len(accepted)
     if missing <= 0:
         return Exit.PASS
-    return Exit.REVIEW if len(reviewed - accepted) >= missing else Exit.REJECTED
+    for_people = len(reviewed - accepted) + len(exhausted_slots(lot, verdicts))
+    return Exit.REVIEW if for_people >= missing else Exit.REJECTED
+
+
+def exhausted_slots(lot: Lot, verdicts: list[Verdict]) -> list[int]:
+    """Slots of a batch of which every attempt that the batch allows has failed."""
+    limit = lot.record.max_attempts if lot.record else None
+    return slot_states((v.file, v.verdict) for v in verdicts).exhausted(limit) if lot.slots else []

@@ -135,6 +135,7 @@ def write_record(folder: Path, facts: BatchFacts, config: Config) -> None:
         facts=facts,
         words=BatchWords(brand=config.brand, base=config.base, run=run),
         wanted=config.plan.num_wanted or config.plan.num_images,
+        max_attempts=config.plan.max_attempts,
         precision=before.precision if before else None,
         size=before.size if before else None,
     ).write(folder / RECORD)

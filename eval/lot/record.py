@@ -66,6 +66,8 @@ class BatchRecord(Record):
     words: BatchWords
     wanted: int
     """Number of slots that must have an accepted picture."""
+    max_attempts: int | None = None
+    """Drawings of a slot after which a person decides; left out in files of older versions."""
     precision: str | None = None
     """Number format in which the batch is drawn, as fp32 or bf16; left out before the first picture."""
     size: int | None = None

@@ -1,16 +1,18 @@
 """The slots of a plan from a traits file: combinations, prompts, seeds."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from eval.lot.batch import Slot
 from eval.planning.problem import OPEN, Problem, make_problem
+from eval.planning.repair import repaired_rows
 from eval.planning.solve import solve
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
+from stylegate.errors import DataError
 
 
 def slot_seed(plan: PlanConfig, slot: int) -> int:
@@ -35,22 +37,54 @@ def slots_from_traits(
     for number, traits in (kept or {}).items():
         problem.given[number] = problem.row_of(traits)
     rows = solve(problem, plan.seed)
-    slots = []
-    for number, row in enumerate(rows):
-        traits = problem.traits_of(row)
-        one = ones.get(number)
-        text = one.prompt if one and one.prompt is not None else file.prompt
-        phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
-        slots.append(
-            Slot(
-                slot=number,
-                prompt=brand.prompt_with_trigger(tidy(text.format(trigger=brand.trigger, **phrases))),
-                negative_prompt=file.negative_prompt,
-                seed=one.seed if one and one.seed is not None else slot_seed(plan, number),
-                traits=traits,
-            )
+    return [make_slot(file, brand, plan, n, problem.traits_of(row), ones.get(n)) for n, row in enumerate(rows)]
+
+
+def make_slot(
+    file: TraitsFile, brand: Brand, plan: PlanConfig, number: int, traits: dict[str, str], one: OneOfOne | None
+) -> Slot:
+    """The slot with these traits: its prompt in the words of the file, or of the one-of-one that it is."""
+    text = one.prompt if one and one.prompt is not None else file.prompt
+    phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
+    return Slot(
+        slot=number,
+        prompt=brand.prompt_with_trigger(tidy(text.format(trigger=brand.trigger, **phrases))),
+        negative_prompt=file.negative_prompt,
+        seed=one.seed if one and one.seed is not None else slot_seed(plan, number),
+        traits=traits,
+    )
+
+
+def repaired_slots(
+    file: TraitsFile,
+    brand: Brand,
+    plan: PlanConfig,
+    excluded: Iterable[tuple[tuple[str, str], ...]],
+    earlier: Sequence[Slot],
+    broken: Sequence[int],
+    filled: Collection[int],
+) -> list[Slot]:
+    """The slots of a plan in which the slots `broken` have other traits, with as few other changes as possible.
+
+    `filled` are the slots whose pictures would be lost if they changed. Raises DataError if the plan is not one of this
+    traits file, or if no such plan exists.
+    """
+    problem = make_problem(file, len(earlier), map(dict, excluded))
+    kept = {slot.slot: slot.traits for slot in earlier}
+    ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept)
+    rows = np.array([problem.row_of(slot.traits) for slot in earlier], np.int32)
+    counts = [np.bincount(rows[:, t][rows[:, t] != OPEN], minlength=len(c)) for t, c in enumerate(problem.counts)]
+    if any((found != wanted).any() for found, wanted in zip(counts, problem.counts, strict=True)):
+        raise DataError(
+            "the plan's counts are not those of the traits file, which was changed since",
+            next_step="stylegate plan with the same words without repair=; then repair what is left.",
         )
-    return slots
+    found = repaired_rows(problem, rows, broken, filled, plan.seed)
+    changed = (found != rows).any(axis=1)
+    return [
+        make_slot(file, brand, plan, slot.slot, problem.traits_of(row), ones.get(slot.slot)) if new else slot
+        for slot, row, new in zip(earlier, found, changed, strict=True)
+    ]
 
 
 def place_one_of_ones(

@@ -171,9 +171,12 @@ def test_due_attempts(tmp_path: Path) -> None:
     rows = [("00000-0.png", "accept"), ("00001-0.png", "reject"), ("00002-0.png", "review"), ("00003-0.png", "error")]
     rows += [("00003-1.png", "reject")]
     files.write_jsonl(tmp_path / "verdicts.jsonl", [{"file": f, "verdict": v} for f, v in rows])
-    due = [(slot.slot, attempt) for slot, attempt in generate.due_attempts(slots, tmp_path, 3)]
+    write_plan(tmp_path, slots)
+    due = [(slot.slot, attempt) for slot, attempt in generate.read_standing(tmp_path, 3).due]
     assert due == [(4, 0), (1, 1), (3, 2)]
-    assert [(s.slot, a) for s, a in generate.due_attempts(slots, tmp_path, 2)] == [(4, 0), (1, 1)]
+    standing = generate.read_standing(tmp_path, 2)
+    assert [(s.slot, a) for s, a in standing.due] == [(4, 0), (1, 1)] and standing.exhausted == [3]
+    assert standing.note(2.0) == "1 of 5 slots filled, 20% accepted, 10 s each, 40 s for all slots"
 
 
 @pytest.fixture

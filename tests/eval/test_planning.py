@@ -14,6 +14,7 @@ from eval.planning import exact
 from eval.planning.deal import deal
 from eval.planning.problem import OPEN, Problem, exact_counts, make_problem
 from eval.planning.rarity import rarest_pairs, rarities
+from eval.planning.repair import repaired_rows
 from eval.planning.slots import slots_from_traits
 from eval.planning.solve import solve
 from eval.planning.traits import TraitsFile, Value, read_traits
@@ -119,6 +120,35 @@ def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
     assert "the nearest counts: " in str(error.value)
     with pytest.raises(DataError, match="different combinations need 8"):
         solve(make_problem(dense_file(2.5), 400), 0)
+
+
+@pytest.mark.parametrize("broken", [[7], [7, 8], [3, 400, 1999]])
+def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
+    """One slot alone needs one partner, which has no picture if possible; several may be each other's partners."""
+    problem = make_problem(random_file(1, 2000), 2000)
+    rows = solve(problem, 1).astype(np.int32)
+    filled = set(range(2000)) - {*broken, 1000}
+    found = repaired_rows(problem, rows, broken, filled, 0)
+    assert keeps_everything(problem, found)
+    changed = np.flatnonzero((found != rows).any(axis=1)).tolist()
+    assert set(broken) <= set(changed) and len(changed) <= len(broken) + 1
+    old = {tuple(row) for row in rows[broken].tolist()}
+    assert not old & {tuple(row) for row in found.tolist()}, "what was given up comes nowhere again"
+
+
+def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that_there_is_none(tmp_path: Path) -> None:
+    file = file_of("prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}", tmp_path)
+    problem = make_problem(file, 6)  # every combination there is
+    with pytest.raises(DataError, match="no plan of 6 slots exists"):
+        repaired_rows(problem, solve(problem, 0).astype(np.int32), [2], {0, 1}, 0)
+    file = file_of(
+        "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}\none_of_ones: [{slot: 0, traits: {a: x, b: z}}]",
+        tmp_path,
+    )
+    problem = make_problem(file, 4)
+    problem.given[0] = problem.row_of({"a": "x", "b": "z"})
+    with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
+        repaired_rows(problem, solve(problem, 0).astype(np.int32), [0], set(), 0)
 
 
 def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:

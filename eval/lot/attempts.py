@@ -1,0 +1,67 @@
+"""The attempts at the slots of a batch: which slots are to be drawn again, and which have used all their attempts."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from eval.lot.batch import Slot, attempt_and_slot
+
+FAILED = ("reject", "error")
+NAMED = 10  # slots that a message names
+
+
+class SlotStates(NamedTuple):
+    """What the verdicts so far say about the slots of a batch, by number of the slot."""
+
+    failed: dict[int, int]  # how many attempts have failed: the number of the next attempt
+    settled: set[int]  # slots with a picture that is accepted or stands in review
+
+    def next_attempt(self, slot: int) -> int:
+        """The number of the attempt that comes next, from 0."""
+        return self.failed.get(slot, 0)
+
+    def exhausted(self, max_attempts: int | None) -> list[int]:
+        """The slots without an accepted picture and without one in review whose attempts are all used, in order.
+
+        `max_attempts` None means that no limit is known: the list is empty then.
+        """
+        if max_attempts is None:
+            return []
+        return sorted(slot for slot, n in self.failed.items() if n >= max_attempts and slot not in self.settled)
+
+
+def slot_states(verdicts: Iterable[tuple[str, str]]) -> SlotStates:
+    """The states of the slots from (file name, verdict) of each picture."""
+    failed: dict[int, int] = {}
+    settled: set[int] = set()
+    for file, verdict in verdicts:
+        attempt, slot = attempt_and_slot(file)
+        if verdict in FAILED:
+            failed[slot] = max(failed.get(slot, 0), attempt + 1)
+        else:
+            settled.add(slot)
+    return SlotStates(failed, settled)
+
+
+def due_attempts(slots: Iterable[Slot], states: SlotStates, max_attempts: int) -> list[tuple[Slot, int]]:
+    """(slot, attempt) to draw now, first attempts first: attempt 0, or the one after a failed picture.
+
+    Slots that are settled, and those that have used `max_attempts`, are left out.
+    """
+    due = [(slot, states.next_attempt(slot.slot)) for slot in slots if slot.slot not in states.settled]
+    return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
+
+
+def ways_out(exhausted: list[int], states: SlotStates) -> list[str]:
+    """Lines that say what a person can do about slots whose attempts are all used; none where there are none."""
+    if not exhausted:
+        return []
+    names = ", ".join(map(str, exhausted[:NAMED])) + (f" and {len(exhausted) - NAMED} more" * (len(exhausted) > NAMED))
+    plural = "s have used all their" if len(exhausted) > 1 else " has used all its"
+    first = f"{exhausted[0]:05d}-{states.next_attempt(exhausted[0])}.png"
+    return [
+        f"a person decides: {len(exhausted)} slot{plural} attempts: {names}",
+        "  accept a picture      a waiver in the policy names its sha256 (docs/policies.md); then gate",
+        f"  retouch a picture     save it in images/ as the next attempt ({first}); then gate",
+        "  swap values           stylegate plan ... repair=all (or repair=3,17): the fewest other slots take them over",
+        "  try more seeds        plan.max_attempts=N for generate, above what it was",
+    ]

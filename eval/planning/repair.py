@@ -1,0 +1,126 @@
+"""Repair a plan: slots that no drawing fills get other traits, and as few other slots as possible change with them.
+
+All counts stay exact and all rules kept. A slot can only get another value where another slot takes the old one, so
+one slot alone is repaired by exchanging one value with one other slot. Partners are, in this order: other slots that
+are to be repaired, slots without an accepted picture, slots that have one and lose it.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.planning.deal import deal, is_in
+from eval.planning.exact import without_rows
+from eval.planning.problem import OPEN, Problem
+from eval.planning.solve import solve
+from stylegate.errors import DataError
+
+FREED = 8  # filled slots that are freed first, where exchanges of one value do not suffice; then twice as many
+
+
+def repaired_rows(
+    problem: Problem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
+) -> NDArray[np.int32]:
+    """The rows of a plan in which the slots `broken` have other combinations than before, which no other slot gets.
+
+    `rows` [slots, traits] keep every count and rule; `problem.given` holds the cells that one-of-ones fix. `filled`
+    are the slots with a picture that would be lost. Raises DataError if a slot is fixed whole, or if no such plan
+    exists.
+    """
+    fixed = [number for number in broken if (problem.given[number] != OPEN).all()]
+    if fixed:
+        listing = ", ".join(map(str, fixed))
+        raise DataError(f"slots that one-of-ones fix whole: {listing}", next_step="change them in the traits file.")
+    problem = replace(problem, excluded=np.concatenate([problem.excluded, rows[list(broken)]]).astype(np.int32))
+    if len(broken) > 1 and (found := dealt_anew(problem, rows, broken, seed)) is not None:
+        return found
+    found, left = rows.copy(), list(broken)
+    while left:
+        change = best_exchange(problem, found, left, filled)
+        if change is None:
+            return with_more_slots_freed(problem, rows, broken, filled, seed)
+        first, second, trait = change
+        found[[first, second], trait] = found[[second, first], trait]
+        left = [number for number in left if number not in (first, second)]
+    return found
+
+
+def dealt_anew(problem: Problem, rows: NDArray[np.int32], free: Sequence[int], seed: int) -> NDArray[np.int32] | None:
+    """The rows with other combinations in the slots `free`; None if the dealing does not come to any."""
+    settled = np.ones(len(rows), bool)
+    settled[list(free)] = False
+    part = without_rows(problem, np.where(settled[:, None], rows, problem.given), settled)
+    dealt = deal(part, np.random.default_rng([seed, len(free)])) if part else None
+    if dealt is None:
+        return None
+    found = rows.copy()
+    found[~settled] = dealt
+    return found
+
+
+def best_exchange(
+    problem: Problem, rows: NDArray[np.int32], broken: list[int], filled: Collection[int]
+) -> tuple[int, int, int] | None:
+    """(slot, other slot, trait) whose exchange repairs the first of `broken` at the least cost; None if none does."""
+    first = broken[0]
+    cost = np.full(len(rows), 1)
+    cost[list(filled)] = 2
+    cost[broken] = 0
+    best: tuple[int, int, int, int] | None = None
+    for trait in np.flatnonzero(problem.given[first] == OPEN):
+        others = np.flatnonzero((problem.given[:, trait] == OPEN) & (rows[:, trait] != rows[first, trait]))
+        for second in others[allowed_exchanges(problem, rows, first, others, int(trait))]:
+            option = (int(cost[second]), int(second), first, int(trait))
+            best = option if best is None else min(best, option)
+    return None if best is None else (first, best[1], best[3])
+
+
+def allowed_exchanges(
+    problem: Problem, rows: NDArray[np.int32], first: int, others: NDArray[np.int64], trait: int
+) -> NDArray[np.bool_]:
+    """[n] whether the slot `first` and each of `others` may exchange their values of one trait."""
+    mine, theirs = np.repeat(rows[first][None], len(others), axis=0), rows[others].copy()
+    mine[:, trait], theirs[:, trait] = rows[others, trait], rows[first, trait]
+    good = np.ones(len(others), bool)
+    taken = combination_keys(problem, np.concatenate([problem.excluded, rows]))
+    for new in (mine, theirs):
+        good &= ~is_in(np.sort(taken), combination_keys(problem, new))
+        for rule in problem.forbidden:
+            good &= ~rule.holds(new)
+        for tally in problem.tallies:
+            good &= tally.distance(new) == 0
+    good &= (mine != theirs).any(axis=1)
+    for limit in problem.limits:
+        before = limit.holds(rows)
+        count = before.sum() - int(before[first]) - before[others] + limit.holds(mine) + limit.holds(theirs)
+        good &= (limit.low <= count) & (count <= limit.high)
+    return good
+
+
+def combination_keys(problem: Problem, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """[n] a random 64-bit sum for each row: equal rows have equal ones, and others hardly ever."""
+    random = np.random.default_rng(0)
+    total = np.zeros(len(rows), np.uint64)
+    for trait, names in enumerate(problem.values):
+        total += random.integers(0, 2**64, len(names), np.uint64)[rows[:, trait]]
+    return total
+
+
+def with_more_slots_freed(
+    problem: Problem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
+) -> NDArray[np.int32]:
+    """The repair where single exchanges do not suffice: more and more slots get new combinations, unfilled ones first.
+
+    Raises DataError with a proof if no plan exists without the combinations of the slots that are to be repaired.
+    """
+    unfilled = [n for n in range(len(rows)) if n not in filled and n not in broken]
+    rest = [int(n) for n in np.random.default_rng(seed).permutation(sorted(set(filled) - set(broken)))]
+    freed = 0
+    while freed < 2 * len(rest) + 1:
+        free = sorted({*broken, *unfilled, *rest[:freed]})
+        if (found := dealt_anew(problem, rows, free, seed)) is not None:
+            return found
+        freed = max(FREED, 2 * freed)
+    return solve(problem, seed).astype(np.int32)

@@ -1,0 +1,85 @@
+"""Text encoders that read each prompt once in a process, however many pictures it is drawn for."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers.utils.generic import ModelOutput
+
+from stylegate.families import pipelines
+
+MOST_BYTES = 2**30  # of what is kept of one text encoder; the prompts used longest ago are forgotten first
+
+
+def read_each_prompt_once(pipeline: Any) -> None:
+    """Change the pipeline's text encoders in place: each reads a row of tokens alone, and keeps what it found.
+
+    A prompt's embedding then depends on no other prompt of its batch.
+    """
+    for encoder in pipelines.text_encoders(pipeline):
+        encoder.forward = RememberedRows(encoder.forward)
+
+
+class RememberedRows:
+    """The `forward` of a text encoder, called for each row of a batch by itself and only for rows that are new."""
+
+    def __init__(self, forward: Callable[..., Any], most_bytes: int = MOST_BYTES) -> None:
+        self.forward, self.most_bytes = forward, most_bytes
+        self.rows: OrderedDict[tuple, Any] = OrderedDict()  # by what the encoder was given
+        self.held_bytes = 0
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        count = next(len(value) for value in (*given, *named.values()) if isinstance(value, torch.Tensor))
+        return joined([self.row([row_of(v, i) for v in given], row_of(named, i)) for i in range(count)])
+
+    def row(self, given: list[Any], named: dict[str, Any]) -> Any:
+        """What the encoder answers to one row."""
+        key = (*map(hashable, given), *((name, hashable(value)) for name, value in sorted(named.items())))
+        if key not in self.rows:
+            self.rows[key] = tensors_alone(self.forward(*given, **named))
+            self.held_bytes += size_in_bytes(self.rows[key])
+            while self.held_bytes > self.most_bytes and len(self.rows) > 1:
+                self.held_bytes -= size_in_bytes(self.rows.popitem(last=False)[1])
+        self.rows.move_to_end(key)
+        return self.rows[key]
+
+
+def row_of(value: Any, i: int) -> Any:
+    """Row i of a tensor, or of each tensor of a mapping; everything else as it is."""
+    if isinstance(value, dict):
+        return {name: row_of(part, i) for name, part in value.items()}
+    return value[i : i + 1] if isinstance(value, torch.Tensor) else value
+
+
+def hashable(value: Any) -> Any:
+    """A value that equals another one only where the encoder was given the same."""
+    if isinstance(value, torch.Tensor):
+        return str(value.device), str(value.dtype), tuple(value.shape), value.cpu().numpy().tobytes()
+    return repr(value)
+
+
+def tensors_alone(found: Any) -> Any:
+    """An encoder's answer without what is no tensor, such as a cache of attention, which no pipeline reads."""
+    if isinstance(found, ModelOutput):
+        return type(found)(**{name: tensors_alone(part) for name, part in found.items()})
+    if isinstance(found, tuple | list):
+        return tuple(tensors_alone(part) for part in found)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def joined(rows: Sequence[Any]) -> Any:
+    """The answers to single rows as one answer to the batch."""
+    first = rows[0]
+    if isinstance(first, ModelOutput):
+        return type(first)(**{name: joined([row[name] for row in rows]) for name in first})
+    if isinstance(first, tuple):
+        return tuple(joined(parts) for parts in zip(*rows, strict=True))
+    return None if first is None else torch.cat(list(rows))
+
+
+def size_in_bytes(found: Any) -> int:
+    if isinstance(found, torch.Tensor):
+        return found.numel() * found.element_size()
+    parts = found.values() if isinstance(found, ModelOutput) else found
+    return sum(map(size_in_bytes, parts)) if found is not None else 0

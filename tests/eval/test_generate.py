@@ -1,0 +1,125 @@
+"""Drawing the slots of a plan: what reaches the pictures, and what becomes of slots that no drawing fills."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.lot.batch import read_plan
+from stylegate import files, sample
+from stylegate.config import GenerateConfig
+from stylegate.embedded import read_each_prompt_once
+from stylegate.families import FAMILIES
+from stylegate.families.base import Models
+
+TRAITS = """
+prompt: '{{body}} {{species}} on {{background}} background'
+{negative}
+numbers: counts
+traits:
+  body: {{red: 3, blue: 3}}
+  species: {{cat: 2, robot: 2, bear: 2}}
+  background: {{red: 3, green: 3}}
+"""
+BLANK = "version: 1\nchecks: {contrast: {reject_below: 6}}\n"
+
+
+@pytest.fixture
+def base() -> Models:
+    """The shipped base alone."""
+    return FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
+
+
+def words_of(tmp_path: Path, name: str, negative: str = "") -> list[str]:
+    """Words of a batch of six slots, drawn in two steps by the base alone."""
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(TRAITS.format(negative=negative))
+    (tmp_path / "blank.yaml").write_text(BLANK)
+    words = [f"traits={path}", "lora_file=none", "hardware=cpu", f"batch={name}", f"policy={tmp_path / 'blank.yaml'}"]
+    return [*words, "plan.num_images=6", "plan.max_attempts=2", "generate.num_inference_steps=2"]
+
+
+def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: Models) -> None:
+    drawn = {}
+    for name, negative in (("plain", ""), ("away", "negative_prompt: a red cat")):
+        words = words_of(tmp_path, name, negative)
+        assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
+        drawn[name] = [path.read_bytes() for path in sorted((files.BATCHES / name / "images").iterdir())]
+    assert not set(drawn["plain"]) & set(drawn["away"]), "all six pictures are other ones"
+    slots = read_plan(files.BATCHES / "away")
+    assert {slot.negative_prompt for slot in slots} == {"a red cat"}
+    told = base.pipeline(
+        [slot.prompt for slot in slots],
+        negative_prompt=["a red cat"] * 6,
+        generator=[torch.Generator().manual_seed(slot.attempt_seed(0)) for slot in slots],
+        num_inference_steps=2,
+        guidance_scale=3.0,
+    ).images
+    ours = [Image.open(files.BATCHES / "away" / "images" / slot.file(0)) for slot in slots]
+    apart = [np.abs(np.asarray(a, int) - np.asarray(b, int)).max() for a, b in zip(told, ours, strict=True)]
+    assert max(apart) <= 1, "the pipeline's own answer to this negative prompt, but for rounding"
+
+
+def test_each_prompt_is_read_once_and_alone(base: Models) -> None:
+    alone = base.pipeline.encode_prompt(["a red cat"], "cpu", 1, False)[0]
+    read_each_prompt_once(base.pipeline)
+    encoder, asked = base.pipeline.text_encoder, []
+    inner = encoder.forward.forward
+    encoder.forward.forward = lambda *given, **named: (asked.append(given), inner(*given, **named))[1]
+    together = base.pipeline.encode_prompt(["a blue dog", "a red cat", "a blue dog"], "cpu", 1, False)[0]
+    assert len(asked) == 2 and together[1].equal(alone[0]) and together[0].equal(together[2])
+    settings = GenerateConfig(num_inference_steps=1)
+    for _ in range(2):
+        sample.draw_pictures(base, ["a red cat", "a blue dog", "a red cat"], [1, 2, 3], settings, 64)
+    assert len(asked) == 3, "the empty prompt is new, and read once for all pictures"
+
+
+def test_embeddings_used_longest_ago_are_forgotten_first(base: Models) -> None:
+    read_each_prompt_once(base.pipeline)
+    kept = base.pipeline.text_encoder.forward
+    base.pipeline.encode_prompt(["a"], "cpu", 1, False)
+    kept.most_bytes = 2 * kept.held_bytes
+    for prompt in ("b", "a", "c"):
+        base.pipeline.encode_prompt([prompt], "cpu", 1, False)
+    first = base.pipeline.tokenizer("b").input_ids[1]
+    assert len(kept.rows) == 2 and kept.held_bytes <= kept.most_bytes
+    assert not any(np.frombuffer(key[0][3], np.int64)[1] == first for key in kept.rows)
+
+
+def test_a_slot_that_no_attempt_fills_is_for_a_person_and_can_be_repaired(run, tmp_path: Path) -> None:
+    words, folder = words_of(tmp_path, "hard"), files.BATCHES / "hard"
+    assert run("plan", *words)[0] == 0
+    for attempt, code in ((0, 10), (1, 11)):
+        assert run("generate", *words)[0] == 0
+        for slot in (1, 4):
+            Image.new("RGB", (64, 64)).save(folder / "images" / f"{slot:05d}-{attempt}.png")
+        found, text = run("gate", *words)
+        assert found == code, text
+    assert "2 slots have used all their attempts: 1, 4" in text and "repair=all" in text and "00001-2.png" in text
+    gate = files.read_json(folder / "gate.json", "the gate's record", "slots")
+    assert gate["slots"] == {"wanted": 6, "accepted": 4, "exhausted": [1, 4]}
+    code, text = run("generate", *words)
+    assert code == 11 and "0 drawn" in text and "a person decides" in text
+    before = read_plan(folder)
+    assert run("plan", *words, "repair=1,x,6")[1].count("no slot of the plan") == 2
+    assert read_plan(folder) == before
+    code, text = run("plan", *words, "repair=all")
+    after = read_plan(folder)
+    changed = [new.slot for old, new in zip(before, after, strict=True) if new != old]
+    assert code == 0 and {1, 4} <= set(changed) and "2 slots repaired" in text
+    assert f"{len(changed) - 2} other slots changed" in text
+    assert not (folder / "images" / "00001-0.png").exists() and (folder / "earlier").is_dir()
+    assert run("generate", *words)[0] == 0 and run("gate", *words)[0] == 0
+
+
+def test_a_plan_made_again_after_a_repair_stays_repaired(run, tmp_path: Path) -> None:
+    words, folder = words_of(tmp_path, "twice"), files.BATCHES / "twice"
+    assert run("plan", *words)[0] == 0
+    before = read_plan(folder)
+    assert run("plan", *words, "repair=2")[0] == 0
+    repaired = read_plan(folder)
+    assert repaired[2].traits != before[2].traits and repaired[2].prompt != before[2].prompt
+    assert run("plan", *words)[0] == 0 and read_plan(folder) == repaired
+    assert "nothing is changed" in run("plan", *words, "repair=all")[1]
