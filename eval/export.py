@@ -1,7 +1,7 @@
 """Package what was accepted: pictures, metadata, checksums, provenance. Whole or not at all.
 
     stylegate export brand=neon traits=collectible       data/exports/neon-v1/
-    stylegate export images=DIR name=acme                a foreign folder's accepted pictures
+    stylegate export images=DIR name=acme source_type=trainedAlgorithmicMedia    a foreign folder's accepted pictures
     stylegate export batch=NAME key=acme.pem             signed by a key of your own; key=none does not sign
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
@@ -24,8 +24,9 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
 from eval.lot.lot import Lot, locked_lot
 from eval.package.bag import seal
-from eval.package.fill import fill_package
+from eval.package.fill import NO_MARKS, fill_package
 from eval.package.licences import licence_chain
+from eval.package.marks import Marks, wanted_marks
 from eval.package.proof import package_problems
 from eval.package.provenance import LicenceLink
 from eval.package.receiver import TAGMANIFEST
@@ -40,7 +41,7 @@ NAMED = 10  # pictures that a note names
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    key = signing_key(config.key)
+    key, marks = signing_key(config.key), wanted_marks(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -50,7 +51,7 @@ def export(config: Config) -> int:
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
-            target, changed = write_package(lot, collection, outcome, verdicts, key, licences)
+            target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := other_attempts(lot, verdicts):
@@ -95,6 +96,7 @@ def write_package(
     verdicts: list[Verdict],
     key: PrivateKey | None = None,
     licences: Sequence[LicenceLink] = (),
+    marks: Marks = NO_MARKS,
 ) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
     accepted, changed = accepted_pictures(lot, verdicts)
@@ -110,7 +112,7 @@ def write_package(
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences)
+        provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks)
         seal(partial, collection.name, key, provenance)
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")

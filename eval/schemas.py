@@ -18,6 +18,7 @@ from eval.lot.batch import Slot
 from eval.lot.record import BatchRecord
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
+from eval.package.marks import MarksReport
 from eval.package.provenance import Provenance
 from eval.planning.commitment import Commitment
 from eval.planning.traits import TraitsFile
@@ -40,6 +41,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "commitment": Commitment,  # commitment.json
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
+    "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json
     "record": ItemRecord,  # records/<id>.json of a package

@@ -11,6 +11,7 @@ claim of whoever made the package: no file can prove it.
 from pathlib import Path
 
 from eval.package.layout import payload
+from eval.package.marks import check_marks
 from eval.package.proof import check_package, check_promise, read_package
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
@@ -40,9 +41,12 @@ def verify(packages: list[Path]) -> int:
             raise DataError(f"{package} does not hold:", wrong, "it was changed after its export; do not use it.")
         provenance, rows = read_package(package)
         _, promised = check_promise(payload(package), provenance, rows)
+        marked, not_marked, wrong = check_marks(package, [payload(package) / row["file_name"] for row in rows])
+        if wrong:
+            raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
         print(f"{package}: holds, {len(rows)} pictures{f'; {promised}' if promised else ''}")
-        for line in proven:
+        for line in [*proven, *marked]:
             print(f"  proven: {line}")
-        for line in unproven:
+        for line in [*unproven, *not_marked]:
             print(f"  not proven: {line}")
     return 0

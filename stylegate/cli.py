@@ -86,14 +86,14 @@ VERBS = {
     "export": Verb(
         "package what was accepted, with provenance",
         "batch=NAME",
-        "name brand batch images out key accept_licence",
+        "name brand batch images out key marks source_type accept_licence",
         BATCH,
     ),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
-        "calibration observe hardware tracker key",
+        "calibration observe hardware tracker key marks",
     ),
     "demo": Verb("the same as run experiment=demo", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*"),

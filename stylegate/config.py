@@ -19,6 +19,8 @@ GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
 SCHEDULES = ["constant", "cosine"]
 FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3"]
 TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get adapters where asked for
+SOURCE_TYPES = ["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia"]
+SOURCE_TYPES += ["digitalCreation", "humanEdits", "digitalCapture"]
 LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 
 
@@ -241,6 +243,14 @@ class Config:
     key: str | None = config_key(
         None,
         "The private key (P-256, PEM) that signs a package. null: this home's own. none: the package is not signed.",
+    )
+    marks: str = config_key(
+        "xmp",
+        "What pictures of a package say of themselves. xmp: their source type. none: nothing; the package says so.",
+        choices=["xmp", "none"],
+    )
+    source_type: str | None = config_key(
+        None, "How pictures that were not drawn here came to be, by IPTC's codes.", choices=SOURCE_TYPES
     )
     accept_licence: str | None = config_key(
         None,

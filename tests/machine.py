@@ -43,6 +43,7 @@ from eval.package.layout import read_rows
 from eval.scorers import technical
 from stylegate import cli, files, pictures
 from stylegate.errors import DataError
+from tests.conftest import MADE_BY_A_MODEL
 from tests.eval.packages import made_anew, provenance_of
 from tests.lots import batch_record
 
@@ -435,7 +436,7 @@ class GateMachine(RuleBasedStateMachine):
         elif between:
             self.between = lambda: self.judge(lot, between) and None
         before = set(self.packages())
-        code, text = self.call("export", *lot.words, f"name={where}")
+        code, text = self.call("export", *lot.words, *MADE_BY_A_MODEL, f"name={where}")
         if code == 2 or not (found := re.search(r"^export: (\S+-v\d+)( |$)", text, re.M)):
             assert set(self.packages()) == before, "nothing half-written"
             return
@@ -452,7 +453,7 @@ class GateMachine(RuleBasedStateMachine):
         measured = [scores for s in lot.judged if whole and (scores := pool()[s].scores)]
         assert all(scores[whole] >= POLICIES[lot.policy].lines[whole][0] for scores in measured), "a failed lot left"
         for row in rows:
-            assert "accept" in self.allowed(lot, row["sha256"], lot.policy), f"{row} left under {lot.policy}"
+            assert "accept" in self.allowed(lot, row["judged_sha256"], lot.policy), f"{row} left under {lot.policy}"
             assert files.sha256(package / "data" / row["file_name"]) == row["sha256"]
         if lot.planned and "A6" not in OPEN:
             slots = [attempt_and_slot(Path(row["file_name"]).name)[1] for row in rows]
@@ -465,7 +466,7 @@ class GateMachine(RuleBasedStateMachine):
         assert proof.exists() or not POLICIES[lot.policy].required or POLICIES[lot.policy].calibrated, "without proof"
         code, text = self.call("verify", str(package))
         assert code == 0 and (proof.exists() or POLICIES[lot.policy].calibrated or not says_proven(text)), text
-        mine = {row["sha256"] for row in rows}
+        mine = {row["judged_sha256"] for row in rows}
         # What was edited since may be a better copy of what left, and moves a calibrated line.
         policy = POLICIES[lot.policy]
         other = bool("distinct" in policy.checks or policy.calibrated) and lot.judged != lot.digests()

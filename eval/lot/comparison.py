@@ -130,11 +130,13 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
         elif problem:
             problems.append(problem)
         else:
-            theirs = set(pictures_there.values())
+            # Our lot may hold the files that were judged, or those that left, which have marks.
+            known = {name: left if left in ours else judged for name, (left, judged) in pictures_there.items()}
+            theirs = set(known.values())
             same = ours & theirs if shares_pictures(ours, theirs) else set()
             found += [
                 (f"{package.name}/{name}", payload(package) / IMAGES / name)
-                for name, sha256 in pictures_there.items()
+                for name, sha256 in known.items()
                 if sha256 not in same
             ]
     if problems:
@@ -152,8 +154,9 @@ def shares_pictures(lot: set[str], package: set[str]) -> bool:
     return bool(both) and (both == lot or 2 * len(both) > len(package))
 
 
-def read_package_pictures(package: Path) -> tuple[str, dict[str, str], str]:
-    """The brand that a package names ("" for none), its pictures' sha256 by name, and what is damaged ("" for nothing).
+def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]], str]:
+    """The brand that a package names ("" for none); by name the sha256 of each picture's file in it and of the file
+    that was judged, which had no marks yet; and what is damaged ("" for nothing).
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
     """
@@ -165,16 +168,16 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, str], str]:
     brand = record.get("brand")
     brand = brand if isinstance(brand, str) else ""
     try:
-        rows = read_rows(package)
-        listed = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): str(row["sha256"]) for row in rows}
+        rows = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): row for row in read_rows(package)}
+        listed = {name: (str(row["sha256"]), str(row["judged_sha256"])) for name, row in rows.items()}
         found = digests_by_name([(name, images / name) for name in listed])
     except (DataError, OSError, ValueError) as error:
         return brand, {}, f"{place}: {error}"
-    wrong = [name for name, sha256 in found.items() if sha256 != listed[name]]
+    wrong = [name for name, sha256 in found.items() if sha256 != listed[name][0]]
     if wrong or not found:
         what = f"{len(wrong)} of its pictures are missing or changed, {wrong[0]!r} first" if wrong else "it has no rows"
         return brand, {}, f"{place}: {what}"
-    return brand, found, ""
+    return brand, listed, ""
 
 
 def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.package import receiver
@@ -21,12 +21,16 @@ BOM, STATEMENT = "proof/bom.cdx.json", "proof/statement.dsse.json"
 VERIFY = (Path(__file__).parent / "VERIFY.md").read_text()
 
 
-def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]]) -> None:
-    """Write the root, and for each item (its number, its picture below data/) the path that leads to the root."""
+def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: Mapping[str, str]) -> None:
+    """Write the root, and for each item (its number, its picture below data/) the path that leads to the root.
+
+    `judged` has the sha256 of the file that was judged, by the picture, where that was another file: one without marks.
+    """
     rows, leaves = [], []
     for number, image in items:
         digests = [receiver.sha256(package / name) for name in (f"data/{image}", f"{METADATA}/{number}.json")]
-        rows.append({"id": number, "file": image, "image_sha256": digests[0], "metadata_sha256": digests[1]})
+        row = {"id": number, "file": image, "image_sha256": digests[0], "metadata_sha256": digests[1]}
+        rows.append(row | ({"judged_sha256": judged[image]} if image in judged else {}))
         leaves.append(receiver.leaf_hash(number, *digests))
     root, paths = root_and_paths(leaves)
     concatenated = hashlib.sha256("".join(row["image_sha256"] for row in rows).encode()).hexdigest()

@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,12 +18,27 @@ from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.items import PROFILES, Item, items_of, record_of, scores_by_file, table_of
 from eval.package.layout import TABLE
+from eval.package.marks import (
+    MARKS,
+    MEND,
+    MarkedPicture,
+    Marks,
+    MarksReport,
+    marks_in_words,
+    marks_report,
+    write_marked,
+)
 from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, make_provenance
 from eval.package.statement import make_bom
+from eval.package.xmp import UnmarkableError
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
+from stylegate.pictures import CORES
+
+NAMED = 20  # pictures that an error lists
+NO_MARKS = Marks("none", None)
 
 
 def fill_package(
@@ -31,6 +48,7 @@ def fill_package(
     outcome: GateRecord,
     collection: str,
     licences: Sequence[LicenceLink] = (),
+    marks: Marks = NO_MARKS,
 ) -> Provenance:
     """Write data/, the tree and the bill of materials of a new package; its provenance.
 
@@ -38,31 +56,49 @@ def fill_package(
     """
     data, items = package / "data", items_of(lot, accepted)
     provenance = make_provenance(lot, len(items), outcome, licences)
-    write_pictures(data, lot, items)
+    items, report = write_pictures(data, lot, items, marks)
+    report.write(package / MARKS)
     write_items(data, lot, items, provenance.made_from, collection)
     pq.write_table(table_of(items), data / TABLE)
     write_proof_of_promise(data, lot, items, outcome)
     lora = copy_lora(data, lot)
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
-    write(data / "README.md", CARD.format(name=collection, count=len(items), promise=says, lora=lora))
+    words = {"promise": says, "lora": lora, "marks": marks_in_words(report)}
+    write(data / "README.md", CARD.format(name=collection, count=len(items), **words))
     write(package / BOM, json.dumps(make_bom(provenance, collection), indent=2) + "\n")
-    write_merkle_tree(package, [(item.id, item.image) for item in items])
+    judged = {item.image: item.verdict.sha256 for item in items if item.sha256 != item.verdict.sha256}
+    write_merkle_tree(package, [(item.id, item.image) for item in items], judged)
     return provenance
 
 
-def write_pictures(data: Path, lot: Lot, items: Sequence[Item]) -> None:
-    """Copy the pictures. Raises DataError for one that is no longer the picture that was judged."""
-    paths = dict(lot.files)
-    for item in items:
+def write_pictures(data: Path, lot: Lot, items: Sequence[Item], marks: Marks) -> tuple[list[Item], MarksReport]:
+    """Copy the pictures with their marks; the items with the digests of what was written, and what was read back.
+
+    Raises DataError for a picture that is no longer the one that was judged, and for those that cannot be marked.
+    """
+    paths, problems = dict(lot.files), []
+
+    def write_one(item: Item) -> MarkedPicture | None:
         content = paths[item.verdict.file].read_bytes()
         if hashlib.sha256(content).hexdigest() != item.verdict.sha256:
             raise DataError(
                 f"{item.verdict.file} changed while it was exported", next_step="run the gate and the export again."
             )
-        target = data / item.image
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        try:
+            return write_marked(content, data / item.image, marks, item.slot is not None)
+        except UnmarkableError as error:
+            problems.append(f"{item.verdict.file}: {error}")
+            return None
+
+    with ThreadPoolExecutor(CORES) as pool:
+        found = list(pool.map(write_one, items))
+    if problems:
+        more = [f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
+        raise DataError(f"{len(problems)} pictures cannot carry their marks:", sorted(problems)[:NAMED] + more, MEND)
+    written = [picture for picture in found if picture]
+    signed = [replace(item, sha256=picture.sha256) for item, picture in zip(items, written, strict=True)]
+    return signed, marks_report(written)
 
 
 def write_items(data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str) -> None:

@@ -28,6 +28,7 @@ class Item:
     verdict: Verdict
     slot: Slot | None
     prompt: str  # "" where it is not said
+    sha256: str  # of the picture's file in the package: where marks were put on, not of the bytes that were judged
 
     @property
     def image(self) -> str:
@@ -57,7 +58,9 @@ class ItemRecord(Record):
     file: str
     """The picture, below data/."""
     sha256: str
-    """sha256 of the picture's bytes."""
+    """sha256 of the picture's file in the package, with its marks."""
+    judged_sha256: str = ""
+    """sha256 of the file that was judged, which has the same pixels; left out where the two are the same file."""
     metadata_sha256: str
     """sha256 of metadata/erc721/<id>.json, which is canonical JSON (RFC 8785)."""
     drawn: Drawn | None = None
@@ -76,7 +79,8 @@ def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:
     items = []
     for place, verdict in enumerate(accepted):
         slot = (lot.slots or {}).get(verdict.file)
-        items.append(Item(slot.slot if slot else place, verdict, slot, slot.prompt if slot and shown else ""))
+        prompt = slot.prompt if slot and shown else ""
+        items.append(Item(slot.slot if slot else place, verdict, slot, prompt, verdict.sha256))
     return sorted(items, key=lambda item: item.id)
 
 
@@ -102,7 +106,8 @@ def record_of(item: Item, metadata_sha256: str, made_from: MadeFrom, scores: dic
     return ItemRecord(
         id=item.id,
         file=item.image,
-        sha256=item.verdict.sha256,
+        sha256=item.sha256,
+        judged_sha256=item.verdict.sha256 if item.sha256 != item.verdict.sha256 else "",
         metadata_sha256=metadata_sha256,
         drawn=drawn,
         made_from=made_from,
@@ -130,7 +135,7 @@ def table_of(items: Sequence[Item]) -> pa.Table:
     columns: dict[str, Any] = {
         "file_name": [item.image for item in items],
         "id": [item.id for item in items],
-        "sha256": [item.verdict.sha256 for item in items],
+        "sha256": [item.sha256 for item in items],
     }
     if any(item.prompt for item in items):
         columns["text"] = [item.prompt for item in items]

@@ -24,8 +24,14 @@ def payload(package: Path) -> Path:
 
 
 def read_rows(package: Path) -> list[dict]:
-    """`file_name` (images/...) and `sha256` of each picture that a package lists. Raises DataError."""
-    if not is_bag(package):
-        return files.read_jsonl(package / OLD_TABLE, "file_name", "sha256")
-    rows = files.read_jsonl(package / INCLUSION, "file", "image_sha256")
-    return [{"file_name": row["file"], "sha256": row["image_sha256"]} for row in rows]
+    """`file_name` (images/...), `sha256` and `judged_sha256` of each picture that a package lists. Raises DataError.
+
+    The last two differ where the picture got marks after it was judged.
+    """
+    if is_bag(package):
+        listed = files.read_jsonl(package / INCLUSION, "file", "image_sha256")
+        rows = [row | {"file_name": row["file"], "sha256": row["image_sha256"]} for row in listed]
+    else:
+        rows = files.read_jsonl(package / OLD_TABLE, "file_name", "sha256")
+    names = ("file_name", "sha256")
+    return [{n: row[n] for n in names} | {"judged_sha256": row.get("judged_sha256", row["sha256"])} for row in rows]

@@ -53,7 +53,7 @@ def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tu
     The words are computed from the certificate or the calibration in the package, never copied from provenance.json.
     They are "" where nothing is promised.
     """
-    promise, pictures = provenance.judged_by.promise, [str(row["sha256"]) for row in rows]
+    promise, pictures = provenance.judged_by.promise, [str(row["judged_sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
         return certificate_problem(package, provenance, pictures)
     if promise.state == "valid":
@@ -92,7 +92,7 @@ def disagreements_of_parts(package: Path) -> list[str]:
     """Where the parts of a package whose bytes are whole do not agree."""
     try:
         provenance, rows = read_package(package)
-        if not all(isinstance(row["file_name"], str) and isinstance(row["sha256"], str) for row in rows):
+        if not all(isinstance(text, str) for row in rows for text in row.values()):
             return ["the names and digests of the pictures must be text"]
         problems, _ = check_promise(payload(package), provenance, rows)
         if is_bag(package):
@@ -130,6 +130,7 @@ def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) ->
     """Where table, records and metadata of a bag do not speak of the same pictures and traits."""
     problems = []
     table = {row["file_name"]: row for row in files.read_parquet(data / TABLE).to_pylist()}
+    judged = {row["file_name"]: row["judged_sha256"] for row in rows}
     if {name: row["sha256"] for name, row in table.items()} != {row["file_name"]: row["sha256"] for row in rows}:
         problems.append(f"{TABLE} and images/ do not hold the same pictures")
     names = {f"{row['id']}.json" for row in table.values()}
@@ -140,9 +141,10 @@ def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) ->
         record = ItemRecord.read(data / "records" / f"{row['id']}.json", "the record")
         token = data / "metadata" / "erc721" / f"{row['id']}.json"
         traits = {trait: value for trait, value in (row.get("traits") or {}).items() if value is not None}
-        if (record.file, record.sha256, record.metadata_sha256) != (
+        if (record.file, record.sha256, record.judged_sha256 or record.sha256, record.metadata_sha256) != (
             row["file_name"],
             row["sha256"],
+            judged[row["file_name"]],
             files.sha256(token),
         ):
             problems.append(f"records/{row['id']}.json is not of item {row['id']}")
@@ -156,7 +158,7 @@ def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) ->
 def says_accepted(record: ItemRecord, policy_sha256: str) -> bool:
     """Whether the verdict in a record is `accept`, of the record's own picture, by this policy, and by its reasons."""
     found = record.verdict
-    of_picture = (f"{IMAGES}/{found.file}", found.sha256) == (record.file, record.sha256)
+    of_picture = (f"{IMAGES}/{found.file}", found.sha256) == (record.file, record.judged_sha256 or record.sha256)
     return (
         of_picture
         and found.policy_sha256 == policy_sha256

@@ -119,6 +119,7 @@ CARD = """# {name}
 
 - {promise}
 - {lora}
+- Marks: {marks} (`../proof/marks.json`).
 - `metadata/` describes each item for ERC-721 (OpenSea), ERC-1155 and Metaplex. `image` is relative there;
   `stylegate rebase` writes copies with the address that the pictures have got.
 - `records/` says of each item how it was drawn, what it scored and how it was judged.

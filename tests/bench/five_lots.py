@@ -91,7 +91,9 @@ def calibrated(place: Path) -> None:
     lot.call("certify", *words)
     lot.call("certify", *words, f"decisions={filled(lot.out / 'audit.csv')}")
     lot.call("gate", *words)
-    lot.call("export", *words[:2], "name=calibrated")  # it reads the folders alone
+    lot.call(
+        "export", *words[:2], "source_type=trainedAlgorithmicMedia", "name=calibrated"
+    )  # it reads the folders alone
     lot.call("verify", *(str(path) for path in sorted((place / "home" / "data" / "exports").glob("*-v1"))))
     lot.call("gate", *words)
 

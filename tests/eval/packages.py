@@ -9,6 +9,7 @@ from eval.package.layout import payload, read_rows
 from eval.package.receiver import INCLUSION
 from stylegate import files
 from stylegate.cli import main
+from tests.conftest import MADE_BY_A_MODEL
 
 
 def make_package(place: Path, pictures: int = 8) -> Path:
@@ -17,7 +18,7 @@ def make_package(place: Path, pictures: int = 8) -> Path:
     for path in sorted((files.ROOT / "data" / "brands" / "neon" / "validation").glob("*.png"))[:pictures]:
         shutil.copy(path, place / "lot")
     words = [f"images={place / 'lot'}", f"out={place / 'out'}"]
-    assert main(["gate", *words]) == 0 and main(["export", *words, "name=acme"]) == 0
+    assert main(["gate", *words]) == 0 and main(["export", *words, *MADE_BY_A_MODEL, "name=acme"]) == 0
     return (files.EXPORTS / "acme-v1").rename(place / "acme-v1")
 
 
@@ -27,8 +28,8 @@ def names_in(package: Path) -> list[str]:
 
 
 def digests_in(package: Path) -> set[str]:
-    """sha256 of a package's pictures."""
-    return {row["sha256"] for row in read_rows(package)}
+    """sha256 of a package's pictures as they were judged, without marks."""
+    return {row["judged_sha256"] for row in read_rows(package)}
 
 
 def provenance_of(package: Path) -> dict:
@@ -38,5 +39,6 @@ def provenance_of(package: Path) -> dict:
 def made_anew(package: Path) -> None:
     """Make tree and manifests of what is there now, without a signature."""
     rows = files.read_jsonl(package / INCLUSION)
-    write_merkle_tree(package, [(r["id"], r["file"]) for r in rows if (package / "data" / r["file"]).exists()])
+    judged = {r["file"]: r["judged_sha256"] for r in rows if "judged_sha256" in r}
+    write_merkle_tree(package, [(r["id"], r["file"]) for r in rows if (package / "data" / r["file"]).exists()], judged)
     seal(package, "anybody", None, None)

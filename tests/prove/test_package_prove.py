@@ -12,7 +12,7 @@ import pytest
 from eval.package import receiver
 from eval.package.proof import check_package
 from stylegate import files
-from tests.conftest import command
+from tests.conftest import MADE_BY_A_MODEL, command
 from tests.eval.packages import make_package
 from tests.eval.tampering import KINDS
 
@@ -40,7 +40,7 @@ def test_no_tampering_is_unseen(tmp_path: Path) -> None:
 def test_a_killed_export_leaves_a_whole_package_or_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Run again it equals an undisturbed one, byte for byte."""
     whole = receiver.sha256(make_package(tmp_path) / receiver.TAGMANIFEST)
-    words = [f"images={tmp_path / 'lot'}", f"out={tmp_path / 'out'}", "name=acme"]
+    words = [f"images={tmp_path / 'lot'}", f"out={tmp_path / 'out'}", *MADE_BY_A_MODEL, "name=acme"]
     start = time.monotonic()
     subprocess.run(command("export", *words), cwd=files.ROOT, check=True)
     lasts_s, draw, killed = time.monotonic() - start, random.Random(0), 0
