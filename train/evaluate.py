@@ -10,6 +10,7 @@ during training. Pictures that every other check accepts then stand in review, a
 """
 
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
 from stylegate import brandset, files, hardware, pictures, sample
+from stylegate.config import as_dict
 from train import batches, losses
 from train.run import Run
 
@@ -63,7 +65,8 @@ class Evaluation:
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
         judges = [encoding.encoder_digest(run.config.encoder), self.policy.sha256]
-        self.judged_by = files.canonical_sha256([*judges, len(shown)])
+        self.settings = as_dict(run.config.generate)
+        self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
@@ -76,8 +79,8 @@ class Evaluation:
         return evaluation_folder(self.run.directory, step, scale)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
-        """The content of result.json; None if it is missing, or was made with another number of prompts, encoder or
-        policy.
+        """The content of result.json; None if it is missing, or was made with another number of prompts, encoder,
+        policy or other settings of `generate`.
         """
         record = self.folder(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
@@ -105,6 +108,9 @@ class Evaluation:
         broadcast_object_list(needed)  # what rank 0 sees on the disk holds for all
         if not needed[0]:
             return
+        if accelerator.is_main_process:
+            self.remove_pictures_of_other_settings(folder)
+        accelerator.wait_for_everyone()
         with with_averaged_weights(self.run, self.average), lora_scaled(self.run.adapted, scale if step else 0.0):
             self.draw_missing(folder, scale)
             each = eval_losses(self.run) if scale == 1.0 else None
@@ -114,6 +120,14 @@ class Evaluation:
             found = {"step": step, "scale": scale, **self.make_result(folder), "eval_loss": loss, "eval_losses": each}
             files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
         accelerator.wait_for_everyone()
+
+    def remove_pictures_of_other_settings(self, folder: Path) -> None:
+        """Remove pictures that were drawn with other steps, guidance or batch size; drawn.json says with which."""
+        record = folder / "drawn.json"
+        if not record.exists() or files.read_json(record, "what an evaluation was drawn with") != self.settings:
+            for part in self.prompts:
+                shutil.rmtree(folder / part, ignore_errors=True)
+            files.write_json(record, self.settings)
 
     def draw_missing(self, folder: Path, scale: float) -> None:
         """Draw the pictures that are missing, each process its share; at strengths other than 1 only those in with/."""

@@ -86,7 +86,9 @@ def read_record(directory: Path) -> RunRecord:
             found.results |= {int(number): result} if result else {}
     judges = [result.get("judged_by") for result in found.results.values()]
     for step in [step for step, result in found.results.items() if result.get("judged_by") != judges[-1]]:
-        found.problems.append(f"step {step} was judged by another policy or encoder than the last one; it is left out.")
+        found.problems.append(
+            f"step {step} was drawn or judged with other words (generate, policy, encoder) than the last one: left out."
+        )
         del found.results[step]
     return found
 

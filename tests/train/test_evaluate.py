@@ -58,6 +58,10 @@ def test_another_policy_judges_again(run, lenient: str, tmp_path: Path) -> None:
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
     assert run("train", *words, f"policy={tmp_path / 'never.yaml'}")[0] == 0
     assert selection("again")["pass_rate"] is None
+    picture = place("again") / "samples" / "step-000002" / "with" / "0.png"
+    before = picture.read_bytes()
+    assert run("train", *words, lenient, "generate.guidance_scale=1")[0] == 0 and selection("again")["pass_rate"] == 1.0
+    assert picture.read_bytes() != before, "other settings draw other pictures"
 
 
 def test_another_policy_judges_every_kept_checkpoint_again(run, lenient: str, tmp_path: Path) -> None:
