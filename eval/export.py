@@ -24,13 +24,15 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
 from eval.lot.lot import Lot, locked_lot
 from eval.package.bag import seal
+from eval.package.earlier import earlier_package
 from eval.package.fill import NO_MARKS, fill_package
 from eval.package.licences import licence_chain
 from eval.package.marks import Marks, wanted_marks
 from eval.package.proof import package_problems
 from eval.package.provenance import LicenceLink
 from eval.package.receiver import TAGMANIFEST
-from eval.package.signature import PrivateKey, signing_key
+from eval.package.receiver import check as check_bytes
+from eval.package.signature import PrivateKey, is_signed_file, signing_key
 from eval.policy.model import VERDICTS
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
@@ -109,15 +111,16 @@ def write_package(
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
     newest, number = newest_version(collection)
+    earlier = earlier_package(newest, key)
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks)
+        provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         seal(partial, collection.name, key, provenance)
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
-        same = newest and not package_problems(newest) and read_tagmanifest(newest) == read_tagmanifest(partial)
-        if newest and same:
+        same = newest and read_tagmanifest(newest) == read_tagmanifest(partial)
+        if newest and same and not check_bytes(newest, is_signed_file)[2]:
             return newest, changed
         os.sync()  # all of it is on the disk before it has its name
         return partial.rename(collection.with_name(f"{collection.name}-v{number + 1}")), changed
@@ -186,7 +189,7 @@ def accepted_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict],
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
     accepted = exportable_verdicts(verdicts, bool(lot.slots))
     whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
-    return whole, [v.file for v in accepted if v not in whole]
+    return whole, [v.file for v in accepted if lot.sha256.get(v.file) != v.sha256]
 
 
 def other_attempts(lot: Lot, verdicts: list[Verdict]) -> list[str]:

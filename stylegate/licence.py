@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from stylegate.basename import parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError
-from stylegate.families import pipelines
 
 UNKNOWN = "unknown"
 UNCLEAR = {UNKNOWN, "other"}
@@ -24,7 +24,7 @@ def licence_of_base(base: str, folder: Path) -> str:
             named = None
         if isinstance(named, dict) and isinstance(named.get("license"), str):
             return named["license"]
-    if named := pipelines.parse_hub_id(base):
+    if named := parse_hub_id(base):
         from huggingface_hub import ModelCard, hf_hub_download
 
         try:

@@ -60,8 +60,9 @@ def seal(package: Path, collection: str, key: PrivateKey | None, provenance: Pro
         write(package / STATEMENT, json.dumps(make_envelope(statement, key), indent=2) + "\n")
     if key:
         (package / SIGNER).write_bytes(public_pem(key))
-    beside = (path for path in package.rglob("*") if path.is_file() and path.relative_to(package).parts[0] != "data")
-    write_manifest(package, TAGMANIFEST, sorted(path for path in beside if path.name not in UNLISTED), key)
+    beside = [path for path in package.iterdir() if path.is_file() and path.name not in UNLISTED]
+    beside += [path for path in (package / "proof").rglob("*") if path.is_file()]
+    write_manifest(package, TAGMANIFEST, sorted(beside), key)
 
 
 def write_manifest(package: Path, name: str, paths: Sequence[Path], key: PrivateKey | None) -> None:
@@ -72,7 +73,29 @@ def write_manifest(package: Path, name: str, paths: Sequence[Path], key: Private
         (package / f"{name}.sig").write_bytes(sign(key, "".join(lines).encode()))
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file of a package that is not in its place yet: a kill leaves no package, so no file need be atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode())
+def write(path: Path, content: str | bytes, earlier: Path | None = None) -> None:
+    """Write a file of a package that is not in its place yet: a kill leaves no package, so no file need be atomic.
+
+    Where `earlier`, a file of an earlier package, holds the same bytes, the new file is a hard link to it: it takes no
+    room on the disk, and less time.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    if earlier and linked(path, content, earlier):
+        return
+    try:
+        path.write_bytes(content)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+
+
+def linked(path: Path, content: bytes, earlier: Path) -> bool:
+    """Make `path` a hard link to `earlier` if that is a plain file with this content; whether it did."""
+    try:
+        if earlier.is_symlink() or earlier.read_bytes() != content:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(earlier)
+    except OSError:  # missing, on another disk, or the file system has no hard links
+        return False
+    return True

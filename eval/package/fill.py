@@ -16,7 +16,8 @@ from eval.judging.verdicts import Verdict
 from eval.lot.lot import Lot
 from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
-from eval.package.items import PROFILES, Item, items_of, record_of, scores_by_file, table_of
+from eval.package.earlier import Earlier
+from eval.package.items import PROFILES, Item, ItemRecord, items_of, record_of, scores_by_file, table_of
 from eval.package.layout import TABLE
 from eval.package.marks import (
     MARKS,
@@ -49,16 +50,18 @@ def fill_package(
     collection: str,
     licences: Sequence[LicenceLink] = (),
     marks: Marks = NO_MARKS,
+    earlier: Earlier | None = None,
 ) -> Provenance:
     """Write data/, the tree and the bill of materials of a new package; its provenance.
 
-    Raises DataError for whatever is not as the gate knew it.
+    Files that `earlier`, a package of the same collection, holds with the same bytes are linked to it, and the record
+    of an item that did not change stays as it is there. Raises DataError for whatever is not as the gate knew it.
     """
     data, items = package / "data", items_of(lot, accepted)
     provenance = make_provenance(lot, len(items), outcome, licences)
-    items, report = write_pictures(data, lot, items, marks)
+    items, report = write_pictures(data, lot, items, marks, earlier)
     report.write(package / MARKS)
-    write_items(data, lot, items, provenance.made_from, collection)
+    write_items(data, lot, items, provenance.made_from, collection, earlier)
     pq.write_table(table_of(items), data / TABLE)
     write_proof_of_promise(data, lot, items, outcome)
     lora = copy_lora(data, lot)
@@ -72,7 +75,9 @@ def fill_package(
     return provenance
 
 
-def write_pictures(data: Path, lot: Lot, items: Sequence[Item], marks: Marks) -> tuple[list[Item], MarksReport]:
+def write_pictures(
+    data: Path, lot: Lot, items: Sequence[Item], marks: Marks, earlier: Earlier | None
+) -> tuple[list[Item], MarksReport]:
     """Copy the pictures with their marks; the items with the digests of what was written, and what was read back.
 
     Raises DataError for a picture that is no longer the one that was judged, and for those that cannot be marked.
@@ -86,7 +91,7 @@ def write_pictures(data: Path, lot: Lot, items: Sequence[Item], marks: Marks) ->
                 f"{item.verdict.file} changed while it was exported", next_step="run the gate and the export again."
             )
         try:
-            return write_marked(content, data / item.image, marks, item.slot is not None)
+            return write_marked(content, data, item, marks, earlier)
         except UnmarkableError as error:
             problems.append(f"{item.verdict.file}: {error}")
             return None
@@ -101,17 +106,36 @@ def write_pictures(data: Path, lot: Lot, items: Sequence[Item], marks: Marks) ->
     return signed, marks_report(written)
 
 
-def write_items(data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str) -> None:
+def write_items(
+    data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str, earlier: Earlier | None
+) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
     scores = scores_by_file(lot, items)
     for item in items:
-        for folder, profile in PROFILES.items():
-            text = rfc8785.dumps(profile.content(collection, item)).decode()
-            write(data / "metadata" / folder / profile.name(item.id), text)
-        described = hashlib.sha256(rfc8785.dumps(PROFILES["erc721"].content(collection, item))).hexdigest()
+        texts = {
+            f"metadata/{folder}/{profile.name(item.id)}": rfc8785.dumps(profile.content(collection, item))
+            for folder, profile in PROFILES.items()
+        }
+        described = hashlib.sha256(texts[f"metadata/erc721/{item.id}.json"]).hexdigest()
         record = record_of(item, described, made_from, scores[item.verdict.file])
-        text = json.dumps(record.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write(data / "records" / f"{item.id}.json", text)
+        name = f"records/{item.id}.json"
+        texts[name] = kept_record(record, earlier and earlier.content(name)) or record.text().encode()
+        for name, text in texts.items():
+            write(data / name, text, earlier and earlier.package / "data" / name)
+
+
+def kept_record(record: ItemRecord, before: bytes | None) -> bytes | None:
+    """The record of an earlier package, if it is of the same item, made the same way and accepted by the same policy.
+
+    Its scores and its verdict are those with which the item first left, and its plan and folder those of that time.
+    """
+    if before is None:
+        return None
+    try:
+        found = ItemRecord.of_json(before, "the record of the package before")
+    except DataError:  # of another version of stylegate
+        return None
+    return before if found.identity() == record.identity() else None
 
 
 def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome: GateRecord) -> None:

@@ -1,6 +1,7 @@
 """The items of a package: for each picture its number, its record, and its metadata for each kind of token."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from mimetypes import guess_type
@@ -70,6 +71,16 @@ class ItemRecord(Record):
     """By score, higher is better; null where it was not computed."""
     verdict: Verdict
     """The verdict. People stand in it by an id: the first 8 digits of the sha256 of their name."""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it the record of this item: all but the scores, the verdict's details, and the plan or folder."""
+        of_lot = {"made_from": {"plan_sha256", "folder_sha256"}}
+        known = self.model_dump(mode="json", exclude={"scores": True, "verdict": True} | of_lot)
+        return known | {"policy": self.verdict.policy_sha256, "verdict": self.verdict.verdict}
+
+    def text(self) -> str:
+        """The content of its file."""
+        return json.dumps(self.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:

@@ -1,8 +1,13 @@
 """The chain of licences of the pictures that leave: of the base, the LoRA, and the pictures that it learned from."""
 
+from pathlib import Path
+
+from safetensors import safe_open
+
 from eval.lot.lot import Lot
 from eval.package.provenance import LicenceLink
-from stylegate import brandset, files
+from stylegate import brandset, files, licence
+from stylegate.basename import folder_named, parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError, StylegateError
 
@@ -16,16 +21,14 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
     """
     if lot.record is None:
         return []
-    from stylegate import licence as licences  # torch
-
     words, facts = lot.record.words, lot.record.facts
     found = {"base": licence_of_base(lot)}
     if facts.lora and words.run:
         found["data"] = licence_of_brand(words.brand)
     elif facts.lora:
         found["lora"] = licence_of_lora(config, facts.lora)
-    unclear = {what: problem for what, licence in found.items() if (problem := licences.licence_problem(licence))}
-    if refused := [what for what in unclear if not licences.is_accepted(config, found[what])]:
+    unclear = {what: problem for what, named in found.items() if (problem := licence.licence_problem(named))}
+    if refused := [what for what in unclear if not licence.is_accepted(config, found[what])]:
         problems = [f"the licence of the {what} {unclear[what]} (accept_licence={found[what]})" for what in refused]
         raise ConfigError("nothing leaves the house under these licences:", problems, MEND)
     return [LicenceLink(what=what, licence=found[what], accepted=what in unclear) for what in found]
@@ -33,16 +36,13 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
 
 def licence_of_base(lot: Lot) -> str:
     """The licence of the base that drew the batch; "unknown" where the base is no longer at hand."""
-    from stylegate import licence as licences
-    from stylegate.families import FAMILIES
-
     assert lot.record is not None
     base = lot.record.words.base
+    folder = folder_named(base, lot.record.facts.family.name)
     try:
-        folder = FAMILIES[lot.record.facts.family.name].base_folder(base, weights=False)
+        return licence.licence_of_base(base, folder) if folder.is_dir() or parse_hub_id(base) else licence.UNKNOWN
     except StylegateError:
-        return licences.UNKNOWN
-    return licences.licence_of_base(base, folder)
+        return licence.UNKNOWN
 
 
 def licence_of_brand(brand: str | None) -> str:
@@ -55,9 +55,8 @@ def licence_of_brand(brand: str | None) -> str:
 
 def licence_of_lora(config: Config, sha256: str) -> str:
     """The licence in the header of the LoRA that `lora_file=` names, if it is the one that drew; else "unknown"."""
-    from stylegate import lorafile
-
-    path = lorafile.lora_path(config) if config.lora_file else None
-    if path is None or files.sha256(path) != sha256:
-        return "unknown"
-    return lorafile.load_tensors(path)[1].get("modelspec.license", "unknown")
+    path = Path(config.lora_file or "").expanduser()
+    if not path.is_file() or files.sha256(path) != sha256:
+        return licence.UNKNOWN
+    with safe_open(path, framework="numpy") as file:  # it drew the pictures: it is whole
+        return (file.metadata() or {}).get("modelspec.license", licence.UNKNOWN)

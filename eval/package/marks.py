@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.package import xmp
+from eval.package.bag import write
+from eval.package.earlier import Earlier
+from eval.package.items import Item
 from stylegate import pictures
 from stylegate.config import Config
 from stylegate.records import Record
@@ -61,17 +64,20 @@ def wanted_marks(config: Config) -> Marks:
     return Marks(config.marks, config.source_type)
 
 
-def write_marked(content: bytes, target: Path, marks: Marks, drawn_here: bool) -> MarkedPicture:
-    """Write a judged picture's file with its marks to `target`, and read it back.
+def write_marked(content: bytes, data: Path, item: Item, marks: Marks, earlier: Earlier | None) -> MarkedPicture:
+    """Write the judged picture of an item with its marks below `data`, and read it back.
 
-    Raises xmp.UnmarkableError where the file cannot carry them, has lost one, or has other pixels than were judged.
+    Where an earlier package holds the same file for the same judged picture, its pixels were compared there.
+
+    Raises xmp.UnmarkableError where the file cannot carry its marks, has lost one, or has other pixels than were judged.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(with_marks(content, marks, drawn_here))
+    target, marked = data / item.image, with_marks(content, marks, item.slot is not None)
+    write(target, marked, earlier and earlier.package / "data" / item.image)
     found = read_marks(target)
     if marks.kinds != "none" and not found.source_types:
         raise xmp.UnmarkableError("its source type was lost")
-    if not same_picture(content, target.read_bytes()):
+    known = earlier is not None and earlier.holds(item.id, item.verdict.sha256, item.image, marked)
+    if not known and not same_picture(content, target.read_bytes()):
         raise xmp.UnmarkableError("its marks would change its pixels")
     return found
 

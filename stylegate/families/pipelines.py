@@ -11,28 +11,12 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from transformers import CLIPTokenizer
 
-from stylegate import files
+from stylegate import basename, files
 from stylegate.errors import ConfigError, ModelError
 from stylegate.families.base import Models
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")  # no variant, such as fp16
 PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
-
-
-def parse_hub_id(base: str) -> tuple[str, str | None] | None:
-    """Name and revision of `owner/name` or `owner/name@revision` on the hub; None for a folder or a shipped name.
-
-    Raises ModelError if a folder of that name exists too: it must not be taken for what the hub has.
-    """
-    name, _, revision = base.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "~", "/")) or name.endswith("/"):
-        return None
-    if Path(base).exists():
-        raise ModelError(
-            f"base={base} is a folder here, and a model on the hub may have that name",
-            next_step=f"write ./{base} for the folder, or {name}@REVISION for the hub's (@main is the newest).",
-        )
-    return name, revision or None
 
 
 def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Path:
@@ -41,8 +25,8 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     A hub id is downloaded once into the hub's cache, without `weights` all but the weights. Raises ModelError if there
     is nothing of that name, and if it belongs to another family.
     """
-    folder = Path(base).expanduser() if files.is_path(base) else files.MODELS / base / family
-    if named := parse_hub_id(base):
+    folder = basename.folder_named(base, family)
+    if named := basename.parse_hub_id(base):
         name, revision = named
         try:
             if weights:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -262,7 +264,7 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
 
 def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: Path, small_brand: Path) -> None:
     """What is said of the base and of the pictures of the brand goes into provenance and bill of materials."""
-    words, _ = batch
+    words, folder = batch
     told = [*words, accept_all(tmp_path), "name=licensed"]
     assert run("gate", *told)[0] == 0 and run("export", *told)[0] == 0
     package = files.EXPORTS / "licensed-v1"
@@ -285,6 +287,9 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
         assert code == 2 and "the licence of the data is" in text and says in text and "brand.yaml" in text
         assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1
     assert run("export", *told, "accept_licence=other,CC-BY-NC-4.0")[0] == 0
+    words = f"'export', 'batch={folder.name}', 'name=licensed', 'accept_licence=CC-BY-NC-4.0'"
+    loads = f"from stylegate.cli import main; import sys; sys.exit(main([{words}]) or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loads], cwd=files.ROOT).returncode == 0, "it needs no torch"
     (small_brand / "brand.yaml").write_text(before)
     links = {link["what"]: link["accepted"] for link in provenance_of(files.EXPORTS / "licensed-v2")["licences"]}
     assert links == {"base": False, "data": True}

@@ -14,10 +14,10 @@ from eval.lot.lot import digests_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features, weights
 from eval.measuring.encoder import Encoder
-from stylegate import files, pictures
+from stylegate import basename, files, pictures
 from stylegate.cache import Cache
 from stylegate.errors import ModelError
-from stylegate.families import FAMILIES, pipelines
+from stylegate.families import FAMILIES
 
 CPU = torch.device("cpu")
 GUARD = 1e-5  # of an embedding's number: what batch size, order and neighbours may move (docs/scores.md)
@@ -295,8 +295,8 @@ def test_a_folder_in_the_working_directory_never_stands_for_a_name(
         encoding.encoder_folder("acme")
     (tmp_path / "owner" / "name").mkdir(parents=True)
     with pytest.raises(ModelError, match=r"write \./owner/name"):
-        pipelines.parse_hub_id("owner/name")
-    assert pipelines.parse_hub_id("./owner/name") is None and pipelines.parse_hub_id("owner/name@main") == (
+        basename.parse_hub_id("owner/name")
+    assert basename.parse_hub_id("./owner/name") is None and basename.parse_hub_id("owner/name@main") == (
         "owner/name",
         "main",
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from PIL import Image
 
 from eval.package import receiver, signature
 from eval.package.merkle import root_and_paths
@@ -192,6 +193,36 @@ def test_another_key_makes_another_version(run, judged: Path, tmp_path: Path) ->
     assert "keyed-v2 " in run("export", *words, "key=none")[1] and "keyed-v2 " in run("export", *words, "key=none")[1]
     code, text = run("verify", str(files.EXPORTS / "keyed-v2"))
     assert code == 0 and "  not proven: who made the package: it is not signed" in text
+
+
+def test_what_did_not_change_keeps_its_bytes_and_its_place_on_the_disk(run, judged: Path, tmp_path: Path) -> None:
+    """In a new version; but never from a package that somebody else may have written."""
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "name=living")
+
+    def exported(*more: str) -> tuple[Path, dict[str, tuple[str, int]]]:
+        assert run("gate", *words)[0] in (0, 11)
+        assert run("export", *words, *more)[0] == 0
+        package = max(files.EXPORTS.glob("living-v*"))
+        items = [path for path in (package / "data").rglob("*") if path.name[0].isdigit()]
+        return package, {
+            path.relative_to(package).as_posix(): (files.sha256(path), path.stat().st_ino) for path in items
+        }
+
+    first, before = exported()
+    changed = sorted(judged.glob("*.png"))[3]
+    Image.open(changed).convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
+    second, after = exported()
+    new = [name for name in after if before.get(name) != after[name]]
+    assert sorted(new) == [f"data/images/{changed.name}", "data/records/3.json"]
+    record = second / "data" / "records" / "2.json"
+    forged = record.read_text().replace('"distinct": ', '"distinct": 9')
+    record.unlink()
+    record.write_text(forged)
+    assert forged != (first / "data" / "records" / "2.json").read_text()
+    for more in ((), ("key=none",)):
+        third, _ = exported(*more)
+        assert not check_package(third)[2] and third not in (first, second)
+        assert '"distinct": 9' not in (third / "data" / "records" / "2.json").read_text()
 
 
 def test_rebase_changes_the_address_alone(run_exactly, package: Path, tmp_path: Path) -> None:

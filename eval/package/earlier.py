@@ -1,0 +1,42 @@
+"""The package before: what of it is known to be ours, so that an item that did not change keeps its bytes."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from eval.package import receiver
+from eval.package.receiver import MANIFEST, SIGNER
+from eval.package.signature import PrivateKey, is_signed_file, public_pem
+
+
+class Earlier(NamedTuple):
+    """An earlier package of the collection."""
+
+    package: Path
+    signed: dict[str, str]
+    """sha256 by name of every file in data/ that its manifest lists; empty if this key did not sign the manifest."""
+
+    def content(self, name: str) -> bytes | None:
+        """The bytes of a file below data/, if they are those that this key signed; else None."""
+        path = self.package / "data" / name
+        if (listed := self.signed.get(f"data/{name}")) is None or path.is_symlink() or not path.is_file():
+            return None
+        content = path.read_bytes()
+        return content if hashlib.sha256(content).hexdigest() == listed else None
+
+    def holds(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
+        """Whether this key signed that a file has this content, and is the item's picture that was judged as told."""
+        record = json.loads(self.content(f"records/{item}.json") or b"{}")
+        judged = record.get("judged_sha256", record.get("sha256"))
+        return judged == judged_sha256 and self.content(name) == content
+
+
+def earlier_package(package: Path | None, key: PrivateKey | None) -> Earlier | None:
+    """The package before, and what of it was signed by this key; None if there is none."""
+    if package is None:
+        return None
+    ours = key is not None and (package / SIGNER).is_file() and (package / SIGNER).read_bytes() == public_pem(key)
+    if not ours or not is_signed_file(package / SIGNER, package / MANIFEST, package / f"{MANIFEST}.sig"):
+        return Earlier(package, {})
+    return Earlier(package, receiver.read_manifest(package, MANIFEST, []))
