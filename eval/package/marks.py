@@ -69,7 +69,7 @@ def write_marked(content: bytes, data: Path, item: Item, marks: Marks, earlier: 
 
     Where an earlier package holds the same file for the same judged picture, its pixels were compared there.
 
-    Raises xmp.UnmarkableError where the file cannot carry its marks, has lost one, or has other pixels than were judged.
+    Raises xmp.UnmarkableError where the file cannot carry its marks, lost one, or has other pixels than were judged.
     """
     target, marked = data / item.image, with_marks(content, marks, item.slot is not None)
     write(target, marked, earlier and earlier.package / "data" / item.image)
