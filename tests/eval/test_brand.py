@@ -75,6 +75,29 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
         assert left[places] == pytest.approx((rows[places] - mean) @ found + level, abs=2e-6), places
 
 
+def test_both_views_of_a_reference_are_left_out_together() -> None:
+    """Else each would be read by its own twin, and pictures by the same hand would seem to be told apart."""
+    areas = []
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        own = hand(120, random, 32)
+        reader = brand.learn(own, own, [hand(120, random, given=True) for _ in range(2)], with_encoder=False)  # type: ignore[arg-type]
+        areas += [found.area for found in reader.separations]
+    assert np.mean(areas) < 0.5, "0.56 where the twin is known"
+
+
+def test_a_shipped_set_is_read_by_a_reader_that_has_not_seen_it() -> None:
+    """It stands for hands that nobody has seen, so it is told less surely than a set that was given to be known."""
+    areas: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(6):
+        for given, found in areas.items():
+            random = np.random.default_rng(seed)
+            own, far = hand(230, random), [hand(20, random), hand(60, random)]
+            reader = learned(own, [*far, hand(200, random, given=given)])
+            found += [one.area for one in reader.separations if one.name == "colour 200"]
+    assert np.mean(areas[False]) < np.mean(areas[True]) - 0.01
+
+
 def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
     random = np.random.default_rng(0)
     rows, truth, weights = random.normal(size=(40, 5)), random.choice([-1.0, 1.0], 40), random.uniform(1, 2, 40)
