@@ -69,16 +69,20 @@ def calibrate(config: Config) -> int:
         elif sys.stdin.isatty():
             given = ask_and_store_labels(lot, plan, given, policy)
         if len(given) < len(plan.sample):
-            sheet, answered = lot.out / WORKSHEET, Path(config.decisions) if config.decisions else None
-            write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, answered)
+            sheet = lot.out / WORKSHEET
+            write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
             print(f"calibrate: {len(given)} of {len(plan.sample)} labels")
-            print(f"next: fill in verdict and who, then the same words with decisions={files.display_path(sheet)}")
+            print(f"Next: fill in verdict and who, then the same words with decisions={files.display_path(sheet)}")
             return Exit.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)
         made = calibration_of(plan, given, policy, judging_digest(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
         line = calibrated_line_state(made, pool, made.fingerprint, policy)
     print(f"calibrate: {line.says}")
+    if line.state != "valid":
+        print(
+            "Next: stylegate certify with the same words proves this lot by itself; no line was drawn by these labels"
+        )
     print(files.display_path(lot.out / CALIBRATION))
     return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
 

@@ -66,9 +66,7 @@ def certify(config: Config) -> int:
             (lot.out / WORKSHEET).unlink(missing_ok=True)
         else:
             next_ones = plan.order[len(given) : len(given) + config.promise.num_labels]
-            answered = Path(config.decisions) if config.decisions else None
-            sheet = lot.out / WORKSHEET
-            write_worksheet(sheet, "audit", questions(lot, next_ones), policy, answered)
+            write_worksheet(lot.out / WORKSHEET, "audit", questions(lot, next_ones), policy, lot.sha256)
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
@@ -137,7 +135,7 @@ def print_result(
     if proven is None:
         print(f"certify: not proven yet with {len(given)} labels, {bad} of them rejects")
         worksheet = files.display_path(lot.out / WORKSHEET)
-        print(f"next: fill in verdict and who, then the same words with decisions={worksheet}")
+        print(f"Next: fill in verdict and who, then the same words with decisions={worksheet}")
         return Exit.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))

@@ -39,6 +39,7 @@ from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
 
 NAMED = 10  # pictures that a note names
+GATE_AGAIN = "stylegate gate with the same words judges what is there now and says what to mend; then export"
 
 
 def export(config: Config) -> int:
@@ -47,8 +48,9 @@ def export(config: Config) -> int:
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
-            code, why = held
+            code, why, advice = held
             print(f"export: nothing left the house: {why}")
+            print(f"Next: {advice}")
             return code
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
@@ -59,12 +61,15 @@ def export(config: Config) -> int:
     if stay := other_attempts(lot, verdicts):
         print(f"note: accepted, but a better attempt at the same slot is exported: {names_of(stay)}")
     for name in changed:
-        print(f"note: {name} is not the picture that was judged; it is left out. Run the gate again.")
+        print(f"note: {name} is not the picture that was judged; it is left out")
     if new := not_judged(lot, verdicts):
-        print(f"note: {names_of(new)} came after the gate and was not judged. Run the gate again.")
+        print(f"note: {names_of(new)} came after the gate and was not judged")
     left = len(accepted_pictures(lot, verdicts)[0])
     print(f"export: {files.display_path(target)} ({what_left(left, outcome)})")
-    return 10 if changed or new else 0
+    if changed or new:
+        print(f"Next: {GATE_AGAIN}")
+        return Exit.REJECTED
+    return Exit.PASS
 
 
 def names_of(found: list[str]) -> str:
@@ -134,23 +139,22 @@ def read_tagmanifest(package: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str] | None:
-    """Exit code and reason for which the whole lot stays here, if there is one."""
+def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str, str] | None:
+    """Exit code, reason and next step, in words, where the whole lot stays here; None where it may leave."""
     state, says = outcome.promise.state, outcome.promise.says
     if state in ("stale", "insufficient"):
-        way = "; stylegate certify proves this lot, whatever came before" if outcome.counts.accept else ""
-        return Exit.STALE if state == "stale" else Exit.EVIDENCE, says + way
+        certify = "stylegate certify with the same words proves this lot, whatever came before"
+        advice = certify if outcome.counts.accept else "no picture is accepted: stylegate gate says why"
+        return Exit.STALE if state == "stale" else Exit.EVIDENCE, says, advice
     broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
     broken += ["a picture lies below a line that fails the batch"] if outcome.fails_batch else []
     _, changed = accepted_pictures(lot, verdicts)
     if changed and state in ("certified", "valid"):
-        broken.append(
-            f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone; gate again"
-        )
+        broken.append(f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone")
     rules = outcome.batch or any(lines.fail_batch_below is not None for lines in outcome.thresholds.values())
     if rules and (apart := len(changed) + len(not_judged(lot, verdicts))):
-        broken.append(f"the policy judges the lot as a whole, of which {apart} pictures changed or are new; gate again")
-    return (Exit.REJECTED, "; ".join(broken)) if broken else None
+        broken.append(f"the policy judges the lot as a whole, of which {apart} pictures changed or are new")
+    return (Exit.REJECTED, "; ".join(broken), GATE_AGAIN) if broken else None
 
 
 def read_judgement(lot: Lot) -> tuple[GateRecord, list[Verdict]]:

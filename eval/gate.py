@@ -12,8 +12,7 @@ rules for the batch. in = accept + review + reject + error, always. With scores 
 nothing.
 """
 
-from pathlib import Path
-
+from eval.judging.advice import allowed_failures, next_step, observed_only, warning_without_references
 from eval.judging.decisions import record_decisions, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
@@ -29,7 +28,6 @@ from eval.report.summaries import (
     in_brackets,
     left_out_in_words,
     one_line,
-    warning_without_references,
     worst_picture_first,
 )
 from stylegate import files
@@ -56,15 +54,15 @@ def exit_code(judged: Judged) -> int:
     return Exit.PASS if judged.outcome.observe else judged.outcome.exit_code
 
 
-def judge_and_report(config: Config) -> Judged:
-    """Judge a lot under its lock, write verdicts and reports, print what was found."""
+def judge_and_report(config: Config, with_next_step: bool = True) -> Judged:
+    """Judge a lot under its lock, write verdicts and reports, print what was found, and what a person does next."""
     with locked_lot(config) as lot:
         if config.decisions:
             # Judging reports what is wrong with the other words before any decision is recorded.
             record_decisions(existing_file(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
         write_verdicts_and_gate_record(judged)
-        write_review_worksheet(judged, Path(config.decisions) if config.decisions else None)
+        write_review_worksheet(judged)
         with keeping_exit_code(judged.outcome.exit_code):
             page = write_reports(judged, config)
     for line in summary_lines(judged):
@@ -72,6 +70,8 @@ def judge_and_report(config: Config) -> Judged:
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     print(f"gate: {counts.judged} in = {total}   report: {files.display_path(page)}")
+    if with_next_step and (advice := next_step(judged.outcome, files.display_path(lot.out))):
+        print(f"Next: {advice}")
     print(files.display_path(lot.out))
     return judged
 
@@ -86,6 +86,7 @@ def summary_lines(judged: Judged) -> list[str]:
     for verdict, causes in outcome.why.items():
         if causes:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
+    lines += filter(None, [allowed_failures(outcome), observed_only(outcome)])
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
         lines.append(f"promise: {outcome.promise.sentence()}")

@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print_error("stopped. The same command goes on where this one was.")
+        print_error("stopped.\nNext: the same command goes on where this one was.")
         return 130
     except Exception as error:
         return report_error(error)
@@ -167,6 +167,7 @@ def report_error(error: Exception) -> int:
         return Exit.USAGE
     traceback.print_exception(error)
     print_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
+    print_error("Next: run the same command again; if it ends here again, report the lines above.")
     return Exit.REJECTED if isinstance(error, AfterVerdictError) else Exit.INTERNAL
 
 

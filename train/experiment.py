@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eval import export, gate, generate, plan
+from eval.judging.advice import next_step
 from eval.judging.judged import Judged
 from eval.lot import cost
 from eval.lot.batch import batch_folder
@@ -39,7 +40,7 @@ def experiment(config: Config) -> int:
 
     def judge(config: Config) -> int:
         nonlocal judged
-        judged = gate.judge_and_report(config)
+        judged = gate.judge_and_report(config, with_next_step=False)
         return gate.exit_code(judged)
 
     def stage(name: str, work: Callable[[Config], int]) -> int:
@@ -64,6 +65,8 @@ def experiment(config: Config) -> int:
         if judged.outcome.counts.accept and not config.observe:
             code = worst_code(code, stage("export", export.export))
         write_summary(config, judged)
+        if advice := next_step(judged.outcome, files.display_path(folder)):
+            print(f"Next: {advice}")
     return code
 
 

@@ -133,7 +133,9 @@ def train(config: Config) -> int:
             stopped = done < config.train.max_steps
             selection = {} if stopped else choose_checkpoint(run, evaluation, done)
         if main and stopped:
-            print(f"The run was stopped (SIGTERM) and saved at step {done}. The same command continues from there.")
+            print(
+                f"The run was stopped (SIGTERM) and saved at step {done}.\nNext: the same command goes on from there."
+            )
             page.write_page(run.directory)
             tracker.finish()
         elif main:

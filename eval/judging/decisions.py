@@ -1,12 +1,15 @@
 """Decisions: what people say about pictures in review, kept with the reasons that it answers."""
 
+from collections import Counter
 from pathlib import Path
 
 from eval.judging.judged import Judged
 from eval.judging.verdicts import Verdict
 from eval.promise import labels
 from eval.promise.labels import stored_label
-from eval.promise.worksheet import Question, read_answers, write_worksheet
+from eval.promise.worksheet import VERDICTS, Question, read_answers, write_worksheet
+from stylegate import files
+from stylegate.words import counted
 
 WORKSHEET = "review.csv"
 
@@ -16,7 +19,8 @@ def record_decisions(path: Path, judged: Judged) -> None:
 
     A decision speaks of the checks that hold the picture in review now. If its row of the table names checks, it
     speaks of those among them alone. A row that was recorded before is not recorded again, also under another policy;
-    a row that names this policy itself is. Raises DataError listing every problem of the table.
+    a row that names this policy itself is. Prints how many were read and kept. Raises DataError listing every problem
+    of the table.
     """
     out, policy = judged.lot.out, judged.policy
     present: dict[str, set[str]] = {}
@@ -24,7 +28,9 @@ def record_decisions(path: Path, judged: Judged) -> None:
         present.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
     latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
     counting = labels.valid_labels_by_sha256(out, "review", policy)
-    for answer in read_answers(path, "review", out, judged.lot.sha256, policy):
+    answers = read_answers(path, "review", out, judged.lot.sha256, policy)
+    new_ones = 0
+    for answer in answers:
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
         new = stored_label(label, policy, checks=checks)
@@ -36,6 +42,11 @@ def record_decisions(path: Path, judged: Judged) -> None:
         )
         if counting.get(label.sha256) != new and not (repeated and not answer.policy_sha256):
             labels.append_labels(out, "review", [new])
+            new_ones += 1
+    given = Counter(answer.label.verdict for answer in answers)
+    listed = ", ".join(f"{given[word]} {word}" for word in VERDICTS if given[word]) or "no row has a verdict"
+    kept = f"{new_ones} new in {files.display_path(out / labels.STREAMS['review'])}" if answers else "nothing is kept"
+    print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
 
 
 def checks_in_review(verdict: Verdict) -> list[str]:
@@ -46,10 +57,10 @@ def checks_in_review(verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(found.check for found in [*verdict.reasons, *settled] if found.verdict == "review"))
 
 
-def write_review_worksheet(judged: Judged, given: Path | None) -> None:
+def write_review_worksheet(judged: Judged) -> None:
     """Write review.csv, with a row to fill in for each picture in review; only its header if there is none.
 
-    A file that holds verdicts already is not overwritten, unless it is the file `given` to this command.
+    What a person wrote into it and is not stored, or left the picture open, stays in it.
     """
     waiting = [verdict for verdict in judged.verdicts if verdict.verdict == "review"]
     path, slots = judged.lot.out / WORKSHEET, judged.lot.slots or {}
@@ -57,4 +68,4 @@ def write_review_worksheet(judged: Judged, given: Path | None) -> None:
         Question(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(checks_in_review(v)))
         for v in waiting
     ]
-    write_worksheet(path, "review", rows, judged.policy, given)
+    write_worksheet(path, "review", rows, judged.policy, judged.lot.sha256)

@@ -8,6 +8,7 @@ rows were asked for: a row counts for that alone.
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -169,22 +170,71 @@ def questions(lot: Lot, pictures: Iterable[str]) -> list[Question]:
 
 
 def write_worksheet(
-    path: Path, purpose: Purpose, questions: Iterable[Question], policy: Policy, given: Path | None
+    path: Path, purpose: Purpose, questions: Iterable[Question], policy: Policy, pictures: Mapping[str, str]
 ) -> None:
     """Write a CSV file with a row for each picture, to fill in with any spreadsheet or editor.
 
-    A file in which somebody has begun to write verdicts stays as it is, unless it is the file that was just `given`.
+    What a person wrote into the file before stays in it, unless it is stored and has settled its picture. `pictures`
+    are those of the lot, sha256 by name. A file with answers that cannot stand beside the new questions (it is damaged,
+    or they were asked for under another policy) is renamed, and a note says so.
     """
-    if path.exists() and path.resolve() != (given.resolve() if given else None) and has_verdicts(path):
-        print(f"note: {files.display_path(path)} has verdicts: it stays as it is; give it with decisions=")
-        return
+    table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
+    stored = {row_of(label) for label in read_stored_labels(path.parent, purpose)}
+    written = rows_with_answers(table)
+    waiting = [row for row in written if label_of_row(row, pictures) not in stored]
+    if table.problems or not all(is_for(row, purpose, policy) for row in waiting):
+        aside = free_name(path)
+        path.rename(aside)
+        print(f"note: {files.display_path(path)} was asked for otherwise, or is damaged; now it is {aside.name}")
+        written = waiting = []
+    rows = {q.sha256 or q.file: row_of_question(q, purpose, policy) for q in questions}
+    for row in written:
+        sha256, verdict, _, why = label = label_of_row(row, pictures)
+        unsettled = label not in stored or (verdict == "unsure" and is_for(row, purpose, policy))
+        if unsettled and (sha256 in rows or (label not in stored and (verdict or why))):
+            rows[sha256 or row.get("file", "")] = row
+    own_columns = [name for name in table.columns if name not in COLUMNS and written]
     sheet = io.StringIO()
     writer = csv.writer(sheet)  # lines end in CR LF: with other line ends a CR in a name is not quoted
-    writer.writerow(COLUMNS)
-    for q in questions:
-        row = [q.file, q.sha256, "", "", "", q.prompt, ", ".join(q.reasons), purpose, policy.sha256]
-        writer.writerow([escape_formula_cell(cell) for cell in row])
+    writer.writerow([*COLUMNS, *own_columns])
+    writer.writerows([row.get(name, "") for name in (*COLUMNS, *own_columns)] for row in rows.values())
     files.write_atomically(path, sheet.getvalue())
+    if count := sum(bool(row.get("verdict", "").strip()) for row in waiting):
+        answers = counted(count, "answer that is not stored yet", "answers that are not stored yet")
+        print(f"note: {files.display_path(path)} has {answers}; give it with decisions=")
+
+
+def row_of_question(question: Question, purpose: Purpose, policy: Policy) -> dict[str, str]:
+    """The row of a worksheet that asks about a picture, by column."""
+    asked = question.file, question.sha256, "", "", "", question.prompt, ", ".join(question.reasons)
+    cells = (*asked, purpose, policy.sha256)
+    return {name: escape_formula_cell(cell) for name, cell in zip(COLUMNS, cells, strict=True)}
+
+
+def rows_with_answers(table: tables.Table) -> list[dict[str, str]]:
+    """The rows of a worksheet in which a person wrote anything, by column."""
+    rows = [{name: str(value if value is not None else "") for name, value in row.cells.items()} for row in table.rows]
+    return [row for row in rows if any(row.get(name, "").strip() for name in ("verdict", "who", "why"))]
+
+
+def is_for(row: Mapping[str, str], purpose: Purpose, policy: Policy) -> bool:
+    """Whether a row of a worksheet was asked for this purpose under this policy, or does not say for which."""
+    stated = row.get("purpose", "").strip(), row.get("policy_sha256", "").strip()
+    return stated[0] in ("", purpose) and stated[1] in ("", policy.sha256)
+
+
+def label_of_row(row: Mapping[str, str], pictures: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """sha256, verdict, who and why of a worksheet's row, as they are stored; the sha256 is "" if it is not known."""
+    sha256 = row.get("sha256", "").strip().lower()
+    sha256 = sha256 or picture_named(unescape_formula_cell(row.get("file", "")), pictures)[0]
+    who, why = (unescape_formula_cell(row.get(name, "").strip()) for name in ("who", "why"))
+    return sha256, row.get("verdict", "").strip().lower(), who, why
+
+
+def free_name(path: Path) -> Path:
+    """A name beside `path` that no file has: review-1.csv, review-2.csv, ... for review.csv."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def escape_formula_cell(text: str) -> str:
@@ -198,12 +248,6 @@ def escape_formula_cell(text: str) -> str:
 def unescape_formula_cell(text: str) -> str:
     """The text of a cell without the apostrophe that `escape_formula_cell` put before it."""
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
-
-
-def has_verdicts(path: Path) -> bool:
-    """Whether a worksheet has any verdict, or cannot be read any more: nobody's work is overwritten."""
-    table = tables.read_table(path)
-    return bool(table.problems) or any(str(row.cells.get("verdict") or "").strip() for row in table.rows)
 
 
 def labels_and_answers(

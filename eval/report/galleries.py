@@ -25,8 +25,10 @@ WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "er
 SECTIONS = {
     "review": (
         "For review",
-        "A person decides about these pictures. None of them is exported before that. "
-        "Pictures that nearly pass come first.",
+        "A person decides about these pictures; none of them is exported before that. To decide, open review.csv, "
+        "which lies beside the report's folder. Write accept, reject or unsure into the column verdict and your name "
+        "into who. Then give the words of the gate again, with decisions=PATH/review.csv. Pictures that nearly pass "
+        "come first.",
     ),
     "reject": (
         "Rejected",
@@ -60,13 +62,13 @@ def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]
     """A row for each check that held pictures back or warned of them: its words, and how many by consequence.
 
     `causes` has, by consequence (reject, review, error, warn), the number of pictures by check. A picture with two
-    reasons counts in two rows. The check with most pictures comes first.
+    reasons counts in two rows. The check with most pictures comes first; of equal ones, the first in `causes`.
     """
     counts: dict[str, dict[str, int]] = {}
     for kind, by_check in causes.items():
         for check, count in by_check.items():
             counts.setdefault(check, {})[kind] = count
-    order = sorted(counts, key=lambda check: (-sum(counts[check].values()), check))
+    order = sorted(counts, key=lambda check: -sum(counts[check].values()))
     return [{"check": check, "does": check_in_words(check), "counts": counts[check]} for check in order]
 
 

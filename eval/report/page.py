@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eval.judging.advice import observed_only, warning_without_references
 from eval.judging.judged import Judged
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, cost_of
@@ -18,7 +19,7 @@ from eval.promise.calibration import Calibration
 from eval.report import slider
 from eval.report.charts import curve_over_positions, score_plots
 from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
-from eval.report.summaries import junit_xml, left_out_in_words, markdown_summary, warning_without_references
+from eval.report.summaries import junit_xml, left_out_in_words, markdown_summary
 from eval.report.thumbnails import SIDE, Thumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
@@ -89,7 +90,8 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
 def subtitle(outcome: GateRecord) -> str:
     """How many pictures may leave, in a sentence, and how many slots of a plan they fill."""
     counts, slots = outcome.counts, outcome.slots
-    text = f"{counts.accept} of {counts.judged} pictures passed and may be exported."
+    text = f"{counts.accept} of {counts.judged} pictures passed" + ("." if outcome.observe else " and may be exported.")
+    text += f" The verdicts are {observed}." if (observed := observed_only(outcome)) else ""
     return text + (f" {slots.accepted} of the {slots.wanted} planned slots are filled." if slots else "")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from eval.judging.advice import allowed_failures, next_step, warning_without_references
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
@@ -39,17 +40,6 @@ class Case(NamedTuple):
     text: str
     failed: bool = False
     skipped: bool = False
-
-
-NOBODY_LOOKED = (
-    "No references were given: nobody looked at the style. Only technical faults and copies were looked for. "
-    "references=DIR or brand=NAME adds the style."
-)
-
-
-def warning_without_references(outcome: GateRecord) -> str:
-    """A warning for the first line of every report that nobody looked at the style; "" if references were given."""
-    return "" if outcome.references.given else NOBODY_LOOKED
 
 
 def left_out_in_words(left_out: Sequence[str]) -> str:
@@ -160,6 +150,8 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines += [f"Promise: {plain_text(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
+    if allowed := allowed_failures(outcome):
+        lines.append(f"- {allowed}")
     lines += [f"- {rule.state}: {plain_text(rule.says)}" for rule in outcome.batch if rule.state != "pass"]
     for kind in ORDER:
         if causes := outcome.why[kind]:
@@ -170,6 +162,8 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
         lines.append(f"- checks left out: {plain_text(left_out, MAX_LEFT_OUT)}")
     lines += [f"- note: {plain_text(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
+    if advice := next_step(outcome, name):
+        lines += ["", f"Next: {plain_text(advice, MAX_LEFT_OUT)}"]
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]

@@ -114,14 +114,13 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, content: str, why: str)
     (tmp_path / "d.csv").write_bytes(content.encode())
     found = worksheet.read_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
     assert [answer.label for answer in found] == [label("a" * 64, "accept", "art", why)]
-    assert worksheet.has_verdicts(tmp_path / "d.csv")
 
 
 def test_a_row_with_too_many_cells_refuses_the_table(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(f"sha256,verdict,who,why\n{'a' * 64},accept,art,fine, by me\n")
     with pytest.raises(DataError) as error:
         worksheet.read_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
-    assert "line 2: 5 cells under 4 columns" in str(error.value) and worksheet.has_verdicts(tmp_path / "d.csv")
+    assert "line 2: 5 cells under 4 columns" in str(error.value)
 
 
 def test_damaged_streams_are_refused(tmp_path: Path) -> None:
@@ -205,6 +204,53 @@ def test_a_worksheet_lists_what_stands_in_review(run, words, tmp_path: Path) -> 
     assert len(list(csv.DictReader((out / "review.csv").open()))) == 0
 
 
+def test_nothing_that_a_person_wrote_into_a_worksheet_is_lost(run, words, tmp_path: Path) -> None:
+    """An answer is stored, or stays in a sheet: an unsure one, a note, one not given yet, one under another policy."""
+    told, out = words(ALL_IN_REVIEW), tmp_path / "out"
+    run("gate", *told)
+    sheet = out / "review.csv"
+
+    def read() -> dict[str, dict[str, str]]:
+        return {row["file"]: row for row in csv.DictReader(sheet.open(newline=""))}
+
+    a, b, c, d, e, *_ = rows = read()
+    for name, written in {
+        a: {"verdict": "accept", "who": "anna"},
+        b: {"verdict": "unsure", "who": "anna", "why": "is the cape meant?"},
+        c: {"why": "ask Ben"},
+        d: {"who": "anna"},
+        e: {"verdict": "reject", "who": "anna"},
+    }.items():
+        rows[name] |= written
+    with sheet.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[a], "my notes"], delimiter=";")
+        writer.writeheader()
+        writer.writerows(row | {"my notes": f"n{i}"} for i, row in enumerate(rows.values()))
+    code, text = run("gate", *told)
+    assert code == 11 and "review.csv has 3 answers that are not stored yet; give it with decisions=" in text
+    assert read()[a]["verdict"] == "accept" and read()[a]["my notes"] == "n0" and len(read()) == 32
+    code, text = run("gate", *told, f"decisions={sheet}")
+    assert code == 10 and f"3 rows of {sheet} read (1 accept, 1 reject, 1 unsure); 3 new in " in text
+    for _ in range(2):
+        left = read()
+        assert a not in left and e not in left and len(left) == 30 and "not stored" not in text
+        assert (left[b]["verdict"], left[b]["why"], left[c]["why"], left[d]["who"]) == (
+            *("unsure", "is the cape meant?", "ask Ben", "anna"),
+        )
+        code, text = run("gate", *told, f"decisions={sheet}")
+        assert f"1 row of {sheet} read (1 unsure); 0 new in " in text
+    rows = read()
+    rows[d]["verdict"] = "accept"
+    with sheet.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[d]))
+        writer.writeheader()
+        writer.writerows(rows.values())
+    (tmp_path / "policy.yaml").write_text("guideline: another\n" + ALL_IN_REVIEW)
+    code, text = run("gate", *told)
+    assert "review.csv was asked for otherwise, or is damaged; now it is review-1.csv" in text
+    assert "anna" not in sheet.read_text() and "anna" in (out / "review-1.csv").read_text() and len(read()) == 32
+
+
 def test_names_that_stand_for_two_pictures_are_refused() -> None:
     pictures = {"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64}
     assert worksheet.picture_named("a/x.png", pictures) == ("a" * 64, "")
@@ -216,7 +262,7 @@ def test_names_that_stand_for_two_pictures_are_refused() -> None:
 def test_no_cell_of_a_worksheet_is_a_formula(tmp_path: Path, name: str) -> None:
     """A spreadsheet may run a cell that begins so; the name is read back as it was."""
     sheet = tmp_path / "review.csv"
-    worksheet.write_worksheet(sheet, "review", [worksheet.Question(name, "", name)], POLICY, None)
+    worksheet.write_worksheet(sheet, "review", [worksheet.Question(name, "", name)], POLICY, {})
     with sheet.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())

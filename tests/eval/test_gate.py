@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.judging.advice import NOBODY_LOOKED
 from eval.judging.rules import folder_exit_code
 from eval.judging.verdicts import verdict_and_reasons
 from eval.policy.lines import CheckBounds
-from eval.report.summaries import NOBODY_LOOKED
 from stylegate import files
 from tests import lots
 from tests.conftest import process

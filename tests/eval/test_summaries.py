@@ -12,12 +12,13 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from eval.judging.advice import NOBODY_LOOKED, allowed_failures, next_step
 from eval.judging.record import GateRecord
 from eval.judging.rules import lot_exit_code
 from eval.judging.verdicts import Reason, Settled, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.report.summaries import MAX_NAME, MAX_NAMED, NOBODY_LOOKED, junit_xml, markdown_summary, one_line
+from eval.report.summaries import MAX_NAME, MAX_NAMED, junit_xml, markdown_summary, one_line
 from stylegate import files
 from stylegate.errors import Exit
 from tests import lots
@@ -257,6 +258,24 @@ def test_the_summary_says_what_the_gate_says() -> None:
     assert markdown_summary("lot", outcome_of([FINE]), [FINE]).count("|---") == 5, (
         "no table of pictures where none is held"
     )
+
+
+def test_every_lot_that_does_not_pass_is_told_what_is_next() -> None:
+    promises = ("none", "certified", "stale", "insufficient")
+    for lot, rules, state, share in itertools.product(LOTS, RULES, promises, (0.0, 0.5)):
+        promise = {"state": state, "says": "says"}
+        outcome = outcome_of(lot, lots.policy(share, sha256="0" * 64), batch=rules, promise=promise)
+        advice = next_step(outcome, "out")
+        assert bool(advice) == (outcome.exit_code != Exit.PASS), (outcome, advice)
+        assert ("out/review.csv" in advice) == (bool(advice) and IN_REVIEW in lot)
+        assert not advice or f"Next: {advice[:20]}" in markdown_summary("out", outcome, lot)
+        assert not next_step(outcome.model_copy(update={"observe": True}), "out"), "the exit code is 0"
+    policies = [lots.policy(share, sha256="0" * 64) for share in (0.0, 0.4, 0.6)]
+    said = [allowed_failures(outcome_of([FINE, REJECTED], policy)) for policy in policies]
+    assert (
+        said[0] == "" and "is more than max_failed_share 0.4" in said[1] and "is within max_failed_share 0.6" in said[2]
+    )
+    assert not allowed_failures(outcome_of([FINE], policies[1]))
 
 
 @pytest.mark.parametrize("state", ["stale", "insufficient"])

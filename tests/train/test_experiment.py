@@ -41,13 +41,14 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
     assert len(list(files.EXPORTS.glob("chain-v*"))) == 1
 
 
-def test_run_ends_with_10_when_nothing_can_pass(run, small_brand: Path, tmp_path: Path) -> None:
+def test_run_leaves_slots_to_a_person_when_nothing_can_pass(run, small_brand: Path, tmp_path: Path) -> None:
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
     words = ["brand=small", "name=never", *FAST, "train.max_steps=1", "traits=collectible"]
     words += ["plan.num_images=2", "plan.max_attempts=2", f"policy={tmp_path / 'never.yaml'}"]
     code, text = run("run", *words)
-    assert code == 10 and "0 / 0 / 4 / 0" in text
-    assert not list(files.EXPORTS.glob("never-*"))
+    assert code == 11 and "0 / 0 / 4 / 0" in text
+    assert text.splitlines()[-1].startswith("Next: for slots without attempts left, choose a way out")
+    assert text.count("Next:") == 1 and not list(files.EXPORTS.glob("never-*"))
 
 
 @pytest.mark.skipif(not NOTO.is_dir(), reason="the art of Noto Emoji lies beside the checkout in some places only")

@@ -1,0 +1,66 @@
+"""What gate.json means for people: what to do next, what nobody looked at, what decided the exit code."""
+
+from eval.judging.decisions import WORKSHEET
+from eval.judging.record import GateRecord
+from stylegate.errors import Exit
+from stylegate.words import counted
+
+NOBODY_LOOKED = (
+    "No references were given: nobody looked at the style. Only technical faults and copies were looked for. "
+    "references=DIR or brand=NAME adds the style."
+)
+
+
+def warning_without_references(outcome: GateRecord) -> str:
+    """A warning for the first line of every report that nobody looked at the style; "" if references were given."""
+    return "" if outcome.references.given else NOBODY_LOOKED
+
+
+def allowed_failures(outcome: GateRecord) -> str:
+    """How the share of failed pictures of a folder stands to the share that the policy allows; "" if none failed, or
+    none may.
+    """
+    counts, allowed = outcome.counts, outcome.policy.max_failed_share
+    failed = counts.reject + counts.error
+    if outcome.slots or not failed or not allowed:
+        return ""
+    share = failed / counts.judged
+    state = "is within" if share <= allowed else "is more than"
+    return f"{failed} of {counts.judged} failed: that {state} max_failed_share {allowed:g} of the policy"
+
+
+def observed_only(outcome: GateRecord) -> str:
+    """That the verdicts were only observed, and the exit code that was not given; "" if they count."""
+    if not outcome.observe:
+        return ""
+    code = f"exit code 0 instead of {outcome.exit_code}" if outcome.exit_code else "the exit code would be 0 too"
+    return f"only observed (observe=true): {code}; an export refuses these verdicts"
+
+
+def next_step(outcome: GateRecord, out: str) -> str:
+    """What a person does next about a lot that did not pass, in words; "" for one that passed, or was only observed.
+
+    `out` is the folder of the results, as it is shown to people.
+    """
+    code, steps = Exit.PASS if outcome.observe else Exit(outcome.exit_code), []
+    rules_broken = outcome.fails_batch or any(rule.state == "fail" for rule in outcome.batch)
+    if code == Exit.REJECTED and rules_broken:
+        steps.append("the lot as a whole breaks a rule of the policy: other pictures, or another rule")
+    elif code == Exit.REJECTED and outcome.slots:
+        steps.append("generate and then gate, with the same words, draw and judge the open slots again")
+    elif code == Exit.REJECTED:
+        steps.append(f"{out}/report/index.html shows why: give other pictures, or waive a check in the policy")
+    if code == Exit.STALE:
+        steps.append("stylegate calibrate with the same words; or stylegate certify, for this lot alone")
+    if code == Exit.EVIDENCE:
+        uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
+        steps.append(f"stylegate {'calibrate' if uncalibrated else 'certify'} with the same words")
+    if code != Exit.PASS and (waiting := outcome.counts.review):
+        pictures = counted(waiting, "picture")
+        steps.append(
+            f"for {pictures} in review, fill in verdict and who in {out}/{WORKSHEET}, and give the same words with "
+            f"decisions={out}/{WORKSHEET}"
+        )
+    if code == Exit.REVIEW and outcome.slots and outcome.slots.exhausted:
+        steps.append("for slots without attempts left, choose a way out (listed above; docs/plan.md)")
+    return "; ".join(steps)
