@@ -85,7 +85,7 @@ def write(path: Path, content: str | bytes, earlier: Path | None = None) -> None
     try:
         path.write_bytes(content)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
