@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops
 
+from eval.measuring.foreign import shipped_pictures
 from eval.measuring.measured import ForeignSet
 from eval.measuring.redrawn import redrawn_views
 from eval.scorers import brand
@@ -96,6 +97,21 @@ def test_a_shipped_set_is_read_by_a_reader_that_has_not_seen_it() -> None:
             reader = learned(own, [*far, hand(200, random, given=given)])
             found += [one.area for one in reader.separations if one.name == "colour 200"]
     assert np.mean(areas[False]) < np.mean(areas[True]) - 0.01
+
+
+def test_lines_rest_on_the_worse_view_of_a_reference() -> None:
+    random = np.random.default_rng(0)
+    own, paler = hand(230, random, 32), hand(200, random, 32)
+    reader = brand.learn(own, paler, [hand(colour, random) for colour in (20, 70, 120)], with_encoder=False)  # type: ignore[arg-type]
+    assert np.median(reader.own) < np.median(reader.log_odds(own)), "above it where the better view counts"  # type: ignore[arg-type]
+
+
+def test_shipped_pictures_lie_on_the_grounds_of_references_too() -> None:
+    """Else a brand of dark grounds would be told from them by its ground alone."""
+    own = hand(230, np.random.default_rng(0), 4)
+    own.signatures[:, :2] = own.signatures[:, -2:] = own.signatures[:, :, :2] = own.signatures[:, :, -2:] = 20
+    grounds = {one.ground for one in shipped_pictures(own, "#ffffff")}  # type: ignore[arg-type]
+    assert grounds == {(255, 255, 255), (20, 20, 20)}
 
 
 def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
