@@ -85,7 +85,7 @@ def settle(
         items = [slot.traits for slot in slots]
         files.write_atomically(folder / "rarity.csv", rarity.as_csv(items))
         files.write_atomically(folder / "plan.png", picture.png_of(items))
-        commitment.commit(folder, len(slots))
+        commitment.commit(folder, slots)
 
 
 def repair(config: Config, folder: Path, facts: BatchFacts, brand_set: BrandSet | None, file: TraitsFile | None) -> int:

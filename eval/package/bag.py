@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.package import receiver
+from eval.package import receiver, ssh
 from eval.package.merkle import root_and_paths
 from eval.package.provenance import Provenance
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER, TAGMANIFEST, UNLISTED
@@ -18,7 +18,9 @@ ALGORITHM = (
     "Node: 0x01, left, right. concatenated_sha256: of the image_sha256 of all items, one after the other."
 )
 BOM, STATEMENT = "proof/bom.cdx.json", "proof/statement.dsse.json"
-VERIFY = (Path(__file__).parent / "VERIFY.md").read_text()
+HERE = Path(__file__).parent
+VERIFY = (HERE / "VERIFY.md").read_text()
+SSH_SIGNER, SSH_SIGNATURE = "signer.ssh.pub", f"{MANIFEST}.sshsig"
 
 
 def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: Mapping[str, str]) -> None:
@@ -42,7 +44,7 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
 
 def seal(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:
     """Write what a bag needs beside data/: verify.py, the statement of its provenance, manifests, signatures."""
-    for name in (STATEMENT, SIGNER, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
+    for name in (STATEMENT, SIGNER, SSH_SIGNER, SSH_SIGNATURE, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
         (package / name).unlink(missing_ok=True)
     payload = sorted(path for path in (package / "data").rglob("*") if path.is_file())
     size = sum(path.stat().st_size for path in payload)
@@ -53,13 +55,16 @@ def seal(package: Path, collection: str, key: PrivateKey | None, provenance: Pro
         f"Payload-Oxum: {size}.{len(payload)}\n",
     )
     write(package / "VERIFY.md", VERIFY)
-    write(package / "verify.py", Path(receiver.__file__).read_text())
+    for name, source in (("verify.py", "receiver.py"), ("verify_traits.py", "verify_traits.py")):
+        write(package / name, (HERE / source).read_text())
     write_manifest(package, MANIFEST, payload, key)
     if provenance:
         statement = make_statement(provenance, collection, MANIFEST, receiver.sha256(package / MANIFEST))
         write(package / STATEMENT, json.dumps(make_envelope(statement, key), indent=2) + "\n")
     if key:
         (package / SIGNER).write_bytes(public_pem(key))
+        write(package / SSH_SIGNER, ssh.allowed_signer(key))
+        write(package / SSH_SIGNATURE, ssh.signature(key, (package / MANIFEST).read_bytes()))
     beside = [path for path in package.iterdir() if path.is_file() and path.name not in UNLISTED]
     beside += [path for path in (package / "proof").rglob("*") if path.is_file()]
     write_manifest(package, TAGMANIFEST, sorted(beside), key)

@@ -14,6 +14,7 @@ import rfc8785
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.lot import Lot
+from eval.package import verify_traits
 from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.earlier import Earlier
@@ -32,6 +33,7 @@ from eval.package.marks import (
 from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, make_provenance
 from eval.package.statement import make_bom
 from eval.package.xmp import UnmarkableError
+from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
 from stylegate import files
@@ -63,6 +65,7 @@ def fill_package(
     report.write(package / MARKS)
     write_items(data, lot, items, provenance.made_from, collection, earlier)
     pq.write_table(table_of(items), data / TABLE)
+    write_rarity_and_plan(package, lot, items)
     write_proof_of_promise(data, lot, items, outcome)
     lora = copy_lora(data, lot)
     provenance.write(data / "provenance.json")
@@ -136,6 +139,25 @@ def kept_record(record: ItemRecord, before: bytes | None) -> bytes | None:
     except DataError:  # of another version of stylegate
         return None
     return before if found.identity() == record.identity() else None
+
+
+def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[Item]) -> None:
+    """Write rank and rarity of items with traits, and open the commitment to their plan, if there is one.
+
+    Raises DataError if the plan is not the one that was committed to.
+    """
+    traits = [item.slot.traits if item.slot else {} for item in items]
+    if not any(traits):
+        return
+    rows = [
+        {"id": item.id, "rank": found.rank, "score": found.score, "unique_values": found.unique}
+        for item, found in zip(items, rarity.rarities(traits), strict=True)
+    ]
+    write(package / verify_traits.RARITY, files.jsonl(sorted(rows, key=lambda row: (row["rank"], row["id"]))))
+    if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
+        commitment.check(lot.out / commitment.COMMITMENT)
+        for name in (verify_traits.COMMITMENT, verify_traits.SALT, verify_traits.PLAN):
+            write(package / name, (lot.out / Path(name).name).read_bytes())
 
 
 def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome: GateRecord) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from eval.judging.record import CheckLines, Count, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
 from eval.lot.lot import Lot, origin_digests
+from eval.promise.labels import STREAMS
 from stylegate import __version__, files
 from stylegate.records import Record
 
@@ -50,6 +51,9 @@ class JudgedBy(Record):
     """The rules for the lot as a whole, and how it stood by them."""
     verdicts_sha256: str
     """sha256 of verdicts.jsonl."""
+    decisions_sha256: str = ""
+    """sha256 of decisions.jsonl, in which people's decisions are only ever added, as the gate read it; left out where
+    nobody has decided anything."""
 
 
 class LicenceLink(Record):
@@ -101,6 +105,7 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequ
             promise=outcome.promise,
             batch=outcome.batch,
             verdicts_sha256=outcome.verdicts_sha256,
+            decisions_sha256=outcome.evidence.get(STREAMS["review"]) or "",
         ),
         counts=PackageCounts(**outcome.counts.model_dump(), exported=exported),
         licences=list(licences),

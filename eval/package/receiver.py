@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import stat
 import subprocess
@@ -18,6 +19,7 @@ MANIFEST, TAGMANIFEST = "manifest-sha256.txt", "tagmanifest-sha256.txt"  # of da
 SIGNER, MERKLE, INCLUSION = "signer.pub.pem", "proof/merkle.json", "proof/inclusion.jsonl"
 PROVENANCE, METADATA = "data/provenance.json", "data/metadata/erc721"
 UNLISTED = {TAGMANIFEST, f"{TAGMANIFEST}.sig"}  # a manifest cannot hold its own digest
+CLAIMED = "that labels, scores and the digests of models and data are true: the maker of the package states them"
 
 
 def sha256(path):
@@ -48,10 +50,9 @@ def check_files(folder, wrong):
             present[(below / name).as_posix()] = stat.S_ISREG((Path(place) / name).lstat().st_mode)
         if not names and not folders:
             present[f"{below.as_posix()}/"] = True
-    added = present.keys() - listed.keys() - UNLISTED
     wrong += [f"{name}: no plain file" for name in sorted(present) if not present[name]]
     wrong += [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
-    wrong += [f"{name}: added" for name in sorted(added) if present[name]]
+    wrong += [f"{name}: added" for name in sorted(present.keys() - listed.keys() - UNLISTED) if present[name]]
     plain = sorted(name for name in listed.keys() & present.keys() if present[name])
     wrong += [f"{name}: changed" for name in plain if sha256(folder / name) != listed[name]]
     return listed
@@ -59,10 +60,9 @@ def check_files(folder, wrong):
 
 def openssl_says(key, file, signature):
     """Whether the signature of a file is by this key; None where there is no openssl to ask."""
-    if not shutil.which("openssl"):
-        return None
     words = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(signature), str(file)]
-    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0
+    found = shutil.which("openssl")
+    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0 if found else None
 
 
 def check_signature(folder, wrong, is_signed):
@@ -70,12 +70,10 @@ def check_signature(folder, wrong, is_signed):
     if not (folder / SIGNER).is_file():
         wrong += [f"{path.name}: a signature, but {SIGNER} is missing" for path in sorted(folder.glob("*.sig"))]
         return [], ["who made the package: it is not signed, and whoever can write it can make another that holds"]
-    answers = []
-    for name in (MANIFEST, TAGMANIFEST):
-        signature = folder / f"{name}.sig"
-        answers.append(is_signed(folder / SIGNER, folder / name, signature) if signature.is_file() else False)
-        if answers[-1] is False:
-            wrong.append(f"{signature.name}: not the signature of {name} by the key in {SIGNER}")
+    files = [(folder / name, folder / f"{name}.sig") for name in (MANIFEST, TAGMANIFEST)]
+    answers = [is_signed(folder / SIGNER, file, sig) if sig.is_file() else False for file, sig in files]
+    no = [(file.name, sig.name) for (file, sig), answer in zip(files, answers) if answer is False]  # noqa: B905
+    wrong += [f"{signature}: not the signature of {file} by the key in {SIGNER}" for file, signature in no]
     if None in answers:
         return [], ["the signatures: there is no openssl here to check them with"]
     whose = "whose key it is: compare the fingerprint (sha256 of the file) with what the sender told you in another way"
@@ -89,22 +87,22 @@ def leaf_hash(item, image_sha256, metadata_sha256):
 
 def root_of_path(leaf, index, size, path):
     """The root to which an inclusion path leads from leaf `index` of `size`. Raises ValueError for a wrong length."""
+    if size == 1 and not path:
+        return leaf
     if size == 1 or not path:
-        if size == 1 and not path:
-            return leaf
         raise ValueError("the path has another length")
-    split, beside = 1 << ((size - 1).bit_length() - 1), path[-1]
+    split = 1 << ((size - 1).bit_length() - 1)
     if index < split:
-        pair = root_of_path(leaf, index, split, path[:-1]) + beside
+        pair = root_of_path(leaf, index, split, path[:-1]) + path[-1]
     else:
-        pair = beside + root_of_path(leaf, index - split, size - split, path[:-1])
+        pair = path[-1] + root_of_path(leaf, index - split, size - split, path[:-1])
     return hashlib.sha256(b"\x01" + pair).digest()
 
 
 def check_items(folder, listed, wrong):
     """Lead every item to the Merkle root, and hold the counts against the items. Returns what is proven."""
     tree, rows = json.loads((folder / MERKLE).read_text()), (folder / INCLUSION).read_bytes().splitlines()
-    images, hashes, size = set(), "", len(rows)
+    images, hashes, traits, size = set(), "", {}, len(rows)
     for index, row in enumerate(map(json.loads, rows)):
         image, metadata = f"data/{row['file']}", f"{METADATA}/{row['id']}.json"
         images.add(image)
@@ -114,6 +112,8 @@ def check_items(folder, listed, wrong):
         leaf = leaf_hash(row["id"], row["image_sha256"], row["metadata_sha256"])
         if root_of_path(leaf, index, size, [bytes.fromhex(part) for part in row["path"]]).hex() != tree["root"]:
             wrong.append(f"{INCLUSION}: the path of item {row['id']} does not lead to the root in {MERKLE}")
+        token = json.loads((folder / metadata).read_bytes())
+        traits[row["id"]] = {entry["trait_type"]: entry["value"] for entry in token["attributes"]}
     if len(images) != size or images != {name for name in listed if name.startswith("data/images/")}:
         wrong.append(f"{INCLUSION} and data/images/ do not hold the same pictures")
     if (tree["size"], tree["concatenated_sha256"]) != (size, hashlib.sha256(hashes.encode()).hexdigest()):
@@ -123,7 +123,9 @@ def check_items(folder, listed, wrong):
         wrong.append(f"{PROVENANCE}: {counts['in']} in is not the sum of the verdicts")
     if not counts["exported"] == size <= counts["accept"]:
         wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
-    return [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
+    of_traits = runpy.run_path(str(Path(__file__).with_name("verify_traits.py")))
+    proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
+    return proven + of_traits["check_traits"](folder, traits, wrong)
 
 
 def check(folder, is_signed=openssl_says):
@@ -135,12 +137,9 @@ def check(folder, is_signed=openssl_says):
         proven.insert(0, f"{len(listed)} files are byte for byte those of the manifests, none is missing or added")
         try:
             proven += check_items(folder, listed, wrong)
-        except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
-            wrong.append(f"{MERKLE}, {INCLUSION} or {PROVENANCE} is not as stylegate writes it: {error!r}")
-    unproven.append(
-        "that labels, scores and the digests of models and data are true: the maker of the package states them"
-    )
-    return proven, unproven, wrong
+        except (KeyError, TypeError, ValueError, OSError, AttributeError, RecursionError) as error:
+            wrong.append(f"a file in proof/ or data/ is not as stylegate writes it: {error!r}")
+    return proven, [*unproven, CLAIMED], wrong
 
 
 if __name__ == "__main__":

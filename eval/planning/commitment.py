@@ -1,60 +1,74 @@
 """A commitment to a plan: published before anything is drawn, it shows afterwards that the plan was not changed.
 
-commitment.json holds sha256(salt || plan.parquet) and is for publishing. commitment.salt stays in the house until the
-plan is opened: without it nobody can guess the plan from the hash. Whoever has both and the plan can check it with
-`cat commitment.salt plan.parquet | sha256sum`, or `stylegate verify FOLDER/commitment.json`.
+commitment.json holds sha256(salt || plan.jsonl) and is for publishing. plan.jsonl says the same as plan.parquet, in a
+form that people can read without any program. commitment.salt stays in the house until the plan is opened: without it
+nobody can guess the plan from the hash. Whoever has both and the plan can check it with
+`cat commitment.salt plan.jsonl | sha256sum`, or `stylegate verify FOLDER/commitment.json`.
 """
 
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from eval.lot.batch import PLAN, read_plan
+import rfc8785
+
+from eval.lot.batch import PLAN, Slot, read_plan
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record
 
-COMMITMENT, SALT = "commitment.json", "commitment.salt"
+COMMITMENT, SALT, PLAN_TEXT = "commitment.json", "commitment.salt", "plan.jsonl"
+ALGORITHM = "sha256(salt || plan.jsonl)"
 
 
 class Commitment(Record):
     """commitment.json: a plan that was settled, without showing it."""
 
     commitment: str
-    """sha256 (hex) of the 32 bytes of commitment.salt and then the bytes of plan.parquet."""
-    algorithm: Literal["sha256(salt || plan.parquet)"]
-    """How it is computed."""
+    """sha256 (hex) of the 32 bytes of commitment.salt and then the bytes of the plan's file."""
+    algorithm: Literal["sha256(salt || plan.jsonl)", "sha256(salt || plan.parquet)"]
+    """How it is computed, and of which file: commitments made before there was plan.jsonl are of plan.parquet."""
     slots: int
     """The number of slots of the plan."""
 
 
-def opened(folder: Path) -> str:
-    return hashlib.sha256((folder / SALT).read_bytes() + (folder / PLAN).read_bytes()).hexdigest()
+def opened(folder: Path, plan: str = PLAN_TEXT) -> str:
+    """The commitment to the plan in a file of a folder, computed with the folder's salt."""
+    return hashlib.sha256((folder / SALT).read_bytes() + (folder / plan).read_bytes()).hexdigest()
 
 
-def commit(folder: Path, slots: int) -> None:
-    """Write the commitment to the plan of a folder. One that opens to this plan already stays as it is."""
+def plan_text(slots: Sequence[Slot]) -> str:
+    """The content of plan.jsonl: a line of canonical JSON for each slot."""
+    return "".join(rfc8785.dumps(slot.model_dump(mode="json")).decode() + "\n" for slot in slots)
+
+
+def commit(folder: Path, slots: Sequence[Slot]) -> None:
+    """Write the plan as text and the commitment to it. One that opens to this plan already stays as it is."""
+    files.write_atomically(folder / PLAN_TEXT, plan_text(slots))
     if (folder / COMMITMENT).exists() and (folder / SALT).exists():
         before = Commitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
-        if before.commitment == opened(folder):
+        if before.algorithm == ALGORITHM and before.commitment == opened(folder):
             return
     files.write_atomically(folder / SALT, secrets.token_bytes(32))
     (folder / SALT).chmod(0o600)
-    Commitment(commitment=opened(folder), algorithm="sha256(salt || plan.parquet)", slots=slots).write(
-        folder / COMMITMENT
-    )
+    Commitment(commitment=opened(folder), algorithm=ALGORITHM, slots=len(slots)).write(folder / COMMITMENT)
 
 
 def check(path: Path) -> str:
     """What a commitment that holds says. Raises DataError if the plan or the salt beside it is another."""
-    found = Commitment.read(path, "the commitment")
-    missing = [name for name in (SALT, PLAN) if not (path.parent / name).is_file()]
+    found, folder = Commitment.read(path, "the commitment"), path.parent
+    plan = PLAN_TEXT if found.algorithm == ALGORITHM else PLAN
+    missing = [name for name in {SALT, PLAN, plan} if not (folder / name).is_file()]
     if missing:
-        raise DataError(f"{path} cannot be opened: {' and '.join(missing)} is not beside it")
-    if opened(path.parent) != found.commitment or len(read_plan(path.parent)) != found.slots:
-        raise DataError(f"{path} does not hold: {PLAN} or {SALT} is not the one that was committed to")
+        raise DataError(f"{path} cannot be opened: {' and '.join(sorted(missing))} is not beside it")
+    slots = read_plan(folder)
+    if opened(folder, plan) != found.commitment or len(slots) != found.slots:
+        raise DataError(f"{path} does not hold: {plan} or {SALT} is not the one that was committed to")
+    if plan == PLAN_TEXT and (folder / plan).read_text(encoding="utf-8") != plan_text(slots):
+        raise DataError(f"{path} does not hold: {PLAN} is not the plan that {plan} says and that was committed to")
     return f"holds: the plan of {found.slots} slots is the one that was committed to"
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
 from eval.lot.lot import content_digest, relative_name
+from eval.package import receiver
+from eval.package.proof import check_package
 from eval.plan import read_prompts, sorted_traits
 from eval.planning.slots import slots_from_traits
 from eval.planning.traits import Value, read_traits
@@ -260,6 +262,36 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     assert code == 10 and "00000-0.png is not the picture that was judged" in text
     assert len(names_in(files.EXPORTS / "coll-v2")) == 5
     assert not list(files.EXPORTS.glob(".*"))
+
+
+def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, tmp_path: Path) -> None:
+    """Against what everybody can write who has no key: only the agreement of the parts can tell."""
+    words, folder = batch
+    (folder / "images" / "00004-0.png").unlink()  # not every slot leaves
+    assert run("gate", *words, accept_all(tmp_path))[0] in (0, 10) and run("export", *words, "name=planned")[0] == 0
+    package = files.EXPORTS / "planned-v1"
+    proven = receiver.check(package)[0]
+    assert "5 of 6 planned slots are here, with the traits that proof/commitment.json commits to" in proven
+    assert "rank and rarity of 5 items follow from their traits" in proven
+    said = subprocess.run([sys.executable, "-I", package / "verify.py"], capture_output=True, text=True).stdout
+    assert "rank and rarity of 5 items" in said and "WRONG" not in said
+    rows = files.read_jsonl(package / "data" / "rarity.jsonl")
+    assert [row["rank"] for row in rows] == sorted(row["rank"] for row in rows) and len(rows) == 5
+
+    plan = (package / "proof" / "plan.jsonl").read_text()
+    traits = json.loads(plan.splitlines()[2])["traits"]
+    token = f"data/metadata/erc721/{rows[0]['id']}.json"
+    value = json.loads((package / token).read_text())["attributes"][0]["value"]
+    for name, old, new, says in (
+        ("data/rarity.jsonl", '"rank": 1,', '"rank": 2,', f"item {rows[0]['id']} has another rank or score"),
+        ("proof/plan.jsonl", plan, plan.replace(traits["species"], "dragon"), "proof/commitment.json: it is not of"),
+        (token, f'"{value}"', '"dragon"', f"{token}: not the traits of its slot"),
+    ):
+        whole = shutil.copytree(package, tmp_path / f"changed-{Path(name).name}")
+        replaced(whole, name, old, new)
+        made_anew(whole)
+        for wrong in (receiver.check(whole)[2], check_package(whole)[2]):
+            assert any(says in line for line in wrong), (name, wrong)
 
 
 def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: Path, small_brand: Path) -> None:

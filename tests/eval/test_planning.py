@@ -1,6 +1,7 @@
 """Exact plans: counts, rules, one-of-ones, what is refused, import and export, rarity."""
 
 import csv
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.lot.batch import read_plan
+from eval.lot.batch import read_plan, write_plan
+from eval.package import verify_traits
 from eval.planning import exact
 from eval.planning.deal import deal
 from eval.planning.problem import OPEN, Problem, exact_counts, make_problem
@@ -250,6 +252,10 @@ def test_rarity_is_open_raritys() -> None:
     for ours, (score, rank, unique) in zip(found, golden["score_rank_unique"], strict=True):
         assert ours.score == pytest.approx(score, abs=1e-9) and (ours.rank, ours.unique) == (rank, unique)
     assert len({r.rank for r in found}) < len(found) and max(r.unique for r in found) > 0
+    for (rank, ours), (score, theirs, _) in zip(
+        verify_traits.rarities(golden["items"]), golden["score_rank_unique"], strict=True
+    ):
+        assert ours == pytest.approx(score, abs=1e-9) and rank == theirs, "also as the receiver computes it"
 
 
 def test_rarest_pairs() -> None:
@@ -311,9 +317,19 @@ def test_a_commitment_holds_until_the_plan_changes(run, tmp_path: Path) -> None:
     before = path.read_bytes()
     assert run("plan", *words)[0] == 0 and path.read_bytes() == before
     assert "is the one that was committed to" in run("verify", str(path))[1]
-    plan = path.with_name("plan.parquet")
-    plan.write_bytes(plan.read_bytes() + b" ")
+    salt, plan = (path.with_name(name).read_bytes() for name in ("commitment.salt", "plan.jsonl"))
+    assert json.loads(before)["commitment"] == hashlib.sha256(salt + plan).hexdigest()
+    path.with_name("plan.jsonl").write_bytes(plan + b" ")
     assert run("verify", str(path))[0] == 2
+    path.with_name("plan.jsonl").write_bytes(plan)
+    slots = read_plan(path.parent)
+    write_plan(path.parent, [slots[0].model_copy(update={"seed": 1}), *slots[1:]])
+    code, text = run("verify", str(path))
+    assert code == 2 and "plan.parquet is not the plan that plan.jsonl says" in text
+    older = {"algorithm": "sha256(salt || plan.parquet)", "slots": 5}
+    opened = hashlib.sha256(salt + path.with_name("plan.parquet").read_bytes()).hexdigest()
+    path.write_text(json.dumps(older | {"commitment": opened}))
+    assert run("verify", str(path))[0] == 0, "of before there was plan.jsonl"
 
 
 def test_a_plan_that_is_made_longer_or_edited_keeps_what_still_fits(run, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Signatures that `ssh-keygen -Y verify` checks (OpenSSH's PROTOCOL.sshsig), by the key that signs packages."""
+
+import base64
+import hashlib
+import textwrap
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from eval.package.signature import PrivateKey, sign
+
+KIND = b"ecdsa-sha2-nistp256"
+MAGIC, NAMESPACE, HASH = b"SSHSIG", b"file", b"sha256"
+IDENTITY = "stylegate"  # the name that stands for the key in signer.ssh.pub
+
+
+def public_key(key: PrivateKey) -> bytes:
+    """The public key as OpenSSH writes it: its kind, a space, base64."""
+    form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return key.public_key().public_bytes(*form)
+
+
+def allowed_signer(key: PrivateKey) -> str:
+    """The line of signer.ssh.pub, which `ssh-keygen` takes as a list of allowed signers."""
+    return f'{IDENTITY} namespaces="{NAMESPACE.decode()}" {public_key(key).decode()}\n'
+
+
+def signature(key: PrivateKey, content: bytes) -> str:
+    """The signature of `content` in the armoured form of OpenSSH."""
+    blob = base64.b64decode(public_key(key).split()[1])
+    signed = MAGIC + b"".join(map(string, (NAMESPACE, b"", HASH, hashlib.sha256(content).digest())))
+    numbers = b"".join(string(mpint(number)) for number in decode_dss_signature(sign(key, signed)))
+    parts = (blob, NAMESPACE, b"", HASH, string(KIND) + string(numbers))
+    whole = MAGIC + (1).to_bytes(4, "big") + b"".join(map(string, parts))
+    lines = "\n".join(textwrap.wrap(base64.b64encode(whole).decode(), 70))
+    return f"-----BEGIN SSH SIGNATURE-----\n{lines}\n-----END SSH SIGNATURE-----\n"
+
+
+def string(content: bytes) -> bytes:
+    """Bytes after their length in 4 bytes (RFC 4251, section 5)."""
+    return len(content).to_bytes(4, "big") + content
+
+
+def mpint(number: int) -> bytes:
+    """A positive number in as few bytes as hold it with a sign bit (RFC 4251, section 5)."""
+    return number.to_bytes(number.bit_length() // 8 + 1, "big")
