@@ -117,7 +117,11 @@ class TrainConfig:
     evaluate_every: int = config_key(100, "steps between evaluations: pictures, the gate, loss", low=1, high=10_000_000)
     num_samples: int = config_key(16, "captions of validation/ drawn at each evaluation; 0 = none", low=0, high=1024)
     evaluation_share: float = config_key(
-        0.3, "evaluations on the way are left out beyond this share of the time", low=0.0, high=1.0
+        0.3,
+        "evaluations on the way are left out beyond this share of the time so far; step 0, the last step and the "
+        "strengths are always evaluated",
+        low=0.0,
+        high=1.0,
     )
     selection_margin: float = config_key(
         0.2,

@@ -1,4 +1,4 @@
-"""Numbers with their nouns, in sentences for people."""
+"""Numbers with their nouns and units, in sentences for people."""
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -7,3 +7,10 @@ def counted(number: int, one: str, many: str = "") -> str:
     `one` is what follows a 1, and `many` what follows any other number; without it, `one` with an "s" at its end.
     """
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Seconds in the unit that reads best: "40 s", "4 min", "2.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -77,9 +77,10 @@ def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, 
     """What a person should know about how the checkpoint was chosen."""
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
-        why = select.failing_checks(evaluation.all_results())
+        counts = select.failing_checks(evaluation.all_results())
+        why = select.counts_in_words(counts) or "nothing was evaluated"
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
-        found.append(f"no picture of an evaluation passed ({why}); {how}.")
+        found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies(counts)}".rstrip())
     every = run.config.train.evaluate_every
     missing = [n for n in range(every, done + 1, every) if evaluation.items and not evaluation.result(n)]
     if missing:

@@ -36,7 +36,7 @@ class RunRow(NamedTuple):
 
     config: dict[str, Any]  # dotted key -> value
     facts: dict[str, Any]  # what the run rests on: data, base, processes, precision, threads, compile
-    results: dict[str, int | float | None]  # column -> number; None for what the run has not come to yet
+    results: dict[str, int | float | str | None]  # column -> value; None for what the run has not come to yet
 
 
 def compare(places: Sequence[Path]) -> int:
@@ -90,12 +90,22 @@ def run_row(place: Path) -> RunRow:
         "loss": float(np.mean([row["loss"] for row in stats[-LAST_STEPS:]])) if stats else None,
         "chosen": selection.get("step"),
         "strength": selection.get("scale"),
-        "pass rate": selection.get("pass_rate"),
+        "pass rate": pass_rate_in_words(selection, result),
         "style": result.get("style"),
         "drift": result.get("drift"),
         "eval loss": result.get("eval_loss"),
     }
     return RunRow(flat_config(run["config"]), run.get("facts", {}), results)
+
+
+def pass_rate_in_words(selection: dict[str, Any], result: dict[str, Any]) -> str | None:
+    """The share of pictures of the chosen checkpoint and strength that pass, such as "75% of 16"; None if none was
+    judged. Where none passed, the selection has no rate, but `result` has the verdicts.
+    """
+    rate = selection.get("pass_rate")
+    if rate is None and not result.get("passed"):
+        return None
+    return f"{rate or 0:.0%} of {selection.get('num_prompts') or len(result['passed'])}"
 
 
 def unfair_comparisons(rows: Sequence[RunRow]) -> list[str]:
@@ -151,8 +161,8 @@ def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] 
     return seconds, run.selection["pass_rate"], tuple(tried["compared"][tried["chosen"]]["interval"])
 
 
-def number_in_words(value: float | int | None) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, int) else f"{value:.3f}"
+def number_in_words(value: float | int | str | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def fact_in_words(value: Any) -> str:

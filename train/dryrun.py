@@ -20,21 +20,24 @@ from eval.measuring import encoder as encoding
 from eval.policy import file as policyfile
 from stylegate import brandset, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet, CheckReport
-from stylegate.config import Config
+from stylegate.config import Config, GenerateConfig, TrainConfig
 from stylegate.errors import Exit, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pipelines
 from stylegate.rundirectory import run_directory_name
+from stylegate.words import counted, duration_in_words
 from train import batches, encoded, optimizers
+from train.evaluate import APART, LEVELS
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
 NF4_BYTES = 0.5625  # of a number: half a byte, and a scale of four for 64 of them
 BACKWARD = 2  # a backward pass costs about twice a forward one
 RATES = {
-    "two CPU cores": 0.15,
+    "two CPU cores": 0.1,
     "a 24 GB card": 25.0,
     "an 80 GB card": 150.0,
 }  # sustained TFLOP/s, assumed: for an order of size
+GATE_S = 4.0  # seconds that judging the pictures of one evaluation takes on two CPU cores, whatever draws them
 
 
 def print_report(config: Config) -> int:
@@ -72,6 +75,7 @@ def print_report(config: Config) -> int:
         packed=packed if config.hardware.nf4 else 0,
     )
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps
+    drawing, gates = evaluation_work(config.train, config.generate, len(brand_set.splits["validation"]), total, forward)
 
     states = config.train.keep_newest + config.train.keep_best + 1
     latent = sum(sketch.latent_numbers * v.width * v.height for v in views)
@@ -93,8 +97,12 @@ def print_report(config: Config) -> int:
     print(f"LoRA      {trained / 1e6:.2f} M parameters, {trained * 4 / 1e6:.1f} MB")
     print(f"memory    about {needed / 1e9:.2f} GB for the denoiser at {largest.width} x {largest.height}")
     print(f"disk      about {disk / 1e9:.2f} GB")
-    times = ", ".join(f"{total / 1e12 / rate / 60:.0f} min on {what}" for what, rate in RATES.items())
-    print(f"time      {total / 1e12:,.0f} TFLOP: of the order of {times}")
+    times = ", ".join(
+        f"{duration_in_words((total + drawing) / 1e12 / rate + gates * GATE_S)} on {what}"
+        for what, rate in RATES.items()
+    )
+    work = f"{total / 1e12:,.1f} TFLOP of steps, {drawing / 1e12:,.1f} of {counted(gates, 'evaluation')}"
+    print(f"time      {work}: of the order of {times}")
     print("dry run: no problems; nothing was written")
     return Exit.PASS
 
@@ -124,6 +132,30 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
     if errors:
         raise StylegateError("this run cannot begin:", [str(error) for error in errors])
     return *data, folder, terms
+
+
+def evaluation_work(
+    train: TrainConfig, generate: GenerateConfig, validation: int, training: float, forward: float
+) -> tuple[float, int]:
+    """Operations of the denoiser in all evaluations of a run, and about how many evaluations there are.
+
+    `validation` is the number of its pictures, `training` the operations of all steps, `forward` those of one forward
+    pass of a batch. Step 0, the last step and each strength are always evaluated, those on the way while
+    train.evaluation_share allows it.
+    """
+    if not (validation and train.num_samples):
+        return 0.0, 0
+    one = forward / train.batch_size
+    of_picture = one * generate.num_inference_steps * (2 if generate.guidance_scale > 1 else 1)
+    strength = train.num_samples * of_picture
+    apart = 2 * min(train.num_samples, APART)  # without the trigger phrase, and unrelated ones
+    whole = strength + apart * of_picture + min(train.num_samples, validation) * len(LEVELS) * one
+    strengths = len({*train.scales} - {1.0})
+    on_the_way = float((train.max_steps - 1) // train.evaluate_every)
+    if train.evaluation_share < 1:
+        allowed = training * train.evaluation_share / (1 - train.evaluation_share)
+        on_the_way = min(on_the_way, allowed // whole)
+    return (2 + on_the_way) * whole + strengths * strength, int(2 + on_the_way + strengths)
 
 
 def num_weights_in_4_bits(denoiser: nn.Module) -> int:

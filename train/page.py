@@ -12,6 +12,7 @@ from urllib.parse import quote
 from stylegate import checkout, files, pictures
 from stylegate.charts import page_template
 from stylegate.config import Config, as_dict
+from stylegate.words import duration_in_words
 from train import panels, record, select
 from train.record import RunRecord
 
@@ -86,8 +87,10 @@ def page_notes(run: RunRecord) -> list[str]:
     if run.config and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
     elif run.results and not any(any(result.get("passed") or []) for result in run.results.values()):
-        why = select.failing_checks([run.results[max(run.results)]])
-        found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}.")
+        counts = select.failing_checks([run.results[max(run.results)]])
+        why = select.counts_in_words(counts)
+        helps = select.remedies(counts)
+        found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}. {helps}".rstrip())
     every = run.config.get("train.evaluate_every", 0)
     due = range(every, run.done + 1, every) if run.results and every else []
     if left := [str(step) for step in due if step not in run.results]:
@@ -142,12 +145,13 @@ def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     rows = []
     for step, result in sorted(run.results.items()):
         passed = result.get("passed")
+        held_back = result.get("verdicts") and not all(passed or [False])
         rows.append(
             {
                 "step": step,
                 "chosen": step == chosen,
                 "rate": rate_in_words(passed),
-                "why": select.failing_checks([result]) if result.get("verdicts") and not all(passed or [False]) else "",
+                "why": select.counts_in_words(select.failing_checks([result])) if held_back else "",
                 **{
                     key: result.get(key)
                     for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
@@ -232,10 +236,3 @@ def lora_downloads_of(directory: Path) -> list[dict[str, str]]:
 def three_decimals(value: float | None) -> str:
     """A number for a table; a dash for None."""
     return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
-
-
-def duration_in_words(seconds: float) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
+from eval.scorers import SCORES
+
 CONFIDENCE = 0.95
 STYLE_MARGIN = 1.0  # spreads of the references
+MOST = 3  # checks whose remedies are said
 
 
 def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
@@ -108,15 +111,24 @@ def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) 
     return {r["step"] for r in [first, *ranked][:count]}
 
 
-def failing_checks(results: Sequence[dict[str, Any]]) -> str:
-    """The checks that held pictures of the last evaluation back, with counts, the most frequent first."""
-    if not results:
-        return "nothing was evaluated"
+def failing_checks(results: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many pictures of the last evaluation each check held back, by check, the most frequent first."""
     counts: dict[str, int] = {}
-    for verdict in ("reject", "review", "error"):
+    for verdict in ("reject", "review", "error") if results else ():
         for check, count in results[-1]["why"].get(verdict, {}).items():
             counts[check] = counts.get(check, 0) + count
-    return ", ".join(f"{check} {count}" for check, count in sorted(counts.items(), key=lambda c: -c[1]))
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def counts_in_words(counts: dict[str, int]) -> str:
+    """Counts by check as text, such as "style 3, coherence 1"."""
+    return ", ".join(f"{check} {count}" for check, count in counts.items())
+
+
+def remedies(counts: dict[str, int]) -> str:
+    """What helps against the checks that held back most pictures, as a sentence; "" where nothing is known."""
+    known = [f"{check}: {SCORES[check].remedy}" for check in counts if check in SCORES and SCORES[check].remedy]
+    return f"What helps: {'; '.join(known[:MOST])}." if known else ""
 
 
 def tracked_values(result: dict[str, Any]) -> dict[str, float]:

@@ -58,8 +58,9 @@ def check_in_words(check: str) -> str:
     return SCORES[check].description if check in SCORES else OTHER_CHECKS.get(check, "")
 
 
-def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
-    """A row for each check that held pictures back or warned of them: its words, and how many by consequence.
+def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[dict[str, Any]]:
+    """A row for each check that held pictures back or warned of them: its words, how many by consequence and, for
+    pictures that were `drawn` here, what helps.
 
     `causes` has, by consequence (reject, review, error, warn), the number of pictures by check. A picture with two
     reasons counts in two rows. The check with most pictures comes first; of equal ones, the first in `causes`.
@@ -69,7 +70,15 @@ def reason_table(causes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]
         for check, count in by_check.items():
             counts.setdefault(check, {})[kind] = count
     order = sorted(counts, key=lambda check: -sum(counts[check].values()))
-    return [{"check": check, "does": check_in_words(check), "counts": counts[check]} for check in order]
+    return [
+        {
+            "check": check,
+            "does": check_in_words(check),
+            "helps": SCORES[check].remedy if drawn and check in SCORES else "",
+            "counts": counts[check],
+        }
+        for check in order
+    ]
 
 
 def gallery(

@@ -72,7 +72,7 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         promise=promise_in_words(outcome.promise, judged.policy),
         rules=outcome.batch,
         cost=cost_in_words(cost_of(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
-        reasons=reason_table(outcome.why),
+        reasons=reason_table(outcome.why, lot.record is not None),
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,

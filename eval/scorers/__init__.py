@@ -6,9 +6,12 @@ the order in which scores are computed: `distinct` reads `style` and `aesthetic`
 
 from eval.scorers.entry import HEAD, PATCHES, PLAN, REFERENCES, TRAINING, FunctionOfFeature, ImportedFunction, Score
 
+BETTER_BASE = "a better base, or more denoising steps (generate.num_inference_steps)"
+
 SCORES: dict[str, Score] = {
     "brand": Score(
         description="How surely the picture is of this brand and not of another hand.",
+        remedy="train longer (train.max_steps)",
         kind="encoder",
         lowest=-40,
         highest=40,
@@ -19,6 +22,7 @@ SCORES: dict[str, Score] = {
     ),
     "style": Score(
         description="How close palette and technique are to the references.",
+        remedy="train longer (train.max_steps)",
         kind="encoder",
         lowest=-1,
         highest=1,
@@ -39,6 +43,7 @@ SCORES: dict[str, Score] = {
     ),
     "drawing": Score(
         description="How well each part of the picture could be put together from parts of the references.",
+        remedy="train longer, or ask for less in one prompt",
         kind="encoder",
         lowest=-2,
         highest=0,
@@ -49,6 +54,7 @@ SCORES: dict[str, Score] = {
     ),
     "palette": Score(
         description="How usual the colours of its flat areas are among the references.",
+        remedy="train longer; until then colours of the base show",
         kind="pixels",
         lowest=-12,
         highest=0,
@@ -59,6 +65,7 @@ SCORES: dict[str, Score] = {
     ),
     "coherence": Score(
         description="Whether the picture is drawn as clearly as the references (0), or has melted (-1).",
+        remedy="train longer: early in training pictures melt; or ask for less in one prompt",
         kind="pixels",
         lowest=-2,
         highest=0.3,
@@ -78,6 +85,7 @@ SCORES: dict[str, Score] = {
     ),
     "traits": Score(
         description="How surely every planned trait is there, of those that the encoder can read.",
+        remedy="other words for the trait in the traits file, or more training pictures that show it",
         kind="encoder",
         lowest=-40,
         highest=50,
@@ -105,6 +113,7 @@ SCORES: dict[str, Score] = {
     ),
     "distinct": Score(
         description="How far the picture is from the nearest better one of its batch, or one that was exported before.",
+        remedy="prompts or traits that differ more",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,
@@ -114,6 +123,7 @@ SCORES: dict[str, Score] = {
     ),
     "novelty": Score(
         description="How far the picture is from the nearest training picture.",
+        remedy="prompts other than the captions of the training pictures",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,
@@ -125,10 +135,11 @@ SCORES: dict[str, Score] = {
 }
 
 
-def technical_score(name: str, does: str, lowest: float, highest: float, resolution: float) -> None:
+def technical_score(name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = "") -> None:
     """Add a technical score to the table SCORES; it is measured of pictures and references when they are decoded."""
     SCORES[name] = Score(
         description=does,
+        remedy=remedy,
         kind="pixels",
         lowest=lowest,
         highest=highest,
@@ -139,8 +150,8 @@ def technical_score(name: str, does: str, lowest: float, highest: float, resolut
 
 
 technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
-technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05)
-technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15)
+technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE)
+technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
 technical_score("uncompressed", "How free the picture is of the blocks that strong JPEG compression leaves.", 0, 6, 0.1)
 technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
 technical_score(
@@ -152,14 +163,21 @@ technical_score(
     0,
     1,
     0.02,
+    "train longer, until the white or black ground of the base is gone; where the brand has such grounds, give "
+    "references that show them",
 )
 technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
-for name, does in {
-    "size": "Whether the picture has the same size as the others.",
-    "alpha": "Whether the picture is transparent or opaque, as its brand wants it.",
-}.items():
+for name, does, remedy in (
+    (
+        "size",
+        "Whether the picture has the same size as the others.",
+        "draw at the references' size (family.resolution)",
+    ),
+    ("alpha", "Whether the picture is transparent or opaque, as its brand wants it.", "alpha: flatten in brand.yaml"),
+):
     SCORES[name] = Score(
         description=does,
+        remedy=remedy,
         kind="pixels",
         lowest=0,
         highest=1,

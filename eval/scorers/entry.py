@@ -70,4 +70,5 @@ class Score:
     compute: Callable[[Measured], NDArray | None]  # [n] float32 of the lot's pictures; None: not computed after all
     leave_one_out: Callable[[Measured], NDArray] | None = None  # [r] float32 of each reference by the others
     needs: frozenset[str] = frozenset()  # of NEEDS; without all of them the score is not computed
+    remedy: str = ""  # what helps where drawn pictures fall below its line, in words; empty where nothing is known
     graded: bool = True  # False: it holds or it does not, and holding it keeps no distance to a threshold

@@ -45,7 +45,7 @@ def test_bad_words_are_named(run_exactly, word: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["generate", "plan.num_images=16"], "plan.num_images: generate does not read it; it is read by plan, run"),
+        (["generate", "plan.num_images=16"], "plan.num_images: generate does not read it; it is read by plan, "),
         (["train", "lora_file=nowhere.safetensors"], "lora_file: train does not read it; it is read by plan, gen"),
         (["gate", "images=a", "plan.num_wanted=3"], "plan.num_wanted: gate does not read it"),
         (["brand", "tracker=wandb"], "tracker: brand does not read it; it is read by train, gate, run"),

@@ -101,8 +101,10 @@ def made(name: str, passed: list[bool] | None, windows: list[tuple[int, float]],
     rows = [{"step": end, "steps": n, "seconds": s} for end, (n, s) in zip(ends, windows, strict=True)]
     files.write_jsonl(place / "clock.jsonl", rows)
     tried = select.choose_evaluation([judged], 0.2) if passed else None
-    rate = float(np.mean(passed)) if passed else None
-    files.write_json(place / "selection.json", {"step": steps, "scale": 1.0, "pass_rate": rate, "scales": tried})
+    rate = float(np.mean(passed)) if passed and any(passed) else None
+    chosen = {"step": steps, "scale": 1.0, "pass_rate": rate, "scales": tried, "num_prompts": len(passed or [])}
+    files.write_json(place / "selection.json", chosen)
+    files.write_json(place / "samples" / f"step-{steps:06d}" / "result.json", judged)
     files.write_atomically(place / "index.html", "")
     return place
 
@@ -143,12 +145,19 @@ def test_runs_that_lack_figures_are_named(run) -> None:
     whole = made("lack-none", [True, True, False], [(40, 9.0)])
     unjudged = made("lack-rate", None, [(40, 9.0)])
     untimed = made("lack-time", [True, False], [(10, 3.0)])
+    failed = made("lack-pass", [False] * 4, [(40, 9.0)])
     stopped = made("lack-end", [True, False], [(40, 3.0)])
     (stopped / "selection.json").unlink()
     (stopped / "index.html").unlink()
-    code, text = run("compare", *map(str, (whole, unjudged, untimed, stopped)))
+    code, text = run("compare", *map(str, (whole, unjudged, untimed, failed, stopped)))
     page = (files.RUNS / "compare.html").read_text()
-    for name, why in (("rate", "none passed"), ("time", "not every step was timed"), ("end", "has not finished")):
+    assert "67% of 3" in text and "0% of 4" in text, "none of four passed: that was measured"
+    for name, why in (
+        ("rate", "none passed"),
+        ("pass", "none passed"),
+        ("time", "not every step was timed"),
+        ("end", "has not finished"),
+    ):
         (line,) = (line for line in text.splitlines() if line.startswith(f"not in the plot: lack-{name}: "))
         assert why in line and line in unescape(page)
     assert code == 0 and page.count("<circle") == 1 and "lack-none: " in page and "lack-end</a>" not in page

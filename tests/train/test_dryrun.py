@@ -27,6 +27,9 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
     assert code == 0 and text.strip().splitlines()[-1] == "dry run: no problems; nothing was written"
     assert "licence apache-2.0" in text and "32 pictures, 32 views in 1 shapes; each seen 25 times" in text
     assert set(files.RUNS.glob("*")) == before
+    assert "0.0 of 0 evaluations: of the order of" in text, "num_samples is 0"
+    code, text = run("train", "brand=neon", "name=dry", "dry_run=true", "train.max_steps=1")
+    assert "of 4 evaluations" in text and " 0 min" not in text and " 0 s" not in text
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     frozen = sum(p.numel() for p in models.denoiser.parameters())
@@ -155,6 +158,20 @@ def test_a_disk_that_is_too_small_is_said(run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10**9, 10**9, 10**6))
     code, text = run("train", "brand=neon", "dry_run=true")
     assert code == 2 and "has 0.0 GB free, the run needs about 0.1 GB" in text
+
+
+def test_the_work_of_evaluations_is_what_a_run_draws() -> None:
+    """Slow and obvious: denoiser passes, one picture at a time."""
+    train, generate = Config().train, Config().generate
+    train.num_samples, train.max_steps, train.evaluate_every, train.scales = 6, 250, 100, [0.8, 1.0, 1.2]
+    train.batch_size, train.evaluation_share, generate.num_inference_steps = 8, 1.0, 10
+    whole = 2 * 10 * (6 + 4 + 4) + 5 * 3  # with guidance; with, without, unrelated; losses of 3 pictures at 5 levels
+    strength = 2 * 10 * 6
+    found, count = dryrun.evaluation_work(train, generate, 3, 1e9, 8.0)
+    assert found == 4 * whole + 2 * strength and count == 6, "steps 0, 100, 200, 250 and two more strengths"
+    train.evaluation_share = 0.3
+    assert dryrun.evaluation_work(train, generate, 3, 10.0, 8.0)[1] == 4, "those on the way would take too long"
+    assert dryrun.evaluation_work(train, generate, 0, 1e9, 8.0) == (0, 0), "there is nothing to draw"
 
 
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:
