@@ -27,7 +27,8 @@ from eval.package.bag import seal
 from eval.package.earlier import earlier_package
 from eval.package.fill import NO_MARKS, fill_package
 from eval.package.licences import licence_chain
-from eval.package.marks import Marks, wanted_marks
+from eval.package.marking import Marks, wanted_marks
+from eval.package.marks import MARKS, MarksReport, marks_in_words
 from eval.package.proof import package_problems
 from eval.package.provenance import LicenceLink
 from eval.package.receiver import TAGMANIFEST
@@ -44,7 +45,7 @@ GATE_AGAIN = "stylegate gate with the same words judges what is there now and sa
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    key, marks = signing_key(config.key), wanted_marks(config)
+    key, marks = key_and_marks(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -64,12 +65,18 @@ def export(config: Config) -> int:
         print(f"note: {name} is not the picture that was judged; it is left out")
     if new := not_judged(lot, verdicts):
         print(f"note: {names_of(new)} came after the gate and was not judged")
+    print(f"marks: {marks_in_words(MarksReport.read(target / MARKS, 'the report on marks'))}")
     left = len(accepted_pictures(lot, verdicts)[0])
     print(f"export: {files.display_path(target)} ({what_left(left, outcome)})")
     if changed or new:
         print(f"Next: {GATE_AGAIN}")
         return Exit.REJECTED
     return Exit.PASS
+
+
+def key_and_marks(config: Config) -> tuple[PrivateKey | None, Marks]:
+    """What signs the package, and what its pictures are marked with. Raises ConfigError for what cannot sign."""
+    return signing_key(config.key), wanted_marks(config)
 
 
 def names_of(found: list[str]) -> str:

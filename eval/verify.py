@@ -3,6 +3,7 @@
 stylegate verify data/exports/demo-v1
 stylegate verify data/batches/demo-ce2b85ec/certificate.json
 stylegate verify data/batches/demo-ce2b85ec/commitment.json
+stylegate verify data/exports/demo-v1 trust=authority.pem
 
 What is printed was computed again from the files of the package. That people's labels, scores and counts are true is a
 claim of whoever made the package: no file can prove it.
@@ -11,18 +12,20 @@ claim of whoever made the package: no file can prove it.
 from pathlib import Path
 
 from eval.package.layout import payload
-from eval.package.marks import check_marks
+from eval.package.marks import check_marks, trusted_certificates
 from eval.package.proof import check_package, check_promise, read_package
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
 from stylegate.errors import DataError
 
 
-def verify(packages: list[Path]) -> int:
+def verify(words: list[str]) -> int:
     """Check each package folder or certificate file and print what it proves. Returns 0.
 
-    Raises DataError at the first one that is not valid, listing everything that is wrong with it.
+    `trust=FILE` names certificates (PEM) of authorities that vouch for the signers of content credentials. Raises
+    DataError at the first one that is not valid, listing everything that is wrong with it.
     """
+    packages, trust = [Path(word) for word in words if not word.startswith("trust=")], trusted_certificates(words)
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
@@ -41,7 +44,7 @@ def verify(packages: list[Path]) -> int:
             raise DataError(f"{package} does not hold:", wrong, "it was changed after its export; do not use it.")
         provenance, rows = read_package(package)
         _, promised = check_promise(payload(package), provenance, rows)
-        marked, not_marked, wrong = check_marks(package, [payload(package) / row["file_name"] for row in rows])
+        marked, not_marked, wrong = check_marks(package, [payload(package) / row["file_name"] for row in rows], trust)
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
         print(f"{package}: holds, {len(rows)} pictures{f'; {promised}' if promised else ''}")

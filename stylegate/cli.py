@@ -64,11 +64,6 @@ VERBS = {
         "hardware.threads",
         BATCH,
     ),
-    "trial": Verb(
-        "find how few denoising steps a LoRA needs, by the gate",
-        "brand=neon traits=collectible",
-        f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
-    ),
     "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
     "gate": Verb(
         "accept, review or reject each picture",
@@ -91,14 +86,15 @@ VERBS = {
     "export": Verb(
         "package what was accepted, with provenance",
         "batch=NAME",
-        "name brand batch images out key marks source_type accept_licence",
+        "name brand batch images out key marks source_type credentials credentials_key "
+        "credentials_command accept_licence",
         BATCH,
     ),
     "run": Verb(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
-        "calibration observe hardware tracker key marks",
+        "calibration observe hardware tracker key marks credentials credentials_key credentials_command",
     ),
     "demo": Verb("the same as run experiment=demo", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*"),
@@ -128,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
         if verb == "verify":
             from eval.verify import verify
 
-            return verify([Path(p) for p in rest])
+            return verify(rest)
         if verb == "rebase":
             from eval.rebase import rebase
 
@@ -404,8 +400,6 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
             from eval.plan import plan as run
         case "generate":
             from eval.generate import generate as run
-        case "trial":
-            from eval.trial import trial as run
         case "score":
             from eval.score import score as run
         case "gate":

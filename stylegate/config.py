@@ -152,7 +152,6 @@ class GenerateConfig:
     batch_size: int = config_key(
         16, "pictures drawn at once (it can change last bits: part of the batch's name)", low=1, high=4096
     )
-    by_trial: bool = config_key(True, "draw with the steps and guidance that stylegate trial chose, where it was run")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -250,9 +249,19 @@ class Config:
         "The private key (P-256, PEM) that signs a package. null: this home's own. none: the package is not signed.",
     )
     marks: str = config_key(
-        "xmp",
-        "What pictures of a package say of themselves. xmp: their source type. none: nothing; the package says so.",
-        choices=["xmp", "none"],
+        "all",
+        "What pictures of a package say of themselves. all: their source type in XMP, and signed content credentials "
+        "(C2PA). xmp: their source type. none: nothing; the package says so.",
+        choices=["all", "xmp", "none"],
+    )
+    credentials: str | None = config_key(
+        None, "The certificate, PEM, that signs content credentials, then those above it. null: a test one, named so."
+    )
+    credentials_key: str | None = config_key(
+        None, "The private key of that certificate (PEM). null: it is in the same file."
+    )
+    credentials_command: str | None = config_key(
+        None, "A command that signs instead of a key: its input becomes a signature (DER), as of openssl dgst -sign."
     )
     source_type: str | None = config_key(
         None, "How pictures that were not drawn here came to be, by IPTC's codes.", choices=SOURCE_TYPES
@@ -314,6 +323,9 @@ def range_problems(config: Config) -> list[str]:
     for dotted, value in (("name", config.name), ("batch", config.batch)):
         if value is not None and not re.fullmatch(r"\w[\w.-]*", value):
             problems.append(f"{dotted}={value}: letters, digits, . _ - only; it names a folder")
+    for name in ("credentials", "credentials_key", "credentials_command"):
+        if getattr(config, name) is not None and (config.marks != "all" or config.credentials is None):
+            problems.append(f"{name}: read with marks=all alone, and with credentials=FILE")
     if config.lora.text_encoder and config.family.name not in TEXT_TRAINED:
         problems.append(f"lora.text_encoder=true: family={config.family.name} does not train its text encoders")
     if config.lora.dora and config.hardware.nf4:

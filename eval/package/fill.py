@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,28 +19,17 @@ from eval.package.calibrated import POOL
 from eval.package.earlier import Earlier
 from eval.package.items import PROFILES, Item, ItemRecord, items_of, record_of, scores_by_file, table_of
 from eval.package.layout import TABLE
-from eval.package.marks import (
-    MARKS,
-    MEND,
-    MarkedPicture,
-    Marks,
-    MarksReport,
-    marks_in_words,
-    marks_report,
-    write_marked,
-)
+from eval.package.marking import Marks, Unmarked, write_marked_pictures
+from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
 from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, make_provenance
 from eval.package.statement import make_bom
-from eval.package.xmp import UnmarkableError
 from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
 from stylegate import files
 from stylegate.errors import DataError
-from stylegate.pictures import CORES
 
-NAMED = 20  # pictures that an error lists
-NO_MARKS = Marks("none", None)
+NO_MARKS = Marks()
 
 
 def fill_package(
@@ -61,7 +49,7 @@ def fill_package(
     """
     data, items = package / "data", items_of(lot, accepted)
     provenance = make_provenance(lot, len(items), outcome, licences)
-    items, report = write_pictures(data, lot, items, marks, earlier)
+    items, report = write_pictures(data, lot, items, provenance.made_from, marks, earlier)
     report.write(package / MARKS)
     write_items(data, lot, items, provenance.made_from, collection, earlier)
     pq.write_table(table_of(items), data / TABLE)
@@ -79,34 +67,20 @@ def fill_package(
 
 
 def write_pictures(
-    data: Path, lot: Lot, items: Sequence[Item], marks: Marks, earlier: Earlier | None
+    data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, marks: Marks, earlier: Earlier | None
 ) -> tuple[list[Item], MarksReport]:
     """Copy the pictures with their marks; the items with the digests of what was written, and what was read back.
 
     Raises DataError for a picture that is no longer the one that was judged, and for those that cannot be marked.
     """
-    paths, problems = dict(lot.files), []
-
-    def write_one(item: Item) -> MarkedPicture | None:
-        content = paths[item.verdict.file].read_bytes()
-        if hashlib.sha256(content).hexdigest() != item.verdict.sha256:
-            raise DataError(
-                f"{item.verdict.file} changed while it was exported", next_step="run the gate and the export again."
-            )
-        try:
-            return write_marked(content, data, item, marks, earlier)
-        except UnmarkableError as error:
-            problems.append(f"{item.verdict.file}: {error}")
-            return None
-
-    with ThreadPoolExecutor(CORES) as pool:
-        found = list(pool.map(write_one, items))
-    if problems:
-        more = [f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
-        raise DataError(f"{len(problems)} pictures cannot carry their marks:", sorted(problems)[:NAMED] + more, MEND)
-    written = [picture for picture in found if picture]
-    signed = [replace(item, sha256=picture.sha256) for item, picture in zip(items, written, strict=True)]
-    return signed, marks_report(written)
+    paths, weights = dict(lot.files), {"base_sha256": made_from.base_sha256, "lora_sha256": made_from.lora_sha256}
+    known = {name: digest for name, digest in weights.items() if digest}
+    unmarked = [
+        Unmarked(item, paths[item.verdict.file], known | {"seed": item.seed} if item.slot else None) for item in items
+    ]
+    found = write_marked_pictures(unmarked, data, marks, earlier)
+    written = [replace(item, sha256=picture.sha256) for item, picture in zip(items, found, strict=True)]
+    return written, marks_report(found)
 
 
 def write_items(

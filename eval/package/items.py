@@ -36,6 +36,16 @@ class Item:
         """The picture's place below data/."""
         return f"images/{self.verdict.file}"
 
+    @property
+    def attempt(self) -> int:
+        """Of a planned picture its number among those that were drawn for the slot, from 0."""
+        return attempt_and_slot(self.verdict.file)[0]
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of its noise; None for a picture that was not planned."""
+        return self.slot.attempt_seed(self.attempt) if self.slot else None
+
 
 class Drawn(Record):
     """How a picture was drawn."""
@@ -110,10 +120,8 @@ def scores_by_file(lot: Lot, items: Sequence[Item]) -> dict[str, dict[str, float
 def record_of(item: Item, metadata_sha256: str, made_from: MadeFrom, scores: dict[str, float | None]) -> ItemRecord:
     """The record of one item."""
     drawn = None
-    if item.slot:
-        attempt = attempt_and_slot(item.verdict.file)[0]
-        seed = item.slot.attempt_seed(attempt)
-        drawn = Drawn(slot=item.slot.slot, attempt=attempt, seed=seed, prompt=item.prompt)
+    if item.slot and item.seed is not None:
+        drawn = Drawn(slot=item.slot.slot, attempt=item.attempt, seed=item.seed, prompt=item.prompt)
     return ItemRecord(
         id=item.id,
         file=item.image,

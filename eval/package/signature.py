@@ -43,12 +43,17 @@ def signing_key(given: str | None) -> PrivateKey | None:
 
 def make_key(path: Path) -> None:
     """Write a new private key that only its owner may read. Of several processes at once the first one's stays."""
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_secret_once(path, ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
+
+
+def write_secret_once(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all. One that is there by then stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     draft.touch(mode=0o600)
     try:
-        draft.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
+        draft.write_bytes(content)
         path.hardlink_to(draft)
     except FileExistsError:
         pass

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from eval.package import xmp
-from eval.package.marks import same_picture
+from eval.package.marking import same_picture
 from stylegate import files, pictures
 from tests.eval.packages import names_in
 
@@ -143,9 +143,9 @@ def test_an_unmarked_picture_stops_the_export(run, run_exactly, lot: tuple[str, 
     assert code == 2 and text.count("nobody said how it came to be") == 3 and "source_type=" in text
     assert "bmp.bmp: it is no PNG, JPEG or WebP" in text and not list(files.EXPORTS.glob("*"))
     code, text = run("export", *lot)
-    assert code == 2 and "1 pictures cannot carry their marks" in text and "bmp.bmp" in text
+    assert code == 2 and text.count("\n  - ") == 1 and "bmp.bmp" in text
     assert run("export", *lot, "marks=none")[0] == 0
-    assert "none of the 4 pictures carries a mark" in run("verify", str(files.EXPORTS / "marked-v1"))[1]
+    assert "none of 4 pictures carries a mark" in run("verify", str(files.EXPORTS / "marked-v1"))[1]
     report = files.read_json(files.EXPORTS / "marked-v1" / "proof" / "marks.json", "the report")
     assert (report["pictures"], report["unmarked"], report["with_source_type"]) == (4, 4, {})
 
@@ -162,7 +162,7 @@ def test_the_package_names_what_left_and_what_was_judged(run, lot: tuple[str, ..
         assert record["sha256"] == files.sha256(left) != record["judged_sha256"] == files.sha256(judged)
         assert told_by_pillow(left.read_bytes())["DigitalSourceType"] == AI_MADE
         assert "AISystemUsed" not in told_by_pillow(left.read_bytes()), "nobody knows which system it was"
-    assert "3 say in XMP that they are trainedAlgorithmicMedia" in run("verify", str(package))[1]
+    assert "3 say that they are trainedAlgorithmicMedia" in run("verify", str(package))[1]
     # The lot and what left of it are the same pictures to a later gate, whichever of the two it is given.
     for images in (tmp_path / "lot", package / "data" / "images"):
         words = (f"images={images}", f"out={tmp_path / images.parent.name}", "policy=default", "references=neon")

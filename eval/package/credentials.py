@@ -1,0 +1,176 @@
+"""Content credentials (C2PA) in a picture's file: a signed statement of how the picture was made. No pixel changes.
+
+No network is ever used: no manifest is fetched, no revocation asked for (OCSP), no time stamp ordered. Part of every
+signature is random (c2pa-rs 0.91), so the same picture is never signed alike twice.
+"""
+
+import io
+import subprocess
+from bisect import bisect_left
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from eval.package.signing_certificate import NEXT, USES, SigningCertificate
+from eval.package.xmp import UnmarkableError, is_webp
+from stylegate import __version__
+from stylegate.errors import ConfigError
+from stylegate.pictures import PNG_START
+
+ENDED = {"signingCredential.expired", "signingCredential.untrusted"}
+MADE_FROM = "org.stylegate.made-from"  # label of our own assertion
+AGENT = {"name": "stylegate", "version": __version__}
+COMMAND_S = 60  # seconds that a command may take for one signature
+OFFLINE = {  # c2pa's settings
+    "builder": {"thumbnail": {"enabled": False}},  # one would be larger than a small picture
+    "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},  # files are read back
+    "core": {"allowed_network_hosts": []},
+}
+
+
+class CredentialState(NamedTuple):
+    """The content credentials of a picture's file."""
+
+    state: str = ""  # "" for none; else as C2PA says: Trusted, Valid (whole, by a signer that is not known), Invalid
+    signer: str = ""  # the organisation that the certificate names
+    source_types: tuple[str, ...] = ()  # addresses of IPTC's source types that the statement names
+    why: str = ""  # of Invalid: what is wrong, in C2PA's words
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the picture is the one that was signed. A certificate that has ended since changes nothing of it."""
+        return self.state in ("Trusted", "Valid") or (bool(self.why) and set(self.why.split(", ")) <= ENDED)
+
+
+class Signer:
+    """Signs pictures with one certificate, from several threads at once."""
+
+    def __init__(self, certificate: SigningCertificate) -> None:
+        self.certificate = certificate
+        self.context = context_of({})
+        self.problem = ""  # what went wrong in the command; c2pa does not hand it on
+
+    @cached_property
+    def native(self) -> Any:
+        """The signer of c2pa's library. Raises ConfigError for a certificate that it refuses."""
+        import c2pa
+
+        algorithm = getattr(c2pa.C2paSigningAlg, self.certificate.algorithm)
+        chain = self.certificate.chain_pem()
+        try:
+            if self.certificate.command:
+                return c2pa.Signer.from_callback(self.by_command, algorithm, chain.decode())
+            key = self.certificate.key_pem()
+            return c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, None))  # type: ignore[arg-type]
+        except c2pa.C2paError as error:
+            raise ConfigError(f"C2PA refuses the certificate: {error}", next_step=NEXT) from None
+
+    def by_command(self, content: bytes) -> bytes:
+        """The signature that the command makes of its input, in the form of C2PA: the two numbers of ECDSA; b"" if it
+        makes none.
+        """
+        command, public = self.certificate.command, self.certificate.chain[0].public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        size = (public.curve.key_size + 7) // 8
+        try:
+            done = subprocess.run(command, input=content, capture_output=True, timeout=COMMAND_S)
+            if done.returncode:
+                raise ValueError(f"it ended with exit code {done.returncode}: {done.stderr.decode(errors='replace')}")
+            return b"".join(number.to_bytes(size) for number in decode_dss_signature(done.stdout))
+        except (OSError, OverflowError, ValueError, subprocess.TimeoutExpired) as error:
+            self.problem = f"{command[0]} made no signature: {error}"
+            return b""
+
+    def sign(self, content: bytes, manifest: dict[str, Any]) -> bytes:
+        """The picture's file with content credentials. Raises UnmarkableError."""
+        import c2pa
+
+        signed = io.BytesIO()
+        try:
+            with c2pa.Builder(manifest, self.context) as builder:
+                builder.sign(self.native, mime_of(content), io.BytesIO(content), signed)
+        except c2pa.C2paError as error:
+            raise UnmarkableError(self.problem or f"C2PA cannot sign it: {error}") from None
+        return signed.getvalue()
+
+
+def context_of(trust: dict[str, str]) -> Any:
+    """c2pa's settings, without a network; `trust` says which authorities vouch for signers (PEM)."""
+    import c2pa
+
+    return c2pa.Context.from_dict(OFFLINE | {"trust": {"trust_config": "\n".join(USES)} | trust})
+
+
+def manifest_of(source_type: str, drawn_here: bool, made_from: dict[str, Any]) -> dict[str, Any]:
+    """What a picture's credentials state: its source type (an address of IPTC), and what it was made from."""
+    created: dict[str, Any] = {"action": "c2pa.created", "digitalSourceType": source_type}
+    if drawn_here:
+        created["softwareAgent"] = AGENT
+    return {
+        "claim_generator_info": [AGENT],
+        "assertions": [
+            {"label": "c2pa.actions.v2", "data": {"actions": [created]}},
+            {"label": MADE_FROM, "data": made_from},
+        ],
+    }
+
+
+def read_credentials(content: bytes, context: Any) -> CredentialState:
+    """The content credentials of a picture's file, as C2PA's library reads and checks them."""
+    import c2pa
+
+    if b"c2pa" not in content:  # the label of every manifest store
+        return CredentialState()
+    try:
+        reader = c2pa.Reader.try_create(mime_of(content), io.BytesIO(content), context=context)
+        if reader is None:
+            return CredentialState()
+        with reader:
+            manifest, results = reader.get_active_manifest() or {}, reader.get_validation_results() or {}
+            state = str(reader.get_validation_state())
+    except (c2pa.C2paError, UnmarkableError) as error:
+        return CredentialState("Invalid", why=str(error))
+    failed = [str(entry["code"]) for entry in results.get("activeManifest", {}).get("failure", [])]
+    signer = manifest.get("signature_info", {}).get("issuer", "")
+    why = ", ".join(dict.fromkeys(failed)) if state == "Invalid" else ""
+    return CredentialState(state, signer, stated_source_types(manifest), why)
+
+
+def stated_source_types(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """The digital source types that the actions of a manifest name."""
+    data = [a.get("data") for a in manifest.get("assertions", []) if a.get("label", "").startswith("c2pa.actions")]
+    actions = [action for entry in data if isinstance(entry, dict) for action in entry.get("actions", [])]
+    return tuple(dict.fromkeys(action["digitalSourceType"] for action in actions if "digitalSourceType" in action))
+
+
+def mime_of(content: bytes) -> str:
+    """The media type of a picture by its content. Raises UnmarkableError for another format than PNG, JPEG and WebP."""
+    if content.startswith(PNG_START):
+        return "image/png"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if is_webp(content):
+        return "image/webp"
+    raise UnmarkableError("it is no PNG, JPEG or WebP")
+
+
+class Insertion(NamedTuple):
+    """What makes one content out of another: `inserted` instead of the bytes from `start` to `end`."""
+
+    start: int
+    end: int
+    inserted: bytes
+
+    def into(self, content: bytes) -> bytes:
+        return content[: self.start] + self.inserted + content[self.end :]
+
+
+def insertion(before: bytes, after: bytes) -> Insertion:
+    """The shortest one stretch that makes `after` out of `before`."""
+    shorter = min(len(before), len(after))
+    same = bisect_left(range(1, shorter + 1), True, key=lambda n: before[:n] != after[:n])
+    tails = range(1, shorter - same + 1)
+    tail = bisect_left(tails, True, key=lambda n: before[-n:] != after[-n:])
+    return Insertion(same, len(before) - tail, after[same : len(after) - tail])

@@ -1,0 +1,214 @@
+"""Content credentials (C2PA): signed, kept, read again, and what is said of each state. Nothing asks a network."""
+
+import datetime
+import io
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import c2pa
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+from PIL import Image
+
+from eval.package import signing_certificate
+from eval.package.credentials import Signer, context_of, insertion, manifest_of, read_credentials
+from eval.package.marking import same_picture
+from eval.package.signing_certificate import SigningCertificate, make_test_certificate, pem_of_key
+from eval.package.xmp import with_source_type
+from stylegate import files
+from tests.eval.test_marks import AI_MADE, FILES, lot, saved, told_by_pillow
+
+__all__ = ["lot"]  # a fixture
+MANIFEST = manifest_of(AI_MADE, True, {"judged_sha256": "a" * 64, "seed": 7})
+
+
+def read_pem(content: bytes) -> SigningCertificate:
+    return SigningCertificate(
+        x509.load_pem_x509_certificates(content), serialization.load_pem_private_key(content, None)
+    )
+
+
+OURS = read_pem(make_test_certificate())
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer(OURS)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: Signer) -> None:
+    before = with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
+    signed = signer.sign(before, MANIFEST)
+    assert same_picture(FILES[kind], signed) and told_by_pillow(signed)["DigitalSourceType"] == AI_MADE
+    found = read_credentials(signed, context_of({}))
+    assert (found.state, found.signer, found.source_types) == ("Valid", OURS.name, (AI_MADE,))
+    authority = OURS.chain[1].public_bytes(serialization.Encoding.PEM).decode()
+    assert read_credentials(signed, context_of({"user_anchors": authority})).state == "Trusted"
+    part = insertion(before, signed)
+    assert part.into(before) == signed and len(part.inserted) < 5000, "what is kept is small"
+    with c2pa.Reader.try_create(c2pa_type(signed), io.BytesIO(signed)) as reader:  # type: ignore[union-attr]
+        assertions = {a["label"]: a["data"] for a in reader.get_active_manifest()["assertions"]}  # type: ignore[index]
+    assert assertions["org.stylegate.made-from"] == {"judged_sha256": "a" * 64, "seed": 7}
+
+
+def c2pa_type(content: bytes) -> str:
+    with Image.open(io.BytesIO(content)) as image:
+        return image.get_format_mimetype() or ""
+
+
+def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: Signer) -> None:
+    signed = signer.sign(FILES["PNG"], MANIFEST)
+    changed = bytearray(signed)
+    changed[signed.index(b"IDAT") + 9] ^= 1
+    found = read_credentials(bytes(changed), context_of({}))
+    assert (found.state, found.is_whole) == ("Invalid", False) and "assertion.dataHash.mismatch" in found.why
+    again = saved(Image.open(io.BytesIO(signed)), "PNG")
+    assert read_credentials(again, context_of({})).state == ""
+    assert read_credentials(signed[:400], context_of({})).state in ("", "Invalid")
+
+
+def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C2PA then says Invalid of a whole picture, since nobody proved when it was signed. We say both."""
+    now = datetime.datetime.now(datetime.UTC)
+    ends = now.replace(microsecond=0) + datetime.timedelta(seconds=2)
+    monkeypatch.setattr(
+        signing_certificate,
+        "TEST_DAYS",
+        (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
+    )
+    signed = Signer(read_pem(make_test_certificate())).sign(FILES["PNG"], MANIFEST)
+    assert read_credentials(signed, context_of({})).state == "Valid"
+    time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
+    found = read_credentials(signed, context_of({}))
+    assert (found.state, found.is_whole) == ("Invalid", True) and "signingCredential.expired" in found.why
+
+
+def written(path: Path, *parts: bytes) -> str:
+    path.write_bytes(b"".join(parts))
+    return str(path)
+
+
+def test_an_export_signs_each_picture_once(run, lot: tuple[str, ...], tmp_path: Path) -> None:
+    gate = (*lot, f"policy={tmp_path / 'policy.yaml'}")
+    (tmp_path / "lot" / "bmp.bmp").unlink()
+    assert run("gate", *gate)[0] == 0
+    code, text = run("export", *lot)
+    assert (
+        code == 0 and "3 have content credentials (C2PA) signed by a test certificate, which vouches for nobody" in text
+    )
+    assert "marked-v1 " in run("export", *lot)[1], "signed once: the same bytes, the same package"
+    first = files.EXPORTS / "marked-v1"
+    code, text = run("verify", str(first))
+    assert code == 0 and "content credentials are Valid in 3 pictures: whole, and signed by the holder" in text
+    assert "compliant" not in text
+    report = files.read_json(first / "proof" / "marks.json", "the report")
+    assert report["signed"] == {OURS.name: 3} and report["unmarked"] == report["lost"] == 0
+    kept = {path.name: path.read_bytes() for path in (first / "data" / "images").iterdir()}
+
+    picture = next((tmp_path / "lot").glob("*.png"))
+    Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    assert run("gate", *gate)[0] == 0 and "marked-v2 " in run("export", *lot)[1]
+    for path in (files.EXPORTS / "marked-v2" / "data" / "images").iterdir():
+        assert (path.read_bytes() == kept[path.name]) == (path.name != picture.name), "signatures of others are kept"
+
+    trust = written(
+        tmp_path / "ca.pem",
+        signing_certificate.OWN.read_bytes().split(b"-----END CERTIFICATE-----\n")[1],
+        b"-----END CERTIFICATE-----\n",
+    )
+    assert "content credentials are Trusted in 3 pictures" in run("verify", str(first), f"trust={trust}")[1]
+
+
+def test_a_certificate_of_ones_own_signs_by_key_and_by_command(run, lot: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "lot" / "bmp.bmp").unlink()
+    assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0
+    chain = written(tmp_path / "chain.pem", OURS.chain_pem())
+    key = written(tmp_path / "its key.pem", pem_of_key(OURS.key))
+    assert run("export", *lot, f"credentials={chain}", f"credentials_key={key}")[0] == 0
+    command = f"credentials_command=openssl dgst -sha256 -sign '{key}'"
+    assert run("export", *lot, f"credentials={chain}", command, "name=by-command")[0] == 0
+    for name in ("marked-v1", "by-command-v1"):
+        assert run("verify", str(files.EXPORTS / name))[0] == 0
+
+
+def test_a_certificate_that_cannot_sign_is_one_clear_error(
+    run, lot: tuple[str, ...], tmp_path: Path, monkeypatch
+) -> None:
+    chain = OURS.chain_pem()
+    other = pem_of_key(read_pem(make_test_certificate()).key)
+    secret = serialization.BestAvailableEncryption(b"x")
+    shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
+    with monkeypatch.context() as patch:
+        patch.setattr(signing_certificate, "TEST_DAYS", 1)
+        patch.setattr(files, "today", lambda: datetime.date(2020, 1, 1))
+        ended = make_test_certificate()
+    with monkeypatch.context() as patch:
+        patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ExtendedKeyUsageOID.SERVER_AUTH)
+        server = make_test_certificate()
+    for content, words, says in (
+        (chain + other, (), "the private key is not the one of the certificate"),
+        (ended, (), "valid from 2020-01-01 to 2020-01-02"),
+        (server, (), "its extended key usage must be one of emailProtection"),
+        (OURS.chain[1].public_bytes(serialization.Encoding.PEM), ("credentials_command=false",), "extended key usage"),
+        (chain + shut, (), "its private key is encrypted"),
+        (chain, (), "holds no private key in PEM form"),
+        (b"words", (), "no certificate in PEM form"),
+        (chain, (f"credentials_key={tmp_path / 'nowhere'}",), "there is no file"),
+        (chain, ("credentials_command=false",), "ended with exit code 1"),
+        (chain, ("credentials_command=/nowhere/sign",), "/nowhere/sign made no signature: "),
+        (chain, ("credentials_command=echo x",), "echo made no signature: "),
+    ):
+        code, text = run("export", *lot, f"credentials={written(tmp_path / 'given.pem', content)}", *words)
+        assert code == 2 and says in text and text.count("error: ") == 1 and "Traceback" not in text, text
+    assert run("export", *lot, "credentials=/nowhere.pem")[0] == 2
+    assert run("export", *lot, "marks=xmp", "credentials=/nowhere.pem")[0] == 2, "a key that is not read is refused"
+    assert not list(files.EXPORTS.glob("*"))
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """The address of a server on this machine, and the requests that it got."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}", asked
+        found.shutdown()
+
+
+def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a manifest that lies elsewhere, nor whether a certificate was revoked."""
+    address, asked = server
+    description = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(address))
+    made = x509.CertificateBuilder.sign
+
+    def with_address(self: x509.CertificateBuilder, *given, **words) -> x509.Certificate:
+        return made(self.add_extension(x509.AuthorityInformationAccess([description]), False), *given, **words)
+
+    monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
+    signer = Signer(read_pem(make_test_certificate()))
+    assert read_credentials(signer.sign(FILES["PNG"], MANIFEST), context_of({})).state == "Valid"
+    elsewhere = io.BytesIO()
+    with c2pa.Builder(MANIFEST, signer.context) as builder:
+        builder.set_no_embed()
+        builder.set_remote_url(f"{address}/manifest")
+        builder.sign(signer.native, "image/png", io.BytesIO(FILES["PNG"]), elsewhere)
+    assert address.encode() in elsewhere.getvalue()
+    assert read_credentials(elsewhere.getvalue(), context_of({})).state in ("", "Invalid")
+    assert not asked
