@@ -11,6 +11,7 @@ of processes, on devices of one kind.
 import hashlib
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,10 @@ from stylegate.errors import DataError, Exit
 from stylegate.families import FAMILIES, pipelines
 
 
-def generate(config: Config) -> int:
+def generate(config: Config, first_slots: int | None = None) -> int:
     """Draw what is due; of several processes each draws its share of it.
+
+    With `first_slots` only the first attempts at so many slots are drawn, for a trial.
 
     Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them.
     """
@@ -40,7 +43,11 @@ def generate(config: Config) -> int:
     with files.exclusive_lock(folder) if main else nullcontext():
         processes.wait_for_everyone()  # until the folder is locked
         standing = read_standing(folder, config.plan.max_attempts)
-        due = standing.due
+        due = [
+            (slot, attempt)
+            for slot, attempt in standing.due
+            if first_slots is None or (attempt == 0 and slot.slot < first_slots)
+        ]
         parts = [due[i : i + size] for i in range(0, len(due), size)]
         # A part is drawn whole: the number drawn together can change last bits.
         parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
@@ -130,6 +137,7 @@ def draw_in_parts(
     planned = plan_digests(folder, config)
     device, family = torch.device(str(processes.device)), FAMILIES[config.family.name]
     record = read_record(folder)
+    drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
     precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
@@ -151,7 +159,7 @@ def draw_in_parts(
             negatives = [slot.negative_prompt for slot, _ in part]
             seeds = [slot.attempt_seed(attempt) for slot, attempt in part]
             with hardware.autocast(device, precision):
-                drawn = sample.draw_pictures(models, prompts, seeds, config.generate, resolution, negatives)
+                drawn = sample.draw_pictures(models, prompts, seeds, drawn_with, resolution, negatives)
             kept = {}
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():

@@ -59,6 +59,12 @@ def plan(config: Config) -> int:
         settle(folder, facts, config, earlier, slots, file is not None)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
+    chosen = facts.generate
+    if (chosen.num_inference_steps, chosen.guidance_scale) != (
+        config.generate.num_inference_steps,
+        config.generate.guidance_scale,
+    ):
+        print(f"note: a trial chose {chosen.num_inference_steps} steps and guidance {chosen.guidance_scale:g}")
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
         print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")

@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import Slot
-from eval.lot.record import BatchRecord
+from eval.lot.record import BatchRecord, Trial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
 from eval.package.marks import MarksReport
@@ -48,6 +48,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "score": ScoreRecord,  # score.json
     "slot": Slot,  # a row of plan.parquet
     "traits": TraitsFile,  # a traits file
+    "trial": Trial,  # data/batches/trials/: the steps and guidance that were tried for a LoRA
     "verdict": Verdict,  # a line of verdicts.jsonl
 }
 

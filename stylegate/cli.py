@@ -64,6 +64,11 @@ VERBS = {
         "hardware.threads",
         BATCH,
     ),
+    "trial": Verb(
+        "find how few denoising steps a LoRA needs, by the gate",
+        "brand=neon traits=collectible",
+        f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
+    ),
     "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
     "gate": Verb(
         "accept, review or reject each picture",
@@ -400,6 +405,8 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
             from eval.plan import plan as run
         case "generate":
             from eval.generate import generate as run
+        case "trial":
+            from eval.trial import trial as run
         case "score":
             from eval.score import score as run
         case "gate":

@@ -152,6 +152,7 @@ class GenerateConfig:
     batch_size: int = config_key(
         16, "pictures drawn at once (it can change last bits: part of the batch's name)", low=1, high=4096
     )
+    by_trial: bool = config_key(True, "draw with the steps and guidance that stylegate trial chose, where it was run")
 
 
 @dataclass(kw_only=True, slots=True)

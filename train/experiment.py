@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from eval import export, gate, generate, plan
+from eval import export, gate, generate, plan, trial
 from eval.judging.advice import next_step
 from eval.judging.judged import Judged
 from eval.lot import cost
-from eval.lot.batch import batch_folder
+from eval.lot.batch import batch_folder, configured_facts, trial_path
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, digests_by_name
 from eval.policy.model import VERDICTS
@@ -55,6 +55,8 @@ def experiment(config: Config) -> int:
 
     if stopped := stage("train", loop.train):
         return stopped
+    if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_trial(config):
+        stage("trial", trial.trial)
     stage("plan", plan.plan)
     folder, _ = batch_folder(config)
     code = worst_code(stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
@@ -69,6 +71,11 @@ def experiment(config: Config) -> int:
         if advice := next_step(judged.outcome, files.display_path(folder)):
             print(f"Next: {advice}")
     return code
+
+
+def has_trial(config: Config) -> bool:
+    """Whether steps and guidance were tried for this base and LoRA."""
+    return trial_path(configured_facts(config)).exists()
 
 
 def add_cost(folder: Path, seconds: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts
+from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts, Trial
 from stylegate import brandset, files
 from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
@@ -77,13 +77,39 @@ def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFa
     With `replanned` the plan may be another than before. Raises ModelError if no LoRA has been trained by the same
     words, ConfigError if `batch=` names a folder that was made from other facts.
     """
+    configured = configured_facts(config)
+    facts = facts_by_trial(config, configured)
+    named = config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}"
+    folder = files.BATCHES / named
+    if (folder / RECORD).exists():
+        before = read_record(folder).facts
+        facts = configured if before.generate == configured.generate else facts  # begun before the trial
+        changed = [
+            f"{k}: was {before.content()[k]}, is {v}"
+            for k, v in facts.content().items()
+            if before.content()[k] != v and not (replanned and k == "plan")
+        ]
+        if changed:
+            raise ConfigError(
+                f"{files.display_path(folder)} was made from something else:", changed, "give another batch= name."
+            )
+    return folder, facts
+
+
+def configured_facts(config: Config) -> BatchFacts:
+    """What the pictures of these words depend on, with steps and guidance as the configuration says.
+
+    Raises ModelError if no LoRA has been trained by the same words.
+    """
     from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
     from stylegate.families import FAMILIES, pipelines
 
     lora = lorafile.lora_path(config)
     family = FAMILIES[config.family.name]
     base = pipelines.weights_digest(family.base_folder(config.base))
-    facts = BatchFacts(
+    settings = as_dict(config.generate)
+    del settings["by_trial"]
+    return BatchFacts(
         brand=brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
         lora=files.sha256(lora) if lora else None,
@@ -91,21 +117,23 @@ def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFa
         plan=PlanFacts(
             exclude_training=config.plan.exclude_training, seed=config.plan.seed, traits=prompts_digest(config)
         ),
-        generate=GenerateFacts(**as_dict(config.generate)),
+        generate=GenerateFacts(**settings),
     )
-    folder = files.BATCHES / (config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}")
-    if (folder / RECORD).exists():
-        before = read_record(folder).facts.content()
-        changed = [
-            f"{k}: was {before[k]}, is {v}"
-            for k, v in facts.content().items()
-            if before[k] != v and not (replanned and k == "plan")
-        ]
-        if changed:
-            raise ConfigError(
-                f"{files.display_path(folder)} was made from something else:", changed, "give another batch= name."
-            )
-    return folder, facts
+
+
+def trial_path(configured: BatchFacts) -> Path:
+    """Where the trial of a base and a LoRA is written down (`stylegate trial`), for these steps and this guidance."""
+    on = [configured.base, configured.lora, configured.family.content(), configured.generate.content()]
+    return files.BATCHES / "trials" / f"{files.canonical_sha256(on)[:16]}.json"
+
+
+def facts_by_trial(config: Config, configured: BatchFacts) -> BatchFacts:
+    """The facts with the steps and guidance that a trial chose; as configured without a trial, or if none is wanted."""
+    path = trial_path(configured)
+    if not config.generate.by_trial or not path.exists():
+        return configured
+    chosen = Trial.read(path, "the trial", "remove it; stylegate trial makes it anew.").chosen
+    return configured.model_copy(update={"generate": configured.generate.model_copy(update=chosen.content())})
 
 
 def read_record(folder: Path) -> BatchRecord:

@@ -34,6 +34,47 @@ class GenerateFacts(Record):
     """Pictures that are drawn together, which can change their last bits."""
 
 
+class Setting(Record):
+    """How much work a picture takes."""
+
+    num_inference_steps: int
+    """Denoising steps of one picture."""
+    guidance_scale: float
+    """Scale of classifier-free guidance; 1 is none."""
+
+    def words(self) -> str:
+        return f"{self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
+
+
+class TriedSetting(Record):
+    """What a setting did with the same slots and seeds as the first one."""
+
+    setting: Setting
+    work: float
+    """Passes of the denoiser for one picture, as a share of the first setting's."""
+    accepted: int
+    """Number of accepted pictures."""
+    accepted_share_at_least: float
+    """The share of pictures, 0 to 1, that are accepted at least; with a confidence of 90 %, beside the first."""
+    margin_change: float
+    """Mean change of the margin, in spreads, of pictures that this setting and the first accept; below 0 is worse."""
+    holds: bool
+    """Whether the pictures are as good as the first setting's, so that it may be chosen."""
+
+
+class Trial(Record):
+    """data/batches/trials/<digest>.json: the settings that were tried for a base and a LoRA."""
+
+    pictures: int
+    """Number of slots that were drawn at each setting."""
+    policy_sha256: str
+    """sha256 of the policy that judged them."""
+    tried: list[TriedSetting]
+    """In the order in which they were tried; the first is the configured one."""
+    chosen: Setting
+    """The setting that batches of this base and LoRA are drawn with."""
+
+
 class BatchFacts(Record):
     """Digests and settings that the pictures depend on. Other facts make another batch."""
 

@@ -1,0 +1,146 @@
+"""Try fewer denoising steps and no guidance for a LoRA: the same slots are drawn again, the gate judges each picture.
+
+    stylegate trial brand=neon traits=collectible      minutes on two cores; a run of LARGE slots or more does it itself
+
+Begins with generate.num_inference_steps and generate.guidance_scale. The first slots of the plan are drawn with the
+same prompts and seeds at ever fewer steps, and then without guidance, which halves the work. The best setting has the
+most accepted pictures for its work, surely, while pictures that it and the first setting accept keep their margin. It
+is written down for this base and LoRA: the same words draw with it from then on, unless generate.by_trial=false.
+"""
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from eval.generate import generate
+from eval.judging.judge import judge
+from eval.judging.verdicts import Verdict
+from eval.lot.batch import batch_folder, configured_facts, trial_path
+from eval.lot.lot import locked_lot
+from eval.lot.record import Setting, Trial, TriedSetting
+from eval.plan import plan
+from eval.policy.file import read_policy
+from stylegate.config import Config
+
+LARGE = 500  # slots from which on `run` makes a trial by itself: of fewer, the trial would cost a large share
+PICTURES = 48  # slots that are drawn at each setting, at least
+FEWER = (0.5, 0.3, 0.25, 0.2, 0.15)  # shares of the steps that are tried, one after the other
+QUANTILE = 1.28  # of the normal distribution: each bound holds with a confidence of 90 %
+WORSE = 0.5  # spreads: what the mean margin of pictures that both settings accept may fall by, at most
+WITHOUT_GUIDANCE = 1.0
+ONE_PASS = ("flux",)  # families whose guidance is told to the model, and costs no second pass
+
+
+class Outcome(NamedTuple):
+    """The pictures of one setting as they were judged, in the order of the slots."""
+
+    setting: Setting
+    verdicts: list[Verdict]
+
+    def accepted(self) -> np.ndarray:
+        """[n] 1.0 for a slot with an accepted picture, else 0.0."""
+        return np.array([float(verdict.verdict == "accept") for verdict in self.verdicts])
+
+
+def trial(config: Config) -> int:
+    """Draw and judge the settings, write down the best one, print all of them. Returns 0."""
+    told = config.generate
+    first = Setting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
+    reference = draw_and_judge(config, first)
+    if not reference.accepted().any():
+        print(f"trial: none of {len(reference.verdicts)} pictures was accepted, so nothing can be compared")
+        return 0
+    tried = [compared(config, reference, reference)]
+    for share in FEWER:
+        setting = first.model_copy(update={"num_inference_steps": max(1, round(share * first.num_inference_steps))})
+        if setting.num_inference_steps >= tried[-1].setting.num_inference_steps:
+            continue
+        tried.append(compared(config, draw_and_judge(config, setting), reference))
+        if not tried[-1].holds:
+            break
+    if first.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS:
+        setting = best_of(tried).setting.model_copy(update={"guidance_scale": WITHOUT_GUIDANCE})
+        tried.append(compared(config, draw_and_judge(config, setting), reference))
+    found = Trial(
+        pictures=len(reference.verdicts),
+        policy_sha256=read_policy(config.policy).sha256,
+        tried=tried,
+        chosen=best_of(tried).setting,
+    )
+    found.write(trial_path(configured_facts(config)))
+    show(found)
+    return 0
+
+
+def draw_and_judge(config: Config, setting: Setting) -> Outcome:
+    """Plan the batch of this setting, draw the first attempts at its first slots, and judge them."""
+    settings = replace(config.generate, **setting.content(), by_trial=False)
+    size = settings.batch_size
+    count = min(config.plan.num_images, math.ceil(PICTURES / size) * size)  # whole parts: the batch goes on from them
+    told = replace(config, generate=settings)
+    if not (batch_folder(told)[0] / "plan.parquet").exists():
+        plan(told)
+    generate(told, count)
+    with locked_lot(told) as lot:
+        judged = judge(told, lot)
+    assert judged.lot.slots is not None
+    slots = judged.lot.slots
+    first = {slots[v.file].slot: v for v in judged.verdicts if v.file == slots[v.file].file(0)}
+    return Outcome(setting, [first[number] for number in range(count)])
+
+
+def compared(config: Config, outcome: Outcome, reference: Outcome) -> TriedSetting:
+    """What a setting did with the same slots and seeds, beside the first setting."""
+    ours, theirs = outcome.accepted(), reference.accepted()
+    change = ours - theirs
+    spare = QUANTILE * math.sqrt((change.var() + 1 / len(change)) / len(change)) if change.any() else 0.0
+    margins = [
+        a.margin - b.margin
+        for a, b in zip(outcome.verdicts, reference.verdicts, strict=True)
+        if a.verdict == b.verdict == "accept" and a.margin is not None and b.margin is not None
+    ]
+    fall = float(np.mean(margins)) if margins else 0.0
+    at_least = max(0.0, float(theirs.mean() + change.mean()) - spare)
+    work = work_of(config, outcome.setting) / work_of(config, reference.setting)
+    return TriedSetting(
+        setting=outcome.setting,
+        work=round(work, 4),
+        accepted=int(ours.sum()),
+        accepted_share_at_least=round(at_least, 4),
+        margin_change=round(fall, 4),
+        holds=fall >= -WORSE and at_least > 0,
+    )
+
+
+def work_of(config: Config, setting: Setting) -> float:
+    """Passes of the denoiser for one picture: guidance above 1 takes two a step, but for families that are told it."""
+    twice = setting.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS
+    return setting.num_inference_steps * (2.0 if twice else 1.0)
+
+
+def best_of(tried: list[TriedSetting]) -> TriedSetting:
+    """The setting that surely has the most accepted pictures for its work; of equal ones the first."""
+    return max((t for t in tried if t.holds), key=lambda t: t.accepted_share_at_least / t.work)
+
+
+def show(found: Trial) -> None:
+    """Print a line for each setting, and the one that was chosen."""
+    table = Table(box=None)
+    for heading in ("steps", "guidance", "work", f"accepted of {found.pictures}", "at least", "margin"):
+        table.add_column(heading, justify="right")
+    for one in found.tried:
+        s = one.setting
+        numbers = (
+            f"{one.work:.2f}",
+            str(one.accepted),
+            f"{one.accepted_share_at_least:.0%}",
+            f"{one.margin_change:+.2f}",
+        )
+        table.add_row(str(s.num_inference_steps), f"{s.guidance_scale:g}", *numbers)
+    Console().print(table)
+    print(f"trial: {found.chosen.words()}; the same words draw with it from now on")
+    print("       (generate.by_trial=false draws as the configuration says)")

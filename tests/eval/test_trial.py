@@ -1,0 +1,82 @@
+"""How few steps a LoRA needs: what a trial compares, and who draws with what it found."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.judging.verdicts import make_reason
+from eval.lot.batch import read_record
+from eval.lot.record import Setting
+from eval.trial import Outcome, best_of, compared, work_of
+from stylegate import files
+from stylegate.config import Config, FamilyConfig
+from tests.lots import verdict
+
+ACCEPT_ALL = "version: 1\nchecks: {contrast: {reject_below: 0.001}}\n"
+
+
+def outcome(steps: int, accepted: str, margin: float = 1.0, guidance: float = 3.0) -> Outcome:
+    """Pictures by a text: + for an accepted one, - for a rejected one."""
+    reject = make_reason("style", "reject", 0.0, 1.0)
+    verdicts = [verdict(margin=margin) if sign == "+" else verdict(reject, margin=-1.0) for sign in accepted]
+    return Outcome(Setting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
+
+
+def test_the_setting_with_the_most_accepted_pictures_for_its_work_is_chosen() -> None:
+    first = outcome(20, "+-" * 24)
+    same, fewer, worse = outcome(6, "+-" * 24), outcome(4, "+---" * 12), outcome(3, "+-" * 24, margin=0.4)
+    tried = [compared(Config(), one, first) for one in (first, same, fewer, worse)]
+    assert [one.work for one in tried] == [1.0, 0.3, 0.2, 0.15]
+    assert tried[1].accepted_share_at_least == 0.5 and tried[1].margin_change == 0.0
+    assert tried[2].accepted_share_at_least < 0.25 and tried[2].holds, "half as many, less what 48 pictures leave open"
+    assert not tried[3].holds and tried[3].margin_change == pytest.approx(-0.6)
+    assert best_of(tried) == tried[1]
+
+
+def test_guidance_costs_a_second_pass_but_where_it_is_told_to_the_model() -> None:
+    with_, without = (Setting(num_inference_steps=4, guidance_scale=g) for g in (3.0, 1.0))
+    assert work_of(Config(), with_) == 8 and work_of(Config(), without) == 4
+    assert work_of(Config(family=FamilyConfig(name="flux")), with_) == 4
+
+
+def test_what_a_trial_chose_is_drawn_with_unless_the_words_say_otherwise(run, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red cat\na blue dog\na green bear\n")
+    (tmp_path / "all.yaml").write_text(ACCEPT_ALL)
+    words = [f"prompts={tmp_path / 'p.txt'}", "lora_file=none", "hardware=cpu", f"policy={tmp_path / 'all.yaml'}"]
+    words += ["name=tried", "plan.num_images=3", "generate.num_inference_steps=4", "generate.batch_size=2"]
+    assert run("plan", *words)[0] == 0
+    code, text = run("trial", *words)
+    assert code == 0 and "trial: 2 steps, guidance 3" in text, text
+    (path,) = (files.BATCHES / "trials").glob("*.json")
+    assert run("plan", *words)[1].startswith("note: a trial chose 2 steps and guidance 3\n")
+    assert "drawn, 3 in" in run("generate", *words)[1]
+    batches = {
+        (s.num_inference_steps, s.guidance_scale): folder.parent
+        for folder in files.BATCHES.glob("tried-*/batch.json")
+        for s in [read_record(folder.parent).facts.generate]
+    }
+    assert set(batches) == {(4, 3.0), (2, 3.0), (1, 3.0), (2, 1.0)}
+    drawn = {p.name: p.read_bytes() for p in (batches[2, 3.0] / "images").iterdir()}
+    assert len(drawn) == 3
+    again = [*words, "generate.by_trial=false", "batch=again", "generate.num_inference_steps=2"]
+    assert run("plan", *again)[0] == 0 and run("generate", *again)[0] == 0
+    assert {p.name: p.read_bytes() for p in (files.BATCHES / "again" / "images").iterdir()} == drawn
+    assert run("gate", *words, "generate.by_trial=false")[0] == 0, "the batch of before is there"
+    path.write_text("{}")
+    code, text = run("plan", *words)
+    assert code == 2 and "the trial" in text and "chosen: missing" in text
+    path.unlink()
+
+
+def test_a_batch_begun_before_a_trial_keeps_its_steps(run, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red cat\n")
+    words = [f"prompts={tmp_path / 'p.txt'}", "lora_file=none", "hardware=cpu", "batch=begun", "plan.num_images=1"]
+    words += ["generate.num_inference_steps=3"]
+    assert run("plan", *words)[0] == 0
+    (tmp_path / "all.yaml").write_text(ACCEPT_ALL)
+    told = [w for w in words if not w.startswith("batch=")] + ["name=begun", f"policy={tmp_path / 'all.yaml'}"]
+    assert run("trial", *told)[0] == 0
+    assert run("generate", *words)[0] == 0
+    assert read_record(files.BATCHES / "begun").facts.generate.num_inference_steps == 3
+    for path in (files.BATCHES / "trials").glob("*.json"):
+        path.unlink()
