@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from eval import generate
@@ -23,11 +24,13 @@ from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
 from stylegate.errors import DataError
+from stylegate.families import FAMILIES
 from tests.eval.packages import made_anew, names_in, provenance_of
 from tests.eval.people import fill, good
 
 TRAITS = files.ROOT / "data" / "traits" / "collectible.yaml"
 BRAND = Brand(name="neon", trigger="neon style")
+SD = FAMILIES["sd"]
 
 
 def test_plan_is_unique_new_and_by_weight() -> None:
@@ -309,6 +312,9 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     assert (package / "data" / "lora" / "README.md").exists()
     (release,) = (package / "data" / "lora").glob("small.safetensors")
     assert files.sha256(release) == provenance_of(package)["made_from"]["lora_sha256"]
+    pipeline = SD.load("miniature", torch.device("cpu"), torch.float32).pipeline
+    pipeline.load_lora_weights(str(release.parent), weight_name=release.name)
+    assert pipeline.get_active_adapters(), "the LoRA in the package loads in diffusers as it is"
     record = json.loads((package / "data" / "records" / "3.json").read_text())
     assert record["drawn"]["prompt"].startswith("small style") and record["drawn"]["slot"] == 3
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from eval.package.proof import check_package
 from eval.package.statement import statement_problem
 from stylegate import files
 from stylegate.errors import ConfigError
+from tests.conftest import command
 from tests.eval.packages import made_anew, make_package, names_in, provenance_of
 from tests.eval.tampering import KINDS
 
@@ -44,14 +46,14 @@ def test_every_line_of_verify_md_runs(package: Path) -> None:
     text = (package / "VERIFY.md").read_text()
     commands = re.findall(r"^    (.+)$", text, re.MULTILINE)
     assert len(commands) == 8, "python, openssl twice, ssh-keygen, sha256sum three times, the commitment"
-    for command in commands:
-        if command.startswith("ssh-keygen") and not shutil.which("ssh-keygen"):
+    for line in commands:
+        if line.startswith("ssh-keygen") and not shutil.which("ssh-keygen"):
             continue
-        code, said = told("bash", "-c", command, folder=package)
+        code, said = told("bash", "-c", line, folder=package)
         assert code == 0, said
-        if command.startswith("openssl"):
+        if line.startswith("openssl"):
             assert "Verified OK" in said
-        if command.startswith("ssh-keygen"):
+        if line.startswith("ssh-keygen"):
             assert 'Good "file" signature for stylegate' in said
     assert (
         told("bash", "-c", "sha256sum signer.pub.pem", folder=package)[1].split()[0]
@@ -227,6 +229,50 @@ def test_what_did_not_change_keeps_its_bytes_and_its_place_on_the_disk(run, judg
         third, _ = exported(*more)
         assert not check_package(third)[2] and third not in (first, second)
         assert '"distinct": 9' not in (third / "data" / "records" / "2.json").read_text()
+
+
+def test_a_disk_that_refuses_to_take_more_leaves_no_package(run, judged: Path, tmp_path: Path) -> None:
+    """The kernel's file-size limit stops the first picture half way: one message, exit 2, nothing left behind."""
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "name=limited", "key=none")
+    assert run("gate", *words)[0] == 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))  # bytes
+    try:
+        code, text = run("export", *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2 and "file-size limit" in text and "Traceback" not in text, text
+    assert not list(files.EXPORTS.glob("*limited*")) and run("export", *words)[0] == 0
+
+
+@pytest.mark.parametrize(("mount", "says"), [("size=64k", "no space left"), ("ro", "read-only")])
+def test_a_full_disk_and_a_read_only_folder_are_one_message(
+    run, judged: Path, tmp_path: Path, mount: str, says: str
+) -> None:
+    """Real ones, in a mount namespace of its own; a system that allows none leaves this to the test above."""
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "key=none")
+    assert run("gate", *words)[0] == 0
+    files.EXPORTS.mkdir(parents=True, exist_ok=True)
+    mounted = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o {mount} none {files.EXPORTS} && exec "$@"', "sh"]
+    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    source = "source_type=trainedAlgorithmicMedia"
+    done = subprocess.run(
+        [*mounted, *command("export", *words, source, "name=x")], cwd=files.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list(files.EXPORTS.iterdir())
+
+
+def test_two_exporters_at_once_make_one_package(run, judged: Path, tmp_path: Path) -> None:
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "name=once", "source_type=trainedAlgorithmicMedia")
+    assert run("gate", *words[:3])[0] == 0
+    both = [subprocess.Popen(command("export", *words), cwd=files.ROOT, stderr=subprocess.PIPE) for _ in range(2)]
+    ended = [(process.communicate()[1], process.returncode) for process in both]
+    assert 0 in [code for _, code in ended]
+    assert all(code == 0 or (code == 2 and b"another stylegate is at work" in said) for said, code in ended), ended
+    (package,) = files.EXPORTS.iterdir()
+    assert package.name == "once-v1" and not check_package(package)[2]
 
 
 def test_rebase_changes_the_address_alone(run_exactly, package: Path, tmp_path: Path) -> None:
