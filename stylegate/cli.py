@@ -106,6 +106,7 @@ VERBS = {
     "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"),
     "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
     "inspect": Verb("say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"),
+    "marks": Verb("say which marks pictures carry, and which outlive an attack", "data/exports/demo-v1 attack=true"),
     "rebase": Verb("write metadata with the address of the pictures", "data/exports/acme-v1 ipfs://CID/images ./out"),
     "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
 }
@@ -130,6 +131,10 @@ def main(argv: list[str] | None = None) -> int:
             from eval.verify import verify
 
             return verify(rest)
+        if verb == "marks":
+            from eval.marks import marks
+
+            return marks(rest)
         if verb == "rebase":
             from eval.rebase import rebase
 

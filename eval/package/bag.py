@@ -19,6 +19,7 @@ ALGORITHM = (
 )
 BOM, STATEMENT = "proof/bom.cdx.json", "proof/statement.dsse.json"
 HERE = Path(__file__).parent
+SCRIPTS = {"verify.py": "receiver.py"} | {name: name for name in ("verify_traits.py", "verify_marks.py")}
 VERIFY = (HERE / "VERIFY.md").read_text()
 SSH_SIGNER, SSH_SIGNATURE = "signer.ssh.pub", f"{MANIFEST}.sshsig"
 
@@ -55,7 +56,7 @@ def seal(package: Path, collection: str, key: PrivateKey | None, provenance: Pro
         f"Payload-Oxum: {size}.{len(payload)}\n",
     )
     write(package / "VERIFY.md", VERIFY)
-    for name, source in (("verify.py", "receiver.py"), ("verify_traits.py", "verify_traits.py")):
+    for name, source in SCRIPTS.items():
         write(package / name, (HERE / source).read_text())
     write_manifest(package, MANIFEST, payload, key)
     if provenance:

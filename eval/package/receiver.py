@@ -123,9 +123,9 @@ def check_items(folder, listed, wrong):
         wrong.append(f"{PROVENANCE}: {counts['in']} in is not the sum of the verdicts")
     if not counts["exported"] == size <= counts["accept"]:
         wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
-    of_traits = runpy.run_path(str(Path(__file__).with_name("verify_traits.py")))
+    parts = [runpy.run_path(str(Path(__file__).with_name(f"verify_{name}.py"))) for name in ("traits", "marks")]
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
-    return proven + of_traits["check_traits"](folder, traits, wrong)
+    return proven + parts[0]["check_traits"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
 
 
 def check(folder, is_signed=openssl_says):

@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 from PIL import Image
 
-from eval.package import signing_certificate
+from eval.package import receiver, signing_certificate, verify_marks
 from eval.package.credentials import Signer, context_of, insertion, manifest_of, read_credentials
 from eval.package.marking import same_picture
+from eval.package.proof import check_package
 from eval.package.signing_certificate import SigningCertificate, make_test_certificate, pem_of_key
 from eval.package.xmp import with_source_type
 from stylegate import files
+from tests.eval.packages import made_anew
 from tests.eval.test_marks import AI_MADE, FILES, lot, saved, told_by_pillow
 
 __all__ = ["lot"]  # a fixture
@@ -212,3 +214,44 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
     assert address.encode() in elsewhere.getvalue()
     assert read_credentials(elsewhere.getvalue(), context_of({})).state in ("", "Invalid")
     assert not asked
+
+
+def test_marks_are_told_of_any_folder_and_what_outlives_an_attack(run, lot, signer: Signer, tmp_path: Path) -> None:
+    place = tmp_path / "any"
+    place.mkdir()
+    typed = {kind: with_source_type(FILES[kind], "digitalArt", False) for kind in ("PNG", "JPEG")}
+    signed = signer.sign(typed["PNG"], MANIFEST)
+    contents = {"bare.webp": FILES["WebP"], "typed.jpg": typed["JPEG"], "signed.png": signed}
+    for name, content in contents.items():
+        (place / name).write_bytes(content)
+    code, text = run("marks", str(place), "attack=true")
+    assert (
+        code == 0
+        and "of 3 pictures 2 say that they are digitalArt, 1 say that they are trainedAlgorithmicMedia" in text
+    )
+    assert "1 have content credentials (C2PA) signed by a test certificate" in text and "1 carry no mark" in text
+    assert "content credentials are Valid in 1 pictures" in text and "compliant" not in text
+    left = [line.strip() for line in text.splitlines() if line.startswith("  after ")]
+    assert len(left) == 3 and all(line.endswith("0 have whole credentials") for line in left), left
+    changed = bytearray(signed)
+    changed[signed.index(b"IDAT") + 9] ^= 1
+    (place / "changed.png").write_bytes(changed)
+    code, text = run("marks", str(place))
+    assert code == 0 and "broken: " in text and "changed.png: " in text and "dataHash.mismatch" in text
+    assert run("marks", str(place), "attak=true")[0] == 2 and run("marks")[0] == 2
+    assert run("marks", str(place / "typed.jpg"))[0] == 2 and run("marks", str(place), "trust=/nowhere")[0] == 2
+
+
+def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "lot" / "bmp.bmp").unlink()
+    assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0 and run("export", *lot)[0] == 0
+    package, wrong = files.EXPORTS / "marked-v1", []
+    seen = "3 of 3 pictures name a source type, 3 hold content credentials (C2PA)"
+    assert any(seen in line for line in receiver.check(package)[0])
+    picture = next((package / "data" / "images").glob("*.png"))
+    Image.open(picture).save(picture)
+    assert "2 of 3 pictures name a source type, 2 hold" in verify_marks.check_marks(package, wrong)[0] and wrong
+    # Whoever can write the whole package, and has not the key, cannot say of bare pictures that they are signed.
+    made_anew(package)
+    for problems in (check_package(package)[2], [run("verify", str(package))[1]]):
+        assert any("content credentials" in line for line in problems), problems

@@ -1,0 +1,117 @@
+"""Say which marks pictures carry: a package's, or those of any folder, whoever made them.
+
+    stylegate marks data/exports/acme-v1
+    stylegate marks ./pictures attack=true           and how many marks outlive what others do to pictures
+    stylegate marks ./pictures trust=authority.pem   whom to trust with content credentials
+
+A mark is a source type in XMP, or content credentials (C2PA). Nothing is written, and no network is asked.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from eval.package.credentials import context_of
+from eval.package.layout import IMAGES, is_bag, payload
+from eval.package.marks import (
+    MarkedPicture,
+    marks_in_words,
+    marks_report,
+    read_all_marks,
+    read_marks,
+    states_in_words,
+    trusted_certificates,
+)
+from stylegate.errors import ConfigError, DataError
+from stylegate.listing import list_folder
+from stylegate.pictures import CORES, FORMATS
+
+NAMED = 10  # pictures that are listed
+USAGE = "stylegate marks data/exports/demo-v1, or a folder of pictures; attack=true and trust=FILE.pem say more."
+
+
+def marks(words: Sequence[str]) -> int:
+    """Print which marks the pictures of each folder carry. Returns 0. Raises ConfigError and DataError."""
+    folders = [Path(word) for word in words if "=" not in word]
+    unknown = [word for word in words if "=" in word and not word.startswith(("trust=", "attack="))]
+    attack = [word.removeprefix("attack=") for word in words if word.startswith("attack=")]
+    if not folders or unknown or not set(attack) <= {"true", "false"}:
+        raise ConfigError("marks takes folders, attack=true and trust=FILE", unknown, USAGE)
+    trust = trusted_certificates(words)
+    for folder in folders:
+        paths = pictures_in(folder)
+        found = read_all_marks(paths, trust)
+        print(f"{folder}: {marks_in_words(marks_report(found))}")
+        for line in states_in_words(found):
+            print(f"  {line}")
+        print_broken(paths, found)
+        if "true" in attack:
+            for name, change in ATTACKS.items():
+                print(f"  {what_is_left(paths, name, change)}")
+    return 0
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a package, or of a folder. Raises DataError if there are none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder", next_step=USAGE)
+    found = list_folder(payload(folder) / IMAGES if is_bag(folder) else folder).pictures
+    if not found:
+        raise DataError(f"{folder} holds no pictures", next_step=USAGE)
+    return found
+
+
+def print_broken(paths: Sequence[Path], found: Sequence[MarkedPicture]) -> None:
+    """Name the first pictures whose content credentials are broken."""
+    states = [(path, picture.credentials) for path, picture in zip(paths, found, strict=True)]
+    broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.is_whole]
+    for line in [*broken[:NAMED], *([f"and {len(broken) - NAMED} more"] if len(broken) > NAMED else [])]:
+        print(f"  broken: {line}")
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    return saved(image.convert("RGB"), "JPEG", quality=75)
+
+
+def halved(image: Image.Image) -> bytes:
+    return saved(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
+
+
+def cropped(image: Image.Image) -> bytes:
+    across, down = image.width // 10, image.height // 10
+    return saved(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
+
+
+ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
+    "saving as JPEG of quality 75": as_jpeg,
+    "resizing to half": halved,
+    "cropping a tenth off each side": cropped,
+}
+
+
+def saved(image: Image.Image, kind: str, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def what_is_left(paths: Sequence[Path], name: str, change: Callable[[Image.Image], bytes]) -> str:
+    """How many pictures still carry each mark after an attack, in words. What cannot be decoded carries none."""
+    context = context_of({})
+
+    def after(path: Path) -> MarkedPicture:
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                return read_marks(change(image), context)
+        except (OSError, ValueError):
+            return read_marks(b"", context)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        left = list(pool.map(after, paths))
+    typed = sum(bool(picture.source_types) for picture in left)
+    signed = sum(picture.credentials.is_whole for picture in left)
+    return f"after {name}: of {len(left)} pictures {typed} say their source type, {signed} have whole credentials"

@@ -1,0 +1,29 @@
+"""Which marks are seen in the pictures of a package: a part of verify.py, which Python alone runs, and of the tests.
+
+Seen is not whole: a program for C2PA says whether content credentials fit the picture, as `stylegate verify` does.
+"""
+
+import json
+from pathlib import Path
+
+MARKS = "proof/marks.json"
+
+
+def check_marks(folder: Path, wrong: list) -> list:
+    """What is seen in the files of the pictures, as sentences; where that is less than marks.json says, `wrong`."""
+    if not (folder / MARKS).is_file():
+        return []
+    stated = json.loads((folder / MARKS).read_text())
+    typed = signed = count = 0
+    for path in (folder / "data" / "images").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            count += 1
+            typed += b"newscodes/digitalsourcetype/" in content
+            signed += b"c2pa.signature" in content
+    if signed < sum(stated["signed"].values()):
+        wrong.append(f"{MARKS}: it says of more than {signed} pictures that they have content credentials")
+    if not typed + signed:
+        return [f"none of {count} pictures names a source type or holds content credentials"]
+    whole = "; whether these are whole, a C2PA program says" if signed else ""
+    return [f"{typed} of {count} pictures name a source type, {signed} hold content credentials (C2PA){whole}"]
