@@ -3,6 +3,7 @@
     stylegate export brand=neon traits=collectible       data/exports/neon-v1/
     stylegate export images=DIR name=acme source_type=trainedAlgorithmicMedia    a foreign folder's accepted pictures
     stylegate export batch=NAME key=acme.pem             signed by a key of your own; key=none does not sign
+    stylegate export batch=NAME burn=3 merge=5+9         a new version without item 3; 9 goes into 5
 
 Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
 (exit 10). Files that came after the gate are named (exit 10). The same content is not exported twice: N grows only when
@@ -23,9 +24,11 @@ from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
 from eval.lot.lot import Lot, locked_lot
+from eval.package import living
 from eval.package.bag import seal
 from eval.package.earlier import earlier_package
 from eval.package.fill import NO_MARKS, fill_package
+from eval.package.layout import is_bag
 from eval.package.licences import licence_chain
 from eval.package.marking import Marks, wanted_marks
 from eval.package.marks import MARKS, MarksReport, marks_in_words
@@ -45,7 +48,7 @@ GATE_AGAIN = "stylegate gate with the same words judges what is there now and sa
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    key, marks = key_and_marks(config)
+    told, (key, marks) = living.burning(config), key_and_marks(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -56,7 +59,7 @@ def export(config: Config) -> int:
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
-            target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks)
+            target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := other_attempts(lot, verdicts):
@@ -111,6 +114,7 @@ def write_package(
     key: PrivateKey | None = None,
     licences: Sequence[LicenceLink] = (),
     marks: Marks = NO_MARKS,
+    told: living.Burning = living.NOTHING,
 ) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
     accepted, changed = accepted_pictures(lot, verdicts)
@@ -122,12 +126,16 @@ def write_package(
     odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
-    newest, number = newest_version(collection)
+    versions = versions_of(collection)
+    newest, number = versions[-1] if versions else (None, 0)
+    accepted = living.without_burned(lot, accepted, newest, told)
     earlier = earlier_package(newest, key)
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
+        if newest and is_bag(newest):
+            living.write_changes(partial, newest, [package for package, _ in versions], told)
         seal(partial, collection.name, key, provenance)
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
@@ -140,10 +148,14 @@ def write_package(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_tagmanifest(package: Path) -> bytes:
-    """The manifest that every byte of a package follows from, the key that signed it included; b"" without one."""
+def read_tagmanifest(package: Path) -> list[bytes]:
+    """The lines from which every byte of a package follows, the key that signed it included; [] without a manifest.
+
+    What changed since the version before is left out: else nothing would ever be the same.
+    """
     path = package / TAGMANIFEST
-    return path.read_bytes() if path.exists() else b""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [line for line in lines if not line.endswith(b"  " + living.CHANGES.encode())]
 
 
 def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str, str] | None:
@@ -209,12 +221,11 @@ def other_attempts(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]
 
 
-def newest_version(collection: Path) -> tuple[Path | None, int]:
-    """The newest package of a collection and its number; (None, 0) if there is none."""
-    numbers = [
-        int(tail)
+def versions_of(collection: Path) -> list[tuple[Path, int]]:
+    """The packages of a collection and their numbers, the oldest first."""
+    found = [
+        (path, int(tail))
         for path in collection.parent.glob(f"{glob.escape(collection.name)}-v*")
         if (tail := path.name.removeprefix(f"{collection.name}-v")).isdigit()
     ]
-    newest = max(numbers, default=0)
-    return (collection.with_name(f"{collection.name}-v{newest}") if newest else None), newest
+    return sorted(found, key=lambda version: version[1])

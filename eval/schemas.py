@@ -18,6 +18,7 @@ from eval.lot.batch import Slot
 from eval.lot.record import BatchRecord, Trial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
+from eval.package.living import Changes
 from eval.package.marks import MarksReport
 from eval.package.provenance import Provenance
 from eval.planning.commitment import Commitment
@@ -41,6 +42,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "commitment": Commitment,  # commitment.json
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
+    "changes": Changes,  # proof/changes.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json

@@ -267,6 +267,13 @@ class Config:
     source_type: str | None = config_key(
         None, "How pictures that were not drawn here came to be, by IPTC's codes.", choices=SOURCE_TYPES
     )
+    burn: str | None = config_key(
+        None,
+        "Items of a planned batch that its next package leaves out for ever, by number: 3,7.",
+    )
+    merge: str | None = config_key(
+        None, "Items of a planned batch that become one in its next package: 3+7,10+11 lets 7 and 11 go for ever."
+    )
     accept_licence: str | None = config_key(
         None,
         "Licences that are unclear or not commercial (of base, LoRA, pictures), with commas: you may work under them.",

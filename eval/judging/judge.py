@@ -37,6 +37,7 @@ from eval.judging.verdicts import (
     slots_with_verdict,
     verdicts_of,
 )
+from eval.lot.batch import PLAN
 from eval.lot.comparison import Comparison, comparison_of
 from eval.lot.lot import Lot, digests_by_name
 from eval.measuring.record import Readability
@@ -137,13 +138,13 @@ def write_verdicts_and_gate_record(judged: Judged) -> None:
 
 
 def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
-    """The sha256 of each file of labels or proofs in the folder `out`, by file name; None for a file that does not
-    exist.
+    """The sha256 of each file of plan, labels or proofs in the folder `out`, by file name; None for a file that does
+    not exist.
 
     `calibrated_by` is the path of the calibration that was used; its digest is added under this path. Export compares
     the digests: labels that were given after the gate ran have not been judged yet.
     """
-    names = (*labels.STREAMS.values(), calibration.CALIBRATION, CERTIFICATE)
+    names = (PLAN, *labels.STREAMS.values(), calibration.CALIBRATION, CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
     return {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
 

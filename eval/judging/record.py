@@ -119,7 +119,7 @@ class GateRecord(Record):
     verdicts_sha256: str
     """sha256 of verdicts.jsonl."""
     evidence: dict[str, str | None]
-    """sha256 of each file of labels or proofs when the lot was judged; None for a file that was not there."""
+    """sha256 of each file of plan, labels or proofs when the lot was judged; None for a file that was not there."""
     brand: str
     """Name of the brand that the lot was compared with; empty for none."""
     calibration: str | None = None

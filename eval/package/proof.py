@@ -10,6 +10,7 @@ from eval.package.bag import STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
 from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload, read_rows
+from eval.package.living import check_changes
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
 from eval.package.statement import statement_problem
@@ -36,7 +37,11 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
         proven, unproven, wrong = receiver.check(package, is_signed_file)
     else:
         proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
-    return proven, unproven, wrong or disagreements_of_parts(package)
+    wrong = wrong or disagreements_of_parts(package)
+    if not wrong:
+        lived, unknown, wrong = check_changes(package)
+        proven, unproven = proven + lived, unproven + unknown
+    return proven, unproven, wrong
 
 
 def check_old_files(package: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from PIL import Image
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
 from eval.lot.lot import content_digest, relative_name
-from eval.package import receiver
+from eval.package import living, receiver
 from eval.package.proof import check_package
 from eval.plan import read_prompts, sorted_traits
+from eval.planning import commitment
 from eval.planning.slots import slots_from_traits
 from eval.planning.traits import Value, read_traits
 from stylegate import brandset, digests, files
@@ -295,6 +297,83 @@ def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, t
         made_anew(whole)
         for wrong in (receiver.check(whole)[2], check_package(whole)[2]):
             assert any(says in line for line in wrong), (name, wrong)
+
+
+def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path) -> None:
+    """A new version says which items have other traits, another picture, or are gone; the others keep their bytes."""
+    words, folder = batch
+    told = [*words, accept_all(tmp_path), "name=alive"]
+
+    def version(number: int, *more: str) -> tuple[Path, dict]:
+        assert run("gate", *told)[0] == 0
+        code, text = run("export", *told, *more)
+        package = files.EXPORTS / f"alive-v{number}"
+        assert code == 0 and f"alive-v{number} " in text, text
+        assert number < 2 or "proven: since alive-v" in run("verify", str(package))[1]
+        return package, json.loads((package / "proof" / "changes.json").read_text()) if number > 1 else {}
+
+    def plan_with(**traits: dict[str, str]) -> None:
+        slots = [s.model_copy(update={"traits": s.traits | traits.get(f"slot{s.slot}", {})}) for s in read_plan(folder)]
+        write_plan(folder, slots)
+        commitment.commit(folder, slots)
+
+    first, _ = version(1)
+    slots = read_plan(folder)
+    trait = next(t for t in slots[0].traits if slots[0].traits[t] != slots[1].traits[t])
+    values = [slots[1].traits[trait], slots[0].traits[trait]]
+    plan_with(slot0={trait: values[0]}, slot1={trait: values[1]})
+    second, changes = version(2, "burn=3", "merge=4+5")
+    assert changes["evolved"] == [{"id": 0, "traits": {trait: values[::-1]}}, {"id": 1, "traits": {trait: values}}]
+    assert changes["burned"] == [3, 5] and changes["merged"] == [{"into": 4, "burned": [5]}]
+    assert changes["erc4906"] == [[0, 1]] and changes["new"] == changes["drawn_again"] == changes["left_out"] == []
+    assert changes["before"]["tagmanifest_sha256"] == files.sha256(first / "tagmanifest-sha256.txt")
+    for item in (2, 4):
+        kept = [f"data/records/{item}.json", *(f"data/images/{n}" for n in names_in(first) if int(n[:5]) == item)]
+        assert all((second / name).samefile(first / name) for name in kept), "the same bytes, in the same place"
+    assert "alive-v2 " in run("export", *told, "burn=3", "merge=4+5")[1], "burned once is burned"
+
+    with Image.open(folder / "images" / "00002-0.png") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "images" / "00002-0.png")
+    third, changes = version(3)
+    assert changes["drawn_again"] == [2] and changes["erc4906"] == [[2, 2]] and changes["burned_before"] == [3, 5]
+    assert sorted(int(name[:5]) for name in names_in(third)) == [0, 1, 2, 4]
+
+    (third / "proof" / "changes.json").write_text(json.dumps(changes | {"drawn_again": []}))
+    made_anew(third)
+    code, text = run("verify", str(third))
+    assert code == 2 and "proof/changes.json: it does not say what is other than in alive-v2" in text
+    (third / "proof" / "changes.json").write_text(json.dumps(changes | {"burned_before": [2]}))
+    made_anew(third)
+    assert "item 2 was burned, and is here" in run("verify", str(third))[1]
+    (third / "proof" / "changes.json").write_text(json.dumps(changes))
+    code, text = run("export", *told)
+    assert code == 2 and "changes.json of alive-v3 is not as it was exported" in text
+    made_anew(third)
+
+    for wrong, says in (
+        ("burn=77", "has no item 77"),
+        ("burn=x", "burn: x"),
+        ("merge=4+4", "named twice"),
+    ):
+        code, text = run("export", *told, wrong)
+        assert code == 2 and says in text
+    plan_with(slot0={"species": "dragon"})
+    code, text = run("export", *told)
+    assert code == 2 and "plan.parquet in" in text and "is not what the gate knew" in text
+    assert run("gate", *told)[0] == 0
+    code, text = run("export", *told)
+    assert code == 2 and "species: dragon: 1 items, 0 declared" in text and "burn items" in text
+
+
+def test_the_fewest_ranges_cover_what_changed_and_nothing_else() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        items = sorted(draw.sample(range(30), draw.randrange(1, 20)))
+        changed = set(draw.sample(items, draw.randrange(len(items) + 1)))
+        found = living.ranges(changed, items)
+        assert {i for i in items if any(a <= i <= b for a, b in found)} == changed
+        runs = [i for place, i in enumerate(items) if i in changed and (place == 0 or items[place - 1] not in changed)]
+        assert len(found) == len(runs), "two ranges with no other item between them would be one"
 
 
 def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: Path, small_brand: Path) -> None:
