@@ -23,6 +23,7 @@ from pathlib import Path
 from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
+from eval.lot.cost import cost_of, cost_record
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
 from eval.package.bag import seal
@@ -42,6 +43,7 @@ from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
 
+COST = "proof/cost.json"
 NAMED = 10  # pictures that a note names
 GATE_AGAIN = "stylegate gate with the same words judges what is there now and says what to mend; then export"
 
@@ -59,7 +61,8 @@ def export(config: Config) -> int:
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
-            target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told)
+            price = config.hardware.price_per_hour
+            target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := other_attempts(lot, verdicts):
@@ -115,6 +118,7 @@ def write_package(
     licences: Sequence[LicenceLink] = (),
     marks: Marks = NO_MARKS,
     told: living.Burning = living.NOTHING,
+    price: float | None = None,
 ) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
     accepted, changed = accepted_pictures(lot, verdicts)
@@ -134,6 +138,8 @@ def write_package(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
+        if seconds := cost_of(lot.out):
+            cost_record(seconds, len(accepted), price).write(partial / COST)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)
         seal(partial, collection.name, key, provenance)
@@ -151,11 +157,11 @@ def write_package(
 def read_tagmanifest(package: Path) -> list[bytes]:
     """The lines from which every byte of a package follows, the key that signed it included; [] without a manifest.
 
-    What changed since the version before is left out: else nothing would ever be the same.
+    What changed since the version before, and what it cost so far, is left out: else nothing would ever be the same.
     """
     path = package / TAGMANIFEST
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [line for line in lines if not line.endswith(b"  " + living.CHANGES.encode())]
+    return [line for line in lines if line.partition(b"  ")[2].decode() not in (living.CHANGES, COST)]
 
 
 def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str, str] | None:

@@ -15,6 +15,7 @@ from pydantic_core import core_schema
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import Slot
+from eval.lot.cost import CostRecord
 from eval.lot.record import BatchRecord, Trial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
@@ -43,6 +44,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
     "changes": Changes,  # proof/changes.json of a package
+    "cost": CostRecord,  # proof/cost.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json

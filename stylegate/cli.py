@@ -92,7 +92,7 @@ VERBS = {
         "package what was accepted, with provenance",
         "batch=NAME",
         "name brand batch images out key marks source_type credentials credentials_key "
-        "credentials_command accept_licence burn merge",
+        "credentials_command accept_licence burn merge hardware.price_per_hour",
         BATCH,
     ),
     "run": Verb(

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from stylegate import files
+from stylegate.records import Record
 
 COST = "cost.json"  # seconds by stage; `stylegate run` writes it
 
@@ -17,12 +19,33 @@ def cost_of(folder: Path) -> dict[str, float]:
     return {stage: float(seconds) for stage, seconds in found.items() if isinstance(seconds, int | float)}
 
 
+class CostRecord(Record):
+    """proof/cost.json of a package: what its pictures cost, as the maker of the package counted it."""
+
+    accepted: int
+    """The pictures of the package."""
+    seconds_per_accepted: dict[str, float]
+    """By stage: seconds of compute of the whole batch over the number of pictures."""
+    price_per_hour: float | None = None
+    """What an hour of compute costs, in money; left out where nobody said it."""
+    money_per_accepted: dict[str, float] = Field(default_factory=dict)
+    """The same by stage in money; left out without a price."""
+
+
+def cost_record(seconds: Mapping[str, float], accepted: int, price: float | None) -> CostRecord:
+    """The cost of each of `accepted` pictures (at least 1) by stage, with the price of an hour in money too."""
+    each = {stage: round(spent / accepted, 4) for stage, spent in seconds.items()}
+    money = {} if price is None else {stage: round(price * spent / 3600, 8) for stage, spent in each.items()}
+    return CostRecord(accepted=accepted, seconds_per_accepted=each, price_per_hour=price, money_per_accepted=money)
+
+
 def cost_in_words(seconds: Mapping[str, float], accepted: int, price: float | None) -> str:
-    """What an accepted picture cost, in seconds and, with the price of an hour, in money; "" if nothing is known."""
+    """What an accepted picture cost: seconds, those of each stage, and money if an hour has a price; "" if unknown."""
     if not (total := sum(seconds.values())):
         return ""
     each, what = (total / accepted, "per accepted picture") if accepted else (total, "and no accepted picture")
-    text = f"{each:.3g} s of compute {what}"
+    stages = [f"{stage} {spent / (accepted or 1):.2g}" for stage, spent in seconds.items() if spent]
+    text = f"{each:.3g} s of compute {what}" + (f" ({', '.join(stages)})" if len(stages) > 1 else "")
     if price is None:
         return text
     money = np.format_float_positional(price * each / 3600, precision=2, fractional=False, trim="-")

@@ -14,7 +14,7 @@ import numpy as np
 from eval.judging.judged import Judged
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
-from eval.lot.cost import cost_of
+from eval.lot.cost import cost_of, cost_record
 from eval.lot.lot import Lot
 from eval.lot.record import BatchRecord
 from eval.measuring.scores import Scores
@@ -39,7 +39,7 @@ def mirror_to_wandb(config: Config, judged: Judged, more_metrics: Mapping[str, f
     try:
         tracker = tracker_of(config.tracker, judged.lot.out, "gate", as_dict(config))
         if config.tracker.name != "none":
-            log_gate(tracker, judged, more_metrics)
+            log_gate(tracker, judged, more_metrics, config.hardware.price_per_hour)
         record_lineage(tracker, judged.lot, judged.outcome)
         tracker.finish()
     except Exception as error:
@@ -49,10 +49,10 @@ def mirror_to_wandb(config: Config, judged: Judged, more_metrics: Mapping[str, f
         )
 
 
-def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]) -> None:
+def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float], price: float | None = None) -> None:
     """Log what the dashboards show: metrics, promise, histograms, pictures with their verdicts, alerts."""
     lot, outcome = judged.lot, judged.outcome
-    values = gate_metrics(lot, outcome) | dict(more_metrics)
+    values = gate_metrics(lot, outcome, price) | dict(more_metrics)
     tracker.log({name: value for name, value in values.items() if np.isfinite(value)})
     tracker.summary({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
     log_histograms(tracker, judged.scores)
@@ -95,8 +95,8 @@ def record_origin(tracker: Tracker, record: BatchRecord) -> None:
             tracker.use(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts.lora})
 
 
-def gate_metrics(lot: Lot, outcome: GateRecord) -> dict[str, float]:
-    """The numbers that W&B plots over the gates of a batch, by name."""
+def gate_metrics(lot: Lot, outcome: GateRecord, price: float | None = None) -> dict[str, float]:
+    """The numbers that W&B plots over the gates of a batch, by name. `price` is that of an hour, in money."""
     counts = outcome.counts
     found = {f"gate/{verdict}": getattr(counts, verdict) / counts.judged for verdict in VERDICTS}
     for kind in ("reject", "review", "error", "warn"):
@@ -108,6 +108,10 @@ def gate_metrics(lot: Lot, outcome: GateRecord) -> dict[str, float]:
         found["promise/bound"], found["promise/labels"] = outcome.promise.bound, float(outcome.promise.labels)
     if counts.accept and (seconds := cost_of(lot.out)):
         found["cost/seconds_per_accepted"] = sum(seconds.values()) / counts.accept
+        cost = cost_record(seconds, counts.accept, price)
+        found |= {f"cost/{stage}_seconds_per_accepted": spent for stage, spent in cost.seconds_per_accepted.items()}
+        if price is not None:
+            found["cost/money_per_accepted"] = sum(cost.money_per_accepted.values())
     return found
 
 

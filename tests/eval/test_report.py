@@ -18,6 +18,7 @@ from PIL import Image
 
 from eval.judging.record import PromiseState
 from eval.judging.verdicts import Settled, Verdict, Waived, make_reason
+from eval.lot import cost
 from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
 from eval.promise.calibration import Calibration, ScoredLabel
@@ -481,15 +482,22 @@ def test_rules_and_cost_are_on_the_page(run, lot: Path, tmp_path: Path) -> None:
     assert "<b>fail</b> acceptance is 0.944, 1 is asked" in page and "of compute" not in page
     (tmp_path / "out" / "cost.json").write_text('{"train": 300.0, "draw": 40.0}')
     run("gate", *asked)
-    assert "Cost: 10 s of compute per accepted picture</p>" in page_of(tmp_path / "out")
+    assert "Cost: 10 s of compute per accepted picture (train 8.8, draw 1.2)</p>" in page_of(tmp_path / "out")
     run("gate", *asked, "hardware.price_per_hour=3.6")
-    assert "10 s of compute per accepted picture, 0.01 in money at 3.6 an hour" in page_of(tmp_path / "out")
+    assert "10 s of compute per accepted picture (train 8.8, draw 1.2), 0.01 in money at 3.6 an hour" in page_of(
+        tmp_path / "out"
+    )
 
 
 def test_cost_in_words() -> None:
     assert report.cost_in_words({}, 5, 2.0) == ""
     assert report.cost_in_words({"train": 100.0}, 0, None) == "100 s of compute and no accepted picture"
     assert report.cost_in_words({"a": 1.0, "b": 2.0}, 10, 0.01).endswith("0.00000083 in money at 0.01 an hour")
+    record = cost.cost_record({"a": 1.0, "b": 2.0}, 10, 3.6)
+    assert record.seconds_per_accepted == {"a": 0.1, "b": 0.2} and record.money_per_accepted == {
+        "a": 0.0001,
+        "b": 0.0002,
+    }
 
 
 def test_cost_adds_up_over_stages_and_runs(tmp_path: Path) -> None:

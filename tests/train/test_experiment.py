@@ -35,6 +35,11 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
     assert "s of compute per accepted picture" in page and "in money at 3.6 an hour" in page
     assert "The style, before and after" in page and "http" not in page.replace("http://www.w3.org", "")
     assert (files.EXPORTS / "chain-v1" / "data" / "provenance.json").exists()
+    spent = json.loads((files.EXPORTS / "chain-v1" / "proof" / "cost.json").read_text())
+    assert spent["accepted"] == 4 and {"train", "draw", "gate"} <= spent["money_per_accepted"].keys()
+    assert spent["money_per_accepted"]["train"] == pytest.approx(
+        spent["seconds_per_accepted"]["train"] / 1000, rel=1e-3
+    )
     assert list(batch.glob("wandb/offline-run-*")) and list(files.RUNS.glob("chain-*/wandb/offline-run-*"))
     code, text = run("run", *words)
     assert code == 0 and "drawn" not in text, "a batch that is complete is left alone"
