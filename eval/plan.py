@@ -30,7 +30,8 @@ from eval.lot.batch import (
 from eval.lot.record import BatchFacts
 from eval.planning import commitment, interchange, picture, rarity
 from eval.planning.slots import kept_slots, repaired_slots, slot_seed, slots_from_traits
-from eval.planning.traits import TraitsFile, read_traits
+from eval.planning.traits import TraitsFile
+from eval.planning.traitsfile import read_traits
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
 from stylegate.config import Config

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.planning import picture, rarity
-from eval.planning.traits import MAX_VALUES, NAME, NONE, read_traits, value_name
+from eval.planning.traits import MAX_VALUES, NAME, NONE, value_name
+from eval.planning.traitsfile import read_traits
 from stylegate import files, tables
 from stylegate.config import Config
 from stylegate.errors import DataError

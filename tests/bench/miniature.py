@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval.measuring import encoder as encoding
 from eval.planning.slots import slots_from_traits
-from eval.planning.traits import read_traits
+from eval.planning.traitsfile import read_traits
 from eval.scorers import prompt, style
 from stylegate import brandset, files, sample
 from stylegate.brandset import Brand

@@ -20,7 +20,8 @@ from eval.planning.feasible import bits_of_room
 from eval.planning.problem import OPEN, Problem, make_problem
 from eval.planning.slots import slots_from_traits
 from eval.planning.solve import solve
-from eval.planning.traits import TraitsFile, read_traits
+from eval.planning.traits import TraitsFile
+from eval.planning.traitsfile import read_traits
 from stylegate.brandset import NO_BRAND
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError

@@ -20,7 +20,7 @@ from PIL import Image
 from eval.lot.batch import Slot
 from eval.measuring import encoder as encoding
 from eval.planning.slots import slots_from_traits
-from eval.planning.traits import read_traits
+from eval.planning.traitsfile import read_traits
 from eval.scorers import style
 from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main

@@ -21,7 +21,8 @@ from eval.package.proof import check_package
 from eval.plan import read_prompts, sorted_traits
 from eval.planning import commitment
 from eval.planning.slots import slots_from_traits
-from eval.planning.traits import Value, read_traits
+from eval.planning.traits import Value
+from eval.planning.traitsfile import read_traits
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig

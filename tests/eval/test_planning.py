@@ -19,7 +19,8 @@ from eval.planning.rarity import rarest_pairs, rarities
 from eval.planning.repair import repaired_rows
 from eval.planning.slots import slots_from_traits
 from eval.planning.solve import solve
-from eval.planning.traits import TraitsFile, Value, read_traits
+from eval.planning.traits import TraitsFile, Value
+from eval.planning.traitsfile import read_traits
 from stylegate import files
 from stylegate.brandset import NO_BRAND
 from stylegate.config import Config, PlanConfig

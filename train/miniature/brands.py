@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from eval.planning.traits import TraitsFile, read_traits
+from eval.planning.traits import TraitsFile
+from eval.planning.traitsfile import read_traits
 from stylegate import files, pictures
 from train.miniature.drawing import render
 from train.miniature.styles import BRANDS, Style

@@ -22,7 +22,7 @@ import resvg_py
 from PIL import Image
 
 from eval.planning.slots import slots_from_traits
-from eval.planning.traits import read_traits
+from eval.planning.traitsfile import read_traits
 from stylegate import brandset, files
 from stylegate.config import PlanConfig
 from train.miniature.drawing import render
