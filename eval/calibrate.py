@@ -41,6 +41,7 @@ from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError, Exit
+from stylegate.words import counted
 
 WORKSHEET = "calibrate.csv"
 
@@ -71,7 +72,7 @@ def calibrate(config: Config) -> int:
         if len(given) < len(plan.sample):
             sheet = lot.out / WORKSHEET
             write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
-            print(f"calibrate: {len(given)} of {len(plan.sample)} labels")
+            print(f"calibrate: {len(given)} of {counted(len(plan.sample), 'label')}")
             print(f"Next: fill in verdict and who, then the same words with decisions={files.display_path(sheet)}")
             return Exit.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)

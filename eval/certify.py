@@ -41,6 +41,7 @@ from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import Exit
+from stylegate.words import counted
 
 WORKSHEET = "audit.csv"
 
@@ -99,13 +100,14 @@ def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Polic
     )
     unused = sum(label not in found for label in answers.values())
     if unused:
-        print(f"note: {unused} labels lie beyond the first picture without one: not used")
+        lie = counted(unused, "label lies", "labels lie")
+        print(f"note: {lie} beyond the first picture without one: not used yet")
     return found
 
 
 def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop."""
-    print(f"{plan.promise.says()}: {len(plan.lot)} pictures, labelled in random order until that is proven.")
+    print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     write_audit_terms(lot.out, plan)
     for number, sha256 in enumerate(plan.order[len(given) :], start=len(given) + 1):
         attempts = plan.attempts(given)
@@ -127,19 +129,22 @@ def print_result(
     bad, spent = sum(label.is_reject for label in given), 1 - 0.5**plan.earlier
     print(f"promise: {plan.promise.says()}")
     if plan.earlier:
-        print(f"note: {plan.earlier} attempts at other lots of this batch have spent {spent:.0%} of delta")
+        one, many = "attempt at another lot of this batch has", "attempts at other lots of this batch have"
+        print(f"note: {counted(plan.earlier, one, many)} spent {spent:.0%} of delta")
     for attempt in attempts:
         after, size = attempt.proven_after, attempt.size
         state = f"proven after {after}" if after else f"bound {largest_percentage(attempt.bound)}"
-        print(f"  best {size} of {len(plan.lot)}: {attempt.labels} labels, {attempt.rejects} rejects, {state}")
+        found = f"{counted(attempt.labels, 'label')}, {counted(attempt.rejects, 'reject')}"
+        print(f"  best {size} of {len(plan.lot)}: {found}, {state}")
     if proven is None:
-        print(f"certify: not proven yet with {len(given)} labels, {bad} of them rejects")
+        print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
         worksheet = files.display_path(lot.out / WORKSHEET)
         print(f"Next: fill in verdict and who, then the same words with decisions={worksheet}")
         return Exit.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))
     print(f"certify: proven: {found.sentence()}")
-    print(f"{out} pictures may leave, {bad} rejects found and {len(plan.lot) - out - bad} others stay")
+    stay = counted(len(plan.lot) - out - bad, "other")
+    print(f"{counted(out, 'picture')} may leave, {counted(bad, 'reject')} found and {stay} stay")
     print(files.display_path(lot.out / CERTIFICATE))
     return Exit.PASS

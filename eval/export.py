@@ -42,6 +42,7 @@ from eval.policy.model import VERDICTS
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
+from stylegate.words import counted
 
 COST = "proof/cost.json"
 NAMED = 10  # pictures that a note names
@@ -50,7 +51,7 @@ GATE_AGAIN = "stylegate gate with the same words judges what is there now and sa
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    told, (key, marks) = living.burning(config), key_and_marks(config)
+    told = living.burning(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -61,6 +62,7 @@ def export(config: Config) -> int:
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
+            key, marks = key_and_marks(config)  # it may make a key: not for an export that is refused
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
@@ -104,7 +106,8 @@ def what_left(left: int, outcome: GateRecord) -> str:
     """How many pictures left, how many of each other verdict did not, and how the gate ended, in words."""
     counts = outcome.counts
     stay = [f"{count} {name}" for name in VERDICTS if name != "accept" and (count := getattr(counts, name))]
-    parts = [f"{left} of {counts.judged} pictures", f"{', '.join(stay)} left here" if stay else ""]
+    parts = [f"{left} of {counted(counts.judged, 'picture')}", f"{', '.join(stay)} left here" if stay else ""]
+    parts.append(f"policy {outcome.policy.name} {outcome.policy.sha256[:12]}")
     parts.append(f"the gate ended with exit code {outcome.exit_code}" if outcome.exit_code else "")
     return "; ".join(filter(None, parts))
 

@@ -41,7 +41,8 @@ NAMED = 5  # pictures that the console names; the report shows all
 def gate(config: Config) -> int:
     """Judge a lot, write verdicts and reports, mirror them in W&B. Returns the exit code of the lot."""
     if config.explain:
-        print("\n".join(policyfile.policy_in_words(policyfile.read_policy(config.policy))))
+        words = policyfile.policy_in_words(policyfile.read_policy(config.policy), policyfile.policy_path(config.policy))
+        print("\n".join(words))
         return Exit.PASS
     judged = judge_and_report(config)
     with keeping_exit_code(judged.outcome.exit_code):

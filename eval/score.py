@@ -20,6 +20,7 @@ from eval.measuring.features import features_of
 from eval.measuring.scores import read_record, scores_are_current, scores_key
 from stylegate import files, hardware
 from stylegate.config import Config
+from stylegate.words import counted
 
 
 def score(config: Config) -> int:
@@ -36,7 +37,7 @@ def score(config: Config) -> int:
     for line in read_record(lot.out).summary:
         print(line)
     where = files.display_path(lot.out / "scores.parquet")
-    print(f"score: {len(lot.files)} pictures{', nothing new' if at_hand else ''}: {where}")
+    print(f"score: {counted(len(lot.files), 'picture')}{', nothing new' if at_hand else ''}: {where}")
     return 0
 
 

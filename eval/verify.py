@@ -17,6 +17,7 @@ from eval.package.proof import check_package, check_promise, read_package
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
 from stylegate.errors import DataError
+from stylegate.words import counted
 
 
 def verify(words: list[str]) -> int:
@@ -35,7 +36,7 @@ def verify(words: list[str]) -> int:
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
             leaving = len(certified_digests(found))
-            print(f"{package}: holds: {found.sentence()}; {len(found.labels)} labels, {leaving} may leave")
+            print(f"{package}: holds: {found.sentence()}; {counted(len(found.labels), 'label')}, {leaving} may leave")
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
@@ -47,7 +48,7 @@ def verify(words: list[str]) -> int:
         marked, not_marked, wrong = check_marks(package, [payload(package) / row["file_name"] for row in rows], trust)
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
-        print(f"{package}: holds, {len(rows)} pictures{f'; {promised}' if promised else ''}")
+        print(f"{package}: holds, {counted(len(rows), 'picture')}{f'; {promised}' if promised else ''}")
         for line in [*proven, *marked]:
             print(f"  proven: {line}")
         for line in [*unproven, *not_marked]:

@@ -29,6 +29,7 @@ from stylegate.captions import Caption, Captions, CaptionSources, read_captions
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
+from stylegate.words import counted
 
 SHOWN = 96  # pictures of a split on the contact sheet
 CELL = 256  # pixels a side at most, kept of each
@@ -71,9 +72,11 @@ def make_brand_set(config: Config) -> int:
             target, lambda partial: write_set(partial, brand, splits, found, given.by_picture)
         )
     if near:
-        print(f"note: {near} near-duplicates stay together in one split")
+        print(f"note: {counted(near, 'near-duplicate stays', 'near-duplicates stay')} with the like in one split")
     if len(splits["test"]) < 8:
-        print(f"note: {len(splits['test'])} pictures in test/; the gate judges style from 8 references up")
+        print(f"note: {counted(len(splits['test']), 'picture')} in test/; the gate judges style from 8 references up")
+    first = next(name for names in splits.values() for name in names)
+    print(f"note: pictures have numbers for names; `original` in metadata.jsonl names the source, such as {first!r}")
     print(f"note: trigger phrase, licence, alpha, background: edit {files.display_path(target / 'brand.yaml')}")
     print(f"note: {UNKNOWN_LICENCE}")
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
@@ -101,7 +104,7 @@ def check_given_pictures(
         elif name not in captions and given.whole and (name in seen or path.suffix.lower() in SUFFIXES):
             findings.problems.append(f"{name}: no caption ({path.stem}.txt beside it, a CSV or JSON Lines table)")
     if len(found) < MIN_PICTURES:
-        findings.problems.append(f"{len(found)} pictures; at least {MIN_PICTURES} (30 to 60 work well)")
+        findings.problems.append(f"{counted(len(found), 'picture')}; at least {MIN_PICTURES} (30 to 60 work well)")
     return seen
 
 
@@ -147,9 +150,7 @@ def pictures_and_captions_of_folder(
 
     def leave(paths: Iterable[Path], why: str) -> None:
         if names := list(named(paths)):
-            findings.remarks.append(
-                f"{len(names)} file{'s' if len(names) > 1 else ''} not used, {why}: {', '.join(names)}"
-            )
+            findings.remarks.append(f"{counted(len(names), 'file')} not used, {why}: {', '.join(names)}")
 
     def regular(path: Path) -> bool:
         return any(part.lower() in REGULAR for part in path.relative_to(source).parts[:-1])
@@ -190,7 +191,7 @@ def contact_sheet_image(path: Path, brand: Brand) -> Image.Image:
 
 def split_heading(count: int) -> str:
     """How many pictures a split has, and how many of them the contact sheet shows."""
-    return f"{count} pictures" + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
+    return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 
 def assign_splits(seen: dict[str, PictureDigest]) -> dict[str, list[str]]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from stylegate import files, pictures, tables
+from stylegate import files, hub, pictures, tables
 from stylegate.config import Config
 from stylegate.errors import DataError
+from stylegate.words import counted
 
 SPLITS = ("train", "validation", "test")
 
@@ -61,7 +62,9 @@ class Brand(BaseModel):
 
 
 NO_BRAND = Brand.model_construct(name="", trigger="")  # where no brand is named: prompts stay as they are
-UNKNOWN_LICENCE = "the licence of the pictures is unknown: write it into brand.yaml before anything leaves the house"
+UNKNOWN_LICENCE = (
+    "the licence of the pictures is unknown: export refuses what is drawn from them until brand.yaml names it"
+)
 KEPT_ALPHA = "alpha: keep asks for pictures that are transparent where the references are; a LoRA draws opaque ones"
 
 
@@ -136,7 +139,7 @@ class CheckReport:
 def count_and_names(names: list[str]) -> str:
     """How many pictures, and the first three names: "4 pictures (a.png, b.png, c.png, …)"."""
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} picture{'s' if len(names) != 1 else ''} ({listed})"
+    return f"{counted(len(names), 'picture')} ({listed})"
 
 
 def check(config: Config) -> int:
@@ -175,10 +178,12 @@ def download_from_hub(name: str) -> Path:
     target = files.CACHE / "brands" / name.replace("/", "--")
     if target.exists():
         return target
+    hub.read_cache_alone_if_unreachable()
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # network, name, format: whatever the hub client raises
-        raise DataError(f"brand=hub:{name} cannot be loaded: {error}", next_step="check name and network.") from None
+        what = f"brand=hub:{name} cannot be loaded: {hub.reason_of(error)}"
+        raise DataError(what, next_step=hub.WITHOUT_NETWORK) from None
     write_hub_dataset(loaded, name, target)
     return target
 
@@ -271,7 +276,7 @@ def read_checked_brand_set(folder: Path) -> tuple[BrandSet, CheckReport]:
 def raise_problems(folder: Path, findings: CheckReport) -> None:
     """Raise DataError listing the problems that were found; do nothing if there are none."""
     if findings.problems:
-        count = f"{len(findings.problems)} problem{'s' if len(findings.problems) > 1 else ''}"
+        count = counted(len(findings.problems), "problem")
         raise DataError(
             f"{files.display_path(folder)} has {count}:", findings.problems, "mend them and run this again."
         )

@@ -35,6 +35,7 @@ class Verb(NamedTuple):
     example: str
     keys: str = ""  # what the verb reads: parts of the configuration (train) and single keys (plan.seed)
     finds: str = ""  # what it reads only to find the run or the batch that other verbs made
+    helps: tuple[tuple[str, str], ...] = ()  # (key, help) where the key means something of its own for this verb
 
 
 # The words that name a run and its LoRA, and those that name a batch.
@@ -43,7 +44,12 @@ BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generat
 SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
 
 VERBS = {
-    "brand": Verb("make a brand set from a folder of pictures", "name=acme images=~/acme-art", "name images out"),
+    "brand": Verb(
+        "make a brand set from a folder of pictures",
+        "name=acme images=~/acme-art",
+        "name images out",
+        helps=(("out", "The folder to write to. null: data/brands/NAME."),),
+    ),
     "check": Verb("report everything wrong with a brand set at once", "brand=acme", "brand base family.name"),
     "train": Verb(
         "train a LoRA on a brand set",
@@ -56,6 +62,13 @@ VERBS = {
         "brand=neon traits=collectible",
         "name brand batch traits prompts plan show import_file repair out",
         BATCH,
+        helps=(
+            (
+                "out",
+                "Besides the plan: a new file ITEMS.csv, or folder NAME.json or NAME.layers, for the items of traits=. "
+                "With import= the traits file to write; null: data/traits/NAME.yaml.",
+            ),
+        ),
     ),
     "generate": Verb(
         "draw the slots of a plan that are open",
@@ -461,7 +474,7 @@ def verb_help(verb: str) -> str:
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            lines.append(f"  {dotted}={shown}\n      {spec.metadata['help']}")
+            lines.append(f"  {dotted}={shown}\n      {dict(entry.helps).get(dotted, spec.metadata['help'])}")
     for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or verb_keys_contain(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
     if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:

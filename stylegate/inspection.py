@@ -14,6 +14,7 @@ from torch import Tensor
 from stylegate import adapter, files, lorafile, readers
 from stylegate.errors import DataError, ModelError
 from stylegate.readers import LoraContents
+from stylegate.words import counted
 
 ARCHITECTURES = {  # by what headers call it
     "stable-diffusion-v1": "Stable Diffusion 1.x",
@@ -64,11 +65,18 @@ def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     out += list(readers.answers_by_program(file).items()) if file.styles or file.kinds else []
     if file.unknown:
         shown = ", ".join(map(adapter.short_text, file.unknown[:3]))
-        out.append(("unknown", f"{len(file.unknown)} keys of no known kind: {shown}"))
+        out.append(("unknown", f"{counted(len(file.unknown), 'key')} of no known kind: {shown}"))
     return out + [
-        ("header", f"{adapter.escape_control_characters(key)} = {value[:SHOWN]!r}")
+        ("header", f"{adapter.escape_control_characters(key)} = {value_in_words(value)}")
         for key, value in sorted(metadata.items())
     ]
+
+
+def value_in_words(value: str) -> str:
+    """A value of the header, cut to SHOWN characters; of a picture in base64 (a thumbnail) its size alone."""
+    if value.startswith("data:"):
+        return f"{value.partition(',')[0][:SHOWN]!r}, {len(value)} characters that are not shown"
+    return repr(value[:SHOWN])
 
 
 def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
@@ -91,12 +99,12 @@ def loading_problems(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and layers that change nothing."""
     found = list(adapter.LoraHeader(file.metadata).problems)
     for problem, layers in readers.layer_problems(file).items():
-        found.append(f"{problem}: {len(layers)} layers, {adapter.escape_control_characters(layers[0])}")
+        found.append(f"{problem}: {counted(len(layers), 'layer')}, {adapter.escape_control_characters(layers[0])}")
     idle = layers_without_effect(file)
     if idle and len(idle) == len(file.styles):
         found.append("changes nothing: a half of each layer, or its alpha, is zero")
     elif idle:
-        found.append(f"{len(idle)} layers change nothing: a half or the alpha is zero")
+        found.append(f"{counted(len(idle), 'layer changes', 'layers change')} nothing: a half or the alpha is zero")
     return found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from stylegate import hub
 from stylegate.basename import parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError
@@ -27,6 +28,7 @@ def licence_of_base(base: str, folder: Path) -> str:
     if named := parse_hub_id(base):
         from huggingface_hub import ModelCard, hf_hub_download
 
+        hub.read_cache_alone_if_unreachable()
         try:
             card = hf_hub_download(named[0], "README.md", revision=named[1])
             return str(ModelCard.load(card).data.get("license") or UNKNOWN)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stylegate import adapter, loranames
 from stylegate.loranames import KeyParts
+from stylegate.words import counted
 
 PEFT_RANK = 8  # where a header has settings, but no rank
 READ_BY_COMFYUI = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "norm difference", "weight difference"}
@@ -105,8 +106,8 @@ def layer_problems(file: LoraContents) -> dict[str, list[str]]:
 def problems_in_stylegate(file: LoraContents) -> list[str]:
     """Why lora_file=FILE would be refused on every base; empty if it is drawn with where the base has its layers."""
     reasons = [f"holds {', '.join(other_adapter_kinds(file))}"] if file.kinds else []
-    reasons += [f"has {len(file.unknown)} keys of no known kind"] if file.unknown else []
-    reasons += [f"{len(layers)} layers: {problem}" for problem, layers in layer_problems(file).items()]
+    reasons += [f"has {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else []
+    reasons += [f"{counted(len(layers), 'layer')}: {problem}" for problem, layers in layer_problems(file).items()]
     header = adapter.LoraHeader(file.metadata)
     reasons += header.problems
     if not header.values and any(h.style == "bare" and ".lora_A." in key for key, h in file.parts_by_key.items()):
@@ -143,16 +144,16 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
         return [f"refuses it: {error}"]
     bare = [layer for layer in file.styles.keys() - strengths if file.styles[layer] == "bare"]
     if bare:
-        found.append(f"ignores {len(bare)} layers: their names lack the component (unet.)")
+        found.append(f"ignores {counted(len(bare), 'layer')}: their names lack the component (unet.)")
     if lost := file.styles.keys() - strengths - set(bare):
         dotted = any("." in layer for layer in file.styles) and any("." not in layer for layer in lost)
         why = "kohya's names among dotted ones" if dotted else "it has no place for their names, or half a pair"
-        found.append(f"ignores {len(lost)} layers: {why}")
+        found.append(f"ignores {counted(len(lost), 'layer')}: {why}")
     other = {k: s for k, s in strengths.items() if k in file.strengths and not nearly_equal(s, file.strengths[k])}
     if other:
         name, strength = next(iter(other.items()))
         found.append(
-            f"takes {len(other)} layers at another strength, the first at {strength:g} in place of "
+            f"takes {counted(len(other), 'layer')} at another strength, the first at {strength:g} in place of "
             f"{file.strengths[name]:g}: it misplaces alphas that differ by layer"
         )
     if any(part in layer for layer in strengths for part in ("_input_blocks_", "_middle_block_", "_output_blocks_")):
@@ -181,7 +182,7 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     if any(style == "comfyui" for style in file.styles.values()):
         found.append("translates the original model's names; for FLUX, Qwen-Image and Z-Image alone")
     if bare := [layer for layer, style in file.styles.items() if style == "bare"]:
-        found.append(f"ignores {len(bare)} layers: their names lack the component (transformer.)")
+        found.append(f"ignores {counted(len(bare), 'layer')}: their names lack the component (transformer.)")
     return found
 
 
@@ -314,7 +315,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
         found.append("scales dora_scale by the lengths of the base's rows, not of the changed rows")
     wrapped = [layer for layer in file.styles if loranames.without_wrapper_prefixes(layer) != layer]
     if wrapped:
-        found.append(f"ignores {len(wrapped)} layers: their names hold _orig_mod or PEFT's prefix")
+        found.append(f"ignores {counted(len(wrapped), 'layer')}: their names hold _orig_mod or PEFT's prefix")
     hidden = [
         layer
         for layer in dotted
@@ -330,7 +331,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
         layer for layer in dotted if layer not in own_alpha and not nearly_equal(file.strengths.get(layer, 1.0), 1.0)
     ]
     if wrong:
-        found.append(f"takes {len(wrong)} layers at strength 1: it does not read the header's alpha")
+        found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it does not read the header's alpha")
     return found + other_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
 
@@ -339,7 +340,7 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
     found = []
     foreign = [layer for layer, style in file.styles.items() if style != "kohya"]
     if foreign:
-        found.append(f"ignores {len(foreign)} layers: their names are not kohya's")
+        found.append(f"ignores {counted(len(foreign), 'layer')}: their names are not kohya's")
     known = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
     odd = [
         x
@@ -347,7 +348,9 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
         if x not in foreign and not (x.startswith(known) and x == loranames.without_wrapper_prefixes(x))
     ]
     if odd:
-        found.append(f"ignores {len(odd)} layers: it does not know names such as {adapter.short_text(odd[0])}")
+        found.append(
+            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {adapter.short_text(odd[0])}"
+        )
     if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
@@ -364,4 +367,4 @@ def other_keys(file: LoraContents, readable: set[str]) -> list[str]:
     """
     unread = [kind for kind in other_adapter_kinds(file) if kind not in readable]
     found = [f"ignores {', '.join(unread)}"] if unread else []
-    return found + ([f"ignores {len(file.unknown)} keys of no known kind"] if file.unknown else [])
+    return found + ([f"ignores {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else [])

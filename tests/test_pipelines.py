@@ -308,7 +308,7 @@ def test_every_command_of_the_docs_composes(monkeypatch: pytest.MonkeyPatch, run
 
 
 def test_the_workflow_asks_for_what_the_action_has() -> None:
-    (text,) = blocks("pipelines.md", "yaml")
+    text, _ = blocks("pipelines.md", "yaml")
     (job,) = yaml.safe_load(text)["jobs"].values()
     (ours,) = (step for step in job["steps"] if step["uses"].startswith("acme/stylegate@"))
     assert set(ours["with"]) <= set(ACTION["inputs"]) and ours["id"] == "gate"
@@ -384,6 +384,19 @@ def test_decisions_of_the_docs_settle_the_review(again: Path, run_exactly) -> No
     code, outputs, summary, _ = gate_and_summary(again, **EXAMPLE, decisions="decisions.csv")
     assert (code, outputs["accepted"], outputs["review"]) == (0, "4", "0")
     assert "settled by people: 1" in summary
+
+
+def test_the_job_of_gitlab_runs(again: Path) -> None:
+    """Its command is the example's, with another encoder; what it installs and keeps is there."""
+    ((name, job),) = yaml.safe_load(blocks("pipelines.md", "yaml")[1]).items()
+    assert name == "gate" and job["allow_failure"]["exit_codes"] == [Exit.REVIEW]
+    clone, install, gate = job["script"]
+    assert "COMMIT" in clone and "-c /opt/stylegate/constraints.txt -e /opt/stylegate" in install
+    command, *words = shlex.split(gate)
+    words.remove("encoder=ViT-L-14-quickgelu:openai")
+    assert command == "/opt/venv/bin/stylegate" and words == ["gate", *(f"{k}={v}" for k, v in EXAMPLE.items())]
+    report = Path(job["artifacts"]["reports"]["junit"])
+    assert (again / report).is_file() and report.parent.name in job["artifacts"]["paths"]
 
 
 def test_the_python_of_the_docs_runs(again: Path) -> None:

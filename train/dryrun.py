@@ -93,7 +93,8 @@ def print_report(config: Config) -> int:
     seen = config.train.max_steps * config.train.batch_size * config.train.accumulation / len(views)
     print(f"run       {files.display_path(files.RUNS / run_directory_name(config))}")
     print(f"base      {config.base}: {frozen / 1e6:.1f} M parameters, licence {terms}")
-    print(f"data      {len(sizes)} pictures, {len(views)} views in {len(shapes)} shapes; each seen {seen:.0f} times")
+    data = f"{counted(len(sizes), 'picture')}, {counted(len(views), 'view')} in {counted(len(shapes), 'shape')}"
+    print(f"data      {data}; each seen {seen:.0f} times")
     print(f"LoRA      {trained / 1e6:.2f} M parameters, {trained * 4 / 1e6:.1f} MB")
     print(f"memory    about {needed / 1e9:.2f} GB for the denoiser at {largest.width} x {largest.height}")
     print(f"disk      about {disk / 1e9:.2f} GB")

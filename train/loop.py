@@ -27,6 +27,7 @@ from stylegate.errors import Exit, SurroundingsError
 from stylegate.rundirectory import run_directory_name
 from stylegate.tracker import Tracker, tracker_of
 from stylegate.wandbrun import EVALUATED
+from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, state
 from train.choose import choose_checkpoint
 from train.evaluate import Evaluation
@@ -226,7 +227,9 @@ def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     tracker.finish()
     if selection["checkpoints"]:
         rate = selection["pass_rate"]
-        passing = "" if rate is None else f"; {rate:.0%} of {selection['num_prompts']} pictures pass the gate"
+        passing = (
+            "" if rate is None else f"; {rate:.0%} of {counted(selection['num_prompts'], 'picture')} pass the gate"
+        )
         print(
             f"chosen: step {selection['step']} at strength {selection['scale']:g}{passing} "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"

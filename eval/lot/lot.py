@@ -16,6 +16,7 @@ from stylegate.config import Config
 from stylegate.digests import sha256s
 from stylegate.errors import DataError
 from stylegate.listing import Listing, list_folder
+from stylegate.words import counted
 
 NAMED = 10  # files that a note lists
 
@@ -135,7 +136,7 @@ def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
     """How many files, and the first names below the folder, for people."""
     names = ", ".join(relative_name(folder, path) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
-    return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({names}{more})"
+    return f"{counted(len(paths), 'file')} ({names}{more})"
 
 
 def content_digest(named: list[tuple[str, Path]], digests: Mapping[str, str]) -> str:

@@ -27,6 +27,7 @@ from stylegate import files, hardware
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.pictures import SIDE
+from stylegate.words import counted
 
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
@@ -144,7 +145,7 @@ def sees_whole_foreign_pictures(encoder: Encoder) -> bool:
 def notes_on_number(compared: Comparison, count: int) -> list[str]:
     """What to say about the number of references that can be used."""
     if compared.references and count < MIN_REFERENCES:
-        return [f"{count} references can be used; style needs at least {MIN_REFERENCES}"]
+        return [f"{counted(count, 'reference')} can be used; style needs at least {MIN_REFERENCES}"]
     if MIN_REFERENCES <= count < FEW_REFERENCES:
         rough = f"lines that rest on {count} references are rough, and refuse some true pictures"
         return [f"{rough}: {FEW_REFERENCES} or more are better"]

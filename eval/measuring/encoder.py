@@ -16,7 +16,7 @@ from PIL import Image
 
 from eval.measuring.domain import Domain, read_encoder_domain
 from eval.measuring.weights import checkpoint_key, locate_checkpoint, record_location
-from stylegate import files
+from stylegate import files, hub
 from stylegate.digests import sha256s
 from stylegate.errors import ModelError
 
@@ -139,6 +139,7 @@ def load_encoder(name: str, device: Any) -> Encoder:
             tokenizer = open_clip.get_tokenizer(source, context_length=model.context_length)  # type: ignore[arg-type]
         else:
             architecture, pretrained = name.split(":")
+            hub.read_cache_alone_if_unreachable()
             checkpoint = locate_checkpoint(name, model_configs(name)[1])
             before = sha256s([checkpoint])
             model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
@@ -148,7 +149,7 @@ def load_encoder(name: str, device: Any) -> Encoder:
             record_location(name, checkpoint)
     except Exception as error:
         raise ModelError(
-            f"encoder={name} cannot be loaded: {error}", next_step="check the name, or the network."
+            f"encoder={name} cannot be loaded: {hub.reason_of(error)}", next_step=hub.WITHOUT_NETWORK
         ) from None
     if str(preprocess) != preprocessing.name:
         raise ModelError(f"encoder={name}: open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")

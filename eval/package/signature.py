@@ -20,7 +20,8 @@ MAKE = "openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem makes one; 
 
 
 def signing_key(given: str | None) -> PrivateKey | None:
-    """The private key that `key=` names, by default that of this home; None for key=none.
+    """The private key that `key=` names, by default that of this home, which is made, and said, if there is none; None
+    for key=none.
 
     Raises ConfigError for a file that is no unencrypted private key of the curve P-256.
     """
@@ -28,6 +29,7 @@ def signing_key(given: str | None) -> PrivateKey | None:
         return None
     if given is None and not KEY.exists():
         make_key(KEY)
+        print(f"note: a key that signs your packages was made: {files.display_path(KEY)}; keep it, and keep it secret")
     path = KEY if given is None else Path(given).expanduser()
     try:
         found = serialization.load_pem_private_key(path.read_bytes(), password=None)

@@ -12,6 +12,7 @@ promise: {alpha: 0.05, delta: 0.05, discard: 0.05, ladder: [1.0, 0.8, 0.6], requ
 
 import datetime
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,7 +36,7 @@ from stylegate.errors import DataError
 
 def read_policy(name: str) -> Policy:
     """The policy of a name in data/policies/ or of a path. Raises DataError listing every problem of the file."""
-    path = files.resolve_name(name, files.POLICIES, "policy", ".yaml")
+    path = policy_path(name)
     data = with_text_keys(files.read_yaml(path, "policy"))
     problems = [f"{records.location_prefix(place)}is empty" for place in paths_of_empty_values(data)]
     content = None
@@ -49,6 +50,11 @@ def read_policy(name: str) -> Policy:
             f"policy {files.display_path(path)}:", problems, "stylegate gate explain=true prints a policy in force."
         )
     return Policy(name=path.stem, sha256=files.canonical_sha256(with_text_days(data)), **dict(content))
+
+
+def policy_path(name: str) -> Path:
+    """The file of a policy that is named in data/policies/ or given as a path. Raises DataError if there is none."""
+    return files.resolve_name(name, files.POLICIES, "policy", ".yaml")
 
 
 def with_text_keys(data: Any) -> Any:
@@ -117,9 +123,12 @@ def can_hold_back(check: Check) -> bool:
     return check.calibrated or any(LINES[name] != "warn" for name in check.lines())
 
 
-def policy_in_words(policy: Policy) -> list[str]:
-    """What the policy asks for, in words, one line each: name, digest, checks, rules, waivers, promise."""
-    lines = [f"policy {policy.name}", f"sha256 {policy.sha256}", f"max_failed_share {policy.max_failed_share:g}"]
+def policy_in_words(policy: Policy, path: Path) -> list[str]:
+    """What the policy in the file `path` asks for, in words, one line each: name, digest, checks, rules, waivers,
+    promise.
+    """
+    lines = [f"policy {policy.name}", f"file {files.display_path(path)}", f"sha256 {policy.sha256}"]
+    lines.append(f"max_failed_share {policy.max_failed_share:g}")
     lines += [f"guideline {policy.guideline}"] if policy.guideline else []
     for score, check in policy.checks.items():
         does = SCORES[score].description if score in SCORES else "spreads above the nearest line of the others"
@@ -136,7 +145,7 @@ def policy_in_words(policy: Policy) -> list[str]:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
     needed = policy.promise.required or policy.calibrated_score
     discard = largest_percentage(policy.promise.discard)
-    ladder = ", ".join(f"{share:.0%}" for share in policy.promise.ladder)
+    ladder = ", ".join(map(percentage, policy.promise.ladder))
     lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
     lines.append(f"    tried for the best {ladder} of the lot; a calibration may discard {discard} good ones")
     return lines
@@ -147,9 +156,14 @@ def threshold_in_words(threshold: Threshold) -> str:
     alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
     if threshold.number is not None:
         return f"{threshold.number:g}"
-    floor = f", at least the {threshold.foreign:.0%} quantile of foreign pictures" if threshold.foreign else ""
+    floor = f", at least the {percentage(threshold.foreign)} quantile of foreign pictures" if threshold.foreign else ""
     if threshold.copies is not None:
-        return f"the {threshold.copies:.0%} quantile of altered copies of the references{alone}"
+        return f"the {percentage(threshold.copies)} quantile of altered copies of the references{alone}"
     if threshold.quantile is not None:
-        return f"the references' {threshold.quantile:.0%} quantile{floor}{alone}"
+        return f"the references' {percentage(threshold.quantile)} quantile{floor}{alone}"
     return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"
+
+
+def percentage(share: float) -> str:
+    """A share, 0 to 1, as it is written in the policy: 99.5%, never rounded to 100%."""
+    return f"{100 * share:.10g}%"

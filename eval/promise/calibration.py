@@ -23,6 +23,7 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record
+from stylegate.words import counted
 
 VERSION = 2  # 1 drew the same sample under every policy
 CALIBRATION = "calibration.json"
@@ -269,17 +270,19 @@ def calibrated_line_state(
     found = {name for name, is_bad in here.items() if is_bad}
     top, bottom, held = thresholds_for(made, pool, policy)
     changed = [name for name in now if made.fingerprint.get(name) != now[name]]
-    counted = f"{len(bad)} labels, {sum(bad.values())} rejects"
+    labels_so_far = f"{counted(len(bad), 'label')}, {counted(sum(bad.values()), 'reject')}"
     if changed or made.score != policy.calibrated_score:
         what = ", ".join(changed) or "the calibrated score"
         text = f"STALE: another {what} than when {made.score} was calibrated; calibrate anew, or certify this lot"
         state = "stale"
     elif top is None:
-        state, text = "insufficient", f"{counted}: no line keeps the promise ({policy.promise.says()})"
+        state, text = "insufficient", f"{labels_so_far}: no line keeps the promise ({policy.promise.says()})"
     else:
         passing = float((np.array(list(pool.values())) >= top).mean())
         state = "valid"
-        text = f"{counted}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
+        text = (
+            f"{labels_so_far}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
+        )
         text += f"bound {largest_percentage(held)}: {policy.promise.says()}"
     proof = made if state != "stale" else None
     if state != "valid":

@@ -24,6 +24,7 @@ from eval.report.thumbnails import SIDE, Thumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
 from stylegate.config import Config
+from stylegate.words import counted
 
 PROMISES = {
     "none": "Nothing is certified about these pictures",
@@ -90,7 +91,9 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
 def subtitle(outcome: GateRecord) -> str:
     """How many pictures may leave, in a sentence, and how many slots of a plan they fill."""
     counts, slots = outcome.counts, outcome.slots
-    text = f"{counts.accept} of {counts.judged} pictures passed" + ("." if outcome.observe else " and may be exported.")
+    text = f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
+        "." if outcome.observe else " and may be exported."
+    )
     text += f" The verdicts are {observed}." if (observed := observed_only(outcome)) else ""
     return text + (f" {slots.accepted} of the {slots.wanted} planned slots are filled." if slots else "")
 
@@ -116,7 +119,8 @@ def certified_sentence(promise: PromiseState, policy: Policy) -> str:
     if promise.labels == promise.size:
         return f"All {promise.size} pictures were looked at, and the rejects among them are not exported"
     share, confidence = largest_percentage(promise.bound or 0.0), f"{confidence_percentage(policy.promise.delta):g}%"
-    return f"At most {share} of the exported pictures are rejects ({confidence} confidence, {promise.labels} labels)"
+    by = f"{confidence} confidence, {counted(promise.labels, 'label')}"
+    return f"At most {share} of the exported pictures are rejects ({by})"
 
 
 class ThresholdEvidence(NamedTuple):

@@ -18,6 +18,7 @@ from eval.policy.model import MARGIN, Policy, Promise, confidence_percentage, la
 from eval.promise import envelope
 from eval.promise.calibration import Calibration
 from eval.scorers import SCORES
+from stylegate.words import counted
 
 POSITIONS = 200  # about
 NARROWEST = 0.01  # the least range of the slider, in units of the threshold
@@ -163,18 +164,17 @@ def position_texts(
     """
     texts = []
     for i, (t, count) in enumerate(zip(slider.positions.tolist(), slider.accepted.tolist(), strict=True)):
-        accepts = f"{count} of {slider.total} pictures accepted ({count / slider.total:.1%})"
+        accepts = f"{count} of {counted(slider.total, 'picture')} accepted ({count / slider.total:.1%})"
         if bounds is None:
             proof = without_bound[0] if i == slider.start else without_bound[1]
         elif count == slider.accepted[-1]:
             proof = "This limit accepts no picture."
         elif bounds[i] >= 1:
-            proof = f"Nothing is promised here: there are too many rejects among {num_labels} labels."
+            proof = f"Nothing is promised here: there are too many rejects among {counted(num_labels, 'label')}."
         else:
             share, confidence = largest_percentage(bounds[i]), f"{confidence_percentage(delta):g}%"
-            proof = (
-                f"At most {share} of the accepted pictures are rejects ({confidence} confidence, {num_labels} labels)."
-            )
+            by = f"{confidence} confidence, {counted(num_labels, 'label')}"
+            proof = f"At most {share} of the accepted pictures are rejects ({by})."
         texts.append([position_in_words(slider, i, t), accepts, proof])
     return texts
 

@@ -11,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from transformers import CLIPTokenizer
 
-from stylegate import basename, files
+from stylegate import basename, files, hub
 from stylegate.errors import ConfigError, ModelError
 from stylegate.families.base import Models
 
@@ -28,6 +28,7 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     folder = basename.folder_named(base, family)
     if named := basename.parse_hub_id(base):
         name, revision = named
+        hub.read_cache_alone_if_unreachable()
         try:
             if weights:
                 folder = Path(pipeline.download(name, revision=revision, use_safetensors=True))
@@ -35,8 +36,8 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
                 folder = Path(snapshot_download(name, revision=revision, allow_patterns=PLAIN))
         except Exception as error:  # network, name, licence not accepted: whatever the hub client raises
             raise ModelError(
-                f"base={base}: neither a folder nor a hub model at hand: {error}",
-                next_step="check the name; a gated model wants its licence accepted on the hub and `hf auth login`.",
+                f"base={base}: neither a folder nor a hub model at hand: {hub.reason_of(error)}",
+                next_step=f"{hub.WITHOUT_NETWORK} A gated model wants its licence accepted there, and `hf auth login`.",
             ) from None
     index = folder / "model_index.json"
     if not index.is_file():

@@ -16,7 +16,7 @@ from PIL import Image
 from eval import generate
 from eval.lot.batch import Slot, read_plan, write_plan
 from eval.lot.lot import content_digest, relative_name
-from eval.package import living, receiver
+from eval.package import living, receiver, signature
 from eval.package.proof import check_package
 from eval.plan import read_prompts, sorted_traits
 from eval.planning import commitment
@@ -399,12 +399,14 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     assert record["drawn"]["prompt"].startswith("small style") and record["drawn"]["slot"] == 3
 
     before = (small_brand / "brand.yaml").read_text()
+    signature.KEY.unlink()
     for licence, says in (("unknown", "is not known"), ("CC-BY-NC-4.0", "forbids or restricts commercial use")):
         (small_brand / "brand.yaml").write_text(before.replace("CC0-1.0", licence))
         code, text = run("export", *told)
         assert code == 2 and "the licence of the data is" in text and says in text and "brand.yaml" in text
-        assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1
-    assert run("export", *told, "accept_licence=other,CC-BY-NC-4.0")[0] == 0
+        assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1 and not signature.KEY.exists(), "no key for nothing"
+    code, text = run("export", *told, "accept_licence=other,CC-BY-NC-4.0")
+    assert code == 0 and "a key that signs your packages was made" in text and signature.KEY.exists()
     words = f"'export', 'batch={folder.name}', 'name=licensed', 'accept_licence=CC-BY-NC-4.0'"
     loads = f"from stylegate.cli import main; import sys; sys.exit(main([{words}]) or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loads], cwd=files.ROOT).returncode == 0, "it needs no torch"
@@ -431,7 +433,9 @@ def test_rejected_pictures_hold_nobody_else_back_and_the_last_line_says_so(run, 
     told = [f"images={judged}", f"out={tmp_path / 'out'}", f"policy={tmp_path / 'p.yaml'}", "name=mixed"]
     assert run("gate", *told)[0] == 10
     code, text = run("export", *told)
-    wanted = "mixed-v1 (32 of 33 pictures; 1 reject left here; the gate ended with exit code 10)"
+    judged_by = json.loads((tmp_path / "out" / "gate.json").read_text())["policy"]
+    named = f"policy {judged_by['name']} {judged_by['sha256'][:12]}"
+    wanted = f"mixed-v1 (32 of 33 pictures; 1 reject left here; {named}; the gate ended with exit code 10)"
     assert code == 0 and text.splitlines()[-1].endswith(wanted)
 
 
@@ -577,7 +581,7 @@ def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_pat
     run("export", *words)
     next((files.EXPORTS / "again [v=1]-v1" / "data" / "images").iterdir()).write_bytes(b"x")
     code, text = run("export", *words)
-    assert code == 0 and text.splitlines()[-1].endswith("again [v=1]-v2 (32 of 32 pictures)")
+    assert code == 0 and "again [v=1]-v2 (32 of 32 pictures; policy default " in text.splitlines()[-1]
 
 
 def test_foreign_files_in_a_batch_are_left_alone(run, batch) -> None:

@@ -337,6 +337,7 @@ def test_explain_prints_the_policy(run) -> None:
         code == 0
         and "sha256" in text
         and "reject below the references' median -4 spreads, at least the 90% quantile of foreign" in text
+        and "file data/policies/default.yaml" in text
     )
 
 

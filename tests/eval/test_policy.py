@@ -142,6 +142,13 @@ RELATIVE = "  style: {reject_below: {spreads: -3}, optional: true}\n"
 ALONE = "  sharpness: {reject_below: {spreads: -3, alone: 1}}\n"
 
 
+def test_a_share_is_said_as_it_is_written(tmp_path: Path) -> None:
+    policy = policy_of(tmp_path, "  style: {review_below: {quantile: 0.035, foreign: 0.995}}\n")
+    text = "\n".join(policyfile.policy_in_words(policy, tmp_path / "mine.yaml"))
+    assert f"file {tmp_path / 'mine.yaml'}" in text
+    assert "review below the references' 3.5% quantile, at least the 99.5% quantile of foreign pictures" in text
+
+
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
     bounds, left_out, lacking = resolve_check_bounds(
         policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}, copies={}

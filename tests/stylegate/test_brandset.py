@@ -62,7 +62,7 @@ def test_near_duplicates_stay_in_one_split(run, folder: Path) -> None:
         Image.fromarray(np.roll(np.asarray(image), 1, 0)).save(folder / f"near-{i}.jpg", quality=70)
         (folder / f"near-{i}.txt").write_text("a near one")
     code, text, place = made(run, folder, "near")
-    assert code == 0 and "3 near-duplicates stay together" in text
+    assert code == 0 and "3 near-duplicates stay with the like" in text
     assert run("check", "brand=near")[0] == 0
     rows = files.read_jsonl(place / "train" / "metadata.jsonl")
     moved = next(row for row in rows if row["original"] == "near-0.jpg")
@@ -124,7 +124,7 @@ def test_awkward_names_are_ordinary(run, folder: Path) -> None:
     every = [item for split in brand_set.splits.values() for item in split]
     assert len({item.sha256 for item in every}) == 14
     originals = {r["original"] for p in brandset.SPLITS for r in files.read_jsonl(place / p / "metadata.jsonl")}
-    assert set(names) < originals
+    assert set(names) < originals and "`original` in metadata.jsonl names the source" in text
     assert run("check", "brand=awkward")[0] == 0
     import datasets
 

@@ -43,6 +43,16 @@ def test_header_is_whole_and_tells_no_secrets(trained: list[str]) -> None:
     assert str(files.ROOT) not in (place / "README.md").read_text()
 
 
+def test_a_picture_in_a_header_is_not_printed(run, tmp_path: Path) -> None:
+    tensors, header = adapter.to_diffusers(LAYERS)
+    save_file(
+        tensors, tmp_path / "x.safetensors", header | {"modelspec.thumbnail": "data:image/jpeg;base64," + "A" * 999}
+    )
+    code, text = run("inspect", str(tmp_path / "x.safetensors"))
+    assert code == 0 and "AAA" not in text
+    assert "modelspec.thumbnail = 'data:image/jpeg;base64', 1022 characters that are not shown" in text
+
+
 def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
     save_file(adapter.to_kohya(LAYERS), tmp_path / "kohya.safetensors")
     code, text = run("inspect", str(tmp_path / "kohya.safetensors"))

@@ -194,11 +194,11 @@ def test_inspect_agrees_with_diffusers_on_headers(
 
 
 SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
-    "not finite": ({f"{FLAT}.lora_up.weight": torch.full((64, 2), float("nan"))}, "not finite: 1 layers"),
-    "alpha not finite": ({f"{FLAT}.alpha": torch.tensor(float("nan"))}, "not finite: 1 layers"),
+    "not finite": ({f"{FLAT}.lora_up.weight": torch.full((64, 2), float("nan"))}, "not finite: 1 layer"),
+    "alpha not finite": ({f"{FLAT}.alpha": torch.tensor(float("nan"))}, "not finite: 1 layer"),
     "changes nothing": ({f"{FLAT}.lora_up.weight": torch.zeros(64, 2)}, "changes nothing"),
     "alpha is 0": ({f"{FLAT}.alpha": torch.tensor(0.0)}, "changes nothing"),
-    "halves that do not fit": ({f"{FLAT}.lora_up.weight": torch.ones(64, 3)}, "do not share a rank: 1 layers"),
+    "halves that do not fit": ({f"{FLAT}.lora_up.weight": torch.ones(64, 3)}, "do not share a rank: 1 layer"),
 }
 
 

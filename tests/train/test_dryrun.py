@@ -1,6 +1,7 @@
 """A dry run says what would happen and writes nothing; licences that are unclear must be accepted by name."""
 
 import shutil
+import time
 import weakref
 from collections import namedtuple
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stylegate import files
+from stylegate import files, hub
 from stylegate.config import Config
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, FAST_ALL_LAYERS
@@ -25,7 +26,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
     before = set(files.RUNS.glob("*"))
     code, text = run("train", "brand=neon", *FAST_ALL_LAYERS, "name=dry", "dry_run=true", "train.max_steps=400")
     assert code == 0 and text.strip().splitlines()[-1] == "dry run: no problems; nothing was written"
-    assert "licence apache-2.0" in text and "32 pictures, 32 views in 1 shapes; each seen 25 times" in text
+    assert "licence apache-2.0" in text and "32 pictures, 32 views in 1 shape; each seen 25 times" in text
     assert set(files.RUNS.glob("*")) == before
     assert "0.0 of 0 evaluations: of the order of" in text, "num_samples is 0"
     code, text = run("train", "brand=neon", "name=dry", "dry_run=true", "train.max_steps=1")
@@ -105,6 +106,22 @@ def test_a_base_of_the_hub_at_a_revision_is_read_from_the_cache_when_offline(
     assert code == 2 and "Traceback" not in text and "acme--tiny" in text
     code, text = run("train", *words, "base=acme/tiny@v2", "dry_run=true")
     assert code == 2 and "base=acme/tiny@v2: neither a folder nor a hub model" in text
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "brand=hub:acme/nosuch"], ["train", "brand=neon", "base=acme/nosuch", "dry_run=true"]]
+)
+def test_a_hub_that_does_not_answer_is_asked_once(run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """Its clients would try again for up to a minute. Nothing listens at this address."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    hub.read_cache_alone_if_unreachable.cache_clear()
+    began = time.perf_counter()
+    code, text = run(*words)
+    assert code == 2 and "127.0.0.1:9 does not answer" in text and "Retrying" not in text
+    assert "hf download NAME" in text and time.perf_counter() - began < 20, "seconds"
+    assert constants.HF_HUB_OFFLINE and not hub.read_cache_alone_if_unreachable(), "it is not asked again"
 
 
 class Live(TorchDispatchMode):
