@@ -121,6 +121,10 @@ VERBS = {
     "inspect": Verb("say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"),
     "marks": Verb("say which marks pictures carry, and which outlive an attack", "data/exports/demo-v1 attack=true"),
     "rebase": Verb("write metadata with the address of the pictures", "data/exports/acme-v1 ipfs://CID/images ./out"),
+    "signals": Verb(
+        "propose weights for the next drop from sales, holdings, engagement",
+        "sales.csv traits=collectible package=data/exports/neon-v1",
+    ),
     "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
 }
 
@@ -148,6 +152,10 @@ def main(argv: list[str] | None = None) -> int:
             from eval.marks import marks
 
             return marks(rest)
+        if verb == "signals":
+            from eval.signals import signals
+
+            return signals(rest)
         if verb == "rebase":
             from eval.rebase import rebase
 

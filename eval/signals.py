@@ -1,0 +1,192 @@
+"""Propose a plan for the next drop from what the last one told: sales, holdings, engagement.
+
+    stylegate signals sales.csv traits=collectible package=data/exports/neon-v1    rows of items: id, then numbers
+    stylegate signals clicks.csv traits=./acme.yaml out=./next.yaml                rows of values: trait, value, numbers
+
+Prints a diff of the traits file with the reason for each change, and writes the proposal to out= alone. Only weights
+change, to at most the double or the half. Exact counts, tiers, rules, at_least and at_most stay: they are the supply
+that was promised, and `stylegate plan` keeps them exactly. A person accepts the proposal by planning with it.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from eval.package.layout import is_bag
+from eval.package.living import traits_of_package
+from eval.package.proof import package_problems
+from eval.planning.traits import MAX_WEIGHT, NUMBER
+from eval.planning.traitsfile import read_traits
+from stylegate import files, tables
+from stylegate.errors import ConfigError, DataError
+
+USAGE = "stylegate signals FILE.csv traits=FILE [package=data/exports/NAME-vN] [out=NEXT.yaml]"
+MOST = 2.0  # times its weight that a value gets at most; at least one over it
+PRIOR = 5  # items with the mean of all that a value is thought to have besides its own: few items say little
+STEP = 0.05  # changes of a weight below this share are left out
+NAMED = 20  # problems of a table that one message lists
+
+Pair = tuple[str, str]  # a trait and its value
+
+
+class Evidence(NamedTuple):
+    """What a column of numbers says of one value."""
+
+    column: str
+    items: int
+    """Rows of items (or of the value) that it was computed from."""
+    ratio: float
+    """The mean of these rows, drawn towards the mean of all by PRIOR rows, over the mean of all."""
+
+    def in_words(self, trait: str) -> str:
+        """The reason that this is for another weight of a value of `trait`."""
+        rows = "1 row" if self.items == 1 else f"{self.items} rows"
+        return f"{self.column} {self.ratio:.2f} of the mean of {trait} ({rows})"
+
+
+def signals(words: Sequence[str]) -> int:
+    """Print the proposal as a diff with reasons; write it if out= is given. Returns 0.
+
+    Raises ConfigError for words of another kind, DataError for a table or a package that cannot be used.
+    """
+    table_path, told = words_of(words)
+    traits_path = files.resolve_name(told["traits"], files.TRAITS, "traits", ".yaml")
+    file = read_traits(traits_path)
+    rows = rows_of_items(table_path, told.get("package"))
+    evidence = evidence_by_value(rows)
+    written = files.read_yaml(traits_path, "traits file", words=True)
+    proposed, reasons, kept = reweighted(written, file.numbers == "counts", evidence)
+    before, after = as_yaml(written), as_yaml(proposed)
+    name = traits_path.name
+    diff = difflib.unified_diff(before.splitlines(), after.splitlines(), name, f"{name} (proposed)", lineterm="", n=1)
+    print("\n".join([*diff, *(f"  {reason}" for reason in reasons)] if reasons else ["nothing is to be changed"]))
+    for line in kept:
+        print(f"note: {line}")
+    if "out" in told:
+        files.write_atomically(Path(told["out"]).expanduser(), after)
+        print(f"written: {told['out']}; stylegate plan traits={told['out']} keeps its counts and rules")
+    return 0
+
+
+def words_of(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
+    """The table, and the values of traits=, package= and out=. Raises ConfigError for anything else."""
+    plain = [word for word in words if "=" not in word]
+    told = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(plain) != 1 or "traits" not in told or told.keys() - {"traits", "package", "out"}:
+        raise ConfigError("signals takes one table and the traits file of the last plan", next_step=USAGE)
+    if "out" in told and Path(told["out"]).expanduser().exists():
+        raise ConfigError(f"{told['out']} exists", next_step="give a new file.")
+    if "out" in told and not files.is_path(told["out"]):
+        raise ConfigError(f"out={told['out']} is no path", next_step=f"out=./{told['out']}")
+    return Path(plain[0]).expanduser(), told
+
+
+class PlainNumbers(yaml.SafeDumper):
+    """Writes texts that are numbers without quotes: in a traits file every word is text."""
+
+
+def plain_number(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """A text as YAML writes it: a number without quotes."""
+    if NUMBER.fullmatch(text):
+        return dumper.represent_scalar(dumper.resolve(yaml.ScalarNode, text, (True, False)), text)
+    return dumper.represent_str(text)
+
+
+PlainNumbers.add_representer(str, plain_number)
+
+
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """The text of a traits file."""
+    return yaml.dump(content, Dumper=PlainNumbers, sort_keys=False, allow_unicode=True, width=120)
+
+
+def rows_of_items(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
+    """For each row of the table the values that it is of, and its numbers by column. Raises DataError."""
+    table = tables.read_table(path)
+    if table.problems:
+        raise DataError(f"{path}:", table.problems)
+    of_items, of_values = "id" in table.columns, {"trait", "value"} <= set(table.columns)
+    if of_items == of_values:
+        raise DataError(f"{path} has neither a column id nor columns trait and value", next_step=USAGE)
+    if of_items and package is None:
+        raise DataError(f"{path} names items by id: which traits do they have?", next_step=USAGE)
+    traits = traits_of_whole_package(Path(package or "")) if of_items else {}
+    problems, rows = [], []
+    for row in table.rows:
+        try:
+            pairs = (
+                list(traits[int(row.cells["id"])].items()) if of_items else [(row.cells["trait"], row.cells["value"])]
+            )
+            cells = {name: cell for name, cell in row.cells.items() if name not in ("id", "trait", "value") and cell}
+            numbers = {name: float(cell) for name, cell in cells.items()}
+            if not all(0 <= number < math.inf for number in numbers.values()):
+                raise ValueError("numbers below 0, or none")
+            rows.append((pairs, numbers))
+        except KeyError as error:
+            problems.append(f"line {row.line}: the package has no item {error}")
+        except (TypeError, ValueError) as error:
+            problems.append(f"line {row.line}: {error}")
+    if problems or not rows:
+        raise DataError(
+            f"{path}:", problems[:NAMED] or ["it has no rows"], "an id or trait and value, then numbers from 0."
+        )
+    return rows
+
+
+def traits_of_whole_package(package: Path) -> dict[int, dict[str, str]]:
+    """The traits of each item of a package that holds. Raises DataError for any other."""
+    if problems := package_problems(package) if is_bag(package) else [f"{package} is no bag"]:
+        raise DataError(f"{package} does not hold:", problems[:NAMED])
+    return traits_of_package(package)
+
+
+def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[Evidence]]:
+    """What each column says of each value of a trait, against all rows that name the trait."""
+    found: dict[Pair, list[Evidence]] = {}
+    for column in dict.fromkeys(name for _, numbers in rows for name in numbers):
+        by_value: dict[Pair, list[float]] = {}
+        for pairs, numbers in rows:
+            for pair in pairs if column in numbers else ():
+                by_value.setdefault(pair, []).append(numbers[column])
+        for trait in dict.fromkeys(trait for trait, _ in by_value):
+            every = [number for (name, _), numbers in by_value.items() if name == trait for number in numbers]
+            if not (mean := sum(every) / len(every)):
+                continue
+            for (name, value), numbers in by_value.items():
+                if name == trait:
+                    ratio = (sum(numbers) + PRIOR * mean) / (len(numbers) + PRIOR) / mean
+                    found.setdefault((trait, value), []).append(Evidence(column, len(numbers), ratio))
+    return found
+
+
+def reweighted(
+    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[Evidence]]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The content of the traits file with other weights, the reason for each change, and what had to stay."""
+    traits: dict[str, Any] = {}
+    reasons, kept = [], []
+    for trait, values in written["traits"].items():
+        traits[trait] = dict(values)
+        for value, spec in values.items():
+            said = evidence.get((trait, value))
+            if not said:
+                continue
+            factor = math.prod(found.ratio for found in said) ** (1 / len(said))
+            factor = min(max(factor, 1 / MOST), MOST)
+            in_words = ", ".join(found.in_words(trait) for found in said)
+            if abs(factor - 1) < STEP:
+                continue
+            fixed = plain_is_count if not isinstance(spec, dict) else "count" in spec or "tier" in spec
+            fixed |= isinstance(spec, dict) and "number" in spec and plain_is_count
+            if fixed:
+                kept.append(f"{trait}: {value} stays as it is, its count or tier was promised ({in_words})")
+                continue
+            weight = float(spec.get("weight", 1) if isinstance(spec, dict) else spec)
+            new = f"{min(weight * factor, MAX_WEIGHT):.3g}"
+            traits[trait][value] = spec | {"weight": new} if isinstance(spec, dict) else new
+            reasons.append(f"{trait}: {value} {weight:g} -> {new}: {in_words}")
+    return dict(written) | {"traits": traits}, reasons, kept

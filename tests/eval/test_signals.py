@@ -1,0 +1,74 @@
+"""Signals of the market: a proposal within what was promised, with its reasons, which a person accepts."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.planning.traitsfile import read_traits
+from eval.signals import MOST, PRIOR, evidence_by_value
+from stylegate.cli import main
+
+FILE = """prompt: "{hat} {mood}"
+tiers: {rare: 1}
+traits:
+  hat: {crown: 1, cap: 2, 010: {weight: 3, at_most: 4}, halo: {tier: rare}, horns: {count: 2}}
+  mood: {on: 1, off: 1}
+rules:
+  forbid: [{hat: crown, mood: off}]
+"""
+
+
+@pytest.fixture
+def traits(tmp_path: Path) -> Path:
+    (tmp_path / "t.yaml").write_text(FILE)
+    return tmp_path / "t.yaml"
+
+
+def told(run_exactly, tmp_path: Path, table: str, *words: str) -> tuple[int, str]:
+    (tmp_path / "s.csv").write_text(table)
+    return run_exactly("signals", str(tmp_path / "s.csv"), *words)
+
+
+def test_weights_follow_and_what_was_promised_stays(run_exactly, traits: Path, tmp_path: Path) -> None:
+    rows = [("crown", 90)] * 20 + [("cap", 10)] * 20 + [("010", 30)] * 20 + [("halo", 99)] * 20 + [("horns", 1)] * 20
+    table = "trait,value,sales\n" + "".join(f"hat,{value},{sales}\n" for value, sales in rows)
+    out = tmp_path / "next.yaml"
+    code, text = told(run_exactly, tmp_path, table, f"traits={traits}", f"out={out}")
+    assert code == 0 and "-    crown: 1\n" in text
+    assert "hat: crown 1 -> 1.77: sales 1.77 of the mean of hat (20 rows)" in text
+    for value in ("halo", "horns"):
+        assert f"note: hat: {value} stays as it is, its count or tier was promised" in text
+    before, after = read_traits(traits), read_traits(out)
+    assert after.rules == before.rules and after.tiers == before.tiers and list(after.traits) == list(before.traits)
+    hats = after.traits["hat"]
+    assert hats["crown"].weight == 1.77 and hats["cap"].weight == pytest.approx(2 * 0.5) and hats["010"].at_most == 4
+    assert hats["halo"] == before.traits["hat"]["halo"] and hats["horns"].count == 2
+    assert after.traits["mood"] == before.traits["mood"], "of which nothing was told"
+    code, text = told(run_exactly, tmp_path, table, f"traits={traits}", f"out={out}")
+    assert code == 2 and "exists" in text
+
+
+def test_few_rows_say_little() -> None:
+    def ratio(rows: int) -> float:
+        told = [([("hat", "crown")], {"sales": 30.0})] * rows + [([("hat", "cap")], {"sales": 10.0})] * rows
+        return evidence_by_value(told)["hat", "crown"][0].ratio
+
+    assert ratio(1) == pytest.approx((30 + PRIOR * 20) / (1 + PRIOR) / 20) and ratio(1) < ratio(10) < ratio(1000) < 1.5
+    assert MOST == 2
+
+
+def test_items_are_known_by_their_package(run_exactly, traits: Path, tmp_path: Path) -> None:
+    """And what cannot be used is said in one message."""
+    for table, words, says in (
+        ("id,sales\n1,2\n", (), "which traits do they have?"),
+        ("id,sales\n1,2\n", (f"package={tmp_path}",), "is no bag"),
+        ("colour,sales\nred,2\n", (), "neither a column id nor columns trait and value"),
+        ("trait,value,sales\nhat,cap,-1\nhat,cap,many\n", (), "line 3: could not convert"),
+        ("trait,value,sales\n", (), ""),
+        ("trait,value,sales\nhat,cap,1\n", ("out=next",), "out=./next"),
+    ):
+        code, text = told(run_exactly, tmp_path, table, f"traits={traits}", *words)
+        assert code == 2 and says in text and "Traceback" not in text, text
+    assert main(["signals", "x.csv"]) == 2
+    code, text = told(run_exactly, tmp_path, "trait,value,sales\nhat,cap,5\nhat,crown,5\n", f"traits={traits}")
+    assert code == 0 and "nothing is to be changed" in text
