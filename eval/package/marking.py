@@ -132,8 +132,9 @@ def write_marked(
 ) -> Written:
     """Write one picture's file with its marks, and read it back; `kept` is its signature, if it was signed before.
 
-    What was signed before was proven then, and so was a file that an earlier package holds for the same judged picture.
-    Raises UnmarkableError if it cannot leave, DataError if its file is not the one that was judged.
+    A file that an earlier package holds for the same judged picture, and that this key signed, was proven then. The
+    cache of signatures proves nothing: what comes from it is read back like a new file. Raises UnmarkableError if the
+    picture cannot leave, DataError if its file is not the one that was judged.
     """
     item, content = one.item, one.source.read_bytes()
     target, before = data / item.image, earlier and earlier.package / "data" / item.image
@@ -144,18 +145,20 @@ def write_marked(
     row = None
     if marks.signer and source_type:
         if kept and (signed := kept_file(marked, kept)):
-            write(target, signed, before)
-            state = CredentialState("Valid", marks.signer.certificate.name)
-            code = source_type.removeprefix(xmp.SOURCE_TYPES)
-            return Written(MarkedPicture(hashlib.sha256(signed).hexdigest(), (code,), state), None)
-        stated = {"judged_sha256": item.verdict.sha256} | (one.made_from or {})
-        signed = marks.signer.sign(marked, manifest_of(source_type, one.made_from is not None, stated))
-        marked, row = signed, row_of(marked, signed)
+            marked = signed
+        else:
+            stated = {"judged_sha256": item.verdict.sha256} | (one.made_from or {})
+            signed = marks.signer.sign(marked, manifest_of(source_type, one.made_from is not None, stated))
+            marked, row = signed, row_of(marked, signed)
     write(target, marked, before)
+    known = earlier is not None and earlier.holds(item.id, item.verdict.sha256, item.image, marked)
+    if known and marks.signer and source_type and not row:
+        state = CredentialState("Valid", marks.signer.certificate.name)
+        code = source_type.removeprefix(xmp.SOURCE_TYPES)
+        return Written(MarkedPicture(hashlib.sha256(marked).hexdigest(), (code,), state), None)
     carries = read_marks(target.read_bytes(), context)
     if marks.kinds != "none" and (problem := problem_with(carries, marks)):
         raise UnmarkableError(problem)
-    known = earlier is not None and earlier.holds(item.id, item.verdict.sha256, item.image, marked)
     if not known and not same_picture(content, target.read_bytes()):
         raise UnmarkableError("its marks would change its pixels")
     return Written(carries, row)

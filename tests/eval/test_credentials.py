@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 from PIL import Image
 
-from eval.package import receiver, signing_certificate, verify_marks
+from eval.package import marking, receiver, signing_certificate, verify_marks
 from eval.package.credentials import Signer, context_of, insertion, manifest_of, read_credentials
 from eval.package.marking import same_picture
 from eval.package.proof import check_package
@@ -255,3 +256,16 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
     made_anew(package)
     for problems in (check_package(package)[2], [run("verify", str(package))[1]]):
         assert any("content credentials" in line for line in problems), problems
+
+
+def test_what_the_cache_of_signatures_holds_is_no_proof(
+    run, lot: tuple[str, ...], tmp_path: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kept file is read back as a new one is: another picture does not leave, however well it is signed."""
+    (tmp_path / "lot" / "bmp.bmp").unlink()
+    assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0 and run("export", *lot)[0] == 0
+    shutil.rmtree(files.EXPORTS)
+    other = signer.sign(saved(Image.new("RGB", (48, 48), "red"), "PNG"), MANIFEST)
+    monkeypatch.setattr(marking, "kept_file", lambda before, row: other)
+    code, text = run("export", *lot)
+    assert code == 2 and "its marks would change its pixels" in text and not list(files.EXPORTS.glob("*-v1"))
