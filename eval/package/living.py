@@ -131,20 +131,25 @@ def without_burned(lot: Lot, accepted: Sequence[Verdict], newest: Path | None, t
 
 def burned_so_far(package: Path | None) -> set[int]:
     """The items that a package and those before it burned. Raises DataError if somebody changed the list since."""
-    if package is None or not is_bag(package):
+    if package is None or not is_bag(package) or not was_exported_with(package, CHANGES, "what was burned"):
         return set()
-    listed = receiver.read_manifest(package, TAGMANIFEST, []).get(CHANGES)
-    signer, signed = package / SIGNER, package / f"{TAGMANIFEST}.sig"
-    if listed is None and not (package / CHANGES).exists():
-        return set()
-    is_whole = (package / CHANGES).is_file() and files.sha256(package / CHANGES) == listed
-    if not is_whole or (signer.exists() and not is_signed_file(signer, package / TAGMANIFEST, signed)):
-        raise DataError(
-            f"{CHANGES} of {package.name} is not as it was exported: nobody knows what was burned",
-            next_step="put back the package as it was, from a copy.",
-        )
     found = Changes.read(package / CHANGES, "the changes")
     return {*found.burned, *found.burned_before}
+
+
+def was_exported_with(package: Path, name: str, what: str) -> bool:
+    """Whether a package has the file `name`, which says `what`. Raises DataError if it is not as it was exported."""
+    listed = receiver.read_manifest(package, TAGMANIFEST, []).get(name)
+    if listed is None and not (package / name).exists():
+        return False
+    signer, signed = package / SIGNER, package / f"{TAGMANIFEST}.sig"
+    is_whole = (package / name).is_file() and files.sha256(package / name) == listed
+    if not is_whole or (signer.exists() and not is_signed_file(signer, package / TAGMANIFEST, signed)):
+        raise DataError(
+            f"{name} of {package.name} is not as it was exported: nobody knows {what}",
+            next_step="put back the package as it was, from a copy.",
+        )
+    return True
 
 
 def items_of_package(package: Path) -> dict[int, tuple[str, str]]:
@@ -216,9 +221,10 @@ def ranges(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
 def supply_problems(versions: Sequence[Path], traits: Mapping[int, Mapping[str, str]]) -> list[str]:
     """Where items go beyond the supply that the first version's plan declared; none where it declared nothing.
 
-    `versions` are the packages before, the oldest first.
+    `versions` are the packages before, the oldest first. Raises DataError if the plan there was changed since.
     """
-    first = next((package for package in versions if (package / PLAN).is_file()), None)
+    declaring = (p for p in versions if is_bag(p) and was_exported_with(p, PLAN, "what was declared"))
+    first = next(declaring, None)
     if first is None:
         return []
     planned = [row["traits"] for row in map(json.loads, (first / PLAN).read_bytes().splitlines())]

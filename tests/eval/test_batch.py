@@ -364,6 +364,10 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path) -> Non
     assert run("gate", *told)[0] == 0
     code, text = run("export", *told)
     assert code == 2 and "species: dragon: 1 items, 0 declared" in text and "burn items" in text
+    declared = first / "proof" / "plan.jsonl"
+    declared.write_text(declared.read_text().replace(f'"{slots[0].traits["species"]}"', '"dragon"'))
+    code, text = run("export", *told)
+    assert code == 2 and "plan.jsonl of alive-v1 is not as it was exported: nobody knows what was declared" in text
 
 
 def test_the_fewest_ranges_cover_what_changed_and_nothing_else() -> None:
