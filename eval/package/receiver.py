@@ -137,8 +137,8 @@ def check(folder, is_signed=openssl_says):
         proven.insert(0, f"{len(listed)} files are byte for byte those of the manifests, none is missing or added")
         try:
             proven += check_items(folder, listed, wrong)
-        except (KeyError, TypeError, ValueError, OSError, AttributeError, RecursionError) as error:
-            wrong.append(f"a file in proof/ or data/ is not as stylegate writes it: {error!r}")
+        except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+            wrong.append(f"metadata, {INCLUSION}, {MERKLE} or {PROVENANCE} is not as stylegate writes it: {error!r}")
     return proven, [*unproven, CLAIMED], wrong
 
 

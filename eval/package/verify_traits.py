@@ -56,6 +56,6 @@ def check_rarity(folder, traits, wrong):
     found = dict(zip(traits, rarities(list(traits.values()))))  # noqa: B905  (Python 3.9)
     for item in sorted(found.keys() | stated.keys()):
         (rank, score), (stated_rank, stated_score) = found.get(item, (0, 0.0)), stated.get(item, (0, 0.0))
-        if rank != stated_rank or abs(score - stated_score) > 1e-6:
+        if rank != stated_rank or not abs(score - stated_score) <= 1e-6:  # NaN too
             wrong.append(f"{RARITY}: item {item} has another rank or score by the traits of all items")
     return [f"rank and rarity of {len(found)} items follow from their traits"]

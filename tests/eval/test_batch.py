@@ -290,10 +290,11 @@ def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, t
     value = json.loads((package / token).read_text())["attributes"][0]["value"]
     for name, old, new, says in (
         ("data/rarity.jsonl", '"rank": 1,', '"rank": 2,', f"item {rows[0]['id']} has another rank or score"),
+        ("data/rarity.jsonl", f'"score": {rows[1]["score"]}', '"score": NaN', f"item {rows[1]['id']} has another rank"),
         ("proof/plan.jsonl", plan, plan.replace(traits["species"], "dragon"), "proof/commitment.json: it is not of"),
         (token, f'"{value}"', '"dragon"', f"{token}: not the traits of its slot"),
     ):
-        whole = shutil.copytree(package, tmp_path / f"changed-{Path(name).name}")
+        whole = shutil.copytree(package, tmp_path / f"changed-{len(list(tmp_path.iterdir()))}")
         replaced(whole, name, old, new)
         made_anew(whole)
         for wrong in (receiver.check(whole)[2], check_package(whole)[2]):
