@@ -71,7 +71,7 @@ class Cache:
         keys: Sequence[str],
         batch_size: int,
         compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
-        advance: Callable[[int], None] = lambda n: None,
+        on_progress: Callable[[int], None] = lambda n: None,
     ) -> list[dict[str, NDArray] | None]:
         """The arrays of each key, in order. Missing ones are computed by `compute(indices)`, a batch at a time, and
         stored.
@@ -81,14 +81,14 @@ class Cache:
         """
         values = list(self.get_all(keys))
         missing = [i for i, value in enumerate(values) if value is None]
-        advance(len(keys) - len(missing))
+        on_progress(len(keys) - len(missing))
         for start in range(0, len(missing), batch_size):
             indices = missing[start : start + batch_size]
             made = compute(indices)
             self.put({keys[i]: value for i, value in zip(indices, made, strict=True) if value is not None})
             for i, value in zip(indices, made, strict=True):
                 values[i] = value
-            advance(len(indices))
+            on_progress(len(indices))
         return values
 
     def compute_missing(
@@ -96,7 +96,7 @@ class Cache:
         keys: Sequence[str],
         batch_size: int,
         compute: Callable[[list[int]], Sequence[dict[str, NDArray] | None]],
-        advance: Callable[[int], None] = lambda n: None,
+        on_progress: Callable[[int], None] = lambda n: None,
     ) -> None:
         """Compute and store the missing keys as `get_or_compute` does, but return nothing and keep nothing in
         memory.
@@ -106,4 +106,4 @@ class Cache:
             def of_batch(some: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:
                 return compute([start + i for i in some])
 
-            self.get_or_compute(keys[start : start + batch_size], batch_size, of_batch, advance)
+            self.get_or_compute(keys[start : start + batch_size], batch_size, of_batch, on_progress)

@@ -59,19 +59,23 @@ def chart_by_step(
     steps: int,
     *,
     log: bool = False,
-    within: tuple[float, float] | None = None,
-    rule: float | None = None,
-    chosen: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    marked_value: float | None = None,
+    marked_step: int | None = None,
     percent: bool = False,
 ) -> Markup:
     """A chart of lines over the steps 0 to `steps`.
 
-    `within` fixes the range of the values. A dotted line marks the value `rule`, a broken line the step `chosen`, whose
-    dots get a ring.
+    `value_range` fixes the range of the values. A dotted line marks the value `marked_value`, a broken line the step
+    `marked_step`, whose dots get a ring.
     """
     values = [v for line in lines for _, v in line.points]
     values += [v for line in lines for span in line.spans if span for v in span]
-    scale = AxisScale(*within) if within else scale_around(values if rule is None else [*values, rule], log)
+    scale = (
+        AxisScale(*value_range)
+        if value_range
+        else scale_around(values if marked_value is None else [*values, marked_value], log)
+    )
 
     def number(value: float) -> str:
         return f"{value:.0%}" if percent else f"{value:.3g}"
@@ -87,10 +91,10 @@ def chart_by_step(
         parts.append(f'<path class="tick" d="M{LEFT} {y(value):.1f}H{WIDTH}"/>')
         label = f"{100 * value:.6g}%" if percent else f"{value:.6g}"
         parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 3:.1f}" text-anchor="end">{label}</text>')
-    if rule is not None:
-        parts.append(f'<path class="rule" d="M{LEFT} {y(rule):.1f}H{WIDTH}"/>')
-    if chosen is not None:
-        parts.append(f'<path class="chosen" d="M{x(chosen):.1f} 0V{HEIGHT}"/>')
+    if marked_value is not None:
+        parts.append(f'<path class="rule" d="M{LEFT} {y(marked_value):.1f}H{WIDTH}"/>')
+    if marked_step is not None:
+        parts.append(f'<path class="chosen" d="M{x(marked_step):.1f} 0V{HEIGHT}"/>')
     for line in lines:
         look = f'stroke="var(--{line.colour})" opacity="{0.45 if line.faint else line.opacity:g}"'
         if len(line.points) > 1:
@@ -102,14 +106,14 @@ def chart_by_step(
                 parts.append(f'<path class="span" d="M{x(step):.1f} {y(span[0]):.1f}V{y(span[1]):.1f}" {look}/>')
             title = f"step {step:g}: {number(value)}" + (f" [{number(span[0])}, {number(span[1])}]" if span else "")
             title = f"{line.name}, {title}" if line.name else title
-            at, ring = f'cx="{x(step):.1f}" cy="{y(value):.1f}"', step == chosen
+            at, ring = f'cx="{x(step):.1f}" cy="{y(value):.1f}"', step == marked_step
             parts.append(f'<circle {at} r="{4 if ring else 2.6}" class="{"ring" if ring else "dot"}" {look}')
             parts.append(f' fill="var(--{line.colour})"><title>{escape(title)}</title></circle>')
     foot = HEIGHT + 12
     parts.append(f'<text x="{x(0):.1f}" y="{foot}">0</text>')
     parts.append(f'<text x="{WIDTH}" y="{foot}" text-anchor="end">step {steps}</text>')
-    if chosen is not None and 0.08 < chosen / max(steps, 1) < 0.8:
-        parts.append(f'<text x="{x(chosen):.1f}" y="{foot}" text-anchor="middle">{chosen}</text>')
+    if marked_step is not None and 0.08 < marked_step / max(steps, 1) < 0.8:
+        parts.append(f'<text x="{x(marked_step):.1f}" y="{foot}" text-anchor="middle">{marked_step}</text>')
     return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img">{"".join(parts)}</svg>')
 
 

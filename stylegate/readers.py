@@ -361,10 +361,10 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
     return found + other_keys(file, READ_BY_A1111 | {"bundled embedding"})
 
 
-def other_keys(file: LoraContents, readable: set[str]) -> list[str]:
-    """Sentences on the kinds of adapters (other than those in `readable`) and the unknown keys that a program
+def other_keys(file: LoraContents, readable_kinds: set[str]) -> list[str]:
+    """Sentences on the kinds of adapters (other than those in `readable_kinds`) and the unknown keys that a program
     ignores.
     """
-    unread = [kind for kind in other_adapter_kinds(file) if kind not in readable]
+    unread = [kind for kind in other_adapter_kinds(file) if kind not in readable_kinds]
     found = [f"ignores {', '.join(unread)}"] if unread else []
     return found + ([f"ignores {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else [])

@@ -84,17 +84,17 @@ def read_csv(text: str) -> Table:
     return Table(list(filter(None, columns)), rows, problems)
 
 
-def separator_of(text: str) -> tuple[str, str, int]:
+def separator_of(csv_text: str) -> tuple[str, str, int]:
     """What separates cells, the text to read, and how many lines are skipped before it.
 
     It is what spreadsheets write into a first line `sep=;`, else what stands most often in the header.
     """
-    first, _, rest = text.partition("\n")
+    first, _, rest = csv_text.partition("\n")
     stated = first.strip().lower().removeprefix("sep=")
     if len(first.strip()) == len("sep=") + 1 and stated in SEPARATORS:
         return stated, rest, 1
-    header = next((line for line in text.splitlines() if line.strip(SEPARATORS + " ")), "")
-    return max(SEPARATORS, key=header.count), text, 0
+    header = next((line for line in csv_text.splitlines() if line.strip(SEPARATORS + " ")), "")
+    return max(SEPARATORS, key=header.count), csv_text, 0
 
 
 def read_json_lines(text: str) -> Table:

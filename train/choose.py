@@ -9,10 +9,10 @@ from train.evaluate import Evaluation
 from train.run import Run
 
 
-def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, Any]:
+def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict[str, Any]:
     """Load the weights to hand out, try their strengths, write selection.json and return its content.
 
-    Every process calls this, after step `done`. Where no checkpoint can be preferred, the last one is handed out.
+    Every process calls this, after step `steps_done`. Where no checkpoint can be preferred, the last one is handed out.
     """
     settings, main = run.config.train, run.accelerator.is_main_process
     run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
@@ -25,7 +25,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, 
     checkpoints = (
         select.choose_evaluation(results, settings.selection_margin) if selection_rule_in_words(results) else None
     )
-    step = results[checkpoints["chosen"]]["step"] if checkpoints else done
+    step = results[checkpoints["chosen"]]["step"] if checkpoints else steps_done
     state.load_weights(saved[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
     if checkpoints:
@@ -53,7 +53,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, done: int) -> dict[str, 
     }
     if main:
         files.write_json(run.directory / "selection.json", selection)
-        for text in selection_remarks(run, evaluation, results, done):
+        for text in selection_remarks(run, evaluation, results, steps_done):
             print(f"note: {text}")
     run.accelerator.wait_for_everyone()
     return selection
@@ -73,7 +73,7 @@ def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], done: int) -> list[str]:
+def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], steps_done: int) -> list[str]:
     """What a person should know about how the checkpoint was chosen."""
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
@@ -82,7 +82,7 @@ def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, 
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
         found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies(counts)}".rstrip())
     every = run.config.train.evaluate_every
-    missing = [n for n in range(every, done + 1, every) if evaluation.items and not evaluation.result(n)]
+    missing = [n for n in range(every, steps_done + 1, every) if evaluation.items and not evaluation.result(n)]
     if missing:
         steps = ", ".join(map(str, missing))
         found.append(f"these steps were not evaluated, to keep to train.evaluation_share: {steps}.")

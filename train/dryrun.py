@@ -70,9 +70,9 @@ def print_report(config: Config) -> int:
         frozen,
         trained,
         kept,
-        half=half,
+        half_precision=half,
         on_card=hardware.device_type(config.hardware) == "cuda",
-        packed=packed if config.hardware.nf4 else 0,
+        num_in_4_bits=packed if config.hardware.nf4 else 0,
     )
     total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps
     drawing, gates = evaluation_work(config.train, config.generate, len(brand_set.splits["validation"]), total, forward)
@@ -166,14 +166,22 @@ def num_weights_in_4_bits(denoiser: nn.Module) -> int:
     return sum(m.weight.numel() for m in linear)
 
 
-def training_memory_bytes(frozen: int, trained: int, kept: int, *, half: bool, on_card: bool, packed: int) -> float:
+def training_memory_bytes(
+    num_frozen: int,
+    num_trained: int,
+    num_kept_for_backward: int,
+    *,
+    half_precision: bool,
+    on_card: bool,
+    num_in_4_bits: int,
+) -> float:
     """Bytes that a step needs: weights, the LoRA with gradients and moments, and the outputs of layers.
 
-    `frozen`, `trained` and `kept` count numbers, the last those kept for the backward pass; `packed` of the frozen ones
-    are in 4 bits. Weights are in half precision only on a card.
+    `num_frozen`, `num_trained` and `num_kept_for_backward` count numbers, the last those kept for the backward pass;
+    `num_in_4_bits` of the frozen ones are in 4 bits. Weights are in half precision only on a card.
     """
-    weights = (frozen - packed) * (2 if half and on_card else 4) + packed * NF4_BYTES
-    return weights + trained * (STATE_BYTES + 4) + kept * (2 if half else 4)
+    weights = (num_frozen - num_in_4_bits) * (2 if half_precision and on_card else 4) + num_in_4_bits * NF4_BYTES
+    return weights + num_trained * (STATE_BYTES + 4) + num_kept_for_backward * (2 if half_precision else 4)
 
 
 def forward_operations_and_activations(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:

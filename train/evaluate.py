@@ -98,26 +98,36 @@ class Evaluation:
         return round(sum(result.get("seconds", 0.0) for result in found), 1)
 
     @torch.no_grad()
-    def evaluate(self, step: int, scale: float = 1.0) -> None:
-        """Evaluate the present weights as those of `step`, with the LoRA at strength `scale`; write result.json.
+    def evaluate(self, step: int, lora_strength: float = 1.0) -> None:
+        """Evaluate the present weights as those of `step`, with the LoRA at strength `lora_strength`; write
+        result.json.
 
         Does nothing if that evaluation exists. Step 0 is the base: the LoRA's strength is 0.
         """
-        accelerator, folder, began = self.run.accelerator, self.folder(step, scale), time.perf_counter()
-        needed = [bool(self.items) and not self.result(step, scale)]
+        accelerator, folder, began = self.run.accelerator, self.folder(step, lora_strength), time.perf_counter()
+        needed = [bool(self.items) and not self.result(step, lora_strength)]
         broadcast_object_list(needed)  # what rank 0 sees on the disk holds for all
         if not needed[0]:
             return
         if accelerator.is_main_process:
             self.remove_pictures_of_other_settings(folder)
         accelerator.wait_for_everyone()
-        with with_averaged_weights(self.run, self.average), lora_scaled(self.run.adapted, scale if step else 0.0):
-            self.draw_missing(folder, scale)
-            each = eval_losses(self.run) if scale == 1.0 else None
+        with (
+            with_averaged_weights(self.run, self.average),
+            lora_scaled(self.run.adapted, lora_strength if step else 0.0),
+        ):
+            self.draw_missing(folder, lora_strength)
+            each = eval_losses(self.run) if lora_strength == 1.0 else None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = float(np.mean(list(each.values()))) if each else None
-            found = {"step": step, "scale": scale, **self.make_result(folder), "eval_loss": loss, "eval_losses": each}
+            found = {
+                "step": step,
+                "scale": lora_strength,
+                **self.make_result(folder),
+                "eval_loss": loss,
+                "eval_losses": each,
+            }
             files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
         accelerator.wait_for_everyone()
 

@@ -58,7 +58,8 @@ def draw_levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, norma
 
 def add_noise_offset(noise: Tensor, strength: float, constant: Tensor) -> Tensor:
     """Noise plus `strength` times `constant` [n, c, 1, 1], so that darker and lighter pictures can be learned
-    (Guttenberg 2023, crosslabs.org/blog/diffusion-with-offset-noise)."""
+    (Guttenberg 2023, crosslabs.org/blog/diffusion-with-offset-noise).
+    """
     return noise + strength * constant if strength else noise
 
 
@@ -73,10 +74,12 @@ def loss_weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Ten
     return (gamma / snr).clamp(max=1) if schedule.prediction == "epsilon" else snr.clamp(max=gamma) / (snr + 1)
 
 
-def loss_per_picture(predicted: Tensor, wanted: Tensor, delta: float | None) -> Tensor:
-    """The mean squared error of each picture, [n]; with `delta` twice Huber's loss, which equals it below |delta|."""
-    if delta is None:
-        each = torch.nn.functional.mse_loss(predicted, wanted, reduction="none")
+def loss_per_picture(predicted: Tensor, target: Tensor, huber_delta: float | None) -> Tensor:
+    """The mean squared error of each picture, [n]; with `huber_delta` twice Huber's loss, which equals it below
+    |huber_delta|.
+    """
+    if huber_delta is None:
+        each = torch.nn.functional.mse_loss(predicted, target, reduction="none")
     else:
-        each = 2 * torch.nn.functional.huber_loss(predicted, wanted, reduction="none", delta=delta)
+        each = 2 * torch.nn.functional.huber_loss(predicted, target, reduction="none", delta=huber_delta)
     return each.flatten(1).mean(1)

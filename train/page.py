@@ -25,14 +25,14 @@ KINDS = {
 }
 
 
-def record_start(directory: Path, first: int, prompts: dict[str, list[str]]) -> None:
-    """Record the prompts that are drawn and the commit that trains after step `first`; write the page."""
+def record_start(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
+    """Record the prompts that are drawn and the commit that trains after step `first_step`; write the page."""
     before = record.read_record(directory)
     code, now = before.origin.get("code", []), checkout.git_commit()
-    if first < before.config.get("train.max_steps", 0):
-        code = [entry for entry in code if entry["from_step"] < first]
+    if first_step < before.config.get("train.max_steps", 0):
+        code = [entry for entry in code if entry["from_step"] < first_step]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
-            code.append({"from_step": first, **now})
+            code.append({"from_step": first_step, **now})
     files.write_json(directory / record.ORIGIN, {"prompts": prompts, "code": code})
     write_page(directory)
 

@@ -22,14 +22,16 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         points = [(r["step"], r[key]) for r in results if r.get(key) is not None]
         if points:
             how["lines"] = [ChartLine(points, dots=True, spans=how.pop("spans", ()))]
-            charts.append(chart_card(title, says, steps, chosen=chosen, **how))
+            charts.append(chart_card(title, says, steps, marked_step=chosen, **how))
 
     judged = [r for r in results if r.get("passed")]
     if judged:
         points = [(r["step"], select.pass_rate(r)) for r in judged]
         line = ChartLine(points, dots=True, spans=[select.wilson_interval(r["passed"]) for r in judged])
         says = "Share of pictures that the gate accepts, with its 95 % interval (Wilson)."
-        charts.append(chart_card("Pass rate", says, steps, lines=[line], chosen=chosen, within=(0, 1), percent=True))
+        charts.append(
+            chart_card("Pass rate", says, steps, lines=[line], marked_step=chosen, value_range=(0, 1), percent=True)
+        )
     spans = [mean_interval(r.get("styles")) for r in results if r.get("style") is not None]
     add("Style", "Mean over the prompts, with its 95 % interval (t).", "style", spans=spans)
     says = "A high value means that the style also comes without the phrase."
@@ -49,7 +51,7 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 
     def add(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
         if any(line.points for line in lines):
-            charts.append(chart_card(title, says, steps, lines=lines, chosen=chosen, **how))
+            charts.append(chart_card(title, says, steps, lines=lines, marked_step=chosen, **how))
 
     loss = column("loss")
     both = [ChartLine(loss, faint=True, colour="reference"), ChartLine(smoothed_points(loss))]
@@ -66,7 +68,7 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     above = limit is not None and any(value > limit for _, value in norm)
     says = f"Before clipping to {limit:g}" + (", the dotted line." if above else ".") if limit is not None else ""
     both = [ChartLine(norm, faint=True, colour="reference"), ChartLine(smoothed_points(norm))]
-    add("Gradient norm", says, both, log=True, rule=limit if above else None)
+    add("Gradient norm", says, both, log=True, marked_value=limit if above else None)
     timed = [row for row in run.clock if row["seconds"] > 0]
     speed = [(row["step"], row["steps"] / row["seconds"]) for row in timed]
     add("Steps a second", "Evaluations do not count.", [ChartLine(speed)])

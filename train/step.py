@@ -9,20 +9,21 @@ from train import batches, losses
 from train.run import Run
 
 
-def pass_losses(run: Run, denoiser: Any, step: int) -> Tensor:
+def pass_losses(run: Run, denoiser: Any, pass_index: int) -> Tensor:
     """The weighted losses, float32 [batch], of one pass on this process.
 
-    `step` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps it.
+    `pass_index` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps
+    it.
     """
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
-    chosen = chosen_views(run, step, rank)
+    chosen = chosen_views(run, pass_index, rank)
     mean, deviation = run.data.latents(chosen)
-    draws = batches.random_draws(tuple(mean.shape), settings.caption_dropout, step, rank, settings.seed)
+    draws = batches.random_draws(tuple(mean.shape), settings.caption_dropout, pass_index, rank, settings.seed)
     items = [run.data.views[i].item for i in chosen]
     if run.config.lora.text_encoder:
-        conditions = run.family.encode_prompts(run.models, run.data.wordings_at_step(items, step, draws.dropped))
+        conditions = run.family.encode_prompts(run.models, run.data.wordings_at_step(items, pass_index, draws.dropped))
     else:
-        conditions = run.data.conditions(items, step, draws.dropped)
+        conditions = run.data.conditions(items, pass_index, draws.dropped)
     levels = losses.draw_levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.add_noise_offset(draws.noise, settings.loss.noise_offset, draws.constant)
     device = run.accelerator.device

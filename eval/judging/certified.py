@@ -14,12 +14,12 @@ from stylegate.words import counted
 FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are given here
 
 
-def certifiable_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
+def certifiable_lot(verdicts: list[Verdict], is_planned_batch: bool) -> list[str]:
     """The sha256 of every picture that may be exported, before labels of an audit or a certificate are applied.
 
     Raises DataError if there is none, and if two of the pictures are the same bytes.
     """
-    lot = exportable_digests(verdicts, planned)
+    lot = exportable_digests(verdicts, is_planned_batch)
     if not lot:
         raise DataError("no picture is accepted: there is no lot to certify", next_step="stylegate gate says why.")
     if len(set(lot)) < len(lot):
@@ -30,7 +30,9 @@ def certifiable_lot(verdicts: list[Verdict], planned: bool) -> list[str]:
     return lot
 
 
-def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: bool) -> tuple[PromiseState, list[str]]:
+def apply_audit(
+    out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool
+) -> tuple[PromiseState, list[str]]:
     """Change the verdicts in place by the labels of the audit and by the certificate in the folder `out`.
 
     An accepted picture that was labelled a reject becomes a reject; an accepted picture outside the certified lot goes
@@ -43,7 +45,7 @@ def apply_audit(out: Path, verdicts: list[Verdict], policy: Policy, planned: boo
     bad = {sha256: label for sha256, label in given.items() if label.is_reject}
     path = out / CERTIFICATE
     found = read_certificate(path) if path.exists() else None
-    lot = exportable_digests(verdicts, planned) if found else []  # before the reasons that are added below
+    lot = exportable_digests(verdicts, is_planned_batch) if found else []  # before the reasons that are added below
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     for verdict in accepted:
         if label := bad.get(verdict.sha256):

@@ -150,16 +150,16 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
 
 
 def promise_without_certificate(
-    promise: PromiseState, line: CalibratedLine | None, left: int, policy: Policy
+    promise: PromiseState, line: CalibratedLine | None, num_exportable: int, policy: Policy
 ) -> PromiseState:
-    """The state of the promise where no certificate proves it; `left` is the number of pictures that may be
+    """The state of the promise where no certificate proves it; `num_exportable` is the number of pictures that may be
     exported.
     """
     if line is None:
         text = f"not proven: {policy.promise.says()}; stylegate certify"
         return PromiseState(state="insufficient", says=text) if policy.promise.required else promise
-    if line.state == "valid" and line.hidden > policy.promise.alpha * left + 1e-9:
-        text = f"people rejected so many that the bound no longer holds for the {left} that are left"
+    if line.state == "valid" and line.hidden > policy.promise.alpha * num_exportable + 1e-9:
+        text = f"people rejected so many that the bound no longer holds for the {num_exportable} that are left"
         return PromiseState(state="insufficient", says=text)
     return PromiseState(state=cast(State, line.state), says=line.says)
 

@@ -43,14 +43,15 @@ def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     return 1 - max(abs(count / len(planned) - found[item] / len(there)) for item, count in wanted.items())
 
 
-def rule_states(policy: Policy, values: dict[str, float | None]) -> list[RuleState]:
+def rule_states(policy: Policy, values_by_measure: dict[str, float | None]) -> list[RuleState]:
     """The value and the state (pass, warn, fail) of each of the policy's rules for the lot.
 
-    `values` are the lot's measures by name. A rule whose measure is None passes only if the rule is optional.
+    `values_by_measure` are the lot's measures by name. A rule whose measure is None passes only if the rule is
+    optional.
     """
     found = []
     for measure, rule in policy.batch.items():
-        value = values[measure]
+        value = values_by_measure[measure]
         lines = [("fail", rule.fail_below), ("warn", rule.warn_below)]
         broken = [(level, line) for level, line in lines if line is not None and (value is None or value < line)]
         level, line = broken[0] if broken else ("pass", 0.0)

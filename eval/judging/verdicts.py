@@ -169,17 +169,19 @@ def verdicts_of(
     rows: Sequence[dict[str, Any]],
     bounds: list[CheckBounds],
     policy: Policy,
-    lacking: list[str],
-    unreadable: str = "",
+    scores_without_references: list[str],
+    unreadable_reason: str = "",
 ) -> list[Verdict]:
     """The verdict of each row of scores.parquet, in order; rows above every line are accepted together, which is fast.
 
-    `lacking` names the scores that have too few references. `unreadable` says why the style cannot be read, "" if it
-    can.
+    `scores_without_references` names the scores that have too few references. `unreadable_reason` says why the style
+    cannot be read, "" if it can.
     """
-    margins = clear_margins(rows, bounds) if not (lacking or unreadable) else [None] * len(rows)
+    margins = (
+        clear_margins(rows, bounds) if not (scores_without_references or unreadable_reason) else [None] * len(rows)
+    )
     return [
-        verdict_of(row, bounds, policy, lacking, unreadable)
+        verdict_of(row, bounds, policy, scores_without_references, unreadable_reason)
         if margin is None
         else make_accepted_verdict(row, policy, margin)
         for row, margin in zip(rows, margins, strict=True)
@@ -214,24 +216,31 @@ def make_accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) ->
 
 
 def verdict_of(
-    row: dict[str, Any], bounds: list[CheckBounds], policy: Policy, lacking: list[str], unreadable: str
+    row: dict[str, Any],
+    bounds: list[CheckBounds],
+    policy: Policy,
+    scores_without_references: list[str],
+    unreadable_reason: str,
 ) -> Verdict:
     """The verdict of one row of scores.parquet.
 
-    Where scores have too few references (`lacking`), or the style cannot be read (`unreadable` says why, else ""), the
-    picture goes to review at best. If the style cannot be read, checks that compare the style are not applied.
+    Where scores have too few references (`scores_without_references`), or the style cannot be read (`unreadable_reason`
+    says why, else ""), the picture goes to review at best. If the style cannot be read, checks that compare the style
+    are not applied.
     """
     if row["error"] is not None or not row["sha256"]:
         reasons, kept = [make_reason("decode", "error", detail=row["error"] or "cannot be read")], None
     else:
         kept = margin_in_spreads(row, bounds)
-        asked = [bound for bound in bounds if not (unreadable and depends_on_readable_style(bound))]
+        asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
         reasons = verdict_and_reasons(row, judging)[1]
-        if lacking:
-            reasons.append(make_reason(TOO_FEW, "review", detail=f"{', '.join(lacking)} cannot be judged"))
-        if unreadable:
-            reasons.append(make_reason(UNREADABLE, "review", detail=unreadable))
+        if scores_without_references:
+            reasons.append(
+                make_reason(TOO_FEW, "review", detail=f"{', '.join(scores_without_references)} cannot be judged")
+            )
+        if unreadable_reason:
+            reasons.append(make_reason(UNREADABLE, "review", detail=unreadable_reason))
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],
@@ -369,13 +378,13 @@ def apply_calibrated_check(
                 add_reason(verdict, found)
 
 
-def exportable_verdicts(verdicts: Iterable[Verdict], planned: bool) -> list[Verdict]:
+def exportable_verdicts(verdicts: Iterable[Verdict], is_planned_batch: bool) -> list[Verdict]:
     """The accepted pictures that may be exported, in the order given: of a planned batch, one at most for each slot.
 
     Of several accepted attempts at a slot it is the one with the best margin, of equal ones the earliest.
     """
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
-    if not planned:
+    if not is_planned_batch:
         return accepted
     best: dict[int, Verdict] = {}
     for verdict in sorted(accepted, key=lambda v: (-margin_or_worst(v), attempt_and_slot(v.file))):
@@ -388,27 +397,27 @@ def margin_or_worst(verdict: Verdict) -> float:
     return -math.inf if verdict.margin is None else verdict.margin
 
 
-def exportable_digests(verdicts: Iterable[Verdict], planned: bool) -> list[str]:
+def exportable_digests(verdicts: Iterable[Verdict], is_planned_batch: bool) -> list[str]:
     """The sha256 of the pictures that may be exported, best margin first; a certificate is about this list."""
-    going = sorted(exportable_verdicts(verdicts, planned), key=lambda v: (-margin_or_worst(v), v.sha256))
+    going = sorted(exportable_verdicts(verdicts, is_planned_batch), key=lambda v: (-margin_or_worst(v), v.sha256))
     return [v.sha256 for v in going]
 
 
-def slots_with_verdict(verdicts: list[Verdict], kind: str) -> set[int]:
+def slots_with_verdict(verdicts: list[Verdict], wanted_verdict: str) -> set[int]:
     """Slots of a batch that have a picture with this verdict."""
-    return {attempt_and_slot(v.file)[1] for v in verdicts if v.verdict == kind}
+    return {attempt_and_slot(v.file)[1] for v in verdicts if v.verdict == wanted_verdict}
 
 
-def reason_counts(verdicts: list[Verdict], kind: str) -> dict[str, int]:
+def reason_counts(verdicts: list[Verdict], verdict_kind: str) -> dict[str, int]:
     """For each check the number of pictures of one verdict that it brought there, the highest number first.
 
-    With `kind` "warn": the number of pictures that each check warns of.
+    With `verdict_kind` "warn": the number of pictures that each check warns of.
     """
     counts = Counter(
         found.check
         for verdict in verdicts
-        if kind in ("warn", verdict.verdict)
+        if verdict_kind in ("warn", verdict.verdict)
         for found in verdict.reasons
-        if found.verdict == kind
+        if found.verdict == verdict_kind
     )
     return dict(counts.most_common())

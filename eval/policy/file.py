@@ -44,7 +44,7 @@ def read_policy(name: str) -> Policy:
         content = PolicyFile.model_validate(data)
     except ValidationError as error:
         problems += records.problems_of(error)
-    problems += problems_of_checks(valid_checks(data.get("checks")), whole=content is not None)
+    problems += problems_of_checks(valid_checks(data.get("checks")), all_given=content is not None)
     if problems or content is None:
         raise DataError(
             f"policy {files.display_path(path)}:", problems, "stylegate gate explain=true prints a policy in force."
@@ -95,8 +95,8 @@ def valid_checks(listed: Any) -> dict[str, Check]:
     return {name: check for name, check in sound.items() if name in {*SCORES, MARGIN}}
 
 
-def problems_of_checks(checks: Mapping[str, Check], whole: bool) -> list[str]:
-    """Sentences on what is wrong with checks that are each valid; `whole` says that these are all the checks of the
+def problems_of_checks(checks: Mapping[str, Check], all_given: bool) -> list[str]:
+    """Sentences on what is wrong with checks that are each valid; `all_given` says that these are all the checks of the
     file.
     """
     problems = []
@@ -113,7 +113,7 @@ def problems_of_checks(checks: Mapping[str, Check], whole: bool) -> list[str]:
                     )
     if sum(check.calibrated for check in checks.values()) > 1:
         problems.append("checks: one check at most can be calibrated")
-    if whole and not any(can_hold_back(check) for check in checks.values()):
+    if all_given and not any(can_hold_back(check) for check in checks.values()):
         problems.append("checks: hold no picture back; one needs reject_below, review_below or fail_batch_below")
     return problems
 

@@ -49,14 +49,14 @@ def resolve_check_bounds(
     policy: Policy,
     columns: set[str],
     references: Mapping[str, np.ndarray],
-    given: int,
+    num_references: int,
     foreign: Mapping[str, Sequence[float]],
     copies: Mapping[str, Sequence[float]],
 ) -> tuple[list[CheckBounds], list[str], list[str]]:
     """A policy's lines as numbers for one lot.
 
-    `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by
-    score, `given` the number of references that were asked for, `foreign` and `copies` percentiles by score, as in
+    `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by score,
+    `num_references` the number of references that were asked for, `foreign` and `copies` percentiles by score, as in
     Threshold.value. Returns the bounds of the checks that can be asked; a sentence for each optional check that is left
     out; the scores whose references are too few. Raises DataError for a check that cannot be computed and is not
     optional, and if no check is left that can hold a picture back: such a policy would accept every picture.
@@ -77,12 +77,12 @@ def resolve_check_bounds(
             width = score_spread(score, enough) if enough is not None else SCORES[score].resolution
             numbers = {"reject_below": None, "review_below": None} | values
             bounds.append(CheckBounds(score, relative=enough is not None and relative, spread=width, **numbers))
-        if relative and given and enough is None and (score in columns or REFERENCES in SCORES[score].needs):
+        if relative and num_references and enough is None and (score in columns or REFERENCES in SCORES[score].needs):
             lacking.append(score)
         elif not computed and not check.optional:
             impossible.append(f"{score}: {SCORES[score].description}")
         elif not computed:
-            left_out.append(f"{score}: {cause_of_absence(score, score in columns, not given)}")
+            left_out.append(f"{score}: {cause_of_absence(score, score in columns, not num_references)}")
     if impossible:
         raise DataError(
             f"policy {policy.name} asks for what cannot be computed here:",

@@ -256,24 +256,27 @@ def calibrated_line_for_lot(
 
 
 def calibrated_line_state(
-    made: Calibration, pool: dict[str, float], now: dict[str, str | None], policy: Policy
+    calibration: Calibration, pool: dict[str, float], digests_now: dict[str, str | None], policy: Policy
 ) -> CalibratedLine:
     """The lines of the calibrated check for this pool, with the state of the calibration: valid, stale or
     insufficient.
 
-    `pool` has scores by sha256, `now` the digests of `judging_digest` today: if one differs from the calibration's, it
-    is stale. Another batch that was made in the same way counts as one population with the labelled one. If the
-    calibration is not valid, the lines of its own batch are returned, so that the lot can still be certified.
+    `pool` has scores by sha256, `digests_now` the digests of `judging_digest` today: if one differs from the
+    calibration's, it is stale. Another batch that was made in the same way counts as one population with the labelled
+    one. If the calibration is not valid, the lines of its own batch are returned, so that the lot can still be
+    certified.
     """
-    bad = made.rejects()
+    bad = calibration.rejects()
     here = {name: is_bad for name, is_bad in bad.items() if name in pool}
     found = {name for name, is_bad in here.items() if is_bad}
-    top, bottom, held = thresholds_for(made, pool, policy)
-    changed = [name for name in now if made.fingerprint.get(name) != now[name]]
+    top, bottom, held = thresholds_for(calibration, pool, policy)
+    changed = [name for name in digests_now if calibration.fingerprint.get(name) != digests_now[name]]
     labels_so_far = f"{counted(len(bad), 'label')}, {counted(sum(bad.values()), 'reject')}"
-    if changed or made.score != policy.calibrated_score:
+    if changed or calibration.score != policy.calibrated_score:
         what = ", ".join(changed) or "the calibrated score"
-        text = f"STALE: another {what} than when {made.score} was calibrated; calibrate anew, or certify this lot"
+        text = (
+            f"STALE: another {what} than when {calibration.score} was calibrated; calibrate anew, or certify this lot"
+        )
         state = "stale"
     elif top is None:
         state, text = "insufficient", f"{labels_so_far}: no line keeps the promise ({policy.promise.says()})"
@@ -284,9 +287,9 @@ def calibrated_line_state(
             f"{labels_so_far}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
         )
         text += f"bound {largest_percentage(held)}: {policy.promise.says()}"
-    proof = made if state != "stale" else None
+    proof = calibration if state != "stale" else None
     if state != "valid":
-        top, bottom = made.lines.accept_from, made.lines.reject_below
+        top, bottom = calibration.lines.accept_from, calibration.lines.reject_below
     if top is None:
         return CalibratedLine(None, found, state, text, here, made=proof)
     low = min(bottom, top) if bottom is not None else None
@@ -297,15 +300,15 @@ def calibrated_line_state(
 
 
 def thresholds_for(
-    made: Calibration, pool: Mapping[str, float], policy: Policy
+    calibration: Calibration, pool: Mapping[str, float], policy: Policy
 ) -> tuple[float | None, float | None, float]:
     """For this pool: the score from which pictures may be accepted (None if nothing can be promised), the score below
     which they may be rejected without a person looking (None if there is none), and the upper bound on the share of
     rejects at the first (1 if there is none).
     """
-    bad = made.rejects()
-    scored = {label.sha256: label.score for label in made.labels}
-    everyone = scored | dict(pool) if sorted(pool) != made.pool else dict(pool)
+    bad = calibration.rejects()
+    scored = {label.sha256: label.score for label in calibration.labels}
+    everyone = scored | dict(pool) if sorted(pool) != calibration.pool else dict(pool)
     names, promise = sorted(everyone), policy.promise
     scores = np.array([everyone[name] for name in names])
     labelled, rejects = np.array([n in bad for n in names]), np.array([bad.get(n, False) for n in names])

@@ -76,7 +76,7 @@ def bounds_at_thresholds(
     scores: NDArray,
     labelled: NDArray[np.bool_],
     rejects: NDArray[np.bool_],
-    ours: NDArray[np.bool_],
+    in_this_lot: NDArray[np.bool_],
     thresholds: NDArray,
     alpha: float,
     delta: float,
@@ -85,8 +85,8 @@ def bounds_at_thresholds(
     known.
 
     scores, labelled, rejects, ours are [N] arrays over the candidates; `rejects` is read only where `labelled`.
-    Exported are the pictures of this lot (`ours`) that score at or above the threshold, without the rejects that were
-    found.
+    Exported are the pictures of this lot (`in_this_lot`) that score at or above the threshold, without the rejects that
+    were found.
     """
     if not labelled.any():
         return np.ones(len(thresholds))
@@ -98,34 +98,34 @@ def bounds_at_thresholds(
         return those.sum() - np.searchsorted(np.sort(scores[those]), thresholds)
 
     bad, hidden = above(labelled & rejects), above(~labelled)
-    going = above(ours & ~(labelled & rejects))
+    going = above(in_this_lot & ~(labelled & rejects))
     silent = bad >= len(reach)  # nothing is promised there
     slipped = np.minimum(reach[np.where(silent, 0, bad)], hidden)  # no more can hide than are there
     return np.where(going == 0, 0.0, np.where(silent, 1.0, np.minimum(slipped / np.maximum(going, 1), 1.0)))
 
 
 def accepting_threshold(
-    scores: NDArray, labelled: NDArray, rejects: NDArray, ours: NDArray, alpha: float, delta: float
+    scores: NDArray, labelled: NDArray, rejects: NDArray, in_this_lot: NDArray, alpha: float, delta: float
 ) -> float | None:
     """The lowest threshold whose bound is at most alpha; None if there is none.
 
-    A threshold that accepts only labelled pictures does not count, unless all pictures of this lot (`ours`) are
+    A threshold that accepts only labelled pictures does not count, unless all pictures of this lot (`in_this_lot`) are
     labelled.
     """
-    unseen = ours & ~labelled
-    going = np.unique(scores[unseen if unseen.any() else ours & ~rejects])
+    unseen = in_this_lot & ~labelled
+    going = np.unique(scores[unseen if unseen.any() else in_this_lot & ~rejects])
     if not len(going):
         return None
-    holds = bounds_at_thresholds(scores, labelled, rejects, ours, going, alpha, delta) <= alpha
+    holds = bounds_at_thresholds(scores, labelled, rejects, in_this_lot, going, alpha, delta) <= alpha
     return float(going[np.argmax(holds)]) if holds.any() else None
 
 
-def rejecting_threshold(good: NDArray, discard: float) -> float | None:
+def rejecting_threshold(good_scores: NDArray, discard: float) -> float | None:
     """The score below which pictures may be rejected unseen; on average at most `discard` of the good ones are
     lost.
 
-    `good` [n] are the scores of good labelled pictures. None if there are too few. It is split conformal prediction:
-    the floor(discard (n + 1))-th smallest score.
+    `good_scores` [n] are the scores of good labelled pictures. None if there are too few. It is split conformal
+    prediction: the floor(discard (n + 1))-th smallest score.
     """
-    rank = int(np.floor(discard * (len(good) + 1) + 1e-9))
-    return float(np.sort(good)[rank - 1]) if rank else None
+    rank = int(np.floor(discard * (len(good_scores) + 1) + 1e-9))
+    return float(np.sort(good_scores)[rank - 1]) if rank else None

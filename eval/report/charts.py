@@ -60,16 +60,21 @@ def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float
 
 
 def curve_over_positions(
-    shares: NDArray[np.float64], top: float, start: int, colour: str, rule: float | None = None
+    shares: NDArray[np.float64], highest_share: float, start: int, colour: str, marked_value: float | None = None
 ) -> Markup:
-    """Shares over the slider's positions, `top` the highest that is shown; a broken line where the slider starts.
+    """Shares over the slider's positions, `highest_share` the highest that is shown; a broken line where the slider
+    starts.
 
     It is stretched to its place, so words stand beside it. The marker is moved by the page's script.
     """
     width = len(shares) - 1
-    heights = 100 - np.minimum(shares / top, 1.0) * 100
+    heights = 100 - np.minimum(shares / highest_share, 1.0) * 100
     points = "L".join(f"{x} {y:.2f}" for x, y in enumerate(heights))
-    level = f'<path class="rule" d="M0 {100 - 100 * rule / top:.2f}H{width}"/>' if rule is not None else ""
+    level = (
+        f'<path class="rule" d="M0 {100 - 100 * marked_value / highest_share:.2f}H{width}"/>'
+        if marked_value is not None
+        else ""
+    )
     return Markup(
         f'<svg viewBox="0 0 {width} 100" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="M0 100L{points}V100z" fill="var(--{colour})" opacity=".16"/>'

@@ -82,15 +82,15 @@ def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[d
 
 
 def gallery(
-    kind: str, verdicts: Sequence[Verdict], lot: Lot, thumbnails: Thumbnails, last_positions: Mapping[str, int]
+    verdict_kind: str, verdicts: Sequence[Verdict], lot: Lot, thumbnails: Thumbnails, last_positions: Mapping[str, int]
 ) -> dict[str, Any]:
     """The pictures of one verdict with their reasons: those for review from the best down, rejects from the worst up.
 
     `last_positions` gives, by file, the last position of the slider that accepts the picture.
     """
-    chosen = [verdict for verdict in verdicts if verdict.verdict == kind]
-    if kind in ("review", "reject"):
-        chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=kind == "review")
+    chosen = [verdict for verdict in verdicts if verdict.verdict == verdict_kind]
+    if verdict_kind in ("review", "reject"):
+        chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=verdict_kind == "review")
     paths = dict(lot.files)
     figures = []
     for verdict in chosen[:PICTURES_SHOWN]:
@@ -101,11 +101,11 @@ def gallery(
                 "src": thumbnails.add(paths[verdict.file], verdict.sha256),
                 "prompt": slot.prompt if slot else "",
                 "lines": caption_lines(verdict),
-                "last_position": last_positions.get(verdict.file) if kind != "error" else None,
+                "last_position": last_positions.get(verdict.file) if verdict_kind != "error" else None,
             }
         )
-    title, text = SECTIONS[kind]
-    return {"verdict": kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
+    title, text = SECTIONS[verdict_kind]
+    return {"verdict": verdict_kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
 
 
 def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:

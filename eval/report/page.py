@@ -145,12 +145,12 @@ def threshold_evidence(judged: Judged) -> ThresholdEvidence:
     return ThresholdEvidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
 
-def slider_section(judged: Judged, known: ThresholdEvidence) -> dict[str, Any] | None:
+def slider_section(judged: Judged, evidence: ThresholdEvidence) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
-    score, promise, calibration = policy.calibrated_score, policy.promise, known.calibration
+    score, promise, calibration = policy.calibrated_score, policy.promise, evidence.calibration
     values = [v.margin if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
-    found = slider.make_slider(verdicts, values, policy, known.in_force)
+    found = slider.make_slider(verdicts, values, policy, evidence.in_force)
     if found is None:
         return None
     charts = [
@@ -160,14 +160,14 @@ def slider_section(judged: Judged, known: ThresholdEvidence) -> dict[str, Any] |
     if calibration:
         beyond = len(found.positions) - 1
         leaving = {v.sha256 for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
-        bounds = slider.bounds_by_position(found, calibration, known.pool, leaving, promise)
+        bounds = slider.bounds_by_position(found, calibration, evidence.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
         title = (
             f"largest possible share of rejects; the dotted line is the promise, {largest_percentage(promise.alpha)}"
         )
         charts.append((title, f"{top:.0%}", curve_over_positions(bounds, top, found.start, "reject", promise.alpha)))
     num_labels = len(calibration.labels) if calibration else 0
-    texts = slider.position_texts(found, bounds, num_labels, promise.delta, known.without_bound)
+    texts = slider.position_texts(found, bounds, num_labels, promise.delta, evidence.without_bound)
     data = {
         "score": found.score,
         "start": found.start,

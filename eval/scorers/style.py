@@ -196,17 +196,17 @@ def mean_interval(embeddings: NDArray, references: NDArray) -> Interval:
     return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
 
 
-def odd_references(own: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
+def odd_references(leave_one_out_scores: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
     """[k] indices of references that do not fit the others: a picture in another style, or a stray file.
 
-    `own` are the references' leave-one-out scores, `foreign` the scores of foreign pictures. A reference is odd if it
-    scores below the percentile FOREIGN of `foreign`. Without `foreign` it is odd if it lies six spreads (half the
-    distance from the 16th to the 84th percentile) below the median.
+    `leave_one_out_scores` are the references' leave-one-out scores, `foreign` the scores of foreign pictures. A
+    reference is odd if it scores below the percentile FOREIGN of `foreign`. Without `foreign` it is odd if it lies six
+    spreads (half the distance from the 16th to the 84th percentile) below the median.
     """
     if foreign is not None:
-        return np.flatnonzero(own < np.percentile(foreign, FOREIGN))
-    low, median, high = np.quantile(own, [0.16, 0.5, 0.84])
-    return np.flatnonzero(own < median - 6 * (high - low) / 2)
+        return np.flatnonzero(leave_one_out_scores < np.percentile(foreign, FOREIGN))
+    low, median, high = np.quantile(leave_one_out_scores, [0.16, 0.5, 0.84])
+    return np.flatnonzero(leave_one_out_scores < median - 6 * (high - low) / 2)
 
 
 # The columns of scores.parquet (eval/scorers/__init__.py).

@@ -113,7 +113,7 @@ def gigabytes(
     )
     weights = (frozen - packed + packed * dryrun.NF4_BYTES / 2 if nf4 else frozen) / 1e9
     return weights, dryrun.training_memory_bytes(
-        frozen, trained, kept, half=True, on_card=True, packed=packed if nf4 else 0
+        frozen, trained, kept, half_precision=True, on_card=True, num_in_4_bits=packed if nf4 else 0
     ) / 1e9
 
 

@@ -151,7 +151,7 @@ def test_a_share_is_said_as_it_is_written(tmp_path: Path) -> None:
 
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
     bounds, left_out, lacking = resolve_check_bounds(
-        policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, given=0, foreign={}, copies={}
+        policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, num_references=0, foreign={}, copies={}
     )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
     assert left_out == ["style: no references were given"] and lacking == []
@@ -173,7 +173,7 @@ def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
             policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE),
             {"sharpness"},
             {},
-            given=0,
+            num_references=0,
             foreign={},
             copies={},
         )
