@@ -31,9 +31,9 @@ class MarksReport(Record):
     signed: dict[str, int]
     """By the organisation in the certificate: pictures with content credentials (C2PA) that are whole."""
     watermarked: int
-    """Pictures with a watermark in their pixels: always 0, stylegate has none."""
+    """Pictures in whose pixels stylegate put a watermark: always 0. Whether they hold another one is not looked for."""
     unmarked: int
-    """Pictures that carry no mark: 0, or all of them where marks=none was asked for."""
+    """Pictures without source type and content credentials: 0, or all of them where marks=none was asked for."""
     lost: int
     """Pictures that lost a mark between marking and reading back: 0, or there would be no package."""
     same_pixels: int
@@ -93,15 +93,19 @@ def marks_report(found: Sequence[MarkedPicture]) -> MarksReport:
 
 
 def marks_in_words(report: MarksReport) -> str:
-    """A sentence on the marks of pictures."""
+    """A sentence on the marks of pictures that were looked for: source type and content credentials."""
     if report.unmarked == report.pictures:
-        return f"none of {report.pictures} pictures carries a mark"
+        return f"none of {report.pictures} pictures names a source type or has content credentials"
     said = [f"{count} say that they are {code}" for code, count in report.with_source_type.items()]
     for name, count in report.signed.items():
-        by = "a test certificate, which vouches for nobody" if name == TEST_NAME else f"the certificate of {name!r}"
+        by = (
+            "a test certificate, which vouches for nobody"
+            if name == TEST_NAME
+            else f"a certificate that names {name!r}"
+        )
         said.append(f"{count} have content credentials (C2PA) signed by {by}")
-    said += [f"{report.unmarked} carry no mark"] if report.unmarked else []
-    return f"of {report.pictures} pictures {', '.join(said)}, none has a watermark"
+    said += [f"{report.unmarked} have neither"] if report.unmarked else []
+    return f"of {report.pictures} pictures {', '.join(said)}"
 
 
 def check_marks(package: Path, paths: Sequence[Path], trust: bytes = b"") -> tuple[list[str], list[str], list[str]]:
@@ -109,20 +113,21 @@ def check_marks(package: Path, paths: Sequence[Path], trust: bytes = b"") -> tup
 
     Raises DataError for a report that is no report.
     """
-    if not (package / MARKS).exists():
-        return [], ["which marks the pictures carry: the package is older than marks"], []
-    stated, found = MarksReport.read(package / MARKS, "the report on marks"), read_all_marks(paths, trust)
+    found = read_all_marks(paths, trust)
     counted = marks_report(found)
     wrong = [
         f"{path.relative_to(package)}: its content credentials are broken: {picture.credentials.why}"
         for path, picture in zip(paths, found, strict=True)
         if picture.credentials.state and not picture.credentials.is_whole
     ]
-    if counted != stated:
+    unproven = ["whether the pixels hold a watermark: nobody looked, and stylegate puts none in"]
+    if counted.unmarked != counted.pictures:
+        unproven.append("that pictures have the pixels that were judged, before they were marked: the maker states it")
+    if not (package / MARKS).exists():
+        unproven.append(f"which marks the pictures left with: the package has no {MARKS}")
+    elif counted != (stated := MarksReport.read(package / MARKS, "the report on marks")):
         wrong.append(f"{MARKS} says: {marks_in_words(stated)}; found: {marks_in_words(counted)}")
-    unproven = ["that pictures have the pixels that were judged, before they were marked: the maker states it"]
-    proven = [marks_in_words(counted), *states_in_words(found)]
-    return proven, [] if counted.unmarked == counted.pictures else unproven, wrong
+    return [marks_in_words(counted), *states_in_words(found)], unproven, wrong
 
 
 def states_in_words(found: Sequence[MarkedPicture]) -> list[str]:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 from PIL import Image
 
-from eval.package import marking, receiver, signing_certificate, verify_marks
+from eval.package import marking, marks, receiver, signing_certificate, verify_marks
 from eval.package.credentials import Signer, context_of, insertion, manifest_of, read_credentials
 from eval.package.marking import same_picture
 from eval.package.proof import check_package
@@ -230,7 +230,7 @@ def test_marks_are_told_of_any_folder_and_what_outlives_an_attack(run, lot, sign
         code == 0
         and "of 3 pictures 2 say that they are digitalArt, 1 say that they are trainedAlgorithmicMedia" in text
     )
-    assert "1 have content credentials (C2PA) signed by a test certificate" in text and "1 carry no mark" in text
+    assert "1 have content credentials (C2PA) signed by a test certificate" in text and "1 have neither" in text
     assert "content credentials are Valid in 1 pictures" in text and "compliant" not in text
     left = [line.strip() for line in text.splitlines() if line.startswith("  after ")]
     assert len(left) == 3 and all(line.endswith("0 have whole credentials") for line in left), left
@@ -256,6 +256,17 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
     made_anew(package)
     for problems in (check_package(package)[2], [run("verify", str(package))[1]]):
         assert any("content credentials" in line for line in problems), problems
+    # Nor is less looked at, or more said, where the report is left out.
+    (package / "proof" / "marks.json").unlink()
+    broken = next(path for path in (package / "data" / "images").iterdir() if path != picture)
+    content = bytearray(broken.read_bytes())
+    content[-9] ^= 1  # of the pixels or of what follows them
+    broken.write_bytes(content)
+    proven, unproven, wrong = marks.check_marks(package, sorted((package / "data" / "images").iterdir()))
+    assert "of 3 pictures 2 say that they are" in proven[0] and "watermark" not in proven[0]
+    assert unproven[0].startswith("whether the pixels hold a watermark: nobody looked")
+    assert unproven[-1] == "which marks the pictures left with: the package has no proof/marks.json"
+    assert len(wrong) == 1 and f"images/{broken.name}: its content credentials are broken" in wrong[0]
 
 
 def test_what_the_cache_of_signatures_holds_is_no_proof(

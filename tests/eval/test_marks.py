@@ -145,7 +145,10 @@ def test_an_unmarked_picture_stops_the_export(run, run_exactly, lot: tuple[str, 
     code, text = run("export", *lot)
     assert code == 2 and text.count("\n  - ") == 1 and "bmp.bmp" in text
     assert run("export", *lot, "marks=none")[0] == 0
-    assert "none of 4 pictures carries a mark" in run("verify", str(files.EXPORTS / "marked-v1"))[1]
+    assert (
+        "none of 4 pictures names a source type or has content credentials"
+        in run("verify", str(files.EXPORTS / "marked-v1"))[1]
+    )
     report = files.read_json(files.EXPORTS / "marked-v1" / "proof" / "marks.json", "the report")
     assert (report["pictures"], report["unmarked"], report["with_source_type"]) == (4, 4, {})
 
