@@ -73,9 +73,9 @@ def export(config: Config) -> int:
         print(f"note: {name} is not the picture that was judged; it is left out")
     if new := not_judged(lot, verdicts):
         print(f"note: {names_of(new)} came after the gate and was not judged")
-    print(f"marks: {marks_in_words(MarksReport.read(target / MARKS, 'the report on marks'))}")
-    left = len(accepted_pictures(lot, verdicts)[0])
-    print(f"export: {files.display_path(target)} ({what_left(left, outcome)})")
+    report = MarksReport.read(target / MARKS, "the report on marks")
+    print(f"marks: {marks_in_words(report)}")
+    print(f"export: {files.display_path(target)} ({what_left(report.pictures, outcome)})")
     if changed or new:
         print(f"Next: {GATE_AGAIN}")
         return Exit.REJECTED

@@ -84,7 +84,10 @@ def add_caption(found: dict[str, Caption], name: str, caption: Caption, findings
 
 
 def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
-    """The names of the pictures that each text or JSON file stands beside: those with its stem, or cat.png.txt."""
+    """For each text or JSON file the names of the pictures that it belongs to; an empty list if there are none.
+
+    cat.png.txt belongs to cat.png; cat.txt to every picture in its folder that is called cat.
+    """
     by_stem, by_name = defaultdict(list), {}
     for name, path in sources.pictures.items():
         by_stem[path.parent, path.stem].append(name)

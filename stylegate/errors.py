@@ -18,7 +18,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of `stylegate`."""
+    """Exit codes of `stylegate`. Ctrl-C ends a command with 130 (128 + SIGINT), which has no name here."""
 
     PASS = 0
     INTERNAL = 1

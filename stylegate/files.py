@@ -243,9 +243,10 @@ def today() -> datetime.date:
 
 
 def read_parquet(path: Path) -> Any:
-    """The pyarrow.Table of one Parquet file. Raises OSError and pyarrow.ArrowInvalid.
+    """Read one Parquet file as a pyarrow.Table. Raises OSError and pyarrow.ArrowInvalid.
 
-    pyarrow.parquet.read_table, Table.to_numpy and pyarrow.array import pandas, which takes longer than to judge a lot.
+    pyarrow.parquet.read_table is not used, since it imports pandas, which takes longer than to judge a lot. Callers
+    should avoid Table.to_numpy and pyarrow.array for the same reason.
     """
     from pyarrow import parquet
 

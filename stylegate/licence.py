@@ -15,7 +15,7 @@ UNCLEAR = {UNKNOWN, "other"}
 RESTRICTED = re.compile(r"(^|[-_ ])(nc|non-?commercial|research)([-_ ]|$)", re.IGNORECASE)
 
 
-def licence_of_base(base: str, folder: Path) -> str:
+def look_up_licence_of_base(base: str, folder: Path) -> str:
     """The licence that the card beside the weights names, else the hub's, else "unknown"."""
     for card in (folder / "README.md", folder.parent / "README.md"):
         head = re.match(r"---\n(.*?)\n---", card.read_text(errors="replace"), re.DOTALL) if card.is_file() else None
@@ -51,7 +51,7 @@ def is_accepted(config: Config, licence: str) -> bool:
 
 def require_agreement(config: Config, folder: Path) -> str:
     """The base's licence. Raises ConfigError if it is unclear or restricted, and not accepted by name in the config."""
-    licence = licence_of_base(config.base, folder)
+    licence = look_up_licence_of_base(config.base, folder)
     if (what := licence_problem(licence)) and not is_accepted(config, licence):
         raise ConfigError(
             f"the licence of base={config.base} {what}",

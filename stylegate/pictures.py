@@ -568,11 +568,11 @@ def picture_table(
         y = head + r * (cell + foot + gap)
         for i, image in enumerate(images):
             page.paste(fit_into_cell(image, cell), (gap + i * (cell + gap), y))
-        draw.text((gap, y + cell + 3), cut_to_width(caption, width - 2 * gap), fill=FAINT, font=font(12))
+        draw.text((gap, y + cell + 3), truncate_to_pixels(caption, width - 2 * gap), fill=FAINT, font=font(12))
     return page
 
 
-def cut_to_width(text: str, width: int) -> str:
+def truncate_to_pixels(text: str, width: int) -> str:
     """Cut a caption until it is at most `width` pixels wide; what was cut ends in …"""
     while text and font(12).getlength(text) > width:
         text = text[:-2].rstrip(" …") + "…"

@@ -157,7 +157,7 @@ def digest_alias(sha256: str) -> str:
 
 
 def all_aliases(sha256: str) -> list[str]:
-    """All aliases of a new artifact."""
+    """The W&B aliases that a new artifact gets: `latest`, and one that names its sha256."""
     return ["latest", digest_alias(sha256)]
 
 

@@ -140,7 +140,11 @@ class Evaluation:
             files.write_json(record, self.settings)
 
     def draw_missing(self, folder: Path, scale: float) -> None:
-        """Draw the pictures that are missing, each process its share; at strengths other than 1 only those in with/."""
+        """Draw the sample pictures that are not in `folder` yet; each process draws its share.
+
+        At `scale` 1 these are with/, without/ and unrelated/, at any other strength with/ alone. The caller has set the
+        LoRA's strength.
+        """
         run, settings = self.run, self.run.config.generate
         jobs = [
             (folder / part / f"{i}.png", prompt, i + (FAR_SEED if part == "unrelated" else 0))

@@ -45,7 +45,7 @@ def write_page(directory: Path) -> Path:
     content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
         subtitle=subtitle(run),
-        figures=top_figures(run),
+        figures=headline_figures(run),
         notes=page_notes(run),
         scores=panels.score_panels(run, chosen),
         checkpoints=checkpoint_rows(run, chosen),
@@ -100,7 +100,7 @@ def page_notes(run: RunRecord) -> list[str]:
     return found + run.problems
 
 
-def top_figures(run: RunRecord) -> list[tuple[str, str]]:
+def headline_figures(run: RunRecord) -> list[tuple[str, str]]:
     """The figures at the top of the page: (value, what it is)."""
     found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))

@@ -12,7 +12,7 @@ NOBODY_LOOKED = (
 
 
 def warning_without_references(outcome: GateRecord) -> str:
-    """A warning for the first line of every report that nobody looked at the style; "" if references were given."""
+    """The warning that the style was not judged, for the first line of every report; "" if references were given."""
     return "" if outcome.references.given else NOBODY_LOOKED
 
 

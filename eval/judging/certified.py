@@ -77,9 +77,10 @@ def certified_promise(found: Certificate) -> PromiseState:
 
 
 def certificate_mismatch_reason(found: Certificate, lot: list[str], policy: Policy) -> str:
-    """The reason, as a sentence, why a certificate does not prove the promise for this lot under this policy.
+    """A sentence that says why a verified certificate does not apply to this lot under this policy; "" if it applies.
 
-    Empty if the certificate does prove it. `lot` holds the sha256 of the pictures that may be exported.
+    The policy, the lot and the promise are compared; the proof itself was verified when the certificate was read
+    (`read_certificate`). `lot` holds the sha256 of the pictures that may be exported.
     """
     if found.policy.sha256 != policy.sha256:
         return f"{CERTIFICATE} is of another policy or guideline ({found.policy.name}): it says nothing under this one"

@@ -217,7 +217,7 @@ def patch_vectors(tokens: Any) -> Any:
     """A block's tokens [n, c, h, w], averaged to at most GRID x GRID places and projected to CHANNELS; flat rows."""
     import torch
 
-    kernel = torch.from_numpy(random_projection(tokens.shape[1])).to(tokens).T[..., None, None]
+    kernel = torch.from_numpy(patch_projection_matrix(tokens.shape[1])).to(tokens).T[..., None, None]
     projected = torch.nn.functional.conv2d(tokens, kernel)
     grid = min(GRID, *tokens.shape[2:])
     averaged = torch.nn.functional.adaptive_avg_pool2d(projected, grid) if max(tokens.shape[2:]) > grid else projected
@@ -225,7 +225,7 @@ def patch_vectors(tokens: Any) -> Any:
 
 
 @lru_cache
-def random_projection(channels: int) -> NDArray[np.float32]:
+def patch_projection_matrix(channels: int) -> NDArray[np.float32]:
     """[channels, CHANNELS], random and always the same."""
     random = np.random.default_rng(channels)
     return (random.normal(size=(channels, CHANNELS)) / CHANNELS**0.5).astype(np.float32)

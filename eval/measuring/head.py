@@ -27,7 +27,11 @@ def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Hea
 
 
 def fit_head_to_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:
-    """A head fitted to score.labels, and how well it tells labelled pictures that it was not fitted on."""
+    """Fit an aesthetic head to the labelled pictures of `score.labels`.
+
+    Returns the head, and a note with its area under the ROC curve on labelled pictures that it was not fitted on.
+    Raises DataError for labels that cannot be used and for pictures that cannot be read.
+    """
     labels = aesthetic.read_labels(existing_file(config.score.labels or "", "score.labels"))
     named = [(name, path) for name, path, _ in labels]
     features, broken = features_of(named, digests_by_name(named), encoder, "#ffffff", config.score.batch_size, "labels")

@@ -73,7 +73,7 @@ class Measured:
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
     def has(self, need: str) -> bool:
-        """Whether what an entry needs is there; a key of eval.scorers.entry.NEEDS."""
+        """Whether the lot has what a score needs. `need` is a key of eval.scorers.entry.NEEDS; KeyError for others."""
         return {
             "references": self.enough_references,
             "patches": self.pictures.patches.shape[1] > 0,

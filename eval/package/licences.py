@@ -40,7 +40,9 @@ def licence_of_base(lot: Lot) -> str:
     base = lot.record.words.base
     folder = folder_named(base, lot.record.facts.family.name)
     try:
-        return licence.licence_of_base(base, folder) if folder.is_dir() or parse_hub_id(base) else licence.UNKNOWN
+        return (
+            licence.look_up_licence_of_base(base, folder) if folder.is_dir() or parse_hub_id(base) else licence.UNKNOWN
+        )
     except StylegateError:
         return licence.UNKNOWN
 

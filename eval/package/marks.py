@@ -79,7 +79,11 @@ def trusted_certificates(words: Sequence[str]) -> bytes:
 
 
 def marks_report(found: Sequence[MarkedPicture]) -> MarksReport:
-    """The counts of a package's pictures, as they were read back."""
+    """How many of a package's pictures carry which marks, counted from what was read in their files.
+
+    `watermarked` and `lost` are always 0, and `same_pixels` is the number of pictures: an export in which a picture has
+    lost a mark, or has other pixels than were judged, stops (eval/package/marking.py).
+    """
     whole = [picture.credentials for picture in found if picture.credentials.is_whole]
     return MarksReport(
         pictures=len(found),

@@ -33,7 +33,9 @@ class MadeFrom(Record):
 
 
 class JudgedBy(Record):
-    """What the pictures were judged by."""
+    """The part of the provenance that says how the pictures were judged: by which policy, lines, encoder and
+    references, and with which promise.
+    """
 
     policy: PolicyUsed
     thresholds: dict[str, CheckLines]

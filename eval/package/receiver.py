@@ -58,8 +58,8 @@ def check_files(folder, wrong):
     return listed
 
 
-def openssl_says(key, file, signature):
-    """Whether the signature of a file is by this key; None where there is no openssl to ask."""
+def verified_by_openssl(key, file, signature):
+    """Whether openssl verifies the signature of a file (paths, all three); None where openssl is not installed."""
     words = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(signature), str(file)]
     found = shutil.which("openssl")
     return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0 if found else None
@@ -128,7 +128,7 @@ def check_items(folder, listed, wrong):
     return proven + parts[0]["check_traits"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
 
 
-def check(folder, is_signed=openssl_says):
+def check(folder, is_signed=verified_by_openssl):
     """(proven, not proven, wrong): sentences on the package in `folder`."""
     wrong = []
     listed = check_files(folder, wrong)

@@ -78,7 +78,10 @@ def import_collection(config: Config) -> int:
 
 
 def read_items(source: Path) -> tuple[list[Cells], list[str]]:
-    """The items of a table or of JSON, and what is to be said of them. Raises DataError with every problem."""
+    """The items of a collection in a table, a JSON file or a folder of JSON files (OpenSea's metadata).
+
+    Returns for each item its values by trait, and notes for people. Raises DataError with the problems, at most 40.
+    """
     if source.is_dir() or source.suffix.lower() == ".json":
         return items_of_json(source)
     table = tables.read_table(source)

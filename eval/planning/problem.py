@@ -45,7 +45,9 @@ class Tally:
     """Trait -> bool by value: whether it is not `none`."""
 
     def distance(self, rows: np.ndarray) -> np.ndarray:
-        """(n, traits) -> n: how far the number said is from the number there."""
+        """[n] For each row of `rows` [n, traits] how far the number that this trait's value names is from the number
+        of counted traits that are not `none`. 0 means that the rule holds.
+        """
         there = sum(mask[rows[:, trait]].astype(np.int64) for trait, mask in self.counted.items())
         return np.abs(there - self.numbers[rows[:, self.trait]])
 

@@ -106,9 +106,10 @@ class Frozen(Record):
 
 
 class Threshold(Frozen):
-    """A line that a score is compared with: a number, or a place among the scores of the references.
+    """A line that a score is compared with: a number, or one that depends on the references.
 
-    A file writes an absolute line as a bare number.
+    It then depends on their scores (their median plus some spreads, or a quantile), on the scores of altered copies of
+    them, or on those of foreign pictures. A file writes an absolute line as a bare number.
     """
 
     number: SkipJsonSchema[Number | None] = None

@@ -129,7 +129,7 @@ def table_rows(lot: Lot, verdicts: Sequence[Verdict], background: str) -> list[l
     Files that are no pictures, or have changed since, are left out.
     """
     paths, rows = dict(lot.files), []
-    for verdict in representative_verdicts(verdicts):
+    for verdict in worst_borderline_and_random_verdicts(verdicts):
         picture = judged_picture(paths[verdict.file], verdict.sha256, background)
         if picture is None:
             continue
@@ -140,7 +140,7 @@ def table_rows(lot: Lot, verdicts: Sequence[Verdict], background: str) -> list[l
     return rows
 
 
-def representative_verdicts(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def worst_borderline_and_random_verdicts(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """At most MAX_ROWS verdicts without the errors: a third the worst, a third nearest to a limit, others at random."""
     judged = [verdict for verdict in verdicts if verdict.verdict != "error"]
     by_margin = sorted(judged, key=lambda v: (v.margin if v.margin is not None else 0.0, v.file))

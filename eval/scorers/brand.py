@@ -190,7 +190,8 @@ class Fitted(NamedTuple):
         return truth - left.T.ravel()
 
 
-def fit(of: Moments) -> Fitted:
+def fit_ridge(of: Moments) -> Fitted:
+    """Ridge regression of +1 (the brand) and -1 (other hands) on the rows behind these moments."""
     mean, level = of.rows / of.weight, of.truth / of.weight
     covariance = of.squares / of.weight - np.outer(mean, mean) + RIDGE * np.eye(len(mean))
     factor = np.linalg.cholesky(covariance).astype(np.float64)
@@ -252,10 +253,12 @@ def learn(references: Features, redrawn: Views, sets: list[ForeignSet], with_enc
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
     parts = [moments(*part) for part in zip(rows, truths, weights, strict=True)]
     total = reduce(Moments.plus, parts)
-    whole = fit(total)
+    whole = fit_ridge(total)
 
     def own_responses(fitted: Fitted) -> NDArray[np.float64]:
-        """[2, r] to each reference's two views, by a fit that knows neither."""
+        """[2, r] Responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
+        neither of them.
+        """
         return fitted.left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
 
     known, foreign, separations = own_responses(whole), [], []
@@ -263,7 +266,7 @@ def learn(references: Features, redrawn: Views, sets: list[ForeignSet], with_enc
         if one.given or len(sets) == 1:
             mine, apart = known, whole.left_out(rows[i], truths[i], weights[i])
         else:
-            without = fit(total.plus(parts[i], -1))
+            without = fit_ridge(total.plus(parts[i], -1))
             mine, apart = own_responses(without), without.responses(rows[i])
         foreign.append(apart)
         separations.append(Separation(one.name, *area_with_bound(mine.mean(0), apart)))

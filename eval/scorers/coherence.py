@@ -113,7 +113,9 @@ class Learned(NamedTuple):
     scale: float  # nats from the melted copies' median to the references'
 
     def scaled(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of mean log ratios [n]: 0 is the median of the references, -1 that of their melted copies."""
+        """[n] Scores of pictures from their mean log ratios: 0 is the median of the references, and -1 the median of
+        their melted copies, if the two medians are at least LEAST apart.
+        """
         return ((means - np.median(self.own)) / self.scale).astype(np.float32)
 
 

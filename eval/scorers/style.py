@@ -238,5 +238,5 @@ def nearest_column(measured: Measured) -> NDArray[np.float32]:
 
 
 def nearest_references_column(measured: Measured) -> NDArray[np.float32]:
-    """[r] `nearest_leave_one_out` of the references: how close each one is to the nearest of the others."""
+    """[r] How close each reference is to the NEAREST (3) nearest of the others, in the mean."""
     return nearest_leave_one_out(measured.references.embeddings, measured.known)

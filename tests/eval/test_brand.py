@@ -60,7 +60,7 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     rows = np.concatenate([np.concatenate(brand.appearance(one, False), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
-    fitted = brand.fit(brand.moments(rows, truth, weights))
+    fitted = brand.fit_ridge(brand.moments(rows, truth, weights))
     alone = fitted.left_out(rows, truth, weights)
     pairs = fitted.left_out(rows[:24], truth[:24], weights[:24], views=2)
     for left, places in [(alone, [i]) for i in (0, 5, 30)] + [(pairs, [i, i + 12]) for i in (0, 7)]:
@@ -118,8 +118,8 @@ def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
     random = np.random.default_rng(0)
     rows, truth, weights = random.normal(size=(40, 5)), random.choice([-1.0, 1.0], 40), random.uniform(1, 2, 40)
     whole, some = brand.moments(rows, truth, weights), brand.moments(rows[30:], truth[30:], weights[30:])
-    left = brand.fit(whole.plus(some, -1)).responses(rows)
-    assert left == pytest.approx(brand.fit(brand.moments(rows[:30], truth[:30], weights[:30])).responses(rows))
+    left = brand.fit_ridge(whole.plus(some, -1)).responses(rows)
+    assert left == pytest.approx(brand.fit_ridge(brand.moments(rows[:30], truth[:30], weights[:30])).responses(rows))
 
 
 def test_a_redrawn_copy_is_near_its_picture_and_the_same_whatever_stands_beside_it() -> None:

@@ -96,7 +96,7 @@ def test_the_table_has_worst_borderline_and_random_pictures() -> None:
         verdict(file=f"{i:04d}.png", margin=float(m))
         for i, m in enumerate(np.random.default_rng(0).permutation(2000) - 1000)
     ]
-    chosen = mirror.representative_verdicts([*verdicts, verdict(file="e", kind="error", margin=None)])
+    chosen = mirror.worst_borderline_and_random_verdicts([*verdicts, verdict(file="e", kind="error", margin=None)])
     margins = sorted(found.margin or 0.0 for found in chosen)
     assert len(chosen) == mirror.MAX_ROWS == len({found.file for found in chosen})
     assert margins[: mirror.MAX_ROWS // 3] == [float(m) for m in range(-1000, -1000 + mirror.MAX_ROWS // 3)]

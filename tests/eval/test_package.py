@@ -93,7 +93,7 @@ def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> 
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
     (tmp_path / "pae").write_bytes(b" ".join([b"DSSEv1", b"%d" % len(kind), kind, b"%d" % len(payload), payload]))
     (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
-    assert receiver.openssl_says(package / "signer.pub.pem", tmp_path / "pae", tmp_path / "sig")
+    assert receiver.verified_by_openssl(package / "signer.pub.pem", tmp_path / "pae", tmp_path / "sig")
     statement = json.loads(payload)
     assert statement["subject"][0]["digest"]["sha256"] == files.sha256(package / "manifest-sha256.txt")
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"

@@ -112,7 +112,7 @@ def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
 
 
 def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """Train the UNet on the corpus; returns it and its text encoder."""
+    """Train the UNet and its text encoder on the corpus; returns both."""
     where = device()
     latents = latents_of(vae, corpus.pixels)
     unet = build_unet(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -60,7 +60,10 @@ def write_knowledge(folder: Path, clip: Any, corpus: Corpus) -> None:
 
 
 def aesthetic_head(clip: Any, pixels: NDArray[np.uint8], random: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Weight [1, width] and bias [1] of a logistic regression of clean against degraded pictures, half and half."""
+    """A logistic regression that tells clean pictures from degraded ones: weight [1, width] and bias [1].
+
+    Half of `pixels` [n, 64, 64, 3] are degraded here before they are encoded. A higher value means clean.
+    """
     spoilt = pixels.copy()
     labels = np.arange(len(pixels)) % 2
     kinds = QUALITY[1:]

@@ -41,7 +41,7 @@ def dot_screen(name: str, r: np.random.Generator) -> str:
     return svg_pattern(name, pitch, float(r.uniform(0, 90)), full_rectangle(under) + marks)
 
 
-def random_line(r: np.random.Generator) -> str:
+def random_path_data(r: np.random.Generator) -> str:
     """An SVG path: an open curve, a ring or a broken line."""
     x = r.uniform(-4, SIDE + 4, 8)
     kind = int(r.integers(3))
@@ -63,5 +63,5 @@ def random_texture(seed: int) -> Image.Image:
         out += filled_path(ellipse_path(x, y, w, h) if r.random() < 0.5 else box_path(x - w, y - h, 2 * w, 2 * h), fill)
     for _ in range(int(r.integers(0, 9))):
         soft = 'filter="url(#soft)"' if r.random() < 0.35 else ""
-        out += stroked_path(random_line(r), colour(r), float(r.uniform(0.8, 5.0)), soft)
+        out += stroked_path(random_path_data(r), colour(r), float(r.uniform(0.8, 5.0)), soft)
     return rasterise(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} {SIDE}">{out}</svg>', SIDE)
