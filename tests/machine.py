@@ -437,6 +437,7 @@ class GateMachine(RuleBasedStateMachine):
             self.between = lambda: self.judge(lot, between) and None
         before = set(self.packages())
         code, text = self.call("export", *lot.words, *MADE_BY_A_MODEL, f"name={where}")
+        assert "the package would not verify" not in text, "only the last guard stopped what was chosen to leave"
         if code == 2 or not (found := re.search(r"^export: (\S+-v\d+)( |$)", text, re.M)):
             assert set(self.packages()) == before, "nothing half-written"
             return
