@@ -60,13 +60,13 @@ def make_brand_set(config: Config) -> int:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
     brand = Brand(name=config.name, trigger=f"{config.name} style", source=source.resolve().name)
-    seen = check_given_pictures(source, found, given, brand, findings)
+    digests = check_given_pictures(source, found, given, brand, findings)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_problems(source, findings)
 
-    splits = assign_splits(seen)
-    near = sum(len(group) - 1 for group in near_duplicate_groups(seen))
+    splits = assign_splits(digests)
+    near = sum(len(group) - 1 for group in near_duplicate_groups(digests))
     with files.exclusive_lock(target):
         files.write_folder_atomically(
             target, lambda partial: write_set(partial, brand, splits, found, given.by_picture)
@@ -97,15 +97,15 @@ def check_given_pictures(
             inside[name] = path
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
-    seen = check_pictures(inside, brand.background, findings)
+    digests = check_pictures(inside, brand.background, findings)
     for name, path in inside.items():
         if name in captions and not captions[name].text:
             findings.problems.append(f"{name}: its caption is empty")
-        elif name not in captions and given.whole and (name in seen or path.suffix.lower() in SUFFIXES):
+        elif name not in captions and given.whole and (name in digests or path.suffix.lower() in SUFFIXES):
             findings.problems.append(f"{name}: no caption ({path.stem}.txt beside it, a CSV or JSON Lines table)")
     if len(found) < MIN_PICTURES:
         findings.problems.append(f"{counted(len(found), 'picture')}; at least {MIN_PICTURES} (30 to 60 work well)")
-    return seen
+    return digests
 
 
 def write_set(
@@ -145,27 +145,34 @@ def pictures_and_captions_of_folder(
     reason.
     """
 
-    def named(paths: Iterable[Path]) -> dict[str, Path]:
+    def paths_by_name(paths: Iterable[Path]) -> dict[str, Path]:
         return {path.relative_to(source).as_posix(): path for path in paths if path not in nameless}
 
-    def leave(paths: Iterable[Path], why: str) -> None:
-        if names := list(named(paths)):
+    def remark_unused(paths: Iterable[Path], why: str) -> None:
+        if names := list(paths_by_name(paths)):
             findings.remarks.append(f"{counted(len(names), 'file')} not used, {why}: {', '.join(names)}")
 
-    def regular(path: Path) -> bool:
+    def is_regularisation_picture(path: Path) -> bool:
         return any(part.lower() in REGULAR for part in path.relative_to(source).parts[:-1])
 
     nameless = {path for paths in listing for path in paths if not is_utf8(path.relative_to(source))}
     shown = sorted(ascii(path.relative_to(source).as_posix()) for path in nameless)
     findings.problems += [f"{name}: a name that is not UTF-8; rename the file" for name in shown]
-    found = named(path for path in listing.pictures if not regular(path))
-    beside = [path for path in listing.beside if path not in nameless and not regular(path)]
+    found = paths_by_name(path for path in listing.pictures if not is_regularisation_picture(path))
+    beside = [path for path in listing.beside if path not in nameless and not is_regularisation_picture(path)]
     captions = read_captions(CaptionSources(source, found, beside), findings)
-    aside = [path for name, path in named(mask_files(list(found.values()))).items() if name not in captions.by_picture]
-    leave(listing.hidden, "hidden or of the operating system")
-    leave(filter(regular, (*listing.pictures, *listing.beside)), "regularisation pictures of kohya's tools")
-    leave(aside, "masks of other pictures")
-    leave(captions.unused, "no caption of a picture")
+    aside = [
+        path
+        for name, path in paths_by_name(mask_files(list(found.values()))).items()
+        if name not in captions.by_picture
+    ]
+    remark_unused(listing.hidden, "hidden or of the operating system")
+    remark_unused(
+        filter(is_regularisation_picture, (*listing.pictures, *listing.beside)),
+        "regularisation pictures of kohya's tools",
+    )
+    remark_unused(aside, "masks of other pictures")
+    remark_unused(captions.unused, "no caption of a picture")
     repeats = sorted({part for name in found for part in Path(name).parts[:-1] if REPEATS.match(part)})
     if repeats:
         findings.remarks.append(
@@ -194,14 +201,14 @@ def split_heading(count: int) -> str:
     return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 
-def assign_splits(seen: dict[str, PictureDigest]) -> dict[str, list[str]]:
+def assign_splits(digests: dict[str, PictureDigest]) -> dict[str, list[str]]:
     """Names by split: a fifth to test (at least 8 where a third allows it), a tenth to validation, the rest to train.
 
     The order is by content, so the same pictures give the same split; near-duplicates go to train together.
     """
-    together = {name for group in near_duplicate_groups(seen) for name in group}
-    free = sorted((n for n in seen if n not in together), key=lambda n: seen[n].content)
-    total = len(seen)
+    together = {name for group in near_duplicate_groups(digests) for name in group}
+    free = sorted((n for n in digests if n not in together), key=lambda n: digests[n].content)
+    total = len(digests)
     tests = min(max(8, total // 5), max(1, total // 3), max(1, len(free) - 1))
     checks = min(max(4, total // 10), max(1, total // 6), max(1, len(free) - tests))
     if len(free) < 2:

@@ -297,15 +297,15 @@ def check_folder(folder: Path) -> CheckReport:
         findings.remarks.append(KEPT_ALPHA)
     if brand.licence == "unknown":
         findings.remarks.append(UNKNOWN_LICENCE)
-    seen: dict[str, PictureDigest] = {}
+    digests: dict[str, PictureDigest] = {}
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
-        seen |= check_split(folder, part, brand, findings, by_hash)
+        digests |= check_split(folder, part, brand, findings, by_hash)
     for same in by_hash.values():
         if len(same) > 1:
             findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
     twins = {name for same in by_hash.values() for name in same[1:]}
-    for group in near_duplicate_groups({n: one for n, one in seen.items() if n not in twins}):
+    for group in near_duplicate_groups({n: one for n, one in digests.items() if n not in twins}):
         if len({name.split("/")[0] for name in group}) > 1:
             findings.problems.append(f"{', '.join(group)}: near-duplicates across splits; move them into one")
         else:
@@ -402,7 +402,7 @@ def check_pictures(
     Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
     names are added to it by hash, and the caller reports them.
     """
-    seen: dict[str, PictureDigest] = {}
+    digests: dict[str, PictureDigest] = {}
     named_by = defaultdict(list) if by_hash is None else by_hash
     for name, path in named.items():
         try:
@@ -411,26 +411,26 @@ def check_pictures(
             findings.problems.append(f"{name}: {error}")
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()
-        seen[name] = PictureDigest(content, pictures.signature(picture.image))
+        digests[name] = PictureDigest(content, pictures.signature(picture.image))
         named_by[f"{content} {picture.image.size}"].append(name)
         for note in picture.notes:
             findings.converted[note].append(name)
     if by_hash is None:
         same = [names for names in named_by.values() if len(names) > 1]
         findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]
-    return seen
+    return digests
 
 
-def near_duplicate_groups(seen: dict[str, PictureDigest]) -> list[list[str]]:
+def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
     """Groups of names of pictures that are nearly the same, each with two names or more.
 
     A picture belongs to a group if it is nearly the same as any one member.
     """
-    if not seen:
+    if not digests:
         return []
-    labels = pictures.near_duplicate_groups(np.stack([one.signature for one in seen.values()]))
+    labels = pictures.near_duplicate_groups(np.stack([one.signature for one in digests.values()]))
     groups: dict[int, list[str]] = defaultdict(list)
-    for label, name in zip(labels.tolist(), seen, strict=True):
+    for label, name in zip(labels.tolist(), digests, strict=True):
         groups[label].append(name)
     return [group for group in groups.values() if len(group) > 1]
 

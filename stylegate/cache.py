@@ -103,7 +103,7 @@ class Cache:
         """
         for start in range(0, len(keys), batch_size):
 
-            def of_batch(some: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:
-                return compute([start + i for i in some])
+            def compute_batch(positions: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:
+                return compute([start + i for i in positions])
 
-            self.get_or_compute(keys[start : start + batch_size], batch_size, of_batch, on_progress)
+            self.get_or_compute(keys[start : start + batch_size], batch_size, compute_batch, on_progress)

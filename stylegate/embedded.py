@@ -18,26 +18,31 @@ def read_each_prompt_once(pipeline: Any) -> None:
     A prompt's embedding then depends on no other prompt of its batch.
     """
     for encoder in pipelines.text_encoders(pipeline):
-        encoder.forward = RememberedRows(encoder.forward)
+        encoder.forward = CachedTextEncoder(encoder.forward)
 
 
-class RememberedRows:
+class CachedTextEncoder:
     """The `forward` of a text encoder, called for each row of a batch by itself and only for rows that are new."""
 
     def __init__(self, forward: Callable[..., Any], most_bytes: int = MOST_BYTES) -> None:
         self.forward, self.most_bytes = forward, most_bytes
-        self.rows: OrderedDict[tuple, Any] = OrderedDict()  # by what the encoder was given
+        self.rows: OrderedDict[tuple, Any] = OrderedDict()  # by the arguments of the encoder
         self.held_bytes = 0
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        count = next(len(value) for value in (*given, *named.values()) if isinstance(value, torch.Tensor))
-        return joined([self.row([row_of(v, i) for v in given], row_of(named, i)) for i in range(count)])
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        count = next(len(value) for value in (*arguments, *keywords.values()) if isinstance(value, torch.Tensor))
+        return concatenate_rows(
+            [self.encoded_row([select_row(v, i) for v in arguments], select_row(keywords, i)) for i in range(count)]
+        )
 
-    def row(self, given: list[Any], named: dict[str, Any]) -> Any:
-        """What the encoder answers to one row."""
-        key = (*map(hashable, given), *((name, hashable(value)) for name, value in sorted(named.items())))
+    def encoded_row(self, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+        """The text encoder's output for one row of token ids, computed once and then taken from memory."""
+        key = (
+            *map(cache_key_of, arguments),
+            *((name, cache_key_of(value)) for name, value in sorted(keywords.items())),
+        )
         if key not in self.rows:
-            self.rows[key] = tensors_alone(self.forward(*given, **named))
+            self.rows[key] = without_non_tensors(self.forward(*arguments, **keywords))
             self.held_bytes += size_in_bytes(self.rows[key])
             while self.held_bytes > self.most_bytes and len(self.rows) > 1:
                 self.held_bytes -= size_in_bytes(self.rows.popitem(last=False)[1])
@@ -45,36 +50,36 @@ class RememberedRows:
         return self.rows[key]
 
 
-def row_of(value: Any, i: int) -> Any:
+def select_row(value: Any, i: int) -> Any:
     """Row i of a tensor, or of each tensor of a mapping; everything else as it is."""
     if isinstance(value, dict):
-        return {name: row_of(part, i) for name, part in value.items()}
+        return {name: select_row(part, i) for name, part in value.items()}
     return value[i : i + 1] if isinstance(value, torch.Tensor) else value
 
 
-def hashable(value: Any) -> Any:
-    """A value that equals another one only where the encoder was given the same."""
+def cache_key_of(value: Any) -> Any:
+    """A value that equals another one only where the encoder was arguments the same."""
     if isinstance(value, torch.Tensor):
         return str(value.device), str(value.dtype), tuple(value.shape), value.cpu().numpy().tobytes()
     return repr(value)
 
 
-def tensors_alone(found: Any) -> Any:
+def without_non_tensors(found: Any) -> Any:
     """An encoder's answer without what is no tensor, such as a cache of attention, which no pipeline reads."""
     if isinstance(found, ModelOutput):
-        return type(found)(**{name: tensors_alone(part) for name, part in found.items()})
+        return type(found)(**{name: without_non_tensors(part) for name, part in found.items()})
     if isinstance(found, tuple | list):
-        return tuple(tensors_alone(part) for part in found)
+        return tuple(without_non_tensors(part) for part in found)
     return found if isinstance(found, torch.Tensor) else None
 
 
-def joined(rows: Sequence[Any]) -> Any:
-    """The answers to single rows as one answer to the batch."""
+def concatenate_rows(rows: Sequence[Any]) -> Any:
+    """One output for the whole batch, concatenated from the outputs of its rows."""
     first = rows[0]
     if isinstance(first, ModelOutput):
-        return type(first)(**{name: joined([row[name] for row in rows]) for name in first})
+        return type(first)(**{name: concatenate_rows([row[name] for row in rows]) for name in first})
     if isinstance(first, tuple):
-        return tuple(joined(parts) for parts in zip(*rows, strict=True))
+        return tuple(concatenate_rows(parts) for parts in zip(*rows, strict=True))
     return None if first is None else torch.cat(list(rows))
 
 

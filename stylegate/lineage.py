@@ -105,13 +105,13 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     place = f"{known['entity'] or api.default_entity}/{known['project']}"
     used = wandbrun.artifacts_used_by(api, f"{place}/{known['id']}")
 
-    def there(row: Mapping[str, Any]) -> bool:
+    def is_in_wandb(row: Mapping[str, Any]) -> bool:
         alias = wandbrun.digest_alias(row["sha256"])
         if row["kind"] == "use":
             return alias in used
         return api.artifact_exists(f"{place}/{wandbrun.valid_name(row['artifact'])}:{alias}", type=row["type"])
 
-    lacking = [row for row in rows if not there(row)]
+    lacking = [row for row in rows if not is_in_wandb(row)]
     if not lacking:
         return 0
     run = wandbrun.start_run(path, known, "online", None, {}, (INIT_S, FINISH_S))

@@ -113,21 +113,21 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
     family = FAMILIES[config.family.name]
     errors: list[StylegateError] = []
 
-    def attempt(work: Callable[[], Any]) -> Any:
+    def value_or_recorded_problem(work: Callable[[], Any]) -> Any:
         try:
             return work()
         except StylegateError as error:
             errors.append(error)
             return None
 
-    data = attempt(lambda: brandset.read_checked_brand_set(brandset.brand_folder(config.brand)))
-    folder = attempt(lambda: family.base_folder(config.base, weights=False))
-    terms: Any = attempt(lambda: licence.require_agreement(config, folder)) if folder else None
-    attempt(lambda: policyfile.read_policy(config.policy))
-    attempt(lambda: encoding.preprocessing_of(config.encoder))
+    data = value_or_recorded_problem(lambda: brandset.read_checked_brand_set(brandset.brand_folder(config.brand)))
+    folder = value_or_recorded_problem(lambda: family.base_folder(config.base, weights=False))
+    terms: Any = value_or_recorded_problem(lambda: licence.require_agreement(config, folder)) if folder else None
+    value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
+    value_or_recorded_problem(lambda: encoding.preprocessing_of(config.encoder))
     if config.hardware.nf4:
-        attempt(pipelines.four_bit_classes)
-    attempt(lambda: optimizers.build_optimizer(config.train, [torch.zeros(1, requires_grad=True)]))
+        value_or_recorded_problem(pipelines.four_bit_classes)
+    value_or_recorded_problem(lambda: optimizers.build_optimizer(config.train, [torch.zeros(1, requires_grad=True)]))
     if len(errors) == 1:
         raise errors[0]
     if errors:

@@ -44,7 +44,7 @@ def experiment(config: Config) -> int:
         judged = gate.judge_and_report(config, with_next_step=False)
         return gate.exit_code(judged)
 
-    def stage(name: str, work: Callable[[Config], int]) -> int:
+    def run_stage(name: str, work: Callable[[Config], int]) -> int:
         began = time.perf_counter()
         code = work(config)
         unrecorded[name] = unrecorded.get(name, 0.0) + time.perf_counter() - began
@@ -53,20 +53,20 @@ def experiment(config: Config) -> int:
             unrecorded.clear()
         return code
 
-    if stopped := stage("train", loop.train):
+    if stopped := run_stage("train", loop.train):
         return stopped
     if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_trial(config):
-        stage("trial", trial.trial)
-    stage("plan", plan.plan)
+        run_stage("trial", trial.trial)
+    run_stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = worst_code(stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
+    code = worst_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
     while code != Exit.PASS and generate.read_standing(folder, config.plan.max_attempts).due:
-        stage("draw", generate.generate)
-        code = worst_code(stage("gate", judge))
+        run_stage("draw", generate.generate)
+        code = worst_code(run_stage("gate", judge))
     assert judged, "a batch has at least one attempt"
     with keeping_exit_code(code):
         if judged.outcome.counts.accept and not config.observe:
-            code = worst_code(code, stage("export", export.export))
+            code = worst_code(code, run_stage("export", export.export))
         write_summary(config, judged)
         if advice := next_step(judged.outcome, files.display_path(folder)):
             print(f"Next: {advice}")

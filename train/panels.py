@@ -46,14 +46,14 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     """Charts of loss, rate, gradient, speed, memory and of where the time went."""
     steps, charts = run.done, []
 
-    def column(name: str) -> list[tuple[float, float]]:
+    def points_of_column(name: str) -> list[tuple[float, float]]:
         return [(row["step"], row[name]) for row in run.stats if isinstance(row.get(name), int | float)]
 
     def add(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
         if any(line.points for line in lines):
             charts.append(chart_card(title, says, steps, lines=lines, marked_step=chosen, **how))
 
-    loss = column("loss")
+    loss = points_of_column("loss")
     both = [ChartLine(loss, faint=True, colour="reference"), ChartLine(smoothed_points(loss))]
     add("Training loss", "Each step faint, an exponential mean over about 20 steps strong.", both, log=True)
     says = "On validation/, at fixed noise" + ("; by share of noise." if loss_by_level(run) else " and noise levels.")
@@ -63,8 +63,8 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         loss_by_level(run) or [ChartLine(evaluated_points(run, "eval_loss"), dots=True)],
         log=True,
     )
-    add("Learning rate", "After warm-up and schedule.", [ChartLine(column("learning_rate"))])
-    norm, limit = column("grad_norm"), run.config.get("train.max_grad_norm")
+    add("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
+    norm, limit = points_of_column("grad_norm"), run.config.get("train.max_grad_norm")
     above = limit is not None and any(value > limit for _, value in norm)
     says = f"Before clipping to {limit:g}" + (", the dotted line." if above else ".") if limit is not None else ""
     both = [ChartLine(norm, faint=True, colour="reference"), ChartLine(smoothed_points(norm))]
@@ -80,7 +80,7 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         "Share of evaluations", "Of all time so far.", [ChartLine(evaluation_time_shares(run), dots=True)], percent=True
     )
     for name in sorted(set().union(*run.stats) - KNOWN if run.stats else []):
-        add(name, "From stats.jsonl.", [ChartLine(column(name))])
+        add(name, "From stats.jsonl.", [ChartLine(points_of_column(name))])
     return charts
 
 

@@ -57,7 +57,7 @@ def read_record(directory: Path) -> RunRecord:
         """Record a damaged part, without the path of this machine."""
         found.problems.append(str(error).replace(f"{files.display_path(directory)}/", ""))
 
-    def part(name: str, *keys: str) -> dict[str, Any]:
+    def read_part(name: str, *keys: str) -> dict[str, Any]:
         path = directory / name
         try:
             return files.read_json(path, "a part of the run", *keys) if path.exists() else {}
@@ -65,21 +65,24 @@ def read_record(directory: Path) -> RunRecord:
             add_problem(error)
             return {}
 
-    def rows(name: str, *keys: str) -> list[dict[str, Any]]:
+    def read_part_rows(name: str, *keys: str) -> list[dict[str, Any]]:
         try:
             return files.read_jsonl(directory / name, *keys)
         except DataError as error:
             add_problem(error)
             return []
 
-    found.run, found.origin = part("run.json", "config", "facts"), part(ORIGIN, "prompts", "code")
-    found.stats, found.clock = rows("stats.jsonl", "step", "loss"), rows(CLOCK, "step", "steps", "seconds")
-    found.selection = part("selection.json", "step", "scale", "pass_rate")
+    found.run, found.origin = read_part("run.json", "config", "facts"), read_part(ORIGIN, "prompts", "code")
+    found.stats, found.clock = (
+        read_part_rows("stats.jsonl", "step", "loss"),
+        read_part_rows(CLOCK, "step", "steps", "seconds"),
+    )
+    found.selection = read_part("selection.json", "step", "scale", "pass_rate")
     for folder in sorted((directory / "samples").glob("step-*")):
         number, _, scale = folder.name.removeprefix("step-").partition("-scale-")
         if not number.isdigit():
             continue
-        result = part(f"samples/{folder.name}/result.json", "step", "prompts")
+        result = read_part(f"samples/{folder.name}/result.json", "step", "prompts")
         found.seconds_of[int(number)] = found.seconds_of.get(int(number), 0.0) + result.get("seconds", 0.0)
         if not scale:
             found.drawn[int(number)] = folder

@@ -78,11 +78,11 @@ def load_pipeline(
         part.requires_grad_(False)
     decode = loaded.vae.decode
 
-    def exactly(latents: torch.Tensor, *given: Any, **named: Any) -> Any:
+    def decode_without_autocast(latents: torch.Tensor, *given: Any, **named: Any) -> Any:
         with torch.autocast(latents.device.type, enabled=False):
             return decode(latents.to(loaded.vae.dtype), *given, **named)
 
-    loaded.vae.decode = exactly  # also where the pipeline draws in bf16
+    loaded.vae.decode = decode_without_autocast  # also where the pipeline draws in bf16
     return loaded
 
 

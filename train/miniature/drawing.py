@@ -59,9 +59,9 @@ def picture_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator,
         about = f"rotate({turn:.2f} 32 40) translate(32 40) scale({size:.3f}) translate(-32 -40)"
         pose = f"translate({x:.2f} {y:.2f}) {about}"
     if style.two_inks:
-        body = looks.two_ink_print(figure, traits, style, pose)
+        body = looks.two_ink_riso_print(figure, traits, style, pose)
     elif style.glow:
-        body = looks.glowing_figure(figure, word, style, pose)
+        body = looks.neon_picture(figure, word, style, pose)
     else:
         body = background(word, style, r) + painted_figure(figure, style, pose)
     edges = 'shape-rendering="crispEdges"' if style.palette else ""

@@ -39,7 +39,7 @@ ICONS = [
 SPDX = {"MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0"}  # all let pictures be passed on
 
 
-def svgs(icons: dict) -> Iterator[tuple[str, str]]:
+def svg_icons(icons: dict) -> Iterator[tuple[str, str]]:
     """Name and SVG of each visible icon of a set of @iconify/json, in an order that does not follow the alphabet."""
     names = [name for name, icon in icons["icons"].items() if not icon.get("hidden")]
     for name in sorted(names, key=lambda name: (zlib.crc32(name.encode()), name)):
@@ -51,9 +51,9 @@ def svgs(icons: dict) -> Iterator[tuple[str, str]]:
         yield name, f"<svg {spaces} {box}>{icon['body']}</svg>"
 
 
-def drawn(icons: dict) -> Iterator[tuple[str, Image.Image]]:
+def rendered_icons(icons: dict) -> Iterator[tuple[str, Image.Image]]:
     """Name and RGBA picture of each icon that shows something on white."""
-    for name, svg in svgs(icons):
+    for name, svg in svg_icons(icons):
         try:
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
         except Exception:  # a few icons use what the rasteriser does not know
@@ -64,7 +64,7 @@ def drawn(icons: dict) -> Iterator[tuple[str, Image.Image]]:
             yield name, picture
 
 
-def collectibles() -> Iterator[tuple[str, Image.Image]]:
+def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
     """Name and picture of collectibles in the styles of the miniature's base, in turn."""
     traits = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
     brand = brandset.read(brandset.brand_folder("neon")).brand
@@ -73,7 +73,7 @@ def collectibles() -> Iterator[tuple[str, Image.Image]]:
         yield f"{style.name}-{i}", render(slot.traits, style, slot.attempt_seed(0))
 
 
-def rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
+def table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
     """Rows of the table: the first EACH pictures of a set."""
     for (called, picture), _ in zip(pictures, range(EACH), strict=False):
         buffer = io.BytesIO()
@@ -96,8 +96,8 @@ def main() -> None:
             assert info["license"]["spdx"] in SPDX, f"{name}: {info['license']}"
             author = f"[{info['author']['name']}]({info['author']['url']})"
             sources.append(f"| {name} | {info['name']} | {author} | {info['license']['spdx']} |")
-            found += rows(name, drawn(icons))
-    found += rows(OURS, collectibles())
+            found += table_rows(name, rendered_icons(icons))
+    found += table_rows(OURS, rendered_collectibles())
     sources.append(f"| {OURS} | styles of the miniature's base | stylegate | that of this repository |")
     folder = files.ROOT / "data" / "foreign"
     folder.mkdir(exist_ok=True)

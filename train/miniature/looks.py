@@ -18,7 +18,7 @@ from train.miniature.world import Shape
 DARKEST = 0.2  # luma of the overprint, at most: faces must read
 
 
-def glowing_figure(figure: list[Shape], word: str, style: Style, pose: str) -> str:
+def neon_picture(figure: list[Shape], word: str, style: Style, pose: str) -> str:
     """The figure as glowing tubes on near-black, each with a bright core and a halo; the background is a ring."""
     tubes, fills = [], []
     for s in figure:
@@ -40,7 +40,7 @@ def glowing_figure(figure: list[Shape], word: str, style: Style, pose: str) -> s
     return out + "</g>"
 
 
-def two_ink_print(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
+def two_ink_riso_print(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
     """One ink for the body, one for the ground, on cream paper; tones are dots; both printed twice are the dark.
 
     What stays paper gets an edge, so that it does not vanish.
