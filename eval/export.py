@@ -26,7 +26,7 @@ from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
 from eval.lot.cost import cost_of, cost_record
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
-from eval.package.bag import seal
+from eval.package.bag import write_proofs_of_bag
 from eval.package.earlier import earlier_package
 from eval.package.fill import NO_MARKS, fill_package
 from eval.package.layout import is_bag
@@ -51,7 +51,7 @@ GATE_AGAIN = "stylegate gate with the same words judges what is there now and sa
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    told = living.burning(config)
+    told = living.requested_burning(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -88,7 +88,7 @@ def key_and_marks(config: Config) -> tuple[PrivateKey | None, Marks]:
 
 
 def names_of(found: list[str]) -> str:
-    """How many pictures, and the names of the first."""
+    """A count of pictures with the first names, for messages."""
     return f"{len(found)} ({', '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''})"
 
 
@@ -145,10 +145,10 @@ def write_package(
             cost_record(seconds, len(accepted), price).write(partial / COST)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)
-        seal(partial, collection.name, key, provenance)
+        write_proofs_of_bag(partial, collection.name, key, provenance)
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
-        same = newest and read_tagmanifest(newest) == read_tagmanifest(partial)
+        same = newest and manifest_lines_to_compare(newest) == manifest_lines_to_compare(partial)
         if newest and same and not check_bytes(newest, is_signed_file)[2]:
             return newest, changed
         os.sync()  # all of it is on the disk before it has its name
@@ -157,8 +157,9 @@ def write_package(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_tagmanifest(package: Path) -> list[bytes]:
-    """The lines from which every byte of a package follows, the key that signed it included; [] without a manifest.
+def manifest_lines_to_compare(package: Path) -> list[bytes]:
+    """The lines of a package's manifests from which every byte of it follows, the key that signed it included; []
+    without a manifest.
 
     What changed since the version before, and what it cost so far, is left out: else nothing would ever be the same.
     """

@@ -67,7 +67,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
 
 
 class Standing(NamedTuple):
-    """How far a batch is, by its verdicts so far."""
+    """The progress of a batch by its verdicts so far: slots filled, acceptance, cost."""
 
     states: SlotStates
     due: list[tuple[Slot, int]]  # (slot, attempt) to draw now
@@ -87,7 +87,7 @@ class Standing(NamedTuple):
 
 
 def read_standing(folder: Path, max_attempts: int) -> Standing:
-    """How far the batch in a folder is. Raises DataError if it has no plan, or its verdicts cannot be read."""
+    """The progress of the batch in a folder. Raises DataError if it has no plan, or its verdicts cannot be read."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     states = slot_states((row["file"], row["verdict"]) for row in rows)
     good = [row["file"] for row in rows if row["verdict"] == "accept"]

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from eval.package.credentials import context_of
-from eval.package.layout import IMAGES, is_bag, payload
+from eval.package.layout import IMAGES, is_bag, payload_folder
 from eval.package.marks import (
     MarkedPicture,
     marks_in_words,
@@ -51,7 +51,7 @@ def marks(words: Sequence[str]) -> int:
         print_broken(paths, found)
         if "true" in attack:
             for name, change in ATTACKS.items():
-                print(f"  {what_is_left(paths, name, change)}")
+                print(f"  {surviving_marks_in_words(paths, name, change)}")
     return 0
 
 
@@ -59,7 +59,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a package, or of a folder. Raises DataError if there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", next_step=USAGE)
-    found = list_folder(payload(folder) / IMAGES if is_bag(folder) else folder).pictures
+    found = list_folder(payload_folder(folder) / IMAGES if is_bag(folder) else folder).pictures
     if not found:
         raise DataError(f"{folder} holds no pictures", next_step=USAGE)
     return found
@@ -73,37 +73,39 @@ def print_broken(paths: Sequence[Path], found: Sequence[MarkedPicture]) -> None:
         print(f"  broken: {line}")
 
 
-def as_jpeg(image: Image.Image) -> bytes:
-    return saved(image.convert("RGB"), "JPEG", quality=75)
+def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
+    return encoded(image.convert("RGB"), "JPEG", quality=75)
 
 
-def halved(image: Image.Image) -> bytes:
-    return saved(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
+def resized_to_half(image: Image.Image) -> bytes:
+    return encoded(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
 
 
 def cropped(image: Image.Image) -> bytes:
     across, down = image.width // 10, image.height // 10
-    return saved(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
+    return encoded(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
 
 
 ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
-    "saving as JPEG of quality 75": as_jpeg,
-    "resizing to half": halved,
+    "saving as JPEG of quality 75": as_jpeg_of_quality_75,
+    "resizing to half": resized_to_half,
     "cropping a tenth off each side": cropped,
 }
 
 
-def saved(image: Image.Image, kind: str, **settings: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **settings)
     return buffer.getvalue()
 
 
-def what_is_left(paths: Sequence[Path], name: str, change: Callable[[Image.Image], bytes]) -> str:
-    """How many pictures still carry each mark after an attack, in words. What cannot be decoded carries none."""
+def surviving_marks_in_words(paths: Sequence[Path], name: str, change: Callable[[Image.Image], bytes]) -> str:
+    """A sentence on how many pictures still carry each mark after an attack. A picture that cannot be decoded counts
+    as without marks.
+    """
     context = context_of({})
 
-    def after(path: Path) -> MarkedPicture:
+    def marks_after_attack(path: Path) -> MarkedPicture:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 return read_marks(change(image), context)
@@ -111,7 +113,7 @@ def what_is_left(paths: Sequence[Path], name: str, change: Callable[[Image.Image
             return read_marks(b"", context)
 
     with ThreadPoolExecutor(CORES) as pool:
-        left = list(pool.map(after, paths))
+        left = list(pool.map(marks_after_attack, paths))
     typed = sum(bool(picture.source_types) for picture in left)
     signed = sum(picture.credentials.is_whole for picture in left)
     return f"after {name}: of {len(left)} pictures {typed} say their source type, {signed} have whole credentials"

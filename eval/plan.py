@@ -49,15 +49,15 @@ def plan(config: Config) -> int:
     file = read_traits(traits_path(config)) if config.traits else None
     folder, facts = batch_folder(config, replanned=file is not None)
     if config.repair:
-        return repair(config, folder, facts, brand_set, file)
+        return repair_slots(config, folder, facts, brand_set, file)
     if config.show:
         slots = make_slots(config, brand_set, file, earlier_slots(folder), drawn_slots(folder))
-        show(slots, files.CACHE / "plans" / f"{folder.name}.png")
+        print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
         return 0
     with files.exclusive_lock(folder):
         earlier = earlier_slots(folder)
         slots = make_slots(config, brand_set, file, earlier, drawn_slots(folder))
-        settle(folder, facts, config, earlier, slots, file is not None)
+        write_plan_and_put_pictures_aside(folder, facts, config, earlier, slots, file is not None)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     chosen = facts.generate
@@ -74,7 +74,7 @@ def plan(config: Config) -> int:
     return 0
 
 
-def settle(
+def write_plan_and_put_pictures_aside(
     folder: Path, facts: BatchFacts, config: Config, earlier: list[Slot], slots: list[Slot], of_traits: bool
 ) -> None:
     """Write the plan and all that follows from it; move pictures of slots aside that are other ones now."""
@@ -85,11 +85,13 @@ def settle(
     if of_traits:
         items = [slot.traits for slot in slots]
         files.write_atomically(folder / "rarity.csv", rarity.as_csv(items))
-        files.write_atomically(folder / "plan.png", picture.png_of(items))
+        files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items))
         commitment.commit(folder, slots)
 
 
-def repair(config: Config, folder: Path, facts: BatchFacts, brand_set: BrandSet | None, file: TraitsFile | None) -> int:
+def repair_slots(
+    config: Config, folder: Path, facts: BatchFacts, brand_set: BrandSet | None, file: TraitsFile | None
+) -> int:
     """Give the slots of repair= other traits, with exact counts and the fewest other slots changed. Returns 0."""
     if file is None:
         raise ConfigError("repair= is for a plan of traits", next_step="give traits=, or another line in the prompts.")
@@ -106,7 +108,9 @@ def repair(config: Config, folder: Path, facts: BatchFacts, brand_set: BrandSet 
         excluded = trained_combinations(config, brand_set)
         slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.settled)
         of_before = replace(config.plan, num_images=len(earlier), num_wanted=record.wanted)
-        settle(folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True)
+        write_plan_and_put_pictures_aside(
+            folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True
+        )
     changed = [new.slot for old, new in zip(earlier, slots, strict=True) if old != new]
     others = [number for number in changed if number not in broken]
     lost = [number for number in others if number in states.settled]
@@ -142,14 +146,14 @@ def traits_path(config: Config) -> Path:
     return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
 
 
-def show(slots: list[Slot], path: Path) -> None:
+def print_plan_and_draw_counts(slots: list[Slot], path: Path) -> None:
     """Print what the plan holds; draw it too if it has traits."""
     print(f"{len(slots)} slots; the first: {slots[0].prompt}")
     items = [slot.traits for slot in slots]
     if any(items):
-        for line in picture.lines_of(items):
+        for line in picture.counts_and_rarity_in_words(items):
             print(line)
-        files.write_atomically(path, picture.png_of(items))
+        files.write_atomically(path, picture.counts_and_rarity_as_png(items))
         print(f"as a picture: {files.display_path(path)}")
 
 
@@ -170,7 +174,7 @@ def make_slots(
     if file:
         excluded = trained_combinations(config, brand_set)
         kept = kept_slots(file, earlier, config.plan, excluded, drawn) if earlier else {}
-        return with_earlier_seeds(slots_that_keep(config, file, brand, excluded, kept), earlier)
+        return with_earlier_seeds(slots_keeping_earlier_ones(config, file, brand, excluded, kept), earlier)
     if config.prompts:
         prompts = [
             (brand.prompt_with_trigger(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))
@@ -186,7 +190,7 @@ def make_slots(
     ]
 
 
-def slots_that_keep(
+def slots_keeping_earlier_ones(
     config: Config, file: TraitsFile, brand: brandset.Brand, excluded: set[tuple], kept: dict[int, dict[str, str]]
 ) -> list[Slot]:
     """The slots with all of `kept`; where that leaves no room for the others, without the last 1, 2, 4 ... of them."""

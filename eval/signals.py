@@ -60,7 +60,7 @@ def signals(words: Sequence[str]) -> int:
     evidence = evidence_by_value(rows)
     written = files.read_yaml(traits_path, "traits file", words=True)
     proposed, reasons, kept = reweighted(written, file.numbers == "counts", evidence)
-    before, after = as_yaml(written), as_yaml(proposed)
+    before, after = traits_file_text(written), traits_file_text(proposed)
     name = traits_path.name
     diff = difflib.unified_diff(before.splitlines(), after.splitlines(), name, f"{name} (proposed)", lineterm="", n=1)
     print("\n".join([*diff, *(f"  {reason}" for reason in reasons)] if reasons else ["nothing is to be changed"]))
@@ -99,7 +99,7 @@ def plain_number(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 PlainNumbers.add_representer(str, plain_number)
 
 
-def as_yaml(content: Mapping[str, Any]) -> str:
+def traits_file_text(content: Mapping[str, Any]) -> str:
     """The text of a traits file."""
     return yaml.dump(content, Dumper=PlainNumbers, sort_keys=False, allow_unicode=True, width=120)
 

@@ -72,7 +72,7 @@ def trial(config: Config) -> int:
         chosen=best_of(tried).setting,
     )
     found.write(trial_path(configured_facts(config)))
-    show(found)
+    print_trial(found)
     return 0
 
 
@@ -127,7 +127,7 @@ def best_of(tried: list[TriedSetting]) -> TriedSetting:
     return max((t for t in tried if t.holds), key=lambda t: t.accepted_share_at_least / t.work)
 
 
-def show(found: Trial) -> None:
+def print_trial(found: Trial) -> None:
     """Print a line for each setting, and the one that was chosen."""
     table = Table(box=None)
     for heading in ("steps", "guidance", "work", f"accepted of {found.pictures}", "at least", "margin"):

@@ -11,7 +11,7 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.layout import payload
+from eval.package.layout import payload_folder
 from eval.package.marks import check_marks, trusted_certificates
 from eval.package.proof import check_package, check_promise, read_package
 from eval.planning import commitment
@@ -31,7 +31,7 @@ def verify(words: list[str]) -> int:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
         if package.is_file() and package.suffix == ".json" and commitment.is_commitment(package):
-            print(f"{package}: {commitment.check(package)}")
+            print(f"{package}: {commitment.check_commitment(package)}")
             continue
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
@@ -44,8 +44,10 @@ def verify(words: list[str]) -> int:
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "it was changed after its export; do not use it.")
         provenance, rows = read_package(package)
-        _, promised = check_promise(payload(package), provenance, rows)
-        marked, not_marked, wrong = check_marks(package, [payload(package) / row["file_name"] for row in rows], trust)
+        _, promised = check_promise(payload_folder(package), provenance, rows)
+        marked, not_marked, wrong = check_marks(
+            package, [payload_folder(package) / row["file_name"] for row in rows], trust
+        )
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
         print(f"{package}: holds, {counted(len(rows), 'picture')}{f'; {promised}' if promised else ''}")

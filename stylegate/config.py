@@ -36,6 +36,8 @@ def config_key(
 
 @dataclass(kw_only=True, slots=True)
 class FamilyConfig:
+    """The keys `family.*`: the kind of base model, and the size of the pictures it draws."""
+
     name: str = config_key("sd", "model family, a file in stylegate/families/", choices=FAMILY_NAMES)
     resolution: int | None = config_key(
         None, "picture side in pixels; null = what the base was trained for", low=16, high=4096, multiple=8
@@ -44,6 +46,8 @@ class FamilyConfig:
 
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
+    """The keys `lora.*`: which layers of the base get a LoRA, and of which rank and strength."""
+
     rank: int = config_key(16, "rank of each adapter matrix", low=1, high=1024)
     alpha: float | None = config_key(None, "strength is alpha / rank; null = the rank, strength 1", low=1e-3, high=4096)
     rslora: bool = config_key(
@@ -60,6 +64,8 @@ class LoraConfig:
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
+    """The keys `train.loss.*`: which noise levels training draws, and how each one's error counts."""
+
     density: str = config_key(
         "uniform",
         "noise levels: style looks most where palette and line are decided",
@@ -79,6 +85,8 @@ class LossConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
+    """The keys `train.*`: steps, learning rate, captions, and when a run is saved and evaluated."""
+
     max_steps: int = config_key(300, "optimizer steps; raise it and run again to train on", low=1, high=10_000_000)
     batch_size: int = config_key(8, "pictures per pass and process", low=1, high=4096)
     accumulation: int = config_key(
@@ -136,6 +144,8 @@ class TrainConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PlanConfig:
+    """The keys `plan.*`: how many slots a batch has, and how often a rejected one is drawn again."""
+
     num_images: int = config_key(64, "slots, one picture each", low=1, high=1_000_000)
     num_wanted: int | None = config_key(
         None, "accepted pictures that make the batch complete; null = all", low=1, high=1_000_000
@@ -147,6 +157,8 @@ class PlanConfig:
 
 @dataclass(kw_only=True, slots=True)
 class GenerateConfig:
+    """The keys `generate.*`: how pictures are drawn: denoising steps, guidance, pictures at once."""
+
     num_inference_steps: int = config_key(20, "denoising steps", low=1, high=1000)
     guidance_scale: float = config_key(3.0, "classifier-free guidance", low=0.0, high=50.0)
     batch_size: int = config_key(
@@ -157,6 +169,8 @@ class GenerateConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ScoreConfig:
+    """The keys `score.*`: how pictures are measured before they are judged."""
+
     batch_size: int = config_key(128, "pictures at once; a CPU's cores share them", low=1, high=65536)
     aesthetic_head: str | None = config_key(
         None, "laion-v1, laion-v2 (data/heads/) or safetensors of linear layers; null = the encoder's own, if any"
@@ -166,6 +180,8 @@ class ScoreConfig:
 
 @dataclass(kw_only=True, slots=True)
 class LabellingConfig:
+    """The keys `promise.*`: how many pictures a person is asked to label."""
+
     num_labels: int = config_key(
         200, "calibrate: pictures labelled, settled before the first; certify: rows of a worksheet", low=1, high=100_000
     )
@@ -173,6 +189,8 @@ class LabellingConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TrackerConfig:
+    """The keys `tracker.*`: whether and where runs and verdicts are mirrored to Weights & Biases."""
+
     name: str = config_key("none", "mirror of runs and verdicts", choices=["none", "wandb"])
     mode: str = config_key("online", "W&B mode", choices=["online", "offline", "disabled"])
     project: str = config_key("stylegate", "W&B project")
@@ -181,6 +199,8 @@ class TrackerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class HardwareConfig:
+    """The keys `hardware.*`: device, precision, threads and what saves memory."""
+
     device: str = config_key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
     precision: str = config_key(
         "auto",
@@ -204,6 +224,8 @@ class HardwareConfig:
 
 @dataclass(kw_only=True, slots=True)
 class Config:
+    """All configuration of a command; `stylegate VERB --help` lists the keys that a verb reads."""
+
     name: str | None = config_key(
         None, "The name of what is made. null: the name of the experiment, else of the brand."
     )

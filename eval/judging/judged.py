@@ -13,7 +13,7 @@ from eval.promise.calibration import CalibratedLine
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the gate found of a lot. Reports, W&B, certificates and calibrations are handed it; none judges again.
+    """The result of judging a lot once. Reports, W&B, certificates and calibrations are handed it; none judges again.
 
     `verdicts` and `scores.rows` have one entry a picture, in the lot's order.
     """

@@ -13,7 +13,7 @@ State = Literal["none", "valid", "stale", "insufficient", "certified"]
 
 
 class PolicyUsed(Record):
-    """The policy that judged."""
+    """The name and digest of the policy by which a lot was judged."""
 
     name: str
     sha256: str
@@ -73,7 +73,7 @@ class PromiseState(Record):
 
 
 class Slots(Record):
-    """Slots of a planned batch."""
+    """How many slots a planned batch has, how many are wanted and how many are filled."""
 
     wanted: int
     accepted: int
@@ -83,7 +83,7 @@ class Slots(Record):
 
 
 class GateRecord(Record):
-    """gate.json."""
+    """The content of gate.json: the result of a gate for pipelines."""
 
     policy: PolicyUsed
     observe: bool

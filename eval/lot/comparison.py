@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.lot.lot import Lot, digests_by_name, notes_on_skipped, relative_name
-from eval.package.layout import IMAGES, payload, read_rows
+from eval.package.layout import IMAGES, payload_folder, read_rows
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -135,7 +135,7 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
             theirs = set(known.values())
             same = ours & theirs if shares_pictures(ours, theirs) else set()
             found += [
-                (f"{package.name}/{name}", payload(package) / IMAGES / name)
+                (f"{package.name}/{name}", payload_folder(package) / IMAGES / name)
                 for name, sha256 in known.items()
                 if sha256 not in same
             ]
@@ -160,9 +160,9 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
     """
-    place, images = files.display_path(package), payload(package) / IMAGES
+    place, images = files.display_path(package), payload_folder(package) / IMAGES
     try:
-        record = files.read_json(payload(package) / "provenance.json", "the provenance", "counts")
+        record = files.read_json(payload_folder(package) / "provenance.json", "the provenance", "counts")
     except (DataError, OSError):
         return "", {}, f"{place} has no provenance.json that can be read"
     brand = record.get("brand")

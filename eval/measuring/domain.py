@@ -16,7 +16,7 @@ OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this shar
 
 
 class Domain(NamedTuple):
-    """What an encoder was made for: domain.json and known.safetensors beside its weights."""
+    """The kind of pictures that an encoder was trained on: domain.json and known.safetensors beside its weights."""
 
     side: int  # picture side in pixels
     max_distance: float  # cosine distance to the nearest known picture; beyond it a picture is foreign

@@ -54,14 +54,14 @@ def shipped_pictures(references: Features, background: str) -> Iterator[Foreign]
 
     Of every eight the last four are redrawn.
     """
-    grounds = [tuple(int(level) for level in ground) for ground in grounds_of(references.signatures)]
+    grounds = [tuple(int(level) for level in ground) for ground in ground_colours(references.signatures)]
     declared = Image.new("RGB", (1, 1), background).getpixel((0, 0))
     for i, row in enumerate(pq.read_table(files.FOREIGN).to_pylist()):
         ground = grounds[i // 2 % len(grounds)] if i % 2 else declared
         yield Foreign(row["set"], row["png"], ground, redrawn=i // 4 % 2 == 1)  # type: ignore[arg-type]
 
 
-def grounds_of(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def ground_colours(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[n, 3] the median colour of the outermost pixels of signatures [n, 64, 64, 3]."""
     edges = [signatures[:, 0], signatures[:, -1], signatures[:, :, 0], signatures[:, :, -1]]
     return np.median(np.concatenate(edges, axis=1), axis=1).astype(np.uint8)
@@ -142,10 +142,10 @@ def split_by_set(features: Features, encoder: Encoder | None) -> list[ForeignSet
 
 def without_own(sets: list[ForeignSet], references: Features) -> tuple[list[ForeignSet], list[str]]:
     """The shipped sets that are not the brand itself, and a sentence on each that is: its pictures are references."""
-    own = reduced(references.signatures)
+    own = small_copies(references.signatures)
     kept, notes = [], []
     for one in sets:
-        theirs = reduced(one.signatures)
+        theirs = small_copies(one.signatures)
         apart = np.square(own).sum(1) + np.square(theirs).sum(1)[:, None] - 2 * theirs @ own.T
         copies = int((apart.min(1) < ALIKE**2 * own.shape[1]).sum())
         if one.given or copies < COPIES:
@@ -155,8 +155,8 @@ def without_own(sets: list[ForeignSet], references: Features) -> tuple[list[Fore
     return kept, notes
 
 
-def reduced(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """[n, SMALL * SMALL * 3] levels of small copies."""
+def small_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """[n, SMALL * SMALL * 3] The colour levels of copies of the signatures that are scaled down to SMALL x SMALL."""
     step = signatures.shape[1] // SMALL
     parts = [signatures[:, y::step, x::step].astype(np.float64) for y in range(step) for x in range(step)]
     return (sum(parts) / step**2).reshape(len(signatures), -1)

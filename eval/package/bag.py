@@ -43,8 +43,10 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
     write(package / INCLUSION, files.jsonl(proven))
 
 
-def seal(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:
-    """Write what a bag needs beside data/: verify.py, the statement of its provenance, manifests, signatures."""
+def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:
+    """Write what a bag needs beside its pictures and metadata in data/: verify.py, the statement of its provenance,
+    manifests, signatures.
+    """
     for name in (STATEMENT, SIGNER, SSH_SIGNER, SSH_SIGNATURE, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
         (package / name).unlink(missing_ok=True)
     payload = sorted(path for path in (package / "data").rglob("*") if path.is_file())
@@ -86,7 +88,7 @@ def write(path: Path, content: str | bytes, earlier: Path | None = None) -> None
     room on the disk, and less time.
     """
     content = content.encode() if isinstance(content, str) else content
-    if earlier and linked(path, content, earlier):
+    if earlier and link_if_equal(path, content, earlier):
         return
     try:
         path.write_bytes(content)
@@ -95,8 +97,10 @@ def write(path: Path, content: str | bytes, earlier: Path | None = None) -> None
         path.write_bytes(content)
 
 
-def linked(path: Path, content: bytes, earlier: Path) -> bool:
-    """Make `path` a hard link to `earlier` if that is a plain file with this content; whether it did."""
+def link_if_equal(path: Path, content: bytes, earlier: Path) -> bool:
+    """Make `path` a hard link to `earlier` if that is a plain file with this content. Returns whether it is now a
+    link.
+    """
     try:
         if earlier.is_symlink() or earlier.read_bytes() != content:
             return False

@@ -156,8 +156,8 @@ def mime_of(content: bytes) -> str:
     raise UnmarkableError("it is no PNG, JPEG or WebP")
 
 
-class Insertion(NamedTuple):
-    """What makes one content out of another: `inserted` instead of the bytes from `start` to `end`."""
+class ByteReplacement(NamedTuple):
+    """A difference between two byte strings: `inserted` replaces the bytes from `start` to `end`."""
 
     start: int
     end: int
@@ -167,10 +167,10 @@ class Insertion(NamedTuple):
         return content[: self.start] + self.inserted + content[self.end :]
 
 
-def insertion(before: bytes, after: bytes) -> Insertion:
-    """The shortest one stretch that makes `after` out of `before`."""
+def shortest_replacement(before: bytes, after: bytes) -> ByteReplacement:
+    """The shortest single replacement that turns `before` into `after`."""
     shorter = min(len(before), len(after))
     same = bisect_left(range(1, shorter + 1), True, key=lambda n: before[:n] != after[:n])
     tails = range(1, shorter - same + 1)
     tail = bisect_left(tails, True, key=lambda n: before[-n:] != after[-n:])
-    return Insertion(same, len(before) - tail, after[same : len(after) - tail])
+    return ByteReplacement(same, len(before) - tail, after[same : len(after) - tail])

@@ -17,7 +17,7 @@ from eval.package import verify_traits
 from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.earlier import Earlier
-from eval.package.items import PROFILES, Item, ItemRecord, items_of, record_of, scores_by_file, table_of
+from eval.package.items import PROFILES, Item, ItemRecord, imagefolder_table, items_of, record_of, scores_by_file
 from eval.package.layout import TABLE
 from eval.package.marking import Marks, Unmarked, write_marked_pictures
 from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
@@ -52,7 +52,7 @@ def fill_package(
     items, report = write_pictures(data, lot, items, provenance.made_from, marks, earlier)
     report.write(package / MARKS)
     write_items(data, lot, items, provenance.made_from, collection, earlier)
-    pq.write_table(table_of(items), data / TABLE)
+    pq.write_table(imagefolder_table(items), data / TABLE)
     write_rarity_and_plan(package, lot, items)
     write_proof_of_promise(data, lot, items, outcome)
     lora = copy_lora(data, lot)
@@ -129,7 +129,7 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[Item]) -> Non
     ]
     write(package / verify_traits.RARITY, files.jsonl(sorted(rows, key=lambda row: (row["rank"], row["id"]))))
     if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
-        commitment.check(lot.out / commitment.COMMITMENT)
+        commitment.check_commitment(lot.out / commitment.COMMITMENT)
         for name in (verify_traits.COMMITMENT, verify_traits.SALT, verify_traits.PLAN):
             write(package / name, (lot.out / Path(name).name).read_bytes())
 

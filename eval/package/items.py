@@ -48,7 +48,7 @@ class Item:
 
 
 class Drawn(Record):
-    """How a picture was drawn."""
+    """How a picture was drawn: prompt, seed, sampler settings."""
 
     slot: int
     """Its number in the plan."""
@@ -149,8 +149,8 @@ def person_id(name: str) -> str:
     return f"person-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def table_of(items: Sequence[Item]) -> pa.Table:
-    """The rows of metadata.parquet, which make data/ a Hugging Face imagefolder."""
+def imagefolder_table(items: Sequence[Item]) -> pa.Table:
+    """The table of metadata.parquet, which make data/ a Hugging Face imagefolder."""
     columns: dict[str, Any] = {
         "file_name": [item.image for item in items],
         "id": [item.id for item in items],

@@ -18,7 +18,7 @@ def is_bag(package: Path) -> bool:
     return any((package / name).exists() for name in ("bagit.txt", "data", TAGMANIFEST))
 
 
-def payload(package: Path) -> Path:
+def payload_folder(package: Path) -> Path:
     """The folder with the pictures, provenance.json and the proof of a promise: data/ of a bag, else the package."""
     return package / "data" if is_bag(package) else package
 

@@ -58,7 +58,7 @@ class MergedItems(Record):
 
 
 class Changes(Record):
-    """proof/changes.json: what is other than in the version before."""
+    """The content of proof/changes.json: how a version differs from the one before."""
 
     before: VersionBefore
     new: list[int]
@@ -82,7 +82,7 @@ class Changes(Record):
 
 @dataclass(frozen=True, slots=True)
 class Burning:
-    """What the words burn= and merge= ask for."""
+    """The items that the keys burn= and merge= ask to remove or to merge."""
 
     burned: frozenset[int] = frozenset()
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the item that lives on -> those that go into it
@@ -95,7 +95,7 @@ class Burning:
 NOTHING = Burning()
 
 
-def burning(config: Config) -> Burning:
+def requested_burning(config: Config) -> Burning:
     """The items that burn= (3,7) and merge= (3+7: 7 goes into 3) name. Raises ConfigError with every odd word."""
     burns, merges = (list(filter(None, (text or "").split(","))) for text in (config.burn, config.merge))
     odd = [f"burn: {word}" for word in burns if not re.fullmatch("[0-9]{1,9}", word)]
@@ -168,7 +168,7 @@ def traits_of_package(package: Path) -> dict[int, dict[str, str]]:
 
 
 def changes_between(before: Path, after: Path, told: Burning) -> Changes:
-    """What is other in the package `after` than in `before`."""
+    """The differences of two versions of a collection: items added, removed, drawn again, evolved, merged."""
     old, new = items_of_package(before), items_of_package(after)
     old_traits, new_traits = traits_of_package(before), traits_of_package(after)
     both = sorted(old.keys() & new.keys())
@@ -181,12 +181,12 @@ def changes_between(before: Path, after: Path, told: Burning) -> Changes:
         before=version_of(before),
         new=sorted(new.keys() - old.keys()),
         drawn_again=[item for item in changed if item not in evolved],
-        evolved=[EvolvedItem(id=i, traits=differing(old_traits[i], new_traits[i])) for i in evolved],
+        evolved=[EvolvedItem(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
         burned=sorted(gone),
         merged=[MergedItems(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
         left_out=sorted(old.keys() - new.keys() - gone),
-        erc4906=ranges(changed, both),
+        erc4906=fewest_ranges(changed, both),
     )
 
 
@@ -199,13 +199,13 @@ def version_of(package: Path) -> VersionBefore:
     )
 
 
-def differing(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[str | None]]:
-    """The traits whose values are not the same: the value before, and the value after."""
+def changed_traits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[str | None]]:
+    """The traits of an item that changed: by name the value before and the value after, None where it has none."""
     names = sorted(before.keys() | after.keys())
     return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
 
 
-def ranges(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
+def fewest_ranges(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
     """The fewest ranges that hold all `changed` and no other of `items`; numbers that no item has may lie inside."""
     found: list[list[int]] = []
     chosen, inside = set(changed), False
@@ -267,11 +267,11 @@ def check_changes(package: Path) -> tuple[list[str], list[str], list[str]]:
     alone = set(found.burned) - {item for group in merged.values() for item in group}
     if changes_between(before, package, Burning(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
-    return [f"since {before.name} {in_words(found)}"], [], wrong
+    return [f"since {before.name} {changes_in_words(found)}"], [], wrong
 
 
-def in_words(found: Changes) -> str:
-    """How many items changed, in which way."""
+def changes_in_words(found: Changes) -> str:
+    """A sentence on how many items changed in which way."""
     parts = (
         (len(found.new), "new"),
         (len(found.drawn_again), "drawn again"),

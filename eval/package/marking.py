@@ -20,13 +20,13 @@ from PIL import Image
 from eval.package import xmp
 from eval.package.bag import write
 from eval.package.credentials import (
+    ByteReplacement,
     CredentialState,
-    Insertion,
     Signer,
     context_of,
-    insertion,
     manifest_of,
     read_credentials,
+    shortest_replacement,
 )
 from eval.package.earlier import Earlier
 from eval.package.items import Item
@@ -99,7 +99,7 @@ def write_marked_pictures(
     cache = Cache(files.CACHE / STORE) if marks.signer else None
     context = context_of({})
 
-    def written(one: Unmarked, kept: Row | None) -> Written | None:
+    def write_or_record_problem(one: Unmarked, kept: Row | None) -> Written | None:
         try:
             return write_marked(one, kept, data, marks, earlier, context)
         except UnmarkableError as error:
@@ -111,7 +111,7 @@ def write_marked_pictures(
             some = unmarked[start : start + AT_ONCE]
             keys = [signature_key(one, marks) for one in some]
             rows = list(cache.get_all(keys)) if cache else [None] * len(some)
-            done = list(pool.map(written, some, rows))
+            done = list(pool.map(write_or_record_problem, some, rows))
             found += [entry.carries for entry in done if entry]
             if cache:
                 cache.put({key: entry.row for key, entry in zip(keys, done, strict=True) if entry and entry.row})
@@ -193,17 +193,17 @@ def problem_with(carries: MarkedPicture, marks: Marks) -> str:
 
 
 def row_of(before: bytes, after: bytes) -> Row:
-    """What the cache keeps of a signed file."""
-    found, digest = insertion(before, after), hashlib.sha256(after).digest()
+    """The entry of the signature cache for a signed file: what signing inserted into it."""
+    found, digest = shortest_replacement(before, after), hashlib.sha256(after).digest()
     content = {"inserted": found.inserted, "sha256": digest}
     row = {name: np.frombuffer(value, np.uint8) for name, value in content.items()}
     return row | {"span": np.array([found.start, found.end])}
 
 
 def kept_file(before: bytes, row: Row) -> bytes:
-    """The file that was signed before; b"" if what is kept makes another one."""
+    """The signed file, made again from the unsigned one and a cache entry; b"" if the entry does not fit."""
     start, end = row["span"].tolist()
-    after = Insertion(start, end, row["inserted"].tobytes()).into(before)
+    after = ByteReplacement(start, end, row["inserted"].tobytes()).into(before)
     return after if hashlib.sha256(after).digest() == row["sha256"].tobytes() else b""
 
 

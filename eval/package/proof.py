@@ -9,7 +9,7 @@ from eval.package import receiver
 from eval.package.bag import STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
-from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload, read_rows
+from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_rows
 from eval.package.living import check_changes
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
@@ -90,7 +90,7 @@ def certificate_problem(package: Path, provenance: Provenance, pictures: list[st
 
 def read_package(package: Path) -> tuple[Provenance, list[dict]]:
     """provenance.json, and file_name and sha256 of each picture. Raises DataError if a file is missing or damaged."""
-    return Provenance.read(payload(package) / "provenance.json", "the provenance"), read_rows(package)
+    return Provenance.read(payload_folder(package) / "provenance.json", "the provenance"), read_rows(package)
 
 
 def disagreements_of_parts(package: Path) -> list[str]:
@@ -99,7 +99,7 @@ def disagreements_of_parts(package: Path) -> list[str]:
         provenance, rows = read_package(package)
         if not all(isinstance(text, str) for row in rows for text in row.values()):
             return ["the names and digests of the pictures must be text"]
-        problems, _ = check_promise(payload(package), provenance, rows)
+        problems, _ = check_promise(payload_folder(package), provenance, rows)
         if is_bag(package):
             wrong = problems + problems_with_statement(package)
             return wrong + problems_with_items(package / "data", provenance, rows)

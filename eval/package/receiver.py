@@ -125,7 +125,7 @@ def check_items(folder, listed, wrong):
         wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
     parts = [runpy.run_path(str(Path(__file__).with_name(f"verify_{name}.py"))) for name in ("traits", "marks")]
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
-    return proven + parts[0]["check_traits"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
+    return proven + parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
 
 
 def check(folder, is_signed=verified_by_openssl):

@@ -28,19 +28,19 @@ def allowed_signer(key: PrivateKey) -> str:
 def signature(key: PrivateKey, content: bytes) -> str:
     """The signature of `content` in the armoured form of OpenSSH."""
     blob = base64.b64decode(public_key(key).split()[1])
-    signed = MAGIC + b"".join(map(string, (NAMESPACE, b"", HASH, hashlib.sha256(content).digest())))
-    numbers = b"".join(string(mpint(number)) for number in decode_dss_signature(sign(key, signed)))
-    parts = (blob, NAMESPACE, b"", HASH, string(KIND) + string(numbers))
-    whole = MAGIC + (1).to_bytes(4, "big") + b"".join(map(string, parts))
+    signed = MAGIC + b"".join(map(ssh_string, (NAMESPACE, b"", HASH, hashlib.sha256(content).digest())))
+    numbers = b"".join(ssh_string(ssh_mpint(number)) for number in decode_dss_signature(sign(key, signed)))
+    parts = (blob, NAMESPACE, b"", HASH, ssh_string(KIND) + ssh_string(numbers))
+    whole = MAGIC + (1).to_bytes(4, "big") + b"".join(map(ssh_string, parts))
     lines = "\n".join(textwrap.wrap(base64.b64encode(whole).decode(), 70))
     return f"-----BEGIN SSH SIGNATURE-----\n{lines}\n-----END SSH SIGNATURE-----\n"
 
 
-def string(content: bytes) -> bytes:
+def ssh_string(content: bytes) -> bytes:
     """Bytes after their length in 4 bytes (RFC 4251, section 5)."""
     return len(content).to_bytes(4, "big") + content
 
 
-def mpint(number: int) -> bytes:
+def ssh_mpint(number: int) -> bytes:
     """A positive number in as few bytes as hold it with a sign bit (RFC 4251, section 5)."""
     return number.to_bytes(number.bit_length() // 8 + 1, "big")

@@ -9,7 +9,7 @@ METADATA, RARITY = "data/metadata/erc721", "data/rarity.jsonl"
 COMMITMENT, SALT, PLAN = "proof/commitment.json", "proof/commitment.salt", "proof/plan.jsonl"
 
 
-def check_traits(folder, traits, wrong):
+def check_plan_and_rarity(folder, traits, wrong):
     """Hold `traits` (trait -> value, by number of an item) against plan and rarity. Returns what is proven."""
     return check_plan(folder, traits, wrong) + check_rarity(folder, traits, wrong)
 

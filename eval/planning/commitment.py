@@ -35,8 +35,10 @@ class Commitment(Record):
     """The number of slots of the plan."""
 
 
-def opened(folder: Path, plan: str = PLAN_TEXT) -> str:
-    """The commitment to the plan in a file of a folder, computed with the folder's salt."""
+def compute_commitment(folder: Path, plan: str = PLAN_TEXT) -> str:
+    """The commitment (hex) to the plan in the file `plan` of a folder, computed with the salt that lies in the
+    folder.
+    """
     return hashlib.sha256((folder / SALT).read_bytes() + (folder / plan).read_bytes()).hexdigest()
 
 
@@ -50,22 +52,24 @@ def commit(folder: Path, slots: Sequence[Slot]) -> None:
     files.write_atomically(folder / PLAN_TEXT, plan_text(slots))
     if (folder / COMMITMENT).exists() and (folder / SALT).exists():
         before = Commitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
-        if before.algorithm == ALGORITHM and before.commitment == opened(folder):
+        if before.algorithm == ALGORITHM and before.commitment == compute_commitment(folder):
             return
     files.write_atomically(folder / SALT, secrets.token_bytes(32))
     (folder / SALT).chmod(0o600)
-    Commitment(commitment=opened(folder), algorithm=ALGORITHM, slots=len(slots)).write(folder / COMMITMENT)
+    Commitment(commitment=compute_commitment(folder), algorithm=ALGORITHM, slots=len(slots)).write(folder / COMMITMENT)
 
 
-def check(path: Path) -> str:
-    """What a commitment that holds says. Raises DataError if the plan or the salt beside it is another."""
+def check_commitment(path: Path) -> str:
+    """Compute a commitment again from the plan and the salt beside it; returns a sentence on what it proves. Raises
+    DataError if the plan or the salt beside it is another.
+    """
     found, folder = Commitment.read(path, "the commitment"), path.parent
     plan = PLAN_TEXT if found.algorithm == ALGORITHM else PLAN
     missing = [name for name in {SALT, PLAN, plan} if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{path} cannot be opened: {' and '.join(sorted(missing))} is not beside it")
     slots = read_plan(folder)
-    if opened(folder, plan) != found.commitment or len(slots) != found.slots:
+    if compute_commitment(folder, plan) != found.commitment or len(slots) != found.slots:
         raise DataError(f"{path} does not hold: {plan} or {SALT} is not the one that was committed to")
     if plan == PLAN_TEXT and (folder / plan).read_text(encoding="utf-8") != plan_text(slots):
         raise DataError(f"{path} does not hold: {PLAN} is not the plan that {plan} says and that was committed to")

@@ -9,12 +9,16 @@ from eval.planning.traits import WHOLE, Rules, TraitsFile, Value, value_name
 
 
 def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> list[str]:
-    """What is wrong between parts that are sound by themselves. `written`: the values as the file has them."""
-    problems = look_alikes("traits", file.traits)
+    """Every contradiction between parts of a traits file that are each valid by themselves, a sentence each.
+    `written`: the values as the file has them.
+    """
+    problems = problems_of_names_that_look_alike("traits", file.traits)
     for trait, values in file.traits.items():
-        problems += look_alikes(f"traits.{trait}", values)
-        problems += [f"traits.{trait}.{name}{text}" for name, value in values.items() for text in faults(value, file)]
-    for place, condition in conditions(file.rules):
+        problems += problems_of_names_that_look_alike(f"traits.{trait}", values)
+        problems += [
+            f"traits.{trait}.{name}{text}" for name, value in values.items() for text in problems_of_value(value, file)
+        ]
+    for place, condition in all_conditions(file.rules):
         for trait, names in condition.items():
             known = written.get(trait)
             own = {one.traits.get(trait) for one in file.one_of_ones}
@@ -31,10 +35,10 @@ def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> li
         for i, limit in enumerate(file.rules.limit)
         if limit.at_most is not None and limit.at_least > limit.at_most
     ]
-    return problems + circle_problems(file.rules) + tally_problems(file) + one_of_one_problems(file)
+    return problems + circular_requirement_problems(file.rules) + trait_count_problems(file) + one_of_one_problems(file)
 
 
-def faults(value: Value, file: TraitsFile) -> list[str]:
+def problems_of_value(value: Value, file: TraitsFile) -> list[str]:
     told = [word for word in ("count", "weight", "tier") if getattr(value, word) is not None]
     problems = [f": has {' and '.join(told)}; one of them says how often it comes"] if len(told) > 1 else []
     if value.tier is not None and value.tier not in file.tiers:
@@ -44,8 +48,10 @@ def faults(value: Value, file: TraitsFile) -> list[str]:
     return problems
 
 
-def look_alikes(place: str, names: Any) -> list[str]:
-    """Names that differ by case, width, combining marks or spaces only: people would take them for one."""
+def problems_of_names_that_look_alike(place: str, names: Any) -> list[str]:
+    """A problem for each group of names that differ by case, width, combining marks or spaces only: people would take
+    them for one.
+    """
     groups: dict[str, list[str]] = {}
     for name in names:
         plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
@@ -54,7 +60,7 @@ def look_alikes(place: str, names: Any) -> list[str]:
     return [f"{place}: {' and '.join(same)} look alike; use one name" for same in groups.values() if len(same) > 1]
 
 
-def conditions(rules: Rules) -> list[tuple[str, dict[str, list[str]]]]:
+def all_conditions(rules: Rules) -> list[tuple[str, dict[str, list[str]]]]:
     """Every condition of the rules, with its place in the file."""
     found = [(f"rules.forbid[{i}]", condition) for i, condition in enumerate(rules.forbid)]
     for i, rule in enumerate(rules.require):
@@ -62,15 +68,15 @@ def conditions(rules: Rules) -> list[tuple[str, dict[str, list[str]]]]:
     return found + [(f"rules.limit[{i}].of", limit.of) for i, limit in enumerate(rules.limit)]
 
 
-def circle_problems(rules: Rules) -> list[str]:
-    """Requirements that lead back to where they began."""
+def circular_requirement_problems(rules: Rules) -> list[str]:
+    """A problem for each chain of requirements that leads back to where it began."""
     leads: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for rule in rules.require:
         then = {(trait, name) for trait, names in rule.then.items() for name in names}
         for start in [(trait, name) for trait, names in rule.when.items() for name in names]:
             leads.setdefault(start, set()).update(then)
 
-    def way_back(start: tuple[str, str]) -> list[tuple[str, str]] | None:
+    def path_back_to(start: tuple[str, str]) -> list[tuple[str, str]] | None:
         open_, seen = [[start]], set()
         while open_:
             path = open_.pop()
@@ -85,14 +91,14 @@ def circle_problems(rules: Rules) -> list[str]:
     done: set[tuple[str, str]] = set()
     problems = []
     for start in leads:
-        if start not in done and (path := way_back(start)):
+        if start not in done and (path := path_back_to(start)):
             done |= set(path)
             words = " -> ".join(f"{trait}: {name}" for trait, name in [*path, start])
             problems.append(f"rules.require: runs in a circle: {words}")
     return problems
 
 
-def tally_problems(file: TraitsFile) -> list[str]:
+def trait_count_problems(file: TraitsFile) -> list[str]:
     problems = []
     for trait, counted in file.rules.tally.items():
         unknown = [name for name in [trait, *counted] if name not in file.traits]
@@ -106,7 +112,7 @@ def tally_problems(file: TraitsFile) -> list[str]:
 
 
 def one_of_one_problems(file: TraitsFile) -> list[str]:
-    """One-of-ones that break a rule, stand twice or name what does not exist."""
+    """A problem for each one-of-one that breaks a rule, stands twice, or names a trait or value that does not exist."""
     problems = []
     for i, one in enumerate(file.one_of_ones):
         place = f"one_of_ones[{i}]"
@@ -119,10 +125,10 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
             except ValueError as error:
                 problems.append(f"{place}.traits.{trait}: {error}")
             if value not in file.traits[trait]:
-                twins = look_alikes(f"{place}.traits.{trait}", [*file.traits[trait], value])
+                twins = problems_of_names_that_look_alike(f"{place}.traits.{trait}", [*file.traits[trait], value])
                 problems += [text for text in twins if value in text]
         if one.prompt is not None:
-            problems += prompt_problems(one.prompt, {"trigger", *file.traits}, f"{place}.prompt")
+            problems += template_problems(one.prompt, {"trigger", *file.traits}, f"{place}.prompt")
         problems += [f"{place}: breaks rules.{rule}" for rule in broken_rules(file.rules, one.traits)]
     for what, told in (
         ("slot", [str(one.slot) for one in file.one_of_ones if one.slot is not None]),
@@ -137,18 +143,18 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
 def broken_rules(rules: Rules, traits: dict[str, str]) -> list[str]:
     """The rules that these traits break, whatever the traits that they do not name are."""
 
-    def holds(condition: dict[str, list[str]]) -> bool:
+    def traits_meet(condition: dict[str, list[str]]) -> bool:
         return all(traits.get(trait) in names for trait, names in condition.items())
 
-    broken = [f"forbid[{i}]" for i, condition in enumerate(rules.forbid) if holds(condition)]
+    broken = [f"forbid[{i}]" for i, condition in enumerate(rules.forbid) if traits_meet(condition)]
     return broken + [
         f"require[{i}]"
         for i, rule in enumerate(rules.require)
-        if holds(rule.when) and any(traits.get(t) not in (*names, None) for t, names in rule.then.items())
+        if traits_meet(rule.when) and any(traits.get(t) not in (*names, None) for t, names in rule.then.items())
     ]
 
 
-def prompt_problems(prompt: str, names: set[str], where: str = "prompt") -> list[str]:
+def template_problems(prompt: str, names: set[str], where: str = "prompt") -> list[str]:
     """A template may hold {name} and nothing else of str.format's language."""
     try:
         parts = list(Formatter().parse(prompt))

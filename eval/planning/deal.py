@@ -15,8 +15,8 @@ MANY = 2048  # swaps that a round looks at for one row, at most
 PLATEAU = 0.5  # probability with which a swap that changes nothing is taken
 
 
-class Table:
-    """The rows of a deal in progress, with what a swap would change."""
+class PlanInProgress:
+    """A plan that is being repaired by swaps: its rows, and the counts that a swap would change."""
 
     def __init__(self, problem: Problem, random: np.random.Generator):
         self.problem, self.random = problem, random
@@ -43,19 +43,21 @@ class Table:
             total += marks[rows[:, trait]]
         return total
 
-    def faults(self, rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """(n, traits) -> n: broken rules of each row by itself."""
+    def broken_rules_per_row(self, rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """[n] For each of `rows` [n, traits] the number of rules that it breaks by itself, other rows aside."""
         found = np.zeros(len(rows), np.int64)
         for rule in self.problem.forbidden:
             found += rule.holds(rows)
-        for tally in self.problem.tallies:
-            found += tally.distance(rows)
-        return found + is_in(self.excluded, sums)
+        for rule in self.problem.trait_count_rules:
+            found += rule.distance(rows)
+        return found + is_in_sorted(self.excluded, sums)
 
 
-def deal(problem: Problem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
-    """(slots, traits) that keeps every count and rule, or None if the swaps did not come to it."""
-    table = Table(problem, random)
+def fill_by_swaps(problem: Problem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
+    """A plan [slots, traits] that keeps every count and rule, found by random swaps; None if `rounds` rounds find
+    none.
+    """
+    table = PlanInProgress(problem, random)
     best, since = None, 0
     for _ in range(rounds):
         sums = table.sums(table.rows)
@@ -63,8 +65,8 @@ def deal(problem: Problem, random: np.random.Generator, rounds: int = ROUNDS) ->
         held = sums[order]
         twice = np.zeros(len(sums), bool)
         twice[order[1:]] = held[1:] == held[:-1]
-        faults = table.faults(table.rows, sums) + twice
-        over = limit_faults(problem.limits, table.limits)
+        faults = table.broken_rules_per_row(table.rows, sums) + twice
+        over = distance_from_limits(problem.limits, table.limits)
         total = int(faults.sum() + over.sum())
         if total == 0:
             return table.rows
@@ -72,20 +74,24 @@ def deal(problem: Problem, random: np.random.Generator, rounds: int = ROUNDS) ->
         best = total if best is None else min(best, total)
         if since > PATIENCE:
             return None
-        swap_once(table, sums, held, faults)
+        swap_round(table, sums, held, faults)
     return None
 
 
-def limit_faults(limits: list[Combination], counts: np.ndarray) -> np.ndarray:
-    """How far each limited combination is from its bounds, for counts (..., limits)."""
+def distance_from_limits(limits: list[Combination], counts: np.ndarray) -> np.ndarray:
+    """For counts [..., limits] of limited combinations, by how much each lies below its lowest or above its highest
+    count.
+    """
     low, high = (np.array([getattr(limit, name) for limit in limits], np.int64) for name in ("low", "high"))
     return np.maximum(low - counts, 0) + np.maximum(counts - high, 0)
 
 
-def swap_once(table: Table, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
-    """One round: propose swaps for the rows with faults, take those that do not make it worse, disjoint ones only."""
+def swap_round(table: PlanInProgress, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
+    """Do one round of swaps, in place: propose some for rows that break rules, and do those that make nothing worse.
+    Swaps of one round share no row.
+    """
     rows, random = table.rows, table.random
-    first, second, trait = proposals(table, faults)
+    first, second, trait = propose_swaps(table, faults)
     keep = table.free[first, trait] & table.free[second, trait] & (rows[first, trait] != rows[second, trait])
     first, second, trait = first[keep], second[keep], trait[keep]
     if not len(first):
@@ -95,7 +101,8 @@ def swap_once(table: Table, sums: np.ndarray, held: np.ndarray, faults: np.ndarr
     new[0][index, trait], new[1][index, trait] = rows[second, trait], rows[first, trait]
     new_sums = [table.sums(part) for part in new]
     after = sum(
-        table.faults(part, part_sums) + is_in(held, part_sums) for part, part_sums in zip(new, new_sums, strict=True)
+        table.broken_rules_per_row(part, part_sums) + is_in_sorted(held, part_sums)
+        for part, part_sums in zip(new, new_sums, strict=True)
     )
     after += new_sums[0] == new_sums[1]
     change = after - faults[first] - faults[second]
@@ -104,13 +111,19 @@ def swap_once(table: Table, sums: np.ndarray, held: np.ndarray, faults: np.ndarr
         moved[:, i] = sum(part.astype(np.int64) for part in map(limit.holds, new))
         moved[:, i] -= limit.holds(rows[first]).astype(np.int64) + limit.holds(rows[second])
     limits = table.problem.limits
-    total = change + limit_faults(limits, table.limits + moved).sum(axis=1) - limit_faults(limits, table.limits).sum()
+    total = (
+        change
+        + distance_from_limits(limits, table.limits + moved).sum(axis=1)
+        - distance_from_limits(limits, table.limits).sum()
+    )
     order = np.lexsort((random.random(len(first)), total))
     wanted = order[(total[order] < 0) | ((total[order] == 0) & (random.random(len(order)) < PLATEAU))]
-    wanted = wanted[alone(wanted, first, second, new_sums)]
+    wanted = wanted[indices_of_disjoint_swaps(wanted, first, second, new_sums)]
     refused = set()
     for i in wanted[(moved[wanted] != 0).any(axis=1)]:  # these change limits, one after the other
-        before, then = (limit_faults(limits, counts).sum() for counts in (table.limits, table.limits + moved[i]))
+        before, then = (
+            distance_from_limits(limits, counts).sum() for counts in (table.limits, table.limits + moved[i])
+        )
         if change[i] + then - before > 0:
             refused.add(i)
         else:
@@ -119,8 +132,10 @@ def swap_once(table: Table, sums: np.ndarray, held: np.ndarray, faults: np.ndarr
     rows[first[wanted]], rows[second[wanted]] = new[0][wanted], new[1][wanted]
 
 
-def alone(wanted: np.ndarray, first: np.ndarray, second: np.ndarray, sums: list[np.ndarray]) -> np.ndarray:
-    """Which of the proposals touch no row and make no combination that one before them does."""
+def indices_of_disjoint_swaps(
+    wanted: np.ndarray, first: np.ndarray, second: np.ndarray, sums: list[np.ndarray]
+) -> np.ndarray:
+    """The indices of proposed swaps that touch no row, and make no combination, that a swap before them does."""
     good = np.ones(len(wanted), bool)
     for one, other in ((first, second), sums):
         both = np.stack([one[wanted], other[wanted]], axis=1).ravel()
@@ -131,8 +146,10 @@ def alone(wanted: np.ndarray, first: np.ndarray, second: np.ndarray, sums: list[
     return good
 
 
-def proposals(table: Table, faults: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows with faults, another row for each, and the trait in which they would swap."""
+def propose_swaps(table: PlanInProgress, faults: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Proposed swaps as three arrays: a row that breaks a rule, another row, and the trait whose values they
+    exchange.
+    """
     random, problem = table.random, table.problem
     bad = np.flatnonzero(faults)
     times = int(np.clip(PROPOSALS // max(len(bad), 1), 1, MANY))
@@ -142,22 +159,28 @@ def proposals(table: Table, faults: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     parts = [(first, second, trait)]
     for number, limit in enumerate(problem.limits):
         if table.limits[number] > limit.high:
-            parts.append(away_from(table, limit, table.limits[number] - limit.high))
+            parts.append(swaps_leaving_combination(table, limit, table.limits[number] - limit.high))
         elif table.limits[number] < limit.low:
-            parts.append(towards(table, limit, limit.low - table.limits[number]))
+            parts.append(swaps_reaching_combination(table, limit, limit.low - table.limits[number]))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
-def away_from(table: Table, limit: Combination, beyond: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Swaps by which rows may leave a combination that stands too often."""
+def swaps_leaving_combination(
+    table: PlanInProgress, limit: Combination, beyond: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Proposed swaps after which fewer rows have a combination that stands too often."""
     random, traits = table.random, list(limit.masks)
     inside = np.flatnonzero(limit.holds(table.rows))
     first = random.choice(inside, min(len(inside), 4 * beyond + 16)).repeat(8)
     return first, random.integers(0, len(table.rows), len(first)), random.choice(traits, len(first))
 
 
-def towards(table: Table, limit: Combination, short: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Swaps by which rows that lack one trait of a combination get it from rows that have it."""
+def swaps_reaching_combination(
+    table: PlanInProgress, limit: Combination, short: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Proposed swaps after which more rows have a combination: rows that lack one value of it get that from another
+    row.
+    """
     random, rows = table.random, table.rows
     has = np.stack([mask[rows[:, trait]] for trait, mask in limit.masks.items()], axis=1)
     nearest = np.flatnonzero(has.sum(axis=1) == has.sum(axis=1)[~has.all(axis=1)].max())
@@ -171,8 +194,8 @@ def towards(table: Table, limit: Combination, short: int) -> tuple[np.ndarray, n
     return first, second, traits[lacking]
 
 
-def is_in(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Which of `sums` stand in `held`, which is sorted."""
+def is_in_sorted(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """For each of `sums` whether it occurs in `held`, which is sorted."""
     if not len(held):
         return np.zeros(len(sums), bool)
     place = np.minimum(np.searchsorted(held, sums), len(held) - 1)

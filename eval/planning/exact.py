@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from eval.planning.deal import deal
+from eval.planning.deal import fill_by_swaps
 from eval.planning.problem import OPEN, Problem
 
 MOST_LISTED = 400_000  # combinations that are all listed; of more, those that the programme asks for
@@ -29,8 +29,8 @@ TOLERANCE = 1e-6
 
 
 @dataclass(kw_only=True, slots=True)
-class Fractions:
-    """The answer of the programme."""
+class RelaxedSolution:
+    """The solution of the linear programme: how often each combination is taken, as fractions."""
 
     combinations: np.ndarray
     """(n, traits): what was looked at."""
@@ -42,31 +42,33 @@ class Fractions:
     """For each trait and value the change of its count, the least in all; 0 if it has an answer."""
 
 
-def solve(problem: Problem, random: np.random.Generator) -> tuple[np.ndarray | None, Fractions]:
+def solve(problem: Problem, random: np.random.Generator) -> tuple[np.ndarray | None, RelaxedSolution]:
     """(slots, traits) that keeps every count and rule, or None, and what the programme says of it."""
-    found = fractions(problem, random)
+    found = solve_relaxation(problem, random)
     if found.taken is None:
         return None, found
     rows = found.combinations[random.permutation(np.flatnonzero(found.taken > NEAR_ONE))]
     for freed in FREED:
-        placed = place(problem, rows[freed:], random)
+        placed = assign_to_slots(problem, rows[freed:], random)
         full = (placed != OPEN).all(axis=1)
         if full.all():
             return placed, found
-        part = without_rows(problem, placed, full)
+        part = problem_of_open_slots(problem, placed, full)
         if part is None:
             continue
-        dealt = deal(part, random, ROUNDS_OF_REST)
+        dealt = fill_by_swaps(part, random, ROUNDS_OF_REST)
         if dealt is None:
-            dealt = in_whole_numbers(part, allowed(part, found.combinations), random)
+            dealt = solve_rest_by_branch_and_bound(part, allowed_combinations(part, found.combinations), random)
         if dealt is not None:
             placed[~full] = dealt
             return placed, found
     return None, found
 
 
-def place(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """(slots, traits) with these combinations in slots that they fit: given cells first, then slots that are free."""
+def assign_to_slots(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A plan [slots, traits] with these combinations in slots that they fit: first in slots with given cells, then in
+    free ones.
+    """
     placed = problem.given.copy()
     bound = np.flatnonzero((problem.given != OPEN).any(axis=1))
     fits = ((problem.given[bound, None] == OPEN) | (problem.given[bound, None] == rows[None])).all(axis=2)
@@ -79,15 +81,19 @@ def place(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np
     return placed
 
 
-def in_whole_numbers(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
-    """A plan of these combinations by HiGHS' branch and bound, which the few slots that are left allow."""
+def solve_rest_by_branch_and_bound(
+    problem: Problem, rows: np.ndarray, random: np.random.Generator
+) -> np.ndarray | None:
+    """A plan for the few slots that are left, made of these combinations by HiGHS' branch and bound; None if there is
+    none.
+    """
     rows = rows[np.all([count[rows[:, t]] > 0 for t, count in enumerate(problem.counts)], axis=0)]
     if not len(rows):
         return None
     rows = rows[np.sort(random.permutation(len(rows))[:SEARCHED])]
     counts = np.concatenate(problem.counts).astype(float)
-    lines, most = limits_as_lines(problem, rows)
-    held = [LinearConstraint(incidence(problem, rows), counts, counts)]  # pyright: ignore[reportArgumentType]
+    lines, most = limits_as_inequalities(problem, rows)
+    held = [LinearConstraint(value_incidence_matrix(problem, rows), counts, counts)]  # pyright: ignore[reportArgumentType]
     held += [] if lines is None else [LinearConstraint(lines, -np.inf, most)]  # pyright: ignore[reportArgumentType]
     answer = milp(
         np.zeros(len(rows)),
@@ -98,19 +104,19 @@ def in_whole_numbers(problem: Problem, rows: np.ndarray, random: np.random.Gener
     )
     if answer.x is None:
         return None
-    placed = place(problem, rows[answer.x > 0.5], random)
+    placed = assign_to_slots(problem, rows[answer.x > 0.5], random)
     return placed if (placed != OPEN).all() else None
 
 
-def incidence(problem: Problem, rows: np.ndarray) -> Any:
-    """(values of all traits, n): 1 where a combination has a value."""
+def value_incidence_matrix(problem: Problem, rows: np.ndarray) -> Any:
+    """Sparse matrix [values of all traits, n]: 1 where a combination has a value, else 0."""
     bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
     entries = (rows + bounds[:-1]).ravel()
     which = np.repeat(np.arange(len(rows)), rows.shape[1])
     return sparse.csr_matrix((np.ones(entries.size), (entries, which)), shape=(bounds[-1], len(rows)))
 
 
-def without_rows(problem: Problem, rows: np.ndarray, settled: np.ndarray) -> Problem | None:
+def problem_of_open_slots(problem: Problem, rows: np.ndarray, settled: np.ndarray) -> Problem | None:
     """The problem of the slots that are not settled; None if the settled ones use more than there is."""
     done = rows[settled]
     counts = [c - np.bincount(done[:, t], minlength=len(c)) for t, c in enumerate(problem.counts)]
@@ -137,33 +143,35 @@ def without_rows(problem: Problem, rows: np.ndarray, settled: np.ndarray) -> Pro
     )
 
 
-def fractions(problem: Problem, random: np.random.Generator) -> Fractions:
-    """How often each combination is taken. Looks at all combinations if they are few, else at those that help."""
+def solve_relaxation(problem: Problem, random: np.random.Generator) -> RelaxedSolution:
+    """How often each combination is taken, as fractions of a slot (the linear relaxation). Looks at all combinations
+    if they are few, else at those that help.
+    """
     shape = [len(count) for count in problem.counts]
     if np.prod(np.array(shape, float)) <= MOST_LISTED:
         listed = np.array(np.unravel_index(np.arange(np.prod(shape)), shape), np.int32).T
-        return programme(problem, allowed(problem, listed), True, random)[0]
-    listed = allowed(problem, first_pool(problem, random))
+        return solve_linear_programme(problem, allowed_combinations(problem, listed), True, random)[0]
+    listed = allowed_combinations(problem, first_candidate_combinations(problem, random))
     for _ in range(PRICINGS):
-        found, prices = programme(problem, listed, False, random)
+        found, prices = solve_linear_programme(problem, listed, False, random)
         if found.taken is not None or prices is None:
             return found
         best, worth = best_combinations(problem, prices, 2 * problem.size)
         more = np.unique(np.concatenate([listed, best[worth > TOLERANCE]]), axis=0)
         if len(more) == len(listed):
-            return replace(found, complete=not problem.forbidden and not problem.tallies)
+            return replace(found, complete=not problem.forbidden and not problem.trait_count_rules)
         listed = more
     return found
 
 
-def allowed(problem: Problem, rows: np.ndarray) -> np.ndarray:
+def allowed_combinations(problem: Problem, rows: np.ndarray) -> np.ndarray:
     """The rows that break no rule of a single row and are not excluded, each once."""
     rows = np.unique(rows, axis=0)
     bad = np.zeros(len(rows), bool)
     for rule in problem.forbidden:
         bad |= rule.holds(rows)
-    for tally in problem.tallies:
-        bad |= tally.distance(rows) > 0
+    for rule in problem.trait_count_rules:
+        bad |= rule.distance(rows) > 0
     if len(problem.excluded):
         both, inverse = np.unique(np.concatenate([problem.excluded, rows]), axis=0, return_inverse=True)
         taken = np.zeros(len(both), bool)
@@ -172,8 +180,10 @@ def allowed(problem: Problem, rows: np.ndarray) -> np.ndarray:
     return rows[~bad]
 
 
-def first_pool(problem: Problem, random: np.random.Generator) -> np.ndarray:
-    """Combinations by the shares of the values, and by shares nearer to equal ones, so that rare values occur."""
+def first_candidate_combinations(problem: Problem, random: np.random.Generator) -> np.ndarray:
+    """Combinations to begin with, drawn by the shares of the values, and by shares nearer to equal ones so that rare
+    values occur.
+    """
     parts = []
     for power in (1.0, 0.5):
         shares = [np.where(count > 0, count.astype(float), 0) ** power for count in problem.counts]
@@ -188,23 +198,23 @@ def first_pool(problem: Problem, random: np.random.Generator) -> np.ndarray:
     return np.concatenate(parts).astype(np.int32)
 
 
-def programme(
+def solve_linear_programme(
     problem: Problem, rows: np.ndarray, complete: bool, random: np.random.Generator
-) -> tuple[Fractions, list[np.ndarray] | None]:
+) -> tuple[RelaxedSolution, list[np.ndarray] | None]:
     """Solve the programme over `rows`; the second value is the worth of each value, where there is no answer.
 
     Two programmes: one with the counts as they are; without an answer, one that changes counts as little as it can.
     """
     bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
-    exact = incidence(problem, rows)
+    exact = value_incidence_matrix(problem, rows)
     counts = np.concatenate(problem.counts).astype(float)
-    lines, most = limits_as_lines(problem, rows)
+    lines, most = limits_as_inequalities(problem, rows)
     told: dict[str, Any] = {"A_ub": lines, "b_ub": most} if lines is not None else {}
     if complete:
         answer = linprog(random.random(len(rows)), A_eq=exact, b_eq=counts, bounds=(0, 1), method="highs-ds", **told)
         nothing = [np.zeros(len(count)) for count in problem.counts]
         if answer.status == 0:
-            return Fractions(combinations=rows, complete=True, taken=answer.x, changes=nothing), None
+            return RelaxedSolution(combinations=rows, complete=True, taken=answer.x, changes=nothing), None
     eye = sparse.identity(len(counts), format="csr")
     elastic: Any = sparse.hstack([exact, eye, -eye], format="csr")
     cost = np.concatenate([np.zeros(len(rows)), np.ones(2 * len(counts))])
@@ -214,19 +224,21 @@ def programme(
     answer = linprog(cost, A_eq=elastic, b_eq=counts, bounds=limits, method="highs-ds", **told)
     if answer.status != 0:  # limits alone contradict each other
         none = [np.zeros(len(count)) for count in problem.counts]
-        return Fractions(combinations=rows, complete=complete, taken=None, changes=none), None
+        return RelaxedSolution(combinations=rows, complete=complete, taken=None, changes=none), None
     less, more = answer.x[len(rows) : -len(counts)], answer.x[-len(counts) :]
     changes = [(more - less)[a:b] for a, b in pairwise(bounds)]
     solved = answer.fun < TOLERANCE
-    found = Fractions(
+    found = RelaxedSolution(
         combinations=rows, complete=complete or solved, taken=answer.x[: len(rows)] if solved else None, changes=changes
     )
     prices = [answer.eqlin.marginals[a:b] for a, b in pairwise(bounds)]
     return found, prices
 
 
-def limits_as_lines(problem: Problem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
-    """The limits, and for each slot that is partly given that its values are there, as lines `a x <= b`."""
+def limits_as_inequalities(problem: Problem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+    """The limits on combinations as inequalities `a x <= b`, and one for each slot whose values are partly given:
+    some combination must fit it.
+    """
     lines, most = [], []
     for limit in problem.limits:
         holds = limit.holds(rows).astype(float)
@@ -259,7 +271,7 @@ def best_combinations(problem: Problem, worth: list[np.ndarray], number: int) ->
             if max(rule.masks) == trait:
                 bad |= rule.holds(rows)
         rows, sums = rows[~bad], sums[~bad]
-    for tally in problem.tallies:
-        fine = tally.distance(rows) == 0
+    for rule in problem.trait_count_rules:
+        fine = rule.distance(rows) == 0
         rows, sums = rows[fine], sums[fine]
     return rows[:number], sums[:number]

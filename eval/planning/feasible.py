@@ -29,15 +29,19 @@ def bits_of_room(problem: Problem) -> float:
     return float(sum(-(share * np.log2(share)).sum() for share in shares) - np.log2(problem.size))
 
 
-def scopes(problem: Problem, rules: list[Combination]) -> list[tuple[tuple[int, ...], list[Combination]]]:
-    """The traits of each table, with the rules in it. Tables that share a trait become one while it is small."""
+def groups_of_linked_traits(
+    problem: Problem, rules: list[Combination]
+) -> list[tuple[tuple[int, ...], list[Combination]]]:
+    """Groups of traits that rules link, each with its rules. Groups that share a trait become one while their table
+    is small.
+    """
     found: list[tuple[tuple[int, ...], list[Combination]]] = []
     for rule in rules:
         traits, inside = tuple(sorted(rule.masks)), [rule]
         for other in list(found):
             union = tuple(sorted({*traits, *other[0]}))
             joined = inside + other[1]
-            small = prod(len(classes_of(problem, trait, joined)[1]) for trait in union) <= MAX_CELLS
+            small = prod(len(interchangeable_values(problem, trait, joined)[1]) for trait in union) <= MAX_CELLS
             if set(other[0]) & set(traits) and (small or set(traits) <= set(other[0])):
                 traits, inside = union, joined
                 found.remove(other)
@@ -45,8 +49,8 @@ def scopes(problem: Problem, rules: list[Combination]) -> list[tuple[tuple[int, 
     return found
 
 
-def classes_of(problem: Problem, trait: int, rules: list[Combination]) -> tuple[np.ndarray, np.ndarray]:
-    """Values that the rules treat alike: the class of each value, and a value of each class."""
+def interchangeable_values(problem: Problem, trait: int, rules: list[Combination]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a trait that the rules do not tell apart: the class of each value, and one value of each class."""
     masks = [rule.masks[trait] for rule in rules if trait in rule.masks]
     signs = np.array([np.ones(len(problem.counts[trait]), bool), *masks]).T
     _, examples, classes = np.unique(signs, axis=0, return_index=True, return_inverse=True)
@@ -66,8 +70,8 @@ def nearest_changes(problem: Problem, rules: list[Combination]) -> list[np.ndarr
         here = range(starts[trait], starts[trait] + width)
         lines.append((dict.fromkeys(here, 1.0) | {starts[-1] + i: -1.0 for i in here}, 0.0, 0.0))
     upper = [np.full(starts[-1], float(problem.size)), np.concatenate(problem.counts).astype(float)]
-    for traits, inside in scopes(problem, rules):
-        classes = [classes_of(problem, trait, inside) for trait in traits]
+    for traits, inside in groups_of_linked_traits(problem, rules):
+        classes = [interchangeable_values(problem, trait, inside) for trait in traits]
         cells = list(product(*(range(len(examples)) for _, examples in classes)))
         others = prod(float((count > 0).sum()) for t, count in enumerate(problem.counts) if t not in traits)
         sizes = [np.bincount(labels) for labels, _ in classes]
@@ -93,15 +97,19 @@ def nearest_changes(problem: Problem, rules: list[Combination]) -> list[np.ndarr
                 lines.append((line, there, there))
         upper.append(np.minimum(most, problem.size))
         columns += len(cells)
-    answer = solved(lines, np.concatenate(upper), 2 * starts[-1])
+    answer = solve_for_fewest_changes(lines, np.concatenate(upper), 2 * starts[-1])
     if answer is None:
         return None
     change = np.rint(answer[: starts[-1]] - answer[starts[-1] : 2 * starts[-1]]).astype(np.int64)
     return [change[a:b] for a, b in pairwise(starts)]
 
 
-def solved(lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray, changes: int) -> np.ndarray | None:
-    """The columns with the smallest sum of the first `changes`, which are whole numbers."""
+def solve_for_fewest_changes(
+    lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray, changes: int
+) -> np.ndarray | None:
+    """The solution of linear inequalities in which the sum of the first `changes` unknowns is smallest; these are
+    whole numbers.
+    """
     table: Any = sparse.lil_matrix((len(lines), len(upper)))
     for i, (line, _, _) in enumerate(lines):
         for column, factor in line.items():
@@ -116,7 +124,7 @@ def solved(lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray
     return milp(cost, constraints=held, bounds=bounds, integrality=whole, options={"node_limit": NODES}).x
 
 
-def feasible(problem: Problem, rules: list[Combination]) -> bool:
+def is_feasible(problem: Problem, rules: list[Combination]) -> bool:
     changes = nearest_changes(problem, rules)
     return changes is not None and not any(change.any() for change in changes)
 
@@ -129,6 +137,6 @@ def conflicting_rules(problem: Problem, rules: list[Combination]) -> list[Combin
     places = list(dict.fromkeys(rule.place for rule in rules))
     for place in list(places):
         fewer = [rule for rule in rules if rule.place in places and rule.place != place]
-        if not feasible(problem, fewer):
+        if not is_feasible(problem, fewer):
             places.remove(place)
     return [rule for rule in rules if rule.place in places]

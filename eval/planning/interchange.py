@@ -44,18 +44,18 @@ def import_collection(config: Config) -> int:
     name = config.name or re.sub(r"[^\w.-]+", "-", source.stem).strip("-.") or "collection"
     target = Path(config.out).expanduser() if config.out else files.TRAITS[0] / f"{name}.yaml"
     if source.is_dir() and not any(source.rglob("*.json")):
-        found, notes, items = layers(source), [], []
+        found, notes, items = traits_of_layer_folder(source), [], []
     else:
         cells, notes = read_items(source)
-        notes += twins(cells)
-        items, tally, more = single_values(cells)
+        notes += notes_on_equal_items(cells)
+        items, tally, more = one_value_per_trait(cells)
         notes += more
         found = file_of_counts(items, tally)
-    text = as_yaml(found, f"stylegate plan import={source.name}", len(items))
+    text = traits_file_text(found, f"stylegate plan import={source.name}", len(items))
     for note in notes:
         print(f"note: {note}")
     if items:
-        for line in picture.lines_of(items):
+        for line in picture.counts_and_rarity_in_words(items):
             print(line)
     if config.show:
         return 0
@@ -71,7 +71,7 @@ def import_collection(config: Config) -> int:
         raise
     if items:
         files.write_atomically(target.with_suffix(".rarity.csv"), rarity.as_csv(items))
-        files.write_atomically(target.with_suffix(".png"), picture.png_of(items))
+        files.write_atomically(target.with_suffix(".png"), picture.counts_and_rarity_as_png(items))
     size = f" plan.num_images={len(items)}" if items else ""
     print(f"traits: {files.display_path(target)}; a plan of it: traits={files.display_path(target)}{size}")
     return 0
@@ -141,8 +141,8 @@ def items_of_json(source: Path) -> tuple[list[Cells], list[str]]:
     return [{trait: item.get(trait, []) for trait in traits} for item in items], notes
 
 
-def twins(items: Sequence[Cells]) -> list[str]:
-    """Items that are the same."""
+def notes_on_equal_items(items: Sequence[Cells]) -> list[str]:
+    """A note for each group of items that are equal in every trait."""
     groups: dict[str, list[int]] = {}
     for number, item in enumerate(items):
         groups.setdefault(json.dumps({t: sorted(v) for t, v in item.items()}, sort_keys=True), []).append(number)
@@ -156,8 +156,9 @@ def twins(items: Sequence[Cells]) -> list[str]:
     ]
 
 
-def single_values(items: Sequence[Cells]) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
-    """One value for each trait and item, `none` where there is none; tallies; and what is to be said.
+def one_value_per_trait(items: Sequence[Cells]) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
+    """One value for each trait and item, `none` where there is none; the traits that count others; and notes for
+    people.
 
     A column of numbers that is how many values another one has stays so: it becomes a tally.
     """
@@ -179,7 +180,7 @@ def single_values(items: Sequence[Cells]) -> tuple[list[dict[str, str]], dict[st
             for row, there in zip(rows, values, strict=True):
                 row[known[name]] = there[0] if there else NONE
             continue
-        groups = groups_apart(values)
+        groups = group_values_that_never_meet(values)
         parts = [f"{known[name]} {i}" for i in range(1, len(groups) + 1)]
         notes.append(f"{name} has up to {max(map(len, values))} values: {len(parts)} traits, {parts[0]} to {parts[-1]}")
         part_of = {value: parts[i] for i, group in enumerate(groups) for value in group}
@@ -195,8 +196,10 @@ def single_values(items: Sequence[Cells]) -> tuple[list[dict[str, str]], dict[st
     return rows, tally, notes
 
 
-def groups_apart(values: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Values in groups of which no item has two: the values that meet most others first, each into the first group."""
+def group_values_that_never_meet(values: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The values of a column, put into groups so that no item has two values of one group: the values that meet most
+    others first, each into the first group.
+    """
     counts = Counter(value for there in values for value in set(there))
     meets: dict[str, set[str]] = {value: set() for value in counts}
     for there in values:
@@ -218,7 +221,7 @@ def file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str
     """The content of a traits file with the counts of these items."""
     traits: dict[str, Any] = {}
     problems = []
-    for trait, counts in picture.counts_of(items).items():
+    for trait, counts in picture.value_counts(items).items():
         if len(counts) > MAX_VALUES:
             problems.append(f"{trait} has {len(counts)} values, at most {MAX_VALUES} are read")
         for value, _ in counts[: MAX_VALUES + 1]:
@@ -233,8 +236,10 @@ def file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str
     return {"prompt": prompt, "numbers": "counts", "traits": traits} | ({"rules": {"tally": tally}} if tally else {})
 
 
-def layers(folder: Path) -> dict[str, Any]:
-    """HashLips' layers: a folder a layer, a picture a value, `#weight` at the end of its name (without one: 1)."""
+def traits_of_layer_folder(folder: Path) -> dict[str, Any]:
+    """The content of a traits file for HashLips' layers: a folder for each trait, a picture for each value, with its
+    `#weight` at the end of its name (1 where there is none).
+    """
     traits: dict[str, dict[str, Any]] = {}
     problems = []
     for layer in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -261,22 +266,22 @@ def layers(folder: Path) -> dict[str, Any]:
     return {"prompt": "{trigger}, " + ", ".join(f"{{{trait}}}" for trait in traits), "traits": traits}
 
 
-def as_yaml(content: dict[str, Any], command: str, size: int) -> str:
+def traits_file_text(content: dict[str, Any], command: str, size: int) -> str:
     """The text of a traits file. Every word stands in quotes: names of values may look like anything."""
 
-    def word(text: str) -> str:
+    def quoted(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
 
     lines = [f"# {command}", f"# {size} items; numbers are exact counts." if size else "# Numbers are weights."]
-    lines.append(f"prompt: {word(content['prompt'])}")
+    lines.append(f"prompt: {quoted(content['prompt'])}")
     lines += [f"numbers: {content['numbers']}"] if "numbers" in content else []
     lines.append("traits:")
     for trait, values in content["traits"].items():
-        lines.append(f"  {word(trait)}:")
-        lines += [f"    {word(value)}: {number:g}" for value, number in values.items()]
+        lines.append(f"  {quoted(trait)}:")
+        lines += [f"    {quoted(value)}: {number:g}" for value, number in values.items()]
     if tally := content.get("rules", {}).get("tally"):
         lines += ["rules:", "  tally:"]
-        lines += [f"    {word(trait)}: [{', '.join(map(word, counted))}]" for trait, counted in tally.items()]
+        lines += [f"    {quoted(trait)}: [{', '.join(map(quoted, counted))}]" for trait, counted in tally.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -309,7 +314,7 @@ def write_json_items(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
 
 
 def write_layers(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
-    for trait, counts in picture.counts_of(items).items():
+    for trait, counts in picture.value_counts(items).items():
         (folder / trait).mkdir()
         for value, count in counts:
             if re.search(r"[/\\#\0]", value) or value.startswith("."):

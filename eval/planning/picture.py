@@ -17,16 +17,18 @@ INK, SOFT, BLUE = "#1f2430", "#8a90a0", "#4a6fd0"
 Items = Sequence[Mapping[str, str]]
 
 
-def counts_of(items: Items) -> dict[str, list[tuple[str, int]]]:
-    """Trait -> (value, items that have it), the most frequent first."""
+def value_counts(items: Items) -> dict[str, list[tuple[str, int]]]:
+    """For each trait its values with the number of items that have each, the most frequent first."""
     names = dict.fromkeys(name for item in items for name in item)
     return {name: Counter(item[name] for item in items if name in item).most_common() for name in names}
 
 
-def lines_of(items: Items) -> list[str]:
-    """Counts of each value, the spread of rarity, and the rarest items and pairs."""
+def counts_and_rarity_in_words(items: Items) -> list[str]:
+    """Lines for the terminal: the count of each value, the spread of rarity, and the rarest items and pairs of
+    values.
+    """
     lines = []
-    for trait, counts in counts_of(items).items():
+    for trait, counts in value_counts(items).items():
         lines.append(f"{trait} ({len(counts)} values)")
         most, width = counts[0][1], max(len(value) for value, _ in counts[:SHOWN])
         for value, count in counts[:SHOWN]:
@@ -47,9 +49,9 @@ def lines_of(items: Items) -> list[str]:
     return lines
 
 
-def png_of(items: Items) -> bytes:
-    """The same as a picture: bars of each trait, and how many items have which rarity."""
-    tables = list(counts_of(items).items())
+def counts_and_rarity_as_png(items: Items) -> bytes:
+    """A PNG of a plan: bars with the count of each value, and a histogram of the items' rarity."""
+    tables = list(value_counts(items).items())
     heights = [LINE * (min(len(counts), IN_PICTURE) + (len(counts) > IN_PICTURE) + 2) for _, counts in tables]
     columns = min(3, len(tables) + 1)
     used = [MARGIN] * columns
@@ -78,7 +80,7 @@ def png_of(items: Items) -> bytes:
 
 
 def draw_histogram(draw: ImageDraw.ImageDraw, corner: tuple[int, int], scores: list[float], font) -> None:
-    """How many items have which score."""
+    """Draw a histogram of rarity scores at a corner of the picture."""
     left, top = corner
     low, high, bins = min(scores), max(scores), 30
     where = Counter(min(bins - 1, int((score - low) / ((high - low) or 1) * bins)) for score in scores)

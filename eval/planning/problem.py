@@ -14,7 +14,7 @@ OPEN = -1  # a cell of a given row that the plan is free to choose
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Combination:
-    """Slots whose value of each of some traits is among some. Forbidden: `high` is 0."""
+    """A combination of values, and how many slots may have it: between `low` and `high`; `high` 0 forbids it."""
 
     text: str
     """In words, for people."""
@@ -26,7 +26,9 @@ class Combination:
     high: int = 0
 
     def holds(self, rows: np.ndarray) -> np.ndarray:
-        """(n, traits) -> n bools; an open cell holds nothing."""
+        """[n] Whether each of `rows` [n, traits] has the combination; a row with an open cell in one of its traits
+        has not.
+        """
         found = np.ones(len(rows), bool)
         for trait, mask in self.masks.items():
             found &= mask[rows[:, trait]] & (rows[:, trait] != OPEN)
@@ -34,7 +36,7 @@ class Combination:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Tally:
+class TraitCountRule:
     """A trait whose value is the number of some traits that are not `none`."""
 
     place: str
@@ -64,7 +66,7 @@ class Problem:
     """The exact number of slots of each value of each trait."""
     forbidden: list[Combination]
     limits: list[Combination]
-    tallies: list[Tally]
+    trait_count_rules: list[TraitCountRule]
     given: np.ndarray
     """(slots, traits): the value that a slot must have, or OPEN. All are open before one-of-ones are placed."""
     excluded: np.ndarray
@@ -115,7 +117,7 @@ def make_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, st
             combination(file, names, f"limit[{i}]", limit.of, limit.at_least, limit.at_most, size)
             for i, limit in enumerate(file.rules.limit)
         ],
-        tallies=tallies_of(file, names),
+        trait_count_rules=trait_count_rules_of(file, names),
         given=np.full((size, len(names)), OPEN, np.int32),
         excluded=np.zeros((0, len(names)), np.int32),
     )
@@ -215,10 +217,10 @@ def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Com
     return found
 
 
-def tallies_of(file: TraitsFile, names: list[list[str]]) -> list[Tally]:
+def trait_count_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TraitCountRule]:
     traits = list(file.traits)
     return [
-        Tally(
+        TraitCountRule(
             place=f"rules.tally.{trait}",
             trait=traits.index(trait),
             numbers=np.array([int(value) for value in names[traits.index(trait)]], np.int64),

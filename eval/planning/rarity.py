@@ -21,7 +21,7 @@ Item = dict[str, str | None]
 
 
 class Rarity(NamedTuple):
-    """Of one item."""
+    """The rarity score and rank of one item."""
 
     score: float
     """Its information content, in units of the collection's mean; higher is rarer."""

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.planning.deal import deal, is_in
-from eval.planning.exact import without_rows
+from eval.planning.deal import fill_by_swaps, is_in_sorted
+from eval.planning.exact import problem_of_open_slots
 from eval.planning.problem import OPEN, Problem
 from eval.planning.solve import solve
 from stylegate.errors import DataError
@@ -34,7 +34,7 @@ def repaired_rows(
         listing = ", ".join(map(str, fixed))
         raise DataError(f"slots that one-of-ones fix whole: {listing}", next_step="change them in the traits file.")
     problem = replace(problem, excluded=np.concatenate([problem.excluded, rows[list(broken)]]).astype(np.int32))
-    if len(broken) > 1 and (found := dealt_anew(problem, rows, broken, seed)) is not None:
+    if len(broken) > 1 and (found := refilled_rows(problem, rows, broken, seed)) is not None:
         return found
     found, left = rows.copy(), list(broken)
     while left:
@@ -47,12 +47,14 @@ def repaired_rows(
     return found
 
 
-def dealt_anew(problem: Problem, rows: NDArray[np.int32], free: Sequence[int], seed: int) -> NDArray[np.int32] | None:
+def refilled_rows(
+    problem: Problem, rows: NDArray[np.int32], free: Sequence[int], seed: int
+) -> NDArray[np.int32] | None:
     """The rows with other combinations in the slots `free`; None if the dealing does not come to any."""
     settled = np.ones(len(rows), bool)
     settled[list(free)] = False
-    part = without_rows(problem, np.where(settled[:, None], rows, problem.given), settled)
-    dealt = deal(part, np.random.default_rng([seed, len(free)])) if part else None
+    part = problem_of_open_slots(problem, np.where(settled[:, None], rows, problem.given), settled)
+    dealt = fill_by_swaps(part, np.random.default_rng([seed, len(free)])) if part else None
     if dealt is None:
         return None
     found = rows.copy()
@@ -86,11 +88,11 @@ def allowed_exchanges(
     good = np.ones(len(others), bool)
     taken = combination_keys(problem, np.concatenate([problem.excluded, rows]))
     for new in (mine, theirs):
-        good &= ~is_in(np.sort(taken), combination_keys(problem, new))
+        good &= ~is_in_sorted(np.sort(taken), combination_keys(problem, new))
         for rule in problem.forbidden:
             good &= ~rule.holds(new)
-        for tally in problem.tallies:
-            good &= tally.distance(new) == 0
+        for rule in problem.trait_count_rules:
+            good &= rule.distance(new) == 0
     good &= (mine != theirs).any(axis=1)
     for limit in problem.limits:
         before = limit.holds(rows)
@@ -120,7 +122,7 @@ def with_more_slots_freed(
     freed = 0
     while freed < 2 * len(rest) + 1:
         free = sorted({*broken, *unfilled, *rest[:freed]})
-        if (found := dealt_anew(problem, rows, free, seed)) is not None:
+        if (found := refilled_rows(problem, rows, free, seed)) is not None:
             return found
         freed = max(FREED, 2 * freed)
     return solve(problem, seed).astype(np.int32)

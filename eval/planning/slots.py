@@ -48,7 +48,7 @@ def make_slot(
     phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
     return Slot(
         slot=number,
-        prompt=brand.prompt_with_trigger(tidy(text.format(trigger=brand.trigger, **phrases))),
+        prompt=brand.prompt_with_trigger(without_empty_phrases(text.format(trigger=brand.trigger, **phrases))),
         negative_prompt=file.negative_prompt,
         seed=one.seed if one and one.seed is not None else slot_seed(plan, number),
         traits=traits,
@@ -103,8 +103,8 @@ def place_one_of_ones(
     return placed
 
 
-def tidy(text: str) -> str:
-    """A prompt without the commas and spaces that phrases without words leave."""
+def without_empty_phrases(text: str) -> str:
+    """A prompt without the doubled commas and spaces that traits without a phrase leave behind."""
     return re.sub(r"(,\s*)+(?=,)|,\s*$", "", text)
 
 
@@ -138,7 +138,7 @@ def kept_slots(
             and not is_one_of_one(file, slot)
         )
         wrong |= any(rule.holds(row[None])[0] for rule in problem.forbidden)
-        wrong |= any(tally.distance(row[None])[0] for tally in problem.tallies)
+        wrong |= any(rule.distance(row[None])[0] for rule in problem.trait_count_rules)
         inside = [i for i, limit in enumerate(problem.limits) if limit.holds(row[None])[0]]
         if wrong or any(left[t][v] == 0 for t, v in enumerate(row)) or any(highs[i] == 0 for i in inside):
             continue

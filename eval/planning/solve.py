@@ -3,7 +3,7 @@
 import numpy as np
 
 from eval.planning import exact
-from eval.planning.deal import deal
+from eval.planning.deal import fill_by_swaps
 from eval.planning.feasible import bits_of_room, conflicting_rules, nearest_changes
 from eval.planning.problem import Problem
 from stylegate.errors import DataError
@@ -21,7 +21,7 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
     changes = nearest_changes(problem, rules)
     if changes is None or any(change.any() for change in changes):
         conflict = [f"{rule.place}: {rule.text}" for rule in conflicting_rules(problem, rules)]
-        conflict += counts_in(problem, changes)
+        conflict += changed_counts_in_words(problem, changes)
         raise DataError(
             f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
             conflict,
@@ -35,7 +35,7 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
             next_step="add values or traits, make shares more even, or lower plan.num_images.",
         )
     for start in range(DEALS):
-        if (rows := deal(problem, np.random.default_rng([seed, start]))) is not None:
+        if (rows := fill_by_swaps(problem, np.random.default_rng([seed, start]))) is not None:
             return rows
     rows, found = exact.solve(problem, np.random.default_rng([seed, DEALS]))
     if rows is not None:
@@ -45,7 +45,7 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
         raise DataError(
             f"no plan of {problem.size} slots exists: a linear programme over all combinations that are allowed "
             f"({len(found.combinations)}) has no answer, not even in fractions of slots",
-            counts_in(problem, whole),
+            changed_counts_in_words(problem, whole),
             next_step(problem, whole),
         )
     raise DataError(
@@ -54,8 +54,8 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
     )
 
 
-def counts_in(problem: Problem, changes: list[np.ndarray] | None) -> list[str]:
-    """The counts that would have to change, as they are."""
+def changed_counts_in_words(problem: Problem, changes: list[np.ndarray] | None) -> list[str]:
+    """Sentences on the counts that would have to change so that a plan exists."""
     lines = []
     for t, change in enumerate(changes or []):
         told = [f"{problem.values[t][v]} {problem.counts[t][v]}" for v in np.flatnonzero(change)[:NAMED]]

@@ -124,7 +124,7 @@ class Requirement(Record):
 
 
 class Limit(Record):
-    """How many slots may have a combination, or one of several values."""
+    """A limit on how many slots may have a combination of values."""
 
     of: Condition
     """The combination: for each trait the values that count."""
@@ -135,7 +135,7 @@ class Limit(Record):
 
 
 class Rules(Record):
-    """What may stand together."""
+    """The rules of a traits file: which values may and which must occur together, and how often."""
 
     forbid: list[Condition] = Field(default_factory=list)
     """Combinations of two or more traits that no slot has."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from eval.planning.contradictions import problems_between_parts, prompt_problems
+from eval.planning.contradictions import problems_between_parts, template_problems
 from eval.planning.traits import MAX_VALUES, TraitsFile, spec_of_value
 from stylegate import files
 from stylegate.errors import DataError
@@ -22,7 +22,7 @@ def read_traits(path: Path) -> TraitsFile:
     data = with_numbers_named(files.read_yaml(path, "traits file", words=True))
     content, problems = validated(data)
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
-        problems += prompt_problems(data["prompt"], {"trigger", *data["traits"]})
+        problems += template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
         problems += problems_between_parts(content, written)
@@ -43,7 +43,7 @@ def with_numbers_named(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(traits, dict):
         return data
     written = {
-        trait: {value: named(spec_of_value(str(value), spec), key) for value, spec in values.items()}
+        trait: {value: with_number_under_key(spec_of_value(str(value), spec), key) for value, spec in values.items()}
         if isinstance(values, dict) and len(values) <= MAX_VALUES
         else values
         for trait, values in traits.items()
@@ -51,7 +51,7 @@ def with_numbers_named(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"traits": written}
 
 
-def named(spec: dict[str, Any], key: str) -> dict[str, Any]:
+def with_number_under_key(spec: dict[str, Any], key: str) -> dict[str, Any]:
     return {key if word == "number" else word: written for word, written in spec.items()}
 
 
@@ -66,14 +66,14 @@ def validated(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str]]:
         problems = problems_of(error)
         whole = [found["loc"] for found in error.errors(include_url=False)]
     for place in whole:
-        data = without(data, [part for part in place if part != "[key]"])
+        data = without_entry(data, [part for part in place if part != "[key]"])
     try:
         return TraitsFile.model_validate(data), problems
     except ValidationError:
         return None, problems
 
 
-def without(data: Any, place: list[int | str]) -> Any:
+def without_entry(data: Any, place: list[int | str]) -> Any:
     """A copy of nested data without the entry at `place`; an entry of a list is emptied, so that others keep theirs."""
     if not place or not isinstance(data, dict | list):
         return data
@@ -83,5 +83,5 @@ def without(data: Any, place: list[int | str]) -> Any:
     if first not in data:
         return data
     if rest and isinstance(data[first], dict | list):
-        return data | {first: without(data[first], rest)}
+        return data | {first: without_entry(data[first], rest)}
     return {key: value for key, value in data.items() if key != first}

@@ -62,7 +62,7 @@ def check(problem: Problem, rows: np.ndarray) -> None:
     for trait, counts in enumerate(problem.counts):
         assert (np.bincount(rows[:, trait], minlength=len(counts)) == counts).all()
     assert not any(rule.holds(rows).any() for rule in problem.forbidden)
-    assert not any(tally.distance(rows).any() for tally in problem.tallies)
+    assert not any(rule.distance(rows).any() for rule in problem.trait_count_rules)
     assert ((problem.given == OPEN) | (problem.given == rows)).all()
 
 

@@ -4,8 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from eval.package.bag import seal, write_merkle_tree
-from eval.package.layout import payload, read_rows
+from eval.package.bag import write_merkle_tree, write_proofs_of_bag
+from eval.package.layout import payload_folder, read_rows
 from eval.package.receiver import INCLUSION
 from stylegate import files
 from stylegate.cli import main
@@ -33,7 +33,7 @@ def digests_in(package: Path) -> set[str]:
 
 
 def provenance_of(package: Path) -> dict:
-    return json.loads((payload(package) / "provenance.json").read_text())
+    return json.loads((payload_folder(package) / "provenance.json").read_text())
 
 
 def made_anew(package: Path) -> None:
@@ -41,4 +41,4 @@ def made_anew(package: Path) -> None:
     rows = files.read_jsonl(package / INCLUSION)
     judged = {r["file"]: r["judged_sha256"] for r in rows if "judged_sha256" in r}
     write_merkle_tree(package, [(r["id"], r["file"]) for r in rows if (package / "data" / r["file"]).exists()], judged)
-    seal(package, "anybody", None, None)
+    write_proofs_of_bag(package, "anybody", None, None)

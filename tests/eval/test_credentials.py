@@ -17,7 +17,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from PIL import Image
 
 from eval.package import marking, marks, receiver, signing_certificate, verify_marks
-from eval.package.credentials import Signer, context_of, insertion, manifest_of, read_credentials
+from eval.package.credentials import Signer, context_of, manifest_of, read_credentials, shortest_replacement
 from eval.package.marking import same_picture
 from eval.package.proof import check_package
 from eval.package.signing_certificate import SigningCertificate, make_test_certificate, pem_of_key
@@ -53,7 +53,7 @@ def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: Signer) ->
     assert (found.state, found.signer, found.source_types) == ("Valid", OURS.name, (AI_MADE,))
     authority = OURS.chain[1].public_bytes(serialization.Encoding.PEM).decode()
     assert read_credentials(signed, context_of({"user_anchors": authority})).state == "Trusted"
-    part = insertion(before, signed)
+    part = shortest_replacement(before, signed)
     assert part.into(before) == signed and len(part.inserted) < 5000, "what is kept is small"
     with c2pa.Reader.try_create(c2pa_type(signed), io.BytesIO(signed)) as reader:  # type: ignore[union-attr]
         assertions = {a["label"]: a["data"] for a in reader.get_active_manifest()["assertions"]}  # type: ignore[index]

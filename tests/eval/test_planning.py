@@ -13,7 +13,7 @@ import pytest
 from eval.lot.batch import read_plan, write_plan
 from eval.package import verify_traits
 from eval.planning import exact
-from eval.planning.deal import deal
+from eval.planning.deal import fill_by_swaps
 from eval.planning.problem import OPEN, Problem, exact_counts, make_problem
 from eval.planning.rarity import rarest_pairs, rarities
 from eval.planning.repair import repaired_rows
@@ -113,7 +113,7 @@ def test_random_plans_are_exact(seed: int) -> None:
 def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
     """The dealing alone does not come to it; the linear programme says which it is."""
     problem = make_problem(dense_file(0.85), 400)
-    assert deal(problem, np.random.default_rng(0), 50) is None
+    assert fill_by_swaps(problem, np.random.default_rng(0), 50) is None
     rows, found = exact.solve(problem, np.random.default_rng(0))
     assert rows is not None and found.complete and keeps_everything(problem, rows)
     with pytest.raises(
