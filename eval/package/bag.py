@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, 
     """
     for name in (STATEMENT, SIGNER, SSH_SIGNER, SSH_SIGNATURE, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
         (package / name).unlink(missing_ok=True)
-    payload = sorted(path for path in (package / "data").rglob("*") if path.is_file())
-    size = sum(path.stat().st_size for path in payload)
+    payload = names_below(package, "data")
+    size = sum((package / name).stat().st_size for name in payload)
     write(package / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
     write(
         package / "bag-info.txt",
@@ -68,14 +69,22 @@ def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, 
         (package / SIGNER).write_bytes(public_pem(key))
         write(package / SSH_SIGNER, ssh.allowed_signer(key))
         write(package / SSH_SIGNATURE, ssh.signature(key, (package / MANIFEST).read_bytes()))
-    beside = [path for path in package.iterdir() if path.is_file() and path.name not in UNLISTED]
-    beside += [path for path in (package / "proof").rglob("*") if path.is_file()]
-    write_manifest(package, TAGMANIFEST, sorted(beside), key)
+    beside = [path.name for path in package.iterdir() if path.is_file() and path.name not in UNLISTED]
+    write_manifest(package, TAGMANIFEST, sorted([*beside, *names_below(package, "proof")]), key)
 
 
-def write_manifest(package: Path, name: str, paths: Sequence[Path], key: PrivateKey | None) -> None:
+def names_below(package: Path, folder: str) -> list[str]:
+    """Names of all files below a folder of a package, as its manifest writes them, sorted."""
+    found = []
+    for place, _, names in os.walk(package / folder):  # Path.rglob takes three times as long
+        below = Path(place).relative_to(package).as_posix()
+        found += [f"{below}/{name}" for name in names]
+    return sorted(found)
+
+
+def write_manifest(package: Path, name: str, names: Sequence[str], key: PrivateKey | None) -> None:
     """Write a manifest of these files, and with a key its signature."""
-    lines = [f"{receiver.sha256(path)}  {path.relative_to(package).as_posix()}\n" for path in paths]
+    lines = [f"{receiver.sha256(f'{package}/{listed}')}  {listed}\n" for listed in names]
     write(package / name, "".join(lines))
     if key:
         (package / f"{name}.sig").write_bytes(sign(key, "".join(lines).encode()))
@@ -104,8 +113,11 @@ def link_if_equal(path: Path, content: bytes, earlier: Path) -> bool:
     try:
         if earlier.is_symlink() or earlier.read_bytes() != content:
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.hardlink_to(earlier)
+        try:
+            os.link(earlier, path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(earlier, path)
     except OSError:  # missing, on another disk, or the file system has no hard links
         return False
     return True

@@ -29,7 +29,7 @@ class Earlier(NamedTuple):
         """Whether this key signed that a file has this content, and is the item's picture that was judged as told."""
         record = json.loads(self.content(f"records/{item}.json") or b"{}")
         judged = record.get("judged_sha256", record.get("sha256"))
-        return judged == judged_sha256 and self.content(name) == content
+        return judged == judged_sha256 and self.signed.get(f"data/{name}") == hashlib.sha256(content).hexdigest()
 
 
 def earlier_package(package: Path | None, key: PrivateKey | None) -> Earlier | None:

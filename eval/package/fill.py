@@ -87,7 +87,7 @@ def write_items(
     data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str, earlier: Earlier | None
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
-    scores = scores_by_file(lot, items)
+    scores, before = scores_by_file(lot, items), earlier and earlier.package / "data"
     for item in items:
         texts = {
             f"metadata/{folder}/{profile.name(item.id)}": rfc8785.dumps(profile.content(collection, item))
@@ -98,7 +98,7 @@ def write_items(
         name = f"records/{item.id}.json"
         texts[name] = kept_record(record, earlier and earlier.content(name)) or record.text().encode()
         for name, text in texts.items():
-            write(data / name, text, earlier and earlier.package / "data" / name)
+            write(data / name, text, before and before / name)
 
 
 def kept_record(record: ItemRecord, before: bytes | None) -> bytes | None:

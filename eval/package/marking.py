@@ -7,6 +7,7 @@ files.
 """
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from stylegate.errors import ConfigError, DataError
 AI_MADE = "trainedAlgorithmicMedia"  # IPTC's code for what a trained model drew
 AT_ONCE = 256  # pictures whose signatures are looked up, and stored, together
 NAMED = 20  # pictures that an error lists
+C2PA_KIND = b"caBX"  # of the chunk of a PNG that holds content credentials
 STORE = "credentials.sqlite"  # in files.CACHE
 MEND = (
     "say how they came to be (source_type=trainedAlgorithmicMedia where a model drew them); save other formats as PNG "
@@ -207,9 +209,23 @@ def kept_file(before: bytes, row: Row) -> bytes:
     return after if hashlib.sha256(after).digest() == row["sha256"].tobytes() else b""
 
 
+def chunks_without_marks(content: bytes) -> list[bytes]:
+    """The chunks of a PNG, without those of XMP and content credentials that are whole; [] for any other file."""
+    return [chunk for kind, chunk in pictures.png_chunks(content) if not is_mark(kind, chunk)]
+
+
+def is_mark(kind: bytes, chunk: bytes) -> bool:
+    """Whether a chunk of a PNG holds XMP or content credentials, and has the checksum of its content."""
+    named = kind == C2PA_KIND or (kind == b"iTXt" and chunk[8:].startswith(xmp.PNG_KEYWORD))
+    return named and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+
+
 def same_picture(one: bytes, other: bytes) -> bool:
-    """Whether two files decode to the same pixels, alpha included, by the same conversions: the gate judges no more."""
-    if one == other:
+    """Whether two files decode to the same pixels, alpha included, by the same conversions: the gate judges no more.
+
+    Of a PNG no pixel depends on the chunks that hold marks, so nothing is decoded where all others are the same bytes.
+    """
+    if one == other or chunks_without_marks(one) == chunks_without_marks(other) != []:
         return True
     for background in ("#ffffff", "#000000"):  # between the two, alpha is what differs
         first, second = (pictures.decode(content, background) for content in (one, other))

@@ -1,5 +1,7 @@
 """Whether a package is whole: bytes against its manifest, rows against pictures, the proof against both."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from eval.judging.certified import certified_promise
@@ -145,17 +147,18 @@ def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) ->
     for row in table.values() if not problems else ():
         record = ItemRecord.read(data / "records" / f"{row['id']}.json", "the record")
         token = data / "metadata" / "erc721" / f"{row['id']}.json"
+        described = token.read_bytes()
         traits = {trait: value for trait, value in (row.get("traits") or {}).items() if value is not None}
         if (record.file, record.sha256, record.judged_sha256 or record.sha256, record.metadata_sha256) != (
             row["file_name"],
             row["sha256"],
             judged[row["file_name"]],
-            files.sha256(token),
+            hashlib.sha256(described).hexdigest(),
         ):
             problems.append(f"records/{row['id']}.json is not of item {row['id']}")
         if not says_accepted(record, provenance.judged_by.policy.sha256):
             problems.append(f"records/{row['id']}.json does not say that the policy in provenance.json accepted it")
-        if traits != {a["trait_type"]: a["value"] for a in files.read_json(token, "the metadata")["attributes"]}:
+        if traits != {a["trait_type"]: a["value"] for a in json.loads(described)["attributes"]}:
             problems.append(f"{token.relative_to(data)} has other traits than {TABLE}")
     return problems
 

@@ -25,7 +25,7 @@ CLAIMED = "that labels, scores and the digests of models and data are true: the 
 def sha256(path):
     """The sha256 (hex) of a file, read in parts."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:  # noqa: PTH123  (faster than Path.open on many small files)
+    with open(path, "rb", 0) as file:  # noqa: PTH123  (faster than Path.open on many small files)
         for part in iter(lambda: file.read(1 << 20), b""):
             digest.update(part)
     return digest.hexdigest()
@@ -45,16 +45,16 @@ def check_files(folder, wrong):
     listed = {**read_manifest(folder, MANIFEST, wrong), **read_manifest(folder, TAGMANIFEST, wrong)}
     present = {}  # whether it is a plain file, by name; of folders only those that hold nothing, with / at their end
     for place, folders, names in os.walk(folder):
-        below = Path(place).relative_to(folder)
-        for name in names + [name for name in folders if (Path(place) / name).is_symlink()]:
-            present[(below / name).as_posix()] = stat.S_ISREG((Path(place) / name).lstat().st_mode)
+        below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
+        for name in names + [name for name in folders if os.path.islink(f"{place}/{name}")]:
+            present[below + name] = stat.S_ISREG(os.lstat(f"{place}/{name}").st_mode)
         if not names and not folders:
-            present[f"{below.as_posix()}/"] = True
+            present[below or "./"] = True
     wrong += [f"{name}: no plain file" for name in sorted(present) if not present[name]]
     wrong += [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
     wrong += [f"{name}: added" for name in sorted(present.keys() - listed.keys() - UNLISTED) if present[name]]
     plain = sorted(name for name in listed.keys() & present.keys() if present[name])
-    wrong += [f"{name}: changed" for name in plain if sha256(folder / name) != listed[name]]
+    wrong += [f"{name}: changed" for name in plain if sha256(f"{folder}/{name}") != listed[name]]
     return listed
 
 

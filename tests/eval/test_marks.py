@@ -85,6 +85,22 @@ def test_other_pixels_are_seen() -> None:
     assert not same_picture(FILES["PNG"], FILES["JPEG"])
 
 
+def test_a_marked_png_is_compared_by_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them but the marks, byte for byte, which takes less than decoding it; else its pixels are compared."""
+    before = FILES["PNG with a palette"]
+    marked = xmp.with_source_type(before, "digitalArt", drawn_here=False)
+    damaged = marked.replace(b"digitalArt", b"digitalAxt")  # the checksum of the chunk does not fit any more
+    other = before.replace(b"PLTE", b"pLTE")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded"))
+        assert same_picture(before, marked)
+        for content in (damaged, other):
+            with pytest.raises(pytest.fail.Exception):
+                same_picture(before, content)
+    repainted = saved(BLOCKS.quantize(8), "PNG")
+    assert not same_picture(before, xmp.with_source_type(repainted, "digitalArt", drawn_here=False))
+
+
 ELEMENT = f'<rdf:Description xmlns:i="{xmp.IPTC}" rdf:about="">%s</rdf:Description>'
 
 
