@@ -46,7 +46,7 @@ def check_files(folder, wrong):
     present = {}  # whether it is a plain file, by name; of folders only those that hold nothing, with / at their end
     for place, folders, names in os.walk(folder):
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        for name in names + [name for name in folders if os.path.islink(f"{place}/{name}")]:
+        for name in names + [name for name in folders if (Path(place) / name).is_symlink()]:
             present[below + name] = stat.S_ISREG(os.lstat(f"{place}/{name}").st_mode)
         if not names and not folders:
             present[below or "./"] = True
