@@ -85,7 +85,7 @@ def first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
 def write_audit_terms(out: Path, plan: AuditPlan) -> None:
     """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
     if plan.terms not in read_audit_terms(out):
-        files.append_jsonl(out / labels.STREAMS["audit"], plan.terms.content())
+        labels.append_terms(out, "audit", plan.terms)
 
 
 def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:

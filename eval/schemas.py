@@ -34,15 +34,15 @@ from stylegate.records import Record
 
 FOLDER = files.ROOT / "docs" / "schemas"
 MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describes
-    "audit-terms": AuditTerms,  # the line of audit.jsonl that stands before the labels of an audit
+    "audit-terms": AuditTerms,  # the row of labels.sqlite that stands before the labels of an audit
     "batch": BatchRecord,  # batch.json
     "brand": Brand,  # brand.yaml
     "calibration": Calibration,  # calibration.json
-    "calibration-terms": CalibrationTerms,  # the same of calibration.jsonl and a calibration
+    "calibration-terms": CalibrationTerms,  # the same of a calibration
     "certificate": Certificate,  # certificate.json
     "commitment": Commitment,  # commitment.json
     "gate": GateRecord,  # gate.json
-    "label": StoredLabel,  # a line of decisions.jsonl, audit.jsonl or calibration.jsonl
+    "label": StoredLabel,  # what a row of labels.sqlite holds, and what is read of it
     "changes": Changes,  # proof/changes.json of a package
     "cost": CostRecord,  # proof/cost.json of a package
     "marks": MarksReport,  # proof/marks.json of a package

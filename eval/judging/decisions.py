@@ -5,9 +5,9 @@ from pathlib import Path
 
 from eval.judging.judged import Judged
 from eval.judging.verdicts import Verdict
-from eval.promise import labels
-from eval.promise.labels import stored_label
-from eval.promise.worksheet import VERDICTS, Question, read_answers, write_worksheet
+from eval.promise import labels, store
+from eval.promise.labels import StoredLabel, stored_label
+from eval.promise.worksheet import VERDICTS, Question, read_answers, row_of, write_worksheet
 from stylegate import files
 from stylegate.words import counted
 
@@ -15,7 +15,7 @@ WORKSHEET = "review.csv"
 
 
 def record_decisions(path: Path, judged: Judged) -> None:
-    """Append the decisions in the table `path` to decisions.jsonl, each with the policy and the checks it speaks of.
+    """Store the decisions in the table `path`, each with the policy and the checks it speaks of.
 
     A decision speaks of the checks that hold the picture in review now. If its row of the table names checks, it
     speaks of those among them alone. A row that was recorded before is not recorded again, also under another policy;
@@ -29,23 +29,20 @@ def record_decisions(path: Path, judged: Judged) -> None:
     latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
     counting = labels.valid_labels_by_sha256(out, "review", policy)
     answers = read_answers(path, "review", out, judged.lot.sha256, policy)
-    new_ones = 0
+    new_ones: list[StoredLabel] = []
     for answer in answers:
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
         new = stored_label(label, policy, checks=checks)
-        before = latest.get(label.sha256)
-        repeated = before is not None and (before.verdict, before.who, before.why) == (
-            label.verdict,
-            label.who,
-            label.why,
-        )
-        if counting.get(label.sha256) != new and not (repeated and not answer.policy_sha256):
-            labels.append_labels(out, "review", [new])
-            new_ones += 1
+        before, counts = latest.get(label.sha256), counting.get(label.sha256)
+        repeated = before is not None and row_of(before) == row_of(label)
+        in_force = counts is not None and (row_of(counts), counts.checks) == (row_of(label), checks)
+        if not in_force and not (repeated and not answer.policy_sha256):
+            new_ones.append(new)
+    labels.append_labels(out, "review", new_ones)
     given = Counter(answer.label.verdict for answer in answers)
     listed = ", ".join(f"{given[word]} {word}" for word in VERDICTS if given[word]) or "no row has a verdict"
-    kept = f"{new_ones} new in {files.display_path(out / labels.STREAMS['review'])}" if answers else "nothing is kept"
+    kept = f"{len(new_ones)} new in {files.display_path(out / store.STORE)}" if answers else "nothing is kept"
     print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
 
 

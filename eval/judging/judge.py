@@ -45,9 +45,10 @@ from eval.measuring.scores import Scores, read_scores, scores_are_current, score
 from eval.policy import file as policyfile
 from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_check_bounds
 from eval.policy.model import MARGIN, VERDICTS, Policy
-from eval.promise import calibration, labels
+from eval.promise import calibration, labels, store
 from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE
+from eval.promise.store import labels_of
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -138,15 +139,16 @@ def write_verdicts_and_gate_record(judged: Judged) -> None:
 
 
 def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
-    """The sha256 of each file of plan, labels or proofs in the folder `out`, by file name; None for a file that does
-    not exist.
+    """The sha256 of each file of the plan or of proofs in the folder `out`, by file name, None for a file that does not
+    exist; and for each purpose of labels, as "audit labels", the hash of the last row that people added, None for none.
 
     `calibrated_by` is the path of the calibration that was used; its digest is added under this path. Export compares
     the digests: labels that were given after the gate ran have not been judged yet.
     """
-    names = (PLAN, *labels.STREAMS.values(), calibration.CALIBRATION, CERTIFICATE)
+    names = (PLAN, calibration.CALIBRATION, CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
-    return {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
+    digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
+    return digests | {labels_of(purpose): head for purpose, head in store.heads(out).items()}
 
 
 def promise_without_certificate(

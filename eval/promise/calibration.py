@@ -85,7 +85,7 @@ class Calibration(Record):
 
 
 class CalibrationTerms(Record):
-    """The line of calibration.jsonl that stands before the first label of a calibration."""
+    """The row of labels.sqlite that stands before the first label of a calibration."""
 
     pool: str
     """Digest of the sha256 of the pool's pictures, sorted."""
@@ -141,8 +141,7 @@ class CalibrationPlan:
 
 
 def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Policy, count: int) -> CalibrationPlan:
-    """The plan to calibrate on this pool with `count` labels; its terms are written into calibration.jsonl if they
-    are new.
+    """The plan to calibrate on this pool with `count` labels; its terms are stored if they are new.
 
     Raises ConfigError if a calibration of this pool began with another number of labels: if one could stop when the
     labels look good, the promise would not hold.
@@ -156,7 +155,7 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
             next_step="go on with that number; another batch can have another.",
         )
     if terms not in begun:
-        files.append_jsonl(out / labels.STREAMS["calibrate"], terms.content())
+        labels.append_terms(out, "calibrate", terms)
     return plan
 
 

@@ -115,7 +115,7 @@ class Certificate(Record):
 
 
 class AuditTerms(Record):
-    """The line of audit.jsonl that stands before the first label of an audit: its lot, and what it may spend."""
+    """The row of labels.sqlite that stands before the first label of an audit: its lot, and what it may spend."""
 
     lot: str
     """Digest of the sha256 of the lot's pictures, best margin first."""
@@ -200,7 +200,7 @@ class AuditPlan:
 def begin_or_resume_audit(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
-    If audit.jsonl holds an audit with exactly these terms, it is that one. Otherwise it is a new plan, which counts the
+    If an audit with exactly these terms was begun, it is that one. Otherwise it is a new plan, which counts the
     attempts of all earlier audits in the folder as spent.
     """
     plan = AuditPlan(lot, policy.promise, 0, policy.sha256)

@@ -1,110 +1,95 @@
-"""What people say about pictures, kept as JSON Lines in the folder of a lot: decisions, and labels of two kinds.
+"""What people say about pictures, kept in the folder of a lot: decisions, and labels of two kinds.
 
-Each purpose has a file of its own, and its labels never serve another purpose: pictures in review are no random sample,
+Each purpose has rows of its own, and its labels never serve another purpose: pictures in review are no random sample,
 so decisions cannot certify; labels that chose a threshold cannot prove it. Each label names the policy and the
-guideline under which it was given, and counts under that policy alone. eval/promise/worksheet.py reads the tables that
-people fill in.
+guideline under which it was given, and counts under that policy alone. Labels of several people about one picture all
+stay; the last one counts. eval/promise/store.py keeps them in labels.sqlite; eval/promise/worksheet.py reads the tables
+that people fill in.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from eval.policy.model import Policy
+from eval.promise import store
+from eval.promise.label import Label, LabelName, Purpose, Sha256, StoredLabel, Undo
+from eval.promise.older import Entry, stored_content
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record, problems_of
 from stylegate.words import counted
 
-Row = TypeVar("Row", bound=Record)
-Purpose = Literal["review", "calibrate", "audit"]
-STREAMS: dict[Purpose, str] = {"review": "decisions.jsonl", "calibrate": "calibration.jsonl", "audit": "audit.jsonl"}
-LabelName = Literal["accept", "reject", "unsure"]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+__all__ = ["PURPOSES", "Label", "LabelName", "Purpose", "Sha256", "StoredLabel", "Undo"]
 
-
-class Label(Record):
-    """What one person says about one picture."""
-
-    sha256: Sha256
-    """sha256 of the picture's bytes, 64 hex digits."""
-    verdict: LabelName
-    """Whether the person would export the picture. `unsure` is a reject, but in review it asks for another look."""
-    who: str = Field(min_length=1)
-    """Who answers for it."""
-    why: str
-    """A reason in the person's own words; may be empty."""
-
-    @property
-    def is_reject(self) -> bool:
-        """Whether the picture counts as a reject: the label is "reject" or "unsure", since nobody exports what is in
-        doubt.
-        """
-        return self.verdict != "accept"
-
-    def words(self) -> str:
-        """Who gave the label and why, as text."""
-        return f"{self.who}: {self.why}" if self.why else self.who
-
-
-class StoredLabel(Label):
-    """A line of decisions.jsonl, calibration.jsonl or audit.jsonl: a label, and what it was asked for."""
-
-    policy_sha256: str = ""
-    """sha256 of the policy under which it was given. Empty in files of older versions: it counts for nothing."""
-    guideline: str = ""
-    """The guideline of that policy: what a reject is."""
-    checks: list[str] = Field(default_factory=list)
-    """Of a decision: the checks for which the picture stood in review, sorted. It settles these and no others."""
-    under: str = ""
-    """Of a calibration: digest of the pool of pictures and of the policy."""
-    withdrawn: bool = False
-    """The person took the label back before the next picture was shown; it counts for nothing."""
+Terms = TypeVar("Terms", bound=Record)
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def read_stored_labels(out: Path, purpose: Purpose) -> list[StoredLabel]:
-    """Every label for `purpose` in the folder `out`, in the order given. Raises DataError for a damaged file."""
-    return read_rows(out, purpose, StoredLabel)
+    """Every label for `purpose` in the folder `out`, in the order given; those that were taken back are `withdrawn`.
 
-
-def read_rows(out: Path, purpose: Purpose, kind: type[Row]) -> list[Row]:
-    """The rows of type `kind` in the file of `purpose`: labels (StoredLabel), or the terms written before the first
-    label.
-
-    A row that names a picture is a label. Raises DataError with every problem of the rows that are read.
+    Raises DataError for a damaged store.
     """
-    path, found, problems = out / STREAMS[purpose], [], []
-    for number, row in enumerate(files.read_jsonl(path), start=1):
-        if ("sha256" in row) != issubclass(kind, StoredLabel):
-            continue
-        try:
-            found.append(kind.model_validate({"why": ""} | row if issubclass(kind, StoredLabel) else row))
-        except ValidationError as error:
-            problems += [f"row {number}: {problem}" for problem in problems_of(error)]
-    if problems:
-        raise DataError(
-            f"{files.display_path(path)} is not as stylegate writes it:",
-            problems,
-            "remove it; labels that are in a CSV file can be given again.",
-        )
+    return stored_labels(store.read(out), purpose, out)
+
+
+def stored_labels(rows: Iterable[store.Row], purpose: Purpose, out: Path) -> list[StoredLabel]:
+    """The labels for `purpose` among the rows of the store of the folder `out`, in order."""
+    rows = [row for row in rows if row.purpose == purpose]
+    withdrawn = ids_taken_back(rows)
+    return [
+        read_content(row, StoredLabel, out, {"id": row.id, "time": row.time, "withdrawn": row.id in withdrawn})
+        for row in rows
+        if row.kind == "label"
+    ]
+
+
+def ids_taken_back(rows: Iterable[store.Row]) -> set[str]:
+    """The ids of the rows that do not count, since a later undo that counts itself takes them back."""
+    found: set[str] = set()
+    for row in reversed([row for row in rows if row.kind == "undo"]):
+        if row.id not in found:
+            found.add(json.loads(row.content)["takes_back"])
     return found
 
 
-def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
-    """The labels that count under `policy`, by sha256 of the picture; of two about one picture the later one.
+def read_rows(out: Path, purpose: Purpose, kind: type[Terms]) -> list[Terms]:
+    """The terms of type `kind` for `purpose`, which were written down before the first label, in the order given.
 
-    `under` is the digest of a calibration's pool and policy, empty for other purposes. Labels that were given under
-    another policy or guideline, or by an older version that wrote neither down, are left out.
+    Raises DataError for a damaged store, or for terms that are not of that type.
+    """
+    rows = store.read(out)
+    return [read_content(row, kind, out) for row in rows if row.purpose == purpose and row.kind == "terms"]
+
+
+def read_content(row: store.Row, kind: type[Terms], out: Path, more: Mapping[str, object] | None = None) -> Terms:
+    """The record that a row of the store of the folder `out` holds, with the fields `more`. Raises DataError."""
+    try:
+        return kind.model_validate(json.loads(row.content) | (more or {}))
+    except ValidationError as error:
+        raise DataError(
+            f"row {row.number} of {files.display_path(out / store.STORE)} is not as stylegate writes it:",
+            problems_of(error),
+            "a newer stylegate may have written it; else move the file away: labels in a CSV file can be given again.",
+        ) from None
+
+
+def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: str = "") -> dict[str, StoredLabel]:
+    """The labels that count under `policy`, by sha256 of the picture; of several about one picture the last one.
+
+    `under` is the digest of a calibration's pool and policy, empty for other purposes. Labels that were taken back,
+    that were asked for to measure a person, or that were given under another policy or guideline, or by an older
+    version that wrote neither down, are left out.
     """
     found: dict[str, StoredLabel] = {}
     for label in read_stored_labels(out, purpose):
-        if label.policy_sha256 != policy.sha256 or label.under != under:
-            continue
-        found.pop(label.sha256, None)
-        if not label.withdrawn:
+        if label.decides and label.policy_sha256 == policy.sha256 and label.under == under:
+            found.pop(label.sha256, None)
             found[label.sha256] = label
     return found
 
@@ -117,12 +102,12 @@ def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredL
     """
     found: dict[str, StoredLabel] = {}
     seen: set[str] = set()
-    for purpose in STREAMS:
-        firm = (label for label in read_stored_labels(out, purpose) if purpose != "review" or label.verdict != "unsure")
+    rows = store.read(out)
+    for purpose in PURPOSES:
+        deciding = [label for label in stored_labels(rows, purpose, out) if label.decides]
+        firm = (label for label in deciding if purpose != "review" or label.verdict != "unsure")
         last = {(label.sha256, label.policy_sha256): label for label in firm}
         for (sha256, under), label in last.items():
-            if label.withdrawn:
-                continue
             if under != policy.sha256 and (label.verdict == "reject" or (purpose != "review" and label.is_reject)):
                 found[sha256] = label
             elif under == policy.sha256 and (purpose == "audit" or (purpose == "calibrate" and not label.is_reject)):
@@ -132,22 +117,61 @@ def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredL
 
 def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
-    others = {label.sha256 for label in read_stored_labels(out, purpose) if label.policy_sha256 != policy.sha256}
-    others -= {label.sha256 for label in read_stored_labels(out, purpose) if label.policy_sha256 == policy.sha256}
+    given = [label for label in read_stored_labels(out, purpose) if label.decides]
+    others = {label.sha256 for label in given if label.policy_sha256 != policy.sha256}
+    others -= {label.sha256 for label in given if label.policy_sha256 == policy.sha256}
     if not others:
         return []
     were = "was" if len(others) == 1 else "were"
+    names = {
+        "review": ("decision", "decisions"),
+        "calibrate": ("label of calibrations", "labels of calibrations"),
+        "audit": ("label of audits", "labels of audits"),
+    }
     return [
-        f"{counted(len(others), 'decision' if purpose == 'review' else 'label')} in {STREAMS[purpose]} {were} given "
+        f"{counted(len(others), *names[purpose])} in {store.STORE} {were} given "
         "under another policy or guideline (or by an older version that did not write it down): to accept counts for "
         "nothing here, to reject asks for review"
     ]
 
 
-def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) -> None:
-    """Append labels to the file of `purpose` in the folder `out`; each survives a kill from then on."""
-    for label in labels:
-        files.append_jsonl(out / STREAMS[purpose], {"why": label.why} | label.content())
+def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) -> list[StoredLabel]:
+    """Store labels for `purpose` in the folder `out`, all or none; nothing loses them once this returns.
+
+    A label whose id is stored already is the same label, and is not stored twice. Returns them with id and time. Raises
+    DataError for an id that is another label's.
+    """
+    rows = store.append(out, [Entry(purpose, "label", stored_content(label), label.id) for label in labels])
+    return [read_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
+
+
+def append_terms(out: Path, purpose: Purpose, terms: Record) -> None:
+    """Write down the terms of an audit or a calibration, before the first picture is shown."""
+    store.append(out, [Entry(purpose, "terms", terms.content())])
+
+
+def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> None:
+    """Take a label back, or an earlier undo: store the row that says so.
+
+    `takes_back` is the id of the row that counts no more; `undo_id` is the id of the new row, a UUID that whoever asks
+    chooses, or empty for one that the store chooses. A label for an audit or a calibration can be taken back only as
+    long as nothing came after it for that purpose: whoever could change answers after having seen more could choose
+    when to stop. Raises DataError for one that must stay, and where no row for the purpose has the id.
+    """
+
+    def check(rows: list[store.Row]) -> None:
+        mine = [row for row in rows if row.purpose == purpose]
+        target = next((row for row in mine if row.id == takes_back and row.kind != "terms"), None)
+        if target is None:
+            raise DataError(f"nothing that was said for {purpose} has the id {takes_back}: it cannot be taken back")
+        if purpose != "review" and target is not mine[-1]:
+            raise DataError(
+                f"labels for {purpose} stay once the next answer is given: whoever could change them after having seen "
+                "more could choose when to stop"
+            )
+
+    undo = Undo(takes_back=takes_back, who=who)
+    store.append(out, [Entry(purpose, "undo", undo.content(), undo_id)], check)
 
 
 def stored_label(label: Label, policy: Policy, **more: object) -> StoredLabel:

@@ -39,12 +39,12 @@ def ask_labels(lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: P
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))
         if answer == "q":
             return Reply(None, True)
-        label = stored_label(Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why=""), policy, under=under)
-        labels.append_labels(lot.out, purpose, [label])
+        new = stored_label(Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why=""), policy, under=under)
+        (label,) = labels.append_labels(lot.out, purpose, [new])
         confirmed = read_answer(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
         if confirmed != "b":
             return Reply(label, confirmed == "q")
-        labels.append_labels(lot.out, purpose, [label.model_copy(update={"withdrawn": True})])
+        labels.append_undo(lot.out, purpose, label.id, label.who)
 
 
 def read_answer(question: str, choices: Sequence[str]) -> str:

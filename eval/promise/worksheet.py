@@ -16,7 +16,16 @@ from pathlib import Path
 
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.promise.labels import STREAMS, Label, Purpose, StoredLabel, read_stored_labels, valid_labels_by_sha256
+from eval.promise import store
+from eval.promise.labels import (
+    PURPOSES,
+    Label,
+    Purpose,
+    StoredLabel,
+    read_stored_labels,
+    stored_labels,
+    valid_labels_by_sha256,
+)
 from stylegate import files, tables
 from stylegate.errors import DataError
 from stylegate.words import counted
@@ -152,7 +161,8 @@ def row_of(label: Label) -> tuple[str, str, str, str]:
 
 def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...], str]:
     """For each label that was stored for another purpose: its row (sha256, verdict, who, why) -> that purpose."""
-    return {row_of(label): name for name in STREAMS if name != purpose for label in read_stored_labels(out, name)}
+    rows = store.read(out)
+    return {row_of(label): name for name in PURPOSES if name != purpose for label in stored_labels(rows, name, out)}
 
 
 def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:

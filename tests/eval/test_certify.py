@@ -113,7 +113,7 @@ def test_labels_certify_under_their_own_guideline_alone(run, words, tmp_path: Pa
     assert json.loads((out / "gate.json").read_text())["promise"]["state"] == "none"
     code, text = run("certify", *told)
     assert code == 13 and "not proven yet with 0 labels" in text and "2 attempts at other lots" in text
-    assert "32 labels in audit.jsonl were given under another policy" in text
+    assert "32 labels of audits in labels.sqlite were given under another policy" in text
     code, text = run("certify", *told, f"decisions={sheet}")
     assert code == 2 and "was asked for under another policy or guideline" in text
     bare = "\n".join(",".join(line.split(",")[1:5]) for line in sheet.read_text().splitlines())

@@ -84,7 +84,7 @@ def test_bad_decisions_are_refused_whole(run, words, tmp_path: Path, text: str, 
     (tmp_path / "d.csv").write_bytes(text.encode("latin-1"))
     code, found = run("gate", *told, f"decisions={tmp_path / 'd.csv'}")
     assert code == 2 and says in found and "Traceback" not in found
-    assert not (out / "decisions.jsonl").exists()
+    assert not (out / "labels.sqlite").exists()
 
 
 def test_decisions_may_be_of_many_lots_and_labels_may_not(run, words, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_decisions_settle_only_the_reasons_that_they_were_asked_for(run, words, 
     told = words(other)
     for more in ([], [given]):
         code, text = run("gate", *told, *more)
-        assert code == 11 and "32 decisions in decisions.jsonl were given under another policy" in text
+        assert code == 11 and "32 decisions in labels.sqlite were given under another policy" in text
     sheet = fill(out / "review.csv", good)
     assert '"sharpness, contrast"' in sheet.read_text(), "the furthest below its line first"
     partly = sheet.read_text().replace('"sharpness, contrast"', "sharpness", 1)

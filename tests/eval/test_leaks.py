@@ -39,7 +39,7 @@ def test_a_reject_that_the_gate_has_not_heard_of_is_not_exported(run, words, tmp
     policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
     labels.append_labels(out, "audit", [labels.stored_label(label(first, "reject"), policy)])
     code, text = run("export", *told, "name=early")
-    assert code == 2 and "audit.jsonl" in text and "not what the gate knew" in text
+    assert code == 2 and "audit labels" in text and "not what the gate knew" in text
     assert run("gate", *told)[0] == 10 and run("export", *told, "name=early")[0] == 0
     assert first not in digests_in(files.EXPORTS / "early-v1")
 
@@ -48,7 +48,7 @@ def test_a_command_that_is_refused_keeps_no_decision(run, words, tmp_path: Path)
     told, out = words(ALL_PASS), tmp_path / "out"
     run("gate", *told)
     given = decisions(out, {sorted(verdicts_of(out))[0]: "reject"}, tmp_path / "d.csv")
-    assert run("gate", *told[:-1], "policy=nosuch", given)[0] == 2 and not (out / "decisions.jsonl").exists()
+    assert run("gate", *told[:-1], "policy=nosuch", given)[0] == 2 and not (out / "labels.sqlite").exists()
 
 
 def test_a_certify_that_is_refused_changes_no_verdict(run, words, tmp_path: Path) -> None:
@@ -217,9 +217,9 @@ def test_a_worksheet_that_somebody_fills_in_is_not_overwritten(run, words, tmp_p
 def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
     assert set(evidence_digests(tmp_path)) == {
         "plan.parquet",
-        "decisions.jsonl",
-        "calibration.jsonl",
-        "audit.jsonl",
+        "review labels",
+        "calibrate labels",
+        "audit labels",
         "calibration.json",
         "certificate.json",
     }

@@ -1,0 +1,89 @@
+"""Labels of older versions: decisions.jsonl, calibration.jsonl and audit.jsonl, one JSON row a line."""
+
+import uuid
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rfc8785
+from pydantic import ValidationError
+
+from eval.promise.label import Purpose, StoredLabel, Undo
+from stylegate import files
+from stylegate.errors import DataError
+from stylegate.records import problems_of
+
+OLDER_FILES: dict[Purpose, str] = {
+    "review": "decisions.jsonl",
+    "calibrate": "calibration.jsonl",
+    "audit": "audit.jsonl",
+}
+
+
+class Entry(NamedTuple):
+    """What is to become a row of labels.sqlite."""
+
+    purpose: Purpose
+    kind: str  # label, undo or terms
+    content: dict[str, Any]  # JSON data
+    id: str = ""  # a UUID; empty for one that the store chooses
+
+
+def rows_of_older_files(out: Path) -> list[Entry]:
+    """The rows that the files of older versions in the folder `out` hold, in order.
+
+    The id of each follows from the file's name, the line and its number. Raises DataError with every problem of a
+    damaged file.
+    """
+    return [entry for purpose, name in OLDER_FILES.items() for entry in rows_of_older_file(out / name, purpose)]
+
+
+def rows_of_older_file(path: Path, purpose: Purpose) -> list[Entry]:
+    """The rows of one file. A line that says `withdrawn` becomes an undo of each label of that picture before it."""
+    found: list[Entry] = []
+    counting: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # ids of the labels that count, of a picture
+    problems = []
+    try:
+        rows = files.read_jsonl(path)
+    except FileNotFoundError:  # another process has taken it in meanwhile
+        return []
+    for number, row in enumerate(rows, start=1):
+        try:
+            own_id = stable_id(path.name, number, row)
+        except rfc8785.CanonicalizationError as error:  # NaN, or a number that JSON cannot hold exactly
+            problems.append(f"row {number}: {error}")
+            continue
+        if "sha256" not in row:
+            found.append(Entry(purpose, "terms", row, own_id))
+            continue
+        try:
+            label = StoredLabel.model_validate({"why": ""} | row)
+        except ValidationError as error:
+            problems += [f"row {number}: {problem}" for problem in problems_of(error)]
+            continue
+        same_picture = counting[label.sha256, label.policy_sha256, label.under]
+        if label.withdrawn:
+            for taken in same_picture:
+                undo = Undo(takes_back=taken, who=label.who)
+                found.append(Entry(purpose, "undo", undo.content(), stable_id(own_id, number, taken)))
+            same_picture.clear()
+        else:
+            found.append(Entry(purpose, "label", stored_content(label), own_id))
+            same_picture.append(own_id)
+    if problems:
+        raise DataError(
+            f"{files.display_path(path)} is not as stylegate writes it:",
+            problems,
+            "remove it; labels that are in a CSV file can be given again.",
+        )
+    return found
+
+
+def stored_content(label: StoredLabel) -> dict[str, Any]:
+    """The content of a label's row: what was said. Its id and its time are columns of their own."""
+    return {"why": label.why} | label.statement()
+
+
+def stable_id(*parts: object) -> str:
+    """A UUID that follows from JSON data."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, files.canonical_sha256(list(parts))))
