@@ -3,9 +3,9 @@
     stylegate generate brand=neon traits=collectible
     accelerate launch --num_processes 8 -m eval generate brand=neon traits=collectible    the same, on several cards
 
-Reads plan.parquet and verdicts.jsonl of the batch; writes images/<slot>-<attempt>.png. Every attempt has its own
-seed. Stopped and started again it draws what is missing, and the pictures are the same; so they are from any number
-of processes, on devices of one kind.
+Reads plan.parquet and verdicts.jsonl of the batch; writes images/<slot>-<attempt>.png and base/, what the base alone
+draws (eval/lot/base.py). Every attempt has its own seed. Stopped and started again it draws what is missing, and the
+pictures are the same; so they are from any number of processes, on devices of one kind.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import torch
 from accelerate import PartialState
 
 from eval.lot.attempts import SlotStates, due_attempts, slot_states, ways_out
+from eval.lot.base import draw_base_pictures
 from eval.lot.batch import PLAN, RECORD, Slot, attempt_and_slot, batch_folder, prompts_digest, read_plan, read_record
 from eval.measuring import encoder as encoding
 from eval.measuring import features
@@ -145,6 +146,10 @@ def draw_in_parts(
     models.pipeline.to(device)
     resolution = sample.drawing_resolution(config, models)
     if lora := lorafile.lora_path(config):
+        if processes.is_main_process:
+            with hardware.autocast(device, precision):
+                slots = read_plan(folder)
+                draw_base_pictures(models, record.facts, slots, folder, drawn_with, (resolution, precision))
         lorafile.merge_lora_file(models, lora)
     read_each_prompt_once(models.pipeline)
     if processes.is_main_process:

@@ -3,7 +3,8 @@
 The references are the pictures of validation/, and those of train/ as well where validation/ is too small to show a
 style. samples/step-000100/ holds with/ (captions of validation/), without/ (a few of them without the trigger phrase),
 unrelated/ (prompts that have nothing to do with the brand), judged/ (the gate's own files) and result.json, the
-numbers. samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet.
+numbers. samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet. Its pictures in with/ are
+foreign pictures for every step (eval/scorers/brand.py).
 
 A policy may have a calibrated check, whose line comes from people's labels of a finished batch. It cannot be asked
 during training. Pictures that every other check accepts then stand in review, and no pass rate is claimed.
@@ -30,10 +31,11 @@ from torch import Tensor
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
 from eval.judging.verdicts import NOT_ASKED
-from eval.lot.comparison import comparison_of
+from eval.lot.comparison import base_pictures, comparison_of
 from eval.lot.lot import digests_by_name, read_lot
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of
+from eval.measuring.record import OF_BASE
 from eval.policy import file as policyfile
 from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
@@ -64,7 +66,7 @@ class Evaluation:
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
-        judges = [encoding.encoder_digest(run.config.encoder), self.policy.sha256]
+        judges = [encoding.encoder_digest(run.config.encoder), self.policy.sha256, OF_BASE]
         self.settings = as_dict(run.config.generate)
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.items = [items[i % len(items)] for i in range(count)]
@@ -201,7 +203,9 @@ class Evaluation:
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
         lot = read_lot(config)
-        compared = replace(comparison_of(config, lot), references=self.references, references_name="the brand's own")
+        compared = comparison_of(config, lot)
+        foreign = compared.foreign | base_pictures(self.folder(0) / "with")
+        compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)
         judged = judge(config, lot, compared, quiet=True)
         write_verdicts_and_gate_record(judged)
         return judged

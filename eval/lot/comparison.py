@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.lot.lot import Lot, digests_by_name, notes_on_skipped, relative_name
+from eval.measuring.record import OF_BASE
 from eval.package.layout import IMAGES, payload_folder, read_rows
 from stylegate import brandset, files
 from stylegate.config import Config
@@ -11,6 +12,7 @@ from stylegate.errors import DataError
 from stylegate.listing import list_folder, mask_files
 
 FEWEST_FOREIGN = 8  # pictures that show a style
+BASE, FEWEST_OF_BASE = "base", 16  # folder of the base's own pictures in a batch's; of fewer, too little is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Comparison:
     learned: dict[str, dict[str, str]]  # the same of training pictures of the references' own brand
     notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
     brand: str = ""  # name of the brand that the lot is of; "" where none is known
-    foreign: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)  # by style: pictures of foreign=
+    foreign: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)  # by style; the base's own are one
 
 
 def comparison_of(config: Config, lot: Lot) -> Comparison:
@@ -66,9 +68,16 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
     earlier, left_aside = pictures_of_earlier_packages(lot, name)
     notes = (*notes, *left_aside)
     foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
+    foreign |= base_pictures(lot.out / BASE) if lot.record else {}
     return Comparison(
         references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
     )
+
+
+def base_pictures(folder: Path) -> dict[str, list[tuple[str, Path]]]:
+    """The pictures in a folder as the foreign set OF_BASE; no set if there are fewer than FEWEST_OF_BASE."""
+    named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
+    return {OF_BASE: named} if len(named) >= FEWEST_OF_BASE else {}
 
 
 def foreign_pictures_by_style(

@@ -37,7 +37,7 @@ class ForeignSet(NamedTuple):
     """Pictures in another style, as a reader of the brand sees them; row i of every array is of picture i."""
 
     name: str  # for people
-    given: bool  # by foreign=; False: shipped
+    given: bool  # by foreign=, or drawn by the base; False: shipped
     embeddings: NDArray[np.float32]  # [n, d]
     patches: NDArray[np.float16]  # [n, p]
     signatures: NDArray[np.uint8]  # [n, 64, 64, 3]

@@ -6,6 +6,8 @@ from pydantic import AliasChoices, Field
 
 from stylegate.records import Record
 
+OF_BASE = "the base's own pictures"  # name of the foreign set that they are
+
 
 class References(Record):
     """The references that the lot was compared with."""
@@ -48,7 +50,9 @@ class Readability(Record):
         found = self.separations[self.nearest]
         known = f"told from {len(self.separations)} foreign sets; {self.nearest} is nearest"
         surely = f"area {found.area:.2f}, at least {found.low:.2f}"
-        return f"the style {'can' if self.readable else 'can NOT'} be read: {known} ({surely})"
+        base = self.separations.get(OF_BASE)
+        beside = f"; {OF_BASE} are told with area {base.area:.2f}, at least {base.low:.2f}" if base else ""
+        return f"the style {'can' if self.readable else 'can NOT'} be read: {known} ({surely}){beside}"
 
 
 class Tables(Record):

@@ -11,8 +11,8 @@ Else a LoRA that draws the brand's style would be refused for its decoder's soft
 responses, areas on their mean.
 
 Every reference is read by a reader that does not know it, and every shipped set by a reader that does not know the
-set: so the lines stand for pictures that nobody has seen. A set of foreign=DIR is there to be known: each of its
-pictures is read by a reader that knows the others of the set.
+set: so the lines stand for pictures that nobody has seen. A set of foreign=DIR, and the base's own pictures, are there
+to be known: each picture is read by a reader that knows the others of its set.
 
 Whether a style can be read at all is measured in the same way: the area under the ROC curve of the references against
 each foreign set by itself. Where the nearest set's lower bound is below READABLE, nothing is accepted on style.

@@ -1,5 +1,6 @@
 """Drawing the slots of a plan: what reaches the pictures, and what becomes of slots that no drawing fills."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from eval.lot import base as base_pictures
 from eval.lot.batch import read_plan
+from eval.measuring.record import OF_BASE
 from stylegate import files, sample
 from stylegate.config import GenerateConfig
 from stylegate.embedded import read_each_prompt_once
@@ -123,3 +126,38 @@ def test_a_plan_made_again_after_a_repair_stays_repaired(run, tmp_path: Path) ->
     assert repaired[2].traits != before[2].traits and repaired[2].prompt != before[2].prompt
     assert run("plan", *words)[0] == 0 and read_plan(folder) == repaired
     assert "nothing is changed" in run("plan", *words, "repair=all")[1]
+
+
+def test_the_bases_own_pictures_of_the_prompts_are_foreign_and_drawn_once(
+    run, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.txt").write_text("".join(f"a {colour} cat\n" for colour in ("red", "green", "blue", "grey")))
+    words = [*trained, f"prompts={tmp_path / 'prompts.txt'}", "plan.num_images=16", "references=neon", "batch=paired"]
+    assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
+    slots = read_plan(files.BATCHES / "paired")
+    folder = files.BATCHES / "paired" / "base"
+    theirs = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    ours = [path.read_bytes() for path in (files.BATCHES / "paired" / "images").glob("*.png")]
+    assert len(set(theirs.values()) - set(ours)) == 16, "four seeds of each prompt, without the LoRA"
+    run("gate", *words)
+    found = json.loads((files.BATCHES / "paired" / "gate.json").read_text())
+    assert OF_BASE in found["readability"]["separations"] and f"; {OF_BASE} are told with area" in found["summary"][0]
+
+    monkeypatch.setattr(base_pictures, "sample", None)  # from now on the base draws nothing
+    again = [*words[:-1], "batch=again", "plan.seed=5"]
+    assert run("plan", *again)[0] == 0 and run("generate", *again)[0] == 0
+    assert {p.name: p.read_bytes() for p in (files.BATCHES / "again" / "base").glob("*.png")} == theirs
+    (folder / "left-over.png").write_bytes(b"of a plan that has changed")
+    (folder.parent / "images" / slots[0].file(0)).unlink()
+    assert run("generate", *words)[0] == 0
+    assert {path.name for path in folder.glob("*.png")} == set(theirs)
+
+
+def test_without_a_lora_or_with_few_slots_there_are_no_pictures_of_the_base(
+    run, tmp_path: Path, trained: list[str]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red cat\n")
+    for name, *more in (("bare", "plan.num_images=16", "lora_file=none"), ("few", "plan.num_images=15")):
+        words = [*trained, f"prompts={tmp_path / 'prompts.txt'}", f"batch={name}", *more]
+        assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
+        assert not (files.BATCHES / name / "base").exists()

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from eval.measuring.record import OF_BASE
 from eval.policy.lines import MIN_REFERENCES
 from stylegate import adapter, brandset, files, lorafile, pictures
 from stylegate.families import FAMILIES
@@ -206,3 +207,17 @@ def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) ->
     assert moved
     for key in moved:
         assert torch.allclose(halved[key] - base[key], 0.5 * (full[key] - base[key]), atol=1e-6), key
+
+
+def test_what_the_base_draws_of_the_prompts_is_foreign_to_every_step(run) -> None:
+    words = [
+        "brand=neon",
+        *FAST,
+        "train.num_samples=16",
+        "train.max_steps=1",
+        "name=apart",
+        "generate.num_inference_steps=1",
+    ]
+    assert run("train", *words)[0] == 0
+    record = json.loads((place("apart") / "samples" / "step-000001" / "judged" / "gate.json").read_text())
+    assert OF_BASE in record["readability"]["separations"]
