@@ -29,6 +29,7 @@ from eval.package import living
 from eval.package.bag import write_proofs_of_bag
 from eval.package.earlier import earlier_package
 from eval.package.fill import NO_MARKS, fill_package
+from eval.package.label_heads import LABEL_HEADS, label_heads
 from eval.package.layout import is_bag
 from eval.package.licences import licence_chain
 from eval.package.marking import Marks, wanted_marks
@@ -45,6 +46,7 @@ from stylegate.errors import DataError, Exit
 from stylegate.words import counted
 
 COST = "proof/cost.json"
+HISTORY = (living.CHANGES, COST, LABEL_HEADS)  # how a package came to be: two that differ in these alone are the same
 NAMED = 10  # pictures that a note names
 GATE_AGAIN = "stylegate gate with the same words judges what is there now and says what to mend; then export"
 
@@ -143,6 +145,8 @@ def write_package(
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := cost_of(lot.out):
             cost_record(seconds, len(accepted), price).write(partial / COST)
+        if heads := label_heads(outcome):
+            heads.write(partial / LABEL_HEADS)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)
         write_proofs_of_bag(partial, collection.name, key, provenance)
@@ -161,11 +165,12 @@ def manifest_lines_to_compare(package: Path) -> list[bytes]:
     """The lines of a package's manifests from which every byte of it follows, the key that signed it included; []
     without a manifest.
 
-    What changed since the version before, and what it cost so far, is left out: else nothing would ever be the same.
+    What changed since the version before, what it cost so far, and the rows in which people's labels stand, are left
+    out: else nothing would ever be the same.
     """
     path = package / TAGMANIFEST
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [line for line in lines if line.partition(b"  ")[2].decode() not in (living.CHANGES, COST)]
+    return [line for line in lines if line.partition(b"  ")[2].decode() not in HISTORY]
 
 
 def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str, str] | None:

@@ -19,6 +19,7 @@ from eval.lot.cost import CostRecord
 from eval.lot.record import BatchRecord, Trial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
+from eval.package.label_heads import LabelHeads
 from eval.package.living import Changes
 from eval.package.marks import MarksReport
 from eval.package.provenance import Provenance
@@ -45,6 +46,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "label": StoredLabel,  # what a row of labels.sqlite holds, and what is read of it
     "changes": Changes,  # proof/changes.json of a package
     "cost": CostRecord,  # proof/cost.json of a package
+    "label-heads": LabelHeads,  # proof/labels.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json

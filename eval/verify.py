@@ -4,6 +4,7 @@ stylegate verify data/exports/demo-v1
 stylegate verify data/batches/demo-ce2b85ec/certificate.json
 stylegate verify data/batches/demo-ce2b85ec/commitment.json
 stylegate verify data/exports/demo-v1 trust=authority.pem
+stylegate verify data/exports/demo-v1 labels=data/batches/demo-ce2b85ec/labels.sqlite
 
 What is printed was computed again from the files of the package. That people's labels, scores and counts are true is a
 claim of whoever made the package: no file can prove it.
@@ -11,6 +12,7 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
+from eval.package.label_heads import check_label_heads, rows_to_compare
 from eval.package.layout import payload_folder
 from eval.package.marks import check_marks, trusted_certificates
 from eval.package.proof import check_package, check_promise, read_package
@@ -23,10 +25,12 @@ from stylegate.words import counted
 def verify(words: list[str]) -> int:
     """Check each package folder or certificate file and print what it proves. Returns 0.
 
-    `trust=FILE` names certificates (PEM) of authorities that vouch for the signers of content credentials. Raises
-    DataError at the first one that is not valid, listing everything that is wrong with it.
+    `trust=FILE` names certificates (PEM) of authorities that vouch for the signers of content credentials;
+    `labels=FILE` the labels of the lot, to see that they are those that the gate read. Raises DataError at the first
+    package that is not valid, listing everything that is wrong with it.
     """
-    packages, trust = [Path(word) for word in words if not word.startswith("trust=")], trusted_certificates(words)
+    packages = [Path(word) for word in words if not word.startswith(("trust=", "labels="))]
+    trust, labels = trusted_certificates(words), rows_to_compare(words)
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
@@ -50,9 +54,12 @@ def verify(words: list[str]) -> int:
         )
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
+        heads = check_label_heads(package, labels) if labels is not None else ([], [], [])
+        if heads[2]:
+            raise DataError(f"{package} does not hold:", heads[2], "these are not the labels that it was judged by.")
         print(f"{package}: holds, {counted(len(rows), 'picture')}{f'; {promised}' if promised else ''}")
-        for line in [*proven, *marked]:
+        for line in [*proven, *marked, *heads[0]]:
             print(f"  proven: {line}")
-        for line in [*unproven, *not_marked]:
+        for line in [*unproven, *not_marked, *heads[1]]:
             print(f"  not proven: {line}")
     return 0

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from eval.judging.record import CheckLines, Count, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
 from eval.lot.lot import Lot, origin_digests
-from eval.promise.store import labels_of
 from stylegate import __version__, files
 from stylegate.records import Record
 
@@ -55,9 +54,6 @@ class JudgedBy(Record):
     """sha256 of verdicts.jsonl."""
     decisions_sha256: str = ""
     """In packages of older versions, which kept decisions in decisions.jsonl: its sha256, as the gate read it."""
-    decisions_head: str = ""
-    """Hash of the last decision in labels.sqlite that the gate read, which vouches for all rows before it, since each
-    holds the hash of the row before; left out where nobody has decided anything."""
 
 
 class LicenceLink(Record):
@@ -109,7 +105,6 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequ
             promise=outcome.promise,
             batch=outcome.batch,
             verdicts_sha256=outcome.verdicts_sha256,
-            decisions_head=outcome.evidence.get(labels_of("review")) or "",
         ),
         counts=PackageCounts(**outcome.counts.model_dump(), exported=exported),
         licences=list(licences),

@@ -13,7 +13,7 @@ from eval.judging.judge import evidence_digests
 from eval.package.proof import package_problems
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
-from eval.promise import audit, certificate, labels
+from eval.promise import audit, certificate, labels, store
 from stylegate import files
 from stylegate.cli import main
 from tests.eval.packages import digests_in, made_anew, provenance_of
@@ -42,6 +42,33 @@ def test_a_reject_that_the_gate_has_not_heard_of_is_not_exported(run, words, tmp
     assert code == 2 and "audit labels" in text and "not what the gate knew" in text
     assert run("gate", *told)[0] == 10 and run("export", *told, "name=early")[0] == 0
     assert first not in digests_in(files.EXPORTS / "early-v1")
+
+
+def test_a_package_names_the_labels_that_the_gate_read(run, words, tmp_path: Path) -> None:
+    """But not who gave them; and labels that change nothing make no new version."""
+    told, out = words(ALL_PASS), tmp_path / "out"
+    run("gate", *told)
+    names = sorted(verdicts_of(out))
+    assert run("gate", *told, decisions(out, {names[0]: "reject"}, tmp_path / "d.csv"))[0] == 10
+    assert run("export", *told, "name=named")[0] == 0
+    package, held = files.EXPORTS / "named-v1", out / "labels.sqlite"
+    heads = json.loads((package / "proof" / "labels.json").read_text())
+    assert heads == {"review": store.read(out)[-1].hash}
+    assert not any(b"anna" in path.read_bytes() for path in package.rglob("*") if path.is_file())
+    code, text = run("verify", str(package), f"labels={held}")
+    assert code == 0 and "proven: labels.sqlite begins with the 1 row that the gate read" in text
+    assert run("gate", *told, decisions(out, {names[0]: "reject", names[1]: "accept"}, tmp_path / "e.csv"))[0] == 10
+    assert run("export", *told, "name=named")[0] == 0 and not (files.EXPORTS / "named-v2").exists()
+    assert run("verify", str(package), f"labels={held}")[0] == 0, "rows came after, none was changed"
+    other = tmp_path / "other"
+    labels.append_labels(other, "review", labels.read_stored_labels(out, "review"))
+    code, text = run("verify", str(package), f"labels={other / 'labels.sqlite'}")
+    assert code == 2 and "labels.sqlite has not the last row for review that the gate read" in text, "made anew"
+    assert run("verify", str(package), f"labels={tmp_path / 'd.csv'}")[0] == 2
+    (package / "proof" / "labels.json").unlink()
+    made_anew(package)
+    code, text = run("verify", str(package), f"labels={held}")
+    assert code == 0 and "not proven: the package names no labels" in text
 
 
 def test_a_command_that_is_refused_keeps_no_decision(run, words, tmp_path: Path) -> None:

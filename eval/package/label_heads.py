@@ -1,0 +1,65 @@
+"""proof/labels.json: which labels the gate read, as hashes that say nothing of who gave them or what they say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.judging.record import GateRecord
+from eval.promise import store
+from eval.promise.labels import PURPOSES
+from stylegate.errors import ConfigError
+from stylegate.records import Record
+from stylegate.words import counted
+
+LABEL_HEADS = "proof/labels.json"
+
+
+class LabelHeads(Record):
+    """For each purpose, the hash of the last row of labels.sqlite that the gate read; left out for one without rows.
+
+    It vouches for all rows up to that one, since each row holds the hash of the row before.
+    """
+
+    review: str = ""
+    """Of decisions."""
+    calibrate: str = ""
+    """Of labels that chose a calibrated line."""
+    audit: str = ""
+    """Of labels that certify."""
+
+
+def label_heads(outcome: GateRecord) -> LabelHeads | None:
+    """The hashes that a gate's record holds; None where people have said nothing."""
+    found = LabelHeads(**{purpose: outcome.evidence.get(store.labels_of(purpose)) or "" for purpose in PURPOSES})
+    return found if found.content() else None
+
+
+def rows_to_compare(words: Sequence[str]) -> list[store.Row] | None:
+    """The rows of the labels.sqlite that a word `labels=FILE` names; None without one.
+
+    Raises ConfigError if there is no such file, and DataError if it is damaged or was changed.
+    """
+    given = [word.removeprefix("labels=") for word in words if word.startswith("labels=")]
+    if not given:
+        return None
+    path = Path(given[-1]).expanduser()
+    if path.name != store.STORE or not path.is_file():
+        raise ConfigError(f"labels={given[-1]} is no file {store.STORE}", next_step="name the one in the lot's folder.")
+    return store.read(path.parent)
+
+
+def check_label_heads(package: Path, rows: Sequence[store.Row]) -> tuple[list[str], list[str], list[str]]:
+    """Sentences on what these rows of a labels.sqlite prove of a package, do not prove, and on what contradicts it."""
+    path = package / LABEL_HEADS
+    if not path.is_file():
+        return [], ["the package names no labels: nobody had given any, or an older stylegate made it"], []
+    named = LabelHeads.read(path, "what the package says of labels").content()
+    numbers = {(row.purpose, row.hash): row.number for row in rows}
+    wrong = [
+        f"{store.STORE} has not the last row for {name} that the gate read"
+        for name in named
+        if (name, named[name]) not in numbers
+    ]
+    if wrong:
+        return [], [], wrong
+    last = max(numbers[name, head] for name, head in named.items())
+    return [f"{store.STORE} begins with the {counted(last, 'row')} that the gate read"], [], []
