@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from stylegate import files, pictures
+from stylegate import files, pictures, sheets
 from stylegate.brandset import (
     SPLITS,
     UNKNOWN_LICENCE,
@@ -135,7 +135,7 @@ def write_set(
         )
         for part, names in splits.items()
     ]
-    files.write_atomically(folder / "contact-sheet.png", pictures.png_bytes(pictures.contact_sheet(sheet, columns=8)))
+    files.write_atomically(folder / "contact-sheet.png", pictures.png_bytes(sheets.contact_sheet(sheet, columns=8)))
 
 
 def pictures_and_captions_of_folder(

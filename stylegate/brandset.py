@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from stylegate import files, hub, pictures, tables
+from stylegate import files, hub, pictures, similarity, tables
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.words import counted
@@ -411,7 +411,7 @@ def check_pictures(
             findings.problems.append(f"{name}: {error}")
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()
-        digests[name] = PictureDigest(content, pictures.signature(picture.image))
+        digests[name] = PictureDigest(content, similarity.signature(picture.image))
         named_by[f"{content} {picture.image.size}"].append(name)
         for note in picture.notes:
             findings.converted[note].append(name)
@@ -428,7 +428,7 @@ def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
     """
     if not digests:
         return []
-    labels = pictures.near_duplicate_groups(np.stack([one.signature for one in digests.values()]))
+    labels = similarity.near_duplicate_groups(np.stack([one.signature for one in digests.values()]))
     groups: dict[int, list[str]] = defaultdict(list)
     for label, name in zip(labels.tolist(), digests, strict=True):
         groups[label].append(name)

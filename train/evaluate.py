@@ -40,7 +40,7 @@ from eval.policy import file as policyfile
 from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
-from stylegate import brandset, files, hardware, pictures, sample
+from stylegate import brandset, files, hardware, pictures, sample, sheets, similarity
 from stylegate.config import as_dict
 from train import batches, losses
 from train.run import Run
@@ -236,7 +236,7 @@ class Evaluation:
         titles = ["base" if c.name.endswith("-000000") else f"step {int(c.name[5:])}" for c in columns]
         shown = self.prompts["with"][:SHOWN]
         rows = [(p, [grid_cell(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
-        grid = pictures.picture_table(titles, rows)
+        grid = sheets.picture_table(titles, rows)
         files.write_atomically(self.samples / "grid.png", pictures.png_bytes(grid))
         return grid
 
@@ -315,4 +315,4 @@ def grid_cell(path: Path) -> Image.Image:
     try:
         return pictures.decode(path.read_bytes()).image
     except (OSError, pictures.PictureError):
-        return Image.new("RGB", (pictures.SIDE, pictures.SIDE), pictures.PAPER)
+        return Image.new("RGB", (similarity.SIDE, similarity.SIDE), sheets.PAPER)

@@ -26,7 +26,7 @@ from eval.scorers import SCORES
 from stylegate import files, hardware
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.pictures import SIDE
+from stylegate.similarity import SIDE
 from stylegate.words import counted
 
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough

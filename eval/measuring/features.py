@@ -19,7 +19,7 @@ from PIL import Image
 from eval.measuring.encoder import Encoder, Preprocessing, encode_pictures
 from eval.measuring.measured import Features
 from eval.scorers import technical
-from stylegate import files, pictures, progress
+from stylegate import files, pictures, progress, similarity
 from stylegate.cache import Cache
 
 VERSION = "features-11"  # raise it when anything below changes its numbers
@@ -45,7 +45,7 @@ class FeatureTable:
         self.errors: dict[int, str] = {}  # of files that are no picture
         self.columns = {
             "size": np.zeros((count, 2), np.int64),
-            "signature": np.empty((count, pictures.SIDE, pictures.SIDE, 3), np.uint8),
+            "signature": np.empty((count, similarity.SIDE, similarity.SIDE, 3), np.uint8),
             "technical": np.empty((count, len(technical.MEASURES)), np.float32),
             "transparent": np.zeros(count, bool),
             "embedding": np.empty((count, 0), np.float32),  # as wide as the encoder makes them
@@ -198,7 +198,7 @@ def features_without_encoder(decoded: Iterable[pictures.Picture], preprocessing:
     """A row for each decoded picture: all features but the encoder's; `pixels` is what the encoder is shown."""
     rows, views = [], []
     for image, notes in decoded:
-        shown = {"signature": pictures.signature(image), "pixels": preprocessing.pixels(image)}
+        shown = {"signature": similarity.signature(image), "pixels": preprocessing.pixels(image)}
         rows.append(shown | {"size": np.array(image.size), "transparent": np.array("alpha" in notes)})
         views.append(technical.view(image))
     for row, measures in zip(rows, technical.measure(views), strict=True):

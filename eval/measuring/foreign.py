@@ -27,7 +27,7 @@ from eval.measuring.features import (
 )
 from eval.measuring.measured import Features, ForeignSet
 from eval.measuring.redrawn import redraw, redrawn_views
-from stylegate import files, pictures
+from stylegate import files, similarity
 from stylegate.cache import Cache
 
 TOGETHER = 64  # pictures that are encoded at once
@@ -46,7 +46,7 @@ class Foreign(NamedTuple):
     def image(self) -> Image.Image:
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
-        return Image.fromarray(redraw(pictures.signature(whole))) if self.redrawn else whole
+        return Image.fromarray(redraw(similarity.signature(whole))) if self.redrawn else whole
 
 
 def shipped_pictures(references: Features, background: str) -> Iterator[Foreign]:
@@ -89,7 +89,7 @@ def shipped_sets(
 
 def without_encoder(one: Foreign) -> Row:
     nothing = np.zeros(0, np.float32)
-    return {"signature": pictures.signature(one.image()), "embedding": nothing, "patches": nothing.astype(np.float16)}
+    return {"signature": similarity.signature(one.image()), "embedding": nothing, "patches": nothing.astype(np.float16)}
 
 
 def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> list[Row]:
@@ -104,7 +104,7 @@ def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> lis
         images = {i: shown[i].image() for i in some}
         return replace_pixels_by_embeddings(
             {
-                i: {"signature": pictures.signature(image), "pixels": encoder.preprocessing.pixels(image)}
+                i: {"signature": similarity.signature(image), "pixels": encoder.preprocessing.pixels(image)}
                 for i, image in images.items()
             },
             encoder,

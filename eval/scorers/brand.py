@@ -33,13 +33,13 @@ from eval.measuring.measured import Features, ForeignSet, Measured, Views, perce
 from eval.measuring.record import Readability, SeparationFrom
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
-from stylegate import pictures
+from stylegate import similarity
 
 READABLE = 0.8  # lower bound of the area against the nearest foreign set; below it the style is not readable
 ONE_SIDED = 1.645  # standard deviations: a lower bound with 95 % confidence
 RIDGE = 0.01  # penalty; rows have squared length near the number of blocks, weights of all rows sum to 1
 FLOOR = 0.05  # of a block's mean variance: features that hardly vary are not blown up
-BLOCKS_OF_PATCHES, SIDE = 2, pictures.SIDE
+BLOCKS_OF_PATCHES, SIDE = 2, similarity.SIDE
 TOGETHER = 256  # pictures at once: bounds the memory
 LEVELS = np.arange(256)
 COLOURS, TENTHS = 6, 10  # values of a channel; of brightness and of saturation

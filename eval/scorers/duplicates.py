@@ -21,7 +21,7 @@ from eval.lot.batch import attempt_and_slot
 from eval.measuring.measured import Measured, percentiles
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
-from stylegate import pictures
+from stylegate import similarity
 
 COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
 NEAREST = 1e-3  # distances below it are the same picture's
@@ -48,12 +48,12 @@ def distinct(
     Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, which may look alike.
     """
     order = np.argsort(rank, kind="stable")
-    found, place = pictures.nearest_by_likeness(
+    found, place = similarity.nearest_by_likeness(
         signatures, groups=None if groups is None else groups[order], order=order
     )
     within, index = np.empty_like(found), np.empty_like(place)
     within[order], index[order] = found, np.where(place < 0, -1, order[place])
-    before, known = pictures.nearest_by_likeness(signatures, earlier)
+    before, known = similarity.nearest_by_likeness(signatures, earlier)
     index = np.where((known >= 0) & ((before > within) | (index < 0)), len(signatures) + known, index)
     return Nearest(log_distance(np.maximum(within, before) if len(earlier) else within), index)
 
@@ -73,12 +73,12 @@ def ranks_to_keep(quality: NDArray | None, attempts: NDArray | None, count: int)
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] log distance of each signature to the nearest other one: how near true pictures of the brand come."""
-    return log_distance(pictures.largest_likeness_to_others(signatures))
+    return log_distance(similarity.largest_likeness_to_others(signatures))
 
 
 def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
     """For each signature [n, 64, 64, 3] the nearest training picture: log distance and index."""
-    likeness, index = pictures.nearest_by_likeness(signatures, training)
+    likeness, index = similarity.nearest_by_likeness(signatures, training)
     return Nearest(log_distance(likeness), index)
 
 
@@ -89,7 +89,7 @@ def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
         for axis in (0, 1):
             buffer = io.BytesIO()
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
-            found.append(pictures.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
+            found.append(similarity.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
     return log_distance(np.array(found))
 
 

@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from eval.lot.batch import Slot
 from eval.policy import file as policyfile
 from eval.scorers import coherence
-from stylegate import brandset, lorafile, pictures, sample
+from stylegate import brandset, lorafile, sample, similarity
 from stylegate.config import GenerateConfig
 from stylegate.families import FAMILIES, Models
 from tests.bench.style import JUDGED, train, truth, unseen
@@ -70,7 +70,7 @@ def draw(models: Models, prompts: list[str], steps: int = GenerateConfig().num_i
 
 
 def as_pixels(images: list[Image.Image]) -> Pixels:
-    return np.stack([pictures.signature(image) for image in images])
+    return np.stack([similarity.signature(image) for image in images])
 
 
 @torch.no_grad()

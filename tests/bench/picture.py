@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from stylegate import brandset, files, pictures
+from stylegate import brandset, files, pictures, sheets
 from tests.bench.gate import drawn
 from tests.bench.style import draw
 from train.miniature.styles import BRANDS
@@ -48,21 +48,21 @@ def cells(brand: str) -> list[list[tuple[Image.Image, str]]]:
 def main() -> None:
     block = COLUMNS * (CELL + GAP)
     width = len(BRANDS) * (block + SIDE_GAP) - GAP + SIDE_GAP
-    page = Image.new("RGB", (width, HEAD + len(ROWS) * (CELL + GAP + HEAD)), pictures.PAPER)
+    page = Image.new("RGB", (width, HEAD + len(ROWS) * (CELL + GAP + HEAD)), sheets.PAPER)
     pen = ImageDraw.Draw(page)
     for b, brand in enumerate(BRANDS):
         left = SIDE_GAP + b * (block + SIDE_GAP)
-        pen.text((left, 6), brand, fill=pictures.INK, font=pictures.font(16))
+        pen.text((left, 6), brand, fill=sheets.INK, font=sheets.font(16))
         for r, row in enumerate(cells(brand)):
             top = HEAD + r * (CELL + GAP + HEAD)
             if b == 0:
-                pen.text((left, top + 5), ROWS[r], fill=pictures.INK, font=pictures.font(13))
+                pen.text((left, top + 5), ROWS[r], fill=sheets.INK, font=sheets.font(13))
             for c, (image, word) in enumerate(row):
                 x, y = left + c * (CELL + GAP), top + HEAD
                 page.paste(image.resize((CELL, CELL), Image.Resampling.LANCZOS), (x, y))
                 if word:
                     pen.rectangle((x, y + CELL - 16, x + CELL - 1, y + CELL - 1), fill="#000000")
-                    pen.text((x + 4, y + CELL - 15), word, fill="#ffffff", font=pictures.font(11))
+                    pen.text((x + 4, y + CELL - 15), word, fill="#ffffff", font=sheets.font(11))
     files.write_atomically(files.ROOT / "docs" / "demo.png", pictures.png_bytes(page))
     print(files.ROOT / "docs" / "demo.png")
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from eval.measuring.scores import read_record
-from stylegate import files, pictures
+from stylegate import files, pictures, sheets
 from stylegate.cli import main as stylegate
 
 SPLIT, OTHERS, SHOWN, SEED = "noto-v1", "the other half", 6, 0
@@ -47,7 +47,7 @@ def row_of(
     told = found.separations[foreign]
     state = "can be read" if found.readable else "can NOT be read"
     title = f"{name}: {state}. Told from {foreign}: area {told.area:.2f}, at least {told.low:.2f}"
-    shown = [*brand[:SHOWN], Image.new("RGB", (64, 64), pictures.PAPER)]
+    shown = [*brand[:SHOWN], Image.new("RGB", (64, 64), sheets.PAPER)]
     return title, [*shown, *(others or foreign_pictures(found.nearest))[:SHOWN]]
 
 
@@ -65,7 +65,7 @@ def main() -> int:
             row_of("neon", own, None, place / "neon", f"images={brand / 'validation'}", f"references={brand / 'test'}"),
             row_of(f"half of {SPLIT}", half, rest, place / "half", f"images={there}", f"references={here}", against),
         ]
-    page = pictures.contact_sheet(rows, 2 * SHOWN + 1)
+    page = sheets.contact_sheet(rows, 2 * SHOWN + 1)
     files.write_atomically(files.ROOT / "docs" / "readable.png", pictures.png_bytes(page.quantize(256).convert("P")))
     print("\n".join(title for title, _ in rows))
     return 0

@@ -30,7 +30,7 @@ from eval.measuring import encoder as encoding
 from eval.measuring import features
 from eval.measuring.encoder import Encoder
 from eval.scorers import duplicates
-from stylegate import brandset, files, pictures
+from stylegate import brandset, files, similarity
 from stylegate.config import Config
 
 CPU, BATCH, TURNS = torch.device("cpu"), Config().score.batch_size, 3
@@ -172,7 +172,7 @@ def signatures(count: int) -> np.ndarray:
     """Pictures of a template: brand pictures, each mixed with another one, moved and recoloured."""
     random = np.random.default_rng(0)
     source = [
-        pictures.signature(Image.open(p).convert("RGB"))
+        similarity.signature(Image.open(p).convert("RGB"))
         for p in (brandset.brand_folder("riso") / "train").glob("*.png")
     ]
     out = np.empty((count, 64, 64, 3), np.uint8)
@@ -187,11 +187,11 @@ def compare(count: int) -> list[str]:
     """Ten thousand in at most three times a bare blocked product of the same vectors; a hundred thousand in 4 GiB."""
     them = signatures(count)
     rank, none = np.arange(count), them[:0]
-    thumbnails = pictures.centred_thumbnails(them[:10_000])
+    thumbnails = similarity.centred_thumbnails(them[:10_000])
 
     def product() -> None:
-        for start in range(0, count, pictures.BLOCK):
-            np.matmul(thumbnails[start : start + pictures.BLOCK], thumbnails.T)
+        for start in range(0, count, similarity.BLOCK):
+            np.matmul(thumbnails[start : start + similarity.BLOCK], thumbnails.T)
 
     if count > 10_000:
         duplicates.distinct(them, rank, None, none)

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from eval.measuring.measured import Features
 from eval.measuring.scores import read_scores
 from eval.scorers import SCORES, batch, coherence, consistency, drawing, duplicates, entry, palette, style, technical
-from stylegate import files, pictures
+from stylegate import files, similarity
 
 RANDOM = np.random.default_rng(0)
 
@@ -170,7 +170,7 @@ def test_consistency_finds_the_odd_one() -> None:
 def test_the_palette_equals_a_slow_density_and_sees_a_tint(pictures_of_neon: list[Image.Image]) -> None:
     from scipy.ndimage import gaussian_filter
 
-    every = np.stack([pictures.signature(image) for image in pictures_of_neon[:20]])
+    every = np.stack([similarity.signature(image) for image in pictures_of_neon[:20]])
     references, judged = every[:16], every[16:]
 
     def flat(one: np.ndarray) -> list[tuple[int, ...]]:
@@ -222,8 +222,8 @@ def slow_patterns(one: np.ndarray) -> list[int]:
 
 def test_coherence_equals_a_slow_count(pictures_of_neon: list[Image.Image]) -> None:
     """Each pixel's log ratio of its pattern's frequency in the references and in their melted copies, one at a time."""
-    references = np.stack([pictures.signature(image) for image in pictures_of_neon[:3]])
-    judged = np.stack([pictures.signature(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
+    references = np.stack([similarity.signature(image) for image in pictures_of_neon[:3]])
+    judged = np.stack([similarity.signature(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
     plain, soft, melted, of_judged = (
         [slow_patterns(one) for one in some]
         for some in (references, coherence.blurred(references, 0.6), coherence.melt(references), judged)
@@ -275,7 +275,7 @@ def test_melted_pictures_are_less_coherent(brand: str, pictures_of_neon: list[Im
     melted = [washed(a, b, random) for a, b in itertools.pairwise(true)]
 
     def scores(some: list[Image.Image]) -> np.ndarray:
-        of = [np.stack([pictures.signature(image) for image in part]) for part in (some, references)]
+        of = [np.stack([similarity.signature(image) for image in part]) for part in (some, references)]
         return coherence.score(of[0], of[1])
 
     for drawn in (true, soft):
@@ -315,9 +315,9 @@ SAME = pytest.approx(np.log(duplicates.NEAREST), abs=0.01)
 
 def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
     three = [pictures_of_neon[0], pictures_of_neon[5], pictures_of_neon[0]]
-    signatures = np.stack([pictures.signature(image) for image in three])
+    signatures = np.stack([similarity.signature(image) for image in three])
     found = duplicates.distinct(signatures, np.arange(3), None, signatures[:0])
-    distance = 1 - pictures.likeness(signatures[0], signatures[1])
+    distance = 1 - similarity.likeness(signatures[0], signatures[1])
     assert found.score == pytest.approx([0, np.log(distance), np.log(duplicates.NEAREST)], abs=1e-2)
     assert found.index.tolist() == [-1, 0, 0]
     near = duplicates.novelty(signatures, signatures[1:2])
@@ -326,7 +326,7 @@ def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
 
 
 def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.Image]) -> None:
-    signatures = np.stack([pictures.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
+    signatures = np.stack([similarity.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
         rank = duplicates.ranks_to_keep(
@@ -348,7 +348,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
 
 
 def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: list[Image.Image]) -> None:
-    signatures = np.stack([pictures.signature(image) for image in pictures_of_neon[:16]])
+    signatures = np.stack([similarity.signature(image) for image in pictures_of_neon[:16]])
     line = np.quantile(duplicates.copies(signatures), 0.95)
     near = duplicates.leave_one_out(signatures)
     slow = each_by_the_others(signatures, lambda one, others: duplicates.novelty(one, others).score)
@@ -423,7 +423,7 @@ def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: py
         == 10
     )
     scores = read_scores(out)
-    signatures = [pictures.signature(Image.open(judged / row["file"]).convert("RGB")) for row in scores.rows]
+    signatures = [similarity.signature(Image.open(judged / row["file"]).convert("RGB")) for row in scores.rows]
     assert scores.column("redness") == pytest.approx([one[..., 0].mean() for one in signatures], abs=1e-3)
     verdicts = {row["file"]: row for row in files.read_jsonl(out / "verdicts.jsonl")}
     assert verdicts["cyan.png"]["verdict"] == "reject" and verdicts["cyan.png"]["reasons"][0]["check"] == "redness"

@@ -1,0 +1,277 @@
+"""How alike two pictures are: signatures of 64 x 64 pixels, compared at every small shift.
+
+A brand set is searched for near-duplicates with it, and the gate for copies of better, earlier or training pictures.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+from PIL import Image
+
+from stylegate.pictures import CORES
+
+SIDE = 64  # side of the signature that similarity is taken of
+MAX_SHIFT = 2  # signature pixels, about 3 % of the side
+FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
+PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of pictures that are not alike (docs/log.md)
+COARSE = 3  # partners that coarser thumbnails propose, at most
+CLOSE = 0.05  # how far below the first partner's correlation another one may lie (tests/stylegate/test_similarity.py)
+BLOCK = 1024  # pictures that are compared with the rest at once
+ASIDE = -2.0  # instead of a correlation: not to be compared
+NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
+
+# Likeness: the correlation of two pictures' colours, best over small shifts. Blind to brightness, contrast
+# and recompression, sharp for shape and colour; collectibles that share a template differ in it.
+
+
+def signature(image: Image.Image) -> NDArray[np.uint8]:
+    """The picture scaled to 64 x 64 pixels, uint8 [64, 64, 3]: what its likeness to others is computed from."""
+    return np.asarray(
+        image.resize((SIDE, SIDE), Image.Resampling.BOX if image.width > SIDE else Image.Resampling.LANCZOS)
+    )
+
+
+class PreparedSignatures(NamedTuple):
+    """Signatures in the form that `pair_likeness` compares."""
+
+    values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
+    energies: NDArray[np.float64]  # [n, 25] squares within what each shift down and right leaves
+
+
+SHIFTS = range(-MAX_SHIFT, MAX_SHIFT + 1)  # along each axis
+# [5, 5]: which of a line's parts each shift leaves within the other picture: two pixels, the middle, two pixels
+INSIDE = np.array([[max(d, 0) <= p < len(SHIFTS) + min(d, 0) for p in range(len(SHIFTS))] for d in SHIFTS], np.float32)
+STRIDE = SIDE + MAX_SHIFT  # from row to row: a shift is one offset, and what it carries over an edge is zero
+MARGIN = MAX_SHIFT * (STRIDE + 1)  # the largest offset
+TOGETHER = 64  # pairs that are compared at once, so that they stay in the processor's cache
+
+
+def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
+    """Signatures, uint8 [n, 64, 64, 3], centred and padded, with the energy that each shift leaves: what
+    `pair_likeness` compares.
+    """
+    planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
+    planes -= planes.mean(2, keepdims=True)
+    squares = np.einsum("nck,nck->nk", planes, planes).reshape(-1, SIDE, SIDE)
+    energies = shifted_sums(shifted_sums(squares).swapaxes(1, 2)).swapaxes(1, 2)  # [n, 5 down, 5 right]
+    values = np.zeros((len(signatures), 3 * STRIDE * STRIDE + 2 * MARGIN), np.float32)
+    rows = values[:, MARGIN:-MARGIN].reshape(-1, 3, STRIDE, STRIDE)
+    rows[:, :, :SIDE, :SIDE] = planes.reshape(-1, 3, SIDE, SIDE)
+    return PreparedSignatures(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
+
+
+def shifted_sums(lines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum lines, [..., 64], over the pixels that each of the 5 shifts leaves inside: [..., 5].
+
+    By einsum, because BLAS would start threads of its own within ours.
+    """
+    middle = lines[..., MAX_SHIFT:-MAX_SHIFT].sum(-1, keepdims=True)
+    parts = np.concatenate([lines[..., :MAX_SHIFT], middle, lines[..., -MAX_SHIFT:]], -1)
+    return np.einsum("...p,sp->...s", parts, INSIDE)
+
+
+def pair_likeness(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
+    """[n] the likeness in [-1, 1] of each signature in `a` to the one at the same index in `b`.
+
+    It is the largest correlation over shifts of up to 2 pixels, each channel centred on its mean. Two flat pictures
+    have 1, a flat and another one 0.
+    """
+    middle = b.values[:, MARGIN:-MARGIN]
+    every, one = a.values.strides
+    shape = (len(middle), len(SHIFTS), len(SHIFTS), middle.shape[1])
+    moved = as_strided(a.values, shape, (every, STRIDE * one, one, one))
+    products = np.einsum("nyxk,nk->nyx", moved, middle).reshape(-1, len(SHIFTS) ** 2)
+    scales = np.sqrt(a.energies * b.energies[:, ::-1])  # moving one picture there is moving the other one back
+    best = np.where(scales > FLAT, products / np.maximum(scales, FLAT), 0).max(1)
+    still = len(SHIFTS) ** 2 // 2
+    flat = [p.energies[:, still] < FLAT for p in (a, b)]
+    return np.where(flat[0] | flat[1], (flat[0] & flat[1]).astype(float), best)
+
+
+def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
+    return float(pair_likeness(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
+
+
+def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
+    """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
+    found = np.empty((len(signatures), 768), np.float32)
+
+    def fill(start: int) -> None:  # of a hundred thousand no second copy stands in memory
+        some = signatures[slice(start, start + BLOCK) if order is None else order[start : start + BLOCK]]
+        rows = some.reshape(len(some), 16, 4, 16, 12).sum(2, dtype=np.uint16)
+        small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
+        flat = small.transpose(0, 3, 1, 2).reshape(len(some), 3, -1).astype(np.float32)
+        flat = (flat - flat.mean(2, keepdims=True)).reshape(len(some), -1)
+        found[start : start + BLOCK] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(fill, range(0, len(signatures), BLOCK)))
+    return found
+
+
+def coarser_thumbnails(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n, 192] unit rows: `centred_thumbnails` [n, 768] averaged to 8 x 8. A copy moved by 2 of 64 pixels stays near.
+
+    At 16 x 16 such a copy may correlate with its original by .6 only, and an unrelated picture of many by more.
+    """
+    rows = fine.reshape(len(fine), 3, 8, 2, 8, 2).sum((3, 5)).reshape(len(fine), -1)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def nearest_by_likeness(
+    signatures: NDArray[np.uint8],
+    others: NDArray[np.uint8] | None = None,
+    groups: NDArray | None = None,
+    order: NDArray | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """For each picture the largest likeness to one of `others` and its index; 0 and -1 where there are none.
+
+    Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
+    its own group (attempts at one slot) aside; `order` says which come before, and results and groups are in that
+    order (a copy of the array would be a second gigabyte of a hundred thousand).
+
+    Thumbnails of 16 x 16 pixels propose the most alike picture and up to MAX_PROPOSED more that correlate by PROPOSED,
+    thumbnails of 8 x 8 the most alike and up to COARSE - 1 that come CLOSE to it; likeness decides among them. n x n
+    never stands in memory.
+    """
+    pool = signatures if others is None else others
+    best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
+    if not len(signatures) or not len(pool):
+        return best, index
+    queries = centred_thumbnails(signatures, order)
+    keys = queries if others is None else centred_thumbnails(pool)
+    coarse_queries = coarser_thumbnails(queries)
+    coarse_keys = coarse_queries if others is None else coarser_thumbnails(keys)
+    places = np.arange(len(signatures)) if order is None else order
+    those = places if others is None else np.arange(len(pool))
+
+    def compare(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+        return pair_likeness(
+            prepare_signatures(signatures[places[pairs[:, 0]]]), prepare_signatures(pool[those[pairs[:, 1]]])
+        )
+
+    proposed, compared = [], []
+    with ThreadPoolExecutor(CORES) as workers:
+        for start in range(0, len(queries), BLOCK):
+            rows = slice(start, min(start + BLOCK, len(queries)))
+            stop = len(keys) if others is not None else rows.stop
+            products = queries[rows] @ keys[:stop].T
+            if others is None:
+                products[:, rows][~np.tri(rows.stop - start, k=-1, dtype=bool)] = ASIDE
+            if others is None and groups is not None:
+                products[groups[rows, None] == groups[None, :stop]] = ASIDE
+            pairs = candidate_pairs(products, coarse_queries[rows] @ coarse_keys[:stop].T)
+            pairs[:, 0] += start
+            proposed.append(pairs)
+            compared += [workers.submit(compare, some) for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)]
+        values = np.concatenate([each.result() for each in compared])
+    pairs = np.concatenate(proposed)
+    ranked = np.lexsort((pairs[:, 1], -values, pairs[:, 0]))
+    winners = ranked[np.unique(pairs[ranked, 0], return_index=True)[1]]
+    best[pairs[winners, 0]], index[pairs[winners, 0]] = values[winners], pairs[winners, 1]
+    return best, index
+
+
+def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[n] the largest likeness of each of the signatures [n, 64, 64, 3] to another one; 0 where there is none.
+
+    Thumbnails propose pairs as in `nearest_by_likeness`. A pair that both of its signatures propose is compared once.
+    """
+    if len(signatures) < 2:
+        return np.zeros(len(signatures), np.float32)
+    best = np.full(len(signatures), -np.inf, np.float32)
+    fine = centred_thumbnails(signatures)
+    coarse = coarser_thumbnails(fine)
+    proposed = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(signatures), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(signatures)))
+        products = fine[rows] @ fine.T
+        products[np.arange(len(products)), np.arange(rows.start, rows.stop)] = ASIDE
+        pairs = candidate_pairs(products, coarse[rows] @ coarse.T)
+        pairs[:, 0] += start
+        proposed.append(pairs)
+    proposals = np.concatenate(proposed)
+    pairs, places = np.unique(np.sort(proposals, axis=1), axis=0, return_inverse=True)
+    parts = np.array_split(pairs, len(pairs) // (8 * TOGETHER) + 1)
+    with ThreadPoolExecutor(CORES) as workers:
+        values = np.concatenate(list(workers.map(lambda part: likeness_of_pairs(signatures, part), parts)))
+    np.maximum.at(best, proposals[:, 0], values[places.ravel()])
+    return np.where(np.isinf(best), 0, best).astype(np.float32)
+
+
+def likeness_of_pairs(signatures: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[k] the likeness of each of the pairs [k, 2] of signatures; a signature of several pairs is prepared once."""
+    used, places = np.unique(pairs, return_inverse=True)
+    prepared, places = prepare_signatures(signatures[used]), places.reshape(pairs.shape)
+    found = [np.empty(0, np.float32)]
+    for start in range(0, len(pairs), TOGETHER):
+        some = places[start : start + TOGETHER]
+        left, right = (
+            PreparedSignatures(prepared.values[some[:, side]], prepared.energies[some[:, side]]) for side in (0, 1)
+        )
+        found.append(pair_likeness(left, right).astype(np.float32))
+    return np.concatenate(found)
+
+
+def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """[n] for each of the signatures [n, 64, 64, 3] its group: whatever is joined by pairs of likeness NEAR or more.
+
+    Thumbnails propose pairs, also moved by half of their pixels: a copy that is moved by two pixels of the signature
+    has a product from .34 with the thumbnail itself, and from .83 with one of those (docs/log.md, "Near-duplicates").
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    moves = [(down, right) for down in (-MAX_SHIFT, 0, MAX_SHIFT) for right in (-MAX_SHIFT, 0, MAX_SHIFT)]
+    small, moved = (
+        centred_thumbnails(signatures),
+        [centred_thumbnails(np.roll(signatures, move, (1, 2))) for move in moves],
+    )
+    flat = np.flatnonzero((signatures == signatures[:, :1, :1]).all((1, 2, 3)))  # pictures of one colour are all alike
+    pairs = [np.stack([flat[:-1], flat[1:]], 1)]
+    for start in range(0, len(small), BLOCK):
+        block = small[start : start + BLOCK]
+        rows, columns = np.nonzero(np.any([block @ other.T >= PROPOSED for other in moved], axis=0))
+        later = columns > rows + start
+        pairs.append(np.stack([rows[later] + start, columns[later]], 1))
+    proposed = np.concatenate(pairs)
+
+    def near(part: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (
+            pair_likeness(prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]]))
+            >= NEAR
+        )
+
+    parts = np.array_split(proposed, len(proposed) // TOGETHER + 1)
+    with ThreadPoolExecutor(CORES) as workers:
+        kept = proposed[np.concatenate(list(workers.map(near, parts)))]
+    graph = coo_array((np.ones(len(kept), bool), (kept[:, 0], kept[:, 1])), shape=(len(small), len(small)))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def candidate_pairs(products: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.int64]:
+    """[k, 2] pairs (row, column) that are alike enough by thumbnails for `likeness` to be computed.
+
+    `products` and `coarse` [n, m] are correlations of thumbnails and of coarser ones; `coarse` is overwritten. Pairs
+    whose product is ASIDE are left out.
+    """
+    every = np.arange(len(products))
+    rows, columns = np.nonzero(products >= PROPOSED)
+    order = np.lexsort((-products[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    starts = np.searchsorted(rows, rows)  # where each row's candidates begin
+    few = np.arange(len(rows)) - starts <= MAX_PROPOSED
+    found = [(rows[few], columns[few]), (every, products.argmax(1))]
+    coarse[products <= ASIDE] = ASIDE
+    close = coarse.max(1) - CLOSE
+    for _ in range(COARSE):
+        columns = coarse.argmax(1)
+        likely = np.flatnonzero(coarse[every, columns] >= close)
+        found.append((likely, columns[likely]))
+        coarse[every, columns] = ASIDE
+    pairs = np.concatenate([np.stack(pair, 1) for pair in found])
+    return np.unique(pairs[products[pairs[:, 0], pairs[:, 1]] > ASIDE], axis=0)
