@@ -18,6 +18,7 @@ import glob
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eval.judging.judge import evidence_digests
@@ -32,7 +33,7 @@ from eval.package.fill import NO_MARKS, fill_package
 from eval.package.label_heads import LABEL_HEADS, label_heads
 from eval.package.layout import is_bag
 from eval.package.licences import licence_chain
-from eval.package.marking import Marks, wanted_marks
+from eval.package.marking import Marks, drawn_watermark, wanted_marks
 from eval.package.marks import MARKS, MarksReport, marks_in_words
 from eval.package.proof import package_problems
 from eval.package.provenance import LicenceLink
@@ -64,7 +65,7 @@ def export(config: Config) -> int:
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
-            key, marks = key_and_marks(config)  # it may make a key: not for an export that is refused
+            key, marks = key_and_marks(config, lot)  # it may make a key: not for an export that is refused
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
@@ -84,9 +85,10 @@ def export(config: Config) -> int:
     return Exit.PASS
 
 
-def key_and_marks(config: Config) -> tuple[PrivateKey | None, Marks]:
+def key_and_marks(config: Config, lot: Lot) -> tuple[PrivateKey | None, Marks]:
     """What signs the package, and what its pictures are marked with. Raises ConfigError for what cannot sign."""
-    return signing_key(config.key), wanted_marks(config)
+    watermark = drawn_watermark(config, lot)
+    return signing_key(config.key), replace(wanted_marks(config), watermark=watermark)
 
 
 def names_of(found: list[str]) -> str:

@@ -28,6 +28,7 @@ from stylegate.config import Config
 from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import DataError, Exit
 from stylegate.families import FAMILIES, pipelines
+from stylegate.watermark import load_watermark, watermark_bits
 
 
 def generate(config: Config, first_slots: int | None = None) -> int:
@@ -145,6 +146,7 @@ def draw_in_parts(
         models = pipelines.quantise_to_four_bits(models, device)
     models.pipeline.to(device)
     resolution = sample.drawing_resolution(config, models)
+    mark = load_watermark(config.watermark) if config.watermark else None
     if lora := lorafile.lora_path(config):
         if processes.is_main_process:
             with hardware.autocast(device, precision):
@@ -168,6 +170,9 @@ def draw_in_parts(
             kept = {}
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():
+                    if mark:  # before anything judges the picture
+                        bits = watermark_bits(record.facts.base, record.facts.lora, slot.attempt_seed(attempt))
+                        image = mark.put(image, bits)
                     content = pictures.png_bytes(image)
                     files.write_atomically(images / slot.file(attempt), content)
                     kept[hashlib.sha256(content).hexdigest()] = image

@@ -3,12 +3,14 @@
     stylegate marks data/exports/acme-v1
     stylegate marks ./pictures attack=true           and how many marks outlive what others do to pictures
     stylegate marks ./pictures trust=authority.pem   whom to trust with content credentials
+    stylegate marks data/exports/acme-v1 watermark=trustmark.safetensors    also the watermark, of drawn pictures
 
-A mark is a source type in XMP, or content credentials (C2PA). Nothing is written, and no network is asked.
+A mark is a source type in XMP, content credentials (C2PA), or a watermark in the pixels. Nothing is written, and no
+network is asked.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from PIL import Image
 from eval.package.credentials import context_of
 from eval.package.layout import IMAGES, is_bag, payload_folder
 from eval.package.marks import (
+    NOTHING_KNOWN,
     MarkedPicture,
+    drawn_with,
     marks_in_words,
     marks_report,
+    named_watermark,
     read_all_marks,
     read_marks,
     states_in_words,
@@ -29,29 +34,31 @@ from eval.package.marks import (
 from stylegate.errors import ConfigError, DataError
 from stylegate.listing import list_folder
 from stylegate.pictures import CORES, FORMATS
+from stylegate.watermark import Watermark
 
 NAMED = 10  # pictures that are listed
-USAGE = "stylegate marks data/exports/demo-v1, or a folder of pictures; attack=true and trust=FILE.pem say more."
+USAGE = "stylegate marks data/exports/demo-v1, or a folder of pictures; with attack=true, trust= or watermark=FILE."
 
 
 def marks(words: Sequence[str]) -> int:
     """Print which marks the pictures of each folder carry. Returns 0. Raises ConfigError and DataError."""
     folders = [Path(word) for word in words if "=" not in word]
-    unknown = [word for word in words if "=" in word and not word.startswith(("trust=", "attack="))]
+    unknown = [word for word in words if "=" in word and not word.startswith(("trust=", "attack=", "watermark="))]
     attack = [word.removeprefix("attack=") for word in words if word.startswith("attack=")]
     if not folders or unknown or not set(attack) <= {"true", "false"}:
-        raise ConfigError("marks takes folders, attack=true and trust=FILE", unknown, USAGE)
-    trust = trusted_certificates(words)
+        raise ConfigError("marks takes folders, attack=true, trust=FILE and watermark=FILE", unknown, USAGE)
+    trust, watermark = trusted_certificates(words), named_watermark(words)
     for folder in folders:
         paths = pictures_in(folder)
-        found = read_all_marks(paths, trust)
+        made_from = drawn_with(folder, watermark) if watermark else NOTHING_KNOWN
+        found = read_all_marks(paths, trust, watermark, made_from)
         print(f"{folder}: {marks_in_words(marks_report(found))}")
         for line in states_in_words(found):
             print(f"  {line}")
         print_broken(paths, found)
         if "true" in attack:
             for name, change in ATTACKS.items():
-                print(f"  {surviving_marks_in_words(paths, name, change)}")
+                print(f"  {surviving_marks_in_words(paths, name, change, watermark, made_from)}")
     return 0
 
 
@@ -99,7 +106,13 @@ def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
     return buffer.getvalue()
 
 
-def surviving_marks_in_words(paths: Sequence[Path], name: str, change: Callable[[Image.Image], bytes]) -> str:
+def surviving_marks_in_words(
+    paths: Sequence[Path],
+    name: str,
+    change: Callable[[Image.Image], bytes],
+    watermark: Watermark | None = None,
+    made_from: Mapping[Path, Mapping[str, Any]] = NOTHING_KNOWN,
+) -> str:
     """A sentence on how many pictures still carry each mark after an attack. A picture that cannot be decoded counts
     as without marks.
     """
@@ -108,7 +121,7 @@ def surviving_marks_in_words(paths: Sequence[Path], name: str, change: Callable[
     def marks_after_attack(path: Path) -> MarkedPicture:
         try:
             with Image.open(path, formats=FORMATS) as image:
-                return read_marks(change(image), context)
+                return read_marks(change(image), context, watermark, made_from.get(path))
         except (OSError, ValueError):
             return read_marks(b"", context)
 
@@ -116,4 +129,5 @@ def surviving_marks_in_words(paths: Sequence[Path], name: str, change: Callable[
         left = list(pool.map(marks_after_attack, paths))
     typed = sum(bool(picture.source_types) for picture in left)
     signed = sum(picture.credentials.is_whole for picture in left)
-    return f"after {name}: of {len(left)} pictures {typed} say their source type, {signed} have whole credentials"
+    said = f"after {name}: of {len(left)} pictures {typed} say their source type, {signed} have whole credentials"
+    return f"{said}, {sum(picture.watermarked for picture in left)} hold their watermark" if watermark else said

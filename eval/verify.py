@@ -5,6 +5,7 @@ stylegate verify data/batches/demo-ce2b85ec/certificate.json
 stylegate verify data/batches/demo-ce2b85ec/commitment.json
 stylegate verify data/exports/demo-v1 trust=authority.pem
 stylegate verify data/exports/demo-v1 labels=data/batches/demo-ce2b85ec/labels.sqlite
+stylegate verify data/exports/demo-v1 watermark=trustmark.safetensors
 
 What is printed was computed again from the files of the package. That people's labels, scores and counts are true is a
 claim of whoever made the package: no file can prove it.
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from eval.package.label_heads import check_label_heads, rows_to_compare
 from eval.package.layout import payload_folder
-from eval.package.marks import check_marks, trusted_certificates
+from eval.package.marks import check_marks, named_watermark, trusted_certificates
 from eval.package.proof import check_package, check_promise, read_package
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
@@ -26,11 +27,11 @@ def verify(words: list[str]) -> int:
     """Check each package folder or certificate file and print what it proves. Returns 0.
 
     `trust=FILE` names certificates (PEM) of authorities that vouch for the signers of content credentials;
-    `labels=FILE` the labels of the lot, to see that they are those that the gate read. Raises DataError at the first
-    package that is not valid, listing everything that is wrong with it.
+    `watermark=FILE` the weights that read a watermark; `labels=FILE` the labels of the lot, to see that they are those
+    that the gate read. Raises DataError at the first package that is not valid, listing everything that is wrong.
     """
-    packages = [Path(word) for word in words if not word.startswith(("trust=", "labels="))]
-    trust, labels = trusted_certificates(words), rows_to_compare(words)
+    packages = [Path(word) for word in words if not word.startswith(("trust=", "labels=", "watermark="))]
+    trust, labels, watermark = trusted_certificates(words), rows_to_compare(words), named_watermark(words)
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
@@ -50,7 +51,7 @@ def verify(words: list[str]) -> int:
         provenance, rows = read_package(package)
         _, promised = check_promise(payload_folder(package), provenance, rows)
         marked, not_marked, wrong = check_marks(
-            package, [payload_folder(package) / row["file_name"] for row in rows], trust
+            package, [payload_folder(package) / row["file_name"] for row in rows], trust, watermark
         )
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")

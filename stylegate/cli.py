@@ -40,7 +40,7 @@ class Verb(NamedTuple):
 
 # The words that name a run and its LoRA, and those that name a batch.
 RUN = "name brand base family lora train hardware.device hardware.precision"
-BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4"
+BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4 watermark"
 SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
 
 VERBS = {
@@ -112,7 +112,7 @@ VERBS = {
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
-        "calibration observe hardware tracker key marks credentials credentials_key credentials_command",
+        "calibration observe hardware tracker key marks credentials credentials_key credentials_command watermark",
     ),
     "demo": Verb("the same as run experiment=demo", ""),
     "compare": Verb("put runs side by side", "checkpoints/neon-*"),

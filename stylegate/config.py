@@ -277,6 +277,11 @@ class Config:
         "(C2PA). xmp: their source type. none: nothing; the package says so.",
         choices=["all", "xmp", "none"],
     )
+    watermark: str | None = config_key(
+        None,
+        "The path of a watermark's weights (safetensors): drawn pictures carry it, and export reads it again. "
+        "null: none.",
+    )
     credentials: str | None = config_key(
         None, "The certificate, PEM, that signs content credentials, then those above it. null: a test one, named so."
     )

@@ -20,6 +20,7 @@ from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record, problems_of
 from stylegate.rundirectory import run_directory_name
+from stylegate.watermark import weights_digest
 
 RECORD = "batch.json"
 PLAN = "plan.parquet"
@@ -84,10 +85,11 @@ def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFa
     if (folder / RECORD).exists():
         before = read_record(folder).facts
         facts = configured if before.generate == configured.generate else facts  # begun before the trial
+        was = before.model_dump(mode="json")
         changed = [
-            f"{k}: was {before.content()[k]}, is {v}"
-            for k, v in facts.content().items()
-            if before.content()[k] != v and not (replanned and k == "plan")
+            f"{k}: was {was[k]}, is {v}"
+            for k, v in facts.model_dump(mode="json").items()
+            if was[k] != v and not (replanned and k == "plan")
         ]
         if changed:
             raise ConfigError(
@@ -118,6 +120,7 @@ def configured_facts(config: Config) -> BatchFacts:
             exclude_training=config.plan.exclude_training, seed=config.plan.seed, traits=prompts_digest(config)
         ),
         generate=GenerateFacts(**settings),
+        watermark=weights_digest(config.watermark),
     )
 
 

@@ -182,6 +182,7 @@ def origin_digests(lot: Lot) -> dict[str, Any]:
         "data_sha256": facts.brand if facts else None,
         "plan_sha256": files.sha256(plan) if plan.exists() else None,
         "generate": facts.generate.content() if facts else None,
+        "watermark_sha256": facts.watermark or None if facts else None,
         "precision": lot.record.precision if lot.record else None,
         "folder_sha256": None if lot.slots else lot.digest(),
     }

@@ -87,6 +87,8 @@ class BatchFacts(Record):
     family: FamilyFacts
     plan: PlanFacts
     generate: GenerateFacts
+    watermark: str = ""
+    """sha256 of the weights of the watermark that drawn pictures carry; left out where they carry none."""
 
 
 class BatchWords(Record):

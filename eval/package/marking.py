@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.lot.lot import Lot
 from eval.package import xmp
 from eval.package.bag import write
 from eval.package.credentials import (
@@ -31,13 +32,14 @@ from eval.package.credentials import (
 )
 from eval.package.earlier import Earlier
 from eval.package.items import Item
-from eval.package.marks import MarkedPicture, read_marks
+from eval.package.marks import MarkedPicture, holds_watermark, read_marks
 from eval.package.signing_certificate import NEXT, signing_certificate
 from eval.package.xmp import UnmarkableError
 from stylegate import __version__, files, pictures
 from stylegate.cache import Cache
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
+from stylegate.watermark import Watermark, load_watermark, weights_digest
 
 AI_MADE = "trainedAlgorithmicMedia"  # IPTC's code for what a trained model drew
 AT_ONCE = 256  # pictures whose signatures are looked up, and stored, together
@@ -59,6 +61,7 @@ class Marks:
     kinds: str = "none"  # all, xmp or none
     source_type: str | None = None  # IPTC's code that somebody stated for pictures that were not drawn here
     signer: Signer | None = None  # of all
+    watermark: Watermark | None = None  # that the pictures were drawn with; it is read, never put in here
 
 
 class Unmarked(NamedTuple):
@@ -86,6 +89,26 @@ def wanted_marks(config: Config) -> Marks:
     except UnmarkableError as error:
         raise ConfigError(f"no picture can be signed: {error}", next_step=NEXT) from None
     return Marks(config.marks, config.source_type, signer)
+
+
+def drawn_watermark(config: Config, lot: Lot) -> Watermark | None:
+    """The watermark that a batch was drawn with, to be read again; None where it was drawn with none.
+
+    Raises ConfigError unless `watermark=` names the weights that it was drawn with.
+    """
+    drawn, given = lot.record.facts.watermark if lot.record else "", weights_digest(config.watermark)
+    if drawn and not given:
+        raise ConfigError(
+            "the pictures were drawn with a watermark, which nothing here can read again",
+            next_step=f"watermark=FILE with the weights of then (sha256 {drawn[:12]}…).",
+        )
+    if drawn != given:
+        raise ConfigError(
+            f"watermark={config.watermark} is not what the pictures were drawn with"
+            + ("" if drawn else ": they carry none of ours"),
+            next_step="a watermark is put in when a picture is drawn: stylegate generate watermark=FILE.",
+        )
+    return load_watermark(config.watermark) if config.watermark else None
 
 
 def write_marked_pictures(
@@ -157,13 +180,26 @@ def write_marked(
     if known and marks.signer and source_type and not row:
         state = CredentialState("Valid", marks.signer.certificate.name)
         code = source_type.removeprefix(xmp.SOURCE_TYPES)
-        return Written(MarkedPicture(hashlib.sha256(marked).hexdigest(), (code,), state), None)
-    carries = read_marks(target.read_bytes(), context)
+        carried = MarkedPicture(hashlib.sha256(marked).hexdigest(), (code,), state, read_watermark(marked, one, marks))
+        return Written(carried, None)
+    carries = read_marks(target.read_bytes(), context)._replace(watermarked=read_watermark(marked, one, marks))
     if marks.kinds != "none" and (problem := problem_with(carries, marks)):
         raise UnmarkableError(problem)
     if not known and not same_picture(content, target.read_bytes()):
         raise UnmarkableError("its marks would change its pixels")
     return Written(carries, row)
+
+
+def read_watermark(content: bytes, one: Unmarked, marks: Marks) -> bool:
+    """Whether the watermark of the picture's own record is read in its file; False where none was put in.
+
+    Raises UnmarkableError for a picture that was drawn with one, which is not found any more.
+    """
+    if not marks.watermark or not one.made_from:
+        return False
+    if not holds_watermark(content, marks.watermark, one.made_from):
+        raise UnmarkableError("the watermark that it was drawn with is not found in its pixels; reject it and generate")
+    return True
 
 
 def with_xmp(content: bytes, one: Unmarked, marks: Marks, context: Any) -> tuple[bytes, str]:

@@ -5,7 +5,7 @@ Words say which marks are there, never that they are enough.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 from cryptography import x509
 
 from eval.package.credentials import CredentialState, context_of, read_credentials
+from eval.package.items import ItemRecord
+from eval.package.layout import payload_folder
 from eval.package.signing_certificate import TEST_NAME
 from eval.package.xmp import SOURCE_TYPES, source_types_of
 from stylegate.errors import ConfigError
-from stylegate.pictures import CORES
+from stylegate.pictures import CORES, decode
 from stylegate.records import Record
+from stylegate.watermark import Watermark, load_watermark, watermark_bits
 
 MARKS = "proof/marks.json"
+NOTHING_KNOWN: Mapping[Path, Mapping[str, Any]] = {}
 
 
 class MarksReport(Record):
@@ -31,7 +35,7 @@ class MarksReport(Record):
     signed: dict[str, int]
     """By the organisation in the certificate: pictures with content credentials (C2PA) that are whole."""
     watermarked: int
-    """Pictures in whose pixels stylegate put a watermark: always 0. Whether they hold another one is not looked for."""
+    """Pictures in whose pixels the watermark of their own record was read again; others were not looked for."""
     unmarked: int
     """Pictures without source type and content credentials: 0, or all of them where marks=none was asked for."""
     lost: int
@@ -46,21 +50,73 @@ class MarkedPicture(NamedTuple):
     sha256: str
     source_types: tuple[str, ...]  # IPTC's codes, from its XMP and its content credentials
     credentials: CredentialState
+    watermarked: bool = False  # its own watermark was read in its pixels; False also where nobody looked
 
 
-def read_marks(content: bytes, context: Any) -> MarkedPicture:
-    """What the file of a picture carries, by its content; `context` is c2pa's (credentials.context_of)."""
+def read_marks(
+    content: bytes, context: Any, watermark: Watermark | None = None, made_from: Mapping[str, Any] | None = None
+) -> MarkedPicture:
+    """What the file of a picture carries, by its content; `context` is c2pa's (credentials.context_of).
+
+    `watermark` is looked for where `made_from` says what the picture was drawn with: base_sha256, lora_sha256 and seed.
+    """
+    holds = watermark is not None and made_from is not None and holds_watermark(content, watermark, made_from)
     credentials = read_credentials(content, context)
     named = {*source_types_of(content), *credentials.source_types}
     codes = tuple(sorted(name.removeprefix(SOURCE_TYPES) for name in named))
-    return MarkedPicture(hashlib.sha256(content).hexdigest(), codes, credentials)
+    return MarkedPicture(hashlib.sha256(content).hexdigest(), codes, credentials, holds)
 
 
-def read_all_marks(paths: Iterable[Path], trust: bytes = b"") -> list[MarkedPicture]:
-    """What each file carries, in their order; `trust` are certificates (PEM) of authorities that vouch for signers."""
+def holds_watermark(content: bytes, watermark: Watermark, made_from: Mapping[str, Any]) -> bool:
+    """Whether a picture's pixels hold the watermark of what it was made from: base_sha256, lora_sha256 and seed."""
+    image = decode(content).image
+    return watermark.read(image) == watermark_bits(
+        made_from.get("base_sha256"), made_from.get("lora_sha256"), made_from["seed"]
+    )
+
+
+def read_all_marks(
+    paths: Iterable[Path],
+    trust: bytes = b"",
+    watermark: Watermark | None = None,
+    made_from: Mapping[Path, Mapping[str, Any]] = NOTHING_KNOWN,
+) -> list[MarkedPicture]:
+    """What each file carries, in their order; `trust` are certificates (PEM) of authorities that vouch for signers.
+
+    `watermark` is looked for in the pictures of which `made_from` says what they were drawn with.
+    """
     context = context_of({"user_anchors": trust.decode()} if trust else {})
+
+    def read(path: Path) -> MarkedPicture:
+        return read_marks(path.read_bytes(), context, watermark, made_from.get(path))
+
     with ThreadPoolExecutor(CORES) as pool:
-        return list(pool.map(lambda path: read_marks(path.read_bytes(), context), paths))
+        return list(pool.map(read, paths))
+
+
+def drawn_with(package: Path, watermark: Watermark) -> dict[Path, dict[str, Any]]:
+    """What each picture of a package was drawn with, by its path: digests of base and LoRA, and the seed.
+
+    Raises ConfigError unless the package says that its pictures were drawn with this watermark.
+    """
+    found = {}
+    for path in (payload_folder(package) / "records").glob("*.json"):
+        record = ItemRecord.read(path, "the record")
+        if record.drawn and record.made_from.watermark_sha256 == watermark.sha256:
+            known = record.made_from.model_dump(include={"base_sha256", "lora_sha256"})
+            found[payload_folder(package) / record.file] = known | {"seed": record.drawn.seed}
+    if not found:
+        raise ConfigError(
+            f"no picture of {package} was drawn with this watermark, by its record",
+            next_step="provenance.json names the sha256 of the weights, if there are any: watermark_sha256.",
+        )
+    return found
+
+
+def named_watermark(words: Sequence[str]) -> Watermark | None:
+    """The watermark whose weights a word `watermark=FILE` names; None without one. Raises ConfigError."""
+    given = [word.removeprefix("watermark=") for word in words if word.startswith("watermark=")]
+    return load_watermark(given[-1]) if given else None
 
 
 def trusted_certificates(words: Sequence[str]) -> bytes:
@@ -81,15 +137,15 @@ def trusted_certificates(words: Sequence[str]) -> bytes:
 def marks_report(found: Sequence[MarkedPicture]) -> MarksReport:
     """How many of a package's pictures carry which marks, counted from what was read in their files.
 
-    `watermarked` and `lost` are always 0, and `same_pixels` is the number of pictures: an export in which a picture has
-    lost a mark, or has other pixels than were judged, stops (eval/package/marking.py).
+    `lost` is always 0, and `same_pixels` is the number of pictures: an export stops in which a picture has lost a mark,
+    or has other pixels than were judged (eval/package/marking.py).
     """
     whole = [picture.credentials for picture in found if picture.credentials.is_whole]
     return MarksReport(
         pictures=len(found),
         with_source_type=dict(sorted(Counter(code for picture in found for code in picture.source_types).items())),
         signed=dict(sorted(Counter(credentials.signer for credentials in whole).items())),
-        watermarked=0,
+        watermarked=sum(picture.watermarked for picture in found),
         unmarked=sum(not picture.source_types and not picture.credentials.is_whole for picture in found),
         lost=0,
         same_pixels=len(found),
@@ -98,8 +154,10 @@ def marks_report(found: Sequence[MarkedPicture]) -> MarksReport:
 
 def marks_in_words(report: MarksReport) -> str:
     """A sentence on the marks of pictures that were looked for: source type and content credentials."""
+    watermarked = f"{report.watermarked} hold their watermark" if report.watermarked else ""
     if report.unmarked == report.pictures:
-        return f"none of {report.pictures} pictures names a source type or has content credentials"
+        bare = f"none of {report.pictures} pictures names a source type or has content credentials"
+        return f"{bare}; {watermarked}" if watermarked else bare
     said = [f"{count} say that they are {code}" for code, count in report.with_source_type.items()]
     for name, count in report.signed.items():
         by = (
@@ -108,28 +166,37 @@ def marks_in_words(report: MarksReport) -> str:
             else f"a certificate that names {name!r}"
         )
         said.append(f"{count} have content credentials (C2PA) signed by {by}")
+    said += [watermarked] if watermarked else []
     said += [f"{report.unmarked} have neither"] if report.unmarked else []
     return f"of {report.pictures} pictures {', '.join(said)}"
 
 
-def check_marks(package: Path, paths: Sequence[Path], trust: bytes = b"") -> tuple[list[str], list[str], list[str]]:
+def check_marks(
+    package: Path, paths: Sequence[Path], trust: bytes = b"", watermark: Watermark | None = None
+) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on the marks of a package's pictures, which are read in their files.
 
-    Raises DataError for a report that is no report.
+    Raises DataError for a report that is no report, ConfigError for another watermark than that of the package.
     """
-    found = read_all_marks(paths, trust)
+    found = read_all_marks(paths, trust, watermark, drawn_with(package, watermark) if watermark else NOTHING_KNOWN)
     counted = marks_report(found)
     wrong = [
         f"{path.relative_to(package)}: its content credentials are broken: {picture.credentials.why}"
         for path, picture in zip(paths, found, strict=True)
         if picture.credentials.state and not picture.credentials.is_whole
     ]
-    unproven = ["whether the pixels hold a watermark: nobody looked, and stylegate puts none in"]
+    there = (package / MARKS).exists()
+    stated = MarksReport.read(package / MARKS, "the report on marks") if there else None
+    unproven = []
+    if not watermark:  # nobody looked
+        said = f"{stated.watermarked} by {MARKS}; watermark=FILE with its weights reads it" if stated else ""
+        put_in = said if stated and stated.watermarked else "and stylegate put none in"
+        unproven.append(f"whether the pixels hold a watermark: nobody looked, {put_in}")
     if counted.unmarked != counted.pictures:
         unproven.append("that pictures have the pixels that were judged, before they were marked: the maker states it")
-    if not (package / MARKS).exists():
+    if not stated:
         unproven.append(f"which marks the pictures left with: the package has no {MARKS}")
-    elif counted != (stated := MarksReport.read(package / MARKS, "the report on marks")):
+    elif counted != (stated if watermark else stated.model_copy(update={"watermarked": 0})):
         wrong.append(f"{MARKS} says: {marks_in_words(stated)}; found: {marks_in_words(counted)}")
     return [marks_in_words(counted), *states_in_words(found)], unproven, wrong
 

@@ -25,6 +25,8 @@ class MadeFrom(Record):
     """sha256 of plan.parquet."""
     generate: dict[str, Any] | None
     """Settings of the sampler, by the keys of the configuration."""
+    watermark_sha256: str | None = None
+    """sha256 of the weights of the watermark that they were drawn with; left out where there is none."""
     precision: str | None
     """Precision of the computation: fp32, bf16 or fp16."""
     folder_sha256: str | None

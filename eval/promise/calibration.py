@@ -166,11 +166,11 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
     For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
     made, traits = origin_digests(lot), lot.record.facts.plan.traits if lot.record else None
-    head = head_file(config)
+    head, marked = head_file(config), made["watermark_sha256"]
     return {
         "LoRA": made["lora_sha256"],
         "base": made["base_sha256"],
-        "sampler": files.canonical_sha256([made["generate"], made["precision"]]),
+        "sampler": files.canonical_sha256([made["generate"], made["precision"], *([marked] if marked else [])]),
         "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
         "encoder and preprocessing": encoder_digest(config.encoder),
         "scores": SCORES_VERSION,
