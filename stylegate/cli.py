@@ -89,6 +89,12 @@ VERBS = {
         f"{SCORE} policy decisions calibration explain observe hardware.price_per_hour tracker",
         BATCH,
     ),
+    "review": Verb(
+        "decide about pictures in review, in a browser",
+        "batch=NAME",
+        f"{SCORE} policy calibration host port open",
+        BATCH,
+    ),
     "calibrate": Verb(
         "let labels of a random sample choose the line of a policy",
         "batch=NAME policy=FILE.yaml",
@@ -437,6 +443,8 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
             from eval.score import score as run
         case "gate":
             from eval.gate import gate as run
+        case "review":
+            from eval.review import review as run
         case "dashboard":
             from stylegate.dashboards import save_workspace as run
         case "calibrate":

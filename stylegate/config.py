@@ -311,6 +311,11 @@ class Config:
     explain: bool = config_key(False, "Print the policy in force and its hash; judge nothing.")
     show: bool = config_key(False, "Print counts, rarity and pairs of the plan, and draw them; plan nothing.")
     observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
+    host: str = config_key(
+        "127.0.0.1", "The address that the page of a review listens on. Any but this machine's own needs a token."
+    )
+    port: int = config_key(8642, "The port of the page of a review; 0 = any free one.", low=0, high=65535)
+    open: bool = config_key(True, "Open the page of a review in the browser, where there is a display.")
     family: FamilyConfig = field(default_factory=FamilyConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -64,6 +64,7 @@ def test_the_image_has_all_that_is_shipped_and_nothing_else() -> None:
         project["project"]["readme"],
         "eval/report/report.html.j2",
         "stylegate/look.css",
+        *(f"eval/reviewing/page/{name}" for name in ("review.html", "review.css", "review.js", "icon.svg")),
         "data/policies/default.yaml",
         "conf/config.yaml",
     ]

@@ -1,0 +1,34 @@
+"""The bytes of a picture for a browser: exactly those that were judged, or nothing."""
+
+import hashlib
+import io
+
+from eval.reviewing.queues import Picture
+from stylegate import pictures
+from stylegate.pictures import PictureError
+
+# What every browser shows by itself, by the first bytes of the file. Other formats are sent as PNG. A picture that is
+# text (SVG) is never sent.
+BROWSER_FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
+
+
+def picture_for_browser(picture: Picture) -> tuple[bytes, str] | None:
+    """The file's bytes and their media type; None if the file is gone, or does not hold the judged bytes any more."""
+    try:
+        content = pictures.read(picture.path)
+    except (OSError, PictureError):
+        return None
+    if hashlib.sha256(content).hexdigest() != picture.sha256:
+        return None
+    for start, media_type in BROWSER_FORMATS:
+        if content.startswith(start):
+            return content, media_type
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return content, "image/webp"
+    try:
+        image = pictures.decode(content).image
+    except PictureError:
+        return None
+    sink = io.BytesIO()
+    image.save(sink, "PNG", compress_level=1)
+    return sink.getvalue(), "image/png"

@@ -1,0 +1,132 @@
+"""The queue of a review: which pictures a person is asked about, in which order, and for which checks."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eval.judging.certified import BEYOND
+from eval.judging.decisions import checks_in_review
+from eval.judging.judged import Judged
+from eval.judging.verdicts import PERSON, Verdict, margin_or_worst
+from eval.lot.comparison import planned_trait_values
+from eval.policy.model import Policy
+from stylegate import files
+from stylegate.digests import sha256s
+
+BOARD = 24  # reference pictures on the board at most
+KNOWN_REJECTS = 60  # hidden in a review at most
+KNOWN_SHARE = 0.05  # known rejects for each picture that is asked about
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that the page may show. What the gate found of it is not here: a review is blind."""
+
+    sha256: str
+    path: Path
+    file: str
+    prompt: str = ""
+    traits: dict[str, str] = field(default_factory=dict)  # planned
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a review asks about: borderline pictures of one lot, under one policy and its guideline."""
+
+    out: Path  # the folder of the lot's results, where labels are kept
+    title: str
+    policy: Policy
+    pictures: dict[str, Picture]  # by sha256: the ones that are asked about
+    checks: dict[str, list[str]]  # by sha256: the checks for which a picture is in review, sorted
+    board: list[Picture]  # references, which show the style
+    known_rejects: list[Picture]  # the gate rejects them by their scores; hidden among the pictures of a stream
+    trait_values: dict[str, list[str]]  # every value that a planned trait may show
+    next_words: str  # the command to run when the review has ended
+
+    @property
+    def sha256(self) -> str:
+        """A digest of the lot's folder and of the policy: answers are accepted for these alone."""
+        return files.canonical_sha256([str(self.out), self.policy.sha256])
+
+    def asked(self, sha256: str) -> str:
+        """A digest of the checks for which a picture is in review, which says nothing of them: a review is blind."""
+        return files.canonical_sha256([self.policy.sha256, sha256, self.checks.get(sha256, [])])
+
+    def order(self, who: str) -> list[str]:
+        """The sha256 of the pictures, known rejects hidden among them, in a random order that differs between reviewers
+        and stays for each of them.
+        """
+        every = [*self.pictures, *(picture.sha256 for picture in self.hidden(who))]
+        return sorted(every, key=lambda sha256: _place(self.policy.sha256, who, sha256))
+
+    def hidden(self, who: str) -> list[Picture]:
+        """The known rejects that this reviewer is shown without being told, to measure what is missed."""
+        mixed = sorted(
+            self.known_rejects, key=lambda picture: _place(self.policy.sha256, f"known:{who}", picture.sha256)
+        )
+        return mixed[: round(KNOWN_SHARE * len(self.pictures))]
+
+    def is_known_reject(self, sha256: str) -> bool:
+        return any(picture.sha256 == sha256 for picture in self.known_rejects)
+
+    def find(self, sha256: str) -> Picture | None:
+        """The picture with this content, if the page may show it."""
+        shown = (*self.board, *self.known_rejects)
+        return self.pictures.get(sha256) or next((picture for picture in shown if picture.sha256 == sha256), None)
+
+
+def _place(seed: str, who: str, sha256: str) -> str:
+    return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
+
+
+def borderline_queue(judged: Judged, next_words: str) -> Queue:
+    """The pictures that the gate holds for review, those among them that a person has decided already included."""
+    lot, paths = judged.lot, dict(judged.lot.files)
+    checks: dict[str, set[str]] = {}
+    pictures: dict[str, Picture] = {}
+    for verdict in judged.verdicts:
+        if is_asked_about(verdict):
+            checks.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
+            pictures.setdefault(verdict.sha256, _picture(judged, verdict, paths[verdict.file]))
+    worst = sorted((v for v in judged.verdicts if is_known_reject(v)), key=margin_or_worst)[:KNOWN_REJECTS]
+    return Queue(
+        out=lot.out,
+        title=lot.out.name,
+        policy=judged.policy,
+        pictures=pictures,
+        checks={sha256: sorted(names) for sha256, names in checks.items()},
+        board=reference_board(judged),
+        known_rejects=[_picture(judged, v, paths[v.file]) for v in worst if v.sha256 not in pictures],
+        trait_values=planned_trait_values(lot, judged.comparison),
+        next_words=next_words,
+    )
+
+
+def is_asked_about(verdict: Verdict) -> bool:
+    """Whether a decision about the picture can count: it is in review, or was until a person decided about it.
+
+    A picture outside a certificate is not exported, whatever a person decides.
+    """
+    checks = checks_in_review(verdict)
+    others = [reason for reason in verdict.reasons if reason.verdict in ("error", "reject") and reason.check != PERSON]
+    return bool(verdict.sha256 and checks and not others and BEYOND not in checks)
+
+
+def is_known_reject(verdict: Verdict) -> bool:
+    """Whether the gate rejects the picture by a score; such a picture can be shown, unlike one with an error."""
+    return verdict.verdict == "reject" and any(r.verdict == "reject" and r.score is not None for r in verdict.reasons)
+
+
+def _picture(judged: Judged, verdict: Verdict, path: Path) -> Picture:
+    slot = (judged.lot.slots or {}).get(verdict.file)
+    if slot is None:
+        return Picture(verdict.sha256, path, verdict.file)
+    return Picture(verdict.sha256, path, verdict.file, slot.prompt, slot.traits)
+
+
+def reference_board(judged: Judged) -> list[Picture]:
+    """Up to BOARD references, spread evenly over all of them."""
+    named = judged.comparison.references
+    chosen = named[:: max(1, -(-len(named) // BOARD))]
+    digests = sha256s([path for _, path in chosen])
+    return [Picture(sha256, path, name) for (name, path), sha256 in zip(chosen, digests, strict=True) if sha256]

@@ -1,0 +1,165 @@
+"""The local server of a review: a page, its pictures by content, and three requests in JSON."""
+
+import contextlib
+import logging
+import secrets
+import socket
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from eval.reviewing import stream
+from eval.reviewing.guard import Guard, is_loopback
+from eval.reviewing.pictures import picture_for_browser
+from eval.reviewing.session import Answers, Name, Session
+from stylegate.errors import StylegateError, SurroundingsError
+from stylegate.records import problems_of
+
+PAGE = Path(__file__).parent / "page"
+LOOK = Path(__file__).parents[2] / "stylegate" / "look.css"
+FILES = {  # address -> file and media type; no other file is served by its name
+    "/": (PAGE / "review.html", "text/html"),
+    "/review.js": (PAGE / "review.js", "text/javascript"),
+    "/review.css": (PAGE / "review.css", "text/css"),
+    "/look.css": (LOOK, "text/css"),
+    "/icon.svg": (PAGE / "icon.svg", "image/svg+xml"),
+}
+FOR_EVER = "private, max-age=31536000, immutable"  # of a picture, whose address is its content
+NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def application(session: Session, host: str = "127.0.0.1", token: str = "") -> Guard:
+    """The ASGI application of a review that listens on `host`."""
+    routes = [Route(address, static_file) for address in FILES]
+    routes += [
+        Route("/picture/{sha256:str}", picture),
+        Route("/api/review", opening),
+        Route("/api/save", save, methods=["POST"]),
+        Route("/api/stream", streamed, methods=["GET", "POST"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={Exception: unforeseen})
+    app.state.session = session
+    return Guard(app, host, token)
+
+
+def static_file(request: Request) -> Response:
+    path, media_type = FILES[request.url.path]
+    return Response(path.read_bytes(), media_type=media_type, headers={"cache-control": "no-cache"})
+
+
+def picture(request: Request) -> Response:
+    """A picture of the review by its sha256: exactly the bytes that were judged, or 404."""
+    session: Session = request.app.state.session
+    found = session.queue.find(request.path_params["sha256"])
+    content = picture_for_browser(found) if found else None
+    if content is None:
+        return problem(404, "no picture with this content is part of the review; it may have changed since the gate")
+    return Response(content[0], media_type=content[1], headers={"cache-control": FOR_EVER})
+
+
+def opening(request: Request) -> Response:
+    """What a page shows to the reviewer who= names."""
+    session: Session = request.app.state.session
+    try:
+        who = NAME.validate_python(request.query_params.get("who", ""))
+    except ValidationError:
+        return problem(400, "who= needs a name of 1 to 80 characters")
+    return JSONResponse(session.opening(who), headers={"cache-control": "no-store"})
+
+
+async def save(request: Request) -> Response:
+    """Store answers; see Session.save."""
+    session: Session = request.app.state.session
+    try:
+        given = Answers.model_validate_json(await request.body())
+    except ValidationError as error:
+        return problem(400, "; ".join(problems_of(error)[:5]))
+    if given.review != session.queue.sha256:
+        return problem(409, "this page was opened for another review: load it again")
+    try:
+        return JSONResponse(await run_in_threadpool(session.save, given))
+    except (StylegateError, OSError, sqlite3.Error) as error:
+        return problem(503, f"nothing was stored: {error}")
+
+
+async def streamed(request: Request) -> Response:
+    """GET: the next pictures of a stream, with known rejects hidden among them. POST: what the key presses mean."""
+    session: Session = request.app.state.session
+    if request.method == "GET":
+        try:
+            who = NAME.validate_python(request.query_params.get("who", ""))
+        except ValidationError:
+            return problem(400, "who= needs a name of 1 to 80 characters")
+        return JSONResponse(stream.block(session, who), headers={"cache-control": "no-store"})
+    try:
+        given = stream.Shown.model_validate_json(await request.body())
+    except ValidationError as error:
+        return problem(400, "; ".join(problems_of(error)[:5]))
+    return JSONResponse(stream.result(session, given))
+
+
+def problem(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"problem": text}, status_code=status, headers={"cache-control": "no-store"})
+
+
+def unforeseen(request: Request, error: Exception) -> Response:
+    return problem(500, "internal error: this is a bug in stylegate; answers that are not saved stay in the page")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on the address. Raises SurroundingsError if it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(128)
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise SurroundingsError(
+            f"host={host} port={port} cannot be listened on: {error}",
+            next_step="if another review is open, use it or end it; else give another port= (0: any free one).",
+        ) from None
+    return found
+
+
+def address_of(found: socket.socket, token: str) -> str:
+    """The address to open in a browser."""
+    host, port = found.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+
+def new_token(host: str) -> str:
+    """A secret for the address where others can reach it; "" for an address of this machine alone."""
+    return "" if is_loopback(host) else secrets.token_urlsafe(24)
+
+
+def serve(app: Any, found: socket.socket) -> None:
+    """Answer requests until Ctrl-C or SIGTERM."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        http="h11",
+        loop="asyncio",
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=30,
+        limit_concurrency=200,
+        h11_max_incomplete_event_size=16 * 1024,
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after it has ended well
+        uvicorn.Server(config).run(sockets=[found])
