@@ -58,8 +58,8 @@ def next_step(outcome: GateRecord, out: str) -> str:
     if code != Exit.PASS and (waiting := outcome.counts.review):
         pictures = counted(waiting, "picture")
         steps.append(
-            f"for {pictures} in review, fill in verdict and who in {out}/{WORKSHEET}, and give the same words with "
-            f"decisions={out}/{WORKSHEET}"
+            f"for {pictures} in review, stylegate review with the same words, and then this command again; or fill in "
+            f"verdict and who in {out}/{WORKSHEET}, and give the same words with decisions={out}/{WORKSHEET}"
         )
     if code == Exit.REVIEW and outcome.slots and outcome.slots.exhausted:
         steps.append("for slots without attempts left, choose a way out (listed above; docs/plan.md)")

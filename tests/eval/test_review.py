@@ -1,0 +1,574 @@
+"""stylegate review: the page in a real browser, the server's door, and what is kept of the answers.
+
+A test that drives the page needs Chromium on this machine, and is skipped where there is none.
+"""
+
+import json
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image
+from starlette.testclient import TestClient
+
+from eval.policy import file as policyfile
+from eval.promise import labels, store
+from eval.reviewing import guard, server, stream
+from eval.reviewing.queues import Picture, Queue
+from eval.reviewing.session import Answers, Session
+from stylegate import files
+from tests.conftest import command
+from tests.eval.people import ALL_IN_REVIEW, verdicts_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+TRAITS = {"eyes": "laser", "hat": "crown"}
+POLICY = policyfile.read_policy("default")
+
+
+def make_queue(folder: Path, count: int = 12, known: int = 3, size: int = 32) -> Queue:
+    """A queue of small pictures, each of another colour."""
+    made = []
+    for number in range(count + known + 2):
+        path = folder / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (size, size), (number * 7 % 256, number * 31 % 256, number * 57 % 256)).save(path)
+        made.append(Picture(files.sha256(path), path, path.name, f"<b>creature</b> {number}", TRAITS))
+    asked = {picture.sha256: picture for picture in made[:count]}
+    return Queue(
+        out=folder.parent / "out",
+        title="a lot",
+        policy=POLICY,
+        pictures=asked,
+        checks={sha256: ["style"] for sha256 in asked},
+        board=made[-2:],
+        known_rejects=made[count:-2],
+        trait_values={"eyes": ["laser", "sleepy"], "hat": ["crown", "none"]},
+        next_words="stylegate gate batch=a",
+    )
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    (tmp_path / "out").mkdir()
+    return make_queue(tmp_path / "pictures")
+
+
+@pytest.fixture
+def client(queue: Queue) -> TestClient:
+    return TestClient(server.application(Session(queue)), "http://127.0.0.1:8642", follow_redirects=False)
+
+
+ORIGIN = {"origin": "http://127.0.0.1:8642"}
+
+
+def told(client: TestClient, who: str = "anna") -> dict[str, Any]:
+    return client.get("/api/review", params={"who": who}).json()
+
+
+def said(opened: dict[str, Any], sha256: str, verdict: str = "accept", **more: Any) -> dict[str, Any]:
+    plain = {"id": str(uuid.uuid4()), "kind": "label", "who": "anna", "sha256": sha256, "verdict": verdict}
+    return plain | {"asked": opened["pictures"][sha256]["asked"]} | more
+
+
+def send(client: TestClient, opened: dict[str, Any], *answers: dict[str, Any]) -> dict[str, Any]:
+    body = {"review": opened["review"], "since": 0, "answers": list(answers)}
+    reply = client.post("/api/save", json=body, headers=ORIGIN)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def kept(queue: Queue) -> list[labels.StoredLabel]:
+    return labels.read_stored_labels(queue.out, "review")
+
+
+def test_an_answer_is_stored_once_with_what_it_was_asked_for(client: TestClient, queue: Queue) -> None:
+    opened = told(client)
+    first, second = [sha256 for sha256 in opened["order"] if sha256 in queue.pictures][:2]
+    answer = said(opened, first, "reject", why="artefacts", reason="artefacts", seconds=1.5)
+    assert send(client, opened, answer)["saved"] == [answer["id"]]
+    assert send(client, opened, answer, answer)["saved"] == [answer["id"]] * 2, "sent again, it is the same answer"
+    (row,) = kept(queue)
+    assert (row.id, row.verdict, row.checks, row.policy_sha256) == (answer["id"], "reject", ["style"], POLICY.sha256)
+    assert (row.asked_for, row.reason, row.seconds, row.guideline) == ("borderline", "artefacts", 1.5, POLICY.guideline)
+    other = said(opened, second, id=answer["id"])
+    assert send(client, opened, other)["refused"][0]["why"] == "its id is of another answer"
+    unknown = said(opened, first) | {"sha256": "0" * 64}
+    assert send(client, opened, unknown)["refused"][0]["why"] == "this picture is not asked about"
+    assert len(kept(queue)) == 1
+
+
+def test_undo_reaches_back_as_far_as_one_likes_and_only_ones_own(client: TestClient, queue: Queue) -> None:
+    opened = told(client)
+    three = [said(opened, sha256) for sha256 in list(queue.pictures)[:3]]
+    undo = [said(opened, a["sha256"], kind="undo", undoes=a["id"]) for a in three]
+    of_another = undo[0] | {"who": "bob", "id": str(uuid.uuid4())}
+    found = send(client, opened, *three, of_another, undo[0], undo[2])
+    assert [r["why"] for r in found["refused"]] == ["another reviewer gave this label"]
+    assert send(client, opened, undo[0])["saved"] == [undo[0]["id"]], "an undo that is sent again"
+    valid = labels.valid_labels_by_sha256(queue.out, "review", POLICY)
+    assert set(valid) == {three[1]["sha256"]}
+    assert [row["id"] for row in told(client)["history"]] == [three[1]["id"]]
+    again = Session(queue)
+    assert again.count_decided() == 1 and again.is_open_for("anna", three[0]["sha256"])
+
+
+def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestClient, queue: Queue) -> None:
+    opened = told(client)
+    sha256 = next(iter(queue.pictures))
+    queue.checks[sha256] = ["margin", "style"]
+    assert "look afresh" in send(client, opened, said(opened, sha256))["refused"][0]["why"]
+    body = {"review": "0" * 64, "since": 0, "answers": []}
+    assert client.post("/api/save", json=body, headers=ORIGIN).status_code == 409
+
+
+def test_known_rejects_measure_the_reviewer_and_decide_nothing(client: TestClient, queue: Queue) -> None:
+    many = Queue(**{n: getattr(queue, n) for n in Queue.__dataclass_fields__} | {"known_rejects": queue.known_rejects})
+    session = Session(many)
+    (hidden,) = many.hidden("anna")
+    opened = session.opening("anna")
+    assert hidden.sha256 in opened["order"] and len(opened["order"]) == 13
+    body = {"review": opened["review"], "since": 0, "answers": [said(opened, hidden.sha256)]}
+    session.save(Answers.model_validate(body))
+    (row,) = kept(many)
+    assert row.asked_for == "known" and not row.decides
+    assert hidden.sha256 not in session.opening("anna")["order"] and session.count_decided() == 0
+
+
+def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(client: TestClient) -> None:
+    anna, bob = told(client), told(client, "bob")
+    assert anna["order"] != bob["order"] and told(client)["order"] == anna["order"]
+    shared = next(s for s in anna["order"] if s in bob["order"])
+    send(client, anna, said(anna, shared, "reject"))
+    assert shared not in told(client, "bob")["order"]
+    assert "reject" not in json.dumps({k: v for k, v in told(client, "bob").items() if k != "guideline"})
+    aside = next(s for s in anna["order"] if s in bob["order"] and s != shared)
+    send(client, anna, said(anna, aside, "unsure", why="retouch"))
+    assert aside not in told(client)["order"] and aside in told(client, "bob")["order"]
+
+
+def test_the_store_that_is_full_says_so_and_nothing_is_saved(client: TestClient, queue: Queue, monkeypatch) -> None:
+    opened = told(client)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "append_one", full)
+        answer = said(opened, next(iter(queue.pictures)))
+        body = {"review": opened["review"], "since": 0, "answers": [answer]}
+        reply = client.post("/api/save", json=body, headers=ORIGIN)
+    assert reply.status_code == 503 and "No space left" in reply.json()["problem"] and not kept(queue)
+    assert send(client, opened, answer)["saved"] == [answer["id"]] and len(kept(queue)) == 1
+
+
+def test_pictures_are_reached_by_content_alone(client: TestClient, queue: Queue, tmp_path: Path) -> None:
+    for picture in (*list(queue.pictures.values())[:1], queue.board[0], queue.known_rejects[0]):
+        reply = client.get(f"/picture/{picture.sha256}")
+        assert reply.content == picture.path.read_bytes() and reply.headers["content-type"] == "image/png"
+        assert "immutable" in reply.headers["cache-control"]
+    changed = list(queue.pictures.values())[1]
+    changed.path.write_bytes(queue.board[0].path.read_bytes())
+    assert client.get(f"/picture/{changed.sha256}").status_code == 404, "it is not what was judged"
+    (tmp_path / "secret.png").write_bytes(b"x")
+    for name in (
+        "../secret.png",
+        "..%2fsecret.png",
+        "%2e%2e/%2e%2e/etc/passwd",
+        str(tmp_path / "secret.png"),
+        "0" * 64,
+    ):
+        assert client.get(f"/picture/{name}").status_code == 404
+    assert client.get("/review.html").status_code == client.get("/page/review.js").status_code == 404
+
+
+def test_formats_that_no_browser_shows_are_sent_as_png(queue: Queue, tmp_path: Path) -> None:
+    from eval.reviewing.pictures import picture_for_browser
+
+    for name, media_type in (("a.bmp", "image/png"), ("a.webp", "image/webp"), ("a.jpg", "image/jpeg")):
+        Image.new("RGB", (20, 20), "red").save(tmp_path / name)
+        found = picture_for_browser(Picture(files.sha256(tmp_path / name), tmp_path / name, name))
+        assert found and found[1] == media_type
+    drawing = tmp_path / "a.svg"
+    drawing.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>")
+    assert picture_for_browser(Picture(files.sha256(drawing), drawing, "a.svg")) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({"origin": "http://example.org"}, 403),
+        ({"origin": "null"}, 403),
+        (ORIGIN | {"content-type": "text/plain"}, 403),
+        (ORIGIN | {"host": "example.org:8642"}, 421),
+        ({"origin": "http://localhost:9", "host": "localhost:8642"}, 403),
+        ({"origin": "http://localhost:8642", "host": "localhost:8642"}, 400),
+        (ORIGIN, 400),
+    ],
+)
+def test_another_page_reaches_nothing(client: TestClient, headers: dict[str, str], status: int) -> None:
+    reply = client.post("/api/save", content=b"{}", headers={"content-type": "application/json"} | headers)
+    assert reply.status_code == status
+    assert "default-src 'none'" in reply.headers["content-security-policy"] and "unsafe" not in guard.POLICY
+    assert client.get("/", headers={"host": "rebound.example"}).status_code == 421
+
+
+def test_where_others_reach_it_a_token_is_needed(queue: Queue) -> None:
+    assert server.new_token("127.0.0.1") == server.new_token("localhost") == server.new_token("::1") == ""
+    token = server.new_token("192.0.2.7")
+    app = server.application(Session(queue), "192.0.2.7", token)
+    client = TestClient(app, "http://192.0.2.7:8642", follow_redirects=False)
+    assert len(token) > 20 and client.get("/").status_code == 401
+    assert client.get("/", params={"token": "wrong"}).status_code == 401
+    reply = client.get("/", params={"token": token})
+    assert reply.status_code == 303 and reply.headers["location"] == "/"
+    assert {"HttpOnly", "SameSite=Strict"} <= set(reply.headers["set-cookie"].split("; "))
+    assert (
+        client.get("/").status_code == 200 and client.get("/", headers={"host": "rebound.example"}).status_code == 421
+    )
+
+
+def test_no_request_brings_a_traceback(client: TestClient, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    """Harmless nonsense of many kinds to every address: an answer in words, never an internal error."""
+    rng, opened = random.Random(0), told(client)
+    good = {"review": opened["review"], "since": 0, "answers": [said(opened, next(iter(queue.pictures)))]}
+    passed = {"who": "anna", "passes": [{"shown": [{"sha256": "0" * 64, "at_ms": 1.0}], "presses_ms": [2.0]}]}
+    odd = [None, True, -1, 10**30, 0.5, "", "x" * 600, "\x00", "\ud800", "ä", [], {}, [[]], {"a": {}}, "0" * 64]
+
+    def bent(value: Any) -> Any:
+        if rng.random() < 0.2:
+            return rng.choice(odd)
+        if isinstance(value, dict):
+            return {k: bent(v) for k, v in value.items() if rng.random() > 0.05} | (
+                {"more": 1} if rng.random() < 0.1 else {}
+            )
+        return [bent(v) for v in value] if isinstance(value, list) else value
+
+    for _ in range(300):
+        content = json.dumps(bent(rng.choice([good, passed]))).encode()
+        if rng.random() < 0.2:
+            content = bytes(rng.randrange(256) for _ in range(rng.randrange(40)))
+        place = rng.choice(["/api/save", "/api/stream", "/api/review", "/", f"/picture/{'0' * 64}"])
+        reply = client.post(place, content=content, headers=ORIGIN | {"content-type": "application/json"})
+        assert reply.status_code in (200, 400, 404, 405, 409), (place, content)
+    for _ in range(200):
+        text = "".join(
+            chr(rng.choice([rng.randrange(32, 127), rng.randrange(160, 0x2FFF)])) for _ in range(rng.randrange(90))
+        )
+        assert client.get("/api/review", params={"who": text}).status_code in (200, 400)
+        assert client.get("/picture/" + text.replace("?", "").replace("#", "")).status_code in (200, 307, 404)
+        assert client.request(rng.choice(["PUT", "DELETE", "PATCH", "OPTIONS"]), "/api/save").status_code == 405
+    large = client.post(
+        "/api/save", content=b" " * (guard.MOST_BYTES + 1), headers=ORIGIN | {"content-type": "application/json"}
+    )
+    assert large.status_code == 413 and not [found for found in caplog.records if found.name != "httpx"]
+    labels.read_stored_labels(queue.out, "review")
+
+
+def test_a_press_is_given_to_the_picture_before_it() -> None:
+    """Two passes in other orders: the pictures that were pressed for stand above all others."""
+    rng, wrong = random.Random(1), {"5" * 64, "9" * 64}
+    pictures, passes = [f"{n:x}" * 64 for n in range(16)], []
+    for _ in range(2):
+        order = rng.sample(pictures, len(pictures))
+        times = {sha256: 300.0 * n for n, sha256 in enumerate(order)}
+        shown = [stream.Showing(sha256=sha256, at_ms=at) for sha256, at in times.items()]
+        passes.append(stream.Pass(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
+    found = stream.suspicion(passes)
+    assert set(sorted(pictures, key=lambda s: -found.probability[s])[:2]) == wrong
+    assert 0.4 < found.delay_s < 0.6
+    assert max(stream.suspicion([stream.Pass(shown=shown, presses_ms=[])]).probability.values()) < 0.1
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextmanager
+def served(queue: Queue) -> Iterator[str]:
+    """The address of a server in this process."""
+    found = server.listen("127.0.0.1", 0)
+    config = uvicorn.Config(server.application(Session(queue)), log_config=None, lifespan="off", ws="none")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [found]}, daemon=True)
+    thread.start()
+    try:
+        yield server.address_of(found, "")
+    finally:
+        running.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the page is not tested")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[..., Any]]:
+    """visit(address, who) -> a page that has begun; whatever it says of errors fails the test."""
+    contexts, problems = [], []
+
+    def begin(address: str, who: str = "anna", context: Any = None) -> Any:
+        if context is None:
+            context = browser.new_context(viewport={"width": 1100, "height": 700})
+            contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith(address) else problems.append(r.url))
+        page.on("console", lambda m: problems.append(m.text) if "Content Security" in m.text else None)
+        page.goto(address)
+        page.fill("#who", who)
+        page.press("#who", "Enter")
+        page.wait_for_selector("#stage img")
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def now(page: Any) -> str:
+    return page.eval_on_selector("#stage", "place => place.dataset.now")
+
+
+def wait_for_text(page: Any, place: str, text: str, timeout_s: float = 20) -> None:
+    """Wait until the text stands there. Playwright's own way needs `eval`, which the page's policy forbids."""
+    end = time.monotonic() + timeout_s
+    while text not in (found := page.inner_text(place)):
+        assert time.monotonic() < end, f"{text!r} is not in {found!r}"
+        page.wait_for_timeout(20)
+
+
+def is_saved(page: Any) -> None:
+    wait_for_text(page, "#saved-text", "Saved")
+
+
+def test_keys_decide_and_undo_in_a_browser(visit, queue: Queue) -> None:
+    with served(queue) as address:
+        page = visit(address)
+        assert page.inner_text("#prompt").startswith("<b>creature"), "text, never markup"
+        seen = []
+        for keys in ("a", "r3", "rr", "e", "t12", "s", "a"):
+            seen.append(now(page))
+            for key in keys:
+                page.keyboard.press(key)
+        is_saved(page)
+        rows = {row.sha256: row for row in kept(queue)}
+        found = [(rows[s].verdict, rows[s].why) if s in rows else None for s in seen]
+        trait = "wrong trait: eyes shows nothing of it, not laser"
+        asked = [
+            ("accept", ""),
+            ("reject", "blurred or noisy"),
+            ("reject", ""),
+            ("unsure", "retouch"),
+            ("reject", trait),
+        ]
+        assert found == [*asked, None, ("accept", "")]
+        assert rows[seen[4]].shown_traits == {"eyes": "nothing of it"} and rows[seen[1]].reason == "blurred or noisy"
+        assert all(0 <= (row.seconds or 0) < 60 for row in rows.values())
+        for back in reversed(seen):
+            page.keyboard.press("z")
+            assert now(page) == back
+        is_saved(page)
+        assert all(row.withdrawn for row in kept(queue)) and len(kept(queue)) == 6
+        page.keyboard.press("z")
+        assert page.inner_text("#told") == "There is nothing to undo"
+        page.keyboard.down(" ")
+        assert page.is_visible("#board") and page.locator("#references img").count() == 2
+        page.keyboard.up(" ")
+        assert not page.is_visible("#board")
+        page.keyboard.press("f")
+        assert page.eval_on_selector("#stage img", "image => image.clientWidth") == 32
+        page.keyboard.press("f")
+        width = page.eval_on_selector("#stage img", "image => image.clientWidth")
+        assert width > 300 and width % 32 == 0, "pixels by whole numbers"
+        page.keyboard.press("?")
+        assert page.is_visible("#help")
+        page.keyboard.press("Escape")
+        page.keyboard.press("a")
+        is_saved(page)
+        assert sum(not row.withdrawn for row in kept(queue)) == 1
+
+
+def test_buttons_say_what_they_are_and_a_double_click_decides_once(visit, queue: Queue) -> None:
+    with served(queue) as address:
+        page = visit(address)
+        first = now(page)
+        page.dblclick("#one [data-do=accept]")
+        is_saved(page)
+        assert [row.sha256 for row in kept(queue)] == [first]
+        unnamed = page.evaluate(
+            "[...document.querySelectorAll('button, input, img, [role=dialog], dialog')].filter(e => !(e.getAttribute("
+            "'aria-label') || e.getAttribute('aria-labelledby') || e.textContent.trim() || e.labels?.length || e.alt))"
+            ".map(e => e.outerHTML)"
+        )
+        assert unnamed == []
+        page.keyboard.press("Tab")
+        page.focus("#one [data-do=reject]")
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        is_saved(page)
+        assert kept(queue)[-1].reason == "wrong shape or anatomy"
+        wait_for_text(page, "#live", "Rejected: wrong shape or anatomy. Picture 3 of 13")
+        page.click(".round")
+        page.uncheck("#shortcuts")
+        page.keyboard.press("Escape")
+        page.keyboard.press("a")
+        assert len(kept(queue)) == 2, "single letters are off"
+
+
+def test_two_tabs_and_two_reviewers_decide_each_picture_once(visit, queue: Queue) -> None:
+    with served(queue) as address:
+        anna = visit(address)
+        again, bob = visit(address, context=anna.context), visit(address, "bob")
+        for _ in range(4):
+            for page in (anna, again, bob):
+                page.keyboard.press("a")
+                is_saved(page)
+        for page in (anna, again, bob):
+            while not page.is_visible("#end"):
+                page.keyboard.press("a")
+                is_saved(page)
+        rows = kept(queue)
+        assert {row.sha256 for row in rows if row.decides} == set(queue.pictures)
+        assert len({row.id for row in rows}) == len(rows) and Session(queue).verdict_counts()["open"] == 0
+        assert page.inner_text("#next") == "stylegate gate batch=a"
+
+
+def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: Queue) -> None:
+    with served(queue) as address:
+        page = visit(address)
+        page.context.set_offline(True)
+        for number in range(3):
+            page.keyboard.press("a")
+            wait_for_text(page, "#saved-text", f"{number + 1} not saved yet")
+        page.keyboard.press("z")
+        assert not kept(queue)
+        page.context.set_offline(False)
+        is_saved(page)
+        assert [row.withdrawn for row in kept(queue)] == [False, False, True]
+        page.context.set_offline(True)
+        page.keyboard.press("r")
+        page.keyboard.press("1")
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.close(run_before_unload=True)
+        page.context.set_offline(False)
+        page = visit(address, context=page.context)
+        is_saved(page)
+        assert kept(queue)[-1].reason == "off the style", "a page that was closed left its answer to the next one"
+
+
+def test_grid_marks_rejects_and_accepts_the_rest(visit, queue: Queue) -> None:
+    with served(queue) as address:
+        page = visit(address)
+        page.keyboard.press("g")
+        cells = page.locator("#cells button")
+        cells.nth(1).wait_for()
+        shown = [cells.nth(n).get_attribute("data-sha256") for n in range(cells.count())]
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("4")
+        cells.nth(3).click()
+        assert page.inner_text("#sweep") == f"Accept {len(shown) - 2}, reject 2"
+        page.keyboard.press("a")
+        is_saved(page)
+        rows = {row.sha256: row for row in kept(queue)}
+        assert set(rows) == set(shown) and [rows[s].verdict for s in shown[:4]] == [
+            "accept",
+            "reject",
+            "accept",
+            "reject",
+        ]
+        assert rows[shown[1]].reason == "artefacts"
+        page.keyboard.press("z")
+        is_saved(page)
+        assert all(row.withdrawn for row in kept(queue))
+
+
+def test_stream_sorts_and_decides_nothing(visit, queue: Queue) -> None:
+    with served(queue) as address:
+        page = visit(address)
+        page.click("[data-mode=stream]")
+        page.eval_on_selector("#speed", "speed => { speed.value = 250; }")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#flow img")
+        wrong = page.eval_on_selector("#flow", "place => place.dataset.now")
+        page.wait_for_timeout(450)
+        page.keyboard.press(" ")
+        page.wait_for_selector("#stream-decide", state="visible", timeout=20000)
+        assert not kept(queue)
+        page.keyboard.press("d")
+        page.wait_for_selector("#cells button")
+        first = page.locator("#cells button").first
+        if wrong in queue.pictures:
+            near = [page.locator("#cells button").nth(n).get_attribute("data-sha256") for n in range(3)]
+            assert wrong in near and first.get_attribute("aria-pressed") == "true"
+        page.keyboard.press("a")
+        is_saved(page)
+        assert kept(queue)
+
+
+def start(words: list[str], port: int) -> "subprocess.Popen[str]":
+    """The command as a process of its own, once it says where its page is."""
+    told_to = command("review", *words, f"port={port}", "open=false")
+    found = subprocess.Popen(told_to, cwd=files.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert found.stdout
+    line = ""
+    while "http://" not in line:
+        line = found.stdout.readline()
+        assert line, found.wait()
+    return found
+
+
+def test_a_killed_server_loses_nothing_that_was_acknowledged(visit, words, run, tmp_path: Path) -> None:
+    """From gate to page to SIGKILL to another server and back to the gate, as a person would."""
+    told_to, out, port = words(ALL_IN_REVIEW), tmp_path / "out", free_port()
+    code, text = run("gate", *told_to)
+    assert code == 11 and "stylegate review with the same words" in text
+    first = start(told_to, port)
+    page = visit(f"http://127.0.0.1:{port}/")
+    for number in range(9):
+        page.keyboard.press("a")
+        if number == 6:
+            first.send_signal(signal.SIGKILL)
+    first.wait()
+    page.wait_for_selector("#saved.offline")
+    unsaved = int(page.inner_text("#saved-text").split()[0])
+    assert len(labels.read_stored_labels(out, "review")) >= 9 - unsaved
+    second = start(told_to, port)
+    is_saved(page)
+    assert len({row.sha256 for row in labels.read_stored_labels(out, "review")}) == 9
+    page.keyboard.press("g")
+    while not page.is_visible("#end"):
+        page.keyboard.press("a")
+        is_saved(page)
+    gate = re.split(r" (?=\w+=)", page.inner_text("#next").removeprefix("stylegate gate "))
+    second.send_signal(signal.SIGINT)
+    last = second.communicate(timeout=20)[0]
+    assert second.returncode == 0 and "32 decided (32 accept, 0 reject)" in last and "0 left" in last
+    assert last.strip().splitlines()[-1].startswith("Next: stylegate gate ")
+    assert run("gate", *gate)[0] == 0
+    assert {row["settled"]["who"] for row in verdicts_of(out).values()} == {"anna"}
