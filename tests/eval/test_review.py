@@ -133,15 +133,14 @@ def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestCli
     assert client.post("/api/save", json=body, headers=ORIGIN).status_code == 409
 
 
-def test_known_rejects_measure_the_reviewer_and_decide_nothing(client: TestClient, queue: Queue) -> None:
-    many = Queue(**{n: getattr(queue, n) for n in Queue.__dataclass_fields__} | {"known_rejects": queue.known_rejects})
-    session = Session(many)
-    (hidden,) = many.hidden("anna")
+def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: Queue) -> None:
+    session = Session(queue)
+    (hidden,) = queue.hidden("anna")
     opened = session.opening("anna")
     assert hidden.sha256 in opened["order"] and len(opened["order"]) == 13
     body = {"review": opened["review"], "since": 0, "answers": [said(opened, hidden.sha256)]}
     session.save(Answers.model_validate(body))
-    (row,) = kept(many)
+    (row,) = kept(queue)
     assert row.asked_for == "known" and not row.decides
     assert hidden.sha256 not in session.opening("anna")["order"] and session.count_decided() == 0
 
