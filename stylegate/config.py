@@ -249,7 +249,9 @@ class Config:
     )
     policy: str = config_key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
     encoder: str = config_key(
-        "miniature", "miniature, the path of a folder, or open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai)."
+        "miniature",
+        "miniature, a folder (./clip), open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai) or MODEL:FILE, timm:"
+        "NAME[:FILE], or csd:FILE; a FILE is a path of safetensors (docs/scores.md).",
     )
     base: str = config_key("miniature", "miniature, the path of a diffusers folder (./base), or a hub id (owner/name).")
     references: str | None = config_key(

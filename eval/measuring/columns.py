@@ -104,7 +104,7 @@ def features_to_compare(
         redrawn=redrawn_views(references.signatures, reader) if enough else None,
         comparable=comparable,
         head=head,
-        encode_texts=cached_text_encoder(encoder),
+        encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
         enough_references=enough,
         notes=[
             *lot.notes,

@@ -1,6 +1,14 @@
-"""The open_clip model that scores: loading, encoding pictures and texts, and the domain it knows.
+"""The model that scores: loading, encoding pictures and texts, and the domain it knows. Names of encoders are
 
-torch and open_clip are imported where they are used: what only names an encoder must not wait for them.
+    miniature                                  the shipped one
+    ./FOLDER                                   a folder of open_clip's
+    ViT-L-14-quickgelu:openai                  MODEL:PRETRAINED, which open_clip downloads
+    ViT-B-16-SigLIP2:./FILE.safetensors        open_clip's MODEL, with the weights of a file
+    timm:NAME, timm:NAME:./FILE.safetensors    an image tower of timm's (eval/measuring/towers.py)
+    csd:./FILE.safetensors                     a CLIP tower with a head for style
+
+Pictures are prepared as the architecture's own values say. torch, open_clip and timm are imported where they are used:
+what only names an encoder must not wait for them.
 """
 
 import difflib
@@ -21,6 +29,7 @@ from stylegate.digests import sha256s
 from stylegate.errors import ModelError
 
 ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
+FULL = {"mean", "std", "interpolation", "resize_mode"}  # settings that say how pictures are prepared
 GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
 
 
@@ -42,11 +51,11 @@ class Preprocessing(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """A loaded open_clip model with its preprocessing, tokenizer, device and digest, and the domain that it knows."""
+    """A loaded model with its preprocessing, tokenizer, device and digest, and the domain that it knows."""
 
-    model: Any  # open_clip.CLIP or one of its kind, for inference
+    model: Any  # open_clip.CLIP, or what has its methods, for inference
     preprocessing: Preprocessing
-    tokenizer: Any  # texts to token numbers
+    tokenizer: Any  # texts to token numbers; None: the encoder reads no texts
     device: Any  # torch.device
     sha256: str  # names weights and preprocessing in cache keys and records
     domain: Domain | None  # None: no limit is declared (a CLIP trained on the open web)
@@ -58,15 +67,33 @@ def encoder_digest(name: str) -> str:
 
     Raises ModelError if `name` is no encoder. While the weights are not known here, the digest differs at every call.
     """
-    folder = encoder_folder(name)
-    return files.folder_digest(folder, "*") if folder else checkpoint_key(name)
+    if folder := encoder_folder(name):
+        return files.folder_digest(folder, "*")
+    architecture, weights = split_name(name)
+    return files.canonical_sha256([architecture, *sha256s([weights])]) if weights else checkpoint_key(name)
+
+
+def split_name(name: str) -> tuple[str, Path | None]:
+    """What stands before a file of weights in an encoder's name, and the file; the name and None if it names no file.
+
+    Raises ModelError for a file that is missing or no safetensors.
+    """
+    found = re.fullmatch(r"((?:timm:)?[\w.-]+):([~./].*)", name)
+    if not found:
+        return name, None
+    path = Path(found[2]).expanduser().resolve()
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise ModelError(f"encoder={name}: {found[2]} is no file of safetensors (pickles are not opened)")
+    return found[1], path
 
 
 def encoder_folder(name: str) -> Path | None:
-    """The folder of a shipped encoder, or of one that is given as a path; None for an open_clip name MODEL:PRETRAINED.
+    """The folder of a shipped encoder, or of one that is given as a path; None for the other forms of a name.
 
-    Raises ModelError for any other name.
+    Raises ModelError for what is no name of an encoder.
     """
+    if split_name(name)[1]:
+        return None
     folder = Path(name).expanduser() if files.is_path(name) else files.MODELS / name / "clip"
     if name and (folder / "open_clip_config.json").is_file():
         if not (folder / "open_clip_model.safetensors").is_file():
@@ -77,7 +104,8 @@ def encoder_folder(name: str) -> Path | None:
     raise ModelError(
         f"encoder={name} is neither a shipped name, nor an open_clip folder, nor MODEL:PRETRAINED",
         next_step=files.path_advice(name)
-        or "encoder=miniature, encoder=./FOLDER, or encoder=ViT-L-14-quickgelu:openai.",
+        or "encoder=miniature, ./FOLDER, ViT-L-14-quickgelu:openai, MODEL:./FILE.safetensors, timm:NAME, or "
+        "csd:./FILE.safetensors.",
     )
 
 
@@ -91,8 +119,15 @@ def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     if folder := encoder_folder(name):
         config = files.read_json(folder / "open_clip_config.json", "the encoder's config", "model_cfg")
-        return config["model_cfg"], config.get("preprocess_cfg") or {}
-    architecture, tag = name.split(":")
+        model, stated = config["model_cfg"], config.get("preprocess_cfg") or {}
+        if stated.keys() >= FULL:
+            return model, stated
+        known = ((n, open_clip.get_model_config(n) or {}) for n in open_clip.list_models())
+        like = [n for n, known_config in known if known_config.get("vision_cfg") == model.get("vision_cfg")]
+        return model, (settings_of_architecture(like[0]) if like else {}) | stated
+    architecture, tag = name.split(":", 1)
+    if split_name(name)[1] and (model := open_clip.get_model_config(architecture)):
+        return model, settings_of_architecture(architecture)
     model, weights = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
     if model is None:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), 3)
@@ -110,52 +145,124 @@ def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, weights
 
 
-def preprocessing_of(name: str) -> Preprocessing:
-    """What the encoder is shown, without loading it. Raises ModelError."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+def settings_of_architecture(architecture: str) -> dict[str, Any]:
+    """How the pictures of an open_clip architecture are prepared: what all its published weights have in common.
 
-    model, settings = model_configs(name)
-    side = (model.get("vision_cfg") or {}).get("image_size", 224)
-    size = tuple(side) if isinstance(side, list | tuple) else (side, side)
-    whole: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), settings) | {"size": size}
-    transform: Any = image_transform_v2(PreprocessCfg(**whole), is_train=False)
-    *geometry, to_tensor, normalize = transform.transforms
-    assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
-    return Preprocessing(type(transform)(geometry), tuple(normalize.mean), tuple(normalize.std), str(transform))
-
-
-def load_encoder(name: str, device: Any) -> Encoder:
-    """The encoder, on a torch.device, for inference. Weights of MODEL:PRETRAINED are downloaded if need be.
-
-    Raises ModelError if it cannot be loaded, or would be shown something else than its config says.
+    open_clip itself takes CLIP's mean, deviation and crop for weights that are given by path, whatever the model is.
+    Empty for an architecture without published weights. Raises ModelError where they differ among themselves.
     """
     import open_clip
 
+    quick = bool((open_clip.get_model_config(architecture) or {}).get("quick_gelu"))
+    tags = [
+        open_clip.get_pretrained_cfg(architecture, t) for t in open_clip.list_pretrained_tags_by_model(architecture)
+    ]
+    known = [{key: tag[key] for key in sorted(FULL)} for tag in tags if bool(tag.get("quick_gelu")) == quick]
+    if any(one != known[0] for one in known):
+        raise ModelError(
+            f"the weights of {architecture} are prepared for in different ways, so their file alone does not say how",
+            next_step="give MODEL:PRETRAINED, or a folder whose open_clip_config.json has a preprocess_cfg.",
+        )
+    return known[0] if known else {}
+
+
+def transform_of(name: str) -> Any:
+    """The whole transform of PIL pictures that the encoder is made for. Raises ModelError."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    architecture, weights = split_name(name)
+    if architecture.startswith("timm:") or architecture == "csd":
+        from eval.measuring import towers
+
+        if architecture != "csd":
+            return towers.timm_transform(architecture.removeprefix("timm:"))
+        assert weights is not None
+        settings, side = {}, towers.style_tower_sizes(weights)[0]
+    else:
+        model, settings = model_configs(name)
+        side = (model.get("vision_cfg") or {}).get("image_size", 224)
+    size = tuple(side) if isinstance(side, list | tuple) else (side, side)
+    whole: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), settings) | {"size": size}
+    return image_transform_v2(PreprocessCfg(**whole), is_train=False)
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """What the encoder is shown, without loading it. Raises ModelError."""
+    transform = transform_of(name)
+    *geometry, to_tensor, normalize = transform.transforms
+    assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
+    mean, std = (tuple(float(value) for value in values) for values in (normalize.mean, normalize.std))
+    return Preprocessing(type(transform)(geometry), mean, std, str(transform))
+
+
+def load_encoder(name: str, device: Any) -> Encoder:
+    """The encoder, on a torch.device, for inference. Weights that the name leads to are downloaded if need be.
+
+    Raises ModelError if it cannot be loaded, or would be shown something else than its config says.
+    """
     folder, preprocessing = encoder_folder(name), preprocessing_of(name)
+    weights = [path] if (path := split_name(name)[1]) else []
+    before = sha256s(weights)
     try:
-        if folder:
-            source = f"local-dir:{folder}"
-            model, _, preprocess = open_clip.create_model_and_transforms(source)  # type: ignore[misc]
-            tokenizer = open_clip.get_tokenizer(source, context_length=model.context_length)  # type: ignore[arg-type]
-        else:
-            architecture, pretrained = name.split(":")
-            hub.read_cache_alone_if_unreachable()
-            checkpoint = locate_checkpoint(name, model_configs(name)[1])
-            before = sha256s([checkpoint])
-            model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
-            tokenizer = open_clip.get_tokenizer(architecture)
-            if (locate_checkpoint(name, model_configs(name)[1]), sha256s([checkpoint])) != (checkpoint, before):
-                raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
-            record_location(name, checkpoint)
+        architecture, _, _ = name.partition(":")
+        model, tokenizer = load_tower(name) if architecture in ("timm", "csd") else load_clip(name, preprocessing)
     except Exception as error:
         raise ModelError(
-            f"encoder={name} cannot be loaded: {hub.reason_of(error)}", next_step=hub.WITHOUT_NETWORK
+            f"encoder={name} cannot be loaded: {hub.reason_of(error)}",
+            next_step=(error.next_step if isinstance(error, ModelError) else "") or hub.WITHOUT_NETWORK,
         ) from None
-    if str(preprocess) != preprocessing.name:
-        raise ModelError(f"encoder={name}: open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")
+    if sha256s(weights) != before:
+        raise ModelError(f"encoder={name}: its weights changed while they were loaded")
     model.eval().requires_grad_(False).to(device)
     sha256 = files.canonical_sha256([encoder_digest(name), preprocessing.name])
     return Encoder(model, preprocessing, tokenizer, device, sha256, read_encoder_domain(folder), folder)
+
+
+def load_clip(name: str, preprocessing: Preprocessing) -> tuple[Any, Any]:
+    """An open_clip model and its tokenizer; None for the tokenizer of weights by path that is not at hand."""
+    import open_clip
+
+    folder, (architecture, path), settings = encoder_folder(name), split_name(name), model_configs(name)[1]
+    shown = {f"image_{key}": settings[key] for key in FULL if key in settings}
+    if folder:
+        source = f"local-dir:{folder}"
+        model, _, preprocess = open_clip.create_model_and_transforms(source, **shown)  # type: ignore[misc]
+        tokenizer = open_clip.get_tokenizer(source, context_length=model.context_length)  # type: ignore[arg-type]
+    elif path:
+        model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=str(path), **shown)  # type: ignore[misc]
+        try:
+            hub.read_cache_alone_if_unreachable()
+            tokenizer = open_clip.get_tokenizer(architecture)
+        except Exception:  # of the hub's client: such an encoder reads pictures, and no texts
+            tokenizer = None
+    else:
+        architecture, pretrained = name.split(":")
+        hub.read_cache_alone_if_unreachable()
+        checkpoint = locate_checkpoint(name, settings)
+        before = sha256s([checkpoint])
+        model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
+        tokenizer = open_clip.get_tokenizer(architecture)
+        if (locate_checkpoint(name, settings), sha256s([checkpoint])) != (checkpoint, before):
+            raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
+        record_location(name, checkpoint)
+    if str(preprocess) != preprocessing.name:
+        raise ModelError(f"open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")
+    return model, tokenizer
+
+
+def load_tower(name: str) -> tuple[Any, None]:
+    """A model that reads pictures, and no texts."""
+    from eval.measuring import towers
+
+    architecture, weights = split_name(name)
+    if architecture == "csd":
+        assert weights is not None
+        return towers.load_style_tower(weights), None
+    kind = architecture.removeprefix("timm:")
+    if not weights:
+        weights = towers.timm_weights(kind)
+        record_location(name, weights)
+    return towers.load_timm_tower(kind, weights), None
 
 
 class Encoded(NamedTuple):

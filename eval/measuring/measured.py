@@ -58,7 +58,7 @@ class Measured:
     redrawn: Views | None  # the references as an image model draws them; None without enough of them
     comparable: bool  # the encoder sees foreign pictures as sharp as it sees the others; else pixels alone are read
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
-    encode_texts: Callable[[list[str]], NDArray]  # unit embeddings [n, d] of n texts
+    encode_texts: Callable[[list[str]], NDArray] | None  # unit embeddings [n, d] of n texts; None: it reads none
     enough_references: bool  # to compute scores that compare with them
 
     columns: dict[str, NDArray] = field(default_factory=dict)  # [n] by score, in the order of SCORES
@@ -79,6 +79,7 @@ class Measured:
             "patches": self.pictures.patches.shape[1] > 0,
             "training": bool(self.training.names),
             "plan": bool(self.lot.slots and self.pictures.names),
+            "texts": self.encode_texts is not None,
             "head": self.head is not None,
         }[need]
 

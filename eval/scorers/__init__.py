@@ -4,7 +4,17 @@ A new score is a file in this folder and an entry here. The entry's place is its
 the order in which scores are computed: `distinct` reads `style` and `aesthetic`, which stand before it.
 """
 
-from eval.scorers.entry import HEAD, PATCHES, PLAN, REFERENCES, TRAINING, FunctionOfFeature, ImportedFunction, Score
+from eval.scorers.entry import (
+    HEAD,
+    PATCHES,
+    PLAN,
+    REFERENCES,
+    TEXTS,
+    TRAINING,
+    FunctionOfFeature,
+    ImportedFunction,
+    Score,
+)
 
 BETTER_BASE = "a better base, or more denoising steps (generate.num_inference_steps)"
 
@@ -81,7 +91,7 @@ SCORES: dict[str, Score] = {
         highest=1,
         resolution=0.01,
         compute=ImportedFunction("prompt", "prompt_column"),
-        needs=frozenset({PLAN}),
+        needs=frozenset({PLAN, TEXTS}),
     ),
     "traits": Score(
         description="How surely every planned trait is there, of those that the encoder can read.",
@@ -92,7 +102,7 @@ SCORES: dict[str, Score] = {
         resolution=0.1,
         compute=ImportedFunction("prompt", "traits_column"),
         leave_one_out=ImportedFunction("prompt", "traits_references_column"),
-        needs=frozenset({PLAN}),
+        needs=frozenset({PLAN, TEXTS}),
     ),
     "aesthetic": Score(
         description="What a small model of people's taste thinks of the picture.",

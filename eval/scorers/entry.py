@@ -17,12 +17,14 @@ REFERENCES = "references"  # enough pictures that show the style, and one to jud
 PATCHES = "patches"  # an encoder that shows what it sees at each place of a picture
 TRAINING = "training"  # pictures that the brand's LoRA was trained on
 PLAN = "plan"  # a planned batch: each picture has a prompt
+TEXTS = "texts"  # an encoder that reads texts as well as pictures
 HEAD = "head"  # a linear head on the embedding
 NEEDS = {  # what a score may need -> what to say where it is not there
     REFERENCES: "no references were given",
     PATCHES: "the encoder does not show the parts of a picture",
     TRAINING: "no training pictures are known; brand= names them",
     PLAN: "no planned prompt or trait can be read",
+    TEXTS: "the encoder reads no texts",
     HEAD: "no aesthetic head is known",
 }
 

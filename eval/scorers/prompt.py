@@ -208,6 +208,7 @@ def phrase(trait: str, value: str) -> str:
 def prompt_column(measured: Measured) -> NDArray[np.float32]:
     """[n] cosine of each picture of a planned batch and its prompt."""
     slots, pictures = measured.lot.slots or {}, measured.pictures
+    assert measured.encode_texts is not None
     texts = measured.encode_texts([slots[name].prompt for name in pictures.names])
     return prompt(pictures.embeddings, texts)
 
@@ -227,6 +228,7 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
     learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
     more = (rows_of(training, learned), [compared.learned[training.names[i]] for i in learned])
     every = np.arange(len(references.names))
+    assert measured.encode_texts is not None
     measured.readings, measured.areas = fit_trait_reader(
         rows_of(references, every), truth, values, measured.encode_texts, more if len(learned) else None
     )

@@ -1,0 +1,161 @@
+"""Encoders of every kind of name, on tiny random weights of their architecture: what they are shown, who they are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
+
+from eval.measuring import encoder as encoding
+from stylegate import files
+from stylegate.errors import ModelError
+
+CPU = torch.device("cpu")
+HALVES, BICUBIC = (0.5, 0.5, 0.5), {"interpolation": "bicubic", "resize_mode": "squash"}
+SIGLIP = {
+    "embed_dim": 64,
+    "custom_text": True,
+    "vision_cfg": {"image_size": 64, "timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "none"},
+    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1},
+}
+CSD = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "heads": 1, "mlp_ratio": 4.0, "output_dim": 24}
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8))
+
+
+def saved(path: Path, tensors: dict[str, torch.Tensor]) -> str:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return str(path)
+
+
+@pytest.fixture
+def siglip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights of an architecture that, as SigLIP's, is shown other numbers than CLIP, and squashed pictures."""
+    entry = {"mean": HALVES, "std": HALVES, **BICUBIC}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-siglip", SIGLIP)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-siglip", {"webli": entry})
+    saved(tmp_path / "open_clip_model.safetensors", open_clip.create_model("tiny-siglip").state_dict())
+    return tmp_path / "open_clip_model.safetensors"
+
+
+@pytest.fixture
+def csd(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    visual = VisionTransformer(**CSD).state_dict()
+    tensors = {f"module.backbone.{name}": tensor for name, tensor in visual.items() if name != "proj"}
+    heads = {f"module.last_layer_{of}": visual["proj"].clone() for of in ("style", "content")}
+    return f"csd:{saved(tmp_path / 'csd.safetensors', tensors | heads)}"
+
+
+def timm_tower(folder: Path, architecture: str) -> str:
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, pretrained=False)
+    return f"timm:{architecture}:{saved(folder / f'{architecture}.safetensors', model.state_dict())}"
+
+
+@pytest.mark.parametrize("by", ["folder", "file"])
+def test_weights_by_path_are_shown_what_their_architecture_is_made_for(by: str, siglip: Path) -> None:
+    """open_clip itself would show them CLIP's mean and deviation, and cut the sides off a wide picture."""
+    (siglip.parent / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP}))
+    name = str(siglip.parent) if by == "folder" else f"tiny-siglip:{siglip}"
+    shown, wide = encoding.load_encoder(name, CPU).preprocessing, noise(300, 100)
+    assert (shown.mean, shown.std) == (HALVES, HALVES)
+    whole = open_clip.image_transform(64, is_train=False, mean=HALVES, std=HALVES, **BICUBIC)  # type: ignore[arg-type]
+    ours = torch.tensor(shown.pixels(wide)).permute(2, 0, 1).float().div(255).sub(0.5).div(0.5)
+    assert torch.equal(ours, whole(wide))  # type: ignore[operator]
+    _, _, theirs = open_clip.create_model_and_transforms("tiny-siglip", pretrained=str(siglip))  # type: ignore[misc]
+    assert not torch.equal(ours, theirs(wide)), "where open_clip is right, ours can go"  # type: ignore[operator]
+
+
+def test_what_a_folder_states_of_its_preprocessing_holds(siglip: Path) -> None:
+    stated = {"mean": [0.1] * 3, "std": [0.2] * 3}
+    (siglip.parent / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP, "preprocess_cfg": stated}))
+    shown = encoding.preprocessing_of(str(siglip.parent))
+    assert shown.mean == (0.1,) * 3 and shown.pixels(noise(300, 100)).shape == (64, 64, 3)
+
+
+def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "clip.safetensors", {"x": torch.zeros(1)})
+    with pytest.raises(ModelError, match="in different ways"):
+        encoding.preprocessing_of(f"ViT-L-14:{path}")
+    assert encoding.preprocessing_of(f"ViT-L-14-quickgelu:{path}").mean[0] == pytest.approx(0.48145466)
+
+
+@pytest.mark.parametrize(("architecture", "patches"), [("test_vit.r160_in1k", 8192), ("test_resnet.r160_in1k", 0)])
+def test_a_tower_of_timm_is_shown_timms_own_transform(tmp_path: Path, architecture: str, patches: int) -> None:
+    encoder = encoding.load_encoder(timm_tower(tmp_path, architecture), CPU)
+    model = timm.create_model(architecture, pretrained=False, num_classes=0).eval()
+    weights = load_file(tmp_path / f"{architecture}.safetensors")
+    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    prepare = create_transform(**resolve_data_config(model=model))
+    image = noise(210, 170)
+    with torch.inference_mode():
+        theirs = encoding.to_unit_length(model(prepare(image)[None]).numpy())  # type: ignore[index]
+    made = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image)] * 2)
+    assert np.abs(made.embeddings - theirs).max() < 1e-5
+    assert made.patches.shape == (2, patches), "a tower whose blocks have other sizes shows none"
+    assert encoder.tokenizer is None
+
+
+def test_a_style_tower_is_clips_with_the_head_for_style(csd: str) -> None:
+    encoder = encoding.load_encoder(csd, CPU)
+    torch.manual_seed(0)
+    clip = VisionTransformer(**CSD, act_layer=open_clip.model.QuickGELU).eval()
+    image = noise(90, 60)
+    transform = open_clip.image_transform(32, is_train=False)
+    with torch.inference_mode():
+        theirs = encoding.to_unit_length(clip(transform(image)[None]).numpy())  # type: ignore[operator, index]
+    made = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image)])
+    assert np.abs(made.embeddings - theirs).max() < 1e-5 and made.patches.shape[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("csd:{}/gone.safetensors", None, "is no file of safetensors"),
+        ("csd:{}/x.pth", {"x": torch.zeros(1)}, "is no file of safetensors"),
+        ("csd:{}/x.safetensors", {"x": torch.zeros(1)}, "holds no style encoder"),
+        ("timm:test_vit.r160_in1k:{}/x.safetensors", {"x": torch.zeros(1)}, "holds no weights of test_vit"),
+        ("timm:test_wit:{}/x.safetensors", {"x": torch.zeros(1)}, "near it: test_vit"),
+        ("ViT-B-32:{}/x.safetensors", {"x": torch.zeros(1)}, "cannot be loaded"),
+        ("ViT-B-33:{}/x.safetensors", {"x": torch.zeros(1)}, "near it: ViT-B-32"),
+    ],
+)
+def test_names_that_lead_to_no_weights_are_refused(name: str, content: dict | None, says: str, tmp_path: Path) -> None:
+    if content:
+        saved(tmp_path / Path(name).name, content)
+    with pytest.raises(ModelError, match=says):
+        encoding.load_encoder(name.format(tmp_path), CPU)
+
+
+def test_a_digest_covers_the_weights_and_not_the_place(tmp_path: Path) -> None:
+    name = timm_tower(tmp_path, "test_vit.r160_in1k")
+    first = encoding.load_encoder(name, CPU).sha256
+    (tmp_path / "elsewhere").mkdir()
+    moved = timm_tower(tmp_path / "elsewhere", "test_vit.r160_in1k")
+    assert encoding.encoder_digest(moved) == encoding.encoder_digest(name)
+    file = Path(name.rpartition(":")[2])
+    tensors = load_file(file)
+    tensors["norm.weight"] += 1
+    save_file(tensors, file)
+    assert encoding.load_encoder(name, CPU).sha256 != first != encoding.encoder_digest(name)
+
+
+def test_a_batch_is_scored_without_texts(run, csd: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red cat\na blue dog\n")
+    words = [f"prompts={tmp_path / 'prompts.txt'}", "lora_file=none", "batch=textless", "plan.num_images=2"]
+    words += ["hardware=cpu", "generate.num_inference_steps=1", f"encoder={csd}"]
+    assert run("plan", *words)[0] == run("generate", *words)[0] == run("score", *words)[0] == 0
+    table = pq.read_table(files.BATCHES / "textless" / "scores.parquet")
+    assert "contrast" in table.column_names and "prompt" not in table.column_names
