@@ -6,8 +6,9 @@
     accelerate launch --num_processes 8 -m eval score images=DIR references=DIR      the same, on several cards
 
 Writes scores.parquet (file, sha256, width, height, error, a float32 column a score, null = not computed; `twin` and
-`known` name the pictures that `distinct` and `novelty` speak of), the references' own scores by leave-one-out in
-references.parquet, and score.json: what they were made of, and the numbers of the batch as a whole.
+`known` name the pictures that `distinct` and `novelty` speak of; `detected_traits` is what the trait readers see), the
+references' own scores by leave-one-out in references.parquet, and score.json: what they were made of, and the numbers
+of the batch as a whole.
 """
 
 import os

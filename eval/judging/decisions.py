@@ -1,17 +1,21 @@
 """Decisions: what people say about pictures in review, kept with the reasons that it answers."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from eval.judging.judged import Judged
 from eval.judging.verdicts import Verdict
+from eval.lot.lot import Lot
 from eval.promise import labels, store
 from eval.promise.labels import StoredLabel, stored_label
-from eval.promise.worksheet import VERDICTS, Question, read_answers, row_of, write_worksheet
+from eval.promise.worksheet import VERDICTS, Answer, Question, read_answers, row_of, write_worksheet
 from stylegate import files
+from stylegate.errors import DataError
 from stylegate.words import counted
 
 WORKSHEET = "review.csv"
+SHOWS = "write as in `headwear: none; item: book`, with traits and values of the plan; none was used."
 
 
 def record_decisions(path: Path, judged: Judged) -> None:
@@ -29,14 +33,20 @@ def record_decisions(path: Path, judged: Judged) -> None:
     latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
     counting = labels.valid_labels_by_sha256(out, "review", policy)
     answers = read_answers(path, "review", out, judged.lot.sha256, policy)
+    shown = shown_traits(path, answers, judged.lot)
     new_ones: list[StoredLabel] = []
     for answer in answers:
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
-        new = stored_label(label, policy, checks=checks)
+        seen = shown[label.sha256]
+        new = stored_label(label, policy, checks=checks, shown_traits=seen)
         before, counts = latest.get(label.sha256), counting.get(label.sha256)
-        repeated = before is not None and row_of(before) == row_of(label)
-        in_force = counts is not None and (row_of(counts), counts.checks) == (row_of(label), checks)
+        repeated = before is not None and (row_of(before), before.shown_traits) == (row_of(label), seen)
+        in_force = counts is not None and (row_of(counts), counts.checks, counts.shown_traits) == (
+            row_of(label),
+            checks,
+            seen,
+        )
         if not in_force and not (repeated and not answer.policy_sha256):
             new_ones.append(new)
     labels.append_labels(out, "review", new_ones)
@@ -44,6 +54,39 @@ def record_decisions(path: Path, judged: Judged) -> None:
     listed = ", ".join(f"{given[word]} {word}" for word in VERDICTS if given[word]) or "no row has a verdict"
     kept = f"{len(new_ones)} new in {files.display_path(out / store.STORE)}" if answers else "nothing is kept"
     print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
+
+
+def shown_traits(path: Path, answers: Sequence[Answer], lot: Lot) -> dict[str, dict[str, str]]:
+    """The traits that pictures show otherwise than planned, by sha256, from the column `shows` of a table.
+
+    Raises DataError listing every cell that does not name traits and values of the lot's plan.
+    """
+    planned = {lot.sha256[name]: slot.traits for name, slot in (lot.slots or {}).items()}
+    values = planned_values(planned.values())
+    found: dict[str, dict[str, str]] = {}
+    problems = []
+    for answer in answers:
+        sha256, parts = answer.label.sha256, [part.strip() for part in answer.shows.split(";") if part.strip()]
+        pairs = [(trait.strip(), value.strip()) for trait, _, value in (part.partition(":") for part in parts)]
+        traits = planned.get(sha256, {})
+        problems += [
+            f"{sha256[:12]}...: shows {trait}: {value}, which is no trait with a value of the plan"
+            for trait, value in pairs
+            if trait not in traits or value not in values[trait]
+        ]
+        found[sha256] = {trait: value for trait, value in pairs if traits.get(trait) != value}
+    if problems:
+        raise DataError(f"decisions={path}:", problems, SHOWS)
+    return found
+
+
+def planned_values(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
+    """The values that a plan has for each trait; absence (none) is always one."""
+    values: dict[str, set[str]] = {}
+    for traits in planned:
+        for trait, value in traits.items():
+            values.setdefault(trait, {"none"}).add(value)
+    return values
 
 
 def checks_in_review(verdict: Verdict) -> list[str]:

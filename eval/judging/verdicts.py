@@ -83,6 +83,15 @@ class Verdict(Record):
     policy_sha256: str
     waived: list[Waived] = Field(default_factory=list)
     settled: Settled | None = None
+    shown_traits: dict[str, str] = Field(default_factory=dict)
+    """Traits that a person found other than planned: the value that the picture shows; empty for a trait that is not
+    stated, since a person found it wrong and nobody said what the picture shows.
+    """
+
+
+def final_traits(planned: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, str]:
+    """The traits that are stated: the planned ones, but for what a person found (`Verdict.shown_traits`)."""
+    return {trait: value for trait, value in {**planned, **shown}.items() if value and trait in planned}
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
@@ -308,6 +317,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
         decision = decisions.get(verdict.sha256)
         if decision is None:
             continue
+        verdict.shown_traits = dict(decision.shown_traits)
         if decision.verdict == "unsure":
             if verdict.verdict == "accept":
                 add_reason(verdict, make_reason(UNSURE, "review", detail=decision.words()))

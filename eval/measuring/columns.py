@@ -1,5 +1,6 @@
 """Compute every score of a lot and of its references, and write scores.parquet, references.parquet and score.json."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +19,7 @@ from eval.measuring.head import head_of
 from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
 from eval.measuring.redrawn import redrawn_views
-from eval.measuring.scores import RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
+from eval.measuring.scores import DETECTED, RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_text_encoder
 from eval.measuring.whole import describe_batch, summary_in_words
 from eval.policy.lines import MIN_REFERENCES
@@ -168,7 +169,8 @@ def compute_columns(measured: Measured) -> None:
 def score_table(measured: Measured, broken: list[BrokenFile], inside: NDArray[np.float32]) -> pa.Table:
     """All files in the lot's order, a float32 column a score; files that are no pictures have an error and no scores.
 
-    `inside` [n] is the column in_domain; twin and known name the pictures that `distinct` and `novelty` speak of.
+    `inside` [n] is the column in_domain; twin and known name the pictures that `distinct` and `novelty` speak of;
+    detected_traits holds the value that is seen of each trait that can be read, as a JSON object.
     """
     lot, pictures = measured.lot, measured.pictures
     place = {name: i for i, name in enumerate(pictures.names)}
@@ -193,4 +195,7 @@ def score_table(measured: Measured, broken: list[BrokenFile], inside: NDArray[np
         "error": pa.array([reasons.get(name) for name in names], pa.string()),
     }
     columns = {name: in_order(column) for name, column in measured.columns.items()} | {"in_domain": in_order(inside)}
-    return pa.table(fixed | columns | {"twin": partners("distinct"), "known": partners("novelty")})
+    seen = [json.dumps(traits, sort_keys=True, ensure_ascii=False) for traits in measured.detected]
+    detected = [seen[i] if seen and i >= 0 else None for i in order]
+    words = {"twin": partners("distinct"), "known": partners("novelty"), DETECTED: pa.array(detected, pa.string())}
+    return pa.table(fixed | columns | words)

@@ -1,5 +1,6 @@
 """The scores of a lot on disk: what they depend on, whether they are at hand, how they are read."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
 RECORD = "score.json"
+DETECTED = "detected_traits"  # column of scores.parquet: a JSON object, trait -> value that is seen
 VERSION = "scores-17"  # raise it when a score's computation changes
 
 
@@ -113,6 +115,10 @@ class Scores(NamedTuple):
         """The values of one score that were computed, in the lot's order; empty if there are none."""
         values = np.array([row.get(name) for row in self.rows], np.float64)  # None becomes NaN
         return values[~np.isnan(values)]
+
+    def detected_traits(self) -> dict[str, dict[str, str]]:
+        """The value that is seen of each trait that can be read, by file name; {} where no trait can be read."""
+        return {row["file"]: json.loads(row.get(DETECTED) or "{}") for row in self.rows}
 
     def computed_names(self) -> list[str]:
         """Names of the scores that the table has a column for, in the order of SCORES."""

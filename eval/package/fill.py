@@ -17,7 +17,7 @@ from eval.package import verify_traits
 from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.earlier import Earlier
-from eval.package.items import PROFILES, Item, ItemRecord, imagefolder_table, items_of, record_of, scores_by_file
+from eval.package.items import PROFILES, Item, ItemRecord, checked_scores, imagefolder_table, items_of, record_of
 from eval.package.layout import TABLE
 from eval.package.marking import Marks, Unmarked, write_marked_pictures
 from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
@@ -87,14 +87,16 @@ def write_items(
     data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str, earlier: Earlier | None
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
-    scores, before = scores_by_file(lot, items), earlier and earlier.package / "data"
+    found, before = checked_scores(lot, items), earlier and earlier.package / "data"
+    names, detected = found.computed_names(), found.detected_traits()
+    scores = {row["file"]: {name: row[name] for name in names} for row in found.rows}
     for item in items:
         texts = {
             f"metadata/{folder}/{profile.name(item.id)}": rfc8785.dumps(profile.content(collection, item))
             for folder, profile in PROFILES.items()
         }
         described = hashlib.sha256(texts[f"metadata/erc721/{item.id}.json"]).hexdigest()
-        record = record_of(item, described, made_from, scores[item.verdict.file])
+        record = record_of(item, described, made_from, scores[item.verdict.file], detected[item.verdict.file])
         name = f"records/{item.id}.json"
         texts[name] = kept_record(record, earlier and earlier.content(name)) or record.text().encode()
         for name, text in texts.items():
@@ -116,11 +118,11 @@ def kept_record(record: ItemRecord, before: bytes | None) -> bytes | None:
 
 
 def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[Item]) -> None:
-    """Write rank and rarity of items with traits, and open the commitment to their plan, if there is one.
+    """Write rank and rarity of items by their final traits, and open the commitment to their plan, if there is one.
 
     Raises DataError if the plan is not the one that was committed to.
     """
-    traits = [item.slot.traits if item.slot else {} for item in items]
+    traits = [item.traits for item in items]
     if not any(traits):
         return
     rows = [

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
+from pydantic import Field
 
-from eval.judging.verdicts import Verdict
+from eval.judging.verdicts import Verdict, final_traits
 from eval.lot.batch import Slot, attempt_and_slot
 from eval.lot.lot import Lot
-from eval.measuring.scores import read_scores
+from eval.measuring.scores import Scores, read_scores
 from eval.package.provenance import MadeFrom
 from stylegate.errors import DataError
 from stylegate.records import Record
@@ -35,6 +36,16 @@ class Item:
     def image(self) -> str:
         """The picture's place below data/."""
         return f"images/{self.verdict.file}"
+
+    @property
+    def planned(self) -> dict[str, str]:
+        """Its traits by the plan; {} for a picture that was not planned, or by prompts."""
+        return self.slot.traits if self.slot else {}
+
+    @property
+    def traits(self) -> dict[str, str]:
+        """Its final traits: those of the plan, but for what a person found instead. They are what metadata states."""
+        return final_traits(self.planned, self.verdict.shown_traits)
 
     @property
     def attempt(self) -> int:
@@ -62,6 +73,17 @@ class Drawn(Record):
     """IPTC's word for how the picture came to be."""
 
 
+class ItemTraits(Record):
+    """The traits of one picture: by the plan, by the trait readers, and as they are stated."""
+
+    planned: dict[str, str]
+    """The value of each trait in the plan."""
+    detected: dict[str, str] = Field(default_factory=dict)
+    """The value that the encoder sees, of those traits that it can read in this brand; it decides nothing here."""
+    final: dict[str, str]
+    """What the metadata states, and what rarity counts: the plan's values, but for those that a person corrected."""
+
+
 class ItemRecord(Record):
     """records/<id>.json: how one picture was made and judged."""
 
@@ -77,14 +99,18 @@ class ItemRecord(Record):
     drawn: Drawn | None = None
     """Left out for a picture that was not drawn here: nothing is known of how it was made."""
     made_from: MadeFrom
+    traits: ItemTraits | None = None
+    """Left out for a picture that was not planned by traits."""
     scores: dict[str, float | None]
     """By score, higher is better; null where it was not computed."""
     verdict: Verdict
     """The verdict. People stand in it by an id: the first 8 digits of the sha256 of their name."""
 
     def identity(self) -> dict[str, Any]:
-        """What makes it the record of this item: all but the scores, the verdict's details, and the plan or folder."""
-        of_lot = {"made_from": {"plan_sha256", "folder_sha256"}}
+        """What makes it the record of this item: all but what was measured, the verdict's details, and the plan or
+        folder.
+        """
+        of_lot = {"made_from": {"plan_sha256", "folder_sha256"}, "traits": {"detected"}}
         known = self.model_dump(mode="json", exclude={"scores": True, "verdict": True} | of_lot)
         return known | {"policy": self.verdict.policy_sha256, "verdict": self.verdict.verdict}
 
@@ -105,19 +131,25 @@ def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:
     return sorted(items, key=lambda item: item.id)
 
 
-def scores_by_file(lot: Lot, items: Sequence[Item]) -> dict[str, dict[str, float | None]]:
-    """The scores of each item's picture. Raises DataError if scores.parquet is of other bytes than the verdicts."""
+def checked_scores(lot: Lot, items: Sequence[Item]) -> Scores:
+    """The scores of the lot. Raises DataError if scores.parquet is of other bytes than the verdicts of the items."""
     scores = read_scores(lot.out)
-    names, rows = scores.computed_names(), {row["file"]: row for row in scores.rows}
+    rows = {row["file"]: row for row in scores.rows}
     others = [
         item.verdict.file for item in items if rows.get(item.verdict.file, {}).get("sha256") != item.verdict.sha256
     ]
     if others:
         raise DataError(f"scores.parquet does not know {others[0]} as it was judged", next_step="stylegate gate again.")
-    return {item.verdict.file: {name: rows[item.verdict.file][name] for name in names} for item in items}
+    return scores
 
 
-def record_of(item: Item, metadata_sha256: str, made_from: MadeFrom, scores: dict[str, float | None]) -> ItemRecord:
+def record_of(
+    item: Item,
+    metadata_sha256: str,
+    made_from: MadeFrom,
+    scores: dict[str, float | None],
+    detected: dict[str, str],
+) -> ItemRecord:
     """The record of one item."""
     drawn = None
     if item.slot and item.seed is not None:
@@ -130,6 +162,7 @@ def record_of(item: Item, metadata_sha256: str, made_from: MadeFrom, scores: dic
         metadata_sha256=metadata_sha256,
         drawn=drawn,
         made_from=made_from,
+        traits=ItemTraits(planned=item.planned, detected=detected, final=item.traits) if item.planned else None,
         scores=scores,
         verdict=without_names(item.verdict),
     )
@@ -158,26 +191,24 @@ def imagefolder_table(items: Sequence[Item]) -> pa.Table:
     }
     if any(item.prompt for item in items):
         columns["text"] = [item.prompt for item in items]
-    if any(item.slot and item.slot.traits for item in items):
-        columns["traits"] = [item.slot.traits if item.slot else {} for item in items]
+    if any(item.traits for item in items):
+        columns["traits"] = [item.traits for item in items]
     return pa.table(columns)
 
 
 def erc721(collection: str, item: Item) -> dict[str, Any]:
     """The JSON of a token as ERC-721 and OpenSea read it. `image` is relative to the file of the JSON."""
-    traits = item.slot.traits if item.slot else {}
     return {
         "name": f"{collection} #{item.id}",
         "description": f"Item {item.id} of {collection}.",
         "image": f"../../{quote(item.image)}",
-        "attributes": [{"trait_type": trait, "value": value} for trait, value in sorted(traits.items())],
+        "attributes": [{"trait_type": trait, "value": value} for trait, value in sorted(item.traits.items())],
     }
 
 
 def erc1155(collection: str, item: Item) -> dict[str, Any]:
     """The JSON of a token as ERC-1155 reads it."""
-    traits = item.slot.traits if item.slot else {}
-    return erc721(collection, item) | {"decimals": 0, "properties": dict(sorted(traits.items()))}
+    return erc721(collection, item) | {"decimals": 0, "properties": dict(sorted(item.traits.items()))}
 
 
 def metaplex(collection: str, item: Item) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import math
 from collections import Counter
 
-METADATA, RARITY = "data/metadata/erc721", "data/rarity.jsonl"
+METADATA, RARITY, RECORDS = "data/metadata/erc721", "data/rarity.jsonl", "data/records"
 COMMITMENT, SALT, PLAN = "proof/commitment.json", "proof/commitment.salt", "proof/plan.jsonl"
 
 
@@ -24,8 +24,18 @@ def check_plan(folder, traits, wrong):
     if (stated["commitment"], stated["slots"]) != (opened, len(planned)):
         wrong.append(f"{COMMITMENT}: it is not of {PLAN}")
     others = [item for item in traits if traits[item] != planned.get(item)]
-    wrong += [f"{METADATA}/{item}.json: not the traits of its slot in {PLAN}" for item in others]
-    return [f"{len(traits)} of {len(planned)} planned slots are here, with the traits that {COMMITMENT} commits to"]
+    stated = {item: stated_traits(folder, item) for item in others}
+    other_plan = [item for item in others if stated[item] != {"planned": planned.get(item), "final": traits[item]}]
+    wrong += [f"{METADATA}/{item}.json: not the traits of its slot in {PLAN}" for item in other_plan]
+    says = f"{len(traits)} of {len(planned)} planned slots are here, with the traits that {COMMITMENT} commits to"
+    corrected = f", but for {len(others)} in whose records a person corrected them"
+    return [says + corrected * bool(others)]
+
+
+def stated_traits(folder, item):
+    """What the record of an item says of its traits, planned and final; {} if it says nothing."""
+    traits = json.loads((folder / RECORDS / f"{item}.json").read_bytes()).get("traits", {})
+    return {name: traits[name] for name in ("planned", "final") if name in traits}
 
 
 def rarities(items):

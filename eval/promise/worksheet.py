@@ -2,7 +2,8 @@
 
     sha256,verdict,who,why         accept, reject or unsure
 
-`file` may stand instead of `sha256`. The columns `purpose`, `policy_sha256` and `reasons` of a worksheet say what its
+`file` may stand instead of `sha256`. A column `shows` may say which traits a picture shows otherwise than planned, as
+`headwear: none; item: book`. The columns `purpose`, `policy_sha256` and `reasons` of a worksheet say what its
 rows were asked for: a row counts for that alone.
 """
 
@@ -31,7 +32,7 @@ from stylegate.errors import DataError
 from stylegate.words import counted
 
 VERDICTS = ("accept", "reject", "unsure")
-COLUMNS = ("file", "sha256", "verdict", "who", "why", "prompt", "reasons", "purpose", "policy_sha256")
+COLUMNS = ("file", "sha256", "verdict", "who", "why", "shows", "prompt", "reasons", "purpose", "policy_sha256")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")  # a spreadsheet may run a cell that begins with one of the first
 
 
@@ -42,6 +43,7 @@ class Answer:
     label: Label
     policy_sha256: str  # under which it was asked for; empty where the table does not say
     checks: list[str] | None  # the reasons that it was asked about; None where the table does not say
+    shows: str = ""  # traits that the picture shows otherwise than planned, as it was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
     problems, elsewhere, other_policy = [], 0, 0
     for number, row in table.rows:
         cells = {name: str(value if value is not None else "").strip() for name, value in row.items()}
-        if not cells.get("verdict") and (cells.get("sha256") or cells.get("file")):
+        if not cells.get("verdict") and not cells.get("shows") and (cells.get("sha256") or cells.get("file")):
             continue
         sha256, verdict = cells.get("sha256", "").lower(), cells["verdict"].lower()
         problem = ""
@@ -123,7 +125,8 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
         else:
             label = Label.model_validate(dict(zip(("sha256", "verdict", "who", "why"), words, strict=True)))
             reasons = [name.strip() for name in cells["reasons"].split(",")] if cells.get("reasons") else None
-            found[sha256] = Answer(label, policy_sha256, reasons)
+            shows = unescape_formula_cell(cells.get("shows", ""))
+            found[sha256] = Answer(label, policy_sha256, reasons, shows)
     if problems:
         raise DataError(f"decisions={path}:", problems, "mend the lines and run the same command again; none was used.")
     if elsewhere:
@@ -216,7 +219,7 @@ def write_worksheet(
 
 def row_of_question(question: Question, purpose: Purpose, policy: Policy) -> dict[str, str]:
     """The row of a worksheet that asks about a picture, by column."""
-    asked = question.file, question.sha256, "", "", "", question.prompt, ", ".join(question.reasons)
+    asked = question.file, question.sha256, "", "", "", "", question.prompt, ", ".join(question.reasons)
     cells = (*asked, purpose, policy.sha256)
     return {name: escape_formula_cell(cell) for name, cell in zip(COLUMNS, cells, strict=True)}
 
@@ -224,7 +227,7 @@ def row_of_question(question: Question, purpose: Purpose, policy: Policy) -> dic
 def rows_with_answers(table: tables.Table) -> list[dict[str, str]]:
     """The rows of a worksheet in which a person wrote anything, by column."""
     rows = [{name: str(value if value is not None else "") for name, value in row.cells.items()} for row in table.rows]
-    return [row for row in rows if any(row.get(name, "").strip() for name in ("verdict", "who", "why"))]
+    return [row for row in rows if any(row.get(name, "").strip() for name in ("verdict", "who", "why", "shows"))]
 
 
 def is_for(row: Mapping[str, str], purpose: Purpose, policy: Policy) -> bool:

@@ -197,6 +197,18 @@ def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
     return np.where(asked.any(0), whole, np.nan).astype(np.float32)
 
 
+def detected_traits(rows: PictureEmbeddings, readable: Mapping[str, TraitReading]) -> list[dict[str, str]]:
+    """The value that is seen of each trait that can be read, for each picture, whatever was planned."""
+    found: list[dict[str, str]] = [{} for _ in rows.embeddings]
+    for trait, reading in readable.items():
+        for start in range(0, len(found), BLOCK):
+            block = np.arange(start, min(start + BLOCK, len(found)))
+            seen = reading.reader.responses(rows_at(rows, block)).argmax(1)
+            for i, number in zip(block, seen, strict=True):
+                found[i][trait] = reading.values[number]
+    return found
+
+
 def phrase(trait: str, value: str) -> str:
     """The words that a trait's value is looked for by, such as "red hat" or "no hat"."""
     return f"no {trait}" if value == "none" else f"{value} {trait}"
@@ -235,7 +247,9 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
-    return traits(rows_of(pictures, np.arange(len(planned))), planned, measured.readings)
+    rows = rows_of(pictures, np.arange(len(planned)))
+    measured.detected = detected_traits(rows, measured.readings)
+    return traits(rows, planned, measured.readings)
 
 
 def traits_references_column(measured: Measured) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from eval.package import living, receiver, signature
 from eval.package.proof import check_package
 from eval.plan import read_prompts, sorted_traits
 from eval.planning import commitment
+from eval.planning.rarity import rarities
 from eval.planning.slots import slots_from_traits
 from eval.planning.traits import Value
 from eval.planning.traitsfile import read_traits
@@ -299,6 +300,44 @@ def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, t
         made_anew(whole)
         for wrong in (receiver.check(whole)[2], check_package(whole)[2]):
             assert any(says in line for line in wrong), (name, wrong)
+
+
+def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Path) -> None:
+    """A correction goes from the table to verdict, record, metadata and rarity; the plan stays as committed."""
+    words, folder = batch
+    told = [*words, accept_all(tmp_path), "name=final"]
+    assert run("gate", *told)[0] == 0
+    planned = {slot.slot: slot.traits for slot in read_plan(folder)}
+    values = {trait: {traits[trait] for traits in planned.values()} for trait in planned[2]}
+    trait, value = next((t, v) for t in planned[2] for v in sorted(values[t] - {planned[2][t]}))
+    table = tmp_path / "d.csv"
+    head = "file,verdict,who,shows\n"
+    table.write_text(f"{head}00002-0.png,accept,anna,{trait}: dragon; wings: none\n00003-0.png,,anna,{trait}: none\n")
+    code, text = run("gate", *told, f"decisions={table}")
+    assert code == 2 and "verdict '' is none of" in text and not (folder / "labels.sqlite").exists()
+    table.write_text(f"{head}00002-0.png,accept,anna,{trait}: dragon; wings: none\n")
+    code, text = run("gate", *told, f"decisions={table}")
+    assert code == 2 and f"shows {trait}: dragon" in text and "shows wings: none" in text
+    table.write_text(f"{head}00002-0.png,accept,anna,{trait}: {value}\n")
+    assert run("gate", *told, f"decisions={table}")[0] == 0
+    assert "0 new in" in run("gate", *told, f"decisions={table}")[1], "the same row is not stored twice"
+    rows = {row["file"]: row for row in files.read_jsonl(folder / "verdicts.jsonl")}
+    assert rows["00002-0.png"]["shown_traits"] == {trait: value} and "shown_traits" not in rows["00001-0.png"]
+
+    assert run("export", *told)[0] == 0
+    package = files.EXPORTS / "final-v1"
+    record = json.loads((package / "data" / "records" / "2.json").read_text())["traits"]
+    assert record["planned"] == planned[2] and record["final"] == planned[2] | {trait: value}
+    final = {**planned, 2: record["final"]}
+    token = json.loads((package / "data" / "metadata" / "erc1155" / f"{2:064x}.json").read_text())
+    assert token["properties"] == final[2]
+    ranks = {row["id"]: row["rank"] for row in files.read_jsonl(package / "data" / "rarity.jsonl")}
+    assert [ranks[i] for i in sorted(final)] == [found.rank for found in rarities([final[i] for i in sorted(final)])]
+    proven = receiver.check(package)[0]
+    assert any(line.endswith("but for 1 in whose records a person corrected them") for line in proven)
+    replaced(package, "data/records/2.json", f'"{trait}": "{value}"', f'"{trait}": "dragon"')
+    made_anew(package)
+    assert any("2.json: not the traits of its slot" in line for line in receiver.check(package)[2])
 
 
 def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path) -> None:
