@@ -54,6 +54,7 @@ from stylegate.config import Config
 from stylegate.errors import DataError
 
 
+@store.one_moment()
 def judge(
     config: Config,
     lot: Lot,

@@ -17,6 +17,7 @@ import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -37,6 +38,7 @@ SCHEMA = (
     "CREATE TRIGGER no_update BEFORE UPDATE ON row BEGIN SELECT RAISE(ABORT, 'rows are only ever added'); END",
     "CREATE TRIGGER no_delete BEFORE DELETE ON row BEGIN SELECT RAISE(ABORT, 'rows are only ever added'); END",
 )
+_ROWS_OF_ONE_MOMENT: ContextVar[dict[Path, list["Row"]] | None] = ContextVar("rows of one moment", default=None)
 RESTORE = "restore the file from a copy, or move it away: labels that are in a CSV file can be given again."
 
 
@@ -65,10 +67,28 @@ def read(out: Path) -> list[Row]:
 
     Raises DataError for a file that is damaged or was changed, naming the row.
     """
-    if not (out / STORE).exists() and not has_older_files(out):
-        return []
-    with open_store(out) as connection, transaction(connection, "DEFERRED"):
-        return verified_rows(connection, out)
+    held = _ROWS_OF_ONE_MOMENT.get()
+    if held is not None and out in held:
+        return held[out]
+    rows: list[Row] = []
+    if (out / STORE).exists() or has_older_files(out):
+        with open_store(out) as connection, transaction(connection, "DEFERRED"):
+            rows = verified_rows(connection, out)
+    if held is not None:
+        held[out] = rows
+    return rows
+
+
+@contextlib.contextmanager
+def one_moment() -> Iterator[None]:
+    """Inside, every `read` of a folder in this thread gives the rows that the first one gave, unless this thread adds
+    some: what is judged by them, and the hash that names them, are of one moment, whoever adds rows meanwhile.
+    """
+    token = _ROWS_OF_ONE_MOMENT.set({})
+    try:
+        yield
+    finally:
+        _ROWS_OF_ONE_MOMENT.reset(token)
 
 
 def heads(out: Path) -> dict[Purpose, str | None]:
@@ -93,6 +113,8 @@ def append(out: Path, entries: Sequence[Entry], check: Callable[[list[Row]], Non
     """
     if not entries:
         return []
+    if (held := _ROWS_OF_ONE_MOMENT.get()) is not None:
+        held.pop(out, None)
     with open_store(out, to_write=True) as connection, transaction(connection, "IMMEDIATE"):
         if check is not None and any(row_with_id(connection, entry.id) is None for entry in entries):
             check(verified_rows(connection, out))

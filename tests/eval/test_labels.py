@@ -173,11 +173,25 @@ def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
     assert store.heads(tmp_path)["review"] not in (None, before["review"])
 
 
+def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
+    """A label that somebody gives while a gate judges is not judged, and the hash in its record is not that label's."""
+    give(tmp_path, "accept")
+    with store.one_moment():
+        before = store.heads(tmp_path)
+        other = threading.Thread(target=give, args=(tmp_path, "reject"))
+        other.start()
+        other.join()
+        assert counting(tmp_path) == ["accept"] and store.heads(tmp_path) == before
+        give(tmp_path, "unsure")
+        assert counting(tmp_path) == ["unsure"], "but what it adds itself is seen"
+    assert store.heads(tmp_path) != before and len(store.read(tmp_path)) == 3
+
+
 def older_files(out: Path) -> None:
     """Files as older versions wrote them, with a label that was taken back, one without `why`, and a torn line."""
     lines = {
         "audit.jsonl": [TERMS.content(), *(give_line(verdict) for verdict in ("accept", "reject"))],
-        "decisions.jsonl": [give_line("accept"), give_line("reject"), give_line("reject") | {"withdrawn": True}],
+        "decisions.jsonl": [give_line("accept"), give_line("reject"), give_line("reject") | {"withdrawn": True}] * 2,
     }
     lines["decisions.jsonl"].append({n: v for n, v in give_line("unsure").items() if n != "why"})
     for name, rows in lines.items():
@@ -191,7 +205,8 @@ def give_line(verdict: labels.LabelName) -> dict:
 def whole_import(out: Path) -> bool:
     """Whether everything of the older files stands in the store, once."""
     kinds = [(row.purpose, row.kind) for row in store.read(out)]
-    expected = [("review", "label")] * 2 + [("review", "undo")] * 2 + [("review", "label")]
+    twice = [("review", "label")] * 2 + [("review", "undo")] * 2
+    expected = [*twice, *twice, ("review", "label")]
     assert labels.read_rows(out, "audit", AuditTerms) == [TERMS]
     assert counting(out, "review") == ["unsure"] and counting(out, "audit") == ["reject"]
     return kinds == [*expected, ("audit", "terms"), ("audit", "label"), ("audit", "label")]
@@ -204,7 +219,7 @@ def test_files_of_older_versions_are_taken_in_once(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == names
     (tmp_path / "decisions.jsonl.imported").rename(tmp_path / "decisions.jsonl")  # as a kill before the renaming leaves
     files.append_jsonl(tmp_path / "decisions.jsonl", give_line("accept"))  # by an older version, which then went on
-    assert counting(tmp_path) == ["accept"] and len(store.read(tmp_path)) == 9
+    assert counting(tmp_path) == ["accept"] and len(store.read(tmp_path)) == 13
     (tmp_path / "decisions.jsonl").write_text(files.jsonl([give_line("reject")]))
     assert counting(tmp_path) == ["reject"]
     assert {path.name for path in tmp_path.iterdir()} == names | {"decisions.jsonl.imported-1"}
