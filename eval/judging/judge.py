@@ -48,6 +48,7 @@ from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise import calibration, labels, store
 from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE
+from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.store import labels_of
 from stylegate import files
 from stylegate.config import Config
@@ -93,6 +94,7 @@ def judge(
         review_rejects_of_others(verdicts, labels.rejects_under_other_policies(lot.out, policy))
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
+        notes += notes_on_disagreements(lot.out, policy)
         if audited:
             promise, audit_notes = certified.apply_audit(lot.out, verdicts, policy, bool(lot.slots))
             notes += audit_notes

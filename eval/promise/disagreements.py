@@ -1,0 +1,88 @@
+"""Where reviewers disagree: who said what about which picture, and how far they agree in all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.policy.model import Policy
+from eval.promise import agreement, labels
+from eval.promise.label import Purpose, StoredLabel
+from stylegate.words import counted
+
+ADJUDICATION = "adjudication"
+"""What a picture was asked for where reviewers had disagreed: the label settles it, and is no independent opinion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A picture that one reviewer would export and another would not."""
+
+    sha256: str
+    labels: tuple[StoredLabel, ...]  # the last one of each reviewer, in the order given
+    settled: StoredLabel | None  # the label of an adjudication that came after all of them; None for none yet
+
+
+def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreement]:
+    """The pictures that reviewers disagree about, of the labels for `purpose` under `policy` in the folder of a lot.
+
+    A reviewer who changed a label agrees or disagrees by the last one. "unsure" counts as a reject.
+    """
+    given = labels_under(out, purpose, policy)
+    opinions: dict[str, list[StoredLabel]] = {}
+    for label in independent(given):
+        opinions.setdefault(label.sha256, []).append(label)
+    last = {label.sha256: label for label in given}
+    return [
+        Disagreement(sha256, tuple(found), last[sha256] if last[sha256].asked_for == ADJUDICATION else None)
+        for sha256, found in opinions.items()
+        if len({label.is_reject for label in found}) > 1
+    ]
+
+
+def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.Agreement:
+    """How far the reviewers agree about the pictures that several of them labelled for `purpose` under `policy`."""
+    table: dict[str, dict[str, str]] = {}
+    for label in independent(labels_under(out, purpose, policy)):
+        table.setdefault(label.who, {})[label.sha256] = "reject" if label.is_reject else "accept"
+    return agreement.measure_agreement(table)
+
+
+def agreement_with_themselves(out: Path, purpose: Purpose, policy: Policy) -> dict[str, agreement.Agreement]:
+    """By reviewer, how far labels agree with the same person's labels of pictures that were shown again (repeat)."""
+    given = [
+        label
+        for label in labels.read_stored_labels(out, purpose)
+        if label.policy_sha256 == policy.sha256 and not label.withdrawn
+    ]
+    first = {(label.who, label.sha256): label for label in given if label.decides}
+    again = [label for label in given if label.asked_for == "repeat" and (label.who, label.sha256) in first]
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    for label in again:
+        table = tables.setdefault(label.who, {"first": {}, "again": {}})
+        for name, one in (("first", first[label.who, label.sha256]), ("again", label)):
+            table[name][label.sha256] = "reject" if one.is_reject else "accept"
+    return {who: agreement.measure_agreement(table) for who, table in tables.items()}
+
+
+def notes_on_disagreements(out: Path, policy: Policy) -> list[str]:
+    """A sentence about decisions in which reviewers disagree, unless an adjudication settled them; [] for none."""
+    count = sum(found.settled is None for found in disagreements(out, "review", policy))
+    if not count:
+        return []
+    return [f"reviewers disagree about {counted(count, 'picture')}: the last decision about each counts"]
+
+
+def labels_under(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
+    """The labels for `purpose` that were given under `policy` and say something about their pictures, in order."""
+    given = labels.read_stored_labels(out, purpose)
+    return [label for label in given if label.policy_sha256 == policy.sha256 and label.decides]
+
+
+def independent(given: Iterable[StoredLabel]) -> list[StoredLabel]:
+    """The last label of each reviewer about each picture, those of adjudications left out, in the order given."""
+    found: dict[tuple[str, str], StoredLabel] = {}
+    for label in given:
+        if label.asked_for != ADJUDICATION:
+            found.pop((label.who, label.sha256), None)
+            found[label.who, label.sha256] = label
+    return list(found.values())
