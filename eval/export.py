@@ -14,7 +14,6 @@ with 10.
 """
 
 import datetime
-import glob
 import os
 import shutil
 from collections.abc import Sequence
@@ -137,7 +136,7 @@ def write_package(
     odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
-    versions = versions_of(collection)
+    versions = living.versions_of(collection)
     newest, number = versions[-1] if versions else (None, 0)
     accepted = living.without_burned(lot, accepted, newest, told)
     earlier = earlier_package(newest, key)
@@ -236,13 +235,3 @@ def other_attempts(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
     going = {verdict.file for verdict in exportable_verdicts(verdicts, bool(lot.slots))}
     return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]
-
-
-def versions_of(collection: Path) -> list[tuple[Path, int]]:
-    """The packages of a collection and their numbers, the oldest first."""
-    found = [
-        (path, int(tail))
-        for path in collection.parent.glob(f"{glob.escape(collection.name)}-v*")
-        if (tail := path.name.removeprefix(f"{collection.name}-v")).isdigit()
-    ]
-    return sorted(found, key=lambda version: version[1])

@@ -28,16 +28,18 @@ from eval.lot.batch import (
     write_record,
 )
 from eval.lot.record import BatchFacts
+from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
 from eval.planning.slots import kept_slots, repaired_slots, slot_seed, slots_from_traits
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
-from stylegate.config import Config
+from stylegate.config import Config, run_name
 from stylegate.errors import ConfigError, DataError
 
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
+NAMED = 5  # problems that a note names
 EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan has changed
 
 
@@ -52,12 +54,14 @@ def plan(config: Config) -> int:
         return repair_slots(config, folder, facts, brand_set, file)
     if config.show:
         slots = make_slots(config, brand_set, file, earlier_slots(folder), drawn_slots(folder))
+        print_supply_problems(config, folder, slots)
         print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
         return 0
     with files.exclusive_lock(folder):
         earlier = earlier_slots(folder)
         slots = make_slots(config, brand_set, file, earlier, drawn_slots(folder))
         write_plan_and_put_pictures_aside(folder, facts, config, earlier, slots, file is not None)
+    print_supply_problems(config, folder, slots)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     chosen = facts.generate
@@ -72,6 +76,17 @@ def plan(config: Config) -> int:
         print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
     print(f"plan: {len(slots)} slots in {files.display_path(folder / PLAN)}")
     return 0
+
+
+def print_supply_problems(config: Config, folder: Path, slots: list[Slot]) -> None:
+    """Warn of a plan that goes beyond what the first version of the collection declared: export would refuse it."""
+    name = config.name or (run_name(config) if config.brand else folder.name)
+    versions = [package for package, _ in living.versions_of(files.EXPORTS / name)]
+    if problems := living.supply_problems(versions, {slot.slot: slot.traits for slot in slots}):
+        print(
+            f"note: more than the first version of {name} declared, which export refuses: {'; '.join(problems[:NAMED])}"
+        )
+        print("      plan within the supply, or give another collection another name= when you export")
 
 
 def write_plan_and_put_pictures_aside(

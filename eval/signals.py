@@ -5,11 +5,14 @@
 
 Prints a diff of the traits file with the reason for each change, and writes the proposal to out= alone. Only weights
 change, to at most the double or the half. Exact counts, tiers, rules, at_least and at_most stay: they are the supply
-that was promised, and `stylegate plan` keeps them exactly. A person accepts the proposal by planning with it.
+that was promised, and `stylegate plan` keeps them exactly. A proposal that no plan of slots=N slots can keep (else as
+many as the package was planned with) is refused. A person accepts the proposal by planning with it.
 """
 
 import difflib
 import math
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +20,17 @@ from typing import Any, NamedTuple
 import yaml
 
 from eval.package.layout import is_bag
-from eval.package.living import traits_of_package
+from eval.package.living import traits_of_package, traits_of_plan
 from eval.package.proof import package_problems
+from eval.planning.problem import make_problem
+from eval.planning.solve import room_if_possible
 from eval.planning.traits import MAX_WEIGHT, NUMBER
 from eval.planning.traitsfile import read_traits
 from stylegate import files, tables
 from stylegate.errors import ConfigError, DataError
 
-USAGE = "stylegate signals FILE.csv traits=FILE [package=data/exports/NAME-vN] [out=NEXT.yaml]"
+USAGE = "stylegate signals FILE.csv traits=FILE [package=data/exports/NAME-vN] [out=NEXT.yaml] [slots=N]"
+SLOTS = "slots=N proposes for a plan of another size."
 MOST = 2.0  # times its weight that a value gets at most; at least one over it
 PRIOR = 5  # items with the mean of all that a value is thought to have besides its own: few items say little
 STEP = 0.05  # changes of a weight below this share are left out
@@ -61,6 +67,10 @@ def signals(words: Sequence[str]) -> int:
     written = files.read_yaml(traits_path, "traits file", words=True)
     proposed, reasons, kept = reweighted(written, file.numbers == "counts", evidence)
     before, after = traits_file_text(written), traits_file_text(proposed)
+    if reasons and (slots := number_of_slots(told)):
+        stop_if_impossible(after, slots)
+    elif reasons:
+        kept.append("whether a plan can keep these weights was not looked at: slots=N says of how many slots")
     name = traits_path.name
     diff = difflib.unified_diff(before.splitlines(), after.splitlines(), name, f"{name} (proposed)", lineterm="", n=1)
     print("\n".join([*diff, *(f"  {reason}" for reason in reasons)] if reasons else ["nothing is to be changed"]))
@@ -72,12 +82,36 @@ def signals(words: Sequence[str]) -> int:
     return 0
 
 
+def number_of_slots(told: Mapping[str, str]) -> int:
+    """The size of the next plan: slots=, else that of the plan of package=; 0 where nothing says it."""
+    if "slots" in told:
+        return int(told["slots"])
+    return len(traits_of_plan(Path(told["package"]))) if "package" in told else 0
+
+
+def stop_if_impossible(text: str, slots: int) -> None:
+    """Raises DataError where no plan of so many slots has the counts and keeps the rules of this traits file."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "proposed.yaml")
+        path.write_text(text)
+        try:
+            room_if_possible(make_problem(read_traits(path), slots))
+        except DataError as error:
+            raise DataError(
+                f"no proposal: {error.summary}",
+                error.problems,
+                f"{error.next_step} {SLOTS}",
+            ) from None
+
+
 def words_of(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
     """The table, and the values of traits=, package= and out=. Raises ConfigError for anything else."""
     plain = [word for word in words if "=" not in word]
     told = dict(word.split("=", 1) for word in words if "=" in word)
-    if len(plain) != 1 or "traits" not in told or told.keys() - {"traits", "package", "out"}:
+    if len(plain) != 1 or "traits" not in told or told.keys() - {"traits", "package", "out", "slots"}:
         raise ConfigError("signals takes one table and the traits file of the last plan", next_step=USAGE)
+    if not re.fullmatch("[1-9][0-9]{0,6}", told.get("slots", "1")):
+        raise ConfigError(f"slots={told['slots']} is no number of slots", next_step=USAGE)
     if "out" in told and Path(told["out"]).expanduser().exists():
         raise ConfigError(f"{told['out']} exists", next_step="give a new file.")
     if "out" in told and not files.is_path(told["out"]):

@@ -5,12 +5,15 @@ calls of ERC-4906 that tell marketplaces. It is computed from the two packages, 
 where both lie in one folder.
 """
 
+import glob
 import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import Field
 
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import attempt_and_slot
@@ -75,9 +78,12 @@ class Changes(Record):
     """Items that earlier versions burned. None of them comes back."""
     left_out: list[int]
     """Items of the version before that are not here and were not burned: they may come back."""
+    left_out_before: list[int] = Field(default_factory=list)
+    """Items of earlier versions that the version before does not have either; left out where there are none."""
     erc4906: list[list[int]]
-    """The fewest ranges [first, last] of items whose metadata or picture changed, over no item that did not: the
-    arguments of BatchMetadataUpdate, or of MetadataUpdate where both are equal."""
+    """The fewest ranges [first, last] of items whose metadata or picture changed, or that came back after a version
+    without them, over no item that is as it was: the arguments of BatchMetadataUpdate, or of MetadataUpdate where both
+    are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Burning:
 
 
 NOTHING = Burning()
+Traits = Mapping[int, Mapping[str, str]]  # trait -> value, by the number of an item
 
 
 def requested_burning(config: Config) -> Burning:
@@ -121,12 +128,17 @@ def without_burned(lot: Lot, accepted: Sequence[Verdict], newest: Path | None, t
             "burn= and merge= are for a new version of a planned batch that was exported before",
             next_step="of a folder take the picture out; before the first export leave the slot out of the plan.",
         )
-    before = set(items_of_package(newest)) if newest and gone else set()
+    before = items_that_may_go(newest) if newest and gone else set()
     burned = burned_so_far(newest) if lot.record else set()
     if odd := sorted((gone - burned | set(told.merged)) - before):
         raise ConfigError(f"{newest.name if newest else ''} has no item {', '.join(map(str, odd))}")
     gone |= burned
     return [verdict for verdict in accepted if not lot.record or attempt_and_slot(verdict.file)[1] not in gone]
+
+
+def items_that_may_go(package: Path) -> set[int]:
+    """The numbers of the items that a package has, and of those that it or a version before left out."""
+    return {*items_of_package(package), *left_out_so_far(package)}
 
 
 def burned_so_far(package: Path | None) -> set[int]:
@@ -137,19 +149,29 @@ def burned_so_far(package: Path | None) -> set[int]:
     return {*found.burned, *found.burned_before}
 
 
+def left_out_so_far(package: Path) -> set[int]:
+    """The items that versions before a package had and it has not, and that were not burned: they may come back.
+
+    Raises DataError if somebody changed the list since.
+    """
+    if not was_exported_with(package, CHANGES, "what was left out"):
+        return set()
+    found = Changes.read(package / CHANGES, "the changes")
+    return {*found.left_out, *found.left_out_before}
+
+
 def was_exported_with(package: Path, name: str, what: str) -> bool:
     """Whether a package has the file `name`, which says `what`. Raises DataError if it is not as it was exported."""
     listed = receiver.read_manifest(package, TAGMANIFEST, []).get(name)
-    if listed is None and not (package / name).exists():
-        return False
     signer, signed = package / SIGNER, package / f"{TAGMANIFEST}.sig"
-    is_whole = (package / name).is_file() and files.sha256(package / name) == listed
+    is_there = listed is not None or (package / name).exists()
+    is_whole = not is_there or ((package / name).is_file() and files.sha256(package / name) == listed)
     if not is_whole or (signer.exists() and not is_signed_file(signer, package / TAGMANIFEST, signed)):
         raise DataError(
             f"{name} of {package.name} is not as it was exported: nobody knows {what}",
             next_step="put back the package as it was, from a copy.",
         )
-    return True
+    return is_there
 
 
 def items_of_package(package: Path) -> dict[int, tuple[str, str]]:
@@ -174,7 +196,8 @@ def changes_between(before: Path, after: Path, told: Burning) -> Changes:
     both = sorted(old.keys() & new.keys())
     changed = [item for item in both if old[item] != new[item]]
     evolved = [item for item in changed if old_traits[item] != new_traits[item]]
-    burned = burned_so_far(before)
+    burned, away = burned_so_far(before), left_out_so_far(before)
+    back = away & new.keys()
     gone = told.all() - burned
     merged = {into: sorted({*items} - burned) for into, items in sorted(told.merged.items())}
     return Changes(
@@ -186,8 +209,19 @@ def changes_between(before: Path, after: Path, told: Burning) -> Changes:
         merged=[MergedItems(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
         left_out=sorted(old.keys() - new.keys() - gone),
-        erc4906=fewest_ranges(changed, both),
+        left_out_before=sorted(away - back - gone),
+        erc4906=fewest_ranges({*changed, *back}, {*both, *back}),
     )
+
+
+def versions_of(collection: Path) -> list[tuple[Path, int]]:
+    """The packages of a collection and their numbers, the oldest first."""
+    found = [
+        (path, int(tail))
+        for path in collection.parent.glob(f"{glob.escape(collection.name)}-v*")
+        if (tail := path.name.removeprefix(f"{collection.name}-v")).isdigit()
+    ]
+    return sorted(found, key=lambda version: version[1])
 
 
 def version_of(package: Path) -> VersionBefore:
@@ -218,16 +252,40 @@ def fewest_ranges(changed: Collection[int], items: Iterable[int]) -> list[list[i
     return found
 
 
-def supply_problems(versions: Sequence[Path], traits: Mapping[int, Mapping[str, str]]) -> list[str]:
-    """Where items go beyond the supply that the first version's plan declared; none where it declared nothing.
+def traits_of_plan(package: Path) -> dict[int, dict[str, str]]:
+    """The traits of each slot of the plan that a package opens, by its number; none where it opens none."""
+    rows = (package / PLAN).read_bytes().splitlines() if (package / PLAN).is_file() else []
+    return {row["slot"]: row["traits"] for row in map(json.loads, rows)}
+
+
+def traits_in_circulation(versions: Sequence[Path], package: Path, burned: Collection[int]) -> Traits:
+    """The traits of each item that exists: of those that `package` leaves out, as the last of `versions` gave them."""
+    found: dict[int, dict[str, str]] = {}
+    for version in filter(is_bag, versions):
+        found |= traits_of_package(version)
+    living = {item: traits for item, traits in found.items() if item not in burned}
+    return living | traits_of_package(package)
+
+
+def declaring_version(versions: Sequence[Path]) -> Path | None:
+    """The first of these packages whose plan declares a supply; None where none does.
+
+    Raises DataError if a plan was changed since.
+    """
+    declaring = (p for p in versions if is_bag(p) and was_exported_with(p, PLAN, "what was declared"))
+    return next(declaring, None)
+
+
+def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
+    """Where items, or the slots of a plan, go beyond the supply that the first version's plan declared; none where it
+    declared nothing.
 
     `versions` are the packages before, the oldest first. Raises DataError if the plan there was changed since.
     """
-    declaring = (p for p in versions if is_bag(p) and was_exported_with(p, PLAN, "what was declared"))
-    first = next(declaring, None)
+    first = declaring_version(versions)
     if first is None:
         return []
-    planned = [row["traits"] for row in map(json.loads, (first / PLAN).read_bytes().splitlines())]
+    planned = list(traits_of_plan(first).values())
     declared = Counter(pair for slot in planned for pair in slot.items())
     here = Counter(pair for item in traits.values() for pair in item.items())
     problems = [f"{len(traits)} items, {len(planned)} declared"] if len(traits) > len(planned) else []
@@ -240,13 +298,20 @@ def supply_problems(versions: Sequence[Path], traits: Mapping[int, Mapping[str, 
 
 def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: Burning) -> None:
     """Write changes.json into a package that follows `newest`. Raises DataError where it goes beyond the supply."""
-    if problems := supply_problems(versions, traits_of_package(package)):
+    changes = changes_between(newest, package, told)
+    items = traits_in_circulation(versions, package, {*changes.burned, *changes.burned_before})
+    if problems := supply_problems(versions, items) or supply_problems(versions, traits_of_plan(package)):
         raise DataError(
             f"more than the plan of this collection's first version declared ({files.display_path(newest)}):",
             problems[:NAMED] + ([f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []),
             "plan within the supply, burn items (burn=NUMBERS), or give another collection another name=.",
         )
-    changes_between(newest, package, told).write(package / CHANGES)
+    if gone := sorted({group.into for group in changes.merged} - items_of_package(package).keys()):
+        raise DataError(
+            f"merge=: {', '.join(map(str, gone))} would live on, and is not among the accepted pictures",
+            next_step="export again when it is; or burn the others (burn=NUMBERS).",
+        )
+    changes.write(package / CHANGES)
 
 
 def check_changes(package: Path) -> tuple[list[str], list[str], list[str]]:
@@ -265,9 +330,36 @@ def check_changes(package: Path) -> tuple[list[str], list[str], list[str]]:
         return [], [f"what changed since version {found.before.version}: that package is not beside this one"], wrong
     merged = {group.into: tuple(group.burned) for group in found.merged}
     alone = set(found.burned) - {item for group in merged.values() for item in group}
-    if changes_between(before, package, Burning(frozenset(alone), merged)) != found:
+    never = set(found.burned) - items_that_may_go(before) or merged.keys() - items.keys()
+    if never or changes_between(before, package, Burning(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
-    return [f"since {before.name} {changes_in_words(found)}"], [], wrong
+    kept, unknown, beyond = check_supply(package, {*found.burned, *found.burned_before})
+    return [f"since {before.name} {changes_in_words(found)}", *kept], unknown, wrong + beyond
+
+
+def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], list[str], list[str]]:
+    """(proven, not proven, wrong): sentences on whether a later version keeps to what the first one declared.
+
+    The versions before must lie beside it, each of them the one that the next one names.
+    """
+    versions: list[Path] = []
+    here = package
+    while (here / CHANGES).is_file():
+        named = Changes.read(here / CHANGES, "the changes").before
+        here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
+        if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
+            return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
+        versions.insert(0, here)
+    try:
+        first = declaring_version(versions)
+        problems = supply_problems(versions, traits_in_circulation(versions, package, burned))
+        problems = problems or supply_problems(versions, traits_of_plan(package))
+    except DataError as error:
+        return [], [f"that no more was made than was declared at first: {error}"], []
+    if first is None:
+        return [], [], []
+    kept = [f"no more items, and none of a value, than the plan of {first.name} declared"]
+    return [] if problems else kept, [], [f"more than the plan of {first.name} declared: {line}" for line in problems]
 
 
 def changes_in_words(found: Changes) -> str:

@@ -16,6 +16,7 @@ from eval.package.living import check_changes
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
 from eval.package.statement import statement_problem
+from eval.package.verify_marks import SEEN
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
 from stylegate import files
@@ -37,6 +38,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
     """
     if is_bag(package):
         proven, unproven, wrong = receiver.check(package, is_signed_file)
+        proven = [line for line in proven if not line.startswith(SEEN)]  # eval/package/marks.py reads marks themselves
     else:
         proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
     wrong = wrong or disagreements_of_parts(package)

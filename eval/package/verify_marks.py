@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 MARKS = "proof/marks.json"
+SEEN = "seen in the bytes of the files: "
 
 
 def check_marks(folder: Path, wrong: list) -> list:
@@ -24,6 +25,6 @@ def check_marks(folder: Path, wrong: list) -> list:
     if signed < sum(stated["signed"].values()):
         wrong.append(f"{MARKS}: it says of more than {signed} pictures that they have content credentials")
     if not typed + signed:
-        return [f"none of {count} pictures names a source type or holds content credentials"]
+        return [f"{SEEN}none of {count} pictures names a source type or holds content credentials"]
     whole = "; whether these are whole, a C2PA program says" if signed else ""
-    return [f"{typed} of {count} pictures name a source type, {signed} hold content credentials (C2PA){whole}"]
+    return [f"{SEEN}{typed} of {count} pictures name a source type, {signed} hold content credentials (C2PA){whole}"]

@@ -17,23 +17,7 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
 
     Raises DataError where no such plan exists, with the rules that conflict and the nearest counts that do not.
     """
-    rules = problem.forbidden + problem.limits
-    changes = nearest_changes(problem, rules)
-    if changes is None or any(change.any() for change in changes):
-        conflict = [f"{rule.place}: {rule.text}" for rule in conflicting_rules(problem, rules)]
-        conflict += changed_counts_in_words(problem, changes)
-        raise DataError(
-            f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
-            conflict,
-            next_step(problem, changes),
-        )
-    room = bits_of_room(problem)
-    if room < 0:
-        raise DataError(
-            f"{problem.size} slots cannot all be different: their traits hold {np.log2(problem.size) + room:.2f} bits, "
-            f"and {problem.size} different combinations need {np.log2(problem.size):.2f}",
-            next_step="add values or traits, make shares more even, or lower plan.num_images.",
-        )
+    room = room_if_possible(problem)
     for start in range(DEALS):
         if (rows := fill_by_swaps(problem, np.random.default_rng([seed, start]))) is not None:
             return rows
@@ -52,6 +36,31 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
         f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room)",
         next_step="take away a rule, add values or traits, or lower plan.num_images.",
     )
+
+
+def room_if_possible(problem: Problem) -> float:
+    """The bits of room of a plan (feasible.bits_of_room), if counts and rules do not exclude each other.
+
+    Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
+    """
+    rules = problem.forbidden + problem.limits
+    changes = nearest_changes(problem, rules)
+    if changes is None or any(change.any() for change in changes):
+        conflict = [f"{rule.place}: {rule.text}" for rule in conflicting_rules(problem, rules)]
+        conflict += changed_counts_in_words(problem, changes)
+        raise DataError(
+            f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
+            conflict,
+            next_step(problem, changes),
+        )
+    room = bits_of_room(problem)
+    if room < 0:
+        raise DataError(
+            f"{problem.size} slots cannot all be different: their traits hold {np.log2(problem.size) + room:.2f} bits, "
+            f"and {problem.size} different combinations need {np.log2(problem.size):.2f}",
+            next_step="add values or traits, make shares more even, or lower plan.num_images.",
+        )
+    return room
 
 
 def changed_counts_in_words(problem: Problem, changes: list[np.ndarray] | None) -> list[str]:

@@ -72,3 +72,19 @@ def test_items_are_known_by_their_package(run_exactly, traits: Path, tmp_path: P
     assert main(["signals", "x.csv"]) == 2
     code, text = told(run_exactly, tmp_path, "trait,value,sales\nhat,cap,5\nhat,crown,5\n", f"traits={traits}")
     assert code == 0 and "nothing is to be changed" in text
+
+
+def test_a_proposal_that_no_plan_can_keep_is_refused(run_exactly, tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        'prompt: "{hat} {mood}"\n'
+        "traits:\n  hat: {crown: 5, cap: 5}\n  mood: {calm: 1, wild: 1, odd: 1, shy: 1, sad: 1}\n"
+        "rules:\n  limit: [{of: {hat: crown}, at_most: 5}]\n"
+    )
+    table = "trait,value,sales\n" + "hat,crown,90\nhat,cap,10\n" * 20
+    words = (f"traits={tmp_path / 't.yaml'}", f"out={tmp_path / 'next.yaml'}")
+    code, text = told(run_exactly, tmp_path, table, *words, "slots=10")
+    assert code == 2 and "no proposal: no plan of 10 slots keeps these together" in text and "slots=N" in text, text
+    assert not (tmp_path / "next.yaml").exists()
+    code, text = told(run_exactly, tmp_path, table, *words, "slots=5")
+    assert code == 0 and (tmp_path / "next.yaml").exists(), text
+    assert told(run_exactly, tmp_path, table, *words, "slots=many")[0] == 2
