@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, digests_by_name
@@ -18,7 +18,7 @@ from eval.measuring.foreign import shipped_sets, split_by_set, without_own
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
-from eval.measuring.redrawn import redrawn_views
+from eval.measuring.redrawn import at_foreign_size, redrawn_views
 from eval.measuring.scores import DETECTED, RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_text_encoder
 from eval.measuring.whole import describe_batch, summary_in_words
@@ -27,7 +27,6 @@ from eval.scorers import SCORES
 from stylegate import files, hardware
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.similarity import SIDE
 from stylegate.words import counted
 
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
@@ -89,9 +88,7 @@ def features_to_compare(
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
     head, notes = head_of(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
-    comparable = sees_whole_foreign_pictures(encoder)
-    reader = encoder if comparable else None
-    sets, of_sets = foreign_sets(config, compared, references, encoder, comparable, read) if enough else ([], [])
+    sets, of_sets = foreign_sets(config, compared, references, encoder, read) if enough else ([], [])
     left_out = [f"reference {b.name} is left out: {b.reason}" for b in unusable]
     measured = Measured(
         lot=lot,
@@ -102,8 +99,8 @@ def features_to_compare(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         foreign_sets=sets,
-        redrawn=redrawn_views(references.signatures, reader) if enough else None,
-        comparable=comparable,
+        redrawn=redrawn_views(references.signatures, encoder) if enough else None,
+        at_foreign_size=partial(at_foreign_size, encoder=encoder),
         head=head,
         encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
         enough_references=enough,
@@ -120,27 +117,16 @@ def features_to_compare(
 
 
 def foreign_sets(
-    config: Config, compared: Comparison, references: Features, encoder: Encoder, comparable: bool, read: Callable
+    config: Config, compared: Comparison, references: Features, encoder: Encoder, read: Callable
 ) -> tuple[list[ForeignSet], list[str]]:
-    """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files.
-
-    Where the encoder is not `comparable`, the pictures' signatures alone are there.
-    """
+    """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files."""
     named = [(f"{of}/{name}", path) for of, files_of in compared.foreign.items() for name, path in files_of]
     given, broken = read(named, digests_by_name(named), "foreign")
     if broken:
         listing = [f"{b.name}: {b.reason}" for b in broken]
         raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")
-    shipped, notes = without_own(shipped_sets(references, encoder, compared.background, comparable), references)
-    return [*split_by_set(given, encoder if comparable else None), *shipped], notes
-
-
-def sees_whole_foreign_pictures(encoder: Encoder) -> bool:
-    """Whether the encoder's input is no larger than the foreign pictures; else these would be enlarged, and known by
-    blur.
-    """
-    side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
-    return side <= SIDE
+    shipped, notes = without_own(shipped_sets(references, encoder, compared.background), references)
+    return [*split_by_set(given, encoder), *shipped], notes
 
 
 def notes_on_number(compared: Comparison, count: int) -> list[str]:

@@ -26,7 +26,7 @@ from eval.measuring.features import (
     replace_pixels_by_embeddings,
 )
 from eval.measuring.measured import Features, ForeignSet
-from eval.measuring.redrawn import redraw, redrawn_views
+from eval.measuring.redrawn import at_foreign_size, redraw, redrawn_views
 from stylegate import files, similarity
 from stylegate.cache import Cache
 
@@ -67,15 +67,10 @@ def ground_colours(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.median(np.concatenate(edges, axis=1), axis=1).astype(np.uint8)
 
 
-def shipped_sets(
-    references: Features, encoder: Encoder, background: str, with_encoder: bool = True
-) -> list[ForeignSet]:
-    """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache.
-
-    With `with_encoder` false nothing is encoded: embeddings and patches are [n, 0].
-    """
+def shipped_sets(references: Features, encoder: Encoder, background: str) -> list[ForeignSet]:
+    """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache."""
     shown = list(shipped_pictures(references, background))
-    rows = encoded_rows(shown, encoder, background) if with_encoder else [without_encoder(one) for one in shown]
+    rows = encoded_rows(shown, encoder, background)
     names = dict.fromkeys(one.of for one in shown)
 
     def stacked(name: str, part: str) -> NDArray:
@@ -85,11 +80,6 @@ def shipped_sets(
         ForeignSet(name, False, stacked(name, "embedding"), stacked(name, "patches"), stacked(name, "signature"))
         for name in names
     ]
-
-
-def without_encoder(one: Foreign) -> Row:
-    nothing = np.zeros(0, np.float32)
-    return {"signature": similarity.signature(one.image()), "embedding": nothing, "patches": nothing.astype(np.float16)}
 
 
 def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> list[Row]:
@@ -118,22 +108,19 @@ def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> lis
     return [rows[i] for i in range(len(shown))]
 
 
-def split_by_set(features: Features, encoder: Encoder | None) -> list[ForeignSet]:
-    """The sets of foreign=DIR: what stands before the first / of a name is its set. Half of each set is redrawn.
-
-    Without an encoder, embeddings and patches are [n, 0].
-    """
+def split_by_set(features: Features, encoder: Encoder) -> list[ForeignSet]:
+    """The sets of foreign=DIR: what stands before the first / of a name is its set. Half of each set is redrawn."""
     sets, found = np.array([name.split("/")[0] for name in features.names]), []
+    seen = at_foreign_size(features, encoder)
     for name in dict.fromkeys(sets.tolist()):
         of = np.flatnonzero(sets == name)
         plain, redrawn = of[::2], redrawn_views(features.signatures[of[1::2]], encoder)
-        kept = (features.embeddings.shape[1], features.patches.shape[1]) if encoder else (0, 0)
         found.append(
             ForeignSet(
                 name,
                 True,
-                np.concatenate([features.embeddings[plain, : kept[0]], redrawn.embeddings]),
-                np.concatenate([features.patches[plain, : kept[1]], redrawn.patches]),
+                np.concatenate([seen.embeddings[plain], redrawn.embeddings]),
+                np.concatenate([seen.patches[plain], redrawn.patches]),
                 np.concatenate([features.signatures[plain], redrawn.signatures]),
             )
         )

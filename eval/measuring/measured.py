@@ -56,7 +56,7 @@ class Measured:
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
     foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
     redrawn: Views | None  # the references as an image model draws them; None without enough of them
-    comparable: bool  # the encoder sees foreign pictures as sharp as it sees the others; else pixels alone are read
+    at_foreign_size: Callable[[Features], Views]  # pictures as the brand's reader sees them
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
     encode_texts: Callable[[list[str]], NDArray] | None  # unit embeddings [n, d] of n texts; None: it reads none
     enough_references: bool  # to compute scores that compare with them

@@ -12,8 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from eval.measuring.encoder import Encoder, encode_pictures
-from eval.measuring.measured import Views
+from eval.measuring.measured import Features, Views
 from stylegate.cache import Cache
+from stylegate.similarity import SIDE
 
 SOFTENED = 0.6  # pixels of 64, standard deviation: about what the autoencoder of a diffusion model does
 UNEVEN, WIDE = 4.0, 2.0  # levels of 255 that flat areas vary by, and how wide in pixels; standard deviations
@@ -33,21 +34,31 @@ def redraw(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(drawn).clip(0, 255).astype(np.uint8)
 
 
-def redrawn_views(signatures: NDArray[np.uint8], encoder: Encoder | None) -> Views:
-    """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them; without one, nothing.
+def redrawn_views(signatures: NDArray[np.uint8], encoder: Encoder) -> Views:
+    """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them."""
+    return views_of_signatures(np.stack([redraw(one) for one in signatures]), encoder)
 
-    Each copy is encoded once, and kept in the cache.
-    """
-    copies = np.stack([redraw(one) for one in signatures])
-    if encoder is None:
-        nothing = np.zeros((len(copies), 0), np.float32)
-        return Views(nothing, nothing.astype(np.float16), copies)
-    keys = [f"redrawn-1:{encoder.sha256}:{hashlib.sha256(copy.tobytes()).hexdigest()}" for copy in copies]
+
+def views_of_signatures(signatures: NDArray[np.uint8], encoder: Encoder) -> Views:
+    """What the encoder sees of signatures [n, 64, 64, 3]. Each is encoded once, and kept in the cache."""
+    keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
     def encode(some: list[int]) -> list[dict[str, NDArray]]:
-        shown = [encoder.preprocessing.pixels(Image.fromarray(copies[i])) for i in some]
+        shown = [encoder.preprocessing.pixels(Image.fromarray(signatures[i])) for i in some]
         made = zip(*encode_pictures(encoder, shown), strict=True)
         return [{"embedding": embedding, "patches": patches} for embedding, patches in made]
 
     rows = [row for row in Cache().get_or_compute(keys, TOGETHER, encode) if row is not None]
-    return Views(np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), copies)
+    return Views(np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), signatures)
+
+
+def at_foreign_size(shown: Features, encoder: Encoder) -> Views:
+    """Pictures as the reader of the brand sees them: no sharper than the shipped foreign pictures are.
+
+    Those have SIDE pixels a side. An encoder whose input is larger would know them by their blur, so it is shown the
+    other pictures at SIDE too.
+    """
+    side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
+    if side <= SIDE or (shown.sizes == SIDE).all():
+        return Views(shown.embeddings, shown.patches, shown.signatures)
+    return views_of_signatures(shown.signatures, encoder)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
-from eval.measuring.measured import Features, ForeignSet, Measured, Views, percentiles
+from eval.measuring.measured import ForeignSet, Measured, Views, percentiles
 from eval.measuring.record import Readability, SeparationFrom
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
@@ -110,14 +110,14 @@ def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[n
     return [places.mean(2), places.std(2)]
 
 
-def appearance(shown: Features | ForeignSet | Views, with_encoder: bool) -> list[NDArray[np.float32]]:
+def appearance(shown: ForeignSet | Views) -> list[NDArray[np.float32]]:
     """What a reader sees: blocks [n, k] of numbers, each block of one kind."""
     from eval.measuring.encoder import CHANNELS
 
     starts = range(0, len(shown.signatures), TOGETHER)
     parts = [shown.signatures[start : start + TOGETHER] for start in starts]
     blocks = [np.concatenate([measure(part) for part in parts]) for measure in (inks, strokes)]
-    if not with_encoder:
+    if not shown.embeddings.shape[1]:
         return blocks
     blocks.append(shown.embeddings)
     return [*blocks, *patch_statistics(shown.patches, CHANNELS)] if shown.patches.shape[1] else blocks
@@ -230,20 +230,19 @@ class BrandReader(NamedTuple):
     foreign: NDArray[np.float32]  # log-odds of foreign pictures by readers that do not know them
     separations: list[Separation]  # from each foreign set, the nearest one first
     different: int  # references that are no copies of one another
-    with_encoder: bool
 
-    def log_odds(self, shown: Features) -> NDArray[np.float32]:
+    def log_odds(self, shown: Views) -> NDArray[np.float32]:
         """[n] of pictures."""
-        responses = self.fitted.responses(self.scaling.rows(appearance(shown, self.with_encoder)))
+        responses = self.fitted.responses(self.scaling.rows(appearance(shown)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
-def learn(references: Features, redrawn: Views, sets: list[ForeignSet], with_encoder: bool) -> BrandReader:
+def learn(references: Views, redrawn: Views, sets: list[ForeignSet]) -> BrandReader:
     """A reader of the brand. Copies among the references count once, so that none is read by its own copy."""
     contents = [signature.tobytes() for signature in references.signatures]
     different = list(dict.fromkeys(contents))
     first, copy_of = [contents.index(one) for one in different], [different.index(one) for one in contents]
-    own, *others = (appearance(shown, with_encoder) for shown in (references, redrawn, *sets))
+    own, *others = (appearance(shown) for shown in (references, redrawn, *sets))
     scaling = scaling_of([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
     r = len(first)
     rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
@@ -274,7 +273,7 @@ def learn(references: Features, redrawn: Views, sets: list[ForeignSet], with_enc
     slope, offset = fit_logistic(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
     separations.sort(key=lambda found: (found.low, found.area))
-    return BrandReader(scaling, whole, slope, offset, log_odds[:r][copy_of], log_odds[r:], separations, r, with_encoder)
+    return BrandReader(scaling, whole, slope, offset, log_odds[:r][copy_of], log_odds[r:], separations, r)
 
 
 def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
@@ -302,7 +301,8 @@ def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
 def column(measured: Measured) -> NDArray[np.float32]:
     """[n] log-odds of the lot's pictures. Notes how well the style can be read."""
     assert measured.redrawn is not None
-    reader = learn(measured.references, measured.redrawn, measured.foreign_sets, measured.comparable)
+    seen = measured.at_foreign_size
+    reader = learn(seen(measured.references), measured.redrawn, measured.foreign_sets)
     measured.brand_reader = reader
     measured.foreign["brand"] = percentiles(reader.foreign)
     nearest = reader.separations[0]
@@ -312,9 +312,9 @@ def column(measured: Measured) -> NDArray[np.float32]:
         needed=READABLE,
         nearest=nearest.name,
         separations={s.name: SeparationFrom(area=round(s.area, 3), low=round(s.low, 3)) for s in reader.separations},
-        reads=["encoder", "pixels"] if measured.comparable else ["pixels"],
+        reads=["encoder", "pixels"],
     )
-    return reader.log_odds(measured.pictures)
+    return reader.log_odds(seen(measured.pictures))
 
 
 def references_column(measured: Measured) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 
 from eval.measuring.foreign import shipped_pictures
 from eval.measuring.measured import ForeignSet
-from eval.measuring.redrawn import redrawn_views
+from eval.measuring.redrawn import redraw
 from eval.scorers import brand
 from stylegate import files
 
@@ -31,11 +31,15 @@ def hand(colour: int, random: np.random.Generator, count: int = 48, given: bool 
     return ForeignSet(f"colour {colour}", given, nothing, nothing.astype(np.float16), signatures)
 
 
+def redrawn(signatures: np.ndarray) -> np.ndarray:
+    return np.stack([redraw(one) for one in signatures])
+
+
 def learned(own: ForeignSet, others: list[ForeignSet]) -> brand.BrandReader:
     """A reader of pixels alone. Half of each foreign set is redrawn, as eval/measuring/foreign.py shows them."""
     for one in others:
-        one.signatures[1::2] = redrawn_views(one.signatures[1::2], None).signatures
-    return brand.learn(own, redrawn_views(own.signatures, None), others, with_encoder=False)  # type: ignore[arg-type]
+        one.signatures[1::2] = redrawn(one.signatures[1::2])
+    return brand.learn(own, own._replace(signatures=redrawn(own.signatures)), others)  # type: ignore[arg-type]
 
 
 def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
@@ -57,7 +61,7 @@ def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
 def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     random = np.random.default_rng(0)
     own, other = hand(200, random, 24), hand(120, random, 24)
-    rows = np.concatenate([np.concatenate(brand.appearance(one, False), axis=1) for one in (own, other)])  # type: ignore[arg-type]
+    rows = np.concatenate([np.concatenate(brand.appearance(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
     fitted = brand.fit_ridge(brand.moments(rows, truth, weights))
@@ -82,7 +86,7 @@ def test_both_views_of_a_reference_are_left_out_together() -> None:
     for seed in range(6):
         random = np.random.default_rng(seed)
         own = hand(120, random, 32)
-        reader = brand.learn(own, own, [hand(120, random, given=True) for _ in range(2)], with_encoder=False)  # type: ignore[arg-type]
+        reader = brand.learn(own, own, [hand(120, random, given=True) for _ in range(2)])  # type: ignore[arg-type]
         areas += [found.area for found in reader.separations]
     assert np.mean(areas) < 0.5, "0.56 where the twin is known"
 
@@ -102,7 +106,7 @@ def test_a_shipped_set_is_read_by_a_reader_that_has_not_seen_it() -> None:
 def test_lines_rest_on_the_worse_view_of_a_reference() -> None:
     random = np.random.default_rng(0)
     own, paler = hand(230, random, 32), hand(200, random, 32)
-    reader = brand.learn(own, paler, [hand(colour, random) for colour in (20, 70, 120)], with_encoder=False)  # type: ignore[arg-type]
+    reader = brand.learn(own, paler, [hand(colour, random) for colour in (20, 70, 120)])  # type: ignore[arg-type]
     assert np.median(reader.own) < np.median(reader.log_odds(own)), "above it where the better view counts"  # type: ignore[arg-type]
 
 
@@ -124,8 +128,8 @@ def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
 
 def test_a_redrawn_copy_is_near_its_picture_and_the_same_whatever_stands_beside_it() -> None:
     some = hand(200, np.random.default_rng(0), 4).signatures
-    copies = redrawn_views(some, None).signatures
-    assert (redrawn_views(some[::-1], None).signatures[::-1] == copies).all()
+    copies = redrawn(some)
+    assert (redrawn(some[::-1])[::-1] == copies).all()
     moved = np.abs(copies.astype(int) - some).mean((1, 2, 3))
     assert (moved > 1).all() and (moved < 25).all()
 

@@ -10,12 +10,15 @@ import pytest
 import timm
 import torch
 from open_clip.transformer import VisionTransformer
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
+from eval.lot.lot import digests_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring.features import features_of
+from eval.measuring.redrawn import at_foreign_size
 from stylegate import files
 from stylegate.errors import ModelError
 
@@ -159,3 +162,44 @@ def test_a_batch_is_scored_without_texts(run, csd: str, tmp_path: Path) -> None:
     assert run("plan", *words)[0] == run("generate", *words)[0] == run("score", *words)[0] == 0
     table = pq.read_table(files.BATCHES / "textless" / "scores.parquet")
     assert "contrast" in table.column_names and "prompt" not in table.column_names
+
+
+def drawn_by_one_hand(folder: Path, seed: int, side: int) -> Path:
+    """32 pictures of coloured blocks and circles; the hand is the same at every seed and side."""
+    folder.mkdir()
+    random = np.random.default_rng(seed)
+    for i in range(32):
+        image = Image.new("RGB", (1024, 1024), "white")
+        pen = ImageDraw.Draw(image)
+        for k in range(6):
+            x, y, size = random.integers((0, 0, 80), (900, 900, 400)).tolist()
+            shape = pen.ellipse if k % 2 else pen.rectangle
+            shape(
+                (x, y, x + size, y + size), fill=tuple(random.integers(0, 255, 3).tolist()), outline="black", width=24
+            )
+        image.resize((side, side), Image.Resampling.BOX).save(folder / f"{i}.png")
+    return folder
+
+
+def test_the_same_art_at_two_sizes_is_one_hand(run, judged: Path, tmp_path: Path) -> None:
+    """Shipped foreign pictures have 64 pixels: an encoder of more would know them, and any 64-pixel art, by blur."""
+    large, small = drawn_by_one_hand(tmp_path / "large", 1, 256), drawn_by_one_hand(tmp_path / "small", 2, 64)
+    name = timm_tower(tmp_path, "test_vit.r160_in1k")
+    words = (f"images={judged}", f"encoder={name}", f"out={tmp_path / 'out'}")
+    run("score", *words, f"references={large}", f"foreign={small}")
+    readability = json.loads((tmp_path / "out" / "score.json").read_text())["readability"]
+    assert readability["separations"]["small"]["area"] < 0.75 and readability["nearest"] == "small"
+
+    same = tmp_path / "same"
+    same.mkdir()
+    for path in large.glob("*.png"):
+        Image.open(path).resize((64, 64), Image.Resampling.BOX).save(same / path.name)
+    encoder = encoding.load_encoder(name, CPU)
+    seen = []
+    for folder in (large, same):
+        named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
+        features, _ = features_of(named, digests_by_name(named), encoder, "#ffffff", 32, "")
+        seen.append((features, at_foreign_size(features, encoder)))
+    (whole, shown), (_, wanted) = seen
+    assert np.allclose(shown.embeddings, wanted.embeddings, atol=1e-5)
+    assert np.abs(whole.embeddings - wanted.embeddings).max() > 1e-3, "the encoder itself sees the sizes"
