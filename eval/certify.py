@@ -5,8 +5,9 @@
     stylegate certify batch=NAME decisions=audit.csv   reads its labels; exit 0 once proven, else 13
 
 The lot is what the gate accepts now. The order is random and follows from the lot's content and the policy: whoever
-does not know the rejects already cannot choose a kind one. Labels count under the policy and the guideline under which
-they were given, and for nothing else.
+does not know the rejects already cannot choose a kind one. Pictures near a line tend to come earlier, unless the
+ranking tells nothing; what that saves depends on the ranking, the promise does not. Labels count under the policy and
+the guideline under which they were given, and for nothing else.
 A ladder of ever smaller lots (the best pictures first, policy's `promise.ladder`) is tried with the same labels; each
 attempt spends its share of delta, a later lot of the same batch, or another policy, what is left. certificate.json
 holds everything that a stranger needs to compute the proof again: `stylegate verify` does. Rejects that were found, and
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.judging.certified import certifiable_lot
+from eval.judging.certified import plan_audit
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.lot.batch import existing_file
 from eval.lot.lot import Lot, locked_lot
@@ -27,7 +28,6 @@ from eval.promise.certificate import (
     CERTIFICATE,
     AuditAttempt,
     AuditPlan,
-    begin_or_resume_audit,
     certified_digests,
     labels_before_first_gap,
     make_certificate,
@@ -51,7 +51,8 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, audited=False)
         policy = before.policy
-        plan = begin_or_resume_audit(lot.out, certifiable_lot(before.verdicts, bool(lot.slots)), policy)
+        plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots))
+        print(f"order: {why}")
         given = labels_before_first_gap(lot.out, plan, policy)
         for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
             print(f"note: {note}")

@@ -6,7 +6,15 @@ from eval.judging.record import NOT_ASKED_FOR, PromiseState
 from eval.judging.verdicts import Verdict, add_reason, exportable_digests, make_reason
 from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.certificate import CERTIFICATE, Certificate, certified_digests, read_certificate
+from eval.promise.certificate import (
+    CERTIFICATE,
+    AuditPlan,
+    Certificate,
+    begin_or_resume_audit,
+    certified_digests,
+    read_certificate,
+)
+from eval.promise.ranked import choose_design
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.words import counted
@@ -28,6 +36,25 @@ def certifiable_lot(verdicts: list[Verdict], is_planned_batch: bool) -> list[str
             next_step="give the policy a `distinct` check, or remove the copies.",
         )
     return lot
+
+
+def plan_audit(out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool) -> tuple[AuditPlan, str]:
+    """The plan of the audit of what may be exported, and why the order is as it is, in words.
+
+    An audit that was begun goes on as it was planned. For a new one the margins of the lot and the earlier labels of
+    its folder (of calibrations and audits under this policy: random samples) settle whether the ranking is used.
+    """
+    lot = certifiable_lot(verdicts, is_planned_batch)
+    margins = {verdict.sha256: verdict.margin for verdict in verdicts}
+    known = [
+        (margin, label.is_reject)
+        for purpose in ("calibrate", "audit")
+        for label in labels.read_stored_labels(out, purpose)
+        if label.decides and label.policy_sha256 == policy.sha256 and (margin := margins.get(label.sha256)) is not None
+    ]
+    design, why = choose_design([margins[sha256] for sha256 in lot], known)
+    plan = begin_or_resume_audit(out, lot, policy, design)
+    return plan, why if plan.design == design else "as it was settled when this audit began"
 
 
 def apply_audit(

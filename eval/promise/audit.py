@@ -9,10 +9,11 @@ all at once and at any time: one may look after each label and stop when one lik
 
 Nothing is assumed of the pictures, of the model or of the past: only the order is random. Rejects that are found
 leave the lot, hence the bound is on (D - found) / (M - found), and who labels all of a lot always has a certificate.
+eval/promise/ranked.py has another gambler, who uses the gate's ranking of the lot.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 # one reject never takes all, and wealth grows with D.
 EXPECTED = (0.0, 1 / 3)  # true rates as shares of alpha
 CAP = 0.95
+Bettor = Callable[[NDArray, int, int], NDArray[np.float64]]  # labels, size, rejects -> wealth after each label
 
 
 def bet_sizes(alpha: float) -> NDArray[np.float64]:
@@ -54,46 +56,56 @@ def largest_allowed_rejects(alpha: float, size: int) -> int:
     return math.floor(alpha * size + 1e-9)
 
 
+def even_bettor(alpha: float) -> Bettor:
+    """The bettor of `wealth`, for an order in which every picture is equally likely to come next."""
+    return lambda labels, size, rejects: wealth(labels, size, rejects, alpha)
+
+
 def ruled_out_after_each_label(
-    labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, rejects: int
+    labels: Sequence[int] | NDArray, size: int, delta: float, rejects: int, bettor: Bettor
 ) -> NDArray[np.bool_]:
     """[n] whether the labels so far rule out that the lot holds `rejects` rejects (wealth has reached 1 / delta)."""
-    return np.maximum.accumulate(wealth(labels, size, rejects, alpha)) >= 1 / delta
+    return np.maximum.accumulate(bettor(np.asarray(labels, float), size, rejects)) >= 1 / delta
 
 
-def labels_needed(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> int | None:
+def labels_needed(
+    labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, bettor: Bettor | None = None
+) -> int | None:
     """The number of these labels after which the promise was proven; None if it was not.
 
     It is proven once every number of rejects is ruled out for which the share of rejects among the exported pictures
-    (the lot without the rejects that were found) would be above alpha.
+    (the lot without the rejects that were found) would be above alpha. `bettor` is who bets on the labels in their
+    order; without one it is the bettor of `wealth`.
     """
-    found = np.cumsum(np.asarray(labels, int))
+    bettor, found = bettor or even_bettor(alpha), np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
         smallest = largest_allowed_rejects(alpha, size - already) + already + 1
-        proven = np.flatnonzero(ruled_out_after_each_label(labels, size, alpha, delta, smallest) & (found == already))
+        proven = np.flatnonzero(ruled_out_after_each_label(labels, size, delta, smallest, bettor) & (found == already))
         if len(proven):
             return int(proven[0]) + 1
     return None
 
 
-def upper_bound_on_reject_share(labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float) -> float:
+def upper_bound_on_reject_share(
+    labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, bettor: Bettor | None = None
+) -> float:
     """Upper bound, 0 to 1, on the share of rejects in what may be exported after all these labels.
 
     What may be exported is the lot of `size` pictures without the rejects that were found. The bound holds with
     confidence 1 - delta; the bets are sized for a promise of `alpha`. It is 1 without labels, and 1 if the labels rule
-    out every number of rejects, which happens with a chance of at most delta.
+    out every number of rejects, which happens with a chance of at most delta. `bettor` is as in `labels_needed`.
     """
-    found = int(np.sum(labels))
+    bettor, found = bettor or even_bettor(alpha), int(np.sum(labels))
     low, high = found, size - len(labels) + found  # the largest number that is not ruled out lies here
     if size == found:
         return 0.0
     while low < high:  # wealth grows with the number of rejects: what is ruled out is an upper part
         middle = (low + high + 1) // 2
-        if len(labels) and ruled_out_after_each_label(labels, size, alpha, delta, middle)[-1]:
+        if len(labels) and ruled_out_after_each_label(labels, size, delta, middle, bettor)[-1]:
             high = middle - 1
         else:
             low = middle
-    if len(labels) and ruled_out_after_each_label(labels, size, alpha, delta, low)[-1]:
+    if len(labels) and ruled_out_after_each_label(labels, size, delta, low, bettor)[-1]:
         return 1.0
     return (low - found) / (size - found)
 

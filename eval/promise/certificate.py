@@ -10,11 +10,12 @@ from pydantic import Field, ValidationError
 from eval.policy.model import Policy, Promise
 from eval.promise import audit, labels
 from eval.promise.labels import Label, Sha256, labels_before_gap
+from eval.promise.ranked import RankedDesign, draw_weights, ranked_bettor, weighted_order
 from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
 
-VERSION = 2  # 1 did not say under which guideline its labels were given
+EVEN, RANKED = 2, 3  # versions: in 3 the ranking settles order and bets; 1 did not say the guideline of its labels
 CERTIFICATE = "certificate.json"
 Share = Field(gt=0, lt=1)
 
@@ -77,8 +78,8 @@ class AuditAttempt(Record):
 class Certificate(Record):
     """The content of certificate.json: a lot, its labels in order, and what they prove."""
 
-    version: Literal[2]
-    """Version of the file."""
+    version: Literal[2, 3]
+    """Version of the file: 3 with a `design`, 2 without."""
     says: str
     """The promise in words."""
     promise: CertifiedPromise
@@ -86,6 +87,8 @@ class Certificate(Record):
     lot: CertifiedLot
     order_seed: str
     """Digest that settles the random order of the labels."""
+    design: RankedDesign | None = None
+    """How the ranking of the lot settles order and bets. Left out where every picture was as likely to come next."""
     earlier_attempts: int = Field(ge=0, lt=1000)
     """Attempts at other lots, or by other terms, that have spent their part of delta before."""
     labels: list[Label]
@@ -131,6 +134,8 @@ class AuditTerms(Record):
     """Attempts that earlier audits in the same folder have spent."""
     policy_sha256: str = ""
     """sha256 of the policy of the audit. Left out in files of older versions."""
+    design: RankedDesign | None = None
+    """How the ranking of the lot settles order and bets. Left out where every picture is as likely to come next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ class AuditPlan:
     promise: Promise
     earlier: int  # attempts that other lots of this batch, or other terms, have spent
     policy_sha256: str = ""  # labels count under this policy alone
+    design: RankedDesign | None = None  # None: every picture is as likely to come next
 
     @property
     def terms(self) -> AuditTerms:
@@ -155,6 +161,7 @@ class AuditPlan:
             ladder=list(self.promise.ladder),
             earlier=self.earlier,
             policy_sha256=self.policy_sha256,
+            design=self.design,
         )
 
     @property
@@ -163,12 +170,25 @@ class AuditPlan:
 
     @property
     def order_seed(self) -> str:
-        return labels.order_seed("audit", self.lot, self.policy_sha256)
+        """The digest that settles the order: of lot, policy and, where it is used, the ranking and its design."""
+        if self.design is None:
+            return labels.order_seed("audit", self.lot, self.policy_sha256)
+        return files.canonical_sha256(["stylegate-audit-3", self.lot, self.policy_sha256, self.design.content()])
 
     @property
     def order(self) -> list[str]:
         """A random order that follows from the lot's content and the policy's."""
-        return labels.shuffled_pictures("audit", self.lot, self.policy_sha256)
+        if self.design is None:
+            return labels.shuffled_pictures("audit", self.lot, self.policy_sha256)
+        return weighted_order(self.lot, self.order_seed, self.design)
+
+    def bettor(self, given: Sequence[Label], size: int) -> audit.Bettor:
+        """Who bets on these labels of pictures of the lot's best `size`."""
+        if self.design is None:
+            return audit.even_bettor(self.promise.alpha)
+        rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
+        weights = draw_weights(len(self.lot), self.design)[:size]
+        return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
 
     def attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
@@ -180,9 +200,10 @@ class AuditPlan:
         for share, delta in zip(ladder, spends, strict=True):
             size = max(1, round(share * len(self.lot)))
             part = set(self.lot[:size])
-            bad = [int(label.is_reject) for label in given if label.sha256 in part]
-            bound = audit.upper_bound_on_reject_share(bad, size, alpha, delta)
-            needed = audit.labels_needed(bad, size, alpha, delta) if bound <= alpha else None
+            asked = [label for label in given if label.sha256 in part]
+            bad, bettor = [int(label.is_reject) for label in asked], self.bettor(asked, size)
+            bound = audit.upper_bound_on_reject_share(bad, size, alpha, delta, bettor)
+            needed = audit.labels_needed(bad, size, alpha, delta, bettor) if bound <= alpha else None
             found.append(
                 AuditAttempt(
                     share=share,
@@ -197,18 +218,19 @@ class AuditPlan:
         return found
 
 
-def begin_or_resume_audit(out: Path, lot: list[str], policy: Policy) -> AuditPlan:
+def begin_or_resume_audit(out: Path, lot: list[str], policy: Policy, design: RankedDesign | None = None) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
-    If an audit with exactly these terms was begun, it is that one. Otherwise it is a new plan, which counts the
-    attempts of all earlier audits in the folder as spent.
+    If an audit of the lot with these terms was begun, it is that one, with the design that it has. Otherwise it is a
+    new plan with `design`, which counts the attempts of all earlier audits in the folder as spent.
     """
-    plan = AuditPlan(lot, policy.promise, 0, policy.sha256)
+    earlier = 0
     for terms in read_audit_terms(out):
-        if terms == (same := AuditPlan(lot, policy.promise, terms.earlier, policy.sha256)).terms:
+        same = AuditPlan(lot, policy.promise, terms.earlier, policy.sha256, terms.design)
+        if terms == same.terms:
             return same
-        plan = AuditPlan(lot, policy.promise, terms.earlier + len(terms.ladder), policy.sha256)
-    return plan
+        earlier = terms.earlier + len(terms.ladder)
+    return AuditPlan(lot, policy.promise, earlier, policy.sha256, design)
 
 
 def read_audit_terms(out: Path) -> list[AuditTerms]:
@@ -229,12 +251,13 @@ def make_certificate(
     """Everything that the proof rests on."""
     terms = plan.promise
     found = Certificate(
-        version=VERSION,
+        version=RANKED if plan.design else EVEN,
         says=terms.says(),
         promise=CertifiedPromise(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
         policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         lot=CertifiedLot(sha256=plan.sha256, size=len(plan.lot), pictures=plan.lot),
         order_seed=plan.order_seed,
+        design=plan.design,
         earlier_attempts=plan.earlier,
         labels=[Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given],
         attempts=attempts,
@@ -248,9 +271,10 @@ def read_certificate(path: Path) -> Certificate:
     """A certificate whose proof was computed again. Raises DataError listing what does not hold."""
     what, step = "the certificate", "certify again; that writes it anew."
     version = files.read_json(path, what, "version")["version"]
-    if version != VERSION:
+    if version not in (EVEN, RANKED):
         raise DataError(
-            f"{files.display_path(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step
+            f"{files.display_path(path)} is version {version!r}; this stylegate reads {EVEN} and {RANKED}",
+            next_step=step,
         )
     found = Certificate.read(path, what, step)
     if problems := problems_of(found):
@@ -266,15 +290,17 @@ def problems_of(found: Certificate) -> list[str]:
         promise = found.promise.promise()
     except ValidationError as error:
         return [f"promise.{problem}" for problem in records.problems_of(error)]
-    plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256)
+    plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256, found.design)
     problems = []
+    if (found.version == RANKED) != (found.design is not None):
+        problems.append(f"version {RANKED} has a design, version {EVEN} has none")
     if found.digest() != found.sha256:
         problems.append("its digest is of another content")
     whole = 0 < len(plan.lot) == found.lot.size == len(set(plan.lot))
     if plan.sha256 != found.lot.sha256 or not whole:
         problems.append("the lot is not the one that it names")
     if plan.order_seed != found.order_seed or [g.sha256 for g in found.labels] != plan.order[: len(found.labels)]:
-        problems.append("the labels are not of the first pictures of the lot's random order")
+        return [*problems, "the labels are not of the first pictures of the lot's random order"]
     if found.says != promise.says():
         problems.append("it says something else than its terms")
     if plan.attempts(found.labels) != found.attempts:

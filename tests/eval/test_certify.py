@@ -12,6 +12,7 @@ from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import certificate, labels
 from eval.promise.certificate import problems_of
+from eval.promise.ranked import BY_MARGIN
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
@@ -152,7 +153,10 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
     cases = {
         "its digest is of another content": whole.replace('"reject"', '"accept"'),
         "cannot be read": whole[: len(whole) // 2],
-        "is version 1": whole.replace('"version": 2', '"version": 1'),
+        "is version 1": whole.replace('"version": 3', '"version": 1'),
+        "version 3 has a design, version 2 has none": forged(lambda c: c.update(version=2)),
+        "must add up to 1": forged(lambda c: c["design"]["gamblers"][0].update(share=0.9)),
+        "of the lot's random order": forged(lambda c: c["design"].update(draw=0.3)),
         "not as stylegate writes it": forged(lambda c: c.update(attempts=3, labels=[{}])),
         "the attempts do not follow": forged(lambda c: c["labels"][0].update(verdict="accept")),
         "not of the first pictures": forged(lambda c: c["labels"].pop(0)),
@@ -171,7 +175,7 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
 def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
-    plan = certificate.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"])
+    plan = certificate.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"], BY_MARGIN)
     attempts = plan.attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
     found["attempts"] = [attempt.content() for attempt in attempts]
 

@@ -1,0 +1,160 @@
+"""An audit that uses the gate's own ranking of a lot, and is valid whatever the ranking is worth.
+
+Weighted sampling without replacement with bets (Shekhar, Xu, Lipton, Liang and Ramdas, "Risk-limiting financial audits
+via weighted sampling without replacement", arXiv 2305.06884; active inference: Zrnic and Candes, arXiv 2403.03208).
+Of the n pictures left, picture i is the next one with the chance q_i = w_i / sum of w; w is larger near the gate's
+lines. A gambler who bets against D rejects has a doubt t_i about each picture, larger there too. With R = D - rejects
+found, a label x (1: reject) of picture i multiplies the wealth by
+
+    (t_i + 1 - x) / (q_i (n - R + sum of t))          sums over the pictures left
+
+Its mean over the draw is (sum of t_i + 1 - x_i) / (n - R + sum of t) = 1, whichever R of the pictures are the rejects:
+a martingale for every lot with D rejects, so Ville's inequality holds as it does for audit.wealth, which is the case of
+equal w and t. Where the ranking is good, a reject lies where one was in doubt and costs little; a worthless or an
+adversarial ranking costs labels, never the promise. Wealth grows with D, so what is ruled out is an upper part.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, model_validator
+
+from eval.promise.audit import Bettor
+from stylegate.records import Record
+
+FEWEST_REJECTS, WORTH = 5, 0.6  # earlier labels with so many rejects, and a smaller area, call the ranking worthless
+SAME = 0.5  # share of a lot with one and the same margin from which on the ranking tells nothing
+Amount = Annotated[float, Field(ge=0, le=100)]
+
+
+class Gambler(Record):
+    """One of those whose wealths are added up: how much of it, and the doubt about each picture."""
+
+    model_config = ConfigDict(frozen=True)
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the wealth at the start, between 0 and 1."""
+    least_doubt: Amount
+    """Doubt about a picture without risk."""
+    doubt: Amount
+    """What is added to it, times the relative risk of the picture."""
+
+
+class RankedDesign(Record):
+    """How the ranking of a lot by margin settles the order of an audit and the bets on its labels.
+
+    The risk of a picture, relative to the mean, is taken to be its rank (1: best, 0: worst) to the power of
+    -`steepness`. The defaults were found on the margins of the miniature's accepted pictures
+    (tests/bench/fewer_labels.py), such that a worthless ranking costs at most a tenth more labels. The promise holds
+    with any numbers that are fixed before the first label.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    steepness: Annotated[float, Field(ge=0, le=2)]
+    """How fast the risk falls with the rank; 0: it does not."""
+    floor: Annotated[float, Field(gt=0, le=1)]
+    """Share of the lot, worst pictures first, in which the risk does not rise any more."""
+    draw: Amount
+    """Chances to be drawn next are as 1 + `draw` times the relative risk."""
+    gamblers: Annotated[tuple[Gambler, ...], Field(min_length=1, max_length=10, strict=False)]
+    """Their shares add up to 1."""
+
+    @model_validator(mode="after")
+    def require_whole_shares(self) -> Self:
+        if abs(sum(gambler.share for gambler in self.gamblers) - 1) > 1e-9:
+            raise ValueError("the shares of the gamblers must add up to 1")
+        return self
+
+
+BY_MARGIN = RankedDesign(
+    steepness=0.5,
+    floor=0.01,
+    draw=0.1,
+    gamblers=(Gambler(share=0.7, least_doubt=0.04, doubt=0.15), Gambler(share=0.3, least_doubt=0.3, doubt=0.05)),
+)
+
+
+@lru_cache(maxsize=64)
+def relative_risks(size: int, steepness: float, floor: float) -> NDArray[np.float64]:
+    """[size] how much more likely than the mean each picture of a lot is taken to be a reject, best margin first."""
+    ranks = (np.arange(size)[::-1] + 0.5) / size
+    risks = np.maximum(ranks, floor) ** -steepness
+    return risks / risks.mean()
+
+
+def draw_weights(size: int, design: RankedDesign) -> NDArray[np.float64]:
+    """[size] the weight w of each picture of a lot, best margin first."""
+    return 1 + design.draw * relative_risks(size, design.steepness, design.floor)
+
+
+def weighted_order(pictures: Sequence[str], seed: str, design: RankedDesign) -> list[str]:
+    """The pictures (sha256, best margin first) in a random order in which those of large weight tend to come early.
+
+    Picture i comes at the time -log(u_i) / w_i, with u_i in (0, 1) from the SHA-256 of the seed and its digest. Of the
+    pictures left, i is then the next one with the chance w_i / sum of w. Anyone computes the same order.
+    """
+    times = {}
+    for sha256, weight in zip(pictures, draw_weights(len(pictures), design).tolist(), strict=True):
+        draw = int(hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()[:13], 16)  # 52 bits: exact in a float
+        times[sha256] = -math.log((draw + 0.5) / 16**13) / weight
+    return sorted(pictures, key=lambda sha256: (times[sha256], sha256))
+
+
+def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: RankedDesign) -> Bettor:
+    """Who bets on labels in a weighted order, as the formula above says; the sum over the gamblers of the design.
+
+    `places` are the ranks of the labelled pictures, 0 for the best margin; `weights` [size] are those of the draw. The
+    wealth is infinite once the number of rejects has become impossible.
+    """
+    where = np.asarray(places, int)
+    drawn = weights[where] / sum_of_left(weights, where)
+
+    def wealth(labels: NDArray, size: int, rejects: int) -> NDArray[np.float64]:
+        left, remaining = size - np.arange(len(labels)), rejects - (np.cumsum(labels) - labels)
+        found = np.zeros(len(labels))
+        for gambler in design.gamblers:
+            doubts = gambler.least_doubt + gambler.doubt * relative_risks(size, design.steepness, design.floor)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                whole = left - remaining + sum_of_left(doubts, where)
+                found += gambler.share * np.exp(np.log((doubts[where] + 1 - labels) / (drawn * whole)).cumsum())
+        impossible = (remaining - labels > left - 1) | (remaining < labels)
+        return np.where(np.maximum.accumulate(impossible), np.inf, found)
+
+    return wealth
+
+
+def sum_of_left(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n] the sum of `values` over the pictures that are left before each label."""
+    taken = values[places]
+    return values.sum() - (np.cumsum(taken) - taken)
+
+
+def choose_design(
+    margins: Sequence[float | None], known: Sequence[tuple[float, bool]]
+) -> tuple[RankedDesign | None, str]:
+    """The design of an audit, None for the even order, and why, in words.
+
+    `margins` are those of the lot's pictures; `known` are the margin and whether it is a reject of each picture with an
+    earlier label of a random sample. The ranking is used unless it tells nothing: most margins are the same, or earlier
+    labels with five rejects or more have an area under the ROC curve below .6.
+    """
+    if max(margins.count(margin) for margin in set(margins)) >= SAME * len(margins):
+        return None, "every picture is as likely to come next: the margins do not tell the pictures apart"
+    bad, good = (np.array([m for m, is_reject in known if is_reject is which]) for which in (True, False))
+    if len(bad) >= FEWEST_REJECTS and len(good) >= FEWEST_REJECTS:
+        area = float((good[:, None] > bad).mean() + 0.5 * (good[:, None] == bad).mean())
+        evidence = (
+            f"{len(bad)} rejects in {len(known)} earlier labels: area {area:.2f} under the ROC curve of the margin"
+        )
+        if area < WORTH:
+            return None, f"every picture is as likely to come next: the ranking is worth too little ({evidence})"
+        return BY_MARGIN, f"pictures near a line come a little earlier, and a reject costs less there ({evidence})"
+    return (
+        BY_MARGIN,
+        "pictures near a line come a little earlier, and a reject costs less there; that the ranking is "
+        + ("good is not assumed"),
+    )
