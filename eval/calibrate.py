@@ -73,7 +73,10 @@ def calibrate(config: Config) -> int:
             sheet = lot.out / WORKSHEET
             write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
             print(f"calibrate: {len(given)} of {counted(len(plan.sample), 'label')}")
-            print(f"Next: fill in verdict and who, then the same words with decisions={files.display_path(sheet)}")
+            print(
+                "Next: stylegate review queue=calibration with the same words, and then this command again; or fill in "
+                f"verdict and who, then the same words with decisions={files.display_path(sheet)}"
+            )
             return Exit.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)
         made = calibration_of(plan, given, policy, judging_digest(config, lot, compared, policy))

@@ -140,7 +140,10 @@ def print_result(
     if proven is None:
         print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
         worksheet = files.display_path(lot.out / WORKSHEET)
-        print(f"Next: fill in verdict and who, then the same words with decisions={worksheet}")
+        print(
+            "Next: stylegate review queue=audit with the same words, and then this command again; or fill in verdict "
+            f"and who, then the same words with decisions={worksheet}"
+        )
         return Exit.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))

@@ -3,10 +3,13 @@
     stylegate review batch=NAME                      opens a page on this machine; Ctrl-C ends it
     stylegate review images=DIR references=DIR       the same for any folder
     stylegate review batch=NAME port=0 open=false    any free port; prints the address alone
+    stylegate review batch=NAME queue=audit          labels for `certify`, until they prove the promise
+    stylegate review batch=NAME queue=calibration policy=FILE      labels for `calibrate`
 
 Asks about the pictures that the gate holds for review, in an order of each reviewer's own. Scores and what others said
 are not shown. An answer is a decision under the policy and its guideline, for the checks that the picture is in review
-for, and settles nothing else; `stylegate gate` with the same words applies it. Returns 0 once nothing is left, else 11.
+for, and settles nothing else; `stylegate gate` with the same words applies it. Labels of an audit and of a calibration
+are asked for in one settled order, and stay. Returns 0 once nothing is left, else 11, or 13 where labels are missing.
 
 The lot is locked while it is judged, and not while the page is open: gate may run beside it. A picture that changed
 since is not shown.
@@ -17,9 +20,17 @@ import shlex
 import sys
 import webbrowser
 
-from eval.judging.judge import judge
+from eval.calibrate import refuse_pictures_of_head_training
+from eval.certify import first_proven, write_audit_terms
+from eval.judging.certified import certifiable_lot
+from eval.judging.judge import calibration_pool, judge
+from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, locked_lot
-from eval.reviewing.queues import borderline_queue
+from eval.policy import file as policyfile
+from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
+from eval.promise.certificate import begin_or_resume_audit
+from eval.promise.label import Label
+from eval.reviewing.queues import Queue, borderline_queue, labelling_queue
 from eval.reviewing.session import Session
 from stylegate.config import Config, as_dict
 from stylegate.errors import Exit
@@ -33,8 +44,9 @@ def review(config: Config) -> int:
     """Judge the lot, serve the page until Ctrl-C, and say what is left. Returns 0 if every picture is decided."""
     from eval.reviewing import server
 
+    make_queue = {"borderline": borderline, "audit": audit, "calibration": calibration}[config.queue]
     with locked_lot(config) as lot:
-        queue = borderline_queue(judge(config, lot), f"stylegate gate {words_of_lot(config, lot)}")
+        queue = make_queue(config, lot)
     session = Session(queue)
     if not queue.pictures:
         print("review: no picture is in review\nNext: stylegate gate with the same words says how the lot stands")
@@ -42,8 +54,13 @@ def review(config: Config) -> int:
     token = server.new_token(config.host)
     found = server.listen(config.host, config.port)
     address = server.address_of(found, token)
-    left = len(queue.pictures) - session.count_decided()
-    print(f"review: {counted(left, 'picture')} of {queue.title} to decide, {session.count_decided()} decided before")
+    before = session.decided_before
+    if queue.purpose == "audit":
+        pictures, given = counted(len(queue.pictures), "picture"), counted(before, "label")
+        print(f"review: audit of {queue.title}, {pictures}; {given} before")
+    else:
+        left = counted(len(queue.pictures) - before, "picture")
+        print(f"review: {left} of {queue.title} to decide, {before} decided before")
     print(f"{address}   Ctrl-C ends it; every answer is kept at once", flush=True)
     if config.open and can_open_browser():
         webbrowser.open(address)
@@ -51,15 +68,56 @@ def review(config: Config) -> int:
     return print_result(session)
 
 
+def borderline(config: Config, lot: Lot) -> Queue:
+    """The pictures that the gate holds for review."""
+    return borderline_queue(judge(config, lot), f"stylegate gate {words_of_lot(config, lot)}")
+
+
+def audit(config: Config, lot: Lot) -> Queue:
+    """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
+    judged = judge(config, lot, audited=False)
+    policy = judged.policy
+    plan = begin_or_resume_audit(lot.out, certifiable_lot(judged.verdicts, bool(lot.slots)), policy)
+    write_audit_terms(lot.out, plan)
+
+    def is_proven(given: list[Label]) -> bool:
+        return first_proven(plan.attempts(given)) is not None
+
+    words = f"stylegate certify {words_of_lot(config, lot)}"
+    return labelling_queue(lot, judged.comparison, policy, "audit", plan.order, is_proven, words)
+
+
+def calibration(config: Config, lot: Lot) -> Queue:
+    """The random sample that calibrates the policy's line; its terms are written down now."""
+    policy, compared = policyfile.read_policy(config.policy), comparison_of(config, lot)
+    require_calibrated_check(policy)
+    pool = calibration_pool(config, lot, compared, policy)
+    refuse_pictures_of_head_training(config, pool)
+    plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
+    words, under = f"stylegate calibrate {words_of_lot(config, lot)}", plan.pool_and_policy_digest
+    if config.promise.num_labels != Config().promise.num_labels:
+        words += f" promise.num_labels={config.promise.num_labels}"
+
+    def is_whole(given: list[Label]) -> bool:
+        return len(given) == len(plan.sample)
+
+    return labelling_queue(lot, compared, policy, "calibrate", plan.sample, is_whole, words, under)
+
+
 def print_result(session: Session) -> int:
     """Print how many pictures are decided and left, and what to run next. Returns the exit code."""
-    counts = session.verdict_counts()
+    counts, queue = session.verdict_counts(), session.queue
     decided = counts["accept"] + counts["reject"]
+    left = f"{counts['open']} left"
+    if queue.purpose == "audit":
+        left = "that is enough" if session.has_ended() else "not enough yet"
     print(
         f"\nreview: {decided} decided ({counts['accept']} accept, {counts['reject']} reject), "
-        f"{decided - session.decided_before} of them now; {counts['open']} left"
+        f"{decided - session.decided_before} of them now; {left}"
     )
-    print(f"Next: {session.queue.next_words}")
+    print(f"Next: {queue.next_words}")
+    if queue.settled_order:
+        return Exit.PASS if session.has_ended() else Exit.EVIDENCE
     return Exit.REVIEW if counts["open"] else Exit.PASS
 
 

@@ -92,7 +92,7 @@ VERBS = {
     "review": Verb(
         "decide about pictures in review, in a browser",
         "batch=NAME",
-        f"{SCORE} policy calibration host port open",
+        f"{SCORE} policy calibration queue promise host port open",
         BATCH,
     ),
     "calibrate": Verb(

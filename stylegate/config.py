@@ -313,6 +313,12 @@ class Config:
     explain: bool = config_key(False, "Print the policy in force and its hash; judge nothing.")
     show: bool = config_key(False, "Print counts, rarity and pairs of the plan, and draw them; plan nothing.")
     observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
+    queue: str = config_key(
+        "borderline",
+        "What a review asks about. borderline: pictures in review. audit: accepted ones at random, for certify. "
+        "calibration: a random sample, for calibrate.",
+        choices=["borderline", "audit", "calibration"],
+    )
     host: str = config_key(
         "127.0.0.1", "The address that the page of a review listens on. Any but this machine's own needs a token."
     )

@@ -1,6 +1,11 @@
-"""The queue of a review: which pictures a person is asked about, in which order, and for which checks."""
+"""The queue of a review: which pictures a person is asked about, in which order, and for what.
+
+Pictures in review are asked about in an order of each reviewer's own. An audit and a calibration ask about random
+pictures in one settled order; their answers count in this order alone, and stay.
+"""
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,8 +13,10 @@ from eval.judging.certified import BEYOND
 from eval.judging.decisions import checks_in_review
 from eval.judging.judged import Judged
 from eval.judging.verdicts import PERSON, Verdict, margin_or_worst
-from eval.lot.comparison import planned_trait_values
+from eval.lot.comparison import Comparison, planned_trait_values
+from eval.lot.lot import Lot
 from eval.policy.model import Policy
+from eval.promise.label import Label, Purpose
 from stylegate import files
 from stylegate.digests import sha256s
 
@@ -31,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What a review asks about: borderline pictures of one lot, under one policy and its guideline."""
+    """What a review asks about: pictures of one lot, for one purpose, under one policy and its guideline."""
 
     out: Path  # the folder of the lot's results, where labels are kept
     title: str
@@ -42,11 +49,15 @@ class Queue:
     known_rejects: list[Picture]  # the gate rejects them by their scores; hidden among the pictures of a stream
     trait_values: dict[str, list[str]]  # every value that a planned trait may show
     next_words: str  # the command to run when the review has ended
+    purpose: Purpose = "review"
+    settled_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
+    under: str = ""  # of a calibration: digest of its pool and policy
+    has_ended: Callable[[list[Label]], bool] = bool  # of an audit or a calibration: whether these labels are enough
 
     @property
     def sha256(self) -> str:
-        """A digest of the lot's folder and of the policy: answers are accepted for these alone."""
-        return files.canonical_sha256([str(self.out), self.policy.sha256])
+        """A digest of the lot's folder, the policy and the purpose: answers are accepted for these alone."""
+        return files.canonical_sha256([str(self.out), self.policy.sha256, self.purpose, self.under])
 
     def asked(self, sha256: str) -> str:
         """A digest of the checks for which a picture is in review, which says nothing of them: a review is blind."""
@@ -54,8 +65,10 @@ class Queue:
 
     def order(self, who: str) -> list[str]:
         """The sha256 of the pictures, known rejects hidden among them, in a random order that differs between reviewers
-        and stays for each of them.
+        and stays for each of them. An audit and a calibration have one order for all.
         """
+        if self.settled_order:
+            return list(self.settled_order)
         every = [*self.pictures, *(picture.sha256 for picture in self.hidden(who))]
         return sorted(every, key=lambda sha256: _place(self.policy.sha256, who, sha256))
 
@@ -81,13 +94,14 @@ def _place(seed: str, who: str, sha256: str) -> str:
 
 def borderline_queue(judged: Judged, next_words: str) -> Queue:
     """The pictures that the gate holds for review, those among them that a person has decided already included."""
-    lot, paths = judged.lot, dict(judged.lot.files)
+    lot = judged.lot
+    paths = dict(lot.files)
     checks: dict[str, set[str]] = {}
     pictures: dict[str, Picture] = {}
     for verdict in judged.verdicts:
         if is_asked_about(verdict):
             checks.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
-            pictures.setdefault(verdict.sha256, _picture(judged, verdict, paths[verdict.file]))
+            pictures.setdefault(verdict.sha256, _picture(lot, verdict.file, paths[verdict.file]))
     worst = sorted((v for v in judged.verdicts if is_known_reject(v)), key=margin_or_worst)[:KNOWN_REJECTS]
     return Queue(
         out=lot.out,
@@ -95,10 +109,40 @@ def borderline_queue(judged: Judged, next_words: str) -> Queue:
         policy=judged.policy,
         pictures=pictures,
         checks={sha256: sorted(names) for sha256, names in checks.items()},
-        board=reference_board(judged),
-        known_rejects=[_picture(judged, v, paths[v.file]) for v in worst if v.sha256 not in pictures],
+        board=reference_board(judged.comparison),
+        known_rejects=[_picture(lot, v.file, paths[v.file]) for v in worst if v.sha256 not in pictures],
         trait_values=planned_trait_values(lot, judged.comparison),
         next_words=next_words,
+    )
+
+
+def labelling_queue(
+    lot: Lot,
+    compared: Comparison,
+    policy: Policy,
+    purpose: Purpose,
+    order: Iterable[str],
+    has_ended: Callable[[list[Label]], bool],
+    next_words: str,
+    under: str = "",
+) -> Queue:
+    """The queue of an audit or a calibration: pictures (sha256) in an order that is settled, until `has_ended`."""
+    names = {sha256: name for name, sha256 in lot.sha256.items()}
+    settled, paths = tuple(order), dict(lot.files)
+    return Queue(
+        out=lot.out,
+        title=lot.out.name,
+        policy=policy,
+        pictures={sha256: _picture(lot, names[sha256], paths[names[sha256]]) for sha256 in settled},
+        checks={},
+        board=reference_board(compared),
+        known_rejects=[],
+        trait_values=planned_trait_values(lot, compared),
+        next_words=next_words,
+        purpose=purpose,
+        settled_order=settled,
+        under=under,
+        has_ended=has_ended,
     )
 
 
@@ -117,16 +161,16 @@ def is_known_reject(verdict: Verdict) -> bool:
     return verdict.verdict == "reject" and any(r.verdict == "reject" and r.score is not None for r in verdict.reasons)
 
 
-def _picture(judged: Judged, verdict: Verdict, path: Path) -> Picture:
-    slot = (judged.lot.slots or {}).get(verdict.file)
+def _picture(lot: Lot, name: str, path: Path) -> Picture:
+    slot = (lot.slots or {}).get(name)
     if slot is None:
-        return Picture(verdict.sha256, path, verdict.file)
-    return Picture(verdict.sha256, path, verdict.file, slot.prompt, slot.traits)
+        return Picture(lot.sha256[name], path, name)
+    return Picture(lot.sha256[name], path, name, slot.prompt, slot.traits)
 
 
-def reference_board(judged: Judged) -> list[Picture]:
+def reference_board(compared: Comparison) -> list[Picture]:
     """Up to BOARD references, spread evenly over all of them."""
-    named = judged.comparison.references
+    named = compared.references
     chosen = named[:: max(1, -(-len(named) // BOARD))]
     digests = sha256s([path for _, path in chosen])
     return [Picture(sha256, path, name) for (name, path), sha256 in zip(chosen, digests, strict=True) if sha256]

@@ -25,7 +25,8 @@ REASONS = (
     "other",
 )
 HISTORY = 500  # answers that a page that is opened anew can still undo
-KNOWN, BORDERLINE = "known", "borderline"  # what a picture was asked for
+KNOWN = "known"  # what a known reject is asked for
+ASKED_FOR = {"review": "borderline", "audit": "audit", "calibrate": "calibration"}  # by purpose
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Name = Annotated[
     str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
@@ -82,8 +83,9 @@ class Session:
 
     def read_again(self) -> None:
         """Read the stored answers again: another command may have added some."""
-        found = labels.read_stored_labels(self.queue.out, "review")
-        self.given = {row.id: row for row in found if row.policy_sha256 == self.queue.policy.sha256}
+        found = labels.read_stored_labels(self.queue.out, self.queue.purpose)
+        terms = self.queue.policy.sha256, self.queue.under
+        self.given = {row.id: row for row in found if (row.policy_sha256, row.under) == terms}
         self.standing: dict[str, list[StoredLabel]] = {sha256: [] for sha256 in self.queue.pictures}  # not taken back
         self.measured: dict[str, set[str]] = {}  # reviewer -> the known rejects that were shown to them
         for row in self.given.values():
@@ -95,14 +97,25 @@ class Session:
     def is_decided(self, sha256: str) -> bool:
         """Whether somebody accepted or rejected the picture, for all the checks that it is in review for."""
         rows = self.standing[sha256]
+        if self.queue.settled_order and rows:
+            return True  # unsure is a reject there
         if not rows or rows[-1].verdict == "unsure":
             return False
-        return rows[-1].verdict == "reject" or set(self.queue.checks[sha256]) <= set(rows[-1].checks)
+        return rows[-1].verdict == "reject" or set(self.queue.checks.get(sha256, [])) <= set(rows[-1].checks)
 
     def is_open_for(self, who: str, sha256: str) -> bool:
         """Whether the reviewer is still to be asked: nobody decided, and this reviewer did not put it aside."""
         rows = self.standing[sha256]
         return not self.is_decided(sha256) and not (rows and rows[-1].verdict == "unsure" and rows[-1].who == who)
+
+    def labels_in_order(self) -> list[Label]:
+        """Of an audit or a calibration: the labels that count, up to the first picture without one."""
+        latest = {sha256: rows[-1] for sha256, rows in self.standing.items() if rows}
+        return labels.labels_before_gap(self.queue.settled_order, latest)
+
+    def has_ended(self) -> bool:
+        """Whether an audit or a calibration has all the labels that it needs; False for pictures in review."""
+        return bool(self.queue.settled_order) and self.queue.has_ended(self.labels_in_order())
 
     def count_decided(self) -> int:
         """The number of pictures that are decided."""
@@ -140,6 +153,8 @@ class Session:
             return "this picture is not asked about"
         if answer.asked != self.queue.asked(answer.sha256):
             return "the picture is in review for other reasons by now: load this page again, and look afresh"
+        if self.queue.settled_order:
+            return self._problem_of_settled_order(answer, len(before))
         if answer.kind == "label":
             return ""
         target = self.given.get(answer.undoes or "") or next((a for a in before if a.id == answer.undoes), None)
@@ -147,10 +162,23 @@ class Session:
             return "there is no such label to take back"
         return "" if target.who == answer.who else "another reviewer gave this label"
 
+    def _problem_of_settled_order(self, answer: Answer, num_before: int) -> str:
+        """Why an answer of an audit or a calibration cannot be kept; "" if it can. `num_before` answers stand before it
+        in the same request.
+        """
+        if answer.kind == "undo":
+            return "labels stay: whoever could change them after having seen more could choose when to stop"
+        if self.standing[answer.sha256]:
+            return "the picture has a label by now"
+        if self.has_ended():
+            return "the labels were enough before: no further one is asked for"
+        place = len(self.labels_in_order()) + num_before
+        return "" if self.queue.settled_order[place] == answer.sha256 else "another picture comes first"
+
     def _store_labels(self, answers: Sequence[Answer]) -> list[str]:
         """Store labels, all or none; returns their ids."""
         new = [self._label(answer) for answer in answers if answer.id not in self.given]
-        for row in labels.append_labels(self.queue.out, "review", new):
+        for row in labels.append_labels(self.queue.out, self.queue.purpose, new):
             self.given[row.id] = row
             self.changes.append(row.sha256)
             if row.asked_for == KNOWN:
@@ -178,17 +206,24 @@ class Session:
             Label(sha256=answer.sha256, verdict=answer.verdict, who=answer.who, why=answer.why),
             queue.policy,
             id=answer.id,
-            checks=[] if is_known else queue.checks[answer.sha256],
-            asked_for=KNOWN if is_known else BORDERLINE,
+            checks=[] if is_known else queue.checks.get(answer.sha256, []),
+            under=queue.under,
+            asked_for=KNOWN if is_known else ASKED_FOR[queue.purpose],
             reason=answer.reason,
             shown_traits=answer.shown_traits,
             seconds=answer.seconds,
         )
 
     def progress(self, since: int) -> dict[str, Any]:
-        """The number of changes, and of those after the first `since` which pictures are decided now."""
+        """The number of changes, of those after the first `since` which pictures are decided now, and whether the
+        answers are enough.
+        """
         changed = [sha256 for sha256 in dict.fromkeys(self.changes[since:]) if sha256 in self.standing]
-        return {"changes": len(self.changes), "changed": {sha256: self.is_decided(sha256) for sha256 in changed}}
+        return {
+            "changes": len(self.changes),
+            "changed": {sha256: self.is_decided(sha256) for sha256 in changed},
+            "ended": self.has_ended(),
+        }
 
     def opening(self, who: str) -> dict[str, Any]:
         """All that a page needs for this reviewer. Scores and what others said are not in it: a review is blind."""
@@ -200,7 +235,9 @@ class Session:
             order = [
                 s for s in queue.order(who) if (s not in seen if s not in self.standing else self.is_open_for(who, s))
             ]
-            if all(queue.is_known_reject(sha256) for sha256 in order):
+            if queue.settled_order:
+                order = [] if self.has_ended() else list(queue.settled_order[len(self.labels_in_order()) :])
+            elif all(queue.is_known_reject(sha256) for sha256 in order):
                 order = []  # nothing is left to decide: no known reject is shown for itself
             mine = [row for row in self.given.values() if row.who == who and not row.withdrawn]
             asked = [row for row in mine if row.sha256 in self.standing or row.asked_for == KNOWN]
@@ -211,6 +248,7 @@ class Session:
                 "guideline": queue.policy.guideline,
                 "next": queue.next_words,
                 "reasons": REASONS,
+                "purpose": queue.purpose,
                 "order": order,
                 "pictures": {
                     sha256: {"file": p.file, "prompt": p.prompt, "traits": p.traits, "asked": queue.asked(sha256)}
@@ -231,5 +269,5 @@ class Session:
         """How many pictures are accepted, rejected, and still open."""
         counts = {"accept": 0, "reject": 0, "open": 0}
         for sha256, rows in self.standing.items():
-            counts[rows[-1].verdict if self.is_decided(sha256) else "open"] += 1
+            counts[("reject" if rows[-1].is_reject else "accept") if self.is_decided(sha256) else "open"] += 1
         return counts

@@ -3,6 +3,7 @@
 A test that drives the page needs Chromium on this machine, and is skipped where there is none.
 """
 
+import dataclasses
 import json
 import random
 import re
@@ -23,14 +24,18 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
+from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.promise import labels, store
+from eval.review import calibration
 from eval.reviewing import guard, server, stream
 from eval.reviewing.queues import Picture, Queue
 from eval.reviewing.session import Answers, Session
 from stylegate import files
+from stylegate.cli import check_overrides, compose, quote_text_value
+from stylegate.config import to_dataclass
 from tests.conftest import command
-from tests.eval.people import ALL_IN_REVIEW, verdicts_of
+from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, CALIBRATED, verdicts_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TRAITS = {"eyes": "laser", "hat": "crown"}
@@ -274,6 +279,36 @@ def test_no_request_brings_a_traceback(client: TestClient, queue: Queue, caplog:
     )
     assert large.status_code == 413 and not [found for found in caplog.records if found.name != "httpx"]
     labels.read_stored_labels(queue.out, "review")
+
+
+def settled(queue: Queue, enough: int) -> Queue:
+    """The queue as an audit that ends after so many labels."""
+    order = tuple(queue.pictures)
+    more = {"purpose": "audit", "known_rejects": [], "checks": {}, "settled_order": order}
+    return dataclasses.replace(queue, **more, has_ended=lambda given: len(given) >= enough)
+
+
+def test_labels_of_an_audit_are_taken_in_their_order_and_stay(queue: Queue) -> None:
+    audit = settled(queue, 3)
+    client = TestClient(server.application(Session(audit)), "http://127.0.0.1:8642")
+    opened = told(client)
+    first, second, third, fourth = opened["order"][:4]
+    assert opened["order"] == told(client, "bob")["order"] == list(queue.pictures)
+    assert send(client, opened, said(opened, second))["refused"][0]["why"] == "another picture comes first"
+    two = [said(opened, first), said(opened, second, "unsure")]
+    assert len(send(client, opened, *two)["saved"]) == 2
+    undo = said(opened, second, kind="undo", undoes=two[1]["id"])
+    assert "stay" in send(client, opened, undo)["refused"][0]["why"]
+    assert "has a label" in send(client, opened, said(opened, second))["refused"][0]["why"]
+    assert told(client)["order"][0] == third
+    assert send(client, opened, said(opened, third))["ended"]
+    assert "enough" in send(client, opened, said(opened, fourth))["refused"][0]["why"]
+    assert told(client)["order"] == []
+    rows = labels.read_stored_labels(queue.out, "audit")
+    assert [(row.sha256, row.asked_for, row.checks) for row in rows] == [
+        (s, "audit", []) for s in (first, second, third)
+    ]
+    assert not kept(queue), "streams never mix"
 
 
 def test_a_press_is_given_to_the_picture_before_it() -> None:
@@ -571,3 +606,46 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(visit, words, run, 
     assert last.strip().splitlines()[-1].startswith("Next: stylegate gate ")
     assert run("gate", *gate)[0] == 0
     assert {row["settled"]["who"] for row in verdicts_of(out).values()} == {"anna"}
+
+
+def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: Path) -> None:
+    """Each label is confirmed before the next picture is shown; a key that was wrong is taken back."""
+    told_to, port = words(ALL_PASS), free_port()
+    assert run("certify", *told_to)[0] == 13
+    running = start([*told_to, "queue=audit"], port)
+    page = visit(f"http://127.0.0.1:{port}/")
+    assert not page.is_visible(".modes") and not page.is_visible("[data-do=skip]")
+    first = now(page)
+    page.keyboard.press("r")
+    page.keyboard.press("2")
+    page.keyboard.press("z")
+    assert now(page) == first and page.inner_text("#told") == "Not kept"
+    for _ in range(40):
+        page.keyboard.press("a")
+        page.keyboard.press("Enter")
+        is_saved(page)
+        if page.is_visible("#end"):
+            break
+    assert page.inner_text("#end-title") == "The labels prove the promise"
+    assert page.inner_text("#next").startswith("stylegate certify ")
+    running.send_signal(signal.SIGINT)
+    assert "that is enough" in running.communicate(timeout=20)[0] and running.returncode == 0
+    code, text = run("certify", *told_to)
+    assert code == 0 and "certify: proven" in text
+    assert {row.verdict for row in labels.read_stored_labels(tmp_path / "out", "audit")} == {"accept"}
+
+
+def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
+    told_to = [quote_text_value(word) for word in (*words(CALIBRATED), "promise.num_labels=5", "queue=calibration")]
+    config = to_dataclass(compose(check_overrides("review", told_to, False)[0]), [])
+    with locked_lot(config) as lot:
+        queue = calibration(config, lot)
+    session = Session(queue)
+    opened = session.opening("anna")
+    assert len(opened["order"]) == 5 and opened["purpose"] == "calibrate" and queue.under
+    answers = [said(opened, sha256) for sha256 in opened["order"]]
+    body = {"review": opened["review"], "since": 0, "answers": answers}
+    assert session.save(Answers.model_validate(body))["ended"]
+    rows = labels.read_stored_labels(tmp_path / "out", "calibrate")
+    assert [row.under for row in rows] == [queue.under] * 5
+    assert queue.next_words.startswith("stylegate calibrate ") and queue.next_words.endswith("promise.num_labels=5")

@@ -88,8 +88,14 @@ async function send() {
   }
 }
 
-function hear({ changes, changed }) {  // what this and other pages saved meanwhile
+function hear({ changes, changed, ended }) {  // what this and other pages saved meanwhile
   review.changes = changes;
+  review.ended = ended;
+  if (ended && review.queue.length) {
+    review.queue = [];
+    pending = null;
+    return showEnd();
+  }
   const mine = new Set(done.flatMap(step => (step.answers || []).map(answer => answer.sha256)));
   const busy = new Set(review.mode === "grid" ? shownCells : [review.queue[0]]);
   for (const [sha256, decided] of Object.entries(changed)) {
@@ -193,7 +199,16 @@ function showOne(announce = true) {
   requestAnimationFrame(() => setTimeout(() => ahead(review.queue)));
 }
 
+let pending = null;  // the answer of an audit or a calibration that is to be confirmed before the next picture is shown
+
+const WORDS = { accept: "Accept", reject: "Reject", unsure: "Unsure, which counts as a reject" };
 function decide(verdict, more = {}) {
+  if (review.settled && review.queue.length && pending?.verdict !== verdict) {
+    pending = { verdict, more };
+    return tell(`${WORDS[verdict]}? The same key again, or Enter, keeps it`, verdict, true);
+  }
+  if (pending) ({ more } = pending);
+  pending = null;
   const sha256 = review.queue.shift();
   if (!sha256) return;
   const seconds = Math.min(86400, Math.round(performance.now() - shownAt) / 1000);
@@ -226,6 +241,11 @@ function skip() {
 }
 
 function undo() {
+  if (review.settled) {
+    tell(pending ? "Not kept" : "Labels of an audit or a calibration stay: look again before you confirm");
+    pending = null;
+    return;
+  }
   const step = done.pop();
   if (!step) return tell("There is nothing to undo");
   const back = step.skipped ? [step.skipped] : step.answers.map(answer => answer.sha256);
@@ -493,15 +513,16 @@ function shuffled(list) {
 // ---- what is around it --------------------------------------------------------------------------------------------
 
 function showProgress() {
-  const { total } = review.told, left = review.queue.length, decided = total - left;
-  const count = byId("count");
-  count.replaceChildren(make("b", decided.toLocaleString("en")), ` of ${total.toLocaleString("en")}`);
+  const { total, purpose } = review.told, left = review.queue.length, decided = total - left;
+  const count = byId("count"), open = purpose === "audit";  // an audit ends when the promise is proven
+  if (open && !left) return;
+  count.replaceChildren(make("b", decided.toLocaleString("en")), open ? " labelled" : ` of ${total.toLocaleString("en")}`);
   byId("progress").max = total || 1;
   byId("progress").value = decided;
   byId("progress").setAttribute("aria-valuetext", `${decided} of ${total}`);
   const each = gaps.length >= 3 ? gaps.reduce((a, b) => a + b) / gaps.length : 0;
-  byId("pace").textContent = each ? `${Math.round(60 / each)} a minute · ${duration(left * each)} left` : "";
-  document.title = `${left ? `${left} left` : "done"} · ${review.told.title}`;
+  byId("pace").textContent = each && !open ? `${Math.round(60 / each)} a minute · ${duration(left * each)} left` : "";
+  document.title = `${left ? open ? "audit" : `${left} left` : "done"} · ${review.told.title}`;
 }
 
 function duration(seconds) {
@@ -527,19 +548,20 @@ function showStrip() {
 function showEnd() {
   setMode("end", true);
   const { told } = review;
-  byId("end-text").textContent = `${told.total.toLocaleString("en")} pictures of ${told.title}. What you kept for retouching stays in review.`;
+  byId("end-title").textContent = { audit: review.ended ? "The labels prove the promise" : "Every picture is labelled", calibrate: "The sample is labelled" }[told.purpose] || "Every picture is decided";
+  byId("end-text").textContent = review.settled ? "No further picture is asked about." : `${told.total.toLocaleString("en")} pictures of ${told.title}. What you kept for retouching stays in review.`;
   byId("next").textContent = told.next;
   showProgress();
-  say("Every picture is decided.");
+  say(byId("end-title").textContent);
 }
 
 let toldTimer = 0;
-function tell(text, verdict = "") {  // what just happened, shortly
+function tell(text, verdict = "", stays = false) {  // what just happened, shortly
   const box = byId("told");
   box.textContent = text;
   box.className = `on ${{ accept: "accept", reject: "reject", unsure: "review" }[verdict] || ""}`;
   clearTimeout(toldTimer);
-  toldTimer = setTimeout(() => box.classList.remove("on"), 1100);
+  if (!stays) toldTimer = setTimeout(() => box.classList.remove("on"), 1100);
   say(text);
 }
 
@@ -586,8 +608,8 @@ function fillBoard() {
 
 const acts = {
   accept: () => review.mode === "grid" ? sweep() : decide("accept"),
-  reject: () => review.mode === "grid" ? focusedCell() && mark(focusedCell()) : chooseReason(),
-  retouch: () => decide("unsure", { why: "retouch" }),
+  reject: () => review.mode === "grid" ? focusedCell() && mark(focusedCell()) : pending?.verdict === "reject" ? decide("reject") : chooseReason(),
+  retouch: () => decide("unsure", review.settled ? {} : { why: "retouch" }),
   trait: chooseTrait,
   skip,
   undo,
@@ -615,11 +637,13 @@ function onKey(event) {
     if (stream.running) return;
   }
   if (event.key === " " && review.mode === "one" && !onButton) { event.preventDefault(); board(true); return; }
-  if (event.key === "Escape") return board(false);
+  if (event.key === "Escape") { if (pending) undo(); return board(false); }
+  if (event.key === "Enter" && pending && !onButton) { event.preventDefault(); return decide(pending.verdict); }
   if (review.mode === "grid" && event.key.startsWith("Arrow")) { event.preventDefault(); return moveInGrid(event.key); }
   if (event.repeat || !byId("shortcuts").checked) return;
   if (review.mode === "grid" && event.key >= "1" && event.key <= "9" && focusedCell()) return mark(focusedCell(), review.told.reasons[event.key - 1]);
   const act = KEYS[review.mode][event.key.toLowerCase()];
+  if (review.settled && ["skip", "trait", "grid"].includes(act)) return;
   if (!act || (!byId("board").hidden && !["board", "accept", "undo"].includes(act))) return;
   event.preventDefault();
   acts[act]();
@@ -675,6 +699,10 @@ async function begin(who) {
   findUnsaved();
   const waiting = new Set([...outbox.values()].filter(answer => answer.kind === "label").map(answer => answer.sha256));
   review.queue = told.order.filter(sha256 => !waiting.has(sha256));
+  review.ended = told.ended;
+  review.settled = told.purpose !== "review";
+  document.documentElement.classList.toggle("settled", review.settled);
+  if (review.settled) byId("unsure").textContent = "Unsure";
   done.push(...told.history.map(answer => ({ answers: [answer] })));
   byId("title").textContent = told.title;
   byId("guideline").textContent = told.guideline || "What you would not export under this brand's name. The policy has no guideline of its own.";
