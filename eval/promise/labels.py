@@ -139,10 +139,34 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
     """Store labels for `purpose` in the folder `out`, all or none; nothing loses them once this returns.
 
     A label whose id is stored already is the same label, and is not stored twice. Returns them with id and time. Raises
-    DataError for an id that is another label's.
+    DataError, and stores none, for an id that is another label's, and where a label for an audit or a calibration would
+    turn a reject that counts into a good picture, whoever gives it.
     """
-    rows = store.append(out, [Entry(purpose, "label", stored_content(label), label.id) for label in labels])
+    new = list(labels)
+
+    def check(rows: list[store.Row]) -> None:
+        stored = stored_labels(rows, purpose, out)
+        known = {label.id for label in stored}
+        rejects = {what_it_judges(label): label for label in stored if label.decides and label.is_reject}
+        good = [label for label in new if label.decides and not label.is_reject and label.id not in known]
+        turned = [(label, rejects[what_it_judges(label)]) for label in good if what_it_judges(label) in rejects]
+        if turned:
+            raise DataError(
+                f"labels for {purpose} do not turn a reject into a good picture:",
+                [f"{now.sha256[:12]}...: {was.verdict} ({was.who}), now accept ({now.who})" for now, was in turned],
+            )
+
+    rows = store.append(
+        out,
+        [Entry(purpose, "label", stored_content(label), label.id) for label in new],
+        None if purpose == "review" else check,
+    )
     return [read_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
+
+
+def what_it_judges(label: StoredLabel) -> tuple[str, str, str]:
+    """The picture, the policy, and of a calibration the pool that a label is about."""
+    return label.sha256, label.policy_sha256, label.under
 
 
 def append_terms(out: Path, purpose: Purpose, terms: Record) -> None:

@@ -103,6 +103,22 @@ def test_an_answer_of_an_audit_is_taken_back_at_once_or_never(tmp_path: Path) ->
     assert counting(tmp_path, "audit") == ["accept"]
 
 
+@pytest.mark.parametrize("purpose", ["audit", "calibrate"])
+def test_a_reject_of_an_audit_stays_one(tmp_path: Path, purpose: labels.Purpose) -> None:
+    """Of two people who look at once, and of two tabs."""
+    given = give(tmp_path, "accept", "unsure", purpose=purpose)
+    other = labels.stored_label(label(PICTURES[1], who="ben"), POLICY)
+    again = labels.stored_label(label(PICTURES[0], who="ben"), POLICY)
+    with pytest.raises(
+        DataError, match=r"do not turn a reject into a good picture:\n  - 000.*unsure \(anna\).*\(ben\)"
+    ):
+        labels.append_labels(tmp_path, purpose, [other, again])
+    assert counting(tmp_path, purpose) == ["unsure"]
+    assert labels.append_labels(tmp_path, purpose, [given[0], other])[0] == given[0], "sent again, it is no new one"
+    labels.append_labels(tmp_path, purpose, [again.model_copy(update={"policy_sha256": "other"})])
+    labels.append_labels(tmp_path, purpose, [again.model_copy(update={"asked_for": "known"})])
+
+
 def test_labels_that_measure_a_person_decide_nothing(tmp_path: Path) -> None:
     for purpose in labels.PURPOSES:
         give(tmp_path, "accept", purpose=purpose)
