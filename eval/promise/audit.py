@@ -69,17 +69,23 @@ def ruled_out_after_each_label(
 
 
 def labels_needed(
-    labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, bettor: Bettor | None = None
+    labels: Sequence[int] | NDArray,
+    size: int,
+    alpha: float,
+    delta: float,
+    bettor: Bettor | None = None,
+    fewest_answers: Callable[[int], int] = int,
 ) -> int | None:
     """The number of these labels after which the promise was proven; None if it was not.
 
     It is proven once every number of rejects is ruled out for which the share of rejects among the exported pictures
     (the lot without the rejects that were found) would be above alpha. `bettor` is who bets on the labels in their
-    order; without one it is the bettor of `wealth`.
+    order; without one it is the bettor of `wealth`. `fewest_answers` says how many pictures a reviewer rejects at least
+    in a lot with that many rejects: all of them, unless eval/promise/eyes.py says otherwise.
     """
     bettor, found = bettor or even_bettor(alpha), np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
-        smallest = largest_allowed_rejects(alpha, size - already) + already + 1
+        smallest = fewest_answers(largest_allowed_rejects(alpha, size - already) + already + 1)
         proven = np.flatnonzero(ruled_out_after_each_label(labels, size, delta, smallest, bettor) & (found == already))
         if len(proven):
             return int(proven[0]) + 1

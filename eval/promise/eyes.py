@@ -1,0 +1,88 @@
+"""Measured eyes: a promise that does not assume that the reviewer sees every reject.
+
+Known rejects are hidden among the pictures. How many of them were missed bounds the chance mu with which this reviewer
+misses a reject (Clopper and Pearson, 1934). The audit speaks of what the reviewer would answer: of D rejects in the lot
+the reviewer would reject a number Z, at least as large as a binomial one of D trials with chance 1 - mu. Wrong alarms
+only make Z larger. So if Z is certified to be below z, D is below the smallest number whose binomial falls below z with
+a chance that is small. Three statements share delta (`DeltaShares`); the promise is wrong if one of them is.
+
+It rests on this: a reject of the lot is missed with no larger chance than a known one, and independently of the others.
+Known rejects must be as hard to see as those that the gate lets through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from numpy.typing import NDArray
+
+from eval.promise import audit
+from eval.promise.audit import Bettor, even_bettor
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaShares:
+    """What each statement may spend of delta; they add up to 1."""
+
+    audit: float = 0.75  # how many pictures of the lot the reviewer would reject
+    miss_rate: float = 0.2  # with what chance the reviewer misses a reject
+    chance: float = 0.05  # how many rejects the reviewer then misses in this lot
+
+
+SHARES = DeltaShares()
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What known rejects say of a reviewer: how many were shown, and how many of them were accepted."""
+
+    shown: int
+    missed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.missed <= self.shown:
+            raise ValueError(f"{self.missed} of {self.shown} known rejects cannot have been missed")
+
+    def miss_rate(self, delta: float) -> float:
+        """Upper bound, 0 to 1, on the chance that the reviewer misses a reject; it holds with confidence 1 - delta.
+
+        It is 1 where no known reject was shown, or every one was missed.
+        """
+        from scipy.stats import beta  # scipy takes half a second; an audit without measured eyes has no use for it
+
+        return (
+            1.0 if self.missed == self.shown else float(beta.ppf(1 - delta, self.missed + 1, self.shown - self.missed))
+        )
+
+
+def fewest_answers(rejects: int, miss_rate: float, delta: float) -> int:
+    """How many of `rejects` rejects a reviewer rejects at least, but for a chance of `delta`."""
+    from scipy.stats import binom  # as above
+
+    return int(binom.ppf(delta, rejects, 1 - miss_rate)) if miss_rate < 1 else 0
+
+
+def labels_needed(
+    labels: Sequence[int] | NDArray,
+    size: int,
+    alpha: float,
+    delta: float,
+    eyes: Eyes,
+    bettor: Bettor | None = None,
+) -> int | None:
+    """The number of these labels after which the promise was proven, for a reviewer with these eyes; None if it was
+    not.
+
+    As audit.labels_needed: at most alpha of what is left of the lot of `size`, when the pictures that the reviewer
+    rejected are taken out, are true rejects, with confidence 1 - delta. `eyes` is what was known before the last label.
+    """
+    miss_rate = eyes.miss_rate(SHARES.miss_rate * delta)
+    if miss_rate == 1:
+        return None
+    return audit.labels_needed(
+        labels,
+        size,
+        alpha,
+        SHARES.audit * delta,
+        bettor or even_bettor(alpha * (1 - miss_rate)),
+        lambda rejects: fewest_answers(rejects, miss_rate, SHARES.chance * delta),
+    )
