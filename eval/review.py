@@ -22,13 +22,12 @@ import webbrowser
 
 from eval.calibrate import refuse_pictures_of_head_training
 from eval.certify import first_proven, write_audit_terms
-from eval.judging.certified import certifiable_lot
+from eval.judging.certified import plan_audit
 from eval.judging.judge import calibration_pool, judge
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
-from eval.promise.certificate import begin_or_resume_audit
 from eval.promise.label import Label
 from eval.reviewing.queues import Queue, borderline_queue, labelling_queue
 from eval.reviewing.session import Session
@@ -77,7 +76,8 @@ def audit(config: Config, lot: Lot) -> Queue:
     """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
     judged = judge(config, lot, audited=False)
     policy = judged.policy
-    plan = begin_or_resume_audit(lot.out, certifiable_lot(judged.verdicts, bool(lot.slots)), policy)
+    plan, why = plan_audit(lot.out, judged.verdicts, policy, bool(lot.slots))
+    print(f"order: {why}")
     write_audit_terms(lot.out, plan)
 
     def is_proven(given: list[Label]) -> bool:
