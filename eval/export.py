@@ -142,6 +142,8 @@ def write_package(
     earlier = earlier_package(newest, key)
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    if partial.is_symlink() or partial.exists():  # what lies there would leave too
+        raise DataError(f"{files.display_path(partial)} cannot be removed", next_step="remove it, then export again.")
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := cost_of(lot.out):

@@ -7,6 +7,7 @@ signature is random (c2pa-rs 0.91), so the same picture is never signed alike tw
 import io
 import subprocess
 from bisect import bisect_left
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ class CredentialState(NamedTuple):
     signer: str = ""  # the organisation that the certificate names
     source_types: tuple[str, ...] = ()  # addresses of IPTC's source types that the statement names
     why: str = ""  # of Invalid: what is wrong, in C2PA's words
+    made_from: Mapping[str, Any] = {}  # our own assertion: what the picture was made from
 
     @property
     def is_whole(self) -> bool:
@@ -135,7 +137,9 @@ def read_credentials(content: bytes, context: Any) -> CredentialState:
     failed = [str(entry["code"]) for entry in results.get("activeManifest", {}).get("failure", [])]
     signer = manifest.get("signature_info", {}).get("issuer", "")
     why = ", ".join(dict.fromkeys(failed)) if state == "Invalid" else ""
-    return CredentialState(state, signer, stated_source_types(manifest), why)
+    assertions = manifest.get("assertions", [])
+    made_from = next((a.get("data") for a in assertions if a.get("label") == MADE_FROM), None)
+    return CredentialState(state, signer, stated_source_types(manifest), why, made_from or {})
 
 
 def stated_source_types(manifest: dict[str, Any]) -> tuple[str, ...]:

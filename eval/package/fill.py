@@ -1,5 +1,6 @@
 """What lies in a package: pictures, metadata, records, table, provenance, the proof of the promise, the LoRA."""
 
+import glob
 import hashlib
 import json
 import shutil
@@ -159,7 +160,10 @@ def copy_lora(data: Path, lot: Lot) -> str:
         return "No LoRA is in the package: the pictures were not drawn here, or with the base alone."
     if run := lot.record.words.run:
         release = files.RUNS / run / "lora"
-        if any(files.sha256(path) == lot.record.facts.lora for path in release.glob("*.safetensors")):
-            shutil.copytree(release, data / "lora", copy_function=shutil.copyfile)
+        drew = [path for path in release.glob("*.safetensors") if files.sha256(path) == lot.record.facts.lora]
+        if drew:  # nothing else that somebody put there
+            (data / "lora").mkdir()
+            for path in [*drew[:1], *release.glob(f"{glob.escape(drew[0].stem)}.*.safetensors"), release / "README.md"]:
+                shutil.copyfile(path, data / "lora" / path.name)
             return "`lora/` holds the LoRA that drew them, with its card."
     return "The LoRA that drew them is not in the package, only its sha256: it was made elsewhere, or trained on since."

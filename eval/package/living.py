@@ -20,7 +20,7 @@ from eval.lot.batch import attempt_and_slot
 from eval.lot.lot import Lot
 from eval.package import receiver
 from eval.package.layout import TABLE, is_bag
-from eval.package.receiver import INCLUSION, MERKLE, SIGNER, TAGMANIFEST
+from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, SIGNER, TAGMANIFEST
 from eval.package.signature import is_signed_file
 from eval.package.verify_traits import PLAN
 from stylegate import files
@@ -29,6 +29,7 @@ from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record
 
 CHANGES = "proof/changes.json"
+COMPARED = (MANIFEST, INCLUSION, MERKLE, CHANGES, PLAN, f"data/{TABLE}")  # files of one version with those of the next
 NAMED = 10  # items or values that a message names
 
 
@@ -143,7 +144,7 @@ def items_that_may_go(package: Path) -> set[int]:
 
 def burned_so_far(package: Path | None) -> set[int]:
     """The items that a package and those before it burned. Raises DataError if somebody changed the list since."""
-    if package is None or not is_bag(package) or not was_exported_with(package, CHANGES, "what was burned"):
+    if package is None or not is_bag(package) or not was_exported_with(package, CHANGES):
         return set()
     found = Changes.read(package / CHANGES, "the changes")
     return {*found.burned, *found.burned_before}
@@ -154,24 +155,35 @@ def left_out_so_far(package: Path) -> set[int]:
 
     Raises DataError if somebody changed the list since.
     """
-    if not was_exported_with(package, CHANGES, "what was left out"):
+    if not was_exported_with(package, CHANGES):
         return set()
     found = Changes.read(package / CHANGES, "the changes")
     return {*found.left_out, *found.left_out_before}
 
 
-def was_exported_with(package: Path, name: str, what: str) -> bool:
-    """Whether a package has the file `name`, which says `what`. Raises DataError if it is not as it was exported."""
-    listed = receiver.read_manifest(package, TAGMANIFEST, []).get(name)
-    signer, signed = package / SIGNER, package / f"{TAGMANIFEST}.sig"
-    is_there = listed is not None or (package / name).exists()
-    is_whole = not is_there or ((package / name).is_file() and files.sha256(package / name) == listed)
-    if not is_whole or (signer.exists() and not is_signed_file(signer, package / TAGMANIFEST, signed)):
+def was_exported_with(package: Path, name: str) -> bool:
+    """Whether a package has the file `name`. Raises DataError if the package is not as it was exported."""
+    stop_if_changed(package)
+    return (package / name).exists()
+
+
+def stop_if_changed(package: Path) -> None:
+    """Raises DataError where a file that later versions are compared with is not as it was exported."""
+    if changed := changed_since_export(package):
         raise DataError(
-            f"{name} of {package.name} is not as it was exported: nobody knows {what}",
+            f"{', '.join(changed)} of {package.name} is not as it was exported: nobody knows what was there",
             next_step="put back the package as it was, from a copy.",
         )
-    return is_there
+
+
+def changed_since_export(package: Path) -> list[str]:
+    """Names of files that later versions are compared with, and that are not as the signed manifests list them."""
+    listed = receiver.read_manifest(package, MANIFEST, []) | receiver.read_manifest(package, TAGMANIFEST, [])
+    digests = {name: files.sha256(package / name) if (package / name).is_file() else None for name in COMPARED}
+    changed = [name for name, sha256 in digests.items() if sha256 != listed.get(name)]
+    signer, signature = package / SIGNER, package / f"{TAGMANIFEST}.sig"
+    unsigned = signer.exists() and not is_signed_file(signer, package / TAGMANIFEST, signature)
+    return changed + [signature.name] * unsigned
 
 
 def items_of_package(package: Path) -> dict[int, tuple[str, str]]:
@@ -272,7 +284,7 @@ def declaring_version(versions: Sequence[Path]) -> Path | None:
 
     Raises DataError if a plan was changed since.
     """
-    declaring = (p for p in versions if is_bag(p) and was_exported_with(p, PLAN, "what was declared"))
+    declaring = (p for p in versions if is_bag(p) and was_exported_with(p, PLAN))
     return next(declaring, None)
 
 
@@ -298,6 +310,8 @@ def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
 
 def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: Burning) -> None:
     """Write changes.json into a package that follows `newest`. Raises DataError where it goes beyond the supply."""
+    for version in filter(is_bag, versions):
+        stop_if_changed(version)
     changes = changes_between(newest, package, told)
     items = traits_in_circulation(versions, package, {*changes.burned, *changes.burned_before})
     if problems := supply_problems(versions, items) or supply_problems(versions, traits_of_plan(package)):
@@ -328,6 +342,9 @@ def check_changes(package: Path) -> tuple[list[str], list[str], list[str]]:
     before = package.with_name(f"{collection}-v{found.before.version}")
     if not (before / TAGMANIFEST).is_file() or files.sha256(before / TAGMANIFEST) != found.before.tagmanifest_sha256:
         return [], [f"what changed since version {found.before.version}: that package is not beside this one"], wrong
+    if changed := changed_since_export(before):
+        not_as_it_was = f"{', '.join(changed)} of {before.name} is not as it was exported"
+        return [], [f"what changed since version {found.before.version}: {not_as_it_was}"], wrong
     merged = {group.into: tuple(group.burned) for group in found.merged}
     alone = set(found.burned) - {item for group in merged.values() for item in group}
     never = set(found.burned) - items_that_may_go(before) or merged.keys() - items.keys()
@@ -351,6 +368,8 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
             return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
         versions.insert(0, here)
     try:
+        for version in versions:
+            stop_if_changed(version)
         first = declaring_version(versions)
         problems = supply_problems(versions, traits_in_circulation(versions, package, burned))
         problems = problems or supply_problems(versions, traits_of_plan(package))

@@ -167,12 +167,11 @@ def write_marked(
         again = "run the gate and the export again."
         raise DataError(f"{item.verdict.file} changed while it was exported", next_step=again)
     marked, source_type = with_xmp(content, one, marks, context)
-    row = None
+    row, stated = None, {"judged_sha256": item.verdict.sha256} | (one.made_from or {})
     if marks.signer and source_type:
         if kept and (signed := kept_file(marked, kept)):
             marked = signed
         else:
-            stated = {"judged_sha256": item.verdict.sha256} | (one.made_from or {})
             signed = marks.signer.sign(marked, manifest_of(source_type, one.made_from is not None, stated))
             marked, row = signed, row_of(marked, signed)
     write(target, marked, before)
@@ -187,6 +186,10 @@ def write_marked(
         raise UnmarkableError(problem)
     if not known and not same_picture(content, target.read_bytes()):
         raise UnmarkableError("its marks would change its pixels")
+    if source_type and set(carries.source_types) != {source_type.removeprefix(xmp.SOURCE_TYPES)}:
+        raise UnmarkableError(f"it names {', '.join(carries.source_types)} as its source type")
+    if source_type and marks.signer and carries.credentials.made_from != stated:
+        raise UnmarkableError("its content credentials are of another picture, seed or model")
     return Written(carries, row)
 
 

@@ -68,7 +68,7 @@ def verified_by_openssl(key, file, signature):
 def check_signature(folder, wrong, is_signed):
     """(what is proven, what is not) by the signatures of the two manifests, as sentences."""
     if not (folder / SIGNER).is_file():
-        wrong += [f"{path.name}: a signature, but {SIGNER} is missing" for path in sorted(folder.glob("*.sig"))]
+        wrong += [f"{path.name}: a signature, but {SIGNER} is missing" for path in sorted(folder.glob("*.s*sig"))]
         return [], ["who made the package: it is not signed, and whoever can write it can make another that holds"]
     files = [(folder / name, folder / f"{name}.sig") for name in (MANIFEST, TAGMANIFEST)]
     answers = [is_signed(folder / SIGNER, file, sig) if sig.is_file() else False for file, sig in files]
@@ -102,10 +102,10 @@ def root_of_path(leaf, index, size, path):
 def check_items(folder, listed, wrong):
     """Lead every item to the Merkle root, and hold the counts against the items. Returns what is proven."""
     tree, rows = json.loads((folder / MERKLE).read_text()), (folder / INCLUSION).read_bytes().splitlines()
-    images, hashes, traits, size = set(), "", {}, len(rows)
+    images, hashes, traits, size = {}, "", {}, len(rows)
     for index, row in enumerate(map(json.loads, rows)):
         image, metadata = f"data/{row['file']}", f"{METADATA}/{row['id']}.json"
-        images.add(image)
+        images[row["id"]] = image
         hashes += row["image_sha256"]
         if (row["image_sha256"], row["metadata_sha256"]) != (listed.get(image), listed.get(metadata)):
             wrong.append(f"{INCLUSION}: item {row['id']} is not {image} with {metadata}")
@@ -114,7 +114,7 @@ def check_items(folder, listed, wrong):
             wrong.append(f"{INCLUSION}: the path of item {row['id']} does not lead to the root in {MERKLE}")
         token = json.loads((folder / metadata).read_bytes())
         traits[row["id"]] = {entry["trait_type"]: entry["value"] for entry in token["attributes"]}
-    if len(images) != size or images != {name for name in listed if name.startswith("data/images/")}:
+    if len(images) != size or sorted(images.values()) != sorted(n for n in listed if n.startswith("data/images/")):
         wrong.append(f"{INCLUSION} and data/images/ do not hold the same pictures")
     if (tree["size"], tree["concatenated_sha256"]) != (size, hashlib.sha256(hashes.encode()).hexdigest()):
         wrong.append(f"{MERKLE}: size or concatenated_sha256 is not that of the items")
@@ -125,6 +125,7 @@ def check_items(folder, listed, wrong):
         wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
     parts = [runpy.run_path(str(Path(__file__).with_name(f"verify_{name}.py"))) for name in ("traits", "marks")]
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
+    parts[0]["check_metadata"](folder, images, wrong)
     return proven + parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from urllib.parse import quote
 
 METADATA, RARITY, RECORDS = "data/metadata/erc721", "data/rarity.jsonl", "data/records"
 COMMITMENT, SALT, PLAN = "proof/commitment.json", "proof/commitment.salt", "proof/plan.jsonl"
@@ -14,14 +15,37 @@ def check_plan_and_rarity(folder, traits, wrong):
     return check_plan(folder, traits, wrong) + check_rarity(folder, traits, wrong)
 
 
+def check_metadata(folder, images, wrong):
+    """Hold what the three kinds of metadata say of each item against each other, and against its picture, by `images`.
+
+    `images` has the place of the picture by the number of the item.
+    """
+    place, kinds = folder / "data" / "metadata", {"erc721": "{}.json", "erc1155": "{:064x}.json", "metaplex": "{}.json"}
+    for kind, name in kinds.items():
+        if {path.name for path in (place / kind).iterdir()} != {name.format(item) for item in images}:
+            wrong.append(f"data/metadata/{kind}/ does not describe the items, all of them and no others")
+            return
+    for item, image in images.items():
+        token, *others = (json.loads((place / kind / name.format(item)).read_bytes()) for kind, name in kinds.items())
+        traits = {entry["trait_type"]: entry["value"] for entry in token["attributes"]}
+        agree = all({name: other.get(name) for name in token} == token for other in others)
+        agree = agree and others[0]["properties"] == traits and len(traits) == len(token["attributes"])
+        shown = [token["image"], *(file["uri"] for file in others[1]["properties"]["files"])]
+        if not agree:
+            wrong.append(f"{METADATA}/{item}.json: a trait twice, or another one than in erc1155/ and metaplex/")
+        if shown != ["../../" + quote(image[len("data/") :])] * 2:
+            wrong.append(f"{METADATA}/{item}.json: it shows another picture than that of item {item}, {image}")
+
+
 def check_plan(folder, traits, wrong):
     """Open the commitment to the plan, and hold the traits of the items against it. Returns what is proven."""
     if not (folder / COMMITMENT).is_file():
         return []
     stated, plan = json.loads((folder / COMMITMENT).read_text()), (folder / PLAN).read_bytes()
     planned = {row["slot"]: row["traits"] for row in map(json.loads, plan.splitlines())}
-    opened = hashlib.sha256((folder / SALT).read_bytes() + plan).hexdigest()
-    if (stated["commitment"], stated["slots"]) != (opened, len(planned)):
+    salt = (folder / SALT).read_bytes()  # of 32 bytes: a longer one could hold the first slots of the plan
+    opened = hashlib.sha256(salt + plan).hexdigest() if len(salt) == 32 else ""
+    if (stated["commitment"], stated["slots"], len(plan.splitlines())) != (opened, len(planned), len(planned)):
         wrong.append(f"{COMMITMENT}: it is not of {PLAN}")
     others = [item for item in traits if traits[item] != planned.get(item)]
     stated = {item: stated_traits(folder, item) for item in others}
@@ -62,7 +86,10 @@ def check_rarity(folder, traits, wrong):
     """Compute rank and rarity of the items again. Returns what is proven."""
     if not (folder / RARITY).is_file():
         return []
-    stated = {row["id"]: (row["rank"], row["score"]) for row in map(json.loads, (folder / RARITY).open("rb"))}
+    rows = [json.loads(line) for line in (folder / RARITY).read_bytes().splitlines()]
+    stated = {row["id"]: (row["rank"], row["score"]) for row in rows}
+    if len(stated) != len(rows):
+        wrong.append(f"{RARITY}: an item is there twice")
     found = dict(zip(traits, rarities(list(traits.values()))))  # noqa: B905  (Python 3.9)
     for item in sorted(found.keys() | stated.keys()):
         (rank, score), (stated_rank, stated_score) = found.get(item, (0, 0.0)), stated.get(item, (0, 0.0))

@@ -21,6 +21,7 @@ from stylegate.errors import DataError
 from stylegate.records import Record
 
 COMMITMENT, SALT, PLAN_TEXT = "commitment.json", "commitment.salt", "plan.jsonl"
+SALT_BYTES = 32
 ALGORITHM = "sha256(salt || plan.jsonl)"
 
 
@@ -37,9 +38,10 @@ class Commitment(Record):
 
 def compute_commitment(folder: Path, plan: str = PLAN_TEXT) -> str:
     """The commitment (hex) to the plan in the file `plan` of a folder, computed with the salt that lies in the
-    folder.
+    folder; "" for a salt of another length, which could hold the first slots of the plan.
     """
-    return hashlib.sha256((folder / SALT).read_bytes() + (folder / plan).read_bytes()).hexdigest()
+    salt = (folder / SALT).read_bytes()
+    return hashlib.sha256(salt + (folder / plan).read_bytes()).hexdigest() if len(salt) == SALT_BYTES else ""
 
 
 def plan_text(slots: Sequence[Slot]) -> str:
@@ -54,7 +56,7 @@ def commit(folder: Path, slots: Sequence[Slot]) -> None:
         before = Commitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
         if before.algorithm == ALGORITHM and before.commitment == compute_commitment(folder):
             return
-    files.write_atomically(folder / SALT, secrets.token_bytes(32))
+    files.write_atomically(folder / SALT, secrets.token_bytes(SALT_BYTES))
     (folder / SALT).chmod(0o600)
     Commitment(commitment=compute_commitment(folder), algorithm=ALGORITHM, slots=len(slots)).write(folder / COMMITMENT)
 

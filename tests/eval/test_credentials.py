@@ -280,3 +280,16 @@ def test_what_the_cache_of_signatures_holds_is_no_proof(
     monkeypatch.setattr(marking, "kept_file", lambda before, row: other)
     code, text = run("export", *lot)
     assert code == 2 and "its marks would change its pixels" in text and not list(files.EXPORTS.glob("*-v1"))
+    # Nor does the same picture with a statement of another one, or of another source type.
+    monkeypatch.setattr(marking, "kept_file", lambda before, row: signer.sign(before, MANIFEST))
+    code, text = run("export", *lot)
+    assert code == 2 and "its content credentials are of another picture, seed or model" in text
+    bare = [path.read_bytes() for path in (tmp_path / "lot").iterdir()]
+
+    def typed_otherwise(before: bytes, row: object) -> bytes:
+        content = next(content for content in bare if same_picture(content, before))
+        return signer.sign(with_source_type(content, "humanEdits", False), MANIFEST)
+
+    monkeypatch.setattr(marking, "kept_file", typed_otherwise)
+    code, text = run("export", *lot)
+    assert code == 2 and "as its source type" in text and not list(files.EXPORTS.glob("*-v1"))

@@ -266,6 +266,19 @@ def test_a_full_disk_and_a_read_only_folder_are_one_message(
     assert not list(files.EXPORTS.iterdir())
 
 
+def test_nothing_leaves_that_lay_where_the_package_is_built(run, judged: Path, tmp_path: Path) -> None:
+    """A link there is not followed: its pictures were judged by nobody."""
+    words = (f"images={judged}", f"out={tmp_path / 'out'}", "name=lurked", "key=none")
+    assert run("gate", *words)[0] == 0
+    (tmp_path / "elsewhere" / "data").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "data" / "more.png").write_bytes(b"x")
+    files.EXPORTS.mkdir(parents=True, exist_ok=True)
+    (files.EXPORTS / ".lurked.partial").symlink_to(tmp_path / "elsewhere")
+    code, text = run("export", *words)
+    assert code == 2 and ".lurked.partial cannot be removed" in text and not list(files.EXPORTS.glob("lurked*"))
+    assert [path.name for path in (tmp_path / "elsewhere" / "data").iterdir()] == ["more.png"]
+
+
 def test_two_exporters_at_once_make_one_package(run, judged: Path, tmp_path: Path) -> None:
     words = (f"images={judged}", f"out={tmp_path / 'out'}", "name=once", "source_type=trainedAlgorithmicMedia")
     assert run("gate", *words[:3])[0] == 0

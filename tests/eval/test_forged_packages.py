@@ -1,0 +1,124 @@
+"""Packages of somebody who writes all of them anew, manifests and tree included, and says in them what is not so."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eval.package import receiver, verify_traits
+from eval.package.bag import write_manifest
+from eval.package.proof import check_package
+from stylegate import files
+from tests.eval.packages import made_anew, make_package
+
+KINDS = ("erc721/{}.json", "erc1155/{:064x}.json", "metaplex/{}.json")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("forged"))
+
+
+@pytest.fixture
+def package(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported, tmp_path / "acme-v1")
+
+
+def edit(package: Path, item: int, change: Callable[[dict], object], kinds: tuple[str, ...] = KINDS) -> None:
+    """Change what metadata say of an item."""
+    for kind in kinds:
+        path = package / "data" / "metadata" / kind.format(item)
+        token = json.loads(path.read_bytes())
+        change(token)
+        path.write_text(json.dumps(token))
+
+
+def show_another_picture(package: Path) -> None:
+    other = json.loads((package / "data" / "metadata" / "erc721" / "1.json").read_bytes())["image"]
+    edit(package, 0, lambda token: token.update(image=other))
+
+
+def say_a_trait_twice(package: Path) -> None:
+    edit(
+        package, 0, lambda token: token.update(attributes=[{"trait_type": "hat", "value": v} for v in ("cap", "crown")])
+    )
+
+
+def say_another_trait_to_some(package: Path) -> None:
+    edit(package, 0, lambda token: token.update(attributes=[{"trait_type": "hat", "value": "crown"}]), KINDS[2:])
+
+
+def describe_an_item_that_is_not_here(package: Path) -> None:
+    place = package / "data" / "metadata" / "metaplex"
+    shutil.copy(place / "0.json", place / "99.json")
+
+
+def give_two_pictures_one_number(package: Path) -> None:
+    rows = files.read_jsonl(package / receiver.INCLUSION)
+    files.write_jsonl(package / receiver.INCLUSION, [*rows[:-1], rows[-1] | {"id": rows[0]["id"]}])
+
+
+def rank_an_item_twice(package: Path) -> None:
+    found = [
+        {"id": i, "rank": rank, "score": score} for i, (rank, score) in enumerate(verify_traits.rarities([{}] * 8))
+    ]
+    files.write_jsonl(package / verify_traits.RARITY, [found[0] | {"rank": 7}, *found])
+
+
+def hide_slots_in_the_salt(package: Path) -> None:
+    """The hash that was published stays the same: salt and plan are one after the other in it."""
+    rows = [json.dumps({"slot": slot, "traits": {}}) + "\n" for slot in (8, 9, *range(8))]
+    salt = b"s" * 32 + "".join(rows[:2]).encode()
+    commit(package, salt, rows[2:])
+
+
+def plan_a_slot_twice(package: Path) -> None:
+    commit(package, b"s" * 32, [json.dumps({"slot": slot, "traits": {}}) + "\n" for slot in (0, *range(8))])
+
+
+def commit(package: Path, salt: bytes, rows: list[str]) -> None:
+    (package / verify_traits.SALT).write_bytes(salt)
+    (package / verify_traits.PLAN).write_text("".join(rows))
+    opened = receiver.hashlib.sha256(salt + "".join(rows).encode()).hexdigest()
+    (package / verify_traits.COMMITMENT).write_text(json.dumps({"commitment": opened, "slots": len(set(rows))}))
+
+
+@pytest.mark.parametrize(
+    ("forge", "says"),
+    [
+        (show_another_picture, "erc721/0.json: it shows another picture than that of item 0, data/images/"),
+        (say_a_trait_twice, "erc721/0.json: a trait twice"),
+        (say_another_trait_to_some, "erc721/0.json: a trait twice, or another one than in erc1155/ and metaplex/"),
+        (describe_an_item_that_is_not_here, "metaplex/ does not describe the items, all of them and no others"),
+        (give_two_pictures_one_number, "and data/images/ do not hold the same pictures"),
+        (rank_an_item_twice, "rarity.jsonl: an item is there twice"),
+        (hide_slots_in_the_salt, "commitment.json: it is not of proof/plan.jsonl"),
+        (plan_a_slot_twice, "commitment.json: it is not of proof/plan.jsonl"),
+    ],
+)
+def test_what_is_not_so_is_named(package: Path, forge: Callable[[Path], None], says: str) -> None:
+    forge(package)
+    made_anew(package)
+    for wrong in (receiver.check(package)[2], check_package(package)[2]):
+        assert any(says in line for line in wrong), wrong
+
+
+def test_an_open_plan_without_tricks_holds(package: Path) -> None:
+    commit(package, b"s" * 32, [json.dumps({"slot": slot, "traits": {}}) + "\n" for slot in range(10)])
+    made_anew(package)
+    proven, _, wrong = receiver.check(package)
+    assert not wrong and any("8 of 10 planned slots are here" in line for line in proven)
+
+
+def test_an_ssh_signature_alone_is_no_signature(package: Path, exported: Path) -> None:
+    made_anew(package)
+    names = [line.split("  ")[1] for line in (package / receiver.TAGMANIFEST).read_text().splitlines()]
+    for name in ("signer.ssh.pub", "manifest-sha256.txt.sshsig"):
+        shutil.copy(exported / name, package)
+        names.append(name)
+    write_manifest(package, receiver.TAGMANIFEST, names, None)
+    assert receiver.check(package)[2] == [
+        "manifest-sha256.txt.sshsig: a signature, but signer.pub.pem is missing",
+    ]
