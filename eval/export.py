@@ -64,7 +64,8 @@ def export(config: Config) -> int:
         collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
-            key, marks = key_and_marks(config, lot)  # it may make a key: not for an export that is refused
+            key, marks = key_and_marks(config)  # it may make a key: not for an export that is refused
+            marks = replace(marks, watermark=drawn_watermark(config, lot))
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
@@ -77,17 +78,16 @@ def export(config: Config) -> int:
         print(f"note: {names_of(new)} came after the gate and was not judged")
     report = MarksReport.read(target / MARKS, "the report on marks")
     print(f"marks: {marks_in_words(report)}")
-    print(f"export: {files.display_path(target)} ({what_left(report.pictures, outcome)})")
+    print(f"export: {files.display_path(target)} ({export_summary_in_words(report.pictures, outcome)})")
     if changed or new:
         print(f"Next: {GATE_AGAIN}")
         return Exit.REJECTED
     return Exit.PASS
 
 
-def key_and_marks(config: Config, lot: Lot) -> tuple[PrivateKey | None, Marks]:
+def key_and_marks(config: Config) -> tuple[PrivateKey | None, Marks]:
     """What signs the package, and what its pictures are marked with. Raises ConfigError for what cannot sign."""
-    watermark = drawn_watermark(config, lot)
-    return signing_key(config.key), replace(wanted_marks(config), watermark=watermark)
+    return signing_key(config.key), wanted_marks(config)
 
 
 def names_of(found: list[str]) -> str:
@@ -105,7 +105,7 @@ def not_judged(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     return sorted({name for name, _ in lot.files} - {verdict.file for verdict in verdicts})
 
 
-def what_left(left: int, outcome: GateRecord) -> str:
+def export_summary_in_words(left: int, outcome: GateRecord) -> str:
     """How many pictures left, how many of each other verdict did not, and how the gate ended, in words."""
     counts = outcome.counts
     stay = [f"{count} {name}" for name in VERDICTS if name != "accept" and (count := getattr(counts, name))]

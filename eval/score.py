@@ -30,7 +30,7 @@ def score(config: Config) -> int:
     compared = comparison_of(config, lot)
     key = scores_key(config, lot, compared)
     at_hand = scores_are_current(lot, key)
-    if not at_hand and not encode_share_and_is_main(config, lot, compared):
+    if not at_hand and not encode_share_of_this_process(config, lot, compared):
         return 0  # another process of the launcher's goes on
     if not at_hand:
         with files.exclusive_lock(lot.out):
@@ -42,7 +42,7 @@ def score(config: Config) -> int:
     return 0
 
 
-def encode_share_and_is_main(config: Config, lot: Lot, compared: Comparison) -> bool:
+def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison) -> bool:
     """Encode this process's share of the pictures into the cache; returns True in the one process that then scores.
 
     Without `accelerate launch` there is one process, and nothing is encoded ahead.

@@ -21,7 +21,7 @@ from eval.judging.judge import judge
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import batch_folder, configured_facts, trial_path
 from eval.lot.lot import locked_lot
-from eval.lot.record import Setting, Trial, TriedSetting
+from eval.lot.record import SamplerSetting, Trial, TriedSetting
 from eval.plan import plan
 from eval.policy.file import read_policy
 from stylegate.config import Config
@@ -38,7 +38,7 @@ ONE_PASS = ("flux",)  # families whose guidance is told to the model, and costs 
 class Outcome(NamedTuple):
     """The pictures of one setting as they were judged, in the order of the slots."""
 
-    setting: Setting
+    setting: SamplerSetting
     verdicts: list[Verdict]
 
     def accepted(self) -> np.ndarray:
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 def trial(config: Config) -> int:
     """Draw and judge the settings, write down the best one, print all of them. Returns 0."""
     told = config.generate
-    first = Setting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
+    first = SamplerSetting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
     reference = draw_and_judge(config, first)
     if not reference.accepted().any():
         print(f"trial: none of {len(reference.verdicts)} pictures was accepted, so nothing can be compared")
@@ -76,7 +76,7 @@ def trial(config: Config) -> int:
     return 0
 
 
-def draw_and_judge(config: Config, setting: Setting) -> Outcome:
+def draw_and_judge(config: Config, setting: SamplerSetting) -> Outcome:
     """Plan the batch of this setting, draw the first attempts at its first slots, and judge them."""
     settings = replace(config.generate, **setting.content(), by_trial=False)
     size = settings.batch_size
@@ -116,7 +116,7 @@ def compared(config: Config, outcome: Outcome, reference: Outcome) -> TriedSetti
     )
 
 
-def work_of(config: Config, setting: Setting) -> float:
+def work_of(config: Config, setting: SamplerSetting) -> float:
     """Passes of the denoiser for one picture: guidance above 1 takes two a step, but for families that are told it."""
     twice = setting.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS
     return setting.num_inference_steps * (2.0 if twice else 1.0)

@@ -43,9 +43,9 @@ class CachedTextEncoder:
         )
         if key not in self.rows:
             self.rows[key] = without_non_tensors(self.forward(*arguments, **keywords))
-            self.held_bytes += size_in_bytes(self.rows[key])
+            self.held_bytes += tensor_bytes(self.rows[key])
             while self.held_bytes > self.most_bytes and len(self.rows) > 1:
-                self.held_bytes -= size_in_bytes(self.rows.popitem(last=False)[1])
+                self.held_bytes -= tensor_bytes(self.rows.popitem(last=False)[1])
         self.rows.move_to_end(key)
         return self.rows[key]
 
@@ -83,8 +83,9 @@ def concatenate_rows(rows: Sequence[Any]) -> Any:
     return None if first is None else torch.cat(list(rows))
 
 
-def size_in_bytes(found: Any) -> int:
+def tensor_bytes(found: Any) -> int:
+    """The bytes of memory that all tensors in a text encoder's output take; 0 for None."""
     if isinstance(found, torch.Tensor):
         return found.numel() * found.element_size()
     parts = found.values() if isinstance(found, ModelOutput) else found
-    return sum(map(size_in_bytes, parts)) if found is not None else 0
+    return sum(map(tensor_bytes, parts)) if found is not None else 0

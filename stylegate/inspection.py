@@ -73,7 +73,10 @@ def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
 
 def value_in_words(value: str) -> str:
-    """A value of the header, cut to SHOWN characters; of a picture in base64 (a thumbnail) its size alone."""
+    """A value of the header in quotes, cut to SHOWN characters.
+
+    Of a `data:` address, such as a thumbnail, only the media type and the number of characters are shown.
+    """
     if value.startswith("data:"):
         return f"{value.partition(',')[0][:SHOWN]!r}, {len(value)} characters that are not shown"
     return repr(value[:SHOWN])

@@ -53,7 +53,7 @@ def replay(paths: list[Path]) -> int:
     except Exception as error:
         raise SurroundingsError(
             f"W&B cannot be reached ({wandbrun.error_in_words(error)}); this would be sent:",
-            [f"{path.name}: {row_in_words(row)}" for path in in_order for row in ledgers[path]],
+            [f"{path.name}: {lineage_row_in_words(row)}" for path in in_order for row in ledgers[path]],
             "wandb login, or set WANDB_API_KEY; the same command sends only what is still missing.",
         ) from None
     finally:
@@ -90,8 +90,8 @@ def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
     return lines
 
 
-def row_in_words(row: Mapping[str, Any]) -> str:
-    """A row as one line."""
+def lineage_row_in_words(row: Mapping[str, Any]) -> str:
+    """A row of lineage.jsonl as one line: used or made, type, W&B name, alias of the digest."""
     return f"{row['kind']} {row['type']} {wandbrun.valid_name(row['artifact'])}:{wandbrun.digest_alias(row['sha256'])}"
 
 
@@ -124,7 +124,7 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
                 made.wait(timeout=FINISH_S)
             else:
                 wandbrun.use_artifact(run, *facts, row["sha256"])
-            print(f"sent: {path.name}: {row_in_words(row)}")
+            print(f"sent: {path.name}: {lineage_row_in_words(row)}")
         run.finish()
     except BaseException:  # Ctrl-C too: W&B would wait for its server first
         wandbrun.kill_service()

@@ -97,7 +97,7 @@ def encoder_of(weights: dict[str, Any]) -> Any:
     import torch
     from trustmark.unet import Unet1  # type: ignore[import-not-found]
 
-    mine = below("encoder.", weights)
+    mine = weights_under_prefix("encoder.", weights)
     blocks = {name.split(".")[1] for name in mine if name.startswith("middle.")}
     width, bits = mine["pre.conv.weight"].shape[0], mine["secret2image.dense.weight"].shape[1]
     unet = Unet1(secret_len=bits, width=width, nmiddle=len(blocks), activ="silu")
@@ -119,14 +119,14 @@ def decoder_of(weights: dict[str, Any]) -> Any:
     import torch
     from trustmark.unet import SecretDecoder  # type: ignore[import-not-found]
 
-    mine = below("decoder.", weights)
+    mine = weights_under_prefix("decoder.", weights)
     arch = "resnet50" if "decoder.layer1.0.conv3.weight" in mine else "resnet18"
     decoder = SecretDecoder(arch, secret_len=mine["decoder.fc.weight"].shape[0])
     decoder.load_state_dict(mine)
     return SimpleNamespace(decoder=decoder.eval(), device=torch.device("cpu"))
 
 
-def below(prefix: str, weights: dict[str, Any]) -> dict[str, Any]:
+def weights_under_prefix(prefix: str, weights: dict[str, Any]) -> dict[str, Any]:
     """The weights whose names begin with `prefix`, by the rest of their names. Raises ValueError without any."""
     found = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     if not found:

@@ -41,14 +41,16 @@ class Encoded(NamedTuple):
 
     def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the latents of views of one bucket, float32 [n, c, h, w] each."""
-        found = [self.read(self.latent_keys[i]) for i in chosen]
+        found = [self.cached_entry(self.latent_keys[i]) for i in chosen]
         mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
         return mean, deviation
 
     def conditions(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
         """The encoded captions of items, each in its wording at `step`; the empty prompt where `dropped` [n] is set."""
         keys = [self.prompt_keys[i][(step + i) % len(self.prompt_keys[i])] for i in items]
-        found = [self.read(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)]
+        found = [
+            self.cached_entry(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)
+        ]
         return {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
 
     def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
@@ -56,8 +58,11 @@ class Encoded(NamedTuple):
         texts = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
 
-    def read(self, key: str) -> dict[str, NDArray]:
-        """One entry of the cache. Raises StylegateError if it is gone."""
+    def cached_entry(self, key: str) -> dict[str, NDArray]:
+        """The arrays of one cache entry, by name: the latents of one view, or one encoded caption.
+
+        Raises StylegateError if the entry is gone.
+        """
         value = self.cache.get(key)
         if value is None:
             raise StylegateError(

@@ -57,7 +57,7 @@ def plan_audit(out: Path, verdicts: list[Verdict], policy: Policy, is_planned_ba
     return plan, why if plan.design == design else "as it was settled when this audit began"
 
 
-def apply_audit(
+def apply_audit_labels_and_certificate(
     out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool
 ) -> tuple[PromiseState, list[str]]:
     """Change the verdicts in place by the labels of the audit and by the certificate in the folder `out`.

@@ -72,7 +72,7 @@ def judge(
     """
     policy = policyfile.read_policy(config.policy)
     compared = compared or comparison_of(config, lot)
-    calibration_path = str(calibration.path_of(config, lot)) if policy.calibrated_score and not quiet else None
+    calibration_path = str(calibration.calibration_path(config, lot)) if policy.calibrated_score and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, said = decide_by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
@@ -96,7 +96,9 @@ def judge(
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
         if audited:
-            promise, audit_notes = certified.apply_audit(lot.out, verdicts, policy, bool(lot.slots))
+            promise, audit_notes = certified.apply_audit_labels_and_certificate(
+                lot.out, verdicts, policy, bool(lot.slots)
+            )
             notes += audit_notes
         if promise.state == "none":
             promise = promise_without_certificate(

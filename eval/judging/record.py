@@ -41,8 +41,8 @@ class CheckLines(Record):
     """Left out where there is none."""
 
 
-class RuleState(Record):
-    """A rule for the lot as a whole, and how the lot stands by it."""
+class LotRuleResult(Record):
+    """The result of one rule for the lot as a whole: `state` is pass, warn or fail, `says` a sentence for people."""
 
     measure: str
     value: float | None
@@ -97,7 +97,7 @@ class GateRecord(Record):
     """Checks that could not be computed here and are optional, with the reason."""
     summary: list[str]
     notes: list[str]
-    batch: list[RuleState]
+    batch: list[LotRuleResult]
     promise: PromiseState
     scores: str
     """Digest of all that the scores depend on."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import cast
 
-from eval.judging.record import RuleLevel, RuleState
+from eval.judging.record import LotRuleResult, RuleLevel
 from eval.judging.verdicts import Verdict, slots_with_verdict
 from eval.lot.attempts import slot_states
 from eval.lot.lot import Lot
@@ -43,7 +43,7 @@ def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     return 1 - max(abs(count / len(planned) - found[item] / len(there)) for item, count in wanted.items())
 
 
-def rule_states(policy: Policy, values_by_measure: dict[str, float | None]) -> list[RuleState]:
+def rule_states(policy: Policy, values_by_measure: dict[str, float | None]) -> list[LotRuleResult]:
     """The value and the state (pass, warn, fail) of each of the policy's rules for the lot.
 
     `values_by_measure` are the lot's measures by name. A rule whose measure is None passes only if the rule is
@@ -61,11 +61,11 @@ def rule_states(policy: Policy, values_by_measure: dict[str, float | None]) -> l
         else:
             says = f"{measure} is {value:.3g}" + (f", {line:g} is asked" if broken else "")
         says = f"{says} ({MEASURES[measure]})"
-        found.append(RuleState(measure=measure, value=value, state=cast(RuleLevel, level), says=says))
+        found.append(LotRuleResult(measure=measure, value=value, state=cast(RuleLevel, level), says=says))
     return found
 
 
-def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list[RuleState], promise: str) -> int:
+def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list[LotRuleResult], promise: str) -> int:
     """The worst exit code of three: by the verdicts, by the rules for the lot, and by the state of the promise."""
     code = batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
     failed = any(rule.state == "fail" for rule in rules)

@@ -58,7 +58,7 @@ class Waived(Reason):
     """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
 
 
-class Settled(Record):
+class ReviewDecision(Record):
     """Who accepted a picture that stood in review, and the reasons that this settled."""
 
     who: str
@@ -82,7 +82,7 @@ class Verdict(Record):
     """Spreads above the nearest line that would keep the picture from being accepted; None where it cannot be said."""
     policy_sha256: str
     waived: list[Waived] = Field(default_factory=list)
-    settled: Settled | None = None
+    settled: ReviewDecision | None = None
     shown_traits: dict[str, str] = Field(default_factory=dict)
     """Traits that a person found other than planned: the value that the picture shows; empty for a trait that is not
     stated, since a person found it wrong and nobody said what the picture shows.
@@ -327,7 +327,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
             if not {r.check for r in asked} <= set(decision.checks):
                 partly += 1
                 continue
-            verdict.settled = Settled.model_construct(who=decision.who, why=decision.why, reasons=asked)
+            verdict.settled = ReviewDecision.model_construct(who=decision.who, why=decision.why, reasons=asked)
             verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
             verdict.verdict = worst_verdict(verdict.reasons)
         elif verdict.verdict in ("review", "accept") and decision.verdict == "reject":

@@ -34,7 +34,7 @@ class GenerateFacts(Record):
     """Pictures that are drawn together, which can change their last bits."""
 
 
-class Setting(Record):
+class SamplerSetting(Record):
     """How much work a picture takes."""
 
     num_inference_steps: int
@@ -49,7 +49,7 @@ class Setting(Record):
 class TriedSetting(Record):
     """What a setting did with the same slots and seeds as the first one."""
 
-    setting: Setting
+    setting: SamplerSetting
     work: float
     """Passes of the denoiser for one picture, as a share of the first setting's."""
     accepted: int
@@ -71,7 +71,7 @@ class Trial(Record):
     """sha256 of the policy that judged them."""
     tried: list[TriedSetting]
     """In the order in which they were tried; the first is the configured one."""
-    chosen: Setting
+    chosen: SamplerSetting
     """The setting that batches of this base and LoRA are drawn with."""
 
 

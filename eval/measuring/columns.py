@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, digests_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.domain import in_domain_flags
+from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import Encoder
 from eval.measuring.features import BrokenFile, features_of, num_threads
-from eval.measuring.foreign import shipped_sets, split_by_set, without_own
+from eval.measuring.foreign import shipped_sets, split_by_set, without_sets_of_this_brand
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
@@ -39,9 +39,9 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     cannot be loaded. `quiet` shows no progress.
     """
     encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
-    measured, broken = features_to_compare(config, lot, compared, encoder, quiet)
+    measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
     compute_columns(measured)
-    inside, hint = in_domain_flags(measured.pictures, measured.references, encoder.domain)
+    inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)
     batch = describe_batch(measured) if measured.enough_references else BatchMeasures()
 
     rows = score_table(measured, broken, inside)
@@ -70,10 +70,14 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     ).write(lot.out / RECORD)
 
 
-def features_to_compare(
+def measure_lot_and_comparison(
     config: Config, lot: Lot, compared: Comparison, encoder: Encoder, quiet: bool
 ) -> tuple[Measured, list[BrokenFile]]:
-    """The features of the lot and of all that it is compared with; and the files of the lot that are no pictures."""
+    """Measure the pictures of the lot and all that they are compared with, as scorers take them.
+
+    Also returns the files of the lot that are no pictures. References that cannot be read are left out with a note.
+    Raises DataError if a training picture or one that was exported before cannot be read.
+    """
 
     def read(named: list, sha256: dict[str, str], title: str) -> tuple[Features, list[BrokenFile]]:
         shown = "" if quiet else title
@@ -125,7 +129,7 @@ def foreign_sets(
     if broken:
         listing = [f"{b.name}: {b.reason}" for b in broken]
         raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")
-    shipped, notes = without_own(shipped_sets(references, encoder, compared.background), references)
+    shipped, notes = without_sets_of_this_brand(shipped_sets(references, encoder, compared.background), references)
     return [*split_by_set(given, encoder), *shipped], notes
 
 

@@ -42,10 +42,12 @@ def read_encoder_domain(folder: Path | None) -> Domain | None:
     return Domain(described["side"], described["max_distance"], known)
 
 
-def in_domain_flags(pictures: Features, references: Features, domain: Domain | None) -> tuple[NDArray[np.float32], str]:
-    """[n] 1 for a picture inside the encoder's domain, 0 outside, NaN without a domain; and a hint.
+def in_domain_flags_and_warning(
+    pictures: Features, references: Features, domain: Domain | None
+) -> tuple[NDArray[np.float32], str]:
+    """[n] 1 for a picture inside the encoder's domain, 0 outside, NaN without a domain; and a warning.
 
-    The hint is a sentence if many references lie outside the domain, else "". No verdict depends on this.
+    The warning is a sentence if many references lie outside the domain, else "". No verdict depends on this.
     """
     if domain is None:
         return np.full(len(pictures.names), np.nan, np.float32), ""

@@ -35,7 +35,7 @@ SMALL, ALIKE = 16, 4.0  # side of what is compared; levels of 255
 COPIES = 2  # pictures of a set that are references; of the half that is not redrawn
 
 
-class Foreign(NamedTuple):
+class ForeignPictureOnGround(NamedTuple):
     """A shipped picture on the ground that it is shown on."""
 
     of: str  # name of its set
@@ -49,7 +49,7 @@ class Foreign(NamedTuple):
         return Image.fromarray(redraw(similarity.signature(whole))) if self.redrawn else whole
 
 
-def shipped_pictures(references: Features, background: str) -> Iterator[Foreign]:
+def shipped_pictures(references: Features, background: str) -> Iterator[ForeignPictureOnGround]:
     """Every shipped picture, by turns on the declared background and on the ground of a reference.
 
     Of every eight the last four are redrawn.
@@ -58,7 +58,7 @@ def shipped_pictures(references: Features, background: str) -> Iterator[Foreign]
     declared = Image.new("RGB", (1, 1), background).getpixel((0, 0))
     for i, row in enumerate(pq.read_table(files.FOREIGN).to_pylist()):
         ground = grounds[i // 2 % len(grounds)] if i % 2 else declared
-        yield Foreign(row["set"], row["png"], ground, redrawn=i // 4 % 2 == 1)  # type: ignore[arg-type]
+        yield ForeignPictureOnGround(row["set"], row["png"], ground, redrawn=i // 4 % 2 == 1)  # type: ignore[arg-type]
 
 
 def ground_colours(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -82,7 +82,7 @@ def shipped_sets(references: Features, encoder: Encoder, background: str) -> lis
     ]
 
 
-def encoded_rows(shown: list[Foreign], encoder: Encoder, background: str) -> list[Row]:
+def encoded_rows(shown: list[ForeignPictureOnGround], encoder: Encoder, background: str) -> list[Row]:
     """A row of features for each picture, from the cache where it is there."""
     cache = Cache()
     known = files.canonical_sha256(["foreign-2", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
@@ -127,7 +127,7 @@ def split_by_set(features: Features, encoder: Encoder) -> list[ForeignSet]:
     return found
 
 
-def without_own(sets: list[ForeignSet], references: Features) -> tuple[list[ForeignSet], list[str]]:
+def without_sets_of_this_brand(sets: list[ForeignSet], references: Features) -> tuple[list[ForeignSet], list[str]]:
     """The shipped sets that are not the brand itself, and a sentence on each that is: its pictures are references."""
     own = small_copies(references.signatures)
     kept, notes = [], []

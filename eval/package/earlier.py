@@ -10,8 +10,11 @@ from eval.package.receiver import MANIFEST, SIGNER
 from eval.package.signature import PrivateKey, is_signed_file, public_pem
 
 
-class Earlier(NamedTuple):
-    """An earlier package of the collection."""
+class SignedEarlierPackage(NamedTuple):
+    """The package before this one, and the sha256 of those of its files that the present key signed.
+
+    Only these files may be used again without being judged anew.
+    """
 
     package: Path
     signed: dict[str, str]
@@ -32,11 +35,11 @@ class Earlier(NamedTuple):
         return judged == judged_sha256 and self.signed.get(f"data/{name}") == hashlib.sha256(content).hexdigest()
 
 
-def earlier_package(package: Path | None, key: PrivateKey | None) -> Earlier | None:
+def earlier_package(package: Path | None, key: PrivateKey | None) -> SignedEarlierPackage | None:
     """The package before, and what of it was signed by this key; None if there is none."""
     if package is None:
         return None
     ours = key is not None and (package / SIGNER).is_file() and (package / SIGNER).read_bytes() == public_pem(key)
     if not ours or not is_signed_file(package / SIGNER, package / MANIFEST, package / f"{MANIFEST}.sig"):
-        return Earlier(package, {})
-    return Earlier(package, receiver.read_manifest(package, MANIFEST, []))
+        return SignedEarlierPackage(package, {})
+    return SignedEarlierPackage(package, receiver.read_manifest(package, MANIFEST, []))

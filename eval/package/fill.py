@@ -17,7 +17,7 @@ from eval.lot.lot import Lot
 from eval.package import verify_traits
 from eval.package.bag import BOM, write, write_merkle_tree
 from eval.package.calibrated import POOL
-from eval.package.earlier import Earlier
+from eval.package.earlier import SignedEarlierPackage
 from eval.package.items import PROFILES, Item, ItemRecord, checked_scores, imagefolder_table, items_of, record_of
 from eval.package.layout import TABLE
 from eval.package.marking import Marks, Unmarked, write_marked_pictures
@@ -41,7 +41,7 @@ def fill_package(
     collection: str,
     licences: Sequence[LicenceLink] = (),
     marks: Marks = NO_MARKS,
-    earlier: Earlier | None = None,
+    earlier: SignedEarlierPackage | None = None,
 ) -> Provenance:
     """Write data/, the tree and the bill of materials of a new package; its provenance.
 
@@ -68,7 +68,7 @@ def fill_package(
 
 
 def write_pictures(
-    data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, marks: Marks, earlier: Earlier | None
+    data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, marks: Marks, earlier: SignedEarlierPackage | None
 ) -> tuple[list[Item], MarksReport]:
     """Copy the pictures with their marks; the items with the digests of what was written, and what was read back.
 
@@ -85,7 +85,12 @@ def write_pictures(
 
 
 def write_items(
-    data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, collection: str, earlier: Earlier | None
+    data: Path,
+    lot: Lot,
+    items: Sequence[Item],
+    made_from: MadeFrom,
+    collection: str,
+    earlier: SignedEarlierPackage | None,
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
     found, before = checked_scores(lot, items), earlier and earlier.package / "data"

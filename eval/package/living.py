@@ -328,8 +328,11 @@ def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: B
     changes.write(package / CHANGES)
 
 
-def check_changes(package: Path) -> tuple[list[str], list[str], list[str]]:
-    """(proven, not proven, wrong): sentences on the changes that a package states."""
+def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]:
+    """Compare changes.json of a package with the package itself: sentences on what is proven, not proven, and wrong.
+
+    All three lists are empty if the package has no changes.json.
+    """
     if not (package / CHANGES).is_file():
         return [], [], []
     try:

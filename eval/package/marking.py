@@ -30,7 +30,7 @@ from eval.package.credentials import (
     read_credentials,
     shortest_replacement,
 )
-from eval.package.earlier import Earlier
+from eval.package.earlier import SignedEarlierPackage
 from eval.package.items import Item
 from eval.package.marks import MarkedPicture, holds_watermark, read_marks
 from eval.package.signing_certificate import NEXT, signing_certificate
@@ -112,7 +112,7 @@ def drawn_watermark(config: Config, lot: Lot) -> Watermark | None:
 
 
 def write_marked_pictures(
-    unmarked: Sequence[Unmarked], data: Path, marks: Marks, earlier: Earlier | None
+    unmarked: Sequence[Unmarked], data: Path, marks: Marks, earlier: SignedEarlierPackage | None
 ) -> list[MarkedPicture]:
     """Write each picture's file with its marks below `data`, and read it back: what each one carries, in their order.
 
@@ -153,7 +153,7 @@ def signature_key(one: Unmarked, marks: Marks) -> str:
 
 
 def write_marked(
-    one: Unmarked, kept: Row | None, data: Path, marks: Marks, earlier: Earlier | None, context: Any
+    one: Unmarked, kept: Row | None, data: Path, marks: Marks, earlier: SignedEarlierPackage | None, context: Any
 ) -> Written:
     """Write one picture's file with its marks, and read it back; `kept` is its signature, if it was signed before.
 

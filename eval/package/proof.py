@@ -12,7 +12,7 @@ from eval.package.bag import STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
 from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_rows
-from eval.package.living import check_changes
+from eval.package.living import verify_changes_file
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
 from eval.package.statement import statement_problem
@@ -43,7 +43,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
         proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
     wrong = wrong or disagreements_of_parts(package)
     if not wrong:
-        lived, unknown, wrong = check_changes(package)
+        lived, unknown, wrong = verify_changes_file(package)
         proven, unproven = proven + lived, unproven + unknown
     return proven, unproven, wrong
 

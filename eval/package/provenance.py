@@ -6,7 +6,16 @@ from typing import Any
 
 from pydantic import Field
 
-from eval.judging.record import CheckLines, Count, Counts, GateRecord, PolicyUsed, PromiseState, References, RuleState
+from eval.judging.record import (
+    CheckLines,
+    Count,
+    Counts,
+    GateRecord,
+    LotRuleResult,
+    PolicyUsed,
+    PromiseState,
+    References,
+)
 from eval.lot.lot import Lot, origin_digests
 from stylegate import __version__, files
 from stylegate.records import Record
@@ -50,7 +59,7 @@ class JudgedBy(Record):
     references: References
     promise: PromiseState
     """How the promise stood. It is a claim: `stylegate verify` computes the proof again."""
-    batch: list[RuleState]
+    batch: list[LotRuleResult]
     """The rules for the lot as a whole, and how it stood by them."""
     verdicts_sha256: str
     """sha256 of verdicts.jsonl."""

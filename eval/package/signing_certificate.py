@@ -79,7 +79,7 @@ def signing_certificate(config: Config) -> SigningCertificate:
     """
     path = Path(config.credentials).expanduser() if config.credentials else OWN
     if not config.credentials and not OWN.exists():
-        write_secret_once(OWN, make_test_certificate())
+        write_secret_once(OWN, make_default_certificate())
     what = f"credentials={config.credentials or files.display_path(OWN)}"
     command = shlex.split(config.credentials_command or "")
     try:
@@ -141,18 +141,21 @@ def pem_of_key(key: Any) -> bytes:
     return key.private_bytes(*form)
 
 
-def make_test_certificate() -> bytes:
+def make_default_certificate() -> bytes:
     """A new key and its certificate, by an authority whose key nobody keeps, as one PEM file. Its name says what it is.
 
     The profile is the one that C2PA asks for.
     """
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    leaf, authority = (certificate_for_tests(key, keys[1]) for key in keys)
+    leaf, authority = (build_untrusted_certificate(key, keys[1]) for key in keys)
     return pem_of_key(keys[0]) + b"".join(one.public_bytes(serialization.Encoding.PEM) for one in (leaf, authority))
 
 
-def certificate_for_tests(key: Any, issuer_key: Any) -> x509.Certificate:
-    """The certificate of a key, valid from today: an authority's if it is the issuer's own key, else a signer's."""
+def build_untrusted_certificate(key: Any, issuer_key: Any) -> x509.Certificate:
+    """A certificate for `key`, signed by `issuer_key`, whose name says that it vouches for nobody.
+
+    It is valid from today. If both keys are the same object, it is the certificate of the authority itself.
+    """
     is_authority = key is issuer_key
     names = []
     for name in ("test authority" if is_authority else "test signer", "test authority"):

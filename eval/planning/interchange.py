@@ -218,7 +218,12 @@ def group_values_that_never_meet(values: Sequence[Sequence[str]]) -> list[list[s
 
 
 def file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str]]) -> dict[str, Any]:
-    """The content of a traits file with the counts of these items."""
+    """The content of a traits file with the exact number of items of each value.
+
+    `tally` names the traits whose value is a number, and for each the traits that it counts; they become rules.tally
+    and are not put into the prompt. Raises DataError for a trait with more than MAX_VALUES values, and for values that
+    cannot be names.
+    """
     traits: dict[str, Any] = {}
     problems = []
     for trait, counts in picture.value_counts(items).items():

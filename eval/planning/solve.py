@@ -4,7 +4,7 @@ import numpy as np
 
 from eval.planning import exact
 from eval.planning.deal import fill_by_swaps
-from eval.planning.feasible import bits_of_room, conflicting_rules, nearest_changes
+from eval.planning.feasible import conflicting_rules, entropy_margin_in_bits, nearest_changes
 from eval.planning.problem import Problem
 from stylegate.errors import DataError
 
@@ -39,7 +39,7 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
 
 
 def room_if_possible(problem: Problem) -> float:
-    """The bits of room of a plan (feasible.bits_of_room), if counts and rules do not exclude each other.
+    """The bits of room of a plan (feasible.entropy_margin_in_bits), if counts and rules do not exclude each other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
     """
@@ -53,7 +53,7 @@ def room_if_possible(problem: Problem) -> float:
             conflict,
             next_step(problem, changes),
         )
-    room = bits_of_room(problem)
+    room = entropy_margin_in_bits(problem)
     if room < 0:
         raise DataError(
             f"{problem.size} slots cannot all be different: their traits hold {np.log2(problem.size) + room:.2f} bits, "

@@ -63,7 +63,7 @@ def several_values(written: Any) -> Any:
     return [written] if isinstance(written, str) else written
 
 
-def at_least_one(found: Any) -> Any:
+def require_not_empty_mapping(found: Any) -> Any:
     if not found:
         raise ValueError("is empty")
     return found
@@ -72,9 +72,13 @@ def at_least_one(found: Any) -> Any:
 Weight = Annotated[float, BeforeValidator(weight_of, json_schema_input_type=float)]
 Count = Annotated[int, BeforeValidator(whole_number, json_schema_input_type=int), Field(ge=0)]
 Names = Annotated[
-    list[str], BeforeValidator(several_values, json_schema_input_type=str | list[str]), AfterValidator(at_least_one)
+    list[str],
+    BeforeValidator(several_values, json_schema_input_type=str | list[str]),
+    AfterValidator(require_not_empty_mapping),
 ]
-Condition = Annotated[dict[str, Names], AfterValidator(at_least_one)]  # trait -> the values that count as meant
+Condition = Annotated[
+    dict[str, Names], AfterValidator(require_not_empty_mapping)
+]  # trait -> the values that count as meant
 
 
 class Value(Record):
@@ -150,7 +154,7 @@ class Rules(Record):
 class OneOfOne(Record):
     """A slot that is designed by hand. What it does not name is chosen as for any slot."""
 
-    traits: Annotated[dict[str, str], AfterValidator(at_least_one)]
+    traits: Annotated[dict[str, str], AfterValidator(require_not_empty_mapping)]
     """Its values; one that the trait does not list exists for the one-of-ones alone."""
     slot: Count | None = None
     """The slot that it takes, from 0; left out: one at random."""
@@ -173,7 +177,9 @@ class TraitsFile(Record):
     """What a number behind a value is: its weight, or its exact count."""
     tiers: dict[str, Weight] = Field(default_factory=dict)
     """Weights with a name, as `rare: 1` and `common: 10`, which values take by `tier`."""
-    traits: Annotated[dict[Annotated[str, AfterValidator(trait_name)], Values], AfterValidator(at_least_one)]
+    traits: Annotated[
+        dict[Annotated[str, AfterValidator(trait_name)], Values], AfterValidator(require_not_empty_mapping)
+    ]
     """The values of each trait."""
     rules: Rules = Field(default_factory=Rules)
     """Combinations that are forbidden, required, capped."""

@@ -1,5 +1,6 @@
 """Read a traits file and report every problem of it at once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ def read_traits(path: Path) -> TraitsFile:
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise DataError(f"{files.display_path(path)} has more than {MAX_BYTES // 1_000_000} MB: no traits file")
     data = with_numbers_named(files.read_yaml(path, "traits file", words=True))
-    content, problems = validated(data)
+    content, problems, left = validated(data)
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
         problems += template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
-        problems += problems_between_parts(content, written)
+        problems += [with_numbers_of_file(problem, left) for problem in problems_between_parts(content, written)]
     if problems or content is None:
         more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
         raise DataError(
@@ -55,26 +56,51 @@ def with_number_under_key(spec: dict[str, Any], key: str) -> dict[str, Any]:
     return {key if word == "number" else word: written for word, written in spec.items()}
 
 
-def validated(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str]]:
+def validated(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
     """The file as far as it can be read, and its problems: what is wrong is taken out so that the rest is checked too.
 
-    None where a part is missing or nothing is left.
+    None where a part is missing or nothing is left. The third value says for each list from which entries were taken
+    out ("rules.forbid") which entries of the file are left, by their numbers there.
     """
     try:
-        return TraitsFile.model_validate(data), []
+        return TraitsFile.model_validate(data), [], {}
     except ValidationError as error:
         problems = problems_of(error)
-        whole = [found["loc"] for found in error.errors(include_url=False)]
-    for place in whole:
-        data = without_entry(data, [part for part in place if part != "[key]"])
+        faulty = {entry_of([part for part in found["loc"] if part != "[key]"]) for found in error.errors()}
+    left: dict[str, list[int]] = {}
+    for place in sorted(faulty, key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True):
+        if isinstance(whole := value_at(data, place[:-1]), list) and isinstance(place[-1], int):
+            name = ".".join(map(str, place[:-1]))
+            left.setdefault(name, list(range(len(whole)))).remove(place[-1])
+        data = without_entry(data, place)
     try:
-        return TraitsFile.model_validate(data), problems
+        return TraitsFile.model_validate(data), problems, left
     except ValidationError:
-        return None, problems
+        return None, problems, left
 
 
-def without_entry(data: Any, place: list[int | str]) -> Any:
-    """A copy of nested data without the entry at `place`; an entry of a list is emptied, so that others keep theirs."""
+def entry_of(place: list[int | str]) -> tuple[int | str, ...]:
+    """The place of the entry to take out: of a list the whole entry, else what stands at the place itself."""
+    return tuple(place[: next((i for i, part in enumerate(place) if isinstance(part, int)), len(place)) + 1])
+
+
+def value_at(data: Any, place: tuple[int | str, ...]) -> Any:
+    """What stands at a place (keys and numbers of entries) of nested data; None where nothing does."""
+    for part in place:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part]
+        else:
+            return None
+    return data
+
+
+def without_entry(data: Any, place: tuple[int | str, ...]) -> Any:
+    """A copy of nested data without the entry at `place` (keys, and for a list the number of its entry at the end).
+
+    Later entries of the list move up. The data is returned unchanged where nothing stands at the place.
+    """
     if not place or not isinstance(data, dict | list):
         return data
     first, rest = place[0], place[1:]
@@ -85,3 +111,11 @@ def without_entry(data: Any, place: list[int | str]) -> Any:
     if rest and isinstance(data[first], dict | list):
         return data | {first: without_entry(data[first], rest)}
     return {key: value for key, value in data.items() if key != first}
+
+
+def with_numbers_of_file(problem: str, left: dict[str, list[int]]) -> str:
+    """A problem in which the entries of lists have the numbers that they have in the file."""
+    for name, numbers in left.items():
+        pattern = rf"\b{re.escape(name)}\[(\d+)\]"
+        problem = re.sub(pattern, lambda found, n=numbers, name=name: f"{name}[{n[int(found[1])]}]", problem)
+    return problem

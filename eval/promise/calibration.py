@@ -235,7 +235,7 @@ def read_calibration(path: Path) -> Calibration:
     return found
 
 
-def path_of(config: Config, lot: Lot) -> Path:
+def calibration_path(config: Config, lot: Lot) -> Path:
     """The path of the calibration that the config names, else of calibration.json in the lot's results folder, which
     may be missing. Raises DataError if the config names a file that does not exist.
     """
@@ -247,7 +247,7 @@ def calibrated_line_for_lot(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, pool: dict[str, float]
 ) -> CalibratedLine:
     """The calibrated line for this lot, by the calibration that the config names, else by the lot's own."""
-    path = path_of(config, lot)
+    path = calibration_path(config, lot)
     if not path.exists():
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same words"
         return CalibratedLine(None, set(), "insufficient", text)

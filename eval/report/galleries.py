@@ -125,7 +125,10 @@ def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def reason_in_words(reason: Reason) -> str:
-    """The score and the threshold that it is below, or the reason's own text; "" where the table says it."""
+    """The text of a reason under a picture: its own detail, else "score < threshold", else "could not be computed".
+
+    Empty for the checks in SAID_ONCE, which the report's table of reasons explains once.
+    """
     if reason.check in SAID_ONCE:
         return ""
     if reason.detail:

@@ -194,5 +194,5 @@ for name, does, remedy in (
         resolution=0.1,
         graded=False,
         compute=ImportedFunction("technical", f"{name}_column"),
-        leave_one_out=ImportedFunction("technical", "as_the_references"),
+        leave_one_out=ImportedFunction("technical", "ones_for_references"),
     )

@@ -7,7 +7,7 @@ trained on what people like on average: they favour realism and saturation, and 
 so a line for one is no line for the other. Nominally 1 to 10, in truth unbounded.
 
 A head of a brand's own labels is logistic regression: log-odds that a person calls the picture good. It is worth what
-`Learned.area` says, and knows nothing of pictures that nobody labelled.
+`FittedHead.area` says, and knows nothing of pictures that nobody labelled.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ GOOD, BAD = ("1", "good", "yes", "accept"), ("0", "bad", "no", "reject")
 Head = tuple[NDArray, float]  # weight [d], bias
 
 
-class Learned(NamedTuple):
+class FittedHead(NamedTuple):
     """An aesthetic head that was fitted to labels, and how well it tells good pictures from bad ones."""
 
     head: Head
@@ -133,7 +133,7 @@ def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
     return [(name, path.parent / name, good) for name, good in found.items()]
 
 
-def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> Learned:
+def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedHead:
     """A head from labelled pictures, [n, d] unit rows; penalty and area by five folds."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -147,7 +147,7 @@ def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> Learned:
         areas[strength] = float(roc_auc_score(good, held_out))
     best = max(STRENGTHS, key=lambda strength: (areas[strength], -strength))
     model = LogisticRegression(C=best, class_weight="balanced", max_iter=1000).fit(embeddings, good)
-    return Learned((model.coef_[0].astype(np.float64), float(model.intercept_[0])), areas[best])
+    return FittedHead((model.coef_[0].astype(np.float64), float(model.intercept_[0])), areas[best])
 
 
 def column(measured: Measured) -> NDArray[np.float32]:

@@ -47,18 +47,18 @@ FINE = 16  # values of a channel that are counted first
 STEPS = np.minimum(np.ceil(np.log2(LEVELS + 1)), 8).astype(np.uint8)  # of a difference of levels: 0, 1, 2-3, 4-7, ...
 
 
-def shares_of_kinds(values: int, kinds: int) -> NDArray[np.float32]:
+def linear_bin_weights(values: int, kinds: int) -> NDArray[np.float32]:
     """[values, kinds] how much each value counts for each of evenly spaced kinds: linear from one to the next."""
     places = (np.arange(values) + 0.5) / values * (kinds - 1)
     return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(kinds))).astype(np.float32)
 
 
-ONE_CHANNEL = shares_of_kinds(FINE, COLOURS)
+ONE_CHANNEL = linear_bin_weights(FINE, COLOURS)
 OF_COLOURS = np.kron(np.kron(ONE_CHANNEL, ONE_CHANNEL), ONE_CHANNEL)  # [FINE ** 3, COLOURS ** 3]
-OF_TENTHS = shares_of_kinds(256, TENTHS)
+OF_TENTHS = linear_bin_weights(256, TENTHS)
 
 
-def counted(cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def root_histograms(cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """[n, kinds] root of the share of each kind among the numbers of a row of [n, ...]; roots make rare kinds count.
 
     With `shares` [kinds, k] each kind counts for k others by these shares, and [n, k] is returned.
@@ -69,7 +69,7 @@ def counted(cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = Non
     return np.sqrt((found if shares is None else found @ shares) / rows.shape[1], dtype=np.float32)
 
 
-def inks(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def colour_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 236] how often colours, brightnesses and saturations occur in signatures [n, 64, 64, 3]."""
     cells = (signatures // (256 // FINE)).astype(np.int32)
     colours = cells[..., 0] * FINE**2 + cells[..., 1] * FINE + cells[..., 2]
@@ -77,9 +77,9 @@ def inks(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     saturation = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return np.concatenate(
         [
-            counted(colours, FINE**3, OF_COLOURS),
-            counted(luma(signatures), 256, OF_TENTHS),
-            counted(saturation, 256, OF_TENTHS),
+            root_histograms(colours, FINE**3, OF_COLOURS),
+            root_histograms(luma(signatures), 256, OF_TENTHS),
+            root_histograms(saturation, 256, OF_TENTHS),
         ],
         axis=1,
     )
@@ -91,7 +91,7 @@ def luma(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((red + green + blue) >> 8).astype(np.uint8)
 
 
-def strokes(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def brightness_step_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 54] how often brightness changes by how much, once and twice running, at three scales."""
     levels, found = luma(signatures), []
     for scale in (1, 2, 4):
@@ -100,7 +100,7 @@ def strokes(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
         across, down = np.diff(small, axis=2), np.diff(small, axis=1)
         once = np.concatenate([STEPS[np.abs(part)].reshape(len(small), -1) for part in (across, down)], axis=1)
         twice = STEPS[np.minimum(np.abs(np.diff(across, axis=2)), 255)]
-        found += [counted(once, 9), counted(twice, 9)]
+        found += [root_histograms(once, 9), root_histograms(twice, 9)]
     return np.concatenate(found, axis=1)
 
 
@@ -110,13 +110,15 @@ def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[n
     return [places.mean(2), places.std(2)]
 
 
-def appearance(shown: ForeignSet | Views) -> list[NDArray[np.float32]]:
+def brand_feature_blocks(shown: ForeignSet | Views) -> list[NDArray[np.float32]]:
     """What a reader sees: blocks [n, k] of numbers, each block of one kind."""
     from eval.measuring.encoder import CHANNELS
 
     starts = range(0, len(shown.signatures), TOGETHER)
     parts = [shown.signatures[start : start + TOGETHER] for start in starts]
-    blocks = [np.concatenate([measure(part) for part in parts]) for measure in (inks, strokes)]
+    blocks = [
+        np.concatenate([measure(part) for part in parts]) for measure in (colour_histograms, brightness_step_histograms)
+    ]
     if not shown.embeddings.shape[1]:
         return blocks
     blocks.append(shown.embeddings)
@@ -233,7 +235,7 @@ class BrandReader(NamedTuple):
 
     def log_odds(self, shown: Views) -> NDArray[np.float32]:
         """[n] of pictures."""
-        responses = self.fitted.responses(self.scaling.rows(appearance(shown)))
+        responses = self.fitted.responses(self.scaling.rows(brand_feature_blocks(shown)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
@@ -242,7 +244,7 @@ def learn(references: Views, redrawn: Views, sets: list[ForeignSet]) -> BrandRea
     contents = [signature.tobytes() for signature in references.signatures]
     different = list(dict.fromkeys(contents))
     first, copy_of = [contents.index(one) for one in different], [different.index(one) for one in contents]
-    own, *others = (appearance(shown) for shown in (references, redrawn, *sets))
+    own, *others = (brand_feature_blocks(shown) for shown in (references, redrawn, *sets))
     scaling = scaling_of([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
     r = len(first)
     rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
@@ -288,11 +290,11 @@ def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
     area = float(below.sum() / (2 * m * n))
     middle = (m + n) / 2 - 1
 
-    def beyond(low: float) -> float:
+    def excess_over_lower_bound(low: float) -> float:
         spread = low * (1 - low) * (1 + middle * ((1 - low) / (2 - low) + low / (1 + low))) / (m * n)
         return area - low - ONE_SIDED * np.sqrt(spread)
 
-    return area, float(brentq(beyond, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0  # type: ignore[arg-type]
+    return area, float(brentq(excess_over_lower_bound, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0  # type: ignore[arg-type]
 
 
 # The columns of scores.parquet (eval/scorers/__init__.py).

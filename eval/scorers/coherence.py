@@ -79,16 +79,16 @@ def melt(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         smooth = ndimage.gaussian_filter(rough, (0, width, width), mode="wrap")
         return smooth / smooth.std((1, 2), keepdims=True)
 
-    def places() -> NDArray:
+    def random_blend_masks() -> NDArray:
         """[n, 64, 64, 1] between 0 and 1, mostly near either."""
         return 1 / (1 + np.exp(-STEEP * noise(PARTS)))[..., None]
 
-    mixed = signatures + places() * (np.roll(signatures, 1, axis=0).astype(np.float32) - signatures)
+    mixed = signatures + random_blend_masks() * (np.roll(signatures, 1, axis=0).astype(np.float32) - signatures)
     rows, columns = (
         np.clip(np.rint(grid + BENT * noise(WAVES)), 0, SIDE - 1).astype(int) for grid in np.indices((SIDE, SIDE))
     )
     bent = blurred(mixed[np.arange(n)[:, None, None], rows, columns], JAGGED)
-    return np.rint(bent + places() * (blurred(bent, BLURRED) - bent)).clip(0, 255).astype(np.uint8)
+    return np.rint(bent + random_blend_masks() * (blurred(bent, BLURRED) - bent)).clip(0, 255).astype(np.uint8)
 
 
 def log_ratio(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,7 +103,7 @@ def mean_log_ratio(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -
     return ratios[found].sum(1) / np.maximum(np.count_nonzero(found, axis=1), FEWEST).astype(np.float32)
 
 
-class Learned(NamedTuple):
+class CoherenceModel(NamedTuple):
     """What the coherence score has learned from references: the log ratio of each pattern between them and melted
     copies of them, the mean log ratio of each reference, and the unit of the score.
     """
@@ -119,7 +119,7 @@ class Learned(NamedTuple):
         return ((means - np.median(self.own)) / self.scale).astype(np.float32)
 
 
-def learn(references: NDArray[np.uint8]) -> Learned:
+def learn(references: NDArray[np.uint8]) -> CoherenceModel:
     """From signatures [r, 64, 64, 3] of references, r > 0."""
     chosen = np.unique(np.linspace(0, len(references) - 1, min(len(references), MOST)).astype(int))
     some = references[chosen]
@@ -131,7 +131,7 @@ def learn(references: NDArray[np.uint8]) -> Learned:
     for i, place in enumerate(chosen):
         without = log_ratio(all_drawn - drawn[i], all_molten - molten[i])
         own[place], of_copies[i] = mean_log_ratio(np.stack([some[i], copies[i]]), without)
-    return Learned(ratios, own, max(float(np.median(own) - np.median(of_copies)), LEAST))
+    return CoherenceModel(ratios, own, max(float(np.median(own) - np.median(of_copies)), LEAST))
 
 
 def score_with_ratios(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:

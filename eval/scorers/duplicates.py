@@ -1,9 +1,9 @@
-"""Duplicates: log of the distance (1 - likeness, stylegate/pictures.py) to the nearest picture; -6.9 is the same one.
+"""Duplicates: log of the distance (1 - likeness, stylegate/similarity.py) to the nearest picture; -6.9 is the same one.
 
 Likeness is blind to brightness, recompression and small shifts, and collectibles that share a template differ in it.
 How near is a duplicate, a brand's own references say: nearer than copies of them come that were moved and recompressed
-(`copies`). A distance between true pictures would not do, since the nearest two of a batch come nearer the more there
-are of them. Of distances the ratio counts, hence the logarithm.
+(`log_distances_to_altered_copies`). A distance between true pictures would not do, since the nearest two of a batch
+come nearer the more there are of them. Of distances the ratio counts, hence the logarithm.
 
 Of several that are alike the best one keeps its score: the others are compared with it and fall. Fails where one of a
 pair is refused for something else: the other falls all the same, and is drawn again. On brands of few colours and
@@ -82,7 +82,7 @@ def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Neare
     return Nearest(log_distance(likeness), index)
 
 
-def copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[2n] log distance of each picture to two altered copies of it: moved by two 64ths right, or down, as a JPEG."""
     found = []
     for one in signatures:
@@ -116,7 +116,7 @@ def distinct_references_column(measured: Measured) -> NDArray[np.float32]:
     """[r] `leave_one_out`; where there are enough references, notes how near altered copies of them come."""
     signatures = measured.references.signatures
     if measured.enough_references:
-        measured.copies["distinct"] = percentiles(copies(signatures))
+        measured.copies["distinct"] = percentiles(log_distances_to_altered_copies(signatures))
     return leave_one_out(signatures)
 
 

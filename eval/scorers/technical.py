@@ -48,21 +48,21 @@ WHOLLY = 0.02  # share of a line that may be no frame's by chance
 TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
 
-class View(NamedTuple):
+class PictureCrops(NamedTuple):
     """What is measured of one picture; its size in memory is limited, however large the picture is."""
 
     whole: NDArray[np.uint8]  # [h, w, 3]: all of it, at about WHOLE_SIDE pixels
     middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
 
 
-def view(image: Image.Image) -> View:
+def view(image: Image.Image) -> PictureCrops:
     """What is measured of an RGB picture."""
     whole, middle = at_half_size(image), middle_part(image)
     pixels = np.asarray(whole)
-    return View(pixels, pixels if middle is whole else np.asarray(middle))
+    return PictureCrops(pixels, pixels if middle is whole else np.asarray(middle))
 
 
-def measure(views: Sequence[View]) -> NDArray[np.float32]:
+def measure(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
     """[n, len(MEASURES)] technical measures of n pictures, in the order of MEASURES.
 
     Sharpness, noise and compression are measured in the middle of the picture, the others on the whole picture.
@@ -290,6 +290,6 @@ def alpha_column(measured: Measured) -> NDArray[np.float32]:
     return alpha(measured.pictures.transparent, measured.references.transparent, measured.compared.alpha)
 
 
-def as_the_references(measured: Measured) -> NDArray[np.float32]:
+def ones_for_references(measured: Measured) -> NDArray[np.float32]:
     """[r] ones: by definition the references have the right size and transparency."""
     return np.ones(len(measured.references.names), np.float32)

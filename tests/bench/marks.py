@@ -19,7 +19,7 @@ from PIL import Image
 from eval.marks import ATTACKS, encoded
 from eval.package.credentials import Signer, context_of, manifest_of, read_credentials
 from eval.package.marking import AI_MADE, same_picture
-from eval.package.signing_certificate import SigningCertificate, make_test_certificate
+from eval.package.signing_certificate import SigningCertificate, make_default_certificate
 from eval.package.xmp import SOURCE_TYPES, source_types_of, with_source_type
 from stylegate.pictures import CORES
 
@@ -29,7 +29,7 @@ MANIFEST = manifest_of(SOURCE_TYPES + AI_MADE, True, {"judged_sha256": "0" * 64,
 
 
 def main() -> int:
-    pem = make_test_certificate()
+    pem = make_default_certificate()
     key = serialization.load_pem_private_key(pem, None)
     signer, context = Signer(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), context_of({})
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.planning import interchange
-from eval.planning.feasible import bits_of_room
+from eval.planning.feasible import entropy_margin_in_bits
 from eval.planning.problem import OPEN, Problem, make_problem
 from eval.planning.slots import slots_from_traits
 from eval.planning.solve import solve
@@ -91,7 +91,7 @@ def near_the_limit() -> None:
             words = "a plan"
         except DataError as error:
             words = error.summary
-        print(f"| {bits_of_room(problem):.2f} | {words} | {time.process_time() - began:.1f} |", flush=True)
+        print(f"| {entropy_margin_in_bits(problem):.2f} | {words} | {time.process_time() - began:.1f} |", flush=True)
 
 
 def real_collection(path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, digests_by_name
-from eval.measuring.columns import features_to_compare
+from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import Encoder, load_encoder
 from eval.scorers import brand
 from stylegate import files
@@ -38,7 +38,7 @@ def refused(own: list[Image.Image], given: list[Image.Image], encoder: Encoder) 
         named, theirs = ([(path.name, path) for path in sorted(folder.iterdir())] for folder in folders)
         lot = Lot(place, place, named[:1], digests_by_name(named[:1]), None, None)
         compared = Comparison(named, [], [], "#ffffff", "keep", "", "own", {}, {}, foreign={"given": theirs})
-        measured, _ = features_to_compare(Config(), lot, compared, encoder, quiet=True)
+        measured, _ = measure_lot_and_comparison(Config(), lot, compared, encoder, quiet=True)
         brand.column(measured)
     assert measured.readability
     return not measured.readability.readable

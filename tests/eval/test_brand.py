@@ -61,7 +61,7 @@ def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
 def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     random = np.random.default_rng(0)
     own, other = hand(200, random, 24), hand(120, random, 24)
-    rows = np.concatenate([np.concatenate(brand.appearance(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
+    rows = np.concatenate([np.concatenate(brand.brand_feature_blocks(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
     fitted = brand.fit_ridge(brand.moments(rows, truth, weights))

@@ -20,7 +20,7 @@ from eval.package import marking, marks, receiver, signing_certificate, verify_m
 from eval.package.credentials import Signer, context_of, manifest_of, read_credentials, shortest_replacement
 from eval.package.marking import same_picture
 from eval.package.proof import check_package
-from eval.package.signing_certificate import SigningCertificate, make_test_certificate, pem_of_key
+from eval.package.signing_certificate import SigningCertificate, make_default_certificate, pem_of_key
 from eval.package.xmp import with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
@@ -36,7 +36,7 @@ def read_pem(content: bytes) -> SigningCertificate:
     )
 
 
-OURS = read_pem(make_test_certificate())
+OURS = read_pem(make_default_certificate())
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pyte
         "TEST_DAYS",
         (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
     )
-    signed = Signer(read_pem(make_test_certificate())).sign(FILES["PNG"], MANIFEST)
+    signed = Signer(read_pem(make_default_certificate())).sign(FILES["PNG"], MANIFEST)
     assert read_credentials(signed, context_of({})).state == "Valid"
     time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
     found = read_credentials(signed, context_of({}))
@@ -144,16 +144,16 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     run, lot: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
     chain = OURS.chain_pem()
-    other = pem_of_key(read_pem(make_test_certificate()).key)
+    other = pem_of_key(read_pem(make_default_certificate()).key)
     secret = serialization.BestAvailableEncryption(b"x")
     shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     with monkeypatch.context() as patch:
         patch.setattr(signing_certificate, "TEST_DAYS", 1)
         patch.setattr(files, "today", lambda: datetime.date(2020, 1, 1))
-        ended = make_test_certificate()
+        ended = make_default_certificate()
     with monkeypatch.context() as patch:
         patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ExtendedKeyUsageOID.SERVER_AUTH)
-        server = make_test_certificate()
+        server = make_default_certificate()
     for content, words, says in (
         (chain + other, (), "the private key is not the one of the certificate"),
         (ended, (), "valid from 2020-01-01 to 2020-01-02"),
@@ -205,7 +205,7 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
         return made(self.add_extension(x509.AuthorityInformationAccess([description]), False), *given, **words)
 
     monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
-    signer = Signer(read_pem(make_test_certificate()))
+    signer = Signer(read_pem(make_default_certificate()))
     assert read_credentials(signer.sign(FILES["PNG"], MANIFEST), context_of({})).state == "Valid"
     elsewhere = io.BytesIO()
     with c2pa.Builder(MANIFEST, signer.context) as builder:

@@ -232,6 +232,23 @@ def test_all_problems_of_a_traits_file_come_at_once(tmp_path: Path) -> None:
         assert text in str(error.value), text
 
 
+def test_a_rule_keeps_its_number_where_others_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        file_of(
+            "prompt: x\ntraits: {hat: {none: 1, crown: 1}, kind: {cat: 1, dog: 1}}\n"
+            "rules: {forbid: [5, {hat: crown, kind: cat}, 6, {hat: crwn, kind: dog}]}\n"
+            "one_of_ones: [{traits: {}}, {traits: {nose: red}}]\n",
+            tmp_path,
+        )
+    assert [text.split(":")[0].strip(" -") for text in str(error.value).splitlines()[1:-1]] == [
+        "rules.forbid[0]",
+        "rules.forbid[2]",
+        "one_of_ones[0].traits",
+        "rules.forbid[3].hat",
+        "one_of_ones[1]",
+    ]
+
+
 def test_a_million_values_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("prompt: x\ntraits:\n  a:\n" + "".join(f"    v{i}: 1\n" for i in range(10**6)))
     with pytest.raises(DataError, match="more than 1 MB"):

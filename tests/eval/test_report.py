@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from eval.judging.record import PromiseState
-from eval.judging.verdicts import Settled, Verdict, Waived, make_reason
+from eval.judging.verdicts import ReviewDecision, Verdict, Waived, make_reason
 from eval.lot import cost
 from eval.policy.model import MARGIN, Check, Policy, Promise
 from eval.promise import envelope
@@ -201,7 +201,7 @@ def test_what_no_line_decided_stays_as_it_is() -> None:
         outside,
         verdict("reject", "person", margin=4.0),
         verdict("error", "decode", margin=None),
-        verdict("accept", margin=-5.0, settled=Settled(who="kim", why="", reasons=[])),
+        verdict("accept", margin=-5.0, settled=ReviewDecision(who="kim", why="", reasons=[])),
         verdict("accept", margin=-5.0, waived=[WAIVED]),
         verdict("accept", margin=None),
     ]
@@ -466,7 +466,7 @@ def test_who_answers_is_said_below_the_picture() -> None:
         "style",
         margin=-1.0,
         waived=[WAIVED],
-        settled=Settled(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
+        settled=ReviewDecision(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
     )
     said = [": ".join(line) for line in galleries.caption_lines(found)]
     assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]

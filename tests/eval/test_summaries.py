@@ -15,7 +15,7 @@ from markdown_it.token import Token
 from eval.judging.advice import NOBODY_LOOKED, allowed_failures, next_step
 from eval.judging.record import GateRecord
 from eval.judging.rules import lot_exit_code
-from eval.judging.verdicts import Reason, Settled, Verdict, make_reason
+from eval.judging.verdicts import Reason, ReviewDecision, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.report.summaries import MAX_NAME, MAX_NAMED, junit_xml, markdown_summary, one_line
@@ -222,7 +222,7 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
 
 
 def test_the_summary_says_what_the_gate_says() -> None:
-    settled = FINE.model_copy(update={"settled": Settled(who="a", why="", reasons=[])})
+    settled = FINE.model_copy(update={"settled": ReviewDecision(who="a", why="", reasons=[])})
     lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, settled]
     slots = {"wanted": 5, "accepted": 2}
     rules = [

@@ -6,7 +6,7 @@ import pytest
 
 from eval.judging.verdicts import make_reason
 from eval.lot.batch import read_record
-from eval.lot.record import Setting
+from eval.lot.record import SamplerSetting
 from eval.trial import Outcome, best_of, compared, work_of
 from stylegate import files
 from stylegate.config import Config, FamilyConfig
@@ -19,7 +19,7 @@ def outcome(steps: int, accepted: str, margin: float = 1.0, guidance: float = 3.
     """Pictures by a text: + for an accepted one, - for a rejected one."""
     reject = make_reason("style", "reject", 0.0, 1.0)
     verdicts = [verdict(margin=margin) if sign == "+" else verdict(reject, margin=-1.0) for sign in accepted]
-    return Outcome(Setting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
+    return Outcome(SamplerSetting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
 
 
 def test_the_setting_with_the_most_accepted_pictures_for_its_work_is_chosen() -> None:
@@ -34,7 +34,7 @@ def test_the_setting_with_the_most_accepted_pictures_for_its_work_is_chosen() ->
 
 
 def test_guidance_costs_a_second_pass_but_where_it_is_told_to_the_model() -> None:
-    with_, without = (Setting(num_inference_steps=4, guidance_scale=g) for g in (3.0, 1.0))
+    with_, without = (SamplerSetting(num_inference_steps=4, guidance_scale=g) for g in (3.0, 1.0))
     assert work_of(Config(), with_) == 8 and work_of(Config(), without) == 4
     assert work_of(Config(family=FamilyConfig(name="flux")), with_) == 4
 

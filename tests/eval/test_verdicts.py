@@ -13,7 +13,7 @@ import pytest
 from eval import gate
 from eval.judging import certified, rules
 from eval.judging import judge as judging
-from eval.judging.record import GateRecord, RuleState
+from eval.judging.record import GateRecord, LotRuleResult
 from eval.judging.verdicts import (
     Reason,
     Verdict,
@@ -39,7 +39,7 @@ STYLE = CheckBounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.
 
 
 def judged_by(score: float) -> tuple[str, list[Reason]]:
-    return verdict_and_reasons({"style": score, "in_domain_flags": 1}, [STYLE])
+    return verdict_and_reasons({"style": score, "in_domain_flags_and_warning": 1}, [STYLE])
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,15 @@ def test_reasons_stand_worst_first() -> None:
 
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
     only = CheckBounds("style", None, None, True, warn_below=0.8)
-    assert verdict_and_reasons({"in_domain_flags": 1}, [only]) == ("accept", [make_reason("style", "warn", None, 0.8)])
+    assert verdict_and_reasons({"in_domain_flags_and_warning": 1}, [only]) == (
+        "accept",
+        [make_reason("style", "warn", None, 0.8)],
+    )
 
 
 def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
     sharp = CheckBounds("sharpness", 1.0, None, False, spread=0.5)
-    row = {"style": 0.9, "sharpness": 1.5, "in_domain_flags": 1}
+    row = {"style": 0.9, "sharpness": 1.5, "in_domain_flags_and_warning": 1}
     assert margin_in_spreads(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
     assert margin_in_spreads(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
     assert margin_in_spreads(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
@@ -94,7 +97,7 @@ def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
 def test_a_check_without_degrees_keeps_no_distance() -> None:
     """`size` is 1 or 0: a picture that has the size of the others is not nearest to that line."""
     size = CheckBounds("size", None, 1.0, False, spread=0.1)
-    row = {"style": 0.9, "size": 1.0, "in_domain_flags": 1}
+    row = {"style": 0.9, "size": 1.0, "in_domain_flags_and_warning": 1}
     assert margin_in_spreads(row, [STYLE, size]) == margin_in_spreads(row, [STYLE]) == pytest.approx(2.0)
     assert margin_in_spreads(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
 
@@ -103,7 +106,7 @@ def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
     sharp = CheckBounds("sharpness", 1.0, 1.2, False, spread=0.5)
     grid = itertools.product([0.1, 0.5, 0.6999, 0.7, 0.9], [0.9, 1.0, 1.1999, 1.2, 3.0])
     for style, sharpness in grid:
-        row = {"style": style, "sharpness": sharpness, "in_domain_flags": 1}
+        row = {"style": style, "sharpness": sharpness, "in_domain_flags_and_warning": 1}
         kept = margin_in_spreads(row, [STYLE, sharp])
         assert kept is not None and (kept >= 0) == (verdict_and_reasons(row, [STYLE, sharp])[0] == "accept"), row
 
@@ -208,9 +211,9 @@ def test_precedence_is_the_one_that_is_documented() -> None:
 def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
     lot = Lot(tmp_path, tmp_path, [], {}, None, None)
     strict = lots.policy()
-    failing = [RuleState(measure="variety", value=0.1, state="fail", says="")]
+    failing = [LotRuleResult(measure="variety", value=0.1, state="fail", says="")]
 
-    def code(rows: list[Verdict], states: list[RuleState] | None = None, promise: str = "none") -> int:
+    def code(rows: list[Verdict], states: list[LotRuleResult] | None = None, promise: str = "none") -> int:
         return rules.lot_exit_code(lot, rows, strict, states or [], promise)
 
     good, held, bad = row_of(A), row_of(A, make_reason("style", "review")), row_of(A, make_reason("style", "reject"))
@@ -251,7 +254,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "a verdict": (judging, "verdicts_of"),
     "waivers": (judging, "apply_waivers"),
     "decisions": (judging, "apply_decisions"),
-    "certificates": (certified, "apply_audit"),
+    "certificates": (certified, "apply_audit_labels_and_certificate"),
     "rules": (judging, "rule_states"),
     "the exit code": (judging, "lot_exit_code"),
     "writing": (GateRecord, "write"),
@@ -301,7 +304,7 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
     ]
     policy = policy_of()
     rows = [
-        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain_flags": domain}
+        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain_flags_and_warning": domain}
         | {"style": style, "contrast": contrast, "size": size}
         for i, (style, contrast, size, domain) in enumerate(
             zip(

@@ -92,7 +92,7 @@ def sky_ground(main: str, other: str, r: np.random.Generator) -> str:
     return svg_gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + full_rectangle("url(#g)")
 
 
-def rays_ground(main: str, other: str, r: np.random.Generator) -> str:
+def ray_marks(main: str, other: str, r: np.random.Generator) -> str:
     out, turn = "", r.uniform(0, 0.5)
     for a in np.arange(8) * np.pi / 4 + turn:
         ends = " ".join(f"L{32 + 60 * np.cos(b):.1f} {36 + 60 * np.sin(b):.1f}" for b in (a, a + np.pi / 8))
@@ -128,7 +128,7 @@ GROUNDS = {
     "plain": plain_ground,
     "halo": halo_ground,
     "gradient": sky_ground,
-    "rays": rays_ground,
+    "rays": ray_marks,
     "stripes": striped_ground,
     "spots": spotted_ground,
     "hills": hills_ground,
