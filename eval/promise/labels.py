@@ -184,11 +184,10 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
     """
 
     def check(rows: list[store.Row]) -> None:
-        mine = [row for row in rows if row.purpose == purpose]
-        target = next((row for row in mine if row.id == takes_back and row.kind != "terms"), None)
+        target = next((row for row in rows if row.id == takes_back and row.kind != "terms"), None)
         if target is None:
             raise DataError(f"nothing that was said for {purpose} has the id {takes_back}: it cannot be taken back")
-        if purpose != "review" and target is not mine[-1]:
+        if purpose != "review" and target is not rows[-1]:
             raise DataError(
                 f"labels for {purpose} stay once the next answer is given: whoever could change them after having seen "
                 "more could choose when to stop"

@@ -1,4 +1,4 @@
-"""Labels and SIGKILL: 30 kills while two processes write, 30 while older files are taken in.
+"""Labels and SIGKILL: 30 kills while two processes write, 30 while older files are taken in; and 10,000 labels.
 
     python -m pytest -n 0 tests/prove/test_labels_prove.py        about two minutes
 
@@ -9,12 +9,14 @@ import contextlib
 import random
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from eval.promise import store
+from eval.promise import labels, store
+from eval.promise.label import StoredLabel
 from eval.promise.older import OLDER_FILES
 from stylegate import files
 from tests.eval.test_labels import give_line, started
@@ -22,7 +24,8 @@ from tests.eval.test_labels import give_line, started
 KILLS = 30
 READER = """
 import sys, pathlib
-from eval.promise import store
+from eval.promise import labels, store
+from eval.promise.label import StoredLabel
 print("begun", flush=True)
 store.read(pathlib.Path(sys.argv[1]))
 """
@@ -74,3 +77,15 @@ def test_thirty_kills_take_in_older_files_whole_or_not_at_all(tmp_path: Path) ->
         seen.add((stored, left))
         assert len(store.read(out)) == 3 * count and not any((out / name).exists() for name in OLDER_FILES.values())
     assert len({stored for stored, _ in seen}) == 2, "kills before and after"
+
+
+def test_ten_thousand_labels_are_read_within_three_tenths_of_a_second(tmp_path: Path) -> None:
+    """Processor time; the chain of hashes is verified each time."""
+    given = [StoredLabel.model_validate(give_line("accept") | {"checks": ["contrast"]})] * 10_000
+    labels.append_labels(tmp_path, "review", given)
+    spent = []
+    for _ in range(5):
+        begun = time.process_time()
+        assert len(labels.read_stored_labels(tmp_path, "review")) == len(given)
+        spent.append(time.process_time() - begun)
+    assert statistics.median(spent) < 0.3, spent
