@@ -231,7 +231,7 @@ def versions_of(collection: Path) -> list[tuple[Path, int]]:
     found = [
         (path, int(tail))
         for path in collection.parent.glob(f"{glob.escape(collection.name)}-v*")
-        if (tail := path.name.removeprefix(f"{collection.name}-v")).isdigit()
+        if re.fullmatch("[1-9][0-9]*", tail := path.name.removeprefix(f"{collection.name}-v"))
     ]
     return sorted(found, key=lambda version: version[1])
 
@@ -290,7 +290,7 @@ def declaring_version(versions: Sequence[Path]) -> Path | None:
 
 def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
     """Where items, or the slots of a plan, go beyond the supply that the first version's plan declared; none where it
-    declared nothing.
+    declared nothing. What that version had of a value beyond its plan, since a person corrected it, is there already.
 
     `versions` are the packages before, the oldest first. Raises DataError if the plan there was changed since.
     """
@@ -298,7 +298,8 @@ def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
     if first is None:
         return []
     planned = list(traits_of_plan(first).values())
-    declared = Counter(pair for slot in planned for pair in slot.items())
+    had = Counter(pair for item in traits_of_package(first).values() for pair in item.items())
+    declared = Counter(pair for slot in planned for pair in slot.items()) | had
     here = Counter(pair for item in traits.values() for pair in item.items())
     problems = [f"{len(traits)} items, {len(planned)} declared"] if len(traits) > len(planned) else []
     return problems + [
@@ -380,8 +381,8 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
         return [], [f"that no more was made than was declared at first: {error}"], []
     if first is None:
         return [], [], []
-    kept = [f"no more items, and none of a value, than the plan of {first.name} declared"]
-    return [] if problems else kept, [], [f"more than the plan of {first.name} declared: {line}" for line in problems]
+    kept = [f"no more items, and no more of a value, than {first.name} declared or had"]
+    return [] if problems else kept, [], [f"more than {first.name} declared: {line}" for line in problems]
 
 
 def changes_in_words(found: Changes) -> str:

@@ -189,9 +189,10 @@ def check_marks(
     stated = MarksReport.read(package / MARKS, "the report on marks") if there else None
     unproven = []
     if not watermark:  # nobody looked
-        said = f"{stated.watermarked} by {MARKS}; watermark=FILE with its weights reads it" if stated else ""
-        put_in = said if stated and stated.watermarked else "and stylegate put none in"
-        unproven.append(f"whether the pixels hold a watermark: nobody looked, {put_in}")
+        said = f", and {MARKS} states none" if stated else ""
+        if stated and stated.watermarked:
+            said = f", {stated.watermarked} by {MARKS}; watermark=FILE with its weights reads it"
+        unproven.append(f"whether the pixels hold a watermark: nobody looked{said}")
     if counted.unmarked != counted.pictures:
         unproven.append("that pictures have the pixels that were judged, before they were marked: the maker states it")
     if not stated:

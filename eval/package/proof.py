@@ -7,8 +7,8 @@ from pathlib import Path
 from eval.judging.certified import certified_promise
 from eval.judging.record import PromiseState
 from eval.judging.verdicts import worst_verdict
-from eval.package import receiver
-from eval.package.bag import STATEMENT
+from eval.package import receiver, ssh
+from eval.package.bag import SSH_SIGNER, STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
 from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_rows
@@ -105,7 +105,7 @@ def disagreements_of_parts(package: Path) -> list[str]:
             return ["the names and digests of the pictures must be text"]
         problems, _ = check_promise(payload_folder(package), provenance, rows)
         if is_bag(package):
-            wrong = problems + problems_with_statement(package)
+            wrong = problems + problems_with_statement(package) + problems_with_ssh_key(package)
             return wrong + problems_with_items(package / "data", provenance, rows)
         return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
@@ -124,6 +124,14 @@ def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict
     if counts.judged != sum(by_verdict.values()):
         problems.append(f"{counts.judged} in, but {', '.join(f'{count} {name}' for name, count in by_verdict.items())}")
     return problems
+
+
+def problems_with_ssh_key(package: Path) -> list[str]:
+    """Where the key that `ssh-keygen` is told to check the manifest with is not the key that signed the package."""
+    if not (package / SSH_SIGNER).exists():
+        return []
+    same = ssh.is_same_key((package / SSH_SIGNER).read_text(errors="replace"), package / receiver.SIGNER)
+    return [] if same else [f"{SSH_SIGNER}: not the key in {receiver.SIGNER}"]
 
 
 def problems_with_statement(package: Path) -> list[str]:

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import textwrap
+from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
@@ -23,6 +25,16 @@ def public_key(key: PrivateKey) -> bytes:
 def allowed_signer(key: PrivateKey) -> str:
     """The line of signer.ssh.pub, which `ssh-keygen` takes as a list of allowed signers."""
     return f'{IDENTITY} namespaces="{NAMESPACE.decode()}" {public_key(key).decode()}\n'
+
+
+def is_same_key(line: str, signer: Path) -> bool:
+    """Whether a line of allowed signers, as `allowed_signer` writes it, names the public key (PEM) in a file."""
+    try:
+        public = serialization.load_pem_public_key(signer.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        return False
+    form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return line.endswith(f" {public.public_bytes(*form).decode()}\n") and line.count("\n") == 1
 
 
 def signature(key: PrivateKey, content: bytes) -> str:

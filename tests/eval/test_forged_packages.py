@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from eval.package import receiver, verify_traits
+from eval.package import living, receiver, ssh, verify_traits
 from eval.package.bag import write_manifest
-from eval.package.proof import check_package
+from eval.package.proof import check_package, problems_with_ssh_key
 from stylegate import files
 from tests.eval.packages import made_anew, make_package
 
@@ -122,3 +123,28 @@ def test_an_ssh_signature_alone_is_no_signature(package: Path, exported: Path) -
     assert receiver.check(package)[2] == [
         "manifest-sha256.txt.sshsig: a signature, but signer.pub.pem is missing",
     ]
+
+
+def test_an_ssh_key_of_somebody_else_is_named(package: Path) -> None:
+    """`ssh-keygen` would say "Good" by it, to whoever takes that step of VERIFY.md alone."""
+    assert problems_with_ssh_key(package) == []
+    line = (package / "signer.ssh.pub").read_text()
+    other = ssh.allowed_signer(ec.generate_private_key(ec.SECP256R1()))
+    for forged in (other, line + other, other + line, ""):
+        (package / "signer.ssh.pub").write_text(forged)
+        assert problems_with_ssh_key(package) == ["signer.ssh.pub: not the key in signer.pub.pem"], forged
+
+
+def test_only_numbers_are_versions(tmp_path: Path) -> None:
+    for name in (
+        "acme-v1",
+        "acme-v12",
+        "acme-v01",
+        "acme-v\u00b2",
+        "acme-v\u0663",
+        "acme-v1.zip",
+        "acme-vx",
+        "acme-v2-v3",
+    ):
+        (tmp_path / name).mkdir()
+    assert [number for _, number in living.versions_of(tmp_path / "acme")] == [1, 12]
