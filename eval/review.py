@@ -115,6 +115,8 @@ def print_result(session: Session) -> int:
         f"\nreview: {decided} decided ({counts['accept']} accept, {counts['reject']} reject), "
         f"{decided - session.decided_before} of them now; {left}"
     )
+    if disagreed := session.num_disagreements():
+        print(f"note: two reviewers disagree about {counted(disagreed, 'picture')}; a third one is asked about each")
     print(f"Next: {queue.next_words}")
     if queue.settled_order:
         return Exit.PASS if session.has_ended() else Exit.EVIDENCE

@@ -23,6 +23,7 @@ from stylegate.digests import sha256s
 BOARD = 24  # reference pictures on the board at most
 KNOWN_REJECTS = 60  # hidden in a review at most
 KNOWN_SHARE = 0.05  # known rejects for each picture that is asked about
+SECOND_LOOKS = 0.1  # share of the pictures that two reviewers are asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Queue:
     known_rejects: list[Picture]  # the gate rejects them by their scores; hidden among the pictures of a stream
     trait_values: dict[str, list[str]]  # every value that a planned trait may show
     next_words: str  # the command to run when the review has ended
+    second_look_share: float = SECOND_LOOKS
     purpose: Purpose = "review"
     settled_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
     under: str = ""  # of a calibration: digest of its pool and policy
@@ -59,9 +61,16 @@ class Queue:
         """A digest of the lot's folder, the policy and the purpose: answers are accepted for these alone."""
         return files.canonical_sha256([str(self.out), self.policy.sha256, self.purpose, self.under])
 
-    def asked(self, sha256: str) -> str:
-        """A digest of the checks for which a picture is in review, which says nothing of them: a review is blind."""
-        return files.canonical_sha256([self.policy.sha256, sha256, self.checks.get(sha256, [])])
+    def asked(self, sha256: str, what: str = "") -> str:
+        """A digest of the checks for which a picture is in review, which says nothing of them: a review is blind.
+
+        `what` is "repeat" for a picture that is shown to a reviewer again.
+        """
+        return files.canonical_sha256([self.policy.sha256, sha256, self.checks.get(sha256, []), what])
+
+    def gets_second_look(self, sha256: str) -> bool:
+        """Whether a second reviewer is asked about the picture too, as it is for a random share of all."""
+        return int(place("second look", self.policy.sha256, sha256)[:8], 16) < self.second_look_share * 2**32
 
     def order(self, who: str) -> list[str]:
         """The sha256 of the pictures, known rejects hidden among them, in a random order that differs between reviewers
@@ -70,12 +79,12 @@ class Queue:
         if self.settled_order:
             return list(self.settled_order)
         every = [*self.pictures, *(picture.sha256 for picture in self.hidden(who))]
-        return sorted(every, key=lambda sha256: _place(self.policy.sha256, who, sha256))
+        return sorted(every, key=lambda sha256: place(self.policy.sha256, who, sha256))
 
     def hidden(self, who: str) -> list[Picture]:
         """The known rejects that this reviewer is shown without being told, to measure what is missed."""
         mixed = sorted(
-            self.known_rejects, key=lambda picture: _place(self.policy.sha256, f"known:{who}", picture.sha256)
+            self.known_rejects, key=lambda picture: place(self.policy.sha256, f"known:{who}", picture.sha256)
         )
         return mixed[: round(KNOWN_SHARE * len(self.pictures))]
 
@@ -88,7 +97,8 @@ class Queue:
         return self.pictures.get(sha256) or next((picture for picture in shown if picture.sha256 == sha256), None)
 
 
-def _place(seed: str, who: str, sha256: str) -> str:
+def place(seed: str, who: str, sha256: str) -> str:
+    """Hex digits by which pictures are put into a random order of a reviewer's own."""
     return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
 
 

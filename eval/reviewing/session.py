@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from eval.promise import labels
-from eval.promise.label import Label, LabelName, Sha256, StoredLabel
+from eval.promise.disagreements import ADJUDICATION
+from eval.promise.label import MEASURES_REVIEWER, Label, LabelName, Sha256, StoredLabel
 from eval.promise.labels import stored_label
-from eval.reviewing.queues import Queue
+from eval.reviewing.queues import Picture, Queue, place
 from stylegate.records import Record
 
 # What a reject may be, by the number of its key. They are kept as the reason in words.
@@ -25,7 +26,8 @@ REASONS = (
     "other",
 )
 HISTORY = 500  # answers that a page that is opened anew can still undo
-KNOWN = "known"  # what a known reject is asked for
+KNOWN, REPEAT = MEASURES_REVIEWER  # what pictures are asked for that measure the reviewer
+REPEAT_SHARE = 0.03  # pictures that a reviewer decided before and is shown again, for each open one
 ASKED_FOR = {"review": "borderline", "audit": "audit", "calibrate": "calibration"}  # by purpose
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Name = Annotated[
@@ -87,11 +89,11 @@ class Session:
         terms = self.queue.policy.sha256, self.queue.under
         self.given = {row.id: row for row in found if (row.policy_sha256, row.under) == terms}
         self.standing: dict[str, list[StoredLabel]] = {sha256: [] for sha256 in self.queue.pictures}  # not taken back
-        self.measured: dict[str, set[str]] = {}  # reviewer -> the known rejects that were shown to them
+        self.measured: dict[str, set[str]] = {}  # reviewer -> what was shown to measure them: known rejects, repeats
         for row in self.given.values():
             if row.decides and row.sha256 in self.standing:
                 self.standing[row.sha256].append(row)
-            elif row.asked_for == KNOWN and not row.withdrawn:
+            elif row.asked_for in MEASURES_REVIEWER and not row.withdrawn:
                 self.measured.setdefault(row.who, set()).add(row.sha256)
 
     def is_decided(self, sha256: str) -> bool:
@@ -104,9 +106,30 @@ class Session:
         return rows[-1].verdict == "reject" or set(self.queue.checks.get(sha256, [])) <= set(rows[-1].checks)
 
     def is_open_for(self, who: str, sha256: str) -> bool:
-        """Whether the reviewer is still to be asked: nobody decided, and this reviewer did not put it aside."""
+        """Whether the reviewer is still to be asked.
+
+        Open is what nobody decided, unless this reviewer put it aside; what gets a second look and had one; and what
+        two reviewers disagree about, for a third one.
+        """
         rows = self.standing[sha256]
-        return not self.is_decided(sha256) and not (rows and rows[-1].verdict == "unsure" and rows[-1].who == who)
+        if not self.is_decided(sha256):
+            return not (rows and rows[-1].verdict == "unsure" and rows[-1].who == who)
+        reviewers = {row.who for row in rows}
+        if self.queue.settled_order or who in reviewers:
+            return False
+        second = len(reviewers) == 1 and self.queue.gets_second_look(sha256)
+        return second or self.is_disagreed(sha256)
+
+    def is_disagreed(self, sha256: str) -> bool:
+        """Whether the last label of one reviewer accepts the picture and another's rejects it, and no third one
+        settled that.
+        """
+        rows = self.standing[sha256]
+        last = {row.who: row.verdict for row in rows}
+        return {"accept", "reject"} <= set(last.values()) and rows[-1].asked_for != ADJUDICATION
+
+    def num_disagreements(self) -> int:
+        return sum(map(self.is_disagreed, self.standing))
 
     def labels_in_order(self) -> list[Label]:
         """Of an audit or a calibration: the labels that count, up to the first picture without one."""
@@ -140,7 +163,8 @@ class Session:
                     together = []
                     saved.append(self._store_undo(answer))
             saved += self._store_labels(together)
-            return {"saved": saved, "refused": refused, **self.progress(given.since)}
+            who = given.answers[0].who if given.answers else ""
+            return {"saved": saved, "refused": refused, **self.progress(given.since, who)}
 
     def _problem(self, answer: Answer, before: Sequence[Answer]) -> str:
         """Why an answer cannot be kept; "" if it can. `before` are labels of the same request."""
@@ -151,7 +175,7 @@ class Session:
             return ""
         if answer.sha256 not in self.queue.pictures and not self.queue.is_known_reject(answer.sha256):
             return "this picture is not asked about"
-        if answer.asked != self.queue.asked(answer.sha256):
+        if answer.asked not in (self.queue.asked(answer.sha256), self.queue.asked(answer.sha256, REPEAT)):
             return "the picture is in review for other reasons by now: load this page again, and look afresh"
         if self.queue.settled_order:
             return self._problem_of_settled_order(answer, len(before))
@@ -181,7 +205,7 @@ class Session:
         for row in labels.append_labels(self.queue.out, self.queue.purpose, new):
             self.given[row.id] = row
             self.changes.append(row.sha256)
-            if row.asked_for == KNOWN:
+            if row.asked_for in MEASURES_REVIEWER:
                 self.measured.setdefault(row.who, set()).add(row.sha256)
             else:
                 self.standing[row.sha256].append(row)
@@ -192,7 +216,7 @@ class Session:
         target = self.given[answer.undoes or ""]
         labels.append_undo(self.queue.out, "review", target.id, answer.who, answer.id)
         self.given[target.id] = target.model_copy(update={"withdrawn": True})
-        if target.asked_for == KNOWN:
+        if target.asked_for in MEASURES_REVIEWER:
             self.measured.get(target.who, set()).discard(target.sha256)
         else:
             rows = self.standing[target.sha256]
@@ -201,27 +225,36 @@ class Session:
         return answer.id
 
     def _label(self, answer: Answer) -> StoredLabel:
-        queue, is_known = self.queue, self.queue.is_known_reject(answer.sha256)
+        queue = self.queue
         return stored_label(
             Label(sha256=answer.sha256, verdict=answer.verdict, who=answer.who, why=answer.why),
             queue.policy,
             id=answer.id,
-            checks=[] if is_known else queue.checks.get(answer.sha256, []),
+            checks=queue.checks.get(answer.sha256, []),
             under=queue.under,
-            asked_for=KNOWN if is_known else ASKED_FOR[queue.purpose],
+            asked_for=self._asked_for(answer),
             reason=answer.reason,
             shown_traits=answer.shown_traits,
             seconds=answer.seconds,
         )
 
-    def progress(self, since: int) -> dict[str, Any]:
-        """The number of changes, of those after the first `since` which pictures are decided now, and whether the
-        answers are enough.
+    def _asked_for(self, answer: Answer) -> str:
+        """Why the picture was shown to the reviewer, in the word that is stored."""
+        if self.queue.is_known_reject(answer.sha256):
+            return KNOWN
+        if answer.asked == self.queue.asked(answer.sha256, REPEAT):
+            return REPEAT
+        is_third = self.is_disagreed(answer.sha256) and answer.who not in {r.who for r in self.standing[answer.sha256]}
+        return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
+
+    def progress(self, since: int, who: str) -> dict[str, Any]:
+        """The number of changes, of those after the first `since` which pictures the reviewer is not to be asked about
+        any more, and whether the answers are enough.
         """
         changed = [sha256 for sha256 in dict.fromkeys(self.changes[since:]) if sha256 in self.standing]
         return {
             "changes": len(self.changes),
-            "changed": {sha256: self.is_decided(sha256) for sha256 in changed},
+            "changed": {sha256: not self.is_open_for(who, sha256) for sha256 in changed},
             "ended": self.has_ended(),
         }
 
@@ -231,14 +264,18 @@ class Session:
         with self.lock:
             self.read_again()
             seen = self.measured.get(who, set())
-            decided = self.count_decided()
             order = [
                 s for s in queue.order(who) if (s not in seen if s not in self.standing else self.is_open_for(who, s))
             ]
+            closed = sum(not self.is_open_for(who, sha256) for sha256 in self.standing)
+            repeats = self._repeats(who, len(order))
             if queue.settled_order:
                 order = [] if self.has_ended() else list(queue.settled_order[len(self.labels_in_order()) :])
             elif all(queue.is_known_reject(sha256) for sha256 in order):
-                order = []  # nothing is left to decide: no known reject is shown for itself
+                order, repeats = [], set()  # nothing is left to decide: no picture is shown to measure somebody alone
+            else:
+                seed = queue.policy.sha256
+                order = sorted([*order, *repeats], key=lambda s: place(seed, f"{who}{REPEAT * (s in repeats)}", s))
             mine = [row for row in self.given.values() if row.who == who and not row.withdrawn]
             asked = [row for row in mine if row.sha256 in self.standing or row.asked_for == KNOWN]
             shown = {picture.sha256: picture for picture in (*queue.pictures.values(), *queue.hidden(who))}
@@ -251,19 +288,27 @@ class Session:
                 "purpose": queue.purpose,
                 "order": order,
                 "pictures": {
-                    sha256: {"file": p.file, "prompt": p.prompt, "traits": p.traits, "asked": queue.asked(sha256)}
-                    for sha256, p in shown.items()
+                    sha256: shown_of(picture) | {"asked": queue.asked(sha256, REPEAT * (sha256 in repeats))}
+                    for sha256, picture in shown.items()
                 },
                 "board": [picture.sha256 for picture in queue.board],
                 "traits": queue.trait_values,
-                "total": len(order) + decided,
+                "total": len(order) + closed - len(repeats),
                 "history": [
                     {"id": row.id, "sha256": row.sha256, "verdict": row.verdict, "why": row.why}
                     for row in asked[-HISTORY:]
                     if row.sha256 in shown
                 ],
-                **self.progress(len(self.changes)),
+                **self.progress(len(self.changes), who),
             }
+
+    def _repeats(self, who: str, num_open: int) -> set[str]:
+        """Pictures that the reviewer decided before, to be shown again: they say how far one agrees with oneself."""
+        seen = self.measured.get(who, set())
+        mine = [s for s, rows in self.standing.items() if s not in seen and rows and rows[-1].who == who]
+        closed = [sha256 for sha256 in mine if not self.is_open_for(who, sha256)]
+        closed.sort(key=lambda sha256: place(REPEAT, who, sha256))
+        return set() if self.queue.settled_order else set(closed[: round(REPEAT_SHARE * num_open)])
 
     def verdict_counts(self) -> dict[str, int]:
         """How many pictures are accepted, rejected, and still open."""
@@ -271,3 +316,8 @@ class Session:
         for sha256, rows in self.standing.items():
             counts[("reject" if rows[-1].is_reject else "accept") if self.is_decided(sha256) else "open"] += 1
         return counts
+
+
+def shown_of(picture: Picture) -> dict[str, Any]:
+    """What the page shows beside a picture."""
+    return {"file": picture.file, "prompt": picture.prompt, "traits": picture.traits}

@@ -28,7 +28,7 @@ from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.promise import labels, store
 from eval.review import calibration
-from eval.reviewing import guard, server, stream
+from eval.reviewing import guard, server, session, stream
 from eval.reviewing.queues import Picture, Queue
 from eval.reviewing.session import Answers, Session
 from stylegate import files
@@ -61,6 +61,7 @@ def make_queue(folder: Path, count: int = 12, known: int = 3, size: int = 32) ->
         known_rejects=made[count:-2],
         trait_values={"eyes": ["laser", "sleepy"], "hat": ["crown", "none"]},
         next_words="stylegate gate batch=a",
+        second_look_share=0.0,
     )
 
 
@@ -160,6 +161,35 @@ def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(cl
     aside = next(s for s in anna["order"] if s in bob["order"] and s != shared)
     send(client, anna, said(anna, aside, "unsure", why="retouch"))
     assert aside not in told(client)["order"] and aside in told(client, "bob")["order"]
+
+
+def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(queue: Queue) -> None:
+    twice = dataclasses.replace(queue, second_look_share=1.0, known_rejects=[])
+    client = TestClient(server.application(room := Session(twice)), "http://127.0.0.1:8642")
+    anna, bob = told(client), told(client, "bob")
+    same, other = list(queue.pictures)[:2]
+    send(client, anna, said(anna, same), said(anna, other))
+    assert {same, other} <= set(told(client, "bob")["order"]) and not {same, other} & set(told(client)["order"])
+    send(client, bob, said(bob, same, who="bob"), said(bob, other, "reject", who="bob"))
+    carla = told(client, "carla")
+    assert other in carla["order"] and same not in carla["order"] and room.num_disagreements() == 1
+    send(client, carla, said(carla, other, "reject", who="carla"))
+    assert kept(queue)[-1].asked_for == "adjudication" and room.num_disagreements() == 0
+    assert other not in told(client, "dora")["order"]
+
+
+def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: Queue, monkeypatch) -> None:
+    monkeypatch.setattr(session, "REPEAT_SHARE", 0.2)
+    client = TestClient(server.application(Session(queue)), "http://127.0.0.1:8642")
+    opened = told(client)
+    first = [sha256 for sha256 in opened["order"] if sha256 in queue.pictures][:6]
+    send(client, opened, *(said(opened, sha256) for sha256 in first))
+    again = told(client)
+    (repeated,) = set(again["order"]) & set(first)
+    send(client, again, said(again, repeated, "reject"))
+    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].decides
+    assert not set(told(client)["order"]) & {repeated}, "once"
+    assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[repeated].verdict == "accept"
 
 
 def test_the_store_that_is_full_says_so_and_nothing_is_saved(client: TestClient, queue: Queue, monkeypatch) -> None:
