@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Check a package of stylegate with Python 3.9 or later and openssl:  python3 verify.py [FOLDER]
 
-Prints what is proven, what is not, and everything that is wrong. Ends with 0 if nothing is wrong, else with 1.
-"""
+Prints what is proven, what is not, and everything that is wrong. Ends with 0 if nothing is wrong, else with 1."""
 
 import hashlib
 import json
@@ -17,7 +16,7 @@ from pathlib import Path
 
 MANIFEST, TAGMANIFEST = "manifest-sha256.txt", "tagmanifest-sha256.txt"  # of data/, and of the files beside it
 SIGNER, MERKLE, INCLUSION = "signer.pub.pem", "proof/merkle.json", "proof/inclusion.jsonl"
-PROVENANCE, METADATA = "data/provenance.json", "data/metadata/erc721"
+PROVENANCE, METADATA, PARTS = "data/provenance.json", "data/metadata/erc721", ("traits", "marks", "certificate")
 UNLISTED = {TAGMANIFEST, f"{TAGMANIFEST}.sig"}  # a manifest cannot hold its own digest
 CLAIMED = "that labels, scores and the digests of models and data are true: the maker of the package states them"
 
@@ -123,10 +122,11 @@ def check_items(folder, listed, wrong):
         wrong.append(f"{PROVENANCE}: {counts['in']} in is not the sum of the verdicts")
     if not counts["exported"] == size <= counts["accept"]:
         wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
-    parts = [runpy.run_path(str(Path(__file__).with_name(f"verify_{name}.py"))) for name in ("traits", "marks")]
+    parts = [runpy.run_path(str(Path(__file__).with_name(f"verify_{name}.py"))) for name in PARTS]
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
     parts[0]["check_metadata"](folder, images, wrong)
-    return proven + parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
+    proven += parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
+    return proven + parts[2]["check_certificate"](folder, wrong)
 
 
 def check(folder, is_signed=verified_by_openssl):

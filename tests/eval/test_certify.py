@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.package import receiver
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import certificate, labels
@@ -41,6 +42,8 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert not (package / "data" / "images" / rejected).exists()
     assert provenance_of(package)["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
+    proven, _, wrong = receiver.check(package)
+    assert not wrong and any("by 32 labels in an order that the ranking settles" in line for line in proven), wrong
     held = certificate.read_certificate(package / "data" / "certificate.json")
     assert digests_in(package) == set(certificate.certified_digests(held))
 

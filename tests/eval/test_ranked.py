@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.package import verify_certificate
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import audit, certificate
@@ -102,13 +103,34 @@ def test_certificates_of_both_orders_hold(design: RankedDesign | None, tmp_path:
     made.write(path := tmp_path / "certificate.json")
     written = json.loads(path.read_text())
     assert written["version"] == (3 if design else 2) and ("design" in written) == bool(design)
-    assert certificate.read_certificate(path) == made
+    assert certificate.read_certificate(path) == made and not verify_certificate.problems_of(written)
     other = certificate.AuditPlan(lot[1:] + lot[:1], policy.promise, 0, policy.sha256, design)
     assert (other.order == plan.order) == (design is None), "another ranking of the same pictures is another order"
     content = {name: value for name, value in written.items() if name != "sha256"} | {"order_seed": "0" * 64}
+    assert "random order" in verify_certificate.problems_of(content)[-1]
     path.write_text(json.dumps(content | {"sha256": files.canonical_sha256(content)}))
     with pytest.raises(DataError, match="does not hold"):
         certificate.read_certificate(path)
+
+
+@pytest.mark.parametrize("design", [None, BY_MARGIN, STEEP])
+def test_the_packages_own_check_computes_the_same(design: RankedDesign | None) -> None:
+    """verify_certificate.py, without numpy: the same order, the same number of labels, for parts of the lot too."""
+    lot, rng = [f"{i * 7919:064x}" for i in range(400)], np.random.default_rng(14)
+    plan = certificate.AuditPlan(lot, Promise(alpha=0.05, delta=0.1, ladder=(1.0, 0.7)), 1, "5" * 64, design)
+    weights = verify_certificate.weights_of(400, design.content() if design else None)
+    assert verify_certificate.drawn(lot, plan.order_seed, weights) == plan.order
+    proofs = 0
+    for rejects in (0, 4, 8, 60):
+        bad = set(rng.choice(lot, rejects, replace=False))
+        given = [label(sha256, "reject" if sha256 in bad else "accept") for sha256 in plan.order[:300]]
+        for attempt in plan.attempts(given):
+            labels = [(lot.index(g.sha256), g.is_reject) for g in given if g.sha256 in lot[: attempt.size]]
+            told = (labels, attempt.size, 0.05, attempt.delta, weights[: attempt.size])
+            found = verify_certificate.first_proof(*told, design.content() if design else None)
+            assert found == attempt.proven_after
+            proofs += found is not None
+    assert proofs >= 4
 
 
 def test_the_ranking_is_used_unless_it_tells_nothing() -> None:
