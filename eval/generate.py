@@ -135,7 +135,7 @@ def draw_in_parts(
     The main process writes batch.json and shows progress. Features for scoring are computed while a picture is in
     memory, so that scoring need not decode it.
     """
-    shown = encoding.preprocessing_of(config.encoder)  # a wrong name is said before anything is drawn
+    shown = encoding.preprocessing_of(encoding.encoder_name(config))  # a wrong name is said before anything is drawn
     planned = plan_digests(folder, config)
     device, family = torch.device(str(processes.device)), FAMILIES[config.family.name]
     record = read_record(folder)

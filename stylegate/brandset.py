@@ -45,6 +45,9 @@ class Brand(BaseModel):
         "keep: judged pictures must be transparent, or opaque, as most of the brand's references are.",
     )
     background: str = Field(default="#ffffff", description="The colour under transparency, such as #ffffff.")
+    encoder: str = Field(
+        default="", description="The encoder that judges this brand where encoder= is not given; empty: the miniature."
+    )
 
     @field_validator("background")
     @classmethod

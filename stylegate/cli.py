@@ -83,6 +83,11 @@ VERBS = {
         f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
     ),
     "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
+    "encoders": Verb(
+        "say which encoder reads a brand how surely, at what cost",
+        "brand=acme encoders=miniature,ViT-L-14-quickgelu:openai",
+        "brand foreign encoders choose score.batch_size hardware.device hardware.threads",
+    ),
     "gate": Verb(
         "accept, review or reject each picture",
         "images=DIR references=neon",
@@ -441,6 +446,8 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
             from eval.trial import trial as run
         case "score":
             from eval.score import score as run
+        case "encoders":
+            from eval.encoders import encoders as run
         case "gate":
             from eval.gate import gate as run
         case "review":

@@ -248,11 +248,15 @@ class Config:
         None, "Slots of a plan that get other traits: numbers with commas, or all whose attempts are used. Counts stay."
     )
     policy: str = config_key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
-    encoder: str = config_key(
-        "miniature",
-        "miniature, a folder (./clip), open_clip's MODEL:PRETRAINED (ViT-L-14-quickgelu:openai) or MODEL:FILE, timm:"
-        "NAME[:FILE], or csd:FILE; a FILE is a path of safetensors (docs/scores.md).",
+    encoder: str | None = config_key(
+        None,
+        "null: brand.yaml's, else miniature. miniature, a folder (./clip), open_clip's MODEL:PRETRAINED "
+        "(ViT-L-14-quickgelu:openai) or MODEL:FILE, timm:NAME[:FILE], or csd:FILE; a FILE is safetensors.",
     )
+    encoders: str | None = config_key(
+        None, "Names of encoders to compare, with commas between, each as for encoder. null: those that are known here."
+    )
+    choose: bool = config_key(False, "Write the encoder that reads the brand best into brand.yaml.")
     base: str = config_key("miniature", "miniature, the path of a diffusers folder (./base), or a hub id (owner/name).")
     references: str | None = config_key(
         None, "The name of a brand, or the path of a folder, whose pictures show the style. null: test/ of the brand."

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from eval.measuring.encoder import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state
@@ -48,7 +49,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         "checkpoints": checkpoints,
         "scales": strengths,
         "policy": run.config.policy,
-        "encoder": run.config.encoder,
+        "encoder": encoder_name(run.config),
         "evaluation_seconds": evaluation.seconds(),
     }
     if main:

@@ -66,7 +66,7 @@ class Evaluation:
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
-        judges = [encoding.encoder_digest(run.config.encoder), self.policy.sha256, OF_BASE]
+        judges = [encoding.encoder_digest(encoding.encoder_name(run.config)), self.policy.sha256, OF_BASE]
         self.settings = as_dict(run.config.generate)
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.items = [items[i % len(items)] for i in range(count)]
@@ -223,7 +223,7 @@ class Evaluation:
 
     @cached_property
     def encoder(self) -> encoding.Encoder:
-        return encoding.load_encoder(self.run.config.encoder, self.run.accelerator.device)
+        return encoding.load_encoder(encoding.encoder_name(self.run.config), self.run.accelerator.device)
 
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         """Unit vectors [pictures, width] of the encoder, of (name, path) pairs."""

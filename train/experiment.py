@@ -112,7 +112,7 @@ def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     from eval.measuring.features import features_of
     from eval.scorers import style
 
-    encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
+    encoder = encoding.load_encoder(encoding.encoder_name(config), hardware.device_of(config.hardware))
     compared = comparison_of(config, lot)
     base = base_samples(files.RUNS / run_directory_name(config))
     found = [

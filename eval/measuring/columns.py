@@ -38,7 +38,7 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     Raises DataError if a training picture or one that was exported before cannot be read, ModelError if the encoder
     cannot be loaded. `quiet` shows no progress.
     """
-    encoder = encoding.load_encoder(config.encoder, hardware.device_of(config.hardware))
+    encoder = encoding.load_encoder(encoding.encoder_name(config), hardware.device_of(config.hardware))
     measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
     compute_columns(measured)
     inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)
@@ -51,7 +51,7 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     ScoreRecord(
         key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
         tables=table_digests(lot.out),
-        encoder=config.encoder,
+        encoder=encoding.encoder_name(config),
         encoder_sha256=encoder.sha256,
         computed=Computed(precision="fp32", device=encoder.device.type, threads=num_threads()),
         references=References(

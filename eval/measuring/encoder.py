@@ -22,13 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.lot.batch import RECORD, read_record
 from eval.measuring.domain import Domain, read_encoder_domain
 from eval.measuring.weights import checkpoint_key, locate_checkpoint, record_location
-from stylegate import files, hub
+from stylegate import brandset, files, hub
+from stylegate.config import Config
 from stylegate.digests import sha256s
 from stylegate.errors import ModelError
 
 ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
+DEFAULT = "miniature"  # the shipped encoder
 FULL = {"mean", "std", "interpolation", "resize_mode"}  # settings that say how pictures are prepared
 GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
 
@@ -60,6 +63,23 @@ class Encoder(NamedTuple):
     sha256: str  # names weights and preprocessing in cache keys and records
     domain: Domain | None  # None: no limit is declared (a CLIP trained on the open web)
     folder: Path | None  # None of open_clip's MODEL:PRETRAINED
+
+
+def encoder_name(config: Config) -> str:
+    """The name of the encoder that judges: encoder=, else that of the brand's brand.yaml, else DEFAULT.
+
+    The brand is that of brand=, of the batch, or of references= where these are a brand set.
+    """
+    if config.encoder:
+        return config.encoder
+    folder = None
+    record = files.BATCHES / config.batch / RECORD if config.batch else None
+    if brand := config.brand or (read_record(record.parent).words.brand if record and record.exists() else None):
+        folder = brandset.brand_folder(brand)
+    elif config.references:
+        folder = files.resolve_name(config.references, files.BRANDS, "references")
+    known = folder is not None and (folder / "brand.yaml").is_file()
+    return (brandset.read_brand_file(folder).encoder if folder and known else "") or DEFAULT
 
 
 def encoder_digest(name: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 
 from eval.lot.batch import existing_file
 from eval.lot.lot import digests_by_name
-from eval.measuring.encoder import Encoder
+from eval.measuring.encoder import Encoder, encoder_name
 from eval.measuring.features import features_of
 from eval.measuring.scores import head_file
 from eval.scorers import aesthetic
@@ -23,7 +23,7 @@ def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Hea
         return fit_head_to_labels(config, encoder)
     beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
     path = head_file(config) or (beside if beside and beside.is_file() else None)
-    return (aesthetic.load_head(path, width, config.encoder) if path else None), []
+    return (aesthetic.load_head(path, width, encoder_name(config)) if path else None), []
 
 
 def fit_head_to_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:

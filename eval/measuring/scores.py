@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, digests_by_name
-from eval.measuring.encoder import encoder_digest
+from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.record import ScoreRecord, Tables
 from eval.scorers import SCORES, aesthetic
 from stylegate import files
@@ -44,7 +44,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
             VERSION,
             list(SCORES),
             lot.digest(),
-            encoder_digest(config.encoder),
+            encoder_digest(encoder_name(config)),
             others,
             list(compared.foreign),
             files.sha256(files.FOREIGN),

@@ -11,7 +11,7 @@ from pydantic import Field
 from eval.lot.batch import existing_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, digests_by_name, origin_digests
-from eval.measuring.encoder import encoder_digest
+from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import head_file
 from eval.policy.lines import CheckBounds
@@ -172,7 +172,7 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
         "base": made["base_sha256"],
         "sampler": files.canonical_sha256([made["generate"], made["precision"], *([marked] if marked else [])]),
         "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
-        "encoder and preprocessing": encoder_digest(config.encoder),
+        "encoder and preprocessing": encoder_digest(encoder_name(config)),
         "scores": SCORES_VERSION,
         "aesthetic head": files.sha256(head) if head else labels_digest(config),
         "references": files.canonical_sha256(sorted(digests_by_name(compared.references).values())),

@@ -110,15 +110,14 @@ def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[n
     return [places.mean(2), places.std(2)]
 
 
-def brand_feature_blocks(shown: ForeignSet | Views) -> list[NDArray[np.float32]]:
-    """What a reader sees: blocks [n, k] of numbers, each block of one kind."""
+def brand_feature_blocks(shown: ForeignSet | Views, pixels: bool = True) -> list[NDArray[np.float32]]:
+    """What a reader sees: blocks [n, k] of numbers, each block of one kind. Without `pixels` only the encoder's."""
     from eval.measuring.encoder import CHANNELS
 
     starts = range(0, len(shown.signatures), TOGETHER)
     parts = [shown.signatures[start : start + TOGETHER] for start in starts]
-    blocks = [
-        np.concatenate([measure(part) for part in parts]) for measure in (colour_histograms, brightness_step_histograms)
-    ]
+    measures = (colour_histograms, brightness_step_histograms) if pixels else ()
+    blocks = [np.concatenate([measure(part) for part in parts]) for measure in measures]
     if not shown.embeddings.shape[1]:
         return blocks
     blocks.append(shown.embeddings)
@@ -232,19 +231,23 @@ class BrandReader(NamedTuple):
     foreign: NDArray[np.float32]  # log-odds of foreign pictures by readers that do not know them
     separations: list[Separation]  # from each foreign set, the nearest one first
     different: int  # references that are no copies of one another
+    pixels: bool  # it sees pixels beside the encoder's numbers
 
     def log_odds(self, shown: Views) -> NDArray[np.float32]:
         """[n] of pictures."""
-        responses = self.fitted.responses(self.scaling.rows(brand_feature_blocks(shown)))
+        responses = self.fitted.responses(self.scaling.rows(brand_feature_blocks(shown, self.pixels)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
-def learn(references: Views, redrawn: Views, sets: list[ForeignSet]) -> BrandReader:
-    """A reader of the brand. Copies among the references count once, so that none is read by its own copy."""
+def learn(references: Views, redrawn: Views, sets: list[ForeignSet], pixels: bool = True) -> BrandReader:
+    """A reader of the brand; without `pixels` it sees the encoder's numbers alone.
+
+    Copies among the references count once, so that none is read by its own copy.
+    """
     contents = [signature.tobytes() for signature in references.signatures]
     different = list(dict.fromkeys(contents))
     first, copy_of = [contents.index(one) for one in different], [different.index(one) for one in contents]
-    own, *others = (brand_feature_blocks(shown) for shown in (references, redrawn, *sets))
+    own, *others = (brand_feature_blocks(shown, pixels) for shown in (references, redrawn, *sets))
     scaling = scaling_of([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
     r = len(first)
     rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
@@ -275,7 +278,7 @@ def learn(references: Views, redrawn: Views, sets: list[ForeignSet]) -> BrandRea
     slope, offset = fit_logistic(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
     separations.sort(key=lambda found: (found.low, found.area))
-    return BrandReader(scaling, whole, slope, offset, log_odds[:r][copy_of], log_odds[r:], separations, r)
+    return BrandReader(scaling, whole, slope, offset, log_odds[:r][copy_of], log_odds[r:], separations, r, pixels)
 
 
 def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:

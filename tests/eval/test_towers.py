@@ -1,6 +1,8 @@
 """Encoders of every kind of name, on tiny random weights of their architecture: what they are shown, who they are."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
+from eval.encoders import MeasuredEncoder, best_encoder, write_choice
 from eval.lot.lot import digests_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of
+from eval.measuring.record import Readability, SeparationFrom
 from eval.measuring.redrawn import at_foreign_size
 from stylegate import files
-from stylegate.errors import ModelError
+from stylegate.errors import DataError, ModelError
 
 CPU = torch.device("cpu")
 HALVES, BICUBIC = (0.5, 0.5, 0.5), {"interpolation": "bicubic", "resize_mode": "squash"}
@@ -203,3 +207,55 @@ def test_the_same_art_at_two_sizes_is_one_hand(run, judged: Path, tmp_path: Path
     (whole, shown), (_, wanted) = seen
     assert np.allclose(shown.embeddings, wanted.embeddings, atol=1e-5)
     assert np.abs(whole.embeddings - wanted.embeddings).max() > 1e-3, "the encoder itself sees the sizes"
+
+
+def test_encoders_are_compared_and_the_choice_is_the_gates(
+    run, run_exactly, judged: Path, csd: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "acme"
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon", place)
+    (place / "brand.yaml").write_text("# by hand\n" + (place / "brand.yaml").read_text())
+    words = [f"brand={place}", "hardware.device=cpu"]
+    code, text = run_exactly("encoders", *words, f"encoders=miniature,{csd}", "choose=true")
+    rows = [line for line in text.splitlines() if re.search(r"( +[01]\.\d{3}){3} +\d", line)]
+    assert code == 0 and len(rows) == 2 and rows[0].startswith("miniature") and "best: miniature" in text
+    assert "encoder: miniature" in (place / "brand.yaml").read_text()
+    assert (place / "brand.yaml").read_text().startswith("# by hand")
+
+    written = (place / "brand.yaml").read_text()
+    code, text = run_exactly("encoders", *words, "encoders=miniature,csd:./gone.safetensors,nobody", "choose=true")
+    assert code == 2 and "./gone.safetensors is no file" in text and "nobody" in text and "miniature " in text
+    assert (place / "brand.yaml").read_text() == written
+
+    (place / "brand.yaml").write_text(written.replace("encoder: miniature", f"encoder: {csd}"))
+    for more, wanted in ((), csd), (("encoder=miniature",), "miniature"):
+        run("gate", f"images={judged}", words[0], f"out={tmp_path / 'out'}", *more)
+        assert json.loads((tmp_path / "out" / "gate.json").read_text())["encoder"] == wanted
+
+
+def measured(name: str, alone: float, seconds: float, readable: bool = True) -> MeasuredEncoder:
+    told = SeparationFrom(area=1.0, low=0.98)
+    found = Readability(
+        readable=readable, different_references=64, needed=0.8, nearest="x", separations={"x": told}, reads=["encoder"]
+    )
+    return MeasuredEncoder(name, found, alone, seconds)
+
+
+def test_of_equally_sure_encoders_the_fastest_is_chosen(tmp_path: Path) -> None:
+    slow, fast, unsure = measured("slow", 0.97, 1.0), measured("fast", 0.965, 0.1), measured("unsure", 0.9, 0.01)
+    assert best_encoder([slow, unsure, fast]) is fast and best_encoder([slow, unsure]) is slow
+    assert best_encoder([measured("blind", 0.99, 1.0, readable=False)]) is None
+    with pytest.raises(DataError, match="no encoder reads this style"):
+        write_choice(tmp_path, None)
+
+
+def test_what_encoders_needs_is_said(run_exactly, tmp_path: Path) -> None:
+    code, text = run_exactly("encoders", "encoders=miniature")
+    assert code == 2 and "encoders needs a brand" in text
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "few")
+    rows = (tmp_path / "few" / "test" / "metadata.jsonl").read_text().splitlines()
+    (tmp_path / "few" / "test" / "metadata.jsonl").write_text("\n".join(rows[:7]) + "\n")
+    for path in sorted((tmp_path / "few" / "test").glob("*.png"))[7:]:
+        path.unlink()
+    code, text = run_exactly("encoders", f"brand={tmp_path / 'few'}")
+    assert code == 2 and "7 references" in text

@@ -1,0 +1,146 @@
+"""Which encoder reads a brand how surely, and at what cost; the choice can be written into brand.yaml.
+
+    stylegate encoders brand=acme encoders=miniature,ViT-L-14-quickgelu:openai,timm:vit_small_patch14_dinov2.lvd142m
+    stylegate encoders brand=acme encoders=... choose=true      brand.yaml names the best one, and the gate uses it
+
+For each encoder a reader of the brand is learned and measured as the gate does it (eval/scorers/brand.py): every
+reference is read by a reader that has not seen it. The gate's reader sees pixels too, which are the same for every
+encoder, so the choice rests on a reader that sees the encoder's numbers alone. It takes as long as some 1,000 pictures
+take to encode; what was encoded once is kept. Without encoders= those are compared that are known here: the miniature,
+and the one in brand.yaml.
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from eval.lot.comparison import Comparison, foreign_pictures_by_style, split_files
+from eval.lot.lot import Lot, digests_by_name
+from eval.measuring.columns import measure_lot_and_comparison
+from eval.measuring.encoder import DEFAULT, encode_pictures, encoder_folder, load_encoder, split_name
+from eval.measuring.record import Readability
+from eval.policy.lines import MIN_REFERENCES
+from eval.scorers import brand as reader
+from stylegate import brandset, files, hardware, pictures
+from stylegate.config import Config
+from stylegate.errors import ConfigError, DataError, ModelError, StylegateError
+
+TIMED = 16  # pictures that the cost is measured on
+AS_SURE = 0.01  # of the lower bound: encoders that differ by less are equally sure, and the fastest is chosen
+
+
+class MeasuredEncoder(NamedTuple):
+    """How one encoder reads the brand."""
+
+    name: str
+    readability: Readability
+    alone: float  # lower bound of the area against the nearest foreign set, by a reader without pixels
+    seconds: float  # of a picture, as the gate encodes it
+
+
+def encoders(config: Config) -> int:
+    """Measure each encoder, print the table; with choose=true write the choice into brand.yaml. Returns 0.
+
+    Raises ConfigError without a brand, DataError for a brand of too few references, ModelError naming every encoder
+    that cannot be used, and DataError where none is sure enough to be chosen; nothing is written then.
+    """
+    if not config.brand:
+        raise ConfigError("encoders needs a brand", next_step="stylegate encoders brand=acme encoders=NAME,NAME")
+    folder = brandset.brand_folder(config.brand)
+    brand = brandset.read_brand_file(folder)
+    names = list(dict.fromkeys(config.encoders.split(",") if config.encoders else [DEFAULT, brand.encoder or DEFAULT]))
+    references, training = split_files(folder, "test")[0], split_files(folder, "train")[0]
+    if len(references) < MIN_REFERENCES:
+        raise DataError(f"{files.display_path(folder)} has {len(references)} references in test/; 8 are needed")
+    foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
+    compared = Comparison(
+        references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign
+    )
+    found: list[MeasuredEncoder] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            found.append(measured_encoder(config, name, folder, compared))
+        except StylegateError as error:
+            problems.append(error.summary)
+    chosen = best_encoder(found)
+    for line in table(found, chosen):
+        print(line)
+    if problems:
+        raise ModelError("encoders that cannot be used:", problems, "leave them out, or mend their names.")
+    if config.choose:
+        write_choice(folder, chosen)
+    return 0
+
+
+def measured_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> MeasuredEncoder:
+    """Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read."""
+    encoder = load_encoder(name, hardware.device_of(config.hardware))
+    one = compared.references[:1]
+    lot = Lot(folder, folder, one, digests_by_name(one), None, None)
+    measured, _ = measure_lot_and_comparison(config, lot, compared, encoder, quiet=True)
+    if not measured.enough_references:
+        raise DataError(f"fewer than {MIN_REFERENCES} references of {compared.references_name} can be read")
+    reader.column(measured)
+    assert measured.readability is not None and measured.redrawn is not None
+    seen = measured.at_foreign_size(measured.references)
+    alone = reader.learn(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
+    shown = [
+        encoder.preprocessing.pixels(pictures.decode(path.read_bytes(), compared.background).image)
+        for _, path in compared.references[:TIMED]
+        if path.name in {Path(file).name for file in measured.references.names}
+    ]
+    encode_pictures(encoder, shown[:1])  # the first pass sets up what later ones use
+    began = time.perf_counter()
+    encode_pictures(encoder, shown)
+    seconds = (time.perf_counter() - began) / len(shown)
+    passes = 1 if seen.embeddings is measured.references.embeddings else 2
+    return MeasuredEncoder(name, measured.readability, alone, seconds * passes)
+
+
+def best_encoder(found: list[MeasuredEncoder]) -> MeasuredEncoder | None:
+    """Of the encoders that can read the style, the fastest of those that are alone as sure as the surest; else None."""
+    able = [one for one in found if one.readability.readable]
+    surest = max((one.alone for one in able), default=0.0)
+    return min((one for one in able if one.alone >= surest - AS_SURE), key=lambda one: one.seconds, default=None)
+
+
+def table(found: list[MeasuredEncoder], chosen: MeasuredEncoder | None) -> list[str]:
+    """A line for each encoder, the surest first, and one that says which is best."""
+    wide = max([len(one.name) for one in found], default=0)
+    titles = "alone, at least  with pixels  at least  s a picture  nearest foreign set"
+    lines = [f"{'encoder':<{wide}}  {titles}"] if found else []
+    for one in sorted(found, key=lambda one: -one.alone):
+        told = one.readability.separations[one.readability.nearest]
+        unable = "" if one.readability.readable else " (the style can NOT be read)"
+        numbers = f"{one.alone:>15.3f} {told.area:>12.3f} {told.low:>9.3f} {one.seconds:>12.4f}"
+        lines.append(f"{one.name:<{wide}}  {numbers}  {one.readability.nearest}{unable}")
+    return [*lines, f"best: {chosen.name}" if chosen else "best: none of them can read this style"]
+
+
+def write_choice(folder: Path, chosen: MeasuredEncoder | None) -> None:
+    """Write `encoder` into brand.yaml and leave its other lines as they are. Raises DataError if nothing is chosen."""
+    if not chosen:
+        raise DataError(
+            "no encoder reads this style surely enough, so none is written into brand.yaml",
+            next_step="give more references, or other encoders=.",
+        )
+    before, path = brandset.read_brand_file(folder), folder / "brand.yaml"
+    name = with_absolute_path(chosen.name)
+    kept = [line for line in path.read_text().splitlines() if not re.match(r"encoder\s*:", line)]
+    text = "\n".join([*kept, yaml.safe_dump({"encoder": name}, width=10_000).strip(), ""])
+    if yaml.safe_load(text) != yaml.safe_load(path.read_text()) | {"encoder": name}:  # a form that lines do not follow
+        text = yaml.safe_dump(before.model_dump() | {"encoder": name}, sort_keys=False, allow_unicode=True)
+    files.write_atomically(path, text)
+    print(f"{files.display_path(path)}: encoder {name}; the gate uses it where encoder= is not given")
+
+
+def with_absolute_path(name: str) -> str:
+    """The encoder's name, which then means the same in every working directory."""
+    architecture, weights = split_name(name)
+    if weights:
+        return f"{architecture}:{weights}"
+    return str(encoder_folder(name)) if files.is_path(name) else name
