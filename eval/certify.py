@@ -29,10 +29,11 @@ from eval.promise.certificate import (
     AuditAttempt,
     AuditPlan,
     certified_digests,
+    first_proven,
     labels_before_first_gap,
     make_certificate,
-    read_audit_terms,
     read_certificate,
+    write_audit_terms,
 )
 from eval.promise.labels import Label, labels_before_gap, stored_label
 from eval.promise.terminal import ask_labels
@@ -49,7 +50,7 @@ WORKSHEET = "audit.csv"
 def certify(config: Config) -> int:
     """Read labels, prove the promise or print what is missing. Returns 0 once the promise is proven, else 13."""
     with locked_lot(config) as lot:
-        before = judge(config, lot, audited=False)
+        before = judge(config, lot, without="audit")
         policy = before.policy
         plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots))
         print(f"order: {why}")
@@ -76,17 +77,6 @@ def certify(config: Config) -> int:
     if code == Exit.PASS and (left := after.outcome.exit_code) != Exit.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code
-
-
-def first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
-    """Index of the first attempt that is proven; None if none is."""
-    return next((i for i, attempt in enumerate(attempts) if attempt.proven_after is not None), None)
-
-
-def write_audit_terms(out: Path, plan: AuditPlan) -> None:
-    """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
-    if plan.terms not in read_audit_terms(out):
-        labels.append_terms(out, "audit", plan.terms)
 
 
 def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:

@@ -40,6 +40,7 @@ from eval.package.receiver import TAGMANIFEST
 from eval.package.receiver import check as check_bytes
 from eval.package.signature import PrivateKey, is_signed_file, signing_key
 from eval.policy.model import VERDICTS
+from eval.promise.certificate import TRAIT_CERTIFICATE
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
 from stylegate.errors import DataError, Exit
@@ -76,6 +77,8 @@ def export(config: Config) -> int:
         print(f"note: {name} is not the picture that was judged; it is left out")
     if new := not_judged(lot, verdicts):
         print(f"note: {names_of(new)} came after the gate and was not judged")
+    if (lot.out / TRAIT_CERTIFICATE).exists() and not (target / "data" / TRAIT_CERTIFICATE).exists():
+        print(f"note: {TRAIT_CERTIFICATE} is not of the traits that leave, and stays: stylegate plan audit=true")
     report = MarksReport.read(target / MARKS, "the report on marks")
     print(f"marks: {marks_in_words(report)}")
     print(f"export: {files.display_path(target)} ({export_summary_in_words(report.pictures, outcome)})")

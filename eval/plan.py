@@ -6,6 +6,7 @@
     stylegate plan brand=neon traits=collectible show=true  counts, rarity and pairs only
     stylegate plan import=FILE                              a collection or layers that exist -> a traits file
     stylegate plan brand=neon traits=collectible repair=all other traits for slots that no attempt has filled
+    stylegate plan batch=NAME audit=true                    how sure it is that the stated traits are true
 
 Writes data/batches/<batch>/plan.parquet, rarity.csv, plan.png and a commitment. Combinations are unique; those of the
 training pictures are left out, so that what comes out is new. A plan made again keeps each slot that still fits.
@@ -47,6 +48,10 @@ def plan(config: Config) -> int:
     """Write the plan, or show it. Returns 0."""
     if config.import_file:
         return interchange.import_collection(config)
+    if config.audit:
+        from eval.plan_audit import audit_traits  # judging: a plan needs none of it
+
+        return audit_traits(config)
     brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits(traits_path(config)) if config.traits else None
     folder, facts = batch_folder(config, replanned=file is not None)

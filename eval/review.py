@@ -74,7 +74,7 @@ def borderline(config: Config, lot: Lot) -> Queue:
 
 def audit(config: Config, lot: Lot) -> Queue:
     """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
-    judged = judge(config, lot, audited=False)
+    judged = judge(config, lot, without="audit")
     policy = judged.policy
     plan, why = plan_audit(lot.out, judged.verdicts, policy, bool(lot.slots))
     print(f"order: {why}")

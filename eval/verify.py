@@ -2,6 +2,7 @@
 
 stylegate verify data/exports/demo-v1
 stylegate verify data/batches/demo-ce2b85ec/certificate.json
+stylegate verify data/batches/demo-ce2b85ec/trait-certificate.json
 stylegate verify data/batches/demo-ce2b85ec/commitment.json
 stylegate verify data/exports/demo-v1 trust=authority.pem
 stylegate verify data/exports/demo-v1 labels=data/batches/demo-ce2b85ec/labels.sqlite
@@ -40,6 +41,9 @@ def verify(words: list[str]) -> int:
             continue
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
+            if found.statements:
+                print(f"{package}: holds: {found.sentence()}; {counted(len(found.labels), 'label')}")
+                continue
             leaving = len(certified_digests(found))
             print(f"{package}: holds: {found.sentence()}; {counted(len(found.labels), 'label')}, {leaving} may leave")
             continue

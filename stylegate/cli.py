@@ -60,7 +60,8 @@ VERBS = {
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",
         "brand=neon traits=collectible",
-        "name brand batch traits prompts plan show import_file repair out",
+        "name brand batch traits prompts plan show import_file repair audit out policy decisions promise references "
+        "foreign encoder score hardware.threads",
         BATCH,
         helps=(
             (

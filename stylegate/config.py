@@ -316,6 +316,9 @@ class Config:
     )
     explain: bool = config_key(False, "Print the policy in force and its hash; judge nothing.")
     show: bool = config_key(False, "Print counts, rarity and pairs of the plan, and draw them; plan nothing.")
+    audit: bool = config_key(
+        False, "Ask people about stated traits of the batch, in random order, until it is proven how few are wrong."
+    )
     observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
     queue: str = config_key(
         "borderline",

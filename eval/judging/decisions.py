@@ -61,7 +61,7 @@ def shown_traits(path: Path, answers: Sequence[Answer], lot: Lot) -> dict[str, d
 
     Raises DataError listing every cell that does not name traits and values of the lot's plan.
     """
-    planned = {lot.sha256[name]: slot.traits for name, slot in (lot.slots or {}).items()}
+    planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits().items()}
     values = planned_values(planned.values())
     found: dict[str, dict[str, str]] = {}
     problems = []

@@ -28,6 +28,7 @@ from eval.judging.verdicts import (
     Verdict,
     apply_calibrated_check,
     apply_decisions,
+    apply_trait_audit,
     apply_waivers,
     depends_on_readable_style,
     exportable_verdicts,
@@ -47,8 +48,9 @@ from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_check_bounds
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise import calibration, labels, store
 from eval.promise.calibration import CalibratedLine
-from eval.promise.certificate import CERTIFICATE
+from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
+from eval.promise.label import Purpose
 from eval.promise.store import labels_of
 from stylegate import files
 from stylegate.config import Config
@@ -61,14 +63,15 @@ def judge(
     lot: Lot,
     compared: Comparison | None = None,
     quiet: bool = False,
-    audited: bool = True,
+    without: Purpose | None = None,
 ) -> Judged:
     """Judge each picture of a lot. Computes and writes scores where they are not at hand; writes nothing else.
 
     `compared` is what the pictures are compared with; by default what the config names. `quiet` is for checkpoints in
     training: no progress is shown, labels, decisions and certificates are not read, and a calibrated check is not
-    asked, so that what every other check accepts goes to review. Without `audited` the verdicts are those that an audit
-    begins with: no label of an audit and no certificate counts. Raises DataError for what cannot be read or computed.
+    asked, so that what every other check accepts goes to review. The verdicts are those that an
+    audit begins with where it is told `without` its own labels: "audit" for the audit of pictures, whose certificate
+    does not count either, "traits" for that of the traits. Raises DataError for what cannot be read or computed.
     """
     policy = policyfile.read_policy(config.policy)
     compared = compared or comparison_of(config, lot)
@@ -95,7 +98,9 @@ def judge(
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
-        if audited:
+        if without != "traits":
+            apply_trait_audit(verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy))
+        if without != "audit":
             promise, audit_notes = certified.apply_audit_labels_and_certificate(
                 lot.out, verdicts, policy, bool(lot.slots)
             )
@@ -150,7 +155,7 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     `calibrated_by` is the path of the calibration that was used; its digest is added under this path. Export compares
     the digests: labels that were given after the gate ran have not been judged yet.
     """
-    names = (PLAN, calibration.CALIBRATION, CERTIFICATE)
+    names = (PLAN, calibration.CALIBRATION, CERTIFICATE, TRAIT_CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
     digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
     return digests | {labels_of(purpose): head for purpose, head in store.heads(out).items()}

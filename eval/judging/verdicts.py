@@ -17,6 +17,7 @@ from eval.lot.batch import attempt_and_slot
 from eval.policy.lines import CheckBounds
 from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Policy, Waiver
 from eval.promise.labels import StoredLabel
+from eval.promise.statements import statements_of
 from eval.scorers import SCORES
 from eval.scorers.entry import REFERENCES
 from stylegate import files
@@ -346,6 +347,22 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
             "review for: look afresh"
         )
     return notes
+
+
+def apply_trait_audit(
+    verdicts: Iterable[Verdict], planned: Mapping[str, Mapping[str, str]], found: Mapping[str, StoredLabel]
+) -> None:
+    """Take statements of traits that an audit found wrong out of the verdicts, in place, or correct them.
+
+    `planned` holds the traits of each picture by file name, `found` the labels by digest of the statement. A trait that
+    was found wrong is stated as what the person saw; where nobody says what that is, it is not stated.
+    """
+    wrong = {sha256: label for sha256, label in found.items() if label.is_reject}
+    for verdict in verdicts if wrong else ():
+        traits = final_traits(planned.get(verdict.file, {}), verdict.shown_traits)
+        for statement in statements_of(verdict.file, verdict.sha256, traits) if verdict.sha256 else ():
+            if label := wrong.get(statement.sha256):
+                verdict.shown_traits[statement.trait] = label.shown_traits.get(statement.trait, "")
 
 
 def review_rejects_of_others(verdicts: Iterable[Verdict], rejects: Mapping[str, StoredLabel]) -> None:

@@ -33,6 +33,10 @@ class Lot:
     record: BatchRecord | None  # batch.json; None for a foreign folder
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
 
+    def planned_traits(self) -> dict[str, dict[str, str]]:
+        """The planned traits of each picture, by name; {} for a foreign folder."""
+        return {name: slot.traits for name, slot in (self.slots or {}).items()}
+
     def digest(self) -> str:
         """Digest of the names and contents of all files, in their order."""
         return content_digest(self.files, self.sha256)

@@ -26,7 +26,8 @@ from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, Mad
 from eval.package.statement import make_bom
 from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
-from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
+from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_digests, read_certificate
+from eval.promise.statements import are_those_stated
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -56,6 +57,7 @@ def fill_package(
     pq.write_table(imagefolder_table(items), data / TABLE)
     write_rarity_and_plan(package, lot, items)
     write_proof_of_promise(data, lot, items, outcome)
+    write_proof_of_traits(data, lot, items)
     lora = copy_lora(data, lot)
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
@@ -154,6 +156,17 @@ def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome:
             raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
         (data / CALIBRATION).write_bytes(Path(outcome.calibration).read_bytes())
         files.write_json(data / POOL, outcome.pool)
+
+
+def write_proof_of_traits(data: Path, lot: Lot, items: Sequence[Item]) -> None:
+    """The certificate of an audit of traits, where it is of what the metadata of these items states; else nothing."""
+    path = lot.out / TRAIT_CERTIFICATE
+    if not path.exists():
+        return
+    found = read_certificate(path)
+    stated = [(item.verdict.sha256, trait, value) for item in items for trait, value in item.traits.items()]
+    if are_those_stated(found.statements, found.labels, stated):
+        found.write(data / TRAIT_CERTIFICATE)
 
 
 def copy_lora(data: Path, lot: Lot) -> str:

@@ -25,6 +25,8 @@ class LabelHeads(Record):
     """Of labels that chose a calibrated line."""
     audit: str = ""
     """Of labels that certify."""
+    traits: str = ""
+    """Of labels that audit the stated traits."""
 
 
 def label_heads(outcome: GateRecord) -> LabelHeads | None:

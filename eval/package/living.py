@@ -201,6 +201,12 @@ def traits_of_package(package: Path) -> dict[int, dict[str, str]]:
     }
 
 
+def planned_traits_of_package(package: Path) -> dict[int, dict[str, str]]:
+    """The traits of each item by the plan in the package, by its number; where it has none, those that are stated."""
+    planned = traits_of_plan(package)
+    return {item: planned.get(item, stated) for item, stated in traits_of_package(package).items()}
+
+
 def changes_between(before: Path, after: Path, told: Burning) -> Changes:
     """The differences of two versions of a collection: items added, removed, drawn again, evolved, merged."""
     old, new = items_of_package(before), items_of_package(after)
@@ -271,12 +277,14 @@ def traits_of_plan(package: Path) -> dict[int, dict[str, str]]:
 
 
 def traits_in_circulation(versions: Sequence[Path], package: Path, burned: Collection[int]) -> Traits:
-    """The traits of each item that exists: of those that `package` leaves out, as the last of `versions` gave them."""
+    """The planned traits of each item that exists: of those that `package` leaves out, as the last of `versions` gave
+    them. What a person corrected is no supply.
+    """
     found: dict[int, dict[str, str]] = {}
     for version in filter(is_bag, versions):
-        found |= traits_of_package(version)
+        found |= planned_traits_of_package(version)
     living = {item: traits for item, traits in found.items() if item not in burned}
-    return living | traits_of_package(package)
+    return living | planned_traits_of_package(package)
 
 
 def declaring_version(versions: Sequence[Path]) -> Path | None:

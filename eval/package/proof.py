@@ -18,7 +18,8 @@ from eval.package.signature import is_signed_file
 from eval.package.statement import statement_problem
 from eval.package.verify_marks import SEEN
 from eval.policy.model import VERDICTS
-from eval.promise.certificate import CERTIFICATE, certified_digests, read_certificate
+from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_digests, read_certificate
+from eval.promise.statements import are_those_stated
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -43,6 +44,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
         proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
     wrong = wrong or disagreements_of_parts(package)
     if not wrong:
+        proven += trait_proof(package)[0]
         lived, unknown, wrong = verify_changes_file(package)
         proven, unproven = proven + lived, unproven + unknown
     return proven, unproven, wrong
@@ -106,10 +108,27 @@ def disagreements_of_parts(package: Path) -> list[str]:
         problems, _ = check_promise(payload_folder(package), provenance, rows)
         if is_bag(package):
             wrong = problems + problems_with_statement(package) + problems_with_ssh_key(package)
-            return wrong + problems_with_items(package / "data", provenance, rows)
+            return wrong + problems_with_items(package / "data", provenance, rows) + trait_proof(package)[1]
         return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
         return error.problems or [str(error)]
+
+
+def trait_proof(package: Path) -> tuple[list[str], list[str]]:
+    """(proven, wrong): sentences on the audit of the traits that a bag states; both empty where there was none."""
+    path = package / "data" / TRAIT_CERTIFICATE
+    if not path.exists():
+        return [], []
+    found, judged = read_certificate(path), {row["file_name"]: row["judged_sha256"] for row in read_rows(package)}
+    stated = [
+        (judged[row["file_name"]], trait, value)
+        for row in files.read_parquet(package / "data" / TABLE).to_pylist()
+        for trait, value in (row.get("traits") or {}).items()
+        if value is not None
+    ]
+    if not are_those_stated(found.statements, found.labels, stated):
+        return [], [f"{TRAIT_CERTIFICATE} is not of the traits that the metadata states"]
+    return [f"{TRAIT_CERTIFICATE}: {found.sentence()}"], []
 
 
 def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict]) -> list[str]:

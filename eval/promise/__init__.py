@@ -4,5 +4,6 @@ audit        a lot's labels in random order against the promise: betting, withou
 envelope     a bound at every threshold at once from one random sample of labels (pure)
 labels       decisions and labels from CSV, their streams kept apart
 certificate  certificate.json: a lot's audit, and its check by a stranger
+statements   what the metadata states of one trait of one picture: what an audit of traits asks about
 calibration  calibration.json: a sample of labels that chooses the line of a policy's `calibrated` check
 """

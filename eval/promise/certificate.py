@@ -1,22 +1,24 @@
 """certificate.json: the audit of a lot, written so that anyone can compute the proof again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from eval.policy.model import Policy, Promise
+from eval.policy.model import Policy, Promise, confidence_percentage, largest_percentage
 from eval.promise import audit, labels
-from eval.promise.labels import Label, Sha256, labels_before_gap
+from eval.promise.labels import Label, Purpose, Sha256, labels_before_gap
 from eval.promise.ranked import RankedDesign, draw_weights, ranked_bettor, weighted_order
+from eval.promise.statements import Statement
 from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
 
 EVEN, RANKED = 2, 3  # versions: in 3 the ranking settles order and bets; 1 did not say the guideline of its labels
 CERTIFICATE = "certificate.json"
+TRAIT_CERTIFICATE = "trait-certificate.json"
 Share = Field(gt=0, lt=1)
 
 
@@ -53,7 +55,7 @@ class CertifiedLot(Record):
     size: int
     """Number of pictures."""
     pictures: list[Sha256]
-    """sha256 of each picture, best margin first."""
+    """sha256 of each picture, best margin first; of an audit of traits the digest of each statement."""
 
 
 class AuditAttempt(Record):
@@ -76,7 +78,7 @@ class AuditAttempt(Record):
 
 
 class Certificate(Record):
-    """The content of certificate.json: a lot, its labels in order, and what they prove."""
+    """The content of certificate.json or trait-certificate.json: a lot, its labels in order, and what they prove."""
 
     version: Literal[2, 3]
     """Version of the file: 3 with a `design`, 2 without."""
@@ -97,6 +99,8 @@ class Certificate(Record):
     """One for each share of the ladder."""
     proven: int = Field(ge=0)
     """Index of the attempt that is proven."""
+    statements: list[Statement] = Field(default_factory=list)
+    """Of an audit of traits: what each entry of the lot states, which is one trait of one picture. Else left out."""
     sha256: str
     """Digest of all other fields. It finds accidents, not forgers."""
 
@@ -110,6 +114,8 @@ class Certificate(Record):
     def sentence(self) -> str:
         """What is proven of the pictures that may be exported; where all were looked at, that instead of a share."""
         attempt = self.proven_attempt()
+        if attempt.labels == attempt.size and self.statements:
+            return f"all {attempt.size} stated traits were looked at; the {attempt.rejects} wrong ones are not stated"
         if attempt.labels == attempt.size:
             return (
                 f"all {attempt.size} pictures were looked at; the {attempt.rejects} rejects among them are not exported"
@@ -149,6 +155,7 @@ class AuditPlan:
     earlier: int  # attempts that other lots of this batch, or other terms, have spent
     policy_sha256: str = ""  # labels count under this policy alone
     design: RankedDesign | None = None  # None: every picture is as likely to come next
+    purpose: Purpose = "audit"  # of the labels; "traits" where the lot holds statements, not pictures
 
     @property
     def terms(self) -> AuditTerms:
@@ -172,14 +179,14 @@ class AuditPlan:
     def order_seed(self) -> str:
         """The digest that settles the order: of lot, policy and, where it is used, the ranking and its design."""
         if self.design is None:
-            return labels.order_seed("audit", self.lot, self.policy_sha256)
+            return labels.order_seed(self.purpose, self.lot, self.policy_sha256)
         return files.canonical_sha256(["stylegate-audit-3", self.lot, self.policy_sha256, self.design.content()])
 
     @property
     def order(self) -> list[str]:
         """A random order that follows from the lot's content and the policy's."""
         if self.design is None:
-            return labels.shuffled_pictures("audit", self.lot, self.policy_sha256)
+            return labels.shuffled_pictures(self.purpose, self.lot, self.policy_sha256)
         return weighted_order(self.lot, self.order_seed, self.design)
 
     def bettor(self, given: Sequence[Label], size: int) -> audit.Bettor:
@@ -189,6 +196,10 @@ class AuditPlan:
         rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
         weights = draw_weights(len(self.lot), self.design)[:size]
         return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
+
+    def says(self) -> str:
+        """The promise in words."""
+        return trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.says()
 
     def attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
@@ -218,41 +229,68 @@ class AuditPlan:
         return found
 
 
+def trait_promise_in_words(promise: Promise) -> str:
+    """What an audit of traits promises."""
+    share, confidence = largest_percentage(promise.alpha), confidence_percentage(promise.delta)
+    return f"at most {share} of the stated traits are wrong, with {confidence:.1f}% confidence"
+
+
 def begin_or_resume_audit(out: Path, lot: list[str], policy: Policy, design: RankedDesign | None = None) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
     If an audit of the lot with these terms was begun, it is that one, with the design that it has. Otherwise it is a
     new plan with `design`, which counts the attempts of all earlier audits in the folder as spent.
     """
+    return begin_or_resume(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design))
+
+
+def begin_or_resume(out: Path, new: AuditPlan) -> AuditPlan:
+    """The plan of an audit of the lot, promise and purpose of `new`: the one that was begun, or a new one as above."""
     earlier = 0
-    for terms in read_audit_terms(out):
-        same = AuditPlan(lot, policy.promise, terms.earlier, policy.sha256, terms.design)
+    for terms in read_audit_terms(out, new.purpose):
+        same = replace(new, earlier=terms.earlier, design=terms.design)
         if terms == same.terms:
             return same
         earlier = terms.earlier + len(terms.ladder)
-    return AuditPlan(lot, policy.promise, earlier, policy.sha256, design)
+    return replace(new, earlier=earlier)
 
 
-def read_audit_terms(out: Path) -> list[AuditTerms]:
+def read_audit_terms(out: Path, purpose: Purpose = "audit") -> list[AuditTerms]:
     """The terms of every audit in the folder of a lot, in the order in which they were begun."""
-    return labels.read_rows(out, "audit", AuditTerms)
+    return labels.read_rows(out, purpose, AuditTerms)
+
+
+def write_audit_terms(out: Path, plan: AuditPlan) -> None:
+    """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
+    if plan.terms not in read_audit_terms(out, plan.purpose):
+        labels.append_terms(out, plan.purpose, plan.terms)
+
+
+def first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
+    """Index of the first attempt that is proven; None if none is."""
+    return next((i for i, attempt in enumerate(attempts) if attempt.proven_after is not None), None)
 
 
 def labels_before_first_gap(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
     """The labels that count: those of the first pictures in the plan's order, up to the first picture without a
     label.
     """
-    return labels_before_gap(plan.order, labels.valid_labels_by_sha256(out, "audit", policy))
+    return labels_before_gap(plan.order, labels.valid_labels_by_sha256(out, plan.purpose, policy))
 
 
 def make_certificate(
-    plan: AuditPlan, given: Sequence[Label], attempts: list[AuditAttempt], proven: int, policy: Policy
+    plan: AuditPlan,
+    given: Sequence[Label],
+    attempts: list[AuditAttempt],
+    proven: int,
+    policy: Policy,
+    statements: Sequence[Statement] = (),
 ) -> Certificate:
     """Everything that the proof rests on."""
     terms = plan.promise
     found = Certificate(
         version=RANKED if plan.design else EVEN,
-        says=terms.says(),
+        says=plan.says(),
         promise=CertifiedPromise(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
         policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         lot=CertifiedLot(sha256=plan.sha256, size=len(plan.lot), pictures=plan.lot),
@@ -262,6 +300,7 @@ def make_certificate(
         labels=[Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given],
         attempts=attempts,
         proven=proven,
+        statements=list(statements),
         sha256="",
     )
     return found.model_copy(update={"sha256": found.digest()})
@@ -290,10 +329,13 @@ def problems_of(found: Certificate) -> list[str]:
         promise = found.promise.promise()
     except ValidationError as error:
         return [f"promise.{problem}" for problem in records.problems_of(error)]
-    plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256, found.design)
+    purpose: Purpose = "traits" if found.statements else "audit"
+    plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256, found.design, purpose)
     problems = []
     if (found.version == RANKED) != (found.design is not None):
         problems.append(f"version {RANKED} has a design, version {EVEN} has none")
+    if found.statements and [statement.sha256 for statement in found.statements] != plan.lot:
+        problems.append("the lot is not that of its statements")
     if found.digest() != found.sha256:
         problems.append("its digest is of another content")
     whole = 0 < len(plan.lot) == found.lot.size == len(set(plan.lot))
@@ -301,7 +343,7 @@ def problems_of(found: Certificate) -> list[str]:
         problems.append("the lot is not the one that it names")
     if plan.order_seed != found.order_seed or [g.sha256 for g in found.labels] != plan.order[: len(found.labels)]:
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
-    if found.says != promise.says():
+    if found.says != plan.says():
         problems.append("it says something else than its terms")
     if plan.attempts(found.labels) != found.attempts:
         problems.append("the attempts do not follow from the labels")

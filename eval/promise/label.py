@@ -6,7 +6,7 @@ from pydantic import Field
 
 from stylegate.records import Record
 
-Purpose = Literal["review", "calibrate", "audit"]
+Purpose = Literal["review", "calibrate", "audit", "traits"]
 LabelName = Literal["accept", "reject", "unsure"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Uuid = Annotated[str, Field(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
@@ -18,7 +18,7 @@ class Label(Record):
     """What one person says about one picture."""
 
     sha256: Sha256
-    """sha256 of the picture's bytes, 64 hex digits."""
+    """sha256 of the picture's bytes, 64 hex digits; in an audit of traits the digest of picture, trait and value."""
     verdict: LabelName
     """Whether the person would export the picture. `unsure` is a reject, but in review it asks for another look."""
     who: str = Field(min_length=1)

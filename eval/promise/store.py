@@ -48,7 +48,7 @@ class Row(NamedTuple):
     number: int  # 1, 2, 3, ...
     id: str  # a UUID
     time: str  # UTC, as 2027-01-31T12:00:00.000Z
-    purpose: str  # review, calibrate or audit
+    purpose: str  # review, calibrate, audit or traits
     kind: str  # label, undo or terms
     content: str  # canonical JSON (RFC 8785)
     previous: str  # hash of the row before; empty for the first

@@ -1,8 +1,9 @@
 """Asking for labels in a terminal: one picture after the other, each answer stored at once."""
 
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from getpass import getuser
+from pathlib import Path
 from typing import NamedTuple
 
 from eval.lot.lot import Lot
@@ -30,21 +31,42 @@ def ask_labels(lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: P
     having seen more could choose when to stop.
     """
     name = next(name for name, content in lot.sha256.items() if content == sha256)
+    show_picture(lot, name, progress)
+    return ask_and_store(lot.out, purpose, sha256, policy, under)
+
+
+def show_picture(lot: Lot, name: str, progress: str) -> None:
+    """Print `progress`, then path and prompt of the picture with this name, and open it."""
     path, slot = dict(lot.files)[name], (lot.slots or {}).get(name)
     print(f"{progress}\n  picture: {files.display_path(path)}")
     if slot:
         print(f"  prompt:  {slot.prompt}")
     webbrowser.open(path.as_uri())
+
+
+def ask_and_store(
+    out: Path,
+    purpose: Purpose,
+    sha256: str,
+    policy: Policy,
+    under: str = "",
+    correction: Callable[[], dict[str, str]] = dict,
+) -> Reply:
+    """Ask for a label and store it; it may be taken back until the next question. `correction` asks, after a reject,
+    what the picture shows instead.
+    """
     while True:
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))
         if answer == "q":
             return Reply(None, True)
-        new = stored_label(Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why=""), policy, under=under)
-        (label,) = labels.append_labels(lot.out, purpose, [new])
+        shown = correction() if answer == "r" else {}
+        said = Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why="")
+        new = stored_label(said, policy, under=under, shown_traits=shown)
+        (label,) = labels.append_labels(out, purpose, [new])
         confirmed = read_answer(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
         if confirmed != "b":
             return Reply(label, confirmed == "q")
-        labels.append_undo(lot.out, purpose, label.id, label.who)
+        labels.append_undo(out, purpose, label.id, label.who)
 
 
 def read_answer(question: str, choices: Sequence[str]) -> str:

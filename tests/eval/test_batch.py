@@ -1,5 +1,6 @@
 """A planned batch: plan, generate, redraw, export, verify."""
 
+import csv
 import json
 import os
 import random
@@ -338,6 +339,76 @@ def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Pa
     replaced(package, "data/records/2.json", f'"{trait}": "{value}"', f'"{trait}": "dragon"')
     made_anew(package)
     assert any("2.json: not the traits of its slot" in line for line in receiver.check(package)[2])
+
+
+def test_stated_traits_are_audited_until_few_can_be_wrong(
+    run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By labels of this purpose alone; what was found wrong is corrected, or is stated no more."""
+    words, folder = batch
+    told = [*words, accept_all(tmp_path), "name=sure"]
+    assert run("gate", *told)[0] == 0
+    code, text = run("plan", *told, "audit=true")
+    assert code == 13 and "not proven yet: 0 labels" in text, text
+    count = sum(len(slot.traits) for slot in read_plan(folder))
+    sheet = list(csv.DictReader((folder / "trait-audit.csv").open()))
+    assert len(sheet) == count and sheet[0]["purpose"] == "traits"
+    values = {trait: {slot.traits[trait] for slot in read_plan(folder)} for trait in read_plan(folder)[0].traits}
+    trait, value = sheet[0]["prompt"].split(": ")
+    answers = iter(["r", "dragon", max(values[trait] - {value}), "b", "a", "", "q"])
+    with monkeypatch.context() as asked:
+        asked.setattr("sys.stdin.isatty", lambda: True)
+        asked.setattr("webbrowser.open", lambda place: None)
+        asked.setattr("builtins.input", lambda question: next(answers))
+        code, text = run("plan", *told, "audit=true")
+    assert code == 13 and "not proven yet: 1 label, 0 of them wrong" in text and f"stated:  {trait}: {value}" in text
+    sheet = list(csv.DictReader((folder / "trait-audit.csv").open()))
+    assert len(sheet) == count - 1
+    wrong = next(
+        i for i, row in enumerate(sheet) if values[row["prompt"].split(": ")[0]] - {row["prompt"].split(": ")[1]}
+    )
+    silent = wrong + 1
+    trait, value = sheet[wrong]["prompt"].split(": ")
+    shown = min(values[trait] - {value})
+    filled = fill(folder / "trait-audit.csv", lambda i, row: "reject" if i in (wrong, silent) else "accept")
+    assert run("certify", *told, f"decisions={filled}")[0] == 2, "labels of one purpose never serve another"
+    rows = list(csv.DictReader(filled.open()))
+
+    def answered(shows: str) -> tuple[int, str]:
+        rows[wrong]["shows"] = shows
+        with filled.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return run("plan", *told, "audit=true", f"decisions={filled}")
+
+    code, text = answered("dragon")
+    assert code == 2 and "dragon, which is no other value" in text
+    code, text = answered(shown)
+    assert code == 0 and f"all {count} stated traits were looked at; the 2 wrong ones" in text, text
+    certificate = folder / "trait-certificate.json"
+    assert f"all {count} stated traits" in run("verify", str(certificate))[1]
+    file, slot = rows[wrong]["file"].split("#")[0], int(rows[wrong]["file"][:5])
+    verdict = next(row for row in files.read_jsonl(folder / "verdicts.jsonl") if row["file"] == file)
+    assert verdict["shown_traits"][trait] == shown and verdict["verdict"] == "accept"
+
+    assert run("export", *told)[0] == 0
+    package = files.EXPORTS / "sure-v1"
+    record = json.loads((package / "data" / "records" / f"{slot}.json").read_text())["traits"]
+    assert record["final"][trait] == shown and record["planned"][trait] == value
+    left_out = rows[silent]["file"].split("#")
+    assert (
+        left_out[1]
+        not in json.loads((package / f"data/records/{int(left_out[0][:5])}.json").read_text())["traits"]["final"]
+    )
+    assert "trait-certificate.json: all" in run("verify", str(package))[1]
+    table = tmp_path / "d.csv"
+    other = next(row for i, row in enumerate(rows) if i not in (wrong, silent))
+    table.write_text(f"file,verdict,who\n{other['file'].split('#')[0]},reject,anna\n")
+    run("gate", *told, f"decisions={table}")
+    text = run("export", *told)[1]
+    assert "trait-certificate.json is not of the traits that leave" in text, text
+    assert not (files.EXPORTS / "sure-v2" / "data" / "trait-certificate.json").exists()
 
 
 def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys) -> None:

@@ -2,18 +2,21 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from eval import plan_audit
 from eval.package import receiver
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
-from eval.promise import certificate, labels
+from eval.promise import audit, certificate, labels
 from eval.promise.certificate import problems_of
 from eval.promise.ranked import BY_MARGIN
+from eval.promise.statements import Statement
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
@@ -216,6 +219,27 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
     assert certificate.certified_digests(found) == lot[:200] and not problems_of(found)
+
+
+def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
+    policy = policyfile.read_policy("default")
+    stated = [Statement(file=f"{i:05d}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(300)]
+    plan = certificate.AuditPlan([s.sha256 for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits")
+    assert plan.order != certificate.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).order
+    given = [label(sha256) for sha256 in plan.order]
+    found = certificate.make_certificate(plan, given, plan.attempts(given), 0, policy, stated)
+    assert not problems_of(found) and found.says == "at most 1.0% of the stated traits are wrong, with 95.0% confidence"
+    after = found.proven_attempt().proven_after
+    assert after is not None and math.comb(300 - after, 4) / math.comb(300, 4) <= 0.025, "4 wrong ones would be seen"
+    moved = [stated[0].model_copy(update={"value": "crown"}), *stated[1:]]
+    other = found.model_copy(update={"statements": moved, "sha256": ""})
+    other = other.model_copy(update={"sha256": other.digest()})
+    assert problems_of(other) == ["the lot is not that of its statements"]
+    of_pictures = found.model_copy(update={"statements": [], "sha256": ""})
+    of_pictures = of_pictures.model_copy(update={"sha256": of_pictures.digest()})
+    assert problems_of(of_pictures), "labels of one purpose serve no other"
+    alpha, delta = plan_audit.PROMISE.alpha, plan_audit.PROMISE.delta
+    assert audit.labels_needed([0] * 500, 70_000, alpha, delta / 2) == 434, "docs/plan.md"
 
 
 def test_copies_are_no_lot(run, words, judged: Path) -> None:

@@ -1,0 +1,185 @@
+"""Audit what the metadata states of traits: people look at stated traits in random order until it is proven how few are
+wrong.
+
+    stylegate plan batch=NAME audit=true                                 trait by trait in a terminal
+    stylegate plan batch=NAME audit=true decisions=trait-audit.csv       reads its labels; exit 0 once proven, else 13
+
+The promise: at most 1 % of the stated traits are wrong, with 95 % confidence, by the audit of `stylegate certify`
+(eval/promise/audit.py). A statement is one trait of one picture that may be exported; `accept` means that the picture
+shows it. What was found wrong is stated as the person saw it (column `shows`), or not at all. trait-certificate.json
+holds everything that a stranger needs to compute the proof again: `stylegate verify` does.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.judging.decisions import planned_values
+from eval.judging.judge import judge, write_verdicts_and_gate_record
+from eval.judging.judged import Judged
+from eval.judging.verdicts import exportable_verdicts, final_traits
+from eval.lot.batch import existing_file
+from eval.lot.lot import Lot, locked_lot
+from eval.policy.model import Policy, Promise, largest_percentage
+from eval.promise import labels, terminal
+from eval.promise.certificate import (
+    TRAIT_CERTIFICATE,
+    AuditAttempt,
+    AuditPlan,
+    begin_or_resume,
+    first_proven,
+    labels_before_first_gap,
+    make_certificate,
+    read_certificate,
+    write_audit_terms,
+)
+from eval.promise.labels import Label, labels_before_gap, stored_label
+from eval.promise.statements import Statement, statements_of
+from eval.promise.worksheet import Question, labels_and_answers, read_answers, write_worksheet
+from eval.report.page import write_reports
+from stylegate import files
+from stylegate.config import Config
+from stylegate.errors import DataError, Exit
+from stylegate.words import counted
+
+WORKSHEET = "trait-audit.csv"
+PROMISE = Promise(alpha=0.01, delta=0.05, ladder=(1.0,))
+
+
+def audit_traits(config: Config) -> int:
+    """Read labels, prove the promise or print what is missing. Returns 0 once it is proven, else 13."""
+    with locked_lot(config) as lot:
+        before = judge(config, lot, without="traits")
+        policy, stated = before.policy, stated_traits(before)
+        plan = begin_or_resume(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
+        for note in labels.notes_on_labels_of_other_policies(lot.out, "traits", policy):
+            print(f"note: {note}")
+        given = labels_before_first_gap(lot.out, plan, policy)
+        if config.decisions:
+            given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, stated, policy)
+        elif sys.stdin.isatty():
+            given = ask_and_store_labels(lot, plan, stated, given, policy)
+        write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
+        (attempt,) = attempts = plan.attempts(given)
+        if first_proven(attempts) is not None:
+            found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
+            found.write(lot.out / TRAIT_CERTIFICATE)
+            (lot.out / WORKSHEET).unlink(missing_ok=True)
+        else:
+            next_ones = [stated[s] for s in plan.order[len(given) : len(given) + config.promise.num_labels]]
+            rows = [Question(s.name, s.sha256, f"{s.trait}: {s.value}") for s in next_ones]
+            write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, digests_by_name(stated))
+        after = judge(config, lot)  # what was found wrong is no longer stated
+        write_verdicts_and_gate_record(after)
+        write_reports(after, config)
+        return print_result(lot.out, plan, attempt)
+
+
+def stated_traits(judged: Judged) -> dict[str, Statement]:
+    """The statements about the pictures that may be exported, by digest. Raises DataError if there are none."""
+    planned = judged.lot.planned_traits()
+    found = {
+        statement.sha256: statement
+        for verdict in exportable_verdicts(judged.verdicts, is_planned_batch=True)
+        for statement in statements_of(
+            verdict.file, verdict.sha256, final_traits(planned.get(verdict.file, {}), verdict.shown_traits)
+        )
+    }
+    if not found:
+        raise DataError(
+            "no accepted picture has planned traits: nothing is stated that could be audited",
+            next_step="stylegate gate says why; a plan of traits= has traits.",
+        )
+    return found
+
+
+def digests_by_name(stated: dict[str, Statement]) -> dict[str, str]:
+    """Digest of each statement by the name that worksheets call it."""
+    return {statement.name: sha256 for sha256, statement in stated.items()}
+
+
+def store_labels_from_table(
+    path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, Statement], policy: Policy
+) -> list[Label]:
+    """Store the labels of a table up to the first statement of the order that has none; returns all that count."""
+    names = digests_by_name(stated)
+    before, answers = labels_and_answers(path, "traits", lot.out, names, policy)
+    rows = read_answers(path, "traits", lot.out, names, policy)
+    values = planned_values(lot.planned_traits().values())
+    shown = {row.label.sha256: {stated[row.label.sha256].trait: row.shows} for row in rows if row.shows}
+    problems = [
+        f"{stated[sha256].name}: {value}, which is no other value of the plan"
+        for sha256, traits in shown.items()
+        for trait, value in traits.items()
+        if value not in values[trait] or value == stated[sha256].value or not answers[sha256].is_reject
+    ]
+    if problems:
+        raise DataError(
+            f"decisions={path}: column shows:", problems, "it is for rejects: the value that is seen; none was used."
+        )
+    found = labels_before_gap(plan.order, {**before, **answers})
+    write_audit_terms(lot.out, plan)
+    new = [label for label in found if label.sha256 not in before]
+    labels.append_labels(
+        lot.out, "traits", [stored_label(label, policy, shown_traits=shown.get(label.sha256, {})) for label in new]
+    )
+    if unused := sum(label not in found for label in answers.values()):
+        lie = counted(unused, "label lies", "labels lie")
+        print(f"note: {lie} beyond the first statement without one: not used yet")
+    return found
+
+
+def ask_and_store_labels(
+    lot: Lot, plan: AuditPlan, stated: dict[str, Statement], given: list[Label], policy: Policy
+) -> list[Label]:
+    """Ask about one statement after the other; each answer is stored at once. Ends with the proof, or when stopped."""
+    print(f"{plan.says()}: {counted(len(plan.lot), 'stated trait')}, looked at in random order until that is proven.")
+    write_audit_terms(lot.out, plan)
+    values = planned_values(lot.planned_traits().values())
+    for number, sha256 in enumerate(plan.order[len(given) :], start=len(given) + 1):
+        (attempt,) = plan.attempts(given)
+        if attempt.proven_after is not None:
+            break
+        statement = stated[sha256]
+        terminal.show_picture(lot, statement.file, f"{number} (bound so far {largest_percentage(attempt.bound)})")
+        print(f"  stated:  {statement.trait}: {statement.value}")
+        others = sorted(values[statement.trait] - {statement.value})
+        asked = terminal.ask_and_store(
+            lot.out, "traits", sha256, policy, correction=lambda s=statement, o=others: ask_what_is_seen(s.trait, o)
+        )
+        if asked.label is not None:
+            given = [*given, asked.label]
+        if asked.stop:
+            break
+    return given
+
+
+def ask_what_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]:
+    """The value that a person sees instead of the stated one; {} if nobody says."""
+    while True:
+        try:
+            answer = input(f"  {trait} shows instead ({', '.join(others)}; Enter: none of these): ").strip()
+        except EOFError:
+            return {}
+        if not answer or answer in others:
+            return {trait: answer} if answer else {}
+
+
+def print_result(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
+    """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
+    print(f"promise: {plan.says()}")
+    if plan.earlier:
+        print(f"note: audits of other traits of this batch have spent {1 - 0.5**plan.earlier:.0%} of delta")
+    looked = f"{counted(attempt.labels, 'label')}, {attempt.rejects} of them wrong or unsure"
+    if attempt.proven_after is None:
+        bound = f"at most {largest_percentage(attempt.bound)} of {attempt.size} stated traits are wrong so far"
+        print(f"plan audit: not proven yet: {looked}; {bound}")
+        worksheet = files.display_path(out / WORKSHEET)
+        print(
+            f"Next: fill in verdict (accept: the picture shows it) and who, and for a reject shows; then the same "
+            f"words with decisions={worksheet}"
+        )
+        return Exit.EVIDENCE
+    print(f"plan audit: proven after {attempt.proven_after}: {read_certificate(out / TRAIT_CERTIFICATE).sentence()}")
+    print(files.display_path(out / TRAIT_CERTIFICATE))
+    return Exit.PASS

@@ -1,0 +1,48 @@
+"""Statements: what the metadata says about one trait of one picture, as an audit of traits asks about them."""
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import Field
+
+from eval.promise.label import Label, Sha256
+from stylegate import files
+from stylegate.records import Record
+
+
+class Statement(Record):
+    """One trait of one picture, as the metadata states it."""
+
+    file: str
+    """Name of the picture in its batch."""
+    picture: Sha256
+    """sha256 of the picture that was judged."""
+    trait: str = Field(min_length=1)
+    value: str = Field(min_length=1)
+
+    @property
+    def name(self) -> str:
+        """What a worksheet calls it."""
+        return f"{self.file}#{self.trait}"
+
+    @property
+    def sha256(self) -> str:
+        """The digest by which labels name it: of picture, trait and value."""
+        return files.canonical_sha256([self.picture, self.trait, self.value])
+
+
+def statements_of(file: str, picture: str, traits: Mapping[str, str]) -> list[Statement]:
+    """A statement for each trait of a picture, by name of the trait."""
+    return [Statement(file=file, picture=picture, trait=t, value=v) for t, v in sorted(traits.items())]
+
+
+def are_those_stated(
+    audited: Iterable[Statement], labels: Iterable[Label], stated: Iterable[tuple[str, str, str]]
+) -> bool:
+    """Whether what is stated (picture's sha256, trait, value) is what was audited, without what was found wrong.
+
+    Of a trait that a person found wrong another value may be stated: the one that the person saw.
+    """
+    audited, wrong = list(audited), {label.sha256 for label in labels if label.is_reject}
+    corrected = {(s.picture, s.trait) for s in audited if s.sha256 in wrong}
+    held = {(s.picture, s.trait, s.value) for s in audited if s.sha256 not in wrong}
+    return {row for row in stated if row[:2] not in corrected} == held
