@@ -16,12 +16,14 @@ from stylegate import __version__, files
 
 ALGORITHM = (
     "SHA-256, RFC 6962. Leaf: 0x00, then id, image_sha256 and metadata_sha256, each followed by a line feed. "
-    "Node: 0x01, left, right. concatenated_sha256: of the image_sha256 of all items, one after the other."
+    "Node: 0x01, left, right; left holds the largest power of two below the number of leaves. "
+    "Leaves are numbered by the lines of inclusion.jsonl; a path lists the hashes beside it, nearest first. "
+    "concatenated_sha256: of the image_sha256 of all items, one after the other."
 )
 BOM, STATEMENT = "proof/bom.cdx.json", "proof/statement.dsse.json"
 HERE = Path(__file__).parent
 SCRIPTS = {"verify.py": "receiver.py"} | {
-    name: name for name in ("verify_traits.py", "verify_marks.py", "verify_certificate.py")
+    name: name for name in ("verify_traits.py", "verify_marks.py", "verify_certificate.py", "verify_statement.py")
 }
 VERIFY = (HERE / "VERIFY.md").read_text()
 SSH_SIGNER, SSH_SIGNATURE = "signer.ssh.pub", f"{MANIFEST}.sshsig"

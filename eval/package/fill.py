@@ -175,7 +175,9 @@ def copy_lora(data: Path, lot: Lot) -> str:
     Only a LoRA that was trained here is copied: the header of any other may name paths and captions of its maker.
     """
     if not lot.record or not lot.record.facts.lora:
-        return "No LoRA is in the package: the pictures were not drawn here, or with the base alone."
+        return (
+            "No LoRA is in the package: the base alone drew the pictures, or another program (see `provenance.json`)."
+        )
     if run := lot.record.words.run:
         release = files.RUNS / run / "lora"
         drew = [path for path in release.glob("*.safetensors") if files.sha256(path) == lot.record.facts.lora]

@@ -16,9 +16,10 @@ from pathlib import Path
 
 MANIFEST, TAGMANIFEST = "manifest-sha256.txt", "tagmanifest-sha256.txt"  # of data/, and of the files beside it
 SIGNER, MERKLE, INCLUSION = "signer.pub.pem", "proof/merkle.json", "proof/inclusion.jsonl"
-PROVENANCE, METADATA, PARTS = "data/provenance.json", "data/metadata/erc721", ("traits", "marks", "certificate")
+PROVENANCE, METADATA = "data/provenance.json", "data/metadata/erc721"
+PARTS = ("traits", "marks", "certificate", "statement")  # verify_traits.py and so on
 UNLISTED = {TAGMANIFEST, f"{TAGMANIFEST}.sig"}  # a manifest cannot hold its own digest
-CLAIMED = "that labels, scores and the digests of models and data are true: the maker of the package states them"
+CLAIMED = "labels, scores, digests of models, date, rights, and that pictures show their traits: the maker states them"
 
 
 def sha256(path):
@@ -72,7 +73,7 @@ def check_signature(folder, wrong, is_signed):
     files = [(folder / name, folder / f"{name}.sig") for name in (MANIFEST, TAGMANIFEST)]
     answers = [is_signed(folder / SIGNER, file, sig) if sig.is_file() else False for file, sig in files]
     no = [(file.name, sig.name) for (file, sig), answer in zip(files, answers) if answer is False]  # noqa: B905
-    wrong += [f"{signature}: not the signature of {file} by the key in {SIGNER}" for file, signature in no]
+    wrong += [f"{sig}: missing, or not the signature of {file} by the key in {SIGNER}" for file, sig in no]
     if None in answers:
         return [], ["the signatures: there is no openssl here to check them with"]
     whose = "whose key it is: compare the fingerprint (sha256 of the file) with what the sender told you in another way"
@@ -126,13 +127,12 @@ def check_items(folder, listed, wrong):
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
     parts[0]["check_metadata"](folder, images, wrong)
     proven += parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
-    return proven + parts[2]["check_certificate"](folder, wrong)
+    return proven + parts[2]["check_certificate"](folder, wrong) + parts[3]["check_statement"](folder, wrong)
 
 
 def check(folder, is_signed=verified_by_openssl):
     """(proven, not proven, wrong): sentences on the package in `folder`."""
-    wrong = []
-    listed = check_files(folder, wrong)
+    listed = check_files(folder, wrong := [])
     proven, unproven = check_signature(folder, wrong, is_signed)
     if not wrong:
         proven.insert(0, f"{len(listed)} files are byte for byte those of the manifests, none is missing or added")

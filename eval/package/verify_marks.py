@@ -4,6 +4,7 @@ Seen is not whole: a program for C2PA says whether content credentials fit the p
 """
 
 import json
+import re
 from pathlib import Path
 
 MARKS = "proof/marks.json"
@@ -16,15 +17,21 @@ def check_marks(folder: Path, wrong: list) -> list:
         return []
     stated = json.loads((folder / MARKS).read_text())
     typed = signed = count = 0
+    named: set = set()
     for path in (folder / "data" / "images").rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             count += 1
-            typed += b"newscodes/digitalsourcetype/" in content
+            kinds = re.findall(rb"newscodes/digitalsourcetype/(\w+)", content)
+            typed += bool(kinds)
+            named.update(kind.decode() for kind in kinds)
             signed += b"c2pa.signature" in content
     if signed < sum(stated["signed"].values()):
         wrong.append(f"{MARKS}: it says of more than {signed} pictures that they have content credentials")
     if not typed + signed:
         return [f"{SEEN}none of {count} pictures names a source type or holds content credentials"]
     whole = "; whether these are whole, a C2PA program says" if signed else ""
-    return [f"{SEEN}{typed} of {count} pictures name a source type, {signed} hold content credentials (C2PA){whole}"]
+    which = f" ({', '.join(sorted(named))})" if named else ""
+    return [
+        f"{SEEN}{typed} of {count} pictures name a source type{which}, {signed} hold content credentials (C2PA){whole}"
+    ]

@@ -247,11 +247,15 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
     (tmp_path / "lot" / "bmp.bmp").unlink()
     assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0 and run("export", *lot)[0] == 0
     package, wrong = files.EXPORTS / "marked-v1", []
-    seen = "3 of 3 pictures name a source type, 3 hold content credentials (C2PA)"
+    seen = "3 of 3 pictures name a source type (trainedAlgorithmicMedia), 3 hold content credentials (C2PA)"
     assert any(seen in line for line in receiver.check(package)[0])
     picture = next((package / "data" / "images").glob("*.png"))
     Image.open(picture).save(picture)
-    assert "2 of 3 pictures name a source type, 2 hold" in verify_marks.check_marks(package, wrong)[0] and wrong
+    assert (
+        "2 of 3 pictures name a source type (trainedAlgorithmicMedia), 2 hold"
+        in verify_marks.check_marks(package, wrong)[0]
+        and wrong
+    )
     # Whoever can write the whole package, and has not the key, cannot say of bare pictures that they are signed.
     made_anew(package)
     for problems in (check_package(package)[2], [run("verify", str(package))[1]]):

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
 from eval.package import receiver, signature
-from eval.package.bag import SCRIPTS
+from eval.package.bag import SCRIPTS, STATEMENT
 from eval.package.merkle import root_and_paths
 from eval.package.proof import check_package
 from eval.package.statement import statement_problem
+from eval.package.verify_statement import check_statement
 from stylegate import files
 from stylegate.errors import ConfigError
 from tests.conftest import command
@@ -69,7 +70,7 @@ def test_the_receivers_script_is_short_and_needs_nothing(package: Path) -> None:
         modules = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
         assert len(lines) <= 150 and modules <= sys.stdlib_module_names
     code, said = told(sys.executable, "-I", str(package / "verify.py"), folder=package.parent)
-    assert code == 0 and said.count("\nNOT proven: ") == 2 and said.count("proven: ") == 6, said
+    assert code == 0 and said.count("\nNOT proven: ") == 2 and said.count("proven: ") == 7, said
     (package / "data" / "provenance.json").unlink()
     code, said = told(sys.executable, "verify.py", folder=package)
     assert code == 1 and said.startswith("WRONG: data/provenance.json: missing\n") and "\nproven" not in said
@@ -125,7 +126,34 @@ def test_who_has_not_the_key_can_make_only_an_unsigned_package(package: Path, ex
     for name in ("signer.pub.pem", "manifest-sha256.txt.sig", "tagmanifest-sha256.txt.sig"):
         shutil.copy(exported / name, package)
     for wrong in (check_package(package)[2], receiver.check(package)[2]):
-        assert "manifest-sha256.txt.sig: not the signature of manifest-sha256.txt by the key in signer.pub.pem" in wrong
+        assert (
+            "manifest-sha256.txt.sig: missing, or not the signature of manifest-sha256.txt by the key in signer.pub.pem"
+            in wrong
+        )
+
+
+def test_a_statement_of_another_package_or_another_key_is_seen_by_the_script(package: Path) -> None:
+    whole, key = (package / STATEMENT).read_bytes(), (package / "signer.pub.pem").read_bytes()
+    envelope = json.loads(whole)
+
+    def problems(statement: bytes, signer: bytes | None = key) -> list[str]:
+        (package / STATEMENT).write_bytes(statement)
+        (package / "signer.pub.pem").unlink(missing_ok=True)
+        if signer:
+            (package / "signer.pub.pem").write_bytes(signer)
+        check_statement(package, wrong := [])
+        return [line.removeprefix(f"{STATEMENT}: ") for line in wrong]
+
+    assert not problems(whole)
+    other = signature.public_pem(ec.generate_private_key(ec.SECP256R1()))
+    assert problems(whole, other) == ["it is not signed by the key in signer.pub.pem"]
+    assert problems(json.dumps(envelope | {"payloadType": "application/json"}).encode()) == [
+        "it is not signed by the key in signer.pub.pem"  # the type is signed too
+    ]
+    for statement, signer in ((whole, None), (json.dumps(envelope | {"signatures": []}).encode(), key)):
+        assert problems(statement, signer)[0] == "it has not one signature for each key in signer.pub.pem"
+    (package / "manifest-sha256.txt").write_text("")
+    assert problems(whole) == ["it speaks of another manifest-sha256.txt"]
 
 
 def test_without_openssl_the_script_says_what_it_did_not_check(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
