@@ -159,7 +159,10 @@ def solve_relaxation(problem: Problem, random: np.random.Generator) -> RelaxedSo
         best, worth = best_combinations(problem, prices, 2 * problem.size)
         more = np.unique(np.concatenate([listed, best[worth > TOLERANCE]]), axis=0)
         if len(more) == len(listed):
-            return replace(found, complete=not problem.forbidden and not problem.trait_count_rules)
+            priced = not (
+                problem.forbidden or problem.trait_count_rules or problem.limits
+            )  # `prices` know values alone
+            return replace(found, complete=priced and bool((problem.given == OPEN).all()))
         listed = more
     return found
 

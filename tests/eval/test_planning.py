@@ -110,6 +110,30 @@ def test_random_plans_are_exact(seed: int) -> None:
     assert keeps_everything(problem, solve(problem, seed))
 
 
+def test_a_listing_in_parts_never_proves_what_is_not_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits on pairs: the prices of values do not say which combinations a floor needs."""
+    for seed in (197, 198, 199):  # of 400 the one in the middle was called impossible, and is not
+        random = np.random.default_rng(seed)
+        shares = [np.maximum(random.dirichlet(np.ones(n) * 1.2), 0.03) for n in (6, 6, 5, 4)]
+        traits = {f"t{t}": {f"v{v}": {"weight": float(w)} for v, w in enumerate(row)} for t, row in enumerate(shares)}
+        pairs = [random.choice(4, 2, replace=False) for _ in range(3)]
+        limits = [
+            {
+                "of": {f"t{t}": f"v{random.integers(4)}" for t in pair},
+                "at_least": int(random.integers(1, 9)),
+                "at_most": 30,
+            }
+            for pair in pairs
+        ]
+        file = TraitsFile.model_validate({"prompt": "x", "traits": traits, "rules": {"limit": limits}})
+        problem = make_problem(file, int(random.integers(60, 200)))
+        whole = exact.solve_relaxation(problem, np.random.default_rng(0))
+        with monkeypatch.context() as few:
+            few.setattr(exact, "MOST_LISTED", 0)
+            parts = exact.solve_relaxation(problem, np.random.default_rng(0))
+        assert parts.taken is not None or not parts.complete or whole.taken is None, seed
+
+
 def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
     """The dealing alone does not come to it; the linear programme says which it is."""
     problem = make_problem(dense_file(0.85), 400)
