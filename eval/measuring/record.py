@@ -48,9 +48,9 @@ class Readability(Record):
     def sentence(self) -> str:
         """Whether the style can be told from foreign pictures, and from which set least surely."""
         found = self.separations[self.nearest]
-        known = f"told from {len(self.separations)} foreign sets; {self.nearest} is nearest"
+        known = f"told from {len(self.separations)} foreign sets; nearest: {self.nearest}"
         surely = f"area {found.area:.2f}, at least {found.low:.2f}"
-        base = self.separations.get(OF_BASE)
+        base = self.separations.get(OF_BASE) if self.nearest != OF_BASE else None  # it is said once
         beside = f"; {OF_BASE} are told with area {base.area:.2f}, at least {base.low:.2f}" if base else ""
         return f"the style {'can' if self.readable else 'can NOT'} be read: {known} ({surely}){beside}"
 
