@@ -21,7 +21,7 @@ from eval.lot.comparison import Comparison, foreign_pictures_by_style, split_fil
 from eval.lot.lot import Lot, digests_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import DEFAULT, encode_pictures, encoder_folder, load_encoder, split_name
-from eval.measuring.record import Readability
+from eval.measuring.record import StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import brand as reader
 from stylegate import brandset, files, hardware, pictures
@@ -36,7 +36,7 @@ class MeasuredEncoder(NamedTuple):
     """How one encoder reads the brand."""
 
     name: str
-    readability: Readability
+    readability: StyleReadability
     alone: float  # lower bound of the area against the nearest foreign set, by a reader without pixels
     seconds: float  # of a picture, as the gate encodes it
 

@@ -123,14 +123,14 @@ class PlainNumbers(yaml.SafeDumper):
     """Writes texts that are numbers without quotes: in a traits file every word is text."""
 
 
-def plain_number(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def node_with_numbers_unquoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     """A text as YAML writes it: a number without quotes."""
     if NUMBER.fullmatch(text):
         return dumper.represent_scalar(dumper.resolve(yaml.ScalarNode, text, (True, False)), text)
     return dumper.represent_str(text)
 
 
-PlainNumbers.add_representer(str, plain_number)
+PlainNumbers.add_representer(str, node_with_numbers_unquoted)
 
 
 def traits_file_text(content: Mapping[str, Any]) -> str:

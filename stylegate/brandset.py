@@ -154,7 +154,7 @@ def check(config: Config) -> int:
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_problems(folder, findings)
-    counts = ", ".join(f"{len(read_rows(folder, part, []))} {part}" for part in SPLITS)
+    counts = ", ".join(f"{len(valid_rows_and_picture_files(folder, part, []))} {part}" for part in SPLITS)
     print(f"{files.display_path(folder)}: {counts}; no problems")
     return 0
 
@@ -233,7 +233,7 @@ def read(folder: Path) -> BrandSet:
     brand, splits = read_brand_file(folder), {}
     for part in SPLITS:
         splits[part] = []
-        for name, (row, path) in sorted(read_rows(folder, part, problems).items()):
+        for name, (row, path) in sorted(valid_rows_and_picture_files(folder, part, problems).items()):
             splits[part].append(BrandPicture(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
     raise_problems(folder, CheckReport(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
@@ -323,7 +323,7 @@ def check_split(
 
     Returns digest and signature, by name, of the pictures that could be decoded.
     """
-    found = read_rows(folder, part, findings.problems)
+    found = valid_rows_and_picture_files(folder, part, findings.problems)
     for path in pictures.find_pictures(folder / part) if (folder / part).is_dir() else []:
         if (name := path.relative_to(folder).as_posix()) not in found:
             findings.problems.append(f"{name}: no caption in metadata.jsonl")
@@ -333,7 +333,7 @@ def check_split(
     return check_pictures({name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash)
 
 
-def read_rows(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict, Path]]:
+def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -> dict[str, tuple[dict, Path]]:
     """The valid rows of a split's metadata.jsonl and their files, by name ("train/0000.png"); problems go to
     `problems`.
     """

@@ -420,8 +420,8 @@ def override_problem(override, schema) -> str | None:
     return None
 
 
-def unknown_keys(cfg, path: str = "") -> list[str]:
-    """Dotted keys of a composed config that the schema does not declare, including those of YAML files."""
+def unknown_key_problems(cfg, path: str = "") -> list[str]:
+    """A message for each key of a composed config that the schema does not declare, including those of YAML files."""
     from omegaconf import DictConfig, OmegaConf
 
     schema = OmegaConf.get_type(cfg)
@@ -431,7 +431,7 @@ def unknown_keys(cfg, path: str = "") -> list[str]:
         if known is not None and name not in known:
             found.append(f"{path}{name}: unknown key")
         elif isinstance(node := cfg._get_node(name), DictConfig) and not node._is_none():
-            found += unknown_keys(node, f"{path}{name}.")
+            found += unknown_key_problems(node, f"{path}{name}.")
     return found
 
 
@@ -439,7 +439,7 @@ def to_dataclass(cfg, problems: list[str]) -> Config:
     """The composed config as dataclasses. Raises ConfigError with every problem at once, `problems` included."""
     from omegaconf import OmegaConf
 
-    problems = problems + unknown_keys(cfg)
+    problems = problems + unknown_key_problems(cfg)
     problems += [f"{name}=???: a value is needed" for name in OmegaConf.missing_keys(cfg)]
     if not problems:
         config = OmegaConf.to_object(cfg)

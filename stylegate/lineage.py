@@ -63,7 +63,10 @@ def replay(paths: list[Path]) -> int:
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """The rows of a directory's ledger, those of made things first, in the order of the chain."""
+    """The rows of lineage.jsonl in the folder `path`: first what it made, then what it used, each by type.
+
+    Types are in the order from brand set to package. Raises DataError for a file that is empty or damaged.
+    """
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
         raise DataError(f"this is no ledger of a run or batch: {files.display_path(path / LEDGER)}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from eval.judging.record import NOT_ASKED_FOR, GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict, reason_counts, worst_verdict
-from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts
+from eval.lot.record import BatchFacts, BatchOrigin, BatchRecord, FamilyFacts, GenerateFacts, PlanFacts
 from eval.policy.model import VERDICTS, Check, Policy, Threshold
 
 SHA256 = "a" * 64
@@ -56,7 +56,7 @@ def batch_record(wanted: int) -> BatchRecord:
         plan=PlanFacts(exclude_training=True, seed=0, traits=None),
         generate=GenerateFacts(num_inference_steps=20, guidance_scale=3.0, batch_size=16),
     )
-    return BatchRecord(facts=facts, words=BatchWords(brand=None, base="miniature", run=None), wanted=wanted)
+    return BatchRecord(facts=facts, words=BatchOrigin(brand=None, base="miniature", run=None), wanted=wanted)
 
 
 def policy(share: float = 0.0, **more: Any) -> Policy:

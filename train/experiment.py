@@ -68,7 +68,7 @@ def experiment(config: Config) -> int:
     with keeping_exit_code(code):
         if judged.outcome.counts.accept and not config.observe:
             code = worst_code(code, run_stage("export", export.export))
-        write_summary(config, judged)
+        print_and_track_results(config, judged)
         if advice := next_step(judged.outcome, files.display_path(folder)):
             print(f"Next: {advice}")
     return code
@@ -86,7 +86,7 @@ def add_cost(folder: Path, seconds: dict[str, float]) -> None:
     files.write_json(folder / cost.COST, total)
 
 
-def write_summary(config: Config, judged: Judged) -> None:
+def print_and_track_results(config: Config, judged: Judged) -> None:
     """Send the results to the tracker; print the table and the path of the report."""
     lot, counts = judged.lot, judged.outcome.counts
     before, after, real = mean_styles(config, lot)

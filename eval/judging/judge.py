@@ -41,7 +41,7 @@ from eval.judging.verdicts import (
 from eval.lot.batch import PLAN
 from eval.lot.comparison import Comparison, comparison_of
 from eval.lot.lot import Lot, digests_by_name
-from eval.measuring.record import Readability
+from eval.measuring.record import StyleReadability
 from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
 from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_check_bounds
@@ -51,7 +51,7 @@ from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.label import Purpose
-from eval.promise.store import labels_of
+from eval.promise.store import evidence_key
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -158,7 +158,7 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     names = (PLAN, calibration.CALIBRATION, CERTIFICATE, TRAIT_CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
     digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
-    return digests | {labels_of(purpose): head for purpose, head in store.heads(out).items()}
+    return digests | {evidence_key(purpose): head for purpose, head in store.last_row_hashes(out).items()}
 
 
 def promise_without_certificate(
@@ -256,7 +256,7 @@ def decide_by_policy(
     return PolicyResult(scores, bounds, left_out, verdicts, said)
 
 
-def unreadable_style_reason(readability: Readability | None) -> str:
+def unreadable_style_reason(readability: StyleReadability | None) -> str:
     """A sentence that says why the brand's style cannot be read, and what would help; "" if it can be read."""
     if not readability or readability.readable:
         return ""

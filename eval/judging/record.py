@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
-from eval.measuring.record import Readability, References
+from eval.measuring.record import References, StyleReadability
 from stylegate.records import Record
 
 RuleLevel = Literal["pass", "warn", "fail"]
@@ -105,7 +105,7 @@ class GateRecord(Record):
     encoder_sha256: str
     """Digest of the encoder's weights and preprocessing."""
     references: References
-    readability: Readability | None = None
+    readability: StyleReadability | None = None
     """How surely the style can be told from foreign pictures; left out where too few references are given, or none."""
     images: str
     """The folder that was judged, on the machine that judged it."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from eval.lot.record import BatchFacts, BatchRecord, BatchWords, FamilyFacts, GenerateFacts, PlanFacts, Trial
+from eval.lot.record import BatchFacts, BatchOrigin, BatchRecord, FamilyFacts, GenerateFacts, PlanFacts, Trial
 from stylegate import brandset, files
 from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
@@ -164,7 +164,7 @@ def write_record(folder: Path, facts: BatchFacts, config: Config) -> None:
     run = None if config.lora_file else run_directory_name(config)
     BatchRecord(
         facts=facts,
-        words=BatchWords(brand=config.brand, base=config.base, run=run),
+        words=BatchOrigin(brand=config.brand, base=config.base, run=run),
         wanted=config.plan.num_wanted or config.plan.num_images,
         max_attempts=config.plan.max_attempts,
         precision=before.precision if before else None,

@@ -192,7 +192,7 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]
 def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
     """The pictures that a split lists, and their traits. Raises DataError if rows and files do not fit."""
     problems: list[str] = []
-    found = brandset.read_rows(folder, part, problems)
+    found = brandset.valid_rows_and_picture_files(folder, part, problems)
     brandset.raise_problems(folder, brandset.CheckReport(problems))
     traits = {name: row.get("traits") or {} for name, (row, _) in found.items()}
     return [(name, path) for name, (_, path) in sorted(found.items())], traits

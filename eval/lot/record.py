@@ -47,7 +47,10 @@ class SamplerSetting(Record):
 
 
 class TriedSetting(Record):
-    """What a setting did with the same slots and seeds as the first one."""
+    """How pictures drawn with one sampler setting (steps, guidance) were judged.
+
+    The same slots and seeds were drawn with the configured setting, which stands first.
+    """
 
     setting: SamplerSetting
     work: float
@@ -91,7 +94,7 @@ class BatchFacts(Record):
     """sha256 of the weights of the watermark that drawn pictures carry; left out where they carry none."""
 
 
-class BatchWords(Record):
+class BatchOrigin(Record):
     """The configuration values that planned the batch, from which later verbs find brand and training run again."""
 
     brand: str | None
@@ -106,7 +109,7 @@ class BatchRecord(Record):
     """The content of batch.json."""
 
     facts: BatchFacts
-    words: BatchWords
+    words: BatchOrigin
     wanted: int
     """Number of slots that must have an accepted picture."""
     max_attempts: int | None = None

@@ -285,14 +285,14 @@ def load_tower(name: str) -> tuple[Any, None]:
     return towers.load_timm_tower(kind, weights), None
 
 
-class Encoded(NamedTuple):
+class EmbeddingsAndPatches(NamedTuple):
     """What an encoder computes of n pictures; every row has length 1."""
 
     embeddings: NDArray[np.float32]  # [n, d]
     patches: NDArray[np.float16]  # [n, 2 * GRID * GRID * CHANNELS], or [n, 0] of a model that has none
 
 
-def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Encoded:
+def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
     """Embeddings and patches of n pictures, each as `encoder.preprocessing.pixels` gives it: uint8 [h, w, 3].
 
     Patches are the tokens of the two blocks before the last (which gathers for the embedding what the patches knew),
@@ -300,10 +300,10 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> En
     (Johnson and Lindenstrauss 1984).
     """
     if not pixels:
-        return Encoded(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
+        return EmbeddingsAndPatches(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
     step = pictures_per_pass(encoder) or len(pixels)
     parts = [encode_together(encoder, pixels[start : start + step]) for start in range(0, len(pixels), step)]
-    return Encoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return EmbeddingsAndPatches(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def pictures_per_pass(encoder: Encoder) -> int | None:
@@ -317,7 +317,7 @@ def pictures_per_pass(encoder: Encoder) -> int | None:
     return max(1, ACTIVATIONS // (16 * tokens.numel())) if tokens is not None else FEW  # 4 times as wide, in fp32
 
 
-def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Encoded:
+def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
     """`encode_pictures` in one pass through the model."""
     import torch
     from torch.nn.functional import normalize
@@ -334,10 +334,12 @@ def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> En
             made = visual.forward_intermediates(shown, indices=[-3, -2])
         except (AttributeError, AssertionError):  # a model that shows none, or has fewer
             embeddings = encoder.model.encode_image(shown)
-            return Encoded(to_unit_length(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16))
+            return EmbeddingsAndPatches(
+                to_unit_length(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16)
+            )
         patches = [normalize(patch_vectors(tokens.float()), dim=1) for tokens in made["image_intermediates"]]
         embeddings = to_unit_length(made["image_features"].float().cpu().numpy())
-        return Encoded(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
+        return EmbeddingsAndPatches(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
 
 
 def patch_vectors(tokens: Any) -> Any:

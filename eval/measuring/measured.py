@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
-from eval.measuring.record import Readability
+from eval.measuring.record import StyleReadability
 
 
 class Features(NamedTuple):
@@ -70,7 +70,7 @@ class Measured:
     foreign: dict[str, list[float]] = field(default_factory=dict)  # percentiles of pictures in other styles, by score
     copies: dict[str, list[float]] = field(default_factory=dict)  # percentiles of copies of the references, by score
     brand_reader: Any = None  # eval.scorers.brand.BrandReader, once it is learned
-    readability: Readability | None = None  # of the style; None with too few references
+    readability: StyleReadability | None = None  # of the style; None with too few references
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
     def has(self, need: str) -> bool:

@@ -30,7 +30,7 @@ class SeparationFrom(Record):
     """Lower bound of the area, with 95 % confidence."""
 
 
-class Readability(Record):
+class StyleReadability(Record):
     """Whether the brand's style can be told from foreign pictures. Where it cannot, nothing is accepted."""
 
     readable: bool
@@ -121,7 +121,7 @@ class ScoreRecord(Record):
     references: References
     foreign: dict[str, list[float]]
     """By score: percentiles 0 to 100 of known pictures in other styles, against these references."""
-    readability: Readability | None = None
+    readability: StyleReadability | None = None
     """How surely the style can be told from foreign pictures; null where there are too few references."""
     copies: dict[str, list[float]]
     """By score: percentiles 0 to 100 of altered copies of the references."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from eval.measuring.measured import Measured
-from eval.measuring.record import BatchMeasures, Readability, StyleOfBatch
+from eval.measuring.record import BatchMeasures, StyleOfBatch, StyleReadability
 from eval.scorers import batch, style
 from eval.scorers.prompt import READABLE
 
@@ -28,7 +28,7 @@ def describe_batch(measured: Measured) -> BatchMeasures:
 
 
 def summary_in_words(
-    whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str], readability: Readability | None
+    whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str], readability: StyleReadability | None
 ) -> list[str]:
     """Lines on how surely the style is read, on style, distance and variety of the batch, and on traits not told apart.
 

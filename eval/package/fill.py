@@ -57,7 +57,7 @@ def fill_package(
     pq.write_table(imagefolder_table(items), data / TABLE)
     write_rarity_and_plan(package, lot, items)
     write_proof_of_promise(data, lot, items, outcome)
-    write_proof_of_traits(data, lot, items)
+    copy_trait_certificate_if_it_applies(data, lot, items)
     lora = copy_lora(data, lot)
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
@@ -158,7 +158,7 @@ def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome:
         files.write_json(data / POOL, outcome.pool)
 
 
-def write_proof_of_traits(data: Path, lot: Lot, items: Sequence[Item]) -> None:
+def copy_trait_certificate_if_it_applies(data: Path, lot: Lot, items: Sequence[Item]) -> None:
     """The certificate of an audit of traits, where it is of what the metadata of these items states; else nothing."""
     path = lot.out / TRAIT_CERTIFICATE
     if not path.exists():

@@ -31,7 +31,7 @@ class LabelHeads(Record):
 
 def label_heads(outcome: GateRecord) -> LabelHeads | None:
     """The hashes that a gate's record holds; None where people have said nothing."""
-    found = LabelHeads(**{purpose: outcome.evidence.get(store.labels_of(purpose)) or "" for purpose in PURPOSES})
+    found = LabelHeads(**{purpose: outcome.evidence.get(store.evidence_key(purpose)) or "" for purpose in PURPOSES})
     return found if found.content() else None
 
 

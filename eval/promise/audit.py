@@ -92,7 +92,7 @@ def labels_needed(
     return None
 
 
-def upper_bound_on_reject_share(
+def upper_bound_on_reject_share_after_removal(
     labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, bettor: Bettor | None = None
 ) -> float:
     """Upper bound, 0 to 1, on the share of rejects in what may be exported after all these labels.

@@ -213,7 +213,7 @@ class AuditPlan:
             part = set(self.lot[:size])
             asked = [label for label in given if label.sha256 in part]
             bad, bettor = [int(label.is_reject) for label in asked], self.bettor(asked, size)
-            bound = audit.upper_bound_on_reject_share(bad, size, alpha, delta, bettor)
+            bound = audit.upper_bound_on_reject_share_after_removal(bad, size, alpha, delta, bettor)
             needed = audit.labels_needed(bad, size, alpha, delta, bettor) if bound <= alpha else None
             found.append(
                 AuditAttempt(

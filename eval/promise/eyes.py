@@ -32,7 +32,7 @@ SHARES = DeltaShares()
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class KnownRejectTest:
     """What known rejects say of a reviewer: how many were shown, and how many of them were accepted."""
 
     shown: int
@@ -66,7 +66,7 @@ def labels_needed(
     size: int,
     alpha: float,
     delta: float,
-    eyes: Eyes,
+    eyes: KnownRejectTest,
     bettor: Bettor | None = None,
 ) -> int | None:
     """The number of these labels after which the promise was proven, for a reviewer with these eyes; None if it was

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from eval.policy.model import Policy
 from eval.promise import store
 from eval.promise.label import Label, LabelName, Purpose, Sha256, StoredLabel, Undo
-from eval.promise.older import Entry, stored_content
+from eval.promise.older import NewStoreRow, stored_content
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record, problems_of
@@ -159,7 +159,7 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
 
     rows = store.append(
         out,
-        [Entry(purpose, "label", stored_content(label), label.id) for label in new],
+        [NewStoreRow(purpose, "label", stored_content(label), label.id) for label in new],
         None if purpose == "review" else check,
     )
     return [read_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
@@ -172,7 +172,7 @@ def what_it_judges(label: StoredLabel) -> tuple[str, str, str]:
 
 def append_terms(out: Path, purpose: Purpose, terms: Record) -> None:
     """Write down the terms of an audit or a calibration, before the first picture is shown."""
-    store.append(out, [Entry(purpose, "terms", terms.content())])
+    store.append(out, [NewStoreRow(purpose, "terms", terms.content())])
 
 
 def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> None:
@@ -195,7 +195,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
             )
 
     undo = Undo(takes_back=takes_back, who=who)
-    store.append(out, [Entry(purpose, "undo", undo.content(), undo_id)], check)
+    store.append(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], check)
 
 
 def stored_label(label: Label, policy: Policy, **more: object) -> StoredLabel:

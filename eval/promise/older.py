@@ -20,7 +20,7 @@ OLDER_FILES: dict[Purpose, str] = {
 }
 
 
-class Entry(NamedTuple):
+class NewStoreRow(NamedTuple):
     """What is to become a row of labels.sqlite."""
 
     purpose: Purpose
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     id: str = ""  # a UUID; empty for one that the store chooses
 
 
-def rows_of_older_files(out: Path) -> list[Entry]:
+def rows_of_older_files(out: Path) -> list[NewStoreRow]:
     """The rows that the files of older versions in the folder `out` hold, in order.
 
     The id of each follows from the file's name, the line and its number. Raises DataError with every problem of a
@@ -38,9 +38,9 @@ def rows_of_older_files(out: Path) -> list[Entry]:
     return [entry for purpose, name in OLDER_FILES.items() for entry in rows_of_older_file(out / name, purpose)]
 
 
-def rows_of_older_file(path: Path, purpose: Purpose) -> list[Entry]:
+def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
     """The rows of one file. A line that says `withdrawn` becomes an undo of each label of that picture before it."""
-    found: list[Entry] = []
+    found: list[NewStoreRow] = []
     counting: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # ids of the labels that count, of a picture
     problems = []
     try:
@@ -54,7 +54,7 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[Entry]:
             problems.append(f"row {number}: {error}")
             continue
         if "sha256" not in row:
-            found.append(Entry(purpose, "terms", row, own_id))
+            found.append(NewStoreRow(purpose, "terms", row, own_id))
             continue
         try:
             label = StoredLabel.model_validate({"why": ""} | row)
@@ -65,10 +65,10 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[Entry]:
         if label.withdrawn:
             for taken in same_picture:
                 undo = Undo(takes_back=taken, who=label.who)
-                found.append(Entry(purpose, "undo", undo.content(), stable_id(own_id, number, taken)))
+                found.append(NewStoreRow(purpose, "undo", undo.content(), stable_id(own_id, number, taken)))
             same_picture.clear()
         else:
-            found.append(Entry(purpose, "label", stored_content(label), own_id))
+            found.append(NewStoreRow(purpose, "label", stored_content(label), own_id))
             same_picture.append(own_id)
     if problems:
         raise DataError(

@@ -25,7 +25,7 @@ from typing import NamedTuple, get_args
 import rfc8785
 
 from eval.promise.label import Purpose
-from eval.promise.older import OLDER_FILES, Entry, rows_of_older_files
+from eval.promise.older import OLDER_FILES, NewStoreRow, rows_of_older_files
 from stylegate import files
 from stylegate.errors import DataError, SurroundingsError
 
@@ -91,7 +91,7 @@ def one_moment() -> Iterator[None]:
         _ROWS_OF_ONE_MOMENT.reset(token)
 
 
-def heads(out: Path) -> dict[Purpose, str | None]:
+def last_row_hashes(out: Path) -> dict[Purpose, str | None]:
     """For each purpose the hash of its last row; None for no row. It changes with every row of that purpose, and with
     no row of another one; it vouches for all rows before it.
     """
@@ -99,12 +99,12 @@ def heads(out: Path) -> dict[Purpose, str | None]:
     return {purpose: last.get(purpose) for purpose in get_args(Purpose)}
 
 
-def labels_of(purpose: Purpose) -> str:
+def evidence_key(purpose: Purpose) -> str:
     """What the gate's record calls the labels for a purpose."""
     return f"{purpose} labels"
 
 
-def append(out: Path, entries: Sequence[Entry], check: Callable[[list[Row]], None] | None = None) -> list[Row]:
+def append(out: Path, entries: Sequence[NewStoreRow], check: Callable[[list[Row]], None] | None = None) -> list[Row]:
     """Add rows, all or none; they are on the disk when this returns. Returns them as they are stored.
 
     An entry whose id is there already with the same content is the same row and is not added again. `check` is called
@@ -123,7 +123,7 @@ def append(out: Path, entries: Sequence[Entry], check: Callable[[list[Row]], Non
         return [append_one(connection, entry) for entry in entries]
 
 
-def append_one(connection: sqlite3.Connection, entry: Entry) -> Row:
+def append_one(connection: sqlite3.Connection, entry: NewStoreRow) -> Row:
     """The row of an entry, added in the transaction that is open unless its id is there already."""
     content = rfc8785.dumps(entry.content).decode()
     if (same := row_with_id(connection, entry.id)) is not None:

@@ -56,24 +56,24 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self.names_us(headers.get("host", "")):
+        if not self.is_own_host_header(headers.get("host", "")):
             await refuse(send, 421, "this server is reached under another address")
         elif scope["method"] not in ("GET", "HEAD", "POST"):
             await refuse(send, 405, "no such method")
         elif scope["method"] == "POST" and not is_same_origin(headers):
             await refuse(send, 403, "a request of another page")
         elif self.token and (given := token_in_address(scope)) is not None:
-            await self.let_in(given, send)
-        elif self.token and not same(self.token, token_in_cookie(headers.get("cookie", ""))):
+            await self.exchange_token_for_cookie(given, send)
+        elif self.token and not tokens_equal_in_constant_time(self.token, token_in_cookie(headers.get("cookie", ""))):
             await refuse(send, 401, "open the address that stylegate review printed")
         else:
             body = await whole_body(receive) if scope["method"] == "POST" else b""
             if body is None:
                 await refuse(send, 413, f"a request holds {MOST_BYTES} bytes at most")
             else:
-                await self.app(scope, replay(body, receive), with_headers(send))
+                await self.app(scope, receive_with_body_again(body, receive), with_headers(send))
 
-    def names_us(self, host: str) -> bool:
+    def is_own_host_header(self, host: str) -> bool:
         """Whether a Host header is of this server: a name that somebody else points here is not."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
@@ -87,9 +87,9 @@ class Guard:
             return False
         return address.is_loopback or not is_loopback(self.host)
 
-    async def let_in(self, given: str, send: Send) -> None:
+    async def exchange_token_for_cookie(self, given: str, send: Send) -> None:
         """Answer an address with a token: with a cookie, and the address without it."""
-        if not same(self.token, given):
+        if not tokens_equal_in_constant_time(self.token, given):
             await refuse(send, 401, "open the address that stylegate review printed")
             return
         cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
@@ -120,7 +120,7 @@ def token_in_cookie(text: str) -> str:
     return found.value if found else ""
 
 
-def same(token: str, given: str) -> bool:
+def tokens_equal_in_constant_time(token: str, given: str) -> bool:
     """Whether both are equal, in a time that does not say how far."""
     return hmac.compare_digest(token.encode(), given.encode(errors="replace"))
 
@@ -139,7 +139,7 @@ async def whole_body(receive: Receive) -> bytes | None:
     return body
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
+def receive_with_body_again(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body that was read, and then what comes after it."""
     told = False
 

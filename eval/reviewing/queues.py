@@ -61,7 +61,7 @@ class Queue:
         """A digest of the lot's folder, the policy and the purpose: answers are accepted for these alone."""
         return files.canonical_sha256([str(self.out), self.policy.sha256, self.purpose, self.under])
 
-    def asked(self, sha256: str, what: str = "") -> str:
+    def question_digest(self, sha256: str, what: str = "") -> str:
         """A digest of the checks for which a picture is in review, which says nothing of them: a review is blind.
 
         `what` is "repeat" for a picture that is shown to a reviewer again.
@@ -78,10 +78,10 @@ class Queue:
         """
         if self.settled_order:
             return list(self.settled_order)
-        every = [*self.pictures, *(picture.sha256 for picture in self.hidden(who))]
+        every = [*self.pictures, *(picture.sha256 for picture in self.known_rejects_for(who))]
         return sorted(every, key=lambda sha256: place(self.policy.sha256, who, sha256))
 
-    def hidden(self, who: str) -> list[Picture]:
+    def known_rejects_for(self, who: str) -> list[Picture]:
         """The known rejects that this reviewer is shown without being told, to measure what is missed."""
         mixed = sorted(
             self.known_rejects, key=lambda picture: place(self.policy.sha256, f"known:{who}", picture.sha256)

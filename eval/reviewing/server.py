@@ -43,9 +43,9 @@ def application(session: Session, host: str = "127.0.0.1", token: str = "") -> G
         Route("/picture/{sha256:str}", picture),
         Route("/api/review", opening),
         Route("/api/save", save, methods=["POST"]),
-        Route("/api/stream", streamed, methods=["GET", "POST"]),
+        Route("/api/stream", stream_route, methods=["GET", "POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={Exception: unforeseen})
+    app = Starlette(routes=routes, exception_handlers={Exception: internal_error_response})
     app.state.session = session
     return Guard(app, host, token)
 
@@ -72,7 +72,7 @@ def opening(request: Request) -> Response:
         who = NAME.validate_python(request.query_params.get("who", ""))
     except ValidationError:
         return problem(400, "who= needs a name of 1 to 80 characters")
-    return JSONResponse(session.opening(who), headers={"cache-control": "no-store"})
+    return JSONResponse(session.initial_page_data(who), headers={"cache-control": "no-store"})
 
 
 async def save(request: Request) -> Response:
@@ -90,7 +90,7 @@ async def save(request: Request) -> Response:
         return problem(503, f"nothing was stored: {error}")
 
 
-async def streamed(request: Request) -> Response:
+async def stream_route(request: Request) -> Response:
     """GET: the next pictures of a stream, with known rejects hidden among them. POST: what the key presses mean."""
     session: Session = request.app.state.session
     if request.method == "GET":
@@ -98,19 +98,19 @@ async def streamed(request: Request) -> Response:
             who = NAME.validate_python(request.query_params.get("who", ""))
         except ValidationError:
             return problem(400, "who= needs a name of 1 to 80 characters")
-        return JSONResponse(stream.block(session, who), headers={"cache-control": "no-store"})
+        return JSONResponse(stream.next_stream_block(session, who), headers={"cache-control": "no-store"})
     try:
-        given = stream.Shown.model_validate_json(await request.body())
+        given = stream.StreamReport.model_validate_json(await request.body())
     except ValidationError as error:
         return problem(400, "; ".join(problems_of(error)[:5]))
-    return JSONResponse(stream.result(session, given))
+    return JSONResponse(stream.rank_block_by_suspicion(session, given))
 
 
 def problem(status: int, text: str) -> JSONResponse:
     return JSONResponse({"problem": text}, status_code=status, headers={"cache-control": "no-store"})
 
 
-def unforeseen(request: Request, error: Exception) -> Response:
+def internal_error_response(request: Request, error: Exception) -> Response:
     return problem(500, "internal error: this is a bug in stylegate; answers that are not saved stay in the page")
 
 

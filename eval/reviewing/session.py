@@ -159,10 +159,10 @@ class Session:
                 elif answer.kind == "label":
                     together.append(answer)
                 else:
-                    saved += self._store_labels(together)
+                    saved += self._store_labels_and_return_ids(together)
                     together = []
                     saved.append(self._store_undo(answer))
-            saved += self._store_labels(together)
+            saved += self._store_labels_and_return_ids(together)
             who = given.answers[0].who if given.answers else ""
             return {"saved": saved, "refused": refused, **self.progress(given.since, who)}
 
@@ -175,7 +175,10 @@ class Session:
             return ""
         if answer.sha256 not in self.queue.pictures and not self.queue.is_known_reject(answer.sha256):
             return "this picture is not asked about"
-        if answer.asked not in (self.queue.asked(answer.sha256), self.queue.asked(answer.sha256, REPEAT)):
+        if answer.asked not in (
+            self.queue.question_digest(answer.sha256),
+            self.queue.question_digest(answer.sha256, REPEAT),
+        ):
             return "the picture is in review for other reasons by now: load this page again, and look afresh"
         if self.queue.settled_order:
             return self._problem_of_settled_order(answer, len(before))
@@ -199,7 +202,7 @@ class Session:
         place = len(self.labels_in_order()) + num_before
         return "" if self.queue.settled_order[place] == answer.sha256 else "another picture comes first"
 
-    def _store_labels(self, answers: Sequence[Answer]) -> list[str]:
+    def _store_labels_and_return_ids(self, answers: Sequence[Answer]) -> list[str]:
         """Store labels, all or none; returns their ids."""
         new = [self._label(answer) for answer in answers if answer.id not in self.given]
         for row in labels.append_labels(self.queue.out, self.queue.purpose, new):
@@ -242,7 +245,7 @@ class Session:
         """Why the picture was shown to the reviewer, in the word that is stored."""
         if self.queue.is_known_reject(answer.sha256):
             return KNOWN
-        if answer.asked == self.queue.asked(answer.sha256, REPEAT):
+        if answer.asked == self.queue.question_digest(answer.sha256, REPEAT):
             return REPEAT
         is_third = self.is_disagreed(answer.sha256) and answer.who not in {r.who for r in self.standing[answer.sha256]}
         return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
@@ -258,7 +261,7 @@ class Session:
             "ended": self.has_ended(),
         }
 
-    def opening(self, who: str) -> dict[str, Any]:
+    def initial_page_data(self, who: str) -> dict[str, Any]:
         """All that a page needs for this reviewer. Scores and what others said are not in it: a review is blind."""
         queue = self.queue
         with self.lock:
@@ -278,7 +281,7 @@ class Session:
                 order = sorted([*order, *repeats], key=lambda s: place(seed, f"{who}{REPEAT * (s in repeats)}", s))
             mine = [row for row in self.given.values() if row.who == who and not row.withdrawn]
             asked = [row for row in mine if row.sha256 in self.standing or row.asked_for == KNOWN]
-            shown = {picture.sha256: picture for picture in (*queue.pictures.values(), *queue.hidden(who))}
+            shown = {picture.sha256: picture for picture in (*queue.pictures.values(), *queue.known_rejects_for(who))}
             return {
                 "review": queue.sha256,
                 "title": queue.title,
@@ -288,7 +291,7 @@ class Session:
                 "purpose": queue.purpose,
                 "order": order,
                 "pictures": {
-                    sha256: shown_of(picture) | {"asked": queue.asked(sha256, REPEAT * (sha256 in repeats))}
+                    sha256: shown_of(picture) | {"asked": queue.question_digest(sha256, REPEAT * (sha256 in repeats))}
                     for sha256, picture in shown.items()
                 },
                 "board": [picture.sha256 for picture in queue.board],

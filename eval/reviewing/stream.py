@@ -34,7 +34,7 @@ class Showing(Record):
     """When it appeared, in milliseconds of the page's clock."""
 
 
-class Pass(Record):
+class BlockRound(Record):
     """A block of pictures that passed once."""
 
     shown: list[Showing] = Field(min_length=1, max_length=200)
@@ -43,11 +43,11 @@ class Pass(Record):
     """When the key was pressed, in milliseconds of the same clock."""
 
 
-class Shown(Record):
+class StreamReport(Record):
     """The body of a request: all passes of one block so far."""
 
     who: Name
-    passes: list[Pass] = Field(min_length=1, max_length=10)
+    passes: list[BlockRound] = Field(min_length=1, max_length=10)
 
 
 class Suspicion(NamedTuple):
@@ -57,7 +57,7 @@ class Suspicion(NamedTuple):
     delay_s: float  # the reviewer's mean delay
 
 
-def suspicion(passes: Sequence[Pass]) -> Suspicion:
+def suspicion(passes: Sequence[BlockRound]) -> Suspicion:
     """The probability that each picture caused a press, by expectation maximisation over all passes.
 
     The delay of a press is normal; its mean and spread are estimated with the rest.
@@ -93,7 +93,7 @@ def suspicion(passes: Sequence[Pass]) -> Suspicion:
     return Suspicion({sha256: float(chance[number]) for sha256, number in index.items()}, mean)
 
 
-def block(session: Session, who: str) -> dict[str, Any]:
+def next_stream_block(session: Session, who: str) -> dict[str, Any]:
     """The next pictures that are open for the reviewer, with known rejects among them, in a new random order."""
     queue = session.queue
     with session.lock:
@@ -107,7 +107,7 @@ def block(session: Session, who: str) -> dict[str, Any]:
     return {"order": mixed}
 
 
-def result(session: Session, given: Shown) -> dict[str, Any]:
+def rank_block_by_suspicion(session: Session, given: StreamReport) -> dict[str, Any]:
     """The pictures of the block, the most suspect first, and how many of the hidden known rejects were seen."""
     found = suspicion(given.passes)
     known = {picture.sha256 for picture in session.queue.known_rejects} & found.probability.keys()

@@ -30,7 +30,7 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
 from eval.measuring.measured import ForeignSet, Measured, Views, percentiles
-from eval.measuring.record import Readability, SeparationFrom
+from eval.measuring.record import SeparationFrom, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
 from stylegate import similarity
@@ -311,7 +311,7 @@ def column(measured: Measured) -> NDArray[np.float32]:
     measured.brand_reader = reader
     measured.foreign["brand"] = percentiles(reader.foreign)
     nearest = reader.separations[0]
-    measured.readability = Readability(
+    measured.readability = StyleReadability(
         readable=nearest.low >= READABLE and reader.different >= MIN_REFERENCES,
         different_references=reader.different,
         needed=READABLE,

@@ -48,7 +48,7 @@ def colour_density(counts: NDArray) -> NDArray:
     return np.log(ndimage.gaussian_filter(cube, SMOOTHING, mode="nearest").ravel() + UNSEEN)
 
 
-def mean_log_density(counts: NDArray, usual: NDArray) -> NDArray:
+def mean_log_density_of_unusual_half(counts: NDArray, usual: NDArray) -> NDArray:
     """[n] mean of `usual` [CELLS^3] over the less usual half of the flat pixels; counts [n, CELLS^3] of them."""
     order = np.argsort(usual, kind="stable")
     sorted_counts = counts[..., order]
@@ -62,7 +62,8 @@ def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArr
     """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
     usual = colour_density(count_flat_colours(references).sum(0))
     parts = [
-        mean_log_density(count_flat_colours(signatures[i : i + 1024]), usual) for i in range(0, len(signatures), 1024)
+        mean_log_density_of_unusual_half(count_flat_colours(signatures[i : i + 1024]), usual)
+        for i in range(0, len(signatures), 1024)
     ]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
@@ -73,5 +74,5 @@ def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):
         shown = np.flatnonzero(own)  # the cells that the picture has; the rest weigh nothing
-        out[i] = mean_log_density(own[shown], colour_density(total - own)[shown])
+        out[i] = mean_log_density_of_unusual_half(own[shown], colour_density(total - own)[shown])
     return out

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from eval.promise import audit, eyes
-from eval.promise.eyes import Eyes
+from eval.promise.eyes import KnownRejectTest
 
 ALPHA = DELTA = 0.05
 LOT, BUDGET, AT_MOST = 7000, 800, 0.060
@@ -35,7 +35,7 @@ def broken_promises(
     broken = np.zeros(2)
     for _ in range(count):
         _, said = answers(rejects, miss, rng, size)
-        seen = Eyes(known, int(rng.binomial(known, miss)))
+        seen = KnownRejectTest(known, int(rng.binomial(known, miss)))
         ways = (audit.labels_needed(said, size, ALPHA, DELTA), eyes.labels_needed(said, size, ALPHA, DELTA, seen))
         for way, needed in enumerate(ways):
             found = int(said[:needed].sum())
@@ -48,7 +48,7 @@ def labels_needed(rate: float, miss: float, known: int, count: int, rng: np.rand
     needed = []
     for _ in range(count):
         _, said = answers(round(rate * LOT), miss, rng)
-        seen = Eyes(known, int(rng.binomial(known, miss)))
+        seen = KnownRejectTest(known, int(rng.binomial(known, miss)))
         needed.append(eyes.labels_needed(said, LOT, ALPHA, DELTA, seen) or np.inf)
     return float(np.median(needed))
 
@@ -70,7 +70,7 @@ def main(words: list[str]) -> int:
     )
     for known in (30, 60, 100, 200, 400):
         for miss in MISSES:
-            bound = Eyes(known, round(miss * known)).miss_rate(eyes.SHARES.miss_rate * DELTA)
+            bound = KnownRejectTest(known, round(miss * known)).miss_rate(eyes.SHARES.miss_rate * DELTA)
             medians = [labels_needed(rate, miss, known, 400, rng) for rate in (0.0, 0.01)]
             says = ", ".join(f"{m:.0f}" if np.isfinite(m) else f"over {BUDGET}" for m in medians)
             print(f"  {known:4d}, misses {miss:4.0%}: at most {bound:6.1%}; {says}", flush=True)

@@ -181,7 +181,7 @@ def simulate() -> None:
                 if objects[n] and random.random() < NOTICED
             ]
             shown = [stream.Showing(sha256=names[n], at_ms=1000 * float(t)) for t, n in zip(times, order, strict=True)]
-            passes.append(stream.Pass(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
+            passes.append(stream.BlockRound(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
             probability = stream.suspicion(passes).probability
             found[count] += [probability[name] for name in names]
         truth += bad.tolist()

@@ -7,18 +7,20 @@ import pytest
 from scipy.stats import binom
 
 from eval.promise import audit, eyes
-from eval.promise.eyes import Eyes
+from eval.promise.eyes import KnownRejectTest
 from tests.bench import measured_eyes as bench
 
 
 def test_the_bound_is_the_exact_binomial_one() -> None:
     """At the bound, so few misses or fewer have the chance delta."""
     for shown, missed in ((30, 0), (100, 7), (200, 60)):
-        assert binom.cdf(missed, shown, Eyes(shown, missed).miss_rate(0.01)) == pytest.approx(0.01)
-    assert Eyes(0, 0).miss_rate(0.01) == Eyes(5, 5).miss_rate(0.01) == 1.0
-    assert Eyes(459, 0).miss_rate(0.01) < 0.01 < Eyes(450, 0).miss_rate(0.01), "log(.01) / log(.99)"
+        assert binom.cdf(missed, shown, KnownRejectTest(shown, missed).miss_rate(0.01)) == pytest.approx(0.01)
+    assert KnownRejectTest(0, 0).miss_rate(0.01) == KnownRejectTest(5, 5).miss_rate(0.01) == 1.0
+    assert KnownRejectTest(459, 0).miss_rate(0.01) < 0.01 < KnownRejectTest(450, 0).miss_rate(0.01), (
+        "log(.01) / log(.99)"
+    )
     with pytest.raises(ValueError, match="6 of 5 known rejects"):
-        Eyes(5, 6)
+        KnownRejectTest(5, 6)
 
 
 def test_a_reviewer_rejects_fewer_than_that_with_a_small_chance_only() -> None:
@@ -36,12 +38,14 @@ def test_shares_of_delta_add_up_to_it() -> None:
 def test_eyes_cost_labels_and_unknown_ones_prove_nothing() -> None:
     clean = np.zeros(800, int)
     trusted = audit.labels_needed(clean, 7000, 0.05, 0.05)
-    needed = [eyes.labels_needed(clean, 7000, 0.05, 0.05, Eyes(100, missed)) for missed in (0, 10, 30)]
+    needed = [eyes.labels_needed(clean, 7000, 0.05, 0.05, KnownRejectTest(100, missed)) for missed in (0, 10, 30)]
     counts = [count for count in (trusted, *needed) if count is not None]
     assert len(counts) == 4 and counts == sorted(set(counts)), "each costs more than the one before"
-    assert eyes.labels_needed(clean, 7000, 0.05, 0.05, Eyes(0, 0)) is None
+    assert eyes.labels_needed(clean, 7000, 0.05, 0.05, KnownRejectTest(0, 0)) is None
     few = np.zeros(60, int)
-    assert eyes.labels_needed(few, 60, 0.05, 0.05, Eyes(30, 15)) is None, "all were looked at, by eyes that miss half"
+    assert eyes.labels_needed(few, 60, 0.05, 0.05, KnownRejectTest(30, 15)) is None, (
+        "all were looked at, by eyes that miss half"
+    )
 
 
 @pytest.mark.parametrize(("miss", "broken"), [(0.1, 0.02), (0.3, 0.1)])
@@ -57,7 +61,7 @@ def test_wrong_alarms_break_no_promise() -> None:
     for _ in range(150):
         truth, said = bench.answers(55, 0.1, rng, 1000)
         said = said | (rng.random(len(said)) < 0.01)
-        needed = eyes.labels_needed(said, 1000, 0.05, 0.05, Eyes(100, int(rng.binomial(100, 0.1))))
+        needed = eyes.labels_needed(said, 1000, 0.05, 0.05, KnownRejectTest(100, int(rng.binomial(100, 0.1))))
         if needed is not None:
             left = 55 - int((truth * said)[:needed].sum())
             broken += left / (1000 - int(said[:needed].sum())) > 0.05

@@ -215,7 +215,7 @@ def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words
 def test_labels_that_rule_everything_out_prove_nothing() -> None:
     given = [0] * 73 + [1, 0] * 49 + [1]
     assert audit.labels_needed(given[:73], 300, 0.05, 0.05) is not None
-    assert audit.upper_bound_on_reject_share(given, 300, 0.05, 0.05) == 1.0
+    assert audit.upper_bound_on_reject_share_after_removal(given, 300, 0.05, 0.05) == 1.0
     lot = [f"{i:064x}" for i in range(300)]
     plan = certificate.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
     told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.order, given, strict=False)]

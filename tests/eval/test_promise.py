@@ -64,7 +64,9 @@ def test_the_bound_is_the_largest_number_that_is_not_ruled_out() -> None:
         standing = [
             d for d in range(found, size - count + found + 1) if max(audit.wealth(labels, size, d, ALPHA)) < 1 / DELTA
         ]
-        assert audit.upper_bound_on_reject_share(labels, size, ALPHA, DELTA) == (max(standing) - found) / (size - found)
+        assert audit.upper_bound_on_reject_share_after_removal(labels, size, ALPHA, DELTA) == (
+            max(standing) - found
+        ) / (size - found)
 
 
 def test_the_bound_and_the_proof_agree() -> None:
@@ -73,25 +75,25 @@ def test_the_bound_and_the_proof_agree() -> None:
         labels = bench.lots(1, rejects, rng, 1000)[0]
         needed = audit.labels_needed(labels, 1000, ALPHA, DELTA)
         assert needed is not None
-        assert audit.upper_bound_on_reject_share(labels[:needed], 1000, ALPHA, DELTA) <= ALPHA
-        assert audit.upper_bound_on_reject_share(labels[: needed - 1], 1000, ALPHA, DELTA) > ALPHA
+        assert audit.upper_bound_on_reject_share_after_removal(labels[:needed], 1000, ALPHA, DELTA) <= ALPHA
+        assert audit.upper_bound_on_reject_share_after_removal(labels[: needed - 1], 1000, ALPHA, DELTA) > ALPHA
 
 
 def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     """Rejects that are found leave: of six in ten, four good ones are exported."""
     labels = [1, 0, 1, 1, 0, 1, 1, 0, 1, 0]
     assert audit.labels_needed(labels, 10, ALPHA, DELTA) is not None
-    assert audit.upper_bound_on_reject_share(labels, 10, ALPHA, DELTA) == 0
+    assert audit.upper_bound_on_reject_share_after_removal(labels, 10, ALPHA, DELTA) == 0
     assert audit.labels_needed([1] * 10, 10, ALPHA, DELTA) == 10, "nothing is left to be wrong about"
     assert (
         audit.labels_needed([], 10, ALPHA, DELTA) is None
-        and audit.upper_bound_on_reject_share([], 10, ALPHA, DELTA) == 1
+        and audit.upper_bound_on_reject_share_after_removal([], 10, ALPHA, DELTA) == 1
     )
 
 
 def test_ten_labels_prove_nothing_of_a_large_lot() -> None:
     assert audit.labels_needed([0] * 10, 1000, ALPHA, DELTA) is None
-    assert audit.upper_bound_on_reject_share([0] * 10, 1000, ALPHA, DELTA) > 0.2
+    assert audit.upper_bound_on_reject_share_after_removal([0] * 10, 1000, ALPHA, DELTA) > 0.2
 
 
 def test_shares_of_delta_never_exceed_it() -> None:

@@ -177,4 +177,6 @@ def test_wealth_that_is_audited_is_the_plans() -> None:
     assert needed is not None
     for count, proven in ((needed, True), (needed - 1, False)):
         part = ranked_bettor(order[:count].tolist(), weights, BY_MARGIN)
-        assert (audit.upper_bound_on_reject_share(labels[:count], 800, 0.05, 0.05, part) <= 0.05) is proven
+        assert (
+            audit.upper_bound_on_reject_share_after_removal(labels[:count], 800, 0.05, 0.05, part) <= 0.05
+        ) is proven

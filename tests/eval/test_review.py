@@ -141,14 +141,14 @@ def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestCli
 
 def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: Queue) -> None:
     session = Session(queue)
-    (hidden,) = queue.hidden("anna")
-    opened = session.opening("anna")
+    (hidden,) = queue.known_rejects_for("anna")
+    opened = session.initial_page_data("anna")
     assert hidden.sha256 in opened["order"] and len(opened["order"]) == 13
     body = {"review": opened["review"], "since": 0, "answers": [said(opened, hidden.sha256)]}
     session.save(Answers.model_validate(body))
     (row,) = kept(queue)
     assert row.asked_for == "known" and not row.decides
-    assert hidden.sha256 not in session.opening("anna")["order"] and session.count_decided() == 0
+    assert hidden.sha256 not in session.initial_page_data("anna")["order"] and session.count_decided() == 0
 
 
 def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(client: TestClient) -> None:
@@ -349,11 +349,11 @@ def test_a_press_is_given_to_the_picture_before_it() -> None:
         order = rng.sample(pictures, len(pictures))
         times = {sha256: 300.0 * n for n, sha256 in enumerate(order)}
         shown = [stream.Showing(sha256=sha256, at_ms=at) for sha256, at in times.items()]
-        passes.append(stream.Pass(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
+        passes.append(stream.BlockRound(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
     found = stream.suspicion(passes)
     assert set(sorted(pictures, key=lambda s: -found.probability[s])[:2]) == wrong
     assert 0.4 < found.delay_s < 0.6
-    assert max(stream.suspicion([stream.Pass(shown=shown, presses_ms=[])]).probability.values()) < 0.1
+    assert max(stream.suspicion([stream.BlockRound(shown=shown, presses_ms=[])]).probability.values()) < 0.1
 
 
 def free_port() -> int:
@@ -671,7 +671,7 @@ def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
     with locked_lot(config) as lot:
         queue = calibration(config, lot)
     session = Session(queue)
-    opened = session.opening("anna")
+    opened = session.initial_page_data("anna")
     assert len(opened["order"]) == 5 and opened["purpose"] == "calibrate" and queue.under
     answers = [said(opened, sha256) for sha256 in opened["order"]]
     body = {"review": opened["review"], "since": 0, "answers": answers}

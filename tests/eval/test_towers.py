@@ -21,7 +21,7 @@ from eval.encoders import MeasuredEncoder, best_encoder, write_choice
 from eval.lot.lot import digests_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of
-from eval.measuring.record import Readability, SeparationFrom
+from eval.measuring.record import SeparationFrom, StyleReadability
 from eval.measuring.redrawn import at_foreign_size
 from stylegate import files
 from stylegate.errors import DataError, ModelError
@@ -235,7 +235,7 @@ def test_encoders_are_compared_and_the_choice_is_the_gates(
 
 def measured(name: str, alone: float, seconds: float, readable: bool = True) -> MeasuredEncoder:
     told = SeparationFrom(area=1.0, low=0.98)
-    found = Readability(
+    found = StyleReadability(
         readable=readable, different_references=64, needed=0.8, nearest="x", separations={"x": told}, reads=["encoder"]
     )
     return MeasuredEncoder(name, found, alone, seconds)

@@ -79,15 +79,15 @@ def background(word: str, style: Style, r: np.random.Generator) -> str:
     )
 
 
-def plain_ground(main: str, other: str, r: np.random.Generator) -> str:
+def plain_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     return ""
 
 
-def halo_ground(main: str, other: str, r: np.random.Generator) -> str:
+def halo_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     return filled_path(ellipse_path(32, 38, 27), other)
 
 
-def sky_ground(main: str, other: str, r: np.random.Generator) -> str:
+def sky_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     ends = [(0, with_tone(main, 0.35)), (1, with_tone(main, -0.15))]
     return svg_gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + full_rectangle("url(#g)")
 
@@ -100,40 +100,40 @@ def ray_marks(main: str, other: str, r: np.random.Generator) -> str:
     return out
 
 
-def striped_ground(main: str, other: str, r: np.random.Generator) -> str:
+def striped_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     return "".join(filled_path(box_path(0, y, 64, 5), other) for y in range(int(r.integers(0, 5)), 64, 11))
 
 
-def spotted_ground(main: str, other: str, r: np.random.Generator) -> str:
+def spotted_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     rows = enumerate(range(3, 64, 9))
     return "".join(filled_path(ellipse_path(x + 6 * (i % 2), y, 2.2), other) for i, y in rows for x in range(2, 66, 12))
 
 
-def hills_ground(main: str, other: str, r: np.random.Generator) -> str:
+def hills_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     y = r.uniform(-3, 3)
     hill = f"M0 {46 + y:.1f} Q18 {32 + y:.1f} 36 {48 + y:.1f} T64 {42 + y:.1f} L64 64 L0 64 z"
     return filled_path(hill, with_tone(main, -0.18)) + filled_path(ellipse_path(12, 12, 6), other)
 
 
-def moon_ground(main: str, other: str, r: np.random.Generator) -> str:
+def moon_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     stars = "".join(filled_path(ellipse_path(x, y, 1), with_tone(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2)))
     return filled_path(ellipse_path(11, 12, 6), with_tone(main, 0.75)) + stars
 
 
-def tiled_ground(main: str, other: str, r: np.random.Generator) -> str:
+def tiled_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
     return "".join(filled_path(box_path(8 * i, 8 * j, 8, 8), other) for i in range(8) for j in range(8) if (i + j) % 2)
 
 
 GROUNDS = {
-    "plain": plain_ground,
-    "halo": halo_ground,
-    "gradient": sky_ground,
+    "plain": plain_ground_marks,
+    "halo": halo_ground_marks,
+    "gradient": sky_ground_marks,
     "rays": ray_marks,
-    "stripes": striped_ground,
-    "spots": spotted_ground,
-    "hills": hills_ground,
-    "moon": moon_ground,
-    "tiles": tiled_ground,
+    "stripes": striped_ground_marks,
+    "spots": spotted_ground_marks,
+    "hills": hills_ground_marks,
+    "moon": moon_ground_marks,
+    "tiles": tiled_ground_marks,
 }
 
 
