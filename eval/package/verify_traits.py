@@ -30,7 +30,7 @@ def check_metadata(folder, images, wrong):
         traits = {entry["trait_type"]: entry["value"] for entry in token["attributes"]}
         agree = all({name: other.get(name) for name in token} == token for other in others)
         agree = agree and others[0]["properties"] == traits and len(traits) == len(token["attributes"])
-        shown = [token["image"], *(file["uri"] for file in others[1]["properties"]["files"])]
+        shown = [token.get("image"), *(file["uri"] for file in others[1]["properties"]["files"])]
         if not agree:
             wrong.append(f"{METADATA}/{item}.json: a trait twice, or another one than in erc1155/ and metaplex/")
         if shown != ["../../" + quote(image[len("data/") :])] * 2:

@@ -704,7 +704,7 @@ def replaced(package: Path, name: str, old: str, new: str) -> None:
         (lambda p: os.mkfifo(p / "pipe"), "pipe: no plain file"),
         (
             lambda p: rewritten(p, "data/metadata/erc721/3.json", '{"attributes": []}'),
-            "records/3.json is not of item 3",
+            "erc721/3.json: it shows another picture than that of item 3",
         ),
         (lambda p: rewritten(p, "data/records/3.json", "{}"), "verdict: missing"),
         (

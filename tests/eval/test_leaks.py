@@ -245,6 +245,8 @@ def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
     assert set(evidence_digests(tmp_path)) == {
         "plan.parquet",
         "review labels",
+        "traits labels",
+        "trait-certificate.json",
         "calibrate labels",
         "audit labels",
         "calibration.json",

@@ -58,9 +58,9 @@ def test_what_a_trial_chose_is_drawn_with_unless_the_words_say_otherwise(run, tm
     assert set(batches) == {(4, 3.0), (2, 3.0), (1, 3.0), (2, 1.0)}
     drawn = {p.name: p.read_bytes() for p in (batches[2, 3.0] / "images").iterdir()}
     assert len(drawn) == 3
-    again = [*words, "generate.by_trial=false", "batch=again", "generate.num_inference_steps=2"]
+    again = [*words, "generate.by_trial=false", "batch=of-no-trial", "generate.num_inference_steps=2"]
     assert run("plan", *again)[0] == 0 and run("generate", *again)[0] == 0
-    assert {p.name: p.read_bytes() for p in (files.BATCHES / "again" / "images").iterdir()} == drawn
+    assert {p.name: p.read_bytes() for p in (files.BATCHES / "of-no-trial" / "images").iterdir()} == drawn
     assert run("gate", *words, "generate.by_trial=false")[0] == 0, "the batch of before is there"
     path.write_text("{}")
     code, text = run("plan", *words)

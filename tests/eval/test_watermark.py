@@ -42,6 +42,8 @@ def test_the_bits_are_of_what_drew_the_picture() -> None:
 @pytest.fixture
 def marked(run, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a judged batch of three pictures that were drawn with a watermark."""
+    for folder in ("BATCHES", "EXPORTS"):  # those of other tests are not looked at
+        monkeypatch.setattr(files, folder, tmp_path / folder.lower())
     (tmp_path / "weights.safetensors").write_bytes(b"weights")
     for module in (watermark, marking, marks):
         monkeypatch.setattr(module, "load_watermark", SpreadSpectrum)

@@ -215,9 +215,9 @@ def test_what_the_base_draws_of_the_prompts_is_foreign_to_every_step(run) -> Non
         *FAST,
         "train.num_samples=16",
         "train.max_steps=1",
-        "name=apart",
+        "name=base-is-foreign",
         "generate.num_inference_steps=1",
     ]
     assert run("train", *words)[0] == 0
-    record = json.loads((place("apart") / "samples" / "step-000001" / "judged" / "gate.json").read_text())
+    record = json.loads((place("base-is-foreign") / "samples" / "step-000001" / "judged" / "gate.json").read_text())
     assert OF_BASE in record["readability"]["separations"]
