@@ -34,8 +34,7 @@ def experiment(config: Config) -> int:
     """Run all stages. Returns the gate's exit code for the batch, or that of a stage that stopped."""
     if not config.brand:
         raise DataError("an experiment needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
-    export.signing_key(config.key)  # what cannot sign is said now, not after hours of training
-    export.wanted_marks(config)
+    export.key_and_marks(config)  # what cannot sign is said now, not after hours of training
     folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
     judged: Judged | None = None
     unrecorded: dict[str, float] = {}  # seconds by stage that cost.json does not have yet
