@@ -48,11 +48,11 @@ def check_files(folder, wrong):
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
         for name in names + [name for name in folders if (Path(place) / name).is_symlink()]:
             present[below + name] = stat.S_ISREG(os.lstat(f"{place}/{name}").st_mode)
-        if not names and not folders:
-            present[below or "./"] = True
+        present |= {} if names or folders else {below or "./": True}
     wrong += [f"{name}: no plain file" for name in sorted(present) if not present[name]]
     wrong += [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
-    wrong += [f"{name}: added" for name in sorted(present.keys() - listed.keys() - UNLISTED) if present[name]]
+    added = present.keys() - listed.keys() - UNLISTED if MANIFEST in present else ()  # without it: every file
+    wrong += [f"{name}: added" for name in sorted(added) if present[name]]
     plain = sorted(name for name in listed.keys() & present.keys() if present[name])
     wrong += [f"{name}: changed" for name in plain if sha256(f"{folder}/{name}") != listed[name]]
     return listed

@@ -74,6 +74,9 @@ def test_the_receivers_script_is_short_and_needs_nothing(package: Path) -> None:
     (package / "data" / "provenance.json").unlink()
     code, said = told(sys.executable, "verify.py", folder=package)
     assert code == 1 and said.startswith("WRONG: data/provenance.json: missing\n") and "\nproven" not in said
+    (package / receiver.MANIFEST).unlink()
+    code, said = told(sys.executable, "verify.py", folder=package)
+    assert code == 1 and f"WRONG: {receiver.MANIFEST}: missing\n" in said and ": added" not in said, said
 
 
 def test_no_tampering_is_unseen(package: Path) -> None:
