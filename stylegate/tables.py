@@ -29,6 +29,7 @@ class Table(NamedTuple):
     columns: list[str]  # of a CSV file its header, of JSON Lines all keys; in lower case
     rows: list[TableRow]
     problems: list[str]  # such as "line 3: 6 cells under 4 columns", or of the file as a whole
+    headings: tuple[str, ...] = ()  # the columns, in their order, as the file writes them
 
 
 def read_table(path: Path) -> Table:
@@ -57,7 +58,7 @@ def read_csv(text: str) -> Table:
     """A CSV file: a header, then a row a picture. Empty rows are left out; quoted cells may hold line ends."""
     separator, text, skipped = separator_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    columns, rows, problems = [], [], []
+    columns, headings, rows, problems = [], [], [], []
     start = 1 + skipped
     try:
         for cells in reader:
@@ -65,7 +66,8 @@ def read_csv(text: str) -> Table:
             if not any(cell.strip() for cell in cells):
                 continue
             if not columns:
-                columns = [cell.strip().lower() for cell in cells]
+                headings = [cell.strip() for cell in cells]
+                columns = [heading.lower() for heading in headings]
                 problems += [
                     f"line {line}: the column {name} stands twice" for name in repeated_names(filter(None, columns))
                 ]
@@ -81,7 +83,7 @@ def read_csv(text: str) -> Table:
             rows.append(TableRow(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
     except csv.Error as error:
         problems.append(f"line {start}: not a row of a CSV table ({error})")
-    return Table(list(filter(None, columns)), rows, problems)
+    return Table(list(filter(None, columns)), rows, problems, tuple(filter(None, headings)))
 
 
 def separator_of(csv_text: str) -> tuple[str, str, int]:
@@ -99,7 +101,7 @@ def separator_of(csv_text: str) -> tuple[str, str, int]:
 
 def read_json_lines(text: str) -> Table:
     """JSON Lines: an object a line, each key once. Empty lines are left out."""
-    columns, rows, problems = dict[str, None](), [], []
+    columns, rows, problems = dict[str, str](), [], []  # columns: in lower case -> as first written
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 in a caption ends no row
         if not line.strip():
             continue
@@ -113,9 +115,10 @@ def read_json_lines(text: str) -> Table:
             continue
         lower = [key.strip().lower() for key in row]
         problems += [f"line {number}: the key {key} stands twice" for key in repeated_names(lower)]
-        columns |= dict.fromkeys(lower)
+        for name, key in zip(lower, row, strict=True):
+            columns.setdefault(name, key.strip())
         rows.append(TableRow(number, dict(zip(lower, row.values(), strict=True))))
-    return Table(list(columns), rows, problems)
+    return Table(list(columns), rows, problems, tuple(columns.values()))
 
 
 def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

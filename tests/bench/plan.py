@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.planning import interchange
+from eval.planning import collection, interchange
 from eval.planning.feasible import entropy_margin_in_bits
 from eval.planning.problem import OPEN, Problem, make_problem
 from eval.planning.slots import slots_from_traits
@@ -100,7 +100,7 @@ def real_collection(path: Path) -> None:
         target = Path(folder) / "t.yaml"
         interchange.import_collection(Config(import_file=str(path), out=str(target)))
         file = read_traits(target)
-        cells, _ = interchange.read_items(path)
+        cells = collection.read_collection(path).items
         began = time.process_time()
         slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=len(cells)))
         seconds = time.process_time() - began

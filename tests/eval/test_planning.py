@@ -13,6 +13,7 @@ import pytest
 from eval.lot.batch import read_plan, write_plan
 from eval.package import verify_traits
 from eval.planning import exact
+from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
 from eval.planning.deal import fill_by_swaps
 from eval.planning.problem import OPEN, Problem, exact_counts, make_problem
 from eval.planning.rarity import rarest_pairs, rarities
@@ -313,7 +314,7 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
         "4, happy, light, 2, Crown / Ring\n5, sad, dark, 1, Crown\n"
     )
     code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'c.yaml'}")
-    assert code == 0 and "the same item stands more than once, rows from 0: 3 and 5" in text
+    assert code == 0 and "the same item stands more than once: line 5 and line 7" in text
     assert "count is the number of values of worn" in text and "'skin-tone' is called 'skin tone'" in text
     words = [f"traits={tmp_path / 'c.yaml'}", "plan.num_images=6", "lora_file=none", "batch=imported"]
     assert run("plan", *words, f"out={tmp_path / 'new.csv'}")[0] == 0
@@ -330,15 +331,18 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
 
 def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
     for name in (
-        "Background/red#2.png",
-        "Background/blue.png",
-        "Background/green#1.png",
+        "01 Background/red#2.png",
+        "01 Background/blue.png",
+        "01 Background/green#1.png",
+        "01 Background/Thumbs.db",
+        "01 Background/notes.txt",
         "Eye color/Gold#0.5.png",
         "Eye color/none#2.png",
     ):
         (tmp_path / "layers" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "layers" / name).touch()
-    assert run("plan", f"import={tmp_path / 'layers'}", f"out={tmp_path / 'l.yaml'}")[0] == 0
+    code, text = run("plan", f"import={tmp_path / 'layers'}", f"out={tmp_path / 'l.yaml'}")
+    assert code == 0 and "no pictures, so no values: 01 Background/notes.txt\n" in text
     file = read_traits(tmp_path / "l.yaml")
     assert {v: spec.weight for v, spec in file.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
     assert file.traits["Eye color"]["Gold"].weight == 0.5
@@ -350,6 +354,20 @@ def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
     again = read_traits(tmp_path / "again.yaml")
     assert {v: spec.count for v, spec in again.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
     assert run("plan", f"import={tmp_path / 'o.layers'}", f"out={tmp_path / 'again.yaml'}")[0] == 2  # exists already
+
+
+def test_columns_that_name_an_item_are_no_traits(tmp_path: Path) -> None:
+    """A table as spreadsheets write it: semicolons, a mark, capitals, addresses, ranks, numbers as values."""
+    head = "\ufeffToken ID;Item;Backdrop;Level;Rank;Rarity Rank;Image URL;Held item\n"
+    rows = [f"{i};Critter {i};{'rb'[i % 2]};{i % 3};{i % 2};7;ipfs://x/{i % 5};{'-' * (i == 4)}" for i in range(24)]
+    rows[3] = rows[3].replace(";1;7;", ";Captain;7;")
+    (tmp_path / "c.csv").write_text(head + "\n".join(rows))
+    found = read_collection(tmp_path / "c.csv")
+    assert list(found.items[0]) == ["Backdrop", "Level", "Rank", "Held item"] and len(found.items) == 24
+    left = "Token ID, Item (it is different for each item), Rarity Rank, Image URL"
+    assert found.notes == [f"columns that are no traits: {left}"]
+    assert "more than once: line 2 and line 8 and line 14" in notes_on_equal_items(found)[0]
+    assert notes_on_absence({"Held item": ["none", "-"]})[0].endswith(": Held item: -")
 
 
 def test_a_commitment_holds_until_the_plan_changes(run, tmp_path: Path) -> None:
