@@ -59,9 +59,11 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         processes.wait_for_everyone()  # until all is drawn
     if not main:
         return Exit.PASS
-    count = sum(1 for _ in images.glob("*.png")) if images.exists() else 0
-    print(f"generate: {sum(map(len, parts))} drawn, {count} in {files.display_path(images)}")
-    if due or standing.accepted >= standing.wanted or not standing.exhausted:
+    there = {path.name for path in images.glob("*.png")}
+    new = len(there - standing.judged)
+    told = f"; not judged yet: {new} (stylegate gate, with the same words)" if new else ""
+    print(f"generate: {sum(map(len, parts))} drawn, {len(there)} in {files.display_path(images)}{told}")
+    if due or standing.filled >= standing.wanted or not standing.exhausted:
         return Exit.PASS
     for line in ways_out(standing.exhausted, standing.states):
         print(line)
@@ -74,18 +76,24 @@ class Standing(NamedTuple):
     states: SlotStates
     due: list[tuple[Slot, int]]  # (slot, attempt) to draw now
     exhausted: list[int]  # slots whose attempts are all used
-    accepted: int  # slots that have an accepted picture
+    judged: set[str]  # file names of the pictures that have a verdict
+    accepted: int  # pictures that are accepted
+    filled: int  # slots that have an accepted picture
     wanted: int  # slots that must have one
-    acceptance: float | None  # share of the judged pictures that are accepted; None before the first gate
 
-    def note(self, seconds_per_picture: float) -> str:
-        """The state in a few words, beside the bar that shows the pictures of this round."""
-        filled = f"{self.accepted} of {self.wanted} slots filled"
-        if not self.acceptance:
-            return filled
-        each = seconds_per_picture / self.acceptance
-        left = max(self.wanted - self.accepted, 0) * each
-        return f"{filled}, {self.acceptance:.0%} accepted, {each:.3g} s each, {left:.0f} s for all slots"
+    def note(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
+        """The state in a few words, after `drawn` pictures of this round at `seconds_each`; a price is of an hour."""
+        if not self.judged:
+            return "not judged yet"
+        filled = f"{self.filled} of {self.wanted} slots filled"
+        if not self.accepted:
+            return f"{filled}, none of {len(self.judged)} judged pictures accepted"
+        share = self.accepted / len(self.judged)
+        each = seconds_each / share
+        left = max((self.wanted - self.filled) / share - drawn, 0.0) * seconds_each
+        money = "" if price_per_hour is None else f" and {price_per_hour * each / 3600:.2g} in money"
+        cost = f"{each:.3g} s{money} for each accepted picture"
+        return f"{filled}, {share:.0%} accepted, {cost}, all slots in {left:.0f} s"
 
 
 def read_standing(folder: Path, max_attempts: int) -> Standing:
@@ -94,14 +102,14 @@ def read_standing(folder: Path, max_attempts: int) -> Standing:
     states = slot_states((row["file"], row["verdict"]) for row in rows)
     good = [row["file"] for row in rows if row["verdict"] == "accept"]
     slots = read_plan(folder)
-    wanted = read_record(folder).wanted if (folder / RECORD).exists() else len(slots)
     return Standing(
         states,
         due_attempts(slots, states, max_attempts),
         states.exhausted(max_attempts),
+        {row["file"] for row in rows},
+        len(good),
         len({attempt_and_slot(file)[1] for file in good}),
-        wanted,
-        len(good) / len(rows) if rows else None,
+        read_record(folder).wanted if (folder / RECORD).exists() else len(slots),
     )
 
 
@@ -178,5 +186,6 @@ def draw_in_parts(
                     kept[hashlib.sha256(content).hexdigest()] = image
             features.store_features_of_drawn(kept, shown, background)
             drawn_so_far += len(part)
-            each = (time.monotonic() - began) / drawn_so_far / processes.num_processes
-            tick(len(part), standing.note(each))
+            in_all = drawn_so_far * processes.num_processes
+            seconds_each = (time.monotonic() - began) / in_all
+            tick(len(part), standing.note(in_all, seconds_each, config.hardware.price_per_hour))

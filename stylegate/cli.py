@@ -75,7 +75,7 @@ VERBS = {
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
         "brand batch base family lora_file generate plan.max_attempts encoder hardware.device hardware.precision "
-        "hardware.threads",
+        "hardware.threads hardware.price_per_hour",
         BATCH,
     ),
     "trial": Verb(
