@@ -1,6 +1,6 @@
 """Make a brand set from a folder of captioned pictures.
 
-    stylegate brand name=acme images=DIR      data/brands/acme/, or out=
+    stylegate brand name=acme images=DIR licence=own-work      data/brands/acme/, or out=
 
 Captions stand beside the pictures or in tables (stylegate/captions.py). Every file of the folder is used, named as not
 used with the reason, or refused. Pictures are copied as they are, under numbers, and split by content: the same
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 
 from stylegate import files, pictures, sheets
 from stylegate.brandset import (
@@ -23,12 +24,14 @@ from stylegate.brandset import (
     PictureDigest,
     check_pictures,
     near_duplicate_groups,
+    problems_of,
     raise_problems,
 )
 from stylegate.captions import Caption, Captions, CaptionSources, read_captions
-from stylegate.config import Config
+from stylegate.config import Config, configuration_error
 from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
+from stylegate.splits import FOR_CHECKPOINTS, FOR_LINE, remarks_on_splits
 from stylegate.words import counted
 
 SHOWN = 96  # pictures of a split on the contact sheet
@@ -59,13 +62,13 @@ def make_brand_set(config: Config) -> int:
     if not found:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
-    brand = Brand(name=config.name, trigger=f"{config.name} style", source=source.resolve().name)
+    brand = brand_of_words(config, source.resolve().name)
     digests = check_given_pictures(source, found, given, brand, findings)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_problems(source, findings)
 
-    splits = assign_splits(digests)
+    splits = assign_splits(digests, config.test, config.validation)
     near = sum(len(group) - 1 for group in near_duplicate_groups(digests))
     with files.exclusive_lock(target):
         files.write_folder_atomically(
@@ -73,15 +76,30 @@ def make_brand_set(config: Config) -> int:
         )
     if near:
         print(f"note: {counted(near, 'near-duplicate stays', 'near-duplicates stay')} with the like in one split")
-    if len(splits["test"]) < 8:
-        print(f"note: {counted(len(splits['test']), 'picture')} in test/; the gate judges style from 8 references up")
+    for remark in remarks_on_splits(len(splits["validation"]), len(splits["test"])):
+        print(f"note: {remark}")
     first = next(name for names in splits.values() for name in names)
     print(f"note: pictures have numbers for names; `original` in metadata.jsonl names the source, such as {first!r}")
-    print(f"note: trigger phrase, licence, alpha, background: edit {files.display_path(target / 'brand.yaml')}")
-    print(f"note: {UNKNOWN_LICENCE}")
+    said = f'trigger phrase "{brand.trigger}", licence {brand.licence}, alpha: {brand.alpha}'
+    print(f"note: {said}; to change them, edit {files.display_path(target / 'brand.yaml')}")
+    if brand.licence == "unknown":
+        print(f"note: {UNKNOWN_LICENCE}")
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
     print(f"brand set {config.name}: {counts}; look at {files.display_path(target / 'contact-sheet.png')}")
     return 0
+
+
+def brand_of_words(config: Config, source: str) -> Brand:
+    """The brand.yaml that the words of the command ask for; `source` says where the pictures come from.
+
+    Raises ConfigError that lists every word which brand.yaml cannot hold.
+    """
+    trigger = f"{config.name} style" if config.trigger is None else config.trigger.strip()
+    words = {"licence": config.licence.strip(), "alpha": config.alpha, "background": config.background}
+    try:
+        return Brand.model_validate({"name": config.name, "trigger": trigger, "source": source} | words)
+    except ValidationError as error:
+        raise configuration_error(problems_of(error)) from None
 
 
 def check_given_pictures(
@@ -201,20 +219,28 @@ def split_heading(count: int) -> str:
     return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 
-def assign_splits(digests: dict[str, PictureDigest]) -> dict[str, list[str]]:
-    """Names by split: a fifth to test (at least 8 where a third allows it), a tenth to validation, the rest to train.
+def assign_splits(
+    digests: dict[str, PictureDigest], test: int | None = None, validation: int | None = None
+) -> dict[str, list[str]]:
+    """Names of pictures by split, sorted. `test` and `validation`, where given, are the sizes of these splits.
 
-    The order is by content, so the same pictures give the same split; near-duplicates go to train together.
+    Else a third goes to test/ until there are 16, then a fifth of 80 pictures and more: 16 references draw a usable
+    line, 30 a sharp one. A sixth goes to validation/ until there are 8, then a tenth of 80 and more. The order is by
+    content, so the same pictures give the same split; near-duplicates go to train/ together. Raises DataError where
+    too few pictures are left for a split.
     """
     together = {name for group in near_duplicate_groups(digests) for name in group}
     free = sorted((n for n in digests if n not in together), key=lambda n: digests[n].content)
     total = len(digests)
-    tests = min(max(8, total // 5), max(1, total // 3), max(1, len(free) - 1))
-    checks = min(max(4, total // 10), max(1, total // 6), max(1, len(free) - tests))
     if len(free) < 2:
         raise DataError("nearly all pictures are near-duplicates of each other: there is nothing to hold out")
+    tests = test or max(1, min(max(min(FOR_LINE, total // 3), total // 5), len(free) - 1))
+    checks = validation or max(1, min(max(min(FOR_CHECKPOINTS, total // 6), total // 10), len(free) - tests))
+    if tests + checks > len(free) or tests + checks >= total:
+        most = min(len(free), total - 1)
+        what = f"test/ and validation/ want {tests + checks} pictures; {most} of {total} can be held out"
+        step = "ask for fewer with test= and validation=, or give more pictures; near-duplicates stay in train/."
+        raise DataError(what, next_step=step)
     parts = {"test": free[:tests], "validation": free[tests : tests + checks]}
     parts["train"] = free[tests + checks :] + sorted(together)
-    if not parts["train"]:
-        raise DataError("too few pictures to hold some out", next_step="give at least 3 that differ.")
     return {part: sorted(parts[part]) for part in SPLITS}

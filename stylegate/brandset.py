@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stylegate import files, hub, pictures, similarity, tables
 from stylegate.config import Config
 from stylegate.errors import DataError
+from stylegate.splits import remarks_on_splits
 from stylegate.words import counted
 
 SPLITS = ("train", "validation", "test")
@@ -149,12 +150,14 @@ def check(config: Config) -> int:
     """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
     folder = brand_folder(config.brand)
     findings = check_folder(folder)
+    sizes = {part: len(valid_rows_and_picture_files(folder, part, [])) for part in SPLITS}
     if not findings.problems:
         findings.remarks += remark_on_long_captions(read(folder), config)
+        findings.remarks += remarks_on_splits(sizes["validation"], sizes["test"])
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_problems(folder, findings)
-    counts = ", ".join(f"{len(valid_rows_and_picture_files(folder, part, []))} {part}" for part in SPLITS)
+    counts = ", ".join(f"{size} {part}" for part, size in sizes.items())
     print(f"{files.display_path(folder)}: {counts}; no problems")
     return 0
 

@@ -231,6 +231,29 @@ class Config:
     )
     brand: str | None = config_key(None, "The name of a brand, the path of a brand set (./acme), or hub:owner/name.")
     images: str | None = config_key(None, "The path of a folder of pictures.")
+    test: int | None = config_key(
+        None,
+        "Pictures for test/, the gate's references. null: a third, up to 16; a fifth of 80 and more.",
+        low=1,
+        high=100_000,
+    )
+    validation: int | None = config_key(
+        None,
+        "Pictures for validation/, which choose the checkpoint. null: a sixth, up to 8; a tenth of 80 and more.",
+        low=1,
+        high=100_000,
+    )
+    trigger: str | None = config_key(None, "The phrase that calls the style. null: the name, and the word style.")
+    licence: str = config_key(
+        "unknown", "The licence of the pictures. unknown: export refuses what is drawn from them."
+    )
+    alpha: str = config_key(
+        "flatten",
+        "flatten: transparent pictures are laid on the background. keep: pictures to judge must be transparent where "
+        "the references are.",
+        choices=["flatten", "keep"],
+    )
+    background: str = config_key("#ffffff", "The colour under transparency.")
     out: str | None = config_key(
         None, "The folder to write to. null: a folder of its own, which is printed as the last line."
     )

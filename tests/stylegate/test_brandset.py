@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from stylegate import brandset, files, pictures
+from stylegate.brand import assign_splits
 from stylegate.errors import DataError
+from stylegate.splits import remarks_on_splits
 from tests.conftest import FAST
 
 
@@ -48,6 +50,46 @@ def test_brand_from_csv_and_jsonl(run, folder: Path, tmp_path: Path) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     code, _, place = made(run, folder, "from-jsonl")
     assert code == 0 and brandset.read(place).splits["train"][0].traits == {"species": "cat"}
+
+
+def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> None:
+    words = [
+        "trigger=boxed creatures",
+        "licence=CC-BY-4.0",
+        "background=#102030",
+        "alpha=keep",
+        "test=5",
+        "validation=3",
+    ]
+    code, text = run("brand", "name=worded", f"images={folder}", *words)
+    brand_set = brandset.read(files.BRANDS[0] / "worded")
+    assert code == 0 and {p: len(s) for p, s in brand_set.splits.items()} == {"train": 6, "validation": 3, "test": 5}
+    brand = brand_set.brand
+    assert (brand.trigger, brand.licence, brand.background) == ("boxed creatures", "CC-BY-4.0", "#102030")
+    assert brand.alpha == "keep" and brandset.UNKNOWN_LICENCE not in text and "from 8 references up" in text
+
+
+@pytest.mark.parametrize(
+    ("total", "sizes"),
+    [
+        (3, (1, 1)),
+        (14, (4, 2)),
+        (24, (8, 4)),
+        (36, (12, 6)),
+        (48, (16, 8)),
+        (60, (16, 8)),
+        (80, (16, 8)),
+        (200, (40, 20)),
+    ],
+)
+def test_splits_follow_the_advice_of_the_gate(total: int, sizes: tuple[int, int]) -> None:
+    """16 references draw a usable line and 8 pictures choose a checkpoint; both come before a large train/."""
+    noise = np.random.default_rng(0).integers(0, 256, (total, 64, 64, 3), np.uint8)
+    splits = assign_splits({f"{i}.png": brandset.PictureDigest(f"{i:03d}", one) for i, one in enumerate(noise)})
+    assert (len(splits["test"]), len(splits["validation"])) == sizes
+    assert sum(map(len, splits.values())) == total == len({name for names in splits.values() for name in names})
+    usable, chosen = sizes[0] >= 16, sizes[1] >= 8
+    assert len(remarks_on_splits(sizes[1], sizes[0])) == (not usable) + (not chosen)
 
 
 def test_the_same_pictures_give_the_same_split(run, folder: Path) -> None:
@@ -174,6 +216,9 @@ def test_rows_of_another_form_are_named(run, neon: Path, row: str) -> None:
         (["name=x", "images=/does/not/exist"], "is not a folder"),
         (["name=../x", "images={folder}"], "name=../x"),
         (["name=neon", "images={folder}", "out={folder}"], "exists already"),
+        (["name=x", "images={folder}", "background=nocolour"], "background: 'nocolour' is no colour"),
+        (["name=x", "images={folder}", "trigger= "], "trigger: missing"),
+        (["name=x", "images={folder}", "test=10", "validation=4"], "want 14 pictures; 13 of 14 can be held out"),
     ],
 )
 def test_brand_words(run, folder: Path, words: list[str], says: str) -> None:
