@@ -29,14 +29,14 @@ from eval.promise.calibration import (
     CALIBRATION,
     CalibrationPlan,
     begin_or_resume_calibration,
-    calibrated_line_state,
-    calibration_of,
-    judging_digest,
+    calibrated_line_for_pool,
+    judging_digests,
+    make_calibration,
     require_calibrated_check,
 )
-from eval.promise.labels import Label, labels_before_gap, stored_label
-from eval.promise.terminal import ask_labels
-from eval.promise.worksheet import labels_and_answers, questions, write_worksheet
+from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
+from eval.promise.terminal import show_picture_and_ask_label
+from eval.promise.worksheet import stored_and_new_labels, worksheet_questions, write_worksheet
 from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -60,7 +60,7 @@ def calibrate(config: Config) -> int:
             )
         refuse_pictures_of_head_training(config, pool)
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
-        given = labels_before_gap(
+        given = labels_before_first_gap(
             plan.sample, labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest)
         )
         for note in labels.notes_on_labels_of_other_policies(lot.out, "calibrate", policy):
@@ -71,7 +71,7 @@ def calibrate(config: Config) -> int:
             given = ask_and_store_labels(lot, plan, given, policy)
         if len(given) < len(plan.sample):
             sheet = lot.out / WORKSHEET
-            write_worksheet(sheet, "calibrate", questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
+            write_worksheet(sheet, "calibrate", worksheet_questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
             print(f"calibrate: {len(given)} of {counted(len(plan.sample), 'label')}")
             print(
                 "Next: stylegate review queue=calibration with the same words, and then this command again; or fill in "
@@ -79,9 +79,9 @@ def calibrate(config: Config) -> int:
             )
             return Exit.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)
-        made = calibration_of(plan, given, policy, judging_digest(config, lot, compared, policy))
+        made = make_calibration(plan, given, policy, judging_digests(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
-        line = calibrated_line_state(made, pool, made.fingerprint, policy)
+        line = calibrated_line_for_pool(made, pool, made.fingerprint, policy)
     print(f"calibrate: {line.says}")
     if line.state != "valid":
         print(
@@ -109,10 +109,12 @@ def store_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy:
     """
     sample = set(plan.sample)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in sample}
-    before, answers = labels_and_answers(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
-    found = labels_before_gap(plan.sample, {**before, **answers})
+    before, answers = stored_and_new_labels(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
+    found = labels_before_first_gap(plan.sample, {**before, **answers})
     new = [
-        stored_label(label, policy, under=plan.pool_and_policy_digest) for label in found if label.sha256 not in before
+        label_with_policy(label, policy, under=plan.pool_and_policy_digest)
+        for label in found
+        if label.sha256 not in before
     ]
     labels.append_labels(lot.out, "calibrate", new)
     return found
@@ -121,7 +123,7 @@ def store_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy:
 def ask_and_store_labels(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop."""
     for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
-        asked = ask_labels(
+        asked = show_picture_and_ask_label(
             lot, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.pool_and_policy_digest
         )
         if asked.label is not None:

@@ -28,16 +28,16 @@ from eval.promise.certificate import (
     CERTIFICATE,
     AuditAttempt,
     AuditPlan,
+    audit_labels_before_first_gap,
     certified_digests,
-    first_proven,
-    labels_before_first_gap,
+    index_of_first_proven,
     make_certificate,
     read_certificate,
     write_audit_terms,
 )
-from eval.promise.labels import Label, labels_before_gap, stored_label
-from eval.promise.terminal import ask_labels
-from eval.promise.worksheet import labels_and_answers, questions, write_worksheet
+from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
+from eval.promise.terminal import show_picture_and_ask_label
+from eval.promise.worksheet import stored_and_new_labels, worksheet_questions, write_worksheet
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -54,7 +54,7 @@ def certify(config: Config) -> int:
         policy = before.policy
         plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots))
         print(f"order: {why}")
-        given = labels_before_first_gap(lot.out, plan, policy)
+        given = audit_labels_before_first_gap(lot.out, plan, policy)
         for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
             print(f"note: {note}")
         if config.decisions:
@@ -62,14 +62,14 @@ def certify(config: Config) -> int:
         elif sys.stdin.isatty():
             given = ask_and_store_labels(lot, plan, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
-        attempts = plan.attempts(given)
-        proven = first_proven(attempts)
+        attempts = plan.proof_attempts(given)
+        proven = index_of_first_proven(attempts)
         if proven is not None:
             make_certificate(plan, given, attempts, proven, policy).write(lot.out / CERTIFICATE)
             (lot.out / WORKSHEET).unlink(missing_ok=True)
         else:
-            next_ones = plan.order[len(given) : len(given) + config.promise.num_labels]
-            write_worksheet(lot.out / WORKSHEET, "audit", questions(lot, next_ones), policy, lot.sha256)
+            next_ones = plan.labelling_order[len(given) : len(given) + config.promise.num_labels]
+            write_worksheet(lot.out / WORKSHEET, "audit", worksheet_questions(lot, next_ones), policy, lot.sha256)
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
@@ -83,11 +83,11 @@ def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Polic
     """Store the labels of a table up to the first picture of the order that has none; returns all labels that count."""
     asked = set(plan.lot)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in asked}
-    before, answers = labels_and_answers(path, "audit", lot.out, pictures, policy)
-    found = labels_before_gap(plan.order, {**before, **answers})
+    before, answers = stored_and_new_labels(path, "audit", lot.out, pictures, policy)
+    found = labels_before_first_gap(plan.labelling_order, {**before, **answers})
     write_audit_terms(lot.out, plan)
     labels.append_labels(
-        lot.out, "audit", [stored_label(label, policy) for label in found if label.sha256 not in before]
+        lot.out, "audit", [label_with_policy(label, policy) for label in found if label.sha256 not in before]
     )
     unused = sum(label not in found for label in answers.values())
     if unused:
@@ -100,12 +100,14 @@ def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: 
     """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop."""
     print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     write_audit_terms(lot.out, plan)
-    for number, sha256 in enumerate(plan.order[len(given) :], start=len(given) + 1):
-        attempts = plan.attempts(given)
-        if first_proven(attempts) is not None:
+    for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
+        attempts = plan.proof_attempts(given)
+        if index_of_first_proven(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
-        asked = ask_labels(lot, "audit", sha256, f"{number} (bound so far {largest_percentage(bound)})", policy)
+        asked = show_picture_and_ask_label(
+            lot, "audit", sha256, f"{number} (bound so far {largest_percentage(bound)})", policy
+        )
         if asked.label is not None:
             given = [*given, asked.label]
         if asked.stop:
@@ -137,7 +139,7 @@ def print_result(
         return Exit.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))
-    print(f"certify: proven: {found.sentence()}")
+    print(f"certify: proven: {found.proven_claim_in_words()}")
     stay = counted(len(plan.lot) - out - bad, "other")
     print(f"{counted(out, 'picture')} may leave, {counted(bad, 'reject')} found and {stay} stay")
     print(files.display_path(lot.out / CERTIFICATE))

@@ -27,12 +27,12 @@ from eval.lot.cost import cost_of, cost_record
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
 from eval.package.bag import write_proofs_of_bag
-from eval.package.earlier import earlier_package
+from eval.package.earlier import signed_earlier_package
 from eval.package.fill import NO_MARKS, fill_package
-from eval.package.label_heads import LABEL_HEADS, label_heads
+from eval.package.label_heads import LABEL_HEADS, label_row_hashes
 from eval.package.layout import is_bag
 from eval.package.licences import licence_chain
-from eval.package.marking import Marks, drawn_watermark, wanted_marks
+from eval.package.marking import ExportMarks, requested_marks, watermark_of_batch
 from eval.package.marks import MARKS, MarksReport, marks_in_words
 from eval.package.proof import package_problems
 from eval.package.provenance import LicenceLink
@@ -54,7 +54,7 @@ GATE_AGAIN = "stylegate gate with the same words judges what is there now and sa
 
 def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
-    told = living.requested_burning(config)
+    told = living.read_burn_request(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_judgement(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
@@ -66,7 +66,7 @@ def export(config: Config) -> int:
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
             key, marks = key_and_marks(config)  # it may make a key: not for an export that is refused
-            marks = replace(marks, watermark=drawn_watermark(config, lot))
+            marks = replace(marks, watermark=watermark_of_batch(config, lot))
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
@@ -88,9 +88,9 @@ def export(config: Config) -> int:
     return Exit.PASS
 
 
-def key_and_marks(config: Config) -> tuple[PrivateKey | None, Marks]:
+def key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
     """What signs the package, and what its pictures are marked with. Raises ConfigError for what cannot sign."""
-    return signing_key(config.key), wanted_marks(config)
+    return signing_key(config.key), requested_marks(config)
 
 
 def names_of(found: list[str]) -> str:
@@ -125,8 +125,8 @@ def write_package(
     verdicts: list[Verdict],
     key: PrivateKey | None = None,
     licences: Sequence[LicenceLink] = (),
-    marks: Marks = NO_MARKS,
-    told: living.Burning = living.NOTHING,
+    marks: ExportMarks = NO_MARKS,
+    told: living.BurnRequest = living.NOTHING,
     price: float | None = None,
 ) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
@@ -139,10 +139,10 @@ def write_package(
     odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
-    versions = living.versions_of(collection)
+    versions = living.numbered_versions(collection)
     newest, number = versions[-1] if versions else (None, 0)
-    accepted = living.without_burned(lot, accepted, newest, told)
-    earlier = earlier_package(newest, key)
+    accepted = living.verdicts_without_burned(lot, accepted, newest, told)
+    earlier = signed_earlier_package(newest, key)
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if partial.is_symlink() or partial.exists():  # what lies there would leave too
@@ -151,7 +151,7 @@ def write_package(
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := cost_of(lot.out):
             cost_record(seconds, len(accepted), price).write(partial / COST)
-        if heads := label_heads(outcome):
+        if heads := label_row_hashes(outcome):
             heads.write(partial / LABEL_HEADS)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)

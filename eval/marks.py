@@ -17,18 +17,18 @@ from typing import Any
 
 from PIL import Image
 
-from eval.package.credentials import context_of
+from eval.package.credentials import c2pa_context
 from eval.package.layout import IMAGES, is_bag, payload_folder
 from eval.package.marks import (
     NOTHING_KNOWN,
-    MarkedPicture,
-    drawn_with,
+    MarksOfPicture,
+    credential_states_in_words,
+    drawing_facts_by_path,
     marks_in_words,
     marks_report,
     named_watermark,
     read_all_marks,
     read_marks,
-    states_in_words,
     trusted_certificates,
 )
 from stylegate.errors import ConfigError, DataError
@@ -50,10 +50,10 @@ def marks(words: Sequence[str]) -> int:
     trust, watermark = trusted_certificates(words), named_watermark(words)
     for folder in folders:
         paths = pictures_in(folder)
-        made_from = drawn_with(folder, watermark) if watermark else NOTHING_KNOWN
+        made_from = drawing_facts_by_path(folder, watermark) if watermark else NOTHING_KNOWN
         found = read_all_marks(paths, trust, watermark, made_from)
         print(f"{folder}: {marks_in_words(marks_report(found))}")
-        for line in states_in_words(found):
+        for line in credential_states_in_words(found):
             print(f"  {line}")
         print_broken(paths, found)
         if "true" in attack:
@@ -72,10 +72,10 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def print_broken(paths: Sequence[Path], found: Sequence[MarkedPicture]) -> None:
+def print_broken(paths: Sequence[Path], found: Sequence[MarksOfPicture]) -> None:
     """Name the first pictures whose content credentials are broken."""
     states = [(path, picture.credentials) for path, picture in zip(paths, found, strict=True)]
-    broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.is_whole]
+    broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.matches_signature]
     for line in [*broken[:NAMED], *([f"and {len(broken) - NAMED} more"] if len(broken) > NAMED else [])]:
         print(f"  broken: {line}")
 
@@ -116,9 +116,9 @@ def surviving_marks_in_words(
     """A sentence on how many pictures still carry each mark after an attack. A picture that cannot be decoded counts
     as without marks.
     """
-    context = context_of({})
+    context = c2pa_context({})
 
-    def marks_after_attack(path: Path) -> MarkedPicture:
+    def marks_after_attack(path: Path) -> MarksOfPicture:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 return read_marks(change(image), context, watermark, made_from.get(path))
@@ -128,6 +128,6 @@ def surviving_marks_in_words(
     with ThreadPoolExecutor(CORES) as pool:
         left = list(pool.map(marks_after_attack, paths))
     typed = sum(bool(picture.source_types) for picture in left)
-    signed = sum(picture.credentials.is_whole for picture in left)
+    signed = sum(picture.credentials.matches_signature for picture in left)
     said = f"after {name}: of {len(left)} pictures {typed} say their source type, {signed} have whole credentials"
     return f"{said}, {sum(picture.watermarked for picture in left)} hold their watermark" if watermark else said

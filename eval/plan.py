@@ -86,7 +86,7 @@ def plan(config: Config) -> int:
 def print_supply_problems(config: Config, folder: Path, slots: list[Slot]) -> None:
     """Warn of a plan that goes beyond what the first version of the collection declared: export would refuse it."""
     name = config.name or (run_name(config) if config.brand else folder.name)
-    versions = [package for package, _ in living.versions_of(files.EXPORTS / name)]
+    versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]
     if problems := living.supply_problems(versions, {slot.slot: slot.traits for slot in slots}):
         print(
             f"note: more than the first version of {name} declared, which export refuses: {'; '.join(problems[:NAMED])}"

@@ -26,16 +26,16 @@ from eval.promise.certificate import (
     TRAIT_CERTIFICATE,
     AuditAttempt,
     AuditPlan,
-    begin_or_resume,
-    first_proven,
-    labels_before_first_gap,
+    audit_labels_before_first_gap,
+    index_of_first_proven,
     make_certificate,
     read_certificate,
+    resume_or_begin_plan,
     write_audit_terms,
 )
-from eval.promise.labels import Label, labels_before_gap, stored_label
-from eval.promise.statements import Statement, statements_of
-from eval.promise.worksheet import Question, labels_and_answers, read_answers, write_worksheet
+from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
+from eval.promise.statements import TraitStatement, statements_of
+from eval.promise.worksheet import WorksheetQuestion, read_answers, stored_and_new_labels, write_worksheet
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -51,23 +51,23 @@ def audit_traits(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="traits")
         policy, stated = before.policy, stated_traits(before)
-        plan = begin_or_resume(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
+        plan = resume_or_begin_plan(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
         for note in labels.notes_on_labels_of_other_policies(lot.out, "traits", policy):
             print(f"note: {note}")
-        given = labels_before_first_gap(lot.out, plan, policy)
+        given = audit_labels_before_first_gap(lot.out, plan, policy)
         if config.decisions:
             given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, stated, policy)
         elif sys.stdin.isatty():
             given = ask_and_store_labels(lot, plan, stated, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
-        (attempt,) = attempts = plan.attempts(given)
-        if first_proven(attempts) is not None:
+        (attempt,) = attempts = plan.proof_attempts(given)
+        if index_of_first_proven(attempts) is not None:
             found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
             found.write(lot.out / TRAIT_CERTIFICATE)
             (lot.out / WORKSHEET).unlink(missing_ok=True)
         else:
-            next_ones = [stated[s] for s in plan.order[len(given) : len(given) + config.promise.num_labels]]
-            rows = [Question(s.name, s.sha256, f"{s.trait}: {s.value}") for s in next_ones]
+            next_ones = [stated[s] for s in plan.labelling_order[len(given) : len(given) + config.promise.num_labels]]
+            rows = [WorksheetQuestion(s.worksheet_name, s.sha256, f"{s.trait}: {s.value}") for s in next_ones]
             write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, digests_by_name(stated))
         after = judge(config, lot)  # what was found wrong is no longer stated
         write_verdicts_and_gate_record(after)
@@ -75,7 +75,7 @@ def audit_traits(config: Config) -> int:
         return print_result(lot.out, plan, attempt)
 
 
-def stated_traits(judged: Judged) -> dict[str, Statement]:
+def stated_traits(judged: Judged) -> dict[str, TraitStatement]:
     """The statements about the pictures that may be exported, by digest. Raises DataError if there are none."""
     planned = judged.lot.planned_traits()
     found = {
@@ -93,22 +93,22 @@ def stated_traits(judged: Judged) -> dict[str, Statement]:
     return found
 
 
-def digests_by_name(stated: dict[str, Statement]) -> dict[str, str]:
+def digests_by_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
     """Digest of each statement by the name that worksheets call it."""
-    return {statement.name: sha256 for sha256, statement in stated.items()}
+    return {statement.worksheet_name: sha256 for sha256, statement in stated.items()}
 
 
 def store_labels_from_table(
-    path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, Statement], policy: Policy
+    path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], policy: Policy
 ) -> list[Label]:
     """Store the labels of a table up to the first statement of the order that has none; returns all that count."""
     names = digests_by_name(stated)
-    before, answers = labels_and_answers(path, "traits", lot.out, names, policy)
+    before, answers = stored_and_new_labels(path, "traits", lot.out, names, policy)
     rows = read_answers(path, "traits", lot.out, names, policy)
     values = planned_values(lot.planned_traits().values())
     shown = {row.label.sha256: {stated[row.label.sha256].trait: row.shows} for row in rows if row.shows}
     problems = [
-        f"{stated[sha256].name}: {value}, which is no other value of the plan"
+        f"{stated[sha256].worksheet_name}: {value}, which is no other value of the plan"
         for sha256, traits in shown.items()
         for trait, value in traits.items()
         if value not in values[trait] or value == stated[sha256].value or not answers[sha256].is_reject
@@ -117,11 +117,11 @@ def store_labels_from_table(
         raise DataError(
             f"decisions={path}: column shows:", problems, "it is for rejects: the value that is seen; none was used."
         )
-    found = labels_before_gap(plan.order, {**before, **answers})
+    found = labels_before_first_gap(plan.labelling_order, {**before, **answers})
     write_audit_terms(lot.out, plan)
     new = [label for label in found if label.sha256 not in before]
     labels.append_labels(
-        lot.out, "traits", [stored_label(label, policy, shown_traits=shown.get(label.sha256, {})) for label in new]
+        lot.out, "traits", [label_with_policy(label, policy, shown_traits=shown.get(label.sha256, {})) for label in new]
     )
     if unused := sum(label not in found for label in answers.values()):
         lie = counted(unused, "label lies", "labels lie")
@@ -130,21 +130,24 @@ def store_labels_from_table(
 
 
 def ask_and_store_labels(
-    lot: Lot, plan: AuditPlan, stated: dict[str, Statement], given: list[Label], policy: Policy
+    lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], given: list[Label], policy: Policy
 ) -> list[Label]:
     """Ask about one statement after the other; each answer is stored at once. Ends with the proof, or when stopped."""
-    print(f"{plan.says()}: {counted(len(plan.lot), 'stated trait')}, looked at in random order until that is proven.")
+    print(
+        f"{plan.promise_in_words()}: {counted(len(plan.lot), 'stated trait')}, "
+        "looked at in random order until that is proven."
+    )
     write_audit_terms(lot.out, plan)
     values = planned_values(lot.planned_traits().values())
-    for number, sha256 in enumerate(plan.order[len(given) :], start=len(given) + 1):
-        (attempt,) = plan.attempts(given)
+    for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
+        (attempt,) = plan.proof_attempts(given)
         if attempt.proven_after is not None:
             break
         statement = stated[sha256]
         terminal.show_picture(lot, statement.file, f"{number} (bound so far {largest_percentage(attempt.bound)})")
         print(f"  stated:  {statement.trait}: {statement.value}")
         others = sorted(values[statement.trait] - {statement.value})
-        asked = terminal.ask_and_store(
+        asked = terminal.ask_label_and_store(
             lot.out, "traits", sha256, policy, correction=lambda s=statement, o=others: ask_what_is_seen(s.trait, o)
         )
         if asked.label is not None:
@@ -167,7 +170,7 @@ def ask_what_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]:
 
 def print_result(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
-    print(f"promise: {plan.says()}")
+    print(f"promise: {plan.promise_in_words()}")
     if plan.earlier:
         print(f"note: audits of other traits of this batch have spent {1 - 0.5**plan.earlier:.0%} of delta")
     looked = f"{counted(attempt.labels, 'label')}, {attempt.rejects} of them wrong or unsure"
@@ -180,6 +183,9 @@ def print_result(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
             f"words with decisions={worksheet}"
         )
         return Exit.EVIDENCE
-    print(f"plan audit: proven after {attempt.proven_after}: {read_certificate(out / TRAIT_CERTIFICATE).sentence()}")
+    print(
+        f"plan audit: proven after {attempt.proven_after}: "
+        f"{read_certificate(out / TRAIT_CERTIFICATE).proven_claim_in_words()}"
+    )
     print(files.display_path(out / TRAIT_CERTIFICATE))
     return Exit.PASS

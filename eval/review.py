@@ -21,7 +21,7 @@ import sys
 import webbrowser
 
 from eval.calibrate import refuse_pictures_of_head_training
-from eval.certify import first_proven, write_audit_terms
+from eval.certify import index_of_first_proven, write_audit_terms
 from eval.judging.certified import plan_audit
 from eval.judging.judge import calibration_pool, judge
 from eval.lot.comparison import comparison_of
@@ -29,8 +29,8 @@ from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
 from eval.promise.label import Label
-from eval.reviewing.queues import Queue, borderline_queue, labelling_queue
-from eval.reviewing.session import Session
+from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue
+from eval.reviewing.session import ReviewSession
 from stylegate.config import Config, as_dict
 from stylegate.errors import Exit
 from stylegate.words import counted
@@ -43,16 +43,18 @@ def review(config: Config) -> int:
     """Judge the lot, serve the page until Ctrl-C, and say what is left. Returns 0 if every picture is decided."""
     from eval.reviewing import server
 
-    make_queue = {"borderline": borderline, "audit": audit, "calibration": calibration}[config.queue]
+    make_queue = {"borderline": borderline_queue_of_lot, "audit": audit_queue, "calibration": calibration_queue}[
+        config.queue
+    ]
     with locked_lot(config) as lot:
         queue = make_queue(config, lot)
-    session = Session(queue)
+    session = ReviewSession(queue)
     if not queue.pictures:
         print("review: no picture is in review\nNext: stylegate gate with the same words says how the lot stands")
         return Exit.PASS
-    token = server.new_token(config.host)
-    found = server.listen(config.host, config.port)
-    address = server.address_of(found, token)
+    token = server.new_token_if_reachable(config.host)
+    found = server.listening_socket(config.host, config.port)
+    address = server.browser_address(found, token)
     before = session.decided_before
     if queue.purpose == "audit":
         pictures, given = counted(len(queue.pictures), "picture"), counted(before, "label")
@@ -63,16 +65,16 @@ def review(config: Config) -> int:
     print(f"{address}   Ctrl-C ends it; every answer is kept at once", flush=True)
     if config.open and can_open_browser():
         webbrowser.open(address)
-    server.serve(server.application(session, config.host, token), found)
-    return print_result(session)
+    server.serve_until_stopped(server.review_application(session, config.host, token), found)
+    return print_decided_and_left(session)
 
 
-def borderline(config: Config, lot: Lot) -> Queue:
+def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The pictures that the gate holds for review."""
-    return borderline_queue(judge(config, lot), f"stylegate gate {words_of_lot(config, lot)}")
+    return borderline_queue(judge(config, lot), f"stylegate gate {command_words_naming_lot(config, lot)}")
 
 
-def audit(config: Config, lot: Lot) -> Queue:
+def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
     judged = judge(config, lot, without="audit")
     policy = judged.policy
@@ -81,30 +83,30 @@ def audit(config: Config, lot: Lot) -> Queue:
     write_audit_terms(lot.out, plan)
 
     def is_proven(given: list[Label]) -> bool:
-        return first_proven(plan.attempts(given)) is not None
+        return index_of_first_proven(plan.proof_attempts(given)) is not None
 
-    words = f"stylegate certify {words_of_lot(config, lot)}"
-    return labelling_queue(lot, judged.comparison, policy, "audit", plan.order, is_proven, words)
+    words = f"stylegate certify {command_words_naming_lot(config, lot)}"
+    return audit_or_calibration_queue(lot, judged.comparison, policy, "audit", plan.labelling_order, is_proven, words)
 
 
-def calibration(config: Config, lot: Lot) -> Queue:
+def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The random sample that calibrates the policy's line; its terms are written down now."""
     policy, compared = policyfile.read_policy(config.policy), comparison_of(config, lot)
     require_calibrated_check(policy)
     pool = calibration_pool(config, lot, compared, policy)
     refuse_pictures_of_head_training(config, pool)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
-    words, under = f"stylegate calibrate {words_of_lot(config, lot)}", plan.pool_and_policy_digest
+    words, under = f"stylegate calibrate {command_words_naming_lot(config, lot)}", plan.pool_and_policy_digest
     if config.promise.num_labels != Config().promise.num_labels:
         words += f" promise.num_labels={config.promise.num_labels}"
 
-    def is_whole(given: list[Label]) -> bool:
+    def has_all_labels(given: list[Label]) -> bool:
         return len(given) == len(plan.sample)
 
-    return labelling_queue(lot, compared, policy, "calibrate", plan.sample, is_whole, words, under)
+    return audit_or_calibration_queue(lot, compared, policy, "calibrate", plan.sample, has_all_labels, words, under)
 
 
-def print_result(session: Session) -> int:
+def print_decided_and_left(session: ReviewSession) -> int:
     """Print how many pictures are decided and left, and what to run next. Returns the exit code."""
     counts, queue = session.verdict_counts(), session.queue
     decided = counts["accept"] + counts["reject"]
@@ -123,7 +125,7 @@ def print_result(session: Session) -> int:
     return Exit.REVIEW if counts["open"] else Exit.PASS
 
 
-def words_of_lot(config: Config, lot: Lot) -> str:
+def command_words_naming_lot(config: Config, lot: Lot) -> str:
     """The words that name the lot and how it is judged, for a command; what has its default is left out."""
     given, usual = as_dict(config), as_dict(Config())
     changed = {name: given[name] for name in WORDS if given[name] != usual[name]}

@@ -19,8 +19,8 @@ from eval.lot.cost import CostRecord
 from eval.lot.record import BatchRecord, Trial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
-from eval.package.label_heads import LabelHeads
-from eval.package.living import Changes
+from eval.package.label_heads import LabelRowHashes
+from eval.package.living import ChangesSinceVersion
 from eval.package.marks import MarksReport
 from eval.package.provenance import Provenance
 from eval.planning.commitment import Commitment
@@ -44,9 +44,9 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "commitment": Commitment,  # commitment.json
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # what a row of labels.sqlite holds, and what is read of it
-    "changes": Changes,  # proof/changes.json of a package
+    "changes": ChangesSinceVersion,  # proof/changes.json of a package
     "cost": CostRecord,  # proof/cost.json of a package
-    "label-heads": LabelHeads,  # proof/labels.json of a package
+    "label-heads": LabelRowHashes,  # proof/labels.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
     "provenance": Provenance,  # provenance.json

@@ -14,10 +14,10 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.label_heads import check_label_heads, rows_to_compare
+from eval.package.label_heads import check_label_row_hashes, read_named_label_store
 from eval.package.layout import payload_folder
-from eval.package.marks import check_marks, named_watermark, trusted_certificates
-from eval.package.proof import check_package, check_promise, read_package
+from eval.package.marks import check_marks_of_package, named_watermark, trusted_certificates
+from eval.package.proof import check_package, problems_with_promise, read_package
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
 from stylegate.errors import DataError
@@ -32,7 +32,7 @@ def verify(words: list[str]) -> int:
     that the gate read. Raises DataError at the first package that is not valid, listing everything that is wrong.
     """
     packages = [Path(word) for word in words if not word.startswith(("trust=", "labels=", "watermark="))]
-    trust, labels, watermark = trusted_certificates(words), rows_to_compare(words), named_watermark(words)
+    trust, labels, watermark = trusted_certificates(words), read_named_label_store(words), named_watermark(words)
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
@@ -42,10 +42,13 @@ def verify(words: list[str]) -> int:
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)
             if found.statements:
-                print(f"{package}: holds: {found.sentence()}; {counted(len(found.labels), 'label')}")
+                print(f"{package}: holds: {found.proven_claim_in_words()}; {counted(len(found.labels), 'label')}")
                 continue
             leaving = len(certified_digests(found))
-            print(f"{package}: holds: {found.sentence()}; {counted(len(found.labels), 'label')}, {leaving} may leave")
+            print(
+                f"{package}: holds: {found.proven_claim_in_words()}; "
+                f"{counted(len(found.labels), 'label')}, {leaving} may leave"
+            )
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
@@ -53,13 +56,13 @@ def verify(words: list[str]) -> int:
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "it was changed after its export; do not use it.")
         provenance, rows = read_package(package)
-        _, promised = check_promise(payload_folder(package), provenance, rows)
-        marked, not_marked, wrong = check_marks(
+        _, promised = problems_with_promise(payload_folder(package), provenance, rows)
+        marked, not_marked, wrong = check_marks_of_package(
             package, [payload_folder(package) / row["file_name"] for row in rows], trust, watermark
         )
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
-        heads = check_label_heads(package, labels) if labels is not None else ([], [], [])
+        heads = check_label_row_hashes(package, labels) if labels is not None else ([], [], [])
         if heads[2]:
             raise DataError(f"{package} does not hold:", heads[2], "these are not the labels that it was judged by.")
         print(f"{package}: holds, {counted(len(rows), 'picture')}{f'; {promised}' if promised else ''}")

@@ -41,7 +41,7 @@ from eval.judging.judge import judge
 from eval.lot.batch import Slot, attempt_and_slot, write_plan
 from eval.lot.lot import read_lot
 from eval.measuring import encoder
-from eval.package.layout import read_rows
+from eval.package.layout import read_picture_rows
 from eval.scorers import technical
 from stylegate import cli, files, pictures
 from stylegate.errors import DataError
@@ -450,7 +450,7 @@ class GateMachine(RuleBasedStateMachine):
 
     def check_package(self, lot: Lot, package: Path) -> None:
         self.counts["package", lot.policy] += 1
-        rows = read_rows(package)
+        rows = read_picture_rows(package)
         assert not lot.observed, "verdicts that were only observed left"
         whole = POLICIES[lot.policy].whole
         measured = [scores for s in lot.judged if whole and (scores := pool()[s].scores)]

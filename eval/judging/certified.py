@@ -14,7 +14,7 @@ from eval.promise.certificate import (
     certified_digests,
     read_certificate,
 )
-from eval.promise.ranked import choose_design
+from eval.promise.ranked import choose_audit_design
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.words import counted
@@ -50,9 +50,11 @@ def plan_audit(out: Path, verdicts: list[Verdict], policy: Policy, is_planned_ba
         (margin, label.is_reject)
         for purpose in ("calibrate", "audit")
         for label in labels.read_stored_labels(out, purpose)
-        if label.decides and label.policy_sha256 == policy.sha256 and (margin := margins.get(label.sha256)) is not None
+        if label.counts_as_decision
+        and label.policy_sha256 == policy.sha256
+        and (margin := margins.get(label.sha256)) is not None
     ]
-    design, why = choose_design([margins[sha256] for sha256 in lot], known)
+    design, why = choose_audit_design([margins[sha256] for sha256 in lot], known)
     plan = begin_or_resume_audit(out, lot, policy, design)
     return plan, why if plan.design == design else "as it was settled when this audit began"
 
@@ -76,7 +78,7 @@ def apply_audit_labels_and_certificate(
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     for verdict in accepted:
         if label := bad.get(verdict.sha256):
-            add_reason(verdict, make_reason(FOUND, "reject", detail=label.words()))
+            add_reason(verdict, make_reason(FOUND, "reject", detail=label.who_and_why()))
     if found is None:
         so_far = f"asked for, and not proven by the {counted(len(given), 'label')} of the audit so far"
         return PromiseState(state="none", says=so_far if given else NOT_ASKED_FOR), notes
@@ -95,7 +97,7 @@ def certified_promise(found: Certificate) -> PromiseState:
     attempt = found.proven_attempt()
     return PromiseState(
         state="certified",
-        says=found.sentence(),
+        says=found.proven_claim_in_words(),
         labels=attempt.labels,
         size=attempt.size,
         bound=attempt.bound,

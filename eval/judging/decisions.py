@@ -8,8 +8,15 @@ from eval.judging.judged import Judged
 from eval.judging.verdicts import Verdict
 from eval.lot.lot import Lot
 from eval.promise import labels, store
-from eval.promise.labels import StoredLabel, stored_label
-from eval.promise.worksheet import VERDICTS, Answer, Question, read_answers, row_of, write_worksheet
+from eval.promise.labels import StoredLabel, label_with_policy
+from eval.promise.worksheet import (
+    VERDICTS,
+    WorksheetAnswer,
+    WorksheetQuestion,
+    label_as_row,
+    read_answers,
+    write_worksheet,
+)
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.words import counted
@@ -39,11 +46,11 @@ def record_decisions(path: Path, judged: Judged) -> None:
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
         seen = shown[label.sha256]
-        new = stored_label(label, policy, checks=checks, shown_traits=seen)
+        new = label_with_policy(label, policy, checks=checks, shown_traits=seen)
         before, counts = latest.get(label.sha256), counting.get(label.sha256)
-        repeated = before is not None and (row_of(before), before.shown_traits) == (row_of(label), seen)
-        in_force = counts is not None and (row_of(counts), counts.checks, counts.shown_traits) == (
-            row_of(label),
+        repeated = before is not None and (label_as_row(before), before.shown_traits) == (label_as_row(label), seen)
+        in_force = counts is not None and (label_as_row(counts), counts.checks, counts.shown_traits) == (
+            label_as_row(label),
             checks,
             seen,
         )
@@ -56,7 +63,7 @@ def record_decisions(path: Path, judged: Judged) -> None:
     print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
 
 
-def shown_traits(path: Path, answers: Sequence[Answer], lot: Lot) -> dict[str, dict[str, str]]:
+def shown_traits(path: Path, answers: Sequence[WorksheetAnswer], lot: Lot) -> dict[str, dict[str, str]]:
     """The traits that pictures show otherwise than planned, by sha256, from the column `shows` of a table.
 
     Raises DataError listing every cell that does not name traits and values of the lot's plan.
@@ -105,7 +112,7 @@ def write_review_worksheet(judged: Judged) -> None:
     waiting = [verdict for verdict in judged.verdicts if verdict.verdict == "review"]
     path, slots = judged.lot.out / WORKSHEET, judged.lot.slots or {}
     rows = [
-        Question(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(checks_in_review(v)))
+        WorksheetQuestion(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(checks_in_review(v)))
         for v in waiting
     ]
     write_worksheet(path, "review", rows, judged.policy, judged.lot.sha256)

@@ -51,13 +51,13 @@ from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.label import Purpose
-from eval.promise.store import evidence_key
+from eval.promise.store import gate_record_key_of_labels
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
 
 
-@store.one_moment()
+@store.same_rows_for_every_read()
 def judge(
     config: Config,
     lot: Lot,
@@ -158,7 +158,7 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     names = (PLAN, calibration.CALIBRATION, CERTIFICATE, TRAIT_CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
     digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
-    return digests | {evidence_key(purpose): head for purpose, head in store.last_row_hashes(out).items()}
+    return digests | {gate_record_key_of_labels(purpose): head for purpose, head in store.last_row_hashes(out).items()}
 
 
 def promise_without_certificate(

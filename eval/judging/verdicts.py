@@ -321,7 +321,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
         verdict.shown_traits = dict(decision.shown_traits)
         if decision.verdict == "unsure":
             if verdict.verdict == "accept":
-                add_reason(verdict, make_reason(UNSURE, "review", detail=decision.words()))
+                add_reason(verdict, make_reason(UNSURE, "review", detail=decision.who_and_why()))
             continue
         if verdict.verdict == "review" and decision.verdict == "accept":
             asked = [r for r in verdict.reasons if r.verdict == "review"]
@@ -332,7 +332,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
             verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
             verdict.verdict = worst_verdict(verdict.reasons)
         elif verdict.verdict in ("review", "accept") and decision.verdict == "reject":
-            add_reason(verdict, make_reason(PERSON, "reject", detail=decision.words()))
+            add_reason(verdict, make_reason(PERSON, "reject", detail=decision.who_and_why()))
         else:
             idle += verdict.verdict != decision.verdict
     notes = []
@@ -369,7 +369,7 @@ def review_rejects_of_others(verdicts: Iterable[Verdict], rejects: Mapping[str, 
     """Send to review, in place, what somebody rejected under another policy or guideline (`rejects`, by sha256)."""
     for verdict in verdicts:
         if verdict.verdict in ("accept", "review") and (label := rejects.get(verdict.sha256)):
-            what = f"rejected under another policy or guideline by {label.words()}; look afresh"
+            what = f"rejected under another policy or guideline by {label.who_and_why()}; look afresh"
             add_reason(verdict, make_reason(BY_ANOTHER_RULE, "review", detail=what))
 
 

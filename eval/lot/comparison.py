@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eval.lot.lot import Lot, digests_by_name, notes_on_skipped, relative_name
 from eval.measuring.record import OF_BASE
-from eval.package.layout import IMAGES, payload_folder, read_rows
+from eval.package.layout import IMAGES, payload_folder, read_picture_rows
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -177,7 +177,7 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]
     brand = record.get("brand")
     brand = brand if isinstance(brand, str) else ""
     try:
-        rows = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): row for row in read_rows(package)}
+        rows = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): row for row in read_picture_rows(package)}
         listed = {name: (str(row["sha256"]), str(row["judged_sha256"])) for name, row in rows.items()}
         found = digests_by_name([(name, images / name) for name in listed])
     except (DataError, OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from eval.package.merkle import root_and_paths
 from eval.package.provenance import Provenance
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER, TAGMANIFEST, UNLISTED
 from eval.package.signature import PrivateKey, public_pem, sign
-from eval.package.statement import make_envelope, make_statement
+from eval.package.statement import make_dsse_envelope, make_in_toto_statement
 from stylegate import __version__, files
 
 ALGORITHM = (
@@ -44,8 +44,8 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
     concatenated = hashlib.sha256("".join(row["image_sha256"] for row in rows).encode()).hexdigest()
     tree = {"algorithm": ALGORITHM, "root": root.hex(), "size": len(rows), "concatenated_sha256": concatenated}
     proven = [row | {"path": [part.hex() for part in path]} for row, path in zip(rows, paths, strict=True)]
-    write(package / MERKLE, json.dumps(tree, indent=2) + "\n")
-    write(package / INCLUSION, files.jsonl(proven))
+    write_or_link_to_earlier(package / MERKLE, json.dumps(tree, indent=2) + "\n")
+    write_or_link_to_earlier(package / INCLUSION, files.jsonl(proven))
 
 
 def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:
@@ -54,30 +54,30 @@ def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, 
     """
     for name in (STATEMENT, SIGNER, SSH_SIGNER, SSH_SIGNATURE, f"{MANIFEST}.sig", f"{TAGMANIFEST}.sig"):
         (package / name).unlink(missing_ok=True)
-    payload = names_below(package, "data")
+    payload = file_names_below(package, "data")
     size = sum((package / name).stat().st_size for name in payload)
-    write(package / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
-    write(
+    write_or_link_to_earlier(package / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
+    write_or_link_to_earlier(
         package / "bag-info.txt",
         f"External-Identifier: {collection}\nBag-Software-Agent: stylegate {__version__}\n"
         f"Payload-Oxum: {size}.{len(payload)}\n",
     )
-    write(package / "VERIFY.md", VERIFY)
+    write_or_link_to_earlier(package / "VERIFY.md", VERIFY)
     for name, source in SCRIPTS.items():
-        write(package / name, (HERE / source).read_text())
+        write_or_link_to_earlier(package / name, (HERE / source).read_text())
     write_manifest(package, MANIFEST, payload, key)
     if provenance:
-        statement = make_statement(provenance, collection, MANIFEST, receiver.sha256(package / MANIFEST))
-        write(package / STATEMENT, json.dumps(make_envelope(statement, key), indent=2) + "\n")
+        statement = make_in_toto_statement(provenance, collection, MANIFEST, receiver.sha256(package / MANIFEST))
+        write_or_link_to_earlier(package / STATEMENT, json.dumps(make_dsse_envelope(statement, key), indent=2) + "\n")
     if key:
         (package / SIGNER).write_bytes(public_pem(key))
-        write(package / SSH_SIGNER, ssh.allowed_signer(key))
-        write(package / SSH_SIGNATURE, ssh.signature(key, (package / MANIFEST).read_bytes()))
+        write_or_link_to_earlier(package / SSH_SIGNER, ssh.allowed_signer_line(key))
+        write_or_link_to_earlier(package / SSH_SIGNATURE, ssh.openssh_signature(key, (package / MANIFEST).read_bytes()))
     beside = [path.name for path in package.iterdir() if path.is_file() and path.name not in UNLISTED]
-    write_manifest(package, TAGMANIFEST, sorted([*beside, *names_below(package, "proof")]), key)
+    write_manifest(package, TAGMANIFEST, sorted([*beside, *file_names_below(package, "proof")]), key)
 
 
-def names_below(package: Path, folder: str) -> list[str]:
+def file_names_below(package: Path, folder: str) -> list[str]:
     """Names of all files below a folder of a package, as its manifest writes them, sorted."""
     found = []
     for place, _, names in os.walk(package / folder):  # Path.rglob takes three times as long
@@ -89,12 +89,12 @@ def names_below(package: Path, folder: str) -> list[str]:
 def write_manifest(package: Path, name: str, names: Sequence[str], key: PrivateKey | None) -> None:
     """Write a manifest of these files, and with a key its signature."""
     lines = [f"{receiver.sha256(f'{package}/{listed}')}  {listed}\n" for listed in names]
-    write(package / name, "".join(lines))
+    write_or_link_to_earlier(package / name, "".join(lines))
     if key:
         (package / f"{name}.sig").write_bytes(sign(key, "".join(lines).encode()))
 
 
-def write(path: Path, content: str | bytes, earlier: Path | None = None) -> None:
+def write_or_link_to_earlier(path: Path, content: str | bytes, earlier: Path | None = None) -> None:
     """Write a file of a package that is not in its place yet: a kill leaves no package, so no file need be atomic.
 
     Where `earlier`, a file of an earlier package, holds the same bytes, the new file is a hard link to it: it takes no

@@ -12,7 +12,7 @@ POOL = "pool.json"  # the calibrated score, by sha256, of the pictures that ever
 WHAT = "the calibration"
 
 
-def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, set[str]]:
+def recompute_calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, set[str]]:
     """The line that the package's labels and scores lead to, the terms of its policy that they rest on, and the sha256
     of the pictures that reach the line.
 
@@ -25,7 +25,7 @@ def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, set[str]]:
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
     named, checks = terms["policy"], {terms["score"]: Check.model_validate(CALIBRATED)}
     policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
-    line = calibration.calibrated_line_state(made, pool, {}, policy)
+    line = calibration.calibrated_line_for_pool(made, pool, {}, policy)
     lowest = line.bound.review_below if line.bound else None
     return line, policy, {sha256 for sha256, score in pool.items() if lowest is not None and score >= lowest}
 
@@ -33,7 +33,7 @@ def calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, set[str]]:
 def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[str]) -> tuple[list[str], str]:
     """Where the calibration does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     try:
-        line, policy, above = calibrated_line(package)
+        line, policy, above = recompute_calibrated_line(package)
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [str(error) if isinstance(error, DataError) else f"{CALIBRATION}: {error}"], ""
     problems = []

@@ -41,21 +41,21 @@ class CredentialState(NamedTuple):
     made_from: Mapping[str, Any] = {}  # our own assertion: what the picture was made from
 
     @property
-    def is_whole(self) -> bool:
+    def matches_signature(self) -> bool:
         """Whether the picture is the one that was signed. A certificate that has ended since changes nothing of it."""
         return self.state in ("Trusted", "Valid") or (bool(self.why) and set(self.why.split(", ")) <= ENDED)
 
 
-class Signer:
+class CredentialSigner:
     """Signs pictures with one certificate, from several threads at once."""
 
     def __init__(self, certificate: SigningCertificate) -> None:
         self.certificate = certificate
-        self.context = context_of({})
+        self.context = c2pa_context({})
         self.problem = ""  # what went wrong in the command; c2pa does not hand it on
 
     @cached_property
-    def native(self) -> Any:
+    def c2pa_signer(self) -> Any:
         """The signer of c2pa's library. Raises ConfigError for a certificate that it refuses."""
         import c2pa
 
@@ -63,13 +63,13 @@ class Signer:
         chain = self.certificate.chain_pem()
         try:
             if self.certificate.command:
-                return c2pa.Signer.from_callback(self.by_command, algorithm, chain.decode())
+                return c2pa.Signer.from_callback(self.signature_by_command, algorithm, chain.decode())
             key = self.certificate.key_pem()
             return c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, None))  # type: ignore[arg-type]
         except c2pa.C2paError as error:
             raise ConfigError(f"C2PA refuses the certificate: {error}", next_step=NEXT) from None
 
-    def by_command(self, content: bytes) -> bytes:
+    def signature_by_command(self, content: bytes) -> bytes:
         """The signature that the command makes of its input, in the form of C2PA: the two numbers of ECDSA; b"" if it
         makes none.
         """
@@ -92,20 +92,20 @@ class Signer:
         signed = io.BytesIO()
         try:
             with c2pa.Builder(manifest, self.context) as builder:
-                builder.sign(self.native, mime_of(content), io.BytesIO(content), signed)
+                builder.sign(self.c2pa_signer, media_type_of(content), io.BytesIO(content), signed)
         except c2pa.C2paError as error:
             raise UnmarkableError(self.problem or f"C2PA cannot sign it: {error}") from None
         return signed.getvalue()
 
 
-def context_of(trust: dict[str, str]) -> Any:
+def c2pa_context(trust: dict[str, str]) -> Any:
     """c2pa's settings, without a network; `trust` says which authorities vouch for signers (PEM)."""
     import c2pa
 
     return c2pa.Context.from_dict(OFFLINE | {"trust": {"trust_config": "\n".join(USES)} | trust})
 
 
-def manifest_of(source_type: str, drawn_here: bool, made_from: dict[str, Any]) -> dict[str, Any]:
+def credential_manifest(source_type: str, drawn_here: bool, made_from: dict[str, Any]) -> dict[str, Any]:
     """What a picture's credentials state: its source type (an address of IPTC), and what it was made from."""
     created: dict[str, Any] = {"action": "c2pa.created", "digitalSourceType": source_type}
     if drawn_here:
@@ -126,7 +126,7 @@ def read_credentials(content: bytes, context: Any) -> CredentialState:
     if b"c2pa" not in content:  # the label of every manifest store
         return CredentialState()
     try:
-        reader = c2pa.Reader.try_create(mime_of(content), io.BytesIO(content), context=context)
+        reader = c2pa.Reader.try_create(media_type_of(content), io.BytesIO(content), context=context)
         if reader is None:
             return CredentialState()
         with reader:
@@ -149,7 +149,7 @@ def stated_source_types(manifest: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(action["digitalSourceType"] for action in actions if "digitalSourceType" in action))
 
 
-def mime_of(content: bytes) -> str:
+def media_type_of(content: bytes) -> str:
     """The media type of a picture by its content. Raises UnmarkableError for another format than PNG, JPEG and WebP."""
     if content.startswith(PNG_START):
         return "image/png"
@@ -167,7 +167,7 @@ class ByteReplacement(NamedTuple):
     end: int
     inserted: bytes
 
-    def into(self, content: bytes) -> bytes:
+    def apply_to(self, content: bytes) -> bytes:
         return content[: self.start] + self.inserted + content[self.end :]
 
 

@@ -20,7 +20,7 @@ class SignedEarlierPackage(NamedTuple):
     signed: dict[str, str]
     """sha256 by name of every file in data/ that its manifest lists; empty if this key did not sign the manifest."""
 
-    def content(self, name: str) -> bytes | None:
+    def signed_content(self, name: str) -> bytes | None:
         """The bytes of a file below data/, if they are those that this key signed; else None."""
         path = self.package / "data" / name
         if (listed := self.signed.get(f"data/{name}")) is None or path.is_symlink() or not path.is_file():
@@ -28,14 +28,14 @@ class SignedEarlierPackage(NamedTuple):
         content = path.read_bytes()
         return content if hashlib.sha256(content).hexdigest() == listed else None
 
-    def holds(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
+    def vouches_for_picture(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
         """Whether this key signed that a file has this content, and is the item's picture that was judged as told."""
-        record = json.loads(self.content(f"records/{item}.json") or b"{}")
+        record = json.loads(self.signed_content(f"records/{item}.json") or b"{}")
         judged = record.get("judged_sha256", record.get("sha256"))
         return judged == judged_sha256 and self.signed.get(f"data/{name}") == hashlib.sha256(content).hexdigest()
 
 
-def earlier_package(package: Path | None, key: PrivateKey | None) -> SignedEarlierPackage | None:
+def signed_earlier_package(package: Path | None, key: PrivateKey | None) -> SignedEarlierPackage | None:
     """The package before, and what of it was signed by this key; None if there is none."""
     if package is None:
         return None

@@ -15,23 +15,31 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.lot import Lot
 from eval.package import verify_traits
-from eval.package.bag import BOM, write, write_merkle_tree
+from eval.package.bag import BOM, write_merkle_tree, write_or_link_to_earlier
 from eval.package.calibrated import POOL
 from eval.package.earlier import SignedEarlierPackage
-from eval.package.items import PROFILES, Item, ItemRecord, checked_scores, imagefolder_table, items_of, record_of
+from eval.package.items import (
+    PROFILES,
+    ItemRecord,
+    PackageItem,
+    imagefolder_table,
+    items_of_accepted,
+    make_item_record,
+    scores_if_unchanged,
+)
 from eval.package.layout import TABLE
-from eval.package.marking import Marks, Unmarked, write_marked_pictures
+from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
 from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
 from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, make_provenance
-from eval.package.statement import make_bom
+from eval.package.statement import make_bill_of_materials
 from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_digests, read_certificate
-from eval.promise.statements import are_those_stated
+from eval.promise.statements import stated_traits_match_audit
 from stylegate import files
 from stylegate.errors import DataError
 
-NO_MARKS = Marks()
+NO_MARKS = ExportMarks()
 
 
 def fill_package(
@@ -41,7 +49,7 @@ def fill_package(
     outcome: GateRecord,
     collection: str,
     licences: Sequence[LicenceLink] = (),
-    marks: Marks = NO_MARKS,
+    marks: ExportMarks = NO_MARKS,
     earlier: SignedEarlierPackage | None = None,
 ) -> Provenance:
     """Write data/, the tree and the bill of materials of a new package; its provenance.
@@ -49,11 +57,11 @@ def fill_package(
     Files that `earlier`, a package of the same collection, holds with the same bytes are linked to it, and the record
     of an item that did not change stays as it is there. Raises DataError for whatever is not as the gate knew it.
     """
-    data, items = package / "data", items_of(lot, accepted)
+    data, items = package / "data", items_of_accepted(lot, accepted)
     provenance = make_provenance(lot, len(items), outcome, licences)
-    items, report = write_pictures(data, lot, items, provenance.made_from, marks, earlier)
+    items, report = write_pictures_with_marks(data, lot, items, provenance.made_from, marks, earlier)
     report.write(package / MARKS)
-    write_items(data, lot, items, provenance.made_from, collection, earlier)
+    write_metadata_and_records(data, lot, items, provenance.made_from, collection, earlier)
     pq.write_table(imagefolder_table(items), data / TABLE)
     write_rarity_and_plan(package, lot, items)
     write_proof_of_promise(data, lot, items, outcome)
@@ -62,16 +70,21 @@ def fill_package(
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
     words = {"promise": says, "lora": lora, "marks": marks_in_words(report)}
-    write(data / "README.md", CARD.format(name=collection, count=len(items), **words))
-    write(package / BOM, json.dumps(make_bom(provenance, collection), indent=2) + "\n")
-    judged = {item.image: item.verdict.sha256 for item in items if item.sha256 != item.verdict.sha256}
-    write_merkle_tree(package, [(item.id, item.image) for item in items], judged)
+    write_or_link_to_earlier(data / "README.md", CARD.format(name=collection, count=len(items), **words))
+    write_or_link_to_earlier(package / BOM, json.dumps(make_bill_of_materials(provenance, collection), indent=2) + "\n")
+    judged = {item.image_path_in_data: item.verdict.sha256 for item in items if item.sha256 != item.verdict.sha256}
+    write_merkle_tree(package, [(item.id, item.image_path_in_data) for item in items], judged)
     return provenance
 
 
-def write_pictures(
-    data: Path, lot: Lot, items: Sequence[Item], made_from: MadeFrom, marks: Marks, earlier: SignedEarlierPackage | None
-) -> tuple[list[Item], MarksReport]:
+def write_pictures_with_marks(
+    data: Path,
+    lot: Lot,
+    items: Sequence[PackageItem],
+    made_from: MadeFrom,
+    marks: ExportMarks,
+    earlier: SignedEarlierPackage | None,
+) -> tuple[list[PackageItem], MarksReport]:
     """Copy the pictures with their marks; the items with the digests of what was written, and what was read back.
 
     Raises DataError for a picture that is no longer the one that was judged, and for those that cannot be marked.
@@ -79,23 +92,24 @@ def write_pictures(
     paths, weights = dict(lot.files), {"base_sha256": made_from.base_sha256, "lora_sha256": made_from.lora_sha256}
     known = {name: digest for name, digest in weights.items() if digest}
     unmarked = [
-        Unmarked(item, paths[item.verdict.file], known | {"seed": item.seed} if item.slot else None) for item in items
+        PictureToMark(item, paths[item.verdict.file], known | {"seed": item.seed} if item.slot else None)
+        for item in items
     ]
     found = write_marked_pictures(unmarked, data, marks, earlier)
     written = [replace(item, sha256=picture.sha256) for item, picture in zip(items, found, strict=True)]
     return written, marks_report(found)
 
 
-def write_items(
+def write_metadata_and_records(
     data: Path,
     lot: Lot,
-    items: Sequence[Item],
+    items: Sequence[PackageItem],
     made_from: MadeFrom,
     collection: str,
     earlier: SignedEarlierPackage | None,
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
-    found, before = checked_scores(lot, items), earlier and earlier.package / "data"
+    found, before = scores_if_unchanged(lot, items), earlier and earlier.package / "data"
     names, detected = found.computed_names(), found.detected_traits()
     scores = {row["file"]: {name: row[name] for name in names} for row in found.rows}
     for item in items:
@@ -104,14 +118,16 @@ def write_items(
             for folder, profile in PROFILES.items()
         }
         described = hashlib.sha256(texts[f"metadata/erc721/{item.id}.json"]).hexdigest()
-        record = record_of(item, described, made_from, scores[item.verdict.file], detected[item.verdict.file])
+        record = make_item_record(item, described, made_from, scores[item.verdict.file], detected[item.verdict.file])
         name = f"records/{item.id}.json"
-        texts[name] = kept_record(record, earlier and earlier.content(name)) or record.text().encode()
+        texts[name] = (
+            reusable_earlier_record(record, earlier and earlier.signed_content(name)) or record.file_content().encode()
+        )
         for name, text in texts.items():
-            write(data / name, text, before and before / name)
+            write_or_link_to_earlier(data / name, text, before and before / name)
 
 
-def kept_record(record: ItemRecord, before: bytes | None) -> bytes | None:
+def reusable_earlier_record(record: ItemRecord, before: bytes | None) -> bytes | None:
     """The record of an earlier package, if it is of the same item, made the same way and accepted by the same policy.
 
     Its scores and its verdict are those with which the item first left, and its plan and folder those of that time.
@@ -122,29 +138,31 @@ def kept_record(record: ItemRecord, before: bytes | None) -> bytes | None:
         found = ItemRecord.of_json(before, "the record of the package before")
     except DataError:  # of another version of stylegate
         return None
-    return before if found.identity() == record.identity() else None
+    return before if found.fields_that_identify() == record.fields_that_identify() else None
 
 
-def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[Item]) -> None:
+def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem]) -> None:
     """Write rank and rarity of items by their final traits, and open the commitment to their plan, if there is one.
 
     Raises DataError if the plan is not the one that was committed to.
     """
-    traits = [item.traits for item in items]
+    traits = [item.final_traits for item in items]
     if not any(traits):
         return
     rows = [
         {"id": item.id, "rank": found.rank, "score": found.score, "unique_values": found.unique}
         for item, found in zip(items, rarity.rarities(traits), strict=True)
     ]
-    write(package / verify_traits.RARITY, files.jsonl(sorted(rows, key=lambda row: (row["rank"], row["id"]))))
+    write_or_link_to_earlier(
+        package / verify_traits.RARITY, files.jsonl(sorted(rows, key=lambda row: (row["rank"], row["id"])))
+    )
     if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
         commitment.check_commitment(lot.out / commitment.COMMITMENT)
         for name in (verify_traits.COMMITMENT, verify_traits.SALT, verify_traits.PLAN):
-            write(package / name, (lot.out / Path(name).name).read_bytes())
+            write_or_link_to_earlier(package / name, (lot.out / Path(name).name).read_bytes())
 
 
-def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome: GateRecord) -> None:
+def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[PackageItem], outcome: GateRecord) -> None:
     """The certificate, or the calibration with the scores that it was used on; nothing where nothing is promised."""
     if outcome.promise.state == "certified":
         found = read_certificate(lot.out / CERTIFICATE)
@@ -158,14 +176,14 @@ def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[Item], outcome:
         files.write_json(data / POOL, outcome.pool)
 
 
-def copy_trait_certificate_if_it_applies(data: Path, lot: Lot, items: Sequence[Item]) -> None:
+def copy_trait_certificate_if_it_applies(data: Path, lot: Lot, items: Sequence[PackageItem]) -> None:
     """The certificate of an audit of traits, where it is of what the metadata of these items states; else nothing."""
     path = lot.out / TRAIT_CERTIFICATE
     if not path.exists():
         return
     found = read_certificate(path)
-    stated = [(item.verdict.sha256, trait, value) for item in items for trait, value in item.traits.items()]
-    if are_those_stated(found.statements, found.labels, stated):
+    stated = [(item.verdict.sha256, trait, value) for item in items for trait, value in item.final_traits.items()]
+    if stated_traits_match_audit(found.statements, found.labels, stated):
         found.write(data / TRAIT_CERTIFICATE)
 
 

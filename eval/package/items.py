@@ -23,7 +23,7 @@ AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedi
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PackageItem:
     """One picture that leaves."""
 
     id: int  # of a planned picture the number of its slot, else its place among the pictures that leave, from 0
@@ -33,32 +33,32 @@ class Item:
     sha256: str  # of the picture's file in the package: where marks were put on, not of the bytes that were judged
 
     @property
-    def image(self) -> str:
+    def image_path_in_data(self) -> str:
         """The picture's place below data/."""
         return f"images/{self.verdict.file}"
 
     @property
-    def planned(self) -> dict[str, str]:
+    def planned_traits(self) -> dict[str, str]:
         """Its traits by the plan; {} for a picture that was not planned, or by prompts."""
         return self.slot.traits if self.slot else {}
 
     @property
-    def traits(self) -> dict[str, str]:
+    def final_traits(self) -> dict[str, str]:
         """Its final traits: those of the plan, but for what a person found instead. They are what metadata states."""
-        return final_traits(self.planned, self.verdict.shown_traits)
+        return final_traits(self.planned_traits, self.verdict.shown_traits)
 
     @property
-    def attempt(self) -> int:
+    def attempt_number(self) -> int:
         """Of a planned picture its number among those that were drawn for the slot, from 0."""
         return attempt_and_slot(self.verdict.file)[0]
 
     @property
     def seed(self) -> int | None:
         """The seed of its noise; None for a picture that was not planned."""
-        return self.slot.attempt_seed(self.attempt) if self.slot else None
+        return self.slot.attempt_seed(self.attempt_number) if self.slot else None
 
 
-class Drawn(Record):
+class DrawingSettings(Record):
     """How a picture was drawn: prompt, seed, sampler settings."""
 
     slot: int
@@ -96,7 +96,7 @@ class ItemRecord(Record):
     """sha256 of the file that was judged, which has the same pixels; left out where the two are the same file."""
     metadata_sha256: str
     """sha256 of metadata/erc721/<id>.json, which is canonical JSON (RFC 8785)."""
-    drawn: Drawn | None = None
+    drawn: DrawingSettings | None = None
     """Left out for a picture that was not drawn here: nothing is known of how it was made."""
     made_from: MadeFrom
     traits: ItemTraits | None = None
@@ -106,7 +106,7 @@ class ItemRecord(Record):
     verdict: Verdict
     """The verdict. People stand in it by an id: the first 8 digits of the sha256 of their name."""
 
-    def identity(self) -> dict[str, Any]:
+    def fields_that_identify(self) -> dict[str, Any]:
         """What makes it the record of this item: all but what was measured, the verdict's details, and the plan or
         folder.
         """
@@ -114,12 +114,12 @@ class ItemRecord(Record):
         known = self.model_dump(mode="json", exclude={"scores": True, "verdict": True} | of_lot)
         return known | {"policy": self.verdict.policy_sha256, "verdict": self.verdict.verdict}
 
-    def text(self) -> str:
+    def file_content(self) -> str:
         """The content of its file."""
         return json.dumps(self.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:
+def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
     """The items, by number. Prompts that are captions of a client's pictures are left out."""
     facts = lot.record.facts if lot.record else None
     shown = facts is not None and facts.plan.traits is not None
@@ -127,11 +127,11 @@ def items_of(lot: Lot, accepted: Sequence[Verdict]) -> list[Item]:
     for place, verdict in enumerate(accepted):
         slot = (lot.slots or {}).get(verdict.file)
         prompt = slot.prompt if slot and shown else ""
-        items.append(Item(slot.slot if slot else place, verdict, slot, prompt, verdict.sha256))
+        items.append(PackageItem(slot.slot if slot else place, verdict, slot, prompt, verdict.sha256))
     return sorted(items, key=lambda item: item.id)
 
 
-def checked_scores(lot: Lot, items: Sequence[Item]) -> Scores:
+def scores_if_unchanged(lot: Lot, items: Sequence[PackageItem]) -> Scores:
     """The scores of the lot. Raises DataError if scores.parquet is of other bytes than the verdicts of the items."""
     scores = read_scores(lot.out)
     rows = {row["file"]: row for row in scores.rows}
@@ -143,8 +143,8 @@ def checked_scores(lot: Lot, items: Sequence[Item]) -> Scores:
     return scores
 
 
-def record_of(
-    item: Item,
+def make_item_record(
+    item: PackageItem,
     metadata_sha256: str,
     made_from: MadeFrom,
     scores: dict[str, float | None],
@@ -153,81 +153,85 @@ def record_of(
     """The record of one item."""
     drawn = None
     if item.slot and item.seed is not None:
-        drawn = Drawn(slot=item.slot.slot, attempt=item.attempt, seed=item.seed, prompt=item.prompt)
+        drawn = DrawingSettings(slot=item.slot.slot, attempt=item.attempt_number, seed=item.seed, prompt=item.prompt)
     return ItemRecord(
         id=item.id,
-        file=item.image,
+        file=item.image_path_in_data,
         sha256=item.sha256,
         judged_sha256=item.verdict.sha256 if item.sha256 != item.verdict.sha256 else "",
         metadata_sha256=metadata_sha256,
         drawn=drawn,
         made_from=made_from,
-        traits=ItemTraits(planned=item.planned, detected=detected, final=item.traits) if item.planned else None,
+        traits=ItemTraits(planned=item.planned_traits, detected=detected, final=item.final_traits)
+        if item.planned_traits
+        else None,
         scores=scores,
-        verdict=without_names(item.verdict),
+        verdict=verdict_without_names(item.verdict),
     )
 
 
-def without_names(verdict: Verdict) -> Verdict:
+def verdict_without_names(verdict: Verdict) -> Verdict:
     """The verdict with an id in place of each person's name, and without their notes."""
-    waived = [entry.model_copy(update={"owner": person_id(entry.owner), "why": ""}) for entry in verdict.waived]
+    waived = [
+        entry.model_copy(update={"owner": pseudonym_of_person(entry.owner), "why": ""}) for entry in verdict.waived
+    ]
     settled = verdict.settled
     if settled:
-        settled = settled.model_copy(update={"who": person_id(settled.who), "why": ""})
+        settled = settled.model_copy(update={"who": pseudonym_of_person(settled.who), "why": ""})
     return verdict.model_copy(update={"waived": waived, "settled": settled})
 
 
-def person_id(name: str) -> str:
+def pseudonym_of_person(name: str) -> str:
     """A word that stands for a person, always the same for one name. It hides the name, but not from guessing."""
     return f"person-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def imagefolder_table(items: Sequence[Item]) -> pa.Table:
+def imagefolder_table(items: Sequence[PackageItem]) -> pa.Table:
     """The table of metadata.parquet, which make data/ a Hugging Face imagefolder."""
     columns: dict[str, Any] = {
-        "file_name": [item.image for item in items],
+        "file_name": [item.image_path_in_data for item in items],
         "id": [item.id for item in items],
         "sha256": [item.sha256 for item in items],
     }
     if any(item.prompt for item in items):
         columns["text"] = [item.prompt for item in items]
-    if any(item.traits for item in items):
-        columns["traits"] = [item.traits for item in items]
+    if any(item.final_traits for item in items):
+        columns["traits"] = [item.final_traits for item in items]
     return pa.table(columns)
 
 
-def erc721(collection: str, item: Item) -> dict[str, Any]:
+def erc721_metadata(collection: str, item: PackageItem) -> dict[str, Any]:
     """The JSON of a token as ERC-721 and OpenSea read it. `image` is relative to the file of the JSON."""
     return {
         "name": f"{collection} #{item.id}",
         "description": f"Item {item.id} of {collection}.",
-        "image": f"../../{quote(item.image)}",
-        "attributes": [{"trait_type": trait, "value": value} for trait, value in sorted(item.traits.items())],
+        "image": f"../../{quote(item.image_path_in_data)}",
+        "attributes": [{"trait_type": trait, "value": value} for trait, value in sorted(item.final_traits.items())],
     }
 
 
-def erc1155(collection: str, item: Item) -> dict[str, Any]:
+def erc1155_metadata(collection: str, item: PackageItem) -> dict[str, Any]:
     """The JSON of a token as ERC-1155 reads it."""
-    return erc721(collection, item) | {"decimals": 0, "properties": dict(sorted(item.traits.items()))}
+    return erc721_metadata(collection, item) | {"decimals": 0, "properties": dict(sorted(item.final_traits.items()))}
 
 
-def metaplex(collection: str, item: Item) -> dict[str, Any]:
+def metaplex_metadata(collection: str, item: PackageItem) -> dict[str, Any]:
     """The JSON of a token as Metaplex (Solana) reads it."""
-    token = erc721(collection, item)
-    kind = guess_type(item.image)[0] or "application/octet-stream"
+    token = erc721_metadata(collection, item)
+    kind = guess_type(item.image_path_in_data)[0] or "application/octet-stream"
     return token | {"properties": {"category": "image", "files": [{"uri": token["image"], "type": kind}]}}
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class TokenMetadataFormat:
     """A kind of token: what its JSON holds, and how its file is named."""
 
-    content: Callable[[str, Item], dict[str, Any]]
+    content: Callable[[str, PackageItem], dict[str, Any]]
     name: Callable[[int], str]
 
 
 PROFILES = {  # by folder below metadata/
-    "erc721": Profile(erc721, lambda number: f"{number}.json"),
-    "erc1155": Profile(erc1155, lambda number: f"{number:064x}.json"),
-    "metaplex": Profile(metaplex, lambda number: f"{number}.json"),
+    "erc721": TokenMetadataFormat(erc721_metadata, lambda number: f"{number}.json"),
+    "erc1155": TokenMetadataFormat(erc1155_metadata, lambda number: f"{number:064x}.json"),
+    "metaplex": TokenMetadataFormat(metaplex_metadata, lambda number: f"{number}.json"),
 }

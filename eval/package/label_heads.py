@@ -13,7 +13,7 @@ from stylegate.words import counted
 LABEL_HEADS = "proof/labels.json"
 
 
-class LabelHeads(Record):
+class LabelRowHashes(Record):
     """For each purpose, the hash of the last row of labels.sqlite that the gate read; left out for one without rows.
 
     It vouches for all rows up to that one, since each row holds the hash of the row before.
@@ -29,13 +29,15 @@ class LabelHeads(Record):
     """Of labels that audit the stated traits."""
 
 
-def label_heads(outcome: GateRecord) -> LabelHeads | None:
+def label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
     """The hashes that a gate's record holds; None where people have said nothing."""
-    found = LabelHeads(**{purpose: outcome.evidence.get(store.evidence_key(purpose)) or "" for purpose in PURPOSES})
+    found = LabelRowHashes(
+        **{purpose: outcome.evidence.get(store.gate_record_key_of_labels(purpose)) or "" for purpose in PURPOSES}
+    )
     return found if found.content() else None
 
 
-def rows_to_compare(words: Sequence[str]) -> list[store.Row] | None:
+def read_named_label_store(words: Sequence[str]) -> list[store.StoredRow] | None:
     """The rows of the labels.sqlite that a word `labels=FILE` names; None without one.
 
     Raises ConfigError if there is no such file, and DataError if it is damaged or was changed.
@@ -46,15 +48,15 @@ def rows_to_compare(words: Sequence[str]) -> list[store.Row] | None:
     path = Path(given[-1]).expanduser()
     if path.name != store.STORE or not path.is_file():
         raise ConfigError(f"labels={given[-1]} is no file {store.STORE}", next_step="name the one in the lot's folder.")
-    return store.read(path.parent)
+    return store.read_all_rows(path.parent)
 
 
-def check_label_heads(package: Path, rows: Sequence[store.Row]) -> tuple[list[str], list[str], list[str]]:
+def check_label_row_hashes(package: Path, rows: Sequence[store.StoredRow]) -> tuple[list[str], list[str], list[str]]:
     """Sentences on what these rows of a labels.sqlite prove of a package, do not prove, and on what contradicts it."""
     path = package / LABEL_HEADS
     if not path.is_file():
         return [], ["the package names no labels: nobody had given any, or an older stylegate made it"], []
-    named = LabelHeads.read(path, "what the package says of labels").content()
+    named = LabelRowHashes.read(path, "what the package says of labels").content()
     numbers = {(row.purpose, row.hash): row.number for row in rows}
     wrong = [
         f"{store.STORE} has not the last row for {name} that the gate read"

@@ -23,7 +23,7 @@ def payload_folder(package: Path) -> Path:
     return package / "data" if is_bag(package) else package
 
 
-def read_rows(package: Path) -> list[dict]:
+def read_picture_rows(package: Path) -> list[dict]:
     """`file_name` (images/...), `sha256` and `judged_sha256` of each picture that a package lists. Raises DataError.
 
     The last two differ where the picture got marks after it was judged.

@@ -33,7 +33,7 @@ COMPARED = (MANIFEST, INCLUSION, MERKLE, CHANGES, PLAN, f"data/{TABLE}")  # file
 NAMED = 10  # items or values that a message names
 
 
-class VersionBefore(Record):
+class EarlierVersion(Record):
     """The package that a version follows."""
 
     version: int
@@ -44,7 +44,7 @@ class VersionBefore(Record):
     """The root over its items."""
 
 
-class EvolvedItem(Record):
+class ItemWithNewTraits(Record):
     """An item that has other traits than before."""
 
     id: int
@@ -61,15 +61,15 @@ class MergedItems(Record):
     """The numbers of the items that went into it."""
 
 
-class Changes(Record):
+class ChangesSinceVersion(Record):
     """The content of proof/changes.json: how a version differs from the one before."""
 
-    before: VersionBefore
+    before: EarlierVersion
     new: list[int]
     """Numbers of the items that the version before does not have."""
     drawn_again: list[int]
     """Items with another picture, and the traits of before."""
-    evolved: list[EvolvedItem]
+    evolved: list[ItemWithNewTraits]
     """Items with other traits."""
     burned: list[int]
     """Items that were taken out for ever in this version, those that went into others included."""
@@ -88,22 +88,22 @@ class Changes(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Burning:
+class BurnRequest:
     """The items that the keys burn= and merge= ask to remove or to merge."""
 
     burned: frozenset[int] = frozenset()
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the item that lives on -> those that go into it
 
-    def all(self) -> set[int]:
+    def items_to_remove(self) -> set[int]:
         """The numbers of all items that are to go."""
         return {*self.burned, *(number for numbers in self.merged.values() for number in numbers)}
 
 
-NOTHING = Burning()
+NOTHING = BurnRequest()
 Traits = Mapping[int, Mapping[str, str]]  # trait -> value, by the number of an item
 
 
-def requested_burning(config: Config) -> Burning:
+def read_burn_request(config: Config) -> BurnRequest:
     """The items that burn= (3,7) and merge= (3+7: 7 goes into 3) name. Raises ConfigError with every odd word."""
     burns, merges = (list(filter(None, (text or "").split(","))) for text in (config.burn, config.merge))
     odd = [f"burn: {word}" for word in burns if not re.fullmatch("[0-9]{1,9}", word)]
@@ -111,25 +111,27 @@ def requested_burning(config: Config) -> Burning:
     if odd:
         raise ConfigError("no numbers of items:", odd, "burn=3,7 takes two out; merge=3+7,10+11 lets 7 and 11 go.")
     groups = [[int(number) for number in word.split("+")] for word in merges]
-    found = Burning(frozenset(map(int, burns)), {group[0]: tuple(group[1:]) for group in groups})
+    found = BurnRequest(frozenset(map(int, burns)), {group[0]: tuple(group[1:]) for group in groups})
     named = Counter([*found.burned, *(number for group in groups for number in group)])
     if twice := [str(number) for number, count in named.items() if count > 1]:
         raise ConfigError(f"named twice in burn= and merge=: {', '.join(twice)}")
     return found
 
 
-def without_burned(lot: Lot, accepted: Sequence[Verdict], newest: Path | None, told: Burning) -> list[Verdict]:
+def verdicts_without_burned(
+    lot: Lot, accepted: Sequence[Verdict], newest: Path | None, told: BurnRequest
+) -> list[Verdict]:
     """The verdicts of items that are not burned, now or in an earlier version.
 
     Raises ConfigError where burn= or merge= names an item that the version before does not have.
     """
-    gone = told.all()
+    gone = told.items_to_remove()
     if gone and (lot.record is None or newest is None or not is_bag(newest)):
         raise ConfigError(
             "burn= and merge= are for a new version of a planned batch that was exported before",
             next_step="of a folder take the picture out; before the first export leave the slot out of the plan.",
         )
-    before = items_that_may_go(newest) if newest and gone else set()
+    before = items_that_may_be_burned(newest) if newest and gone else set()
     burned = burned_so_far(newest) if lot.record else set()
     if odd := sorted((gone - burned | set(told.merged)) - before):
         raise ConfigError(f"{newest.name if newest else ''} has no item {', '.join(map(str, odd))}")
@@ -137,16 +139,16 @@ def without_burned(lot: Lot, accepted: Sequence[Verdict], newest: Path | None, t
     return [verdict for verdict in accepted if not lot.record or attempt_and_slot(verdict.file)[1] not in gone]
 
 
-def items_that_may_go(package: Path) -> set[int]:
+def items_that_may_be_burned(package: Path) -> set[int]:
     """The numbers of the items that a package has, and of those that it or a version before left out."""
     return {*items_of_package(package), *left_out_so_far(package)}
 
 
 def burned_so_far(package: Path | None) -> set[int]:
     """The items that a package and those before it burned. Raises DataError if somebody changed the list since."""
-    if package is None or not is_bag(package) or not was_exported_with(package, CHANGES):
+    if package is None or not is_bag(package) or not had_file_at_export(package, CHANGES):
         return set()
-    found = Changes.read(package / CHANGES, "the changes")
+    found = ChangesSinceVersion.read(package / CHANGES, "the changes")
     return {*found.burned, *found.burned_before}
 
 
@@ -155,19 +157,19 @@ def left_out_so_far(package: Path) -> set[int]:
 
     Raises DataError if somebody changed the list since.
     """
-    if not was_exported_with(package, CHANGES):
+    if not had_file_at_export(package, CHANGES):
         return set()
-    found = Changes.read(package / CHANGES, "the changes")
+    found = ChangesSinceVersion.read(package / CHANGES, "the changes")
     return {*found.left_out, *found.left_out_before}
 
 
-def was_exported_with(package: Path, name: str) -> bool:
+def had_file_at_export(package: Path, name: str) -> bool:
     """Whether a package has the file `name`. Raises DataError if the package is not as it was exported."""
-    stop_if_changed(package)
+    require_unchanged_since_export(package)
     return (package / name).exists()
 
 
-def stop_if_changed(package: Path) -> None:
+def require_unchanged_since_export(package: Path) -> None:
     """Raises DataError where a file that later versions are compared with is not as it was exported."""
     if changed := changed_since_export(package):
         raise DataError(
@@ -207,7 +209,7 @@ def planned_traits_of_package(package: Path) -> dict[int, dict[str, str]]:
     return {item: planned.get(item, stated) for item, stated in traits_of_package(package).items()}
 
 
-def changes_between(before: Path, after: Path, told: Burning) -> Changes:
+def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinceVersion:
     """The differences of two versions of a collection: items added, removed, drawn again, evolved, merged."""
     old, new = items_of_package(before), items_of_package(after)
     old_traits, new_traits = traits_of_package(before), traits_of_package(after)
@@ -216,23 +218,23 @@ def changes_between(before: Path, after: Path, told: Burning) -> Changes:
     evolved = [item for item in changed if old_traits[item] != new_traits[item]]
     burned, away = burned_so_far(before), left_out_so_far(before)
     back = away & new.keys()
-    gone = told.all() - burned
+    gone = told.items_to_remove() - burned
     merged = {into: sorted({*items} - burned) for into, items in sorted(told.merged.items())}
-    return Changes(
-        before=version_of(before),
+    return ChangesSinceVersion(
+        before=version_as_named_by_next(before),
         new=sorted(new.keys() - old.keys()),
         drawn_again=[item for item in changed if item not in evolved],
-        evolved=[EvolvedItem(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
+        evolved=[ItemWithNewTraits(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
         burned=sorted(gone),
         merged=[MergedItems(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
         left_out=sorted(old.keys() - new.keys() - gone),
         left_out_before=sorted(away - back - gone),
-        erc4906=fewest_ranges({*changed, *back}, {*both, *back}),
+        erc4906=fewest_number_ranges({*changed, *back}, {*both, *back}),
     )
 
 
-def versions_of(collection: Path) -> list[tuple[Path, int]]:
+def numbered_versions(collection: Path) -> list[tuple[Path, int]]:
     """The packages of a collection and their numbers, the oldest first."""
     found = [
         (path, int(tail))
@@ -242,9 +244,9 @@ def versions_of(collection: Path) -> list[tuple[Path, int]]:
     return sorted(found, key=lambda version: version[1])
 
 
-def version_of(package: Path) -> VersionBefore:
+def version_as_named_by_next(package: Path) -> EarlierVersion:
     """A package as the next version names it."""
-    return VersionBefore(
+    return EarlierVersion(
         version=int(package.name.rpartition("-v")[2]),
         tagmanifest_sha256=files.sha256(package / TAGMANIFEST),
         merkle_root=files.read_json(package / MERKLE, "the tree", "root")["root"],
@@ -257,7 +259,7 @@ def changed_traits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[
     return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
 
 
-def fewest_ranges(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
+def fewest_number_ranges(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
     """The fewest ranges that hold all `changed` and no other of `items`; numbers that no item has may lie inside."""
     found: list[list[int]] = []
     chosen, inside = set(changed), False
@@ -287,12 +289,12 @@ def traits_in_circulation(versions: Sequence[Path], package: Path, burned: Colle
     return living | planned_traits_of_package(package)
 
 
-def declaring_version(versions: Sequence[Path]) -> Path | None:
+def version_that_declares_supply(versions: Sequence[Path]) -> Path | None:
     """The first of these packages whose plan declares a supply; None where none does.
 
     Raises DataError if a plan was changed since.
     """
-    declaring = (p for p in versions if is_bag(p) and was_exported_with(p, PLAN))
+    declaring = (p for p in versions if is_bag(p) and had_file_at_export(p, PLAN))
     return next(declaring, None)
 
 
@@ -302,7 +304,7 @@ def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
 
     `versions` are the packages before, the oldest first. Raises DataError if the plan there was changed since.
     """
-    first = declaring_version(versions)
+    first = version_that_declares_supply(versions)
     if first is None:
         return []
     planned = list(traits_of_plan(first).values())
@@ -317,10 +319,10 @@ def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
     ]
 
 
-def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: Burning) -> None:
+def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: BurnRequest) -> None:
     """Write changes.json into a package that follows `newest`. Raises DataError where it goes beyond the supply."""
     for version in filter(is_bag, versions):
-        stop_if_changed(version)
+        require_unchanged_since_export(version)
     changes = changes_between(newest, package, told)
     items = traits_in_circulation(versions, package, {*changes.burned, *changes.burned_before})
     if problems := supply_problems(versions, items) or supply_problems(versions, traits_of_plan(package)):
@@ -345,7 +347,7 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
     if not (package / CHANGES).is_file():
         return [], [], []
     try:
-        found, items = Changes.read(package / CHANGES, "the changes"), items_of_package(package)
+        found, items = ChangesSinceVersion.read(package / CHANGES, "the changes"), items_of_package(package)
     except DataError as error:
         return [], [], error.problems or [str(error)]
     back = sorted({*found.burned, *found.burned_before} & items.keys())
@@ -359,8 +361,8 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
         return [], [f"what changed since version {found.before.version}: {not_as_it_was}"], wrong
     merged = {group.into: tuple(group.burned) for group in found.merged}
     alone = set(found.burned) - {item for group in merged.values() for item in group}
-    never = set(found.burned) - items_that_may_go(before) or merged.keys() - items.keys()
-    if never or changes_between(before, package, Burning(frozenset(alone), merged)) != found:
+    never = set(found.burned) - items_that_may_be_burned(before) or merged.keys() - items.keys()
+    if never or changes_between(before, package, BurnRequest(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
     kept, unknown, beyond = check_supply(package, {*found.burned, *found.burned_before})
     return [f"since {before.name} {changes_in_words(found)}", *kept], unknown, wrong + beyond
@@ -374,15 +376,15 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
     versions: list[Path] = []
     here = package
     while (here / CHANGES).is_file():
-        named = Changes.read(here / CHANGES, "the changes").before
+        named = ChangesSinceVersion.read(here / CHANGES, "the changes").before
         here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
         if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
             return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
         versions.insert(0, here)
     try:
         for version in versions:
-            stop_if_changed(version)
-        first = declaring_version(versions)
+            require_unchanged_since_export(version)
+        first = version_that_declares_supply(versions)
         problems = supply_problems(versions, traits_in_circulation(versions, package, burned))
         problems = problems or supply_problems(versions, traits_of_plan(package))
     except DataError as error:
@@ -393,7 +395,7 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
     return [] if problems else kept, [], [f"more than {first.name} declared: {line}" for line in problems]
 
 
-def changes_in_words(found: Changes) -> str:
+def changes_in_words(found: ChangesSinceVersion) -> str:
     """A sentence on how many items changed in which way."""
     parts = (
         (len(found.new), "new"),

@@ -20,19 +20,19 @@ from PIL import Image
 
 from eval.lot.lot import Lot
 from eval.package import xmp
-from eval.package.bag import write
+from eval.package.bag import write_or_link_to_earlier
 from eval.package.credentials import (
     ByteReplacement,
+    CredentialSigner,
     CredentialState,
-    Signer,
-    context_of,
-    manifest_of,
+    c2pa_context,
+    credential_manifest,
     read_credentials,
     shortest_replacement,
 )
 from eval.package.earlier import SignedEarlierPackage
-from eval.package.items import Item
-from eval.package.marks import MarkedPicture, holds_watermark, read_marks
+from eval.package.items import PackageItem
+from eval.package.marks import MarksOfPicture, holds_watermark, read_marks
 from eval.package.signing_certificate import NEXT, signing_certificate
 from eval.package.xmp import UnmarkableError
 from stylegate import __version__, files, pictures
@@ -55,43 +55,45 @@ Row = dict[str, NDArray]  # of the cache
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class ExportMarks:
     """The marks that an export puts on its pictures."""
 
     kinds: str = "none"  # all, xmp or none
     source_type: str | None = None  # IPTC's code that somebody stated for pictures that were not drawn here
-    signer: Signer | None = None  # of all
+    signer: CredentialSigner | None = None  # of all
     watermark: Watermark | None = None  # that the pictures were drawn with; it is read, never put in here
 
 
-class Unmarked(NamedTuple):
+class PictureToMark(NamedTuple):
     """A picture that is to be marked."""
 
-    item: Item
+    item: PackageItem
     source: Path
     made_from: dict[str, Any] | None  # what its credentials state; None for a picture that was not drawn here
 
 
-class Written(NamedTuple):
+class WrittenPicture(NamedTuple):
     """A marked file in the package, and what the cache shall keep of it, where it was signed now."""
 
-    carries: MarkedPicture
+    carries: MarksOfPicture
     row: Row | None
 
 
-def wanted_marks(config: Config) -> Marks:
+def requested_marks(config: Config) -> ExportMarks:
     """The marks that the words ask for. Raises ConfigError for a certificate that cannot sign a picture."""
     if config.marks != "all":
-        return Marks(config.marks, config.source_type)
-    signer = Signer(signing_certificate(config))
+        return ExportMarks(config.marks, config.source_type)
+    signer = CredentialSigner(signing_certificate(config))
     try:
-        signer.sign(pictures.png_bytes(Image.new("RGB", (16, 16))), manifest_of(xmp.SOURCE_TYPES + AI_MADE, True, {}))
+        signer.sign(
+            pictures.png_bytes(Image.new("RGB", (16, 16))), credential_manifest(xmp.SOURCE_TYPES + AI_MADE, True, {})
+        )
     except UnmarkableError as error:
         raise ConfigError(f"no picture can be signed: {error}", next_step=NEXT) from None
-    return Marks(config.marks, config.source_type, signer)
+    return ExportMarks(config.marks, config.source_type, signer)
 
 
-def drawn_watermark(config: Config, lot: Lot) -> Watermark | None:
+def watermark_of_batch(config: Config, lot: Lot) -> Watermark | None:
     """The watermark that a batch was drawn with, to be read again; None where it was drawn with none.
 
     Raises ConfigError unless `watermark=` names the weights that it was drawn with.
@@ -112,21 +114,21 @@ def drawn_watermark(config: Config, lot: Lot) -> Watermark | None:
 
 
 def write_marked_pictures(
-    unmarked: Sequence[Unmarked], data: Path, marks: Marks, earlier: SignedEarlierPackage | None
-) -> list[MarkedPicture]:
+    unmarked: Sequence[PictureToMark], data: Path, marks: ExportMarks, earlier: SignedEarlierPackage | None
+) -> list[MarksOfPicture]:
     """Write each picture's file with its marks below `data`, and read it back: what each one carries, in their order.
 
     Raises DataError for a file that changed since it was judged, and with every picture that cannot leave: it cannot
     carry a mark, has lost one, or would have other pixels than were judged.
     """
-    found: list[MarkedPicture] = []
+    found: list[MarksOfPicture] = []
     problems: list[str] = []
     cache = Cache(files.CACHE / STORE) if marks.signer else None
-    context = context_of({})
+    context = c2pa_context({})
 
-    def write_or_record_problem(one: Unmarked, kept: Row | None) -> Written | None:
+    def write_or_record_problem(one: PictureToMark, kept: Row | None) -> WrittenPicture | None:
         try:
-            return write_marked(one, kept, data, marks, earlier, context)
+            return write_marked_picture(one, kept, data, marks, earlier, context)
         except UnmarkableError as error:
             problems.append(f"{one.item.verdict.file}: {error}")
             return None
@@ -134,7 +136,7 @@ def write_marked_pictures(
     with ThreadPoolExecutor(pictures.CORES) as pool:
         for start in range(0, len(unmarked), AT_ONCE):
             some = unmarked[start : start + AT_ONCE]
-            keys = [signature_key(one, marks) for one in some]
+            keys = [signature_cache_key(one, marks) for one in some]
             rows = list(cache.get_all(keys)) if cache else [None] * len(some)
             done = list(pool.map(write_or_record_problem, some, rows))
             found += [entry.carries for entry in done if entry]
@@ -146,15 +148,20 @@ def write_marked_pictures(
     return found
 
 
-def signature_key(one: Unmarked, marks: Marks) -> str:
+def signature_cache_key(one: PictureToMark, marks: ExportMarks) -> str:
     """What a signature is of: the picture that was judged, what is stated of it, and the certificate."""
     certificate = marks.signer.certificate.sha256 if marks.signer else ""
     return files.canonical_sha256([__version__, one.item.verdict.sha256, certificate, marks.source_type, one.made_from])
 
 
-def write_marked(
-    one: Unmarked, kept: Row | None, data: Path, marks: Marks, earlier: SignedEarlierPackage | None, context: Any
-) -> Written:
+def write_marked_picture(
+    one: PictureToMark,
+    kept: Row | None,
+    data: Path,
+    marks: ExportMarks,
+    earlier: SignedEarlierPackage | None,
+    context: Any,
+) -> WrittenPicture:
     """Write one picture's file with its marks, and read it back; `kept` is its signature, if it was signed before.
 
     A file that an earlier package holds for the same judged picture, and that this key signed, was proven then. The
@@ -162,38 +169,42 @@ def write_marked(
     picture cannot leave, DataError if its file is not the one that was judged.
     """
     item, content = one.item, one.source.read_bytes()
-    target, before = data / item.image, earlier and earlier.package / "data" / item.image
+    target, before = data / item.image_path_in_data, earlier and earlier.package / "data" / item.image_path_in_data
     if hashlib.sha256(content).hexdigest() != item.verdict.sha256:
         again = "run the gate and the export again."
         raise DataError(f"{item.verdict.file} changed while it was exported", next_step=again)
-    marked, source_type = with_xmp(content, one, marks, context)
+    marked, source_type = with_source_type_in_xmp(content, one, marks, context)
     row, stated = None, {"judged_sha256": item.verdict.sha256} | (one.made_from or {})
     if marks.signer and source_type:
-        if kept and (signed := kept_file(marked, kept)):
+        if kept and (signed := signed_file_from_cache(marked, kept)):
             marked = signed
         else:
-            signed = marks.signer.sign(marked, manifest_of(source_type, one.made_from is not None, stated))
-            marked, row = signed, row_of(marked, signed)
-    write(target, marked, before)
-    known = earlier is not None and earlier.holds(item.id, item.verdict.sha256, item.image, marked)
+            signed = marks.signer.sign(marked, credential_manifest(source_type, one.made_from is not None, stated))
+            marked, row = signed, signature_cache_row(marked, signed)
+    write_or_link_to_earlier(target, marked, before)
+    known = earlier is not None and earlier.vouches_for_picture(
+        item.id, item.verdict.sha256, item.image_path_in_data, marked
+    )
     if known and marks.signer and source_type and not row:
         state = CredentialState("Valid", marks.signer.certificate.name)
         code = source_type.removeprefix(xmp.SOURCE_TYPES)
-        carried = MarkedPicture(hashlib.sha256(marked).hexdigest(), (code,), state, read_watermark(marked, one, marks))
-        return Written(carried, None)
-    carries = read_marks(target.read_bytes(), context)._replace(watermarked=read_watermark(marked, one, marks))
-    if marks.kinds != "none" and (problem := problem_with(carries, marks)):
+        carried = MarksOfPicture(
+            hashlib.sha256(marked).hexdigest(), (code,), state, is_own_watermark_read(marked, one, marks)
+        )
+        return WrittenPicture(carried, None)
+    carries = read_marks(target.read_bytes(), context)._replace(watermarked=is_own_watermark_read(marked, one, marks))
+    if marks.kinds != "none" and (problem := missing_mark_problem(carries, marks)):
         raise UnmarkableError(problem)
-    if not known and not same_picture(content, target.read_bytes()):
+    if not known and not decodes_to_same_picture(content, target.read_bytes()):
         raise UnmarkableError("its marks would change its pixels")
     if source_type and set(carries.source_types) != {source_type.removeprefix(xmp.SOURCE_TYPES)}:
         raise UnmarkableError(f"it names {', '.join(carries.source_types)} as its source type")
     if source_type and marks.signer and carries.credentials.made_from != stated:
         raise UnmarkableError("its content credentials are of another picture, seed or model")
-    return Written(carries, row)
+    return WrittenPicture(carries, row)
 
 
-def read_watermark(content: bytes, one: Unmarked, marks: Marks) -> bool:
+def is_own_watermark_read(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
     """Whether the watermark of the picture's own record is read in its file; False where none was put in.
 
     Raises UnmarkableError for a picture that was drawn with one, which is not found any more.
@@ -205,7 +216,7 @@ def read_watermark(content: bytes, one: Unmarked, marks: Marks) -> bool:
     return True
 
 
-def with_xmp(content: bytes, one: Unmarked, marks: Marks, context: Any) -> tuple[bytes, str]:
+def with_source_type_in_xmp(content: bytes, one: PictureToMark, marks: ExportMarks, context: Any) -> tuple[bytes, str]:
     """The file of a picture with its source type in its XMP, and the address of that; raises UnmarkableError.
 
     A picture with content credentials stays as it is, since they would break; the address is then "".
@@ -215,16 +226,16 @@ def with_xmp(content: bytes, one: Unmarked, marks: Marks, context: Any) -> tuple
     code = marks.source_type if one.made_from is None else AI_MADE
     if code:
         return xmp.with_source_type(content, code, one.made_from is not None), xmp.SOURCE_TYPES + code
-    named = xmp.source_types(xmp.read_packet(content))
+    named = xmp.source_types_in_packet(xmp.read_xmp_packet(content))
     if len(named) != 1:
         raise UnmarkableError("nobody said how it came to be" if not named else "it names several source types")
     return content, named.pop()
 
 
-def problem_with(carries: MarkedPicture, marks: Marks) -> str:
+def missing_mark_problem(carries: MarksOfPicture, marks: ExportMarks) -> str:
     """Which mark a file that was read back lacks; "" if it has all."""
     state = carries.credentials
-    if state.state and not state.is_whole:
+    if state.state and not state.matches_signature:
         return f"its content credentials are broken: {state.why}"
     if marks.signer and not state.state:
         return "its content credentials were lost"
@@ -233,7 +244,7 @@ def problem_with(carries: MarkedPicture, marks: Marks) -> str:
     return ""
 
 
-def row_of(before: bytes, after: bytes) -> Row:
+def signature_cache_row(before: bytes, after: bytes) -> Row:
     """The entry of the signature cache for a signed file: what signing inserted into it."""
     found, digest = shortest_replacement(before, after), hashlib.sha256(after).digest()
     content = {"inserted": found.inserted, "sha256": digest}
@@ -241,25 +252,25 @@ def row_of(before: bytes, after: bytes) -> Row:
     return row | {"span": np.array([found.start, found.end])}
 
 
-def kept_file(before: bytes, row: Row) -> bytes:
+def signed_file_from_cache(before: bytes, row: Row) -> bytes:
     """The signed file, made again from the unsigned one and a cache entry; b"" if the entry does not fit."""
     start, end = row["span"].tolist()
-    after = ByteReplacement(start, end, row["inserted"].tobytes()).into(before)
+    after = ByteReplacement(start, end, row["inserted"].tobytes()).apply_to(before)
     return after if hashlib.sha256(after).digest() == row["sha256"].tobytes() else b""
 
 
 def chunks_without_marks(content: bytes) -> list[bytes]:
     """The chunks of a PNG, without those of XMP and content credentials that are whole; [] for any other file."""
-    return [chunk for kind, chunk in pictures.png_chunks(content) if not is_mark(kind, chunk)]
+    return [chunk for kind, chunk in pictures.png_chunks(content) if not is_mark_chunk(kind, chunk)]
 
 
-def is_mark(kind: bytes, chunk: bytes) -> bool:
+def is_mark_chunk(kind: bytes, chunk: bytes) -> bool:
     """Whether a chunk of a PNG holds XMP or content credentials, and has the checksum of its content."""
     named = kind == C2PA_KIND or (kind == b"iTXt" and chunk[8:].startswith(xmp.PNG_KEYWORD))
     return named and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
-def same_picture(one: bytes, other: bytes) -> bool:
+def decodes_to_same_picture(one: bytes, other: bytes) -> bool:
     """Whether two files decode to the same pixels, alpha included, by the same conversions: the gate judges no more.
 
     Of a PNG no pixel depends on the chunks that hold marks, so nothing is decoded where all others are the same bytes.

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 
-from eval.package.credentials import CredentialState, context_of, read_credentials
+from eval.package.credentials import CredentialState, c2pa_context, read_credentials
 from eval.package.items import ItemRecord
 from eval.package.layout import payload_folder
 from eval.package.signing_certificate import TEST_NAME
-from eval.package.xmp import SOURCE_TYPES, source_types_of
+from eval.package.xmp import SOURCE_TYPES, source_types_in_file
 from stylegate.errors import ConfigError
 from stylegate.pictures import CORES, decode
 from stylegate.records import Record
@@ -44,7 +44,7 @@ class MarksReport(Record):
     """Pictures whose decoded pixels are those that were judged."""
 
 
-class MarkedPicture(NamedTuple):
+class MarksOfPicture(NamedTuple):
     """What a picture's file carries."""
 
     sha256: str
@@ -55,16 +55,16 @@ class MarkedPicture(NamedTuple):
 
 def read_marks(
     content: bytes, context: Any, watermark: Watermark | None = None, made_from: Mapping[str, Any] | None = None
-) -> MarkedPicture:
-    """What the file of a picture carries, by its content; `context` is c2pa's (credentials.context_of).
+) -> MarksOfPicture:
+    """What the file of a picture carries, by its content; `context` is c2pa's (credentials.c2pa_context).
 
     `watermark` is looked for where `made_from` says what the picture was drawn with: base_sha256, lora_sha256 and seed.
     """
     holds = watermark is not None and made_from is not None and holds_watermark(content, watermark, made_from)
     credentials = read_credentials(content, context)
-    named = {*source_types_of(content), *credentials.source_types}
+    named = {*source_types_in_file(content), *credentials.source_types}
     codes = tuple(sorted(name.removeprefix(SOURCE_TYPES) for name in named))
-    return MarkedPicture(hashlib.sha256(content).hexdigest(), codes, credentials, holds)
+    return MarksOfPicture(hashlib.sha256(content).hexdigest(), codes, credentials, holds)
 
 
 def holds_watermark(content: bytes, watermark: Watermark, made_from: Mapping[str, Any]) -> bool:
@@ -80,21 +80,21 @@ def read_all_marks(
     trust: bytes = b"",
     watermark: Watermark | None = None,
     made_from: Mapping[Path, Mapping[str, Any]] = NOTHING_KNOWN,
-) -> list[MarkedPicture]:
+) -> list[MarksOfPicture]:
     """What each file carries, in their order; `trust` are certificates (PEM) of authorities that vouch for signers.
 
     `watermark` is looked for in the pictures of which `made_from` says what they were drawn with.
     """
-    context = context_of({"user_anchors": trust.decode()} if trust else {})
+    context = c2pa_context({"user_anchors": trust.decode()} if trust else {})
 
-    def read(path: Path) -> MarkedPicture:
+    def read_marks_of_path(path: Path) -> MarksOfPicture:
         return read_marks(path.read_bytes(), context, watermark, made_from.get(path))
 
     with ThreadPoolExecutor(CORES) as pool:
-        return list(pool.map(read, paths))
+        return list(pool.map(read_marks_of_path, paths))
 
 
-def drawn_with(package: Path, watermark: Watermark) -> dict[Path, dict[str, Any]]:
+def drawing_facts_by_path(package: Path, watermark: Watermark) -> dict[Path, dict[str, Any]]:
     """What each picture of a package was drawn with, by its path: digests of base and LoRA, and the seed.
 
     Raises ConfigError unless the package says that its pictures were drawn with this watermark.
@@ -134,19 +134,19 @@ def trusted_certificates(words: Sequence[str]) -> bytes:
     return content
 
 
-def marks_report(found: Sequence[MarkedPicture]) -> MarksReport:
+def marks_report(found: Sequence[MarksOfPicture]) -> MarksReport:
     """How many of a package's pictures carry which marks, counted from what was read in their files.
 
     `lost` is always 0, and `same_pixels` is the number of pictures: an export stops in which a picture has lost a mark,
     or has other pixels than were judged (eval/package/marking.py).
     """
-    whole = [picture.credentials for picture in found if picture.credentials.is_whole]
+    whole = [picture.credentials for picture in found if picture.credentials.matches_signature]
     return MarksReport(
         pictures=len(found),
         with_source_type=dict(sorted(Counter(code for picture in found for code in picture.source_types).items())),
         signed=dict(sorted(Counter(credentials.signer for credentials in whole).items())),
         watermarked=sum(picture.watermarked for picture in found),
-        unmarked=sum(not picture.source_types and not picture.credentials.is_whole for picture in found),
+        unmarked=sum(not picture.source_types and not picture.credentials.matches_signature for picture in found),
         lost=0,
         same_pixels=len(found),
     )
@@ -171,19 +171,21 @@ def marks_in_words(report: MarksReport) -> str:
     return f"of {report.pictures} pictures {', '.join(said)}"
 
 
-def check_marks(
+def check_marks_of_package(
     package: Path, paths: Sequence[Path], trust: bytes = b"", watermark: Watermark | None = None
 ) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on the marks of a package's pictures, which are read in their files.
 
     Raises DataError for a report that is no report, ConfigError for another watermark than that of the package.
     """
-    found = read_all_marks(paths, trust, watermark, drawn_with(package, watermark) if watermark else NOTHING_KNOWN)
+    found = read_all_marks(
+        paths, trust, watermark, drawing_facts_by_path(package, watermark) if watermark else NOTHING_KNOWN
+    )
     counted = marks_report(found)
     wrong = [
         f"{path.relative_to(package)}: its content credentials are broken: {picture.credentials.why}"
         for path, picture in zip(paths, found, strict=True)
-        if picture.credentials.state and not picture.credentials.is_whole
+        if picture.credentials.state and not picture.credentials.matches_signature
     ]
     there = (package / MARKS).exists()
     stated = MarksReport.read(package / MARKS, "the report on marks") if there else None
@@ -199,13 +201,13 @@ def check_marks(
         unproven.append(f"which marks the pictures left with: the package has no {MARKS}")
     elif counted != (stated if watermark else stated.model_copy(update={"watermarked": 0})):
         wrong.append(f"{MARKS} says: {marks_in_words(stated)}; found: {marks_in_words(counted)}")
-    return [marks_in_words(counted), *states_in_words(found)], unproven, wrong
+    return [marks_in_words(counted), *credential_states_in_words(found)], unproven, wrong
 
 
-def states_in_words(found: Sequence[MarkedPicture]) -> list[str]:
+def credential_states_in_words(found: Sequence[MarksOfPicture]) -> list[str]:
     """A sentence for each state of content credentials, with its number of pictures and what it means."""
     counts = Counter(picture.credentials.state for picture in found if picture.credentials.state)
-    ended = sum(picture.credentials.is_whole and picture.credentials.state == "Invalid" for picture in found)
+    ended = sum(picture.credentials.matches_signature and picture.credentials.state == "Invalid" for picture in found)
     meaning = {
         "Trusted": "whole, and signed under an authority that you trust",
         "Valid": "whole, and signed by the holder of the certificate's key, for whom nobody here vouches",

@@ -11,7 +11,7 @@ from eval.package import receiver, ssh
 from eval.package.bag import SSH_SIGNER, STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
-from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_rows
+from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_picture_rows
 from eval.package.living import verify_changes_file
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
@@ -19,7 +19,7 @@ from eval.package.statement import statement_problem
 from eval.package.verify_marks import SEEN
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_digests, read_certificate
-from eval.promise.statements import are_those_stated
+from eval.promise.statements import stated_traits_match_audit
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -41,16 +41,16 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
         proven, unproven, wrong = receiver.check(package, is_signed_file)
         proven = [line for line in proven if not line.startswith(SEEN)]  # eval/package/marks.py reads marks themselves
     else:
-        proven, unproven, wrong = [], [OLD_FORM], check_old_files(package)
-    wrong = wrong or disagreements_of_parts(package)
+        proven, unproven, wrong = [], [OLD_FORM], problems_with_old_manifest(package)
+    wrong = wrong or problems_between_parts(package)
     if not wrong:
-        proven += trait_proof(package)[0]
+        proven += check_trait_certificate(package)[0]
         lived, unknown, wrong = verify_changes_file(package)
         proven, unproven = proven + lived, unproven + unknown
     return proven, unproven, wrong
 
 
-def check_old_files(package: Path) -> list[str]:
+def problems_with_old_manifest(package: Path) -> list[str]:
     """What is wrong with the files of a package of the older form, which has one manifest of all others."""
     wrong: list[str] = []
     receiver.check_files(package, wrong)
@@ -58,7 +58,7 @@ def check_old_files(package: Path) -> list[str]:
     return [line for line in wrong if not line.startswith(of_bags)]
 
 
-def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
+def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
     """Where the package does not prove the promise that its provenance speaks of; and what it proves, in words.
 
     The words are computed from the certificate or the calibration in the package, never copied from provenance.json.
@@ -66,7 +66,7 @@ def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tu
     """
     promise, pictures = provenance.judged_by.promise, [str(row["judged_sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
-        return certificate_problem(package, provenance, pictures)
+        return problems_with_certificate(package, provenance, pictures)
     if promise.state == "valid":
         return problems_with_calibration(package, provenance.judged_by.policy.sha256, set(pictures))
     if promise != PromiseState(state="none", says=promise.says):
@@ -74,7 +74,7 @@ def check_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tu
     return [], ""
 
 
-def certificate_problem(package: Path, provenance: Provenance, pictures: list[str]) -> tuple[list[str], str]:
+def problems_with_certificate(package: Path, provenance: Provenance, pictures: list[str]) -> tuple[list[str], str]:
     """Where the certificate does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
     if not (package / CERTIFICATE).exists():
         return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"], ""
@@ -91,44 +91,47 @@ def certificate_problem(package: Path, provenance: Provenance, pictures: list[st
         problems.append(f"{CERTIFICATE} is of another policy than the one that judged")
     if sorted(pictures) != sorted(certified_digests(found)):
         problems.append("the pictures are not those that were certified, all of them and no others")
-    return problems, f"certified: {found.sentence()}"
+    return problems, f"certified: {found.proven_claim_in_words()}"
 
 
 def read_package(package: Path) -> tuple[Provenance, list[dict]]:
     """provenance.json, and file_name and sha256 of each picture. Raises DataError if a file is missing or damaged."""
-    return Provenance.read(payload_folder(package) / "provenance.json", "the provenance"), read_rows(package)
+    return Provenance.read(payload_folder(package) / "provenance.json", "the provenance"), read_picture_rows(package)
 
 
-def disagreements_of_parts(package: Path) -> list[str]:
+def problems_between_parts(package: Path) -> list[str]:
     """Where the parts of a package whose bytes are whole do not agree."""
     try:
         provenance, rows = read_package(package)
         if not all(isinstance(text, str) for row in rows for text in row.values()):
             return ["the names and digests of the pictures must be text"]
-        problems, _ = check_promise(payload_folder(package), provenance, rows)
+        problems, _ = problems_with_promise(payload_folder(package), provenance, rows)
         if is_bag(package):
             wrong = problems + problems_with_statement(package) + problems_with_ssh_key(package)
-            return wrong + problems_with_items(package / "data", provenance, rows) + trait_proof(package)[1]
+            return wrong + problems_with_items(package / "data", provenance, rows) + check_trait_certificate(package)[1]
         return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
         return error.problems or [str(error)]
 
 
-def trait_proof(package: Path) -> tuple[list[str], list[str]]:
+def check_trait_certificate(package: Path) -> tuple[list[str], list[str]]:
     """(proven, wrong): sentences on the audit of the traits that a bag states; both empty where there was none."""
     path = package / "data" / TRAIT_CERTIFICATE
     if not path.exists():
         return [], []
-    found, judged = read_certificate(path), {row["file_name"]: row["judged_sha256"] for row in read_rows(package)}
+    found, judged = (
+        read_certificate(path),
+        {row["file_name"]: row["judged_sha256"] for row in read_picture_rows(package)},
+    )
     stated = [
         (judged[row["file_name"]], trait, value)
         for row in files.read_parquet(package / "data" / TABLE).to_pylist()
         for trait, value in (row.get("traits") or {}).items()
         if value is not None
     ]
-    if not are_those_stated(found.statements, found.labels, stated):
+    if not stated_traits_match_audit(found.statements, found.labels, stated):
         return [], [f"{TRAIT_CERTIFICATE} is not of the traits that the metadata states"]
-    return [f"{TRAIT_CERTIFICATE}: {found.sentence()}"], []
+    return [f"{TRAIT_CERTIFICATE}: {found.proven_claim_in_words()}"], []
 
 
 def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict]) -> list[str]:
@@ -185,14 +188,14 @@ def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) ->
             hashlib.sha256(described).hexdigest(),
         ):
             problems.append(f"records/{row['id']}.json is not of item {row['id']}")
-        if not says_accepted(record, provenance.judged_by.policy.sha256):
+        if not record_says_accepted(record, provenance.judged_by.policy.sha256):
             problems.append(f"records/{row['id']}.json does not say that the policy in provenance.json accepted it")
         if traits != {a["trait_type"]: a["value"] for a in json.loads(described)["attributes"]}:
             problems.append(f"{token.relative_to(data)} has other traits than {TABLE}")
     return problems
 
 
-def says_accepted(record: ItemRecord, policy_sha256: str) -> bool:
+def record_says_accepted(record: ItemRecord, policy_sha256: str) -> bool:
     """Whether the verdict in a record is `accept`, of the record's own picture, by this policy, and by its reasons."""
     found = record.verdict
     of_picture = (f"{IMAGES}/{found.file}", found.sha256) == (record.file, record.judged_sha256 or record.sha256)

@@ -69,7 +69,7 @@ class SigningCertificate:
         return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in self.chain)
 
     def key_pem(self) -> bytes:
-        return pem_of_key(self.key)
+        return private_key_pem(self.key)
 
 
 def signing_certificate(config: Config) -> SigningCertificate:
@@ -85,18 +85,18 @@ def signing_certificate(config: Config) -> SigningCertificate:
     try:
         content = path.read_bytes()
         chain = x509.load_pem_x509_certificates(content)
-        key = None if command else private_key(config, path, content)
+        key = None if command else read_private_key(config, path, content)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{what}: no certificate in PEM form that can be read: {error}", next_step=NEXT) from None
     except FileNotFoundError as error:
         raise ConfigError(f"{what}: there is no file {error.filename}", next_step=NEXT) from None
     found = SigningCertificate(chain, key, command)
-    if problems := problems_with(found, datetime.datetime.now(datetime.UTC)):
+    if problems := certificate_problems(found, datetime.datetime.now(datetime.UTC)):
         raise ConfigError(f"{what} cannot sign content credentials:", problems, NEXT)
     return found
 
 
-def private_key(config: Config, path: Path, content: bytes) -> Any:
+def read_private_key(config: Config, path: Path, content: bytes) -> Any:
     """The private key in `credentials_key=`, else in the file of the certificate. Raises ConfigError."""
     given = Path(config.credentials_key).expanduser() if config.credentials_key else path
     try:
@@ -107,14 +107,14 @@ def private_key(config: Config, path: Path, content: bytes) -> Any:
         raise ConfigError(f"{files.display_path(given)} {why}", next_step=step) from None
 
 
-def problems_with(found: SigningCertificate, now: datetime.datetime) -> list[str]:
+def certificate_problems(found: SigningCertificate, now: datetime.datetime) -> list[str]:
     """Why a certificate cannot sign; C2PA's library says more when it first signs with it."""
     leaf, problems = found.chain[0], []
-    if found.key is not None and public_bytes(found.key.public_key()) != public_bytes(leaf.public_key()):
+    if found.key is not None and public_key_der(found.key.public_key()) != public_key_der(leaf.public_key()):
         problems.append("the private key is not the one of the certificate")
     if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
         problems.append(f"it is valid from {leaf.not_valid_before_utc:%Y-%m-%d} to {leaf.not_valid_after_utc:%Y-%m-%d}")
-    if not set(USES) & set(uses_of(leaf)):
+    if not set(USES) & set(key_usage_oids(leaf)):
         problems.append(f"its extended key usage must be one of {', '.join(USES.values())}")
     if not found.algorithm:
         problems.append("its key must be of a curve P-256, P-384 or P-521, Ed25519, or RSA")
@@ -123,7 +123,7 @@ def problems_with(found: SigningCertificate, now: datetime.datetime) -> list[str
     return problems
 
 
-def uses_of(certificate: x509.Certificate) -> list[str]:
+def key_usage_oids(certificate: x509.Certificate) -> list[str]:
     """The OIDs of what the key of a certificate may be used for."""
     try:
         value = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -132,11 +132,11 @@ def uses_of(certificate: x509.Certificate) -> list[str]:
     return [use.dotted_string for use in value]
 
 
-def public_bytes(key: Any) -> bytes:
+def public_key_der(key: Any) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def pem_of_key(key: Any) -> bytes:
+def private_key_pem(key: Any) -> bytes:
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return key.private_bytes(*form)
 
@@ -148,7 +148,9 @@ def make_default_certificate() -> bytes:
     """
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     leaf, authority = (build_untrusted_certificate(key, keys[1]) for key in keys)
-    return pem_of_key(keys[0]) + b"".join(one.public_bytes(serialization.Encoding.PEM) for one in (leaf, authority))
+    return private_key_pem(keys[0]) + b"".join(
+        one.public_bytes(serialization.Encoding.PEM) for one in (leaf, authority)
+    )
 
 
 def build_untrusted_certificate(key: Any, issuer_key: Any) -> x509.Certificate:

@@ -16,19 +16,19 @@ MAGIC, NAMESPACE, HASH = b"SSHSIG", b"file", b"sha256"
 IDENTITY = "stylegate"  # the name that stands for the key in signer.ssh.pub
 
 
-def public_key(key: PrivateKey) -> bytes:
+def openssh_public_key(key: PrivateKey) -> bytes:
     """The public key as OpenSSH writes it: its kind, a space, base64."""
     form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return key.public_key().public_bytes(*form)
 
 
-def allowed_signer(key: PrivateKey) -> str:
+def allowed_signer_line(key: PrivateKey) -> str:
     """The line of signer.ssh.pub, which `ssh-keygen` takes as a list of allowed signers."""
-    return f'{IDENTITY} namespaces="{NAMESPACE.decode()}" {public_key(key).decode()}\n'
+    return f'{IDENTITY} namespaces="{NAMESPACE.decode()}" {openssh_public_key(key).decode()}\n'
 
 
 def is_same_key(line: str, signer: Path) -> bool:
-    """Whether a line of allowed signers, as `allowed_signer` writes it, names the public key (PEM) in a file."""
+    """Whether a line of allowed signers, as `allowed_signer_line` writes it, names the public key (PEM) in a file."""
     try:
         public = serialization.load_pem_public_key(signer.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm):
@@ -37,9 +37,9 @@ def is_same_key(line: str, signer: Path) -> bool:
     return line.endswith(f" {public.public_bytes(*form).decode()}\n") and line.count("\n") == 1
 
 
-def signature(key: PrivateKey, content: bytes) -> str:
+def openssh_signature(key: PrivateKey, content: bytes) -> str:
     """The signature of `content` in the armoured form of OpenSSH."""
-    blob = base64.b64decode(public_key(key).split()[1])
+    blob = base64.b64decode(openssh_public_key(key).split()[1])
     signed = MAGIC + b"".join(map(ssh_string, (NAMESPACE, b"", HASH, hashlib.sha256(content).digest())))
     numbers = b"".join(ssh_string(ssh_mpint(number)) for number in decode_dss_signature(sign(key, signed)))
     parts = (blob, NAMESPACE, b"", HASH, ssh_string(KIND) + ssh_string(numbers))

@@ -23,7 +23,7 @@ IN_BOM = {  # kind of component in the bill of materials, by name of a dependenc
 }
 
 
-def dependencies(provenance: Provenance) -> dict[str, str]:
+def digests_of_materials(provenance: Provenance) -> dict[str, str]:
     """The sha256 of each thing that the pictures were made from or judged by, by name; unknown ones are left out."""
     made, judged = provenance.made_from, provenance.judged_by
     named = {
@@ -41,9 +41,11 @@ def dependencies(provenance: Provenance) -> dict[str, str]:
     return {name: digest for name, digest in named.items() if digest}
 
 
-def make_statement(provenance: Provenance, collection: str, manifest: str, manifest_sha256: str) -> dict[str, Any]:
+def make_in_toto_statement(
+    provenance: Provenance, collection: str, manifest: str, manifest_sha256: str
+) -> dict[str, Any]:
     """The in-toto statement: the package, known by its manifest, was made from these things."""
-    resolved = [{"name": name, "digest": {"sha256": d}} for name, d in dependencies(provenance).items()]
+    resolved = [{"name": name, "digest": {"sha256": d}} for name, d in digests_of_materials(provenance).items()]
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": manifest, "digest": {"sha256": manifest_sha256}}],
@@ -60,10 +62,14 @@ def make_statement(provenance: Provenance, collection: str, manifest: str, manif
     }
 
 
-def make_envelope(statement: dict[str, Any], key: PrivateKey | None) -> dict[str, Any]:
+def make_dsse_envelope(statement: dict[str, Any], key: PrivateKey | None) -> dict[str, Any]:
     """The statement in a DSSE envelope; without a key it has no signature."""
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    signed = [(public_fingerprint(key), base64.b64encode(sign(key, signed_bytes(payload))).decode())] if key else []
+    signed = (
+        [(public_fingerprint(key), base64.b64encode(sign(key, pre_authentication_encoding(payload))).decode())]
+        if key
+        else []
+    )
     return {
         "payloadType": PAYLOAD_TYPE,
         "payload": base64.b64encode(payload).decode(),
@@ -84,18 +90,18 @@ def statement_problem(envelope: dict[str, Any], manifest: Path, signer: Path) ->
             return f"it is not of {manifest.name}"
     except (KeyError, TypeError, ValueError) as error:
         return f"it is no statement in an envelope: {error!r}"
-    signed = [is_signed(signer, signed_bytes(payload), signature) for signature in signatures]
+    signed = [is_signed(signer, pre_authentication_encoding(payload), signature) for signature in signatures]
     return "" if signed == [True] * signer.exists() else f"it is not signed by the key in {signer.name}"
 
 
-def signed_bytes(payload: bytes) -> bytes:
+def pre_authentication_encoding(payload: bytes) -> bytes:
     """The bytes that a DSSE signature is of (its pre-authentication encoding)."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
-def make_bom(provenance: Provenance, collection: str) -> dict[str, Any]:
+def make_bill_of_materials(provenance: Provenance, collection: str) -> dict[str, Any]:
     """The CycloneDX 1.6 bill of materials: models and data, with their digests and licences."""
-    digests = {name: digest for name, digest in dependencies(provenance).items() if name in IN_BOM}
+    digests = {name: digest for name, digest in digests_of_materials(provenance).items() if name in IN_BOM}
     parts: dict[str, dict[str, Any]] = {
         name: {"type": IN_BOM[name], "bom-ref": name, "name": name, "hashes": [{"alg": "SHA-256", "content": digest}]}
         for name, digest in digests.items()

@@ -15,7 +15,7 @@ def check_certificate(folder, wrong):
     if not (folder / CERTIFICATE).is_file():
         return []
     found = json.loads((folder / CERTIFICATE).read_text())
-    problems = problems_of(found)
+    problems = certificate_problems(found)
     part, bad = found["attempts"][found["proven"]], {row["sha256"] for row in found["labels"] if is_reject(row)}
     certified = sorted(set(found["lot"]["pictures"][: part["size"]]) - bad)
     rows = map(json.loads, (folder / INCLUSION).read_bytes().splitlines())
@@ -27,22 +27,22 @@ def check_certificate(folder, wrong):
     return [f"by {part['labels']} labels in {order} ({CERTIFICATE}): {seen}"]
 
 
-def problems_of(found):
+def certificate_problems(found):
     """Sentences on what in a certificate does not follow from its lot, its terms and its labels."""
     lot, design, given = found["lot"]["pictures"], found.get("design"), found["labels"]
     terms, problems = found["promise"], []
-    if len(set(lot)) < len(lot) or sha256_of(lot) != found["lot"]["sha256"]:
+    if len(set(lot)) < len(lot) or canonical_json_sha256(lot) != found["lot"]["sha256"]:
         problems.append("the lot is not the one that it names")
     policy = found["policy"]["sha256"]
     told = ["stylegate-audit-3", lot, policy, design] if design else ["stylegate-audit-2", sorted(lot), policy]
-    order = drawn(lot, sha256_of(told), weights_of(len(lot), design))
-    if [row["sha256"] for row in given] != order[: len(given)] or found["order_seed"] != sha256_of(told):
+    order = pictures_in_drawn_order(lot, canonical_json_sha256(told), sampling_weights(len(lot), design))
+    if [row["sha256"] for row in given] != order[: len(given)] or found["order_seed"] != canonical_json_sha256(told):
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
     part, spent = found["attempts"][found["proven"]], found["earlier_attempts"] + found["proven"] + 1
     size, delta = max(1, round(terms["ladder"][found["proven"]] * len(lot))), terms["delta"] / 2**spent
     rank = {sha256: place for place, sha256 in enumerate(lot[:size])}
     labels = [(rank[row["sha256"]], is_reject(row)) for row in given if row["sha256"] in rank]
-    proven = first_proof(labels, size, terms["alpha"], delta, weights_of(len(lot), design)[:size], design)
+    proven = labels_until_proven(labels, size, terms["alpha"], delta, sampling_weights(len(lot), design)[:size], design)
     if proven is None or (part["size"], part["proven_after"], part["labels"]) != (size, proven, len(labels)):
         problems.append("the proof does not follow from the labels")
     return problems
@@ -52,33 +52,35 @@ def is_reject(row):
     return row["verdict"] != "accept"
 
 
-def sha256_of(value):
+def canonical_json_sha256(value):
     """sha256 (hex) of JSON data in canonical form (RFC 8785; keys are ASCII, numbers between 1e-4 and 1e15)."""
-    return hashlib.sha256(json.dumps(whole(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(whole_floats_as_integers(value), sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
-def whole(value):
+def whole_floats_as_integers(value):
     """The value with every float that is a whole number as an integer, as canonical JSON writes it."""
     if isinstance(value, dict):
-        return {key: whole(part) for key, part in value.items()}
+        return {key: whole_floats_as_integers(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [whole(part) for part in value]
+        return [whole_floats_as_integers(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def risks_of(size, design):
+def relative_risks(size, design):
     """The relative risk of each picture of a lot, best margin first."""
     risks = [max((size - place - 0.5) / size, design["floor"]) ** -design["steepness"] for place in range(size)]
     mean = math.fsum(risks) / size
     return [risk / mean for risk in risks]
 
 
-def weights_of(size, design):
+def sampling_weights(size, design):
     """The weight of each picture in the draw, best margin first; without a design all are equal."""
-    return [1 + design["draw"] * risk for risk in risks_of(size, design)] if design else [1.0] * size
+    return [1 + design["draw"] * risk for risk in relative_risks(size, design)] if design else [1.0] * size
 
 
-def drawn(lot, seed, weights):
+def pictures_in_drawn_order(lot, seed, weights):
     """The pictures in the order that the seed settles; with equal weights it is that of the digests alone."""
     digests = {sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest() for sha256 in lot}
     if len(set(weights)) == 1:
@@ -87,28 +89,28 @@ def drawn(lot, seed, weights):
     return sorted(lot, key=lambda sha256: (times[sha256], sha256))
 
 
-def first_proof(labels, size, alpha, delta, weights, design):
+def labels_until_proven(labels, size, alpha, delta, weights, design):
     """The number of labels (rank, is a reject) after which the promise was proven; None if it was not."""
     found, numbers = 0, []
     for _, bad in labels:
         found += bad
         numbers.append(found)
-    if reached(labels, size, alpha, found, weights, design, 1 / delta)[-1:] == [True]:
+    if wealth_reached_goal(labels, size, alpha, found, weights, design, 1 / delta)[-1:] == [True]:
         return None  # every number of rejects is ruled out: that proves nothing
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
-        sure = reached(labels, size, alpha, rejects, weights, design, 1 / delta)
+        sure = wealth_reached_goal(labels, size, alpha, rejects, weights, design, 1 / delta)
         for count, number in enumerate(numbers, start=1):
             if number == already and sure[count - 1]:
                 return count
     return None
 
 
-def reached(labels, size, alpha, rejects, weights, design, goal):
+def wealth_reached_goal(labels, size, alpha, rejects, weights, design, goal):
     """After each label, whether the wealth of a gambler against that number of rejects has ever reached the goal."""
     rates = (0.0, alpha / 3)  # without a design: the rates for which the two bets grow fastest
     bets = [min((alpha - rate) / (alpha * (1 - alpha)), 0.95) for rate in rates]
-    risks = risks_of(size, design) if design else []
+    risks = relative_risks(size, design) if design else []
     doubts = [[g["least_doubt"] + g["doubt"] * r for r in risks] for g in design["gamblers"]] if design else []
     wealth = [g["share"] for g in design["gamblers"]] if design else [0.5, 0.5]
     left, weight, doubt, sure, seen = size, math.fsum(weights), [math.fsum(d) for d in doubts], False, []

@@ -48,7 +48,7 @@ def check_plan(folder, traits, wrong):
     if (stated["commitment"], stated["slots"], len(plan.splitlines())) != (opened, len(planned), len(planned)):
         wrong.append(f"{COMMITMENT}: it is not of {PLAN}")
     others = [item for item in traits if traits[item] != planned.get(item)]
-    stated = {item: stated_traits(folder, item) for item in others}
+    stated = {item: planned_and_final_traits(folder, item) for item in others}
     other_plan = [item for item in others if stated[item] != {"planned": planned.get(item), "final": traits[item]}]
     wrong += [f"{METADATA}/{item}.json: not the traits of its slot in {PLAN}" for item in other_plan]
     says = f"{len(traits)} of {len(planned)} planned slots are here, with the traits that {COMMITMENT} commits to"
@@ -56,13 +56,13 @@ def check_plan(folder, traits, wrong):
     return [says + corrected * bool(others)]
 
 
-def stated_traits(folder, item):
+def planned_and_final_traits(folder, item):
     """What the record of an item says of its traits, planned and final; {} if it says nothing."""
     traits = json.loads((folder / RECORDS / f"{item}.json").read_bytes()).get("traits", {})
     return {name: traits[name] for name in ("planned", "final") if name in traits}
 
 
-def rarities(items):
+def rarity_ranks_and_scores(items):
     """(rank, score) of each item (trait -> value), as OpenRarity 0.7.5 computes them."""
     rows = [{name.lower().strip(): value.lower().strip() for name, value in item.items()} for item in items]
     rows = [{**row, "meta_trait:trait_count": str(sum(v not in ("none", "") for v in row.values()))} for row in rows]
@@ -90,7 +90,7 @@ def check_rarity(folder, traits, wrong):
     stated = {row["id"]: (row["rank"], row["score"]) for row in rows}
     if len(stated) != len(rows):
         wrong.append(f"{RARITY}: an item is there twice")
-    found = dict(zip(traits, rarities(list(traits.values()))))  # noqa: B905  (Python 3.9)
+    found = dict(zip(traits, rarity_ranks_and_scores(list(traits.values()))))  # noqa: B905  (Python 3.9)
     for item in sorted(found.keys() | stated.keys()):
         (rank, score), (stated_rank, stated_score) = found.get(item, (0, 0.0)), stated.get(item, (0, 0.0))
         if rank != stated_rank or not abs(score - stated_score) <= 1e-6:  # NaN too

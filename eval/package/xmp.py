@@ -43,8 +43,8 @@ def with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:
     Raises UnmarkableError for another format than PNG, JPEG and WebP, for XMP that cannot be read, and for a file that
     names another source type.
     """
-    packet = read_packet(content)
-    found = source_types(packet)
+    packet = read_xmp_packet(content)
+    found = source_types_in_packet(packet)
     if found == {SOURCE_TYPES + code}:
         return content
     if found:
@@ -53,11 +53,11 @@ def with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:
     end = re.search(r"</(\w+:)?RDF\s*>", text)
     if not end:
         raise UnmarkableError("its XMP has no rdf:RDF")
-    added = text[: end.start()] + description(code, drawn_here) + text[end.start() :]
-    return with_packet(content, added.encode("utf-8", "surrogateescape"))
+    added = text[: end.start()] + xmp_description_element(code, drawn_here) + text[end.start() :]
+    return with_xmp_packet(content, added.encode("utf-8", "surrogateescape"))
 
 
-def description(code: str, drawn_here: bool) -> str:
+def xmp_description_element(code: str, drawn_here: bool) -> str:
     """The part of a packet that says the source type; of a picture that was drawn here also the AI system."""
     said = {"DigitalSourceType": SOURCE_TYPES + code}
     if drawn_here:
@@ -66,7 +66,7 @@ def description(code: str, drawn_here: bool) -> str:
     return f' <r:Description xmlns:r="{RDF}" xmlns:Iptc4xmpExt="{IPTC}" r:about="">\n{lines} </r:Description>\n'
 
 
-def source_types(packet: bytes) -> set[str]:
+def source_types_in_packet(packet: bytes) -> set[str]:
     """Every digital source type that an XMP packet names. Raises UnmarkableError for one that is no XML."""
     if not packet:
         return set()
@@ -84,28 +84,28 @@ def source_types(packet: bytes) -> set[str]:
     return found - {""}
 
 
-def source_types_of(content: bytes) -> set[str]:
+def source_types_in_file(content: bytes) -> set[str]:
     """Every digital source type that the XMP of a picture's file names; none where it cannot be read."""
     try:
-        return source_types(read_packet(content))
+        return source_types_in_packet(read_xmp_packet(content))
     except UnmarkableError:
         return set()
 
 
-def read_packet(content: bytes) -> bytes:
+def read_xmp_packet(content: bytes) -> bytes:
     """The XMP packet of a picture's file; b"" if it has none. Raises UnmarkableError for a format without a place."""
     if content.startswith(PNG_START):
         chunks = (chunk[8:-4] for kind, chunk in png_chunks(content) if kind == b"iTXt")
         return next((itxt_text(data) for data in chunks if data.startswith(PNG_KEYWORD)), b"")
     if content.startswith(b"\xff\xd8\xff"):
-        found = (part for part in jpeg_parts(content)[0] if is_xmp_segment(part))
+        found = (part for part in jpeg_segments_and_scan(content)[0] if is_xmp_segment(part))
         return next((part[4 + len(JPEG_HEADER) :] for part in found), b"")
     if is_webp(content):
         return next((data for kind, data in webp_chunks(content) if kind == WEBP_KIND), b"")
     raise UnmarkableError("it is no PNG, JPEG or WebP")
 
 
-def with_packet(content: bytes, packet: bytes) -> bytes:
+def with_xmp_packet(content: bytes, packet: bytes) -> bytes:
     """The picture's file with this XMP packet in place of its own. Raises UnmarkableError for a format without one."""
     if content.startswith(PNG_START):
         data = PNG_KEYWORD + b"\0\0\0\0" + packet  # not compressed, no language
@@ -116,7 +116,7 @@ def with_packet(content: bytes, packet: bytes) -> bytes:
         data = JPEG_HEADER + packet
         if len(data) + 2 > MAX_SEGMENT:
             raise UnmarkableError("its XMP does not fit into a segment of a JPEG")
-        parts, rest = jpeg_parts(content)
+        parts, rest = jpeg_segments_and_scan(content)
         parts = [part for part in parts if not is_xmp_segment(part)]
         first = next((i for i, part in enumerate(parts) if part[1] not in (0xE0, 0xE1)), len(parts))
         mark = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
@@ -138,7 +138,7 @@ def itxt_text(data: bytes) -> bytes:
         raise UnmarkableError(f"its XMP cannot be read ({error})") from None
 
 
-def jpeg_parts(content: bytes) -> tuple[list[bytes], bytes]:
+def jpeg_segments_and_scan(content: bytes) -> tuple[list[bytes], bytes]:
     """The segments of a JPEG before its first scan, each with its marker, and all that follows them."""
     parts, start = [], 2
     while content[start : start + 1] == b"\xff" and content[start + 1] != 0xDA:
@@ -177,10 +177,10 @@ def webp_with_packet(content: bytes, packet: bytes) -> bytes:
         chunks.insert(0, (b"VP8X", bytes([alpha, 0, 0, 0]) + canvas))
     head = chunks[0][1]
     chunks[0] = b"VP8X", bytes([head[0] | WEBP_XMP]) + head[1:]
-    return webp_of([*chunks, (WEBP_KIND, packet)])
+    return webp_from_chunks([*chunks, (WEBP_KIND, packet)])
 
 
-def webp_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+def webp_from_chunks(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The WebP that holds these chunks; one of an odd size is padded with a zero."""
     parts = [kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks]
     body = b"WEBP" + b"".join(parts)

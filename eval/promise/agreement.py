@@ -20,7 +20,7 @@ LOWEST, HIGHEST = {"raw": 0.0, "kappa": -1.0, "alpha": -1.0, "ac1": -1.0}, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class EstimateWithInterval:
     """A coefficient with its interval, which covers the true value with 95 % confidence; at most 1."""
 
     value: float | None  # None: not defined by these labels
@@ -29,14 +29,14 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class AgreementCoefficients:
     """How far reviewers agree about the pictures that at least two of them have labelled."""
 
     pictures: int
-    raw: Estimate  # share of pairs of labels of one picture that are equal, mean over pictures; 0 to 1
-    kappa: Estimate  # Cohen's; with more than two reviewers the mean over their pairs
-    alpha: Estimate  # Krippendorff's, nominal
-    ac1: Estimate  # Gwet's
+    raw: EstimateWithInterval  # share of pairs of labels of one picture that are equal, mean over pictures; 0 to 1
+    kappa: EstimateWithInterval  # Cohen's; with more than two reviewers the mean over their pairs
+    alpha: EstimateWithInterval  # Krippendorff's, nominal
+    ac1: EstimateWithInterval  # Gwet's
 
 
 def ratings_table(
@@ -56,7 +56,7 @@ def ratings_table(
     return np.array(rows, int).reshape(len(pictures), len(labels))
 
 
-def label_counts(ratings: NDArray[np.int64], categories: int) -> NDArray[np.float64]:
+def label_counts_per_picture(ratings: NDArray[np.int64], categories: int) -> NDArray[np.float64]:
     """[pictures, categories] how many reviewers gave each label, from a table of indices where -1 is missing."""
     return (ratings[:, :, None] == np.arange(categories)).sum(1).astype(float)
 
@@ -120,9 +120,9 @@ def cohen_kappa(ratings: NDArray[np.int64], categories: int) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def coefficients(ratings: NDArray[np.int64], categories: int) -> dict[str, float | None]:
+def coefficients_by_name(ratings: NDArray[np.int64], categories: int) -> dict[str, float | None]:
     """Each coefficient by name, of [pictures, reviewers] category indices where -1 is missing."""
-    counts = label_counts(ratings, categories)
+    counts = label_counts_per_picture(ratings, categories)
     return {
         "raw": raw_agreement(counts),
         "kappa": cohen_kappa(ratings, categories),
@@ -133,7 +133,7 @@ def coefficients(ratings: NDArray[np.int64], categories: int) -> dict[str, float
 
 def measure_agreement(
     labels: Mapping[str, Mapping[str, str]], categories: tuple[str, ...] = CATEGORIES, seed: int = 0
-) -> Agreement:
+) -> AgreementCoefficients:
     """How far reviewers agree, from a mapping of reviewer to picture (sha256) to label, with bootstrap intervals.
 
     Pictures are drawn anew with replacement, 1,000 times. A draw in which a coefficient is not defined counts as its
@@ -145,32 +145,32 @@ def measure_agreement(
         raise ValueError("agreement needs at least two categories")
     ratings = ratings_table(labels, categories)
     ratings = ratings[(ratings != MISSING).sum(1) >= 2]
-    found = coefficients(ratings, len(categories))
+    found = coefficients_by_name(ratings, len(categories))
     rng = np.random.default_rng(seed)
     draws = [rng.integers(0, len(ratings), len(ratings)) for _ in range(REPLICATES if len(ratings) else 0)]
-    replicates = [coefficients(ratings[draw], len(categories)) for draw in draws]
+    replicates = [coefficients_by_name(ratings[draw], len(categories)) for draw in draws]
     tail = (1 - CONFIDENCE) / 2
     made = {}
     for name, value in found.items():
         if value is None:
-            made[name] = Estimate(None, LOWEST[name], HIGHEST)
+            made[name] = EstimateWithInterval(None, LOWEST[name], HIGHEST)
             continue
         values = [replicate[name] for replicate in replicates]
         low = float(np.quantile([LOWEST[name] if v is None else v for v in values], tail))
         high = float(np.quantile([HIGHEST if v is None else v for v in values], 1 - tail))
         if found["raw"] == 1:
-            low = lowest_without_disagreement(name, ratings, len(categories))
-        made[name] = Estimate(value, min(low, value), max(high, value))
-    return Agreement(pictures=len(ratings), **made)
+            low = interval_low_if_all_agree(name, ratings, len(categories))
+        made[name] = EstimateWithInterval(value, min(low, value), max(high, value))
+    return AgreementCoefficients(pictures=len(ratings), **made)
 
 
-def lowest_without_disagreement(name: str, ratings: NDArray[np.int64], categories: int) -> float:
+def interval_low_if_all_agree(name: str, ratings: NDArray[np.int64], categories: int) -> float:
     """Lower end of a coefficient's interval where every pair of labels is equal.
 
     Raw agreement p of n pictures that all agree is ruled out where p^n is below 2.5 %. The chance-corrected
     coefficients are (p - chance) / (1 - chance), with the chance that the labels show.
     """
-    counts = label_counts(ratings, categories)
+    counts = label_counts_per_picture(ratings, categories)
     raw = ((1 - CONFIDENCE) / 2) ** (1 / len(counts))
     share = (counts / counts.sum(1, keepdims=True)).mean(0)
     chance = {

@@ -33,7 +33,7 @@ def bet_sizes(alpha: float) -> NDArray[np.float64]:
     return np.minimum((alpha - rates) / (alpha * (1 - alpha)), CAP)
 
 
-def wealth(labels: Sequence[int] | NDArray, size: int, rejects: int, alpha: float) -> NDArray[np.float64]:
+def betting_wealth(labels: Sequence[int] | NDArray, size: int, rejects: int, alpha: float) -> NDArray[np.float64]:
     """[n] the wealth of a bettor after each label (1: reject, 0: not), betting against `rejects` rejects in `size`
     pictures.
 
@@ -56,9 +56,9 @@ def largest_allowed_rejects(alpha: float, size: int) -> int:
     return math.floor(alpha * size + 1e-9)
 
 
-def even_bettor(alpha: float) -> Bettor:
-    """The bettor of `wealth`, for an order in which every picture is equally likely to come next."""
-    return lambda labels, size, rejects: wealth(labels, size, rejects, alpha)
+def bettor_for_uniform_order(alpha: float) -> Bettor:
+    """The bettor of `betting_wealth`, for an order in which every picture is equally likely to come next."""
+    return lambda labels, size, rejects: betting_wealth(labels, size, rejects, alpha)
 
 
 def ruled_out_after_each_label(
@@ -68,24 +68,24 @@ def ruled_out_after_each_label(
     return np.maximum.accumulate(bettor(np.asarray(labels, float), size, rejects)) >= 1 / delta
 
 
-def labels_needed(
+def labels_until_proven(
     labels: Sequence[int] | NDArray,
     size: int,
     alpha: float,
     delta: float,
     bettor: Bettor | None = None,
-    fewest_answers: Callable[[int], int] = int,
+    fewest_rejects_noticed: Callable[[int], int] = int,
 ) -> int | None:
     """The number of these labels after which the promise was proven; None if it was not.
 
     It is proven once every number of rejects is ruled out for which the share of rejects among the exported pictures
     (the lot without the rejects that were found) would be above alpha. `bettor` is who bets on the labels in their
-    order; without one it is the bettor of `wealth`. `fewest_answers` says how many pictures a reviewer rejects at least
-    in a lot with that many rejects: all of them, unless eval/promise/eyes.py says otherwise.
+    order; without one it is the bettor of `betting_wealth`. `fewest_rejects_noticed` says how many pictures a reviewer
+    rejects at least in a lot with that many rejects: all of them, unless eval/promise/eyes.py says otherwise.
     """
-    bettor, found = bettor or even_bettor(alpha), np.cumsum(np.asarray(labels, int))
+    bettor, found = bettor or bettor_for_uniform_order(alpha), np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
-        smallest = fewest_answers(largest_allowed_rejects(alpha, size - already) + already + 1)
+        smallest = fewest_rejects_noticed(largest_allowed_rejects(alpha, size - already) + already + 1)
         proven = np.flatnonzero(ruled_out_after_each_label(labels, size, delta, smallest, bettor) & (found == already))
         if len(proven):
             return int(proven[0]) + 1
@@ -99,9 +99,9 @@ def upper_bound_on_reject_share_after_removal(
 
     What may be exported is the lot of `size` pictures without the rejects that were found. The bound holds with
     confidence 1 - delta; the bets are sized for a promise of `alpha`. It is 1 without labels, and 1 if the labels rule
-    out every number of rejects, which happens with a chance of at most delta. `bettor` is as in `labels_needed`.
+    out every number of rejects, which happens with a chance of at most delta. `bettor` is as in `labels_until_proven`.
     """
-    bettor, found = bettor or even_bettor(alpha), int(np.sum(labels))
+    bettor, found = bettor or bettor_for_uniform_order(alpha), int(np.sum(labels))
     low, high = found, size - len(labels) + found  # the largest number that is not ruled out lies here
     if size == found:
         return 0.0
@@ -116,7 +116,7 @@ def upper_bound_on_reject_share_after_removal(
     return (low - found) / (size - found)
 
 
-def delta_shares(delta: float, attempts: int) -> list[float]:
+def delta_per_attempt(delta: float, attempts: int) -> list[float]:
     """How much of delta each of `attempts` attempts at a certificate may use: delta / 2, delta / 4, ...; the sum is
     below delta.
     """

@@ -17,7 +17,7 @@ from eval.measuring.scores import head_file
 from eval.policy.lines import CheckBounds
 from eval.policy.model import MARGIN, Policy, largest_percentage
 from eval.promise import envelope, labels
-from eval.promise.certificate import PolicyRule, Share
+from eval.promise.certificate import PolicyOfLabels, Share
 from eval.promise.labels import Label, Sha256
 from stylegate import files
 from stylegate.config import Config
@@ -47,7 +47,7 @@ class ScoredLabel(Label):
     """The calibrated score of the picture."""
 
 
-class Thresholds(Record):
+class CalibratedThresholds(Record):
     """Where the labels put the lines of the calibrated check."""
 
     accept_from: float | None
@@ -64,22 +64,22 @@ class Calibration(Record):
     score: str
     """Name of the calibrated score, or "margin"."""
     promise: CalibrationPromise
-    policy: PolicyRule
+    policy: PolicyOfLabels
     fingerprint: dict[str, str | None]
     """Digests of all that could change what a score means for a picture, each under its name."""
     pool: list[Sha256] = Field(min_length=1)
     """sha256 of every picture that all other checks accept, sorted."""
     labels: list[ScoredLabel] = Field(min_length=1)
     """The sample, in its random order."""
-    lines: Thresholds
+    lines: CalibratedThresholds
     sha256: str
     """Digest of all other fields. It finds accidents, not forgers."""
 
-    def digest(self) -> str:
+    def computed_sha256(self) -> str:
         """What `sha256` must be."""
         return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
 
-    def rejects(self) -> dict[str, bool]:
+    def is_reject_by_sha256(self) -> dict[str, bool]:
         """Whether each labelled picture is a reject, by sha256."""
         return {label.sha256: label.is_reject for label in self.labels}
 
@@ -148,7 +148,7 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
     """
     plan = CalibrationPlan(pool, min(count, len(pool)), policy.sha256)
     terms = CalibrationTerms(pool=files.canonical_sha256(sorted(pool)), policy_sha256=policy.sha256, count=plan.count)
-    begun = [other for other in labels.read_rows(out, "calibrate", CalibrationTerms) if other.pool == terms.pool]
+    begun = [other for other in labels.read_terms(out, "calibrate", CalibrationTerms) if other.pool == terms.pool]
     if any(other.count != plan.count for other in begun):
         raise ConfigError(
             f"this calibration began with promise.num_labels={begun[0].count}, it cannot become {plan.count}",
@@ -159,7 +159,7 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
     return plan
 
 
-def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
+def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
     """Digests of everything that could change how a score relates to good pictures, by name; None for what is not
     there.
 
@@ -174,7 +174,7 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
         "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
         "encoder and preprocessing": encoder_digest(encoder_name(config)),
         "scores": SCORES_VERSION,
-        "aesthetic head": files.sha256(head) if head else labels_digest(config),
+        "aesthetic head": files.sha256(head) if head else digest_of_score_labels(config),
         "references": files.canonical_sha256(sorted(digests_by_name(compared.references).values())),
         "training pictures": files.canonical_sha256(sorted(digests_by_name(compared.training).values())),
         "background": compared.background,
@@ -184,34 +184,34 @@ def judging_digest(config: Config, lot: Lot, compared: Comparison, policy: Polic
     }
 
 
-def labels_digest(config: Config) -> str | None:
+def digest_of_score_labels(config: Config) -> str | None:
     return files.sha256(existing_file(config.score.labels, "score.labels")) if config.score.labels else None
 
 
-def calibration_of(
+def make_calibration(
     plan: CalibrationPlan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
 ) -> Calibration:
     """Make the calibration from the labels, one for each picture of the plan's sample. `fingerprint` is
-    `judging_digest`.
+    `judging_digests`.
     """
     promise = policy.promise
     found = Calibration(
         version=VERSION,
         score=policy.calibrated_score or MARGIN,
         promise=CalibrationPromise(alpha=promise.alpha, delta=promise.delta, discard=promise.discard),
-        policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
+        policy=PolicyOfLabels(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         fingerprint=fingerprint,
         pool=sorted(plan.pool),
         labels=[
             ScoredLabel(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why, score=plan.pool[g.sha256])
             for g in given
         ],
-        lines=Thresholds(accept_from=None, reject_below=None),
+        lines=CalibratedThresholds(accept_from=None, reject_below=None),
         sha256="",
     )
-    top, bottom, _ = thresholds_for(found, plan.pool, policy)
-    found = found.model_copy(update={"lines": Thresholds(accept_from=top, reject_below=bottom)})
-    return found.model_copy(update={"sha256": found.digest()})
+    top, bottom, _ = thresholds_and_bound_for_pool(found, plan.pool, policy)
+    found = found.model_copy(update={"lines": CalibratedThresholds(accept_from=top, reject_below=bottom)})
+    return found.model_copy(update={"sha256": found.computed_sha256()})
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -225,7 +225,7 @@ def read_calibration(path: Path) -> Calibration:
             f"{files.display_path(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step
         )
     found = Calibration.read(path, what, step)
-    if found.digest() != found.sha256:
+    if found.computed_sha256() != found.sha256:
         raise DataError(f"{files.display_path(path)} was changed after it was written", next_step=step)
     if found.pool != sorted(set(found.pool)):
         raise DataError(f"{files.display_path(path)}: its pool is not sorted, or has a picture twice", next_step=step)
@@ -251,24 +251,26 @@ def calibrated_line_for_lot(
     if not path.exists():
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same words"
         return CalibratedLine(None, set(), "insufficient", text)
-    return calibrated_line_state(read_calibration(path), pool, judging_digest(config, lot, compared, policy), policy)
+    return calibrated_line_for_pool(
+        read_calibration(path), pool, judging_digests(config, lot, compared, policy), policy
+    )
 
 
-def calibrated_line_state(
+def calibrated_line_for_pool(
     calibration: Calibration, pool: dict[str, float], digests_now: dict[str, str | None], policy: Policy
 ) -> CalibratedLine:
     """The lines of the calibrated check for this pool, with the state of the calibration: valid, stale or
     insufficient.
 
-    `pool` has scores by sha256, `digests_now` the digests of `judging_digest` today: if one differs from the
+    `pool` has scores by sha256, `digests_now` the digests of `judging_digests` today: if one differs from the
     calibration's, it is stale. Another batch that was made in the same way counts as one population with the labelled
     one. If the calibration is not valid, the lines of its own batch are returned, so that the lot can still be
     certified.
     """
-    bad = calibration.rejects()
+    bad = calibration.is_reject_by_sha256()
     here = {name: is_bad for name, is_bad in bad.items() if name in pool}
     found = {name for name, is_bad in here.items() if is_bad}
-    top, bottom, held = thresholds_for(calibration, pool, policy)
+    top, bottom, held = thresholds_and_bound_for_pool(calibration, pool, policy)
     changed = [name for name in digests_now if calibration.fingerprint.get(name) != digests_now[name]]
     labels_so_far = f"{counted(len(bad), 'label')}, {counted(sum(bad.values()), 'reject')}"
     if changed or calibration.score != policy.calibrated_score:
@@ -298,14 +300,14 @@ def calibrated_line_state(
     )
 
 
-def thresholds_for(
+def thresholds_and_bound_for_pool(
     calibration: Calibration, pool: Mapping[str, float], policy: Policy
 ) -> tuple[float | None, float | None, float]:
     """For this pool: the score from which pictures may be accepted (None if nothing can be promised), the score below
     which they may be rejected without a person looking (None if there is none), and the upper bound on the share of
     rejects at the first (1 if there is none).
     """
-    bad = calibration.rejects()
+    bad = calibration.is_reject_by_sha256()
     scored = {label.sha256: label.score for label in calibration.labels}
     everyone = scored | dict(pool) if sorted(pool) != calibration.pool else dict(pool)
     names, promise = sorted(everyone), policy.promise
@@ -316,7 +318,7 @@ def thresholds_for(
     bottom = envelope.rejecting_threshold(scores[labelled & ~rejects], promise.discard)
     if top is None:
         return None, bottom, 1.0
-    held = envelope.bounds_at_thresholds(
+    held = envelope.reject_share_bounds_at_thresholds(
         scores, labelled, rejects, ours, np.array([top]), promise.alpha, promise.delta
     )[0]
     return top, bottom, float(held)

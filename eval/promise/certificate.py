@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 
 from eval.policy.model import Policy, Promise, confidence_percentage, largest_percentage
 from eval.promise import audit, labels
-from eval.promise.labels import Label, Purpose, Sha256, labels_before_gap
-from eval.promise.ranked import RankedDesign, draw_weights, ranked_bettor, weighted_order
-from eval.promise.statements import Statement
+from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
+from eval.promise.ranked import RankedAuditDesign, ranked_bettor, sampling_weights, weighted_order
+from eval.promise.statements import TraitStatement
 from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
@@ -32,11 +32,11 @@ class CertifiedPromise(Record):
     ladder: list[float] = Field(min_length=1)
     """Shares of the lot, best pictures first, that the certificate was tried for; each above 0 and at most 1."""
 
-    def promise(self) -> Promise:
+    def as_policy_promise(self) -> Promise:
         return Promise(alpha=self.alpha, delta=self.delta, ladder=tuple(self.ladder))
 
 
-class PolicyRule(Record):
+class PolicyOfLabels(Record):
     """The policy under which labels were given."""
 
     name: str
@@ -85,11 +85,11 @@ class Certificate(Record):
     says: str
     """The promise in words."""
     promise: CertifiedPromise
-    policy: PolicyRule
+    policy: PolicyOfLabels
     lot: CertifiedLot
     order_seed: str
     """Digest that settles the random order of the labels."""
-    design: RankedDesign | None = None
+    design: RankedAuditDesign | None = None
     """How the ranking of the lot settles order and bets. Left out where every picture was as likely to come next."""
     earlier_attempts: int = Field(ge=0, lt=1000)
     """Attempts at other lots, or by other terms, that have spent their part of delta before."""
@@ -99,19 +99,19 @@ class Certificate(Record):
     """One for each share of the ladder."""
     proven: int = Field(ge=0)
     """Index of the attempt that is proven."""
-    statements: list[Statement] = Field(default_factory=list)
+    statements: list[TraitStatement] = Field(default_factory=list)
     """Of an audit of traits: what each entry of the lot states, which is one trait of one picture. Else left out."""
     sha256: str
     """Digest of all other fields. It finds accidents, not forgers."""
 
-    def digest(self) -> str:
+    def computed_sha256(self) -> str:
         """What `sha256` must be."""
         return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
 
     def proven_attempt(self) -> AuditAttempt:
         return self.attempts[self.proven]
 
-    def sentence(self) -> str:
+    def proven_claim_in_words(self) -> str:
         """What is proven of the pictures that may be exported; where all were looked at, that instead of a share."""
         attempt = self.proven_attempt()
         if attempt.labels == attempt.size and self.statements:
@@ -140,7 +140,7 @@ class AuditTerms(Record):
     """Attempts that earlier audits in the same folder have spent."""
     policy_sha256: str = ""
     """sha256 of the policy of the audit. Left out in files of older versions."""
-    design: RankedDesign | None = None
+    design: RankedAuditDesign | None = None
     """How the ranking of the lot settles order and bets. Left out where every picture is as likely to come next."""
 
 
@@ -154,14 +154,14 @@ class AuditPlan:
     promise: Promise
     earlier: int  # attempts that other lots of this batch, or other terms, have spent
     policy_sha256: str = ""  # labels count under this policy alone
-    design: RankedDesign | None = None  # None: every picture is as likely to come next
+    design: RankedAuditDesign | None = None  # None: every picture is as likely to come next
     purpose: Purpose = "audit"  # of the labels; "traits" where the lot holds statements, not pictures
 
     @property
     def terms(self) -> AuditTerms:
         """What is written down before the first label."""
         return AuditTerms(
-            lot=self.sha256,
+            lot=self.lot_sha256,
             size=len(self.lot),
             alpha=self.promise.alpha,
             delta=self.promise.delta,
@@ -172,7 +172,7 @@ class AuditPlan:
         )
 
     @property
-    def sha256(self) -> str:
+    def lot_sha256(self) -> str:
         return files.canonical_sha256(self.lot)
 
     @property
@@ -183,38 +183,38 @@ class AuditPlan:
         return files.canonical_sha256(["stylegate-audit-3", self.lot, self.policy_sha256, self.design.content()])
 
     @property
-    def order(self) -> list[str]:
+    def labelling_order(self) -> list[str]:
         """A random order that follows from the lot's content and the policy's."""
         if self.design is None:
             return labels.shuffled_pictures(self.purpose, self.lot, self.policy_sha256)
         return weighted_order(self.lot, self.order_seed, self.design)
 
-    def bettor(self, given: Sequence[Label], size: int) -> audit.Bettor:
+    def bettor_for_labels(self, given: Sequence[Label], size: int) -> audit.Bettor:
         """Who bets on these labels of pictures of the lot's best `size`."""
         if self.design is None:
-            return audit.even_bettor(self.promise.alpha)
+            return audit.bettor_for_uniform_order(self.promise.alpha)
         rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
-        weights = draw_weights(len(self.lot), self.design)[:size]
+        weights = sampling_weights(len(self.lot), self.design)[:size]
         return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
 
-    def says(self) -> str:
+    def promise_in_words(self) -> str:
         """The promise in words."""
         return trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.says()
 
-    def attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
+    def proof_attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
         order.
         """
         ladder, alpha = self.promise.ladder, self.promise.alpha
-        spends = audit.delta_shares(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
+        spends = audit.delta_per_attempt(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
         found = []
         for share, delta in zip(ladder, spends, strict=True):
             size = max(1, round(share * len(self.lot)))
             part = set(self.lot[:size])
             asked = [label for label in given if label.sha256 in part]
-            bad, bettor = [int(label.is_reject) for label in asked], self.bettor(asked, size)
+            bad, bettor = [int(label.is_reject) for label in asked], self.bettor_for_labels(asked, size)
             bound = audit.upper_bound_on_reject_share_after_removal(bad, size, alpha, delta, bettor)
-            needed = audit.labels_needed(bad, size, alpha, delta, bettor) if bound <= alpha else None
+            needed = audit.labels_until_proven(bad, size, alpha, delta, bettor) if bound <= alpha else None
             found.append(
                 AuditAttempt(
                     share=share,
@@ -235,16 +235,18 @@ def trait_promise_in_words(promise: Promise) -> str:
     return f"at most {share} of the stated traits are wrong, with {confidence:.1f}% confidence"
 
 
-def begin_or_resume_audit(out: Path, lot: list[str], policy: Policy, design: RankedDesign | None = None) -> AuditPlan:
+def begin_or_resume_audit(
+    out: Path, lot: list[str], policy: Policy, design: RankedAuditDesign | None = None
+) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
     If an audit of the lot with these terms was begun, it is that one, with the design that it has. Otherwise it is a
     new plan with `design`, which counts the attempts of all earlier audits in the folder as spent.
     """
-    return begin_or_resume(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design))
+    return resume_or_begin_plan(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design))
 
 
-def begin_or_resume(out: Path, new: AuditPlan) -> AuditPlan:
+def resume_or_begin_plan(out: Path, new: AuditPlan) -> AuditPlan:
     """The plan of an audit of the lot, promise and purpose of `new`: the one that was begun, or a new one as above."""
     earlier = 0
     for terms in read_audit_terms(out, new.purpose):
@@ -257,7 +259,7 @@ def begin_or_resume(out: Path, new: AuditPlan) -> AuditPlan:
 
 def read_audit_terms(out: Path, purpose: Purpose = "audit") -> list[AuditTerms]:
     """The terms of every audit in the folder of a lot, in the order in which they were begun."""
-    return labels.read_rows(out, purpose, AuditTerms)
+    return labels.read_terms(out, purpose, AuditTerms)
 
 
 def write_audit_terms(out: Path, plan: AuditPlan) -> None:
@@ -266,16 +268,16 @@ def write_audit_terms(out: Path, plan: AuditPlan) -> None:
         labels.append_terms(out, plan.purpose, plan.terms)
 
 
-def first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
+def index_of_first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
     """Index of the first attempt that is proven; None if none is."""
     return next((i for i, attempt in enumerate(attempts) if attempt.proven_after is not None), None)
 
 
-def labels_before_first_gap(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
+def audit_labels_before_first_gap(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
     """The labels that count: those of the first pictures in the plan's order, up to the first picture without a
     label.
     """
-    return labels_before_gap(plan.order, labels.valid_labels_by_sha256(out, plan.purpose, policy))
+    return labels_before_first_gap(plan.labelling_order, labels.valid_labels_by_sha256(out, plan.purpose, policy))
 
 
 def make_certificate(
@@ -284,16 +286,16 @@ def make_certificate(
     attempts: list[AuditAttempt],
     proven: int,
     policy: Policy,
-    statements: Sequence[Statement] = (),
+    statements: Sequence[TraitStatement] = (),
 ) -> Certificate:
     """Everything that the proof rests on."""
     terms = plan.promise
     found = Certificate(
         version=RANKED if plan.design else EVEN,
-        says=plan.says(),
+        says=plan.promise_in_words(),
         promise=CertifiedPromise(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
-        policy=PolicyRule(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
-        lot=CertifiedLot(sha256=plan.sha256, size=len(plan.lot), pictures=plan.lot),
+        policy=PolicyOfLabels(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
+        lot=CertifiedLot(sha256=plan.lot_sha256, size=len(plan.lot), pictures=plan.lot),
         order_seed=plan.order_seed,
         design=plan.design,
         earlier_attempts=plan.earlier,
@@ -303,7 +305,7 @@ def make_certificate(
         statements=list(statements),
         sha256="",
     )
-    return found.model_copy(update={"sha256": found.digest()})
+    return found.model_copy(update={"sha256": found.computed_sha256()})
 
 
 def read_certificate(path: Path) -> Certificate:
@@ -316,17 +318,17 @@ def read_certificate(path: Path) -> Certificate:
             next_step=step,
         )
     found = Certificate.read(path, what, step)
-    if problems := problems_of(found):
+    if problems := certificate_problems(found):
         raise DataError(f"{files.display_path(path)} does not hold:", problems, step)
     return found
 
 
-def problems_of(found: Certificate) -> list[str]:
+def certificate_problems(found: Certificate) -> list[str]:
     """Sentences on what in a certificate does not follow from its own lot, labels and terms; an empty list if all
     does.
     """
     try:
-        promise = found.promise.promise()
+        promise = found.promise.as_policy_promise()
     except ValidationError as error:
         return [f"promise.{problem}" for problem in records.problems_of(error)]
     purpose: Purpose = "traits" if found.statements else "audit"
@@ -336,16 +338,19 @@ def problems_of(found: Certificate) -> list[str]:
         problems.append(f"version {RANKED} has a design, version {EVEN} has none")
     if found.statements and [statement.sha256 for statement in found.statements] != plan.lot:
         problems.append("the lot is not that of its statements")
-    if found.digest() != found.sha256:
+    if found.computed_sha256() != found.sha256:
         problems.append("its digest is of another content")
     whole = 0 < len(plan.lot) == found.lot.size == len(set(plan.lot))
-    if plan.sha256 != found.lot.sha256 or not whole:
+    if plan.lot_sha256 != found.lot.sha256 or not whole:
         problems.append("the lot is not the one that it names")
-    if plan.order_seed != found.order_seed or [g.sha256 for g in found.labels] != plan.order[: len(found.labels)]:
+    if (
+        plan.order_seed != found.order_seed
+        or [g.sha256 for g in found.labels] != plan.labelling_order[: len(found.labels)]
+    ):
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
-    if found.says != plan.says():
+    if found.says != plan.promise_in_words():
         problems.append("it says something else than its terms")
-    if plan.attempts(found.labels) != found.attempts:
+    if plan.proof_attempts(found.labels) != found.attempts:
         problems.append("the attempts do not follow from the labels")
     elif found.proven >= len(found.attempts) or found.proven_attempt().proven_after is None:
         problems.append("the attempt that it calls proven is not")

@@ -27,9 +27,9 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 
     A reviewer who changed a label agrees or disagrees by the last one. "unsure" counts as a reject.
     """
-    given = labels_under(out, purpose, policy)
+    given = deciding_labels_under_policy(out, purpose, policy)
     opinions: dict[str, list[StoredLabel]] = {}
-    for label in independent(given):
+    for label in last_label_of_each_reviewer(given):
         opinions.setdefault(label.sha256, []).append(label)
     last = {label.sha256: label for label in given}
     return [
@@ -39,22 +39,24 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
     ]
 
 
-def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.Agreement:
+def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.AgreementCoefficients:
     """How far the reviewers agree about the pictures that several of them labelled for `purpose` under `policy`."""
     table: dict[str, dict[str, str]] = {}
-    for label in independent(labels_under(out, purpose, policy)):
+    for label in last_label_of_each_reviewer(deciding_labels_under_policy(out, purpose, policy)):
         table.setdefault(label.who, {})[label.sha256] = "reject" if label.is_reject else "accept"
     return agreement.measure_agreement(table)
 
 
-def agreement_with_themselves(out: Path, purpose: Purpose, policy: Policy) -> dict[str, agreement.Agreement]:
+def self_agreement_by_reviewer(
+    out: Path, purpose: Purpose, policy: Policy
+) -> dict[str, agreement.AgreementCoefficients]:
     """By reviewer, how far labels agree with the same person's labels of pictures that were shown again (repeat)."""
     given = [
         label
         for label in labels.read_stored_labels(out, purpose)
         if label.policy_sha256 == policy.sha256 and not label.withdrawn
     ]
-    first = {(label.who, label.sha256): label for label in given if label.decides}
+    first = {(label.who, label.sha256): label for label in given if label.counts_as_decision}
     again = [label for label in given if label.asked_for == "repeat" and (label.who, label.sha256) in first]
     tables: dict[str, dict[str, dict[str, str]]] = {}
     for label in again:
@@ -72,13 +74,13 @@ def notes_on_disagreements(out: Path, policy: Policy) -> list[str]:
     return [f"reviewers disagree about {counted(count, 'picture')}: the last decision about each counts"]
 
 
-def labels_under(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
+def deciding_labels_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
     """The labels for `purpose` that were given under `policy` and say something about their pictures, in order."""
     given = labels.read_stored_labels(out, purpose)
-    return [label for label in given if label.policy_sha256 == policy.sha256 and label.decides]
+    return [label for label in given if label.policy_sha256 == policy.sha256 and label.counts_as_decision]
 
 
-def independent(given: Iterable[StoredLabel]) -> list[StoredLabel]:
+def last_label_of_each_reviewer(given: Iterable[StoredLabel]) -> list[StoredLabel]:
     """The last label of each reviewer about each picture, those of adjudications left out, in the order given."""
     found: dict[tuple[str, str], StoredLabel] = {}
     for label in given:

@@ -32,12 +32,16 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
 
     p, x = np.asarray(places)[:, None], np.arange(most)[None, :]
 
-    def choose(n, k):
+    def log_binomial_coefficient(n, k):
         with np.errstate(invalid="ignore"):
             value = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
         return np.where((k >= 0) & (k <= n), value, -np.inf)
 
-    mass = choose(p, x) + choose(size - p, count - x) - choose(np.array(size), np.array(count))
+    mass = (
+        log_binomial_coefficient(p, x)
+        + log_binomial_coefficient(size - p, count - x)
+        - log_binomial_coefficient(np.array(size), np.array(count))
+    )
     return np.minimum(np.exp(mass).cumsum(1), 1.0)
 
 
@@ -50,7 +54,7 @@ def max_labelled_rejects(alpha: float, count: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def band_width(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
+def most_unlabelled_rejects_by_labelled(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
     """For x = 0 ... most - 1 the largest number of unlabelled rejects above a threshold that has x labelled rejects
     above it.
 
@@ -72,7 +76,7 @@ def band_width(size: int, count: int, delta: float, most: int) -> tuple[int, ...
     return tuple(min(c, size - count) for c in reach)
 
 
-def bounds_at_thresholds(
+def reject_share_bounds_at_thresholds(
     scores: NDArray,
     labelled: NDArray[np.bool_],
     rejects: NDArray[np.bool_],
@@ -91,14 +95,16 @@ def bounds_at_thresholds(
     if not labelled.any():
         return np.ones(len(thresholds))
     reach = np.array(
-        band_width(len(scores), int(labelled.sum()), delta, max_labelled_rejects(alpha, int(labelled.sum())))
+        most_unlabelled_rejects_by_labelled(
+            len(scores), int(labelled.sum()), delta, max_labelled_rejects(alpha, int(labelled.sum()))
+        )
     )
 
-    def above(those: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def count_at_or_above_thresholds(those: NDArray[np.bool_]) -> NDArray[np.int64]:
         return those.sum() - np.searchsorted(np.sort(scores[those]), thresholds)
 
-    bad, hidden = above(labelled & rejects), above(~labelled)
-    going = above(in_this_lot & ~(labelled & rejects))
+    bad, hidden = count_at_or_above_thresholds(labelled & rejects), count_at_or_above_thresholds(~labelled)
+    going = count_at_or_above_thresholds(in_this_lot & ~(labelled & rejects))
     silent = bad >= len(reach)  # nothing is promised there
     slipped = np.minimum(reach[np.where(silent, 0, bad)], hidden)  # no more can hide than are there
     return np.where(going == 0, 0.0, np.where(silent, 1.0, np.minimum(slipped / np.maximum(going, 1), 1.0)))
@@ -116,7 +122,7 @@ def accepting_threshold(
     going = np.unique(scores[unseen if unseen.any() else in_this_lot & ~rejects])
     if not len(going):
         return None
-    holds = bounds_at_thresholds(scores, labelled, rejects, in_this_lot, going, alpha, delta) <= alpha
+    holds = reject_share_bounds_at_thresholds(scores, labelled, rejects, in_this_lot, going, alpha, delta) <= alpha
     return float(going[np.argmax(holds)]) if holds.any() else None
 
 

@@ -4,7 +4,7 @@ Known rejects are hidden among the pictures. How many of them were missed bounds
 misses a reject (Clopper and Pearson, 1934). The audit speaks of what the reviewer would answer: of D rejects in the lot
 the reviewer would reject a number Z, at least as large as a binomial one of D trials with chance 1 - mu. Wrong alarms
 only make Z larger. So if Z is certified to be below z, D is below the smallest number whose binomial falls below z with
-a chance that is small. Three statements share delta (`DeltaShares`); the promise is wrong if one of them is.
+a chance that is small. Three statements share delta (`DeltaSplit`); the promise is wrong if one of them is.
 
 It rests on this: a reject of the lot is missed with no larger chance than a known one, and independently of the others.
 Known rejects must be as hard to see as those that the gate lets through.
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from numpy.typing import NDArray
 
 from eval.promise import audit
-from eval.promise.audit import Bettor, even_bettor
+from eval.promise.audit import Bettor, bettor_for_uniform_order
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaShares:
+class DeltaSplit:
     """What each statement may spend of delta; they add up to 1."""
 
     audit: float = 0.75  # how many pictures of the lot the reviewer would reject
@@ -28,7 +28,7 @@ class DeltaShares:
     chance: float = 0.05  # how many rejects the reviewer then misses in this lot
 
 
-SHARES = DeltaShares()
+SHARES = DeltaSplit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class KnownRejectTest:
         )
 
 
-def fewest_answers(rejects: int, miss_rate: float, delta: float) -> int:
+def fewest_rejects_noticed(rejects: int, miss_rate: float, delta: float) -> int:
     """How many of `rejects` rejects a reviewer rejects at least, but for a chance of `delta`."""
     from scipy.stats import binom  # as above
 
     return int(binom.ppf(delta, rejects, 1 - miss_rate)) if miss_rate < 1 else 0
 
 
-def labels_needed(
+def labels_until_proven_with_misses(
     labels: Sequence[int] | NDArray,
     size: int,
     alpha: float,
@@ -72,17 +72,17 @@ def labels_needed(
     """The number of these labels after which the promise was proven, for a reviewer with these eyes; None if it was
     not.
 
-    As audit.labels_needed: at most alpha of what is left of the lot of `size`, when the pictures that the reviewer
-    rejected are taken out, are true rejects, with confidence 1 - delta. `eyes` is what was known before the last label.
+    Proven is that at most alpha of what is left of the lot of `size`, when the pictures that the reviewer rejected are
+    taken out, are true rejects, with confidence 1 - delta. `eyes` is what was known before the last label.
     """
     miss_rate = eyes.miss_rate(SHARES.miss_rate * delta)
     if miss_rate == 1:
         return None
-    return audit.labels_needed(
+    return audit.labels_until_proven(
         labels,
         size,
         alpha,
         SHARES.audit * delta,
-        bettor or even_bettor(alpha * (1 - miss_rate)),
-        lambda rejects: fewest_answers(rejects, miss_rate, SHARES.chance * delta),
+        bettor or bettor_for_uniform_order(alpha * (1 - miss_rate)),
+        lambda rejects: fewest_rejects_noticed(rejects, miss_rate, SHARES.chance * delta),
     )

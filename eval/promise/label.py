@@ -33,7 +33,7 @@ class Label(Record):
         """
         return self.verdict != "accept"
 
-    def words(self) -> str:
+    def who_and_why(self) -> str:
         """Who gave the label and why, as text."""
         return f"{self.who}: {self.why}" if self.why else self.who
 
@@ -69,13 +69,13 @@ class StoredLabel(Label):
     """The person took the label back later; it counts for nothing."""
 
     @property
-    def decides(self) -> bool:
+    def counts_as_decision(self) -> bool:
         """Whether the label says something about the picture: it was not taken back, and was not asked for to measure
         the person.
         """
         return not self.withdrawn and self.asked_for not in MEASURES_REVIEWER
 
-    def statement(self) -> dict[str, object]:
+    def content_without_identity(self) -> dict[str, object]:
         """What was said, as JSON data: without the label's id, time and whether it was taken back."""
         return {name: value for name, value in self.content().items() if name not in ("id", "time", "withdrawn")}
 

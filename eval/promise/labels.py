@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from eval.policy.model import Policy
 from eval.promise import store
 from eval.promise.label import Label, LabelName, Purpose, Sha256, StoredLabel, Undo
-from eval.promise.older import NewStoreRow, stored_content
+from eval.promise.older import NewStoreRow, label_content
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record, problems_of
@@ -35,21 +35,21 @@ def read_stored_labels(out: Path, purpose: Purpose) -> list[StoredLabel]:
 
     Raises DataError for a damaged store.
     """
-    return stored_labels(store.read(out), purpose, out)
+    return stored_labels(store.read_all_rows(out), purpose, out)
 
 
-def stored_labels(rows: Iterable[store.Row], purpose: Purpose, out: Path) -> list[StoredLabel]:
+def stored_labels(rows: Iterable[store.StoredRow], purpose: Purpose, out: Path) -> list[StoredLabel]:
     """The labels for `purpose` among the rows of the store of the folder `out`, in order."""
     rows = [row for row in rows if row.purpose == purpose]
     withdrawn = ids_taken_back(rows)
     return [
-        read_content(row, StoredLabel, out, {"id": row.id, "time": row.time, "withdrawn": row.id in withdrawn})
+        parse_row_content(row, StoredLabel, out, {"id": row.id, "time": row.time, "withdrawn": row.id in withdrawn})
         for row in rows
         if row.kind == "label"
     ]
 
 
-def ids_taken_back(rows: Iterable[store.Row]) -> set[str]:
+def ids_taken_back(rows: Iterable[store.StoredRow]) -> set[str]:
     """The ids of the rows that do not count, since a later undo that counts itself takes them back."""
     found: set[str] = set()
     for row in reversed([row for row in rows if row.kind == "undo"]):
@@ -58,16 +58,18 @@ def ids_taken_back(rows: Iterable[store.Row]) -> set[str]:
     return found
 
 
-def read_rows(out: Path, purpose: Purpose, kind: type[Terms]) -> list[Terms]:
+def read_terms(out: Path, purpose: Purpose, kind: type[Terms]) -> list[Terms]:
     """The terms of type `kind` for `purpose`, which were written down before the first label, in the order given.
 
     Raises DataError for a damaged store, or for terms that are not of that type.
     """
-    rows = store.read(out)
-    return [read_content(row, kind, out) for row in rows if row.purpose == purpose and row.kind == "terms"]
+    rows = store.read_all_rows(out)
+    return [parse_row_content(row, kind, out) for row in rows if row.purpose == purpose and row.kind == "terms"]
 
 
-def read_content(row: store.Row, kind: type[Terms], out: Path, more: Mapping[str, object] | None = None) -> Terms:
+def parse_row_content(
+    row: store.StoredRow, kind: type[Terms], out: Path, more: Mapping[str, object] | None = None
+) -> Terms:
     """The record that a row of the store of the folder `out` holds, with the fields `more`. Raises DataError."""
     try:
         return kind.model_validate(json.loads(row.content) | (more or {}))
@@ -88,7 +90,7 @@ def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: s
     """
     found: dict[str, StoredLabel] = {}
     for label in read_stored_labels(out, purpose):
-        if label.decides and label.policy_sha256 == policy.sha256 and label.under == under:
+        if label.counts_as_decision and label.policy_sha256 == policy.sha256 and label.under == under:
             found.pop(label.sha256, None)
             found[label.sha256] = label
     return found
@@ -102,9 +104,9 @@ def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredL
     """
     found: dict[str, StoredLabel] = {}
     seen: set[str] = set()
-    rows = store.read(out)
+    rows = store.read_all_rows(out)
     for purpose in PURPOSES:
-        deciding = [label for label in stored_labels(rows, purpose, out) if label.decides]
+        deciding = [label for label in stored_labels(rows, purpose, out) if label.counts_as_decision]
         firm = (label for label in deciding if purpose != "review" or label.verdict != "unsure")
         last = {(label.sha256, label.policy_sha256): label for label in firm}
         for (sha256, under), label in last.items():
@@ -117,7 +119,7 @@ def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredL
 
 def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
-    given = [label for label in read_stored_labels(out, purpose) if label.decides]
+    given = [label for label in read_stored_labels(out, purpose) if label.counts_as_decision]
     others = {label.sha256 for label in given if label.policy_sha256 != policy.sha256}
     others -= {label.sha256 for label in given if label.policy_sha256 == policy.sha256}
     if not others:
@@ -145,34 +147,34 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
     """
     new = list(labels)
 
-    def check(rows: list[store.Row]) -> None:
+    def refuse_reversal_of_rejects(rows: list[store.StoredRow]) -> None:
         stored = stored_labels(rows, purpose, out)
         known = {label.id for label in stored}
-        rejects = {what_it_judges(label): label for label in stored if label.decides and label.is_reject}
-        good = [label for label in new if label.decides and not label.is_reject and label.id not in known]
-        turned = [(label, rejects[what_it_judges(label)]) for label in good if what_it_judges(label) in rejects]
+        rejects = {judged_subject_key(label): label for label in stored if label.counts_as_decision and label.is_reject}
+        good = [label for label in new if label.counts_as_decision and not label.is_reject and label.id not in known]
+        turned = [(label, rejects[judged_subject_key(label)]) for label in good if judged_subject_key(label) in rejects]
         if turned:
             raise DataError(
                 f"labels for {purpose} do not turn a reject into a good picture:",
                 [f"{now.sha256[:12]}...: {was.verdict} ({was.who}), now accept ({now.who})" for now, was in turned],
             )
 
-    rows = store.append(
+    rows = store.append_rows(
         out,
-        [NewStoreRow(purpose, "label", stored_content(label), label.id) for label in new],
-        None if purpose == "review" else check,
+        [NewStoreRow(purpose, "label", label_content(label), label.id) for label in new],
+        None if purpose == "review" else refuse_reversal_of_rejects,
     )
-    return [read_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
+    return [parse_row_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
 
 
-def what_it_judges(label: StoredLabel) -> tuple[str, str, str]:
+def judged_subject_key(label: StoredLabel) -> tuple[str, str, str]:
     """The picture, the policy, and of a calibration the pool that a label is about."""
     return label.sha256, label.policy_sha256, label.under
 
 
 def append_terms(out: Path, purpose: Purpose, terms: Record) -> None:
     """Write down the terms of an audit or a calibration, before the first picture is shown."""
-    store.append(out, [NewStoreRow(purpose, "terms", terms.content())])
+    store.append_rows(out, [NewStoreRow(purpose, "terms", terms.content())])
 
 
 def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> None:
@@ -184,7 +186,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
     when to stop. Raises DataError for one that must stay, and where no row for the purpose has the id.
     """
 
-    def check(rows: list[store.Row]) -> None:
+    def refuse_late_undo(rows: list[store.StoredRow]) -> None:
         target = next((row for row in rows if row.id == takes_back and row.kind != "terms"), None)
         if target is None:
             raise DataError(f"nothing that was said for {purpose} has the id {takes_back}: it cannot be taken back")
@@ -195,10 +197,10 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
             )
 
     undo = Undo(takes_back=takes_back, who=who)
-    store.append(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], check)
+    store.append_rows(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], refuse_late_undo)
 
 
-def stored_label(label: Label, policy: Policy, **more: object) -> StoredLabel:
+def label_with_policy(label: Label, policy: Policy, **more: object) -> StoredLabel:
     """The label with the policy and guideline under which it is given; `more` are further fields of StoredLabel."""
     terms = {"policy_sha256": policy.sha256, "guideline": policy.guideline}
     return StoredLabel.model_validate(label.model_dump(include=set(Label.model_fields)) | terms | more)
@@ -219,7 +221,7 @@ def order_seed(purpose: str, pictures: Iterable[str], policy_sha256: str) -> str
     return files.canonical_sha256([f"stylegate-{purpose}-2", sorted(pictures), policy_sha256])
 
 
-def labels_before_gap(order: Iterable[str], known: Mapping[str, Label]) -> list[Label]:
+def labels_before_first_gap(order: Iterable[str], known: Mapping[str, Label]) -> list[Label]:
     """The labels of the first pictures of `order`, up to the first picture without one."""
     found: list[Label] = []
     for sha256 in order:

@@ -49,7 +49,7 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
         return []
     for number, row in enumerate(rows, start=1):
         try:
-            own_id = stable_id(path.name, number, row)
+            own_id = uuid_from_content(path.name, number, row)
         except rfc8785.CanonicalizationError as error:  # NaN, or a number that JSON cannot hold exactly
             problems.append(f"row {number}: {error}")
             continue
@@ -65,10 +65,10 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
         if label.withdrawn:
             for taken in same_picture:
                 undo = Undo(takes_back=taken, who=label.who)
-                found.append(NewStoreRow(purpose, "undo", undo.content(), stable_id(own_id, number, taken)))
+                found.append(NewStoreRow(purpose, "undo", undo.content(), uuid_from_content(own_id, number, taken)))
             same_picture.clear()
         else:
-            found.append(NewStoreRow(purpose, "label", stored_content(label), own_id))
+            found.append(NewStoreRow(purpose, "label", label_content(label), own_id))
             same_picture.append(own_id)
     if problems:
         raise DataError(
@@ -79,11 +79,11 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
     return found
 
 
-def stored_content(label: StoredLabel) -> dict[str, Any]:
+def label_content(label: StoredLabel) -> dict[str, Any]:
     """The content of a label's row: what was said. Its id and its time are columns of their own."""
-    return {"why": label.why} | label.statement()
+    return {"why": label.why} | label.content_without_identity()
 
 
-def stable_id(*parts: object) -> str:
+def uuid_from_content(*parts: object) -> str:
     """A UUID that follows from JSON data."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, files.canonical_sha256(list(parts))))

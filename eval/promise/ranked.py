@@ -9,8 +9,8 @@ found, a label x (1: reject) of picture i multiplies the wealth by
     (t_i + 1 - x) / (q_i (n - R + sum of t))          sums over the pictures left
 
 Its mean over the draw is (sum of t_i + 1 - x_i) / (n - R + sum of t) = 1, whichever R of the pictures are the rejects:
-a martingale for every lot with D rejects, so Ville's inequality holds as it does for audit.wealth, which is the case of
-equal w and t. Where the ranking is good, a reject lies where one was in doubt and costs little; a worthless or an
+a martingale for every lot with D rejects, so Ville's inequality holds as for audit.betting_wealth, which is the case
+of equal w and t. Where the ranking is good, a reject lies where one was in doubt and costs little; a worthless or an
 adversarial ranking costs labels, never the promise. Wealth grows with D, so what is ruled out is an upper part.
 """
 
@@ -32,7 +32,7 @@ SAME = 0.5  # share of a lot with one and the same margin from which on the rank
 Amount = Annotated[float, Field(ge=0, le=100)]
 
 
-class Gambler(Record):
+class BettingStrategy(Record):
     """One of those whose wealths are added up: how much of it, and the doubt about each picture."""
 
     model_config = ConfigDict(frozen=True)
@@ -44,7 +44,7 @@ class Gambler(Record):
     """What is added to it, times the relative risk of the picture."""
 
 
-class RankedDesign(Record):
+class RankedAuditDesign(Record):
     """How the ranking of a lot by margin settles the order of an audit and the bets on its labels.
 
     The risk of a picture, relative to the mean, is taken to be its rank (1: best, 0: worst) to the power of
@@ -60,21 +60,24 @@ class RankedDesign(Record):
     """Share of the lot, worst pictures first, in which the risk does not rise any more."""
     draw: Amount
     """Chances to be drawn next are as 1 + `draw` times the relative risk."""
-    gamblers: Annotated[tuple[Gambler, ...], Field(min_length=1, max_length=10, strict=False)]
+    gamblers: Annotated[tuple[BettingStrategy, ...], Field(min_length=1, max_length=10, strict=False)]
     """Their shares add up to 1."""
 
     @model_validator(mode="after")
-    def require_whole_shares(self) -> Self:
+    def require_shares_that_sum_to_1(self) -> Self:
         if abs(sum(gambler.share for gambler in self.gamblers) - 1) > 1e-9:
             raise ValueError("the shares of the gamblers must add up to 1")
         return self
 
 
-BY_MARGIN = RankedDesign(
+BY_MARGIN = RankedAuditDesign(
     steepness=0.5,
     floor=0.01,
     draw=0.1,
-    gamblers=(Gambler(share=0.7, least_doubt=0.04, doubt=0.15), Gambler(share=0.3, least_doubt=0.3, doubt=0.05)),
+    gamblers=(
+        BettingStrategy(share=0.7, least_doubt=0.04, doubt=0.15),
+        BettingStrategy(share=0.3, least_doubt=0.3, doubt=0.05),
+    ),
 )
 
 
@@ -86,56 +89,56 @@ def relative_risks(size: int, steepness: float, floor: float) -> NDArray[np.floa
     return risks / risks.mean()
 
 
-def draw_weights(size: int, design: RankedDesign) -> NDArray[np.float64]:
+def sampling_weights(size: int, design: RankedAuditDesign) -> NDArray[np.float64]:
     """[size] the weight w of each picture of a lot, best margin first."""
     return 1 + design.draw * relative_risks(size, design.steepness, design.floor)
 
 
-def weighted_order(pictures: Sequence[str], seed: str, design: RankedDesign) -> list[str]:
+def weighted_order(pictures: Sequence[str], seed: str, design: RankedAuditDesign) -> list[str]:
     """The pictures (sha256, best margin first) in a random order in which those of large weight tend to come early.
 
     Picture i comes at the time -log(u_i) / w_i, with u_i in (0, 1) from the SHA-256 of the seed and its digest. Of the
     pictures left, i is then the next one with the chance w_i / sum of w. Anyone computes the same order.
     """
     times = {}
-    for sha256, weight in zip(pictures, draw_weights(len(pictures), design).tolist(), strict=True):
+    for sha256, weight in zip(pictures, sampling_weights(len(pictures), design).tolist(), strict=True):
         draw = int(hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()[:13], 16)  # 52 bits: exact in a float
         times[sha256] = -math.log((draw + 0.5) / 16**13) / weight
     return sorted(pictures, key=lambda sha256: (times[sha256], sha256))
 
 
-def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: RankedDesign) -> Bettor:
+def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: RankedAuditDesign) -> Bettor:
     """Who bets on labels in a weighted order, as the formula above says; the sum over the gamblers of the design.
 
     `places` are the ranks of the labelled pictures, 0 for the best margin; `weights` [size] are those of the draw. The
     wealth is infinite once the number of rejects has become impossible.
     """
     where = np.asarray(places, int)
-    drawn = weights[where] / sum_of_left(weights, where)
+    drawn = weights[where] / sums_over_unlabelled(weights, where)
 
-    def wealth(labels: NDArray, size: int, rejects: int) -> NDArray[np.float64]:
+    def ranked_betting_wealth(labels: NDArray, size: int, rejects: int) -> NDArray[np.float64]:
         left, remaining = size - np.arange(len(labels)), rejects - (np.cumsum(labels) - labels)
         found = np.zeros(len(labels))
         for gambler in design.gamblers:
             doubts = gambler.least_doubt + gambler.doubt * relative_risks(size, design.steepness, design.floor)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                whole = left - remaining + sum_of_left(doubts, where)
+                whole = left - remaining + sums_over_unlabelled(doubts, where)
                 found += gambler.share * np.exp(np.log((doubts[where] + 1 - labels) / (drawn * whole)).cumsum())
         impossible = (remaining - labels > left - 1) | (remaining < labels)
         return np.where(np.maximum.accumulate(impossible), np.inf, found)
 
-    return wealth
+    return ranked_betting_wealth
 
 
-def sum_of_left(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+def sums_over_unlabelled(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
     """[n] the sum of `values` over the pictures that are left before each label."""
     taken = values[places]
     return values.sum() - (np.cumsum(taken) - taken)
 
 
-def choose_design(
+def choose_audit_design(
     margins: Sequence[float | None], known: Sequence[tuple[float, bool]]
-) -> tuple[RankedDesign | None, str]:
+) -> tuple[RankedAuditDesign | None, str]:
     """The design of an audit, None for the even order, and why, in words.
 
     `margins` are those of the lot's pictures; `known` are the margin and whether it is a reject of each picture with an

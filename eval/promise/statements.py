@@ -9,7 +9,7 @@ from stylegate import files
 from stylegate.records import Record
 
 
-class Statement(Record):
+class TraitStatement(Record):
     """One trait of one picture, as the metadata states it."""
 
     file: str
@@ -20,7 +20,7 @@ class Statement(Record):
     value: str = Field(min_length=1)
 
     @property
-    def name(self) -> str:
+    def worksheet_name(self) -> str:
         """What a worksheet calls it."""
         return f"{self.file}#{self.trait}"
 
@@ -30,13 +30,13 @@ class Statement(Record):
         return files.canonical_sha256([self.picture, self.trait, self.value])
 
 
-def statements_of(file: str, picture: str, traits: Mapping[str, str]) -> list[Statement]:
+def statements_of(file: str, picture: str, traits: Mapping[str, str]) -> list[TraitStatement]:
     """A statement for each trait of a picture, by name of the trait."""
-    return [Statement(file=file, picture=picture, trait=t, value=v) for t, v in sorted(traits.items())]
+    return [TraitStatement(file=file, picture=picture, trait=t, value=v) for t, v in sorted(traits.items())]
 
 
-def are_those_stated(
-    audited: Iterable[Statement], labels: Iterable[Label], stated: Iterable[tuple[str, str, str]]
+def stated_traits_match_audit(
+    audited: Iterable[TraitStatement], labels: Iterable[Label], stated: Iterable[tuple[str, str, str]]
 ) -> bool:
     """Whether what is stated (picture's sha256, trait, value) is what was audited, without what was found wrong.
 

@@ -4,7 +4,7 @@ Rows are only ever added, and each one holds the hash of the row before it: whoe
 breaks the chain, and reading says where. Whoever writes the whole file anew can make a chain that holds; therefore the
 gate's record and the package name the hash of the last row (`heads`).
 
-A row is there whole once `append` returns, and stays whatever happens to the process or the machine (SQLite,
+A row is there whole once `append_rows` returns, and stays whatever happens to the process or the machine (SQLite,
 write-ahead log, synchronous=FULL). Any number of processes may read and append at the same time.
 """
 
@@ -38,11 +38,11 @@ SCHEMA = (
     "CREATE TRIGGER no_update BEFORE UPDATE ON row BEGIN SELECT RAISE(ABORT, 'rows are only ever added'); END",
     "CREATE TRIGGER no_delete BEFORE DELETE ON row BEGIN SELECT RAISE(ABORT, 'rows are only ever added'); END",
 )
-_ROWS_OF_ONE_MOMENT: ContextVar[dict[Path, list["Row"]] | None] = ContextVar("rows of one moment", default=None)
+_ROWS_OF_ONE_MOMENT: ContextVar[dict[Path, list["StoredRow"]] | None] = ContextVar("rows of one moment", default=None)
 RESTORE = "restore the file from a copy, or move it away: labels that are in a CSV file can be given again."
 
 
-class Row(NamedTuple):
+class StoredRow(NamedTuple):
     """A row of labels.sqlite."""
 
     number: int  # 1, 2, 3, ...
@@ -61,7 +61,7 @@ class Row(NamedTuple):
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def read(out: Path) -> list[Row]:
+def read_all_rows(out: Path) -> list[StoredRow]:
     """Every row about the pictures of the lot in the folder `out`, in the order given. Writes nothing, but for what
     files of older versions hold, which are taken in first where the folder can be written to.
 
@@ -70,7 +70,7 @@ def read(out: Path) -> list[Row]:
     held = _ROWS_OF_ONE_MOMENT.get()
     if held is not None and out in held:
         return held[out]
-    rows: list[Row] = []
+    rows: list[StoredRow] = []
     if (out / STORE).exists() or has_older_files(out):
         with open_store(out) as connection, transaction(connection, "DEFERRED"):
             rows = verified_rows(connection, out)
@@ -80,9 +80,9 @@ def read(out: Path) -> list[Row]:
 
 
 @contextlib.contextmanager
-def one_moment() -> Iterator[None]:
-    """Inside, every `read` of a folder in this thread gives the rows that the first one gave, unless this thread adds
-    some: what is judged by them, and the hash that names them, are of one moment, whoever adds rows meanwhile.
+def same_rows_for_every_read() -> Iterator[None]:
+    """Inside, every `read_all_rows` of a folder in this thread gives the rows that the first one gave, unless this
+    thread adds some: what is judged by them, and the hash that names them, are of one moment, whoever adds rows.
     """
     token = _ROWS_OF_ONE_MOMENT.set({})
     try:
@@ -95,16 +95,18 @@ def last_row_hashes(out: Path) -> dict[Purpose, str | None]:
     """For each purpose the hash of its last row; None for no row. It changes with every row of that purpose, and with
     no row of another one; it vouches for all rows before it.
     """
-    last = {row.purpose: row.hash for row in read(out)}
+    last = {row.purpose: row.hash for row in read_all_rows(out)}
     return {purpose: last.get(purpose) for purpose in get_args(Purpose)}
 
 
-def evidence_key(purpose: Purpose) -> str:
+def gate_record_key_of_labels(purpose: Purpose) -> str:
     """What the gate's record calls the labels for a purpose."""
     return f"{purpose} labels"
 
 
-def append(out: Path, entries: Sequence[NewStoreRow], check: Callable[[list[Row]], None] | None = None) -> list[Row]:
+def append_rows(
+    out: Path, entries: Sequence[NewStoreRow], check: Callable[[list[StoredRow]], None] | None = None
+) -> list[StoredRow]:
     """Add rows, all or none; they are on the disk when this returns. Returns them as they are stored.
 
     An entry whose id is there already with the same content is the same row and is not added again. `check` is called
@@ -119,11 +121,11 @@ def append(out: Path, entries: Sequence[NewStoreRow], check: Callable[[list[Row]
     with open_store(out, to_write=True) as connection, transaction(connection, "IMMEDIATE"):
         if check is not None and any(row_with_id(connection, entry.id) is None for entry in entries):
             query = f"SELECT {COLUMNS} FROM row WHERE purpose = ? ORDER BY number"
-            check([Row._make(row) for row in connection.execute(query, (entries[0].purpose,))])
-        return [append_one(connection, entry) for entry in entries]
+            check([StoredRow._make(row) for row in connection.execute(query, (entries[0].purpose,))])
+        return [append_row(connection, entry) for entry in entries]
 
 
-def append_one(connection: sqlite3.Connection, entry: NewStoreRow) -> Row:
+def append_row(connection: sqlite3.Connection, entry: NewStoreRow) -> StoredRow:
     """The row of an entry, added in the transaction that is open unless its id is there already."""
     content = rfc8785.dumps(entry.content).decode()
     if (same := row_with_id(connection, entry.id)) is not None:
@@ -133,21 +135,21 @@ def append_one(connection: sqlite3.Connection, entry: NewStoreRow) -> Row:
     last = connection.execute("SELECT number, hash FROM row ORDER BY number DESC LIMIT 1").fetchone() or (0, "")
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     row_id = entry.id or str(uuid.uuid4())
-    row = Row(last[0] + 1, row_id, now, entry.purpose, entry.kind, content, last[1], "")
+    row = StoredRow(last[0] + 1, row_id, now, entry.purpose, entry.kind, content, last[1], "")
     row = row._replace(hash=row.computed_hash())
     connection.execute(f"INSERT INTO row ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     return row
 
 
-def row_with_id(connection: sqlite3.Connection, row_id: str) -> Row | None:
+def row_with_id(connection: sqlite3.Connection, row_id: str) -> StoredRow | None:
     """The row that has this id; None if there is none, and for an empty id."""
     found = connection.execute(f"SELECT {COLUMNS} FROM row WHERE id = ?", (row_id,)).fetchone() if row_id else None
-    return Row._make(found) if found else None
+    return StoredRow._make(found) if found else None
 
 
-def verified_rows(connection: sqlite3.Connection, out: Path) -> list[Row]:
+def verified_rows(connection: sqlite3.Connection, out: Path) -> list[StoredRow]:
     """Every row, in order. Raises DataError naming the first row that is not as it was written, or not in its place."""
-    rows = [Row._make(row) for row in connection.execute(f"SELECT {COLUMNS} FROM row ORDER BY number")]
+    rows = [StoredRow._make(row) for row in connection.execute(f"SELECT {COLUMNS} FROM row ORDER BY number")]
     previous, problem = "", ""
     for number, row in enumerate(rows, start=1):
         if row.number != number or row.previous != previous:
@@ -192,7 +194,7 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
         else:
             if not path.exists():
                 make_store(path)
-            connection = connect(path, "rw")
+            connection = connect_to_existing_file(path, "rw")
         with contextlib.closing(connection):
             found = {
                 sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
@@ -211,7 +213,7 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
         raise DataError(f"{files.display_path(path)} is damaged: {error}", next_step=RESTORE) from None
 
 
-def connect(path: Path, mode: str) -> sqlite3.Connection:
+def connect_to_existing_file(path: Path, mode: str) -> sqlite3.Connection:
     """A connection to a file that exists. mode: rw, or "ro&immutable=1" for a file that nobody can change."""
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}", timeout=WAIT_S, isolation_level=None, uri=True
@@ -250,7 +252,7 @@ def copy_in_memory(path: Path) -> sqlite3.Connection:
         for name in (STORE, f"{STORE}-wal"):
             if (part := path.with_name(name)).exists():
                 (Path(folder) / name).write_bytes(part.read_bytes())
-        with contextlib.closing(connect(Path(folder) / STORE, "rw")) as copy:
+        with contextlib.closing(connect_to_existing_file(Path(folder) / STORE, "rw")) as copy:
             copy.backup(memory)
     return memory
 
@@ -267,7 +269,7 @@ def import_older_files(out: Path, connection: sqlite3.Connection) -> None:
     """
     with transaction(connection, "IMMEDIATE"):
         for entry in rows_of_older_files(out):
-            append_one(connection, entry)
+            append_row(connection, entry)
     if not os.access(out, os.W_OK):
         return
     for name in OLDER_FILES.values():

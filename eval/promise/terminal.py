@@ -9,7 +9,7 @@ from typing import NamedTuple
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.labels import Label, LabelName, Purpose, stored_label
+from eval.promise.labels import Label, LabelName, Purpose, label_with_policy
 from stylegate import files
 
 QUESTION = "a accept, r reject, u unsure (counts as a reject), q stop: "
@@ -17,14 +17,16 @@ CONFIRM = "Enter for the next picture, b to answer again, q stop: "
 ANSWERS: dict[str, LabelName] = {"a": "accept", "r": "reject", "u": "unsure"}
 
 
-class Reply(NamedTuple):
+class LabelReply(NamedTuple):
     """What came of asking a person about one picture."""
 
     label: Label | None  # None: the person stopped before an answer
     stop: bool  # the person wants to stop
 
 
-def ask_labels(lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: Policy, under: str = "") -> Reply:
+def show_picture_and_ask_label(
+    lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: Policy, under: str = ""
+) -> LabelReply:
     """Show one picture, ask for a label and store it; it may be taken back until the next picture is shown.
 
     `progress` is printed before the picture's path and prompt. Later an answer stays: whoever may change answers after
@@ -32,7 +34,7 @@ def ask_labels(lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: P
     """
     name = next(name for name, content in lot.sha256.items() if content == sha256)
     show_picture(lot, name, progress)
-    return ask_and_store(lot.out, purpose, sha256, policy, under)
+    return ask_label_and_store(lot.out, purpose, sha256, policy, under)
 
 
 def show_picture(lot: Lot, name: str, progress: str) -> None:
@@ -44,28 +46,28 @@ def show_picture(lot: Lot, name: str, progress: str) -> None:
     webbrowser.open(path.as_uri())
 
 
-def ask_and_store(
+def ask_label_and_store(
     out: Path,
     purpose: Purpose,
     sha256: str,
     policy: Policy,
     under: str = "",
     correction: Callable[[], dict[str, str]] = dict,
-) -> Reply:
+) -> LabelReply:
     """Ask for a label and store it; it may be taken back until the next question. `correction` asks, after a reject,
     what the picture shows instead.
     """
     while True:
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))
         if answer == "q":
-            return Reply(None, True)
+            return LabelReply(None, True)
         shown = correction() if answer == "r" else {}
         said = Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why="")
-        new = stored_label(said, policy, under=under, shown_traits=shown)
+        new = label_with_policy(said, policy, under=under, shown_traits=shown)
         (label,) = labels.append_labels(out, purpose, [new])
         confirmed = read_answer(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
         if confirmed != "b":
-            return Reply(label, confirmed == "q")
+            return LabelReply(label, confirmed == "q")
         labels.append_undo(out, purpose, label.id, label.who)
 
 

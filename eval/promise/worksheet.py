@@ -37,7 +37,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")  # a spreadsheet may run a
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WorksheetAnswer:
     """A row that a person filled in."""
 
     label: Label
@@ -47,7 +47,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class WorksheetQuestion:
     """A row for a person to fill in."""
 
     file: str
@@ -56,7 +56,9 @@ class Question:
     reasons: tuple[str, ...] = ()  # names of the checks for which the picture stands in review
 
 
-def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy) -> list[Answer]:
+def read_answers(
+    path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy
+) -> list[WorksheetAnswer]:
     """The answers of a table about these pictures (sha256 by name), in its order; rows without a verdict are left out.
 
     A table of decisions may be of many lots and policies: rows of others are left out, and a note says how many.
@@ -74,7 +76,7 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
         )
     here, elsewhere_given = set(pictures.values()), rows_of_other_purposes(out, purpose)
     under_others = rows_of_other_policies(out, purpose, policy) if purpose != "review" else set()
-    found: dict[str, Answer] = {}
+    found: dict[str, WorksheetAnswer] = {}
     problems, elsewhere, other_policy = [], 0, 0
     for number, row in table.rows:
         cells = {name: str(value if value is not None else "").strip() for name, value in row.items()}
@@ -83,7 +85,7 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
         sha256, verdict = cells.get("sha256", "").lower(), cells["verdict"].lower()
         problem = ""
         if not sha256:
-            sha256, problem = picture_named(unescape_formula_cell(str(row.get("file") or "")), pictures)
+            sha256, problem = digest_of_named_picture(unescape_formula_cell(str(row.get("file") or "")), pictures)
         who, declared, policy_sha256 = (
             unescape_formula_cell(cells["who"]),
             cells.get("purpose", ""),
@@ -126,7 +128,7 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
             label = Label.model_validate(dict(zip(("sha256", "verdict", "who", "why"), words, strict=True)))
             reasons = [name.strip() for name in cells["reasons"].split(",")] if cells.get("reasons") else None
             shows = unescape_formula_cell(cells.get("shows", ""))
-            found[sha256] = Answer(label, policy_sha256, reasons, shows)
+            found[sha256] = WorksheetAnswer(label, policy_sha256, reasons, shows)
     if problems:
         raise DataError(f"decisions={path}:", problems, "mend the lines and run the same command again; none was used.")
     if elsewhere:
@@ -137,13 +139,13 @@ def read_answers(path: Path, purpose: Purpose, out: Path, pictures: Mapping[str,
     return list(found.values())
 
 
-def picture_named(name: str, pictures: Mapping[str, str]) -> tuple[str, str]:
+def digest_of_named_picture(name: str, pictures: Mapping[str, str]) -> tuple[str, str]:
     """(sha256, "") of the picture with this name, or ("", the problem as a sentence). The file name alone is enough."""
     if name in pictures:
         return pictures[name], "" if pictures[name] else f"{name} cannot be read: give its sha256"
     matching = [path for path in pictures if name and path.rpartition("/")[2] == name]
     if len(matching) == 1:
-        return picture_named(matching[0], pictures)
+        return digest_of_named_picture(matching[0], pictures)
     if matching:
         return "", f"{len(matching)} pictures are called {name}: write the path below the folder, as {matching[0]}"
     return "", f"no picture here is called {name!r}" if name else "neither sha256 nor file"
@@ -158,32 +160,34 @@ def name_and_digest_disagree(name: str, sha256: str, pictures: Mapping[str, str]
     return bool(same) and sha256 in pictures.values() and sha256 not in {pictures[path] for path in same}
 
 
-def row_of(label: Label) -> tuple[str, str, str, str]:
+def label_as_row(label: Label) -> tuple[str, str, str, str]:
     return label.sha256, label.verdict, label.who, label.why
 
 
 def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...], str]:
     """For each label that was stored for another purpose: its row (sha256, verdict, who, why) -> that purpose."""
-    rows = store.read(out)
-    return {row_of(label): name for name in PURPOSES if name != purpose for label in stored_labels(rows, name, out)}
+    rows = store.read_all_rows(out)
+    return {
+        label_as_row(label): name for name in PURPOSES if name != purpose for label in stored_labels(rows, name, out)
+    }
 
 
 def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
     """Rows (sha256, verdict, who, why) that were given as labels under another policy, and not under this one."""
     labels = read_stored_labels(out, purpose)
-    others = {row_of(label) for label in labels if label.policy_sha256 != policy.sha256}
-    return others - {row_of(label) for label in labels if label.policy_sha256 == policy.sha256}
+    others = {label_as_row(label) for label in labels if label.policy_sha256 != policy.sha256}
+    return others - {label_as_row(label) for label in labels if label.policy_sha256 == policy.sha256}
 
 
-def questions(lot: Lot, pictures: Iterable[str]) -> list[Question]:
+def worksheet_questions(lot: Lot, pictures: Iterable[str]) -> list[WorksheetQuestion]:
     """A row to fill in for each of these pictures (sha256), with its name and, in a batch, its prompt."""
     names = {sha256: name for name, sha256 in lot.sha256.items()}
     slots = lot.slots or {}
-    return [Question(names[s], s, slots[names[s]].prompt if names[s] in slots else "") for s in pictures]
+    return [WorksheetQuestion(names[s], s, slots[names[s]].prompt if names[s] in slots else "") for s in pictures]
 
 
 def write_worksheet(
-    path: Path, purpose: Purpose, questions: Iterable[Question], policy: Policy, pictures: Mapping[str, str]
+    path: Path, purpose: Purpose, questions: Iterable[WorksheetQuestion], policy: Policy, pictures: Mapping[str, str]
 ) -> None:
     """Write a CSV file with a row for each picture, to fill in with any spreadsheet or editor.
 
@@ -192,18 +196,18 @@ def write_worksheet(
     or they were asked for under another policy) is renamed, and a note says so.
     """
     table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
-    stored = {row_of(label) for label in read_stored_labels(path.parent, purpose)}
+    stored = {label_as_row(label) for label in read_stored_labels(path.parent, purpose)}
     written = rows_with_answers(table)
     waiting = [row for row in written if label_of_row(row, pictures) not in stored]
-    if table.problems or not all(is_for(row, purpose, policy) for row in waiting):
-        aside = free_name(path)
+    if table.problems or not all(row_has_purpose_and_policy(row, purpose, policy) for row in waiting):
+        aside = unused_path(path)
         path.rename(aside)
         print(f"note: {files.display_path(path)} was asked for otherwise, or is damaged; now it is {aside.name}")
         written = waiting = []
-    rows = {q.sha256 or q.file: row_of_question(q, purpose, policy) for q in questions}
+    rows = {q.sha256 or q.file: question_as_row(q, purpose, policy) for q in questions}
     for row in written:
         sha256, verdict, _, why = label = label_of_row(row, pictures)
-        unsettled = label not in stored or (verdict == "unsure" and is_for(row, purpose, policy))
+        unsettled = label not in stored or (verdict == "unsure" and row_has_purpose_and_policy(row, purpose, policy))
         if unsettled and (sha256 in rows or (label not in stored and (verdict or why))):
             rows[sha256 or row.get("file", "")] = row
     own_columns = [name for name in table.columns if name not in COLUMNS and written]
@@ -217,7 +221,7 @@ def write_worksheet(
         print(f"note: {files.display_path(path)} has {answers}; give it with decisions=")
 
 
-def row_of_question(question: Question, purpose: Purpose, policy: Policy) -> dict[str, str]:
+def question_as_row(question: WorksheetQuestion, purpose: Purpose, policy: Policy) -> dict[str, str]:
     """The row of a worksheet that asks about a picture, by column."""
     asked = question.file, question.sha256, "", "", "", "", question.prompt, ", ".join(question.reasons)
     cells = (*asked, purpose, policy.sha256)
@@ -230,7 +234,7 @@ def rows_with_answers(table: tables.Table) -> list[dict[str, str]]:
     return [row for row in rows if any(row.get(name, "").strip() for name in ("verdict", "who", "why", "shows"))]
 
 
-def is_for(row: Mapping[str, str], purpose: Purpose, policy: Policy) -> bool:
+def row_has_purpose_and_policy(row: Mapping[str, str], purpose: Purpose, policy: Policy) -> bool:
     """Whether a row of a worksheet was asked for this purpose under this policy, or does not say for which."""
     stated = row.get("purpose", "").strip(), row.get("policy_sha256", "").strip()
     return stated[0] in ("", purpose) and stated[1] in ("", policy.sha256)
@@ -239,12 +243,12 @@ def is_for(row: Mapping[str, str], purpose: Purpose, policy: Policy) -> bool:
 def label_of_row(row: Mapping[str, str], pictures: Mapping[str, str]) -> tuple[str, str, str, str]:
     """sha256, verdict, who and why of a worksheet's row, as they are stored; the sha256 is "" if it is not known."""
     sha256 = row.get("sha256", "").strip().lower()
-    sha256 = sha256 or picture_named(unescape_formula_cell(row.get("file", "")), pictures)[0]
+    sha256 = sha256 or digest_of_named_picture(unescape_formula_cell(row.get("file", "")), pictures)[0]
     who, why = (unescape_formula_cell(row.get(name, "").strip()) for name in ("who", "why"))
     return sha256, row.get("verdict", "").strip().lower(), who, why
 
 
-def free_name(path: Path) -> Path:
+def unused_path(path: Path) -> Path:
     """A name beside `path` that no file has: review-1.csv, review-2.csv, ... for review.csv."""
     names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
@@ -263,7 +267,7 @@ def unescape_formula_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
-def labels_and_answers(
+def stored_and_new_labels(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy, under: str = ""
 ) -> tuple[dict[str, StoredLabel], dict[str, Label]]:
     """Two mappings by sha256: the stored labels that count already, and the new labels that a table gives.

@@ -137,7 +137,7 @@ def bounds_by_position(
     or accepts.
     """
     scored = {label.sha256: label.score for label in calibration.labels}
-    bad = calibration.rejects()
+    bad = calibration.is_reject_by_sha256()
     everyone = pool if sorted(pool) == calibration.pool else scored | dict(pool)
     names = sorted(everyone)
     scores, labelled, rejects, going = (
@@ -146,7 +146,7 @@ def bounds_by_position(
         np.array([bad.get(name, False) for name in names]),
         np.array([name in leaving for name in names]),
     )
-    return envelope.bounds_at_thresholds(
+    return envelope.reject_share_bounds_at_thresholds(
         scores, labelled, rejects, going, slider.positions, promise.alpha, promise.delta
     )
 

@@ -40,7 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class RequestGuard:
     """An ASGI application around another one. It answers by itself whatever must not reach that one.
 
     A page of another site can make a browser send requests here. It is told from our own page by the Host header (a
@@ -57,21 +57,21 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if not self.is_own_host_header(headers.get("host", "")):
-            await refuse(send, 421, "this server is reached under another address")
+            await refuse_request(send, 421, "this server is reached under another address")
         elif scope["method"] not in ("GET", "HEAD", "POST"):
-            await refuse(send, 405, "no such method")
+            await refuse_request(send, 405, "no such method")
         elif scope["method"] == "POST" and not is_same_origin(headers):
-            await refuse(send, 403, "a request of another page")
+            await refuse_request(send, 403, "a request of another page")
         elif self.token and (given := token_in_address(scope)) is not None:
             await self.exchange_token_for_cookie(given, send)
         elif self.token and not tokens_equal_in_constant_time(self.token, token_in_cookie(headers.get("cookie", ""))):
-            await refuse(send, 401, "open the address that stylegate review printed")
+            await refuse_request(send, 401, "open the address that stylegate review printed")
         else:
-            body = await whole_body(receive) if scope["method"] == "POST" else b""
+            body = await read_whole_body(receive) if scope["method"] == "POST" else b""
             if body is None:
-                await refuse(send, 413, f"a request holds {MOST_BYTES} bytes at most")
+                await refuse_request(send, 413, f"a request holds {MOST_BYTES} bytes at most")
             else:
-                await self.app(scope, receive_with_body_again(body, receive), with_headers(send))
+                await self.app(scope, receive_with_body_again(body, receive), with_security_headers(send))
 
     def is_own_host_header(self, host: str) -> bool:
         """Whether a Host header is of this server: a name that somebody else points here is not."""
@@ -90,10 +90,10 @@ class Guard:
     async def exchange_token_for_cookie(self, given: str, send: Send) -> None:
         """Answer an address with a token: with a cookie, and the address without it."""
         if not tokens_equal_in_constant_time(self.token, given):
-            await refuse(send, 401, "open the address that stylegate review printed")
+            await refuse_request(send, 401, "open the address that stylegate review printed")
             return
         cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
-        await answer(send, 303, b"", {"location": "/", "set-cookie": cookie})
+        await send_response(send, 303, b"", {"location": "/", "set-cookie": cookie})
 
 
 def is_same_origin(headers: dict[str, str]) -> bool:
@@ -125,7 +125,7 @@ def tokens_equal_in_constant_time(token: str, given: str) -> bool:
     return hmac.compare_digest(token.encode(), given.encode(errors="replace"))
 
 
-async def whole_body(receive: Receive) -> bytes | None:
+async def read_whole_body(receive: Receive) -> bytes | None:
     """The body of a request; None if it is too long, or its sender left."""
     body, more = b"", True
     while more:
@@ -143,34 +143,34 @@ def receive_with_body_again(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body that was read, and then what comes after it."""
     told = False
 
-    async def once() -> Message:
+    async def body_first_then_rest() -> Message:
         nonlocal told
         if told:
             return await receive()
         told = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return once
+    return body_first_then_rest
 
 
-def with_headers(send: Send) -> Send:
+def with_security_headers(send: Send) -> Send:
     """A `send` that adds HEADERS to every answer."""
 
-    async def add(message: Message) -> None:
+    async def add_security_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             message["headers"] = [*message.get("headers", []), *own]
         await send(message)
 
-    return add
+    return add_security_headers
 
 
-async def refuse(send: Send, status: int, why: str) -> None:
-    await answer(send, status, f"{why}\n".encode(), {"content-type": "text/plain; charset=utf-8"})
+async def refuse_request(send: Send, status: int, why: str) -> None:
+    await send_response(send, status, f"{why}\n".encode(), {"content-type": "text/plain; charset=utf-8"})
 
 
-async def answer(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+async def send_response(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     start = {"type": "http.response.start", "status": status, "headers": raw}
-    await with_headers(send)({**start, "headers": [*raw, (b"content-length", str(len(body)).encode())]})
+    await with_security_headers(send)({**start, "headers": [*raw, (b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})

@@ -3,7 +3,7 @@
 import hashlib
 import io
 
-from eval.reviewing.queues import Picture
+from eval.reviewing.queues import ReviewPicture
 from stylegate import pictures
 from stylegate.pictures import PictureError
 
@@ -12,7 +12,7 @@ from stylegate.pictures import PictureError
 BROWSER_FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 
 
-def picture_for_browser(picture: Picture) -> tuple[bytes, str] | None:
+def picture_for_browser(picture: ReviewPicture) -> tuple[bytes, str] | None:
     """The file's bytes and their media type; None if the file is gone, or does not hold the judged bytes any more."""
     try:
         content = pictures.read(picture.path)

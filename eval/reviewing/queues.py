@@ -27,7 +27,7 @@ SECOND_LOOKS = 0.1  # share of the pictures that two reviewers are asked about
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ReviewPicture:
     """A picture that the page may show. What the gate found of it is not here: a review is blind."""
 
     sha256: str
@@ -38,16 +38,16 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class ReviewQueue:
     """What a review asks about: pictures of one lot, for one purpose, under one policy and its guideline."""
 
     out: Path  # the folder of the lot's results, where labels are kept
     title: str
     policy: Policy
-    pictures: dict[str, Picture]  # by sha256: the ones that are asked about
+    pictures: dict[str, ReviewPicture]  # by sha256: the ones that are asked about
     checks: dict[str, list[str]]  # by sha256: the checks for which a picture is in review, sorted
-    board: list[Picture]  # references, which show the style
-    known_rejects: list[Picture]  # the gate rejects them by their scores; hidden among the pictures of a stream
+    board: list[ReviewPicture]  # references, which show the style
+    known_rejects: list[ReviewPicture]  # the gate rejects them by their scores; hidden among the pictures of a stream
     trait_values: dict[str, list[str]]  # every value that a planned trait may show
     next_words: str  # the command to run when the review has ended
     second_look_share: float = SECOND_LOOKS
@@ -57,7 +57,7 @@ class Queue:
     has_ended: Callable[[list[Label]], bool] = bool  # of an audit or a calibration: whether these labels are enough
 
     @property
-    def sha256(self) -> str:
+    def queue_digest(self) -> str:
         """A digest of the lot's folder, the policy and the purpose: answers are accepted for these alone."""
         return files.canonical_sha256([str(self.out), self.policy.sha256, self.purpose, self.under])
 
@@ -70,63 +70,63 @@ class Queue:
 
     def gets_second_look(self, sha256: str) -> bool:
         """Whether a second reviewer is asked about the picture too, as it is for a random share of all."""
-        return int(place("second look", self.policy.sha256, sha256)[:8], 16) < self.second_look_share * 2**32
+        return int(random_order_key("second look", self.policy.sha256, sha256)[:8], 16) < self.second_look_share * 2**32
 
-    def order(self, who: str) -> list[str]:
+    def order_for_reviewer(self, who: str) -> list[str]:
         """The sha256 of the pictures, known rejects hidden among them, in a random order that differs between reviewers
         and stays for each of them. An audit and a calibration have one order for all.
         """
         if self.settled_order:
             return list(self.settled_order)
         every = [*self.pictures, *(picture.sha256 for picture in self.known_rejects_for(who))]
-        return sorted(every, key=lambda sha256: place(self.policy.sha256, who, sha256))
+        return sorted(every, key=lambda sha256: random_order_key(self.policy.sha256, who, sha256))
 
-    def known_rejects_for(self, who: str) -> list[Picture]:
+    def known_rejects_for(self, who: str) -> list[ReviewPicture]:
         """The known rejects that this reviewer is shown without being told, to measure what is missed."""
         mixed = sorted(
-            self.known_rejects, key=lambda picture: place(self.policy.sha256, f"known:{who}", picture.sha256)
+            self.known_rejects, key=lambda picture: random_order_key(self.policy.sha256, f"known:{who}", picture.sha256)
         )
         return mixed[: round(KNOWN_SHARE * len(self.pictures))]
 
     def is_known_reject(self, sha256: str) -> bool:
         return any(picture.sha256 == sha256 for picture in self.known_rejects)
 
-    def find(self, sha256: str) -> Picture | None:
+    def find_picture(self, sha256: str) -> ReviewPicture | None:
         """The picture with this content, if the page may show it."""
         shown = (*self.board, *self.known_rejects)
         return self.pictures.get(sha256) or next((picture for picture in shown if picture.sha256 == sha256), None)
 
 
-def place(seed: str, who: str, sha256: str) -> str:
+def random_order_key(seed: str, who: str, sha256: str) -> str:
     """Hex digits by which pictures are put into a random order of a reviewer's own."""
     return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
 
 
-def borderline_queue(judged: Judged, next_words: str) -> Queue:
+def borderline_queue(judged: Judged, next_words: str) -> ReviewQueue:
     """The pictures that the gate holds for review, those among them that a person has decided already included."""
     lot = judged.lot
     paths = dict(lot.files)
     checks: dict[str, set[str]] = {}
-    pictures: dict[str, Picture] = {}
+    pictures: dict[str, ReviewPicture] = {}
     for verdict in judged.verdicts:
-        if is_asked_about(verdict):
+        if decision_can_count(verdict):
             checks.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
-            pictures.setdefault(verdict.sha256, _picture(lot, verdict.file, paths[verdict.file]))
-    worst = sorted((v for v in judged.verdicts if is_known_reject(v)), key=margin_or_worst)[:KNOWN_REJECTS]
-    return Queue(
+            pictures.setdefault(verdict.sha256, review_picture_of(lot, verdict.file, paths[verdict.file]))
+    worst = sorted((v for v in judged.verdicts if can_serve_as_known_reject(v)), key=margin_or_worst)[:KNOWN_REJECTS]
+    return ReviewQueue(
         out=lot.out,
         title=lot.out.name,
         policy=judged.policy,
         pictures=pictures,
         checks={sha256: sorted(names) for sha256, names in checks.items()},
-        board=reference_board(judged.comparison),
-        known_rejects=[_picture(lot, v.file, paths[v.file]) for v in worst if v.sha256 not in pictures],
+        board=references_to_show(judged.comparison),
+        known_rejects=[review_picture_of(lot, v.file, paths[v.file]) for v in worst if v.sha256 not in pictures],
         trait_values=planned_trait_values(lot, judged.comparison),
         next_words=next_words,
     )
 
 
-def labelling_queue(
+def audit_or_calibration_queue(
     lot: Lot,
     compared: Comparison,
     policy: Policy,
@@ -135,17 +135,17 @@ def labelling_queue(
     has_ended: Callable[[list[Label]], bool],
     next_words: str,
     under: str = "",
-) -> Queue:
+) -> ReviewQueue:
     """The queue of an audit or a calibration: pictures (sha256) in an order that is settled, until `has_ended`."""
     names = {sha256: name for name, sha256 in lot.sha256.items()}
     settled, paths = tuple(order), dict(lot.files)
-    return Queue(
+    return ReviewQueue(
         out=lot.out,
         title=lot.out.name,
         policy=policy,
-        pictures={sha256: _picture(lot, names[sha256], paths[names[sha256]]) for sha256 in settled},
+        pictures={sha256: review_picture_of(lot, names[sha256], paths[names[sha256]]) for sha256 in settled},
         checks={},
-        board=reference_board(compared),
+        board=references_to_show(compared),
         known_rejects=[],
         trait_values=planned_trait_values(lot, compared),
         next_words=next_words,
@@ -156,7 +156,7 @@ def labelling_queue(
     )
 
 
-def is_asked_about(verdict: Verdict) -> bool:
+def decision_can_count(verdict: Verdict) -> bool:
     """Whether a decision about the picture can count: it is in review, or was until a person decided about it.
 
     A picture outside a certificate is not exported, whatever a person decides.
@@ -166,21 +166,21 @@ def is_asked_about(verdict: Verdict) -> bool:
     return bool(verdict.sha256 and checks and not others and BEYOND not in checks)
 
 
-def is_known_reject(verdict: Verdict) -> bool:
+def can_serve_as_known_reject(verdict: Verdict) -> bool:
     """Whether the gate rejects the picture by a score; such a picture can be shown, unlike one with an error."""
     return verdict.verdict == "reject" and any(r.verdict == "reject" and r.score is not None for r in verdict.reasons)
 
 
-def _picture(lot: Lot, name: str, path: Path) -> Picture:
+def review_picture_of(lot: Lot, name: str, path: Path) -> ReviewPicture:
     slot = (lot.slots or {}).get(name)
     if slot is None:
-        return Picture(lot.sha256[name], path, name)
-    return Picture(lot.sha256[name], path, name, slot.prompt, slot.traits)
+        return ReviewPicture(lot.sha256[name], path, name)
+    return ReviewPicture(lot.sha256[name], path, name, slot.prompt, slot.traits)
 
 
-def reference_board(compared: Comparison) -> list[Picture]:
+def references_to_show(compared: Comparison) -> list[ReviewPicture]:
     """Up to BOARD references, spread evenly over all of them."""
     named = compared.references
     chosen = named[:: max(1, -(-len(named) // BOARD))]
     digests = sha256s([path for _, path in chosen])
-    return [Picture(sha256, path, name) for (name, path), sha256 in zip(chosen, digests, strict=True) if sha256]
+    return [ReviewPicture(sha256, path, name) for (name, path), sha256 in zip(chosen, digests, strict=True) if sha256]

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from eval.reviewing import stream
-from eval.reviewing.guard import Guard, is_loopback
+from eval.reviewing.guard import RequestGuard, is_loopback
 from eval.reviewing.pictures import picture_for_browser
-from eval.reviewing.session import Answers, Name, Session
+from eval.reviewing.session import Name, ReviewSession, SaveRequest
 from stylegate.errors import StylegateError, SurroundingsError
 from stylegate.records import problems_of
 
@@ -36,85 +36,89 @@ FOR_EVER = "private, max-age=31536000, immutable"  # of a picture, whose address
 NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-def application(session: Session, host: str = "127.0.0.1", token: str = "") -> Guard:
+def review_application(session: ReviewSession, host: str = "127.0.0.1", token: str = "") -> RequestGuard:
     """The ASGI application of a review that listens on `host`."""
-    routes = [Route(address, static_file) for address in FILES]
+    routes = [Route(address, static_file_route) for address in FILES]
     routes += [
-        Route("/picture/{sha256:str}", picture),
-        Route("/api/review", opening),
-        Route("/api/save", save, methods=["POST"]),
+        Route("/picture/{sha256:str}", picture_route),
+        Route("/api/review", initial_page_data_route),
+        Route("/api/save", save_answers_route, methods=["POST"]),
         Route("/api/stream", stream_route, methods=["GET", "POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={Exception: internal_error_response})
     app.state.session = session
-    return Guard(app, host, token)
+    return RequestGuard(app, host, token)
 
 
-def static_file(request: Request) -> Response:
+def static_file_route(request: Request) -> Response:
     path, media_type = FILES[request.url.path]
     return Response(path.read_bytes(), media_type=media_type, headers={"cache-control": "no-cache"})
 
 
-def picture(request: Request) -> Response:
+def picture_route(request: Request) -> Response:
     """A picture of the review by its sha256: exactly the bytes that were judged, or 404."""
-    session: Session = request.app.state.session
-    found = session.queue.find(request.path_params["sha256"])
+    session: ReviewSession = request.app.state.session
+    found = session.queue.find_picture(request.path_params["sha256"])
     content = picture_for_browser(found) if found else None
     if content is None:
-        return problem(404, "no picture with this content is part of the review; it may have changed since the gate")
+        return problem_response(
+            404, "no picture with this content is part of the review; it may have changed since the gate"
+        )
     return Response(content[0], media_type=content[1], headers={"cache-control": FOR_EVER})
 
 
-def opening(request: Request) -> Response:
+def initial_page_data_route(request: Request) -> Response:
     """What a page shows to the reviewer who= names."""
-    session: Session = request.app.state.session
+    session: ReviewSession = request.app.state.session
     try:
         who = NAME.validate_python(request.query_params.get("who", ""))
     except ValidationError:
-        return problem(400, "who= needs a name of 1 to 80 characters")
+        return problem_response(400, "who= needs a name of 1 to 80 characters")
     return JSONResponse(session.initial_page_data(who), headers={"cache-control": "no-store"})
 
 
-async def save(request: Request) -> Response:
+async def save_answers_route(request: Request) -> Response:
     """Store answers; see Session.save."""
-    session: Session = request.app.state.session
+    session: ReviewSession = request.app.state.session
     try:
-        given = Answers.model_validate_json(await request.body())
+        given = SaveRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        return problem(400, "; ".join(problems_of(error)[:5]))
-    if given.review != session.queue.sha256:
-        return problem(409, "this page was opened for another review: load it again")
+        return problem_response(400, "; ".join(problems_of(error)[:5]))
+    if given.review != session.queue.queue_digest:
+        return problem_response(409, "this page was opened for another review: load it again")
     try:
-        return JSONResponse(await run_in_threadpool(session.save, given))
+        return JSONResponse(await run_in_threadpool(session.save_answers, given))
     except (StylegateError, OSError, sqlite3.Error) as error:
-        return problem(503, f"nothing was stored: {error}")
+        return problem_response(503, f"nothing was stored: {error}")
 
 
 async def stream_route(request: Request) -> Response:
     """GET: the next pictures of a stream, with known rejects hidden among them. POST: what the key presses mean."""
-    session: Session = request.app.state.session
+    session: ReviewSession = request.app.state.session
     if request.method == "GET":
         try:
             who = NAME.validate_python(request.query_params.get("who", ""))
         except ValidationError:
-            return problem(400, "who= needs a name of 1 to 80 characters")
+            return problem_response(400, "who= needs a name of 1 to 80 characters")
         return JSONResponse(stream.next_stream_block(session, who), headers={"cache-control": "no-store"})
     try:
-        given = stream.StreamReport.model_validate_json(await request.body())
+        given = stream.StreamPassesOfBlock.model_validate_json(await request.body())
     except ValidationError as error:
-        return problem(400, "; ".join(problems_of(error)[:5]))
+        return problem_response(400, "; ".join(problems_of(error)[:5]))
     return JSONResponse(stream.rank_block_by_suspicion(session, given))
 
 
-def problem(status: int, text: str) -> JSONResponse:
+def problem_response(status: int, text: str) -> JSONResponse:
     return JSONResponse({"problem": text}, status_code=status, headers={"cache-control": "no-store"})
 
 
 def internal_error_response(request: Request, error: Exception) -> Response:
-    return problem(500, "internal error: this is a bug in stylegate; answers that are not saved stay in the page")
+    return problem_response(
+        500, "internal error: this is a bug in stylegate; answers that are not saved stay in the page"
+    )
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int) -> socket.socket:
     """A socket on the address. Raises SurroundingsError if it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
@@ -131,19 +135,19 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def address_of(found: socket.socket, token: str) -> str:
+def browser_address(found: socket.socket, token: str) -> str:
     """The address to open in a browser."""
     host, port = found.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
-def new_token(host: str) -> str:
+def new_token_if_reachable(host: str) -> str:
     """A secret for the address where others can reach it; "" for an address of this machine alone."""
     return "" if is_loopback(host) else secrets.token_urlsafe(24)
 
 
-def serve(app: Any, found: socket.socket) -> None:
+def serve_until_stopped(app: Any, found: socket.socket) -> None:
     """Answer requests until Ctrl-C or SIGTERM."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(

@@ -9,8 +9,8 @@ from pydantic import Field
 from eval.promise import labels
 from eval.promise.disagreements import ADJUDICATION
 from eval.promise.label import MEASURES_REVIEWER, Label, LabelName, Sha256, StoredLabel
-from eval.promise.labels import stored_label
-from eval.reviewing.queues import Picture, Queue, place
+from eval.promise.labels import label_with_policy
+from eval.reviewing.queues import ReviewPicture, ReviewQueue, random_order_key
 from stylegate.records import Record
 
 # What a reject may be, by the number of its key. They are kept as the reason in words.
@@ -36,7 +36,7 @@ Name = Annotated[
 Words = Annotated[str, Field(max_length=500)]
 
 
-class Answer(Record):
+class LabelOrUndo(Record):
     """What a page sends: a label of a picture, or the undoing of one. Sent again with the same id, it counts once."""
 
     id: Identifier
@@ -62,28 +62,28 @@ class Answer(Record):
     """Of an undo: the id of the label that is taken back."""
 
 
-class Answers(Record):
+class SaveRequest(Record):
     """The body of a request that saves."""
 
     review: Sha256
     """The queue that the page was opened for."""
     since: int = Field(ge=0)
     """The number of changes that the page knows of."""
-    answers: list[Answer] = Field(max_length=200)
+    answers: list[LabelOrUndo] = Field(max_length=200)
     """In the order in which they were given."""
 
 
-class Session:
+class ReviewSession:
     """The answers to one queue. Every method may be called from several threads at once."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: ReviewQueue) -> None:
         """Read the answers that are stored. Raises DataError where they cannot be read."""
         self.queue, self.lock = queue, threading.Lock()
         self.changes: list[str] = []  # sha256 of pictures whose state changed, in order
-        self.read_again()
+        self.reload_stored_answers()
         self.decided_before = self.count_decided()
 
-    def read_again(self) -> None:
+    def reload_stored_answers(self) -> None:
         """Read the stored answers again: another command may have added some."""
         found = labels.read_stored_labels(self.queue.out, self.queue.purpose)
         terms = self.queue.policy.sha256, self.queue.under
@@ -91,7 +91,7 @@ class Session:
         self.standing: dict[str, list[StoredLabel]] = {sha256: [] for sha256 in self.queue.pictures}  # not taken back
         self.measured: dict[str, set[str]] = {}  # reviewer -> what was shown to measure them: known rejects, repeats
         for row in self.given.values():
-            if row.decides and row.sha256 in self.standing:
+            if row.counts_as_decision and row.sha256 in self.standing:
                 self.standing[row.sha256].append(row)
             elif row.asked_for in MEASURES_REVIEWER and not row.withdrawn:
                 self.measured.setdefault(row.who, set()).add(row.sha256)
@@ -118,9 +118,9 @@ class Session:
         if self.queue.settled_order or who in reviewers:
             return False
         second = len(reviewers) == 1 and self.queue.gets_second_look(sha256)
-        return second or self.is_disagreed(sha256)
+        return second or self.has_unsettled_disagreement(sha256)
 
-    def is_disagreed(self, sha256: str) -> bool:
+    def has_unsettled_disagreement(self, sha256: str) -> bool:
         """Whether the last label of one reviewer accepts the picture and another's rejects it, and no third one
         settled that.
         """
@@ -129,22 +129,22 @@ class Session:
         return {"accept", "reject"} <= set(last.values()) and rows[-1].asked_for != ADJUDICATION
 
     def num_disagreements(self) -> int:
-        return sum(map(self.is_disagreed, self.standing))
+        return sum(map(self.has_unsettled_disagreement, self.standing))
 
-    def labels_in_order(self) -> list[Label]:
+    def labels_before_first_gap(self) -> list[Label]:
         """Of an audit or a calibration: the labels that count, up to the first picture without one."""
         latest = {sha256: rows[-1] for sha256, rows in self.standing.items() if rows}
-        return labels.labels_before_gap(self.queue.settled_order, latest)
+        return labels.labels_before_first_gap(self.queue.settled_order, latest)
 
     def has_ended(self) -> bool:
         """Whether an audit or a calibration has all the labels that it needs; False for pictures in review."""
-        return bool(self.queue.settled_order) and self.queue.has_ended(self.labels_in_order())
+        return bool(self.queue.settled_order) and self.queue.has_ended(self.labels_before_first_gap())
 
     def count_decided(self) -> int:
         """The number of pictures that are decided."""
         return sum(map(self.is_decided, self.standing))
 
-    def save(self, given: Answers) -> dict[str, Any]:
+    def save_answers(self, given: SaveRequest) -> dict[str, Any]:
         """Store answers in their order. Returns which are stored (also those that were before), which are refused and
         why, and what changed meanwhile. Whatever is returned as saved survives a kill at any moment.
 
@@ -152,9 +152,9 @@ class Session:
         """
         with self.lock:
             saved, refused = [], []
-            together: list[Answer] = []  # labels in a row are stored in one step
+            together: list[LabelOrUndo] = []  # labels in a row are stored in one step
             for answer in given.answers:
-                if problem := self._problem(answer, together):
+                if problem := self._reason_to_refuse(answer, together):
                     refused.append({"id": answer.id, "why": problem})
                 elif answer.kind == "label":
                     together.append(answer)
@@ -164,9 +164,9 @@ class Session:
                     saved.append(self._store_undo(answer))
             saved += self._store_labels_and_return_ids(together)
             who = given.answers[0].who if given.answers else ""
-            return {"saved": saved, "refused": refused, **self.progress(given.since, who)}
+            return {"saved": saved, "refused": refused, **self.progress_since(given.since, who)}
 
-    def _problem(self, answer: Answer, before: Sequence[Answer]) -> str:
+    def _reason_to_refuse(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
         """Why an answer cannot be kept; "" if it can. `before` are labels of the same request."""
         label = self.given.get(answer.id)
         if label and (answer.kind, answer.sha256, answer.verdict) != ("label", label.sha256, label.verdict):
@@ -181,7 +181,7 @@ class Session:
         ):
             return "the picture is in review for other reasons by now: load this page again, and look afresh"
         if self.queue.settled_order:
-            return self._problem_of_settled_order(answer, len(before))
+            return self._reason_to_refuse_in_settled_order(answer, len(before))
         if answer.kind == "label":
             return ""
         target = self.given.get(answer.undoes or "") or next((a for a in before if a.id == answer.undoes), None)
@@ -189,7 +189,7 @@ class Session:
             return "there is no such label to take back"
         return "" if target.who == answer.who else "another reviewer gave this label"
 
-    def _problem_of_settled_order(self, answer: Answer, num_before: int) -> str:
+    def _reason_to_refuse_in_settled_order(self, answer: LabelOrUndo, num_before: int) -> str:
         """Why an answer of an audit or a calibration cannot be kept; "" if it can. `num_before` answers stand before it
         in the same request.
         """
@@ -199,12 +199,12 @@ class Session:
             return "the picture has a label by now"
         if self.has_ended():
             return "the labels were enough before: no further one is asked for"
-        place = len(self.labels_in_order()) + num_before
+        place = len(self.labels_before_first_gap()) + num_before
         return "" if self.queue.settled_order[place] == answer.sha256 else "another picture comes first"
 
-    def _store_labels_and_return_ids(self, answers: Sequence[Answer]) -> list[str]:
+    def _store_labels_and_return_ids(self, answers: Sequence[LabelOrUndo]) -> list[str]:
         """Store labels, all or none; returns their ids."""
-        new = [self._label(answer) for answer in answers if answer.id not in self.given]
+        new = [self._label_from_answer(answer) for answer in answers if answer.id not in self.given]
         for row in labels.append_labels(self.queue.out, self.queue.purpose, new):
             self.given[row.id] = row
             self.changes.append(row.sha256)
@@ -214,7 +214,7 @@ class Session:
                 self.standing[row.sha256].append(row)
         return [answer.id for answer in answers]
 
-    def _store_undo(self, answer: Answer) -> str:
+    def _store_undo(self, answer: LabelOrUndo) -> str:
         """Take a label back; returns the id of the undo. Taken back twice, it is taken back."""
         target = self.given[answer.undoes or ""]
         labels.append_undo(self.queue.out, "review", target.id, answer.who, answer.id)
@@ -227,30 +227,32 @@ class Session:
         self.changes.append(target.sha256)
         return answer.id
 
-    def _label(self, answer: Answer) -> StoredLabel:
+    def _label_from_answer(self, answer: LabelOrUndo) -> StoredLabel:
         queue = self.queue
-        return stored_label(
+        return label_with_policy(
             Label(sha256=answer.sha256, verdict=answer.verdict, who=answer.who, why=answer.why),
             queue.policy,
             id=answer.id,
             checks=queue.checks.get(answer.sha256, []),
             under=queue.under,
-            asked_for=self._asked_for(answer),
+            asked_for=self._why_picture_is_shown(answer),
             reason=answer.reason,
             shown_traits=answer.shown_traits,
             seconds=answer.seconds,
         )
 
-    def _asked_for(self, answer: Answer) -> str:
+    def _why_picture_is_shown(self, answer: LabelOrUndo) -> str:
         """Why the picture was shown to the reviewer, in the word that is stored."""
         if self.queue.is_known_reject(answer.sha256):
             return KNOWN
         if answer.asked == self.queue.question_digest(answer.sha256, REPEAT):
             return REPEAT
-        is_third = self.is_disagreed(answer.sha256) and answer.who not in {r.who for r in self.standing[answer.sha256]}
+        is_third = self.has_unsettled_disagreement(answer.sha256) and answer.who not in {
+            r.who for r in self.standing[answer.sha256]
+        }
         return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
 
-    def progress(self, since: int, who: str) -> dict[str, Any]:
+    def progress_since(self, since: int, who: str) -> dict[str, Any]:
         """The number of changes, of those after the first `since` which pictures the reviewer is not to be asked about
         any more, and whether the answers are enough.
         """
@@ -265,25 +267,29 @@ class Session:
         """All that a page needs for this reviewer. Scores and what others said are not in it: a review is blind."""
         queue = self.queue
         with self.lock:
-            self.read_again()
+            self.reload_stored_answers()
             seen = self.measured.get(who, set())
             order = [
-                s for s in queue.order(who) if (s not in seen if s not in self.standing else self.is_open_for(who, s))
+                s
+                for s in queue.order_for_reviewer(who)
+                if (s not in seen if s not in self.standing else self.is_open_for(who, s))
             ]
             closed = sum(not self.is_open_for(who, sha256) for sha256 in self.standing)
-            repeats = self._repeats(who, len(order))
+            repeats = self._repeats_for_self_agreement(who, len(order))
             if queue.settled_order:
-                order = [] if self.has_ended() else list(queue.settled_order[len(self.labels_in_order()) :])
+                order = [] if self.has_ended() else list(queue.settled_order[len(self.labels_before_first_gap()) :])
             elif all(queue.is_known_reject(sha256) for sha256 in order):
                 order, repeats = [], set()  # nothing is left to decide: no picture is shown to measure somebody alone
             else:
                 seed = queue.policy.sha256
-                order = sorted([*order, *repeats], key=lambda s: place(seed, f"{who}{REPEAT * (s in repeats)}", s))
+                order = sorted(
+                    [*order, *repeats], key=lambda s: random_order_key(seed, f"{who}{REPEAT * (s in repeats)}", s)
+                )
             mine = [row for row in self.given.values() if row.who == who and not row.withdrawn]
             asked = [row for row in mine if row.sha256 in self.standing or row.asked_for == KNOWN]
             shown = {picture.sha256: picture for picture in (*queue.pictures.values(), *queue.known_rejects_for(who))}
             return {
-                "review": queue.sha256,
+                "review": queue.queue_digest,
                 "title": queue.title,
                 "guideline": queue.policy.guideline,
                 "next": queue.next_words,
@@ -291,7 +297,8 @@ class Session:
                 "purpose": queue.purpose,
                 "order": order,
                 "pictures": {
-                    sha256: shown_of(picture) | {"asked": queue.question_digest(sha256, REPEAT * (sha256 in repeats))}
+                    sha256: page_data_of_picture(picture)
+                    | {"asked": queue.question_digest(sha256, REPEAT * (sha256 in repeats))}
                     for sha256, picture in shown.items()
                 },
                 "board": [picture.sha256 for picture in queue.board],
@@ -302,15 +309,15 @@ class Session:
                     for row in asked[-HISTORY:]
                     if row.sha256 in shown
                 ],
-                **self.progress(len(self.changes), who),
+                **self.progress_since(len(self.changes), who),
             }
 
-    def _repeats(self, who: str, num_open: int) -> set[str]:
+    def _repeats_for_self_agreement(self, who: str, num_open: int) -> set[str]:
         """Pictures that the reviewer decided before, to be shown again: they say how far one agrees with oneself."""
         seen = self.measured.get(who, set())
         mine = [s for s, rows in self.standing.items() if s not in seen and rows and rows[-1].who == who]
         closed = [sha256 for sha256 in mine if not self.is_open_for(who, sha256)]
-        closed.sort(key=lambda sha256: place(REPEAT, who, sha256))
+        closed.sort(key=lambda sha256: random_order_key(REPEAT, who, sha256))
         return set() if self.queue.settled_order else set(closed[: round(REPEAT_SHARE * num_open)])
 
     def verdict_counts(self) -> dict[str, int]:
@@ -321,6 +328,6 @@ class Session:
         return counts
 
 
-def shown_of(picture: Picture) -> dict[str, Any]:
+def page_data_of_picture(picture: ReviewPicture) -> dict[str, Any]:
     """What the page shows beside a picture."""
     return {"file": picture.file, "prompt": picture.prompt, "traits": picture.traits}

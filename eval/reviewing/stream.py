@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from eval.promise.label import Sha256
-from eval.reviewing.session import Name, Session
+from eval.reviewing.session import Name, ReviewSession
 from stylegate.records import Record
 
 BLOCK = 60  # pictures of a block; half a minute at two a second
@@ -26,7 +26,7 @@ ROUNDS = 15  # of the estimation; it has settled by then
 SUSPECT = 0.25  # from this probability on a picture is shown among the suspects
 
 
-class Showing(Record):
+class TimedPicture(Record):
     """A picture that was shown."""
 
     sha256: Sha256
@@ -34,30 +34,30 @@ class Showing(Record):
     """When it appeared, in milliseconds of the page's clock."""
 
 
-class BlockRound(Record):
+class StreamPass(Record):
     """A block of pictures that passed once."""
 
-    shown: list[Showing] = Field(min_length=1, max_length=200)
+    shown: list[TimedPicture] = Field(min_length=1, max_length=200)
     """In the order in which they were shown."""
     presses_ms: list[float] = Field(max_length=500)
     """When the key was pressed, in milliseconds of the same clock."""
 
 
-class StreamReport(Record):
+class StreamPassesOfBlock(Record):
     """The body of a request: all passes of one block so far."""
 
     who: Name
-    passes: list[BlockRound] = Field(min_length=1, max_length=10)
+    passes: list[StreamPass] = Field(min_length=1, max_length=10)
 
 
-class Suspicion(NamedTuple):
+class SuspicionEstimate(NamedTuple):
     """What the presses say."""
 
     probability: dict[str, float]  # by sha256: that the reviewer objects to the picture
     delay_s: float  # the reviewer's mean delay
 
 
-def suspicion(passes: Sequence[BlockRound]) -> Suspicion:
+def estimate_suspicion(passes: Sequence[StreamPass]) -> SuspicionEstimate:
     """The probability that each picture caused a press, by expectation maximisation over all passes.
 
     The delay of a press is normal; its mean and spread are estimated with the rest.
@@ -90,14 +90,14 @@ def suspicion(passes: Sequence[BlockRound]) -> Suspicion:
             variance = (DELAY_SPREAD_S**2 * 5 + weight @ (every - mean) ** 2) / (5 + total)
             spread = float(np.clip(np.sqrt(variance), 0.04, 0.3))
             mean = float(np.clip(mean, 0.15, 1.2))
-    return Suspicion({sha256: float(chance[number]) for sha256, number in index.items()}, mean)
+    return SuspicionEstimate({sha256: float(chance[number]) for sha256, number in index.items()}, mean)
 
 
-def next_stream_block(session: Session, who: str) -> dict[str, Any]:
+def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
     """The next pictures that are open for the reviewer, with known rejects among them, in a new random order."""
     queue = session.queue
     with session.lock:
-        asked = [sha256 for sha256 in queue.order(who) if sha256 in queue.pictures]
+        asked = [sha256 for sha256 in queue.order_for_reviewer(who) if sha256 in queue.pictures]
         ours = [sha256 for sha256 in asked if session.is_open_for(who, sha256)][:BLOCK]
     random = secrets.SystemRandom()
     known = [picture.sha256 for picture in queue.known_rejects]
@@ -107,9 +107,9 @@ def next_stream_block(session: Session, who: str) -> dict[str, Any]:
     return {"order": mixed}
 
 
-def rank_block_by_suspicion(session: Session, given: StreamReport) -> dict[str, Any]:
+def rank_block_by_suspicion(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
     """The pictures of the block, the most suspect first, and how many of the hidden known rejects were seen."""
-    found = suspicion(given.passes)
+    found = estimate_suspicion(given.passes)
     known = {picture.sha256 for picture in session.queue.known_rejects} & found.probability.keys()
     ours = [sha256 for sha256 in found.probability if sha256 in session.queue.pictures]
     ours.sort(key=lambda sha256: -found.probability[sha256])

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.promise import audit
-from eval.promise.ranked import BY_MARGIN, Gambler, RankedDesign, draw_weights, ranked_bettor
+from eval.promise.ranked import BY_MARGIN, BettingStrategy, RankedAuditDesign, ranked_bettor, sampling_weights
 from train.miniature.styles import BRANDS
 
 ALPHA = DELTA = 0.05
@@ -34,14 +34,14 @@ LOT, BUDGET, RUNS = 7000, 800, 400
 RATES = (0.0, 0.005, 0.01, 0.02, 0.025)
 TARGETS = {0.0: 60, 0.01: 80, 0.02: 120}  # labels (median) that were hoped for at a true rate, with a good ranking
 AT_MOST, DEARER = 0.060, 1.1
-ALL_IN = RankedDesign(  # what would meet a low median at a rate of 0, without any ranking
+ALL_IN = RankedAuditDesign(  # what would meet a low median at a rate of 0, without any ranking
     steepness=0,
     floor=1,
     draw=0,
-    gamblers=(Gambler(share=0.8, least_doubt=0, doubt=0), Gambler(share=0.2, least_doubt=0.3, doubt=0)),
+    gamblers=(BettingStrategy(share=0.8, least_doubt=0, doubt=0), BettingStrategy(share=0.2, least_doubt=0.3, doubt=0)),
 )
 BREADTH = 0.05  # spreads by which a margin that is drawn again is moved
-Designs = tuple[RankedDesign | None, ...]
+Designs = tuple[RankedAuditDesign | None, ...]
 Placing = Callable[[int, np.random.Generator], NDArray]  # rejects -> their places in the ranking, 0 is the best
 
 
@@ -100,10 +100,10 @@ def audited(placing: Placing, rejects: int, rng: np.random.Generator, size: int,
     truth, times, found = np.zeros(size, int), rng.exponential(size=size), []
     truth[placing(rejects, rng)] = 1
     for design in designs:
-        weights = draw_weights(size, design) if design else np.ones(size)
+        weights = sampling_weights(size, design) if design else np.ones(size)
         order = np.argsort(times / weights)[:BUDGET]
         bettor = ranked_bettor(order.tolist(), weights, design) if design else None
-        needed = audit.labels_needed(truth[order], size, ALPHA, delta, bettor)
+        needed = audit.labels_until_proven(truth[order], size, ALPHA, delta, bettor)
         found.append((needed, int(truth[order[:needed]].sum())))
     return found
 

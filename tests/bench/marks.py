@@ -17,27 +17,27 @@ from cryptography.hazmat.primitives import serialization
 from PIL import Image
 
 from eval.marks import ATTACKS, encoded
-from eval.package.credentials import Signer, context_of, manifest_of, read_credentials
-from eval.package.marking import AI_MADE, same_picture
+from eval.package.credentials import CredentialSigner, c2pa_context, credential_manifest, read_credentials
+from eval.package.marking import AI_MADE, decodes_to_same_picture
 from eval.package.signing_certificate import SigningCertificate, make_default_certificate
-from eval.package.xmp import SOURCE_TYPES, source_types_of, with_source_type
+from eval.package.xmp import SOURCE_TYPES, source_types_in_file, with_source_type
 from stylegate.pictures import CORES
 
 COUNTS = {64: 600, 1024: 60}  # pictures by their side
 ATTACKED = 32  # pictures of each format
-MANIFEST = manifest_of(SOURCE_TYPES + AI_MADE, True, {"judged_sha256": "0" * 64, "seed": 0})
+MANIFEST = credential_manifest(SOURCE_TYPES + AI_MADE, True, {"judged_sha256": "0" * 64, "seed": 0})
 
 
 def main() -> int:
     pem = make_default_certificate()
     key = serialization.load_pem_private_key(pem, None)
-    signer, context = Signer(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), context_of({})
+    signer, context = CredentialSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
 
     def sign(content: bytes) -> bytes:
         return signer.sign(with_source_type(content, AI_MADE, drawn_here=True), MANIFEST)
 
     def proven(pair: tuple[bytes, bytes]) -> bool:
-        return read_credentials(pair[1], context).is_whole and same_picture(*pair)
+        return read_credentials(pair[1], context).matches_signature and decodes_to_same_picture(*pair)
 
     print(f"| side, pixels | KB | KB added | signed a second: serial, {CORES} threads | proven a second: the same |")
     print("|---|---|---|---|---|")
@@ -53,8 +53,8 @@ def main() -> int:
         marked = [sign(content_of(64, number, kind)) for number in range(ATTACKED)]
         for name, change in ATTACKS.items():
             left = [change(Image.open(io.BytesIO(content))) for content in marked]
-            typed = sum(bool(source_types_of(content)) for content in left)
-            whole = sum(read_credentials(content, context).is_whole for content in left)
+            typed = sum(bool(source_types_in_file(content)) for content in left)
+            whole = sum(read_credentials(content, context).matches_signature for content in left)
             print(f"| {name} | {kind} | {typed} of {ATTACKED} | {whole} of {ATTACKED} |")
     return 0
 

@@ -36,7 +36,10 @@ def broken_promises(
     for _ in range(count):
         _, said = answers(rejects, miss, rng, size)
         seen = KnownRejectTest(known, int(rng.binomial(known, miss)))
-        ways = (audit.labels_needed(said, size, ALPHA, DELTA), eyes.labels_needed(said, size, ALPHA, DELTA, seen))
+        ways = (
+            audit.labels_until_proven(said, size, ALPHA, DELTA),
+            eyes.labels_until_proven_with_misses(said, size, ALPHA, DELTA, seen),
+        )
         for way, needed in enumerate(ways):
             found = int(said[:needed].sum())
             broken[way] += needed is not None and (rejects - found) / (size - found) > ALPHA
@@ -49,7 +52,7 @@ def labels_needed(rate: float, miss: float, known: int, count: int, rng: np.rand
     for _ in range(count):
         _, said = answers(round(rate * LOT), miss, rng)
         seen = KnownRejectTest(known, int(rng.binomial(known, miss)))
-        needed.append(eyes.labels_needed(said, LOT, ALPHA, DELTA, seen) or np.inf)
+        needed.append(eyes.labels_until_proven_with_misses(said, LOT, ALPHA, DELTA, seen) or np.inf)
     return float(np.median(needed))
 
 

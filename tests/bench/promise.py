@@ -37,7 +37,7 @@ def broken_certificates(count: int, rejects: int, rng: np.random.Generator, size
     """Share of lots that are certified although more than alpha of what is left of them are rejects."""
     broken = 0
     for labels in lots(count, rejects, rng, size):
-        needed = audit.labels_needed(labels, size, ALPHA, DELTA)
+        needed = audit.labels_until_proven(labels, size, ALPHA, DELTA)
         if needed is not None:
             found = int(labels[:needed].sum())
             broken += (rejects - found) / (size - found) > ALPHA
@@ -58,10 +58,10 @@ def broken_ladders(count: int, rng: np.random.Generator, size: int = LOT) -> flo
             truth[rng.choice(np.arange(start, end), enough - truth.sum(), replace=False)] = 1
             start = end
         order = rng.permutation(size)[: 2 * BUDGET]
-        for share, delta in zip(LADDER, audit.delta_shares(DELTA, len(LADDER)), strict=True):
+        for share, delta in zip(LADDER, audit.delta_per_attempt(DELTA, len(LADDER)), strict=True):
             end = round(share * size)
             labels = truth[order[order < end]]
-            needed = audit.labels_needed(labels, end, ALPHA, delta)
+            needed = audit.labels_until_proven(labels, end, ALPHA, delta)
             if needed is not None:
                 found = int(labels[:needed].sum())
                 broken += (truth[:end].sum() - found) / (end - found) > ALPHA
@@ -130,7 +130,7 @@ def main() -> int:
     for delta, name in ((DELTA, "one attempt"), (DELTA / 2, "first of a ladder")):
         for rate in (0.0, 0.005, 0.01, 0.02, 0.025):
             labels = lots(400, round(rate * LOT), rng)
-            needed = np.array([audit.labels_needed(x, LOT, ALPHA, delta) or 10**6 for x in labels])
+            needed = np.array([audit.labels_until_proven(x, LOT, ALPHA, delta) or 10**6 for x in labels])
             median = f"{np.median(needed):.0f}" if np.median(needed) < 10**6 else f"over {BUDGET}"
             within = ", ".join(f"{(needed <= most).mean():.2f}" for most in (200, BUDGET))
             print(f"  {name:<20} true rate {rate:5.1%}: {median:>8}   {within}")

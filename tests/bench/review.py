@@ -27,8 +27,8 @@ from sklearn.metrics import roc_auc_score
 from eval.policy import file as policyfile
 from eval.promise import labels
 from eval.reviewing import server, stream
-from eval.reviewing.queues import Picture, Queue
-from eval.reviewing.session import Session
+from eval.reviewing.queues import ReviewPicture, ReviewQueue
+from eval.reviewing.session import ReviewSession
 from stylegate import files
 
 LARGE, ALL, DECISIONS, RATE = 550, 10_000, 500, 4.0
@@ -56,12 +56,15 @@ afterFrame(first);
 
 
 @dataclass(frozen=True, slots=True)
-class LargeFirst(Queue):
+class LargeFirst(ReviewQueue):
     """A queue whose first pictures are the large ones."""
 
     def order(self, who: str) -> list[str]:
         """The large pictures in the usual order, then the small ones."""
-        return sorted(Queue.order(self, who), key=lambda s: s in self.pictures and self.pictures[s].file[0] == "s")
+        return sorted(
+            ReviewQueue.order_for_reviewer(self, who),
+            key=lambda s: s in self.pictures and self.pictures[s].file[0] == "s",
+        )
 
 
 def with_comment(png: bytes, number: int) -> bytes:
@@ -81,7 +84,7 @@ def drawn(seed: int, side: int) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(soft, int) + grain, 0, 255).astype(np.uint8))
 
 
-def make_queue(place: Path) -> Queue:
+def make_queue(place: Path) -> ReviewQueue:
     """The pictures of the benchmark and their queue; drawn if they are not there."""
     folder = place / "pictures"
     if not folder.exists():
@@ -97,7 +100,9 @@ def make_queue(place: Path) -> Queue:
     asked = {}
     for path in sorted(folder.iterdir()):
         sha256 = files.sha256(path)
-        asked[sha256] = Picture(sha256, path, path.name, "a creature with a hat", {"eyes": "laser", "hat": "crown"})
+        asked[sha256] = ReviewPicture(
+            sha256, path, path.name, "a creature with a hat", {"eyes": "laser", "hat": "crown"}
+        )
     policy = policyfile.read_policy("default")
     return LargeFirst(
         place / "out", "bench", policy, asked, {s: ["style"] for s in asked}, [], [], {}, "stylegate gate"
@@ -106,10 +111,10 @@ def make_queue(place: Path) -> Queue:
 
 def serve(place: Path) -> None:
     """The server's process: prints its address."""
-    found = server.listen("127.0.0.1", 0)
-    app = server.application(Session(make_queue(place)))
-    print(server.address_of(found, ""), flush=True)
-    server.serve(app, found)
+    found = server.listening_socket("127.0.0.1", 0)
+    app = server.review_application(ReviewSession(make_queue(place)))
+    print(server.browser_address(found, ""), flush=True)
+    server.serve_until_stopped(app, found)
 
 
 def browse(place: Path) -> None:
@@ -180,9 +185,11 @@ def simulate() -> None:
                 for t, n in zip(times, order, strict=True)
                 if objects[n] and random.random() < NOTICED
             ]
-            shown = [stream.Showing(sha256=names[n], at_ms=1000 * float(t)) for t, n in zip(times, order, strict=True)]
-            passes.append(stream.BlockRound(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
-            probability = stream.suspicion(passes).probability
+            shown = [
+                stream.TimedPicture(sha256=names[n], at_ms=1000 * float(t)) for t, n in zip(times, order, strict=True)
+            ]
+            passes.append(stream.StreamPass(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
+            probability = stream.estimate_suspicion(passes).probability
             found[count] += [probability[name] for name in names]
         truth += bad.tolist()
         one_by_one += objects.tolist()

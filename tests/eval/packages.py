@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from eval.package.bag import write_merkle_tree, write_proofs_of_bag
-from eval.package.layout import payload_folder, read_rows
+from eval.package.layout import payload_folder, read_picture_rows
 from eval.package.receiver import INCLUSION
 from stylegate import files
 from stylegate.cli import main
@@ -24,12 +24,12 @@ def make_package(place: Path, pictures: int = 8) -> Path:
 
 def names_in(package: Path) -> list[str]:
     """Names of a package's pictures below images/."""
-    return [row["file_name"].removeprefix("images/") for row in read_rows(package)]
+    return [row["file_name"].removeprefix("images/") for row in read_picture_rows(package)]
 
 
 def digests_in(package: Path) -> set[str]:
     """sha256 of a package's pictures as they were judged, without marks."""
-    return {row["judged_sha256"] for row in read_rows(package)}
+    return {row["judged_sha256"] for row in read_picture_rows(package)}
 
 
 def provenance_of(package: Path) -> dict:

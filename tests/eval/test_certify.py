@@ -14,9 +14,9 @@ from eval.package import receiver
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import audit, certificate, labels
-from eval.promise.certificate import problems_of
+from eval.promise.certificate import certificate_problems
 from eval.promise.ranked import BY_MARGIN
-from eval.promise.statements import Statement
+from eval.promise.statements import TraitStatement
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
@@ -182,7 +182,7 @@ def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
     plan = certificate.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"], BY_MARGIN)
-    attempts = plan.attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
+    attempts = plan.proof_attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
     found["attempts"] = [attempt.content() for attempt in attempts]
 
 
@@ -214,32 +214,35 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     policy = policyfile.read_policy("default")
     plan = certificate.AuditPlan(lot, promise, 0, policy.sha256)
     worse = set(lot[200:])
-    given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.order)]
-    whole, half = plan.attempts(given[:250])
+    given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.labelling_order)]
+    whole, half = plan.proof_attempts(given[:250])
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
-    assert certificate.certified_digests(found) == lot[:200] and not problems_of(found)
+    assert certificate.certified_digests(found) == lot[:200] and not certificate_problems(found)
 
 
 def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     policy = policyfile.read_policy("default")
-    stated = [Statement(file=f"{i:05d}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(300)]
+    stated = [TraitStatement(file=f"{i:05d}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(300)]
     plan = certificate.AuditPlan([s.sha256 for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits")
-    assert plan.order != certificate.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).order
-    given = [label(sha256) for sha256 in plan.order]
-    found = certificate.make_certificate(plan, given, plan.attempts(given), 0, policy, stated)
-    assert not problems_of(found) and found.says == "at most 1.0% of the stated traits are wrong, with 95.0% confidence"
+    assert plan.labelling_order != certificate.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).labelling_order
+    given = [label(sha256) for sha256 in plan.labelling_order]
+    found = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy, stated)
+    assert (
+        not certificate_problems(found)
+        and found.says == "at most 1.0% of the stated traits are wrong, with 95.0% confidence"
+    )
     after = found.proven_attempt().proven_after
     assert after is not None and math.comb(300 - after, 4) / math.comb(300, 4) <= 0.025, "4 wrong ones would be seen"
     moved = [stated[0].model_copy(update={"value": "crown"}), *stated[1:]]
     other = found.model_copy(update={"statements": moved, "sha256": ""})
-    other = other.model_copy(update={"sha256": other.digest()})
-    assert problems_of(other) == ["the lot is not that of its statements"]
+    other = other.model_copy(update={"sha256": other.computed_sha256()})
+    assert certificate_problems(other) == ["the lot is not that of its statements"]
     of_pictures = found.model_copy(update={"statements": [], "sha256": ""})
-    of_pictures = of_pictures.model_copy(update={"sha256": of_pictures.digest()})
-    assert problems_of(of_pictures), "labels of one purpose serve no other"
+    of_pictures = of_pictures.model_copy(update={"sha256": of_pictures.computed_sha256()})
+    assert certificate_problems(of_pictures), "labels of one purpose serve no other"
     alpha, delta = plan_audit.PROMISE.alpha, plan_audit.PROMISE.delta
-    assert audit.labels_needed([0] * 500, 70_000, alpha, delta / 2) == 434, "docs/plan.md"
+    assert audit.labels_until_proven([0] * 500, 70_000, alpha, delta / 2) == 434, "docs/plan.md"
 
 
 def test_copies_are_no_lot(run, words, judged: Path) -> None:

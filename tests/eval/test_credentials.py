@@ -17,17 +17,23 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from PIL import Image
 
 from eval.package import marking, marks, receiver, signing_certificate, verify_marks
-from eval.package.credentials import Signer, context_of, manifest_of, read_credentials, shortest_replacement
-from eval.package.marking import same_picture
+from eval.package.credentials import (
+    CredentialSigner,
+    c2pa_context,
+    credential_manifest,
+    read_credentials,
+    shortest_replacement,
+)
+from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
-from eval.package.signing_certificate import SigningCertificate, make_default_certificate, pem_of_key
+from eval.package.signing_certificate import SigningCertificate, make_default_certificate, private_key_pem
 from eval.package.xmp import with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
 from tests.eval.test_marks import AI_MADE, FILES, lot, saved, told_by_pillow
 
 __all__ = ["lot"]  # a fixture
-MANIFEST = manifest_of(AI_MADE, True, {"judged_sha256": "a" * 64, "seed": 7})
+MANIFEST = credential_manifest(AI_MADE, True, {"judged_sha256": "a" * 64, "seed": 7})
 
 
 def read_pem(content: bytes) -> SigningCertificate:
@@ -40,21 +46,21 @@ OURS = read_pem(make_default_certificate())
 
 
 @pytest.fixture(scope="module")
-def signer() -> Signer:
-    return Signer(OURS)
+def signer() -> CredentialSigner:
+    return CredentialSigner(OURS)
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: Signer) -> None:
+def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: CredentialSigner) -> None:
     before = with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
     signed = signer.sign(before, MANIFEST)
-    assert same_picture(FILES[kind], signed) and told_by_pillow(signed)["DigitalSourceType"] == AI_MADE
-    found = read_credentials(signed, context_of({}))
+    assert decodes_to_same_picture(FILES[kind], signed) and told_by_pillow(signed)["DigitalSourceType"] == AI_MADE
+    found = read_credentials(signed, c2pa_context({}))
     assert (found.state, found.signer, found.source_types) == ("Valid", OURS.name, (AI_MADE,))
     authority = OURS.chain[1].public_bytes(serialization.Encoding.PEM).decode()
-    assert read_credentials(signed, context_of({"user_anchors": authority})).state == "Trusted"
+    assert read_credentials(signed, c2pa_context({"user_anchors": authority})).state == "Trusted"
     part = shortest_replacement(before, signed)
-    assert part.into(before) == signed and len(part.inserted) < 5000, "what is kept is small"
+    assert part.apply_to(before) == signed and len(part.inserted) < 5000, "what is kept is small"
     with c2pa.Reader.try_create(c2pa_type(signed), io.BytesIO(signed)) as reader:  # type: ignore[union-attr]
         assertions = {a["label"]: a["data"] for a in reader.get_active_manifest()["assertions"]}  # type: ignore[index]
     assert assertions["org.stylegate.made-from"] == {"judged_sha256": "a" * 64, "seed": 7}
@@ -65,15 +71,15 @@ def c2pa_type(content: bytes) -> str:
         return image.get_format_mimetype() or ""
 
 
-def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: Signer) -> None:
+def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: CredentialSigner) -> None:
     signed = signer.sign(FILES["PNG"], MANIFEST)
     changed = bytearray(signed)
     changed[signed.index(b"IDAT") + 9] ^= 1
-    found = read_credentials(bytes(changed), context_of({}))
-    assert (found.state, found.is_whole) == ("Invalid", False) and "assertion.dataHash.mismatch" in found.why
+    found = read_credentials(bytes(changed), c2pa_context({}))
+    assert (found.state, found.matches_signature) == ("Invalid", False) and "assertion.dataHash.mismatch" in found.why
     again = saved(Image.open(io.BytesIO(signed)), "PNG")
-    assert read_credentials(again, context_of({})).state == ""
-    assert read_credentials(signed[:400], context_of({})).state in ("", "Invalid")
+    assert read_credentials(again, c2pa_context({})).state == ""
+    assert read_credentials(signed[:400], c2pa_context({})).state in ("", "Invalid")
 
 
 def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,11 +91,11 @@ def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pyte
         "TEST_DAYS",
         (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
     )
-    signed = Signer(read_pem(make_default_certificate())).sign(FILES["PNG"], MANIFEST)
-    assert read_credentials(signed, context_of({})).state == "Valid"
+    signed = CredentialSigner(read_pem(make_default_certificate())).sign(FILES["PNG"], MANIFEST)
+    assert read_credentials(signed, c2pa_context({})).state == "Valid"
     time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
-    found = read_credentials(signed, context_of({}))
-    assert (found.state, found.is_whole) == ("Invalid", True) and "signingCredential.expired" in found.why
+    found = read_credentials(signed, c2pa_context({}))
+    assert (found.state, found.matches_signature) == ("Invalid", True) and "signingCredential.expired" in found.why
 
 
 def written(path: Path, *parts: bytes) -> str:
@@ -132,7 +138,7 @@ def test_a_certificate_of_ones_own_signs_by_key_and_by_command(run, lot: tuple[s
     (tmp_path / "lot" / "bmp.bmp").unlink()
     assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0
     chain = written(tmp_path / "chain.pem", OURS.chain_pem())
-    key = written(tmp_path / "its key.pem", pem_of_key(OURS.key))
+    key = written(tmp_path / "its key.pem", private_key_pem(OURS.key))
     assert run("export", *lot, f"credentials={chain}", f"credentials_key={key}")[0] == 0
     command = f"credentials_command=openssl dgst -sha256 -sign '{key}'"
     assert run("export", *lot, f"credentials={chain}", command, "name=by-command")[0] == 0
@@ -144,7 +150,7 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     run, lot: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
     chain = OURS.chain_pem()
-    other = pem_of_key(read_pem(make_default_certificate()).key)
+    other = private_key_pem(read_pem(make_default_certificate()).key)
     secret = serialization.BestAvailableEncryption(b"x")
     shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     with monkeypatch.context() as patch:
@@ -205,19 +211,21 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
         return made(self.add_extension(x509.AuthorityInformationAccess([description]), False), *given, **words)
 
     monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
-    signer = Signer(read_pem(make_default_certificate()))
-    assert read_credentials(signer.sign(FILES["PNG"], MANIFEST), context_of({})).state == "Valid"
+    signer = CredentialSigner(read_pem(make_default_certificate()))
+    assert read_credentials(signer.sign(FILES["PNG"], MANIFEST), c2pa_context({})).state == "Valid"
     elsewhere = io.BytesIO()
     with c2pa.Builder(MANIFEST, signer.context) as builder:
         builder.set_no_embed()
         builder.set_remote_url(f"{address}/manifest")
-        builder.sign(signer.native, "image/png", io.BytesIO(FILES["PNG"]), elsewhere)
+        builder.sign(signer.c2pa_signer, "image/png", io.BytesIO(FILES["PNG"]), elsewhere)
     assert address.encode() in elsewhere.getvalue()
-    assert read_credentials(elsewhere.getvalue(), context_of({})).state in ("", "Invalid")
+    assert read_credentials(elsewhere.getvalue(), c2pa_context({})).state in ("", "Invalid")
     assert not asked
 
 
-def test_marks_are_told_of_any_folder_and_what_outlives_an_attack(run, lot, signer: Signer, tmp_path: Path) -> None:
+def test_marks_are_told_of_any_folder_and_what_outlives_an_attack(
+    run, lot, signer: CredentialSigner, tmp_path: Path
+) -> None:
     place = tmp_path / "any"
     place.mkdir()
     typed = {kind: with_source_type(FILES[kind], "digitalArt", False) for kind in ("PNG", "JPEG")}
@@ -266,7 +274,7 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
     content = bytearray(broken.read_bytes())
     content[-9] ^= 1  # of the pixels or of what follows them
     broken.write_bytes(content)
-    proven, unproven, wrong = marks.check_marks(package, sorted((package / "data" / "images").iterdir()))
+    proven, unproven, wrong = marks.check_marks_of_package(package, sorted((package / "data" / "images").iterdir()))
     assert "of 3 pictures 2 say that they are" in proven[0] and "watermark" not in proven[0]
     assert unproven[0].startswith("whether the pixels hold a watermark: nobody looked")
     assert unproven[-1] == "which marks the pictures left with: the package has no proof/marks.json"
@@ -274,26 +282,26 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
 
 
 def test_what_the_cache_of_signatures_holds_is_no_proof(
-    run, lot: tuple[str, ...], tmp_path: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+    run, lot: tuple[str, ...], tmp_path: Path, signer: CredentialSigner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kept file is read back as a new one is: another picture does not leave, however well it is signed."""
     (tmp_path / "lot" / "bmp.bmp").unlink()
     assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0 and run("export", *lot)[0] == 0
     shutil.rmtree(files.EXPORTS)
     other = signer.sign(saved(Image.new("RGB", (48, 48), "red"), "PNG"), MANIFEST)
-    monkeypatch.setattr(marking, "kept_file", lambda before, row: other)
+    monkeypatch.setattr(marking, "signed_file_from_cache", lambda before, row: other)
     code, text = run("export", *lot)
     assert code == 2 and "its marks would change its pixels" in text and not list(files.EXPORTS.glob("*-v1"))
     # Nor does the same picture with a statement of another one, or of another source type.
-    monkeypatch.setattr(marking, "kept_file", lambda before, row: signer.sign(before, MANIFEST))
+    monkeypatch.setattr(marking, "signed_file_from_cache", lambda before, row: signer.sign(before, MANIFEST))
     code, text = run("export", *lot)
     assert code == 2 and "its content credentials are of another picture, seed or model" in text
     bare = [path.read_bytes() for path in (tmp_path / "lot").iterdir()]
 
     def typed_otherwise(before: bytes, row: object) -> bytes:
-        content = next(content for content in bare if same_picture(content, before))
+        content = next(content for content in bare if decodes_to_same_picture(content, before))
         return signer.sign(with_source_type(content, "humanEdits", False), MANIFEST)
 
-    monkeypatch.setattr(marking, "kept_file", typed_otherwise)
+    monkeypatch.setattr(marking, "signed_file_from_cache", typed_otherwise)
     code, text = run("export", *lot)
     assert code == 2 and "as its source type" in text and not list(files.EXPORTS.glob("*-v1"))

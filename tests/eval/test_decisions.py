@@ -44,7 +44,7 @@ def test_who_is_unsure_lets_nothing_out(run, words, tmp_path: Path) -> None:
         assert run("gate", *told_now)[0] == code and verdicts_of(out)[name]["verdict"] == verdict
     before = policyfile.read_policy(str(tmp_path / "policy.yaml"))
     found = [
-        labels.stored_label(label(verdicts_of(out)[name]["sha256"], word), before) for word in ("reject", "unsure")
+        labels.label_with_policy(label(verdicts_of(out)[name]["sha256"], word), before) for word in ("reject", "unsure")
     ]
     labels.append_labels(out, "review", found)
     (tmp_path / "policy.yaml").write_text(ALL_PASS + "guideline: another\n")
@@ -159,7 +159,7 @@ def test_a_reject_under_another_rule_asks_for_review(run, words, tmp_path: Path,
     told, out = words(ALL_PASS), tmp_path / "out"
     assert run("gate", *told)[0] == 0
     name, row = next(iter(verdicts_of(out).items()))
-    earlier = labels.stored_label(label(row["sha256"], "reject", why="too dark"), POLICY)
+    earlier = labels.label_with_policy(label(row["sha256"], "reject", why="too dark"), POLICY)
     labels.append_labels(out, stream, [earlier])
     code, text = run("gate", *told)
     found = verdicts_of(out)
@@ -176,10 +176,10 @@ def test_who_accepts_a_picture_in_an_audit_has_looked_by_the_rule_in_force(run, 
     assert run("gate", *told)[0] == 0
     sha256 = next(iter(verdicts_of(out).values()))["sha256"]
     mine = policyfile.read_policy(str(tmp_path / "policy.yaml"))
-    labels.append_labels(out, "audit", [labels.stored_label(label(sha256), mine)])
-    labels.append_labels(out, "audit", [labels.stored_label(label(sha256, "unsure"), POLICY)])
+    labels.append_labels(out, "audit", [labels.label_with_policy(label(sha256), mine)])
+    labels.append_labels(out, "audit", [labels.label_with_policy(label(sha256, "unsure"), POLICY)])
     assert run("gate", *told)[0] == 0
-    labels.append_labels(out, "audit", [labels.stored_label(label(sha256, "reject"), mine)])
+    labels.append_labels(out, "audit", [labels.label_with_policy(label(sha256, "reject"), mine)])
     assert run("gate", *told)[0] == 10
 
 
@@ -253,16 +253,16 @@ def test_nothing_that_a_person_wrote_into_a_worksheet_is_lost(run, words, tmp_pa
 
 def test_names_that_stand_for_two_pictures_are_refused() -> None:
     pictures = {"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64}
-    assert worksheet.picture_named("a/x.png", pictures) == ("a" * 64, "")
-    assert worksheet.picture_named("y.png", pictures) == ("c" * 64, "")
-    assert worksheet.picture_named("x.png", pictures)[1].startswith("2 pictures are called x.png")
+    assert worksheet.digest_of_named_picture("a/x.png", pictures) == ("a" * 64, "")
+    assert worksheet.digest_of_named_picture("y.png", pictures) == ("c" * 64, "")
+    assert worksheet.digest_of_named_picture("x.png", pictures)[1].startswith("2 pictures are called x.png")
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+x.png", "-x.png", "@x.png", "\tx.png", "\rx.png", "'=x.png", "'x.png"])
 def test_no_cell_of_a_worksheet_is_a_formula(tmp_path: Path, name: str) -> None:
     """A spreadsheet may run a cell that begins so; the name is read back as it was."""
     sheet = tmp_path / "review.csv"
-    worksheet.write_worksheet(sheet, "review", [worksheet.Question(name, "", name)], POLICY, {})
+    worksheet.write_worksheet(sheet, "review", [worksheet.WorksheetQuestion(name, "", name)], POLICY, {})
     with sheet.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())

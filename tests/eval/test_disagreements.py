@@ -10,9 +10,9 @@ from eval.promise import labels
 from eval.promise.disagreements import (
     ADJUDICATION,
     agreement_of_reviewers,
-    agreement_with_themselves,
     disagreements,
     notes_on_disagreements,
+    self_agreement_by_reviewer,
 )
 from tests.eval.people import ALL_IN_REVIEW, label, verdicts_of
 
@@ -21,7 +21,7 @@ A, B, C = (f"{i:064x}" for i in range(3))
 
 
 def say(out: Path, who: str, sha256: str, verdict: labels.LabelName, asked_for: str = "") -> labels.StoredLabel:
-    new = labels.stored_label(label(sha256, verdict, who), POLICY, asked_for=asked_for)
+    new = labels.label_with_policy(label(sha256, verdict, who), POLICY, asked_for=asked_for)
     return labels.append_labels(out, "review", [new])[0]
 
 
@@ -56,7 +56,7 @@ def test_a_repeat_says_how_far_a_reviewer_agrees_with_himself(tmp_path: Path) ->
         say(tmp_path, "anna", sha256, "accept")
         say(tmp_path, "ben", sha256, "accept")
         say(tmp_path, "anna", sha256, again, "repeat")
-    found = agreement_with_themselves(tmp_path, "review", POLICY)
+    found = self_agreement_by_reviewer(tmp_path, "review", POLICY)
     assert list(found) == ["anna"] and found["anna"].raw.value == 0.5 and found["anna"].pictures == 2
     assert not disagreements(tmp_path, "review", POLICY)
 
@@ -68,7 +68,7 @@ def test_a_gate_says_that_reviewers_disagree(run, words, tmp_path: Path) -> None
     policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
     given: list[tuple[str, labels.LabelName]] = [("anna", "reject"), ("ben", "accept")]
     for who, verdict in given:
-        new = labels.stored_label(label(row["sha256"], verdict, who), policy, checks=["contrast"])
+        new = labels.label_with_policy(label(row["sha256"], verdict, who), policy, checks=["contrast"])
         labels.append_labels(out, "review", [new])
     code, text = run("gate", *told)
     assert code == 11 and verdicts_of(out)[name]["verdict"] == "accept" and "reviewers disagree about 1 picture" in text

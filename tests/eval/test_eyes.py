@@ -25,10 +25,10 @@ def test_the_bound_is_the_exact_binomial_one() -> None:
 
 def test_a_reviewer_rejects_fewer_than_that_with_a_small_chance_only() -> None:
     for rejects, miss in ((0, 0.3), (4, 0.5), (351, 0.1), (351, 0.0)):
-        fewest = eyes.fewest_answers(rejects, miss, 0.0025)
+        fewest = eyes.fewest_rejects_noticed(rejects, miss, 0.0025)
         assert binom.cdf(fewest - 1, rejects, 1 - miss) <= 0.0025
         assert fewest == rejects or binom.cdf(fewest, rejects, 1 - miss) > 0.0025
-    assert eyes.fewest_answers(351, 1.0, 0.0025) == 0
+    assert eyes.fewest_rejects_noticed(351, 1.0, 0.0025) == 0
 
 
 def test_shares_of_delta_add_up_to_it() -> None:
@@ -37,13 +37,16 @@ def test_shares_of_delta_add_up_to_it() -> None:
 
 def test_eyes_cost_labels_and_unknown_ones_prove_nothing() -> None:
     clean = np.zeros(800, int)
-    trusted = audit.labels_needed(clean, 7000, 0.05, 0.05)
-    needed = [eyes.labels_needed(clean, 7000, 0.05, 0.05, KnownRejectTest(100, missed)) for missed in (0, 10, 30)]
+    trusted = audit.labels_until_proven(clean, 7000, 0.05, 0.05)
+    needed = [
+        eyes.labels_until_proven_with_misses(clean, 7000, 0.05, 0.05, KnownRejectTest(100, missed))
+        for missed in (0, 10, 30)
+    ]
     counts = [count for count in (trusted, *needed) if count is not None]
     assert len(counts) == 4 and counts == sorted(set(counts)), "each costs more than the one before"
-    assert eyes.labels_needed(clean, 7000, 0.05, 0.05, KnownRejectTest(0, 0)) is None
+    assert eyes.labels_until_proven_with_misses(clean, 7000, 0.05, 0.05, KnownRejectTest(0, 0)) is None
     few = np.zeros(60, int)
-    assert eyes.labels_needed(few, 60, 0.05, 0.05, KnownRejectTest(30, 15)) is None, (
+    assert eyes.labels_until_proven_with_misses(few, 60, 0.05, 0.05, KnownRejectTest(30, 15)) is None, (
         "all were looked at, by eyes that miss half"
     )
 
@@ -61,7 +64,9 @@ def test_wrong_alarms_break_no_promise() -> None:
     for _ in range(150):
         truth, said = bench.answers(55, 0.1, rng, 1000)
         said = said | (rng.random(len(said)) < 0.01)
-        needed = eyes.labels_needed(said, 1000, 0.05, 0.05, KnownRejectTest(100, int(rng.binomial(100, 0.1))))
+        needed = eyes.labels_until_proven_with_misses(
+            said, 1000, 0.05, 0.05, KnownRejectTest(100, int(rng.binomial(100, 0.1)))
+        )
         if needed is not None:
             left = 55 - int((truth * said)[:needed].sum())
             broken += left / (1000 - int(said[:needed].sum())) > 0.05

@@ -63,7 +63,8 @@ def give_two_pictures_one_number(package: Path) -> None:
 
 def rank_an_item_twice(package: Path) -> None:
     found = [
-        {"id": i, "rank": rank, "score": score} for i, (rank, score) in enumerate(verify_traits.rarities([{}] * 8))
+        {"id": i, "rank": rank, "score": score}
+        for i, (rank, score) in enumerate(verify_traits.rarity_ranks_and_scores([{}] * 8))
     ]
     files.write_jsonl(package / verify_traits.RARITY, [found[0] | {"rank": 7}, *found])
 
@@ -129,7 +130,7 @@ def test_an_ssh_key_of_somebody_else_is_named(package: Path) -> None:
     """`ssh-keygen` would say "Good" by it, to whoever takes that step of VERIFY.md alone."""
     assert problems_with_ssh_key(package) == []
     line = (package / "signer.ssh.pub").read_text()
-    other = ssh.allowed_signer(ec.generate_private_key(ec.SECP256R1()))
+    other = ssh.allowed_signer_line(ec.generate_private_key(ec.SECP256R1()))
     for forged in (other, line + other, other + line, ""):
         (package / "signer.ssh.pub").write_text(forged)
         assert problems_with_ssh_key(package) == ["signer.ssh.pub: not the key in signer.pub.pem"], forged
@@ -147,4 +148,4 @@ def test_only_numbers_are_versions(tmp_path: Path) -> None:
         "acme-v2-v3",
     ):
         (tmp_path / name).mkdir()
-    assert [number for _, number in living.versions_of(tmp_path / "acme")] == [1, 12]
+    assert [number for _, number in living.numbered_versions(tmp_path / "acme")] == [1, 12]

@@ -36,7 +36,7 @@ for number in range(count):
 
 def give(out: Path, *verdicts: labels.LabelName, purpose: labels.Purpose = "review") -> list[labels.StoredLabel]:
     """Labels of the first picture under the default policy, stored."""
-    new = [labels.stored_label(label(PICTURES[0], verdict), POLICY) for verdict in verdicts]
+    new = [labels.label_with_policy(label(PICTURES[0], verdict), POLICY) for verdict in verdicts]
     return labels.append_labels(out, purpose, new)
 
 
@@ -45,7 +45,7 @@ def counting(out: Path, purpose: labels.Purpose = "review") -> list[str]:
 
 
 def test_a_label_is_read_as_it_was_given(tmp_path: Path) -> None:
-    given = labels.stored_label(
+    given = labels.label_with_policy(
         label(PICTURES[0], "reject", why='é "\n\x7f\u2028'), POLICY, asked_for="borderline", reason="off-style"
     )
     given = given.model_copy(update={"shown_traits": {"hat": "none"}, "seconds": 1.25})
@@ -53,17 +53,17 @@ def test_a_label_is_read_as_it_was_given(tmp_path: Path) -> None:
     (found,) = labels.read_stored_labels(tmp_path, "review")
     assert found == stored == given.model_copy(update={"id": found.id, "time": found.time})
     assert uuid.UUID(found.id) and found.time.endswith("Z")
-    (row,) = store.read(tmp_path)
+    (row,) = store.read_all_rows(tmp_path)
     assert row.hash == files.canonical_sha256({n: v for n, v in row._asdict().items() if n != "hash"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.sqlite"]
 
 
 def test_the_same_id_is_the_same_label(tmp_path: Path) -> None:
     """A request that is sent again, and a double click."""
-    given = labels.stored_label(label(PICTURES[0]), POLICY, id=str(uuid.uuid4()))
+    given = labels.label_with_policy(label(PICTURES[0]), POLICY, id=str(uuid.uuid4()))
     first = labels.append_labels(tmp_path, "review", [given])
     assert labels.append_labels(tmp_path, "review", [given, given]) == [*first, *first]
-    other = labels.stored_label(label(PICTURES[1]), POLICY)
+    other = labels.label_with_policy(label(PICTURES[1]), POLICY)
     wrong: list[tuple[labels.Purpose, labels.StoredLabel]]
     wrong = [("review", given.model_copy(update={"verdict": "reject"})), ("audit", given)]
     for purpose, changed in wrong:
@@ -107,8 +107,8 @@ def test_an_answer_of_an_audit_is_taken_back_at_once_or_never(tmp_path: Path) ->
 def test_a_reject_of_an_audit_stays_one(tmp_path: Path, purpose: labels.Purpose) -> None:
     """Of two people who look at once, and of two tabs."""
     given = give(tmp_path, "accept", "unsure", purpose=purpose)
-    other = labels.stored_label(label(PICTURES[1], who="ben"), POLICY)
-    again = labels.stored_label(label(PICTURES[0], who="ben"), POLICY)
+    other = labels.label_with_policy(label(PICTURES[1], who="ben"), POLICY)
+    again = labels.label_with_policy(label(PICTURES[0], who="ben"), POLICY)
     with pytest.raises(
         DataError, match=r"do not turn a reject into a good picture:\n  - 000.*unsure \(anna\).*\(ben\)"
     ):
@@ -123,7 +123,7 @@ def test_labels_that_measure_a_person_decide_nothing(tmp_path: Path) -> None:
     for purpose in labels.PURPOSES:
         give(tmp_path, "accept", purpose=purpose)
         for asked_for in ("known", "repeat"):
-            measured = labels.stored_label(label(PICTURES[0], "reject"), POLICY, asked_for=asked_for)
+            measured = labels.label_with_policy(label(PICTURES[0], "reject"), POLICY, asked_for=asked_for)
             labels.append_labels(tmp_path, purpose, [measured])
         assert counting(tmp_path, purpose) == ["accept"] and len(labels.read_stored_labels(tmp_path, purpose)) == 3
     (tmp_path / "other.yaml").write_text("guideline: another\n" + ALL_PASS)
@@ -173,7 +173,7 @@ def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
     for content in (None, b"nothing of the kind", b""):
         if content is not None:
             (tmp_path / store.STORE).write_bytes(content)
-        for act in (lambda: store.read(tmp_path), lambda: give(tmp_path, "accept")):
+        for act in (lambda: store.read_all_rows(tmp_path), lambda: give(tmp_path, "accept")):
             with pytest.raises(DataError, match=r"labels.sqlite (is damaged|has not the tables)"):
                 act()
 
@@ -184,7 +184,10 @@ def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
     before = store.last_row_hashes(tmp_path)
     give(tmp_path, "reject", purpose="audit")
     after = store.last_row_hashes(tmp_path)
-    assert after["review"] == before["review"] == store.read(tmp_path)[0].hash and after["audit"] != before["audit"]
+    assert (
+        after["review"] == before["review"] == store.read_all_rows(tmp_path)[0].hash
+        and after["audit"] != before["audit"]
+    )
     labels.append_undo(tmp_path, "review", first.id, "anna")
     assert store.last_row_hashes(tmp_path)["review"] not in (None, before["review"])
 
@@ -192,7 +195,7 @@ def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
 def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
     """A label that somebody gives while a gate judges is not judged, and the hash in its record is not that label's."""
     give(tmp_path, "accept")
-    with store.one_moment():
+    with store.same_rows_for_every_read():
         before = store.last_row_hashes(tmp_path)
         other = threading.Thread(target=give, args=(tmp_path, "reject"))
         other.start()
@@ -200,7 +203,7 @@ def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
         assert counting(tmp_path) == ["accept"] and store.last_row_hashes(tmp_path) == before
         give(tmp_path, "unsure")
         assert counting(tmp_path) == ["unsure"], "but what it adds itself is seen"
-    assert store.last_row_hashes(tmp_path) != before and len(store.read(tmp_path)) == 3
+    assert store.last_row_hashes(tmp_path) != before and len(store.read_all_rows(tmp_path)) == 3
 
 
 def older_files(out: Path) -> None:
@@ -215,15 +218,15 @@ def older_files(out: Path) -> None:
 
 
 def give_line(verdict: labels.LabelName) -> dict:
-    return labels.stored_label(label(PICTURES[0], verdict), POLICY).content()
+    return labels.label_with_policy(label(PICTURES[0], verdict), POLICY).content()
 
 
 def whole_import(out: Path) -> bool:
     """Whether everything of the older files stands in the store, once."""
-    kinds = [(row.purpose, row.kind) for row in store.read(out)]
+    kinds = [(row.purpose, row.kind) for row in store.read_all_rows(out)]
     twice = [("review", "label")] * 2 + [("review", "undo")] * 2
     expected = [*twice, *twice, ("review", "label")]
-    assert labels.read_rows(out, "audit", AuditTerms) == [TERMS]
+    assert labels.read_terms(out, "audit", AuditTerms) == [TERMS]
     assert counting(out, "review") == ["unsure"] and counting(out, "audit") == ["reject"]
     return kinds == [*expected, ("audit", "terms"), ("audit", "label"), ("audit", "label")]
 
@@ -235,7 +238,7 @@ def test_files_of_older_versions_are_taken_in_once(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == names
     (tmp_path / "decisions.jsonl.imported").rename(tmp_path / "decisions.jsonl")  # as a kill before the renaming leaves
     files.append_jsonl(tmp_path / "decisions.jsonl", give_line("accept"))  # by an older version, which then went on
-    assert counting(tmp_path) == ["accept"] and len(store.read(tmp_path)) == 13
+    assert counting(tmp_path) == ["accept"] and len(store.read_all_rows(tmp_path)) == 13
     (tmp_path / "decisions.jsonl").write_text(files.jsonl([give_line("reject")]))
     assert counting(tmp_path) == ["reject"]
     assert {path.name for path in tmp_path.iterdir()} == names | {"decisions.jsonl.imported-1"}
@@ -246,7 +249,7 @@ def test_a_damaged_file_of_an_older_version_is_not_taken_in(tmp_path: Path) -> N
     for bad in ({"sha256": "x", "verdict": "accept", "who": "anna"}, {"lot": "x", "size": float("nan")}):
         held = (tmp_path / "audit.jsonl").read_text()
         (tmp_path / "audit.jsonl").write_text(json.dumps(bad) + "\n" + held)
-        for act in (lambda: store.read(tmp_path), lambda: give(tmp_path, "accept")):
+        for act in (lambda: store.read_all_rows(tmp_path), lambda: give(tmp_path, "accept")):
             with pytest.raises(DataError, match=r"audit.jsonl is not as stylegate writes it:\n  - row 1: "):
                 act()
         assert {name for name in OLDER_FILES.values() if (tmp_path / name).exists()} == {
@@ -288,7 +291,7 @@ def kill_while_writing(out: Path, after: int) -> None:
     process.send_signal(signal.SIGKILL)
     acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     process.wait()
-    stored = [row.id for row in store.read(out)]
+    stored = [row.id for row in store.read_all_rows(out)]
     assert set(acknowledged) <= set(stored) and len(stored) - len(acknowledged) in (0, 1)
 
 
@@ -320,7 +323,7 @@ def test_many_threads_take_in_older_files_at_once(tmp_path: Path) -> None:
 
     def work() -> None:
         try:
-            store.read(tmp_path)
+            store.read_all_rows(tmp_path)
         except BaseException as error:
             failed.append(error)
 

@@ -37,7 +37,7 @@ def test_a_reject_that_the_gate_has_not_heard_of_is_not_exported(run, words, tmp
     run("gate", *told)
     first = next(iter(verdicts_of(out).values()))["sha256"]
     policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
-    labels.append_labels(out, "audit", [labels.stored_label(label(first, "reject"), policy)])
+    labels.append_labels(out, "audit", [labels.label_with_policy(label(first, "reject"), policy)])
     code, text = run("export", *told, "name=early")
     assert code == 2 and "audit labels" in text and "not what the gate knew" in text
     assert run("gate", *told)[0] == 10 and run("export", *told, "name=early")[0] == 0
@@ -53,7 +53,7 @@ def test_a_package_names_the_labels_that_the_gate_read(run, words, tmp_path: Pat
     assert run("export", *told, "name=named")[0] == 0
     package, held = files.EXPORTS / "named-v1", out / "labels.sqlite"
     heads = json.loads((package / "proof" / "labels.json").read_text())
-    assert heads == {"review": store.read(out)[-1].hash}
+    assert heads == {"review": store.read_all_rows(out)[-1].hash}
     assert not any(b"anna" in path.read_bytes() for path in package.rglob("*") if path.is_file())
     code, text = run("verify", str(package), f"labels={held}")
     assert code == 0 and "proven: labels.sqlite begins with the 1 row that the gate read" in text
@@ -214,12 +214,12 @@ def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words
 
 def test_labels_that_rule_everything_out_prove_nothing() -> None:
     given = [0] * 73 + [1, 0] * 49 + [1]
-    assert audit.labels_needed(given[:73], 300, 0.05, 0.05) is not None
+    assert audit.labels_until_proven(given[:73], 300, 0.05, 0.05) is not None
     assert audit.upper_bound_on_reject_share_after_removal(given, 300, 0.05, 0.05) == 1.0
     lot = [f"{i:064x}" for i in range(300)]
     plan = certificate.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
-    told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.order, given, strict=False)]
-    assert plan.attempts(told)[0].proven_after is None
+    told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.labelling_order, given, strict=False)]
+    assert plan.proof_attempts(told)[0].proven_after is None
 
 
 def test_a_torn_line_is_cut_before_the_next_is_appended(tmp_path: Path) -> None:

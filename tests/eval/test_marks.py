@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from eval.package import xmp
-from eval.package.marking import same_picture
+from eval.package.marking import decodes_to_same_picture
 from stylegate import files, pictures
 from tests.eval.packages import names_in
 
@@ -70,19 +70,21 @@ def test_the_source_type_is_read_by_another_program_and_no_pixel_moves(kind: str
     said = told_by_pillow(marked)
     assert said["DigitalSourceType"] == AI_MADE and said["AISystemUsed"] == "stylegate"
     assert ("XMP" in kind) == (said.get("creator") == "Ada & Bob"), "what was there stays"
-    assert xmp.source_types_of(marked) == {AI_MADE}
+    assert xmp.source_types_in_file(marked) == {AI_MADE}
     with Image.open(io.BytesIO(FILES[kind])) as before, Image.open(io.BytesIO(marked)) as after:
         assert (before.mode, before.size, before.tobytes()) == (after.mode, after.size, after.tobytes())
-    assert same_picture(FILES[kind], marked) and pictures.suffix_of(marked) == pictures.suffix_of(FILES[kind])
+    assert decodes_to_same_picture(FILES[kind], marked) and pictures.suffix_of(marked) == pictures.suffix_of(
+        FILES[kind]
+    )
     assert xmp.with_source_type(marked, "trainedAlgorithmicMedia", drawn_here=True) == marked, "never twice"
 
 
 def test_other_pixels_are_seen() -> None:
     moved = CLEAR.copy()
     moved.putpixel((3, 3), (*moved.getpixel((3, 3))[:3], 101))  # type: ignore[index]
-    assert same_picture(saved(CLEAR, "PNG"), saved(CLEAR, "WEBP", lossless=True, exact=True))
-    assert not same_picture(saved(CLEAR, "PNG"), saved(moved, "PNG")), "alpha alone"
-    assert not same_picture(FILES["PNG"], FILES["JPEG"])
+    assert decodes_to_same_picture(saved(CLEAR, "PNG"), saved(CLEAR, "WEBP", lossless=True, exact=True))
+    assert not decodes_to_same_picture(saved(CLEAR, "PNG"), saved(moved, "PNG")), "alpha alone"
+    assert not decodes_to_same_picture(FILES["PNG"], FILES["JPEG"])
 
 
 def test_a_marked_png_is_compared_by_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,12 +95,12 @@ def test_a_marked_png_is_compared_by_its_chunks(monkeypatch: pytest.MonkeyPatch)
     other = before.replace(b"PLTE", b"pLTE")
     with monkeypatch.context() as patch:
         patch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded"))
-        assert same_picture(before, marked)
+        assert decodes_to_same_picture(before, marked)
         for content in (damaged, other):
             with pytest.raises(pytest.fail.Exception):
-                same_picture(before, content)
+                decodes_to_same_picture(before, content)
     repainted = saved(BLOCKS.quantize(8), "PNG")
-    assert not same_picture(before, xmp.with_source_type(repainted, "digitalArt", drawn_here=False))
+    assert not decodes_to_same_picture(before, xmp.with_source_type(repainted, "digitalArt", drawn_here=False))
 
 
 ELEMENT = f'<rdf:Description xmlns:i="{xmp.IPTC}" rdf:about="">%s</rdf:Description>'
@@ -133,8 +135,8 @@ def test_broken_files_raise_nothing_else() -> None:
             broken = bytearray(content)
             broken[draw.randrange(min(len(content), 300))] = draw.randrange(256)
             try:
-                xmp.source_types_of(bytes(broken[: draw.randrange(len(content))]))
-                xmp.source_types_of(bytes(broken))
+                xmp.source_types_in_file(bytes(broken[: draw.randrange(len(content))]))
+                xmp.source_types_in_file(bytes(broken))
             except xmp.UnmarkableError:
                 pytest.fail("source_types_of answers")
 

@@ -191,7 +191,7 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert own and (tmp_path / "keys" / "package.pem").stat().st_mode & 0o777 == 0o600
     again = signature.signing_key(None)
     assert again and signature.sign(own, b"x") == signature.sign(again, b"x"), "the same key, the same signature"
-    signature.make_key(signature.KEY)
+    signature.make_signing_key(signature.KEY)
     third = signature.signing_key(None)
     assert third and signature.public_pem(own) == signature.public_pem(third), "a key that is there stays"
     assert signature.signing_key("none") is None

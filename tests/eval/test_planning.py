@@ -296,7 +296,7 @@ def test_rarity_is_open_raritys() -> None:
         assert ours.score == pytest.approx(score, abs=1e-9) and (ours.rank, ours.unique) == (rank, unique)
     assert len({r.rank for r in found}) < len(found) and max(r.unique for r in found) > 0
     for (rank, ours), (score, theirs, _) in zip(
-        verify_traits.rarities(golden["items"]), golden["score_rank_unique"], strict=True
+        verify_traits.rarity_ranks_and_scores(golden["items"]), golden["score_rank_unique"], strict=True
     ):
         assert ours == pytest.approx(score, abs=1e-9) and rank == theirs, "also as the receiver computes it"
 

@@ -32,7 +32,7 @@ def test_wealth_is_its_definition() -> None:
         labels = np.zeros(60, int)
         labels[rng.choice(60, 5, replace=False)] = 1
         some = labels[:30].tolist()
-        found = audit.wealth(some, 60, rejects, ALPHA)
+        found = audit.betting_wealth(some, 60, rejects, ALPHA)
         seen = np.cumsum(some)
         possible = (seen <= rejects) & (rejects - seen <= 60 - np.arange(1, 31))
         np.testing.assert_allclose(found[possible], np.array(slow_wealth(some, 60, rejects, ALPHA))[possible])
@@ -43,14 +43,14 @@ def test_wealth_is_its_definition() -> None:
 def test_wealth_is_a_martingale_over_all_orders(rejects: int) -> None:
     """The mean over every order of a lot of 6 is 1 after each label: what Ville's inequality needs."""
     orders = set(itertools.permutations([1] * rejects + [0] * (6 - rejects)))
-    paths = np.array([audit.wealth(order, 6, rejects, 0.3)[:5] for order in orders])
+    paths = np.array([audit.betting_wealth(order, 6, rejects, 0.3)[:5] for order in orders])
     np.testing.assert_allclose(paths.mean(0), 1.0)
 
 
 def test_wealth_grows_with_the_rejects_that_are_doubted() -> None:
     """The bound rests on it: what is ruled out is an upper part."""
     labels = [0, 0, 1, 0, 0, 0, 0, 1, 0, 0]
-    paths = np.array([audit.wealth(labels, 100, rejects, ALPHA) for rejects in range(2, 92)])
+    paths = np.array([audit.betting_wealth(labels, 100, rejects, ALPHA) for rejects in range(2, 92)])
     assert (np.diff(paths, axis=0) > 0).all()
 
 
@@ -62,7 +62,9 @@ def test_the_bound_is_the_largest_number_that_is_not_ruled_out() -> None:
         labels = labels[:count]
         found = int(labels.sum())
         standing = [
-            d for d in range(found, size - count + found + 1) if max(audit.wealth(labels, size, d, ALPHA)) < 1 / DELTA
+            d
+            for d in range(found, size - count + found + 1)
+            if max(audit.betting_wealth(labels, size, d, ALPHA)) < 1 / DELTA
         ]
         assert audit.upper_bound_on_reject_share_after_removal(labels, size, ALPHA, DELTA) == (
             max(standing) - found
@@ -73,7 +75,7 @@ def test_the_bound_and_the_proof_agree() -> None:
     rng = np.random.default_rng(2)
     for rejects in (0, 5, 20):
         labels = bench.lots(1, rejects, rng, 1000)[0]
-        needed = audit.labels_needed(labels, 1000, ALPHA, DELTA)
+        needed = audit.labels_until_proven(labels, 1000, ALPHA, DELTA)
         assert needed is not None
         assert audit.upper_bound_on_reject_share_after_removal(labels[:needed], 1000, ALPHA, DELTA) <= ALPHA
         assert audit.upper_bound_on_reject_share_after_removal(labels[: needed - 1], 1000, ALPHA, DELTA) > ALPHA
@@ -82,22 +84,24 @@ def test_the_bound_and_the_proof_agree() -> None:
 def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     """Rejects that are found leave: of six in ten, four good ones are exported."""
     labels = [1, 0, 1, 1, 0, 1, 1, 0, 1, 0]
-    assert audit.labels_needed(labels, 10, ALPHA, DELTA) is not None
+    assert audit.labels_until_proven(labels, 10, ALPHA, DELTA) is not None
     assert audit.upper_bound_on_reject_share_after_removal(labels, 10, ALPHA, DELTA) == 0
-    assert audit.labels_needed([1] * 10, 10, ALPHA, DELTA) == 10, "nothing is left to be wrong about"
+    assert audit.labels_until_proven([1] * 10, 10, ALPHA, DELTA) == 10, "nothing is left to be wrong about"
     assert (
-        audit.labels_needed([], 10, ALPHA, DELTA) is None
+        audit.labels_until_proven([], 10, ALPHA, DELTA) is None
         and audit.upper_bound_on_reject_share_after_removal([], 10, ALPHA, DELTA) == 1
     )
 
 
 def test_ten_labels_prove_nothing_of_a_large_lot() -> None:
-    assert audit.labels_needed([0] * 10, 1000, ALPHA, DELTA) is None
+    assert audit.labels_until_proven([0] * 10, 1000, ALPHA, DELTA) is None
     assert audit.upper_bound_on_reject_share_after_removal([0] * 10, 1000, ALPHA, DELTA) > 0.2
 
 
 def test_shares_of_delta_never_exceed_it() -> None:
-    assert audit.delta_shares(0.05, 3) == [0.025, 0.0125, 0.00625] and sum(audit.delta_shares(0.05, 40)) <= 0.05
+    assert (
+        audit.delta_per_attempt(0.05, 3) == [0.025, 0.0125, 0.00625] and sum(audit.delta_per_attempt(0.05, 40)) <= 0.05
+    )
     assert audit.largest_allowed_rejects(0.29, 100) == 29 and audit.largest_allowed_rejects(0.05, 19) == 0
 
 
@@ -138,12 +142,12 @@ def test_p_values_are_mapies_where_they_overlap() -> None:
 def test_the_band_is_the_papers() -> None:
     """shared figures of a band with 5 % at 200 and 400 of 10,000; ours errs on the side of the promise, by little."""
     for count, theirs in ((200, (228, 326, 411, 490, 564)), (400, (117, 167, 209, 249, 286))):
-        ours = envelope.band_width(10_000, count, 0.05, 20 if count == 200 else 35)[:5]
+        ours = envelope.most_unlabelled_rejects_by_labelled(10_000, count, 0.05, 20 if count == 200 else 35)[:5]
         assert all(abs(a / b - 1) < 0.06 for a, b in zip(ours, theirs, strict=True)), ours
 
 
 def test_the_band_holds_everywhere_at_once() -> None:
-    reach = np.array(envelope.band_width(400, 60, 0.1, 10))
+    reach = np.array(envelope.most_unlabelled_rejects_by_labelled(400, 60, 0.1, 10))
     rng, outside = np.random.default_rng(5), 0
     for _ in range(2000):
         places = np.sort(rng.choice(400, 60, replace=False))[:10] + 1
@@ -156,8 +160,10 @@ def test_bounds_are_a_slow_count() -> None:
     scores = np.round(rng.normal(size=300), 1)  # with ties
     labelled, rejects, ours = rng.random(300) < 0.3, rng.random(300) < 0.1, rng.random(300) < 0.8
     thresholds = np.linspace(-3, 3, 25)
-    found = envelope.bounds_at_thresholds(scores, labelled, rejects, ours, thresholds, 0.1, 0.05)
-    reach = envelope.band_width(300, int(labelled.sum()), 0.05, envelope.max_labelled_rejects(0.1, int(labelled.sum())))
+    found = envelope.reject_share_bounds_at_thresholds(scores, labelled, rejects, ours, thresholds, 0.1, 0.05)
+    reach = envelope.most_unlabelled_rejects_by_labelled(
+        300, int(labelled.sum()), 0.05, envelope.max_labelled_rejects(0.1, int(labelled.sum()))
+    )
     for t, value in zip(thresholds, found, strict=True):
         above = [i for i in range(300) if scores[i] >= t]
         bad = sum(labelled[i] and rejects[i] for i in above)
@@ -170,7 +176,10 @@ def test_bounds_are_a_slow_count() -> None:
 def test_no_labels_no_bound() -> None:
     everyone, nobody = np.ones(5, bool), np.zeros(5, bool)
     assert (
-        envelope.bounds_at_thresholds(np.arange(5.0), nobody, nobody, everyone, np.array([0.0]), 0.05, 0.05) == 1
+        envelope.reject_share_bounds_at_thresholds(
+            np.arange(5.0), nobody, nobody, everyone, np.array([0.0]), 0.05, 0.05
+        )
+        == 1
     ).all()
     assert envelope.accepting_threshold(np.arange(5.0), nobody, nobody, everyone, 0.05, 0.05) is None
     assert envelope.accepting_threshold(np.arange(5.0), everyone, nobody, everyone, 0.05, 0.05) == 0.0, (

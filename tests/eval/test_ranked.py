@@ -14,11 +14,11 @@ from eval.policy.model import Promise
 from eval.promise import audit, certificate
 from eval.promise.ranked import (
     BY_MARGIN,
-    Gambler,
-    RankedDesign,
-    choose_design,
-    draw_weights,
+    BettingStrategy,
+    RankedAuditDesign,
+    choose_audit_design,
     ranked_bettor,
+    sampling_weights,
     weighted_order,
 )
 from stylegate import files
@@ -26,18 +26,21 @@ from stylegate.errors import DataError
 from tests.bench import fewer_labels as bench
 from tests.eval.people import label
 
-STEEP = RankedDesign(
+STEEP = RankedAuditDesign(
     steepness=1.5,
     floor=0.2,
     draw=3.0,
-    gamblers=(Gambler(share=0.5, least_doubt=0.0, doubt=0.4), Gambler(share=0.5, least_doubt=1.0, doubt=0.0)),
+    gamblers=(
+        BettingStrategy(share=0.5, least_doubt=0.0, doubt=0.4),
+        BettingStrategy(share=0.5, least_doubt=1.0, doubt=0.0),
+    ),
 )
 
 
 @pytest.mark.parametrize("design", [BY_MARGIN, STEEP])
-def test_wealth_is_a_martingale_for_every_lot(design: RankedDesign) -> None:
+def test_wealth_is_a_martingale_for_every_lot(design: RankedAuditDesign) -> None:
     """Whichever pictures are the rejects: the mean over every order of a lot of 5, by its chance, is 1 after each."""
-    size, weights = 5, draw_weights(5, design)
+    size, weights = 5, sampling_weights(5, design)
     orders = np.array(list(itertools.permutations(range(size))))
     taken = weights[orders]
     chances = np.prod(taken / (weights.sum() - (taken.cumsum(1) - taken)), axis=1)
@@ -52,9 +55,11 @@ def test_wealth_is_a_martingale_for_every_lot(design: RankedDesign) -> None:
 
 def test_equal_weights_and_doubts_are_the_even_audit() -> None:
     """The same numbers where the bet is the same: the doubt that belongs to a bet of .5 changes with the lot's end."""
-    flat = RankedDesign(steepness=0, floor=1, draw=0, gamblers=(Gambler(share=1.0, least_doubt=1.0, doubt=0.0),))
+    flat = RankedAuditDesign(
+        steepness=0, floor=1, draw=0, gamblers=(BettingStrategy(share=1.0, least_doubt=1.0, doubt=0.0),)
+    )
     labels, places = np.array([0, 1, 0, 0]), [5, 2, 9, 0]
-    found = ranked_bettor(places, draw_weights(10, flat), flat)(labels, 10, 3)
+    found = ranked_bettor(places, sampling_weights(10, flat), flat)(labels, 10, 3)
     wealth, expected, remaining = 1.0, [], 3
     for i, x in enumerate(labels):
         chance = remaining / (10 - i)
@@ -66,7 +71,7 @@ def test_equal_weights_and_doubts_are_the_even_audit() -> None:
 
 def test_wealth_grows_with_the_rejects_that_are_doubted() -> None:
     labels, places = np.array([0, 0, 1, 0, 0, 1]), [3, 50, 99, 7, 98, 0]
-    bettor = ranked_bettor(places, draw_weights(100, BY_MARGIN), BY_MARGIN)
+    bettor = ranked_bettor(places, sampling_weights(100, BY_MARGIN), BY_MARGIN)
     paths = np.array([bettor(labels, 100, rejects) for rejects in range(2, 96)])
     assert (np.diff(paths, axis=0) > 0).all()
     assert np.isinf(bettor(labels, 100, 1)[-1]) and np.isinf(bettor(labels, 100, 97)[-1]), "no such lot"
@@ -74,7 +79,7 @@ def test_wealth_grows_with_the_rejects_that_are_doubted() -> None:
 
 def test_the_next_picture_is_drawn_by_weight() -> None:
     """First and second places over many seeds, against the chances that the proof counts with."""
-    weights, seen = draw_weights(4, STEEP), np.zeros((4, 4))
+    weights, seen = sampling_weights(4, STEEP), np.zeros((4, 4))
     for seed in range(8000):
         first, second = weighted_order(["0", "1", "2", "3"], str(seed), STEEP)[:2]
         seen[int(first), int(second)] += 1
@@ -88,46 +93,48 @@ def test_the_next_picture_is_drawn_by_weight() -> None:
 def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     lot = [f"{i:064x}" for i in range(30)]
     plan = certificate.AuditPlan(lot, Promise(alpha=0.05, delta=0.05, ladder=(1.0,)), 0, "", BY_MARGIN)
-    given = [label(sha256, "reject" if i % 2 else "accept") for i, sha256 in enumerate(plan.order)]
-    assert plan.attempts(given)[0].bound == 0 and plan.attempts(given)[0].proven_after is not None
-    assert plan.attempts(given[:10])[0].bound > 0.3
+    given = [label(sha256, "reject" if i % 2 else "accept") for i, sha256 in enumerate(plan.labelling_order)]
+    assert plan.proof_attempts(given)[0].bound == 0 and plan.proof_attempts(given)[0].proven_after is not None
+    assert plan.proof_attempts(given[:10])[0].bound > 0.3
 
 
 @pytest.mark.parametrize("design", [None, BY_MARGIN])
-def test_certificates_of_both_orders_hold(design: RankedDesign | None, tmp_path: Path) -> None:
+def test_certificates_of_both_orders_hold(design: RankedAuditDesign | None, tmp_path: Path) -> None:
     """One without a design is version 2, byte for byte what older versions wrote and read."""
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(300)]
     plan = certificate.AuditPlan(lot, policy.promise, 0, policy.sha256, design)
-    given = [label(sha256, "accept") for sha256 in plan.order[:120]]
-    made = certificate.make_certificate(plan, given, plan.attempts(given), 0, policy)
+    given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
+    made = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy)
     made.write(path := tmp_path / "certificate.json")
     written = json.loads(path.read_text())
     assert written["version"] == (3 if design else 2) and ("design" in written) == bool(design)
-    assert certificate.read_certificate(path) == made and not verify_certificate.problems_of(written)
+    assert certificate.read_certificate(path) == made and not verify_certificate.certificate_problems(written)
     other = certificate.AuditPlan(lot[1:] + lot[:1], policy.promise, 0, policy.sha256, design)
-    assert (other.order == plan.order) == (design is None), "another ranking of the same pictures is another order"
+    assert (other.labelling_order == plan.labelling_order) == (design is None), (
+        "another ranking of the same pictures is another order"
+    )
     content = {name: value for name, value in written.items() if name != "sha256"} | {"order_seed": "0" * 64}
-    assert "random order" in verify_certificate.problems_of(content)[-1]
+    assert "random order" in verify_certificate.certificate_problems(content)[-1]
     path.write_text(json.dumps(content | {"sha256": files.canonical_sha256(content)}))
     with pytest.raises(DataError, match="does not hold"):
         certificate.read_certificate(path)
 
 
 @pytest.mark.parametrize("design", [None, BY_MARGIN, STEEP])
-def test_the_packages_own_check_computes_the_same(design: RankedDesign | None) -> None:
+def test_the_packages_own_check_computes_the_same(design: RankedAuditDesign | None) -> None:
     """verify_certificate.py, without numpy: the same order, the same number of labels, for parts of the lot too."""
     lot, rng = [f"{i * 7919:064x}" for i in range(400)], np.random.default_rng(14)
     plan = certificate.AuditPlan(lot, Promise(alpha=0.05, delta=0.1, ladder=(1.0, 0.7)), 1, "5" * 64, design)
-    weights = verify_certificate.weights_of(400, design.content() if design else None)
-    assert verify_certificate.drawn(lot, plan.order_seed, weights) == plan.order
+    weights = verify_certificate.sampling_weights(400, design.content() if design else None)
+    assert verify_certificate.pictures_in_drawn_order(lot, plan.order_seed, weights) == plan.labelling_order
     proofs = 0
     for rejects in (0, 4, 8, 60):
         bad = set(rng.choice(lot, rejects, replace=False))
-        given = [label(sha256, "reject" if sha256 in bad else "accept") for sha256 in plan.order[:300]]
-        for attempt in plan.attempts(given):
+        given = [label(sha256, "reject" if sha256 in bad else "accept") for sha256 in plan.labelling_order[:300]]
+        for attempt in plan.proof_attempts(given):
             labels = [(lot.index(g.sha256), g.is_reject) for g in given if g.sha256 in lot[: attempt.size]]
             told = (labels, attempt.size, 0.05, attempt.delta, weights[: attempt.size])
-            found = verify_certificate.first_proof(*told, design.content() if design else None)
+            found = verify_certificate.labels_until_proven(*told, design.content() if design else None)
             assert found == attempt.proven_after
             proofs += found is not None
     assert proofs >= 4
@@ -135,13 +142,15 @@ def test_the_packages_own_check_computes_the_same(design: RankedDesign | None) -
 
 def test_the_ranking_is_used_unless_it_tells_nothing() -> None:
     margins = [float(i) for i in range(100, 0, -1)]
-    assert choose_design(margins, [])[0] == BY_MARGIN
-    assert choose_design([1.0] * 60 + margins[:40], [])[0] is None and choose_design([None] * 9, [])[0] is None
+    assert choose_audit_design(margins, [])[0] == BY_MARGIN
+    assert (
+        choose_audit_design([1.0] * 60 + margins[:40], [])[0] is None and choose_audit_design([None] * 9, [])[0] is None
+    )
     good = [(float(i), False) for i in range(50)]
-    worthless, why = choose_design(margins, good + [(float(i), True) for i in range(0, 50, 10)])
+    worthless, why = choose_audit_design(margins, good + [(float(i), True) for i in range(0, 50, 10)])
     assert worthless is None and "5 rejects in 55 earlier labels: area 0.59" in why, why
-    assert choose_design(margins, good + [(float(i), True) for i in range(5)])[0] == BY_MARGIN
-    assert choose_design(margins, good + [(49.0, True)] * 4)[0] == BY_MARGIN, "four rejects say little"
+    assert choose_audit_design(margins, good + [(float(i), True) for i in range(5)])[0] == BY_MARGIN
+    assert choose_audit_design(margins, good + [(49.0, True)] * 4)[0] == BY_MARGIN, "four rejects say little"
 
 
 @pytest.mark.parametrize("kind", ["good", "worthless", "adversarial"])
@@ -166,14 +175,14 @@ def test_a_good_ranking_saves_labels_and_a_worthless_one_costs_few() -> None:
 
 
 def test_wealth_that_is_audited_is_the_plans() -> None:
-    """labels_needed and the bound agree on a ranked order too."""
+    """labels_until_proven and the bound agree on a ranked order too."""
     rng = np.random.default_rng(13)
     truth = np.zeros(800, int)
     truth[rng.choice(800, 12, replace=False)] = 1
-    weights = draw_weights(800, BY_MARGIN)
+    weights = sampling_weights(800, BY_MARGIN)
     order = np.argsort(rng.exponential(size=800) / weights)
     labels, bettor = truth[order], ranked_bettor(order.tolist(), weights, BY_MARGIN)
-    needed = audit.labels_needed(labels, 800, 0.05, 0.05, bettor)
+    needed = audit.labels_until_proven(labels, 800, 0.05, 0.05, bettor)
     assert needed is not None
     for count, proven in ((needed, True), (needed - 1, False)):
         part = ranked_bettor(order[:count].tolist(), weights, BY_MARGIN)

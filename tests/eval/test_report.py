@@ -139,7 +139,9 @@ def test_the_bound_at_each_position_is_the_envelopes(labelled: Path) -> None:
 
     expected, accepted = [], []
     for t in data["positions"]:
-        expected.append(envelope.bounds_at_thresholds(scores, known, rejects, ~rejects, np.array([t]), 0.2, 0.1)[0])
+        expected.append(
+            envelope.reject_share_bounds_at_thresholds(scores, known, rejects, ~rejects, np.array([t]), 0.2, 0.1)[0]
+        )
         accepted.append(int(((scores >= t) & ~rejects).sum()))
     assert data["bound"] == pytest.approx(expected, abs=1e-6) and data["accepted"] == accepted
     assert data["score"] == "margin" and len(set(data["bound"])) > 3
@@ -267,7 +269,9 @@ def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
     found = moved([verdict("accept", margin=x) for x in pool.values()])
     scores = np.array([*pool.values(), *labelled.values()])
     known, leaving = np.arange(90) >= 60, np.array([name in ours for name in [*pool, *labelled]])
-    expected = envelope.bounds_at_thresholds(scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1)
+    expected = envelope.reject_share_bounds_at_thresholds(
+        scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1
+    )
     given = slider.bounds_by_position(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
     assert given.tolist() == expected.tolist() and 0 < given[0] < 1
 

@@ -27,10 +27,10 @@ from starlette.testclient import TestClient
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.promise import labels, store
-from eval.review import calibration
+from eval.review import calibration_queue
 from eval.reviewing import guard, server, session, stream
-from eval.reviewing.queues import Picture, Queue
-from eval.reviewing.session import Answers, Session
+from eval.reviewing.queues import ReviewPicture, ReviewQueue
+from eval.reviewing.session import ReviewSession, SaveRequest
 from stylegate import files
 from stylegate.cli import check_overrides, compose, quote_text_value
 from stylegate.config import to_dataclass
@@ -42,16 +42,16 @@ TRAITS = {"eyes": "laser", "hat": "crown"}
 POLICY = policyfile.read_policy("default")
 
 
-def make_queue(folder: Path, count: int = 12, known: int = 3, size: int = 32) -> Queue:
+def make_queue(folder: Path, count: int = 12, known: int = 3, size: int = 32) -> ReviewQueue:
     """A queue of small pictures, each of another colour."""
     made = []
     for number in range(count + known + 2):
         path = folder / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (size, size), (number * 7 % 256, number * 31 % 256, number * 57 % 256)).save(path)
-        made.append(Picture(files.sha256(path), path, path.name, f"<b>creature</b> {number}", TRAITS))
+        made.append(ReviewPicture(files.sha256(path), path, path.name, f"<b>creature</b> {number}", TRAITS))
     asked = {picture.sha256: picture for picture in made[:count]}
-    return Queue(
+    return ReviewQueue(
         out=folder.parent / "out",
         title="a lot",
         policy=POLICY,
@@ -66,14 +66,14 @@ def make_queue(folder: Path, count: int = 12, known: int = 3, size: int = 32) ->
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Queue:
+def queue(tmp_path: Path) -> ReviewQueue:
     (tmp_path / "out").mkdir()
     return make_queue(tmp_path / "pictures")
 
 
 @pytest.fixture
-def client(queue: Queue) -> TestClient:
-    return TestClient(server.application(Session(queue)), "http://127.0.0.1:8642", follow_redirects=False)
+def client(queue: ReviewQueue) -> TestClient:
+    return TestClient(server.review_application(ReviewSession(queue)), "http://127.0.0.1:8642", follow_redirects=False)
 
 
 ORIGIN = {"origin": "http://127.0.0.1:8642"}
@@ -95,11 +95,11 @@ def send(client: TestClient, opened: dict[str, Any], *answers: dict[str, Any]) -
     return reply.json()
 
 
-def kept(queue: Queue) -> list[labels.StoredLabel]:
+def kept(queue: ReviewQueue) -> list[labels.StoredLabel]:
     return labels.read_stored_labels(queue.out, "review")
 
 
-def test_an_answer_is_stored_once_with_what_it_was_asked_for(client: TestClient, queue: Queue) -> None:
+def test_an_answer_is_stored_once_with_what_it_was_asked_for(client: TestClient, queue: ReviewQueue) -> None:
     opened = told(client)
     first, second = [sha256 for sha256 in opened["order"] if sha256 in queue.pictures][:2]
     answer = said(opened, first, "reject", why="artefacts", reason="artefacts", seconds=1.5)
@@ -115,7 +115,7 @@ def test_an_answer_is_stored_once_with_what_it_was_asked_for(client: TestClient,
     assert len(kept(queue)) == 1
 
 
-def test_undo_reaches_back_as_far_as_one_likes_and_only_ones_own(client: TestClient, queue: Queue) -> None:
+def test_undo_reaches_back_as_far_as_one_likes_and_only_ones_own(client: TestClient, queue: ReviewQueue) -> None:
     opened = told(client)
     three = [said(opened, sha256) for sha256 in list(queue.pictures)[:3]]
     undo = [said(opened, a["sha256"], kind="undo", undoes=a["id"]) for a in three]
@@ -126,11 +126,11 @@ def test_undo_reaches_back_as_far_as_one_likes_and_only_ones_own(client: TestCli
     valid = labels.valid_labels_by_sha256(queue.out, "review", POLICY)
     assert set(valid) == {three[1]["sha256"]}
     assert [row["id"] for row in told(client)["history"]] == [three[1]["id"]]
-    again = Session(queue)
+    again = ReviewSession(queue)
     assert again.count_decided() == 1 and again.is_open_for("anna", three[0]["sha256"])
 
 
-def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestClient, queue: Queue) -> None:
+def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestClient, queue: ReviewQueue) -> None:
     opened = told(client)
     sha256 = next(iter(queue.pictures))
     queue.checks[sha256] = ["margin", "style"]
@@ -139,15 +139,15 @@ def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestCli
     assert client.post("/api/save", json=body, headers=ORIGIN).status_code == 409
 
 
-def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: Queue) -> None:
-    session = Session(queue)
+def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: ReviewQueue) -> None:
+    session = ReviewSession(queue)
     (hidden,) = queue.known_rejects_for("anna")
     opened = session.initial_page_data("anna")
     assert hidden.sha256 in opened["order"] and len(opened["order"]) == 13
     body = {"review": opened["review"], "since": 0, "answers": [said(opened, hidden.sha256)]}
-    session.save(Answers.model_validate(body))
+    session.save_answers(SaveRequest.model_validate(body))
     (row,) = kept(queue)
-    assert row.asked_for == "known" and not row.decides
+    assert row.asked_for == "known" and not row.counts_as_decision
     assert hidden.sha256 not in session.initial_page_data("anna")["order"] and session.count_decided() == 0
 
 
@@ -163,9 +163,9 @@ def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(cl
     assert aside not in told(client)["order"] and aside in told(client, "bob")["order"]
 
 
-def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(queue: Queue) -> None:
+def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(queue: ReviewQueue) -> None:
     twice = dataclasses.replace(queue, second_look_share=1.0, known_rejects=[])
-    client = TestClient(server.application(room := Session(twice)), "http://127.0.0.1:8642")
+    client = TestClient(server.review_application(room := ReviewSession(twice)), "http://127.0.0.1:8642")
     anna, bob = told(client), told(client, "bob")
     same, other = list(queue.pictures)[:2]
     send(client, anna, said(anna, same), said(anna, other))
@@ -178,28 +178,30 @@ def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(q
     assert other not in told(client, "dora")["order"]
 
 
-def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: Queue, monkeypatch) -> None:
+def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: ReviewQueue, monkeypatch) -> None:
     monkeypatch.setattr(session, "REPEAT_SHARE", 0.2)
-    client = TestClient(server.application(Session(queue)), "http://127.0.0.1:8642")
+    client = TestClient(server.review_application(ReviewSession(queue)), "http://127.0.0.1:8642")
     opened = told(client)
     first = [sha256 for sha256 in opened["order"] if sha256 in queue.pictures][:6]
     send(client, opened, *(said(opened, sha256) for sha256 in first))
     again = told(client)
     (repeated,) = set(again["order"]) & set(first)
     send(client, again, said(again, repeated, "reject"))
-    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].decides
+    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].counts_as_decision
     assert not set(told(client)["order"]) & {repeated}, "once"
     assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[repeated].verdict == "accept"
 
 
-def test_the_store_that_is_full_says_so_and_nothing_is_saved(client: TestClient, queue: Queue, monkeypatch) -> None:
+def test_the_store_that_is_full_says_so_and_nothing_is_saved(
+    client: TestClient, queue: ReviewQueue, monkeypatch
+) -> None:
     opened = told(client)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "append_one", full)
+        patch.setattr(store, "append_row", full)
         answer = said(opened, next(iter(queue.pictures)))
         body = {"review": opened["review"], "since": 0, "answers": [answer]}
         reply = client.post("/api/save", json=body, headers=ORIGIN)
@@ -207,7 +209,7 @@ def test_the_store_that_is_full_says_so_and_nothing_is_saved(client: TestClient,
     assert send(client, opened, answer)["saved"] == [answer["id"]] and len(kept(queue)) == 1
 
 
-def test_pictures_are_reached_by_content_alone(client: TestClient, queue: Queue, tmp_path: Path) -> None:
+def test_pictures_are_reached_by_content_alone(client: TestClient, queue: ReviewQueue, tmp_path: Path) -> None:
     for picture in (*list(queue.pictures.values())[:1], queue.board[0], queue.known_rejects[0]):
         reply = client.get(f"/picture/{picture.sha256}")
         assert reply.content == picture.path.read_bytes() and reply.headers["content-type"] == "image/png"
@@ -227,16 +229,16 @@ def test_pictures_are_reached_by_content_alone(client: TestClient, queue: Queue,
     assert client.get("/review.html").status_code == client.get("/page/review.js").status_code == 404
 
 
-def test_formats_that_no_browser_shows_are_sent_as_png(queue: Queue, tmp_path: Path) -> None:
+def test_formats_that_no_browser_shows_are_sent_as_png(queue: ReviewQueue, tmp_path: Path) -> None:
     from eval.reviewing.pictures import picture_for_browser
 
     for name, media_type in (("a.bmp", "image/png"), ("a.webp", "image/webp"), ("a.jpg", "image/jpeg")):
         Image.new("RGB", (20, 20), "red").save(tmp_path / name)
-        found = picture_for_browser(Picture(files.sha256(tmp_path / name), tmp_path / name, name))
+        found = picture_for_browser(ReviewPicture(files.sha256(tmp_path / name), tmp_path / name, name))
         assert found and found[1] == media_type
     drawing = tmp_path / "a.svg"
     drawing.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>")
-    assert picture_for_browser(Picture(files.sha256(drawing), drawing, "a.svg")) is None
+    assert picture_for_browser(ReviewPicture(files.sha256(drawing), drawing, "a.svg")) is None
 
 
 @pytest.mark.parametrize(
@@ -259,10 +261,15 @@ def test_another_page_reaches_nothing(client: TestClient, headers: dict[str, str
     assert client.get("/", headers={"host": "rebound.example"}).status_code == 421
 
 
-def test_where_others_reach_it_a_token_is_needed(queue: Queue) -> None:
-    assert server.new_token("127.0.0.1") == server.new_token("localhost") == server.new_token("::1") == ""
-    token = server.new_token("192.0.2.7")
-    app = server.application(Session(queue), "192.0.2.7", token)
+def test_where_others_reach_it_a_token_is_needed(queue: ReviewQueue) -> None:
+    assert (
+        server.new_token_if_reachable("127.0.0.1")
+        == server.new_token_if_reachable("localhost")
+        == server.new_token_if_reachable("::1")
+        == ""
+    )
+    token = server.new_token_if_reachable("192.0.2.7")
+    app = server.review_application(ReviewSession(queue), "192.0.2.7", token)
     client = TestClient(app, "http://192.0.2.7:8642", follow_redirects=False)
     assert len(token) > 20 and client.get("/").status_code == 401
     assert client.get("/", params={"token": "wrong"}).status_code == 401
@@ -274,7 +281,9 @@ def test_where_others_reach_it_a_token_is_needed(queue: Queue) -> None:
     )
 
 
-def test_no_request_brings_a_traceback(client: TestClient, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_request_brings_a_traceback(
+    client: TestClient, queue: ReviewQueue, caplog: pytest.LogCaptureFixture
+) -> None:
     """Harmless nonsense of many kinds to every address: an answer in words, never an internal error."""
     rng, opened = random.Random(0), told(client)
     good = {"review": opened["review"], "since": 0, "answers": [said(opened, next(iter(queue.pictures)))]}
@@ -311,16 +320,16 @@ def test_no_request_brings_a_traceback(client: TestClient, queue: Queue, caplog:
     labels.read_stored_labels(queue.out, "review")
 
 
-def settled(queue: Queue, enough: int) -> Queue:
+def settled(queue: ReviewQueue, enough: int) -> ReviewQueue:
     """The queue as an audit that ends after so many labels."""
     order = tuple(queue.pictures)
     more = {"purpose": "audit", "known_rejects": [], "checks": {}, "settled_order": order}
     return dataclasses.replace(queue, **more, has_ended=lambda given: len(given) >= enough)
 
 
-def test_labels_of_an_audit_are_taken_in_their_order_and_stay(queue: Queue) -> None:
+def test_labels_of_an_audit_are_taken_in_their_order_and_stay(queue: ReviewQueue) -> None:
     audit = settled(queue, 3)
-    client = TestClient(server.application(Session(audit)), "http://127.0.0.1:8642")
+    client = TestClient(server.review_application(ReviewSession(audit)), "http://127.0.0.1:8642")
     opened = told(client)
     first, second, third, fourth = opened["order"][:4]
     assert opened["order"] == told(client, "bob")["order"] == list(queue.pictures)
@@ -348,12 +357,12 @@ def test_a_press_is_given_to_the_picture_before_it() -> None:
     for _ in range(2):
         order = rng.sample(pictures, len(pictures))
         times = {sha256: 300.0 * n for n, sha256 in enumerate(order)}
-        shown = [stream.Showing(sha256=sha256, at_ms=at) for sha256, at in times.items()]
-        passes.append(stream.BlockRound(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
-    found = stream.suspicion(passes)
+        shown = [stream.TimedPicture(sha256=sha256, at_ms=at) for sha256, at in times.items()]
+        passes.append(stream.StreamPass(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
+    found = stream.estimate_suspicion(passes)
     assert set(sorted(pictures, key=lambda s: -found.probability[s])[:2]) == wrong
     assert 0.4 < found.delay_s < 0.6
-    assert max(stream.suspicion([stream.BlockRound(shown=shown, presses_ms=[])]).probability.values()) < 0.1
+    assert max(stream.estimate_suspicion([stream.StreamPass(shown=shown, presses_ms=[])]).probability.values()) < 0.1
 
 
 def free_port() -> int:
@@ -363,15 +372,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(queue: Queue) -> Iterator[str]:
+def served(queue: ReviewQueue) -> Iterator[str]:
     """The address of a server in this process."""
-    found = server.listen("127.0.0.1", 0)
-    config = uvicorn.Config(server.application(Session(queue)), log_config=None, lifespan="off", ws="none")
+    found = server.listening_socket("127.0.0.1", 0)
+    config = uvicorn.Config(server.review_application(ReviewSession(queue)), log_config=None, lifespan="off", ws="none")
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [found]}, daemon=True)
     thread.start()
     try:
-        yield server.address_of(found, "")
+        yield server.browser_address(found, "")
     finally:
         running.should_exit = True
         thread.join(10)
@@ -429,7 +438,7 @@ def is_saved(page: Any) -> None:
     wait_for_text(page, "#saved-text", "Saved")
 
 
-def test_keys_decide_and_undo_in_a_browser(visit, queue: Queue) -> None:
+def test_keys_decide_and_undo_in_a_browser(visit, queue: ReviewQueue) -> None:
     with served(queue) as address:
         page = visit(address)
         assert page.inner_text("#prompt").startswith("<b>creature"), "text, never markup"
@@ -476,7 +485,7 @@ def test_keys_decide_and_undo_in_a_browser(visit, queue: Queue) -> None:
         assert sum(not row.withdrawn for row in kept(queue)) == 1
 
 
-def test_buttons_say_what_they_are_and_a_double_click_decides_once(visit, queue: Queue) -> None:
+def test_buttons_say_what_they_are_and_a_double_click_decides_once(visit, queue: ReviewQueue) -> None:
     with served(queue) as address:
         page = visit(address)
         first = now(page)
@@ -505,7 +514,7 @@ def test_buttons_say_what_they_are_and_a_double_click_decides_once(visit, queue:
         assert len(kept(queue)) == 2, "single letters are off"
 
 
-def test_two_tabs_and_two_reviewers_decide_each_picture_once(visit, queue: Queue) -> None:
+def test_two_tabs_and_two_reviewers_decide_each_picture_once(visit, queue: ReviewQueue) -> None:
     with served(queue) as address:
         anna = visit(address)
         again, bob = visit(address, context=anna.context), visit(address, "bob")
@@ -518,12 +527,12 @@ def test_two_tabs_and_two_reviewers_decide_each_picture_once(visit, queue: Queue
                 page.keyboard.press("a")
                 is_saved(page)
         rows = kept(queue)
-        assert {row.sha256 for row in rows if row.decides} == set(queue.pictures)
-        assert len({row.id for row in rows}) == len(rows) and Session(queue).verdict_counts()["open"] == 0
+        assert {row.sha256 for row in rows if row.counts_as_decision} == set(queue.pictures)
+        assert len({row.id for row in rows}) == len(rows) and ReviewSession(queue).verdict_counts()["open"] == 0
         assert page.inner_text("#next") == "stylegate gate batch=a"
 
 
-def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: Queue) -> None:
+def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: ReviewQueue) -> None:
     with served(queue) as address:
         page = visit(address)
         page.context.set_offline(True)
@@ -546,7 +555,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: Queu
         assert kept(queue)[-1].reason == "off the style", "a page that was closed left its answer to the next one"
 
 
-def test_grid_marks_rejects_and_accepts_the_rest(visit, queue: Queue) -> None:
+def test_grid_marks_rejects_and_accepts_the_rest(visit, queue: ReviewQueue) -> None:
     with served(queue) as address:
         page = visit(address)
         page.keyboard.press("g")
@@ -572,7 +581,7 @@ def test_grid_marks_rejects_and_accepts_the_rest(visit, queue: Queue) -> None:
         assert all(row.withdrawn for row in kept(queue))
 
 
-def test_stream_sorts_and_decides_nothing(visit, queue: Queue) -> None:
+def test_stream_sorts_and_decides_nothing(visit, queue: ReviewQueue) -> None:
     with served(queue) as address:
         page = visit(address)
         page.click("[data-mode=stream]")
@@ -669,13 +678,13 @@ def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
     told_to = [quote_text_value(word) for word in (*words(CALIBRATED), "promise.num_labels=5", "queue=calibration")]
     config = to_dataclass(compose(check_overrides("review", told_to, False)[0]), [])
     with locked_lot(config) as lot:
-        queue = calibration(config, lot)
-    session = Session(queue)
+        queue = calibration_queue(config, lot)
+    session = ReviewSession(queue)
     opened = session.initial_page_data("anna")
     assert len(opened["order"]) == 5 and opened["purpose"] == "calibrate" and queue.under
     answers = [said(opened, sha256) for sha256 in opened["order"]]
     body = {"review": opened["review"], "since": 0, "answers": answers}
-    assert session.save(Answers.model_validate(body))["ended"]
+    assert session.save_answers(SaveRequest.model_validate(body))["ended"]
     rows = labels.read_stored_labels(tmp_path / "out", "calibrate")
     assert [row.under for row in rows] == [queue.under] * 5
     assert queue.next_words.startswith("stylegate calibrate ") and queue.next_words.endswith("promise.num_labels=5")
