@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eval.judging.judge import calibration_pool
-from eval.lot.batch import existing_file
+from eval.lot.batch import require_file
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
@@ -66,7 +66,7 @@ def calibrate(config: Config) -> int:
         for note in labels.notes_on_labels_of_other_policies(lot.out, "calibrate", policy):
             print(f"note: {note}")
         if config.decisions:
-            given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
+            given = store_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
             given = ask_and_store_labels(lot, plan, given, policy)
         if len(given) < len(plan.sample):
@@ -94,7 +94,7 @@ def calibrate(config: Config) -> int:
 def refuse_pictures_of_head_training(config: Config, pool: Mapping[str, float]) -> None:
     """Raises DataError if the aesthetic head learned from pictures of the pool: it scores those too well."""
     if config.score.labels:
-        learned = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
+        learned = aesthetic.read_labels(require_file(config.score.labels, "score.labels"))
         both = [name for name, path, _ in learned if files.sha256(path) in pool]
         if both:
             raise DataError(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from eval.judging.certified import plan_audit
 from eval.judging.judge import judge, write_verdicts_and_gate_record
-from eval.lot.batch import existing_file
+from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, largest_percentage
 from eval.promise import labels
@@ -58,7 +58,7 @@ def certify(config: Config) -> int:
         for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
             print(f"note: {note}")
         if config.decisions:
-            given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, policy)
+            given = store_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
             given = ask_and_store_labels(lot, plan, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import yaml
 
-from eval.lot.comparison import Comparison, foreign_pictures_by_style, split_files
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.comparison import Comparison, foreign_pictures_by_style, pictures_and_traits_of_split
+from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import DEFAULT, encode_pictures, encoder_folder, load_encoder, split_name
 from eval.measuring.record import StyleReadability
@@ -52,7 +52,10 @@ def encoders(config: Config) -> int:
     folder = brandset.brand_folder(config.brand)
     brand = brandset.read_brand_file(folder)
     names = list(dict.fromkeys(config.encoders.split(",") if config.encoders else [DEFAULT, brand.encoder or DEFAULT]))
-    references, training = split_files(folder, "test")[0], split_files(folder, "train")[0]
+    references, training = (
+        pictures_and_traits_of_split(folder, "test")[0],
+        pictures_and_traits_of_split(folder, "train")[0],
+    )
     if len(references) < MIN_REFERENCES:
         raise DataError(f"{files.display_path(folder)} has {len(references)} references in test/; 8 are needed")
     foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
@@ -80,7 +83,7 @@ def measured_encoder(config: Config, name: str, folder: Path, compared: Comparis
     """Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read."""
     encoder = load_encoder(name, hardware.device_of(config.hardware))
     one = compared.references[:1]
-    lot = Lot(folder, folder, one, digests_by_name(one), None, None)
+    lot = Lot(folder, folder, one, sha256_by_name(one), None, None)
     measured, _ = measure_lot_and_comparison(config, lot, compared, encoder, quiet=True)
     if not measured.enough_references:
         raise DataError(f"fewer than {MIN_REFERENCES} references of {compared.references_name} can be read")

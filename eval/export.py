@@ -23,7 +23,7 @@ from pathlib import Path
 from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
-from eval.lot.cost import cost_of, cost_record
+from eval.lot.cost import cost_record, seconds_by_stage
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
 from eval.package.bag import write_proofs_of_bag
@@ -149,7 +149,7 @@ def write_package(
         raise DataError(f"{files.display_path(partial)} cannot be removed", next_step="remove it, then export again.")
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
-        if seconds := cost_of(lot.out):
+        if seconds := seconds_by_stage(lot.out):
             cost_record(seconds, len(accepted), price).write(partial / COST)
         if heads := label_row_hashes(outcome):
             heads.write(partial / LABEL_HEADS)

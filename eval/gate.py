@@ -16,8 +16,8 @@ from eval.judging.advice import allowed_failures, next_step, observed_only, warn
 from eval.judging.decisions import record_decisions, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
-from eval.lot.attempts import slot_states, ways_out
-from eval.lot.batch import existing_file
+from eval.lot.attempts import advice_on_exhausted_slots, slot_attempts
+from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.policy.model import VERDICTS
@@ -60,7 +60,7 @@ def judge_and_report(config: Config, with_next_step: bool = True) -> Judged:
     with locked_lot(config) as lot:
         if config.decisions:
             # Judging reports what is wrong with the other words before any decision is recorded.
-            record_decisions(existing_file(config.decisions, "decisions"), judge(config, lot))
+            record_decisions(require_file(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
         write_verdicts_and_gate_record(judged)
         write_review_worksheet(judged)
@@ -95,7 +95,9 @@ def summary_lines(judged: Judged) -> list[str]:
     if slots := outcome.slots:
         lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
         if slots.accepted < slots.wanted:
-            lines += ways_out(slots.exhausted, slot_states((v.file, v.verdict) for v in judged.verdicts))
+            lines += advice_on_exhausted_slots(
+                slots.exhausted, slot_attempts((v.file, v.verdict) for v in judged.verdicts)
+            )
     return lines
 
 

@@ -18,9 +18,18 @@ from typing import NamedTuple
 import torch
 from accelerate import PartialState
 
-from eval.lot.attempts import SlotStates, due_attempts, slot_states, ways_out
+from eval.lot.attempts import SlotAttempts, advice_on_exhausted_slots, due_attempts, slot_attempts
 from eval.lot.base import draw_base_pictures
-from eval.lot.batch import PLAN, RECORD, Slot, attempt_and_slot, batch_folder, prompts_digest, read_plan, read_record
+from eval.lot.batch import (
+    PLAN,
+    RECORD,
+    PlanSlot,
+    attempt_and_slot,
+    batch_folder,
+    read_existing_batch_record,
+    read_plan,
+    traits_or_prompts_digest,
+)
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
@@ -65,7 +74,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     print(f"generate: {sum(map(len, parts))} drawn, {len(there)} in {files.display_path(images)}{told}")
     if due or standing.filled >= standing.wanted or not standing.exhausted:
         return Exit.PASS
-    for line in ways_out(standing.exhausted, standing.states):
+    for line in advice_on_exhausted_slots(standing.exhausted, standing.states):
         print(line)
     return Exit.REVIEW
 
@@ -73,8 +82,8 @@ def generate(config: Config, first_slots: int | None = None) -> int:
 class Standing(NamedTuple):
     """The progress of a batch by its verdicts so far: slots filled, acceptance, cost."""
 
-    states: SlotStates
-    due: list[tuple[Slot, int]]  # (slot, attempt) to draw now
+    states: SlotAttempts
+    due: list[tuple[PlanSlot, int]]  # (slot, attempt) to draw now
     exhausted: list[int]  # slots whose attempts are all used
     judged: set[str]  # file names of the pictures that have a verdict
     accepted: int  # pictures that are accepted
@@ -99,7 +108,7 @@ class Standing(NamedTuple):
 def read_standing(folder: Path, max_attempts: int) -> Standing:
     """The progress of the batch in a folder. Raises DataError if it has no plan, or its verdicts cannot be read."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-    states = slot_states((row["file"], row["verdict"]) for row in rows)
+    states = slot_attempts((row["file"], row["verdict"]) for row in rows)
     good = [row["file"] for row in rows if row["verdict"] == "accept"]
     slots = read_plan(folder)
     return Standing(
@@ -109,13 +118,13 @@ def read_standing(folder: Path, max_attempts: int) -> Standing:
         {row["file"] for row in rows},
         len(good),
         len({attempt_and_slot(file)[1] for file in good}),
-        read_record(folder).wanted if (folder / RECORD).exists() else len(slots),
+        read_existing_batch_record(folder).wanted if (folder / RECORD).exists() else len(slots),
     )
 
 
 def plan_digests(folder: Path, config: Config) -> tuple[str, str | None]:
     """Digests of plan.parquet and of the traits or prompts file that the plan was made from."""
-    return files.sha256(folder / PLAN), prompts_digest(config)
+    return files.sha256(folder / PLAN), traits_or_prompts_digest(config)
 
 
 def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str | None]) -> None:
@@ -131,7 +140,7 @@ def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str |
 
 
 def draw_in_parts(
-    parts: list[list[tuple[Slot, int]]],
+    parts: list[list[tuple[PlanSlot, int]]],
     images: Path,
     config: Config,
     folder: Path,
@@ -146,7 +155,7 @@ def draw_in_parts(
     shown = encoding.preprocessing_of(encoding.encoder_name(config))  # a wrong name is said before anything is drawn
     planned = plan_digests(folder, config)
     device, family = torch.device(str(processes.device)), FAMILIES[config.family.name]
-    record = read_record(folder)
+    record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
     precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
@@ -172,14 +181,14 @@ def draw_in_parts(
             stop_if_plan_changed(folder, config, planned)
             prompts = [slot.prompt for slot, _ in part]
             negatives = [slot.negative_prompt for slot, _ in part]
-            seeds = [slot.attempt_seed(attempt) for slot, attempt in part]
+            seeds = [slot.seed_of_attempt(attempt) for slot, attempt in part]
             with hardware.autocast(device, precision):
                 drawn = sample.draw_pictures(models, prompts, seeds, drawn_with, resolution, negatives)
             kept = {}
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():
                     if mark:  # before anything judges the picture
-                        bits = watermark_bits(record.facts.base, record.facts.lora, slot.attempt_seed(attempt))
+                        bits = watermark_bits(record.facts.base, record.facts.lora, slot.seed_of_attempt(attempt))
                         image = mark.put(image, bits)
                     content = pictures.png_bytes(image)
                     files.write_atomically(images / slot.file(attempt), content)

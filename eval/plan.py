@@ -16,24 +16,24 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from eval.lot.attempts import slot_states
+from eval.lot.attempts import slot_attempts
 from eval.lot.batch import (
     PLAN,
-    Slot,
+    PlanSlot,
     attempt_and_slot,
     batch_folder,
-    existing_file,
+    read_existing_batch_record,
     read_plan,
-    read_record,
+    require_file,
+    write_batch_record,
     write_plan,
-    write_record,
 )
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
-from eval.planning.slots import kept_slots, repaired_slots, slot_seed, slots_from_traits
+from eval.planning.slots import repaired_slots, seed_of_slot, slots_from_traits, traits_of_slots_to_keep
 from eval.planning.traits import TraitsFile
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, run_name
@@ -53,20 +53,20 @@ def plan(config: Config) -> int:
 
         return audit_traits(config)
     brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
-    file = read_traits(traits_path(config)) if config.traits else None
+    file = read_traits_file(named_traits_file(config)) if config.traits else None
     folder, facts = batch_folder(config, replanned=file is not None)
     if config.repair:
         return repair_slots(config, folder, facts, brand_set, file)
     if config.show:
-        slots = make_slots(config, brand_set, file, earlier_slots(folder), drawn_slots(folder))
-        print_supply_problems(config, folder, slots)
+        slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
+        warn_of_supply_problems(config, folder, slots)
         print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
         return 0
     with files.exclusive_lock(folder):
         earlier = earlier_slots(folder)
-        slots = make_slots(config, brand_set, file, earlier, drawn_slots(folder))
+        slots = slots_from_config(config, brand_set, file, earlier, slots_with_a_drawn_picture(folder))
         write_plan_and_put_pictures_aside(folder, facts, config, earlier, slots, file is not None)
-    print_supply_problems(config, folder, slots)
+    warn_of_supply_problems(config, folder, slots)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     chosen = facts.generate
@@ -83,7 +83,7 @@ def plan(config: Config) -> int:
     return 0
 
 
-def print_supply_problems(config: Config, folder: Path, slots: list[Slot]) -> None:
+def warn_of_supply_problems(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
     """Warn of a plan that goes beyond what the first version of the collection declared: export would refuse it."""
     name = config.name or (run_name(config) if config.brand else folder.name)
     versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]
@@ -95,18 +95,18 @@ def print_supply_problems(config: Config, folder: Path, slots: list[Slot]) -> No
 
 
 def write_plan_and_put_pictures_aside(
-    folder: Path, facts: BatchFacts, config: Config, earlier: list[Slot], slots: list[Slot], of_traits: bool
+    folder: Path, facts: BatchFacts, config: Config, earlier: list[PlanSlot], slots: list[PlanSlot], of_traits: bool
 ) -> None:
     """Write the plan and all that follows from it; move pictures of slots aside that are other ones now."""
     for line in put_pictures_aside(folder, earlier, slots):
         print(line)
-    write_record(folder, facts, config)
+    write_batch_record(folder, facts, config)
     write_plan(folder, slots)
     if of_traits:
         items = [slot.traits for slot in slots]
-        files.write_atomically(folder / "rarity.csv", rarity.as_csv(items))
+        files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items))
         files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items))
-        commitment.commit(folder, slots)
+        commitment.write_plan_text_and_commitment(folder, slots)
 
 
 def repair_slots(
@@ -116,16 +116,16 @@ def repair_slots(
     if file is None:
         raise ConfigError("repair= is for a plan of traits", next_step="give traits=, or another line in the prompts.")
     with files.exclusive_lock(folder):
-        earlier, record = read_plan(folder), read_record(folder)
+        earlier, record = read_plan(folder), read_existing_batch_record(folder)
         rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-        states = slot_states((row["file"], row["verdict"]) for row in rows)
+        states = slot_attempts((row["file"], row["verdict"]) for row in rows)
         exhausted = states.exhausted(record.max_attempts or config.plan.max_attempts)
         broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
         if not broken:
             print(f"plan: no slot of {files.display_path(folder)} has used all its attempts; nothing is changed")
             return 0
         brand = brand_set.brand if brand_set else brandset.NO_BRAND
-        excluded = trained_combinations(config, brand_set)
+        excluded = training_combinations_to_exclude(config, brand_set)
         slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.settled)
         of_before = replace(config.plan, num_images=len(earlier), num_wanted=record.wanted)
         write_plan_and_put_pictures_aside(
@@ -156,17 +156,17 @@ def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def trained_combinations(config: Config, brand_set: BrandSet | None) -> set[tuple]:
+def training_combinations_to_exclude(config: Config, brand_set: BrandSet | None) -> set[tuple]:
     """The combinations of the training pictures, as sorted pairs; none if they need not be left out."""
     learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
-    return {sorted_traits(item.traits) for item in learned if item.traits}
+    return {traits_as_sorted_pairs(item.traits) for item in learned if item.traits}
 
 
-def traits_path(config: Config) -> Path:
+def named_traits_file(config: Config) -> Path:
     return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
 
 
-def print_plan_and_draw_counts(slots: list[Slot], path: Path) -> None:
+def print_plan_and_draw_counts(slots: list[PlanSlot], path: Path) -> None:
     """Print what the plan holds; draw it too if it has traits."""
     print(f"{len(slots)} slots; the first: {slots[0].prompt}")
     items = [slot.traits for slot in slots]
@@ -177,27 +177,29 @@ def print_plan_and_draw_counts(slots: list[Slot], path: Path) -> None:
         print(f"as a picture: {files.display_path(path)}")
 
 
-def earlier_slots(folder: Path) -> list[Slot]:
+def earlier_slots(folder: Path) -> list[PlanSlot]:
     """The slots of the plan that is there; none if there is none."""
     return read_plan(folder) if (folder / PLAN).exists() else []
 
 
-def drawn_slots(folder: Path) -> set[int]:
+def slots_with_a_drawn_picture(folder: Path) -> set[int]:
     return {attempt_and_slot(path.name)[1] for path in (folder / "images").glob("[0-9]*-[0-9]*.png")}
 
 
-def make_slots(
-    config: Config, brand_set: BrandSet | None, file: TraitsFile | None, earlier: list[Slot], drawn: set[int]
-) -> list[Slot]:
+def slots_from_config(
+    config: Config, brand_set: BrandSet | None, file: TraitsFile | None, earlier: list[PlanSlot], drawn: set[int]
+) -> list[PlanSlot]:
     """The slots that the config asks for, from traits, prompts or captions."""
     brand = brand_set.brand if brand_set else brandset.NO_BRAND
     if file:
-        excluded = trained_combinations(config, brand_set)
-        kept = kept_slots(file, earlier, config.plan, excluded, drawn) if earlier else {}
-        return with_earlier_seeds(slots_keeping_earlier_ones(config, file, brand, excluded, kept), earlier)
+        excluded = training_combinations_to_exclude(config, brand_set)
+        kept = traits_of_slots_to_keep(file, earlier, config.plan, excluded, drawn) if earlier else {}
+        return with_seeds_of_equal_earlier_slots(
+            slots_keeping_earlier_ones(config, file, brand, excluded, kept), earlier
+        )
     if config.prompts:
         prompts = [
-            (brand.prompt_with_trigger(text), {}) for text in read_prompts(existing_file(config.prompts, "prompts"))
+            (brand.prompt_with_trigger(text), {}) for text in read_prompts(require_file(config.prompts, "prompts"))
         ]
     elif brand_set:
         prompts = [(brand.prompt_with_trigger(item.text), item.traits) for item in brand_set.splits["validation"]]
@@ -205,14 +207,14 @@ def make_slots(
         raise DataError("nothing to plan from", next_step="give traits=, prompts=FILE or brand=.")
     chosen = [prompts[i % len(prompts)] for i in range(config.plan.num_images)]
     return [
-        Slot(slot=i, prompt=text, seed=slot_seed(config.plan, i), traits=traits)
+        PlanSlot(slot=i, prompt=text, seed=seed_of_slot(config.plan, i), traits=traits)
         for i, (text, traits) in enumerate(chosen)
     ]
 
 
 def slots_keeping_earlier_ones(
     config: Config, file: TraitsFile, brand: brandset.Brand, excluded: set[tuple], kept: dict[int, dict[str, str]]
-) -> list[Slot]:
+) -> list[PlanSlot]:
     """The slots with all of `kept`; where that leaves no room for the others, without the last 1, 2, 4 ... of them."""
     freed = 0
     while freed < len(kept):
@@ -224,19 +226,19 @@ def slots_keeping_earlier_ones(
     return slots_from_traits(file, brand, config.plan, excluded)
 
 
-def with_earlier_seeds(slots: list[Slot], earlier: list[Slot]) -> list[Slot]:
+def with_seeds_of_equal_earlier_slots(slots: list[PlanSlot], earlier: list[PlanSlot]) -> list[PlanSlot]:
     """A slot with the traits of before keeps its seed, whatever plan.seed is now: its pictures stay what they are."""
-    seeds = {(slot.slot, sorted_traits(slot.traits)): slot.seed for slot in earlier}
-    return [s.model_copy(update={"seed": seeds.get((s.slot, sorted_traits(s.traits)), s.seed)}) for s in slots]
+    seeds = {(slot.slot, traits_as_sorted_pairs(slot.traits)): slot.seed for slot in earlier}
+    return [s.model_copy(update={"seed": seeds.get((s.slot, traits_as_sorted_pairs(s.traits)), s.seed)}) for s in slots]
 
 
-def put_pictures_aside(folder: Path, earlier: list[Slot], slots: list[Slot]) -> list[str]:
+def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
     """Move the pictures of slots that are no longer as they were drawn, and say which slots lost theirs and why."""
     now = {slot.slot: slot for slot in slots}
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)
-        if after != slot and slot.slot in drawn_slots(folder):
+        if after != slot and slot.slot in slots_with_a_drawn_picture(folder):
             changed = [
                 f"{t}: {v} -> {after.traits.get(t)}"
                 for t, v in slot.traits.items()
@@ -256,7 +258,7 @@ def put_pictures_aside(folder: Path, earlier: list[Slot], slots: list[Slot]) -> 
             folder / "verdicts.jsonl", [row for row in rows if attempt_and_slot(row["file"])[1] not in lost]
         )
     lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
-    kept = len(drawn_slots(folder))
+    kept = len(slots_with_a_drawn_picture(folder))
     return [f"kept: the pictures of {kept} slots; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]
 
 
@@ -294,5 +296,5 @@ def read_prompts(path: Path) -> list[str]:
     return [text.strip() for _, text in prompts]
 
 
-def sorted_traits(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def traits_as_sorted_pairs(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(traits.items()))

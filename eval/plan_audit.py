@@ -18,7 +18,7 @@ from eval.judging.decisions import planned_values
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
 from eval.judging.verdicts import exportable_verdicts, final_traits
-from eval.lot.batch import existing_file
+from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, Promise, largest_percentage
 from eval.promise import labels, terminal
@@ -50,15 +50,17 @@ def audit_traits(config: Config) -> int:
     """Read labels, prove the promise or print what is missing. Returns 0 once it is proven, else 13."""
     with locked_lot(config) as lot:
         before = judge(config, lot, without="traits")
-        policy, stated = before.policy, stated_traits(before)
+        policy, stated = before.policy, trait_statements_of_exportable(before)
         plan = resume_or_begin_plan(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
         for note in labels.notes_on_labels_of_other_policies(lot.out, "traits", policy):
             print(f"note: {note}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
         if config.decisions:
-            given = store_labels_from_table(existing_file(config.decisions, "decisions"), lot, plan, stated, policy)
+            given = store_trait_labels_from_table(
+                require_file(config.decisions, "decisions"), lot, plan, stated, policy
+            )
         elif sys.stdin.isatty():
-            given = ask_and_store_labels(lot, plan, stated, given, policy)
+            given = ask_and_store_trait_labels(lot, plan, stated, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
         (attempt,) = attempts = plan.proof_attempts(given)
         if index_of_first_proven(attempts) is not None:
@@ -68,14 +70,14 @@ def audit_traits(config: Config) -> int:
         else:
             next_ones = [stated[s] for s in plan.labelling_order[len(given) : len(given) + config.promise.num_labels]]
             rows = [WorksheetQuestion(s.worksheet_name, s.sha256, f"{s.trait}: {s.value}") for s in next_ones]
-            write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, digests_by_name(stated))
+            write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, digests_by_worksheet_name(stated))
         after = judge(config, lot)  # what was found wrong is no longer stated
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
-        return print_result(lot.out, plan, attempt)
+        return print_audit_state_and_exit_code(lot.out, plan, attempt)
 
 
-def stated_traits(judged: Judged) -> dict[str, TraitStatement]:
+def trait_statements_of_exportable(judged: Judged) -> dict[str, TraitStatement]:
     """The statements about the pictures that may be exported, by digest. Raises DataError if there are none."""
     planned = judged.lot.planned_traits()
     found = {
@@ -93,16 +95,16 @@ def stated_traits(judged: Judged) -> dict[str, TraitStatement]:
     return found
 
 
-def digests_by_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
+def digests_by_worksheet_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
     """Digest of each statement by the name that worksheets call it."""
     return {statement.worksheet_name: sha256 for sha256, statement in stated.items()}
 
 
-def store_labels_from_table(
+def store_trait_labels_from_table(
     path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], policy: Policy
 ) -> list[Label]:
     """Store the labels of a table up to the first statement of the order that has none; returns all that count."""
-    names = digests_by_name(stated)
+    names = digests_by_worksheet_name(stated)
     before, answers = stored_and_new_labels(path, "traits", lot.out, names, policy)
     rows = read_answers(path, "traits", lot.out, names, policy)
     values = planned_values(lot.planned_traits().values())
@@ -129,7 +131,7 @@ def store_labels_from_table(
     return found
 
 
-def ask_and_store_labels(
+def ask_and_store_trait_labels(
     lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], given: list[Label], policy: Policy
 ) -> list[Label]:
     """Ask about one statement after the other; each answer is stored at once. Ends with the proof, or when stopped."""
@@ -148,7 +150,11 @@ def ask_and_store_labels(
         print(f"  stated:  {statement.trait}: {statement.value}")
         others = sorted(values[statement.trait] - {statement.value})
         asked = terminal.ask_label_and_store(
-            lot.out, "traits", sha256, policy, correction=lambda s=statement, o=others: ask_what_is_seen(s.trait, o)
+            lot.out,
+            "traits",
+            sha256,
+            policy,
+            correction=lambda s=statement, o=others: ask_which_value_is_seen(s.trait, o),
         )
         if asked.label is not None:
             given = [*given, asked.label]
@@ -157,7 +163,7 @@ def ask_and_store_labels(
     return given
 
 
-def ask_what_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]:
+def ask_which_value_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]:
     """The value that a person sees instead of the stated one; {} if nobody says."""
     while True:
         try:
@@ -168,7 +174,7 @@ def ask_what_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]:
             return {trait: answer} if answer else {}
 
 
-def print_result(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
+def print_audit_state_and_exit_code(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
     print(f"promise: {plan.promise_in_words()}")
     if plan.earlier:

@@ -14,16 +14,16 @@ from pydantic_core import core_schema
 
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
-from eval.lot.batch import Slot
+from eval.lot.batch import PlanSlot
 from eval.lot.cost import CostRecord
-from eval.lot.record import BatchRecord, Trial
+from eval.lot.record import BatchRecord, SamplerTrial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
 from eval.package.label_heads import LabelRowHashes
 from eval.package.living import ChangesSinceVersion
 from eval.package.marks import MarksReport
 from eval.package.provenance import Provenance
-from eval.planning.commitment import Commitment
+from eval.planning.commitment import PlanCommitment
 from eval.planning.traits import TraitsFile
 from eval.policy.model import PolicyFile
 from eval.promise.calibration import Calibration, CalibrationTerms
@@ -41,7 +41,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "calibration": Calibration,  # calibration.json
     "calibration-terms": CalibrationTerms,  # the same of a calibration
     "certificate": Certificate,  # certificate.json
-    "commitment": Commitment,  # commitment.json
+    "commitment": PlanCommitment,  # commitment.json
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # what a row of labels.sqlite holds, and what is read of it
     "changes": ChangesSinceVersion,  # proof/changes.json of a package
@@ -52,9 +52,9 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "provenance": Provenance,  # provenance.json
     "record": ItemRecord,  # records/<id>.json of a package
     "score": ScoreRecord,  # score.json
-    "slot": Slot,  # a row of plan.parquet
+    "slot": PlanSlot,  # a row of plan.parquet
     "traits": TraitsFile,  # a traits file
-    "trial": Trial,  # data/batches/trials/: the steps and guidance that were tried for a LoRA
+    "trial": SamplerTrial,  # data/batches/trials/: the steps and guidance that were tried for a LoRA
     "verdict": Verdict,  # a line of verdicts.jsonl
 }
 

@@ -14,7 +14,7 @@ of the batch as a whole.
 import os
 
 from eval.lot.comparison import Comparison, comparison_of
-from eval.lot.lot import Lot, digests_by_name, read_lot
+from eval.lot.lot import Lot, read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores
 from eval.measuring.features import features_of
@@ -55,6 +55,6 @@ def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison)
         named = lot.files if title == "score" else getattr(compared, title)
         share = named[processes.process_index :: processes.num_processes]
         shown = title if processes.is_main_process else ""
-        features_of(share, digests_by_name(share), encoder, compared.background, config.score.batch_size, shown)
+        features_of(share, sha256_by_name(share), encoder, compared.background, config.score.batch_size, shown)
     processes.wait_for_everyone()
     return processes.is_main_process

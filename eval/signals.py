@@ -22,10 +22,10 @@ import yaml
 from eval.package.layout import is_bag
 from eval.package.living import traits_of_package, traits_of_plan
 from eval.package.proof import package_problems
-from eval.planning.problem import make_problem
-from eval.planning.solve import room_if_possible
+from eval.planning.problem import make_plan_problem
+from eval.planning.solve import entropy_margin_or_refusal
 from eval.planning.traits import MAX_WEIGHT, NUMBER
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from stylegate import files, tables
 from stylegate.errors import ConfigError, DataError
 
@@ -61,7 +61,7 @@ def signals(words: Sequence[str]) -> int:
     """
     table_path, told = words_of(words)
     traits_path = files.resolve_name(told["traits"], files.TRAITS, "traits", ".yaml")
-    file = read_traits(traits_path)
+    file = read_traits_file(traits_path)
     rows = rows_of_items(table_path, told.get("package"))
     evidence = evidence_by_value(rows)
     written = files.read_yaml(traits_path, "traits file", words=True)
@@ -95,7 +95,7 @@ def stop_if_impossible(text: str, slots: int) -> None:
         path = Path(place, "proposed.yaml")
         path.write_text(text)
         try:
-            room_if_possible(make_problem(read_traits(path), slots))
+            entropy_margin_or_refusal(make_plan_problem(read_traits_file(path), slots))
         except DataError as error:
             raise DataError(
                 f"no proposal: {error.summary}",

@@ -19,9 +19,9 @@ from rich.table import Table
 from eval.generate import generate
 from eval.judging.judge import judge
 from eval.judging.verdicts import Verdict
-from eval.lot.batch import batch_folder, configured_facts, trial_path
+from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
 from eval.lot.lot import locked_lot
-from eval.lot.record import SamplerSetting, Trial, TriedSetting
+from eval.lot.record import SamplerSetting, SamplerTrial, TriedSetting
 from eval.plan import plan
 from eval.policy.file import read_policy
 from stylegate.config import Config
@@ -65,13 +65,13 @@ def trial(config: Config) -> int:
     if first.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS:
         setting = best_of(tried).setting.model_copy(update={"guidance_scale": WITHOUT_GUIDANCE})
         tried.append(compared(config, draw_and_judge(config, setting), reference))
-    found = Trial(
+    found = SamplerTrial(
         pictures=len(reference.verdicts),
         policy_sha256=read_policy(config.policy).sha256,
         tried=tried,
         chosen=best_of(tried).setting,
     )
-    found.write(trial_path(configured_facts(config)))
+    found.write(sampler_trial_path(configured_facts(config)))
     print_trial(found)
     return 0
 
@@ -127,7 +127,7 @@ def best_of(tried: list[TriedSetting]) -> TriedSetting:
     return max((t for t in tried if t.holds), key=lambda t: t.accepted_share_at_least / t.work)
 
 
-def print_trial(found: Trial) -> None:
+def print_trial(found: SamplerTrial) -> None:
     """Print a line for each setting, and the one that was chosen."""
     table = Table(box=None)
     for heading in ("steps", "guidance", "work", f"accepted of {found.pictures}", "at least", "margin"):

@@ -36,7 +36,7 @@ def verify(words: list[str]) -> int:
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
-        if package.is_file() and package.suffix == ".json" and commitment.is_commitment(package):
+        if package.is_file() and package.suffix == ".json" and commitment.is_commitment_file(package):
             print(f"{package}: {commitment.check_commitment(package)}")
             continue
         if package.is_file() and package.suffix == ".json":

@@ -5,7 +5,7 @@ from typing import Any
 
 from eval.judging.record import NOT_ASKED_FOR, GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict, reason_counts, worst_verdict
-from eval.lot.record import BatchFacts, BatchOrigin, BatchRecord, FamilyFacts, GenerateFacts, PlanFacts
+from eval.lot.record import BatchConfigWords, BatchFacts, BatchRecord, DrawingFacts, ModelFamilyFacts, PlanFacts
 from eval.policy.model import VERDICTS, Check, Policy, Threshold
 
 SHA256 = "a" * 64
@@ -52,11 +52,11 @@ def batch_record(wanted: int) -> BatchRecord:
         brand=None,
         base="",
         lora=None,
-        family=FamilyFacts(name="sd", resolution=None),
+        family=ModelFamilyFacts(name="sd", resolution=None),
         plan=PlanFacts(exclude_training=True, seed=0, traits=None),
-        generate=GenerateFacts(num_inference_steps=20, guidance_scale=3.0, batch_size=16),
+        generate=DrawingFacts(num_inference_steps=20, guidance_scale=3.0, batch_size=16),
     )
-    return BatchRecord(facts=facts, words=BatchOrigin(brand=None, base="miniature", run=None), wanted=wanted)
+    return BatchRecord(facts=facts, words=BatchConfigWords(brand=None, base="miniature", run=None), wanted=wanted)
 
 
 def policy(share: float = 0.0, **more: Any) -> Policy:

@@ -38,7 +38,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from PIL import Image
 
 from eval.judging.judge import judge
-from eval.lot.batch import Slot, attempt_and_slot, write_plan
+from eval.lot.batch import PlanSlot, attempt_and_slot, write_plan
 from eval.lot.lot import read_lot
 from eval.measuring import encoder
 from eval.package.layout import read_picture_rows
@@ -270,7 +270,7 @@ class GateMachine(RuleBasedStateMachine):
         batch = self.lots["batch"]
         for i, number in enumerate(drawn[:6]):
             (batch.images / f"{i // 2:05d}-{i % 2}.png").write_bytes(content(number))
-        write_plan(batch.out, [Slot(slot=i, prompt="a thing", seed=i, traits={}) for i in range(3)])
+        write_plan(batch.out, [PlanSlot(slot=i, prompt="a thing", seed=i, traits={}) for i in range(3)])
         batch_record(wanted=3).write(batch.out / "batch.json")
 
     # What the oracle says.

@@ -31,8 +31,8 @@ from torch import Tensor
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
 from eval.judging.verdicts import NOT_ASKED
-from eval.lot.comparison import base_pictures, comparison_of
-from eval.lot.lot import digests_by_name, read_lot
+from eval.lot.comparison import base_pictures_as_foreign_set, comparison_of
+from eval.lot.lot import read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of
 from eval.measuring.record import OF_BASE
@@ -204,7 +204,7 @@ class Evaluation:
         config = replace(self.run.config, **paths)
         lot = read_lot(config)
         compared = comparison_of(config, lot)
-        foreign = compared.foreign | base_pictures(self.folder(0) / "with")
+        foreign = compared.foreign | base_pictures_as_foreign_set(self.folder(0) / "with")
         compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)
         judged = judge(config, lot, compared, quiet=True)
         write_verdicts_and_gate_record(judged)
@@ -228,7 +228,7 @@ class Evaluation:
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         """Unit vectors [pictures, width] of the encoder, of (name, path) pairs."""
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
-        return features_of(named, digests_by_name(named), self.encoder, ground, size, "")[0].embeddings
+        return features_of(named, sha256_by_name(named), self.encoder, ground, size, "")[0].embeddings
 
     def grid(self) -> Image.Image:
         """Write and return samples/grid.png: a row for each of the first prompts, a column for each step."""

@@ -18,9 +18,9 @@ from eval import export, gate, generate, plan, trial
 from eval.judging.advice import next_step
 from eval.judging.judged import Judged
 from eval.lot import cost
-from eval.lot.batch import batch_folder, configured_facts, trial_path
+from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
 from eval.lot.comparison import comparison_of
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.lot import Lot, sha256_by_name
 from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb
 from stylegate import files, hardware
@@ -75,12 +75,12 @@ def experiment(config: Config) -> int:
 
 def has_trial(config: Config) -> bool:
     """Whether steps and guidance were tried for this base and LoRA."""
-    return trial_path(configured_facts(config)).exists()
+    return sampler_trial_path(configured_facts(config)).exists()
 
 
 def add_cost(folder: Path, seconds: dict[str, float]) -> None:
     """Add seconds by stage to the batch's cost.json, which the report reads."""
-    before = cost.cost_of(folder)
+    before = cost.seconds_by_stage(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
     files.write_json(folder / cost.COST, total)
 
@@ -90,7 +90,7 @@ def print_and_track_results(config: Config, judged: Judged) -> None:
     lot, counts = judged.lot, judged.outcome.counts
     before, after, real = mean_styles(config, lot)
     mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
-    seconds = cost.cost_of(lot.out)
+    seconds = cost.seconds_by_stage(lot.out)
     total = sum(seconds.values())
     table = Table(title=files.display_path(lot.out), title_justify="left", show_header=False, title_style="bold")
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")
@@ -116,7 +116,7 @@ def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     compared = comparison_of(config, lot)
     base = base_samples(files.RUNS / run_directory_name(config))
     found = [
-        features_of(named, digests_by_name(named), encoder, compared.background, config.score.batch_size, "")[
+        features_of(named, sha256_by_name(named), encoder, compared.background, config.score.batch_size, "")[
             0
         ].embeddings
         for named in (base, lot.files, compared.references)

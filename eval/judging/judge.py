@@ -40,7 +40,7 @@ from eval.judging.verdicts import (
 )
 from eval.lot.batch import PLAN
 from eval.lot.comparison import Comparison, comparison_of
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.record import StyleReadability
 from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
@@ -132,7 +132,7 @@ class JudgingResult(NamedTuple):
 
 def notes_on_judged_references(lot: Lot, compared: Comparison) -> list[str]:
     """A note where pictures of the lot are references, byte for byte; they hold any style that they show themselves."""
-    references = set(digests_by_name(compared.references).values()) - {""}
+    references = set(sha256_by_name(compared.references).values()) - {""}
     shared = sum(sha256 in references for sha256 in lot.sha256.values())
     if not shared:
         return []

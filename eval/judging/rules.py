@@ -5,7 +5,7 @@ from typing import cast
 
 from eval.judging.record import LotRuleResult, RuleLevel
 from eval.judging.verdicts import Verdict, slots_with_verdict
-from eval.lot.attempts import slot_states
+from eval.lot.attempts import slot_attempts
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.model import MEASURES, Policy
@@ -105,4 +105,4 @@ def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
 def exhausted_slots(lot: Lot, verdicts: list[Verdict]) -> list[int]:
     """Slots of a batch of which every attempt that the batch allows has failed."""
     limit = lot.record.max_attempts if lot.record else None
-    return slot_states((v.file, v.verdict) for v in verdicts).exhausted(limit) if lot.slots else []
+    return slot_attempts((v.file, v.verdict) for v in verdicts).exhausted(limit) if lot.slots else []

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from eval.lot.batch import Slot, attempt_and_slot
+from eval.lot.batch import PlanSlot, attempt_and_slot
 
 FAILED = ("reject", "error")
 NAMED = 10  # slots that a message names
 
 
-class SlotStates(NamedTuple):
+class SlotAttempts(NamedTuple):
     """What the verdicts so far say about the slots of a batch, by number of the slot."""
 
     failed: dict[int, int]  # how many attempts have failed: the number of the next attempt
@@ -29,7 +29,7 @@ class SlotStates(NamedTuple):
         return sorted(slot for slot, n in self.failed.items() if n >= max_attempts and slot not in self.settled)
 
 
-def slot_states(verdicts: Iterable[tuple[str, str]]) -> SlotStates:
+def slot_attempts(verdicts: Iterable[tuple[str, str]]) -> SlotAttempts:
     """The states of the slots from (file name, verdict) of each picture."""
     failed: dict[int, int] = {}
     settled: set[int] = set()
@@ -39,10 +39,10 @@ def slot_states(verdicts: Iterable[tuple[str, str]]) -> SlotStates:
             failed[slot] = max(failed.get(slot, 0), attempt + 1)
         else:
             settled.add(slot)
-    return SlotStates(failed, settled)
+    return SlotAttempts(failed, settled)
 
 
-def due_attempts(slots: Iterable[Slot], states: SlotStates, max_attempts: int) -> list[tuple[Slot, int]]:
+def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: int) -> list[tuple[PlanSlot, int]]:
     """(slot, attempt) to draw now, first attempts first: attempt 0, or the one after a failed picture.
 
     Slots that are settled, and those that have used `max_attempts`, are left out.
@@ -51,7 +51,7 @@ def due_attempts(slots: Iterable[Slot], states: SlotStates, max_attempts: int) -
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 
-def ways_out(exhausted: list[int], states: SlotStates) -> list[str]:
+def advice_on_exhausted_slots(exhausted: list[int], states: SlotAttempts) -> list[str]:
     """Lines that say what a person can do about slots whose attempts are all used; none where there are none."""
     if not exhausted:
         return []

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.lot.batch import Slot
+from eval.lot.batch import PlanSlot
 from eval.lot.comparison import BASE, FEWEST_OF_BASE
 from eval.lot.record import BatchFacts
 from stylegate import files, pictures, progress, sample
@@ -27,7 +27,7 @@ VERSION = "base-1"  # raise it when anything below changes the pictures
 def draw_base_pictures(
     models: Models,
     facts: BatchFacts,
-    slots: list[Slot],
+    slots: list[PlanSlot],
     folder: Path,
     settings: GenerateConfig,
     drawn_as: tuple[int, str],
@@ -47,14 +47,14 @@ def draw_base_pictures(
         keys.append(files.canonical_sha256([*same, slot.prompt, slot.negative_prompt, times[slot.prompt]]))
         times[slot.prompt] += 1
 
-    def draw(some: list[int]) -> list[dict[str, NDArray]]:
+    def draw_pngs_at(some: list[int]) -> list[dict[str, NDArray]]:
         prompts, negatives = [chosen[i].prompt for i in some], [chosen[i].negative_prompt for i in some]
         seeds = [int(keys[i][:8], 16) for i in some]
         drawn = sample.draw_pictures(models, prompts, seeds, told, drawn_as[0], negatives)
         return [{"png": np.frombuffer(pictures.png_bytes(image), np.uint8)} for image in drawn]
 
     with progress.progress_bar("base", len(keys)) as tick:
-        kept = Cache().get_or_compute(keys, settings.batch_size, draw, tick)
+        kept = Cache().get_or_compute(keys, settings.batch_size, draw_pngs_at, tick)
     contents = {f"{key[:16]}.png": row["png"].tobytes() for key, row in zip(keys, kept, strict=True) if row}
     for path in (folder / BASE).glob("*.png"):
         if path.name not in contents:

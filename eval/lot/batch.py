@@ -14,7 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from eval.lot.record import BatchFacts, BatchOrigin, BatchRecord, FamilyFacts, GenerateFacts, PlanFacts, Trial
+from eval.lot.record import (
+    BatchConfigWords,
+    BatchFacts,
+    BatchRecord,
+    DrawingFacts,
+    ModelFamilyFacts,
+    PlanFacts,
+    SamplerTrial,
+)
 from stylegate import brandset, files
 from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
@@ -36,7 +44,7 @@ COLUMNS = pa.schema(
 )
 
 
-class Slot(Record):
+class PlanSlot(Record):
     """A row of plan.parquet: one wanted picture. Its attempts share prompt and traits; each has its own seed."""
 
     slot: Annotated[int, Field(ge=0)]
@@ -52,7 +60,7 @@ class Slot(Record):
     def file(self, attempt: int) -> str:
         return f"{self.slot:05d}-{attempt}.png"
 
-    def attempt_seed(self, attempt: int) -> int:
+    def seed_of_attempt(self, attempt: int) -> int:
         """32-bit seed of one attempt."""
         return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
 
@@ -83,7 +91,7 @@ def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFa
     named = config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}"
     folder = files.BATCHES / named
     if (folder / RECORD).exists():
-        before = read_record(folder).facts
+        before = read_existing_batch_record(folder).facts
         facts = configured if before.generate == configured.generate else facts  # begun before the trial
         was = before.model_dump(mode="json")
         changed = [
@@ -115,16 +123,18 @@ def configured_facts(config: Config) -> BatchFacts:
         brand=brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
         lora=files.sha256(lora) if lora else None,
-        family=FamilyFacts(**as_dict(config.family)),
+        family=ModelFamilyFacts(**as_dict(config.family)),
         plan=PlanFacts(
-            exclude_training=config.plan.exclude_training, seed=config.plan.seed, traits=prompts_digest(config)
+            exclude_training=config.plan.exclude_training,
+            seed=config.plan.seed,
+            traits=traits_or_prompts_digest(config),
         ),
-        generate=GenerateFacts(**settings),
+        generate=DrawingFacts(**settings),
         watermark=weights_digest(config.watermark),
     )
 
 
-def trial_path(configured: BatchFacts) -> Path:
+def sampler_trial_path(configured: BatchFacts) -> Path:
     """Where the trial of a base and a LoRA is written down (`stylegate trial`), for these steps and this guidance."""
     on = [configured.base, configured.lora, configured.family.content(), configured.generate.content()]
     return files.BATCHES / "trials" / f"{files.canonical_sha256(on)[:16]}.json"
@@ -132,19 +142,19 @@ def trial_path(configured: BatchFacts) -> Path:
 
 def facts_by_trial(config: Config, configured: BatchFacts) -> BatchFacts:
     """The facts with the steps and guidance that a trial chose; as configured without a trial, or if none is wanted."""
-    path = trial_path(configured)
+    path = sampler_trial_path(configured)
     if not config.generate.by_trial or not path.exists():
         return configured
-    chosen = Trial.read(path, "the trial", "remove it; stylegate trial makes it anew.").chosen
+    chosen = SamplerTrial.read(path, "the trial", "remove it; stylegate trial makes it anew.").chosen
     return configured.model_copy(update={"generate": configured.generate.model_copy(update=chosen.content())})
 
 
-def read_record(folder: Path) -> BatchRecord:
+def read_existing_batch_record(folder: Path) -> BatchRecord:
     """batch.json of a batch that exists. Raises DataError with every problem of the file."""
     return BatchRecord.read(folder / RECORD, "the batch's record", "plan again under another batch= name.")
 
 
-def read_batch_record(folder: Path) -> BatchRecord:
+def read_batch_record_or_name_others(folder: Path) -> BatchRecord:
     """batch.json of a batch. Raises DataError if there is no such batch, naming those that exist, newest first."""
     if not (folder / RECORD).exists():
         found = sorted(files.BATCHES.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -155,16 +165,16 @@ def read_batch_record(folder: Path) -> BatchRecord:
             f"there is no batch {folder.name} in {files.display_path(folder.parent)}",
             next_step=f"{step}give the same words as to stylegate plan (brand, traits, prompts, train, lora_file ...).",
         )
-    return read_record(folder)
+    return read_existing_batch_record(folder)
 
 
-def write_record(folder: Path, facts: BatchFacts, config: Config) -> None:
+def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
     """Write batch.json. If pictures have been drawn, their recorded precision and size stay unchanged."""
-    before = read_record(folder) if (folder / RECORD).exists() else None
+    before = read_existing_batch_record(folder) if (folder / RECORD).exists() else None
     run = None if config.lora_file else run_directory_name(config)
     BatchRecord(
         facts=facts,
-        words=BatchOrigin(brand=config.brand, base=config.base, run=run),
+        words=BatchConfigWords(brand=config.brand, base=config.base, run=run),
         wanted=config.plan.num_wanted or config.plan.num_images,
         max_attempts=config.plan.max_attempts,
         precision=before.precision if before else None,
@@ -172,23 +182,23 @@ def write_record(folder: Path, facts: BatchFacts, config: Config) -> None:
     ).write(folder / RECORD)
 
 
-def prompts_digest(config: Config) -> str | None:
+def traits_or_prompts_digest(config: Config) -> str | None:
     """Digest of the traits file or the prompts file; None for captions of the brand (its digest covers them)."""
     if config.traits:
         return files.sha256(files.resolve_name(config.traits, files.TRAITS, "traits", ".yaml"))
     if config.prompts:
-        return files.sha256(existing_file(config.prompts, "prompts"))
+        return files.sha256(require_file(config.prompts, "prompts"))
     return None
 
 
-def existing_file(path: str, what: str) -> Path:
+def require_file(path: str, what: str) -> Path:
     found = Path(path).expanduser()
     if not found.is_file():
         raise DataError(f"{what}={path} is not a file")
     return found
 
 
-def write_plan(folder: Path, slots: list[Slot]) -> None:
+def write_plan(folder: Path, slots: list[PlanSlot]) -> None:
     rows = {
         "slot": [s.slot for s in slots],
         "prompt": [s.prompt for s in slots],
@@ -201,18 +211,18 @@ def write_plan(folder: Path, slots: list[Slot]) -> None:
     files.write_atomically(folder / PLAN, sink.getvalue().to_pybytes())
 
 
-def read_plan(folder: Path) -> list[Slot]:
+def read_plan(folder: Path) -> list[PlanSlot]:
     """The slots in order. Raises DataError if there is no plan or it is damaged."""
     path = folder / PLAN
     if not path.exists():
-        read_batch_record(folder)
+        read_batch_record_or_name_others(folder)
         raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan with the same words.")
     try:
         table = files.read_parquet(path)
         if "negative_prompt" not in table.column_names:  # a plan of before there were any
             table = table.add_column(2, "negative_prompt", pa.array([""] * len(table), pa.string()))
         rows = table.cast(COLUMNS).to_pylist()
-        return [Slot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
+        return [PlanSlot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
     except ValidationError as error:
         raise DataError(f"{files.display_path(path)} is not as stylegate writes it:", problems_of(error)) from None
     except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.lot.lot import Lot, digests_by_name, notes_on_skipped, relative_name
+from eval.lot.lot import Lot, notes_on_skipped, relative_name, sha256_by_name
 from eval.measuring.record import OF_BASE
 from eval.package.layout import IMAGES, payload_folder, read_picture_rows
 from stylegate import brandset, files
@@ -47,7 +47,10 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
         brand = brandset.read_brand_file(folder)
         background, alpha, trigger, name = brand.background, brand.alpha, brand.trigger, brand.name
         called = f"{brand.name}'s test/"
-        (references, traits), (training, learned) = split_files(folder, "test"), split_files(folder, "train")
+        (references, traits), (training, learned) = (
+            pictures_and_traits_of_split(folder, "test"),
+            pictures_and_traits_of_split(folder, "train"),
+        )
     if config.references:
         learned = {}
         folder = files.resolve_name(config.references, files.BRANDS, "references")
@@ -55,7 +58,7 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
             brand = brandset.read_brand_file(folder)
             background, alpha, called = brand.background, brand.alpha, f"{folder.name}'s test/"
             name = name or brand.name
-            references, traits = split_files(folder, "test")
+            references, traits = pictures_and_traits_of_split(folder, "test")
         else:
             traits = {}
             listing = list_folder(folder)
@@ -68,13 +71,13 @@ def comparison_of(config: Config, lot: Lot) -> Comparison:
     earlier, left_aside = pictures_of_earlier_packages(lot, name)
     notes = (*notes, *left_aside)
     foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
-    foreign |= base_pictures(lot.out / BASE) if lot.record else {}
+    foreign |= base_pictures_as_foreign_set(lot.out / BASE) if lot.record else {}
     return Comparison(
         references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
     )
 
 
-def base_pictures(folder: Path) -> dict[str, list[tuple[str, Path]]]:
+def base_pictures_as_foreign_set(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     """The pictures in a folder as the foreign set OF_BASE; no set if there are fewer than FEWEST_OF_BASE."""
     named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
     return {OF_BASE: named} if len(named) >= FEWEST_OF_BASE else {}
@@ -105,11 +108,11 @@ def foreign_pictures_by_style(
             few,
             "add pictures, or put them all in one folder.",
         )
-    own = {sha256: name for name, sha256 in digests_by_name([*references, *training]).items() if sha256}
+    own = {sha256: name for name, sha256 in sha256_by_name([*references, *training]).items() if sha256}
     shared = [
         f"{style}/{name} is {own[sha256]}"
         for style, named in found.items()
-        for name, sha256 in digests_by_name(named).items()
+        for name, sha256 in sha256_by_name(named).items()
         if sha256 in own
     ]
     if shared:
@@ -123,9 +126,9 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     """(name, path) of the pictures in earlier packages that must not come again, and notes on packages that are left
     out.
 
-    Packages of another brand are left out. In a package that was made from this lot (`shares_pictures`), pictures with
-    the same bytes are the same pictures and not copies. Raises DataError for a damaged package, unless it is known to
-    be of another brand.
+    Packages of another brand are left out. In a package of this lot (`made_from_same_pictures`), pictures with the
+    same bytes are the same pictures and not copies. Raises DataError for a damaged package, unless it is known to be
+    of another brand.
     """
     found: list[tuple[str, Path]] = []
     notes, problems, ours = [], [], set(lot.sha256.values())
@@ -142,7 +145,7 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
             # Our lot may hold the files that were judged, or those that left, which have marks.
             known = {name: left if left in ours else judged for name, (left, judged) in pictures_there.items()}
             theirs = set(known.values())
-            same = ours & theirs if shares_pictures(ours, theirs) else set()
+            same = ours & theirs if made_from_same_pictures(ours, theirs) else set()
             found += [
                 (f"{package.name}/{name}", payload_folder(package) / IMAGES / name)
                 for name, sha256 in known.items()
@@ -153,7 +156,7 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     return found, notes
 
 
-def shares_pictures(lot: set[str], package: set[str]) -> bool:
+def made_from_same_pictures(lot: set[str], package: set[str]) -> bool:
     """Whether a package was made from this lot, or the lot from the package. Both are sets of the pictures' sha256.
 
     True if more than half of the package is in the lot, or all of the lot is in the package. A single picture that
@@ -179,7 +182,7 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]
     try:
         rows = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): row for row in read_picture_rows(package)}
         listed = {name: (str(row["sha256"]), str(row["judged_sha256"])) for name, row in rows.items()}
-        found = digests_by_name([(name, images / name) for name in listed])
+        found = sha256_by_name([(name, images / name) for name in listed])
     except (DataError, OSError, ValueError) as error:
         return brand, {}, f"{place}: {error}"
     wrong = [name for name, sha256 in found.items() if sha256 != listed[name][0]]
@@ -189,7 +192,7 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]
     return brand, listed, ""
 
 
-def split_files(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
+def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
     """The pictures that a split lists, and their traits. Raises DataError if rows and files do not fit."""
     problems: list[str] = []
     found = brandset.valid_rows_and_picture_files(folder, part, problems)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.lot.batch import Slot, attempt_and_slot, batch_folder, is_attempt_file_name, read_batch_record, read_plan
+from eval.lot.batch import (
+    PlanSlot,
+    attempt_and_slot,
+    batch_folder,
+    is_attempt_file_name,
+    read_batch_record_or_name_others,
+    read_plan,
+)
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
@@ -29,7 +36,7 @@ class Lot:
     out: Path
     files: list[tuple[str, Path]]  # name relative to `images`, in the order in which duplicates are decided
     sha256: dict[str, str]  # by name; an unreadable file has ""
-    slots: dict[str, Slot] | None  # by name; None for a foreign folder
+    slots: dict[str, PlanSlot] | None  # by name; None for a foreign folder
     record: BatchRecord | None  # batch.json; None for a foreign folder
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
 
@@ -39,7 +46,7 @@ class Lot:
 
     def digest(self) -> str:
         """Digest of the names and contents of all files, in their order."""
-        return content_digest(self.files, self.sha256)
+        return digest_of_names_and_digests(self.files, self.sha256)
 
 
 @contextmanager
@@ -80,7 +87,7 @@ def folder_of_batch(config: Config) -> Path:
 
 def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     """The attempts at the slots of a planned batch. Raises DataError if there are none."""
-    record = read_batch_record(folder)
+    record = read_batch_record_or_name_others(folder)
     images = folder / "images"
     ours = [p for p in images.glob("*.png") if is_attempt_file_name(p.name)] if images.is_dir() else []
     found = sorted(ours, key=lambda path: attempt_and_slot(path.name))
@@ -99,7 +106,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     listing = list_folder(images)
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
     notes = (f"not judged, as no pictures of the plan: {count_and_names(images, others)}",) if others else ()
-    return Lot(images, folder, named, digests_by_name(named, remember), slots, record, notes)
+    return Lot(images, folder, named, sha256_by_name(named, remember), slots, record, notes)
 
 
 def lot_of_folder(config: Config, remember: bool) -> Lot:
@@ -113,8 +120,8 @@ def lot_of_folder(config: Config, remember: bool) -> Lot:
     named = [(relative_name(images, path), path) for path in listing.pictures]
     if not named:
         raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
-    digests = digests_by_name(named, remember)
-    content = content_digest(named, digests)
+    digests = sha256_by_name(named, remember)
+    content = digest_of_names_and_digests(named, digests)
     out = Path(config.out).expanduser().resolve() if config.out else files.BATCHES / f"{images.name}-{content[:8]}"
     if out == images or out.is_relative_to(images):
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
@@ -143,7 +150,7 @@ def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
     return f"{counted(len(paths), 'file')} ({names}{more})"
 
 
-def content_digest(named: list[tuple[str, Path]], digests: Mapping[str, str]) -> str:
+def digest_of_names_and_digests(named: list[tuple[str, Path]], digests: Mapping[str, str]) -> str:
     """sha256 (hex) of [[name, sha256], ...] in canonical JSON; `digests` has the sha256 of each picture by its name.
 
     It equals `files.canonical_sha256` of that list, and is ten times as fast.
@@ -167,7 +174,7 @@ def relative_name(folder: Path, path: Path) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def digests_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
+def sha256_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
     """The sha256 of each picture by its name; "" for a file that cannot be read, which then gets the verdict error."""
     found = sha256s([path for _, path in named], remember)
     return {name: digest for (name, _), digest in zip(named, found, strict=True)}

@@ -3,7 +3,7 @@
 from stylegate.records import Record
 
 
-class FamilyFacts(Record):
+class ModelFamilyFacts(Record):
     """The model family that draws."""
 
     name: str
@@ -23,7 +23,7 @@ class PlanFacts(Record):
     """sha256 of the traits file or of the prompts file; null where the captions of the brand are the prompts."""
 
 
-class GenerateFacts(Record):
+class DrawingFacts(Record):
     """How pictures are drawn."""
 
     num_inference_steps: int
@@ -65,7 +65,7 @@ class TriedSetting(Record):
     """Whether the pictures are as good as the first setting's, so that it may be chosen."""
 
 
-class Trial(Record):
+class SamplerTrial(Record):
     """data/batches/trials/<digest>.json: the settings that were tried for a base and a LoRA."""
 
     pictures: int
@@ -87,14 +87,14 @@ class BatchFacts(Record):
     """Digest of the base model's weights, as they are drawn with."""
     lora: str | None
     """sha256 of the LoRA's file; null where the base draws alone."""
-    family: FamilyFacts
+    family: ModelFamilyFacts
     plan: PlanFacts
-    generate: GenerateFacts
+    generate: DrawingFacts
     watermark: str = ""
     """sha256 of the weights of the watermark that drawn pictures carry; left out where they carry none."""
 
 
-class BatchOrigin(Record):
+class BatchConfigWords(Record):
     """The configuration values that planned the batch, from which later verbs find brand and training run again."""
 
     brand: str | None
@@ -109,7 +109,7 @@ class BatchRecord(Record):
     """The content of batch.json."""
 
     facts: BatchFacts
-    words: BatchOrigin
+    words: BatchConfigWords
     wanted: int
     """Number of slots that must have an accepted picture."""
     max_attempts: int | None = None

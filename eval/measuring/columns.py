@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eval.lot.comparison import Comparison, planned_trait_values
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import Encoder
@@ -84,9 +84,9 @@ def measure_lot_and_comparison(
         return features_of(named, sha256, encoder, compared.background, config.score.batch_size, shown)
 
     pictures, broken = read(lot.files, lot.sha256, "score")
-    references, unusable = read(compared.references, digests_by_name(compared.references), "references")
-    training, lost = read(compared.training, digests_by_name(compared.training), "training")
-    exported, gone = read(compared.exported, digests_by_name(compared.exported), "exported")
+    references, unusable = read(compared.references, sha256_by_name(compared.references), "references")
+    training, lost = read(compared.training, sha256_by_name(compared.training), "training")
+    exported, gone = read(compared.exported, sha256_by_name(compared.exported), "exported")
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
@@ -125,7 +125,7 @@ def foreign_sets(
 ) -> tuple[list[ForeignSet], list[str]]:
     """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files."""
     named = [(f"{of}/{name}", path) for of, files_of in compared.foreign.items() for name, path in files_of]
-    given, broken = read(named, digests_by_name(named), "foreign")
+    given, broken = read(named, sha256_by_name(named), "foreign")
     if broken:
         listing = [f"{b.name}: {b.reason}" for b in broken]
         raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.lot.batch import RECORD, read_record
+from eval.lot.batch import RECORD, read_existing_batch_record
 from eval.measuring.domain import Domain, read_encoder_domain
 from eval.measuring.weights import checkpoint_key, locate_checkpoint, record_location
 from stylegate import brandset, files, hub
@@ -74,7 +74,9 @@ def encoder_name(config: Config) -> str:
         return config.encoder
     folder = None
     record = files.BATCHES / config.batch / RECORD if config.batch else None
-    if brand := config.brand or (read_record(record.parent).words.brand if record and record.exists() else None):
+    if brand := config.brand or (
+        read_existing_batch_record(record.parent).words.brand if record and record.exists() else None
+    ):
         folder = brandset.brand_folder(brand)
     elif config.references:
         folder = files.resolve_name(config.references, files.BRANDS, "references")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eval.lot.batch import existing_file
-from eval.lot.lot import digests_by_name
+from eval.lot.batch import require_file
+from eval.lot.lot import sha256_by_name
 from eval.measuring.encoder import Encoder, encoder_name
 from eval.measuring.features import features_of
 from eval.measuring.scores import head_file
@@ -32,9 +32,9 @@ def fit_head_to_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head
     Returns the head, and a note with its area under the ROC curve on labelled pictures that it was not fitted on.
     Raises DataError for labels that cannot be used and for pictures that cannot be read.
     """
-    labels = aesthetic.read_labels(existing_file(config.score.labels or "", "score.labels"))
+    labels = aesthetic.read_labels(require_file(config.score.labels or "", "score.labels"))
     named = [(name, path) for name, path, _ in labels]
-    features, broken = features_of(named, digests_by_name(named), encoder, "#ffffff", config.score.batch_size, "labels")
+    features, broken = features_of(named, sha256_by_name(named), encoder, "#ffffff", config.score.batch_size, "labels")
     if broken:
         raise DataError("labelled pictures cannot be read:", [f"{b.name}: {b.reason}" for b in broken])
     good = {name: label for name, _, label in labels}

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eval.lot.batch import existing_file
+from eval.lot.batch import require_file
 from eval.lot.comparison import Comparison
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.record import ScoreRecord, Tables
 from eval.scorers import SCORES, aesthetic
@@ -32,10 +32,10 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
     """
     head = [files.sha256(path)] if (path := head_file(config)) else []
     if config.score.labels:
-        labels = aesthetic.read_labels(existing_file(config.score.labels, "score.labels"))
+        labels = aesthetic.read_labels(require_file(config.score.labels, "score.labels"))
         head = [[name, files.sha256(place), good] for name, place, good in labels]
     others = [
-        sorted(digests_by_name(part).items())
+        sorted(sha256_by_name(part).items())
         for part in (compared.references, compared.training, compared.exported, *compared.foreign.values())
     ]
     slots = {name: [slot.prompt, slot.traits] for name, slot in (lot.slots or {}).items()}

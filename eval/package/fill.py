@@ -151,7 +151,7 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem])
         return
     rows = [
         {"id": item.id, "rank": found.rank, "score": found.score, "unique_values": found.unique}
-        for item, found in zip(items, rarity.rarities(traits), strict=True)
+        for item, found in zip(items, rarity.rarity_of_each_item(traits), strict=True)
     ]
     write_or_link_to_earlier(
         package / verify_traits.RARITY, files.jsonl(sorted(rows, key=lambda row: (row["rank"], row["id"])))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from eval.judging.verdicts import Verdict, final_traits
-from eval.lot.batch import Slot, attempt_and_slot
+from eval.lot.batch import PlanSlot, attempt_and_slot
 from eval.lot.lot import Lot
 from eval.measuring.scores import Scores, read_scores
 from eval.package.provenance import MadeFrom
@@ -28,7 +28,7 @@ class PackageItem:
 
     id: int  # of a planned picture the number of its slot, else its place among the pictures that leave, from 0
     verdict: Verdict
-    slot: Slot | None
+    slot: PlanSlot | None
     prompt: str  # "" where it is not said
     sha256: str  # of the picture's file in the package: where marks were put on, not of the bytes that were judged
 
@@ -55,7 +55,7 @@ class PackageItem:
     @property
     def seed(self) -> int | None:
         """The seed of its noise; None for a picture that was not planned."""
-        return self.slot.attempt_seed(self.attempt_number) if self.slot else None
+        return self.slot.seed_of_attempt(self.attempt_number) if self.slot else None
 
 
 class DrawingSettings(Record):

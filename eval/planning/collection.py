@@ -29,7 +29,7 @@ SHOWN = 8  # items, files or values that a line names
 Cells = dict[str, list[str]]  # of an item: trait -> its values, none to several
 
 
-class Collection(NamedTuple):
+class CollectionItems(NamedTuple):
     """The items of a collection, as they were found."""
 
     items: list[Cells]  # for each item its values by trait; all items have the same traits
@@ -37,13 +37,13 @@ class Collection(NamedTuple):
     notes: list[str]  # for people: what was left out, and what may be a mistake
 
 
-def read_collection(source: Path) -> Collection:
+def read_collection(source: Path) -> CollectionItems:
     """Read a table (CSV or JSON Lines), a JSON file with a list of items, or a folder of JSON files.
 
     Raises DataError with the problems, at most 40.
     """
     if source.is_dir() or source.suffix.lower() == ".json":
-        return collection_of_json(source)
+        return collection_of_opensea_json(source)
     table = tables.read_table(source)
     headings = dict(zip(table.columns, table.headings, strict=True))
     traits, notes = columns_of_traits(table)
@@ -53,8 +53,8 @@ def read_collection(source: Path) -> Collection:
     if problems:
         raise DataError(f"import={source}:", problems[:40])
     several = {c for c in traits if any(DIVIDERS.search(str(row.cells.get(c) or "")) for row in table.rows)}
-    items = [{headings[c]: cell_values(row.cells.get(c), c in several) for c in traits} for row in table.rows]
-    return Collection(items, [f"line {row.line}" for row in table.rows], notes)
+    items = [{headings[c]: values_in_cell(row.cells.get(c), c in several) for c in traits} for row in table.rows]
+    return CollectionItems(items, [f"line {row.line}" for row in table.rows], notes)
 
 
 def columns_of_traits(table: tables.Table) -> tuple[list[str], list[str]]:
@@ -65,7 +65,7 @@ def columns_of_traits(table: tables.Table) -> tuple[list[str], list[str]]:
     for column, heading in zip(table.columns, table.headings, strict=True):
         cells = [str(value).strip() for row in table.rows if (value := row.cells.get(column)) not in (None, "")]
         different = len(set(cells)) if len(table.rows) >= ALL_DIFFERENT else 0
-        if is_no_trait(column, cells):
+        if names_or_numbers_items(column, cells):
             left.append(heading)
         elif different == len(table.rows):
             left.append(f"{heading} (it is different for each item)")
@@ -76,7 +76,7 @@ def columns_of_traits(table: tables.Table) -> tuple[list[str], list[str]]:
     return traits, [*([f"columns that are no traits: {', '.join(left)}"] if left else []), *notes]
 
 
-def is_no_trait(column: str, cells: Sequence[str]) -> bool:
+def names_or_numbers_items(column: str, cells: Sequence[str]) -> bool:
     """Whether a column says something else of an item, by its name or because its cells are addresses of files."""
     plain = re.sub(r"[\W_]+", "", column)
     numbers = all(re.fullmatch(r"[0-9.,]+", cell) for cell in cells)
@@ -84,13 +84,13 @@ def is_no_trait(column: str, cells: Sequence[str]) -> bool:
     return plain in NOT_TRAITS or addresses or (plain in NO_TRAITS_IN_NUMBERS and numbers)
 
 
-def cell_values(cell: Any, several: bool) -> list[str]:
+def values_in_cell(cell: Any, several: bool) -> list[str]:
     text = "" if cell is None else str(cell).strip()
     parts = DIVIDERS.split(text) if several else [text]
     return [part.strip() for part in parts if part.strip() and part.strip().lower() != NONE]
 
 
-def collection_of_json(source: Path) -> Collection:
+def collection_of_opensea_json(source: Path) -> CollectionItems:
     """OpenSea's metadata: `attributes` of `trait_type` and `value`, in a file an item, or all in a list."""
     paths = sorted(source.rglob("*.json"), key=lambda p: (len(p.name), p.name)) if source.is_dir() else [source]
     items, places, problems, notes, numeric = [], [], [], [], 0
@@ -118,7 +118,7 @@ def collection_of_json(source: Path) -> Collection:
                 if attribute.get("display_type"):
                     numeric += 1
                     continue
-                cells.setdefault(attribute["trait_type"].strip(), []).extend(cell_values(attribute["value"], False))
+                cells.setdefault(attribute["trait_type"].strip(), []).extend(values_in_cell(attribute["value"], False))
             items.append(cells)
             places.append(place)
     if problems or not items:
@@ -126,10 +126,10 @@ def collection_of_json(source: Path) -> Collection:
     if numeric:
         notes.append(f"attributes with a display_type are numbers, dates or boosts and no traits: {numeric}")
     traits = list(dict.fromkeys(trait for item in items for trait in item))
-    return Collection([{trait: item.get(trait, []) for trait in traits} for item in items], places, notes)
+    return CollectionItems([{trait: item.get(trait, []) for trait in traits} for item in items], places, notes)
 
 
-def notes_on_equal_items(found: Collection) -> list[str]:
+def notes_on_equal_items(found: CollectionItems) -> list[str]:
     """A note that names the items that are equal in every trait; none where all differ."""
     groups: dict[str, list[str]] = {}
     for item, place in zip(found.items, found.places, strict=True):
@@ -150,7 +150,7 @@ def notes_on_absence(values: dict[str, list[str]]) -> list[str]:
     return [f"values that read like absence, which is `none` or an empty cell: {'; '.join(found[:SHOWN])}"]
 
 
-def trait_name_of(text: str, taken: Sequence[str] = ()) -> str:
+def valid_trait_name_from(text: str, taken: Sequence[str] = ()) -> str:
     """A name for a trait that a prompt can have in brackets: letters, digits, _ and single spaces; unlike `taken`."""
     plain = " ".join(re.sub(r"[^\w]+", " ", text).split())
     plain = plain if NAME.fullmatch(plain) and plain != "trigger" else f"trait {plain}".strip()
@@ -159,7 +159,7 @@ def trait_name_of(text: str, taken: Sequence[str] = ()) -> str:
     return plain
 
 
-def one_value_per_trait(found: Collection) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
+def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
     """One value for each trait and item, `none` where there is none; the traits that count others; and notes for
     people.
 
@@ -180,7 +180,7 @@ def one_value_per_trait(found: Collection) -> tuple[list[dict[str, str]], dict[s
     names, notes = list(items[0]), []
     known: dict[str, str] = {}
     for name in names:
-        known[name] = trait_name_of(name, list(known.values()))
+        known[name] = valid_trait_name_from(name, list(known.values()))
         if known[name] != name:
             notes.append(f"the trait {name!r} is called {known[name]!r}: a prompt has it in brackets")
     for name in names:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import rfc8785
 
-from eval.lot.batch import PLAN, Slot, read_plan
+from eval.lot.batch import PLAN, PlanSlot, read_plan
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record
@@ -25,7 +25,7 @@ SALT_BYTES = 32
 ALGORITHM = "sha256(salt || plan.jsonl)"
 
 
-class Commitment(Record):
+class PlanCommitment(Record):
     """commitment.json: a plan that was settled, without showing it."""
 
     commitment: str
@@ -44,28 +44,30 @@ def compute_commitment(folder: Path, plan: str = PLAN_TEXT) -> str:
     return hashlib.sha256(salt + (folder / plan).read_bytes()).hexdigest() if len(salt) == SALT_BYTES else ""
 
 
-def plan_text(slots: Sequence[Slot]) -> str:
+def plan_text(slots: Sequence[PlanSlot]) -> str:
     """The content of plan.jsonl: a line of canonical JSON for each slot."""
     return "".join(rfc8785.dumps(slot.model_dump(mode="json")).decode() + "\n" for slot in slots)
 
 
-def commit(folder: Path, slots: Sequence[Slot]) -> None:
+def write_plan_text_and_commitment(folder: Path, slots: Sequence[PlanSlot]) -> None:
     """Write the plan as text and the commitment to it. One that opens to this plan already stays as it is."""
     files.write_atomically(folder / PLAN_TEXT, plan_text(slots))
     if (folder / COMMITMENT).exists() and (folder / SALT).exists():
-        before = Commitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
+        before = PlanCommitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
         if before.algorithm == ALGORITHM and before.commitment == compute_commitment(folder):
             return
     files.write_atomically(folder / SALT, secrets.token_bytes(SALT_BYTES))
     (folder / SALT).chmod(0o600)
-    Commitment(commitment=compute_commitment(folder), algorithm=ALGORITHM, slots=len(slots)).write(folder / COMMITMENT)
+    PlanCommitment(commitment=compute_commitment(folder), algorithm=ALGORITHM, slots=len(slots)).write(
+        folder / COMMITMENT
+    )
 
 
 def check_commitment(path: Path) -> str:
     """Compute a commitment again from the plan and the salt beside it; returns a sentence on what it proves. Raises
     DataError if the plan or the salt beside it is another.
     """
-    found, folder = Commitment.read(path, "the commitment"), path.parent
+    found, folder = PlanCommitment.read(path, "the commitment"), path.parent
     plan = PLAN_TEXT if found.algorithm == ALGORITHM else PLAN
     missing = [name for name in {SALT, PLAN, plan} if not (folder / name).is_file()]
     if missing:
@@ -78,7 +80,7 @@ def check_commitment(path: Path) -> str:
     return f"holds: the plan of {found.slots} slots is the one that was committed to"
 
 
-def is_commitment(path: Path) -> bool:
+def is_commitment_file(path: Path) -> bool:
     try:
         return "algorithm" in json.loads(path.read_bytes())
     except ValueError:

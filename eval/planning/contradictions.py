@@ -5,7 +5,7 @@ from collections import Counter
 from string import Formatter
 from typing import Any
 
-from eval.planning.traits import WHOLE, Rules, TraitsFile, Value, value_name
+from eval.planning.traits import WHOLE, TraitRules, TraitsFile, TraitValue, valid_value_name
 
 
 def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> list[str]:
@@ -16,9 +16,11 @@ def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> li
     for trait, values in file.traits.items():
         problems += problems_of_names_that_look_alike(f"traits.{trait}", values)
         problems += [
-            f"traits.{trait}.{name}{text}" for name, value in values.items() for text in problems_of_value(value, file)
+            f"traits.{trait}.{name}{text}"
+            for name, value in values.items()
+            for text in problems_of_trait_value(value, file)
         ]
-    for place, condition in all_conditions(file.rules):
+    for place, condition in conditions_of_all_rules(file.rules):
         for trait, names in condition.items():
             known = written.get(trait)
             own = {one.traits.get(trait) for one in file.one_of_ones}
@@ -38,7 +40,7 @@ def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> li
     return problems + circular_requirement_problems(file.rules) + trait_count_problems(file) + one_of_one_problems(file)
 
 
-def problems_of_value(value: Value, file: TraitsFile) -> list[str]:
+def problems_of_trait_value(value: TraitValue, file: TraitsFile) -> list[str]:
     told = [word for word in ("count", "weight", "tier") if getattr(value, word) is not None]
     problems = [f": has {' and '.join(told)}; one of them says how often it comes"] if len(told) > 1 else []
     if value.tier is not None and value.tier not in file.tiers:
@@ -60,7 +62,7 @@ def problems_of_names_that_look_alike(place: str, names: Any) -> list[str]:
     return [f"{place}: {' and '.join(same)} look alike; use one name" for same in groups.values() if len(same) > 1]
 
 
-def all_conditions(rules: Rules) -> list[tuple[str, dict[str, list[str]]]]:
+def conditions_of_all_rules(rules: TraitRules) -> list[tuple[str, dict[str, list[str]]]]:
     """Every condition of the rules, with its place in the file."""
     found = [(f"rules.forbid[{i}]", condition) for i, condition in enumerate(rules.forbid)]
     for i, rule in enumerate(rules.require):
@@ -68,7 +70,7 @@ def all_conditions(rules: Rules) -> list[tuple[str, dict[str, list[str]]]]:
     return found + [(f"rules.limit[{i}].of", limit.of) for i, limit in enumerate(rules.limit)]
 
 
-def circular_requirement_problems(rules: Rules) -> list[str]:
+def circular_requirement_problems(rules: TraitRules) -> list[str]:
     """A problem for each chain of requirements that leads back to where it began."""
     leads: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for rule in rules.require:
@@ -121,7 +123,7 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
                 problems.append(f"{place}: there is no trait {trait}")
                 continue
             try:
-                value_name(value)
+                valid_value_name(value)
             except ValueError as error:
                 problems.append(f"{place}.traits.{trait}: {error}")
             if value not in file.traits[trait]:
@@ -140,7 +142,7 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
     return problems + [f"one_of_ones: {traits} stands twice" for traits in same]
 
 
-def broken_rules(rules: Rules, traits: dict[str, str]) -> list[str]:
+def broken_rules(rules: TraitRules, traits: dict[str, str]) -> list[str]:
     """The rules that these traits break, whatever the traits that they do not name are."""
 
     def traits_meet(condition: dict[str, list[str]]) -> bool:

@@ -6,7 +6,7 @@ that leave as many faults as before are taken too: without them the dealing gets
 
 import numpy as np
 
-from eval.planning.problem import OPEN, Combination, Problem
+from eval.planning.problem import OPEN, CombinationLimit, PlanProblem
 
 ROUNDS = 1500  # rounds of swaps; a plan that has room needs 10 to 300
 PATIENCE = 250  # rounds without fewer faults after which the dealing is given up
@@ -18,17 +18,17 @@ PLATEAU = 0.5  # probability with which a swap that changes nothing is taken
 class PlanInProgress:
     """A plan that is being repaired by swaps: its rows, and the counts that a swap would change."""
 
-    def __init__(self, problem: Problem, random: np.random.Generator):
+    def __init__(self, problem: PlanProblem, random: np.random.Generator):
         self.problem, self.random = problem, random
         self.free = problem.given == OPEN
         # Rows are told apart by a 64-bit sum, one random number for each value. Two rows with one sum by chance are
         # taken for the same, which costs a swap; equal rows never have different sums.
         self.marks = [random.integers(0, 2**64, len(names), np.uint64) for names in problem.values]
-        self.excluded = np.sort(self.sums(problem.excluded))
-        self.rows = self.dealt()
-        self.limits = np.array([limit.holds(self.rows).sum() for limit in problem.limits], np.int64)
+        self.excluded = np.sort(self.row_fingerprints(problem.excluded))
+        self.rows = self.random_plan_with_exact_counts()
+        self.limits = np.array([limit.rows_with_combination(self.rows).sum() for limit in problem.limits], np.int64)
 
-    def dealt(self) -> np.ndarray:
+    def random_plan_with_exact_counts(self) -> np.ndarray:
         rows = self.problem.given.astype(np.int32)
         for trait, counts in enumerate(self.problem.counts):
             given = rows[:, trait][rows[:, trait] != OPEN]
@@ -37,7 +37,7 @@ class PlanInProgress:
             rows[self.free[:, trait], trait] = self.random.permutation(np.repeat(np.arange(len(counts)), left))
         return rows
 
-    def sums(self, rows: np.ndarray) -> np.ndarray:
+    def row_fingerprints(self, rows: np.ndarray) -> np.ndarray:
         total = np.zeros(len(rows), np.uint64)
         for trait, marks in enumerate(self.marks):
             total += marks[rows[:, trait]]
@@ -47,20 +47,20 @@ class PlanInProgress:
         """[n] For each of `rows` [n, traits] the number of rules that it breaks by itself, other rows aside."""
         found = np.zeros(len(rows), np.int64)
         for rule in self.problem.forbidden:
-            found += rule.holds(rows)
+            found += rule.rows_with_combination(rows)
         for rule in self.problem.trait_count_rules:
-            found += rule.distance(rows)
-        return found + is_in_sorted(self.excluded, sums)
+            found += rule.rows_distance_from_rule(rows)
+        return found + occurs_in_sorted(self.excluded, sums)
 
 
-def fill_by_swaps(problem: Problem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
+def fill_by_swaps(problem: PlanProblem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
     """A plan [slots, traits] that keeps every count and rule, found by random swaps; None if `rounds` rounds find
     none.
     """
     table = PlanInProgress(problem, random)
     best, since = None, 0
     for _ in range(rounds):
-        sums = table.sums(table.rows)
+        sums = table.row_fingerprints(table.rows)
         order = np.argsort(sums, kind="stable")
         held = sums[order]
         twice = np.zeros(len(sums), bool)
@@ -74,11 +74,11 @@ def fill_by_swaps(problem: Problem, random: np.random.Generator, rounds: int = R
         best = total if best is None else min(best, total)
         if since > PATIENCE:
             return None
-        swap_round(table, sums, held, faults)
+        do_one_round_of_swaps(table, sums, held, faults)
     return None
 
 
-def distance_from_limits(limits: list[Combination], counts: np.ndarray) -> np.ndarray:
+def distance_from_limits(limits: list[CombinationLimit], counts: np.ndarray) -> np.ndarray:
     """For counts [..., limits] of limited combinations, by how much each lies below its lowest or above its highest
     count.
     """
@@ -86,7 +86,7 @@ def distance_from_limits(limits: list[Combination], counts: np.ndarray) -> np.nd
     return np.maximum(low - counts, 0) + np.maximum(counts - high, 0)
 
 
-def swap_round(table: PlanInProgress, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
+def do_one_round_of_swaps(table: PlanInProgress, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
     """Do one round of swaps, in place: propose some for rows that break rules, and do those that make nothing worse.
     Swaps of one round share no row.
     """
@@ -99,17 +99,19 @@ def swap_round(table: PlanInProgress, sums: np.ndarray, held: np.ndarray, faults
     new = [rows[first], rows[second]]
     index = np.arange(len(first))
     new[0][index, trait], new[1][index, trait] = rows[second, trait], rows[first, trait]
-    new_sums = [table.sums(part) for part in new]
+    new_sums = [table.row_fingerprints(part) for part in new]
     after = sum(
-        table.broken_rules_per_row(part, part_sums) + is_in_sorted(held, part_sums)
+        table.broken_rules_per_row(part, part_sums) + occurs_in_sorted(held, part_sums)
         for part, part_sums in zip(new, new_sums, strict=True)
     )
     after += new_sums[0] == new_sums[1]
     change = after - faults[first] - faults[second]
     moved = np.zeros((len(first), len(table.problem.limits)), np.int64)
     for i, limit in enumerate(table.problem.limits):
-        moved[:, i] = sum(part.astype(np.int64) for part in map(limit.holds, new))
-        moved[:, i] -= limit.holds(rows[first]).astype(np.int64) + limit.holds(rows[second])
+        moved[:, i] = sum(part.astype(np.int64) for part in map(limit.rows_with_combination, new))
+        moved[:, i] -= limit.rows_with_combination(rows[first]).astype(np.int64) + limit.rows_with_combination(
+            rows[second]
+        )
     limits = table.problem.limits
     total = (
         change
@@ -166,17 +168,17 @@ def propose_swaps(table: PlanInProgress, faults: np.ndarray) -> tuple[np.ndarray
 
 
 def swaps_leaving_combination(
-    table: PlanInProgress, limit: Combination, beyond: int
+    table: PlanInProgress, limit: CombinationLimit, beyond: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Proposed swaps after which fewer rows have a combination that stands too often."""
     random, traits = table.random, list(limit.masks)
-    inside = np.flatnonzero(limit.holds(table.rows))
+    inside = np.flatnonzero(limit.rows_with_combination(table.rows))
     first = random.choice(inside, min(len(inside), 4 * beyond + 16)).repeat(8)
     return first, random.integers(0, len(table.rows), len(first)), random.choice(traits, len(first))
 
 
 def swaps_reaching_combination(
-    table: PlanInProgress, limit: Combination, short: int
+    table: PlanInProgress, limit: CombinationLimit, short: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Proposed swaps after which more rows have a combination: rows that lack one value of it get that from another
     row.
@@ -194,7 +196,7 @@ def swaps_reaching_combination(
     return first, second, traits[lacking]
 
 
-def is_in_sorted(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
+def occurs_in_sorted(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """For each of `sums` whether it occurs in `held`, which is sorted."""
     if not len(held):
         return np.zeros(len(sums), bool)

@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from eval.planning.deal import fill_by_swaps
-from eval.planning.problem import OPEN, Problem
+from eval.planning.problem import OPEN, PlanProblem
 
 MOST_LISTED = 400_000  # combinations that are all listed; of more, those that the programme asks for
 POOL = 6  # combinations for each slot that a listing in parts begins with
@@ -42,7 +42,9 @@ class RelaxedSolution:
     """For each trait and value the change of its count, the least in all; 0 if it has an answer."""
 
 
-def solve(problem: Problem, random: np.random.Generator) -> tuple[np.ndarray | None, RelaxedSolution]:
+def solve_by_linear_programme(
+    problem: PlanProblem, random: np.random.Generator
+) -> tuple[np.ndarray | None, RelaxedSolution]:
     """(slots, traits) that keeps every count and rule, or None, and what the programme says of it."""
     found = solve_relaxation(problem, random)
     if found.taken is None:
@@ -65,7 +67,7 @@ def solve(problem: Problem, random: np.random.Generator) -> tuple[np.ndarray | N
     return None, found
 
 
-def assign_to_slots(problem: Problem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def assign_to_slots(problem: PlanProblem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A plan [slots, traits] with these combinations in slots that they fit: first in slots with given cells, then in
     free ones.
     """
@@ -82,7 +84,7 @@ def assign_to_slots(problem: Problem, rows: np.ndarray, random: np.random.Genera
 
 
 def solve_rest_by_branch_and_bound(
-    problem: Problem, rows: np.ndarray, random: np.random.Generator
+    problem: PlanProblem, rows: np.ndarray, random: np.random.Generator
 ) -> np.ndarray | None:
     """A plan for the few slots that are left, made of these combinations by HiGHS' branch and bound; None if there is
     none.
@@ -108,7 +110,7 @@ def solve_rest_by_branch_and_bound(
     return placed if (placed != OPEN).all() else None
 
 
-def value_incidence_matrix(problem: Problem, rows: np.ndarray) -> Any:
+def value_incidence_matrix(problem: PlanProblem, rows: np.ndarray) -> Any:
     """Sparse matrix [values of all traits, n]: 1 where a combination has a value, else 0."""
     bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
     entries = (rows + bounds[:-1]).ravel()
@@ -116,7 +118,7 @@ def value_incidence_matrix(problem: Problem, rows: np.ndarray) -> Any:
     return sparse.csr_matrix((np.ones(entries.size), (entries, which)), shape=(bounds[-1], len(rows)))
 
 
-def problem_of_open_slots(problem: Problem, rows: np.ndarray, settled: np.ndarray) -> Problem | None:
+def problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: np.ndarray) -> PlanProblem | None:
     """The problem of the slots that are not settled; None if the settled ones use more than there is."""
     done = rows[settled]
     counts = [c - np.bincount(done[:, t], minlength=len(c)) for t, c in enumerate(problem.counts)]
@@ -127,7 +129,9 @@ def problem_of_open_slots(problem: Problem, rows: np.ndarray, settled: np.ndarra
             return None
     limits = [
         replace(
-            limit, low=max(0, limit.low - int(limit.holds(done).sum())), high=limit.high - int(limit.holds(done).sum())
+            limit,
+            low=max(0, limit.low - int(limit.rows_with_combination(done).sum())),
+            high=limit.high - int(limit.rows_with_combination(done).sum()),
         )
         for limit in problem.limits
     ]
@@ -143,20 +147,20 @@ def problem_of_open_slots(problem: Problem, rows: np.ndarray, settled: np.ndarra
     )
 
 
-def solve_relaxation(problem: Problem, random: np.random.Generator) -> RelaxedSolution:
+def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> RelaxedSolution:
     """How often each combination is taken, as fractions of a slot (the linear relaxation). Looks at all combinations
     if they are few, else at those that help.
     """
     shape = [len(count) for count in problem.counts]
     if np.prod(np.array(shape, float)) <= MOST_LISTED:
         listed = np.array(np.unravel_index(np.arange(np.prod(shape)), shape), np.int32).T
-        return solve_linear_programme(problem, allowed_combinations(problem, listed), True, random)[0]
+        return solve_programme_over_combinations(problem, allowed_combinations(problem, listed), True, random)[0]
     listed = allowed_combinations(problem, first_candidate_combinations(problem, random))
     for _ in range(PRICINGS):
-        found, prices = solve_linear_programme(problem, listed, False, random)
+        found, prices = solve_programme_over_combinations(problem, listed, False, random)
         if found.taken is not None or prices is None:
             return found
-        best, worth = best_combinations(problem, prices, 2 * problem.size)
+        best, worth = most_valuable_combinations(problem, prices, 2 * problem.size)
         more = np.unique(np.concatenate([listed, best[worth > TOLERANCE]]), axis=0)
         if len(more) == len(listed):
             priced = not (
@@ -167,14 +171,14 @@ def solve_relaxation(problem: Problem, random: np.random.Generator) -> RelaxedSo
     return found
 
 
-def allowed_combinations(problem: Problem, rows: np.ndarray) -> np.ndarray:
+def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
     """The rows that break no rule of a single row and are not excluded, each once."""
     rows = np.unique(rows, axis=0)
     bad = np.zeros(len(rows), bool)
     for rule in problem.forbidden:
-        bad |= rule.holds(rows)
+        bad |= rule.rows_with_combination(rows)
     for rule in problem.trait_count_rules:
-        bad |= rule.distance(rows) > 0
+        bad |= rule.rows_distance_from_rule(rows) > 0
     if len(problem.excluded):
         both, inverse = np.unique(np.concatenate([problem.excluded, rows]), axis=0, return_inverse=True)
         taken = np.zeros(len(both), bool)
@@ -183,7 +187,7 @@ def allowed_combinations(problem: Problem, rows: np.ndarray) -> np.ndarray:
     return rows[~bad]
 
 
-def first_candidate_combinations(problem: Problem, random: np.random.Generator) -> np.ndarray:
+def first_candidate_combinations(problem: PlanProblem, random: np.random.Generator) -> np.ndarray:
     """Combinations to begin with, drawn by the shares of the values, and by shares nearer to equal ones so that rare
     values occur.
     """
@@ -201,8 +205,8 @@ def first_candidate_combinations(problem: Problem, random: np.random.Generator) 
     return np.concatenate(parts).astype(np.int32)
 
 
-def solve_linear_programme(
-    problem: Problem, rows: np.ndarray, complete: bool, random: np.random.Generator
+def solve_programme_over_combinations(
+    problem: PlanProblem, rows: np.ndarray, complete: bool, random: np.random.Generator
 ) -> tuple[RelaxedSolution, list[np.ndarray] | None]:
     """Solve the programme over `rows`; the second value is the worth of each value, where there is no answer.
 
@@ -238,13 +242,13 @@ def solve_linear_programme(
     return found, prices
 
 
-def limits_as_inequalities(problem: Problem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
     """The limits on combinations as inequalities `a x <= b`, and one for each slot whose values are partly given:
     some combination must fit it.
     """
     lines, most = [], []
     for limit in problem.limits:
-        holds = limit.holds(rows).astype(float)
+        holds = limit.rows_with_combination(rows).astype(float)
         lines += [holds, -holds]
         most += [limit.high, -limit.low]
     given = problem.given[(problem.given != OPEN).any(axis=1)]
@@ -256,7 +260,9 @@ def limits_as_inequalities(problem: Problem, rows: np.ndarray) -> tuple[Any, np.
     return sparse.csr_matrix(np.array(lines)), np.array(most, float)
 
 
-def best_combinations(problem: Problem, worth: list[np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
+def most_valuable_combinations(
+    problem: PlanProblem, worth: list[np.ndarray], number: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The `number` combinations of highest worth in sum, trait after trait, and their worth.
 
     Without rules for single rows these are the best of all: who is among the best is so with its first traits alone.
@@ -272,9 +278,9 @@ def best_combinations(problem: Problem, worth: list[np.ndarray], number: int) ->
         bad = np.zeros(len(rows), bool)
         for rule in problem.forbidden:
             if max(rule.masks) == trait:
-                bad |= rule.holds(rows)
+                bad |= rule.rows_with_combination(rows)
         rows, sums = rows[~bad], sums[~bad]
     for rule in problem.trait_count_rules:
-        fine = rule.distance(rows) == 0
+        fine = rule.rows_distance_from_rule(rows) == 0
         rows, sums = rows[fine], sums[fine]
     return rows[:number], sums[:number]

@@ -13,13 +13,13 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from eval.planning.problem import Combination, Problem
+from eval.planning.problem import CombinationLimit, PlanProblem
 
 MAX_CELLS = 64  # of a joint table
 NODES = 1000  # of the search for the nearest counts
 
 
-def entropy_margin_in_bits(problem: Problem) -> float:
+def entropy_margin_in_bits(problem: PlanProblem) -> float:
     """The entropies of the traits, less log2 of the slots. Below 0 no plan of different combinations exists.
 
     A slot of the plan, taken at random, has traits of these entropies; as a whole it has at most their sum, and log2
@@ -30,12 +30,12 @@ def entropy_margin_in_bits(problem: Problem) -> float:
 
 
 def groups_of_linked_traits(
-    problem: Problem, rules: list[Combination]
-) -> list[tuple[tuple[int, ...], list[Combination]]]:
+    problem: PlanProblem, rules: list[CombinationLimit]
+) -> list[tuple[tuple[int, ...], list[CombinationLimit]]]:
     """Groups of traits that rules link, each with its rules. Groups that share a trait become one while their table
     is small.
     """
-    found: list[tuple[tuple[int, ...], list[Combination]]] = []
+    found: list[tuple[tuple[int, ...], list[CombinationLimit]]] = []
     for rule in rules:
         traits, inside = tuple(sorted(rule.masks)), [rule]
         for other in list(found):
@@ -49,7 +49,9 @@ def groups_of_linked_traits(
     return found
 
 
-def interchangeable_values(problem: Problem, trait: int, rules: list[Combination]) -> tuple[np.ndarray, np.ndarray]:
+def interchangeable_values(
+    problem: PlanProblem, trait: int, rules: list[CombinationLimit]
+) -> tuple[np.ndarray, np.ndarray]:
     """Values of a trait that the rules do not tell apart: the class of each value, and one value of each class."""
     masks = [rule.masks[trait] for rule in rules if trait in rule.masks]
     signs = np.array([np.ones(len(problem.counts[trait]), bool), *masks]).T
@@ -57,7 +59,7 @@ def interchangeable_values(problem: Problem, trait: int, rules: list[Combination
     return classes.ravel(), examples
 
 
-def nearest_changes(problem: Problem, rules: list[Combination]) -> list[np.ndarray] | None:
+def fewest_count_changes(problem: PlanProblem, rules: list[CombinationLimit]) -> list[np.ndarray] | None:
     """For each trait and value the change of its count that makes the rules feasible: the fewest slots in all.
 
     All are 0 where the counts are feasible as they are. None if no counts of this many slots are.
@@ -80,7 +82,7 @@ def nearest_changes(problem: Problem, rules: list[Combination]) -> list[np.ndarr
         for i, trait in enumerate(traits):
             examples[:, trait] = [classes[i][1][cell[i]] for cell in cells]
         for rule in inside:
-            holds = rule.holds(examples)
+            holds = rule.rows_with_combination(examples)
             if rule.high == 0:
                 most[holds] = 0
             else:
@@ -124,12 +126,12 @@ def solve_for_fewest_changes(
     return milp(cost, constraints=held, bounds=bounds, integrality=whole, options={"node_limit": NODES}).x
 
 
-def is_feasible(problem: Problem, rules: list[Combination]) -> bool:
-    changes = nearest_changes(problem, rules)
+def is_feasible(problem: PlanProblem, rules: list[CombinationLimit]) -> bool:
+    changes = fewest_count_changes(problem, rules)
     return changes is not None and not any(change.any() for change in changes)
 
 
-def conflicting_rules(problem: Problem, rules: list[Combination]) -> list[Combination]:
+def smallest_conflicting_rules(problem: PlanProblem, rules: list[CombinationLimit]) -> list[CombinationLimit]:
     """The smallest set of rules that conflicts with the counts: without any one of them the rest are feasible.
 
     Rules are taken away one after the other; what can be spared stays away.

@@ -19,8 +19,8 @@ from typing import Any
 from eval.planning import picture, rarity
 from eval.planning.collection import notes_on_absence, notes_on_equal_items, one_value_per_trait, read_collection
 from eval.planning.layers import traits_of_layer_folder
-from eval.planning.traits import MAX_VALUES, NONE, value_name
-from eval.planning.traitsfile import read_traits
+from eval.planning.traits import MAX_VALUES, NONE, valid_value_name
+from eval.planning.traitsfile import read_traits_file
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -43,7 +43,7 @@ def import_collection(config: Config) -> int:
     else:
         there = read_collection(source)
         items, tally, more = one_value_per_trait(there)
-        found = file_of_counts(items, tally)
+        found = traits_file_of_counts(items, tally)
         notes = [*there.notes, *notes_on_equal_items(there), *more]
         notes += notes_on_absence({trait: list(values) for trait, values in found["traits"].items()})
     text = traits_file_text(found, f"stylegate plan import={source.name}", len(items))
@@ -56,21 +56,21 @@ def import_collection(config: Config) -> int:
         return 0
     if target.exists() and target.read_text(encoding="utf-8") != text:
         raise DataError(f"{files.display_path(target)} exists already", next_step="give another name= or out=.")
-    write_sound_traits_file(target, text)
+    write_traits_file_if_valid(target, text)
     if items:
-        files.write_atomically(target.with_suffix(".rarity.csv"), rarity.as_csv(items))
+        files.write_atomically(target.with_suffix(".rarity.csv"), rarity.rarity_table_as_csv(items))
         files.write_atomically(target.with_suffix(".png"), picture.counts_and_rarity_as_png(items))
     print(f"written: {files.display_path(target)}, {len(found['traits'])} traits")
     print_next_step(target, len(items))
     return 0
 
 
-def write_sound_traits_file(target: Path, text: str) -> None:
+def write_traits_file_if_valid(target: Path, text: str) -> None:
     """Write a traits file. Raises DataError with its problems, and leaves no new file, if it cannot be read again."""
     fresh = not target.exists()
     files.write_atomically(target, text)
     try:
-        read_traits(target)
+        read_traits_file(target)
     except DataError:
         if fresh:
             target.unlink()
@@ -86,7 +86,7 @@ def print_next_step(target: Path, size: int) -> None:
     print(f"      stylegate plan brand=NAME traits={named} plan.num_images={size or 'N'} show=true")
 
 
-def file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str]]) -> dict[str, Any]:
+def traits_file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str]]) -> dict[str, Any]:
     """The content of a traits file with the exact number of items of each value.
 
     `tally` names the traits whose value is a number, and for each the traits that it counts; they become rules.tally
@@ -100,7 +100,7 @@ def file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str
             problems.append(f"{trait} has {len(counts)} values, at most {MAX_VALUES} are read")
         for value, _ in counts[: MAX_VALUES + 1]:
             try:
-                value_name(value)
+                valid_value_name(value)
             except ValueError as error:
                 problems.append(f"{trait}: {value[:40]!r}: {error}")
         traits[trait] = dict(counts)
@@ -113,22 +113,25 @@ def file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str
 def traits_file_text(content: dict[str, Any], command: str, size: int) -> str:
     """The text of a traits file. Every word stands in quotes: names of values may look like anything."""
 
-    def quoted(text: str) -> str:
+    def in_double_quotes(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
 
     lines = [f"# {command}", f"# {size} items; numbers are exact counts." if size else "# Numbers are weights."]
     lines.append("# The prompt of every picture: write it as your captions read. {trait} stands for the value,")
     lines.append("# or for words of its own that you give it, as in")
     lines.append(f'#     "Crown": {{{"count" if size else "weight"}: 3, phrase: "a golden crown"}}')
-    lines.append(f"prompt: {quoted(content['prompt'])}")
+    lines.append(f"prompt: {in_double_quotes(content['prompt'])}")
     lines += [f"numbers: {content['numbers']}"] if "numbers" in content else []
     lines.append("traits:")
     for trait, values in content["traits"].items():
-        lines.append(f"  {quoted(trait)}:")
-        lines += [f"    {quoted(value)}: {number}" for value, number in values.items()]
+        lines.append(f"  {in_double_quotes(trait)}:")
+        lines += [f"    {in_double_quotes(value)}: {number}" for value, number in values.items()]
     if tally := content.get("rules", {}).get("tally"):
         lines += ["rules:", "  tally:"]
-        lines += [f"    {quoted(trait)}: [{', '.join(map(quoted, counted))}]" for trait, counted in tally.items()]
+        lines += [
+            f"    {in_double_quotes(trait)}: [{', '.join(map(in_double_quotes, counted))}]"
+            for trait, counted in tally.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -147,20 +150,20 @@ def export_items(target: Path, items: Sequence[Mapping[str, str]]) -> str:
         table.writerows([number, *item.values()] for number, item in enumerate(items))
         files.write_atomically(target, text.getvalue())
     elif target.suffix == ".json":
-        files.write_folder_atomically(target, lambda folder: write_json_items(folder, items))
+        files.write_folder_atomically(target, lambda folder: write_opensea_items(folder, items))
     else:
-        files.write_folder_atomically(target, lambda folder: write_layers(folder, items))
+        files.write_folder_atomically(target, lambda folder: write_hashlips_layers(folder, items))
     return files.display_path(target)
 
 
-def write_json_items(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
+def write_opensea_items(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
     for number, item in enumerate(items):
         attributes = [{"trait_type": trait, "value": value} for trait, value in item.items() if value != NONE]
         content = {"name": f"#{number}", "image": f"{number}.png", "attributes": attributes}
         (folder / f"{number}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def write_layers(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
+def write_hashlips_layers(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
     for trait, counts in picture.value_counts(items).items():
         (folder / trait).mkdir()
         for value, count in counts:

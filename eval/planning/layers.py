@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from eval.planning.collection import SHOWN, notes_on_absence, trait_name_of
+from eval.planning.collection import SHOWN, notes_on_absence, valid_trait_name_from
 from eval.planning.traits import NONE
 from stylegate import listing
 from stylegate.errors import DataError
@@ -20,7 +20,7 @@ def traits_of_layer_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
     layers = sorted(path for path in folder.iterdir() if path.is_dir() and not listing.is_hidden(path.name))
     traits: dict[str, dict[str, Any]] = {}
     problems, others = [], []
-    for layer, name in zip(layers, trait_names([layer.name for layer in layers]), strict=True):
+    for layer, name in zip(layers, trait_names_of_layers([layer.name for layer in layers]), strict=True):
         values: dict[str, Any] = {}
         for path in sorted(path for path in layer.iterdir() if not listing.is_hidden(path.name)):
             if path.is_dir() or path.suffix.lower() not in listing.SUFFIXES:
@@ -47,10 +47,10 @@ def traits_of_layer_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return {"prompt": "{trigger}, " + ", ".join(f"{{{trait}}}" for trait in traits), "traits": traits}, notes
 
 
-def trait_names(layers: list[str]) -> list[str]:
+def trait_names_of_layers(layers: list[str]) -> list[str]:
     """The names of traits for folders of layers, without the numbers that order them: `01 Background`."""
     plain = [ORDER.sub("", name) for name in layers]
     names: list[str] = []
     for layer, name in zip(layers, plain, strict=True):
-        names.append(trait_name_of(name if plain.count(name) == 1 else layer, names))
+        names.append(valid_trait_name_from(name if plain.count(name) == 1 else layer, names))
     return names

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.planning.rarity import rarest_pairs, rarities
+from eval.planning.rarity import rarest_pairs, rarity_of_each_item
 
 BAR = 24  # characters of the longest bar in a terminal
 SHOWN = 12  # values of a trait that a terminal shows, and pairs
@@ -37,7 +37,7 @@ def counts_and_rarity_in_words(items: Items) -> list[str]:
         if len(counts) > SHOWN:
             rest = sum(count for _, count in counts[SHOWN:])
             lines.append(f"  {f'{len(counts) - SHOWN} more':<{width}} {rest:>6} {rest / len(items):>6.1%}")
-    found = rarities(items)
+    found = rarity_of_each_item(items)
     scores = sorted(rarity.score for rarity in found)
     lines.append(
         f"rarity (OpenRarity's score): {scores[0]:.2f} to {scores[-1]:.2f}, middle {scores[len(scores) // 2]:.2f}"
@@ -73,7 +73,7 @@ def counts_and_rarity_as_png(items: Items) -> bytes:
             draw.text((left + NAME + length + 5, y), str(count), INK, font)
         if len(counts) > IN_PICTURE:
             draw.text((left, top + (len(shown) + 1) * LINE), f"and {len(counts) - IN_PICTURE} more", SOFT, font)
-    draw_histogram(draw, placed[-1], [rarity.score for rarity in rarities(items)], font)
+    draw_histogram(draw, placed[-1], [rarity.score for rarity in rarity_of_each_item(items)], font)
     sink = io.BytesIO()
     image.save(sink, "PNG", optimize=True)
     return sink.getvalue()

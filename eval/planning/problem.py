@@ -6,14 +6,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from eval.planning.traits import NONE, TraitsFile, Value
+from eval.planning.traits import NONE, TraitsFile, TraitValue
 from stylegate.errors import DataError
 
 OPEN = -1  # a cell of a given row that the plan is free to choose
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Combination:
+class CombinationLimit:
     """A combination of values, and how many slots may have it: between `low` and `high`; `high` 0 forbids it."""
 
     text: str
@@ -25,7 +25,7 @@ class Combination:
     low: int = 0
     high: int = 0
 
-    def holds(self, rows: np.ndarray) -> np.ndarray:
+    def rows_with_combination(self, rows: np.ndarray) -> np.ndarray:
         """[n] Whether each of `rows` [n, traits] has the combination; a row with an open cell in one of its traits
         has not.
         """
@@ -46,7 +46,7 @@ class TraitCountRule:
     counted: dict[int, np.ndarray]
     """Trait -> bool by value: whether it is not `none`."""
 
-    def distance(self, rows: np.ndarray) -> np.ndarray:
+    def rows_distance_from_rule(self, rows: np.ndarray) -> np.ndarray:
         """[n] For each row of `rows` [n, traits] how far the number that this trait's value names is from the number
         of counted traits that are not `none`. 0 means that the rule holds.
         """
@@ -55,7 +55,7 @@ class TraitCountRule:
 
 
 @dataclass(kw_only=True, slots=True)
-class Problem:
+class PlanProblem:
     """What the slots of a plan must be. Rows are (slots, traits) arrays of numbers of values."""
 
     size: int
@@ -64,26 +64,26 @@ class Problem:
     """The names of the values of each trait."""
     counts: list[np.ndarray]
     """The exact number of slots of each value of each trait."""
-    forbidden: list[Combination]
-    limits: list[Combination]
+    forbidden: list[CombinationLimit]
+    limits: list[CombinationLimit]
     trait_count_rules: list[TraitCountRule]
     given: np.ndarray
     """(slots, traits): the value that a slot must have, or OPEN. All are open before one-of-ones are placed."""
     excluded: np.ndarray
     """(n, traits): combinations that no slot may have."""
 
-    def row_of(self, traits: Mapping[str, str]) -> list[int]:
+    def value_numbers_of(self, traits: Mapping[str, str]) -> list[int]:
         """Traits by name as numbers; OPEN for a trait or a value that is not there."""
         return [
             values.index(traits[trait]) if traits.get(trait) in values else OPEN
             for trait, values in zip(self.traits, self.values, strict=True)
         ]
 
-    def traits_of(self, row: np.ndarray) -> dict[str, str]:
+    def traits_of_row(self, row: np.ndarray) -> dict[str, str]:
         return {trait: self.values[t][row[t]] for t, trait in enumerate(self.traits)}
 
 
-def make_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, str]] = ()) -> Problem:
+def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, str]] = ()) -> PlanProblem:
     """The problem of a traits file for `size` slots. Raises DataError if counts do not add up or slots do not exist."""
     problems = [
         f"one_of_ones[{i}].slot: {one.slot} is beyond the {size} slots of the plan"
@@ -97,7 +97,7 @@ def make_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, st
         values = {name: with_weight_of_tier(value, file) for name, value in written.items()}
         given = [one.traits[trait] for one in file.one_of_ones if trait in one.traits]
         own = list(dict.fromkeys(value for value in given if value not in values))  # of one-of-ones alone
-        shared, found = exact_counts(trait, values, size - sum(value in own for value in given))
+        shared, found = exact_counts_and_problems(trait, values, size - sum(value in own for value in given))
         problems += found or [
             f"traits.{trait}.{value}: {count} slots, but one-of-ones have it {given.count(value)} times"
             for value, count in zip(values, shared, strict=True)
@@ -107,30 +107,30 @@ def make_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, st
         counts.append(np.array([*shared, *(given.count(value) for value in own)], np.int64))
     if problems:
         raise DataError(f"a plan of {size} slots cannot be made:", problems, "change plan.num_images or the counts.")
-    problem = Problem(
+    problem = PlanProblem(
         size=size,
         traits=list(file.traits),
         values=names,
         counts=counts,
         forbidden=forbidden_combinations(file, names),
         limits=[
-            combination(file, names, f"limit[{i}]", limit.of, limit.at_least, limit.at_most, size)
+            make_combination_limit(file, names, f"limit[{i}]", limit.of, limit.at_least, limit.at_most, size)
             for i, limit in enumerate(file.rules.limit)
         ],
         trait_count_rules=trait_count_rules_of(file, names),
         given=np.full((size, len(names)), OPEN, np.int32),
         excluded=np.zeros((0, len(names)), np.int32),
     )
-    rows = [problem.row_of(traits) for traits in excluded]
+    rows = [problem.value_numbers_of(traits) for traits in excluded]
     problem.excluded = np.array([row for row in rows if OPEN not in row], np.int32).reshape(-1, len(names))
     return problem
 
 
-def with_weight_of_tier(value: Value, file: TraitsFile) -> Value:
+def with_weight_of_tier(value: TraitValue, file: TraitsFile) -> TraitValue:
     return value.model_copy(update={"weight": file.tiers[value.tier]}) if value.tier is not None else value
 
 
-def exact_counts(trait: str, values: dict[str, Value], size: int) -> tuple[list[int], list[str]]:
+def exact_counts_and_problems(trait: str, values: dict[str, TraitValue], size: int) -> tuple[list[int], list[str]]:
     """The number of slots of each value, which sum to `size`, and what stands against it.
 
     Exact counts first; the rest is shared by weight within at_least and at_most, by largest remainder.
@@ -145,11 +145,11 @@ def exact_counts(trait: str, values: dict[str, Value], size: int) -> tuple[list[
     if not low <= rest <= high and weighted:
         bound = f"at_least sums to {low}" if rest < low else f"at_most sums to {high}"
         return [], [f"traits.{trait}: {bound}, for {rest} slots"]
-    counts |= shared_by_weight(weighted, rest)
+    counts |= counts_by_weight(weighted, rest)
     return [counts[name] for name in values], []
 
 
-def shared_by_weight(values: dict[str, Value], size: int) -> dict[str, int]:
+def counts_by_weight(values: dict[str, TraitValue], size: int) -> dict[str, int]:
     """`size` slots shared by weight; a share outside at_least and at_most is set to the bound, others share the rest.
 
     Of equal remainders the value that stands first gets the slot.
@@ -176,7 +176,7 @@ def shared_by_weight(values: dict[str, Value], size: int) -> dict[str, int]:
         settled |= below if lacking >= beyond else above
 
 
-def combination(
+def make_combination_limit(
     file: TraitsFile,
     names: list[list[str]],
     place: str,
@@ -184,12 +184,12 @@ def combination(
     low: int,
     high: int | None,
     size: int,
-) -> Combination:
+) -> CombinationLimit:
     traits = list(file.traits)
     masks = {traits.index(t): np.isin(names[traits.index(t)], told) for t, told in condition.items()}
     text = " with ".join(f"{trait}: {' or '.join(told)}" for trait, told in condition.items())
     bounds = [f"at least {low}"] * (low > 0) + [f"at most {high}"] * (high is not None)
-    return Combination(
+    return CombinationLimit(
         text=f"{' and '.join(bounds)} of {text}",
         place=f"rules.{place}",
         masks=masks,
@@ -198,13 +198,13 @@ def combination(
     )
 
 
-def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Combination]:
+def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[CombinationLimit]:
     """The forbidden combinations, and for each trait that a requirement asks for: all other values are forbidden."""
     traits, found = list(file.traits), []
     for i, condition in enumerate(file.rules.forbid):
         masks = {traits.index(t): np.isin(names[traits.index(t)], told) for t, told in condition.items()}
         text = " with ".join(f"{trait}: {' or '.join(told)}" for trait, told in condition.items())
-        found.append(Combination(text=f"never {text}", place=f"rules.forbid[{i}]", masks=masks))
+        found.append(CombinationLimit(text=f"never {text}", place=f"rules.forbid[{i}]", masks=masks))
     for i, rule in enumerate(file.rules.require):
         when = {traits.index(t): np.isin(names[traits.index(t)], told) for t, told in rule.when.items()}
         for trait, told in rule.then.items():
@@ -213,7 +213,7 @@ def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Com
             masks = when | {t: others & when[t] if t in when else others}
             words = " with ".join(f"{name}: {' or '.join(given)}" for name, given in rule.when.items())
             text = f"{words} only with {trait}: {' or '.join(told)}"
-            found.append(Combination(text=text, place=f"rules.require[{i}]", masks=masks))
+            found.append(CombinationLimit(text=text, place=f"rules.require[{i}]", masks=masks))
     return found
 
 

@@ -20,7 +20,7 @@ ABSENT = None  # the value of a trait that an item lacks
 Item = dict[str, str | None]
 
 
-class Rarity(NamedTuple):
+class ItemRarity(NamedTuple):
     """The rarity score and rank of one item."""
 
     score: float
@@ -31,7 +31,7 @@ class Rarity(NamedTuple):
     """How many of its values no other item has."""
 
 
-class Pair(NamedTuple):
+class ValuePair(NamedTuple):
     """Two values of two traits that stand together in some items."""
 
     values: tuple[str, str]
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
     """How many would, were the traits independent."""
 
 
-def rarities(items: Sequence[Mapping[str, str]]) -> list[Rarity]:
+def rarity_of_each_item(items: Sequence[Mapping[str, str]]) -> list[ItemRarity]:
     """Score and rank of each item (trait -> value), in the order given."""
     if not items:
         return []
@@ -63,7 +63,7 @@ def rarities(items: Sequence[Mapping[str, str]]) -> list[Rarity]:
         before = order[place - 1] if place else None
         tied = before is not None and math.isclose(scores[i], scores[before])
         ranks[i] = ranks[before] if tied and before is not None else place + 1
-    return [Rarity(float(scores[i]), ranks[i], int(unique[i])) for i in range(len(rows))]
+    return [ItemRarity(float(scores[i]), ranks[i], int(unique[i])) for i in range(len(rows))]
 
 
 def with_trait_count(item: Mapping[str, str]) -> Item:
@@ -72,20 +72,20 @@ def with_trait_count(item: Mapping[str, str]) -> Item:
     return row | {TRAIT_COUNT: str(sum(value not in ("none", "") for value in row.values()))}
 
 
-def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[Pair]:
+def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValuePair]:
     """The pairs of values that fewest items have, of those that any has; of equal ones the least expected."""
     singles = Counter(pair for item in items for pair in item.items())
     together = Counter(pair for item in items for pair in combinations(sorted(item.items()), 2))
     found = [
-        Pair((f"{a[0]}: {a[1]}", f"{b[0]}: {b[1]}"), count, singles[a] * singles[b] / len(items))
+        ValuePair((f"{a[0]}: {a[1]}", f"{b[0]}: {b[1]}"), count, singles[a] * singles[b] / len(items))
         for (a, b), count in together.items()
     ]
     return sorted(found, key=lambda pair: (pair.count, -pair.expected, pair.values))[:number]
 
 
-def as_csv(items: Sequence[Mapping[str, str]]) -> str:
+def rarity_table_as_csv(items: Sequence[Mapping[str, str]]) -> str:
     """A table of items with score and rank, the rarest first."""
-    found = rarities(items)
+    found = rarity_of_each_item(items)
     names = list(dict.fromkeys(name for item in items for name in item))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

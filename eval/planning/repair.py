@@ -11,17 +11,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.planning.deal import fill_by_swaps, is_in_sorted
+from eval.planning.deal import fill_by_swaps, occurs_in_sorted
 from eval.planning.exact import problem_of_open_slots
-from eval.planning.problem import OPEN, Problem
-from eval.planning.solve import solve
+from eval.planning.problem import OPEN, PlanProblem
+from eval.planning.solve import solve_plan
 from stylegate.errors import DataError
 
 FREED = 8  # filled slots that are freed first, where exchanges of one value do not suffice; then twice as many
 
 
-def repaired_rows(
-    problem: Problem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
+def plan_rows_after_repair(
+    problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The rows of a plan in which the slots `broken` have other combinations than before, which no other slot gets.
 
@@ -34,21 +34,21 @@ def repaired_rows(
         listing = ", ".join(map(str, fixed))
         raise DataError(f"slots that one-of-ones fix whole: {listing}", next_step="change them in the traits file.")
     problem = replace(problem, excluded=np.concatenate([problem.excluded, rows[list(broken)]]).astype(np.int32))
-    if len(broken) > 1 and (found := refilled_rows(problem, rows, broken, seed)) is not None:
+    if len(broken) > 1 and (found := plan_rows_with_slots_dealt_again(problem, rows, broken, seed)) is not None:
         return found
     found, left = rows.copy(), list(broken)
     while left:
-        change = best_exchange(problem, found, left, filled)
+        change = cheapest_repairing_exchange(problem, found, left, filled)
         if change is None:
-            return with_more_slots_freed(problem, rows, broken, filled, seed)
+            return repair_by_freeing_more_slots(problem, rows, broken, filled, seed)
         first, second, trait = change
         found[[first, second], trait] = found[[second, first], trait]
         left = [number for number in left if number not in (first, second)]
     return found
 
 
-def refilled_rows(
-    problem: Problem, rows: NDArray[np.int32], free: Sequence[int], seed: int
+def plan_rows_with_slots_dealt_again(
+    problem: PlanProblem, rows: NDArray[np.int32], free: Sequence[int], seed: int
 ) -> NDArray[np.int32] | None:
     """The rows with other combinations in the slots `free`; None if the dealing does not come to any."""
     settled = np.ones(len(rows), bool)
@@ -62,8 +62,8 @@ def refilled_rows(
     return found
 
 
-def best_exchange(
-    problem: Problem, rows: NDArray[np.int32], broken: list[int], filled: Collection[int]
+def cheapest_repairing_exchange(
+    problem: PlanProblem, rows: NDArray[np.int32], broken: list[int], filled: Collection[int]
 ) -> tuple[int, int, int] | None:
     """(slot, other slot, trait) whose exchange repairs the first of `broken` at the least cost; None if none does."""
     first = broken[0]
@@ -80,7 +80,7 @@ def best_exchange(
 
 
 def allowed_exchanges(
-    problem: Problem, rows: NDArray[np.int32], first: int, others: NDArray[np.int64], trait: int
+    problem: PlanProblem, rows: NDArray[np.int32], first: int, others: NDArray[np.int64], trait: int
 ) -> NDArray[np.bool_]:
     """[n] whether the slot `first` and each of `others` may exchange their values of one trait."""
     mine, theirs = np.repeat(rows[first][None], len(others), axis=0), rows[others].copy()
@@ -88,20 +88,26 @@ def allowed_exchanges(
     good = np.ones(len(others), bool)
     taken = combination_keys(problem, np.concatenate([problem.excluded, rows]))
     for new in (mine, theirs):
-        good &= ~is_in_sorted(np.sort(taken), combination_keys(problem, new))
+        good &= ~occurs_in_sorted(np.sort(taken), combination_keys(problem, new))
         for rule in problem.forbidden:
-            good &= ~rule.holds(new)
+            good &= ~rule.rows_with_combination(new)
         for rule in problem.trait_count_rules:
-            good &= rule.distance(new) == 0
+            good &= rule.rows_distance_from_rule(new) == 0
     good &= (mine != theirs).any(axis=1)
     for limit in problem.limits:
-        before = limit.holds(rows)
-        count = before.sum() - int(before[first]) - before[others] + limit.holds(mine) + limit.holds(theirs)
+        before = limit.rows_with_combination(rows)
+        count = (
+            before.sum()
+            - int(before[first])
+            - before[others]
+            + limit.rows_with_combination(mine)
+            + limit.rows_with_combination(theirs)
+        )
         good &= (limit.low <= count) & (count <= limit.high)
     return good
 
 
-def combination_keys(problem: Problem, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
+def combination_keys(problem: PlanProblem, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
     """[n] a random 64-bit sum for each row: equal rows have equal ones, and others hardly ever."""
     random = np.random.default_rng(0)
     total = np.zeros(len(rows), np.uint64)
@@ -110,8 +116,8 @@ def combination_keys(problem: Problem, rows: NDArray[np.int32]) -> NDArray[np.ui
     return total
 
 
-def with_more_slots_freed(
-    problem: Problem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
+def repair_by_freeing_more_slots(
+    problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The repair where single exchanges do not suffice: more and more slots get new combinations, unfilled ones first.
 
@@ -122,7 +128,7 @@ def with_more_slots_freed(
     freed = 0
     while freed < 2 * len(rest) + 1:
         free = sorted({*broken, *unfilled, *rest[:freed]})
-        if (found := refilled_rows(problem, rows, free, seed)) is not None:
+        if (found := plan_rows_with_slots_dealt_again(problem, rows, free, seed)) is not None:
             return found
         freed = max(FREED, 2 * freed)
-    return solve(problem, seed).astype(np.int32)
+    return solve_plan(problem, seed).astype(np.int32)

@@ -5,17 +5,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from eval.lot.batch import Slot
-from eval.planning.problem import OPEN, Problem, make_problem
-from eval.planning.repair import repaired_rows
-from eval.planning.solve import solve
+from eval.lot.batch import PlanSlot
+from eval.planning.problem import OPEN, PlanProblem, make_plan_problem
+from eval.planning.repair import plan_rows_after_repair
+from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
 from stylegate.errors import DataError
 
 
-def slot_seed(plan: PlanConfig, slot: int) -> int:
+def seed_of_slot(plan: PlanConfig, slot: int) -> int:
     return int(np.random.SeedSequence([plan.seed, slot]).generate_state(1)[0])
 
 
@@ -25,32 +25,35 @@ def slots_from_traits(
     plan: PlanConfig,
     excluded: Iterable[tuple[tuple[str, str], ...]] = (),
     kept: Mapping[int, dict[str, str]] | None = None,
-) -> list[Slot]:
+) -> list[PlanSlot]:
     """The slots, with exact counts and every rule kept. `excluded`: combinations, as sorted pairs, that no slot has.
 
     `kept`: traits that slots of an earlier plan must keep. Raises DataError if there is no such plan.
     """
-    problem = make_problem(
+    problem = make_plan_problem(
         file, plan.num_images, sorted(map(dict, excluded), key=lambda traits: sorted(traits.items()))
     )
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept or {})
     for number, traits in (kept or {}).items():
-        problem.given[number] = problem.row_of(traits)
-    rows = solve(problem, plan.seed)
-    return [make_slot(file, brand, plan, n, problem.traits_of(row), ones.get(n)) for n, row in enumerate(rows)]
+        problem.given[number] = problem.value_numbers_of(traits)
+    rows = solve_plan(problem, plan.seed)
+    return [
+        make_slot_with_prompt(file, brand, plan, n, problem.traits_of_row(row), ones.get(n))
+        for n, row in enumerate(rows)
+    ]
 
 
-def make_slot(
+def make_slot_with_prompt(
     file: TraitsFile, brand: Brand, plan: PlanConfig, number: int, traits: dict[str, str], one: OneOfOne | None
-) -> Slot:
+) -> PlanSlot:
     """The slot with these traits: its prompt in the words of the file, or of the one-of-one that it is."""
     text = one.prompt if one and one.prompt is not None else file.prompt
     phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
-    return Slot(
+    return PlanSlot(
         slot=number,
         prompt=brand.prompt_with_trigger(without_empty_phrases(text.format(trigger=brand.trigger, **phrases))),
         negative_prompt=file.negative_prompt,
-        seed=one.seed if one and one.seed is not None else slot_seed(plan, number),
+        seed=one.seed if one and one.seed is not None else seed_of_slot(plan, number),
         traits=traits,
     )
 
@@ -60,35 +63,37 @@ def repaired_slots(
     brand: Brand,
     plan: PlanConfig,
     excluded: Iterable[tuple[tuple[str, str], ...]],
-    earlier: Sequence[Slot],
+    earlier: Sequence[PlanSlot],
     broken: Sequence[int],
     filled: Collection[int],
-) -> list[Slot]:
+) -> list[PlanSlot]:
     """The slots of a plan in which the slots `broken` have other traits, with as few other changes as possible.
 
     `filled` are the slots whose pictures would be lost if they changed. Raises DataError if the plan is not one of this
     traits file, or if no such plan exists.
     """
-    problem = make_problem(file, len(earlier), map(dict, excluded))
+    problem = make_plan_problem(file, len(earlier), map(dict, excluded))
     kept = {slot.slot: slot.traits for slot in earlier}
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept)
-    rows = np.array([problem.row_of(slot.traits) for slot in earlier], np.int32)
+    rows = np.array([problem.value_numbers_of(slot.traits) for slot in earlier], np.int32)
     counts = [np.bincount(rows[:, t][rows[:, t] != OPEN], minlength=len(c)) for t, c in enumerate(problem.counts)]
     if any((found != wanted).any() for found, wanted in zip(counts, problem.counts, strict=True)):
         raise DataError(
             "the plan's counts are not those of the traits file, which was changed since",
             next_step="stylegate plan with the same words without repair=; then repair what is left.",
         )
-    found = repaired_rows(problem, rows, broken, filled, plan.seed)
+    found = plan_rows_after_repair(problem, rows, broken, filled, plan.seed)
     changed = (found != rows).any(axis=1)
     return [
-        make_slot(file, brand, plan, slot.slot, problem.traits_of(row), ones.get(slot.slot)) if new else slot
+        make_slot_with_prompt(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))
+        if new
+        else slot
         for slot, row, new in zip(earlier, found, changed, strict=True)
     ]
 
 
 def place_one_of_ones(
-    problem: Problem, ones: Sequence[OneOfOne], seed: int, kept: Mapping[int, dict[str, str]]
+    problem: PlanProblem, ones: Sequence[OneOfOne], seed: int, kept: Mapping[int, dict[str, str]]
 ) -> dict[int, OneOfOne]:
     """Give each one-of-one its slot: its own, that of an earlier plan, or one at random. Fills `problem.given`."""
     placed = {one.slot: one for one in ones if one.slot is not None}
@@ -99,7 +104,7 @@ def place_one_of_ones(
         slot = held[0] if held else next(n for n in order if n not in placed and n not in kept)
         placed[slot] = one
     for slot, one in placed.items():
-        problem.given[slot] = problem.row_of(one.traits)
+        problem.given[slot] = problem.value_numbers_of(one.traits)
     return placed
 
 
@@ -108,9 +113,9 @@ def without_empty_phrases(text: str) -> str:
     return re.sub(r"(,\s*)+(?=,)|,\s*$", "", text)
 
 
-def kept_slots(
+def traits_of_slots_to_keep(
     file: TraitsFile,
-    earlier: list[Slot],
+    earlier: list[PlanSlot],
     plan: PlanConfig,
     excluded: Iterable[tuple[tuple[str, str], ...]],
     drawn: set[int],
@@ -119,15 +124,15 @@ def kept_slots(
 
     Slots with pictures (`drawn`) come first, also in the order of the answer.
     """
-    problem = make_problem(file, plan.num_images, map(dict, excluded))
-    fixed = {one.slot: problem.row_of(one.traits) for one in file.one_of_ones if one.slot is not None}
+    problem = make_plan_problem(file, plan.num_images, map(dict, excluded))
+    fixed = {one.slot: problem.value_numbers_of(one.traits) for one in file.one_of_ones if one.slot is not None}
     left = [count.copy() for count in problem.counts]
     highs = [limit.high for limit in problem.limits]
     own = one_of_one_values(file)
     kept: dict[int, dict[str, str]] = {}
     seen = {tuple(row) for row in problem.excluded.tolist()}
     for slot in sorted(earlier, key=lambda slot: (slot.slot not in drawn, slot.slot)):
-        row = np.array(problem.row_of(slot.traits), np.int32)
+        row = np.array(problem.value_numbers_of(slot.traits), np.int32)
         if slot.slot >= problem.size or set(slot.traits) != set(problem.traits) or (row == OPEN).any():
             continue
         given = np.array(fixed.get(slot.slot, [OPEN] * len(row)))
@@ -135,11 +140,11 @@ def kept_slots(
         wrong |= (
             slot.slot not in fixed
             and any(pair in own for pair in slot.traits.items())
-            and not is_one_of_one(file, slot)
+            and not is_one_of_one_at_any_slot(file, slot)
         )
-        wrong |= any(rule.holds(row[None])[0] for rule in problem.forbidden)
-        wrong |= any(rule.distance(row[None])[0] for rule in problem.trait_count_rules)
-        inside = [i for i, limit in enumerate(problem.limits) if limit.holds(row[None])[0]]
+        wrong |= any(rule.rows_with_combination(row[None])[0] for rule in problem.forbidden)
+        wrong |= any(rule.rows_distance_from_rule(row[None])[0] for rule in problem.trait_count_rules)
+        inside = [i for i, limit in enumerate(problem.limits) if limit.rows_with_combination(row[None])[0]]
         if wrong or any(left[t][v] == 0 for t, v in enumerate(row)) or any(highs[i] == 0 for i in inside):
             continue
         for t, v in enumerate(row):
@@ -156,5 +161,5 @@ def one_of_one_values(file: TraitsFile) -> set[tuple[str, str]]:
     return {pair for one in file.one_of_ones for pair in one.traits.items() if pair[1] not in file.traits[pair[0]]}
 
 
-def is_one_of_one(file: TraitsFile, slot: Slot) -> bool:
+def is_one_of_one_at_any_slot(file: TraitsFile, slot: PlanSlot) -> bool:
     return any(one.slot is None and one.traits.items() <= slot.traits.items() for one in file.one_of_ones)

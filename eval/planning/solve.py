@@ -4,24 +4,24 @@ import numpy as np
 
 from eval.planning import exact
 from eval.planning.deal import fill_by_swaps
-from eval.planning.feasible import conflicting_rules, entropy_margin_in_bits, nearest_changes
-from eval.planning.problem import Problem
+from eval.planning.feasible import entropy_margin_in_bits, fewest_count_changes, smallest_conflicting_rules
+from eval.planning.problem import PlanProblem
 from stylegate.errors import DataError
 
 DEALS = 3  # dealings, each from a new start, before the linear programme is asked
 NAMED = 12  # changes of counts that a message names
 
 
-def solve(problem: Problem, seed: int) -> np.ndarray:
+def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
     """(slots, traits) with exact counts, no combination twice, every rule kept; the same for the same seed.
 
     Raises DataError where no such plan exists, with the rules that conflict and the nearest counts that do not.
     """
-    room = room_if_possible(problem)
+    room = entropy_margin_or_refusal(problem)
     for start in range(DEALS):
         if (rows := fill_by_swaps(problem, np.random.default_rng([seed, start]))) is not None:
             return rows
-    rows, found = exact.solve(problem, np.random.default_rng([seed, DEALS]))
+    rows, found = exact.solve_by_linear_programme(problem, np.random.default_rng([seed, DEALS]))
     if rows is not None:
         return rows
     if found.taken is None and found.complete:
@@ -30,7 +30,7 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
             f"no plan of {problem.size} slots exists: a linear programme over all combinations that are allowed "
             f"({len(found.combinations)}) has no answer, not even in fractions of slots",
             changed_counts_in_words(problem, whole),
-            next_step(problem, whole),
+            feasible_counts_next_step(problem, whole),
         )
     raise DataError(
         f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room)",
@@ -38,20 +38,20 @@ def solve(problem: Problem, seed: int) -> np.ndarray:
     )
 
 
-def room_if_possible(problem: Problem) -> float:
+def entropy_margin_or_refusal(problem: PlanProblem) -> float:
     """The bits of room of a plan (feasible.entropy_margin_in_bits), if counts and rules do not exclude each other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
     """
     rules = problem.forbidden + problem.limits
-    changes = nearest_changes(problem, rules)
+    changes = fewest_count_changes(problem, rules)
     if changes is None or any(change.any() for change in changes):
-        conflict = [f"{rule.place}: {rule.text}" for rule in conflicting_rules(problem, rules)]
+        conflict = [f"{rule.place}: {rule.text}" for rule in smallest_conflicting_rules(problem, rules)]
         conflict += changed_counts_in_words(problem, changes)
         raise DataError(
             f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
             conflict,
-            next_step(problem, changes),
+            feasible_counts_next_step(problem, changes),
         )
     room = entropy_margin_in_bits(problem)
     if room < 0:
@@ -63,7 +63,7 @@ def room_if_possible(problem: Problem) -> float:
     return room
 
 
-def changed_counts_in_words(problem: Problem, changes: list[np.ndarray] | None) -> list[str]:
+def changed_counts_in_words(problem: PlanProblem, changes: list[np.ndarray] | None) -> list[str]:
     """Sentences on the counts that would have to change so that a plan exists."""
     lines = []
     for t, change in enumerate(changes or []):
@@ -72,7 +72,7 @@ def changed_counts_in_words(problem: Problem, changes: list[np.ndarray] | None) 
     return lines
 
 
-def next_step(problem: Problem, changes: list[np.ndarray] | None) -> str:
+def feasible_counts_next_step(problem: PlanProblem, changes: list[np.ndarray] | None) -> str:
     if changes is None:
         return "take away one of the rules: no counts of this many slots keep them all."
     told = [

@@ -20,7 +20,7 @@ NAME = re.compile(r"[^\W\d]\w*( \w+)*")  # of a trait
 NONE = "none"  # the value of a trait that is absent: counted like any other, and without words in the prompt
 
 
-def weight_of(written: Any) -> Any:
+def parse_weight(written: Any) -> Any:
     """The number of a weight as it is written in a traits file, whose words all are text."""
     if isinstance(written, float):
         return written
@@ -29,7 +29,7 @@ def weight_of(written: Any) -> Any:
     return float(written)
 
 
-def whole_number(written: Any) -> Any:
+def parse_count(written: Any) -> Any:
     """The whole number of a count as it is written in a traits file."""
     if isinstance(written, int):
         return written
@@ -38,13 +38,13 @@ def whole_number(written: Any) -> Any:
     return int(written)
 
 
-def trait_name(name: str) -> str:
+def valid_trait_name(name: str) -> str:
     if not NAME.fullmatch(name) or name == "trigger" or len(name) > MAX_TEXT:
         raise ValueError("a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
     return name
 
 
-def value_name(name: str) -> str:
+def valid_value_name(name: str) -> str:
     if not name.strip() or name != name.strip() or len(name) > MAX_TEXT:
         raise ValueError(f"a value has 1 to {MAX_TEXT} characters, without spaces around them; `none` is for absence")
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
@@ -52,13 +52,13 @@ def value_name(name: str) -> str:
     return name
 
 
-def file_name(name: str) -> str:
+def valid_file_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w. -]*", name) or ".." in name or len(name) > MAX_TEXT:
         raise ValueError("a name is of letters, digits, spaces, . _ and -, and begins with a letter or a digit")
     return name
 
 
-def several_values(written: Any) -> Any:
+def as_list_of_values(written: Any) -> Any:
     """The values of a condition: one word, or a list of them."""
     return [written] if isinstance(written, str) else written
 
@@ -69,11 +69,11 @@ def require_not_empty_mapping(found: Any) -> Any:
     return found
 
 
-Weight = Annotated[float, BeforeValidator(weight_of, json_schema_input_type=float)]
-Count = Annotated[int, BeforeValidator(whole_number, json_schema_input_type=int), Field(ge=0)]
+Weight = Annotated[float, BeforeValidator(parse_weight, json_schema_input_type=float)]
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int), Field(ge=0)]
 Names = Annotated[
     list[str],
-    BeforeValidator(several_values, json_schema_input_type=str | list[str]),
+    BeforeValidator(as_list_of_values, json_schema_input_type=str | list[str]),
     AfterValidator(require_not_empty_mapping),
 ]
 Condition = Annotated[
@@ -81,7 +81,7 @@ Condition = Annotated[
 ]  # trait -> the values that count as meant
 
 
-class Value(Record):
+class TraitValue(Record):
     """One value of a trait: how often it comes, and the words for it in the prompt."""
 
     weight: Weight | None = None
@@ -98,12 +98,12 @@ class Value(Record):
     """The words in the prompt where the trait's name stands; without them the value itself, and nothing for `none`."""
 
 
-def spec_of_value(name: str, spec: Any) -> Any:
+def value_as_mapping(name: str, spec: Any) -> Any:
     """A value as a mapping: a file may write `value: number` for its weight (or its count, in a file of counts)."""
     return {"phrase": "" if name == NONE else name} | (spec if isinstance(spec, dict) else {"number": spec})
 
 
-def values_of_trait(values: Any) -> Any:
+def values_as_mappings(values: Any) -> Any:
     """The values of a trait as a file writes them. The word `number` becomes a weight or a count later."""
     if not isinstance(values, dict) or not values:
         raise ValueError("needs a mapping of values to weights")
@@ -113,12 +113,12 @@ def values_of_trait(values: Any) -> Any:
 
 
 Values = Annotated[
-    dict[Annotated[str, AfterValidator(value_name)], Value],
-    BeforeValidator(values_of_trait, json_schema_input_type=dict[str, float | Value]),
+    dict[Annotated[str, AfterValidator(valid_value_name)], TraitValue],
+    BeforeValidator(values_as_mappings, json_schema_input_type=dict[str, float | TraitValue]),
 ]
 
 
-class Requirement(Record):
+class CombinationRequirement(Record):
     """What a slot must have where it has something else."""
 
     when: Condition
@@ -127,7 +127,7 @@ class Requirement(Record):
     """The traits and values that must then be there, all of them."""
 
 
-class Limit(Record):
+class CombinationCountLimit(Record):
     """A limit on how many slots may have a combination of values."""
 
     of: Condition
@@ -138,14 +138,14 @@ class Limit(Record):
     """The most slots."""
 
 
-class Rules(Record):
+class TraitRules(Record):
     """The rules of a traits file: which values may and which must occur together, and how often."""
 
     forbid: list[Condition] = Field(default_factory=list)
     """Combinations of two or more traits that no slot has."""
-    require: list[Requirement] = Field(default_factory=list)
+    require: list[CombinationRequirement] = Field(default_factory=list)
     """What must come with something else. Requirements do not run in a circle."""
-    limit: list[Limit] = Field(default_factory=list)
+    limit: list[CombinationCountLimit] = Field(default_factory=list)
     """Caps and floors of values and combinations."""
     tally: dict[str, list[str]] = Field(default_factory=dict)
     """A trait whose values are numbers -> the traits of which as many are not `none`."""
@@ -158,7 +158,7 @@ class OneOfOne(Record):
     """Its values; one that the trait does not list exists for the one-of-ones alone."""
     slot: Count | None = None
     """The slot that it takes, from 0; left out: one at random."""
-    name: Annotated[str, AfterValidator(file_name)] | None = None
+    name: Annotated[str, AfterValidator(valid_file_name)] | None = None
     """What people call it."""
     prompt: str | None = None
     """Its own prompt, in place of that of the file."""
@@ -178,10 +178,10 @@ class TraitsFile(Record):
     tiers: dict[str, Weight] = Field(default_factory=dict)
     """Weights with a name, as `rare: 1` and `common: 10`, which values take by `tier`."""
     traits: Annotated[
-        dict[Annotated[str, AfterValidator(trait_name)], Values], AfterValidator(require_not_empty_mapping)
+        dict[Annotated[str, AfterValidator(valid_trait_name)], Values], AfterValidator(require_not_empty_mapping)
     ]
     """The values of each trait."""
-    rules: Rules = Field(default_factory=Rules)
+    rules: TraitRules = Field(default_factory=TraitRules)
     """Combinations that are forbidden, required, capped."""
     one_of_ones: list[OneOfOne] = Field(default_factory=list)
     """Slots that are designed by hand."""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eval.planning.contradictions import problems_between_parts, template_problems
-from eval.planning.traits import MAX_VALUES, TraitsFile, spec_of_value
+from eval.planning.traits import MAX_VALUES, TraitsFile, value_as_mapping
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import problems_of
@@ -16,17 +16,17 @@ MAX_BYTES = 1_000_000  # of a traits file: YAML is read slowly, and nobody write
 SHOWN_PROBLEMS = 40  # problems that one message lists
 
 
-def read_traits(path: Path) -> TraitsFile:
+def read_traits_file(path: Path) -> TraitsFile:
     """Read and check a traits file. Raises DataError listing every problem."""
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise DataError(f"{files.display_path(path)} has more than {MAX_BYTES // 1_000_000} MB: no traits file")
-    data = with_numbers_named(files.read_yaml(path, "traits file", words=True))
-    content, problems, left = validated(data)
+    data = with_numbers_as_weights_or_counts(files.read_yaml(path, "traits file", words=True))
+    content, problems, left = validate_without_bad_entries(data)
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
         problems += template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
-        problems += [with_numbers_of_file(problem, left) for problem in problems_between_parts(content, written)]
+        problems += [with_entry_numbers_of_file(problem, left) for problem in problems_between_parts(content, written)]
     if problems or content is None:
         more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
         raise DataError(
@@ -37,14 +37,16 @@ def read_traits(path: Path) -> TraitsFile:
     return content
 
 
-def with_numbers_named(data: dict[str, Any]) -> dict[str, Any]:
+def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
     """The content of a file in which every value is a mapping: `crown: 3` becomes weight or count 3, as it says."""
     key = "count" if data.get("numbers") == "counts" else "weight"
     traits = data.get("traits")
     if not isinstance(traits, dict):
         return data
     written = {
-        trait: {value: with_number_under_key(spec_of_value(str(value), spec), key) for value, spec in values.items()}
+        trait: {
+            value: with_number_renamed_to_key(value_as_mapping(str(value), spec), key) for value, spec in values.items()
+        }
         if isinstance(values, dict) and len(values) <= MAX_VALUES
         else values
         for trait, values in traits.items()
@@ -52,11 +54,11 @@ def with_numbers_named(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"traits": written}
 
 
-def with_number_under_key(spec: dict[str, Any], key: str) -> dict[str, Any]:
+def with_number_renamed_to_key(spec: dict[str, Any], key: str) -> dict[str, Any]:
     return {key if word == "number" else word: written for word, written in spec.items()}
 
 
-def validated(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
+def validate_without_bad_entries(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
     """The file as far as it can be read, and its problems: what is wrong is taken out so that the rest is checked too.
 
     None where a part is missing or nothing is left. The third value says for each list from which entries were taken
@@ -66,7 +68,9 @@ def validated(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[
         return TraitsFile.model_validate(data), [], {}
     except ValidationError as error:
         problems = problems_of(error)
-        faulty = {entry_of([part for part in found["loc"] if part != "[key]"]) for found in error.errors()}
+        faulty = {
+            place_of_entry_to_remove([part for part in found["loc"] if part != "[key]"]) for found in error.errors()
+        }
     left: dict[str, list[int]] = {}
     for place in sorted(faulty, key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True):
         if isinstance(whole := value_at(data, place[:-1]), list) and isinstance(place[-1], int):
@@ -79,7 +83,7 @@ def validated(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[
         return None, problems, left
 
 
-def entry_of(place: list[int | str]) -> tuple[int | str, ...]:
+def place_of_entry_to_remove(place: list[int | str]) -> tuple[int | str, ...]:
     """The place of the entry to take out: of a list the whole entry, else what stands at the place itself."""
     return tuple(place[: next((i for i, part in enumerate(place) if isinstance(part, int)), len(place)) + 1])
 
@@ -113,7 +117,7 @@ def without_entry(data: Any, place: tuple[int | str, ...]) -> Any:
     return {key: value for key, value in data.items() if key != first}
 
 
-def with_numbers_of_file(problem: str, left: dict[str, list[int]]) -> str:
+def with_entry_numbers_of_file(problem: str, left: dict[str, list[int]]) -> str:
     """A problem in which the entries of lists have the numbers that they have in the file."""
     for name, numbers in left.items():
         pattern = rf"\b{re.escape(name)}\[(\d+)\]"

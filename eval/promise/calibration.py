@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from eval.lot.batch import existing_file
+from eval.lot.batch import require_file
 from eval.lot.comparison import Comparison
-from eval.lot.lot import Lot, digests_by_name, origin_digests
+from eval.lot.lot import Lot, origin_digests, sha256_by_name
 from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import head_file
@@ -175,8 +175,8 @@ def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Poli
         "encoder and preprocessing": encoder_digest(encoder_name(config)),
         "scores": SCORES_VERSION,
         "aesthetic head": files.sha256(head) if head else digest_of_score_labels(config),
-        "references": files.canonical_sha256(sorted(digests_by_name(compared.references).values())),
-        "training pictures": files.canonical_sha256(sorted(digests_by_name(compared.training).values())),
+        "references": files.canonical_sha256(sorted(sha256_by_name(compared.references).values())),
+        "training pictures": files.canonical_sha256(sorted(sha256_by_name(compared.training).values())),
         "background": compared.background,
         "transparency": compared.alpha,
         "policy and guideline": policy.sha256,
@@ -185,7 +185,7 @@ def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Poli
 
 
 def digest_of_score_labels(config: Config) -> str | None:
-    return files.sha256(existing_file(config.score.labels, "score.labels")) if config.score.labels else None
+    return files.sha256(require_file(config.score.labels, "score.labels")) if config.score.labels else None
 
 
 def make_calibration(
@@ -239,7 +239,7 @@ def calibration_path(config: Config, lot: Lot) -> Path:
     """The path of the calibration that the config names, else of calibration.json in the lot's results folder, which
     may be missing. Raises DataError if the config names a file that does not exist.
     """
-    named = existing_file(config.calibration, "calibration") if config.calibration else lot.out / CALIBRATION
+    named = require_file(config.calibration, "calibration") if config.calibration else lot.out / CALIBRATION
     return named.resolve()
 
 

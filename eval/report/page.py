@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from eval.judging.advice import observed_only, warning_without_references
 from eval.judging.judged import Judged
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
-from eval.lot.cost import cost_in_words, cost_of
+from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percentage, largest_percentage
 from eval.promise.calibration import Calibration
@@ -72,7 +72,7 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         words=WORDS,
         promise=promise_in_words(outcome.promise, judged.policy),
         rules=outcome.batch,
-        cost=cost_in_words(cost_of(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
+        cost=cost_in_words(seconds_by_stage(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
         reasons=reason_table(outcome.why, lot.record is not None),
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),

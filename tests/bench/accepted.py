@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from eval.lot.batch import read_plan
-from eval.lot.record import Trial
+from eval.lot.record import SamplerTrial
 from stylegate import files
 from stylegate.cli import main as stylegate
 from tests.bench.style import JUDGED
@@ -98,8 +98,8 @@ def measure(brand: str, steps: int) -> list[str]:
     quietly("trial", *words, f"plan.num_images={SLOTS}", "hardware.threads=1")
     cost = time.process_time() - began
     (path,) = (files.BATCHES / "trials").glob("*.json")
-    chosen = Trial.read(path, "the trial").chosen
-    tried = [(one.setting.words(), one.accepted) for one in Trial.read(path, "the trial").tried]
+    chosen = SamplerTrial.read(path, "the trial").chosen
+    tried = [(one.setting.words(), one.accepted) for one in SamplerTrial.read(path, "the trial").tried]
     path.unlink()
     after = drawn(brand, words, f"{brand}{steps}-chosen", chosen.num_inference_steps, chosen.guidance_scale)
     rates = [(one.accepted.mean() / one.passes, one.accepted.sum() / one.seconds) for one in (before, after)]

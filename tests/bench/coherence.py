@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.lot.batch import Slot
+from eval.lot.batch import PlanSlot
 from eval.policy import file as policyfile
 from eval.scorers import coherence
 from stylegate import brandset, lorafile, sample, similarity
@@ -112,7 +112,7 @@ def case(name: str, lora: Path) -> Case:
     )
 
 
-def judged_right(pixels: Pixels, brand: str, slots: list[Slot]) -> NDArray[np.bool_]:
+def judged_right(pixels: Pixels, brand: str, slots: list[PlanSlot]) -> NDArray[np.bool_]:
     """[n] whether the judge finds the style and what was planned; none of them without slots."""
     if not slots:
         return np.zeros(len(pixels), bool)

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from eval.lot.batch import Slot, read_plan
+from eval.lot.batch import PlanSlot, read_plan
 from stylegate import files
 from stylegate.families import FAMILIES
 from tests.bench.accepted import quietly
@@ -19,7 +19,7 @@ from tests.bench.accepted import quietly
 COUNT, TOGETHER, STEPS, GUIDANCE, TURNS, WANTED = 48, 16, 20, 3.0, 3, 0.95
 
 
-def bare(slots: list[Slot]) -> float:
+def bare(slots: list[PlanSlot]) -> float:
     """Seconds of processor time of the pipeline alone."""
     began = time.process_time()
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
@@ -27,7 +27,7 @@ def bare(slots: list[Slot]) -> float:
         part = slots[start : start + TOGETHER]
         models.pipeline(
             [slot.prompt for slot in part],
-            generator=[torch.Generator().manual_seed(slot.attempt_seed(0)) for slot in part],
+            generator=[torch.Generator().manual_seed(slot.seed_of_attempt(0)) for slot in part],
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
         )

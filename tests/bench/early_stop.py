@@ -23,7 +23,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from eval.lot.batch import Slot, read_plan
+from eval.lot.batch import PlanSlot, read_plan
 from eval.scorers import SCORES
 from stylegate import files, lorafile, pictures, sample
 from stylegate.config import GenerateConfig
@@ -50,7 +50,7 @@ def clean_predictions(models: Models) -> list[torch.Tensor]:
     return found
 
 
-def draw(name: str, slots: list[Slot], lora: str) -> tuple[float, float]:
+def draw(name: str, slots: list[PlanSlot], lora: str) -> tuple[float, float]:
     """Draw the slots and their previews into batches; seconds of processor time a picture and a preview."""
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     lorafile.merge_lora_file(models, Path(lora))
@@ -60,7 +60,9 @@ def draw(name: str, slots: list[Slot], lora: str) -> tuple[float, float]:
         part = slots[start : start + TOGETHER]
         began, _ = time.process_time(), found.clear()
         settings = GenerateConfig(num_inference_steps=STEPS)
-        images = sample.draw_pictures(models, [s.prompt for s in part], [s.attempt_seed(0) for s in part], settings, 64)
+        images = sample.draw_pictures(
+            models, [s.prompt for s in part], [s.seed_of_attempt(0) for s in part], settings, 64
+        )
         drawing += time.process_time() - began
         keep(name, part, images)
         began = time.process_time()
@@ -72,7 +74,7 @@ def draw(name: str, slots: list[Slot], lora: str) -> tuple[float, float]:
     return drawing / len(slots), decoding / len(slots) / (STEPS - 1)
 
 
-def keep(batch: str, slots: list[Slot], images: list[Any]) -> None:
+def keep(batch: str, slots: list[PlanSlot], images: list[Any]) -> None:
     for slot, image in zip(slots, images, strict=True):
         files.write_atomically(files.BATCHES / batch / "images" / slot.file(0), pictures.png_bytes(image))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.lot.batch import Slot, batch_folder, read_plan
+from eval.lot.batch import PlanSlot, batch_folder, read_plan
 from stylegate import brandset, files, pictures
 from stylegate.cli import main
 from stylegate.config import Config, PlanConfig
@@ -31,7 +31,7 @@ CAUGHT, KEPT = 0.90, 0.60
 SEED, COUNT, PER_CLASS = 7100, 256, 8
 
 
-def drawn(brand: str) -> tuple[Path, list[Slot]]:
+def drawn(brand: str) -> tuple[Path, list[PlanSlot]]:
     """A batch of the default config's LoRA, generated and gated."""
     train(brand)
     words = [f"brand={brand}", "traits=collectible", f"plan.seed={SEED}"]
@@ -42,7 +42,7 @@ def drawn(brand: str) -> tuple[Path, list[Slot]]:
     return batch, read_plan(batch)
 
 
-def helps(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
+def helps(brand: str, batch: Path, slots: list[PlanSlot]) -> list[str]:
     """Print the judged-wrong share before and after the gate; returns what was missed."""
     pixels = np.stack([np.asarray(Image.open(batch / "images" / slot.file(0)).convert("RGB")) for slot in slots])
     seen = judging.judge_answers(judging.load_judge(), pixels)
@@ -60,7 +60,7 @@ def helps(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
     return [f"{brand}: {name} {found}" for name, holds, found in lines if not holds]
 
 
-def planted(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
+def planted(brand: str, batch: Path, slots: list[PlanSlot]) -> list[str]:
     """Print the table of planted defects; returns what was missed."""
     random = np.random.default_rng(SEED)
     training = sorted((brandset.brand_folder(brand) / "train").glob("*.png"))
@@ -85,7 +85,7 @@ def planted(brand: str, batch: Path, slots: list[Slot]) -> list[str]:
                 classes[slot.file(0)] = name
         for slot in spoilt:
             files.write_atomically(
-                folder / slot.file(0), pictures.png_bytes(render(slot.traits, FLAT, slot.attempt_seed(0)))
+                folder / slot.file(0), pictures.png_bytes(render(slot.traits, FLAT, slot.seed_of_attempt(0)))
             )
             classes[slot.file(0)] = "style_mix"
         out = Path(place) / "out"

@@ -26,9 +26,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval.judging.verdicts import margin_in_spreads
-from eval.lot.batch import Slot
+from eval.lot.batch import PlanSlot
 from eval.lot.comparison import comparison_of
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores
 from eval.measuring.scores import read_scores
@@ -49,35 +49,35 @@ NOT_COUNTED = ("wrong eyes", "wrong mouth", "style mix .25")
 KINDS = ("background", "body", "species", "eyes", "mouth", "headwear", "item")
 
 Random = np.random.Generator
-Case = tuple[Slot, Image.Image]  # what was planned, and the picture that is there
+Case = tuple[PlanSlot, Image.Image]  # what was planned, and the picture that is there
 
 
-def true(slot: Slot, brand: str) -> Image.Image:
-    return as_image(render(slot.traits, BRANDS[brand], slot.attempt_seed(0)))
+def true(slot: PlanSlot, brand: str) -> Image.Image:
+    return as_image(render(slot.traits, BRANDS[brand], slot.seed_of_attempt(0)))
 
 
 def as_image(drawn: Image.Image | np.ndarray) -> Image.Image:
     return drawn if isinstance(drawn, Image.Image) else Image.fromarray(drawn)
 
 
-def mixed(share: float) -> Callable[[Slot, str, Random], Image.Image]:
-    def of(slot: Slot, brand: str, random: Random) -> Image.Image:
-        return Image.blend(true(slot, brand), as_image(render(slot.traits, FLAT, slot.attempt_seed(0))), share)
+def mixed(share: float) -> Callable[[PlanSlot, str, Random], Image.Image]:
+    def of(slot: PlanSlot, brand: str, random: Random) -> Image.Image:
+        return Image.blend(true(slot, brand), as_image(render(slot.traits, FLAT, slot.seed_of_attempt(0))), share)
 
     return of
 
 
-def wrong(kind: str, values: dict[str, list[str]]) -> Callable[[Slot, str, Random], Image.Image]:
+def wrong(kind: str, values: dict[str, list[str]]) -> Callable[[PlanSlot, str, Random], Image.Image]:
     """Another value is drawn than planned, in one kind of trait."""
 
-    def of(slot: Slot, brand: str, random: Random) -> Image.Image:
+    def of(slot: PlanSlot, brand: str, random: Random) -> Image.Image:
         other = str(random.choice([v for v in values[kind] if v != slot.traits[kind]]))
         return true(slot.model_copy(update={"traits": slot.traits | {kind: other}}), brand)
 
     return of
 
 
-def spoilt(by: Callable[[Image.Image, Random], Image.Image]) -> Callable[[Slot, str, Random], Image.Image]:
+def spoilt(by: Callable[[Image.Image, Random], Image.Image]) -> Callable[[PlanSlot, str, Random], Image.Image]:
     return lambda slot, brand, random: by(true(slot, brand), random)
 
 
@@ -149,7 +149,7 @@ def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
     random, slots = np.random.default_rng(SEED), unseen(brand, GOOD + EACH * 19, SEED)
     good: list[Case] = [(slot, true(slot, brand)) for slot in slots[:GOOD]]
     values = {kind: sorted({slot.traits[kind] for slot in slots}) for kind in KINDS}
-    making: dict[str, Callable[[Slot, str, Random], Image.Image]] = {
+    making: dict[str, Callable[[PlanSlot, str, Random], Image.Image]] = {
         "style mix .25": mixed(0.25),
         "style mix .5": mixed(0.5),
         "style mix 1": mixed(1.0),
@@ -182,7 +182,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
         named.append((path.name, path))
         slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
-    lot = Lot(images, place, named, digests_by_name(named), slots if has_traits else None, None)
+    lot = Lot(images, place, named, sha256_by_name(named), slots if has_traits else None, None)
     compute_scores(config, lot, comparison_of(config, lot), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
@@ -235,7 +235,7 @@ def art(folder: Path) -> None:
     random = np.random.default_rng(SEED)
     every = [pictures.decode(path.read_bytes()).image for path in pictures.find_pictures(folder)]
     references, kept = every[::2], every[1::2]
-    blank = Slot(slot=0, prompt="", seed=0, traits={})
+    blank = PlanSlot(slot=0, prompt="", seed=0, traits={})
     making: dict[str, list[Image.Image]] = {by.__name__: [by(image, random) for image in kept] for by in PIXELS}
     making["near duplicate"] = [defects.near_duplicate(image, random) for image in kept]
     making["renders of neon"] = [
@@ -262,7 +262,7 @@ def two_looks(a: str, b: str) -> None:
     def seen(images: list[Image.Image]) -> np.ndarray:
         return encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image) for image in images]).embeddings
 
-    def renders(brand: str, make: Callable[[Slot, str, Random], Image.Image], seed: int) -> list[Image.Image]:
+    def renders(brand: str, make: Callable[[PlanSlot, str, Random], Image.Image], seed: int) -> list[Image.Image]:
         return [make(slot, brand, np.random.default_rng(seed)) for slot in unseen(brand, EACH, seed)]
 
     paths = [path for name in (a, b) for path in pictures.find_pictures(brandset.brand_folder(name) / "test")[:EACH]]

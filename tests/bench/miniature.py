@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval.measuring import encoder as encoding
 from eval.planning.slots import slots_from_traits
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from eval.scorers import prompt, style
 from stylegate import brandset, files, sample
 from stylegate.brandset import Brand
@@ -129,14 +129,14 @@ def zero_shot(encoder: encoding.Encoder, seen: NDArray, trait: str, truth: list[
 def base_itself(judge: judging.Judge) -> None:
     print("base, judged over 512 prompts in its own styles")
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
-    table = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
+    table = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     drawn, wanted, names = [], [], []
     for number, known in enumerate(NAMED):
         count = 512 // len(NAMED) + (number < 512 % len(NAMED))
         brand = Brand(name=known.name, trigger=f"{known.name} style")
         slots = slots_from_traits(table, brand, PlanConfig(num_images=count, seed=SEED + number), set())
         with torch.autocast("cpu", torch.bfloat16):
-            prompts, seeds = [s.prompt for s in slots], [s.attempt_seed(0) for s in slots]
+            prompts, seeds = [s.prompt for s in slots], [s.seed_of_attempt(0) for s in slots]
             drawn += sample.draw_pictures(models, prompts, seeds, GenerateConfig(), 64)
         wanted += [slot.traits for slot in slots]
         names += [known.name] * count

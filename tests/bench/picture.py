@@ -36,7 +36,7 @@ def cells(brand: str) -> list[list[tuple[Image.Image, str]]]:
     refused = [slot.file(0) for slot in slots if verdicts[slot.file(0)]["verdict"] != "accept"][:COLUMNS]
     folder = brandset.brand_folder(brand)
     own = [opened(folder / item.file) for item in brandset.read(folder).splits["test"][:COLUMNS]]
-    base = draw([slot.prompt for slot in accepted], [slot.attempt_seed(0) for slot in accepted], None)
+    base = draw([slot.prompt for slot in accepted], [slot.seed_of_attempt(0) for slot in accepted], None)
     return [
         [(image, "") for image in own],
         [(image, "") for image in base],

@@ -17,11 +17,11 @@ import numpy as np
 
 from eval.planning import collection, interchange
 from eval.planning.feasible import entropy_margin_in_bits
-from eval.planning.problem import OPEN, Problem, make_problem
+from eval.planning.problem import OPEN, PlanProblem, make_plan_problem
 from eval.planning.slots import slots_from_traits
-from eval.planning.solve import solve
+from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from stylegate.brandset import NO_BRAND
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
@@ -56,13 +56,13 @@ def dense_file(power: float, traits: int = 4, values: int = 6) -> TraitsFile:
     return TraitsFile.model_validate({"prompt": "x", "traits": {f"t{t}": shares for t in range(traits)}})
 
 
-def check(problem: Problem, rows: np.ndarray) -> None:
+def check(problem: PlanProblem, rows: np.ndarray) -> None:
     """Every count, rule and given cell; no combination twice."""
     assert len(np.unique(rows, axis=0)) == problem.size == len(rows)
     for trait, counts in enumerate(problem.counts):
         assert (np.bincount(rows[:, trait], minlength=len(counts)) == counts).all()
-    assert not any(rule.holds(rows).any() for rule in problem.forbidden)
-    assert not any(rule.distance(rows).any() for rule in problem.trait_count_rules)
+    assert not any(rule.rows_with_combination(rows).any() for rule in problem.forbidden)
+    assert not any(rule.rows_distance_from_rule(rows).any() for rule in problem.trait_count_rules)
     assert ((problem.given == OPEN) | (problem.given == rows)).all()
 
 
@@ -74,8 +74,8 @@ def seconds_of_random(size: int, seeds: int) -> list[float]:
         began = time.process_time()
         slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=size, seed=seed))
         found.append(time.process_time() - began)
-        problem = make_problem(file, size)
-        check(problem, np.array([problem.row_of(slot.traits) for slot in slots]))
+        problem = make_plan_problem(file, size)
+        check(problem, np.array([problem.value_numbers_of(slot.traits) for slot in slots]))
         assert sum("only" in " ".join(slot.traits.values()) for slot in slots) == ONES
     return found
 
@@ -84,10 +84,10 @@ def near_the_limit() -> None:
     """7 traits of 5 values, 10,000 slots: from room enough to none."""
     print("\n| bits of room | found | CPU s |\n|---|---|---|")
     for power in (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2):
-        problem = make_problem(dense_file(power, traits=7, values=5), 10_000)
+        problem = make_plan_problem(dense_file(power, traits=7, values=5), 10_000)
         began = time.process_time()
         try:
-            check(problem, solve(problem, 0))
+            check(problem, solve_plan(problem, 0))
             words = "a plan"
         except DataError as error:
             words = error.summary
@@ -99,7 +99,7 @@ def real_collection(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "t.yaml"
         interchange.import_collection(Config(import_file=str(path), out=str(target)))
-        file = read_traits(target)
+        file = read_traits_file(target)
         cells = collection.read_collection(path).items
         began = time.process_time()
         slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=len(cells)))

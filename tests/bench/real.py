@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval.judging.judge import judge
 from eval.lot.comparison import Comparison
-from eval.lot.lot import Lot, digests_by_name
+from eval.lot.lot import Lot, sha256_by_name
 from stylegate.config import Config
 
 TEST = ["emojione-v1", "flat-color-icons", "marketeq", "openmoji", "streamline-cyber-color", "streamline-emojis"]
@@ -60,7 +60,7 @@ def pictures_of(folder: Path) -> Named:
 def gate(references: Named, own: Named, foreign: dict[str, Named], given: dict[str, Named]) -> Found:
     named = [*own, *(one for pictures in foreign.values() for one in pictures)]
     with tempfile.TemporaryDirectory() as place:
-        lot = Lot(Path(place), Path(place), named, digests_by_name(named), None, None)
+        lot = Lot(Path(place), Path(place), named, sha256_by_name(named), None, None)
         more = {"foreign": given} if given else {}
         compared = Comparison(references, [], [], "#ffffff", "keep", "", "references", {}, {}, **more)  # type: ignore[arg-type]
         judged = judge(Config(), lot, compared, quiet=True)

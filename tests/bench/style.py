@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.lot.batch import Slot
+from eval.lot.batch import PlanSlot
 from eval.measuring import encoder as encoding
 from eval.planning.slots import slots_from_traits
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from eval.scorers import style
 from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main
@@ -62,17 +62,17 @@ def train(brand: str) -> tuple[Path, float]:
     return lora, seconds
 
 
-def unseen(brand: str, count: int, seed: int) -> list[Slot]:
+def unseen(brand: str, count: int, seed: int) -> list[PlanSlot]:
     """Slots of combinations that are in none of the brand's pictures."""
-    traits = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
+    traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     brand_set = brandset.read(brandset.brand_folder(brand))
     known = {tuple(sorted(item.traits.items())) for items in brand_set.splits.values() for item in items}
     return slots_from_traits(traits, brand_set.brand, PlanConfig(num_images=count, seed=seed), known)
 
 
-def truth(slots: list[Slot], brand: str) -> NDArray[np.uint8]:
+def truth(slots: list[PlanSlot], brand: str) -> NDArray[np.uint8]:
     """Renders of the slots in the brand's style."""
-    return np.stack([np.asarray(render(slot.traits, BRANDS[brand], slot.attempt_seed(0))) for slot in slots])
+    return np.stack([np.asarray(render(slot.traits, BRANDS[brand], slot.seed_of_attempt(0))) for slot in slots])
 
 
 def arrays(images: list[Image.Image]) -> NDArray[np.uint8]:
@@ -100,7 +100,7 @@ class Yardstick:
 
     def __init__(self, brand: str) -> None:
         self.brand, self.slots, self.judge = brand, unseen(brand, COUNT, SEED), judging.load_judge()
-        self.prompts, self.seeds = [s.prompt for s in self.slots], [s.attempt_seed(0) for s in self.slots]
+        self.prompts, self.seeds = [s.prompt for s in self.slots], [s.seed_of_attempt(0) for s in self.slots]
         self.encoder = encoding.load_encoder("miniature", torch.device("cpu"))
         self.references = embed(self.encoder, arrays(pictures_of(brandset.brand_folder(brand))))
         self.base = self.look(arrays(draw(self.prompts, self.seeds, None)))

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eval.lot.lot import digests_by_name
+from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from eval.measuring.encoder import Encoder
@@ -91,15 +91,13 @@ class Pictures:
     def kept(self) -> Callable[[], None]:
         """From what `generate` took of the pictures; the taking itself is part of drawing them."""
         self.forget()
-        digests = digests_by_name(self.named)
+        digests = sha256_by_name(self.named)
         drawn = {digests[name]: image for (name, _), image in zip(self.named, self.images, strict=True)}
         features.store_features_of_drawn(drawn, self.encoder.preprocessing, "#ffffff")
         return self.scored
 
     def scored(self) -> None:
-        found, broken = features.features_of(
-            self.named, digests_by_name(self.named), self.encoder, "#ffffff", BATCH, ""
-        )
+        found, broken = features.features_of(self.named, sha256_by_name(self.named), self.encoder, "#ffffff", BATCH, "")
         assert len(found.names) == len(self.named) and not broken
 
     def forget(self) -> None:

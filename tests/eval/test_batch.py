@@ -15,16 +15,16 @@ import torch
 from PIL import Image
 
 from eval import generate
-from eval.lot.batch import Slot, read_plan, write_plan
-from eval.lot.lot import content_digest, relative_name
+from eval.lot.batch import PlanSlot, read_plan, write_plan
+from eval.lot.lot import digest_of_names_and_digests, relative_name
 from eval.package import living, receiver, signature
 from eval.package.proof import check_package
-from eval.plan import print_supply_problems, read_prompts, sorted_traits
+from eval.plan import read_prompts, traits_as_sorted_pairs, warn_of_supply_problems
 from eval.planning import commitment
-from eval.planning.rarity import rarities
+from eval.planning.rarity import rarity_of_each_item
 from eval.planning.slots import slots_from_traits
-from eval.planning.traits import Value
-from eval.planning.traitsfile import read_traits
+from eval.planning.traits import TraitValue
+from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.config import Config, PlanConfig
@@ -39,9 +39,11 @@ SD = FAMILIES["sd"]
 
 
 def test_plan_is_unique_new_and_by_weight() -> None:
-    learned = {sorted_traits(i.traits) for i in brandset.read(files.ROOT / "data" / "brands" / "neon").splits["train"]}
-    slots = slots_from_traits(read_traits(TRAITS), BRAND, PlanConfig(num_images=600), learned)
-    drawn = [sorted_traits(slot.traits) for slot in slots]
+    learned = {
+        traits_as_sorted_pairs(i.traits) for i in brandset.read(files.ROOT / "data" / "brands" / "neon").splits["train"]
+    }
+    slots = slots_from_traits(read_traits_file(TRAITS), BRAND, PlanConfig(num_images=600), learned)
+    drawn = [traits_as_sorted_pairs(slot.traits) for slot in slots]
     assert len(set(drawn)) == 600 and not set(drawn) & learned
     counts = Counter(slot.traits["headwear"] for slot in slots)
     assert dict(counts) == {"none": 133, "crown": 67, "cap": 133, "wizard": 67, "flower": 133, "horns": 67}
@@ -49,10 +51,12 @@ def test_plan_is_unique_new_and_by_weight() -> None:
 
 
 def test_excluded_combinations_never_come() -> None:
-    traits = read_traits(TRAITS)
-    first = {sorted_traits(s.traits) for s in slots_from_traits(traits, BRAND, PlanConfig(num_images=30), set())}
+    traits = read_traits_file(TRAITS)
+    first = {
+        traits_as_sorted_pairs(s.traits) for s in slots_from_traits(traits, BRAND, PlanConfig(num_images=30), set())
+    }
     again = slots_from_traits(traits, BRAND, PlanConfig(num_images=30), first)
-    assert not first & {sorted_traits(s.traits) for s in again}
+    assert not first & {traits_as_sorted_pairs(s.traits) for s in again}
 
 
 def test_words_of_a_traits_file_stay_as_they_are_written(tmp_path: Path) -> None:
@@ -62,11 +66,11 @@ def test_words_of_a_traits_file_stay_as_they_are_written(tmp_path: Path) -> None
         "  Eye color: {on: 1, off: 0.5, null: 5e-1, ~: 1e0}\n"
         "  code: {007: 1, 1_000: 1, 1.10: 1, 12:30: 1, 2026-01-02: {weight: .5, phrase: 010}}\n"
     )
-    traits = read_traits(tmp_path / "t.yaml")
+    traits = read_traits_file(tmp_path / "t.yaml")
     assert list(traits.traits["Eye color"]) == ["on", "off", "null", "~"]
     assert [value.weight for value in traits.traits["Eye color"].values()] == [1, 0.5, 0.5, 1]
     assert list(traits.traits["code"]) == ["007", "1_000", "1.10", "12:30", "2026-01-02"]
-    assert traits.traits["code"]["2026-01-02"] == Value(weight=0.5, phrase="010")
+    assert traits.traits["code"]["2026-01-02"] == TraitValue(weight=0.5, phrase="010")
     slots = slots_from_traits(traits, BRAND, PlanConfig(num_images=4), set())
     assert all(slot.prompt.startswith(f"neon style, {slot.traits['Eye color']} ") for slot in slots)
 
@@ -130,19 +134,19 @@ def test_prompts_of_another_form_are_refused(tmp_path: Path, name: str, content:
 def test_bad_traits_files(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(DataError) as error:
-        read_traits(tmp_path / "t.yaml")
+        read_traits_file(tmp_path / "t.yaml")
     assert says in str(error.value)
 
 
 def test_yaml_booleans_are_words(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("prompt: '{a}'\ntraits: {a: {no: 1, 7: 1}}")
-    assert set(read_traits(tmp_path / "t.yaml").traits["a"]) == {"no", "7"}
+    assert set(read_traits_file(tmp_path / "t.yaml").traits["a"]) == {"no", "7"}
 
 
 def test_plan_round_trip(tmp_path: Path) -> None:
     slots = [
-        Slot(slot=0, prompt="a, “b”", seed=2**32 - 1, traits={"x": "ü"}),
-        Slot(slot=1, prompt="c", seed=0, traits={}),
+        PlanSlot(slot=0, prompt="a, “b”", seed=2**32 - 1, traits={"x": "ü"}),
+        PlanSlot(slot=1, prompt="c", seed=0, traits={}),
     ]
     write_plan(tmp_path, slots)
     assert read_plan(tmp_path) == slots
@@ -155,7 +159,7 @@ def test_a_lots_digest_is_that_of_its_canonical_json() -> None:
     names = ["a.png", 'quoted "\\ one.png', "line\nbreak\x01\x7f.png", "ü/日本\u2028.png", "🖼.png", ""]
     digests = {name: f"{number:064x}" for number, name in enumerate(names)}
     pairs = [[name, digests[name]] for name in names]
-    assert content_digest([(name, Path(name)) for name in names], digests) == files.canonical_sha256(pairs)
+    assert digest_of_names_and_digests([(name, Path(name)) for name in names], digests) == files.canonical_sha256(pairs)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +178,12 @@ def test_the_name_of_a_file_is_text_below_its_folder(folder: str, name: str, tex
 
 
 def test_attempts_have_seeds_of_their_own() -> None:
-    slot = Slot(slot=3, prompt="x", seed=77, traits={})
-    assert len({slot.attempt_seed(a) for a in range(50)}) == 50 and slot.file(2) == "00003-2.png"
+    slot = PlanSlot(slot=3, prompt="x", seed=77, traits={})
+    assert len({slot.seed_of_attempt(a) for a in range(50)}) == 50 and slot.file(2) == "00003-2.png"
 
 
 def test_due_attempts(tmp_path: Path) -> None:
-    slots = [Slot(slot=i, prompt="x", seed=i, traits={}) for i in range(5)]
+    slots = [PlanSlot(slot=i, prompt="x", seed=i, traits={}) for i in range(5)]
     rows = [("00000-0.png", "accept"), ("00001-0.png", "reject"), ("00002-0.png", "review"), ("00003-0.png", "error")]
     rows += [("00003-1.png", "reject")]
     files.write_jsonl(tmp_path / "verdicts.jsonl", [{"file": f, "verdict": v} for f, v in rows])
@@ -338,7 +342,9 @@ def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Pa
     token = json.loads((package / "data" / "metadata" / "erc1155" / f"{2:064x}.json").read_text())
     assert token["properties"] == final[2]
     ranks = {row["id"]: row["rank"] for row in files.read_jsonl(package / "data" / "rarity.jsonl")}
-    assert [ranks[i] for i in sorted(final)] == [found.rank for found in rarities([final[i] for i in sorted(final)])]
+    assert [ranks[i] for i in sorted(final)] == [
+        found.rank for found in rarity_of_each_item([final[i] for i in sorted(final)])
+    ]
     proven = receiver.check(package)[0]
     assert any(line.endswith("but for 1 in whose records a person corrected them") for line in proven)
     replaced(package, "data/records/2.json", f'"{trait}": "{value}"', f'"{trait}": "dragon"')
@@ -435,7 +441,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     def plan_with(**traits: dict[str, str]) -> None:
         slots = [s.model_copy(update={"traits": s.traits | traits.get(f"slot{s.slot}", {})}) for s in read_plan(folder)]
         write_plan(folder, slots)
-        commitment.commit(folder, slots)
+        commitment.write_plan_text_and_commitment(folder, slots)
 
     first, _ = version(1)
     slots = read_plan(folder)
@@ -481,7 +487,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     for package in (fourth, fifth):
         shutil.rmtree(package)
 
-    print_supply_problems(Config(name="alive"), folder, [*slots, slots[0].model_copy(update={"slot": 6})])
+    warn_of_supply_problems(Config(name="alive"), folder, [*slots, slots[0].model_copy(update={"slot": 6})])
     warned = capsys.readouterr().out
     assert "note: more than the first version of alive declared, which export refuses: 7 items, 6 declared" in warned
     manifest = third / "tagmanifest-sha256.txt"
@@ -524,7 +530,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     code, text = run("export", *told)
     assert code == 2 and "plan.jsonl of alive-v1 is not as it was exported: nobody knows what was there" in text
     write_plan(folder, slots)
-    commitment.commit(folder, slots)
+    commitment.write_plan_text_and_commitment(folder, slots)
 
 
 def test_the_fewest_ranges_cover_what_changed_and_nothing_else() -> None:

@@ -10,7 +10,7 @@ from open_clip.model import QuickGELU
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from eval.lot.lot import digests_by_name
+from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features, weights
 from eval.measuring.encoder import Encoder
@@ -243,7 +243,7 @@ def test_what_generate_kept_is_scored_without_decoding(
     for i, image in enumerate(pictures_of_neon[:5]):
         image.save(tmp_path / f"{i}.png")
     named = [(path.name, path) for path in sorted(tmp_path.glob("*.png"))]
-    sha256 = digests_by_name(named)
+    sha256 = sha256_by_name(named)
 
     def extracted() -> features.Features:
         return features.features_of(named, sha256, miniature, "#ffffff", 2, "")[0]
@@ -269,10 +269,10 @@ def test_batches_that_are_begun_ahead_come_in_order() -> None:
 
 def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path) -> None:
     named = [("a.png", judged / "0032.png")]
-    digests, loaded = digests_by_name(named), encoding.load_encoder("miniature", torch.device("cpu"))
+    digests, loaded = sha256_by_name(named), encoding.load_encoder("miniature", torch.device("cpu"))
     content = (judged / "0032.png").read_bytes() + b"\0"  # bytes that no cache knows
     (judged / "0032.png").write_bytes(content)
-    digests = digests_by_name(named)
+    digests = sha256_by_name(named)
     (judged / "0032.png").unlink()
     assert features.features_of(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
     (judged / "0032.png").write_bytes(content)

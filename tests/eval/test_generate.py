@@ -56,7 +56,7 @@ def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: Models
     told = base.pipeline(
         [slot.prompt for slot in slots],
         negative_prompt=["a red cat"] * 6,
-        generator=[torch.Generator().manual_seed(slot.attempt_seed(0)) for slot in slots],
+        generator=[torch.Generator().manual_seed(slot.seed_of_attempt(0)) for slot in slots],
         num_inference_steps=2,
         guidance_scale=3.0,
     ).images

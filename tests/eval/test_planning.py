@@ -15,13 +15,13 @@ from eval.package import verify_traits
 from eval.planning import exact
 from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
 from eval.planning.deal import fill_by_swaps
-from eval.planning.problem import OPEN, Problem, exact_counts, make_problem
-from eval.planning.rarity import rarest_pairs, rarities
-from eval.planning.repair import repaired_rows
+from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
+from eval.planning.rarity import rarest_pairs, rarity_of_each_item
+from eval.planning.repair import plan_rows_after_repair
 from eval.planning.slots import slots_from_traits
-from eval.planning.solve import solve
-from eval.planning.traits import TraitsFile, Value
-from eval.planning.traitsfile import read_traits
+from eval.planning.solve import solve_plan
+from eval.planning.traits import TraitsFile, TraitValue
+from eval.planning.traitsfile import read_traits_file
 from stylegate import files
 from stylegate.brandset import NO_BRAND
 from stylegate.config import Config, PlanConfig
@@ -31,9 +31,9 @@ from tests.bench.plan import dense_file, random_file
 GOLDEN = files.ROOT / "tests" / "golden"
 
 
-def keeps_everything(problem: Problem, rows: np.ndarray) -> bool:
+def keeps_everything(problem: PlanProblem, rows: np.ndarray) -> bool:
     """The slow and obvious check of a plan, value by value and slot by slot."""
-    told = [problem.traits_of(row) for row in rows]
+    told = [problem.traits_of_row(row) for row in rows]
     assert len({tuple(item.values()) for item in told}) == problem.size == len(rows)
     for trait, values, counts in zip(problem.traits, problem.values, problem.counts, strict=True):
         found = Counter(item[trait] for item in told)
@@ -50,7 +50,7 @@ def keeps_everything(problem: Problem, rows: np.ndarray) -> bool:
 
 def file_of(text: str, folder: Path) -> TraitsFile:
     (folder / "t.yaml").write_text(text)
-    return read_traits(folder / "t.yaml")
+    return read_traits_file(folder / "t.yaml")
 
 
 RULES = """
@@ -81,8 +81,8 @@ def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
     slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
     assert slots == slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
     assert slots != slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60, seed=1))
-    problem = make_problem(file, 60)
-    assert keeps_everything(problem, np.array([problem.row_of(slot.traits) for slot in slots]))
+    problem = make_plan_problem(file, 60)
+    assert keeps_everything(problem, np.array([problem.value_numbers_of(slot.traits) for slot in slots]))
     counts = {trait: Counter(slot.traits[trait] for slot in slots) for trait in problem.traits}
     assert counts["hat"] == {"none": 26, "crown": 9, "halo": 4, "cap": 20, "golden helmet": 1}
     assert slots[3].traits["hat"] == "golden helmet" and slots[3].traits["kind"] == "cat"
@@ -95,20 +95,20 @@ def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
 
 
 def test_weights_become_counts_by_largest_remainder() -> None:
-    weights = {name: Value(weight=weight) for name, weight in zip("abcd", (5.0, 3.0, 1.0, 1.0), strict=True)}
-    assert exact_counts("t", weights, 10) == ([5, 3, 1, 1], [])
-    assert exact_counts("t", weights, 7) == ([3, 2, 1, 1], [])  # 3.5, 2.1, .7, .7
-    bounded = weights | {"a": Value(weight=5.0, at_most=2), "d": Value(weight=1.0, at_least=3)}
-    assert exact_counts("t", bounded, 10) == ([2, 4, 1, 3], [])
-    assert exact_counts("t", {"a": Value(count=3), "b": Value(count=3)}, 7)[1] == [
+    weights = {name: TraitValue(weight=weight) for name, weight in zip("abcd", (5.0, 3.0, 1.0, 1.0), strict=True)}
+    assert exact_counts_and_problems("t", weights, 10) == ([5, 3, 1, 1], [])
+    assert exact_counts_and_problems("t", weights, 7) == ([3, 2, 1, 1], [])  # 3.5, 2.1, .7, .7
+    bounded = weights | {"a": TraitValue(weight=5.0, at_most=2), "d": TraitValue(weight=1.0, at_least=3)}
+    assert exact_counts_and_problems("t", bounded, 10) == ([2, 4, 1, 3], [])
+    assert exact_counts_and_problems("t", {"a": TraitValue(count=3), "b": TraitValue(count=3)}, 7)[1] == [
         "traits.t: its counts sum to 6, for 7 slots"
     ]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_plans_are_exact(seed: int) -> None:
-    problem = make_problem(random_file(seed, 2000), 2000)
-    assert keeps_everything(problem, solve(problem, seed))
+    problem = make_plan_problem(random_file(seed, 2000), 2000)
+    assert keeps_everything(problem, solve_plan(problem, seed))
 
 
 def test_a_listing_in_parts_never_proves_what_is_not_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_listing_in_parts_never_proves_what_is_not_so(monkeypatch: pytest.Monk
             for pair in pairs
         ]
         file = TraitsFile.model_validate({"prompt": "x", "traits": traits, "rules": {"limit": limits}})
-        problem = make_problem(file, int(random.integers(60, 200)))
+        problem = make_plan_problem(file, int(random.integers(60, 200)))
         whole = exact.solve_relaxation(problem, np.random.default_rng(0))
         with monkeypatch.context() as few:
             few.setattr(exact, "MOST_LISTED", 0)
@@ -137,26 +137,26 @@ def test_a_listing_in_parts_never_proves_what_is_not_so(monkeypatch: pytest.Monk
 
 def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
     """The dealing alone does not come to it; the linear programme says which it is."""
-    problem = make_problem(dense_file(0.85), 400)
+    problem = make_plan_problem(dense_file(0.85), 400)
     assert fill_by_swaps(problem, np.random.default_rng(0), 50) is None
-    rows, found = exact.solve(problem, np.random.default_rng(0))
+    rows, found = exact.solve_by_linear_programme(problem, np.random.default_rng(0))
     assert rows is not None and found.complete and keeps_everything(problem, rows)
     with pytest.raises(
         DataError, match="no plan of 400 slots exists: a linear programme over all combinations"
     ) as error:
-        solve(make_problem(dense_file(0.9), 400), 0)
+        solve_plan(make_plan_problem(dense_file(0.9), 400), 0)
     assert "the nearest counts: " in str(error.value)
     with pytest.raises(DataError, match="different combinations need 8"):
-        solve(make_problem(dense_file(2.5), 400), 0)
+        solve_plan(make_plan_problem(dense_file(2.5), 400), 0)
 
 
 @pytest.mark.parametrize("broken", [[7], [7, 8], [3, 400, 1999]])
 def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
     """One slot alone needs one partner, which has no picture if possible; several may be each other's partners."""
-    problem = make_problem(random_file(1, 2000), 2000)
-    rows = solve(problem, 1).astype(np.int32)
+    problem = make_plan_problem(random_file(1, 2000), 2000)
+    rows = solve_plan(problem, 1).astype(np.int32)
     filled = set(range(2000)) - {*broken, 1000}
-    found = repaired_rows(problem, rows, broken, filled, 0)
+    found = plan_rows_after_repair(problem, rows, broken, filled, 0)
     assert keeps_everything(problem, found)
     changed = np.flatnonzero((found != rows).any(axis=1)).tolist()
     assert set(broken) <= set(changed) and len(changed) <= len(broken) + 1
@@ -166,17 +166,17 @@ def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
 
 def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that_there_is_none(tmp_path: Path) -> None:
     file = file_of("prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}", tmp_path)
-    problem = make_problem(file, 6)  # every combination there is
+    problem = make_plan_problem(file, 6)  # every combination there is
     with pytest.raises(DataError, match="no plan of 6 slots exists"):
-        repaired_rows(problem, solve(problem, 0).astype(np.int32), [2], {0, 1}, 0)
+        plan_rows_after_repair(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
     file = file_of(
         "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}\none_of_ones: [{slot: 0, traits: {a: x, b: z}}]",
         tmp_path,
     )
-    problem = make_problem(file, 4)
-    problem.given[0] = problem.row_of({"a": "x", "b": "z"})
+    problem = make_plan_problem(file, 4)
+    problem.given[0] = problem.value_numbers_of({"a": "x", "b": "z"})
     with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
-        repaired_rows(problem, solve(problem, 0).astype(np.int32), [0], set(), 0)
+        plan_rows_after_repair(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
 
 
 def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_rule_keeps_its_number_where_others_cannot_be_read(tmp_path: Path) -> 
 def test_a_million_values_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("prompt: x\ntraits:\n  a:\n" + "".join(f"    v{i}: 1\n" for i in range(10**6)))
     with pytest.raises(DataError, match="more than 1 MB"):
-        read_traits(tmp_path / "t.yaml")
+        read_traits_file(tmp_path / "t.yaml")
 
 
 def test_counts_that_do_not_add_up_come_with_slots_that_do_not_exist(tmp_path: Path) -> None:
@@ -285,13 +285,13 @@ def test_counts_that_do_not_add_up_come_with_slots_that_do_not_exist(tmp_path: P
         "prompt: x\nnumbers: counts\ntraits: {a: {x: 3, y: 3}}\none_of_ones: [{slot: 9, traits: {a: x}}]", tmp_path
     )
     with pytest.raises(DataError) as error:
-        make_problem(file, 7)
+        make_plan_problem(file, 7)
     assert "its counts sum to 6, for 7 slots" in str(error.value) and "slot: 9 is beyond" in str(error.value)
 
 
 def test_rarity_is_open_raritys() -> None:
     golden = json.loads((GOLDEN / "open_rarity.json").read_text())
-    found = rarities(golden["items"])
+    found = rarity_of_each_item(golden["items"])
     for ours, (score, rank, unique) in zip(found, golden["score_rank_unique"], strict=True):
         assert ours.score == pytest.approx(score, abs=1e-9) and (ours.rank, ours.unique) == (rank, unique)
     assert len({r.rank for r in found}) < len(found) and max(r.unique for r in found) > 0
@@ -343,7 +343,7 @@ def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
         (tmp_path / "layers" / name).touch()
     code, text = run("plan", f"import={tmp_path / 'layers'}", f"out={tmp_path / 'l.yaml'}")
     assert code == 0 and "no pictures, so no values: 01 Background/notes.txt\n" in text
-    file = read_traits(tmp_path / "l.yaml")
+    file = read_traits_file(tmp_path / "l.yaml")
     assert {v: spec.weight for v, spec in file.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
     assert file.traits["Eye color"]["Gold"].weight == 0.5
     words = [f"traits={tmp_path / 'l.yaml'}", "plan.num_images=4", "lora_file=none", "batch=layers"]
@@ -351,7 +351,7 @@ def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
     assert run("plan", *words, f"out={tmp_path / 'o.layers'}")[0] == 0
     assert (tmp_path / "o.layers" / "Background" / "red#2.png").exists()
     assert run("plan", f"import={tmp_path / 'o.json'}", f"out={tmp_path / 'again.yaml'}")[0] == 0
-    again = read_traits(tmp_path / "again.yaml")
+    again = read_traits_file(tmp_path / "again.yaml")
     assert {v: spec.count for v, spec in again.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
     assert run("plan", f"import={tmp_path / 'o.layers'}", f"out={tmp_path / 'again.yaml'}")[0] == 2  # exists already
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from eval.signals import MOST, PRIOR, evidence_by_value
 from stylegate.cli import main
 
@@ -38,7 +38,7 @@ def test_weights_follow_and_what_was_promised_stays(run_exactly, traits: Path, t
     assert "hat: crown 1 -> 1.77: sales 1.77 of the mean of hat (20 rows)" in text
     for value in ("halo", "horns"):
         assert f"note: hat: {value} stays as it is, its count or tier was promised" in text
-    before, after = read_traits(traits), read_traits(out)
+    before, after = read_traits_file(traits), read_traits_file(out)
     assert after.rules == before.rules and after.tiers == before.tiers and list(after.traits) == list(before.traits)
     hats = after.traits["hat"]
     assert hats["crown"].weight == 1.77 and hats["cap"].weight == pytest.approx(2 * 0.5) and hats["010"].at_most == 4

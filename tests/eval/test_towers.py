@@ -18,7 +18,7 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
 from eval.encoders import MeasuredEncoder, best_encoder, write_choice
-from eval.lot.lot import digests_by_name
+from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of
 from eval.measuring.record import SeparationFrom, StyleReadability
@@ -202,7 +202,7 @@ def test_the_same_art_at_two_sizes_is_one_hand(run, judged: Path, tmp_path: Path
     seen = []
     for folder in (large, same):
         named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
-        features, _ = features_of(named, digests_by_name(named), encoder, "#ffffff", 32, "")
+        features, _ = features_of(named, sha256_by_name(named), encoder, "#ffffff", 32, "")
         seen.append((features, at_foreign_size(features, encoder)))
     (whole, shown), (_, wanted) = seen
     assert np.allclose(shown.embeddings, wanted.embeddings, atol=1e-5)

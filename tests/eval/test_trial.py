@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.judging.verdicts import make_reason
-from eval.lot.batch import read_record
+from eval.lot.batch import read_existing_batch_record
 from eval.lot.record import SamplerSetting
 from eval.trial import Outcome, best_of, compared, work_of
 from stylegate import files
@@ -53,7 +53,7 @@ def test_what_a_trial_chose_is_drawn_with_unless_the_words_say_otherwise(run, tm
     batches = {
         (s.num_inference_steps, s.guidance_scale): folder.parent
         for folder in files.BATCHES.glob("tried-*/batch.json")
-        for s in [read_record(folder.parent).facts.generate]
+        for s in [read_existing_batch_record(folder.parent).facts.generate]
     }
     assert set(batches) == {(4, 3.0), (2, 3.0), (1, 3.0), (2, 1.0)}
     drawn = {p.name: p.read_bytes() for p in (batches[2, 3.0] / "images").iterdir()}
@@ -77,6 +77,6 @@ def test_a_batch_begun_before_a_trial_keeps_its_steps(run, tmp_path: Path) -> No
     told = [w for w in words if not w.startswith("batch=")] + ["name=begun", f"policy={tmp_path / 'all.yaml'}"]
     assert run("trial", *told)[0] == 0
     assert run("generate", *words)[0] == 0
-    assert read_record(files.BATCHES / "begun").facts.generate.num_inference_steps == 3
+    assert read_existing_batch_record(files.BATCHES / "begun").facts.generate.num_inference_steps == 3
     for path in (files.BATCHES / "trials").glob("*.json"):
         path.unlink()

@@ -182,12 +182,12 @@ def test_what_is_measured_of_a_lot(tmp_path: Path) -> None:
 
 
 def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
-    from eval.lot.batch import Slot
+    from eval.lot.batch import PlanSlot
 
     def judged(accepted: list[int]) -> tuple[list[Verdict], Lot]:
         slots = {
             s.file(0): s
-            for s in (Slot(slot=i, prompt="", seed=i, traits={"hat": "red" if i < 2 else "blue"}) for i in range(8))
+            for s in (PlanSlot(slot=i, prompt="", seed=i, traits={"hat": "red" if i < 2 else "blue"}) for i in range(8))
         }
         rows = [
             verdict(file=name, kind="accept" if slot.slot in accepted else "reject") for name, slot in slots.items()

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from eval.planning.traits import TraitsFile
-from eval.planning.traitsfile import read_traits
+from eval.planning.traitsfile import read_traits_file
 from stylegate import files, pictures
 from train.miniature.drawing import render
 from train.miniature.styles import BRANDS, Style
@@ -64,7 +64,7 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
 
 
 def write_all(place: Path) -> None:
-    traits = read_traits(files.ROOT / "data" / "traits" / "collectible.yaml")
+    traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     for name, style in BRANDS.items():
         shutil.rmtree(place / name, ignore_errors=True)
         files.write_folder_atomically(place / name, lambda folder, style=style: write_brand(folder, style, traits))
