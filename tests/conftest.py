@@ -9,22 +9,51 @@ HOME = tempfile.mkdtemp(prefix="stylegate-tests-")  # set before stylegate is im
 os.environ |= {"STYLEGATE_HOME": HOME, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # bitsandbytes would have each of its CPU kernels built by a C++ compiler
 
+import copy  # noqa: E402
 import subprocess  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
+from functools import cache  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from hydra._internal.config_loader_impl import ConfigLoaderImpl  # noqa: E402
+from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from stylegate import brandset, files  # noqa: E402
+from stylegate import brandset, cli, files  # noqa: E402
 from stylegate.cli import VERBS, main, verb_reads_key  # noqa: E402
-from stylegate.config import all_keys  # noqa: E402
+from stylegate.config import GROUPS, all_keys  # noqa: E402
 
 FAST_ALL_LAYERS = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
 FAST = [
     *FAST_ALL_LAYERS,
     "lora=attention",
 ]  # a run takes 1.3 s instead of 2.1
+
+
+composed_by_hydra = cli.compose
+
+
+@cache
+def composed_groups(*choices: str) -> Any:
+    return composed_by_hydra(list(choices))
+
+
+def composed_once(overrides: list[str]) -> Any:
+    """As cli.compose, in 4 ms instead of 75: Hydra reads the files of the chosen groups once in a process.
+
+    tests/stylegate/test_config.py compares the two.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    groups = [override.key_or_group in GROUPS for override in parsed]
+    composed = copy.deepcopy(composed_groups(*(word for word, group in zip(overrides, groups, strict=True) if group)))
+    values = [override for override, group in zip(parsed, groups, strict=True) if not group]
+    ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+    return composed
+
+
+cli.compose = composed_once  # a process that a test starts composes as users do
 
 
 MADE_BY_A_MODEL = ["source_type=trainedAlgorithmicMedia"]

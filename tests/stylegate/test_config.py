@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from stylegate import config, rundirectory
 from stylegate.cli import VERBS, check_overrides, quote_text_value
-from tests.conftest import command, process
+from stylegate.errors import ConfigError
+from tests.conftest import command, composed_by_hydra, composed_once, process
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,29 @@ def test_under_a_launcher_one_process_speaks_of_wrong_words(run_exactly, monkeyp
     assert run_exactly("check", "brand=./nowhere") == (2, "")
     code, text = run_exactly("brand", "name=a", "images=/nowhere")
     assert code == 2 and text.count("\n") == 1 and text.startswith("rank 1: error: images=/nowhere")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["experiment=demo", "brand='a b, [c]'", "lora=attention", "lora.rank=4", "train.max_steps=7"],
+        ["hardware=cpu", "tracker=wandb", "family=flux2", "family.resolution=64", "lora.targets=[attention]"],
+        ["+train.max_steps=3", "++observe=true", "images=null", "train.scales=[0.8,1]"],
+        ["lora=attention", "lora.rank=many"],
+        ["train.unheard=1"],
+    ],
+)
+def test_the_tests_compose_as_hydra_does(words: list[str]) -> None:
+    ConfigStore.instance().store(name="schema", node=config.Config)
+
+    def outcome(compose) -> object:
+        try:
+            return config.to_dataclass(compose(words), [])
+        except (HydraException, ConfigError) as error:
+            return type(error), str(error)
+
+    assert outcome(composed_once) == outcome(composed_by_hydra)
 
 
 def test_unknown_verb_and_no_words(run_exactly) -> None:
