@@ -30,6 +30,7 @@ from eval.lot.batch import (
     read_plan,
     traits_or_prompts_digest,
 )
+from eval.lot.drawn import begin_drawn, note_drawn
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
@@ -62,6 +63,8 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         parts = [due[i : i + size] for i in range(0, len(due), size)]
         # A part is drawn whole: the number drawn together can change last bits.
         parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
+        if main and parts:
+            begin_drawn(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
         processes.wait_for_everyone()  # until all have seen what exists
         if parts[rank::world]:
             draw_in_parts(parts[rank::world], images, config, folder, processes, standing)
@@ -184,15 +187,18 @@ def draw_in_parts(
             seeds = [slot.seed_of_attempt(attempt) for slot, attempt in part]
             with hardware.autocast(device, precision):
                 drawn = sample.draw_pictures(models, prompts, seeds, drawn_with, resolution, negatives)
-            kept = {}
+            new = {}  # by file name: image, bytes, digest
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():
                     if mark:  # before anything judges the picture
                         bits = watermark_bits(record.facts.base, record.facts.lora, slot.seed_of_attempt(attempt))
                         image = mark.put(image, bits)
                     content = pictures.png_bytes(image)
-                    files.write_atomically(images / slot.file(attempt), content)
-                    kept[hashlib.sha256(content).hexdigest()] = image
+                    new[slot.file(attempt)] = image, content, hashlib.sha256(content).hexdigest()
+            note_drawn(folder, {name: digest for name, (_, _, digest) in new.items()})
+            for name, (_, content, _) in new.items():
+                files.write_atomically(images / name, content)
+            kept = {digest: image for image, _, digest in new.values()}
             features.store_features_of_drawn(kept, shown, background)
             drawn_so_far += len(part)
             in_all = drawn_so_far * processes.num_processes

@@ -28,6 +28,7 @@ from eval.lot.batch import (
     write_batch_record,
     write_plan,
 )
+from eval.lot.drawn import forget_drawn
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
@@ -249,14 +250,15 @@ def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSl
         return []
     aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]
     aside.mkdir(parents=True, exist_ok=True)
-    for path in (folder / "images").glob("[0-9]*-[0-9]*.png"):
-        if attempt_and_slot(path.name)[1] in lost:
-            path.rename(aside / path.name)
+    moved = {p.name for p in (folder / "images").glob("[0-9]*-[0-9]*.png") if attempt_and_slot(p.name)[1] in lost}
+    for name in moved:
+        (folder / "images" / name).rename(aside / name)
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file")
     if rows:
         files.write_jsonl(
             folder / "verdicts.jsonl", [row for row in rows if attempt_and_slot(row["file"])[1] not in lost]
         )
+    forget_drawn(folder, moved)
     lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
     kept = len(slots_with_a_drawn_picture(folder))
     return [f"kept: the pictures of {kept} slots; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]

@@ -17,6 +17,7 @@ from eval.lot.batch import (
     read_batch_record_or_name_others,
     read_plan,
 )
+from eval.lot.drawn import read_drawn
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
@@ -39,10 +40,15 @@ class Lot:
     slots: dict[str, PlanSlot] | None  # by name; None for a foreign folder
     record: BatchRecord | None  # batch.json; None for a foreign folder
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
+    drawn: dict[str, set[str]] | None = None  # by name the sha256 of what was drawn; None where nobody wrote it down
 
     def planned_traits(self) -> dict[str, dict[str, str]]:
         """The planned traits of each picture, by name; {} for a foreign folder."""
         return {name: slot.traits for name, slot in (self.slots or {}).items()}
+
+    def is_retouched(self, name: str, sha256: str) -> bool:
+        """Whether a picture of a planned batch is not as it was drawn: a person changed it, or put it there."""
+        return self.drawn is not None and sha256 not in self.drawn.get(name, ())
 
     def digest(self) -> str:
         """Digest of the names and contents of all files, in their order."""
@@ -106,7 +112,8 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     listing = list_folder(images)
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
     notes = (f"not judged, as no pictures of the plan: {count_and_names(images, others)}",) if others else ()
-    return Lot(images, folder, named, sha256_by_name(named, remember), slots, record, notes)
+    digests = sha256_by_name(named, remember)
+    return Lot(images, folder, named, digests, slots, record, notes, read_drawn(folder))
 
 
 def lot_of_folder(config: Config, remember: bool) -> Lot:

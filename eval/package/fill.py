@@ -91,13 +91,17 @@ def write_pictures_with_marks(
     """
     paths, weights = dict(lot.files), {"base_sha256": made_from.base_sha256, "lora_sha256": made_from.lora_sha256}
     known = {name: digest for name, digest in weights.items() if digest}
-    unmarked = [
-        PictureToMark(item, paths[item.verdict.file], known | {"seed": item.seed} if item.slot else None)
-        for item in items
-    ]
+    unmarked = [PictureToMark(item, paths[item.verdict.file], stated_of(item, known)) for item in items]
     found = write_marked_pictures(unmarked, data, marks, earlier)
     written = [replace(item, sha256=picture.sha256) for item, picture in zip(items, found, strict=True)]
     return written, marks_report(found)
+
+
+def stated_of(item: PackageItem, weights: dict[str, str]) -> dict[str, str | int | None] | None:
+    """What the credentials of a picture state: digests of the weights, and its seed or that it was retouched."""
+    if not item.slot:
+        return None
+    return {**weights, **({"retouched": True} if item.retouched else {"seed": item.seed})}
 
 
 def write_metadata_and_records(

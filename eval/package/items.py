@@ -31,6 +31,7 @@ class PackageItem:
     slot: PlanSlot | None
     prompt: str  # "" where it is not said
     sha256: str  # of the picture's file in the package: where marks were put on, not of the bytes that were judged
+    retouched: bool = False  # a person changed the picture after it was drawn, or put it there
 
     @property
     def image_path_in_data(self) -> str:
@@ -54,8 +55,8 @@ class PackageItem:
 
     @property
     def seed(self) -> int | None:
-        """The seed of its noise; None for a picture that was not planned."""
-        return self.slot.seed_of_attempt(self.attempt_number) if self.slot else None
+        """The seed of its noise; None for a picture that was not planned, and for a retouched one."""
+        return self.slot.seed_of_attempt(self.attempt_number) if self.slot and not self.retouched else None
 
 
 class DrawingSettings(Record):
@@ -65,8 +66,10 @@ class DrawingSettings(Record):
     """Its number in the plan."""
     attempt: int
     """Its number among the pictures that were drawn for the slot, from 0."""
-    seed: int
-    """The seed of its noise."""
+    seed: int | None = None
+    """The seed of its noise; left out of a retouched picture, which no seed gives again."""
+    retouched: bool = False
+    """A person changed the picture after it was drawn, or put it there; left out where nobody did."""
     prompt: str = ""
     """Left out where the prompts of the plan are captions of the brand's own pictures."""
     digital_source_type: str = AI_MADE
@@ -127,7 +130,8 @@ def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem
     for place, verdict in enumerate(accepted):
         slot = (lot.slots or {}).get(verdict.file)
         prompt = slot.prompt if slot and shown else ""
-        items.append(PackageItem(slot.slot if slot else place, verdict, slot, prompt, verdict.sha256))
+        retouched = slot is not None and lot.is_retouched(verdict.file, verdict.sha256)
+        items.append(PackageItem(slot.slot if slot else place, verdict, slot, prompt, verdict.sha256, retouched))
     return sorted(items, key=lambda item: item.id)
 
 
@@ -152,8 +156,9 @@ def make_item_record(
 ) -> ItemRecord:
     """The record of one item."""
     drawn = None
-    if item.slot and item.seed is not None:
-        drawn = DrawingSettings(slot=item.slot.slot, attempt=item.attempt_number, seed=item.seed, prompt=item.prompt)
+    if item.slot:
+        how = {"seed": item.seed, "retouched": item.retouched, "prompt": item.prompt}
+        drawn = DrawingSettings(slot=item.slot.slot, attempt=item.attempt_number, **how)
     return ItemRecord(
         id=item.id,
         file=item.image_path_in_data,

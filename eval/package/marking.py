@@ -207,13 +207,17 @@ def write_marked_picture(
 def is_own_watermark_read(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
     """Whether the watermark of the picture's own record is read in its file; False where none was put in.
 
-    Raises UnmarkableError for a picture that was drawn with one, which is not found any more.
+    Raises UnmarkableError for a picture that was drawn with one, which is not found any more. A retouched picture may
+    hold that of any attempt at its slot; its record names no seed, so that it is not counted.
     """
-    if not marks.watermark or not one.made_from:
+    item = one.item
+    if not marks.watermark or not one.made_from or not item.slot:
         return False
-    if not holds_watermark(content, marks.watermark, one.made_from):
+    attempts = range(item.attempt_number + 1) if item.retouched else [item.attempt_number]
+    seeds = [item.slot.seed_of_attempt(attempt) for attempt in attempts]
+    if not any(holds_watermark(content, marks.watermark, one.made_from | {"seed": seed}) for seed in seeds):
         raise UnmarkableError("the watermark that it was drawn with is not found in its pixels; reject it and generate")
-    return True
+    return not item.retouched
 
 
 def with_source_type_in_xmp(content: bytes, one: PictureToMark, marks: ExportMarks, context: Any) -> tuple[bytes, str]:

@@ -102,9 +102,10 @@ def drawing_facts_by_path(package: Path, watermark: Watermark) -> dict[Path, dic
     found = {}
     for path in (payload_folder(package) / "records").glob("*.json"):
         record = ItemRecord.read(path, "the record")
-        if record.drawn and record.made_from.watermark_sha256 == watermark.sha256:
+        drawn = record.drawn
+        if drawn and drawn.seed is not None and record.made_from.watermark_sha256 == watermark.sha256:
             known = record.made_from.model_dump(include={"base_sha256", "lora_sha256"})
-            found[payload_folder(package) / record.file] = known | {"seed": record.drawn.seed}
+            found[payload_folder(package) / record.file] = known | {"seed": drawn.seed}
     if not found:
         raise ConfigError(
             f"no picture of {package} was drawn with this watermark, by its record",

@@ -550,6 +550,9 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     told = [*words, accept_all(tmp_path), "name=licensed"]
     (run_folder,) = files.RUNS.glob("small-*-s0-*/lora")
     (run_folder / "unjudged.png").write_bytes(b"x")
+    changed = Image.open(folder / "images" / "00002-0.png")
+    changed.putpixel((0, 0), (1, 2, 3))
+    changed.save(folder / "images" / "00002-0.png")
     assert run("gate", *told)[0] == 0 and run("export", *told)[0] == 0
     (run_folder / "unjudged.png").unlink()
     package = files.EXPORTS / "licensed-v1"
@@ -569,6 +572,9 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     assert pipeline.get_active_adapters(), "the LoRA in the package loads in diffusers as it is"
     record = json.loads((package / "data" / "records" / "3.json").read_text())
     assert record["drawn"]["prompt"].startswith("small style") and record["drawn"]["slot"] == 3
+    assert record["drawn"]["seed"] == read_plan(folder)[3].seed_of_attempt(0) and "retouched" not in record["drawn"]
+    touched = json.loads((package / "data" / "records" / "2.json").read_text())["drawn"]
+    assert touched["retouched"] is True and "seed" not in touched, "no seed gives what a person changed"
 
     before = (small_brand / "brand.yaml").read_text()
     signature.KEY.unlink()

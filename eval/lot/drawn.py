@@ -1,0 +1,53 @@
+"""drawn.jsonl of a batch: the sha256 of every picture that `generate` drew, so that a retouched one is known as such.
+
+A row is written before its picture is, so that no drawn picture lacks one. Drawn again after a kill it stands twice.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from stylegate import files
+
+DRAWN = "drawn.jsonl"
+
+
+def begin_drawn(folder: Path, of_earlier_version: bool) -> None:
+    """Make drawn.jsonl, or cut off its torn last line. One process does it, before any draws.
+
+    The pictures that stand in a batch of an earlier version, which wrote no such file, are taken for drawn ones.
+    """
+    path = folder / DRAWN
+    if path.exists():
+        files.write_jsonl(path, files.read_jsonl(path, "file", "sha256"))
+        return
+    there = sorted((folder / "images").glob("*.png")) if of_earlier_version else []
+    files.write_jsonl(path, [{"file": picture.name, "sha256": files.sha256(picture)} for picture in there])
+
+
+def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:
+    """Append the sha256 of pictures by the name of their file. Several processes may do so at once."""
+    rows = "".join(json.dumps({"file": name, "sha256": sha256}) + "\n" for name, sha256 in pictures.items())
+    place = os.open(folder / DRAWN, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(place, rows.encode())  # one call: rows of two processes do not mix
+    finally:
+        os.close(place)
+
+
+def forget_drawn(folder: Path, names: set[str]) -> None:
+    """Take out the rows of pictures that are no longer in the batch, by the names of their files."""
+    rows = files.read_jsonl(folder / DRAWN, "file", "sha256")
+    if rows:
+        files.write_jsonl(folder / DRAWN, [row for row in rows if row["file"] not in names])
+
+
+def read_drawn(folder: Path) -> dict[str, set[str]] | None:
+    """By the name of a picture's file the sha256 of all that was drawn under it; None in a batch of before."""
+    if not (folder / DRAWN).exists():
+        return None
+    found: dict[str, set[str]] = {}
+    for row in files.read_jsonl(folder / DRAWN, "file", "sha256"):
+        found.setdefault(row["file"], set()).add(row["sha256"])
+    return found
