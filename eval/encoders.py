@@ -4,10 +4,10 @@
     stylegate encoders brand=acme encoders=... choose=true      brand.yaml names the best one, and the gate uses it
 
 For each encoder a reader of the brand is learned and measured as the gate does it (eval/scorers/brand.py): every
-reference is read by a reader that has not seen it. The gate's reader sees pixels too, which are the same for every
-encoder, so the choice rests on a reader that sees the encoder's numbers alone. It takes as long as some 1,000 pictures
-take to encode; what was encoded once is kept. Without encoders= those are compared that are known here: the miniature,
-and the one in brand.yaml.
+reference is read by a reader that has not seen it. Encoders whose names are joined by + are measured together. The
+gate's reader sees pixels too, which are the same for every encoder, so the choice rests on a reader that sees the
+encoder's numbers alone. It takes as long as some 1,000 pictures take to encode; what was encoded once is kept. Without
+encoders= those are compared that are known here: the miniature, and the one in brand.yaml.
 """
 
 import re
@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from PIL import Image
 
 from eval.lot.comparison import Comparison, foreign_pictures_by_style, pictures_and_traits_of_split
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
-from eval.measuring.encoder import DEFAULT, encode_pictures, encoder_folder, load_encoder, split_name
+from eval.measuring.encoder import (
+    DEFAULT,
+    Encoder,
+    encode_pictures,
+    encoder_folder,
+    joined_names,
+    load_encoder,
+    split_name,
+)
 from eval.measuring.record import StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import brand as reader
@@ -91,17 +100,24 @@ def measured_encoder(config: Config, name: str, folder: Path, compared: Comparis
     assert measured.readability is not None and measured.redrawn is not None
     seen = measured.at_foreign_size(measured.references)
     alone = reader.learn(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
-    shown = [
-        encoder.preprocessing.pixels(pictures.decode(path.read_bytes(), compared.background).image)
+    read = {Path(file).name for file in measured.references.names}
+    images = [
+        pictures.decode(path.read_bytes(), compared.background).image
         for _, path in compared.references[:TIMED]
-        if path.name in {Path(file).name for file in measured.references.names}
+        if path.name in read
     ]
+    passes = 1 if seen.embeddings is measured.references.embeddings else 2
+    seconds = passes * seconds_a_picture(encoder, images) + sum(seconds_a_picture(o, images) for o in encoder.others)
+    return MeasuredEncoder(name, measured.readability, alone, seconds)
+
+
+def seconds_a_picture(encoder: Encoder, images: list[Image.Image]) -> float:
+    """Seconds in which the encoder encodes one picture, the mean over `images`; preparing pictures is not counted."""
+    shown = [encoder.preprocessing.pixels(image) for image in images]
     encode_pictures(encoder, shown[:1])  # the first pass sets up what later ones use
     began = time.perf_counter()
     encode_pictures(encoder, shown)
-    seconds = (time.perf_counter() - began) / len(shown)
-    passes = 1 if seen.embeddings is measured.references.embeddings else 2
-    return MeasuredEncoder(name, measured.readability, alone, seconds * passes)
+    return (time.perf_counter() - began) / len(shown)
 
 
 def best_encoder(found: list[MeasuredEncoder]) -> MeasuredEncoder | None:
@@ -143,7 +159,11 @@ def write_choice(folder: Path, chosen: MeasuredEncoder | None) -> None:
 
 def with_absolute_path(name: str) -> str:
     """The encoder's name, which then means the same in every working directory."""
-    architecture, weights = split_name(name)
-    if weights:
-        return f"{architecture}:{weights}"
-    return str(encoder_folder(name)) if files.is_path(name) else name
+
+    def of_one(one: str) -> str:
+        architecture, weights = split_name(one)
+        if weights:
+            return f"{architecture}:{weights}"
+        return str(encoder_folder(one)) if files.is_path(one) else one
+
+    return "+".join(map(of_one, joined_names(name)))

@@ -274,7 +274,8 @@ class Config:
     encoder: str | None = config_key(
         None,
         "null: brand.yaml's, else miniature. miniature, a folder (./clip), open_clip's MODEL:PRETRAINED "
-        "(ViT-L-14-quickgelu:openai) or MODEL:FILE, timm:NAME[:FILE], or csd:FILE; a FILE is safetensors.",
+        "(ViT-L-14-quickgelu:openai) or MODEL:FILE, timm:NAME[:FILE], or csd:FILE; a FILE is safetensors. "
+        "A+B are two: both read the brand, the first makes every other score.",
     )
     encoders: str | None = config_key(
         None, "Names of encoders to compare, with commas between, each as for encoder. null: those that are known here."

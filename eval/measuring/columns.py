@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from eval.measuring.foreign import shipped_sets, split_by_set, without_sets_of_t
 from eval.measuring.head import head_of
 from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
-from eval.measuring.redrawn import at_foreign_size, redrawn_views
+from eval.measuring.redrawn import at_foreign_size, redrawn_views, with_other_encoders
 from eval.measuring.scores import DETECTED, RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_text_encoder
 from eval.measuring.whole import describe_batch, summary_in_words
@@ -52,7 +51,7 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
         key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
         tables=table_digests(lot.out),
         encoder=encoding.encoder_name(config),
-        encoder_sha256=encoder.sha256,
+        encoder_sha256=encoder.sha256_of_all,
         computed=Computed(precision="fp32", device=encoder.device.type, threads=num_threads()),
         references=References(
             name=compared.references_name,
@@ -103,8 +102,8 @@ def measure_lot_and_comparison(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         foreign_sets=sets,
-        redrawn=redrawn_views(references.signatures, encoder) if enough else None,
-        at_foreign_size=partial(at_foreign_size, encoder=encoder),
+        redrawn=with_other_encoders(redrawn_views(references.signatures, encoder), encoder) if enough else None,
+        at_foreign_size=lambda shown: with_other_encoders(at_foreign_size(shown, encoder), encoder),
         head=head,
         encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
         enough_references=enough,
@@ -130,7 +129,7 @@ def foreign_sets(
         listing = [f"{b.name}: {b.reason}" for b in broken]
         raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")
     shipped, notes = without_sets_of_this_brand(shipped_sets(references, encoder, compared.background), references)
-    return [*split_by_set(given, encoder), *shipped], notes
+    return [with_other_encoders(one, encoder) for one in (*split_by_set(given, encoder), *shipped)], notes
 
 
 def notes_on_number(compared: Comparison, count: int) -> list[str]:

@@ -6,6 +6,7 @@
     ViT-B-16-SigLIP2:./FILE.safetensors        open_clip's MODEL, with the weights of a file
     timm:NAME, timm:NAME:./FILE.safetensors    an image tower of timm's (eval/measuring/towers.py)
     csd:./FILE.safetensors                     a CLIP tower with a head for style
+    miniature+csd:./FILE.safetensors           several: the first makes every score, all of them read the brand
 
 Pictures are prepared as the architecture's own values say. torch, open_clip and timm are imported where they are used:
 what only names an encoder must not wait for them.
@@ -13,10 +14,10 @@ what only names an encoder must not wait for them.
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,10 @@ from stylegate.errors import ModelError
 ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
 DEFAULT = "miniature"  # the shipped encoder
 FULL = {"mean", "std", "interpolation", "resize_mode"}  # settings that say how pictures are prepared
+WITH_FILE = r"((?:timm:)?[\w.-]+):([~./].*)"  # a name that leads to a file of weights
 GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
+
+Made = TypeVar("Made")
 
 
 class Preprocessing(NamedTuple):
@@ -63,6 +67,13 @@ class Encoder(NamedTuple):
     sha256: str  # names weights and preprocessing in cache keys and records
     domain: Domain | None  # None: no limit is declared (a CLIP trained on the open web)
     folder: Path | None  # None of open_clip's MODEL:PRETRAINED
+    others: tuple["Encoder", ...] = ()  # what the reader of the brand sees too (eval/scorers/brand.py)
+
+    @property
+    def sha256_of_all(self) -> str:
+        """The digest of the weights and preprocessing of this encoder and of the others."""
+        every = [self.sha256, *(one.sha256 for one in self.others)]
+        return files.canonical_sha256(every) if self.others else self.sha256
 
 
 def encoder_name(config: Config) -> str:
@@ -84,11 +95,55 @@ def encoder_name(config: Config) -> str:
     return (brandset.read_brand_file(folder).encoder if folder and known else "") or DEFAULT
 
 
-def encoder_digest(name: str) -> str:
-    """The digest of the encoder's weights and settings, found without loading it (eval/measuring/weights.py).
-
-    Raises ModelError if `name` is no encoder. While the weights are not known here, the digest differs at every call.
+def joined_names(name: str) -> list[str]:
+    """The names of the encoders that `name` joins by +, each once. A path that exists is one name, even with a + in
+    it.
     """
+    found = re.fullmatch(WITH_FILE, name)
+    path = found[2] if found else name
+    if files.is_path(path) and Path(path).expanduser().exists():
+        return [name]
+    return list(dict.fromkeys(name.split("+")))
+
+
+def of_each_encoder(name: str, make: Callable[[str], Made]) -> list[Made]:
+    """What `make` returns for each of the joined names. Raises one ModelError that names every encoder that fails."""
+    made, failed = [], []
+    for one in joined_names(name):
+        try:
+            made.append(make(one))
+        except ModelError as error:
+            failed.append(error)
+    if failed and not made and len(failed) == 1:
+        raise failed[0]
+    if failed:
+        listing = [f"{error.summary} {error.next_step}".strip() for error in failed]
+        raise ModelError(f"encoder={name}: encoders that cannot be used:", listing, "leave them out, or mend them.")
+    return made
+
+
+def name_without_folders(name: str) -> str:
+    """The encoder's name for people elsewhere: of a folder or a file its last part, what stands before it is kept."""
+
+    def without_folder(one: str) -> str:
+        found = re.fullmatch(WITH_FILE, one)
+        return f"{found[1]}:{Path(found[2]).name}" if found else Path(one).name if files.is_path(one) else one
+
+    return "+".join(map(without_folder, joined_names(name)))
+
+
+def encoder_digest(name: str) -> str:
+    """The digest of the weights and settings of all encoders of this name, found without loading them.
+
+    Raises ModelError if one is no encoder. While the weights are not known here, the digest differs at every call
+    (eval/measuring/weights.py).
+    """
+    found = of_each_encoder(name, digest_of_one_encoder)
+    return found[0] if len(found) == 1 else files.canonical_sha256(found)
+
+
+def digest_of_one_encoder(name: str) -> str:
+    """`encoder_digest` of a name that joins none."""
     if folder := encoder_folder(name):
         return files.folder_digest(folder, "*")
     architecture, weights = split_name(name)
@@ -100,7 +155,7 @@ def split_name(name: str) -> tuple[str, Path | None]:
 
     Raises ModelError for a file that is missing or no safetensors.
     """
-    found = re.fullmatch(r"((?:timm:)?[\w.-]+):([~./].*)", name)
+    found = re.fullmatch(WITH_FILE, name)
     if not found:
         return name, None
     path = Path(found[2]).expanduser().resolve()
@@ -209,7 +264,12 @@ def transform_of(name: str) -> Any:
 
 
 def preprocessing_of(name: str) -> Preprocessing:
-    """What the encoder is shown, without loading it. Raises ModelError."""
+    """What the first encoder of this name is shown, without loading any. Raises ModelError naming all that fail."""
+    return of_each_encoder(name, preprocessing_of_one_encoder)[0]
+
+
+def preprocessing_of_one_encoder(name: str) -> Preprocessing:
+    """`preprocessing_of` a name that joins none."""
     transform = transform_of(name)
     *geometry, to_tensor, normalize = transform.transforms
     assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
@@ -218,11 +278,18 @@ def preprocessing_of(name: str) -> Preprocessing:
 
 
 def load_encoder(name: str, device: Any) -> Encoder:
-    """The encoder, on a torch.device, for inference. Weights that the name leads to are downloaded if need be.
+    """The encoder, on a torch.device, for inference; of joined names the first, which holds the others.
 
-    Raises ModelError if it cannot be loaded, or would be shown something else than its config says.
+    Weights that a name leads to are downloaded if need be. Raises one ModelError that names every encoder that cannot
+    be loaded, or would be shown something else than its config says.
     """
-    folder, preprocessing = encoder_folder(name), preprocessing_of(name)
+    first, *others = of_each_encoder(name, lambda one: load_one_encoder(one, device))
+    return first._replace(others=tuple(others))
+
+
+def load_one_encoder(name: str, device: Any) -> Encoder:
+    """`load_encoder` of a name that joins none."""
+    folder, preprocessing = encoder_folder(name), preprocessing_of_one_encoder(name)
     weights = [path] if (path := split_name(name)[1]) else []
     before = sha256s(weights)
     try:
@@ -236,7 +303,7 @@ def load_encoder(name: str, device: Any) -> Encoder:
     if sha256s(weights) != before:
         raise ModelError(f"encoder={name}: its weights changed while they were loaded")
     model.eval().requires_grad_(False).to(device)
-    sha256 = files.canonical_sha256([encoder_digest(name), preprocessing.name])
+    sha256 = files.canonical_sha256([digest_of_one_encoder(name), preprocessing.name])
     return Encoder(model, preprocessing, tokenizer, device, sha256, read_encoder_domain(folder), folder)
 
 

@@ -31,6 +31,7 @@ class Views(NamedTuple):
     embeddings: NDArray[np.float32]  # [n, d]
     patches: NDArray[np.float16]  # [n, p]
     signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
+    others: tuple[tuple[NDArray, NDArray], ...] = ()  # embeddings and patches by each further encoder
 
 
 class ForeignSet(NamedTuple):
@@ -41,6 +42,7 @@ class ForeignSet(NamedTuple):
     embeddings: NDArray[np.float32]  # [n, d]
     patches: NDArray[np.float16]  # [n, p]
     signatures: NDArray[np.uint8]  # [n, 64, 64, 3]
+    others: tuple[tuple[NDArray, NDArray], ...] = ()  # embeddings and patches by each further encoder
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,6 +5,7 @@ knows a brand by what a model's drawing of it keeps, and softness tells nothing.
 """
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from eval.measuring.encoder import Encoder, encode_pictures
-from eval.measuring.measured import Features, Views
+from eval.measuring.measured import Features, ForeignSet, Views
 from stylegate.cache import Cache
 from stylegate.similarity import SIDE
 
@@ -21,6 +22,7 @@ UNEVEN, WIDE = 4.0, 2.0  # levels of 255 that flat areas vary by, and how wide i
 TINT = 5.0  # levels, standard deviation: what is added to a channel
 DRIFT = 12.0  # levels, at most: what a colour moves by, whatever other colours do
 TOGETHER = 128  # pictures that are encoded at once
+Shown = TypeVar("Shown", Views, ForeignSet)
 
 
 def redraw(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -62,3 +64,9 @@ def at_foreign_size(shown: Features, encoder: Encoder) -> Views:
     if side <= SIDE or (shown.sizes == SIDE).all():
         return Views(shown.embeddings, shown.patches, shown.signatures)
     return views_of_signatures(shown.signatures, encoder)
+
+
+def with_other_encoders(shown: Shown, encoder: Encoder) -> Shown:
+    """The same pictures with what the further encoders see of their signatures."""
+    made = (views_of_signatures(shown.signatures, one) for one in encoder.others)
+    return shown._replace(others=tuple((views.embeddings, views.patches) for views in made))

@@ -17,6 +17,7 @@ from eval.judging.record import (
     References,
 )
 from eval.lot.lot import Lot, origin_digests
+from eval.measuring.encoder import name_without_folders
 from stylegate import __version__, files
 from stylegate.records import Record
 
@@ -53,9 +54,9 @@ class JudgedBy(Record):
     left_out: list[str]
     """Checks that could not be computed and are optional, with the reason."""
     encoder: str
-    """Name of the encoder, or of the folder that held it."""
+    """Name of the encoder, without the folders of this machine; several are joined by +."""
     encoder_sha256: str
-    """Digest of the encoder's weights and preprocessing."""
+    """Digest of the weights and preprocessing of every encoder."""
     references: References
     promise: PromiseState
     """How the promise stood. It is a claim: `stylegate verify` computes the proof again."""
@@ -110,7 +111,7 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequ
             policy=outcome.policy,
             thresholds=outcome.thresholds,
             left_out=outcome.left_out,
-            encoder=without_path(outcome.encoder),
+            encoder=name_without_folders(outcome.encoder),
             encoder_sha256=outcome.encoder_sha256,
             references=references.model_copy(update={"name": without_path(references.name)}),
             promise=outcome.promise,

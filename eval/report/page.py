@@ -14,6 +14,7 @@ from eval.judging.judged import Judged
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
+from eval.measuring.encoder import name_without_folders
 from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percentage, largest_percentage
 from eval.promise.calibration import Calibration
 from eval.report import slider
@@ -202,7 +203,7 @@ def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     made, references = lot.record.facts if lot.record else None, outcome.references
     facts = [
         ("policy", f"{without_folder(outcome.policy.name)} {outcome.policy.sha256}"),
-        ("encoder", f"{without_folder(outcome.encoder)} {outcome.encoder_sha256}"),
+        ("encoder", f"{name_without_folders(outcome.encoder)} {outcome.encoder_sha256}"),
         ("references", f"{references.count} of {without_folder(references.name or 'none')}"),
         ("certificate", outcome.promise.certificate_sha256),
         ("base", made.base if made else None),

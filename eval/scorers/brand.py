@@ -1,10 +1,10 @@
 """Brand: log-odds that a picture is of the brand and not of another hand. A reader is learned for each brand.
 
 What the reader sees of a picture: the encoder's embedding; mean and deviation over places of each channel of its
-patches; how often each of 216 colours, each saturation and each brightness occurs, a colour between two counting for
-both; and how often brightness changes by how much between neighbours, at three scales. Ridge regression tells the
-references from foreign pictures (eval/measuring/foreign.py). Logistic regression makes log-odds of its response. Range
-about [-40, 40], higher is better; 0: as likely the one as the other.
+patches; the same of each further encoder; how often each of 216 colours, each saturation and each brightness occurs, a
+colour between two counting for both; and how often brightness changes by how much between neighbours, at three scales.
+Ridge regression tells the references from foreign pictures (eval/measuring/foreign.py). Logistic regression makes
+log-odds of its response. Range about [-40, 40], higher is better; 0: as likely the one as the other.
 
 The reader is shown each reference twice: as it is, and redrawn as an image model draws (eval/measuring/redrawn.py).
 Else a LoRA that draws the brand's style would be refused for its decoder's softness. Lines rest on the lower of the two
@@ -111,17 +111,17 @@ def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[n
 
 
 def brand_feature_blocks(shown: ForeignSet | Views, pixels: bool = True) -> list[NDArray[np.float32]]:
-    """What a reader sees: blocks [n, k] of numbers, each block of one kind. Without `pixels` only the encoder's."""
+    """What a reader sees: blocks [n, k] of numbers, each block of one kind. Without `pixels` only the encoders'."""
     from eval.measuring.encoder import CHANNELS
 
     starts = range(0, len(shown.signatures), TOGETHER)
     parts = [shown.signatures[start : start + TOGETHER] for start in starts]
     measures = (colour_histograms, brightness_step_histograms) if pixels else ()
     blocks = [np.concatenate([measure(part) for part in parts]) for measure in measures]
-    if not shown.embeddings.shape[1]:
-        return blocks
-    blocks.append(shown.embeddings)
-    return [*blocks, *patch_statistics(shown.patches, CHANNELS)] if shown.patches.shape[1] else blocks
+    for embeddings, patches in ((shown.embeddings, shown.patches), *shown.others):
+        blocks += [embeddings] if embeddings.shape[1] else []
+        blocks += patch_statistics(patches, CHANNELS) if patches.shape[1] else []
+    return blocks
 
 
 class Scaling(NamedTuple):

@@ -233,6 +233,43 @@ def test_encoders_are_compared_and_the_choice_is_the_gates(
         assert json.loads((tmp_path / "out" / "gate.json").read_text())["encoder"] == wanted
 
 
+def test_several_encoders_read_the_brand_and_one_that_fails_is_named(
+    run, run_exactly, judged: Path, csd: str, tmp_path: Path
+) -> None:
+    """All read the brand, the first makes every other score; a digest covers them all."""
+    joined, out = f"miniature+{csd}", tmp_path / "out"
+    words = [f"images={judged}", "references=neon", "hardware=cpu", f"out={out}"]
+    found = []
+    for name in ("miniature", joined):
+        run("gate", *words, f"encoder={name}")
+        record = json.loads((out / "gate.json").read_text())
+        found.append((pq.read_table(out / "scores.parquet"), record))
+    (alone, first), (together, second) = found
+    for name in ("style", "drawing", "prompt"):
+        assert name not in alone.column_names or alone[name].equals(together[name]), name
+    assert not alone["brand"].equals(together["brand"]) and second["readability"]["readable"]
+    assert second["encoder"] == joined and second["encoder_sha256"] != first["encoder_sha256"]
+    assert encoding.name_without_folders(f"{joined}+timm:x:/a/y.safetensors+/a/clip") == (
+        "miniature+csd:csd.safetensors+timm:x:y.safetensors+clip"
+    )
+
+    digest = encoding.encoder_digest(joined)
+    path = Path(csd.partition(":")[2])
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    assert encoding.encoder_digest(joined) != digest
+
+    before = (out / "gate.json").read_bytes()
+    code, text = run_exactly("gate", *words, f"encoder=miniature+nobody+csd:{tmp_path}/gone.safetensors")
+    assert code == 2 and "nobody" in text and "gone.safetensors is no file" in text and "Traceback" not in text
+    assert (out / "gate.json").read_bytes() == before
+
+
+def test_a_path_with_a_plus_sign_is_one_encoder(tmp_path: Path) -> None:
+    shutil.copytree(files.MODELS / "miniature" / "clip", tmp_path / "c+miniature")
+    assert encoding.joined_names(str(tmp_path / "c+miniature")) == [str(tmp_path / "c+miniature")]
+    assert encoding.joined_names("miniature+csd:./a.safetensors+miniature") == ["miniature", "csd:./a.safetensors"]
+
+
 def measured(name: str, alone: float, seconds: float, readable: bool = True) -> MeasuredEncoder:
     told = SeparationFrom(area=1.0, low=0.98)
     found = StyleReadability(
