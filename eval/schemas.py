@@ -31,6 +31,7 @@ from eval.promise.certificate import AuditTerms, Certificate
 from eval.promise.labels import StoredLabel
 from stylegate import files
 from stylegate.brandset import Brand
+from stylegate.preferenceset import PreferencePair, PreferenceRecord
 from stylegate.records import Record
 
 FOLDER = files.ROOT / "docs" / "schemas"
@@ -49,6 +50,8 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "label-heads": LabelRowHashes,  # proof/labels.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
+    "preference-pair": PreferencePair,  # a row of metadata.jsonl of a preference set
+    "preferences": PreferenceRecord,  # preferences.json of a preference set
     "provenance": Provenance,  # provenance.json
     "record": ItemRecord,  # records/<id>.json of a package
     "score": ScoreRecord,  # score.json

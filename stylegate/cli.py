@@ -39,7 +39,7 @@ class Verb(NamedTuple):
 
 
 # The words that name a run and its LoRA, and those that name a batch.
-RUN = "name brand base family lora train hardware.device hardware.precision"
+RUN = "name brand base family lora objective preferences train hardware.device hardware.precision"
 BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4 watermark"
 SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
 
@@ -101,6 +101,13 @@ VERBS = {
         f"{SCORE} policy calibration queue promise host port open",
         BATCH,
     ),
+    "preferences": Verb(
+        "save accepted and rejected pictures of the same slots, for train objective=dpo",
+        "batch=NAME",
+        "brand batch out",
+        BATCH,
+        helps=(("out", "The folder to make. null: preferences/ in the folder of the batch."),),
+    ),
     "calibrate": Verb(
         "let labels of a random sample choose the line of a policy",
         "batch=NAME policy=FILE.yaml",
@@ -127,7 +134,7 @@ VERBS = {
         "calibration observe hardware tracker key marks credentials credentials_key credentials_command watermark",
     ),
     "demo": Verb("the same as run experiment=demo", ""),
-    "compare": Verb("put runs side by side", "checkpoints/neon-*"),
+    "compare": Verb("put runs side by side, or two batches of the same slots", "checkpoints/neon-*"),
     "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"),
     "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
     "inspect": Verb("say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"),
@@ -181,9 +188,7 @@ def main(argv: list[str] | None = None) -> int:
 
             return replay([Path(p) for p in rest])
         if verb == "compare":
-            from train.compare import compare
-
-            return compare([Path(p) for p in rest])
+            return compare_runs_or_batches([Path(p) for p in rest])
         if verb == "demo":
             verb, rest = "run", ["experiment=demo", *rest]
         return compose_and_run(verb, rest)
@@ -422,6 +427,17 @@ def without_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
+def compare_runs_or_batches(places: list[Path]) -> int:
+    """Put runs side by side; or two batches, if both folders are batches. Returns the exit code."""
+    if len(places) == 2 and all((place / "batch.json").is_file() for place in places):
+        from eval.compare import compare_batches
+
+        return compare_batches(*places)
+    from train.compare import compare
+
+    return compare(places)
+
+
 def run_verb(verb: str, config: configuration.Config) -> int:
     """Run one verb with a checked configuration; its exit code."""
     with without_garbage_collection():
@@ -453,6 +469,8 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
             from eval.gate import gate as run
         case "review":
             from eval.review import review as run
+        case "preferences":
+            from eval.preferences import preferences as run
         case "dashboard":
             from stylegate.dashboards import save_workspace as run
         case "calibrate":

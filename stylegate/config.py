@@ -15,7 +15,7 @@ from stylegate.errors import ConfigError
 from stylegate.files import ROOT
 
 CONF = ROOT / "conf"
-GROUPS = ("family", "lora", "hardware", "tracker", "experiment")
+GROUPS = ("family", "lora", "objective", "hardware", "tracker", "experiment")
 SCHEDULES = ["constant", "cosine"]
 FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3"]
 TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get adapters where asked for
@@ -139,6 +139,27 @@ class TrainConfig:
     )
     scales: list[float] = config_key(
         [0.8, 1.0, 1.2], "strengths of the LoRA tried at the end; 1 always", low=0.01, high=10.0
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class ObjectiveConfig:
+    """The keys `objective.*`: what training minimises, and with `objective=dpo` how far it may leave its beginning."""
+
+    name: str = config_key(
+        "denoising",
+        "denoising: learn the brand's pictures. dpo: learn from preferences=DIR which of two pictures is better",
+        choices=["denoising", "dpo"],
+    )
+    beta: float = config_key(
+        2000.0,
+        "dpo: how strongly the LoRA is held to the one that it begins with (arXiv 2311.12908); 2000 to 5000 is usual",
+        low=1e-3,
+        high=1e6,
+    )
+    start: str | None = config_key(
+        None,
+        "dpo: the path of the LoRA that it begins with. null: the one that drew the preferences. none: the base alone",
     )
 
 
@@ -270,6 +291,9 @@ class Config:
     repair: str | None = config_key(
         None, "Slots of a plan that get other traits: numbers with commas, or all whose attempts are used. Counts stay."
     )
+    preferences: str | None = config_key(
+        None, "With objective=dpo: the path of a preference set, a folder that stylegate preferences made."
+    )
     policy: str = config_key("default", "The name of a shipped policy, or the path of a policy file (acme.yaml).")
     encoder: str | None = config_key(
         None,
@@ -357,6 +381,7 @@ class Config:
     open: bool = config_key(True, "Open the page of a review in the browser, where there is a display.")
     family: FamilyConfig = field(default_factory=FamilyConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
@@ -407,6 +432,10 @@ def range_problems(config: Config) -> list[str]:
             problems.append(f"{name}: read with marks=all alone, and with credentials=FILE")
     if config.lora.text_encoder and config.family.name not in TEXT_TRAINED:
         problems.append(f"lora.text_encoder=true: family={config.family.name} does not train its text encoders")
+    if config.preferences is not None and config.objective.name != "dpo":
+        problems.append("preferences: read with objective=dpo alone")
+    if config.lora.text_encoder and config.objective.name == "dpo":
+        problems.append("lora.text_encoder=true: objective=dpo trains no text encoder")
     if config.lora.dora and config.hardware.nf4:
         problems.append("lora.dora=true: not on a base in 4 bits (hardware.nf4), whose lengths are rounded")
     if config.plan.num_wanted and config.plan.num_wanted > config.plan.num_images:

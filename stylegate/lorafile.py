@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -176,6 +177,39 @@ def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, 
     layers, problems = adapter.layers_from_tensors(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
     return layers
+
+
+@torch.no_grad()
+def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
+    """Set the trained adapters of `adapted`, modules by component, to the LoRA in a file; its strength goes into B.
+
+    Raises ModelError if its layers, ranks or kind are not those of the adapters.
+    """
+    tensors, metadata = load_tensors(path)
+    modules = adapter.adaptable_modules(dict(adapted.items()))
+    layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
+    wanted: dict[str, Any] = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
+    if not problems and (other := len(layers.keys() ^ wanted.keys())):
+        problems = [f"it adapts {len(layers)} layers, these words {len(wanted)}; {other} are in one of the two alone"]
+    for name, layer in layers.items() if not problems else ():
+        if layer.rank != wanted[name].r["default"]:
+            problems.append(f"{name}: rank {layer.rank}, these words say {wanted[name].r['default']}")
+        if (layer.magnitude is not None) != bool(wanted[name].use_dora.get("default")):
+            problems.append(f"{name}: {'a DoRA' if layer.magnitude is not None else 'no DoRA'}, other than these words")
+    if problems:
+        raise ModelError(
+            f"{files.display_path(path)} is not a LoRA as these words describe one:",
+            problems[:3] + ([f"and {len(problems) - 3} more"] if len(problems) > 3 else []),
+            "give the words that it was trained with (lora=, lora.rank=, base=).",
+        )
+    for name, layer in layers.items():
+        target = wanted[name]
+        strength = layer.alpha / layer.rank / target.scaling["default"]
+        target.lora_A["default"].weight.copy_(layer.down)
+        target.lora_B["default"].weight.copy_(layer.up.float() * strength)
+        if layer.magnitude is not None:
+            vector = target.lora_magnitude_vector["default"].weight
+            vector.copy_(layer.magnitude.reshape(vector.shape))
 
 
 def release_bytes(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:

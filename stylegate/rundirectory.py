@@ -30,4 +30,6 @@ def run_directory_name(config: Config) -> str:
     train = {key: value for key, value in as_dict(config.train).items() if key not in left_out}
     lora = as_dict(config.lora) | {"alpha": lora_alpha(config.lora)}
     weights = [config.brand, config.base, as_dict(config.family), lora, train, precision_of(config.hardware)]
+    if config.objective.name != "denoising":  # whose runs keep the names that they had before there were others
+        weights += [as_dict(config.objective), config.preferences]
     return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"

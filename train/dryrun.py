@@ -27,6 +27,7 @@ from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
 from train import batches, encoded, optimizers
 from train.evaluate import APART, LEVELS
+from train.preferences import Learned, learned_pictures
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
@@ -46,13 +47,13 @@ def print_report(config: Config) -> int:
     Raises the errors that the run would raise, and SurroundingsError if the disk is too small.
     """
     family = FAMILIES[config.family.name]
-    brand_set, findings, folder, terms = check_run_inputs(config)
-    remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
+    brand_set, findings, folder, terms, learned = check_run_inputs(config)
+    remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + learned.remarks
 
     sketch = family.meta_model(folder)
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
-    sizes = [pictures.size_of(item.content()) for item in brand_set.splits["train"]]
+    sizes = [pictures.size_of(item.content()) for item in learned.pictures]
     views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
@@ -63,7 +64,8 @@ def print_report(config: Config) -> int:
         )
     )
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
-    inputs = sketch.example_inputs(config.train.batch_size, largest.height, largest.width)
+    together = 2 if config.preferences else 1  # pictures that one item of a batch has
+    inputs = sketch.example_inputs(config.train.batch_size * together, largest.height, largest.width)
     forward, kept = forward_operations_and_activations(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
     half = hardware.precision_of(config.hardware) == "bf16"
     needed = training_memory_bytes(
@@ -74,8 +76,10 @@ def print_report(config: Config) -> int:
         on_card=hardware.device_type(config.hardware) == "cuda",
         num_in_4_bits=packed if config.hardware.nf4 else 0,
     )
-    total = forward * (1 + BACKWARD) * config.train.accumulation * config.train.max_steps
-    drawing, gates = evaluation_work(config.train, config.generate, len(brand_set.splits["validation"]), total, forward)
+    passes = together + BACKWARD  # with preferences the LoRA that training begins with is asked too
+    total = forward * passes * config.train.accumulation * config.train.max_steps
+    num_validation = len(brand_set.splits["validation"])
+    drawing, gates = evaluation_work(config.train, config.generate, num_validation, total, forward / together)
 
     states = config.train.keep_newest + config.train.keep_best + 1
     latent = sum(sketch.latent_numbers * v.width * v.height for v in views)
@@ -90,7 +94,7 @@ def print_report(config: Config) -> int:
     for remark in remarks:
         print(f"note: {remark}")
     shapes = sorted({(v.width, v.height) for v in views})
-    seen = config.train.max_steps * config.train.batch_size * config.train.accumulation / len(views)
+    seen = config.train.max_steps * config.train.batch_size * config.train.accumulation * together / len(views)
     print(f"run       {files.display_path(files.RUNS / run_directory_name(config))}")
     print(f"base      {config.base}: {frozen / 1e6:.1f} M parameters, licence {terms}")
     data = f"{counted(len(sizes), 'picture')}, {counted(len(views), 'view')} in {counted(len(shapes), 'shape')}"
@@ -108,8 +112,11 @@ def print_report(config: Config) -> int:
     return Exit.PASS
 
 
-def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
-    """Brand set with its findings, the base's folder and licence. Raises all problems of what a run reads, at once."""
+def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, Learned]:
+    """Brand set with its findings, the base's folder and licence, and what is learned from.
+
+    Raises all problems of what a run reads, at once.
+    """
     family = FAMILIES[config.family.name]
     errors: list[StylegateError] = []
 
@@ -122,6 +129,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
 
     data = value_or_recorded_problem(lambda: brandset.read_checked_brand_set(brandset.brand_folder(config.brand)))
     folder = value_or_recorded_problem(lambda: family.base_folder(config.base, weights=False))
+    learned: Any = value_or_recorded_problem(lambda: learned_pictures(config, data[0])) if data else None
     terms: Any = value_or_recorded_problem(lambda: licence.require_agreement(config, folder)) if folder else None
     value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
     value_or_recorded_problem(lambda: encoding.preprocessing_of(encoding.encoder_name(config)))
@@ -132,7 +140,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str]:
         raise errors[0]
     if errors:
         raise StylegateError("this run cannot begin:", [str(error) for error in errors])
-    return *data, folder, terms
+    return *data, folder, terms, learned
 
 
 def evaluation_work(

@@ -28,8 +28,8 @@ WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
 
 class Encoded(NamedTuple):
-    """The training set in the cache: the keys of the latents of each view, of each caption's wordings and of the empty
-    prompt.
+    """What is learned from, in the cache: the keys of the latents of each view, of each caption's wordings and of the
+    empty prompt.
     """
 
     cache: Cache

@@ -175,13 +175,14 @@ def train_steps(
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
                 group["lr"] = optimizers.learning_rate_at(settings, step)
-            each_loss = []
+            each_loss, measured = [], []
             for part in range(settings.accumulation):
                 last_pass = part == settings.accumulation - 1
                 with nullcontext() if last_pass else accelerator.no_sync(denoiser):
-                    each = pass_losses(run, denoiser, step * settings.accumulation + part)
+                    each, measures = pass_losses(run, denoiser, step * settings.accumulation + part)
                     accelerator.backward(each.mean() / settings.accumulation)
                 each_loss.append(each.detach())
+                measured.append(measures)
             for parameter in not_shared if accelerator.num_processes > 1 else []:
                 parameter.grad = accelerator.reduce(parameter.grad, "mean")  # type: ignore[arg-type]
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -191,7 +192,8 @@ def train_steps(
                 optimizers.update_average(average, parameters, settings.ema_decay, step)
 
             done = step + 1
-            stats.add(done, torch.cat(each_loss), norm, optimizer.param_groups[0]["lr"])
+            joined = {name: torch.cat([measures[name] for measures in measured]) for name in measured[0]}
+            stats.add(done, torch.cat(each_loss), norm, optimizer.param_groups[0]["lr"], joined)
             last, due = done == settings.max_steps, done % settings.evaluate_every == 0
             save = last or due or done % settings.checkpoint_every == 0
             together = save or len(stats.rows) == FLUSH_EVERY  # where several processes wait for each other anyway

@@ -83,3 +83,17 @@ def loss_per_picture(predicted: Tensor, target: Tensor, huber_delta: float | Non
     else:
         each = 2 * torch.nn.functional.huber_loss(predicted, target, reduction="none", delta=huber_delta)
     return each.flatten(1).mean(1)
+
+
+def preference_losses(errors: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Diffusion-DPO's loss of each pair and its margin, [n] each (arXiv 2311.12908, equation 14).
+
+    `errors` [2 n] are the squared errors of the trained model for the n chosen pictures, then for the n rejected ones,
+    at one noise and level a pair; `reference` [2 n] are those of the model that training began with. The margin is
+    -beta / 2 times how much the error of the chosen picture changed more than that of the rejected one: above 0 the
+    model prefers the chosen picture more than the reference does. The loss is -log sigmoid(margin), ln 2 at the
+    beginning. The factor of 1 / 2 is that of the public implementations, so that their values of beta hold here.
+    """
+    chosen, rejected = (errors - reference).chunk(2)
+    margin = -0.5 * beta * (chosen - rejected)
+    return torch.nn.functional.softplus(-margin), margin

@@ -1,5 +1,6 @@
 """Make a run from the config: check and encode the data, load the base, attach the LoRA."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stylegate import __version__, brandset, files, hardware, licence, pictures,
 from stylegate.config import Config, as_dict, lora_alpha
 from stylegate.families import FAMILIES, Family, Models, pipelines
 from train import batches, encoded, state
+from train.preferences import begin_with, learned_pictures
 from train.run import Run
 
 
@@ -25,21 +27,25 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))
+    learned = learned_pictures(config, brand_set)
     licence.require_agreement(config, family.base_folder(config.base))
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     sample.require_size_multiples(config, models.multiple)
+    learned.require_base(models.sha256)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
     for part in (models.pipeline.vae, *encoders):
         part.to(device)
     resolutions = config.train.resolutions or [sample.drawing_resolution(config, models)]
-    data = encoded.encode_training_set(brand_set, models, family, config.train, resolutions, accelerator)
+    taught = replace(brand_set, splits=brand_set.splits | {"train": learned.pictures})
+    data = encoded.encode_training_set(taught, models, family, config.train, resolutions, accelerator)
     for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
         part.to("cpu")
     models.denoiser.to(device)
+    pairs = config.preferences is not None
     run = Run(
         config=config,
         directory=directory,
@@ -48,10 +54,13 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         models=models,
         adapted=adapted,
         accelerator=accelerator,
+        learned=learned.pictures,
         data=data,
-        buckets=batches.views_by_bucket(data.views),
+        buckets=batches.views_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
         precision=precision,
-        facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes},
+        facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes}
+        | learned.facts,
+        reference=begin_with(adapted, learned.start) if pairs else [],
     )
     set_threads_and_compilation(run)
     state.require_same_run(directory, run.facts)
@@ -65,17 +74,16 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         }
         files.write_json(directory / "run.json", record)
         print(f"run: {files.display_path(directory)}")
-        for remark in (
-            findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + run_remarks(run, resolutions)
-        ):
+        remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
+        for remark in remarks + learned.remarks + run_remarks(run, resolutions):
             print(f"note: {remark}")
     return run
 
 
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know about base, sizes and buckets before the first step, a sentence each."""
-    items, settings = run.brand_set.splits["train"], run.config.train
-    largest, found = max(min(pictures.size_of(item.content())) for item in items), []
+    settings = run.config.train
+    largest, found = max(min(pictures.size_of(item.content())) for item in run.learned), []
     if run.models.distilled:
         found.append("This base is distilled to few steps, which a LoRA undoes. Train on the model it was made from.")
     if largest >= 1.5 * max(resolutions):

@@ -34,7 +34,7 @@ CARD = """---
 
 A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 
-- Learned from {num_pictures} pictures; source: {source}; licence of the pictures: {licence}.
+- Learned from {num_pictures} pictures{then}; source: {source}; licence of the pictures: {licence}.
 - {steps} steps of batch {batch}, rank {rank}, on {targets}. The matrices hold the strength: {scale:g}.
 - {passed}
 - Digests (sha256): this file {lora_sha256}, data {data}, base {base_sha256}.
@@ -106,6 +106,7 @@ def write_release(
         "licence": brand.licence,
         "source": brand.source,
         "num_pictures": len(brand_set.splits["train"]),
+        "then": f", then from pairs of better and worse ones ({facts['preferences']})" if config.preferences else "",
         "steps": selection["step"],
         "scale": next(iter(layers.values())).alpha / config.lora.rank,
         "passed": passed,
@@ -159,7 +160,19 @@ def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict) -> 
         "ss_network_args": json.dumps({"conv_dim": rank, "conv_alpha": rank}),
         "stylegate.data": facts["data"],
         "stylegate.base": facts["base"],
+        **preference_metadata(config, facts),
     }
+
+
+def preference_metadata(config: Config, facts: dict) -> dict[str, str]:
+    """What the metadata of a LoRA file says of preferences: the objective, their digest, and the LoRA it began with.
+
+    It is empty for a LoRA that learned a brand's pictures alone.
+    """
+    if config.preferences is None:
+        return {}
+    said = {"objective": config.objective.name, "preferences": facts["preferences"], "start": facts["start"] or "none"}
+    return {f"stylegate.{name}": value for name, value in said.items()}
 
 
 def base_name_without_path(base: str) -> str:

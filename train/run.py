@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
-from stylegate.brandset import BrandSet
+from stylegate.brandset import BrandPicture, BrandSet
 from stylegate.config import Config
 from stylegate.families import Family, Models
 from train.encoded import Encoded
@@ -24,7 +24,9 @@ class Run:
     models: Models
     adapted: nn.ModuleDict  # the parts of the base that carry the LoRA, by component ("unet", "text_encoder", ...)
     accelerator: Accelerator
-    data: Encoded  # latents and prompt encodings of train/
-    buckets: list[list[int]]  # numbers of the views of one shape, a list for each shape
+    learned: list[BrandPicture]  # train/; with preferences the chosen pictures of all pairs, then the rejected ones
+    data: Encoded  # latents and prompt encodings of `learned`
+    buckets: list[list[int]]  # numbers of the views of one shape, a list for each shape; of pairs the chosen ones
     precision: str  # "fp32" or "bf16", of training and of drawing
     facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile
+    reference: list[Tensor]  # with preferences: the trained parameters as they were at the beginning; else empty

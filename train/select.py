@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
+from eval.lot.paired import paired_interval
 from eval.scorers import SCORES
 
 CONFIDENCE = 0.95
@@ -25,15 +26,9 @@ MOST = 3  # checks whose remedies are said
 def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
     """The lower confidence bound of the difference in pass rate, `passed` less `best`, on the same prompts.
 
-    Agresti and Min 2005 (Statistics in Medicine 24, 729): half a pair added to each of the four cells, then Wald.
-    One-sided, in [-1, 1].
+    One-sided, in [-1, 1]: the lower end of the two-sided interval of twice the error.
     """
-    one, other = np.asarray(passed, bool), np.asarray(best, bool)
-    gained, lost = (one & ~other).sum() + 0.5, (~one & other).sum() + 0.5
-    n = len(one) + 2
-    difference = (gained - lost) / n
-    deviation = np.sqrt((gained + lost) / n - difference**2) / np.sqrt(n)
-    return float(difference - norm.ppf(CONFIDENCE) * deviation)
+    return paired_interval(passed, best, 2 * CONFIDENCE - 1)[0]
 
 
 def wilson_interval(passed: Sequence[bool]) -> tuple[float, float]:

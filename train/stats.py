@@ -69,7 +69,7 @@ class Stats:
         self.path, self.accelerator, self.tracker = directory / "stats.jsonl", accelerator, tracker
         self.clock = directory / CLOCK
         self.pictures = pictures
-        self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
+        self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float, dict[str, torch.Tensor]]] = []
         self.first, self.began = first, time.perf_counter()
         self.flushed, self.aside = self.began, 0.0
         self.timed, self.waited = timed or TimedCache(None), 0.0
@@ -88,9 +88,19 @@ class Stats:
             self.tracker.log(values, step=step)
         return bool(late)
 
-    def add(self, step: int, losses: torch.Tensor, norm: torch.Tensor, learning_rate: float) -> None:
-        """Collect one step: `losses` [pictures of the step on this process], `norm` the gradient norm, a scalar."""
-        self.rows.append((step, losses, norm, learning_rate))
+    def add(
+        self,
+        step: int,
+        losses: torch.Tensor,
+        norm: torch.Tensor,
+        learning_rate: float,
+        measures: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Collect one step: `losses` [pictures of the step on this process], `norm` the gradient norm, a scalar.
+
+        `measures` are other values [pictures], by the name of their column in stats.jsonl; their mean is written.
+        """
+        self.rows.append((step, losses, norm, learning_rate, measures or {}))
 
     def flush(self, aside: float = 0.0) -> float:
         """Write the collected steps, with losses averaged over the processes. Returns the mean of these losses.
@@ -98,14 +108,14 @@ class Stats:
         `aside` are the seconds that evaluations have cost so far; they do not count as the steps' time. Raises
         StylegateError for a loss or gradient that is not finite: the steps before it are written, the others are not.
         """
-        gathered: torch.Tensor = self.accelerator.gather(torch.stack([row[1] for row in self.rows])[None])  # type: ignore[assignment]
-        by_step = gathered.transpose(0, 1).cpu().numpy()  # [steps, processes, pictures]
+        by_step = self.of_all_processes([row[1] for row in self.rows])
+        measured = {name: self.of_all_processes([row[4][name] for row in self.rows]) for name in self.rows[0][4]}
         now = time.perf_counter()
         rate = (self.rows[-1][0] - self.first) / (now - self.began)
         seconds = (now - self.flushed) - (aside - self.aside)
         waited, memory = self.timed.seconds - self.waited, peak_memory_gib(self.accelerator.device)
         beside = {"steps_per_s": rate, "data_wait_share": waited / max(seconds, 1e-9), "memory_gib": memory}
-        for (step, _, norm, learning_rate), losses in zip(self.rows, by_step, strict=True):
+        for number, ((step, _, norm, learning_rate, _), losses) in enumerate(zip(self.rows, by_step, strict=True)):
             broken = ~np.isfinite(losses)
             if broken.any() or not torch.isfinite(norm):
                 ranks, places = np.nonzero(broken if broken.any() else ~broken)  # a gradient is of all of them
@@ -117,6 +127,7 @@ class Stats:
                 )
             if self.accelerator.is_main_process:
                 values = {"loss": float(losses.mean()), "grad_norm": norm.item(), "learning_rate": learning_rate}
+                values |= {name: float(of_steps[number].mean()) for name, of_steps in measured.items()}
                 files.append_jsonl(self.path, {"step": step} | values)
                 if step > self.tracker.highest_value_sent(STEP):
                     self.tracker.log({STEP: step} | values | beside, step=step)
@@ -126,3 +137,10 @@ class Stats:
         self.flushed, self.aside, self.waited = now, aside, self.timed.seconds
         self.rows.clear()
         return float(by_step.mean())
+
+    def of_all_processes(self, each: list[torch.Tensor]) -> np.ndarray:
+        """The values [pictures] of several steps on this process, as those of all processes: [steps, processes,
+        pictures].
+        """
+        gathered: torch.Tensor = self.accelerator.gather(torch.stack(each)[None])  # type: ignore[assignment]
+        return gathered.transpose(0, 1).cpu().numpy()

@@ -1,50 +1,116 @@
 """The loss of one pass. Views, noise and dropped captions are a pure function of (seed, step, rank)."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from stylegate import hardware
+from stylegate.families import Conditions
 from train import batches, losses
 from train.run import Run
 
 
-def pass_losses(run: Run, denoiser: Any, pass_index: int) -> Tensor:
-    """The weighted losses, float32 [batch], of one pass on this process.
+class NoisedBatch(NamedTuple):
+    """The input and the target of one pass. Of pairs the chosen pictures stand first, then the rejected ones."""
+
+    noisy: Tensor  # [n, c, h, w]
+    target: Tensor  # [n, c, h, w]: what the base should predict
+    levels: Tensor  # [n]
+    conditions: Conditions
+
+
+class PassLosses(NamedTuple):
+    """What one pass gives on this process."""
+
+    each: Tensor  # float32 [batch]: the loss of each picture, or of each pair
+    measures: dict[str, Tensor]  # [batch] each: what else is recorded of it, by name
+
+
+def pass_losses(run: Run, denoiser: Any, pass_index: int) -> PassLosses:
+    """The weighted losses of one pass on this process.
 
     `pass_index` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps
-    it.
+    it. With preferences the base carries the LoRA that training began with for one more pass, without gradients.
+    """
+    batch = noised_batch(run, pass_index)
+    if not run.reference:
+        return PassLosses(prediction_errors(run, denoiser, batch), {})
+    with torch.no_grad(), reference_weights(run):
+        reference = prediction_errors(run, run.models.denoiser, batch)
+    each, margin = losses.preference_losses(
+        prediction_errors(run, denoiser, batch), reference, run.config.objective.beta
+    )
+    margin = margin.detach()
+    accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
+    return PassLosses(each, {"preference_margin": margin, "preference_accuracy": accuracy})
+
+
+def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
+    """The noised latents of a pass with their target, levels and conditions; both pictures of a pair share noise,
+    level and caption.
     """
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
     chosen = chosen_views(run, pass_index, rank)
-    mean, deviation = run.data.latents(chosen)
-    draws = batches.random_draws(tuple(mean.shape), settings.caption_dropout, pass_index, rank, settings.seed)
     items = [run.data.views[i].item for i in chosen]
+    copies = 2 if run.reference else 1
+    partners = [i + len(run.data.views) // 2 for i in chosen] if run.reference else []
+    mean, deviation = run.data.latents([*chosen, *partners])
+    shape = (len(chosen), *mean.shape[1:])
+    draws = batches.random_draws(shape, settings.caption_dropout, pass_index, rank, settings.seed)
     if run.config.lora.text_encoder:
         conditions = run.family.encode_prompts(run.models, run.data.wordings_at_step(items, pass_index, draws.dropped))
     else:
         conditions = run.data.conditions(items, pass_index, draws.dropped)
     levels = losses.draw_levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.add_noise_offset(draws.noise, settings.loss.noise_offset, draws.constant)
+    clean = mean + deviation * torch.cat([draws.resample] * copies)
     device = run.accelerator.device
-    clean, noise, levels = (t.to(device) for t in (mean + deviation * draws.resample, noise, levels))
-    conditions = {name: values.to(device) for name, values in conditions.items()}
-    with hardware.autocast(device, run.precision):
-        noisy = losses.add_noise(schedule, clean, noise, levels)
-        predicted = run.family.predict(run.models, denoiser, noisy, levels, conditions)
-    target = losses.prediction_target(schedule, clean, noise, levels)
-    each = losses.loss_per_picture(predicted.float(), target, settings.loss.huber_delta)
-    return each * losses.loss_weights(schedule, settings.loss.min_snr_gamma, levels)
+    clean, noise, levels = (t.to(device) for t in (clean, torch.cat([noise] * copies), torch.cat([levels] * copies)))
+    return NoisedBatch(
+        losses.add_noise(schedule, clean, noise, levels),
+        losses.prediction_target(schedule, clean, noise, levels),
+        levels,
+        {name: torch.cat([values.to(device)] * copies) for name, values in conditions.items()},
+    )
+
+
+def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
+    """The weighted error of the denoiser's prediction for each picture, float32 [n]."""
+    settings, schedule = run.config.train.loss, run.models.schedule
+    with hardware.autocast(run.accelerator.device, run.precision):  # its own: autocast keeps copies of weights in it
+        predicted = run.family.predict(run.models, denoiser, batch.noisy, batch.levels, batch.conditions)
+    each = losses.loss_per_picture(predicted.float(), batch.target, settings.huber_delta)
+    return each * losses.loss_weights(schedule, settings.min_snr_gamma, batch.levels)
+
+
+@contextmanager
+def reference_weights(run: Run) -> Iterator[None]:
+    """Put the LoRA that training began with in place of the trained one for a while: a second model is not needed."""
+    parameters = [p for p in run.adapted.parameters() if p.requires_grad]
+    trained = [p.data for p in parameters]
+    for parameter, before in zip(parameters, run.reference, strict=True):
+        parameter.data = before
+    try:
+        yield
+    finally:
+        for parameter, now in zip(parameters, trained, strict=True):
+            parameter.data = now
 
 
 def chosen_views(run: Run, step: int, rank: int) -> list[int]:
-    """Indices of the views that the process `rank` sees in pass `step`, [batch]."""
+    """Indices of the views that the process `rank` sees in pass `step`, [batch]; of pairs those of the chosen
+    pictures.
+    """
     settings, world = run.config.train, run.accelerator.num_processes
     return batches.view_indices_of_batch(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
 def picture_files_of_step(run: Run, step: int, rank: int) -> list[str]:
-    """Files of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from 0."""
+    """Files of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from 0; of
+    pairs those of the chosen pictures.
+    """
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
-    items = run.brand_set.splits["train"]
-    return [items[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]
+    return [run.learned[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]

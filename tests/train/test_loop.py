@@ -176,7 +176,7 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
     moments = load_file(place / "state" / "step-000001" / "optimizer.safetensors")
     run = prepare.prepare(config, place, Accelerator(cpu=True))
     for part in range(2):
-        (pass_losses(run, run.models.denoiser, part).mean() / 2).backward()
+        (pass_losses(run, run.models.denoiser, part).each.mean() / 2).backward()
     parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
     assert any(p.grad.abs().max() > 1e-6 for p in parameters if p.grad is not None)
     for i, parameter in enumerate(parameters):

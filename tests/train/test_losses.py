@@ -103,3 +103,16 @@ def test_offset_moves_whole_channels() -> None:
     moved = losses.add_noise_offset(NOISE, 0.1, constant) - NOISE
     assert torch.allclose(moved, (0.1 * constant).expand_as(NOISE), atol=1e-6)
     assert losses.add_noise_offset(NOISE, 0.0, constant) is NOISE
+
+
+def test_preference_losses_equal_the_paper() -> None:
+    """Equation 14 of arXiv 2311.12908, pair by pair: ln 2 where nothing has changed, more where it got worse."""
+    errors, reference = np.array([0.10, 0.30, 0.20, 0.20]), np.array([0.11, 0.30, 0.19, 0.25])  # chosen, then rejected
+    found, margin = losses.preference_losses(torch.tensor(errors), torch.tensor(reference), beta=200.0)
+    for i in range(2):
+        inside = (errors[i] - reference[i]) - (errors[i + 2] - reference[i + 2])
+        wanted = -np.log(1 / (1 + np.exp(0.5 * 200.0 * inside)))
+        assert float(found[i]) == pytest.approx(wanted, rel=1e-9)
+    assert margin[0] > 0 > margin[1] and found[0] < np.log(2) < found[1]
+    same = losses.preference_losses(torch.tensor(reference), torch.tensor(reference), beta=200.0)[0]
+    assert torch.equal(same, torch.full((2,), np.log(2), dtype=torch.float64))

@@ -17,7 +17,7 @@ TEXTS = [
     "@acme: #1 - 'quoted' 日本 é",
     "```\n~~~\n> quote\n1. item\n$x$",
 ]
-NUMBERS = {"num_pictures": 28, "steps": 300, "scale": 1.0, "batch": 4, "rank": 16}
+NUMBERS = {"num_pictures": 28, "then": "", "steps": 300, "scale": 1.0, "batch": 4, "rank": 16}
 WORDS = ["name", "brand", "style", "trigger", "licence", "source", "passed", "targets", "data", "base_sha256", "other"]
 
 

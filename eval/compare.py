@@ -1,0 +1,132 @@
+"""Two batches of the same slots, side by side: do more pictures of the second one pass the gate?
+
+    stylegate compare data/batches/before data/batches/after
+
+Such batches have the same plan (prompts and seeds) and the same gate, and differ in what drew them: a LoRA before and
+after it learned from preferences, say. The first attempts are compared slot by slot, so that luck with words and seeds
+is the same for both; later attempts are drawn only where earlier ones failed, and would not be fair. The difference has
+a 95 % interval. Where the second LoRA learned from a preference set that holds pictures of these very seeds, that is
+said: what was learned from proves nothing.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from eval.export import read_judgement
+from eval.judging.record import GateRecord
+from eval.judging.verdicts import Verdict
+from eval.lot.batch import Slot, read_plan
+from eval.lot.lot import Lot, lot_of_batch
+from eval.lot.paired import paired_interval
+from stylegate import files
+from stylegate.errors import DataError
+from stylegate.preferenceset import RECORD, read_preference_set
+from stylegate.words import counted
+
+CONFIDENCE = 0.95
+
+
+class JudgedBatch(NamedTuple):
+    """A batch with the verdicts on its first attempts."""
+
+    lot: Lot
+    outcome: GateRecord
+    first: dict[int, Verdict]  # by number of the slot
+    slots: dict[int, Slot]
+
+
+def compare_batches(before: Path, after: Path) -> int:
+    """Print how many first attempts of each batch pass, the difference with its interval, and by which checks they
+    fail. Returns 0.
+
+    Raises DataError if the batches share no slot that both have drawn, or were not judged by the same gate.
+    """
+    one, other = read_judged_batch(before), read_judged_batch(after)
+    numbers = [
+        n for n in sorted(one.first.keys() & other.first.keys()) if same_words_and_seed(one.slots[n], other.slots[n])
+    ]
+    if not numbers:
+        raise DataError(
+            "these batches share no slot: no prompt with the same seed was drawn and judged in both",
+            next_step="plan both with the same words but for what draws (lora_file=, objective=), and batch= names.",
+        )
+    judges = [(b.outcome.policy.sha256, b.outcome.encoder_sha256, b.outcome.references) for b in (one, other)]
+    if judges[0] != judges[1]:
+        raise DataError(
+            "these batches were judged by different gates (policy, encoder or references)",
+            next_step="gate both with the same words, then compare.",
+        )
+    passed = [np.array([batch.first[n].verdict == "accept" for n in numbers]) for batch in (one, other)]
+    table = Table("batch", "first attempts accepted", "rejected by")
+    for place, batch, good in zip((before, after), (one, other), passed, strict=True):
+        counts = Counter(r.check for n in numbers for r in batch.first[n].reasons if r.verdict == "reject")
+        why = ", ".join(f"{check} {count}" for check, count in counts.most_common())
+        table.add_row(place.resolve().name, f"{good.sum()} of {len(numbers)} ({good.mean():.0%})", why or "-")
+    Console(width=max(Console().width, 120)).print(table)
+    for remark in remarks_on_pair(one, other, numbers):
+        print(f"note: {remark}")
+    print(difference_in_words(passed[1], passed[0]))
+    return 0
+
+
+def read_judged_batch(place: Path) -> JudgedBatch:
+    """A batch as its gate judged it last. Raises DataError if it was not judged, or changed since."""
+    lot = lot_of_batch(place.resolve())
+    outcome, verdicts = read_judgement(lot)
+    slots = {slot.slot: slot for slot in read_plan(lot.out)}
+    by_name = {verdict.file: verdict for verdict in verdicts}
+    first = {n: by_name[slot.file(0)] for n, slot in slots.items() if slot.file(0) in by_name}
+    return JudgedBatch(lot, outcome, first, slots)
+
+
+def same_words_and_seed(one: Slot, other: Slot) -> bool:
+    """Whether two slots ask for the same picture: prompts and seed are equal."""
+    return (one.prompt, one.negative_prompt, one.seed) == (other.prompt, other.negative_prompt, other.seed)
+
+
+def difference_in_words(after: np.ndarray, before: np.ndarray) -> str:
+    """The difference in pass rate of two batches with its interval, and what it means, on one line."""
+    low, high = paired_interval(list(after), list(before), CONFIDENCE)
+    gained, lost = int((after & ~before).sum()), int((~after & before).sum())
+    meaning = "the second passes more often" if low > 0 else "the second passes less often"
+    if low <= 0 <= high:
+        meaning = f"{counted(len(after), 'slot')} cannot tell which passes more often"
+    change = float(after.mean() - before.mean())
+    return (
+        f"difference: {change:+.1%} [{low:+.1%}, {high:+.1%}] (95 %, paired; {gained} slots gained, {lost} lost): "
+        f"{meaning}"
+    )
+
+
+def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) -> list[str]:
+    """Sentences on what differs between the batches, what is not compared, and seeds that the second one has learned
+    from.
+    """
+    found = []
+    facts = [batch.lot.record.facts.content() if batch.lot.record else {} for batch in (one, other)]
+    if differing := [key for key in facts[0] if facts[0][key] != facts[1].get(key)]:
+        found.append(f"the batches differ in {', '.join(differing)}")
+    if left := len(one.slots.keys() | other.slots.keys()) - len(numbers):
+        found.append(f"{counted(left, 'slot is', 'slots are')} not compared: not planned alike, or not judged in both")
+    seeds = {batch_slot.attempt_seed(0) for batch_slot in (other.slots[n] for n in numbers)}
+    if learned := len(seeds & seeds_of_preferences(other.lot)):
+        found.append(
+            f"the second batch's LoRA has learned from pictures of {learned} of these seeds: this is no proof; plan "
+            "both with another plan.seed"
+        )
+    return found
+
+
+def seeds_of_preferences(lot: Lot) -> set[int]:
+    """The seeds of the pictures of the preference set that a batch's LoRA learned from; empty if it is not known."""
+    run = files.RUNS / ((lot.record.words.run if lot.record else None) or "-") / "run.json"
+    config = files.read_json(run, "the run's record", "config")["config"] if run.is_file() else {}
+    folder = config.get("preferences")
+    if not folder or not (Path(folder).expanduser() / RECORD).is_file():
+        return set()
+    return {seed for pair in read_preference_set(folder).pairs for seed in (pair.chosen_seed, pair.rejected_seed)}

@@ -1,0 +1,187 @@
+"""Save pairs of accepted and rejected pictures as a preference set, from which `train objective=dpo` learns.
+
+    stylegate preferences batch=NAME             data/batches/NAME/preferences/
+    stylegate preferences batch=NAME out=./pairs
+
+Reads the verdicts of a planned batch. Each accepted picture of a slot makes a pair with each rejected one of that slot:
+both were drawn for the same words. A verdict is the gate's; where a person decided about a picture in review, or a
+waiver lifted a check, that counts, and the pair says so. Never used: pictures that an audit or a calibration labelled,
+since those labels prove and measure; pictures in review and in error; what is rejected as a copy of another picture
+alone; and pictures that show other traits than they were asked for. Made whole or not at all; the same command again
+makes it anew.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from eval.export import read_judgement
+from eval.judging.record import GateRecord
+from eval.judging.verdicts import PERSON, Verdict
+from eval.lot.batch import PLAN, attempt_and_slot
+from eval.lot.lot import Lot, locked_lot
+from eval.promise.labels import PURPOSES, Purpose, read_stored_labels
+from eval.promise.store import gate_record_key_of_labels
+from stylegate import brandset, files
+from stylegate.config import Config
+from stylegate.errors import DataError
+from stylegate.preferenceset import RECORD, ROWS, PreferencePair, PreferenceRecord, Source, picture_name
+from stylegate.words import counted
+
+OF_OTHERS = {"distinct"}  # checks that compare a picture with others of the lot: alone they do not call it bad
+DECIDES: tuple[Purpose, ...] = ("review", "traits")  # purposes of labels that are no evidence about a lot of pictures
+FOLDER = "preferences"
+
+
+class Judged(NamedTuple):
+    """A picture that can stand in a pair, and who decided about it."""
+
+    verdict: Verdict
+    by: Source
+
+
+def preferences(config: Config) -> int:
+    """Write the preference set of a batch. Returns 0.
+
+    Raises DataError if the verdicts are not of the present state of the batch, if no slot has both an accepted and a
+    rejected picture, or if `out` holds something else.
+    """
+    with locked_lot(config, remember=False) as lot:
+        if lot.slots is None or lot.record is None or lot.record.facts.brand is None:
+            raise DataError(
+                "preferences are of a planned batch of a brand: pictures of a folder have no slots that they share",
+                next_step="give batch=NAME, or the words that the batch was planned with.",
+            )
+        outcome, verdicts = read_judgement(lot)
+        usable, left_out = usable_pictures(verdicts, evidence_of(lot.out))
+        pairs = pairs_of_slots(lot, usable)
+        left_out["no partner in their slot"] = len(usable) - len(
+            {sha256 for pair in pairs for sha256 in (pair.chosen_sha256, pair.rejected_sha256)}
+        )
+        if not pairs:
+            raise DataError(one_sided(usable), next_step="draw more: generate and gate again, or a larger plan.")
+        target = Path(config.out).expanduser().resolve() if config.out else lot.out / FOLDER
+        if target.exists() and not (target / RECORD).is_file():
+            raise DataError(f"out={config.out} holds something else", next_step="give a new folder.")
+        write_preference_set(target, lot, outcome, pairs, left_out)
+    people = sum("person" in (pair.chosen_by, pair.rejected_by) for pair in pairs)
+    slots = counted(len({pair.slot for pair in pairs}), "slot")
+    print(f"preferences: {counted(len(pairs), 'pair')} of {slots}, {people} by decisions of people")
+    if said := ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count):
+        print(f"note: pictures in no pair: {said}")
+    print(f"preference set: {files.display_path(target)}")
+    return 0
+
+
+def evidence_of(out: Path) -> set[str]:
+    """The sha256 of every picture in the folder `out` that an audit or a calibration has labelled, by any rule."""
+    return {
+        label.sha256 for purpose in PURPOSES if purpose not in DECIDES for label in read_stored_labels(out, purpose)
+    }
+
+
+def usable_pictures(verdicts: Iterable[Verdict], evidence: set[str]) -> tuple[list[Judged], Counter[str]]:
+    """The pictures that can stand in a pair, and how many others there are, by reason.
+
+    `evidence` has the sha256 of every picture that an audit or a calibration has labelled.
+    """
+    usable: list[Judged] = []
+    left_out: Counter[str] = Counter()
+    for verdict in verdicts:
+        rejected_for = {reason.check for reason in verdict.reasons if reason.verdict == "reject"}
+        if verdict.sha256 in evidence:
+            left_out["labelled in an audit or a calibration"] += 1
+        elif verdict.verdict not in ("accept", "reject"):
+            left_out["in review" if verdict.verdict == "review" else "in error"] += 1
+        elif verdict.shown_traits:
+            left_out["showing other traits than planned"] += 1
+        elif verdict.verdict == "reject" and rejected_for <= OF_OTHERS:
+            left_out["rejected as copies alone"] += 1
+        else:
+            person = PERSON in rejected_for or verdict.settled or (verdict.verdict == "accept" and verdict.waived)
+            usable.append(Judged(verdict, "person" if person else "gate"))
+    return usable, left_out
+
+
+def pairs_of_slots(lot: Lot, usable: list[Judged]) -> list[PreferencePair]:
+    """A pair for each accepted and each rejected picture of the same slot, by slot and attempt.
+
+    Raises DataError if a picture is not the one that was judged.
+    """
+    by_slot: dict[int, dict[str, list[Judged]]] = {}
+    for one in usable:
+        of_slot = by_slot.setdefault(attempt_and_slot(one.verdict.file)[1], {"accept": [], "reject": []})
+        of_slot[one.verdict.verdict].append(one)
+    pairs = [
+        pair_of(lot, number, chosen, rejected)
+        for number, of_slot in sorted(by_slot.items())
+        for chosen in of_slot["accept"]
+        for rejected in of_slot["reject"]
+        if chosen.verdict.sha256 != rejected.verdict.sha256
+    ]
+    if changed := [v.file for v, _ in usable if lot.sha256.get(v.file) != v.sha256]:
+        raise DataError("pictures are not those that were judged:", changed, "stylegate gate again, then preferences.")
+    return pairs
+
+
+def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> PreferencePair:
+    """The row of metadata.jsonl for two pictures of the slot `number`."""
+    slot = (lot.slots or {})[chosen.verdict.file]
+    seeds = [slot.attempt_seed(attempt_and_slot(one.verdict.file)[0]) for one in (chosen, rejected)]
+    return PreferencePair(
+        chosen_file_name=picture_name(chosen.verdict.sha256),
+        rejected_file_name=picture_name(rejected.verdict.sha256),
+        prompt=slot.prompt,
+        chosen_sha256=chosen.verdict.sha256,
+        rejected_sha256=rejected.verdict.sha256,
+        chosen_seed=seeds[0],
+        rejected_seed=seeds[1],
+        chosen_by=chosen.by,
+        rejected_by=rejected.by,
+        rejected_for=[reason.check for reason in rejected.verdict.reasons if reason.verdict == "reject"],
+        slot=number,
+    )
+
+
+def one_sided(usable: list[Judged]) -> str:
+    """Why there is no pair, as a sentence."""
+    counts = Counter(one.verdict.verdict for one in usable)
+    found = f"{counts['accept']} accepted and {counts['reject']} rejected pictures can be used"
+    return f"no slot has both an accepted and a rejected picture: {found}"
+
+
+def write_preference_set(
+    target: Path, lot: Lot, outcome: GateRecord, pairs: list[PreferencePair], left_out: Counter[str]
+) -> None:
+    """Write the folder `target` whole; one that was there is replaced."""
+    assert lot.record
+    facts, words = lot.record.facts, lot.record.words
+    brand = brandset.read_brand_file(brandset.brand_folder(words.brand))
+    rows = files.jsonl(pair.content() for pair in pairs)
+    paths = {lot.sha256[name]: path for name, path in lot.files}
+
+    def build(partial: Path) -> None:
+        for sha256 in {digest for pair in pairs for digest in (pair.chosen_sha256, pair.rejected_sha256)}:
+            files.write_atomically(partial / picture_name(sha256), paths[sha256].read_bytes())
+        files.write_atomically(partial / ROWS, rows)
+        PreferenceRecord(
+            pairs=len(pairs),
+            sha256=files.sha256(partial / ROWS),
+            brand=brand.name,
+            licence=brand.licence,
+            source=brand.source,
+            brand_sha256=facts.brand or "",
+            base_sha256=facts.base,
+            lora_sha256=facts.lora,
+            run=words.run,
+            batch=lot.out.name,
+            plan_sha256=files.sha256(lot.out / PLAN),
+            policy_sha256=outcome.policy.sha256,
+            decisions_sha256=outcome.evidence.get(gate_record_key_of_labels("review")),
+            left_out={reason: count for reason, count in left_out.items() if count},
+        ).write(partial / RECORD)
+        shutil.rmtree(target, ignore_errors=True)  # a kill here leaves none, the same command makes it
+
+    files.write_folder_atomically(target, build)
