@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import yaml
 from PIL import Image
 from pydantic import ValidationError
@@ -27,10 +28,13 @@ from stylegate.brandset import (
     problems_of,
     raise_problems,
 )
+from stylegate.captionfaults import problems_of_captions
 from stylegate.captions import Caption, Captions, CaptionSources, read_captions
 from stylegate.config import Config, configuration_error
 from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
+from stylegate.picturefaults import without_frame
+from stylegate.similarity import most_varied
 from stylegate.splits import FOR_CHECKPOINTS, FOR_LINE, remarks_on_splits
 from stylegate.words import counted
 
@@ -64,15 +68,22 @@ def make_brand_set(config: Config) -> int:
 
     brand = brand_of_words(config, source.resolve().name)
     digests = check_given_pictures(source, found, given, brand, findings)
+    texts = {name: caption.text for name, caption in given.by_picture.items() if name in digests}
+    findings.remarks += problems_of_captions(texts, brand.trigger)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_problems(source, findings)
 
+    if config.keep and config.keep < len(digests):
+        kept = most_varied(np.stack([one.signature for one in digests.values()]), config.keep)
+        digests = {name: one for index, (name, one) in enumerate(digests.items()) if index in kept}
+        left_out = [name for name in found if name not in digests]
+        print(f"note: not among the {config.keep} most varied, not used: {', '.join(left_out)}")
     splits = assign_splits(digests, config.test, config.validation)
     near = sum(len(group) - 1 for group in near_duplicate_groups(digests))
     with files.exclusive_lock(target):
         files.write_folder_atomically(
-            target, lambda partial: write_set(partial, brand, splits, found, given.by_picture)
+            target, lambda partial: write_set(partial, brand, splits, found, given.by_picture, config.crop)
         )
     if near:
         print(f"note: {counted(near, 'near-duplicate stays', 'near-duplicates stay')} with the like in one split")
@@ -127,9 +138,14 @@ def check_given_pictures(
 
 
 def write_set(
-    folder: Path, brand: Brand, splits: dict[str, list[str]], found: dict[str, Path], captions: dict[str, Caption]
+    folder: Path,
+    brand: Brand,
+    splits: dict[str, list[str]],
+    found: dict[str, Path],
+    captions: dict[str, Caption],
+    crop: bool = False,
 ) -> None:
-    """Write pictures, captions, brand.yaml and contact sheet into an empty folder.
+    """Write pictures, captions, brand.yaml and contact sheet into an empty folder; with `crop` without their frames.
 
     Pictures get numbers for names: no name of a stranger's has to be safe, or to mean nothing to a loader.
     """
@@ -138,6 +154,7 @@ def write_set(
         rows = []
         for name in names:
             content = found[name].read_bytes()
+            content = without_frame(content, brand.background) if crop else content
             file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
             files.write_atomically(folder / part / file, content)
             row = {"file_name": file, "text": captions[name].text, "original": name}
@@ -149,7 +166,7 @@ def write_set(
     sheet = [
         (
             f"{part}: {split_heading(len(names))}, {NOUNS[part]}",
-            [contact_sheet_image(found[name], brand) for name in names[:SHOWN]],
+            [contact_sheet_image(found[name], brand, crop) for name in names[:SHOWN]],
         )
         for part, names in splits.items()
     ]
@@ -207,9 +224,11 @@ def is_utf8(path: Path) -> bool:
         return False
 
 
-def contact_sheet_image(path: Path, brand: Brand) -> Image.Image:
-    """The picture for the contact sheet, at most CELL pixels a side."""
-    image = pictures.decode(path.read_bytes(), brand.background).image
+def contact_sheet_image(path: Path, brand: Brand, crop: bool) -> Image.Image:
+    """The picture for the contact sheet, at most CELL pixels a side; with `crop` without its frame."""
+    content = path.read_bytes()
+    content = without_frame(content, brand.background) if crop else content
+    image = pictures.decode(content, brand.background).image
     image.thumbnail((CELL, CELL))
     return image
 

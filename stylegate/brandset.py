@@ -20,8 +20,10 @@ from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stylegate import files, hub, pictures, similarity, tables
+from stylegate.captionfaults import count_and_names, problems_of_captions
 from stylegate.config import Config
 from stylegate.errors import DataError
+from stylegate.picturefaults import inside_frame, is_enlarged
 from stylegate.splits import remarks_on_splits
 from stylegate.words import counted
 
@@ -104,6 +106,7 @@ class BrandSet:
         return files.canonical_sha256([self.brand.trigger, self.brand.background, items])
 
 
+FRAMED, ENLARGED, SMALL = "a frame or bars", "enlarged, or out of focus", "less than half as large as most others"
 HANDLED = {
     "alpha": "laid on brand.yaml's background (alpha: flatten or keep there says what pictures to judge must be)",
     "CMYK": "converted to sRGB",
@@ -113,6 +116,9 @@ HANDLED = {
     "palette": "converted to RGB",
     "colour profile to sRGB": "done",
     "colour profile unusable": "left aside",
+    FRAMED: "the LoRA learns them; stylegate brand crop=true cuts them off",
+    ENLARGED: "the LoRA learns soft edges; give the originals",
+    SMALL: "they are enlarged for training; give larger ones, or leave them out",
 }
 
 
@@ -129,21 +135,16 @@ class CheckReport:
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    converted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    noted: dict[str, list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # names of pictures, by what was seen
 
     def all_remarks(self) -> list[str]:
-        """The remarks, and one for each kind of conversion that pictures needed."""
+        """The remarks, and one for each kind of thing that was seen in pictures, with what is done about it."""
         handled = [
-            f"{kind}: {count_and_names(names)}, {HANDLED.get(kind, 'handled')}"
-            for kind, names in self.converted.items()
+            f"{kind}: {count_and_names(names)}, {HANDLED.get(kind, 'handled')}" for kind, names in self.noted.items()
         ]
         return self.remarks + sorted(handled)
-
-
-def count_and_names(names: list[str]) -> str:
-    """How many pictures, and the first three names: "4 pictures (a.png, b.png, c.png, …)"."""
-    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{counted(len(names), 'picture')} ({listed})"
 
 
 def check(config: Config) -> int:
@@ -152,7 +153,10 @@ def check(config: Config) -> int:
     findings = check_folder(folder)
     sizes = {part: len(valid_rows_and_picture_files(folder, part, [])) for part in SPLITS}
     if not findings.problems:
-        findings.remarks += remark_on_long_captions(read(folder), config)
+        brand_set = read(folder)
+        learned = {item.file: item.text for item in brand_set.splits["train"]}
+        findings.remarks += problems_of_captions(learned, brand_set.brand.trigger, brand_set.brand.style)
+        findings.remarks += remark_on_long_captions(brand_set, config)
         findings.remarks += remarks_on_splits(sizes["validation"], sizes["test"])
     for remark in findings.all_remarks():
         print(f"note: {remark}")
@@ -402,13 +406,14 @@ def traits_of(value: Any) -> dict[str, str]:
 def check_pictures(
     named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
 ) -> dict[str, PictureDigest]:
-    """Decode each picture. Broken pictures and exact duplicates become problems in `findings`, conversions become
-    remarks.
+    """Decode each picture. Broken pictures and exact duplicates become problems in `findings`; conversions, frames,
+    enlarged and small pictures become remarks.
 
     Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
     names are added to it by hash, and the caller reports them.
     """
     digests: dict[str, PictureDigest] = {}
+    sides: dict[str, int] = {}  # the shorter one, in pixels
     named_by = defaultdict(list) if by_hash is None else by_hash
     for name, path in named.items():
         try:
@@ -418,9 +423,18 @@ def check_pictures(
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()
         digests[name] = PictureDigest(content, similarity.signature(picture.image))
+        sides[name] = min(picture.image.size)
         named_by[f"{content} {picture.image.size}"].append(name)
-        for note in picture.notes:
-            findings.converted[note].append(name)
+        notes = (
+            *picture.notes,
+            *[FRAMED] * bool(inside_frame(picture.image)),
+            *[ENLARGED] * is_enlarged(picture.image),
+        )
+        for note in notes:
+            findings.noted[note].append(name)
+    usual = np.median([*sides.values()]) if sides else 0
+    if small := [name for name, side in sides.items() if side < usual / 2]:
+        findings.noted[SMALL] = small
     if by_hash is None:
         same = [names for names in named_by.values() if len(names) > 1]
         findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]

@@ -47,7 +47,7 @@ VERBS = {
     "brand": Verb(
         "make a brand set from a folder of pictures",
         "name=acme images=~/acme-art licence=own-work",
-        "name images trigger licence alpha background test validation out",
+        "name images trigger licence alpha background keep crop test validation out",
         helps=(("out", "The folder to write to. null: data/brands/NAME."),),
     ),
     "check": Verb("report everything wrong with a brand set at once", "brand=acme", "brand base family.name"),

@@ -264,6 +264,10 @@ class Config:
         low=1,
         high=100_000,
     )
+    keep: int | None = config_key(
+        None, "How many pictures to use: the most varied, near-duplicates last. null: all of them.", low=3, high=100_000
+    )
+    crop: bool = config_key(False, "Cut off even frames and bars around pictures, which are then saved anew as PNG.")
     trigger: str | None = config_key(None, "The phrase that calls the style. null: the name, and the word style.")
     licence: str = config_key(
         "unknown", "The licence of the pictures. unknown: export refuses what is drawn from them."

@@ -275,3 +275,21 @@ def candidate_pairs(products: NDArray[np.float32], coarse: NDArray[np.float32]) 
         coarse[every, columns] = ASIDE
     pairs = np.concatenate([np.stack(pair, 1) for pair in found])
     return np.unique(pairs[products[pairs[:, 0], pairs[:, 1]] > ASIDE], axis=0)
+
+
+def most_varied(signatures: NDArray[np.uint8], count: int) -> set[int]:
+    """Indices of the `count` signatures, of uint8 [n, 64, 64, 3], that differ most, by farthest point in 8 x 8 pixels.
+
+    The first is the one nearest to the mean; each next one lies farthest from all that were taken. So near-duplicates
+    come last. The order of equal ones is that of their pixels, so the same pictures give the same subset.
+    """
+    rows = signatures.reshape(len(signatures), 8, 8, 8, 8, 3).mean((2, 4)).reshape(len(signatures), -1)
+    order = np.lexsort(rows.T)
+    rows = rows[order]
+    taken = [int(np.square(rows - rows.mean(0)).sum(1).argmin())]
+    distance = np.square(rows - rows[taken[0]]).sum(1)
+    while len(taken) < min(count, len(rows)):
+        distance[taken[-1]] = -1  # stays below that of a twin, which is 0
+        taken.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.square(rows - rows[taken[-1]]).sum(1))
+    return set(order[taken].tolist())

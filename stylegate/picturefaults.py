@@ -1,0 +1,108 @@
+"""What a picture of a brand set may be better without: a frame or bars around it, or pixels that were made up.
+
+Nothing is refused for it: `stylegate brand` and `stylegate check` name such pictures, and `brand crop=true` cuts
+frames off.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stylegate import pictures
+
+EVEN = 10  # levels of 255 between the brightest and the darkest pixel of a line that belongs to a frame (JPEG included)
+JUMP = 24  # levels between a frame and the picture in it
+ALONG = 0.9  # share of the line inside a frame that differs from it; a subject on a flat ground touches less
+DEEPEST = 0.35  # share of a side that a frame may take
+FEWEST_PIXELS = 96  # shorter side from which on enlarging can be told
+FLAT = 1.0  # levels of 255: a picture that loses less when it is made small is one colour
+ENLARGED = 0.4  # share of loss: drawn shapes have .48 to .65, the same enlarged twice .17 to .30 (tests say it)
+
+
+class Box(NamedTuple):
+    """The part of a picture inside its frame, in pixels; right and bottom are the first ones outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def inside_frame(image: Image.Image) -> Box | None:
+    """The part inside a frame, or between two bars (letterbox); None if the picture has neither.
+
+    A frame is even, and the picture begins at its edge along nearly the whole line. So a subject on a flat ground has
+    none. Bars stand on two opposite sides, of the same depth within a tenth of the side.
+    """
+    pixels = np.asarray(image.convert("RGB")).astype(np.int16)
+    height, width = pixels.shape[:2]
+    top, bottom = bar_depth(pixels), bar_depth(pixels[::-1])
+    across = pixels.swapaxes(0, 1)
+    left, right = bar_depth(across), bar_depth(across[::-1])
+    framed = Box(left, top, width - right, height - bottom)
+    for box in (framed, framed._replace(left=0, right=width), framed._replace(top=0, bottom=height)):
+        bars = [(box.top, height - box.bottom, height), (box.left, width - box.right, width)]
+        paired = all((near > 0) == (far > 0) and abs(near - far) <= side / 10 for near, far, side in bars)
+        if box != (0, 0, width, height) and paired and is_filled(pixels, box):
+            return box
+    return None
+
+
+def without_frame(content: bytes, background: str) -> bytes:
+    """The picture file `content` without its frame or bars, as PNG; the same bytes if it has none.
+
+    Transparent pictures are laid on `background`. Raises PictureError if it cannot be decoded.
+    """
+    image = pictures.decode(content, background).image
+    box = inside_frame(image)
+    return pictures.png_bytes(image.crop(box)) if box else content
+
+
+def bar_depth(pixels: NDArray[np.int16]) -> int:
+    """Rows from the top of [h, w, 3] that are even and of one colour; 0 if they go on past DEEPEST of the height."""
+    most = int(len(pixels) * DEEPEST) + 1
+    upper = pixels[: most + 1]
+    even = (upper.max(1) - upper.min(1) <= EVEN).all(1) & (np.abs(upper - upper[:1]).max((1, 2)) <= EVEN)
+    depth = len(even) if even.all() else int(np.argmin(even))
+    return depth if depth < most else 0
+
+
+def is_filled(pixels: NDArray[np.int16], box: Box) -> bool:
+    """Whether the lines just inside a frame differ from it along nearly their whole length, on each side with a bar.
+
+    One line may be half frame, half picture, where the picture was scaled; so the next one is looked at.
+    """
+    inner = pixels[box.top : box.bottom, box.left : box.right]
+    if min(inner.shape[:2]) < 4:
+        return False
+    height, width = pixels.shape[:2]
+    middle_row, middle_column = (box.top + box.bottom) // 2, (box.left + box.right) // 2
+    sides = [
+        (box.top > 0, inner[1], pixels[0, middle_column]),
+        (box.bottom < height, inner[-2], pixels[-1, middle_column]),
+        (box.left > 0, inner[:, 1], pixels[middle_row, 0]),
+        (box.right < width, inner[:, -2], pixels[middle_row, -1]),
+    ]
+    return all((np.abs(line - colour).max(-1) > JUMP).mean() >= ALONG for has_bar, line, colour in sides if has_bar)
+
+
+def is_enlarged(image: Image.Image) -> bool:
+    """Whether the picture holds no detail as fine as its pixels: it was enlarged twice or more, or is out of focus.
+
+    Of such a picture a half loses little of what a quarter loses (or a quarter of what an eighth loses) when it is
+    scaled back. Enlarging by whole blocks (pixel art) keeps hard edges and is not found; nor is a small picture.
+    """
+    if min(image.size) < FEWEST_PIXELS:
+        return False
+    grey = image.convert("L")
+    half, quarter, eighth = (loss_of_scaling(grey, factor) for factor in (2, 4, 8))
+    return (quarter > FLAT and half < ENLARGED * quarter) or (eighth > FLAT and quarter < ENLARGED * eighth)
+
+
+def loss_of_scaling(grey: Image.Image, factor: int) -> float:
+    """Root mean square difference, in levels of 255, to the picture made smaller by `factor` and enlarged again."""
+    small = grey.resize((grey.width // factor, grey.height // factor), Image.Resampling.LANCZOS)
+    back = small.resize(grey.size, Image.Resampling.BICUBIC)
+    return float(np.sqrt(np.square(np.asarray(grey, np.float32) - np.asarray(back, np.float32)).mean()))

@@ -1,0 +1,91 @@
+"""What `brand` and `check` say of pictures and captions that train badly, and what they cut off or leave out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+
+from stylegate import brandset, files
+from stylegate.captionfaults import problems_of_captions
+from stylegate.picturefaults import inside_frame, is_enlarged
+from stylegate.similarity import most_varied, signature
+
+
+def drawn(side: int, seed: int) -> Image.Image:
+    """Shapes with smooth edges, as a vector picture of this size."""
+    draw_from, large = np.random.default_rng(seed), 4 * side
+    image = Image.new("RGB", (large, large), tuple(draw_from.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    for kind in range(12):
+        (x, xx), (y, yy) = np.sort(draw_from.integers(0, large, (2, 2))).tolist()
+        shape = (draw.ellipse, draw.rectangle)[kind % 2]
+        shape((x, y, xx + 8, yy + 8), fill=tuple(draw_from.integers(0, 256, 3).tolist()))
+    return image.resize((side, side), Image.Resampling.BOX)
+
+
+def test_frames_and_bars_are_found_and_grounds_are_not() -> None:
+    for seed in range(8):
+        image = drawn(96, seed)
+        ground = image.getpixel((0, 0))
+        assert isinstance(ground, tuple)
+        other = tuple((level + 128) % 256 for level in ground)
+        ringed, barred = ImageOps.expand(image, border=6, fill=other), Image.new("RGB", (96, 120), other)
+        barred.paste(image, (0, 12))
+        assert inside_frame(ringed) == (6, 6, 102, 102) and inside_frame(image) is None
+        assert inside_frame(barred) == (0, 12, 96, 108)
+        on_a_ground = Image.new("RGB", (96, 96), (240, 240, 240))
+        ImageDraw.Draw(on_a_ground).ellipse((16, 16, 80, 80), fill=(20, 90, 200))
+        assert inside_frame(on_a_ground) is None and inside_frame(Image.new("RGB", (96, 96))) is None
+
+
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_enlarged_pictures_are_told_from_drawn_ones_and_from_pixel_art(times: int) -> None:
+    for seed in range(8):
+        small, size = drawn(256 // times, seed), (256, 256)
+        assert is_enlarged(small.resize(size, Image.Resampling.BICUBIC))
+        assert is_enlarged(small.resize(size, Image.Resampling.LANCZOS))
+        assert not is_enlarged(drawn(256, seed))
+        assert not is_enlarged(drawn(64, seed).resize(size, Image.Resampling.NEAREST))
+
+
+def test_the_most_varied_pictures_leave_near_duplicates_out() -> None:
+    every = [drawn(64, seed) for seed in range(6)] + [ImageOps.autocontrast(drawn(64, seed), 1) for seed in range(6)]
+    kept = most_varied(np.stack([signature(image) for image in every]), 6)
+    assert len(kept) == 6 and {index % 6 for index in kept} == set(range(6))
+
+
+def test_what_captions_do_wrong_is_said_with_files() -> None:
+    animals = ["cat", "dog", "owl", "fox", "bee", "cow", "pig", "hen", "ant", "bat", "elk", "emu"]
+    captions = {f"{n}.png": f"acme style, a cute {n} on a red background" for n in animals}
+    assert [line.split('"')[1] for line in problems_of_captions(captions, "acme style")] == ["cute", "red"]
+    captions["cat.png"] = "amce style, a cat"
+    captions["dog.png"] = "acme style, a watercolor dog"
+    captions |= {f"{n}.png": "acme style, a bird" for n in ("hen", "owl", "emu", "jay")}
+    said = problems_of_captions(captions, "acme style", "soft lines")
+    assert len(said) == 3 and '"amce style" looks like the trigger phrase' in said[0] and "cat.png" in said[0]
+    assert '"watercolor" names the style: 1 picture (dog.png)' in said[1] and "4 pictures" in said[2]
+    assert not problems_of_captions({n: f"other style, {n}" for n in animals}, "acme style")[1:], (
+        "another style's words"
+    )
+
+
+def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, folder: Path) -> None:
+    names = sorted(path.name for path in folder.glob("*.png"))
+    ImageOps.expand(Image.open(folder / names[0]).convert("RGB"), border=5, fill=(9, 9, 99)).save(folder / names[0])
+    Image.open(folder / names[1]).resize((24, 24)).save(folder / names[1])
+    code, text = run("brand", "name=prepared", f"images={folder}", "keep=12", "crop=true")
+    place = files.BRANDS[0] / "prepared"
+    rows = [row for part in brandset.SPLITS for row in files.read_jsonl(place / part / "metadata.jsonl")]
+    assert code == 0 and len(rows) == 12 and text.count("not among the 12 most varied") == 1, text
+    assert (
+        f"a frame or bars: 1 picture ({names[0]})" in text
+        and f"as large as most others: 1 picture ({names[1]})" in text
+    )
+    left_out = text.split("not used: ")[1].splitlines()[0].split(", ")
+    assert sorted([row["original"] for row in rows] + left_out) == names
+    for part in brandset.SPLITS:
+        for row in map(json.loads, (place / part / "metadata.jsonl").read_text().splitlines()):
+            image = Image.open(place / part / row["file_name"])
+            assert image.size == ((24, 24) if row["original"] == names[1] else (64, 64))
