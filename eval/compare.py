@@ -20,7 +20,7 @@ from rich.table import Table
 from eval.export import read_judgement
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
-from eval.lot.batch import Slot, read_plan
+from eval.lot.batch import PlanSlot, read_plan
 from eval.lot.lot import Lot, lot_of_batch
 from eval.lot.paired import paired_interval
 from stylegate import files
@@ -37,7 +37,7 @@ class JudgedBatch(NamedTuple):
     lot: Lot
     outcome: GateRecord
     first: dict[int, Verdict]  # by number of the slot
-    slots: dict[int, Slot]
+    slots: dict[int, PlanSlot]
 
 
 def compare_batches(before: Path, after: Path) -> int:
@@ -84,7 +84,7 @@ def read_judged_batch(place: Path) -> JudgedBatch:
     return JudgedBatch(lot, outcome, first, slots)
 
 
-def same_words_and_seed(one: Slot, other: Slot) -> bool:
+def same_words_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
     """Whether two slots ask for the same picture: prompts and seed are equal."""
     return (one.prompt, one.negative_prompt, one.seed) == (other.prompt, other.negative_prompt, other.seed)
 
@@ -113,7 +113,7 @@ def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) ->
         found.append(f"the batches differ in {', '.join(differing)}")
     if left := len(one.slots.keys() | other.slots.keys()) - len(numbers):
         found.append(f"{counted(left, 'slot is', 'slots are')} not compared: not planned alike, or not judged in both")
-    seeds = {batch_slot.attempt_seed(0) for batch_slot in (other.slots[n] for n in numbers)}
+    seeds = {batch_slot.seed_of_attempt(0) for batch_slot in (other.slots[n] for n in numbers)}
     if learned := len(seeds & seeds_of_preferences(other.lot)):
         found.append(
             f"the second batch's LoRA has learned from pictures of {learned} of these seeds: this is no proof; plan "
@@ -122,7 +122,7 @@ def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) ->
     return found
 
 
-def seeds_of_preferences(lot: Lot) -> set[int]:
+def seeds_of_preferences(lot: Lot) -> set[int | None]:
     """The seeds of the pictures of the preference set that a batch's LoRA learned from; empty if it is not known."""
     run = files.RUNS / ((lot.record.words.run if lot.record else None) or "-") / "run.json"
     config = files.read_json(run, "the run's record", "config")["config"] if run.is_file() else {}

@@ -129,7 +129,10 @@ def pairs_of_slots(lot: Lot, usable: list[Judged]) -> list[PreferencePair]:
 def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> PreferencePair:
     """The row of metadata.jsonl for two pictures of the slot `number`."""
     slot = (lot.slots or {})[chosen.verdict.file]
-    seeds = [slot.attempt_seed(attempt_and_slot(one.verdict.file)[0]) for one in (chosen, rejected)]
+    seeds = [
+        None if lot.is_retouched(v.file, v.sha256) else slot.seed_of_attempt(attempt_and_slot(v.file)[0])
+        for v in (chosen.verdict, rejected.verdict)
+    ]
     return PreferencePair(
         chosen_file_name=picture_name(chosen.verdict.sha256),
         rejected_file_name=picture_name(rejected.verdict.sha256),

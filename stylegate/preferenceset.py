@@ -38,11 +38,14 @@ class PreferencePair(Record):
     """The words that both were drawn for."""
     chosen_sha256: Sha256
     rejected_sha256: Sha256
-    chosen_seed: int
-    rejected_seed: int
+    chosen_seed: int | None
+    """The seed that the picture was drawn with; null where a person changed the picture or put it there."""
+    rejected_seed: int | None
+    """The same of the rejected picture."""
     chosen_by: Source
     """Who decided: `gate`, or a `person`, whose decision outranks the gate's verdict."""
     rejected_by: Source
+    """The same of the rejected picture."""
     rejected_for: list[str]
     """The checks that rejected the picture, the worst one first; `person` where a person did."""
     slot: int

@@ -69,7 +69,10 @@ def subtitle(run: RunRecord) -> str:
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
     done = f"{run.done} of {total} steps"
-    return f"A LoRA for the brand {brand} on the base {base}, {done}" + (", finished." if is_finished(run) else ".")
+    how = ", that learned from preferences" if run.config.get("preferences") else ""
+    return f"A LoRA for the brand {brand} on the base {base}{how}, {done}" + (
+        ", finished." if is_finished(run) else "."
+    )
 
 
 def is_finished(run: RunRecord) -> bool:
@@ -195,6 +198,7 @@ def run_facts(run: RunRecord) -> list[tuple[str, str]]:
     """What the run was made from: digests, code, precision, threads, versions. No path and no time."""
     facts = run.run.get("facts", {})
     found = [("data", facts.get("data")), ("base", facts.get("base"))]
+    found += [("preferences", facts.get("preferences")), ("LoRA that it went on from", facts.get("start"))]
     for entry in run.origin.get("code", []):
         since = f", from step {entry['from_step']} on" if entry["from_step"] else ""
         state = {True: "clean", False: "with changes that were not committed", None: "state unknown"}[entry["clean"]]

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from eval.lot.batch import Slot, attempt_and_slot, read_plan
+from eval.lot.batch import PlanSlot, attempt_and_slot, read_plan
 from eval.lot.paired import paired_interval
 from stylegate import files
 from stylegate.preferenceset import read_preference_set
@@ -31,7 +31,7 @@ DEFAULT = ["riso:80", "neon:60", "pixel:70"]
 
 def right(folder: str, brand: str) -> dict[str, bool]:
     """For each picture of a batch whether the judge calls style and traits right, by file name."""
-    slots: dict[int, Slot] = {slot.slot: slot for slot in read_plan(files.BATCHES / folder)}
+    slots: dict[int, PlanSlot] = {slot.slot: slot for slot in read_plan(files.BATCHES / folder)}
     paths = sorted((files.BATCHES / folder / "images").glob("*.png"))
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     seen = judging.judge_answers(judging.load_judge(), pixels)

@@ -84,7 +84,7 @@ def test_pairs_are_of_one_slot_and_say_who_decided(batch: Path, pairs: Path) -> 
     for pair in found.pairs:
         assert (pair.chosen_by, pair.rejected_by, pair.rejected_for) == ("person", "person", ["person"])
         assert pair.prompt == slots[pair.slot].prompt
-        assert (pair.rejected_seed, pair.chosen_seed) == tuple(slots[pair.slot].attempt_seed(n) for n in (0, 1))
+        assert (pair.rejected_seed, pair.chosen_seed) == tuple(slots[pair.slot].seed_of_attempt(n) for n in (0, 1))
     assert found.record.licence == "CC0-1.0" and found.record.pairs == 3
     assert found.record.left_out == {"in review": 3, "no partner in their slot": 3}
     lora = json.loads((batch / "batch.json").read_text())["facts"]["lora"]
