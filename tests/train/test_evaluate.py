@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from eval.measuring.record import OF_BASE
 from eval.policy.lines import MIN_REFERENCES
 from stylegate import adapter, brandset, files, lorafile, pictures
+from stylegate.cli import main
 from stylegate.families import FAMILIES
-from tests.conftest import FAST
+from tests.conftest import FAST, merged
 from train import batches
 
 NEON = ["brand=neon", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.evaluation_share=1"]
@@ -30,62 +31,81 @@ def selection(name: str) -> dict:
     return json.loads((place(name) / "selection.json").read_text())
 
 
+def policy_file(tmp_path: Path, checks: str) -> str:
+    """The word for a policy of these checks."""
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+    path.write_text(f"version: 1\nchecks: {{{checks}}}\n")
+    return f"policy={path}"
+
+
+LENIENT, NEVER = "contrast: {reject_below: 1}", "contrast: {reject_below: 1000}"
+
+
 @pytest.fixture
 def lenient(tmp_path: Path) -> str:
-    (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1}}\n")
-    return f"policy={tmp_path / 'lenient.yaml'}"
+    return policy_file(tmp_path, LENIENT)
 
 
-def test_the_earliest_of_equals_is_handed_out(run, lenient: str) -> None:
-    words = [*NEON, lenient, "name=equal", "train.max_steps=4", "train.keep_newest=1", "train.keep_best=1"]
-    code, text = run("train", *words)
-    assert code == 0 and "chosen: step 2 at strength 1; 100% of 3 pictures pass" in text
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run all of whose pictures pass; to be read only."""
+    policy = policy_file(tmp_path_factory.mktemp("equal"), LENIENT)
+    words = [*NEON, policy, "name=equal", "train.max_steps=4", "train.keep_newest=1", "train.keep_best=1"]
+    assert main(["train", *merged(*words)]) == 0
+    return place("equal")
+
+
+def test_the_earliest_of_equals_is_handed_out(equal: Path) -> None:
     found = selection("equal")
     assert (found["step"], found["scale"], found["pass_rate"]) == (2, 1.0, 1.0)
     assert [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
     assert [row["scale"] for row in found["scales"]["compared"]] == [1.0, 0.8, 1.2]
-    states = sorted(path.name for path in (place("equal") / "state").iterdir())
+    states = sorted(path.name for path in (equal / "state").iterdir())
     assert states == ["step-000002", "step-000004"], "the newest and the best"
-    released = load_file(place("equal") / "lora" / "equal.safetensors")
-    kept = load_file(place("equal") / "state" / "step-000002" / "adapter.safetensors")
+    released = load_file(equal / "lora" / "equal.safetensors")
+    kept = load_file(equal / "state" / "step-000002" / "adapter.safetensors")
     assert all(torch.equal(released[key], value) for key, value in kept.items())
-    assert "100% of 3 pictures" in (place("equal") / "lora" / "README.md").read_text()
+    assert "100% of 3 pictures" in (equal / "lora" / "README.md").read_text()
 
 
-def test_another_policy_judges_again(run, lenient: str, tmp_path: Path) -> None:
-    """What an earlier policy let pass is no verdict of this one."""
-    words = [*NEON, "name=again", "train.max_steps=2"]
-    assert run("train", *words, lenient)[0] == 0 and selection("again")["pass_rate"] == 1.0
-    (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
-    assert run("train", *words, f"policy={tmp_path / 'never.yaml'}")[0] == 0
-    assert selection("again")["pass_rate"] is None
-    picture = place("again") / "samples" / "step-000002" / "with" / "0.png"
-    before = picture.read_bytes()
-    assert run("train", *words, lenient, "generate.guidance_scale=1")[0] == 0 and selection("again")["pass_rate"] == 1.0
-    assert picture.read_bytes() != before, "other settings draw other pictures"
+def test_another_policy_judges_every_kept_checkpoint_again(run, tmp_path: Path) -> None:
+    """What an earlier policy let pass is no verdict of this one; the base is drawn without the LoRA at any time."""
+    words = [*NEON, "name=again", "train.max_steps=4", "train.keep_newest=9"]
+    words += ["train.learning_rate=1e-2", "train.warmup_steps=1"]
 
+    def outcome(checks: str, *more: str) -> tuple[str, dict]:
+        code, text = run("train", *words, policy_file(tmp_path, checks), *more)
+        assert code == 0, text
+        return text, selection("again")
 
-def test_another_policy_judges_every_kept_checkpoint_again(run, lenient: str, tmp_path: Path) -> None:
-    words = [*NEON, "name=rejudged", "train.max_steps=4", "train.keep_newest=9"]
-    assert run("train", *words, lenient)[0] == 0 and selection("rejudged")["step"] == 2
-    (tmp_path / "other.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 2}}\n")
-    assert run("train", *words, f"policy={tmp_path / 'other.yaml'}")[0] == 0
-    found = selection("rejudged")
-    assert found["step"] == 2 and [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
+    text, found = outcome(LENIENT)
+    assert "chosen: step 2 at strength 1; 100% of 3 pictures pass" in text and found["pass_rate"] == 1.0
+    folder = place("again")
+    base = folder / "samples" / "step-000000"
+    before = {p.name: p.read_bytes() for p in (base / "with").glob("*.png")}
+    later = folder / "samples" / "step-000004" / "with" / "0.png"
+    drawn = later.read_bytes()
+    assert before and before["0.png"] != drawn
+    drifts = [json.loads((p / "result.json").read_text())["drift"] for p in (base, later.parent.parent)]
+    assert drifts[0] == pytest.approx(0, abs=1e-4) and drifts[1] > 0.001
+    shutil.rmtree(base)
 
-
-def test_nothing_that_passes_means_the_last_one(run, tmp_path: Path) -> None:
-    (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
-    code, text = run("train", *NEON, "name=hopeless", "train.max_steps=4", f"policy={tmp_path / 'never.yaml'}")
-    assert code == 0 and "no picture of an evaluation passed (contrast 3)" in text
-    found = selection("hopeless")
+    text, found = outcome(NEVER)
+    assert "no picture of an evaluation passed (contrast 3)" in text
     assert (found["step"], found["scale"], found["pass_rate"], found["checkpoints"]) == (4, 1.0, None, None)
+    assert {p.name: p.read_bytes() for p in (base / "with").glob("*.png")} == before
+
+    text, found = outcome("contrast: {reject_below: 2}")
+    assert found["step"] == 2 and [row["step"] for row in found["checkpoints"]["compared"]] == [2, 4]
+    assert later.read_bytes() == drawn
+    _, found = outcome(LENIENT, "generate.guidance_scale=1")
+    assert found["pass_rate"] == 1.0 and later.read_bytes() != drawn, "other settings draw other pictures"
 
 
 def test_a_calibrated_check_that_was_not_asked_is_no_pass(run, tmp_path: Path) -> None:
     """Its line comes from labels of a finished batch: in training nobody claims that pictures pass it."""
-    (tmp_path / "asks.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1}, margin: calibrated}\n")
-    words = [*NEON, "name=asked", "train.max_steps=4", "train.keep_newest=9", f"policy={tmp_path / 'asks.yaml'}"]
+    asks = policy_file(tmp_path, f"{LENIENT}, margin: calibrated")
+    words = [*NEON, "name=asked", "train.max_steps=4", "train.keep_newest=9", asks]
     code, text = run("train", *words)
     assert code == 0 and "no picture of an evaluation passed (calibrated-check-not-asked 3)" in text
     assert "every other check accepts chooses the checkpoint" in text and "pass the gate" not in text
@@ -140,34 +160,17 @@ def test_too_few_pictures_are_drawn_but_not_judged(run, folder: Path) -> None:
     assert result["passed"] is None and result["eval_loss"] > 0
 
 
-def test_the_base_is_drawn_without_the_lora_at_any_time(run, lenient: str) -> None:
-    words = [*NEON, lenient, "name=based", "train.learning_rate=1e-2", "train.warmup_steps=1"]
-    assert run("train", *words, "train.max_steps=4")[0] == 0
-    base = place("based") / "samples" / "step-000000"
-    before = {p.name: p.read_bytes() for p in (base / "with").glob("*.png")}
-    later = (base.parent / "step-000004" / "with" / "0.png").read_bytes()
-    assert before and before["0.png"] != later
-    record = json.loads((base / "result.json").read_text())
-    assert record["drift"] == pytest.approx(0, abs=1e-4)
-    assert json.loads((base.parent / "step-000004" / "result.json").read_text())["drift"] > 0.001
-    shutil.rmtree(base)
-    assert run("train", *words, "train.max_steps=4")[0] == 0
-    assert {p.name: p.read_bytes() for p in (base / "with").glob("*.png")} == before
-
-
-def test_prompts_without_the_phrase_and_unrelated_ones_are_drawn(run, lenient: str) -> None:
-    assert run("train", *NEON, lenient, "name=apart", "train.max_steps=2")[0] == 0
-    folder = place("apart") / "samples" / "step-000002"
+def test_prompts_without_the_phrase_and_unrelated_ones_are_drawn(equal: Path) -> None:
+    folder = equal / "samples" / "step-000002"
     for part in ("with", "without", "unrelated"):
         assert sorted(p.name for p in (folder / part).iterdir()) == ["0.png", "1.png", "2.png"]
     one, other = (np.asarray(Image.open(folder / part / "0.png"), int) for part in ("with", "without"))
     assert np.abs(one - other).mean() > 1
 
 
-def test_validation_loss_is_that_of_the_formula(run, lenient: str) -> None:
+def test_validation_loss_is_that_of_the_formula(equal: Path) -> None:
     """Step 0, by hand: noise and levels fixed, v-prediction, one picture at a time."""
-    assert run("train", *NEON, lenient, "name=loss", "train.max_steps=1")[0] == 0
-    found = json.loads((place("loss") / "samples" / "step-000000" / "result.json").read_text())["eval_loss"]
+    found = json.loads((equal / "samples" / "step-000000" / "result.json").read_text())["eval_loss"]
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     brand_set = brandset.read(files.ROOT / "data" / "brands" / "neon")
     signal, sigma = models.schedule.signal, models.schedule.sigma
