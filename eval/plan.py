@@ -79,7 +79,10 @@ def plan(config: Config) -> int:
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
         print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
-        print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
+        if file:
+            print("      slots differ in traits that the prompt does not name, or in values without words of their own")
+        else:
+            print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
     print(f"plan: {len(slots)} slots in {files.display_path(folder / PLAN)}")
     return 0
 

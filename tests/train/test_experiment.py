@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from eval import trial
 from stylegate import files
 from tests.conftest import FAST
 
@@ -27,7 +28,7 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
     code, text = run("run", *words)
     assert code == 0, text
     assert "│ cost" in text and "s of compute per accepted" in text
-    assert "4 / 0 / 0 / 0" in text and "\nreport: " in text
+    assert "4 / 0 / 0 / 0" in text and "\nreport: " in text and "trial" not in text
     (batch,) = files.BATCHES.glob("chain-*")
     for name in ("plan.parquet", "scores.parquet", "verdicts.jsonl", "gate.json", "report/index.html"):
         assert (batch / name).exists()
@@ -46,12 +47,16 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
     assert len(list(files.EXPORTS.glob("chain-v*"))) == 1
 
 
-def test_run_leaves_slots_to_a_person_when_nothing_can_pass(run, small_brand: Path, tmp_path: Path) -> None:
+def test_run_leaves_slots_to_a_person_when_nothing_can_pass(
+    run, small_brand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "LARGE", 2)  # from so many slots on a run tries fewer steps by itself
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
     words = ["brand=small", "name=never", *FAST, "train.max_steps=1", "traits=collectible"]
     words += ["plan.num_images=2", "plan.max_attempts=2", f"policy={tmp_path / 'never.yaml'}"]
     code, text = run("run", *words)
     assert code == 11 and "0 / 0 / 4 / 0" in text
+    assert "trial: none of 2 pictures was accepted" in text and "trial" in text.split("seconds per stage")[1]
     assert text.splitlines()[-1].startswith("Next: for slots without attempts left, choose a way out")
     assert text.count("Next:") == 1 and not list(files.EXPORTS.glob("never-*"))
 
