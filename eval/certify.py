@@ -12,10 +12,15 @@ A ladder of ever smaller lots (the best pictures first, policy's `promise.ladder
 attempt spends its share of delta, a later lot of the same batch, or another policy, what is left. certificate.json
 holds everything that a stranger needs to compute the proof again: `stylegate verify` does. Rejects that were found, and
 what lies outside the certified part of the lot, are not exported.
+Among the pictures lie known rejects, spoilt copies that measure how many rejects the reviewers miss; the promise is
+computed with that (eval/promise/eyes.py). Small lots, or promise.known_rejects=0, take the reviewers to be right.
 """
 
+import os
+import shutil
 import sys
 from collections.abc import Sequence
+from getpass import getuser
 from pathlib import Path
 
 from eval.judging.certified import plan_audit
@@ -28,6 +33,7 @@ from eval.promise.certificate import (
     CERTIFICATE,
     AuditAttempt,
     AuditPlan,
+    answers_to_known_rejects,
     audit_labels_before_first_gap,
     certified_digests,
     index_of_first_proven,
@@ -35,9 +41,12 @@ from eval.promise.certificate import (
     read_certificate,
     write_audit_terms,
 )
+from eval.promise.eyes import known_reject_tests
+from eval.promise.known_rejects import FOLDER, mixed, neutral_path, with_known_rejects
+from eval.promise.label import KNOWN
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
-from eval.promise.terminal import show_picture_and_ask_label
-from eval.promise.worksheet import stored_and_new_labels, worksheet_questions, write_worksheet
+from eval.promise.terminal import ask_label_and_store, print_picture
+from eval.promise.worksheet import WorksheetQuestion, stored_and_new_labels, worksheet_questions, write_worksheet
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -53,41 +62,110 @@ def certify(config: Config) -> int:
         before = judge(config, lot, without="audit")
         policy = before.policy
         plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots))
-        print(f"order: {why}")
+        plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
+        print(f"order: {why}\nreviewers: {measured}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
         for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
             print(f"note: {note}")
+        write_audit_terms(lot.out, plan)  # before the first picture is shown, be it by a worksheet
         if config.decisions:
             given = store_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
             given = ask_and_store_labels(lot, plan, given, policy)
-        write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
-        attempts = plan.proof_attempts(given)
+        answers = answers_to_known_rejects(lot.out, plan, policy)
+        attempts = plan.proof_attempts(given, answers)
         proven = index_of_first_proven(attempts)
         if proven is not None:
-            make_certificate(plan, given, attempts, proven, policy).write(lot.out / CERTIFICATE)
+            found = make_certificate(plan, given, attempts, proven, policy, answers=answers)
+            found.write(lot.out / CERTIFICATE)
             (lot.out / WORKSHEET).unlink(missing_ok=True)
+            shutil.rmtree(lot.out / FOLDER, ignore_errors=True)
         else:
-            next_ones = plan.labelling_order[len(given) : len(given) + config.promise.num_labels]
-            write_worksheet(lot.out / WORKSHEET, "audit", worksheet_questions(lot, next_ones), policy, lot.sha256)
+            rows = next_questions(lot, plan, given, answers, config.promise.num_labels)
+            for row in rows:
+                picture_of(lot, plan, row)
+            write_worksheet(lot.out / WORKSHEET, "audit", rows, policy, names_of(lot, plan))
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
-        code = print_result(lot, plan, given, attempts, proven)
+        code = print_result(lot, plan, given, answers, attempts, proven)
     if code == Exit.PASS and (left := after.outcome.exit_code) != Exit.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code
 
 
+def names_of(lot: Lot, plan: AuditPlan) -> dict[str, str]:
+    """The sha256 of each picture of an audit, by every name that a row of a worksheet may call it."""
+    asked = {sha256: name for name, sha256 in lot.sha256.items() if sha256 in set(plan.lot)}
+    if not plan.known_rejects:
+        return {name: sha256 for sha256, name in asked.items()}
+    paths = dict(lot.files)
+    sources = {sha256: sha256 for sha256 in asked} | plan.known_rejects
+    neutral = {neutral_name(lot, sha256, paths[asked[source]]): sha256 for sha256, source in sources.items()}
+    return neutral | {name: sha256 for sha256, name in asked.items()}
+
+
+def neutral_name(lot: Lot, sha256: str, path: Path) -> str:
+    """The name of a picture below the lot's results that does not say whether it is a known reject."""
+    return neutral_path(lot.out, sha256, path).relative_to(lot.out).as_posix()
+
+
+def next_questions(
+    lot: Lot, plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label], count: int
+) -> list[WorksheetQuestion]:
+    """What is asked next: the `count` pictures to come, and the known rejects that a reviewer has not answered.
+
+    Where there are known rejects, every picture has a name that tells nothing (`picture_of`).
+    """
+    next_ones = plan.labelling_order[len(given) : len(given) + count]
+    if not plan.known_rejects:
+        return worksheet_questions(lot, next_ones)
+    known, paths = open_known_rejects(plan, given, answers), {lot.sha256[name]: path for name, path in lot.files}
+    shown = mixed(next_ones, len(given), known, plan.fewest_labels() or len(plan.lot), "")
+    sources = worksheet_questions(lot, [plan.known_rejects.get(sha256, sha256) for sha256 in shown])
+    return [
+        WorksheetQuestion(neutral_name(lot, sha256, paths[source.sha256]), sha256, source.prompt)
+        for sha256, source in zip(shown, sources, strict=True)
+    ]
+
+
+def picture_of(lot: Lot, plan: AuditPlan, question: WorksheetQuestion) -> Path:
+    """The file to look at. Where there are known rejects, a picture of the lot is linked under the name that tells
+    nothing.
+    """
+    if not plan.known_rejects:
+        return dict(lot.files)[question.file]
+    place = lot.out / question.file
+    if not place.exists() and question.sha256 not in plan.known_rejects:
+        source = next(path for name, path in lot.files if lot.sha256[name] == question.sha256)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, place)
+        except OSError:  # another disk, or no links there
+            shutil.copyfile(source, place)
+    return place
+
+
+def open_known_rejects(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
+    """The known rejects that not every reviewer so far has answered; all of them before the first label."""
+    answered = {(answer.who, answer.sha256) for answer in answers}
+    reviewers = {label.who for label in given} or {answer.who for answer in answers} or {""}
+    return [known for known in plan.known_rejects if any((who, known) not in answered for who in reviewers)]
+
+
 def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
-    """Store the labels of a table up to the first picture of the order that has none; returns all labels that count."""
-    asked = set(plan.lot)
-    pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in asked}
-    before, answers = stored_and_new_labels(path, "audit", lot.out, pictures, policy)
+    """Store the labels of a table up to the first picture of the order that has none, and its answers to known rejects;
+    returns all labels that count.
+    """
+    before, filled_in = stored_and_new_labels(path, "audit", lot.out, names_of(lot, plan), policy)
+    known = {sha256: label for sha256, label in filled_in.items() if sha256 in plan.known_rejects}
+    answers = {sha256: label for sha256, label in filled_in.items() if sha256 not in known}
     found = labels_before_first_gap(plan.labelling_order, {**before, **answers})
-    write_audit_terms(lot.out, plan)
+    answered = {(label.who, label.sha256) for label in answers_to_known_rejects(lot.out, plan, policy)}
+    measuring = [label for label in known.values() if (label.who, label.sha256) not in answered]
+    new = [label_with_policy(label, policy) for label in found if label.sha256 not in before]
     labels.append_labels(
-        lot.out, "audit", [label_with_policy(label, policy) for label in found if label.sha256 not in before]
+        lot.out, "audit", [*new, *(label_with_policy(label, policy, asked_for=KNOWN) for label in measuring)]
     )
     unused = sum(label not in found for label in answers.values())
     if unused:
@@ -99,16 +177,20 @@ def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Polic
 def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop."""
     print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
-    write_audit_terms(lot.out, plan)
-    for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
-        attempts = plan.proof_attempts(given)
+    answers = answers_to_known_rejects(lot.out, plan, policy)
+    rows = next_questions(lot, plan, given, [a for a in answers if a.who == getuser()], len(plan.lot))
+    for number, question in enumerate(rows, start=len(given) + 1):
+        attempts = plan.proof_attempts(given, answers)
         if index_of_first_proven(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
-        asked = show_picture_and_ask_label(
-            lot, "audit", sha256, f"{number} (bound so far {largest_percentage(bound)})", policy
-        )
-        if asked.label is not None:
+        progress = f"{number} (bound so far {largest_percentage(bound)})"
+        print_picture(picture_of(lot, plan, question), question.prompt, progress)
+        is_known = question.sha256 in plan.known_rejects
+        asked = ask_label_and_store(lot.out, "audit", question.sha256, policy, asked_for=KNOWN if is_known else "")
+        if asked.label is not None and is_known:
+            answers = [*answers, asked.label]
+        elif asked.label is not None:
             given = [*given, asked.label]
         if asked.stop:
             break
@@ -116,7 +198,12 @@ def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: 
 
 
 def print_result(
-    lot: Lot, plan: AuditPlan, given: Sequence[Label], attempts: Sequence[AuditAttempt], proven: int | None
+    lot: Lot,
+    plan: AuditPlan,
+    given: Sequence[Label],
+    answers: Sequence[Label],
+    attempts: Sequence[AuditAttempt],
+    proven: int | None,
 ) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
     bad, spent = sum(label.is_reject for label in given), 1 - 0.5**plan.earlier
@@ -129,6 +216,10 @@ def print_result(
         state = f"proven after {after}" if after else f"bound {largest_percentage(attempt.bound)}"
         found = f"{counted(attempt.labels, 'label')}, {counted(attempt.rejects, 'reject')}"
         print(f"  best {size} of {len(plan.lot)}: {found}, {state}")
+    for who, test in known_reject_tests(plan.known_rejects, given, answers).items() if plan.known_rejects else ():
+        left = test.shown - sum(answer.who == who for answer in answers)
+        shown = f"; {counted(left, 'other')} not answered yet, which count as missed" if left else ""
+        print(f"  {who}: {test.missed - left} of {test.shown - left} known rejects not seen{shown}")
     if proven is None:
         print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
         worksheet = files.display_path(lot.out / WORKSHEET)
@@ -140,6 +231,7 @@ def print_result(
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))
     print(f"certify: proven: {found.proven_claim_in_words()}")
+    print(f"reviewers: {found.about_reviewers()}")
     stay = counted(len(plan.lot) - out - bad, "other")
     print(f"{counted(out, 'picture')} may leave, {counted(bad, 'reject')} found and {stay} stay")
     print(files.display_path(lot.out / CERTIFICATE))

@@ -3,6 +3,7 @@
     stylegate review batch=NAME                      opens a page on this machine; Ctrl-C ends it
     stylegate review images=DIR references=DIR       the same for any folder
     stylegate review batch=NAME port=0 open=false    any free port; prints the address alone
+    stylegate review batch=NAME queue=disagreements          settles what two reviewers disagree about
     stylegate review batch=NAME queue=audit          labels for `certify`, until they prove the promise
     stylegate review batch=NAME queue=calibration policy=FILE      labels for `calibrate`
 
@@ -19,6 +20,7 @@ import os
 import shlex
 import sys
 import webbrowser
+from dataclasses import replace
 
 from eval.calibrate import refuse_pictures_of_head_training
 from eval.certify import index_of_first_proven, write_audit_terms
@@ -27,9 +29,11 @@ from eval.judging.judge import calibration_pool, judge
 from eval.lot.comparison import comparison_of
 from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
+from eval.promise import disagreements
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
+from eval.promise.known_rejects import neutral_path, with_known_rejects
 from eval.promise.label import Label
-from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue
+from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
 from eval.reviewing.session import ReviewSession
 from stylegate.config import Config, as_dict
 from stylegate.errors import Exit
@@ -43,14 +47,18 @@ def review(config: Config) -> int:
     """Judge the lot, serve the page until Ctrl-C, and say what is left. Returns 0 if every picture is decided."""
     from eval.reviewing import server
 
-    make_queue = {"borderline": borderline_queue_of_lot, "audit": audit_queue, "calibration": calibration_queue}[
-        config.queue
-    ]
+    make_queue = {
+        "borderline": borderline_queue_of_lot,
+        "disagreements": disagreed,
+        "audit": audit_queue,
+        "calibration": calibration_queue,
+    }[config.queue]
     with locked_lot(config) as lot:
         queue = make_queue(config, lot)
     session = ReviewSession(queue)
     if not queue.pictures:
-        print("review: no picture is in review\nNext: stylegate gate with the same words says how the lot stands")
+        none = {"disagreements": "reviewers disagree about no picture"}.get(config.queue, "no picture is in review")
+        print(f"review: {none}\nNext: stylegate gate with the same words says how the lot stands")
         return Exit.PASS
     token = server.new_token_if_reachable(config.host)
     found = server.listening_socket(config.host, config.port)
@@ -74,19 +82,33 @@ def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     return borderline_queue(judge(config, lot), f"stylegate gate {command_words_naming_lot(config, lot)}")
 
 
+def disagreed(config: Config, lot: Lot) -> ReviewQueue:
+    """The pictures in review that reviewers disagree about: whoever answers settles them."""
+    queue = borderline_queue_of_lot(config, lot)
+    return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
+
+
 def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
     judged = judge(config, lot, without="audit")
     policy = judged.policy
     plan, why = plan_audit(lot.out, judged.verdicts, policy, bool(lot.slots))
-    print(f"order: {why}")
+    plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
+    print(f"order: {why}\nreviewers: {measured}")
     write_audit_terms(lot.out, plan)
 
-    def is_proven(given: list[Label]) -> bool:
-        return index_of_first_proven(plan.proof_attempts(given)) is not None
+    def is_proven(given: list[Label], answers: list[Label]) -> bool:
+        return index_of_first_proven(plan.proof_attempts(given, answers)) is not None
 
     words = f"stylegate certify {command_words_naming_lot(config, lot)}"
-    return audit_or_calibration_queue(lot, judged.comparison, policy, "audit", plan.labelling_order, is_proven, words)
+    found = audit_or_calibration_queue(lot, judged.comparison, policy, "audit", plan.labelling_order, is_proven, words)
+    if not plan.known_rejects:
+        return found
+    known = [
+        replace(found.pictures[source], sha256=sha256, path=neutral_path(lot.out, sha256, found.pictures[source].path))
+        for sha256, source in plan.known_rejects.items()
+    ]
+    return replace(found, known_rejects=known, known_reject_window=plan.fewest_labels() or len(plan.lot))
 
 
 def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
@@ -100,7 +122,7 @@ def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     if config.promise.num_labels != Config().promise.num_labels:
         words += f" promise.num_labels={config.promise.num_labels}"
 
-    def has_all_labels(given: list[Label]) -> bool:
+    def has_all_labels(given: list[Label], answers: list[Label]) -> bool:
         return len(given) == len(plan.sample)
 
     return audit_or_calibration_queue(lot, compared, policy, "calibrate", plan.sample, has_all_labels, words, under)
@@ -117,8 +139,11 @@ def print_decided_and_left(session: ReviewSession) -> int:
         f"\nreview: {decided} decided ({counts['accept']} accept, {counts['reject']} reject), "
         f"{decided - session.decided_before} of them now; {left}"
     )
-    if disagreed := session.num_disagreements():
-        print(f"note: two reviewers disagree about {counted(disagreed, 'picture')}; a third one is asked about each")
+    if count := session.num_disagreements():
+        print(
+            f"note: two reviewers disagree about {counted(count, 'picture')}; a third one is asked about each, or "
+            "stylegate review queue=disagreements with the same words asks about them alone"
+        )
     print(f"Next: {queue.next_words}")
     if queue.settled_order:
         return Exit.PASS if session.has_ended() else Exit.EVIDENCE

@@ -206,6 +206,12 @@ class LabellingConfig:
     num_labels: int = config_key(
         200, "calibrate: pictures labelled, settled before the first; certify: rows of a worksheet", low=1, high=100_000
     )
+    known_rejects: int = config_key(
+        40,
+        "certify: spoilt copies hidden among the pictures to measure the reviewers; 0: they are taken to be right",
+        low=0,
+        high=10_000,
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -374,9 +380,9 @@ class Config:
     observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
     queue: str = config_key(
         "borderline",
-        "What a review asks about. borderline: pictures in review. audit: accepted ones at random, for certify. "
-        "calibration: a random sample, for calibrate.",
-        choices=["borderline", "audit", "calibration"],
+        "What a review asks about. borderline: pictures in review. disagreements: those that reviewers disagree about. "
+        "audit: accepted ones at random, for certify. calibration: a random sample, for calibrate.",
+        choices=["borderline", "disagreements", "audit", "calibration"],
     )
     host: str = config_key(
         "127.0.0.1", "The address that the page of a review listens on. Any but this machine's own needs a token."

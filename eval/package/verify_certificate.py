@@ -1,6 +1,6 @@
 """The part of verify.py that is of certificate.json: the order of the labels and the proof. verify.py runs it.
 
-The formulas are those of eval/promise/audit.py and eval/promise/ranked.py of stylegate, written down a second time.
+The formulas are those of eval/promise/audit.py, ranked.py and eyes.py of stylegate, written down a second time.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ def check_certificate(folder, wrong):
     wrong += [f"{CERTIFICATE}: {problem}" for problem in problems]
     order = "an order that the ranking settles" if "design" in found else "a random order"
     seen = f"all {part['size']} pictures were looked at" if part["labels"] == part["size"] else found["says"]
-    return [f"by {part['labels']} labels in {order} ({CERTIFICATE}): {seen}"]
+    seen = found["says"] if found.get("known_rejects") else seen
+    return [f"by {part['labels']} labels in {order} ({CERTIFICATE}): {seen}; {about_reviewers(found)}"]
 
 
 def certificate_problems(found):
@@ -42,10 +43,73 @@ def certificate_problems(found):
     size, delta = max(1, round(terms["ladder"][found["proven"]] * len(lot))), terms["delta"] / 2**spent
     rank = {sha256: place for place, sha256 in enumerate(lot[:size])}
     labels = [(rank[row["sha256"]], is_reject(row)) for row in given if row["sha256"] in rank]
-    proven = labels_until_proven(labels, size, terms["alpha"], delta, sampling_weights(len(lot), design)[:size], design)
+    known = found.get("known_rejects", {})
+    answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
+    if set(known) & set(lot) or len(set(answered)) < len(answered):
+        problems.append("a known reject is a picture of the lot, or was answered twice")
+    eyes = (miss_rate_of_all(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
+    if abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) > 1e-5:
+        problems.append("what the reviewers miss does not follow from their answers to known rejects")
+    goal = 0.75 * delta if known else delta
+    proven = labels_until_proven(
+        labels, size, terms["alpha"], goal, sampling_weights(len(lot), design)[:size], design, eyes
+    )
     if proven is None or (part["size"], part["proven_after"], part["labels"]) != (size, proven, len(labels)):
         problems.append("the proof does not follow from the labels")
     return problems
+
+
+def about_reviewers(found):
+    """What is known of those who looked, in words."""
+    known, part = found.get("known_rejects", {}), found["attempts"][found["proven"]]
+    if not known:
+        return "the reviewers are taken to be right: no known rejects were shown to them"
+    missed = [
+        f"{who} did not see {count} of {len(known)} known rejects" for who, count in missed_by_reviewer(found).items()
+    ]
+    return f"{', '.join(missed)}: at most {part['miss_rate']:.1%} of rejects are missed"
+
+
+def missed_by_reviewer(found):
+    """How many known rejects each reviewer missed, or did not answer, in the order of their first labels."""
+    missed = {}
+    for row in found["labels"]:
+        missed.setdefault(row["who"], set(found["known_rejects"]))
+    for row in found.get("known_answers", []):
+        if is_reject(row):
+            missed.get(row["who"], set()).discard(row["sha256"])
+    return {who: len(left) for who, left in missed.items()}
+
+
+def miss_rate_of_all(missed, shown, delta):
+    """The largest chance that one of the reviewers misses a reject; they share delta: a half, a fourth, and so on."""
+    rates = [largest_rate(count, shown, delta / 2 ** (number + 1)) for number, count in enumerate(missed.values())]
+    return max(rates, default=1.0)
+
+
+def largest_rate(missed, shown, delta):
+    """The rate at which so few known rejects, or fewer, are missed with the chance delta (Clopper and Pearson)."""
+    low, high = 0.0, 1.0
+    if missed == shown:
+        return 1.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        few = math.fsum(math.comb(shown, k) * middle**k * (1 - middle) ** (shown - k) for k in range(missed + 1))
+        low, high = (middle, high) if few > delta else (low, middle)
+    return high
+
+
+def fewest_answers(rejects, eyes):
+    """How many of so many rejects are rejected at least, but for a small chance. eyes: miss rate and that chance."""
+    if eyes is None or eyes[0] == 0 or rejects == 0:
+        return rejects
+    seen, chance, total = math.log1p(-eyes[0]), math.log(eyes[0]), 0.0
+    for count in range(rejects + 1):
+        ways = math.lgamma(rejects + 1) - math.lgamma(count + 1) - math.lgamma(rejects - count + 1)
+        total += math.exp(ways + count * seen + (rejects - count) * chance)
+        if total >= eyes[1]:
+            return count
+    return rejects
 
 
 def is_reject(row):
@@ -89,17 +153,19 @@ def pictures_in_drawn_order(lot, seed, weights):
     return sorted(lot, key=lambda sha256: (times[sha256], sha256))
 
 
-def labels_until_proven(labels, size, alpha, delta, weights, design):
+def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     """The number of labels (rank, is a reject) after which the promise was proven; None if it was not."""
-    found, numbers = 0, []
+    found, numbers, bets = 0, [], alpha * (1 - eyes[0]) if eyes else alpha
+    if bets == 0:
+        return None
     for _, bad in labels:
         found += bad
         numbers.append(found)
-    if wealth_reached_goal(labels, size, alpha, found, weights, design, 1 / delta)[-1:] == [True]:
+    if wealth_reached_goal(labels, size, bets, found, weights, design, 1 / delta)[-1:] == [True]:
         return None  # every number of rejects is ruled out: that proves nothing
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
-        sure = wealth_reached_goal(labels, size, alpha, rejects, weights, design, 1 / delta)
+        sure = wealth_reached_goal(labels, size, bets, fewest_answers(rejects, eyes), weights, design, 1 / delta)
         for count, number in enumerate(numbers, start=1):
             if number == already and sure[count - 1]:
                 return count

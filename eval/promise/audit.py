@@ -101,10 +101,19 @@ def upper_bound_on_reject_share_after_removal(
     confidence 1 - delta; the bets are sized for a promise of `alpha`. It is 1 without labels, and 1 if the labels rule
     out every number of rejects, which happens with a chance of at most delta. `bettor` is as in `labels_until_proven`.
     """
-    bettor, found = bettor or bettor_for_uniform_order(alpha), int(np.sum(labels))
-    low, high = found, size - len(labels) + found  # the largest number that is not ruled out lies here
+    found = int(np.sum(labels))
     if size == found:
         return 0.0
+    most = most_rejects_not_ruled_out(labels, size, delta, bettor or bettor_for_uniform_order(alpha))
+    return 1.0 if most is None else (most - found) / (size - found)
+
+
+def most_rejects_not_ruled_out(labels: Sequence[int] | NDArray, size: int, delta: float, bettor: Bettor) -> int | None:
+    """The largest number of rejects in a lot of `size` that these labels do not rule out; None if they rule out every
+    number.
+    """
+    found = int(np.sum(labels))
+    low, high = found, size - len(labels) + found
     while low < high:  # wealth grows with the number of rejects: what is ruled out is an upper part
         middle = (low + high + 1) // 2
         if len(labels) and ruled_out_after_each_label(labels, size, delta, middle, bettor)[-1]:
@@ -112,8 +121,8 @@ def upper_bound_on_reject_share_after_removal(
         else:
             low = middle
     if len(labels) and ruled_out_after_each_label(labels, size, delta, low, bettor)[-1]:
-        return 1.0
-    return (low - found) / (size - found)
+        return None
+    return low
 
 
 def delta_per_attempt(delta: float, attempts: int) -> list[float]:

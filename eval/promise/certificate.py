@@ -1,14 +1,15 @@
 """certificate.json: the audit of a lot, written so that anyone can compute the proof again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from eval.policy.model import Policy, Promise, confidence_percentage, largest_percentage
-from eval.promise import audit, labels
+from eval.promise import audit, eyes, labels
+from eval.promise.eyes import KnownRejectTest
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
 from eval.promise.ranked import RankedAuditDesign, ranked_bettor, sampling_weights, weighted_order
 from eval.promise.statements import TraitStatement
@@ -16,7 +17,9 @@ from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
 
-EVEN, RANKED = 2, 3  # versions: in 3 the ranking settles order and bets; 1 did not say the guideline of its labels
+# Versions: in 3 the ranking settles order and bets, in 4 the reviewers are measured; 1 did not say the guideline.
+EVEN, RANKED, MEASURED = 2, 3, 4
+TAKEN_TO_BE_RIGHT = "the reviewers are taken to be right: no known rejects were shown to them"
 CERTIFICATE = "certificate.json"
 TRAIT_CERTIFICATE = "trait-certificate.json"
 Share = Field(gt=0, lt=1)
@@ -75,13 +78,16 @@ class AuditAttempt(Record):
     """Largest possible share of rejects among this part less the rejects found, from 0 to 1."""
     proven_after: int | None
     """Number of labels after which the promise was proven; null if it was not."""
+    miss_rate: float | None = None
+    """Largest chance, 0 to 1, that a reviewer misses a reject, by the known rejects. Left out where it is not measured.
+    """
 
 
 class Certificate(Record):
     """The content of certificate.json or trait-certificate.json: a lot, its labels in order, and what they prove."""
 
-    version: Literal[2, 3]
-    """Version of the file: 3 with a `design`, 2 without."""
+    version: Literal[2, 3, 4]
+    """Version of the file: 4 with `known_rejects`, else 3 with a `design`, 2 without."""
     says: str
     """The promise in words."""
     promise: CertifiedPromise
@@ -95,6 +101,16 @@ class Certificate(Record):
     """Attempts at other lots, or by other terms, that have spent their part of delta before."""
     labels: list[Label]
     """Of the first pictures in the random order."""
+    known_rejects: dict[Sha256, Sha256] = Field(default_factory=dict)
+    """The known rejects that were hidden among the pictures: sha256 of each -> that of the picture of the lot that it
+    is a spoilt copy of. Left out where there were none.
+    """
+    known_answers: list[Label] = Field(default_factory=list)
+    """What the reviewers said of the known rejects."""
+    assumes: str = ""
+    """What is known of the reviewers, in words: how many known rejects each one missed, or that they are taken to be
+    right. Left out in files of older versions.
+    """
     attempts: list[AuditAttempt]
     """One for each share of the ladder."""
     proven: int = Field(ge=0)
@@ -114,6 +130,8 @@ class Certificate(Record):
     def proven_claim_in_words(self) -> str:
         """What is proven of the pictures that may be exported; where all were looked at, that instead of a share."""
         attempt = self.proven_attempt()
+        if self.known_rejects:
+            return self.says
         if attempt.labels == attempt.size and self.statements:
             return f"all {attempt.size} stated traits were looked at; the {attempt.rejects} wrong ones are not stated"
         if attempt.labels == attempt.size:
@@ -121,6 +139,16 @@ class Certificate(Record):
                 f"all {attempt.size} pictures were looked at; the {attempt.rejects} rejects among them are not exported"
             )
         return self.says
+
+    def about_reviewers(self) -> str:
+        """What is known of the reviewers, in words."""
+        if not self.known_rejects:
+            return TAKEN_TO_BE_RIGHT
+        tests = eyes.known_reject_tests(self.known_rejects, self.labels, self.known_answers)
+        missed = ", ".join(
+            f"{who} did not see {test.missed} of {test.shown} known rejects" for who, test in tests.items()
+        )
+        return f"{missed}: at most {largest_percentage(self.proven_attempt().miss_rate or 0.0)} of rejects are missed"
 
 
 class AuditTerms(Record):
@@ -142,6 +170,10 @@ class AuditTerms(Record):
     """sha256 of the policy of the audit. Left out in files of older versions."""
     design: RankedAuditDesign | None = None
     """How the ranking of the lot settles order and bets. Left out where every picture is as likely to come next."""
+    known_rejects: dict[Sha256, Sha256] = Field(default_factory=dict)
+    """The known rejects that are hidden among the pictures: sha256 of each -> that of the picture of the lot that it is
+    a spoilt copy of. Left out where there are none.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +188,7 @@ class AuditPlan:
     policy_sha256: str = ""  # labels count under this policy alone
     design: RankedAuditDesign | None = None  # None: every picture is as likely to come next
     purpose: Purpose = "audit"  # of the labels; "traits" where the lot holds statements, not pictures
+    known_rejects: dict[str, str] = field(default_factory=dict)  # sha256 -> that of the picture it is a spoilt copy of
 
     @property
     def terms(self) -> AuditTerms:
@@ -169,6 +202,7 @@ class AuditPlan:
             earlier=self.earlier,
             policy_sha256=self.policy_sha256,
             design=self.design,
+            known_rejects=self.known_rejects,
         )
 
     @property
@@ -189,10 +223,10 @@ class AuditPlan:
             return labels.shuffled_pictures(self.purpose, self.lot, self.policy_sha256)
         return weighted_order(self.lot, self.order_seed, self.design)
 
-    def bettor_for_labels(self, given: Sequence[Label], size: int) -> audit.Bettor:
-        """Who bets on these labels of pictures of the lot's best `size`."""
+    def bettor_for_labels(self, given: Sequence[Label], size: int, alpha: float) -> audit.Bettor:
+        """Who bets on these labels of pictures of the lot's best `size`, against a share of rejects of alpha."""
         if self.design is None:
-            return audit.bettor_for_uniform_order(self.promise.alpha)
+            return audit.bettor_for_uniform_order(alpha)
         rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
         weights = sampling_weights(len(self.lot), self.design)[:size]
         return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
@@ -201,32 +235,52 @@ class AuditPlan:
         """The promise in words."""
         return trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.says()
 
-    def proof_attempts(self, given: Sequence[Label]) -> list[AuditAttempt]:
+    def proof_attempts(self, given: Sequence[Label], answers: Sequence[Label] = ()) -> list[AuditAttempt]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
-        order.
+        order. `answers` is what was said of the known rejects.
         """
-        ladder, alpha = self.promise.ladder, self.promise.alpha
+        ladder = self.promise.ladder
         spends = audit.delta_per_attempt(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
-        found = []
-        for share, delta in zip(ladder, spends, strict=True):
-            size = max(1, round(share * len(self.lot)))
-            part = set(self.lot[:size])
-            asked = [label for label in given if label.sha256 in part]
-            bad, bettor = [int(label.is_reject) for label in asked], self.bettor_for_labels(asked, size)
+        tests = eyes.known_reject_tests(self.known_rejects, given, answers).values() if self.known_rejects else None
+        return [self.attempt(share, delta, given, tests) for share, delta in zip(ladder, spends, strict=True)]
+
+    def attempt(
+        self, share: float, delta: float, given: Sequence[Label], tests: Collection[KnownRejectTest] | None
+    ) -> AuditAttempt:
+        """What is proven about the best `share` of the lot. `tests` are of the reviewers; None: they are right."""
+        alpha, size, miss_rate = self.promise.alpha, max(1, round(share * len(self.lot))), None
+        part = set(self.lot[:size])
+        asked = [label for label in given if label.sha256 in part]
+        bad = [int(label.is_reject) for label in asked]
+        if tests is None:
+            bettor = self.bettor_for_labels(asked, size, alpha)
             bound = audit.upper_bound_on_reject_share_after_removal(bad, size, alpha, delta, bettor)
             needed = audit.labels_until_proven(bad, size, alpha, delta, bettor) if bound <= alpha else None
-            found.append(
-                AuditAttempt(
-                    share=share,
-                    size=size,
-                    delta=delta,
-                    labels=len(bad),
-                    rejects=sum(bad),
-                    bound=round(bound, 6),
-                    proven_after=needed,
-                )
+        else:
+            miss_rate = eyes.miss_rate_of_all(tests, eyes.SHARES.miss_rate * delta)
+            bettor = self.bettor_for_labels(asked, size, alpha * (1 - miss_rate))
+            bound = eyes.upper_bound_on_reject_share(bad, size, delta, miss_rate, bettor)
+            needed = (
+                eyes.labels_until_proven_with_misses(bad, size, alpha, delta, miss_rate, bettor)
+                if bound <= alpha
+                else None
             )
-        return found
+        return AuditAttempt(
+            share=share,
+            size=size,
+            delta=delta,
+            labels=len(bad),
+            rejects=sum(bad),
+            bound=round(bound, 6),
+            proven_after=needed,
+            miss_rate=None if miss_rate is None else round(miss_rate, 6),
+        )
+
+    def fewest_labels(self) -> int | None:
+        """Labels until the whole lot is proven if no reject is found and no known reject is missed; None for never."""
+        given = [Label(sha256=sha256, verdict="accept", who="nobody", why="") for sha256 in self.labelling_order]
+        answers = [Label(sha256=sha256, verdict="reject", who="nobody", why="") for sha256 in self.known_rejects]
+        return self.proof_attempts(given, answers)[0].proven_after
 
 
 def trait_promise_in_words(promise: Promise) -> str:
@@ -240,8 +294,9 @@ def begin_or_resume_audit(
 ) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
-    If an audit of the lot with these terms was begun, it is that one, with the design that it has. Otherwise it is a
-    new plan with `design`, which counts the attempts of all earlier audits in the folder as spent.
+    If an audit of the lot with these terms was begun, it is that one, with the design and the known rejects that it
+    has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder as
+    spent.
     """
     return resume_or_begin_plan(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design))
 
@@ -250,7 +305,7 @@ def resume_or_begin_plan(out: Path, new: AuditPlan) -> AuditPlan:
     """The plan of an audit of the lot, promise and purpose of `new`: the one that was begun, or a new one as above."""
     earlier = 0
     for terms in read_audit_terms(out, new.purpose):
-        same = replace(new, earlier=terms.earlier, design=terms.design)
+        same = replace(new, earlier=terms.earlier, design=terms.design, known_rejects=terms.known_rejects)
         if terms == same.terms:
             return same
         earlier = terms.earlier + len(terms.ladder)
@@ -280,6 +335,15 @@ def audit_labels_before_first_gap(out: Path, plan: AuditPlan, policy: Policy) ->
     return labels_before_first_gap(plan.labelling_order, labels.valid_labels_by_sha256(out, plan.purpose, policy))
 
 
+def answers_to_known_rejects(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
+    """What reviewers said of the plan's known rejects, in the order given; the first answer of each reviewer counts."""
+    found: dict[tuple[str, str], Label] = {}
+    for label in labels.read_stored_labels(out, plan.purpose):
+        if label.sha256 in plan.known_rejects and label.policy_sha256 == policy.sha256 and not label.withdrawn:
+            found.setdefault((label.who, label.sha256), label)
+    return list(found.values())
+
+
 def make_certificate(
     plan: AuditPlan,
     given: Sequence[Label],
@@ -287,11 +351,12 @@ def make_certificate(
     proven: int,
     policy: Policy,
     statements: Sequence[TraitStatement] = (),
+    answers: Sequence[Label] = (),
 ) -> Certificate:
     """Everything that the proof rests on."""
     terms = plan.promise
     found = Certificate(
-        version=RANKED if plan.design else EVEN,
+        version=MEASURED if plan.known_rejects else RANKED if plan.design else EVEN,
         says=plan.promise_in_words(),
         promise=CertifiedPromise(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
         policy=PolicyOfLabels(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
@@ -299,22 +364,30 @@ def make_certificate(
         order_seed=plan.order_seed,
         design=plan.design,
         earlier_attempts=plan.earlier,
-        labels=[Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given],
+        labels=plain(given),
+        known_rejects=plan.known_rejects,
+        known_answers=plain(answers),
         attempts=attempts,
         proven=proven,
         statements=list(statements),
         sha256="",
     )
+    found = found.model_copy(update={"assumes": found.about_reviewers()})
     return found.model_copy(update={"sha256": found.computed_sha256()})
+
+
+def plain(given: Sequence[Label]) -> list[Label]:
+    """The labels with what was said and by whom alone."""
+    return [Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given]
 
 
 def read_certificate(path: Path) -> Certificate:
     """A certificate whose proof was computed again. Raises DataError listing what does not hold."""
     what, step = "the certificate", "certify again; that writes it anew."
     version = files.read_json(path, what, "version")["version"]
-    if version not in (EVEN, RANKED):
+    if version not in (EVEN, RANKED, MEASURED):
         raise DataError(
-            f"{files.display_path(path)} is version {version!r}; this stylegate reads {EVEN} and {RANKED}",
+            f"{files.display_path(path)} is version {version!r}; this stylegate reads {EVEN} to {MEASURED}",
             next_step=step,
         )
     found = Certificate.read(path, what, step)
@@ -332,10 +405,13 @@ def certificate_problems(found: Certificate) -> list[str]:
     except ValidationError as error:
         return [f"promise.{problem}" for problem in records.problems_of(error)]
     purpose: Purpose = "traits" if found.statements else "audit"
-    plan = AuditPlan(found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256, found.design, purpose)
+    terms = (found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256, found.design, purpose)
+    plan = AuditPlan(*terms, known_rejects=found.known_rejects)
     problems = []
-    if (found.version == RANKED) != (found.design is not None):
-        problems.append(f"version {RANKED} has a design, version {EVEN} has none")
+    if found.version != (MEASURED if found.known_rejects else RANKED if found.design else EVEN):
+        kinds = f"version {RANKED} has a design, version {EVEN} has none, version {MEASURED} has known rejects"
+        problems.append(kinds)
+    problems += problems_with_known_rejects(found)
     if found.statements and [statement.sha256 for statement in found.statements] != plan.lot:
         problems.append("the lot is not that of its statements")
     if found.computed_sha256() != found.sha256:
@@ -350,10 +426,23 @@ def certificate_problems(found: Certificate) -> list[str]:
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
     if found.says != plan.promise_in_words():
         problems.append("it says something else than its terms")
-    if plan.proof_attempts(found.labels) != found.attempts:
+    if plan.proof_attempts(found.labels, found.known_answers) != found.attempts:
         problems.append("the attempts do not follow from the labels")
     elif found.proven >= len(found.attempts) or found.proven_attempt().proven_after is None:
         problems.append("the attempt that it calls proven is not")
+    elif found.assumes not in ("", found.about_reviewers()):
+        problems.append("it says something else of the reviewers than their answers do")
+    return problems
+
+
+def problems_with_known_rejects(found: Certificate) -> list[str]:
+    """Sentences on what is wrong with the known rejects of a certificate, and with the answers to them."""
+    known, problems = found.known_rejects, []
+    if known.keys() & set(found.lot.pictures) or set(known.values()) - set(found.lot.pictures):
+        problems.append("a known reject is a picture of the lot, or is no copy of one")
+    answered = [(answer.who, answer.sha256) for answer in found.known_answers]
+    if len(set(answered)) < len(answered) or {sha256 for _, sha256 in answered} - known.keys():
+        problems.append("an answer is about no known reject, or was given twice")
     return problems
 
 

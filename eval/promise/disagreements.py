@@ -71,7 +71,11 @@ def notes_on_disagreements(out: Path, policy: Policy) -> list[str]:
     count = sum(found.settled is None for found in disagreements(out, "review", policy))
     if not count:
         return []
-    return [f"reviewers disagree about {counted(count, 'picture')}: the last decision about each counts"]
+    them = counted(count, "picture")
+    return [
+        f"reviewers disagree about {them}: the last decision about each counts; stylegate review queue=disagreements "
+        "settles them"
+    ]
 
 
 def deciding_labels_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:

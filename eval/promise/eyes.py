@@ -10,13 +10,15 @@ It rests on this: a reject of the lot is missed with no larger chance than a kno
 Known rejects must be as hard to see as those that the gate lets through.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import NDArray
 
 from eval.promise import audit
-from eval.promise.audit import Bettor, bettor_for_uniform_order
+from eval.promise.audit import Bettor
+from eval.promise.label import Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +63,40 @@ def fewest_rejects_noticed(rejects: int, miss_rate: float, delta: float) -> int:
     return int(binom.ppf(delta, rejects, 1 - miss_rate)) if miss_rate < 1 else 0
 
 
+def known_reject_tests(
+    known: Collection[str], given: Sequence[Label], answers: Sequence[Label]
+) -> dict[str, KnownRejectTest]:
+    """What known rejects say of each reviewer, in the order of their first labels of the lot, `given`.
+
+    `known` are all known rejects (sha256), `answers` what was said of them. One that a reviewer has not answered yet
+    counts as missed, so that the bound holds whenever one looks, and whoever leaves before the end has no better eyes.
+    """
+    seen: dict[str, set[str]] = {label.who: set() for label in given}
+    for answer in answers:
+        if answer.is_reject and answer.who in seen and answer.sha256 in known:
+            seen[answer.who].add(answer.sha256)
+    return {who: KnownRejectTest(len(known), len(known) - len(found)) for who, found in seen.items()}
+
+
+def miss_rate_of_all(tests: Collection[KnownRejectTest], delta: float) -> float:
+    """Upper bound, 0 to 1, on the chance that any of these reviewers misses a reject, with confidence 1 - delta.
+
+    The first one may spend a half of delta, the second a fourth, and so on. It is 1 without a reviewer.
+    """
+    spends = audit.delta_per_attempt(delta, len(tests))
+    return max((test.miss_rate(spend) for test, spend in zip(tests, spends, strict=True)), default=1.0)
+
+
 def labels_until_proven_with_misses(
-    labels: Sequence[int] | NDArray,
-    size: int,
-    alpha: float,
-    delta: float,
-    eyes: KnownRejectTest,
-    bettor: Bettor | None = None,
+    labels: Sequence[int] | NDArray, size: int, alpha: float, delta: float, miss_rate: float, bettor: Bettor
 ) -> int | None:
-    """The number of these labels after which the promise was proven, for a reviewer with these eyes; None if it was
+    """The number of these labels after which the promise was proven, for reviewers who miss rejects; None if it was
     not.
 
-    Proven is that at most alpha of what is left of the lot of `size`, when the pictures that the reviewer rejected are
-    taken out, are true rejects, with confidence 1 - delta. `eyes` is what was known before the last label.
+    Proven is that at most alpha of what is left of the lot of `size`, when the pictures that the reviewers rejected are
+    taken out, are true rejects, with confidence 1 - delta. `miss_rate` is the bound that holds with confidence
+    1 - SHARES.miss_rate * delta.
     """
-    miss_rate = eyes.miss_rate(SHARES.miss_rate * delta)
     if miss_rate == 1:
         return None
     return audit.labels_until_proven(
@@ -83,6 +104,24 @@ def labels_until_proven_with_misses(
         size,
         alpha,
         SHARES.audit * delta,
-        bettor or bettor_for_uniform_order(alpha * (1 - miss_rate)),
+        bettor,
         lambda rejects: fewest_rejects_noticed(rejects, miss_rate, SHARES.chance * delta),
     )
+
+
+def upper_bound_on_reject_share(
+    labels: Sequence[int] | NDArray, size: int, delta: float, miss_rate: float, bettor: Bettor
+) -> float:
+    """Upper bound, 0 to 1, on the share of true rejects in what may be exported after all these labels; as above."""
+    found = int(np.sum(labels))
+    most = audit.most_rejects_not_ruled_out(labels, size, SHARES.audit * delta, bettor)
+    if miss_rate == 1 or most is None or size == found:
+        return 0.0 if size == found else 1.0
+    low, high = most, size  # the largest number of rejects that may be answered by so few lies here
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fewest_rejects_noticed(middle, miss_rate, SHARES.chance * delta) <= most:
+            low = middle
+        else:
+            high = middle - 1
+    return min(1.0, (low - found) / (size - found))

@@ -10,7 +10,9 @@ Purpose = Literal["review", "calibrate", "audit", "traits"]
 LabelName = Literal["accept", "reject", "unsure"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Uuid = Annotated[str, Field(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
-MEASURES_REVIEWER = ("known", "repeat")
+KNOWN, REPEAT, PASSING = "known", "repeat", "passing"
+"""Why a picture is shown to measure a reviewer: a known reject, a picture once more, a known reject in a stream."""
+MEASURES_REVIEWER = (KNOWN, REPEAT, PASSING)
 """What a picture was asked for where its label measures the reviewer: it decides nothing about the picture."""
 
 
@@ -51,7 +53,7 @@ class StoredLabel(Label):
     """Of a calibration: digest of the pool of pictures and of the policy."""
     asked_for: str = ""
     """Why this picture was shown to this person: borderline, audit, known, repeat and so on; empty where nothing says
-    it. A label of a picture that was shown to measure the person (known, repeat) decides nothing about the picture.
+    it. A label of a picture that was shown to measure the person (known, repeat, passing) decides nothing about it.
     """
     reason: str = ""
     """Of a reject: the name of the reason that the person chose from the list; empty for none."""

@@ -79,6 +79,14 @@ def read_all_rows(out: Path) -> list[StoredRow]:
     return rows
 
 
+def number_of_rows(out: Path) -> int:
+    """How many rows the store has: it has changed since it was last read if there are more."""
+    if not (out / STORE).exists():
+        return 0
+    with open_store(out) as connection:
+        return connection.execute("SELECT coalesce(max(number), 0) FROM row").fetchone()[0]
+
+
 @contextlib.contextmanager
 def same_rows_for_every_read() -> Iterator[None]:
     """Inside, every `read_all_rows` of a folder in this thread gives the rows that the first one gave, unless this

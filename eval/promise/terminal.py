@@ -39,11 +39,16 @@ def show_picture_and_ask_label(
 
 def show_picture(lot: Lot, name: str, progress: str) -> None:
     """Print `progress`, then path and prompt of the picture with this name, and open it."""
-    path, slot = dict(lot.files)[name], (lot.slots or {}).get(name)
+    slot = (lot.slots or {}).get(name)
+    print_picture(dict(lot.files)[name], slot.prompt if slot else "", progress)
+
+
+def print_picture(path: Path, prompt: str, progress: str) -> None:
+    """Print `progress`, then the picture's path and its prompt, which may be empty; open the picture."""
     print(f"{progress}\n  picture: {files.display_path(path)}")
-    if slot:
-        print(f"  prompt:  {slot.prompt}")
-    webbrowser.open(path.as_uri())
+    if prompt:
+        print(f"  prompt:  {prompt}")
+    webbrowser.open(path.resolve().as_uri())
 
 
 def ask_label_and_store(
@@ -53,9 +58,10 @@ def ask_label_and_store(
     policy: Policy,
     under: str = "",
     correction: Callable[[], dict[str, str]] = dict,
+    asked_for: str = "",
 ) -> LabelReply:
     """Ask for a label and store it; it may be taken back until the next question. `correction` asks, after a reject,
-    what the picture shows instead.
+    what the picture shows instead. `asked_for` is why the picture is shown, "known" for a known reject.
     """
     while True:
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))
@@ -63,7 +69,7 @@ def ask_label_and_store(
             return LabelReply(None, True)
         shown = correction() if answer == "r" else {}
         said = Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why="")
-        new = label_with_policy(said, policy, under=under, shown_traits=shown)
+        new = label_with_policy(said, policy, under=under, shown_traits=shown, asked_for=asked_for)
         (label,) = labels.append_labels(out, purpose, [new])
         confirmed = read_answer(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
         if confirmed != "b":

@@ -6,7 +6,7 @@ pictures in one settled order; their answers count in this order alone, and stay
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eval.judging.certified import BEYOND
@@ -16,6 +16,7 @@ from eval.judging.verdicts import PERSON, Verdict, margin_or_worst
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
+from eval.promise.disagreements import Disagreement
 from eval.promise.label import Label, Purpose
 from stylegate import files
 from stylegate.digests import sha256s
@@ -37,6 +38,11 @@ class ReviewPicture:
     traits: dict[str, str] = field(default_factory=dict)  # planned
 
 
+def never_ends(given: list[Label], answers: list[Label]) -> bool:
+    """Pictures in review are asked about until none is left."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewQueue:
     """What a review asks about: pictures of one lot, for one purpose, under one policy and its guideline."""
@@ -47,14 +53,21 @@ class ReviewQueue:
     pictures: dict[str, ReviewPicture]  # by sha256: the ones that are asked about
     checks: dict[str, list[str]]  # by sha256: the checks for which a picture is in review, sorted
     board: list[ReviewPicture]  # references, which show the style
-    known_rejects: list[ReviewPicture]  # the gate rejects them by their scores; hidden among the pictures of a stream
+    known_rejects: list[
+        ReviewPicture
+    ]  # hidden among the others: in a review rejects of the gate, in an audit spoilt copies
     trait_values: dict[str, list[str]]  # every value that a planned trait may show
     next_words: str  # the command to run when the review has ended
     second_look_share: float = SECOND_LOOKS
     purpose: Purpose = "review"
     settled_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
     under: str = ""  # of a calibration: digest of its pool and policy
-    has_ended: Callable[[list[Label]], bool] = bool  # of an audit or a calibration: whether these labels are enough
+    has_ended: Callable[[list[Label], list[Label]], bool] = never_ends  # of an audit or a calibration: whether these
+    # labels, and answers to known rejects, are enough
+    opinions: dict[str, list[dict[str, str]]] = field(
+        default_factory=dict
+    )  # of disagreements: sha256 -> verdict and why
+    known_reject_window: int = 0  # of an audit: the first pictures, so many, that known rejects are hidden among
 
     @property
     def queue_digest(self) -> str:
@@ -74,7 +87,7 @@ class ReviewQueue:
 
     def order_for_reviewer(self, who: str) -> list[str]:
         """The sha256 of the pictures, known rejects hidden among them, in a random order that differs between reviewers
-        and stays for each of them. An audit and a calibration have one order for all.
+        and stays for each of them. An audit and a calibration have one order for all, without known rejects.
         """
         if self.settled_order:
             return list(self.settled_order)
@@ -83,6 +96,8 @@ class ReviewQueue:
 
     def known_rejects_for(self, who: str) -> list[ReviewPicture]:
         """The known rejects that this reviewer is shown without being told, to measure what is missed."""
+        if self.settled_order:
+            return self.known_rejects
         mixed = sorted(
             self.known_rejects, key=lambda picture: random_order_key(self.policy.sha256, f"known:{who}", picture.sha256)
         )
@@ -126,13 +141,26 @@ def borderline_queue(judged: Judged, next_words: str) -> ReviewQueue:
     )
 
 
+def disagreement_queue(borderline: ReviewQueue, found: Iterable[Disagreement]) -> ReviewQueue:
+    """The pictures of a review that reviewers disagree about and nobody has settled, with what was said, by nobody's
+    name.
+    """
+    opinions = {
+        one.sha256: [{"verdict": label.verdict, "why": label.why} for label in one.labels]
+        for one in found
+        if one.settled is None and one.sha256 in borderline.pictures
+    }
+    pictures = {sha256: picture for sha256, picture in borderline.pictures.items() if sha256 in opinions}
+    return replace(borderline, pictures=pictures, known_rejects=[], second_look_share=0.0, opinions=opinions)
+
+
 def audit_or_calibration_queue(
     lot: Lot,
     compared: Comparison,
     policy: Policy,
     purpose: Purpose,
     order: Iterable[str],
-    has_ended: Callable[[list[Label]], bool],
+    has_ended: Callable[[list[Label], list[Label]], bool],
     next_words: str,
     under: str = "",
 ) -> ReviewQueue:

@@ -74,7 +74,10 @@ def initial_page_data_route(request: Request) -> Response:
         who = NAME.validate_python(request.query_params.get("who", ""))
     except ValidationError:
         return problem_response(400, "who= needs a name of 1 to 80 characters")
-    return JSONResponse(session.initial_page_data(who), headers={"cache-control": "no-store"})
+    try:
+        return JSONResponse(session.initial_page_data(who), headers={"cache-control": "no-store"})
+    except (StylegateError, OSError, sqlite3.Error) as error:
+        return problem_response(503, f"the labels cannot be read: {error}")
 
 
 async def save_answers_route(request: Request) -> Response:
@@ -105,7 +108,10 @@ async def stream_route(request: Request) -> Response:
         given = stream.StreamPassesOfBlock.model_validate_json(await request.body())
     except ValidationError as error:
         return problem_response(400, "; ".join(problems_of(error)[:5]))
-    return JSONResponse(stream.rank_block_by_suspicion(session, given))
+    try:
+        return JSONResponse(await run_in_threadpool(stream.rank_block_by_suspicion, session, given))
+    except (StylegateError, OSError, sqlite3.Error) as error:
+        return problem_response(503, f"nothing was stored: {error}")
 
 
 def problem_response(status: int, text: str) -> JSONResponse:

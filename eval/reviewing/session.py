@@ -1,16 +1,20 @@
 """What people answered in a review: checked, stored, and counted. Several pages may be open on it at once."""
 
 import threading
+import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from eval.promise import labels
+from eval.promise import labels, store
 from eval.promise.disagreements import ADJUDICATION
-from eval.promise.label import MEASURES_REVIEWER, Label, LabelName, Sha256, StoredLabel
+from eval.promise.known_rejects import mixed
+from eval.promise.label import KNOWN, MEASURES_REVIEWER, PASSING, REPEAT, Label, LabelName, Sha256, StoredLabel
 from eval.promise.labels import label_with_policy
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, random_order_key
+from stylegate import files
+from stylegate.errors import DataError
 from stylegate.records import Record
 
 # What a reject may be, by the number of its key. They are kept as the reason in words.
@@ -26,7 +30,6 @@ REASONS = (
     "other",
 )
 HISTORY = 500  # answers that a page that is opened anew can still undo
-KNOWN, REPEAT = MEASURES_REVIEWER  # what pictures are asked for that measure the reviewer
 REPEAT_SHARE = 0.03  # pictures that a reviewer decided before and is shown again, for each open one
 ASKED_FOR = {"review": "borderline", "audit": "audit", "calibrate": "calibration"}  # by purpose
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -85,6 +88,7 @@ class ReviewSession:
 
     def reload_stored_answers(self) -> None:
         """Read the stored answers again: another command may have added some."""
+        self.num_rows = store.number_of_rows(self.queue.out)
         found = labels.read_stored_labels(self.queue.out, self.queue.purpose)
         terms = self.queue.policy.sha256, self.queue.under
         self.given = {row.id: row for row in found if (row.policy_sha256, row.under) == terms}
@@ -93,8 +97,16 @@ class ReviewSession:
         for row in self.given.values():
             if row.counts_as_decision and row.sha256 in self.standing:
                 self.standing[row.sha256].append(row)
-            elif row.asked_for in MEASURES_REVIEWER and not row.withdrawn:
+            elif row.asked_for in MEASURES_REVIEWER and row.asked_for != PASSING and not row.withdrawn:
                 self.measured.setdefault(row.who, set()).add(row.sha256)
+
+    def read_what_others_added(self) -> None:
+        """Read the stored answers again if another process has added rows, and tell the pages what changed."""
+        if store.number_of_rows(self.queue.out) == self.num_rows:
+            return
+        before = self.standing
+        self.reload_stored_answers()
+        self.changes += [sha256 for sha256, rows in self.standing.items() if rows != before[sha256]]
 
     def is_decided(self, sha256: str) -> bool:
         """Whether somebody accepted or rejected the picture, for all the checks that it is in review for."""
@@ -109,8 +121,10 @@ class ReviewSession:
         """Whether the reviewer is still to be asked.
 
         Open is what nobody decided, unless this reviewer put it aside; what gets a second look and had one; and what
-        two reviewers disagree about, for a third one.
+        two reviewers disagree about, for a third one; in the queue of disagreements for anybody.
         """
+        if self.queue.opinions:
+            return self.has_unsettled_disagreement(sha256)
         rows = self.standing[sha256]
         if not self.is_decided(sha256):
             return not (rows and rows[-1].verdict == "unsure" and rows[-1].who == who)
@@ -138,7 +152,17 @@ class ReviewSession:
 
     def has_ended(self) -> bool:
         """Whether an audit or a calibration has all the labels that it needs; False for pictures in review."""
-        return bool(self.queue.settled_order) and self.queue.has_ended(self.labels_before_first_gap())
+        return bool(self.queue.settled_order) and self.queue.has_ended(
+            self.labels_before_first_gap(), self.known_answers()
+        )
+
+    def known_answers(self) -> list[Label]:
+        """What reviewers said of known rejects, in the order given; the first answer of each reviewer counts."""
+        found: dict[tuple[str, str], Label] = {}
+        for row in self.given.values():
+            if row.asked_for == KNOWN and not row.withdrawn:
+                found.setdefault((row.who, row.sha256), row)
+        return list(found.values())
 
     def count_decided(self) -> int:
         """The number of pictures that are decided."""
@@ -151,20 +175,29 @@ class ReviewSession:
         Raises DataError and SurroundingsError where the store cannot be used; the answers may be sent again.
         """
         with self.lock:
-            saved, refused = [], []
-            together: list[LabelOrUndo] = []  # labels in a row are stored in one step
-            for answer in given.answers:
-                if problem := self._reason_to_refuse(answer, together):
-                    refused.append({"id": answer.id, "why": problem})
-                elif answer.kind == "label":
-                    together.append(answer)
-                else:
-                    saved += self._store_labels_and_return_ids(together)
-                    together = []
-                    saved.append(self._store_undo(answer))
-            saved += self._store_labels_and_return_ids(together)
+            self.read_what_others_added()
+            try:
+                saved, refused = self._save(given.answers)
+            except DataError:  # another process was faster with a label that an audit or a calibration keeps
+                self.read_what_others_added()
+                saved, refused = self._save(given.answers)
             who = given.answers[0].who if given.answers else ""
             return {"saved": saved, "refused": refused, **self.progress_since(given.since, who)}
+
+    def _save(self, answers: Sequence[LabelOrUndo]) -> tuple[list[str], list[dict[str, str]]]:
+        """Store answers; returns the ids that are stored, and the id of each that is refused with the reason."""
+        saved, refused = [], []
+        together: list[LabelOrUndo] = []  # labels in a row are stored in one step
+        for answer in answers:
+            if problem := self._reason_to_refuse(answer, together):
+                refused.append({"id": answer.id, "why": problem})
+            elif answer.kind == "label":
+                together.append(answer)
+            else:
+                saved += self._store_labels_and_return_ids(together)
+                together = []
+                saved.append(self._store_undo(answer))
+        return saved + self._store_labels_and_return_ids(together), refused
 
     def _reason_to_refuse(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
         """Why an answer cannot be kept; "" if it can. `before` are labels of the same request."""
@@ -181,7 +214,7 @@ class ReviewSession:
         ):
             return "the picture is in review for other reasons by now: load this page again, and look afresh"
         if self.queue.settled_order:
-            return self._reason_to_refuse_in_settled_order(answer, len(before))
+            return self._reason_to_refuse_in_settled_order(answer, before)
         if answer.kind == "label":
             return ""
         target = self.given.get(answer.undoes or "") or next((a for a in before if a.id == answer.undoes), None)
@@ -189,23 +222,26 @@ class ReviewSession:
             return "there is no such label to take back"
         return "" if target.who == answer.who else "another reviewer gave this label"
 
-    def _reason_to_refuse_in_settled_order(self, answer: LabelOrUndo, num_before: int) -> str:
-        """Why an answer of an audit or a calibration cannot be kept; "" if it can. `num_before` answers stand before it
-        in the same request.
-        """
+    def _reason_to_refuse_in_settled_order(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
+        """Why an answer of an audit or a calibration cannot be kept; "" if it can. `before` as above."""
         if answer.kind == "undo":
             return "labels stay: whoever could change them after having seen more could choose when to stop"
+        if self.queue.is_known_reject(answer.sha256):
+            is_known = answer.sha256 in self.measured.get(answer.who, set())
+            return "the picture has a label by now" if is_known or answer.sha256 in {a.sha256 for a in before} else ""
         if self.standing[answer.sha256]:
             return "the picture has a label by now"
         if self.has_ended():
             return "the labels were enough before: no further one is asked for"
-        place = len(self.labels_before_first_gap()) + num_before
+        place = len(self.labels_before_first_gap()) + sum(not self.queue.is_known_reject(a.sha256) for a in before)
         return "" if self.queue.settled_order[place] == answer.sha256 else "another picture comes first"
 
     def _store_labels_and_return_ids(self, answers: Sequence[LabelOrUndo]) -> list[str]:
         """Store labels, all or none; returns their ids."""
         new = [self._label_from_answer(answer) for answer in answers if answer.id not in self.given]
-        for row in labels.append_labels(self.queue.out, self.queue.purpose, new):
+        stored = labels.append_labels(self.queue.out, self.queue.purpose, new)
+        self.num_rows += len(stored)
+        for row in stored:
             self.given[row.id] = row
             self.changes.append(row.sha256)
             if row.asked_for in MEASURES_REVIEWER:
@@ -218,6 +254,7 @@ class ReviewSession:
         """Take a label back; returns the id of the undo. Taken back twice, it is taken back."""
         target = self.given[answer.undoes or ""]
         labels.append_undo(self.queue.out, "review", target.id, answer.who, answer.id)
+        self.num_rows += 1
         self.given[target.id] = target.model_copy(update={"withdrawn": True})
         if target.asked_for in MEASURES_REVIEWER:
             self.measured.get(target.who, set()).discard(target.sha256)
@@ -247,10 +284,26 @@ class ReviewSession:
             return KNOWN
         if answer.asked == self.queue.question_digest(answer.sha256, REPEAT):
             return REPEAT
+        if self.queue.opinions:
+            return ADJUDICATION
         is_third = self.has_unsettled_disagreement(answer.sha256) and answer.who not in {
             r.who for r in self.standing[answer.sha256]
         }
         return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
+
+    def store_passing(self, who: str, block: str, seen: dict[str, bool]) -> None:
+        """Keep which known rejects of a stream's block the reviewer saw; `block` names the block and its passes."""
+        new = [
+            label_with_policy(
+                Label(sha256=sha256, verdict="reject" if is_seen else "accept", who=who, why=""),
+                self.queue.policy,
+                id=str(uuid.UUID(files.canonical_sha256([block, who, sha256])[:32])),
+                asked_for=PASSING,
+            )
+            for sha256, is_seen in seen.items()
+        ]
+        with self.lock:
+            labels.append_labels(self.queue.out, self.queue.purpose, new)
 
     def progress_since(self, since: int, who: str) -> dict[str, Any]:
         """The number of changes, of those after the first `since` which pictures the reviewer is not to be asked about
@@ -277,7 +330,7 @@ class ReviewSession:
             closed = sum(not self.is_open_for(who, sha256) for sha256 in self.standing)
             repeats = self._repeats_for_self_agreement(who, len(order))
             if queue.settled_order:
-                order = [] if self.has_ended() else list(queue.settled_order[len(self.labels_before_first_gap()) :])
+                order = [] if self.has_ended() else self._settled_order_for(who)
             elif all(queue.is_known_reject(sha256) for sha256 in order):
                 order, repeats = [], set()  # nothing is left to decide: no picture is shown to measure somebody alone
             else:
@@ -299,6 +352,7 @@ class ReviewSession:
                 "pictures": {
                     sha256: page_data_of_picture(picture)
                     | {"asked": queue.question_digest(sha256, REPEAT * (sha256 in repeats))}
+                    | {"opinions": queue.opinions.get(sha256, [])}
                     for sha256, picture in shown.items()
                 },
                 "board": [picture.sha256 for picture in queue.board],
@@ -312,13 +366,22 @@ class ReviewSession:
                 **self.progress_since(len(self.changes), who),
             }
 
+    def _settled_order_for(self, who: str) -> list[str]:
+        """The pictures of an audit or a calibration that are still to come, the reviewer's known rejects among them."""
+        given, seen = self.labels_before_first_gap(), self.measured.get(who, set())
+        begun = next((random_order_key for random_order_key, label in enumerate(given) if label.who == who), len(given))
+        known = [picture.sha256 for picture in self.queue.known_rejects if picture.sha256 not in seen]
+        left = list(self.queue.settled_order[len(given) :])
+        return mixed(left, len(given) - begun, known, self.queue.known_reject_window, who)
+
     def _repeats_for_self_agreement(self, who: str, num_open: int) -> set[str]:
         """Pictures that the reviewer decided before, to be shown again: they say how far one agrees with oneself."""
         seen = self.measured.get(who, set())
         mine = [s for s, rows in self.standing.items() if s not in seen and rows and rows[-1].who == who]
         closed = [sha256 for sha256 in mine if not self.is_open_for(who, sha256)]
         closed.sort(key=lambda sha256: random_order_key(REPEAT, who, sha256))
-        return set() if self.queue.settled_order else set(closed[: round(REPEAT_SHARE * num_open)])
+        is_mixed = not self.queue.settled_order and not self.queue.opinions
+        return set(closed[: round(REPEAT_SHARE * num_open)]) if is_mixed else set()
 
     def verdict_counts(self) -> dict[str, int]:
         """How many pictures are accepted, rejected, and still open."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from eval.promise.label import Sha256
 from eval.reviewing.session import Name, ReviewSession
+from stylegate import files
 from stylegate.records import Record
 
 BLOCK = 60  # pictures of a block; half a minute at two a second
@@ -108,15 +109,19 @@ def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
 
 
 def rank_block_by_suspicion(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
-    """The pictures of the block, the most suspect first, and how many of the hidden known rejects were seen."""
+    """The pictures of the block, the most suspect first, and how many of the hidden known rejects were seen, which is
+    stored for each of them.
+    """
     found = estimate_suspicion(given.passes)
     known = {picture.sha256 for picture in session.queue.known_rejects} & found.probability.keys()
     ours = [sha256 for sha256 in found.probability if sha256 in session.queue.pictures]
     ours.sort(key=lambda sha256: -found.probability[sha256])
+    seen = {sha256: found.probability[sha256] >= SUSPECT for sha256 in sorted(known)}
+    session.store_passing(given.who, files.canonical_sha256(given.content()), seen)
     return {
         "order": ours,
         "suspects": [sha256 for sha256 in ours if found.probability[sha256] >= SUSPECT],
         "known": len(known),
-        "seen": sum(found.probability[sha256] >= SUSPECT for sha256 in known),
+        "seen": sum(seen.values()),
         "delay_ms": round(1000 * found.delay_s),
     }

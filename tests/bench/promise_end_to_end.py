@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.promise.certificate import certified_digests, read_certificate
+from eval.promise.certificate import certified_digests, read_audit_terms, read_certificate
 from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import meaning
@@ -64,8 +64,9 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
     main(["gate", *words])
     accepted = [row["sha256"] for row in files.read_jsonl(out / "verdicts.jsonl") if row["verdict"] == "accept"]
     code = main(["certify", *words])
+    known = {sha256 for terms in read_audit_terms(out) for sha256 in terms.known_rejects}
     while code == 13:
-        review(out / "audit.csv", rejects)
+        review(out / "audit.csv", rejects | known)
         code = main(["certify", *words, f"decisions={out / 'audit.csv'}"])
     assert code == 0, code
     found = read_certificate(out / "certificate.json")

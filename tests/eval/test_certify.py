@@ -27,6 +27,7 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert run("gate", *told)[0] == 0
     code, text = run("certify", *told)
     assert code == 13 and text.splitlines()[-1].endswith("audit.csv") and "0 labels" in text
+    assert "32 pictures are too few to measure them with 40 known rejects" in text
     ten = fill(out / "audit.csv", good, 10)
     code, text = run("certify", *told, f"decisions={ten}")
     assert code == 13 and "not proven yet with 10 labels" in text
@@ -35,6 +36,7 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     rejected = list(csv.DictReader(rest.open()))[bad]["file"]
     code, text = run("certify", *told, f"decisions={rest}")
     assert code == 0 and "certify: proven" in text, text
+    assert "reviewers: the reviewers are taken to be right: no known rejects were shown to them" in text
     found = verdicts_of(out)
     assert found[rejected]["verdict"] == "reject" and found[rejected]["reasons"][0]["check"] == "audit"
     looked = "all 32 pictures were looked at; the 1 rejects among them are not exported"
@@ -49,6 +51,37 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert not wrong and any("by 32 labels in an order that the ranking settles" in line for line in proven), wrong
     held = certificate.read_certificate(package / "data" / "certificate.json")
     assert digests_in(package) == set(certificate.certified_digests(held))
+
+
+def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Path) -> None:
+    """Two sheets, since another person than the first fills in the rest: each has to see the known rejects."""
+    told, out = [*words(ALL_PASS), "promise.known_rejects=30"], tmp_path / "out"
+    code, text = run("certify", *told)
+    assert code == 13 and "reviewers: 30 known rejects are hidden among the pictures" in text
+    (terms,) = certificate.read_audit_terms(out)
+    known, rows = terms.known_rejects, list(csv.DictReader((out / "audit.csv").open()))
+    assert len(rows) == 62 and set(known) < {row["sha256"] for row in rows}
+    assert {row["file"] for row in rows} == {f"audit-pictures/{row['sha256'][:16]}.png" for row in rows}
+    assert all(files.sha256(out / row["file"]) == row["sha256"] for row in rows), "the names tell nothing"
+    place = [row["sha256"] in known for row in rows]
+    assert not all(place[:30]) and any(place[:20]), "mixed"
+
+    def seen(i: int, row: dict) -> str:
+        return "reject" if row["sha256"] in known and row["sha256"] != min(known) else "accept"
+
+    code, text = run("certify", *told, f"decisions={fill(out / 'audit.csv', seen, 55)}")
+    assert code == 13 and "anna: " in text and "not answered yet, which count as missed" in text
+    stored = labels.read_stored_labels(out, "audit")
+    assert {row.sha256 for row in stored if row.asked_for == "known"} < set(known)
+    assert all(row.counts_as_decision == (row.sha256 not in known) for row in stored)
+    code, text = run("certify", *told, f"decisions={fill(out / 'audit.csv', seen)}")
+    assert code == 0 and "anna did not see 1 of 30 known rejects: at most " in text, text
+    assert not (out / "audit-pictures").exists()
+    assert run("gate", *told)[0] == 0 and run("export", *told, "name=measured")[0] == 0
+    assert {row["verdict"] for row in verdicts_of(out).values()} == {"accept"}, "known rejects say nothing of the lot"
+    proven, _, wrong = receiver.check(files.EXPORTS / "measured-v1")
+    assert not wrong and any("anna did not see 1 of 30 known rejects" in line for line in proven), (proven, wrong)
+    shutil.rmtree(files.EXPORTS / "measured-v1")
 
 
 def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path) -> None:

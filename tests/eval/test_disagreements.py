@@ -35,7 +35,8 @@ def test_who_disagreed_about_what(tmp_path: Path) -> None:
     assert found.sha256 == B and found.settled is None
     assert [(one.who, one.verdict) for one in found.labels] == [("anna", "accept"), ("ben", "unsure")]
     assert notes_on_disagreements(tmp_path, POLICY) == [
-        "reviewers disagree about 1 picture: the last decision about each counts"
+        "reviewers disagree about 1 picture: the last decision about each counts; stylegate review queue=disagreements "
+        "settles them"
     ]
     assert agreement_of_reviewers(tmp_path, "review", POLICY).raw.value == pytest.approx(2 / 3)
     settled = say(tmp_path, "cleo", B, "reject", ADJUDICATION)

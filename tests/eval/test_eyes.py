@@ -1,13 +1,20 @@
 """Measured eyes: the bound on the miss rate, the share that a reviewer misses, and promises by those who miss some."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from eval.promise import audit, eyes
+from eval.package import verify_certificate
+from eval.policy import file as policyfile
+from eval.policy.model import largest_percentage
+from eval.promise import eyes
+from eval.promise.certificate import AuditPlan, certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
+from eval.promise.label import Label, LabelName
+from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
 from tests.bench import measured_eyes as bench
 
 
@@ -35,39 +42,56 @@ def test_shares_of_delta_add_up_to_it() -> None:
     assert eyes.SHARES.audit + eyes.SHARES.miss_rate + eyes.SHARES.chance == pytest.approx(1)
 
 
+def said(names: list[str], verdict: LabelName, who: str = "anna") -> list[Label]:
+    return [Label(sha256=name, verdict=verdict, who=who, why="") for name in names]
+
+
 def test_eyes_cost_labels_and_unknown_ones_prove_nothing() -> None:
-    clean = np.zeros(800, int)
-    trusted = audit.labels_until_proven(clean, 7000, 0.05, 0.05)
-    needed = [
-        eyes.labels_until_proven_with_misses(clean, 7000, 0.05, 0.05, KnownRejectTest(100, missed))
-        for missed in (0, 10, 30)
-    ]
+    plan = bench.Lot(7000, 100).plan
+    known, clean = list(plan.known_rejects), said(plan.labelling_order[:800], "accept")
+    trusted = replace(plan, known_rejects={}).proof_attempts(clean)[0].proven_after
+    answers = [said(known[:missed], "accept") + said(known[missed:], "unsure") for missed in (0, 10, 30)]
+    needed = [plan.proof_attempts(clean, given)[0].proven_after for given in answers]
     counts = [count for count in (trusted, *needed) if count is not None]
     assert len(counts) == 4 and counts == sorted(set(counts)), "each costs more than the one before"
-    assert eyes.labels_until_proven_with_misses(clean, 7000, 0.05, 0.05, KnownRejectTest(0, 0)) is None
-    few = np.zeros(60, int)
-    assert eyes.labels_until_proven_with_misses(few, 60, 0.05, 0.05, KnownRejectTest(30, 15)) is None, (
-        "all were looked at, by eyes that miss half"
+    unmeasured = plan.proof_attempts(clean, said(known, "reject", "bob"))[0]
+    assert (unmeasured.proven_after, unmeasured.bound, unmeasured.miss_rate) == (None, 1, 1), "of others' eyes"
+    unanswered, missed = answers[0][:-20], answers[0][:-20] + said(known[-20:], "accept")
+    assert plan.proof_attempts(clean, unanswered) == plan.proof_attempts(clean, missed)
+    two = plan.proof_attempts([*clean[:-1], *said(plan.labelling_order[799:800], "accept", "bob")], answers[0])[0]
+    assert two.miss_rate == 1, "one of the reviewers was not measured"
+
+
+def test_promises_are_kept_by_reviewers_who_miss_rejects() -> None:
+    """20 lots of 1,000 at 5.8 %; who takes the reviewer's word breaks more. Wrong alarms break no promise."""
+    ignored, measured = bench.broken_promises(58, 0.4, 100, 20, np.random.default_rng(8), 1000, alarms=0.001)
+    assert measured <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 20) and ignored > 0.2, ignored
+
+
+@pytest.mark.parametrize("design", [None, BY_MARGIN])
+def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
+    design: RankedAuditDesign | None,
+) -> None:
+    policy = policyfile.read_policy("default")
+    names = [f"{number:064x}" for number in range(240)]
+    known = dict(zip(names[200:], names, strict=False))
+    plan = AuditPlan(names[:200], policy.promise, 0, policy.sha256, design, known_rejects=known)
+    given = said(plan.labelling_order[:170], "accept") + said(plan.labelling_order[170:190], "accept", "bob")
+    answers = said(names[200:239], "reject") + said(names[239:], "accept") + said(names[200:], "reject", "bob")
+    attempts = plan.proof_attempts(given, answers)
+    made = make_certificate(plan, given, attempts, 0, policy, answers=answers)
+    assert attempts[0].proven_after and attempts[0].miss_rate and made.version == 4
+    assert made.assumes == (
+        "anna did not see 1 of 40 known rejects, bob did not see 0 of 40 known rejects: "
+        f"at most {largest_percentage(attempts[0].miss_rate)} of rejects are missed"
     )
-
-
-@pytest.mark.parametrize(("miss", "broken"), [(0.1, 0.02), (0.3, 0.1)])
-def test_promises_are_kept_by_reviewers_who_miss_rejects(miss: float, broken: float) -> None:
-    """150 lots of 1,000 at 5.5 %; who takes the reviewer's word breaks more."""
-    ignored, measured = bench.broken_promises(55, miss, 100, 150, np.random.default_rng(8), 1000)
-    assert measured <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 150) and ignored > broken, ignored
-
-
-def test_wrong_alarms_break_no_promise() -> None:
-    """A reviewer who rejects a hundredth of the good pictures too: those leave, and the rejects left count."""
-    rng, broken = np.random.default_rng(9), 0
-    for _ in range(150):
-        truth, said = bench.answers(55, 0.1, rng, 1000)
-        said = said | (rng.random(len(said)) < 0.01)
-        needed = eyes.labels_until_proven_with_misses(
-            said, 1000, 0.05, 0.05, KnownRejectTest(100, int(rng.binomial(100, 0.1)))
-        )
-        if needed is not None:
-            left = 55 - int((truth * said)[:needed].sum())
-            broken += left / (1000 - int(said[:needed].sum())) > 0.05
-    assert broken / 150 <= 0.05
+    assert certificate_problems(made) == [] and verify_certificate.certificate_problems(made.content()) == []
+    assert "bob did not see 0 of 40" in verify_certificate.about_reviewers(made.content())
+    for change in (
+        {"known_answers": made.known_answers[1:]},
+        {"known_rejects": {}, "known_answers": []},
+        {"known_answers": [*made.known_answers[1:], made.known_answers[1]]},
+    ):
+        forged = made.model_copy(update=change)
+        forged = forged.model_copy(update={"sha256": forged.computed_sha256()})
+        assert certificate_problems(forged) and verify_certificate.certificate_problems(forged.content()), change

@@ -27,9 +27,11 @@ from starlette.testclient import TestClient
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.promise import labels, store
+from eval.promise.certificate import read_audit_terms
+from eval.promise.disagreements import disagreements
 from eval.review import calibration_queue
 from eval.reviewing import guard, server, session, stream
-from eval.reviewing.queues import ReviewPicture, ReviewQueue
+from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
 from eval.reviewing.session import ReviewSession, SaveRequest
 from stylegate import files
 from stylegate.cli import check_overrides, compose, quote_text_value
@@ -178,6 +180,26 @@ def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(q
     assert other not in told(client, "dora")["order"]
 
 
+def test_what_reviewers_disagree_about_is_a_queue_of_its_own(queue: ReviewQueue) -> None:
+    twice = dataclasses.replace(queue, second_look_share=1.0)
+    client = TestClient(server.review_application(ReviewSession(twice)), "http://127.0.0.1:8642")
+    other = next(iter(queue.pictures))
+    send(client, anna := told(client), said(anna, other, why="fine"))
+    send(client, bob := told(client, "bob"), said(bob, other, "reject", who="bob", why="blurred"))
+    found = disagreement_queue(twice, disagreements(queue.out, "review", POLICY))
+    client = TestClient(server.review_application(room := ReviewSession(found)), "http://127.0.0.1:8642")
+    opened = told(client)
+    assert opened["order"] == [other] == told(client, "dora")["order"] and "bob" not in json.dumps(opened)
+    opinions = [{"verdict": "accept", "why": "fine"}, {"verdict": "reject", "why": "blurred"}]
+    assert opened["pictures"][other]["opinions"] == opinions
+    label = said(opened, other, "reject")
+    assert send(client, opened, label)["saved"] and told(client)["order"] == [] and not room.num_disagreements()
+    assert kept(queue)[-1].asked_for == "adjudication"
+    assert disagreement_queue(twice, disagreements(queue.out, "review", POLICY)).pictures == {}
+    send(client, opened, said(opened, other, kind="undo", undoes=label["id"]))
+    assert told(client)["order"] == [other]
+
+
 def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: ReviewQueue, monkeypatch) -> None:
     monkeypatch.setattr(session, "REPEAT_SHARE", 0.2)
     client = TestClient(server.review_application(ReviewSession(queue)), "http://127.0.0.1:8642")
@@ -324,7 +346,7 @@ def settled(queue: ReviewQueue, enough: int) -> ReviewQueue:
     """The queue as an audit that ends after so many labels."""
     order = tuple(queue.pictures)
     more = {"purpose": "audit", "known_rejects": [], "checks": {}, "settled_order": order}
-    return dataclasses.replace(queue, **more, has_ended=lambda given: len(given) >= enough)
+    return dataclasses.replace(queue, **more, has_ended=lambda given, answers: len(given) >= enough)
 
 
 def test_labels_of_an_audit_are_taken_in_their_order_and_stay(queue: ReviewQueue) -> None:
@@ -348,6 +370,41 @@ def test_labels_of_an_audit_are_taken_in_their_order_and_stay(queue: ReviewQueue
         (s, "audit", []) for s in (first, second, third)
     ]
     assert not kept(queue), "streams never mix"
+
+
+def test_two_servers_on_one_audit_keep_one_label_of_a_picture(queue: ReviewQueue, monkeypatch) -> None:
+    """Also where the other server's label comes between the look and the write."""
+    audit = settled(queue, 5)
+    one, other = (
+        TestClient(server.review_application(ReviewSession(audit)), "http://127.0.0.1:8642") for _ in range(2)
+    )
+    opened = told(one)
+    first, second = opened["order"][:2]
+    send(one, opened, said(opened, first, "reject"))
+    late = send(other, opened, said(opened, first))
+    assert late["refused"][0]["why"] == "the picture has a label by now" and late["changed"][first]
+    append, stored = labels.append_labels, []
+
+    def late_append(*given: Any) -> Any:
+        if not stored:
+            stored.append(1)
+            send(one, opened, said(opened, second, "reject"))
+        return append(*given)
+
+    monkeypatch.setattr(labels, "append_labels", late_append)
+    assert send(other, opened, said(opened, second))["refused"][0]["why"] == "the picture has a label by now"
+    assert [row.verdict for row in labels.read_stored_labels(queue.out, "audit")] == ["reject", "reject"]
+
+
+def test_known_rejects_of_a_stream_are_stored(client: TestClient, queue: ReviewQueue) -> None:
+    hidden = queue.known_rejects[0].sha256
+    shown = [{"sha256": sha256, "at_ms": 400.0 * n} for n, sha256 in enumerate([*list(queue.pictures)[:5], hidden])]
+    body = {"who": "anna", "passes": [{"shown": shown, "presses_ms": [2000 + 470.0]}]}
+    for _ in range(2):
+        found = client.post("/api/stream", json=body, headers=ORIGIN).json()
+    assert (found["known"], found["seen"]) == (1, 1)
+    (row,) = kept(queue)
+    assert (row.sha256, row.verdict, row.asked_for, row.counts_as_decision) == (hidden, "reject", "passing", False)
 
 
 def test_a_press_is_given_to_the_picture_before_it() -> None:
@@ -592,7 +649,7 @@ def test_stream_sorts_and_decides_nothing(visit, queue: ReviewQueue) -> None:
         page.wait_for_timeout(450)
         page.keyboard.press(" ")
         page.wait_for_selector("#stream-decide", state="visible", timeout=20000)
-        assert not kept(queue)
+        assert all(row.asked_for == "passing" for row in kept(queue))
         page.keyboard.press("d")
         page.wait_for_selector("#cells button")
         first = page.locator("#cells button").first
@@ -648,9 +705,12 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(visit, words, run, 
 
 
 def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: Path) -> None:
-    """Each label is confirmed before the next picture is shown; a key that was wrong is taken back."""
-    told_to, port = words(ALL_PASS), free_port()
+    """Each label is confirmed before the next picture is shown; a key that was wrong is taken back. Known rejects are
+    hidden among the pictures, and measure who reviews.
+    """
+    told_to, port = [*words(ALL_PASS), "promise.known_rejects=30"], free_port()
     assert run("certify", *told_to)[0] == 13
+    known = read_audit_terms(tmp_path / "out")[0].known_rejects
     running = start([*told_to, "queue=audit"], port)
     page = visit(f"http://127.0.0.1:{port}/")
     assert not page.is_visible(".modes") and not page.is_visible("[data-do=skip]")
@@ -659,8 +719,9 @@ def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: 
     page.keyboard.press("2")
     page.keyboard.press("z")
     assert now(page) == first and page.inner_text("#told") == "Not kept"
-    for _ in range(40):
-        page.keyboard.press("a")
+    for _ in range(70):
+        for key in ("r", "r") if now(page) in known else ("a",):
+            page.keyboard.press(key)
         page.keyboard.press("Enter")
         is_saved(page)
         if page.is_visible("#end"):
@@ -670,8 +731,9 @@ def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: 
     running.send_signal(signal.SIGINT)
     assert "that is enough" in running.communicate(timeout=20)[0] and running.returncode == 0
     code, text = run("certify", *told_to)
-    assert code == 0 and "certify: proven" in text
-    assert {row.verdict for row in labels.read_stored_labels(tmp_path / "out", "audit")} == {"accept"}
+    assert code == 0 and "certify: proven" in text and "anna did not see 0 of 30 known rejects" in text, text
+    rows = labels.read_stored_labels(tmp_path / "out", "audit")
+    assert {(row.verdict, row.asked_for) for row in rows} == {("accept", "audit"), ("reject", "known")}
 
 
 def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:

@@ -90,8 +90,9 @@ async function send() {
 
 function hear({ changes, changed, ended }) {  // what this and other pages saved meanwhile
   review.changes = changes;
+  const endsNow = ended && !review.ended;
   review.ended = ended;
-  if (ended && review.queue.length) {
+  if (endsNow) {
     review.queue = [];
     pending = null;
     return showEnd();
@@ -170,7 +171,8 @@ function put(place, sha256, description) {
   place.dataset.state = found.state;
 }
 
-const about = sha256 => review.told.pictures[sha256] || { file: "", prompt: "", traits: {} };
+const about = sha256 => review.told.pictures[sha256] || { file: "", prompt: "", traits: {}, opinions: [] };
+const opinion = ({ verdict, why }) => ({ accept: "accepted", reject: "rejected", unsure: "to be retouched" }[verdict] || verdict) + (why ? `: ${why}` : "");
 function inWords(sha256) {
   const { prompt, traits } = about(sha256);
   const planned = Object.entries(traits).map(([name, value]) => `${name} ${value}`).join(", ");
@@ -185,10 +187,12 @@ function showOne(announce = true) {
   byId("stage").classList.remove("zoomed");
   const sha256 = review.queue[0];
   if (!sha256) return showEnd();
-  const { file, prompt, traits } = about(sha256), words = inWords(sha256);
+  const { file, prompt, traits, opinions } = about(sha256), words = [inWords(sha256), ...opinions.map(opinion)].filter(Boolean).join("; ");
   put(byId("stage"), sha256, `The picture to decide about${words ? `; ${words}` : ""}`);
   const list = byId("traits");
   list.replaceChildren(...Object.entries(traits).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
+  byId("opinions").replaceChildren(...opinions.map(said => make("li", opinion(said), { accept: "accept", reject: "reject" }[said.verdict] || "review")));
+  byId("said").hidden = !opinions.length;
   byId("planned").hidden = !prompt && !list.children.length;
   byId("prompt").textContent = prompt;
   byId("file").textContent = file;

@@ -1,0 +1,156 @@
+"""Known rejects of an audit: copies of pictures of the lot that were spoilt on purpose, hidden among the others.
+
+What a person does with them measures the person (eval/promise/eyes.py), and says nothing of the lot. Each has one fault
+in its middle, a square of a quarter of the side: a part that is missing, smeared or upside down. Nobody would export
+such a picture, whatever the brand and whatever the picture was before; and the fault has to be looked for, since what a
+reviewer misses after a gate is never what jumps to the eye. Pictures that the gate rejects would be no measure: whether
+the gate is right about them is not known.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from eval.lot.lot import Lot
+from eval.promise.certificate import AuditPlan, read_audit_terms
+from stylegate import files, pictures
+from stylegate.pictures import PictureError
+from stylegate.words import counted
+
+FOLDER = "audit-pictures"  # of the lot's results: what a worksheet shows, under names that tell nothing
+SIDE = 0.25  # of the spoilt square, as a share of the picture's shorter side
+VISIBLE = 24.0  # mean change of the square's values, of 255, from which on the fault counts as visible
+PLACES = 40  # places that are tried for a fault
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
+
+
+def missing(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The square filled with the colour of the picture's border."""
+    return np.broadcast_to(border, square.shape).astype(np.uint8)
+
+
+def smeared(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The square, blurred by a fourth of its side."""
+    return np.asarray(Image.fromarray(square).filter(ImageFilter.GaussianBlur(len(square) / 4)))
+
+
+def upside_down(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return square[::-1, ::-1]
+
+
+FAULTS = (missing, smeared, upside_down)
+
+
+def spoilt(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
+    """A copy of the picture with one fault in its middle; None where no place shows any, as in a blank picture."""
+    pixels = np.array(image)
+    height, width = pixels.shape[:2]
+    side = max(2, round(SIDE * min(height, width)))
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    border = np.median(edge, axis=0).astype(np.uint8)
+    for kind in random.permutation(len(FAULTS)):
+        for _ in range(PLACES):
+            top, left = (int(random.integers(n // 5, max(n // 5, n - n // 5 - side) + 1)) for n in (height, width))
+            square = pixels[top : top + side, left : left + side]
+            changed = FAULTS[kind](square, border)
+            if np.abs(changed.astype(float) - square).mean() >= VISIBLE:
+                pixels[top : top + side, left : left + side] = changed
+                return Image.fromarray(pixels)
+    return None
+
+
+def spoilt_file(path: Path, seed: str) -> bytes | None:
+    """The content of a spoilt copy of a picture's file, in the same format; None if it cannot be made."""
+    try:
+        with Image.open(io.BytesIO(pictures.read(path))) as opened:
+            profile = opened.info.get("icc_profile")
+            has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA")
+            image = ImageOps.exif_transpose(opened).convert("RGBA" if has_alpha else "RGB")
+    except (OSError, PictureError, Image.DecompressionBombError):
+        return None
+    found = spoilt(image, np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)))
+    if found is None:
+        return None
+    sink, kind = io.BytesIO(), FORMATS.get(path.suffix.lower(), "PNG")
+    more = {} if kind == "PNG" else {"quality": 95}
+    found.save(sink, kind, **more, **({"icc_profile": profile} if profile else {}))
+    return sink.getvalue()
+
+
+def neutral_path(out: Path, sha256: str, like: Path) -> Path:
+    """Where a picture of an audit lies under a name that tells nothing of it."""
+    return out / FOLDER / f"{sha256[:16]}{like.suffix.lower()}"
+
+
+def with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPlan, str]:
+    """The plan with known rejects hidden in it, and in words why that is so, or why there are none.
+
+    An audit that was begun keeps what it began with. A new one has `wanted` known rejects, made of the pictures that
+    the audit would come to last, unless the lot is too small to prove anything with them. Their files are written.
+    """
+    begun = plan.terms in read_audit_terms(lot.out)
+    if begun and not plan.known_rejects:
+        return plan, "the reviewers are taken to be right, as it was settled when this audit began"
+    if not begun and not wanted:
+        return plan, "the reviewers are taken to be right, since promise.known_rejects is 0"
+    paths = {lot.sha256[name]: path for name, path in lot.files}
+    if begun:
+        write_known_rejects(lot.out, plan.known_rejects.items(), paths, plan.order_seed)
+    else:
+        planned = plan_with(lot.out, plan, wanted, paths)
+        if planned is None:
+            text = f"{counted(len(plan.lot), 'picture')} are too few to measure them"
+            return plan, f"the reviewers are taken to be right: {text} with {wanted} known rejects"
+        plan = planned
+    return plan, f"{len(plan.known_rejects)} known rejects are hidden among the pictures, and measure who reviews them"
+
+
+def plan_with(out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]) -> AuditPlan | None:
+    """The plan with `wanted` known rejects, whose files are written; None if a lot without any reject could not be
+    proven good with them.
+    """
+    if len(plan.lot) < wanted:
+        return None
+    if replace(plan, known_rejects={f"{n:064x}": "" for n in range(wanted)}).fewest_labels() is None:
+        return None
+    made: dict[str, str] = {}
+    for source in reversed(plan.labelling_order):
+        content = spoilt_file(paths[source], f"{plan.order_seed}:{source}")
+        sha256 = hashlib.sha256(content).hexdigest() if content else ""
+        if content and sha256 not in (*plan.lot, *made):
+            made[sha256] = source
+            files.write_atomically(neutral_path(out, sha256, paths[source]), content)
+        if len(made) == wanted:
+            return replace(plan, known_rejects=made)
+    return None
+
+
+def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict[str, Path], seed: str) -> None:
+    """Make the files of known rejects again that are gone. One that cannot be made as it was is not shown any more."""
+    for sha256, source in known:
+        path = neutral_path(out, sha256, paths[source])
+        content = None if path.exists() else spoilt_file(paths[source], f"{seed}:{source}")
+        if content and hashlib.sha256(content).hexdigest() == sha256:
+            files.write_atomically(path, content)
+
+
+def mixed(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
+    """Known rejects among pictures: each at a random place of a reviewer's own within the first `window` pictures.
+
+    `order` holds the pictures that are still to come, and `first` of the reviewer's own came before them. A known
+    reject whose place has passed comes next.
+    """
+    places: dict[int, list[str]] = {}
+    for sha256 in known:
+        draw = int(hashlib.sha256(f"known:{who}:{sha256}".encode(errors="replace")).hexdigest()[:8], 16) / 2**32
+        places.setdefault(max(0, int(draw * window) - first), []).append(sha256)
+    found: list[str] = []
+    for number, sha256 in enumerate(order):
+        found += [*sorted(places.pop(number, [])), sha256]
+    return found + [sha256 for number in sorted(places) for sha256 in sorted(places[number])]
