@@ -2,12 +2,15 @@
 
     cat.png with cat.txt, cat.caption, cat.png.txt or cat.json       one line of text; in JSON the key text or caption
     any .csv, .tsv or .jsonl                                         columns file_name and text, paths from its folder
+    any other .json                                                  kohya's metadata: {"cat": {"caption": ...}}
 
-Where tags alone are given (a column or key `tags`), they are the caption, with commas between them.
+Where tags alone are given (a column or key `tags`), they are the caption, with commas between them. Weights, as in
+(red hat:1.2), are for prompts; training has no use for them, and they are left out.
 """
 
 import json
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,10 +19,12 @@ from typing import Any, NamedTuple
 
 from stylegate import tables
 from stylegate.brandset import CheckReport, traits_of
+from stylegate.captionfaults import count_and_names
 from stylegate.listing import CAPTIONS, TABLES
 from stylegate.tables import NAMES, TEXTS, Table, TableRow
 
 TAGS, TRAITS = "tags", "traits"
+WEIGHT = re.compile(r"\(([^():]+):\s*\d+(?:\.\d+)?\)")  # a part of a prompt and its weight, as A1111 reads it
 UNREADABLE = "unreadable"  # stands for a caption that is a problem already
 OWN = "original"  # a column of brand sets: what a picture was called before
 
@@ -58,8 +63,9 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
     owners = pictures_by_sidecar(sources)
     for path in sources.beside:
         where = path.relative_to(sources.folder).as_posix()
-        if path.suffix.lower() in TABLES:
-            table = checked_table(path, where, findings)
+        table = None if owners.get(path) else metadata_table(path)
+        if table or path.suffix.lower() in TABLES:
+            table = table or checked_table(path, where, findings)
             whole = whole and table is not None
             given = captions_from_table(table, path, where, sources, findings) if table else ()
         else:
@@ -67,7 +73,28 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
             unused += [] if given else [path]
         for name, caption in given:
             add_caption(found, name, caption, findings)
+    if weighted := sorted(name for name, caption in found.items() if WEIGHT.search(caption.text)):
+        findings.remarks.append(f"weights in captions are left out, as in (red hat:1.2): {count_and_names(weighted)}")
+        found |= {n: found[n]._replace(text=WEIGHT.sub(r"\1", found[n].text)) for n in weighted}
     return Captions(found, unused, whole)
+
+
+def metadata_table(path: Path) -> Table | None:
+    """The captions that kohya's tools keep in one JSON file, an object by picture; None for any other file.
+
+    Its keys are names of pictures, with or without their suffix. Entry n is row n, from 1.
+    """
+    if path.suffix.lower() != ".json":
+        return None
+    try:
+        data = json.loads(tables.decode_utf8(path.read_bytes()), object_pairs_hook=tables.dict_without_repeated_keys)
+    except (ValueError, OSError, RecursionError):
+        return None
+    entries = list(data.values()) if isinstance(data, dict) else []
+    if not entries or not all(isinstance(entry, dict) and {*TEXTS, TAGS} & entry.keys() for entry in entries):
+        return None
+    rows = [TableRow(n, entry | {NAMES[0]: name}) for n, (name, entry) in enumerate(data.items(), 1)]
+    return Table(list(dict.fromkeys(column for row in rows for column in row.cells)), rows, [])
 
 
 def add_caption(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
@@ -155,8 +182,11 @@ def captions_from_table(
     if TAGS in columns and columns & set(TEXTS):
         findings.remarks.append(f"{where}: tags are not used where there is a caption")
     by_name = {composed_unicode(name): name for name in sources.pictures}
+    is_json = path.suffix.lower() == ".json"
+    if is_json:
+        by_name = {composed_unicode(str(Path(name).with_suffix(""))): name for name in sources.pictures} | by_name
     for row in table.rows:
-        line = f"{where}, line {row.line}"
+        line = f"{where}, {'entry' if is_json else 'line'} {row.line}"
         name = None
         try:
             name = find_picture(tables.value_of_columns(row, NAMES), path, sources, by_name)
@@ -191,6 +221,8 @@ def caption_from_row(row: TableRow, where: str) -> Caption:
     text = tables.value_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
         text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags
+        if isinstance(tags, dict) and all(isinstance(sure, int | float) for sure in tags.values()):  # as taggers write
+            text = ", ".join(tags)
     if isinstance(text, list):
         raise ValueError(f"a list of {len(text)} captions; a picture has one caption: choose one, or join them")
     if text is not None and not isinstance(text, str):

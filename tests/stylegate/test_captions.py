@@ -44,6 +44,11 @@ def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], C
         ({"m.csv": 'image,tags\ncat.png,"1girl, solo"\n'}, "1girl, solo"),
         ({"m.csv": 'file,text\ncat.png,"a\ncat"\n', ".hidden.csv": "no table", "._m.csv": "\0\1"}, "a\ncat"),
         ({"m.csv": "file,text\ncat.png,010\n"}, "010"),
+        ({"m.csv": "\ufefffile;text\r\ncat.png;a cat\r\n"}, "a cat"),
+        ({"meta_cap.json": [{"cat": {"caption": "a cat", "tags": "1girl", "train_resolution": [64, 64]}}]}, "a cat"),
+        ({"meta.json": [{"cat.png": {"tags": "1girl, solo"}}]}, "1girl, solo"),
+        ({"m.jsonl": [{"file_name": "cat.png", "tags": {"1girl": 0.98, "solo": 0.9}}]}, "1girl, solo"),
+        ({"cat.txt": "a (red hat:1.2), cat (a series), (solo: 0.8)"}, "a red hat, cat (a series), solo"),
     ],
 )
 def test_read_as_written(tmp_path: Path, files: dict[str, Any], text: str) -> None:
@@ -76,6 +81,8 @@ def test_read_as_written(tmp_path: Path, files: dict[str, Any], text: str) -> No
         ({"m.csv": "name,words\ncat.png,a\n"}, "m.csv: needs columns file_name and text, has name, words"),
         ({"m.csv": "cat.png,a cat\n"}, "m.csv: needs columns"),
         ({"cat.json": "{"}, "cat.json: "),
+        ({"meta.json": [{"owl": {"caption": "an owl"}}]}, "meta.json, entry 1: there is no file owl"),
+        ({"meta.json": [{"cat": {"caption": "a cat"}}], "cat.txt": "a dog"}, "of cat.txt and of meta.json, entry 1"),
     ],
 )
 def test_refused_with_file_and_line(tmp_path: Path, files: dict[str, Any], problem: str) -> None:
