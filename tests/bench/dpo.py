@@ -1,6 +1,6 @@
 """Does a LoRA that learned from preferences pass the gate more often, on seeds that it has not seen?
 
-    python -m tests.bench.dpo [riso:80 neon:60 pixel:70]     BRAND:STEPS; 4 CPU minutes each; goes on if stopped
+    python -m tests.bench.dpo [riso:80 pixel:70 neon:150]     BRAND:STEPS; 4 CPU minutes each; goes on if stopped
 
 Each LoRA is trained for so few STEPS that about half of its pictures pass. SLOTS slots are drawn up to ATTEMPTS times
 each; what stands in review is decided by the renderer's truth (the judge: style and traits), of which WRONG are
@@ -26,7 +26,7 @@ from train.miniature import judge as judging
 SLOTS, ATTEMPTS, FRESH, WRONG = 96, 3, 128, 0.05
 SEEDS = 7100, 7101  # of the plans of pairs and of fresh slots
 FEW = ["generate.num_inference_steps=8", "generate.by_trial=false", "hardware.threads=1"]  # 8 pass as often as 20
-DEFAULT = ["riso:80", "neon:60", "pixel:70"]
+DEFAULT = ["riso:80", "pixel:70", "neon:150"]
 
 
 def right(folder: str, brand: str) -> dict[str, bool]:
