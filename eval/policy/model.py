@@ -125,6 +125,11 @@ class Threshold(Frozen):
 
     Without it, a brand whose references vary widely would have a line that nothing falls below.
     """
+    keep: Share | None = None
+    """A relative line is at most so high that this share of the references, from 0 to 1, is not below it.
+
+    What some references show is of the brand: icons with a frame, say. `foreign` goes before it.
+    """
     alone: Number | None = None
     """The line where there are no references, in the unit of the score."""
 
@@ -174,6 +179,8 @@ class Threshold(Frozen):
         else:
             assert self.spreads is not None
             line = float(np.median(references) + self.spreads * score_spread(score, references))
+        if self.keep is not None:
+            line = min(line, float(np.quantile(references, 1 - self.keep)))
         if self.foreign is not None and len(foreign):
             line = max(line, float(np.interp(100 * self.foreign, range(len(foreign)), foreign)))
         return line

@@ -11,8 +11,10 @@ Else a LoRA that draws the brand's style would be refused for its decoder's soft
 responses, areas on their mean.
 
 Every reference is read by a reader that does not know it, and every shipped set by a reader that does not know the
-set: so the lines stand for pictures that nobody has seen. A set of foreign=DIR, and the base's own pictures, are there
-to be known: each picture is read by a reader that knows the others of its set.
+set: so the lines stand for pictures that nobody has seen. A set of foreign=DIR is there to be known: each of its
+pictures is read by a reader that knows the others. The base's own pictures are learned from only where a reader that
+has not seen them cannot tell them surely (SURELY): they differ from references in what the model draws badly, too,
+which a good LoRA draws as badly.
 
 Whether a style can be read at all is measured in the same way: the area under the ROC curve of the references against
 each foreign set by itself. Where the nearest set's lower bound is below READABLE, nothing is accepted on style.
@@ -30,11 +32,12 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
 from eval.measuring.measured import ForeignSet, Measured, Views, percentiles
-from eval.measuring.record import SeparationFrom, StyleReadability
+from eval.measuring.record import OF_BASE, SeparationFrom, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
 from stylegate import similarity
 
+SURELY = 0.995  # area: the base's own pictures that are told so well need not be learned from
 READABLE = 0.8  # lower bound of the area against the nearest foreign set; below it the style is not readable
 ONE_SIDED = 1.645  # standard deviations: a lower bound with 95 % confidence
 RIDGE = 0.01  # penalty; rows have squared length near the number of blocks, weights of all rows sum to 1
@@ -242,6 +245,19 @@ class BrandReader(NamedTuple):
 def learn(references: Views, redrawn: Views, sets: list[ForeignSet], pixels: bool = True) -> BrandReader:
     """A reader of the brand; without `pixels` it sees the encoder's numbers alone.
 
+    It learns from all sets but the base's own pictures, and from these too where it does not tell them SURELY unseen.
+    """
+    learned, of_base = ([one for one in sets if (one.name == OF_BASE) == base] for base in (False, True))
+    found = fit_reader(references, redrawn, learned, of_base, pixels)
+    told = all(one.area >= SURELY for one in found.separations if one.name == OF_BASE)
+    return found if told else fit_reader(references, redrawn, sets, [], pixels)
+
+
+def fit_reader(
+    references: Views, redrawn: Views, sets: list[ForeignSet], unseen: list[ForeignSet], pixels: bool
+) -> BrandReader:
+    """A reader that learns from `sets`; how well it tells the `unseen` ones is measured as well.
+
     Copies among the references count once, so that none is read by its own copy.
     """
     contents = [signature.tobytes() for signature in references.signatures]
@@ -266,14 +282,19 @@ def learn(references: Views, redrawn: Views, sets: list[ForeignSet], pixels: boo
         return fitted.left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
 
     known, foreign, separations = own_responses(whole), [], []
+
+    def compare(name: str, mine: NDArray, apart: NDArray) -> None:
+        foreign.append(apart)
+        separations.append(Separation(name, *area_with_bound(mine.mean(0), apart)))
+
     for i, one in enumerate(sets, start=1):
         if one.given or len(sets) == 1:
-            mine, apart = known, whole.left_out(rows[i], truths[i], weights[i])
+            compare(one.name, known, whole.left_out(rows[i], truths[i], weights[i]))
         else:
             without = fit_ridge(total.plus(parts[i], -1))
-            mine, apart = own_responses(without), without.responses(rows[i])
-        foreign.append(apart)
-        separations.append(Separation(one.name, *area_with_bound(mine.mean(0), apart)))
+            compare(one.name, own_responses(without), without.responses(rows[i]))
+    for one in unseen:
+        compare(one.name, known, whole.responses(scaling.rows(brand_feature_blocks(one, pixels))))
     every = np.concatenate([known.min(0), *foreign])
     slope, offset = fit_logistic(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)

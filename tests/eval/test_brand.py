@@ -13,6 +13,7 @@ from PIL import Image, ImageChops
 
 from eval.measuring.foreign import shipped_pictures
 from eval.measuring.measured import ForeignSet
+from eval.measuring.record import OF_BASE
 from eval.measuring.redrawn import redraw
 from eval.scorers import brand
 from stylegate import files
@@ -101,6 +102,18 @@ def test_a_shipped_set_is_read_by_a_reader_that_has_not_seen_it() -> None:
             reader = learned(own, [*far, hand(200, random, given=given)])
             found += [one.area for one in reader.separations if one.name == "colour 200"]
     assert np.mean(areas[False]) < np.mean(areas[True]) - 0.01
+
+
+def test_what_the_base_draws_is_learned_from_only_where_it_is_not_told_unseen() -> None:
+    random = np.random.default_rng(0)
+    own, others = hand(230, random), [hand(colour, random) for colour in (20, 70, 120)]
+    alone, seen = learned(own, others), np.zeros(2, bool)
+    for i, colour in enumerate((60, 205)):
+        of_base = hand(colour, random, 32, given=True)._replace(name=OF_BASE)
+        reader = brand.learn(own, own._replace(signatures=redrawn(own.signatures)), [of_base, *others])  # type: ignore[arg-type]
+        assert OF_BASE in [found.name for found in reader.separations]
+        seen[i] = not np.array_equal(reader.fitted.weights, alone.fitted.weights)
+    assert seen.tolist() == [False, True]
 
 
 def test_lines_rest_on_the_worse_view_of_a_reference() -> None:

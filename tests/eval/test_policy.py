@@ -118,6 +118,18 @@ def test_a_line_that_nothing_falls_below_is_lifted() -> None:
     assert Threshold(spreads=0, foreign=0.9).value("style", references, foreign) == pytest.approx(0.5)
 
 
+def test_what_the_references_show_themselves_is_no_fault() -> None:
+    """Icons, some of which have a frame: a line far from the others would refuse a tenth of the brand's own."""
+    framed = np.concatenate([np.linspace(-1, 0, 90), np.full(10, -8.0)])
+    line, kept = (Threshold(spreads=-5, keep=keep).value("unframed", framed) for keep in (None, 0.98))
+    assert line is not None and -8 < line < -1 and kept == pytest.approx(-8)
+    assert Threshold(spreads=-5, keep=0.98).value("unframed", framed[:90]) == pytest.approx(
+        Threshold(spreads=-5).value("unframed", framed[:90])  # type: ignore[arg-type]
+    )
+    lifted = Threshold(spreads=-5, keep=0.98, foreign=0.9).value("unframed", framed, [-2.0] * 101)
+    assert lifted == -2, "foreign pictures go before"
+
+
 def test_a_line_may_lie_where_copies_of_references_do(tmp_path: Path) -> None:
     near = Threshold(copies=0.95, alone=0.02)
     percentiles = [k / 1000 for k in range(101)]
@@ -217,7 +229,7 @@ def test_the_schema_of_a_policy_knows_both_forms_of_a_line() -> None:
     """Editors offer what a file may say: a bare number or a mapping, a word or lines, and no other form."""
     forms = json.loads(all_schemas()["policy.json"])["$defs"]
     number, mapping = forms["Threshold"]["anyOf"]
-    assert number == {"type": "number"} and set(mapping["properties"]) == {*policy.RELATIVE, "foreign", "alone"}
+    assert number == {"type": "number"} and set(mapping["properties"]) == {*policy.RELATIVE, "keep", "foreign", "alone"}
     word, lines = forms["Check"]["anyOf"]
     assert word == {"const": "calibrated"} and set(lines["properties"]) == {*policy.LINES, "optional"}
     assert not lines["additionalProperties"] and lines["properties"]["reject_below"]["description"]
