@@ -32,6 +32,7 @@ from eval.lot.drawn import forget_drawn
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
+from eval.planning.open_slots import RarityInterval, rarity_intervals
 from eval.planning.slots import repaired_slots, seed_of_slot, slots_from_traits, traits_of_slots_to_keep
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
@@ -62,6 +63,7 @@ def plan(config: Config) -> int:
         slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
         warn_of_supply_problems(config, folder, slots)
         print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
+        print_rarity_intervals(config, folder, slots)
         return 0
     with files.exclusive_lock(folder):
         earlier = earlier_slots(folder)
@@ -108,7 +110,8 @@ def write_plan_and_put_pictures_aside(
     write_plan(folder, slots)
     if of_traits:
         items = [slot.traits for slot in slots]
-        files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items))
+        intervals = intervals_of_batch(config, folder, slots)
+        files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items, intervals))
         files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items))
         commitment.write_plan_text_and_commitment(folder, slots)
 
@@ -179,6 +182,32 @@ def print_plan_and_draw_counts(slots: list[PlanSlot], path: Path) -> None:
             print(line)
         files.write_atomically(path, picture.counts_and_rarity_as_png(items))
         print(f"as a picture: {files.display_path(path)}")
+
+
+def intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
+    """The intervals of the slots' rarity by the verdicts so far; None where no slot is open."""
+    rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
+    filled = {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
+    states = slot_attempts((row["file"], row["verdict"]) for row in rows)
+    exhausted = set(states.exhausted(config.plan.max_attempts)) - filled
+    there = range(len(slots))
+    wanted = config.plan.num_wanted or len(slots)
+    return rarity_intervals([slot.traits for slot in slots], filled & {*there}, exhausted & {*there}, wanted)
+
+
+def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
+    """Print how far open slots leave rarity open, and write the table of it; nothing where none is open."""
+    items = [slot.traits for slot in slots]
+    found = intervals_of_batch(config, folder, slots) if any(items) else None
+    if not found:
+        return
+    planned = rarity.rarity_of_each_item(items)
+    scores = max(max(p.score - f.lowest_score, f.highest_score - p.score) for p, f in zip(planned, found, strict=True))
+    ranks = max(max(p.rank - f.best_rank, f.worst_rank - p.rank) for p, f in zip(planned, found, strict=True))
+    path = files.CACHE / "plans" / f"{folder.name}.rarity.csv"
+    files.write_atomically(path, rarity.rarity_table_as_csv(items, found))
+    print("slots are open: if some get no picture, in 95 of 100 simulated ends of the batch a slot's score moves by at")
+    print(f"most {scores:.2f} and its rank by at most {ranks}; slot by slot: {files.display_path(path)}")
 
 
 def earlier_slots(folder: Path) -> list[PlanSlot]:

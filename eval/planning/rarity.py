@@ -83,14 +83,20 @@ def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValueP
     return sorted(found, key=lambda pair: (pair.count, -pair.expected, pair.values))[:number]
 
 
-def rarity_table_as_csv(items: Sequence[Mapping[str, str]]) -> str:
-    """A table of items with score and rank, the rarest first."""
+def rarity_table_as_csv(items: Sequence[Mapping[str, str]], intervals: Sequence[tuple] | None = None) -> str:
+    """A table of items with score and rank, the rarest first.
+
+    `intervals` (eval/planning/open_slots.py) are those of the items, in their order, where slots are still open.
+    """
     found = rarity_of_each_item(items)
     names = list(dict.fromkeys(name for item in items for name in item))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["slot", "rank", "score", "unique_values", *names])
+    bounds = ["score_low", "score_high", "rank_best", "rank_worst"] if intervals else []
+    table.writerow(["slot", "rank", "score", "unique_values", *bounds, *names])
     for i in sorted(range(len(items)), key=lambda i: (found[i].rank, i)):
         row = found[i]
-        table.writerow([i, row.rank, f"{row.score:.6f}", row.unique, *(items[i].get(name, "") for name in names)])
+        between = [f"{x:.6f}" if isinstance(x, float) else x for x in intervals[i]] if intervals else []
+        told = [i, row.rank, f"{row.score:.6f}", row.unique, *between]
+        table.writerow([*told, *(items[i].get(name, "") for name in names)])
     return text.getvalue()

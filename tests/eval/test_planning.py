@@ -15,6 +15,7 @@ from eval.package import verify_traits
 from eval.planning import exact
 from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
 from eval.planning.deal import fill_by_swaps
+from eval.planning.open_slots import rarity_intervals, scores_and_ranks, value_numbers
 from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
 from eval.planning.rarity import rarest_pairs, rarity_of_each_item
 from eval.planning.repair import plan_rows_after_repair
@@ -301,6 +302,29 @@ def test_rarity_is_open_raritys() -> None:
         assert ours == pytest.approx(score, abs=1e-9) and rank == theirs, "also as the receiver computes it"
 
 
+def test_open_slots_leave_rarity_open() -> None:
+    """What is computed for many items at once is OpenRarity's too, and the intervals hold what comes to be."""
+    golden = json.loads((GOLDEN / "open_rarity.json").read_text())
+    scores, ranks = scores_and_ranks(value_numbers(golden["items"]))
+    for score, rank, told in zip(scores, ranks, golden["score_rank_unique"], strict=True):
+        assert score == pytest.approx(told[0], abs=1e-9) and rank == told[1]
+    random = np.random.default_rng(0)
+    items = [{"a": str(a), "b": str(b), "c": str(i)} for i, (a, b) in enumerate(random.integers(0, 4, (40, 2)))]
+    assert rarity_intervals(items, set(), set(), 40) is None, "all are wanted: the plan's scores are exact"
+    assert rarity_intervals(items, range(40), set(), 40) is None
+    wide = rarity_intervals(items, set(), set(), 20)
+    narrow = rarity_intervals(items, range(30), {30}, 40)
+    assert wide and narrow
+    widths = [np.mean([row.highest_score - row.lowest_score for row in found]) for found in (wide, narrow)]
+    assert widths[0] > 2 * widths[1] > 0
+    inside = []
+    for _ in range(50):
+        there = np.sort(random.permutation(40)[: random.integers(20, 41)])
+        found = rarity_of_each_item([items[i] for i in there])
+        inside += [wide[i].lowest_score <= r.score <= wide[i].highest_score for i, r in zip(there, found, strict=True)]
+    assert np.mean(inside) > 0.9
+
+
 def test_rarest_pairs() -> None:
     items = [{"a": "x", "b": "y"}, {"a": "x", "b": "z"}, {"a": "w", "b": "z"}, {"a": "x", "b": "z"}]
     first = rarest_pairs(items, 1)[0]
@@ -421,7 +445,12 @@ def test_a_plan_that_is_made_longer_or_edited_keeps_what_still_fits(run, tmp_pat
 
 
 def test_show_prints_counts_and_writes_no_plan(run) -> None:
-    code, text = run("plan", "traits=collectible", "plan.num_images=12", "lora_file=none", "batch=shown", "show=true")
+    words = ["traits=collectible", "plan.num_images=12", "lora_file=none", "batch=shown", "show=true"]
+    code, text = run("plan", *words, "plan.num_wanted=6")
+    assert "slots are open: if some get no picture" in text
+    with (files.CACHE / "plans" / "shown.rarity.csv").open() as table:
+        row = next(csv.DictReader(table))
+    assert float(row["score_low"]) <= float(row["score"]) <= float(row["score_high"])
     assert code == 0 and "headwear (6 values)" in text and "rarity (OpenRarity's score)" in text and "█" in text
     assert not (files.BATCHES / "shown").exists()
 
