@@ -10,6 +10,7 @@ os.environ |= {"STYLEGATE_HOME": HOME, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "off
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # bitsandbytes would have each of its CPU kernels built by a C++ compiler
 
 import copy  # noqa: E402
+import socket  # noqa: E402
 import subprocess  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from functools import cache  # noqa: E402
@@ -24,6 +25,7 @@ from PIL import Image  # noqa: E402
 from stylegate import brandset, cli, files  # noqa: E402
 from stylegate.cli import VERBS, main, verb_reads_key  # noqa: E402
 from stylegate.config import GROUPS, all_keys  # noqa: E402
+from stylegate.errors import Exit  # noqa: E402
 
 FAST_ALL_LAYERS = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
 FAST = [
@@ -114,6 +116,45 @@ def command(*arguments: str) -> list[str]:
 
 def process(*arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=files.ROOT, capture_output=True, text=True, timeout=timeout_s)
+
+
+def forks(*arguments: str, count: int = 1, output: Path = Path(os.devnull)) -> list[int]:
+    """The ids of `count` forks of this process that run the command together, as a launcher's processes would.
+
+    They have imported what this process has: one of its own imports for eight seconds.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [forked(arguments, rank, count, port, output) for rank in range(count)]
+
+
+def forked(arguments: tuple[str, ...], rank: int, count: int, port: int, output: Path) -> int:
+    if pid := os.fork():
+        return pid
+    code = Exit.INTERNAL
+    try:
+        from accelerate.state import AcceleratorState
+
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        if count > 1:
+            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+            told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            os.environ |= {name: str(value) for name, value in told.items()}
+        AcceleratorState._reset_state(reset_partial_state=True)
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # pytest's own would keep what is printed
+        code = main(list(arguments))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def exit_code(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.fixture(scope="session")

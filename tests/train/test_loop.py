@@ -14,17 +14,14 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save
 
 from stylegate import files, hardware
-from stylegate.cli import main
 from stylegate.config import Config, HardwareConfig, TrainConfig
-from stylegate.errors import Exit
 from stylegate.rundirectory import run_directory_name
-from tests.conftest import FAST, FAST_ALL_LAYERS, command, merged
+from tests.conftest import FAST, FAST_ALL_LAYERS, command, exit_code, forks, merged
 from train import loop, optimizers, prepare
 from train.step import pass_losses
 
@@ -122,13 +119,13 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
         if processes == 1:
             assert run("train", *words, f"name={name}")[0] == 0
         else:
-            both = [forked([*words, f"name={name}"], rank, processes) for rank in range(processes)]
+            both = forks("train", *merged(*words, f"name={name}"), count=processes)
             assert [exit_code(pid) for pid in both] == [0, 0]
 
     finish(whole)
     at = random.randint(1, 4)
     if processes == 1:
-        pid = forked([*words, f"name={killed}"])
+        (pid,) = forks("train", *merged(*words, f"name={killed}"))
         await_step(killed, at, lambda: os.waitpid(pid, os.WNOHANG) == (0, 0))
         os.kill(pid, signal.SIGKILL)
         assert exit_code(pid) == -signal.SIGKILL
@@ -141,30 +138,6 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
     assert lora_bytes(whole) == lora_bytes(killed)
     record = json.loads((directory(killed) / "run.json").read_text())
     assert record["facts"]["processes"] == processes
-
-
-def forked(words: list[str], rank: int = 0, processes: int = 1) -> int:
-    """The id of a fork of this process that trains, alone or as one of several; it prints nothing."""
-    if pid := os.fork():
-        return pid
-    code = Exit.INTERNAL
-    try:
-        os.environ |= {"ACCELERATE_USE_CPU": "true"}
-        if processes > 1:
-            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-            os.environ |= {name: str(value) for name, value in told.items()}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
-        AcceleratorState._reset_state(reset_partial_state=True)
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
-        code = main(["train", *merged(*words)])
-    finally:
-        os._exit(code)
-
-
-def exit_code(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def workers(process: subprocess.Popen, count: int) -> list[int]:
@@ -225,7 +198,7 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
 
 def test_sigterm_saves_and_says_how_to_go_on(run, small_brand: Path) -> None:
     words = ["brand=small", *FAST, "name=told", "train.max_steps=10000", "train.checkpoint_every=2"]
-    pid = forked([*words, "train.evaluate_every=10000"])
+    (pid,) = forks("train", *merged(*words, "train.evaluate_every=10000"))
     await_step("told", random.randint(1, 6), lambda: os.waitpid(pid, os.WNOHANG) == (0, 0))
     os.kill(pid, signal.SIGTERM)
     assert exit_code(pid) == 128 + signal.SIGTERM
