@@ -1,11 +1,13 @@
 """Everything that tests make goes into one temporary home; shipped models and brands are used where they lie."""
 
+import atexit
 import os
 import shutil
 import sys
 import tempfile
 
 HOME = tempfile.mkdtemp(prefix="stylegate-tests-")  # set before stylegate is imported: files.HOME is read once
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)  # also where a process that a test starts imports this file
 os.environ |= {"STYLEGATE_HOME": HOME, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # bitsandbytes would have each of its CPU kernels built by a C++ compiler
 
@@ -67,15 +69,17 @@ def merged(*words: str) -> list[str]:
     return [word for number, word in enumerate(words) if "=" not in word or last[word.partition("=")[0]] == number]
 
 
-def pytest_sessionfinish() -> None:
-    shutil.rmtree(HOME, ignore_errors=True)
-
-
 @pytest.fixture(autouse=True)
 def nothing_was_exported() -> Iterator[None]:
     """The gate compares with every package in data/exports/: each test begins and ends with none."""
     yield
     shutil.rmtree(files.EXPORTS, ignore_errors=True)
+
+
+def words_of(verb: str, *words: str) -> list[str]:
+    """The words whose keys the verb reads, each once."""
+    elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not verb_reads_key(verb, key)}
+    return merged(*(word for word in words if word.partition("=")[0] not in elsewhere))
 
 
 @pytest.fixture
@@ -87,11 +91,8 @@ def run(run_exactly: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int,
     """
 
     def call(*arguments: str) -> tuple[int, str]:
-        verb = next(iter(arguments), "")
-        elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not verb_reads_key(verb, key)}
-        given = [*MADE_BY_A_MODEL, *arguments[1:]] if verb == "export" else arguments[1:]
-        words = merged(*(word for word in given if word.partition("=")[0] not in elsewhere))
-        return run_exactly(*arguments[:1], *words)
+        given = [*MADE_BY_A_MODEL, *arguments[1:]] if arguments[:1] == ("export",) else arguments[1:]
+        return run_exactly(*arguments[:1], *words_of(next(iter(arguments), ""), *given))
 
     return call
 
@@ -118,18 +119,22 @@ def process(*arguments: str, timeout_s: float = 240) -> subprocess.CompletedProc
     return subprocess.run(command(*arguments), cwd=files.ROOT, capture_output=True, text=True, timeout=timeout_s)
 
 
-def forks(*arguments: str, count: int = 1, output: Path = Path(os.devnull)) -> list[int]:
+def forks(
+    *arguments: str, count: int = 1, output: Path = Path(os.devnull), before: Callable[[], object] = dict
+) -> list[int]:
     """The ids of `count` forks of this process that run the command together, as a launcher's processes would.
 
-    They have imported what this process has: one of its own imports for eight seconds.
+    They have imported what this process has: one of its own imports for eight seconds. Each calls `before` first.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [forked(arguments, rank, count, port, output) for rank in range(count)]
+    return [forked(arguments, rank, count, port, output, before) for rank in range(count)]
 
 
-def forked(arguments: tuple[str, ...], rank: int, count: int, port: int, output: Path) -> int:
+def forked(
+    arguments: tuple[str, ...], rank: int, count: int, port: int, output: Path, before: Callable[[], object]
+) -> int:
     if pid := os.fork():
         return pid
     code = Exit.INTERNAL
@@ -146,6 +151,7 @@ def forked(arguments: tuple[str, ...], rank: int, count: int, port: int, output:
         for stream in (1, 2):
             os.dup2(file, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # pytest's own would keep what is printed
+        before()
         code = main(list(arguments))
     finally:
         sys.stdout.flush()

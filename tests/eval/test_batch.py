@@ -27,9 +27,11 @@ from eval.planning.traits import TraitValue
 from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
+from stylegate.cli import main
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
 from stylegate.families import FAMILIES
+from tests.conftest import words_of
 from tests.eval.packages import made_anew, names_in, provenance_of
 from tests.eval.people import fill, good
 
@@ -200,13 +202,21 @@ def test_due_attempts(tmp_path: Path) -> None:
     assert none._replace(judged=set()).note(1, 2.0, None) == "not judged yet"
 
 
+@pytest.fixture(scope="module")
+def drawn(trained: list[str]) -> tuple[list[str], Path]:
+    """A planned and drawn batch of six; to be copied."""
+    words = [*trained, "plan.num_images=6", "generate.batch_size=3", "traits=collectible"]
+    for verb in ("plan", "generate"):
+        assert main([verb, *words_of(verb, *words, "batch=drawn")]) == 0
+    return words, files.BATCHES / "drawn"
+
+
 @pytest.fixture
-def batch(run, trained: list[str], request: pytest.FixtureRequest) -> tuple[list[str], Path]:
+def batch(drawn: tuple[list[str], Path], request: pytest.FixtureRequest) -> tuple[list[str], Path]:
     """A planned and drawn batch of six, of a name of its own."""
-    words = [*trained, "plan.num_images=6", "generate.batch_size=3", f"batch={request.node.name[5:40]}"]
-    assert run("plan", *words, "traits=collectible")[0] == 0
-    assert run("generate", *words, "traits=collectible")[0] == 0
-    return [*words, "traits=collectible"], files.BATCHES / request.node.name[5:40]
+    name = request.node.name[5:40]
+    shutil.copytree(drawn[1], files.BATCHES / name)
+    return [*drawn[0], f"batch={name}"], files.BATCHES / name
 
 
 def pngs(folder: Path) -> dict[str, bytes]:
@@ -762,9 +772,11 @@ def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_pat
     assert code == 0 and "again [v=1]-v2 (32 of 32 pictures; policy default " in text.splitlines()[-1]
 
 
-def test_foreign_files_in_a_batch_are_left_alone(run, batch) -> None:
+def test_foreign_files_in_a_batch_are_left_alone(run, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And where words are forgotten, the batches that exist are named."""
     words, folder = batch
+    folder = Path(shutil.move(folder, tmp_path / "batches" / folder.name))
+    monkeypatch.setattr(files, "BATCHES", tmp_path / "batches")  # where it is the only one
     for verb in ("generate", "gate", "export"):
         code, text = run(verb, *(word for word in words if not word.startswith("batch=")))
         assert code == 2 and "there is no batch small-" in text and f"name one: batch={folder.name}" in text

@@ -1,6 +1,6 @@
 """Files: whole or not at all, torn lines, full disks."""
 
-import json
+import ctypes
 import os
 import resource
 import sqlite3
@@ -12,7 +12,9 @@ import pytest
 
 from stylegate import files
 from stylegate.errors import ConfigError, DataError, SurroundingsError, error_for_user
-from tests.conftest import FAST_ALL_LAYERS, command
+from tests.conftest import FAST_ALL_LAYERS, exit_code, forks, merged
+
+CLONE_NEWNS = 0x00020000  # of unshare(2): mounts of its own
 
 
 def test_write_replaces_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,19 +211,21 @@ def test_disk_that_refuses_to_take_more_is_one_message(run, trained: list[str]) 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root; the file-size limit above needs none")
 def test_full_disk_is_one_message(small_brand: Path, tmp_path: Path) -> None:
-    """A real 2 MB disk, in a mount namespace of its own."""
-    script = f"mount -t tmpfs -o size=2m none {tmp_path} && exec " + " ".join(
-        json.dumps(word) for word in command("train", f"brand={small_brand}", *FAST_ALL_LAYERS, "train.max_steps=2")
-    )
-    probe = subprocess.run(["unshare", "-m", "true"], capture_output=True)
-    if probe.returncode:
+    """A real 2 MB disk, in a mount namespace of its own: a fork's."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("mount namespaces are not allowed here; the file-size limit above is the same path")
-    env = os.environ | {"STYLEGATE_HOME": str(tmp_path), "PYTHONPATH": str(files.ROOT)}
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script], cwd=files.ROOT, capture_output=True, text=True, timeout=240, env=env
-    )
-    assert done.returncode == 2, done.stderr
-    assert "no space left on the disk" in done.stderr and "Traceback" not in done.stderr
+
+    def mount() -> None:
+        assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
+        for words in (["--make-rprivate", "/"], ["-t", "tmpfs", "-o", "size=2m", "none", str(files.RUNS)]):
+            subprocess.run(["mount", *words], check=True)
+
+    files.RUNS.mkdir(exist_ok=True)
+    words = merged("brand=small", *FAST_ALL_LAYERS, "name=crowded", "train.max_steps=2")
+    (pid,) = forks("train", *words, output=tmp_path / "printed", before=mount)
+    code, text = exit_code(pid), (tmp_path / "printed").read_text()
+    assert code == 2 and "no space left on the disk" in text and "Traceback" not in text, text
+    assert not list(files.RUNS.glob("crowded-*")), "it was on the other disk"
 
 
 def test_home_can_lie_elsewhere(tmp_path: Path) -> None:
