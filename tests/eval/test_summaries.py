@@ -204,7 +204,7 @@ def test_names_do_not_break_the_table() -> None:
 def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
     for letter in ("x", "|", "\x01", "🎨"):
         lot = [
-            verdict(f"{number:05d}{letter * 250}", make_reason("style", "reject", 0.1, 0.5)) for number in range(20_000)
+            verdict(f"{number:05d}{letter * 250}", make_reason("style", "reject", 0.1, 0.5)) for number in range(5_000)
         ]
         for number, found in enumerate(lot):
             found.margin = float(-number)
@@ -213,12 +213,12 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
         text = markdown_summary(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
         assert len(text.encode()) < 200 * 1024, letter
         one_line_rows = tables(text)[1][1:]
-        furthest_below = [f"{19_999 - i}" for i in range(MAX_NAMED)]
+        furthest_below = [f"{4_999 - i:05d}" for i in range(MAX_NAMED)]
         assert [row[0][:5] for row in one_line_rows[:-1]] == furthest_below
-        assert one_line_rows[-1][0] == f"and {20_000 - MAX_NAMED} more" and "- and 480 more notes" in text
+        assert one_line_rows[-1][0] == f"and {5_000 - MAX_NAMED} more" and "- and 480 more notes" in text
         suite = suite_of(lot, outcome_of(lot))
         lines = (suite.findtext("*[@name='check.style']/failure") or "").splitlines()
-        assert len(lines) == MAX_NAMED + 1 and lines[-1] == f"and {20_000 - MAX_NAMED} more"
+        assert len(lines) == MAX_NAMED + 1 and lines[-1] == f"and {5_000 - MAX_NAMED} more"
 
 
 def test_the_summary_says_what_the_gate_says() -> None:

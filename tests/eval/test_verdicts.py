@@ -262,26 +262,25 @@ STAGES: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
 def test_an_internal_error_anywhere_is_never_a_pass(
-    run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = [f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}"]
-    run("gate", *told)  # scores are at hand
-    for name in ("verdicts.jsonl", "gate.json"):
-        (tmp_path / "out" / name).unlink()
+    run("score", *told)
 
     def broken(*_, **__) -> None:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(*STAGES[stage], broken)
-    code, text = run("gate", *told)
-    assert code == 1, (stage, code)
-    assert "injected" in text
-    monkeypatch.undo()
-    if stage != "the reports":
-        assert run("export", *told, "name=after-a-bug")[0] == 2, "no verdicts, no export"
-        assert not (files.EXPORTS / "after-a-bug-v1").exists()
+    for stage, place in STAGES.items():
+        for name in ("verdicts.jsonl", "gate.json"):
+            (tmp_path / "out" / name).unlink(missing_ok=True)
+        with monkeypatch.context() as injected:
+            injected.setattr(*place, broken)
+            code, text = run("gate", *told)
+        assert code == 1 and "injected" in text, (stage, code)
+        if stage != "the reports":
+            assert run("export", *told, "name=after-a-bug")[0] == 2, "no verdicts, no export"
+            assert not (files.EXPORTS / "after-a-bug-v1").exists()
 
 
 def test_the_sums_agree_everywhere(run, judged: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from stylegate import files, hardware
+from stylegate.cli import main
 from stylegate.config import Config, HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, FAST_ALL_LAYERS, command, exit_code, forks, merged
@@ -256,11 +257,19 @@ def test_an_optimizer_that_is_not_installed_is_one_message(run, small_brand: Pat
     assert code == 2 and "needs no_such_package" in text and "[optimizers]" in text
 
 
-def test_gradient_checkpointing_gives_the_same_bytes(run, small_brand: Path) -> None:
-    words = ["brand=small", *FAST, "train.max_steps=3"]
-    assert run("train", *words, "name=plainly")[0] == 0
-    assert run("train", *words, "name=twice", "hardware.gradient_checkpointing=true")[0] == 0
-    assert lora_bytes("plainly") == lora_bytes("twice")
+BRIEF = merged("brand=small", *FAST, "train.max_steps=3", "train.warmup_steps=0", "train.learning_rate=1e-3")
+
+
+@pytest.fixture(scope="module")
+def exact(small_brand: Path) -> str:
+    """The name of a run of three steps in fp32; to be read only."""
+    assert main(["train", *BRIEF, "name=exact", "hardware.precision=fp32"]) == 0
+    return "exact"
+
+
+def test_gradient_checkpointing_gives_the_same_bytes(run, exact: str) -> None:
+    assert run("train", *BRIEF, "name=twice", "hardware.gradient_checkpointing=true")[0] == 0
+    assert lora_bytes(exact) == lora_bytes("twice")
 
 
 def test_samples_may_grow_on_resume(run, small_brand: Path) -> None:
@@ -270,47 +279,44 @@ def test_samples_may_grow_on_resume(run, small_brand: Path) -> None:
     assert len(list((directory("grows") / "samples").glob("step-000002/with/*.png"))) == 2
 
 
-def test_bf16_computes_in_bf16_and_keeps_the_weights_exact(run, small_brand: Path) -> None:
+def test_bf16_computes_in_bf16_and_keeps_the_weights_exact(run, exact: str) -> None:
     """Near the run in fp32, not equal to it; what is trained and handed out stays fp32."""
-    words = ["brand=small", *FAST, "train.max_steps=3", "train.warmup_steps=0", "train.learning_rate=1e-3"]
-    for precision in ("fp32", "bf16"):
-        assert run("train", *words, f"name=in-{precision}", f"hardware.precision={precision}")[0] == 0
-    hashes = {directory(f"in-{precision}").name[-8:] for precision in ("fp32", "bf16")}
-    assert len(hashes) == 2, "the precision is part of the run's name"
-    code, text = run("compare", *(str(directory(f"in-{precision}")) for precision in ("fp32", "bf16")))
+    assert run("train", *BRIEF, "name=rough", "hardware.precision=bf16")[0] == 0
+    names = (exact, "rough")
+    assert len({directory(name).name[-8:] for name in names}) == 2, "the precision is part of the run's name"
+    code, text = run("compare", *(str(directory(name)) for name in names))
     assert code == 0 and "These runs differ in precision (fp32, bf16)" in text
-    exact, rough = (load_file(directory(f"in-{p}") / "lora" / f"in-{p}.safetensors") for p in ("fp32", "bf16"))
+    whole, rough = (load_file(directory(name) / "lora" / f"{name}.safetensors") for name in names)
     assert all(value.dtype == torch.float32 for value in rough.values())
-    apart = [float((rough[k] - v).abs().max()) for k, v in exact.items() if "lora_B" in k]
+    apart = [float((rough[k] - v).abs().max()) for k, v in whole.items() if "lora_B" in k]
     assert 0 < max(apart) < 6.1e-3, "three steps of AdamW at 1e-3, each way"
-    losses = [files.read_jsonl(directory(f"in-{p}") / "stats.jsonl")[0]["loss"] for p in ("fp32", "bf16")]
+    losses = [files.read_jsonl(directory(name) / "stats.jsonl")[0]["loss"] for name in names]
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-def test_compiled_blocks_give_the_same_losses(run, small_brand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_blocks_give_the_same_losses(run, exact: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the repeated blocks are compiled. Torch's tracer runs, its generators do not: they take minutes."""
     compiled = UNet2DConditionModel.compile_repeated_blocks
     monkeypatch.setattr(UNet2DConditionModel, "compile_repeated_blocks", lambda self: compiled(self, backend="eager"))
-    words = ["brand=small", *FAST, "train.max_steps=2"]
-    assert run("train", *words, "name=plain")[0] == 0
     monkeypatch.setattr(torch._dynamo.config, "disable", False)  # tests/conftest.py
     torch._dynamo.reset()
-    assert run("train", *words, "name=compiled", "hardware.compile=true")[0] == 0
+    assert run("train", *BRIEF, "name=compiled", "hardware.compile=true")[0] == 0
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
-    one, two = ([row["loss"] for row in files.read_jsonl(directory(n) / "stats.jsonl")] for n in ("plain", "compiled"))
+    one, two = ([row["loss"] for row in files.read_jsonl(directory(n) / "stats.jsonl")] for n in (exact, "compiled"))
     assert one == pytest.approx(two, rel=1e-4)
 
 
-@pytest.mark.parametrize("part", ["adapter.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_state_is_refused(run, small_brand: Path, part: str) -> None:
+def test_a_damaged_state_is_refused(run, small_brand: Path) -> None:
     """Emptied or torn: never a silent start from nothing."""
-    name = part.split(".")[0]
-    words = ["brand=small", f"name=damaged-{name}", *FAST, "train.max_steps=2", "train.checkpoint_every=1"]
+    words = ["brand=small", "name=damaged", *FAST, "train.max_steps=2", "train.checkpoint_every=1"]
     assert run("train", *words)[0] == 0
-    path = directory(f"damaged-{name}") / "state" / "step-000002" / part
-    path.write_bytes(b"{}" if part == "state.json" else save({}))
-    code, text = run("train", *words, "train.max_steps=3")
-    assert code == 2 and "Traceback" not in text and "step-000002" in text
+    for part in ("adapter.safetensors", "optimizer.safetensors", "state.json"):
+        path = directory("damaged") / "state" / "step-000002" / part
+        before = path.read_bytes()
+        path.write_bytes(b"{}" if part == "state.json" else save({}))
+        code, text = run("train", *words, "train.max_steps=3")
+        assert code == 2 and "Traceback" not in text and "step-000002" in text, part
+        path.write_bytes(before)
 
 
 def test_another_data_set_or_number_of_processes_is_refused(run, trained: list[str]) -> None:
