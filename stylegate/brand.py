@@ -8,7 +8,7 @@ pictures give the same split, and near-duplicates stay together in train/.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,13 @@ from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
 from stylegate.picturefaults import without_frame
 from stylegate.similarity import most_varied
-from stylegate.splits import FOR_CHECKPOINTS, FOR_LINE, remarks_on_splits
+from stylegate.splits import (
+    FOR_CHECKPOINTS,
+    FOR_LINE,
+    held_out_in_order,
+    remarks_on_splits,
+    remarks_on_words_not_learned,
+)
 from stylegate.words import counted
 
 SHOWN = 96  # pictures of a split on the contact sheet
@@ -79,15 +85,21 @@ def make_brand_set(config: Config) -> int:
         digests = {name: one for index, (name, one) in enumerate(digests.items()) if index in kept}
         left_out = [name for name in found if name not in digests]
         print(f"note: not among the {config.keep} most varied, not used: {', '.join(left_out)}")
-    splits = assign_splits(digests, config.test, config.validation)
-    near = sum(len(group) - 1 for group in near_duplicate_groups(digests))
+    texts = {name: texts[name] for name in digests}
+    splits = assign_splits(digests, texts, config.test, config.validation)
+    near = sum(len(group) for group in near_duplicate_groups(digests))
     with files.exclusive_lock(target):
         files.write_folder_atomically(
             target, lambda partial: write_set(partial, brand, splits, found, given.by_picture, config.crop)
         )
     if near:
-        print(f"note: {counted(near, 'near-duplicate stays', 'near-duplicates stay')} with the like in one split")
-    for remark in remarks_on_splits(len(splits["validation"]), len(splits["test"])):
+        where = "in train/ together, so that none is held out beside its like"
+        print(f"note: {near} pictures are nearly the same as others, and are {where}: stylegate check names them")
+    learned, held_out = ([texts[n] for part in parts for n in splits[part]] for parts in (SPLITS[:1], SPLITS[1:]))
+    for remark in [
+        *remarks_on_splits(len(splits["validation"]), len(splits["test"])),
+        *remarks_on_words_not_learned(learned, held_out),
+    ]:
         print(f"note: {remark}")
     first = next(name for names in splits.values() for name in names)
     print(f"note: pictures have numbers for names; `original` in metadata.jsonl names the source, such as {first!r}")
@@ -239,14 +251,18 @@ def split_heading(count: int) -> str:
 
 
 def assign_splits(
-    digests: dict[str, PictureDigest], test: int | None = None, validation: int | None = None
+    digests: dict[str, PictureDigest],
+    captions: Mapping[str, str],
+    test: int | None = None,
+    validation: int | None = None,
 ) -> dict[str, list[str]]:
     """Names of pictures by split, sorted. `test` and `validation`, where given, are the sizes of these splits.
+    `captions` are the texts of all pictures, by name.
 
-    Else a third goes to test/ until there are 16, then a fifth of 80 pictures and more: 16 references draw a usable
-    line, 30 a sharp one. A sixth goes to validation/ until there are 8, then a tenth of 80 and more. The order is by
-    content, so the same pictures give the same split; near-duplicates go to train/ together. Raises DataError where
-    too few pictures are left for a split.
+    By default a third goes to test/ until there are 16, then a fifth of 80 and more: 16 references draw a usable
+    line, 30 a sharp one. A sixth goes to validation/ until there are 8, then a tenth of 80 and more. They are held out
+    evenly over the words of the captions, in an order by content: the same pictures give the same split.
+    Near-duplicates go to train/ together. Raises DataError where too few pictures are left for a split.
     """
     together = {name for group in near_duplicate_groups(digests) for name in group}
     free = sorted((n for n in digests if n not in together), key=lambda n: digests[n].content)
@@ -260,6 +276,6 @@ def assign_splits(
         what = f"test/ and validation/ want {tests + checks} pictures; {most} of {total} can be held out"
         step = "ask for fewer with test= and validation=, or give more pictures; near-duplicates stay in train/."
         raise DataError(what, next_step=step)
-    parts = {"test": free[:tests], "validation": free[tests : tests + checks]}
-    parts["train"] = free[tests + checks :] + sorted(together)
+    held = held_out_in_order(free, captions, tests + checks)
+    parts = {"test": held[:tests], "validation": held[tests:], "train": sorted(digests.keys() - set(held))}
     return {part: sorted(parts[part]) for part in SPLITS}

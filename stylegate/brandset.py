@@ -24,7 +24,7 @@ from stylegate.captionfaults import count_and_names, problems_of_captions
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.picturefaults import inside_frame, is_enlarged
-from stylegate.splits import remarks_on_splits
+from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
 from stylegate.words import counted
 
 SPLITS = ("train", "validation", "test")
@@ -158,6 +158,8 @@ def check(config: Config) -> int:
         findings.remarks += problems_of_captions(learned, brand_set.brand.trigger, brand_set.brand.style)
         findings.remarks += remark_on_long_captions(brand_set, config)
         findings.remarks += remarks_on_splits(sizes["validation"], sizes["test"])
+        held_out = [item.text for part in ("validation", "test") for item in brand_set.splits[part]]
+        findings.remarks += remarks_on_words_not_learned(learned.values(), held_out)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_problems(folder, findings)

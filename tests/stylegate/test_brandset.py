@@ -14,7 +14,7 @@ from PIL import Image
 from stylegate import brandset, files, pictures
 from stylegate.brand import assign_splits
 from stylegate.errors import DataError
-from stylegate.splits import remarks_on_splits
+from stylegate.splits import held_out_in_order, remarks_on_splits, remarks_on_words_not_learned
 from tests.conftest import FAST
 
 
@@ -85,11 +85,25 @@ def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> N
 def test_splits_follow_the_advice_of_the_gate(total: int, sizes: tuple[int, int]) -> None:
     """16 references draw a usable line and 8 pictures choose a checkpoint; both come before a large train/."""
     noise = np.random.default_rng(0).integers(0, 256, (total, 64, 64, 3), np.uint8)
-    splits = assign_splits({f"{i}.png": brandset.PictureDigest(f"{i:03d}", one) for i, one in enumerate(noise)})
+    splits = assign_splits({f"{i}.png": brandset.PictureDigest(f"{i:03d}", one) for i, one in enumerate(noise)}, {})
     assert (len(splits["test"]), len(splits["validation"])) == sizes
     assert sum(map(len, splits.values())) == total == len({name for names in splits.values() for name in names})
     usable, chosen = sizes[0] >= 16, sizes[1] >= 8
     assert len(remarks_on_splits(sizes[1], sizes[0])) == (not usable) + (not chosen)
+
+
+def test_words_of_several_captions_stay_in_train() -> None:
+    """Of 8 subjects in 5 colours each stays in train/, where the order by content would hold out a whole subject."""
+    things = ["house", "boat", "mushroom", "lamp", "cat", "tree", "car", "fish"]
+    texts = {f"{t}-{c}": f"a {c} {t}, acme style" for t in things for c in ["blue", "red", "green", "white", "pink"]}
+    names = list(texts)  # the houses come first
+    held = held_out_in_order(names, texts, 19)
+    assert {sum(word in name for name in held) for word in things} == {2, 3}
+    assert held == held_out_in_order(names, texts, 19) and held[0] == names[0]
+    learned = [texts[name] for name in names if name not in held]
+    assert not remarks_on_words_not_learned(learned, [texts[name] for name in held])
+    told = remarks_on_words_not_learned([t for t in texts.values() if "house" not in t], texts.values())
+    assert len(told) == 1 and told[0].startswith("no caption of train/ has house: ")
 
 
 def test_the_same_pictures_give_the_same_split(run, folder: Path) -> None:
@@ -104,7 +118,7 @@ def test_near_duplicates_stay_in_one_split(run, folder: Path) -> None:
         Image.fromarray(np.roll(np.asarray(image), 1, 0)).save(folder / f"near-{i}.jpg", quality=70)
         (folder / f"near-{i}.txt").write_text("a near one")
     code, text, place = made(run, folder, "near")
-    assert code == 0 and "3 near-duplicates stay with the like" in text
+    assert code == 0 and "6 pictures are nearly the same as others, and are in train/" in text
     assert run("check", "brand=near")[0] == 0
     rows = files.read_jsonl(place / "train" / "metadata.jsonl")
     moved = next(row for row in rows if row["original"] == "near-0.jpg")
