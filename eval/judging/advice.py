@@ -2,6 +2,7 @@
 
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
+from eval.policy.model import UNREADABLE
 from stylegate.errors import Exit
 from stylegate.words import counted
 
@@ -55,6 +56,8 @@ def next_step(outcome: GateRecord, out: str) -> str:
     if code == Exit.EVIDENCE:
         uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
         steps.append(f"stylegate {'calibrate' if uncalibrated else 'certify'} with the same words")
+    if code != Exit.PASS and UNREADABLE in outcome.why.get("review", {}):
+        steps.append("first make the style readable (the note says how): until then every picture waits for a person")
     if code != Exit.PASS and (waiting := outcome.counts.review):
         pictures = counted(waiting, "picture")
         steps.append(

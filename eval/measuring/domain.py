@@ -53,8 +53,10 @@ def in_domain_flags_and_warning(
         return np.full(len(pictures.names), np.nan, np.float32), ""
     inside = domain.holds(references)
     if references.names and (~inside).mean() > OUTSIDE_SHARE:
-        sizes = sorted({f"{w} x {h}" for w, h in references.sizes[~inside].tolist()})
+        other = references.sizes[~(references.sizes == domain.side).all(1)]
+        sizes = sorted({f"{w} x {h}" for w, h in other.tolist()})
+        side = f" (they have {', '.join(sizes[:3])} pixels, those {domain.side} x {domain.side})" if sizes else ""
         count = f"{(~inside).sum()} of {len(inside)} references"
-        hint = f"{count} are not of the kind that the encoder was trained on ({', '.join(sizes[:3])})"
+        hint = f"{count} look unlike all pictures that the encoder was trained on{side}; no verdict depends on it"
         return domain.holds(pictures).astype(np.float32), hint
     return domain.holds(pictures).astype(np.float32), ""
