@@ -7,7 +7,7 @@ at most as many others as there are values), and the few slots that are left are
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -18,6 +18,8 @@ from eval.planning.deal import fill_by_swaps
 from eval.planning.problem import OPEN, PlanProblem
 
 MOST_LISTED = 400_000  # combinations that are all listed; of more, those that the programme asks for
+MOST_PRICED = 50_000_000  # combinations that are all looked at for those that help
+COST_OF_LIMIT = 100.0  # of a slot beyond a limit, where a count that changes by one slot costs 1
 POOL = 6  # combinations for each slot that a listing in parts begins with
 PRICINGS = 15  # times that such a listing grows
 FREED = (0, 0, 0, 20, 100)  # slots that are given up again around those that the programme leaves, try after try
@@ -40,6 +42,13 @@ class RelaxedSolution:
     """(n,): from 0 to 1; None if there is no answer."""
     changes: list[np.ndarray]
     """For each trait and value the change of its count, the least in all; 0 if it has an answer."""
+
+
+class Prices(NamedTuple):
+    """What a programme without an answer would give for another combination: prices of all that it brings."""
+
+    of_values: list[np.ndarray]  # for each trait, by value
+    of_limits: np.ndarray  # for each line of `limits_as_inequalities`, at most 0
 
 
 def solve_by_linear_programme(
@@ -160,12 +169,16 @@ def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> Relax
         found, prices = solve_programme_over_combinations(problem, listed, False, random)
         if found.taken is not None or prices is None:
             return found
-        best, worth = most_valuable_combinations(problem, prices, 2 * problem.size)
-        more = np.unique(np.concatenate([listed, best[worth > TOLERANCE]]), axis=0)
+        if np.prod(np.array(shape, float)) <= MOST_PRICED:
+            more = unlisted_combinations_that_help(problem, listed, prices, 2 * problem.size)
+            if not len(more):
+                return replace(found, complete=True)
+            listed = np.concatenate([listed, more])
+            continue
+        best, worth = most_valuable_combinations(problem, prices.of_values, 2 * problem.size)
+        more = np.unique(np.concatenate([listed, allowed_combinations(problem, best[worth > TOLERANCE])]), axis=0)
         if len(more) == len(listed):
-            priced = not (
-                problem.forbidden or problem.trait_count_rules or problem.limits
-            )  # `prices` know values alone
+            priced = not (problem.forbidden or problem.trait_count_rules or problem.limits)  # only values have prices
             return replace(found, complete=priced and bool((problem.given == OPEN).all()))
         listed = more
     return found
@@ -207,10 +220,11 @@ def first_candidate_combinations(problem: PlanProblem, random: np.random.Generat
 
 def solve_programme_over_combinations(
     problem: PlanProblem, rows: np.ndarray, complete: bool, random: np.random.Generator
-) -> tuple[RelaxedSolution, list[np.ndarray] | None]:
-    """Solve the programme over `rows`; the second value is the worth of each value, where there is no answer.
+) -> tuple[RelaxedSolution, Prices | None]:
+    """Solve the programme over `rows`; the second value is what another combination would be worth, without an answer.
 
-    Two programmes: one with the counts as they are; without an answer, one that changes counts as little as it can.
+    Two programmes: one with the counts as they are; without an answer, one that changes counts as little as it can,
+    and breaks limits only where no counts keep them.
     """
     bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
     exact = value_incidence_matrix(problem, rows)
@@ -222,24 +236,85 @@ def solve_programme_over_combinations(
         nothing = [np.zeros(len(count)) for count in problem.counts]
         if answer.status == 0:
             return RelaxedSolution(combinations=rows, complete=True, taken=answer.x, changes=nothing), None
-    eye = sparse.identity(len(counts), format="csr")
-    elastic: Any = sparse.hstack([exact, eye, -eye], format="csr")
-    cost = np.concatenate([np.zeros(len(rows)), np.ones(2 * len(counts))])
+    eye, number = sparse.identity(len(counts), format="csr"), len(most)
+    elastic: Any = sparse.hstack([exact, eye, -eye, sparse.csr_matrix((len(counts), number))], format="csr")
+    cost = np.concatenate([np.zeros(len(rows)), np.ones(2 * len(counts)), np.full(number, COST_OF_LIMIT)])
     if lines is not None:
-        told["A_ub"] = sparse.hstack([lines, sparse.csr_matrix((lines.shape[0], 2 * len(counts)))], format="csr")
-    limits = [(0, 1)] * len(rows) + [(0, None)] * (2 * len(counts))
+        beyond = -sparse.identity(number, format="csr")
+        told["A_ub"] = sparse.hstack([lines, sparse.csr_matrix((number, 2 * len(counts))), beyond], format="csr")
+    limits = [(0, 1)] * len(rows) + [(0, None)] * (2 * len(counts) + number)
     answer = linprog(cost, A_eq=elastic, b_eq=counts, bounds=limits, method="highs-ds", **told)
-    if answer.status != 0:  # limits alone contradict each other
+    if answer.status != 0:  # HiGHS gave up
         none = [np.zeros(len(count)) for count in problem.counts]
-        return RelaxedSolution(combinations=rows, complete=complete, taken=None, changes=none), None
-    less, more = answer.x[len(rows) : -len(counts)], answer.x[-len(counts) :]
+        return RelaxedSolution(combinations=rows, complete=False, taken=None, changes=none), None
+    less, more = np.split(answer.x[len(rows) : len(rows) + 2 * len(counts)], 2)
     changes = [(more - less)[a:b] for a, b in pairwise(bounds)]
     solved = answer.fun < TOLERANCE
     found = RelaxedSolution(
         combinations=rows, complete=complete or solved, taken=answer.x[: len(rows)] if solved else None, changes=changes
     )
-    prices = [answer.eqlin.marginals[a:b] for a, b in pairwise(bounds)]
-    return found, prices
+    of_values = [answer.eqlin.marginals[a:b] for a, b in pairwise(bounds)]
+    return found, Prices(of_values, answer.ineqlin.marginals if lines is not None else np.zeros(0))
+
+
+def unlisted_combinations_that_help(
+    problem: PlanProblem, listed: np.ndarray, prices: Prices, number: int
+) -> np.ndarray:
+    """The `number` combinations [n, traits] of highest worth above 0 that rules allow and that are not listed yet.
+
+    None of them is passed over: where there is none, the programme over the listed ones has the answer of all.
+    """
+    shape = tuple(len(count) for count in problem.counts)
+    known = np.sort(np.ravel_multi_index(np.concatenate([listed, problem.excluded]).T, shape))
+    inner = int(np.prod(shape[1:]))
+    found, worths = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for first in range(shape[0]):  # a slice of the grid of all combinations, so that memory suffices
+        worth = worth_of_slice(problem, prices, first).ravel()
+        here = known[np.searchsorted(known, first * inner) : np.searchsorted(known, (first + 1) * inner)]
+        worth[here - first * inner] = -np.inf
+        good = np.flatnonzero(worth > TOLERANCE)
+        if len(good) > number:
+            good = good[np.argpartition(-worth[good], number)[:number]]
+        found.append(good + first * inner)
+        worths.append(worth[good])
+    best = np.argsort(-np.concatenate(worths), kind="stable")[:number]
+    return np.array(np.unravel_index(np.concatenate(found)[best], shape), np.int32).T
+
+
+def worth_of_slice(problem: PlanProblem, prices: Prices, first: int) -> np.ndarray:
+    """The worth of all combinations whose first trait has the value `first`, as a grid [1, values of trait 1, ...].
+
+    It is the sum of the prices of a combination's values and of the limits that it falls under; -inf where a rule for
+    single slots forbids it.
+    """
+    shape = [1, *(len(count) for count in problem.counts[1:])]
+
+    def cells(masks: dict[int, np.ndarray]) -> Any:
+        """An index of the cells whose values all masks hold."""
+        held = {t: mask[first : first + 1] if t == 0 else mask for t, mask in masks.items()}
+        return np.ix_(*(np.flatnonzero(held.get(t, np.ones(size, bool))) for t, size in enumerate(shape)))
+
+    def along(values: np.ndarray, trait: int) -> np.ndarray:
+        """Values of one trait, as a grid that has only that axis."""
+        part = values[first : first + 1] if trait == 0 else values
+        return part.reshape([-1 if t == trait else 1 for t in range(len(shape))])
+
+    grid = np.zeros(shape)
+    for trait, of_values in enumerate(prices.of_values):
+        grid += along(of_values, trait)
+    lines = iter(prices.of_limits)
+    for limit in problem.limits:
+        grid[cells(limit.masks)] += next(lines) - next(lines)
+    given = problem.given[(problem.given != OPEN).any(axis=1)]
+    for row in np.unique(given, axis=0):
+        masks = {t: np.arange(len(problem.counts[t])) == value for t, value in enumerate(row) if value != OPEN}
+        grid[cells(masks)] -= next(lines)
+    for rule in problem.forbidden:
+        grid[cells(rule.masks)] = -np.inf
+    for rule in problem.trait_count_rules:
+        there = sum(along(mask.astype(np.int64), t) for t, mask in rule.counted.items())
+        grid[np.broadcast_to(there != along(rule.numbers, rule.trait), shape)] = -np.inf
+    return grid
 
 
 def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any, np.ndarray]:

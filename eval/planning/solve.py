@@ -28,13 +28,16 @@ def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
         whole = [np.rint(change).astype(np.int64) for change in found.changes]
         raise DataError(
             f"no plan of {problem.size} slots exists: a linear programme over all combinations that are allowed "
-            f"({len(found.combinations)}) has no answer, not even in fractions of slots",
+            "has no answer, not even in fractions of slots",
             changed_counts_in_words(problem, whole),
             feasible_counts_next_step(problem, whole),
         )
     raise DataError(
-        f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room)",
-        next_step="take away a rule, add values or traits, or lower plan.num_images.",
+        f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room): "
+        f"{DEALS} dealings with swaps left rules broken, and a linear programme over {len(found.combinations)} "
+        f"combinations {'left slots over' if found.taken is not None else 'ended without an answer for all others'}",
+        next_step="another plan.seed may find one; else take away a rule, add values or traits, or lower "
+        "plan.num_images: each bit of room makes it far easier.",
     )
 
 

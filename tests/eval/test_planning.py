@@ -112,9 +112,9 @@ def test_random_plans_are_exact(seed: int) -> None:
     assert keeps_everything(problem, solve_plan(problem, seed))
 
 
-def test_a_listing_in_parts_never_proves_what_is_not_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits on pairs: the prices of values do not say which combinations a floor needs."""
-    for seed in (197, 198, 199):  # of 400 the one in the middle was called impossible, and is not
+def test_a_listing_in_parts_finds_and_proves_what_a_whole_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits and forbidden pairs: the prices of values alone do not say which combinations a floor needs."""
+    for seed in range(195, 200):  # the third was called impossible, and is not
         random = np.random.default_rng(seed)
         shares = [np.maximum(random.dirichlet(np.ones(n) * 1.2), 0.03) for n in (6, 6, 5, 4)]
         traits = {f"t{t}": {f"v{v}": {"weight": float(w)} for v, w in enumerate(row)} for t, row in enumerate(shares)}
@@ -127,13 +127,15 @@ def test_a_listing_in_parts_never_proves_what_is_not_so(monkeypatch: pytest.Monk
             }
             for pair in pairs
         ]
-        file = TraitsFile.model_validate({"prompt": "x", "traits": traits, "rules": {"limit": limits}})
+        forbid = [{"t0": ["v1"], "t1": ["v2"]}, {"t2": ["v0"], "t3": ["v3"]}][: seed % 3]
+        rules = {"limit": limits, "forbid": forbid}
+        file = TraitsFile.model_validate({"prompt": "x", "traits": traits, "rules": rules})
         problem = make_plan_problem(file, int(random.integers(60, 200)))
         whole = exact.solve_relaxation(problem, np.random.default_rng(0))
         with monkeypatch.context() as few:
             few.setattr(exact, "MOST_LISTED", 0)
             parts = exact.solve_relaxation(problem, np.random.default_rng(0))
-        assert parts.taken is not None or not parts.complete or whole.taken is None, seed
+        assert (parts.taken is None) == (whole.taken is None) and parts.complete == whole.complete, seed
 
 
 def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
