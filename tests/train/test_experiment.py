@@ -2,17 +2,27 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from eval import trial
+from eval.judging.record import GateRecord
+from eval.report import mirror
 from stylegate import files
 from tests.conftest import FAST
+from tests.stylegate.test_dashboards import Remembering, check_that_it_shows_nothing_that_is_not_told
+from train import loop
 
 NOTO = files.ROOT.parent / "shared" / "data" / "noto-animals"
 
 
-def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) -> None:
+def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path, monkeypatch) -> None:
+    """W&B is told all that the dashboards show, by this and by a gate that holds pictures back."""
+    told: set[str] = set()
+    for module in (loop, mirror):
+        real = module.tracker_of
+        monkeypatch.setattr(module, "tracker_of", lambda *a, real=real, **k: Remembering(real(*a, **k), told))
     (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0.001}}\n")
     words = [
         "brand=small",
@@ -45,6 +55,16 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path) 
     code, text = run("run", *words)
     assert code == 0 and "drawn" not in text, "a batch that is complete is left alone"
     assert len(list(files.EXPORTS.glob("chain-v*"))) == 1
+
+    (tmp_path / "strict.yaml").write_text(
+        "version: 1\nchecks: {contrast: {reject_below: 1000}}\nbatch: {acceptance: {warn_below: 1}}\n"
+    )
+    judged = [f"images={batch / 'images'}", "brand=small", f"out={tmp_path / 'out'}", "tracker=wandb"]
+    assert run("gate", *judged, "tracker.mode=offline", f"policy={tmp_path / 'strict.yaml'}")[0] == 10
+    promise = {"state": "certified", "says": "", "bound": 0.1, "labels": 9}
+    outcome = GateRecord.model_validate(json.loads((batch / "gate.json").read_text()) | {"promise": promise})
+    told |= mirror.gate_metrics(SimpleNamespace(out=batch), outcome).keys()  # type: ignore[arg-type]
+    check_that_it_shows_nothing_that_is_not_told(told)
 
 
 def test_run_leaves_slots_to_a_person_when_nothing_can_pass(
