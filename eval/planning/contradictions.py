@@ -163,4 +163,5 @@ def template_problems(prompt: str, names: set[str], where: str = "prompt") -> li
     except ValueError as error:
         return [f"{where}: {error}"]
     fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
-    return [f"{where}: {{{f}}} names no trait" for f, s, c in fields if f not in names or s or c]
+    extra = [f"{where}: {{{f}}} has more than a name in its brackets (! or :)" for f, s, c in fields if s or c]
+    return extra + [f"{where}: {{{f}}} names no trait" for f, _, _ in fields if f not in names]

@@ -25,7 +25,8 @@ def parse_weight(written: Any) -> Any:
     if isinstance(written, float):
         return written
     if not isinstance(written, str) or not NUMBER.fullmatch(written) or not 0 < float(written) <= MAX_WEIGHT:
-        raise ValueError(f"{written} is not a number above 0, at most {MAX_WEIGHT:g} (leave out what never comes)")
+        said = "nothing" if written == "" else written
+        raise ValueError(f"{said} is not a number above 0, at most {MAX_WEIGHT:g} (leave out what never comes)")
     return float(written)
 
 
@@ -34,7 +35,7 @@ def parse_count(written: Any) -> Any:
     if isinstance(written, int):
         return written
     if not isinstance(written, str) or not WHOLE.fullmatch(written):
-        raise ValueError(f"{written} is not a whole number from 0 to 9999999")
+        raise ValueError(f"{'nothing' if written == '' else written} is not a whole number from 0 to 9999999")
     return int(written)
 
 

@@ -55,7 +55,8 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_number_renamed_to_key(spec: dict[str, Any], key: str) -> dict[str, Any]:
-    return {key if word == "number" else word: written for word, written in spec.items()}
+    named = {key if word == "number" else word: written for word, written in spec.items()}
+    return {word: "" if written is None else written for word, written in named.items()}  # `crown: ` is no weight
 
 
 def validate_without_bad_entries(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:

@@ -240,14 +240,17 @@ def test_bad_rules(tmp_path: Path, change: str, says: str) -> None:
 def test_all_problems_of_a_traits_file_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         file_of(
-            "prompt: '{hut}'\nextra: 1\n"
+            "prompt: '{hut} {hat:>9}'\nextra: 1\n"
             "traits: {hat: {'': 1, crown: .nan, Crown: 2, cafe: 1, cafe\u0301: 1, \uff58: 1, x: 1,"
-            " z: {count: 2, weight: 1}}}\n"
+            " z: {count: 2, weight: 1}, empty: , more: {count: }}}\n"
             "rules: {forbid: [{hat: crown, kind: cat}]}\n",
             tmp_path,
         )
     for text in (
         "{hut} names no trait",
+        "{hat} has more than a name in its brackets",
+        "traits.hat.empty.weight: nothing is not a number above 0",
+        "traits.hat.more.count: nothing is not a whole number",
         "extra: unknown key",
         "traits.hat.: a value has 1 to 200 characters",
         ".nan is not a number",
