@@ -299,6 +299,7 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
 
 
 EVALUATED = merged(*FAST, "brand=small", "train.max_steps=4", "train.evaluate_every=2", "train.num_samples=1")
+EVALUATED.append("train.scales=[1]")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from tests.conftest import FAST, merged
 from train import batches
 
 NEON = ["brand=neon", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.evaluation_share=1"]
+AT_FULL_STRENGTH = "train.scales=[1]"  # `equal` tries other strengths
 
 
 def place(name: str) -> Path:
@@ -70,7 +71,7 @@ def test_the_earliest_of_equals_is_handed_out(equal: Path) -> None:
 
 def test_another_policy_judges_every_kept_checkpoint_again(run, tmp_path: Path) -> None:
     """What an earlier policy let pass is no verdict of this one; the base is drawn without the LoRA at any time."""
-    words = [*NEON, "name=again", "train.max_steps=4", "train.keep_newest=9"]
+    words = [*NEON, AT_FULL_STRENGTH, "name=again", "train.max_steps=4", "train.keep_newest=9"]
     words += ["train.learning_rate=1e-2", "train.warmup_steps=1"]
 
     def outcome(checks: str, *more: str) -> tuple[str, dict]:
@@ -105,7 +106,7 @@ def test_another_policy_judges_every_kept_checkpoint_again(run, tmp_path: Path) 
 def test_a_calibrated_check_that_was_not_asked_is_no_pass(run, tmp_path: Path) -> None:
     """Its line comes from labels of a finished batch: in training nobody claims that pictures pass it."""
     asks = policy_file(tmp_path, f"{LENIENT}, margin: calibrated")
-    words = [*NEON, "name=asked", "train.max_steps=4", "train.keep_newest=9", asks]
+    words = [*NEON, AT_FULL_STRENGTH, "name=asked", "train.max_steps=4", "train.keep_newest=9", asks]
     code, text = run("train", *words)
     assert code == 0 and "no picture of an evaluation passed (calibrated-check-not-asked 3)" in text
     assert "every other check accepts chooses the checkpoint" in text and "pass the gate" not in text
@@ -123,7 +124,7 @@ def test_a_calibrated_check_that_was_not_asked_is_no_pass(run, tmp_path: Path) -
 
 
 def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: Path, lenient: str) -> None:
-    words = ["brand=small", *FAST, lenient, "name=little", "train.max_steps=2", "train.num_samples=2"]
+    words = ["brand=small", *FAST, lenient, "name=little", "train.max_steps=2", "train.num_samples=2", AT_FULL_STRENGTH]
     code, text = run("train", *words, "train.evaluate_every=1", "train.evaluation_share=1")
     assert code == 0 and "chosen: step 1 at strength 1; 100% of 2 pictures pass" in text
     judged = json.loads((place("little") / "samples" / "step-000002" / "judged" / "gate.json").read_text())
@@ -141,7 +142,14 @@ def test_where_the_style_cannot_be_read_the_style_score_chooses(run, tmp_path: P
         (tmp_path / f"{i}.png").write_bytes(png)
         (tmp_path / f"{i}.txt").write_text(f"icon {i}")
     assert run("brand", "name=larger", f"images={tmp_path}")[0] == 0
-    words = ["brand=larger", *FAST, "train.max_steps=2", "train.num_samples=2", "train.evaluate_every=1"]
+    words = [
+        "brand=larger",
+        *FAST,
+        "train.max_steps=2",
+        "train.num_samples=2",
+        "train.evaluate_every=1",
+        AT_FULL_STRENGTH,
+    ]
     code, text = run("train", *words, "train.evaluation_share=1")
     assert code == 0, text
     assert "the style score alone chooses the checkpoint" in text, text
