@@ -1,7 +1,5 @@
 """Brand sets: read for training and judging, checked whole. stylegate/brand.py makes them.
 
-    stylegate check brand=acme      everything wrong with a brand set, at once
-
 A brand set is a Hugging Face imagefolder with the splits train/ (learned from), validation/ (chooses) and test/ (the
 gate's references), each with metadata.jsonl (file_name, text, optional traits), and brand.yaml. Sets on disk are read
 here, strictly: the imagefolder loader guesses splits from file names and takes what it can.
@@ -20,11 +18,10 @@ from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stylegate import files, hub, pictures, similarity, tables
-from stylegate.captionfaults import count_and_names, problems_of_captions
+from stylegate.captionfaults import count_and_names
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.picturefaults import inside_frame, is_enlarged
-from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
 from stylegate.words import counted
 
 SPLITS = ("train", "validation", "test")
@@ -145,27 +142,6 @@ class CheckReport:
             f"{kind}: {count_and_names(names)}, {HANDLED.get(kind, 'handled')}" for kind, names in self.noted.items()
         ]
         return self.remarks + sorted(handled)
-
-
-def check(config: Config) -> int:
-    """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
-    folder = brand_folder(config.brand)
-    findings = check_folder(folder)
-    sizes = {part: len(valid_rows_and_picture_files(folder, part, [])) for part in SPLITS}
-    if not findings.problems:
-        brand_set = read(folder)
-        learned = {item.file: item.text for item in brand_set.splits["train"]}
-        findings.remarks += problems_of_captions(learned, brand_set.brand.trigger, brand_set.brand.style)
-        findings.remarks += remark_on_long_captions(brand_set, config)
-        findings.remarks += remarks_on_splits(sizes["validation"], sizes["test"])
-        held_out = [item.text for part in ("validation", "test") for item in brand_set.splits[part]]
-        findings.remarks += remarks_on_words_not_learned(learned.values(), held_out)
-    for remark in findings.all_remarks():
-        print(f"note: {remark}")
-    raise_problems(folder, findings)
-    counts = ", ".join(f"{size} {part}" for part, size in sizes.items())
-    print(f"{files.display_path(folder)}: {counts}; no problems")
-    return 0
 
 
 # Reading.

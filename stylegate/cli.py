@@ -50,7 +50,11 @@ VERBS = {
         "name images trigger licence alpha background keep crop test validation out",
         helps=(("out", "The folder to write to. null: data/brands/NAME."),),
     ),
-    "check": Verb("report everything wrong with a brand set at once", "brand=acme", "brand base family.name"),
+    "check": Verb(
+        "report everything wrong with a brand set at once",
+        "brand=acme",
+        "brand base family.name encoder score.batch_size hardware.device hardware.threads",
+    ),
     "train": Verb(
         "train a LoRA on a brand set",
         "brand=neon",
@@ -452,7 +456,7 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
         case "brand":
             from stylegate.brand import make_brand_set as run
         case "check":
-            from stylegate.brandset import check as run
+            from eval.check import check as run
         case "train":
             from train.loop import train as run
         case "plan":

@@ -1,6 +1,7 @@
 """What `brand` and `check` say of pictures and captions that train badly, and what they cut off or leave out."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,18 @@ def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, fold
         for row in map(json.loads, (place / part / "metadata.jsonl").read_text().splitlines()):
             image = Image.open(place / part / row["file_name"])
             assert image.size == ((24, 24) if row["original"] == names[1] else (64, 64))
+
+
+def test_captions_of_other_pictures_are_named(run, tmp_path: Path) -> None:
+    """Six captions change places; every one that is named was moved, and at most one is passed over."""
+    neon = Path(shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "neon"))
+    table = neon / "train" / "metadata.jsonl"
+    rows = files.read_jsonl(table)
+    moved = list(range(0, 24, 4))
+    texts = [rows[i]["text"] for i in moved]
+    for i, text in zip(moved, texts[1:] + texts[:1], strict=True):
+        rows[i]["text"] = text
+    files.write_jsonl(table, rows)
+    code, text = run("check", f"brand={neon}")
+    named = [line.split(": ")[1] for line in text.splitlines() if "may be the caption of another picture" in line]
+    assert code == 0 and {*named} <= {f"train/{rows[i]['file_name']}" for i in moved} and len(named) >= 5, text

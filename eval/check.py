@@ -1,0 +1,133 @@
+"""Everything wrong with a brand set at once: files, pictures, captions, splits.
+
+    stylegate check brand=acme
+
+stylegate/brandset.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
+verb. The rest is remarks. Whether captions fit their pictures is asked of the brand's encoder: for each word a reader
+is fitted on all pictures but one, and a caption that fits its picture worse than a tenth of all captions do is named.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from eval.measuring.encoder import encoder_name, load_encoder
+from eval.measuring.features import features_of
+from stylegate import brandset, files, hardware
+from stylegate.brandset import SPLITS, BrandSet, CheckReport
+from stylegate.captionfaults import problems_of_captions, words_of
+from stylegate.config import Config
+from stylegate.errors import ModelError
+from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
+
+FEWEST_COMPARED = 48  # pictures; of fewer, readers of words are too unsure
+FEWEST_OF_WORD = 5  # pictures whose captions have a word, and whose captions lack it
+RIDGE = 0.1  # penalty of readers, as a share of the mean squared length of rows
+UNSURE = 0.01  # no reader is surer than this of a word or of its absence
+READABLE = 0.75  # mean area under the ROC curve of the words' readers from which on captions are compared
+BETTER = 0.1  # share of all captions that fit a picture better than its own, from which on its own is named
+
+
+class MisplacedCaption(NamedTuple):
+    """A caption that fits its picture badly."""
+
+    file: str
+    text: str
+    better: int  # captions of the set that fit the picture better
+
+
+def check(config: Config) -> int:
+    """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
+    folder = brandset.brand_folder(config.brand)
+    findings = brandset.check_folder(folder)
+    if not findings.problems:
+        add_remarks(config, brandset.read(folder), findings)
+    for remark in findings.all_remarks():
+        print(f"note: {remark}")
+    brandset.raise_problems(folder, findings)
+    sizes = {part: len(pictures) for part, pictures in brandset.read(folder).splits.items()}
+    counts = ", ".join(f"{size} {part}" for part, size in sizes.items())
+    print(f"{files.display_path(folder)}: {counts}; no problems")
+    return 0
+
+
+def add_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
+    """Add what is said of captions and splits to `findings.remarks`."""
+    brand, splits = brand_set.brand, brand_set.splits
+    learned = {item.file: item.text for item in splits["train"]}
+    findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
+    findings.remarks += brandset.remark_on_long_captions(brand_set, config)
+    findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
+    held_out = [item.text for part in ("validation", "test") for item in splits[part]]
+    findings.remarks += remarks_on_words_not_learned(learned.values(), held_out)
+    try:
+        misplaced = misplaced_captions(config, brand_set)
+    except ModelError as error:
+        findings.remarks.append(f"whether captions fit their pictures was not asked: {error.summary}")
+        return
+    findings.remarks += [
+        f'{one.file}: "{one.text}" may be the caption of another picture; {one.better} others fit it better'
+        for one in misplaced
+    ]
+
+
+def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCaption]:
+    """Captions that may belong to other pictures of the set, by the brand's encoder.
+
+    An empty list where there are fewer than FEWEST_COMPARED pictures, or where words cannot be read in such pictures.
+    Raises ModelError if the encoder cannot be loaded.
+    """
+    items = {item.file: item for part in SPLITS for item in brand_set.splits[part]}
+    if len(items) < FEWEST_COMPARED:
+        return []
+    encoder = load_encoder(encoder_name(config), hardware.device_of(config.hardware))
+    found, _ = features_of(
+        [(name, item.path) for name, item in items.items()],
+        {name: item.sha256 for name, item in items.items()},
+        encoder,
+        brand_set.brand.background,
+        config.score.batch_size,
+        "",
+    )
+    captions = [items[name].text for name in found.names]
+    words = words_by_caption(captions)
+    if not words.shape[1]:
+        return []
+    rows = np.concatenate([found.embeddings, found.patches], axis=1, dtype=np.float64)
+    likely = leave_one_out_readings(rows, words)
+    areas = [roc_auc_score(column, seen) for column, seen in zip(words.T, likely.T, strict=True)]
+    if np.mean(areas) < READABLE:
+        return []
+    fits = np.log(likely) @ words.T + np.log(1 - likely) @ (1 - words.T)  # [pictures, captions]
+    better = (fits > np.diag(fits)[:, None]).sum(1)
+    return [
+        MisplacedCaption(name, caption, int(count))
+        for name, caption, count in zip(found.names, captions, better, strict=True)
+        if count > BETTER * len(captions)
+    ]
+
+
+def words_by_caption(captions: list[str]) -> NDArray[np.float64]:
+    """[captions, words] 1 where a caption holds a word, or two words side by side; those of FEWEST_OF_WORD and more."""
+    held = [{*(words := words_of(text)), *pairwise(words)} for text in captions]
+    every = sorted({word for one in held for word in one}, key=str)
+    rows = np.array([[word in one for word in every] for one in held], float).reshape(len(captions), -1)
+    counts = rows.sum(0)
+    return rows[:, (counts >= FEWEST_OF_WORD) & (counts <= len(captions) - FEWEST_OF_WORD)]
+
+
+def leave_one_out_readings(rows: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[pictures, words] how likely each word is in each picture, UNSURE to 1 - UNSURE, by ridge regression.
+
+    `rows` [pictures, d] are what the encoder gives. Each picture is read by a regression on all others, in closed form
+    (the residual divided by 1 - its leverage).
+    """
+    centred = rows - rows.mean(0)
+    inner = centred @ centred.T
+    penalty = RIDGE * float(np.trace(inner)) / len(inner)
+    hat = inner @ np.linalg.inv(inner + penalty * np.eye(len(inner))) + 1 / len(inner)
+    leverage = np.diag(hat)[:, None]
+    return np.clip((hat @ words - leverage * words) / (1 - leverage), UNSURE, 1 - UNSURE)
