@@ -20,8 +20,10 @@ from pathlib import Path
 
 from eval.judging.judge import calibration_pool
 from eval.lot.batch import require_file
-from eval.lot.comparison import comparison_of
+from eval.lot.compared import comparison_of
+from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, locked_lot
+from eval.measuring.decided import read_decided_pictures
 from eval.policy import file as policyfile
 from eval.policy.model import Policy
 from eval.promise import labels
@@ -58,7 +60,7 @@ def calibrate(config: Config) -> int:
                 f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
                 next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
             )
-        refuse_pictures_of_head_training(config, pool)
+        refuse_learned_pictures(config, pool, compared)
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
         given = labels_before_first_gap(
             plan.sample, labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest)
@@ -91,8 +93,15 @@ def calibrate(config: Config) -> int:
     return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
 
 
-def refuse_pictures_of_head_training(config: Config, pool: Mapping[str, float]) -> None:
-    """Raises DataError if the aesthetic head learned from pictures of the pool: it scores those too well."""
+def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: Comparison) -> None:
+    """Raises DataError if a reader learned from pictures of the pool: it scores those too well."""
+    if compared.decided:
+        learned_from = {picture.sha256 for picture in read_decided_pictures(compared.decided).record.pictures}
+        if both := sorted(learned_from & pool.keys()):
+            raise DataError(
+                f"{counted(len(both), 'picture')} of this lot that the policy learned from cannot calibrate it",
+                next_step="calibrate it on another batch, which nobody has decided about.",
+            )
     if config.score.labels:
         learned = aesthetic.read_labels(require_file(config.score.labels, "score.labels"))
         both = [name for name, path, _ in learned if files.sha256(path) in pool]

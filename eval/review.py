@@ -22,11 +22,11 @@ import sys
 import webbrowser
 from dataclasses import replace
 
-from eval.calibrate import refuse_pictures_of_head_training
+from eval.calibrate import refuse_learned_pictures
 from eval.certify import index_of_first_proven, write_audit_terms
 from eval.judging.certified import plan_audit
 from eval.judging.judge import calibration_pool, judge
-from eval.lot.comparison import comparison_of
+from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
 from eval.promise import disagreements
@@ -116,7 +116,7 @@ def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     policy, compared = policyfile.read_policy(config.policy), comparison_of(config, lot)
     require_calibrated_check(policy)
     pool = calibration_pool(config, lot, compared, policy)
-    refuse_pictures_of_head_training(config, pool)
+    refuse_learned_pictures(config, pool, compared)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
     words, under = f"stylegate calibrate {command_words_naming_lot(config, lot)}", plan.pool_and_policy_digest
     if config.promise.num_labels != Config().promise.num_labels:

@@ -13,7 +13,8 @@ of the batch as a whole.
 
 import os
 
-from eval.lot.comparison import Comparison, comparison_of
+from eval.lot.compared import comparison_of
+from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores

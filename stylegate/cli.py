@@ -105,6 +105,12 @@ VERBS = {
         f"{SCORE} policy calibration queue promise host port open",
         BATCH,
     ),
+    "learn": Verb(
+        "learn from decisions about pictures in review",
+        "batch=NAME",
+        f"{SCORE} policy",
+        BATCH,
+    ),
     "preferences": Verb(
         "save accepted and rejected pictures of the same slots, for train objective=dpo",
         "batch=NAME",
@@ -473,6 +479,8 @@ def function_of(verb: str) -> Callable[[configuration.Config], int]:
             from eval.gate import gate as run
         case "review":
             from eval.review import review as run
+        case "learn":
+            from eval.learn import learn as run
         case "preferences":
             from eval.preferences import preferences as run
         case "dashboard":

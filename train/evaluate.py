@@ -31,7 +31,8 @@ from torch import Tensor
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import Judged
 from eval.judging.verdicts import NOT_ASKED
-from eval.lot.comparison import base_pictures_as_foreign_set, comparison_of
+from eval.lot.compared import comparison_of
+from eval.lot.comparison import base_pictures_as_foreign_set
 from eval.lot.lot import read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.features import features_of

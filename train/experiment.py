@@ -19,7 +19,7 @@ from eval.judging.advice import next_step
 from eval.judging.judged import Judged
 from eval.lot import cost
 from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
-from eval.lot.comparison import comparison_of
+from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, sha256_by_name
 from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb

@@ -39,7 +39,8 @@ from eval.judging.verdicts import (
     verdicts_of,
 )
 from eval.lot.batch import PLAN
-from eval.lot.comparison import Comparison, comparison_of
+from eval.lot.compared import comparison_of
+from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.record import StyleReadability
 from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
@@ -74,7 +75,7 @@ def judge(
     does not count either, "traits" for that of the traits. Raises DataError for what cannot be read or computed.
     """
     policy = policyfile.read_policy(config.policy)
-    compared = compared or comparison_of(config, lot)
+    compared = compared or comparison_of(config, lot, policy)
     calibration_path = str(calibration.calibration_path(config, lot)) if policy.calibrated_score and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, said = decide_by_policy(config, lot, compared, policy, quiet)
@@ -216,6 +217,7 @@ def gate_record(
         verdicts_sha256=hashlib.sha256(result.verdicts_text.encode()).hexdigest(),
         evidence=proofs,
         brand=brand,
+        learnt=policy.learnt.sha256 if policy.learnt else None,
     )
 
 

@@ -126,3 +126,5 @@ class GateRecord(Record):
     """Path of the calibration that was asked for, on the machine that judged; None where no check is calibrated."""
     pool: dict[str, float] = Field(default_factory=dict)
     """The calibrated score, by sha256, of pictures that every other check accepts, where the promise rests on it."""
+    learnt: str | None = None
+    """sha256 of the file of decided pictures that the policy names; left out where it names none."""

@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from eval.lot.batch import attempt_and_slot
+from eval.measuring.record import READ_BY_HEAD
 from eval.policy.lines import CheckBounds
-from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Policy, Waiver
+from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Learnt, Policy, Waiver
 from eval.promise.labels import StoredLabel
 from eval.promise.statements import statements_of
 from eval.scorers import SCORES
@@ -244,7 +245,7 @@ def verdict_of(
         kept = margin_in_spreads(row, bounds)
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
-        reasons = verdict_and_reasons(row, judging)[1]
+        reasons = answered_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
         if scores_without_references:
             reasons.append(
                 make_reason(TOO_FEW, "review", detail=f"{', '.join(scores_without_references)} cannot be judged")
@@ -259,6 +260,31 @@ def verdict_of(
         margin=kept,
         policy_sha256=policy.sha256,
         waived=[],
+    )
+
+
+def answered_by_head(reasons: list[Reason], value: float | None, learnt: Learnt | None) -> list[Reason]:
+    """The reasons with those for review answered by the aesthetic head that people's decisions taught.
+
+    `value` is the picture's aesthetic score. Only reasons of scores that the head reads are answered; between the two
+    lines of `learnt`, and without them, a person is still asked.
+    """
+    if learnt is None or value is None or not math.isfinite(value):
+        return reasons
+    if learnt.accept_from is not None and value >= learnt.accept_from:
+        answer = "warn"
+    elif learnt.reject_below is not None and value < learnt.reject_below:
+        answer = "reject"
+    else:
+        return reasons
+    detail = f"answered by what people decided before: aesthetic {value:.3g}"
+    return sorted_worst_first(
+        [
+            make_reason(one.check, answer, one.score, one.threshold, detail)
+            if one.verdict == "review" and one.check in READ_BY_HEAD
+            else one
+            for one in reasons
+        ]
     )
 
 

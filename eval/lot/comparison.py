@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from eval.lot.lot import Lot, notes_on_skipped, relative_name, sha256_by_name
 from eval.measuring.record import OF_BASE
@@ -13,6 +14,13 @@ from stylegate.listing import list_folder, mask_files
 
 FEWEST_FOREIGN = 8  # pictures that show a style
 BASE, FEWEST_OF_BASE = "base", 16  # folder of the base's own pictures in a batch's; of fewer, too little is known
+
+
+class DecidedFile(NamedTuple):
+    """The file of decided pictures that a policy names (eval/measuring/decided.py)."""
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +39,10 @@ class Comparison:
     notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
     brand: str = ""  # name of the brand that the lot is of; "" where none is known
     foreign: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)  # by style; the base's own are one
+    decided: DecidedFile | None = None  # pictures that people decided about, where the policy names such a file
 
 
-def comparison_of(config: Config, lot: Lot) -> Comparison:
+def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
     """References and training pictures: references=, else the brand's test/ and train/; none of them is fine too."""
     brand_name = config.brand or (lot.record.words.brand if lot.record else None)
     references: list[tuple[str, Path]] = []

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring.decided import read_decided_pictures, require_same_making
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import Encoder
 from eval.measuring.features import BrokenFile, features_of, num_threads
 from eval.measuring.foreign import shipped_sets, split_by_set, without_sets_of_this_brand
-from eval.measuring.head import head_of
+from eval.measuring.head import head_of, refuse_second_head
 from eval.measuring.measured import Features, ForeignSet, Measured
 from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
 from eval.measuring.redrawn import at_foreign_size, redrawn_views, with_other_encoders
@@ -89,6 +90,10 @@ def measure_lot_and_comparison(
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
+    decided = read_decided_pictures(compared.decided) if compared.decided else None
+    if decided:
+        refuse_second_head(config)
+        require_same_making(decided, compared.brand, compared.background, encoder.sha256_of_all)
     head, notes = head_of(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
     sets, of_sets = foreign_sets(config, compared, references, encoder, read) if enough else ([], [])
@@ -105,6 +110,7 @@ def measure_lot_and_comparison(
         redrawn=with_other_encoders(redrawn_views(references.signatures, encoder), encoder) if enough else None,
         at_foreign_size=lambda shown: with_other_encoders(at_foreign_size(shown, encoder), encoder),
         head=head,
+        decided=decided,
         encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
         enough_references=enough,
         notes=[

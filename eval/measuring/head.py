@@ -9,7 +9,7 @@ from eval.measuring.features import features_of
 from eval.measuring.scores import head_file
 from eval.scorers import aesthetic
 from stylegate.config import Config
-from stylegate.errors import DataError
+from stylegate.errors import ConfigError, DataError
 
 
 def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Head | None, list[str]]:
@@ -24,6 +24,15 @@ def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Hea
     beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
     path = head_file(config) or (beside if beside and beside.is_file() else None)
     return (aesthetic.load_head(path, width, encoder_name(config)) if path else None), []
+
+
+def refuse_second_head(config: Config) -> None:
+    """Raises ConfigError where a head is given by words beside the one that the policy's decided pictures teach."""
+    if config.score.labels or config.score.aesthetic_head:
+        raise ConfigError(
+            "the policy's `learnt` teaches an aesthetic head, and score.labels or score.aesthetic_head gives another",
+            next_step="leave one of them out.",
+        )
 
 
 def fit_head_to_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:

@@ -60,6 +60,7 @@ class Measured:
     redrawn: Views | None  # the references as an image model draws them; None without enough of them
     at_foreign_size: Callable[[Features], Views]  # pictures as the brand's reader sees them
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
+    decided: Any = None  # eval.measuring.decided.DecidedPictures; None where the policy names none
     encode_texts: Callable[[list[str]], NDArray] | None  # unit embeddings [n, d] of n texts; None: it reads none
     enough_references: bool  # to compute scores that compare with them
 
@@ -75,6 +76,12 @@ class Measured:
     readability: StyleReadability | None = None  # of the style; None with too few references
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
+    def decided_in_lot(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """([k] numbers of the pictures of the lot that people decided about, [k] their rows in `decided`)."""
+        rows = self.decided.rows_by_sha256() if self.decided else {}
+        pairs = [(i, rows[sha256]) for i, sha256 in enumerate(self.pictures.sha256) if sha256 in rows]
+        return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)  # type: ignore[return-value]
+
     def has(self, need: str) -> bool:
         """Whether the lot has what a score needs. `need` is a key of eval.scorers.entry.NEEDS; KeyError for others."""
         return {
@@ -83,7 +90,7 @@ class Measured:
             "training": bool(self.training.names),
             "plan": bool(self.lot.slots and self.pictures.names),
             "texts": self.encode_texts is not None,
-            "head": self.head is not None,
+            "head": self.head is not None or self.decided is not None,
         }[need]
 
 

@@ -7,6 +7,8 @@ from pydantic import AliasChoices, Field
 from stylegate.records import Record
 
 OF_BASE = "the base's own pictures"  # name of the foreign set that they are
+READ_BY_HEAD = ("brand", "style", "style_nearest", "drawing", "palette", "coherence", "traits")
+"""The scores that the aesthetic head reads beside the picture, where it learns from decided pictures."""
 
 
 class References(Record):

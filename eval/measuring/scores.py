@@ -55,6 +55,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
             compared.learned,
             head,
             slots,
+            *([compared.decided.sha256, compared.brand] if compared.decided else []),
         ]
     )
 

@@ -8,6 +8,7 @@ checks: {style: {warn_below: x, review_below: x, reject_below: x, fail_batch_bel
 batch: {acceptance: {warn_below: x, fail_below: x, optional: true}}           of the lot as a whole
 waivers: [{sha256: ..., check: style, owner: ..., reason: ..., expires: 2027-01-31}]
 promise: {alpha: 0.05, delta: 0.05, discard: 0.05, ladder: [1.0, 0.8, 0.6], required: false}
+learnt: {file: decided-1a2b3c4d.safetensors, sha256: ...}                what stylegate learn wrote
 """
 
 import datetime
@@ -141,6 +142,10 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
         lines.append(f"batch, {measure}: {MEASURES[measure]}")
         for name, line in (("fail", rule.fail_below), ("warn", rule.warn_below)):
             lines += [f"    {name} below {line:g}"] if line is not None else []
+    if policy.learnt:
+        lines.append(
+            f"readers learn from the decided pictures in {policy.learnt.file} ({policy.learnt.sha256[:12]}...)"
+        )
     for waiver in policy.waivers:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
     needed = policy.promise.required or policy.calibrated_score

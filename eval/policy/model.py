@@ -318,6 +318,19 @@ class Promise(Frozen):
         return f"at most {share} of what is exported are rejects, with {confidence:.1f}% confidence"
 
 
+class Learnt(Frozen):
+    """The pictures that people decided about, which the readers learn from beside the references (stylegate learn)."""
+
+    file: Text
+    """The file that `stylegate learn` wrote; a relative path is looked for beside the policy."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """sha256 of the file's bytes. It is part of the policy: evidence for a policy that learnt less does not count."""
+    accept_from: Number | None = None
+    """From this aesthetic score on, what the scores that the head reads send to review is accepted, with a warning."""
+    reject_below: Number | None = None
+    """Below this aesthetic score, what those scores send to review is rejected."""
+
+
 class PolicyFile(Frozen):
     """A policy file: what a picture and a lot must reach. Every score is higher for better pictures."""
 
@@ -337,6 +350,8 @@ class PolicyFile(Frozen):
     """Pictures that a person answers for."""
     promise: Promise = Promise()
     """What is proven of the exported pictures."""
+    learnt: Learnt | None = None
+    """Decided pictures that the readers learn from; left out for none."""
 
 
 class Policy(PolicyFile):

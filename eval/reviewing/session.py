@@ -18,8 +18,9 @@ from stylegate.errors import DataError
 from stylegate.records import Record
 
 # What a reject may be, by the number of its key. They are kept as the reason in words.
+OFF_STYLE = "off the style"
 REASONS = (
-    "off the style",
+    OFF_STYLE,
     "wrong shape or anatomy",
     "blurred or noisy",
     "artefacts",

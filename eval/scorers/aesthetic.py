@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from eval.measuring.measured import Measured
+from eval.scorers import taste
 from stylegate import files, tables
 from stylegate.errors import DataError, ModelError
 
@@ -151,6 +152,11 @@ def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedHead:
 
 
 def column(measured: Measured) -> NDArray[np.float32]:
-    """[n] `score` of the lot's pictures by the head that was named, learned, or lies beside the encoder."""
+    """[n] `score` of the lot's pictures by the head that was named, learned, or lies beside the encoder.
+
+    Where the policy names decided pictures, it is the log-odds that people accept a picture (eval/scorers/taste.py).
+    """
+    if measured.decided is not None:
+        return taste.column(measured)
     assert measured.head is not None
     return score(measured.pictures.embeddings, measured.head)

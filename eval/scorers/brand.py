@@ -194,10 +194,10 @@ class Fitted(NamedTuple):
         return truth - left.T.ravel()
 
 
-def fit_ridge(of: Moments) -> Fitted:
+def fit_ridge(of: Moments, ridge: float = RIDGE) -> Fitted:
     """Ridge regression of +1 (the brand) and -1 (other hands) on the rows behind these moments."""
     mean, level = of.rows / of.weight, of.truth / of.weight
-    covariance = of.squares / of.weight - np.outer(mean, mean) + RIDGE * np.eye(len(mean))
+    covariance = of.squares / of.weight - np.outer(mean, mean) + ridge * np.eye(len(mean))
     factor = np.linalg.cholesky(covariance).astype(np.float64)
     half = solve_triangular(factor, of.products / of.weight - mean * level, lower=True, check_finite=False)
     found = solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
@@ -235,6 +235,7 @@ class BrandReader(NamedTuple):
     separations: list[Separation]  # from each foreign set, the nearest one first
     different: int  # references that are no copies of one another
     pixels: bool  # it sees pixels beside the encoder's numbers
+    decided: NDArray[np.float32]  # log-odds of each decided picture that it knows, by a reader without it
 
     def log_odds(self, shown: Views) -> NDArray[np.float32]:
         """[n] of pictures."""
@@ -242,21 +243,35 @@ class BrandReader(NamedTuple):
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
-def learn(references: Views, redrawn: Views, sets: list[ForeignSet], pixels: bool = True) -> BrandReader:
+def learn(
+    references: Views,
+    redrawn: Views,
+    sets: list[ForeignSet],
+    pixels: bool = True,
+    decided: tuple[Views, NDArray[np.float64]] | None = None,
+) -> BrandReader:
     """A reader of the brand; without `pixels` it sees the encoder's numbers alone.
+
+    `decided` are pictures that people decided about, and for each 1 (in the brand's style) or -1 (rejected since it is
+    not). Each counts as one view of a reference; together they count as much as the references at most.
 
     It learns from all sets but the base's own pictures, and from these too where it does not tell them SURELY unseen.
     """
     learned, of_base = ([one for one in sets if (one.name == OF_BASE) == base] for base in (False, True))
-    found = fit_reader(references, redrawn, learned, of_base, pixels)
+    found = fit_reader(references, redrawn, learned, of_base, pixels, decided)
     told = all(one.area >= SURELY for one in found.separations if one.name == OF_BASE)
-    return found if told else fit_reader(references, redrawn, sets, [], pixels)
+    return found if told else fit_reader(references, redrawn, sets, [], pixels, decided)
 
 
 def fit_reader(
-    references: Views, redrawn: Views, sets: list[ForeignSet], unseen: list[ForeignSet], pixels: bool
+    references: Views,
+    redrawn: Views,
+    sets: list[ForeignSet],
+    unseen: list[ForeignSet],
+    pixels: bool,
+    decided: tuple[Views, NDArray[np.float64]] | None = None,
 ) -> BrandReader:
-    """A reader that learns from `sets`; how well it tells the `unseen` ones is measured as well.
+    """A reader that learns from `sets` and `decided`; how well it tells the `unseen` ones is measured as well.
 
     Copies among the references count once, so that none is read by its own copy.
     """
@@ -273,6 +288,10 @@ def fit_reader(
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
     parts = [moments(*part) for part in zip(rows, truths, weights, strict=True)]
     total = reduce(Moments.plus, parts)
+    if decided:
+        seen, sides = scaling.rows(brand_feature_blocks(decided[0], pixels)), decided[1]
+        each = np.full(len(sides), min(1 / (4 * r), 1 / (2 * len(sides))))
+        total = total.plus(moments(seen, sides, each))
     whole = fit_ridge(total)
 
     def own_responses(fitted: Fitted) -> NDArray[np.float64]:
@@ -299,7 +318,19 @@ def fit_reader(
     slope, offset = fit_logistic(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
     separations.sort(key=lambda found: (found.low, found.area))
-    return BrandReader(scaling, whole, slope, offset, log_odds[:r][copy_of], log_odds[r:], separations, r, pixels)
+    known_log_odds = slope * whole.left_out(seen, sides, each) + offset if decided else np.zeros(0)
+    return BrandReader(
+        scaling,
+        whole,
+        slope,
+        offset,
+        log_odds[:r][copy_of],
+        log_odds[r:],
+        separations,
+        r,
+        pixels,
+        known_log_odds.astype(np.float32),
+    )
 
 
 def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
@@ -328,7 +359,9 @@ def column(measured: Measured) -> NDArray[np.float32]:
     """[n] log-odds of the lot's pictures. Notes how well the style can be read."""
     assert measured.redrawn is not None
     seen = measured.at_foreign_size
-    reader = learn(seen(measured.references), measured.redrawn, measured.foreign_sets)
+    told = decided_about_style(measured)
+    about_style = None if told is None else told[:2]
+    reader = learn(seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style)
     measured.brand_reader = reader
     measured.foreign["brand"] = percentiles(reader.foreign)
     nearest = reader.separations[0]
@@ -340,7 +373,30 @@ def column(measured: Measured) -> NDArray[np.float32]:
         separations={s.name: SeparationFrom(area=round(s.area, 3), low=round(s.low, 3)) for s in reader.separations},
         reads=["encoder", "pixels"],
     )
-    return reader.log_odds(seen(measured.pictures))
+    found = reader.log_odds(seen(measured.pictures))
+    if told is not None:
+        in_lot, rows = measured.decided_in_lot()
+        place = {row: i for i, row in enumerate(told[2])}
+        for i, row in zip(in_lot, rows, strict=True):
+            if row in place:
+                found[i] = reader.decided[place[row]]
+    return found
+
+
+def decided_about_style(measured: Measured) -> tuple[Views, NDArray[np.float64], NDArray[np.int64]] | None:
+    """The decided pictures that say something of the style: accepted ones (1) and those rejected for it (-1).
+
+    With their rows in the file. None if there are none.
+    """
+    if measured.decided is None:
+        return None
+    rows = np.flatnonzero(measured.decided.accepted | measured.decided.off_style)
+    if not len(rows):
+        return None
+    views = measured.at_foreign_size(measured.decided.features)
+    others = tuple((embeddings[rows], patches[rows]) for embeddings, patches in views.others)
+    some = Views(views.embeddings[rows], views.patches[rows], views.signatures[rows], others)
+    return some, np.where(measured.decided.accepted[rows], 1.0, -1.0), rows
 
 
 def references_column(measured: Measured) -> NDArray[np.float32]:

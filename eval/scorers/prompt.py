@@ -32,6 +32,7 @@ from eval.policy.lines import MIN_REFERENCES
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked
 RIDGE = 0.3  # penalty on what is added to the phrases; rows have length 1 on average
 FOLDS = 10
+CROSS_FITTING = 5  # parts of the decided pictures, each of which is read by readers of the other parts
 NOTHING_ASKED = 50.0  # beyond any log-odds: there is nothing that could be wrong
 BLOCK = 1024  # pictures at once
 
@@ -239,17 +240,36 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
     training = measured.training
     learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
     more = (rows_of(training, learned), [compared.learned[training.names[i]] for i in learned])
-    every = np.arange(len(references.names))
-    assert measured.encode_texts is not None
-    measured.readings, measured.areas = fit_trait_reader(
-        rows_of(references, every), truth, values, measured.encode_texts, more if len(learned) else None
-    )
+    every, decided = np.arange(len(references.names)), measured.decided
+    encode = measured.encode_texts
+    assert encode is not None
+
+    def fitted(rows: NDArray[np.int64]) -> tuple[dict[str, TraitReading], dict[str, float]]:
+        """The readings, and how well each trait is read, by readers that know these decided pictures."""
+        beside = more
+        if decided and len(rows):
+            told = [decided.record.pictures[i].traits for i in rows]
+            beside = (concatenated(more[0], rows_of(decided.features, rows)), [*more[1], *told])
+        of_references = rows_of(references, every)
+        return fit_trait_reader(of_references, truth, values, encode, beside if beside[1] else None)
+
+    telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
+    measured.readings, measured.areas = fitted(telling)
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     rows = rows_of(pictures, np.arange(len(planned)))
     measured.detected = detected_traits(rows, measured.readings)
-    return traits(rows, planned, measured.readings)
+    found = traits(rows, planned, measured.readings)
+    in_lot, of_decided = measured.decided_in_lot()
+    for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
+        out = in_lot[np.isin(of_decided, telling[telling % CROSS_FITTING == fold])]
+        if len(out):
+            readings = fitted(telling[telling % CROSS_FITTING != fold])[0]
+            found[out] = traits(rows_at(rows, out), [planned[i] for i in out], readings)
+            for i, seen in zip(out, detected_traits(rows_at(rows, out), readings), strict=True):
+                measured.detected[i] = seen
+    return found
 
 
 def traits_references_column(measured: Measured) -> NDArray[np.float32]:

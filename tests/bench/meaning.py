@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval.judging.verdicts import margin_in_spreads
 from eval.lot.batch import PlanSlot
-from eval.lot.comparison import comparison_of
+from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_scores

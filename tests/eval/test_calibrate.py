@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from eval.lot.comparison import comparison_of
+from eval.lot.compared import comparison_of
 from eval.lot.lot import read_lot
 from eval.measuring.scores import read_scores, scores_key
 from eval.policy import file as policyfile

@@ -1,0 +1,125 @@
+"""Learn from people's decisions: the readers are fitted again, and it is measured whether the gate is better by it.
+
+    stylegate learn batch=NAME                       after `stylegate review`; the words of the gate
+    stylegate gate batch=OTHER policy=data/batches/NAME/learnt/default-learnt-1a2b3c4d.yaml
+
+Decisions about pictures in review are for training. Labels of an audit or a calibration are evidence and are never
+learned from, nor is any picture that has one: who trains on them has no proof left. What is learned is a file of
+decided pictures (eval/measuring/decided.py) and a policy that names it by its digest. The policy is another one
+therefore: calibrations, certificates and decisions of the one before count for nothing under it, and a gate that is not
+given it is byte for byte what it was.
+
+Every decided picture is read by readers that do not know it, as the gate itself will read it (cross-fitting). So the
+areas before and after are of the same pictures and decisions, and their difference has an interval. Where that does
+not lie above zero, the new policy is not recommended. Returns 0. A picture takes no time to encode again; it takes as
+long as judging the lot once or twice.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from eval.judging.judge import PolicyResult, decide_by_policy
+from eval.learning.advice import what_to_do_next
+from eval.learning.decisions import decided_pictures
+from eval.learning.gains import Gain, gain_of
+from eval.learning.newpolicy import learnt_policy
+from eval.learning.page import write_page
+from eval.lot.compared import comparison_of
+from eval.lot.comparison import Comparison, DecidedFile
+from eval.lot.lot import Lot, locked_lot
+from eval.measuring.decided import DecidedPictures
+from eval.measuring.record import READ_BY_HEAD
+from eval.measuring.scores import Scores
+from eval.policy import file as policyfile
+from eval.policy.model import Policy
+from eval.promise import store
+from eval.scorers import taste
+from stylegate import files
+from stylegate.config import Config
+from stylegate.errors import Exit
+
+FOLDER = "learnt"  # in the lot's folder
+
+
+def learn(config: Config) -> int:
+    """Write the decided pictures, a policy that learns from them, and a page on what changes. Returns 0.
+
+    Raises DataError where there are too few decisions of a kind, saying how many are needed; nothing is written then.
+    """
+    policy = policyfile.read_policy(config.policy)
+    with locked_lot(config) as lot, store.same_rows_for_every_read():
+        compared = comparison_of(config, lot, policy)
+        decided, notes = decided_pictures(config, lot, compared, policy)
+        before = decide_by_policy(config, lot, compared, policy)
+        with tempfile.TemporaryDirectory(prefix=".learnt.", dir=lot.out) as place:
+            taught = with_file(Path(place), compared, decided)
+            elsewhere = replace(lot, out=Path(place))
+            scores = decide_by_policy(config, elsewhere, taught, policy, quiet=True).scores
+            decided = with_spreads(decided, scores)
+            new = learnt_policy(policyfile.policy_path(config.policy), policy, decided, scores)
+            files.write_atomically(Path(place) / new.name, new.text)
+            after = decide_by_policy(
+                config, elsewhere, taught, policyfile.read_policy(str(Path(place) / new.name)), quiet=True
+            )
+        gains = gain_of(decided, before, after, policy.promise.alpha)
+        folder = lot.out / FOLDER
+        files.write_atomically(folder / decided.file_name, decided.content())
+        files.write_atomically(folder / new.name, new.text)
+        advice = what_to_do_next(compared, decided, after.scores)
+        page = write_page(folder / "report", lot, compared, (before, after), gains, advice)
+    for note in notes:
+        print(f"note: {note}")
+    print_result(gains, before, after)
+    for line in [*made_void(lot, policy), *advice]:
+        print(line)
+    place = files.display_path(folder / new.name)
+    print(f"report: {files.display_path(page)}")
+    if gains[0].recommended:
+        print(
+            f"Next: stylegate gate policy={place} with the words of another batch, then stylegate certify with the same"
+        )
+    else:
+        print(f"Next: keep policy={config.policy}; decide about more pictures (stylegate review), and learn again")
+    print(place)
+    return Exit.PASS
+
+
+def with_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
+    """What the lot is compared with, and the decided pictures in a file in the folder `place`."""
+    files.write_atomically(place / decided.file_name, decided.content())
+    return replace(compared, decided=DecidedFile(place / decided.file_name, decided.sha256))
+
+
+def with_spreads(decided: DecidedPictures, scores: Scores) -> DecidedPictures:
+    """The decided pictures with what the other scores say of those in the lot, by readers that do not know them."""
+    columns = {name: np.array([row.get(name) for row in scores.rows], np.float64) for name in READ_BY_HEAD}
+    spreads = taste.in_spreads(columns, scores.references, len(scores.rows))
+    found, rows = decided.scores.copy(), decided.rows_by_sha256()
+    for row, of_picture in zip(scores.rows, spreads, strict=True):
+        if (i := rows.get(row["sha256"])) is not None:
+            found[i] = of_picture
+    return decided._replace(scores=found)
+
+
+def print_result(gains: list[Gain], before: PolicyResult, after: PolicyResult) -> None:
+    for gain in gains:
+        print(gain.sentence())
+    pairs = zip(before.verdicts, after.verdicts, strict=True)
+    flips = [(old.verdict, new.verdict) for old, new in pairs if old.verdict != new.verdict]
+    kinds = {f"{old} to {new}": flips.count((old, new)) for old, new in sorted(set(flips))}
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+    print(f"verdicts by scores alone that change in this lot: {listed}")
+    verdict = "recommended" if gains[0].recommended else "NOT recommended: not better beyond its interval"
+    print(f"learn: the learnt policy is {verdict}")
+
+
+def made_void(lot: Lot, policy: Policy) -> list[str]:
+    """Sentences on evidence of this lot that says nothing under the new policy."""
+    heads, found = store.last_row_hashes(lot.out), []
+    names = [name for name in ("calibration.json", "certificate.json") if (lot.out / name).is_file()]
+    kinds = {"calibrate": "labels of a calibration", "audit": "labels of an audit", "review": "decisions"}
+    found += names + [words for purpose, words in kinds.items() if heads.get(purpose)]  # type: ignore[call-overload]
+    return [f"under the new policy these count for nothing, and under {policy.name} as before: {', '.join(found)}"]

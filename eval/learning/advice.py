@@ -1,0 +1,67 @@
+"""What people can do next, beside learning: captions, traits, references."""
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from eval.lot.comparison import Comparison
+from eval.measuring.decided import DecidedPictures
+from eval.measuring.scores import Scores
+from eval.policy.model import score_spread
+from stylegate import brandset
+from stylegate.words import counted
+
+NEARLY_ALL = 0.97  # share of the captions: a word that stands in so many tells the LoRA nothing
+FAR_BELOW = 4.0  # spreads below the median of the references: such a reference disagrees with the others
+GRAMMAR = {"a", "an", "the", "and", "with", "on", "in", "of", "at", "by", "to", "no"}  # words that mean no thing
+FEW = 3  # words, traits and references that a sentence names
+
+
+def what_to_do_next(compared: Comparison, decided: DecidedPictures, scores: Scores) -> list[str]:
+    """A sentence for each thing that would help: words in nearly all captions, traits that fail, references that
+    disagree with the others.
+    """
+    return [*captions_that_say_nothing(compared), *failing_traits(decided), *references_that_disagree(scores, compared)]
+
+
+def captions_that_say_nothing(compared: Comparison) -> list[str]:
+    """A sentence on words, beside the trigger, that stand in nearly all captions of the training pictures."""
+    if not compared.training or not compared.trigger:
+        return []
+    (folder,) = {path.parent.parent for _, path in compared.training}
+    texts = [item.text.lower() for item in brandset.read(folder).splits["train"]]
+    usual = GRAMMAR | set(re.findall(r"\w+", compared.trigger.lower()))
+    counts = Counter(word for text in texts for word in set(re.findall(r"\w+", text)) - usual)
+    found = [f"{word!r} ({counts[word]} of {len(texts)})" for word, _ in counts.most_common(FEW)]
+    found = [
+        one for one, (_, count) in zip(found, counts.most_common(FEW), strict=True) if count >= NEARLY_ALL * len(texts)
+    ]
+    if not found:
+        return []
+    return [
+        f"captions: {', '.join(found)} stand in nearly all of them, so that a prompt without these words draws what "
+        "they mean all the same; leave them to the trigger, or add pictures without"
+    ]
+
+
+def failing_traits(decided: DecidedPictures) -> list[str]:
+    """A sentence on the traits that people most often found otherwise than planned."""
+    wrong = Counter(t for picture in decided.record.pictures if not picture.accepted for t in picture.traits)
+    listed = ", ".join(f"{trait} ({counted(count, 'picture')})" for trait, count in wrong.most_common(FEW))
+    return (
+        [f"traits that fail most: {listed}; other words in the traits file, or more pictures of them"] if wrong else []
+    )
+
+
+def references_that_disagree(scores: Scores, compared: Comparison) -> list[str]:
+    """A sentence on the references that the reader of the brand finds least like the others."""
+    own = scores.references.get("brand")
+    if own is None or len(own) != len(compared.references):
+        return []
+    low = np.median(own) - FAR_BELOW * score_spread("brand", own)
+    odd = [compared.references[i][0] for i in np.argsort(own) if own[i] < low]
+    if not odd:
+        return []
+    named = ", ".join(odd[:FEW]) + (f" and {len(odd) - FEW} more" if len(odd) > FEW else "")
+    return [f"references that disagree with the others: {named}; take them out where they are not the brand"]

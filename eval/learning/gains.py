@@ -1,0 +1,151 @@
+"""Whether the readers are better by what they learned: areas of the same decisions before and after."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.judging.judge import PolicyResult
+from eval.judging.verdicts import margin_or_worst
+from eval.measuring.decided import DecidedPictures
+from eval.scorers.aesthetic import MIN_LABELS
+from stylegate.words import counted
+
+BOOTSTRAPS, INTERVAL = 1000, (0.025, 0.975)
+LOWEST = -1e9  # spreads: a margin that cannot be said comes last
+
+
+class Interval(NamedTuple):
+    """A difference and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Gain(NamedTuple):
+    """What one reader gains. Areas are under the ROC curve of accepted above rejected pictures; 0.5 is chance."""
+
+    reader: str  # what is compared, in words
+    good: int  # pictures that people accepted
+    bad: int  # pictures that they rejected, for this reader's reason
+    before: float = 0.0
+    after: float = 0.0
+    change: Interval = Interval(0.0, 0.0, 0.0)
+    yields: tuple[float, float] | None = None  # share that may be accepted unseen at the promise, before and after
+    yield_change: Interval | None = None
+
+    @property
+    def measured(self) -> bool:
+        return min(self.good, self.bad) >= MIN_LABELS
+
+    @property
+    def recommended(self) -> bool:
+        return self.measured and self.change.low > 0
+
+    def sentence(self) -> str:
+        """The result for people."""
+        of = f"{self.reader}, {counted(self.good, 'accepted picture')} and {self.bad} rejected"
+        if not self.measured:
+            return f"{of}: at least {MIN_LABELS} of each are needed to say whether it is better"
+        low, high = f"{self.change.low:+.3f}", f"{self.change.high:+.3f}"
+        text = (
+            f"{of}: area {self.before:.3f} before, {self.after:.3f} after ({self.change.value:+.3f}, {low} to {high})"
+        )
+        if self.yields and (found := self.yield_change):
+            text += f"; accepted unseen at the same promise {self.yields[0]:.0%} before, {self.yields[1]:.0%} after"
+            text += f" ({found.value:+.0%}, {found.low:+.0%} to {found.high:+.0%})"
+        return text
+
+
+def gain_of(decided: DecidedPictures, before: PolicyResult, after: PolicyResult, alpha: float) -> list[Gain]:
+    """What the ranking by the learnt aesthetic head gains on the gate's own (the margin), and what the readers of brand
+    and traits gain. Of the pictures that are in the lot; `alpha` is the promised share of rejects.
+    """
+    pictures = {picture.sha256: picture for picture in decided.record.pictures}
+    rows = [
+        (pictures[old["sha256"]], verdict, old, new)
+        for verdict, old, new in zip(before.verdicts, before.scores.rows, after.scores.rows, strict=True)
+        if old["sha256"] in pictures
+    ]
+    told = [picture for picture, *_ in rows]
+    good = np.array([picture.accepted for picture in told], bool)
+    off = np.array([picture.off_style for picture in told], bool)
+    wrong = np.array([not picture.accepted and bool(picture.traits) for picture in told], bool)
+    margins = np.array([max(margin_or_worst(verdict), LOWEST) for _, verdict, _, _ in rows])
+    old, new = [row for _, _, row, _ in rows], [row for *_, row in rows]
+    return [
+        compared_rankings("the gate's ranking", good, margins, column(new, "aesthetic"), alpha),
+        compared_reader("the reader of the brand", good, off, column(old, "brand"), column(new, "brand")),
+        compared_reader("the readers of traits", good, wrong, column(old, "traits"), column(new, "traits")),
+    ]
+
+
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    """[n] a score of rows of scores.parquet; NaN where it was not computed."""
+    return np.array([row.get(name) for row in rows], np.float64)
+
+
+def compared_reader(
+    name: str, good: NDArray[np.bool_], bad: NDArray[np.bool_], before: NDArray[np.float64], after: NDArray[np.float64]
+) -> Gain:
+    """What one reader gains, of accepted pictures and of those that were rejected for what it reads."""
+    which = (good | bad) & np.isfinite(before) & np.isfinite(after)
+    return compared_rankings(name, good[which], before[which], after[which])
+
+
+def compared_rankings(
+    name: str,
+    good: NDArray[np.bool_],
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    alpha: float | None = None,
+) -> Gain:
+    """Areas, and with `alpha` yields, of two scores of the same pictures; intervals by a bootstrap of pairs."""
+    counts = int(good.sum()), int((~good).sum())
+    if min(counts) < MIN_LABELS:
+        return Gain(name, *counts)
+    random = np.random.default_rng(0)
+    kinds = np.flatnonzero(good), np.flatnonzero(~good)
+    drawn = [np.concatenate([random.choice(kind, len(kind)) for kind in kinds]) for _ in range(BOOTSTRAPS)]
+
+    def change(measure: Callable[[NDArray[np.float64], NDArray[np.bool_]], float]) -> Interval:
+        found = [measure(after[some], good[some]) - measure(before[some], good[some]) for some in drawn]
+        low, high = np.quantile(found, INTERVAL)
+        return Interval(measure(after, good) - measure(before, good), float(low), float(high))
+
+    gain = Gain(name, *counts, area(before, good), area(after, good), change(area))
+    if alpha is None:
+        return gain
+
+    def share(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+        return yield_at(scores, good, alpha)
+
+    return gain._replace(yields=(share(before, good), share(after, good)), yield_change=change(share))
+
+
+def area(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve of the good ones' scores above the others'; an equal pair counts half."""
+    own, others = scores[good], np.sort(scores[~good])
+    twice = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
+    return float(twice.mean() / (2 * len(others)))
+
+
+def yield_at(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
+    """The largest share of the pictures, best scores first, of which at most the share `alpha` is bad; pictures with
+    equal scores are accepted together.
+    """
+    order = np.argsort(-scores, kind="stable")
+    bad = np.cumsum(~good[order])
+    count = np.arange(1, len(order) + 1)
+    last_of_equal = np.append(np.diff(scores[order]) != 0, True)
+    fits = np.flatnonzero((bad <= alpha * count) & last_of_equal)
+    return float((fits[-1] + 1) / len(order)) if len(fits) else 0.0
+
+
+def line_at(scores: Sequence[float], good: Sequence[bool], alpha: float) -> float | None:
+    """The lowest score from which on at most the share `alpha` of the pictures is bad; None if there is none."""
+    values, truth = np.asarray(scores, float), np.asarray(good, bool)
+    accepted = round(yield_at(values, truth, alpha) * len(values))
+    return float(np.sort(values)[-accepted]) if accepted else None

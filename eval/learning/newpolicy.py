@@ -1,0 +1,62 @@
+"""The policy that learns: the one before, with the decided pictures and the lines of the learnt head."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+
+from eval.learning.gains import line_at
+from eval.measuring.decided import DecidedPictures
+from eval.measuring.scores import Scores
+from eval.policy.file import with_text_keys
+from eval.policy.model import CALIBRATED, Policy
+from stylegate import files
+
+
+class NewPolicy(NamedTuple):
+    """A policy file that is not written yet."""
+
+    name: str
+    text: str
+
+
+def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: Scores) -> NewPolicy:
+    """The policy in the file `path`, which is `policy`, with what it learned.
+
+    Its checks stay. What those send to review that the head reads, the head answers where it is sure: its two lines are
+    put by cross-fitted values of the decided pictures. A policy with a calibrated check has the head's line calibrated
+    instead, by fresh labels.
+    """
+    content = with_text_keys(files.read_yaml(path, "policy"))
+    content["learnt"] = {"file": decided.file_name, "sha256": decided.sha256}
+    if policy.calibrated_score:
+        kept = {name: check for name, check in content["checks"].items() if check != CALIBRATED}
+        content["checks"] = {**kept, "aesthetic": CALIBRATED}
+    else:
+        content["learnt"] |= lines_of_head(policy, decided, scores)
+    stem = policy.name.partition("-learnt-")[0]
+    heading = (
+        f"# Written by stylegate learn, of the policy {policy.name} ({policy.sha256[:12]}...).\n"
+        "# The aesthetic score is the log-odds that people accept a picture (docs/learn.md).\n"
+    )
+    text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return NewPolicy(f"{stem}-learnt-{decided.sha256[:8]}.yaml", text)
+
+
+def lines_of_head(policy: Policy, decided: DecidedPictures, scores: Scores) -> dict[str, float]:
+    """accept_from: the lowest value from which on at most alpha of the decided pictures were rejected, if there is one.
+
+    reject_below: at most the share `discard` of those that people accepted lies below it.
+    """
+    pictures = {picture.sha256: picture.accepted for picture in decided.record.pictures}
+    known = [
+        (row["aesthetic"], pictures[row["sha256"]])
+        for row in scores.rows
+        if row["sha256"] in pictures and row.get("aesthetic") is not None
+    ]
+    values, good = [value for value, _ in known], [accepted for _, accepted in known]
+    top = line_at(values, good, policy.promise.alpha)
+    low = float(np.quantile([value for value, accepted in known if accepted], policy.promise.discard))
+    lines = {} if top is None else {"accept_from": round(top + 5e-4, 3)}
+    return {**lines, "reject_below": round(min([low, *lines.values()]), 3)}

@@ -1,0 +1,75 @@
+"""The page on what learning changes: areas before and after, and every picture whose verdict flips."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.judging.judge import PolicyResult
+from eval.judging.verdicts import ORDER, Verdict
+from eval.learning.gains import Gain
+from eval.lot.comparison import Comparison
+from eval.lot.lot import Lot
+from eval.report.galleries import PICTURES_SHOWN, WORDS
+from eval.report.thumbnails import SIDE, Thumbnails
+from stylegate import files
+from stylegate.charts import page_template
+
+STRICTNESS = (*ORDER[:3], "accept")  # verdicts, the strictest first
+
+
+def write_page(
+    report: Path,
+    lot: Lot,
+    compared: Comparison,
+    results: tuple[PolicyResult, PolicyResult],
+    gains: Sequence[Gain],
+    advice: Sequence[str],
+) -> Path:
+    """Write report/index.html and its pictures in place of an older page; returns its path.
+
+    `results` are the verdicts by scores alone under the policy before, and under the one that learned.
+    """
+    new = report.with_name(f".{report.name}.partial")
+    shutil.rmtree(new, ignore_errors=True)
+    thumbnails = Thumbnails(new, report, compared.background)
+    before, after = results
+    pairs = list(zip(before.verdicts, after.verdicts, after.scores.rows, strict=True))
+    kinds = sorted({(old.verdict, now.verdict) for old, now, _ in pairs if old.verdict != now.verdict}, key=str)
+    text = page_template(Path(__file__).parent, "learnt.html.j2").render(
+        title=f"{lot.out.name}: what learning changes",
+        recommended=gains[0].recommended,
+        gains=[gain.sentence() for gain in gains],
+        advice=advice,
+        sections=[flips(lot, pairs, kind, thumbnails) for kind in kinds],
+        rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
+    )
+    files.write_atomically(new / "index.html", text)
+    thumbnails.write_record()
+    shutil.rmtree(report, ignore_errors=True)
+    new.rename(report)
+    return report / "index.html"
+
+
+def flips(
+    lot: Lot, pairs: list[tuple[Verdict, Verdict, dict[str, Any]]], kind: tuple[str, str], thumbnails: Thumbnails
+) -> dict[str, Any]:
+    """The pictures whose verdict changes from the first of `kind` to the second; those that change most come first."""
+    chosen = [pair for pair in pairs if (pair[0].verdict, pair[1].verdict) == kind]
+    chosen.sort(key=lambda pair: pair[2].get("aesthetic") or 0.0, reverse=kind[1] == "accept")
+    paths, old, new = dict(lot.files), *kind
+    pictures = [
+        {
+            "file": now.file,
+            "src": thumbnails.add(paths[now.file], now.sha256),
+            "why": ", ".join(reason.check for reason in (before if new == "accept" else now).reasons),
+            "says": "" if (value := row.get("aesthetic")) is None else f"{value:+.1f}",
+        }
+        for before, now, row in chosen[:PICTURES_SHOWN]
+    ]
+    return {
+        "verdict": new,
+        "title": f"{WORDS[old]}, now {WORDS[new]}",
+        "total": len(chosen),
+        "pictures": pictures,
+    }

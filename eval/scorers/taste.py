@@ -1,0 +1,80 @@
+"""The aesthetic score where a policy names decided pictures: log-odds that people would accept a picture.
+
+Ridge regression of 1 (accepted) and -1 (rejected) on what the reader of the brand sees of a picture, and on what the
+other scores say of it, in spreads of the references. Those scores count SCORES_WEIGHT times as much as a block of the
+reader's numbers: of few labels a head should first learn how to weigh what is known already. Logistic regression makes
+log-odds of its responses; both kinds count alike. A decided picture is always read by a head that does not know it,
+which follows from the hat matrix. Range about [-40, 40].
+
+Fails on what no decided picture shows, and says nothing that its labels do not: pictures in review are no random
+sample, so its line proves nothing before people have labelled one (stylegate calibrate, certify).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.measuring.measured import Features, Measured
+from eval.measuring.record import READ_BY_HEAD
+from eval.policy.model import score_spread
+
+RIDGE, SCORES_WEIGHT = 0.1, 3.0
+FARTHEST, ABOVE = -8.0, 3.0  # spreads: beyond them a score says nothing more
+
+
+def in_spreads(columns: Mapping[str, NDArray], references: Mapping[str, NDArray], count: int) -> NDArray[np.float32]:
+    """[count, len(READ_BY_HEAD)] scores as spreads above the references' median; NaN where a score was not computed."""
+    found = np.full((count, len(READ_BY_HEAD)), np.nan, np.float32)
+    for k, name in enumerate(READ_BY_HEAD):
+        own = references.get(name, np.zeros(0))
+        own = own[np.isfinite(own)]
+        if name in columns and len(own):
+            found[:, k] = (columns[name] - np.median(own)) / score_spread(name, own)
+    return np.clip(found, FARTHEST, ABOVE)
+
+
+def stacked_block(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n, 8] the scores and the lowest of them; one that was not computed counts as the references' median."""
+    known = np.nan_to_num(spreads)
+    return np.c_[known, known.min(1)]
+
+
+def column(measured: Measured) -> NDArray[np.float32]:
+    """[n] log-odds that people accept each picture of the lot. The references' own become `measured.own`."""
+    from eval.scorers.brand import fit_ridge, moments, scaling_of
+    from eval.scorers.prompt import fit_logistic
+
+    decided = measured.decided
+    assert decided is not None
+    of_lot = in_spreads(measured.columns, measured.own, len(measured.pictures.names))
+    of_decided = decided.scores.copy()
+    in_lot, rows_in_lot = measured.decided_in_lot()
+    of_decided[rows_in_lot] = of_lot[in_lot]
+    blocks = [*picture_blocks(measured, decided.features), stacked_block(of_decided)]
+    scaling = scaling_of(blocks)
+
+    def rows(features: Features, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n, k] what the head reads of pictures."""
+        found = scaling.rows([*picture_blocks(measured, features), stacked_block(spreads)])
+        found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
+        return found
+
+    known, truth = rows(decided.features, of_decided), np.where(decided.accepted, 1.0, -1.0)
+    each = np.where(decided.accepted, 0.5 / decided.accepted.sum(), 0.5 / (~decided.accepted).sum())
+    fitted = fit_ridge(moments(known, truth, each), RIDGE)
+    apart = fitted.left_out(known, truth, each)
+    slope, offset = fit_logistic(apart, truth)
+    found = slope * fitted.responses(rows(measured.pictures, of_lot)) + offset
+    found[in_lot] = slope * apart[rows_in_lot] + offset
+    if measured.own:
+        references = in_spreads(measured.own, measured.own, len(measured.references.names))
+        measured.own["aesthetic"] = slope * fitted.responses(rows(measured.references, references)) + offset
+    return found.astype(np.float32)
+
+
+def picture_blocks(measured: Measured, features: Features) -> list[NDArray[np.float32]]:
+    """What the reader of the brand sees of pictures, block by block."""
+    from eval.scorers.brand import brand_feature_blocks
+
+    return brand_feature_blocks(measured.at_foreign_size(features))

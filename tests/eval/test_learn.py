@@ -1,0 +1,132 @@
+"""`stylegate learn`: what decisions teach, what they may never touch, and what is said of it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from eval.judging.verdicts import answered_by_head, make_reason
+from eval.learning.gains import area, compared_rankings, line_at, yield_at
+from eval.policy import file as policyfile
+from eval.policy.model import Learnt
+from eval.promise import labels
+from eval.promise.labels import label_with_policy
+from stylegate import files
+from tests.eval.people import label
+
+Run = Callable[..., tuple[int, str]]
+REVIEWED = "version: 1\nchecks: {contrast: {reject_below: 1}, style: {review_below: 2}}\n"
+"""Every picture is in review for its style."""
+
+
+def decide(out: Path, policy: Path, pictures: Path, accepts: Callable[[Path], bool], purpose: str = "review") -> None:
+    """Store what a person says of each picture of a folder."""
+    rule = policyfile.read_policy(str(policy))
+    given = [
+        label_with_policy(label(files.sha256(path), "accept" if accepts(path) else "reject"), rule, checks=["style"])
+        for path in sorted(pictures.glob("*.png"))
+    ]
+    labels.append_labels(out, purpose, given)  # type: ignore[arg-type]
+
+
+def warm(path: Path) -> bool:
+    """A taste that no check of the gate knows, and that the head can see."""
+    pixels = np.asarray(Image.open(path).convert("RGB"), float)
+    return float((pixels[..., 0] - pixels[..., 2]).mean()) > 12
+
+
+def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
+    run_exactly: Run, words: Callable[[str], list[str]], judged: Path, tmp_path: Path
+) -> None:
+    given, out, policy = words(REVIEWED), tmp_path / "out", tmp_path / "policy.yaml"
+    code, text = run_exactly("learn", *given)
+    assert code == 2 and "0 pictures are accepted; at least 10 are needed" in text and not (out / "learnt").exists()
+    decide(out, policy, judged, lambda path: True)
+    code, text = run_exactly("learn", *given)
+    assert code == 2 and "0 pictures are rejected; at least 10 are needed" in text  # one-sided
+    shutil.rmtree(out)
+    words(REVIEWED)
+    run_exactly("gate", *given)
+    before = {name: (out / name).read_bytes() for name in ("verdicts.jsonl", "gate.json", "scores.parquet")}
+
+    some = sorted(judged.glob("*.png"))
+    proving = tmp_path / "proving"
+    proving.mkdir()
+    shutil.copy(some[0], proving)
+    decide(out, policy, proving, lambda path: True, "audit")
+    decide(out, policy, judged, warm)
+    code, text = run_exactly("learn", *given)
+    assert code == 0 and "1 picture that an audit or a calibration labelled too: evidence is never learned from" in text
+    assert "the learnt policy is recommended" in text, text
+    assert "these count for nothing, and under policy as before: labels of an audit, decisions" in text
+    new = Path(text.strip().splitlines()[-1])
+    learnt = policyfile.read_policy(str(new)).learnt
+    assert learnt and files.sha256(new.parent / learnt.file) == learnt.sha256
+    assert files.sha256(some[0]) not in (new.parent / learnt.file).read_bytes().decode(errors="ignore")
+    assert "for review, now accepted" in (out / "learnt" / "report" / "index.html").read_text()
+
+    assert (out / "scores.parquet").read_bytes() == before["scores.parquet"]
+    shutil.copytree(out, tmp_path / "again", ignore=shutil.ignore_patterns("labels*"))
+    apart = [word for word in given if not word.startswith("out=")] + [f"out={tmp_path / 'again'}"]
+    run_exactly("gate", *apart)
+    for name, content in before.items():
+        assert (tmp_path / "again" / name).read_bytes() == content, name
+
+    taught = [word for word in apart if not word.startswith("policy=")] + [f"policy={new}"]
+    run_exactly("gate", *taught)
+    record = json.loads((tmp_path / "again" / "gate.json").read_text())
+    assert record["learnt"] == learnt.sha256 and record["counts"]["accept"] > 5 and record["counts"]["reject"] > 5
+    for word, what in (
+        ("brand=pixel", "are of the brand neon, the lot is of pixel"),
+        ("score.aesthetic_head=laion-v2", "gives another"),
+    ):
+        code, text = run_exactly("gate", *taught, word)
+        assert code == 2 and what in text
+    shutil.rmtree(tmp_path / "again")
+    for content, what in ((b"other", "not the file that the policy names"), (None, "is not there")):
+        (new.parent / learnt.file).unlink()
+        if content:
+            (new.parent / learnt.file).write_bytes(content)
+        code, text = run_exactly("gate", *taught)
+        assert code == 2 and what in text and not (tmp_path / "again" / "gate.json").exists()
+
+
+def test_areas_and_yields_are_those_of_plain_counting() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(40):
+        scores, good = random.integers(0, 12, 30).astype(float), random.random(30) < 0.6
+        assert area(scores, good) == pytest.approx(roc_auc_score(good, scores))
+        shares = [(scores >= line).mean() for line in set(scores) if (~good[scores >= line]).mean() <= 0.2]
+        assert yield_at(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
+        line = line_at(list(scores), list(good), 0.2)
+        assert (line is None) == (not shares) and (
+            line is None or (scores >= line).mean() == pytest.approx(max(shares))
+        )
+
+
+def test_a_head_that_learned_nothing_is_not_recommended() -> None:
+    random = np.random.default_rng(4)
+    good, margin = random.random(120) < 0.5, random.normal(size=120)
+    found = [compared_rankings("x", good, margin, random.normal(size=120)) for _ in range(6)]
+    assert sum(one.recommended for one in found) <= 1
+    assert compared_rankings("x", good, margin, good + random.normal(size=120)).recommended
+    assert not compared_rankings("x", np.arange(120) < 9, margin, margin).measured
+
+
+def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
+    reasons = [make_reason("style", "review", 0.1, 0.2), make_reason("sharpness", "review", 0.1, 0.2)]
+    learnt = Learnt(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
+
+    def answered(value: float | None, *of: object) -> dict[str, str]:
+        return {one.check: one.verdict for one in answered_by_head([*reasons, *of], value, learnt)}  # type: ignore[list-item]
+
+    assert answered(2.0) == {"sharpness": "review", "style": "warn"}
+    assert answered(-2.0) == {"style": "reject", "sharpness": "review"}
+    for unsure in (0.0, None, float("nan")):
+        assert answered(unsure) == {"style": "review", "sharpness": "review"}
+    assert answered(2.0, make_reason("brand", "reject", 0.1, 0.2))["brand"] == "reject"
