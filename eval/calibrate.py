@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.judging.judge import calibration_pool
+from eval.judging.judge import calibration_pool, judge
 from eval.lot.batch import require_file
 from eval.lot.compared import comparison_of
 from eval.lot.comparison import Comparison
@@ -37,6 +37,7 @@ from eval.promise.calibration import (
     require_calibrated_check,
 )
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
+from eval.promise.rejected import false_rejects
 from eval.promise.terminal import show_picture_and_ask_label
 from eval.promise.worksheet import stored_and_new_labels, worksheet_questions, write_worksheet
 from eval.scorers import aesthetic
@@ -46,6 +47,7 @@ from stylegate.errors import DataError, Exit
 from stylegate.words import counted
 
 WORKSHEET = "calibrate.csv"
+NOT_LOOKED_AT = "how many of them are good is not known: stylegate review queue=rejected with the same words"
 
 
 def calibrate(config: Config) -> int:
@@ -84,7 +86,10 @@ def calibrate(config: Config) -> int:
         made = make_calibration(plan, given, policy, judging_digests(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
         line = calibrated_line_for_pool(made, pool, made.fingerprint, policy)
+        found = false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
+        thrown_away = found.in_words() if found else NOT_LOOKED_AT
     print(f"calibrate: {line.says}")
+    print(f"rejected pictures: {thrown_away}")
     if line.state != "valid":
         print(
             "Next: stylegate certify with the same words proves this lot by itself; no line was drawn by these labels"

@@ -61,7 +61,7 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="audit")
         policy = before.policy
-        plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots))
+        plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
         plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
         print(f"order: {why}\nreviewers: {measured}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
@@ -222,6 +222,13 @@ def print_result(
         print(f"  {who}: {test.missed - left} of {test.shown - left} known rejects not seen{shown}")
     if proven is None:
         print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
+        if len(given) == len(plan.lot) and not open_known_rejects(plan, given, answers):
+            print(
+                "Every picture was looked at, and reviewers with these eyes may still have missed too many rejects. "
+                "Next: raise the policy's lines; or promise.known_rejects=0 with the same words, which takes the "
+                "reviewers to be right, and says so in the certificate"
+            )
+            return Exit.EVIDENCE
         worksheet = files.display_path(lot.out / WORKSHEET)
         print(
             "Next: stylegate review queue=audit with the same words, and then this command again; or fill in verdict "

@@ -4,6 +4,7 @@
     stylegate review images=DIR references=DIR       the same for any folder
     stylegate review batch=NAME port=0 open=false    any free port; prints the address alone
     stylegate review batch=NAME queue=disagreements          settles what two reviewers disagree about
+    stylegate review batch=NAME queue=rejected     how many good pictures the gate rejects, by a random sample of them
     stylegate review batch=NAME queue=audit          labels for `certify`, until they prove the promise
     stylegate review batch=NAME queue=calibration policy=FILE      labels for `calibrate`
 
@@ -33,6 +34,7 @@ from eval.promise import disagreements
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
 from eval.promise.known_rejects import neutral_path, with_known_rejects
 from eval.promise.label import Label
+from eval.promise.rejected import rejected_by_score, rejected_order
 from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
 from eval.reviewing.session import ReviewSession
 from stylegate.config import Config, as_dict
@@ -52,12 +54,17 @@ def review(config: Config) -> int:
         "disagreements": disagreed,
         "audit": audit_queue,
         "calibration": calibration_queue,
+        "rejected": rejected_queue,
     }[config.queue]
     with locked_lot(config) as lot:
         queue = make_queue(config, lot)
     session = ReviewSession(queue)
     if not queue.pictures:
-        none = {"disagreements": "reviewers disagree about no picture"}.get(config.queue, "no picture is in review")
+        empty = {
+            "disagreements": "reviewers disagree about no picture",
+            "rejected": "no picture is rejected by a score",
+        }
+        none = empty.get(config.queue, "no picture is in review")
         print(f"review: {none}\nNext: stylegate gate with the same words says how the lot stands")
         return Exit.PASS
     token = server.new_token_if_reachable(config.host)
@@ -92,7 +99,7 @@ def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
     judged = judge(config, lot, without="audit")
     policy = judged.policy
-    plan, why = plan_audit(lot.out, judged.verdicts, policy, bool(lot.slots))
+    plan, why = plan_audit(lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
     plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
     print(f"order: {why}\nreviewers: {measured}")
     write_audit_terms(lot.out, plan)
@@ -109,6 +116,19 @@ def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
         for sha256, source in plan.known_rejects.items()
     ]
     return replace(found, known_rejects=known, known_reject_window=plan.fewest_labels() or len(plan.lot))
+
+
+def rejected_queue(config: Config, lot: Lot) -> ReviewQueue:
+    """A random sample of what the gate rejects by a score: how many of them are good?"""
+    judged = judge(config, lot)
+    order = rejected_order(rejected_by_score(judged.verdicts), judged.policy)
+    sample = order[: config.promise.num_labels]
+
+    def is_whole(given: list[Label], answers: list[Label]) -> bool:
+        return len(given) == len(sample)
+
+    words = f"stylegate gate {command_words_naming_lot(config, lot)}"
+    return audit_or_calibration_queue(lot, judged.comparison, judged.policy, "rejected", sample, is_whole, words)
 
 
 def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:

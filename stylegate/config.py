@@ -381,8 +381,9 @@ class Config:
     queue: str = config_key(
         "borderline",
         "What a review asks about. borderline: pictures in review. disagreements: those that reviewers disagree about. "
-        "audit: accepted ones at random, for certify. calibration: a random sample, for calibrate.",
-        choices=["borderline", "disagreements", "audit", "calibration"],
+        "audit: accepted ones at random, for certify. calibration: a random sample, for calibrate. rejected: a random "
+        "sample of rejected ones, to see how many of them are good.",
+        choices=["borderline", "disagreements", "audit", "calibration", "rejected"],
     )
     host: str = config_key(
         "127.0.0.1", "The address that the page of a review listens on. Any but this machine's own needs a token."

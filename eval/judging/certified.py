@@ -38,11 +38,14 @@ def certifiable_lot(verdicts: list[Verdict], is_planned_batch: bool) -> list[str
     return lot
 
 
-def plan_audit(out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool) -> tuple[AuditPlan, str]:
+def plan_audit(
+    out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool, trusts_reviewers: bool = False
+) -> tuple[AuditPlan, str]:
     """The plan of the audit of what may be exported, and why the order is as it is, in words.
 
     An audit that was begun goes on as it was planned. For a new one the margins of the lot and the earlier labels of
     its folder (of calibrations and audits under this policy: random samples) settle whether the ranking is used.
+    `trusts_reviewers` asks for an audit without known rejects.
     """
     lot = certifiable_lot(verdicts, is_planned_batch)
     margins = {verdict.sha256: verdict.margin for verdict in verdicts}
@@ -55,7 +58,7 @@ def plan_audit(out: Path, verdicts: list[Verdict], policy: Policy, is_planned_ba
         and (margin := margins.get(label.sha256)) is not None
     ]
     design, why = choose_audit_design([margins[sha256] for sha256 in lot], known)
-    plan = begin_or_resume_audit(out, lot, policy, design)
+    plan = begin_or_resume_audit(out, lot, policy, design, trusts_reviewers)
     return plan, why if plan.design == design else "as it was settled when this audit began"
 
 

@@ -52,6 +52,7 @@ from eval.promise.calibration import CalibratedLine
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.label import Purpose
+from eval.promise.rejected import false_rejects
 from eval.promise.store import gate_record_key_of_labels
 from stylegate import files
 from stylegate.config import Config
@@ -99,6 +100,8 @@ def judge(
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
+        if found := false_rejects(lot.out, verdicts, policy):
+            notes.append(found.in_words())
         if without != "traits":
             apply_trait_audit(verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy))
         if without != "audit":

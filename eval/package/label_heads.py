@@ -27,6 +27,8 @@ class LabelRowHashes(Record):
     """Of labels that certify."""
     traits: str = ""
     """Of labels that audit the stated traits."""
+    rejected: str = ""
+    """Of labels that say how many good pictures the gate rejects."""
 
 
 def label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:

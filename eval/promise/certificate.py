@@ -290,26 +290,28 @@ def trait_promise_in_words(promise: Promise) -> str:
 
 
 def begin_or_resume_audit(
-    out: Path, lot: list[str], policy: Policy, design: RankedAuditDesign | None = None
+    out: Path, lot: list[str], policy: Policy, design: RankedAuditDesign | None = None, trusts_reviewers: bool = False
 ) -> AuditPlan:
     """The plan of the audit of this lot under this policy.
 
-    If an audit of the lot with these terms was begun, it is that one, with the design and the known rejects that it
-    has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder as
-    spent.
+    If an audit of the lot with these terms was begun, it is the last such one, with the design and the known rejects
+    that it has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder
+    as spent. `trusts_reviewers`: an audit with known rejects is not gone on with; the new one keeps its order.
     """
-    return resume_or_begin_plan(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design))
+    return resume_or_begin_plan(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design), trusts_reviewers)
 
 
-def resume_or_begin_plan(out: Path, new: AuditPlan) -> AuditPlan:
+def resume_or_begin_plan(out: Path, new: AuditPlan, trusts_reviewers: bool = False) -> AuditPlan:
     """The plan of an audit of the lot, promise and purpose of `new`: the one that was begun, or a new one as above."""
-    earlier = 0
+    earlier, begun = 0, None
     for terms in read_audit_terms(out, new.purpose):
         same = replace(new, earlier=terms.earlier, design=terms.design, known_rejects=terms.known_rejects)
         if terms == same.terms:
-            return same
+            begun = same
         earlier = terms.earlier + len(terms.ladder)
-    return replace(new, earlier=earlier)
+    if begun is None or (trusts_reviewers and begun.known_rejects):
+        return replace(begun or new, earlier=earlier, known_rejects={})
+    return begun
 
 
 def read_audit_terms(out: Path, purpose: Purpose = "audit") -> list[AuditTerms]:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from stylegate.records import Record
 
-Purpose = Literal["review", "calibrate", "audit", "traits"]
+Purpose = Literal["review", "calibrate", "audit", "traits", "rejected"]
 LabelName = Literal["accept", "reject", "unsure"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Uuid = Annotated[str, Field(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]

@@ -130,6 +130,7 @@ def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Polic
         "calibrate": ("label of calibrations", "labels of calibrations"),
         "audit": ("label of audits", "labels of audits"),
         "traits": ("label of traits", "labels of traits"),
+        "rejected": ("label of rejected pictures", "labels of rejected pictures"),
     }
     return [
         f"{counted(len(others), *names[purpose])} in {store.STORE} {were} given "

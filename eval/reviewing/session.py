@@ -32,7 +32,7 @@ REASONS = (
 )
 HISTORY = 500  # answers that a page that is opened anew can still undo
 REPEAT_SHARE = 0.03  # pictures that a reviewer decided before and is shown again, for each open one
-ASKED_FOR = {"review": "borderline", "audit": "audit", "calibrate": "calibration"}  # by purpose
+ASKED_FOR = {"review": "borderline", "audit": "audit", "calibrate": "calibration", "rejected": "rejected"}  # by purpose
 Identifier = Annotated[str, Field(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Name = Annotated[
     str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eval import plan_audit
@@ -16,6 +17,7 @@ from eval.policy.model import Promise
 from eval.promise import audit, certificate, labels
 from eval.promise.certificate import certificate_problems
 from eval.promise.ranked import BY_MARGIN
+from eval.promise.rejected import interval_without_replacement, rejected_order
 from eval.promise.statements import TraitStatement
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
@@ -82,6 +84,37 @@ def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Pa
     proven, _, wrong = receiver.check(files.EXPORTS / "measured-v1")
     assert not wrong and any("anna did not see 1 of 30 known rejects" in line for line in proven), (proven, wrong)
     shutil.rmtree(files.EXPORTS / "measured-v1")
+    code, text = run("certify", *told[:-1], "promise.known_rejects=0")
+    assert code == 0 and "have spent 75% of delta" in text and "reviewers are taken to be right" in text, (
+        "a new attempt"
+    )
+
+
+def test_how_many_good_pictures_are_thrown_away(run, words, tmp_path: Path) -> None:
+    """The interval holds in all but a twentieth of the samples; labels in their order say it, and decide nothing."""
+    rng = np.random.default_rng(5)
+    for num_good in (0, 3, 20):
+        truth = np.arange(40) < num_good
+        found = [int(truth[rng.permutation(40)[:12]].sum()) for _ in range(300)]
+        intervals = [interval_without_replacement(count, 12, 40, 0.05) for count in found]
+        held = [low <= num_good <= high for low, high in intervals]
+        assert np.mean(held) >= 0.95
+    assert interval_without_replacement(7, 40, 40, 0.05) == (7, 7), "all were looked at"
+
+    told, out = words("version: 1\nchecks: {contrast: {reject_below: 200}}\n"), tmp_path / "out"
+    run("gate", *told)
+    policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
+    pictures = sorted(row["sha256"] for row in verdicts_of(out).values())
+    order = rejected_order(pictures, policy)
+    good_ones = [label(sha256, "accept" if number < 2 else "reject") for number, sha256 in enumerate(order[:8])]
+    labels.append_labels(out, "rejected", [labels.label_with_policy(one, policy) for one in good_ones])
+    text = run("gate", *told)[1]
+    low, high = interval_without_replacement(2, 8, 32, 0.05)
+    assert (
+        "8 of the 32 pictures that the gate rejects by a score were looked at (each with a chance of 0.25), 2" in text
+    )
+    assert f"about 8 good pictures are thrown away, {low} to {high} with 95% confidence" in text
+    assert {row["verdict"] for row in verdicts_of(out).values()} == {"reject"}, "these labels decide nothing"
 
 
 def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def test_a_worksheet_that_somebody_fills_in_is_not_overwritten(run, words, tmp_p
 def test_gates_evidence_is_of_every_stream(tmp_path: Path) -> None:
     assert set(evidence_digests(tmp_path)) == {
         "plan.parquet",
+        "rejected labels",
         "review labels",
         "traits labels",
         "trait-certificate.json",

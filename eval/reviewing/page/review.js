@@ -552,7 +552,7 @@ function showStrip() {
 function showEnd() {
   setMode("end", true);
   const { told } = review;
-  byId("end-title").textContent = { audit: review.ended ? "The labels prove the promise" : "Every picture is labelled", calibrate: "The sample is labelled" }[told.purpose] || "Every picture is decided";
+  byId("end-title").textContent = { audit: review.ended ? "The labels prove the promise" : "Every picture is labelled", calibrate: "The sample is labelled", rejected: "The sample is labelled" }[told.purpose] || "Every picture is decided";
   byId("end-text").textContent = review.settled ? "No further picture is asked about." : `${told.total.toLocaleString("en")} pictures of ${told.title}. What you kept for retouching stays in review.`;
   byId("next").textContent = told.next;
   showProgress();
