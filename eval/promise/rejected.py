@@ -56,7 +56,7 @@ class FalseRejects:
         looked = f"{self.labels} of the {counted(self.rejected, 'picture')} that the gate rejects by a score"
         chance = f"each with a chance of {self.inclusion_probability:.3g}"
         return (
-            f"{looked} were looked at ({chance}), {self.good} of them are good: about {self.estimate:.0f} good pictures "
+            f"{looked} were looked at ({chance}), {self.good} of them are good: about {self.estimate:.0f} good ones "
             f"are thrown away, {low} to {high} with {1 - DELTA:.0%} confidence{share}"
         )
 

@@ -113,7 +113,7 @@ def test_how_many_good_pictures_are_thrown_away(run, words, tmp_path: Path) -> N
     assert (
         "8 of the 32 pictures that the gate rejects by a score were looked at (each with a chance of 0.25), 2" in text
     )
-    assert f"about 8 good pictures are thrown away, {low} to {high} with 95% confidence" in text
+    assert f"about 8 good ones are thrown away, {low} to {high} with 95% confidence" in text
     assert {row["verdict"] for row in verdicts_of(out).values()} == {"reject"}, "these labels decide nothing"
 
 
