@@ -21,7 +21,6 @@ from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.policy.model import VERDICTS
-from eval.report.galleries import TWINS
 from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
 from eval.report.summaries import (
@@ -102,16 +101,11 @@ def summary_lines(judged: Judged) -> list[str]:
 
 
 def worst_pictures(judged: Judged) -> list[str]:
-    """A line for each of the worst NAMED pictures in error or rejected: its worst reason, the picture that it copies,
-    and how many other reasons there are.
-    """
-    pairs = zip(judged.verdicts, judged.scores.rows, strict=True)
-    failed = [(verdict, row) for verdict, row in pairs if verdict.verdict in ("error", "reject")]
+    """A line for each of the worst NAMED pictures in error or rejected: its worst reason, and how many others."""
+    failed = [verdict for verdict in judged.verdicts if verdict.verdict in ("error", "reject")]
     lines = []
-    for verdict, row in sorted(failed, key=lambda pair: worst_picture_first(pair[0]))[:NAMED]:
+    for verdict in sorted(failed, key=worst_picture_first)[:NAMED]:
         first, *others = verdict.reasons
-        other = row.get(TWINS.get(first.check, ""))
-        twin = f", like {one_line(other)}" if other else ""
         more = f", and {counted(len(others), 'more reason')}" if others else ""
-        lines.append(f"{verdict.verdict}: {one_line(verdict.file)}: {first.check}{in_brackets(first)}{twin}{more}")
+        lines.append(f"{verdict.verdict}: {one_line(verdict.file)}: {first.check}{in_brackets(first)}{more}")
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

@@ -85,8 +85,17 @@ def plan(config: Config) -> int:
             print("      slots differ in traits that the prompt does not name, or in values without words of their own")
         else:
             print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
+    if brand_set and (known := count_training_captions(slots, brand_set)):
+        print(f"note: {known} of {len(slots)} prompts are captions of training pictures, word for word: what comes out")
+        print("      as a copy is refused (novelty); other prompts draw new pictures")
     print(f"plan: {len(slots)} slots in {files.display_path(folder / PLAN)}")
     return 0
+
+
+def count_training_captions(slots: list[PlanSlot], brand_set: BrandSet) -> int:
+    """How many slots have a prompt that is the caption of a training picture, whatever its capitals."""
+    learned = {brand_set.brand.prompt_with_trigger(item.text).lower() for item in brand_set.splits["train"]}
+    return sum(slot.prompt.lower() in learned for slot in slots)
 
 
 def warn_of_supply_problems(config: Config, folder: Path, slots: list[PlanSlot]) -> None:

@@ -460,6 +460,24 @@ def is_text_key(name: str) -> bool:
     return entry is not None and entry.type in (str, str | None)
 
 
+def nearest_key(name: str) -> str:
+    """The key that was probably meant by an unknown one, as max_steps for train.max_steps, refs for references; "" if
+    none is near.
+    """
+    keys = list(all_keys())
+    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    near = difflib.get_close_matches(name, keys, n=1)
+    near += [last[word] for word in difflib.get_close_matches(name, last, n=1)]
+    shortened = [key for key in keys if len(name) > 2 and key[0] == name[0] and is_subsequence(name, key)]
+    return next(iter([*near, *sorted(shortened, key=len)]), "")
+
+
+def is_subsequence(part: str, text: str) -> bool:
+    """Whether the letters of `part` stand in `text` in their order."""
+    rest = iter(text)
+    return all(letter in rest for letter in part)
+
+
 def override_problem(override, schema) -> str | None:
     """What is wrong with one parsed override of Hydra's, or None. `schema` is OmegaConf.structured(Config)."""
     from omegaconf import OmegaConf
@@ -473,8 +491,8 @@ def override_problem(override, schema) -> str | None:
         value = None if override.is_sweep_override() else override.value()
         return None if value is None or value in options else f"{text}: {name} must be one of {options}"
     if name not in all_keys():
-        near = difflib.get_close_matches(name, all_keys(), n=1)
-        return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+        near = nearest_key(name)
+        return f"{name}: unknown key" + (f"; did you mean {near}?" if near else "")
     if override.is_sweep_override():
         return None
     try:

@@ -3,6 +3,7 @@
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
 from eval.policy.model import UNREADABLE
+from eval.scorers import SCORES
 from stylegate.errors import Exit
 from stylegate.words import counted
 
@@ -38,6 +39,27 @@ def observed_only(outcome: GateRecord) -> str:
     return f"only observed (observe=true): {code}; an export refuses these verdicts"
 
 
+def remedy_of_most_rejects(outcome: GateRecord) -> list[str]:
+    """What helps against the check that rejects most pictures, as a list of one part of a sentence; empty where nothing
+    is known.
+    """
+    check = max(causes, key=lambda name: causes[name]) if (causes := outcome.why.get("reject")) else ""
+    remedy = SCORES[check].remedy if check in SCORES else ""
+    return [f"against {check}, which rejects most: {remedy}"] if remedy else []
+
+
+def remedies_of_failed(outcome: GateRecord) -> list[str]:
+    """What a person can do about the pictures of a folder that were rejected and those in error, a part of a sentence
+    each.
+    """
+    counts, steps = outcome.counts, []
+    if counts.reject or not counts.error:
+        steps.append("give other pictures, or waive a check in the policy")
+    if counts.error:
+        steps.append(f"mend or remove {counted(counts.error, 'picture')} in error, which no waiver lets pass")
+    return steps
+
+
 def next_step(outcome: GateRecord, out: str) -> str:
     """What a person does next about a lot that did not pass, in words; "" for one that passed, or was only observed.
 
@@ -49,8 +71,9 @@ def next_step(outcome: GateRecord, out: str) -> str:
         steps.append("the lot as a whole breaks a rule of the policy: other pictures, or another rule")
     elif code == Exit.REJECTED and outcome.slots:
         steps.append("generate and then gate, with the same words, draw and judge the open slots again")
+        steps += remedy_of_most_rejects(outcome)
     elif code == Exit.REJECTED:
-        steps.append(f"{out}/report/index.html shows why: give other pictures, or waive a check in the policy")
+        steps.append(f"{out}/report/index.html shows why: " + " and ".join(remedies_of_failed(outcome)))
     if code == Exit.STALE:
         steps.append("stylegate calibrate with the same words; or stylegate certify, for this lot alone")
     if code == Exit.EVIDENCE:

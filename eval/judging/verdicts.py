@@ -31,6 +31,7 @@ UNSURE = "unsure"  # somebody looked at a picture that the policy accepts, and w
 BY_ANOTHER_RULE = "rejected-by-another-rule"  # somebody looked and rejected it under another policy or guideline
 NOT_ASKED = "calibrated-check-not-asked"  # in training: every other check accepts the picture
 ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
+TWINS = {"distinct": "twin", "novelty": "known"}  # check -> column of scores.parquet that names the other picture
 VerdictName = Literal["accept", "review", "reject", "error"]
 
 
@@ -48,7 +49,7 @@ class Reason(Record):
     fails_batch: bool = False
     """The line fails the whole lot."""
     detail: str = ""
-    """A sentence for people, where no number says it."""
+    """Words for people: what no number says, or the picture that this one is like (`distinct`, `novelty`)."""
 
 
 class Waived(Reason):
@@ -246,6 +247,7 @@ def verdict_of(
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
         reasons = answered_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
+        name_twins(reasons, row)
         if scores_without_references:
             reasons.append(
                 make_reason(TOO_FEW, "review", detail=f"{', '.join(scores_without_references)} cannot be judged")
@@ -286,6 +288,16 @@ def answered_by_head(reasons: list[Reason], value: float | None, learnt: Learnt 
             for one in reasons
         ]
     )
+
+
+def name_twins(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
+    """Add the name of the picture that this one is like to the reasons of `distinct` and `novelty`, in place.
+
+    `row` is the picture's row of scores.parquet.
+    """
+    for reason in reasons:
+        if not reason.detail and (other := row.get(TWINS.get(reason.check, ""))):
+            reason.detail = f"like {other}"
 
 
 def without_review_line(bound: CheckBounds) -> CheckBounds:

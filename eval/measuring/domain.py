@@ -12,6 +12,7 @@ from eval.measuring.measured import Features
 from stylegate import files
 from stylegate.errors import ModelError
 
+NAMED = 3  # pictures that a note names
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share it is said
 
 
@@ -56,7 +57,9 @@ def in_domain_flags_and_warning(
         other = references.sizes[~(references.sizes == domain.side).all(1)]
         sizes = sorted({f"{w} x {h}" for w, h in other.tolist()})
         side = f" (they have {', '.join(sizes[:3])} pixels, those {domain.side} x {domain.side})" if sizes else ""
-        count = f"{(~inside).sum()} of {len(inside)} references"
+        names = [references.names[i] for i in np.flatnonzero(~inside)]
+        shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+        count = f"{len(names)} of {len(inside)} references ({shown})"
         hint = f"{count} look unlike all pictures that the encoder was trained on{side}; no verdict depends on it"
         return domain.holds(pictures).astype(np.float32), hint
     return domain.holds(pictures).astype(np.float32), ""

@@ -76,7 +76,8 @@ def check_signature(folder, wrong, is_signed):
     wrong += [f"{sig}: missing, or not the signature of {file} by the key in {SIGNER}" for file, sig in no]
     if None in answers:
         return [], ["the signatures: there is no openssl here to check them with"]
-    whose = "whose key it is: compare the fingerprint (sha256 of the file) with what the sender told you in another way"
+    how = f"compare the fingerprint (sha256 of {SIGNER}) with what the sender told you in another way"
+    whose = f"whose key it is: {how}"
     return [f"both manifests are signed by the key with fingerprint {sha256(folder / SIGNER)}"], [whose]
 
 

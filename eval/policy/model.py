@@ -29,6 +29,7 @@ UNREADABLE = "style-unreadable"
 TOO_FEW = "too-few-references"
 MARGIN = "margin"  # how many spreads a picture keeps from the nearest line of the other checks
 CALIBRATED = "calibrated"
+DECIDED = ("person", "unsure", "rejected-by-another-rule")  # reasons that people gave (eval/judging/verdicts.py)
 LONGEST_LADDER = 10  # each attempt spends half as much of delta as the one before
 MEASURES = {
     "acceptance": "share of the judged pictures that are accepted",
@@ -77,7 +78,11 @@ def require_waivable(check: str) -> str:
     if check == MARGIN:
         raise ValueError(f"{MARGIN!r} cannot be waived: its line comes from labels; decide the picture in review")
     if check not in {*SCORES, UNREADABLE, TOO_FEW}:
-        raise ValueError(f"{check!r} is no check that can be waived")
+        if check in DECIDED:
+            how = "stylegate review or decisions=FILE.csv: a new decision takes the place of the one before"
+            raise ValueError(f"{check!r} cannot be waived, since a person said it; decide the picture again ({how})")
+        known = ", ".join([*SCORES, UNREADABLE, TOO_FEW])
+        raise ValueError(f"{check!r} is no check that can be waived; these are: {known}")
     return check
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.judging.certified import BEYOND, FOUND
-from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Reason, Verdict
+from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, TWINS, UNSURE, Reason, Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNREADABLE
@@ -20,7 +20,6 @@ PICTURES_SHOWN = 120  # in one gallery: a page of thousands helps nobody
 COPIES_SHOWN = 48
 REFERENCES_SHOWN = 24
 REASONS_SHOWN = 4  # below one picture
-TWINS = {"distinct": "twin", "novelty": "known"}  # check -> column of scores.parquet that names the other picture
 WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "error": "not judged", "warn": "warned of"}
 SECTIONS = {
     "review": (
@@ -125,18 +124,16 @@ def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def reason_in_words(reason: Reason) -> str:
-    """The text of a reason under a picture: its own detail, else "score < threshold", else "could not be computed".
+    """The text of a reason under a picture: "score < threshold", its detail or both, else "could not be computed".
 
     Empty for the checks in SAID_ONCE, which the report's table of reasons explains once.
     """
     if reason.check in SAID_ONCE:
         return ""
-    if reason.detail:
-        return reason.detail
     if reason.score is None or reason.threshold is None:
-        return "could not be computed"
+        return reason.detail or "could not be computed"
     score, threshold = short_numbers(reason.score, reason.threshold)
-    return f"{score}\u00a0<\u00a0{threshold}"
+    return f"{score}\u00a0<\u00a0{threshold}" + (f", {reason.detail}" if reason.detail else "")
 
 
 def short_numbers(score: float, threshold: float) -> tuple[str, str]:

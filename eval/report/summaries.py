@@ -124,10 +124,11 @@ def worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
 
 
 def in_brackets(reason: Reason) -> str:
-    """Score and threshold of a reason, or its detail, in brackets; "" if it has neither."""
-    if reason.score is not None and reason.threshold is not None:
-        return f" ({reason.score:.4g} < {reason.threshold:.4g})"
-    return f" ({one_line(reason.detail)})" if reason.detail else ""
+    """Score and threshold of a reason, and its detail, in brackets; "" if it has neither."""
+    known = reason.score is not None and reason.threshold is not None
+    parts = [f"{reason.score:.4g} < {reason.threshold:.4g}"] if known else []
+    parts += [one_line(reason.detail)] if reason.detail else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def one_line(text: str, longest: int = MAX_NAME) -> str:

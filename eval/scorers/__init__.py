@@ -162,7 +162,13 @@ def technical_score(name: str, does: str, lowest: float, highest: float, resolut
 technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
 technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE)
 technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
-technical_score("uncompressed", "How free the picture is of the blocks that strong JPEG compression leaves.", 0, 6, 0.1)
+technical_score(
+    "uncompressed",
+    "How free the picture is of what strong JPEG compression, or a slight blur, leaves.",
+    0,
+    6,
+    0.1,
+)
 technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
 technical_score(
     "openness", "How small the largest area of one exact colour is: low where a block was pasted.", 0, 1, 0.02

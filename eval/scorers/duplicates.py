@@ -58,16 +58,19 @@ def distinct(
     return Nearest(log_distance(np.maximum(within, before) if len(earlier) else within), index)
 
 
-def ranks_to_keep(quality: NDArray | None, attempts: NDArray | None, count: int) -> NDArray[np.int64]:
-    """[n] the rank of each picture among all, 0 to n - 1: earlier attempts first, then better quality, then place.
+def ranks_to_keep(quality: NDArray | None, attempts: NDArray | None, names: list[str]) -> NDArray[np.int64]:
+    """[n] the rank of each picture among all, 0 to n - 1: earlier attempts first, then better quality, then name.
 
     Of pictures that are alike, `distinct` keeps the one of smallest rank. A picture whose quality is NaN comes after
-    those of its attempt; without `quality`, or without `attempts`, all are equal in it.
+    those of its attempt; without `quality`, or without `attempts`, all are equal in it. Of names the shorter one
+    comes first: cat.png before cat-copy.png.
     """
+    count = len(names)
+    place = np.argsort(sorted(range(count), key=lambda i: (len(names[i]), names[i])))
     first = np.zeros(count) if attempts is None else attempts
     worst = np.zeros(count) if quality is None else -np.nan_to_num(quality, nan=-np.inf)
     ranked = np.empty(count, np.int64)
-    ranked[np.lexsort((np.arange(count), worst, first))] = np.arange(count)
+    ranked[np.lexsort((place, worst, first))] = np.arange(count)
     return ranked
 
 
@@ -106,7 +109,7 @@ def distinct_column(measured: Measured) -> NDArray[np.float32]:
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
     slots = [attempt_and_slot(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
-    rank = ranks_to_keep(quality, attempts, len(lot.names))
+    rank = ranks_to_keep(quality, attempts, lot.names)
     found = distinct(lot.signatures, rank, groups, earlier.signatures)
     measured.partners["distinct"] = names_at(found.index, lot.names + earlier.names)
     return found.score

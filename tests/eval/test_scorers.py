@@ -330,7 +330,9 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
         rank = duplicates.ranks_to_keep(
-            None if quality is None else np.array(quality), None if attempts is None else np.array(attempts), 4
+            None if quality is None else np.array(quality),
+            None if attempts is None else np.array(attempts),
+            list("abcd"),
         )
         slots = None if groups is None else np.array(groups)
         return (duplicates.distinct(signatures, rank, slots, signatures[:0]).score > -3).tolist()
@@ -340,6 +342,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
     assert kept([0.1, 0.2, np.nan, np.nan], None) == [True, True, False, False], "unknown is no better than any"
     assert kept([0.1, 0.2, 0.9, 0.3], [0, 0, 1, 0]) == [False, True, False, True], "earlier attempts are settled"
     assert kept([0.1, 0.2, 0.9, 0.3], None, [7, 8, 7, 7]) == [True] * 4, "attempts at one slot"
+    assert duplicates.ranks_to_keep(None, None, ["a-copy.png", "a.png", "b.png"]).tolist() == [2, 0, 1]
     rank = np.arange(4)
     before = duplicates.distinct(signatures, rank, None, signatures[1:2])
     assert before.score[1] == SAME and before.index[:3].tolist() == [4, 4, 0], "exported ones count on from the batch's"

@@ -13,12 +13,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from eval.judging.advice import NOBODY_LOOKED, allowed_failures, next_step
-from eval.judging.record import GateRecord
+from eval.judging.record import GateRecord, Slots
 from eval.judging.rules import lot_exit_code
 from eval.judging.verdicts import Reason, ReviewDecision, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.report.summaries import MAX_NAME, MAX_NAMED, junit_xml, markdown_summary, one_line
+from eval.scorers import SCORES
 from stylegate import files
 from stylegate.errors import Exit
 from tests import lots
@@ -309,3 +310,12 @@ def test_identical_input_gives_identical_bytes() -> None:
         assert done.returncode == 0, done.stderr.decode()
         made.add(done.stdout)
     assert len(made) == 1 and len(made.pop()) > 5000
+
+
+def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
+    copy = verdict("c.png", make_reason("novelty", "reject", -6.9, -3.6, detail="like 0001.png"))
+    folder = outcome_of([copy, BROKEN])
+    assert "novelty (-6.9 < -3.6, like 0001.png)" in markdown_summary("lot", folder, [copy])
+    assert "waive a check in the policy and mend or remove 1 picture in error" in next_step(folder, "out")
+    planned = folder.model_copy(update={"slots": Slots(wanted=2, accepted=0)})
+    assert f"against novelty, which rejects most: {SCORES['novelty'].remedy}" in next_step(planned, "out")

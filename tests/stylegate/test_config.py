@@ -19,6 +19,8 @@ from tests.conftest import command, composed_by_hydra, composed_once, process
     ("word", "says"),
     [
         ("lora.rnk=4", "lora.rnk: unknown key; did you mean lora.rank?"),
+        ("refs=./brand", "refs: unknown key; did you mean references?"),
+        ("max_step=4", "max_step: unknown key; did you mean train.max_steps?"),
         ("+lora.rnk=4", "lora.rnk: unknown key"),
         ("++typo=1", "typo: unknown key"),
         ("~lora.rank", "cannot be deleted"),
