@@ -2,9 +2,9 @@
 
 What a person does with them measures the person (eval/promise/eyes.py), and says nothing of the lot. Each has one fault
 in its middle, a square of a quarter of the side: a part that is missing, smeared or upside down. Nobody would export
-such a picture, whatever the brand and whatever the picture was before; and the fault has to be looked for, since what a
-reviewer misses after a gate is never what jumps to the eye. Pictures that the gate rejects would be no measure: whether
-the gate is right about them is not known.
+such a picture, whatever the brand and whatever the picture was before. Who looks at the picture sees it: what is
+measured is attention, and faults that are harder to see (a trait, a hand) may be missed more often. Pictures that the
+gate rejects would be no measure: whether the gate is right about them is not known.
 """
 
 import hashlib
