@@ -23,7 +23,7 @@ ALGORITHM = (
 BOM, STATEMENT = "proof/bom.cdx.json", "proof/statement.dsse.json"
 HERE = Path(__file__).parent
 SCRIPTS = {"verify.py": "receiver.py"} | {
-    name: name for name in ("verify_traits.py", "verify_marks.py", "verify_certificate.py", "verify_statement.py")
+    f"verify_{part}.py": f"verify_{part}.py" for part in ("traits", "marks", "certificate", "reviewers", "statement")
 }
 VERIFY = (HERE / "VERIFY.md").read_text()
 SSH_SIGNER, SSH_SIGNATURE = "signer.ssh.pub", f"{MANIFEST}.sshsig"

@@ -76,9 +76,8 @@ def check_signature(folder, wrong, is_signed):
     wrong += [f"{sig}: missing, or not the signature of {file} by the key in {SIGNER}" for file, sig in no]
     if None in answers:
         return [], ["the signatures: there is no openssl here to check them with"]
-    how = f"compare the fingerprint (sha256 of {SIGNER}) with what the sender told you in another way"
-    whose = f"whose key it is: {how}"
-    return [f"both manifests are signed by the key with fingerprint {sha256(folder / SIGNER)}"], [whose]
+    left = f"whose key it is: compare the fingerprint (sha256 of {SIGNER}) with what the sender told you in another way"
+    return [f"both manifests are signed by the key with fingerprint {sha256(folder / SIGNER)}"], [left]
 
 
 def leaf_hash(item, image_sha256, metadata_sha256):

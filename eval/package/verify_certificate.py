@@ -6,8 +6,14 @@ The formulas are those of eval/promise/audit.py, ranked.py and eyes.py of styleg
 import hashlib
 import json
 import math
+import runpy
+from pathlib import Path
 
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
+REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
+about_reviewers, missed_by_reviewer = REVIEWERS["about_reviewers"], REVIEWERS["missed_by_reviewer"]
+miss_rate_of_all, fewest_answers = REVIEWERS["miss_rate_of_all"], REVIEWERS["fewest_answers"]
+is_reject = REVIEWERS["is_reject"]
 
 
 def check_certificate(folder, wrong):
@@ -57,63 +63,6 @@ def certificate_problems(found):
     if proven is None or (part["size"], part["proven_after"], part["labels"]) != (size, proven, len(labels)):
         problems.append("the proof does not follow from the labels")
     return problems
-
-
-def about_reviewers(found):
-    """What is known of those who looked, in words."""
-    known, part = found.get("known_rejects", {}), found["attempts"][found["proven"]]
-    if not known:
-        return "the reviewers are taken to be right: no known rejects were shown to them"
-    missed = [
-        f"{who} did not see {count} of {len(known)} known rejects" for who, count in missed_by_reviewer(found).items()
-    ]
-    return f"{', '.join(missed)}: at most {part['miss_rate']:.1%} of rejects are missed"
-
-
-def missed_by_reviewer(found):
-    """How many known rejects each reviewer missed, or did not answer, in the order of their first labels."""
-    missed = {}
-    for row in found["labels"]:
-        missed.setdefault(row["who"], set(found["known_rejects"]))
-    for row in found.get("known_answers", []):
-        if is_reject(row):
-            missed.get(row["who"], set()).discard(row["sha256"])
-    return {who: len(left) for who, left in missed.items()}
-
-
-def miss_rate_of_all(missed, shown, delta):
-    """The largest chance that one of the reviewers misses a reject; they share delta: a half, a fourth, and so on."""
-    rates = [largest_rate(count, shown, delta / 2 ** (number + 1)) for number, count in enumerate(missed.values())]
-    return max(rates, default=1.0)
-
-
-def largest_rate(missed, shown, delta):
-    """The rate at which so few known rejects, or fewer, are missed with the chance delta (Clopper and Pearson)."""
-    low, high = 0.0, 1.0
-    if missed == shown:
-        return 1.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        few = math.fsum(math.comb(shown, k) * middle**k * (1 - middle) ** (shown - k) for k in range(missed + 1))
-        low, high = (middle, high) if few > delta else (low, middle)
-    return high
-
-
-def fewest_answers(rejects, eyes):
-    """How many of so many rejects are rejected at least, but for a small chance. eyes: miss rate and that chance."""
-    if eyes is None or eyes[0] == 0 or rejects == 0:
-        return rejects
-    seen, chance, total = math.log1p(-eyes[0]), math.log(eyes[0]), 0.0
-    for count in range(rejects + 1):
-        ways = math.lgamma(rejects + 1) - math.lgamma(count + 1) - math.lgamma(rejects - count + 1)
-        total += math.exp(ways + count * seen + (rejects - count) * chance)
-        if total >= eyes[1]:
-            return count
-    return rejects
-
-
-def is_reject(row):
-    return row["verdict"] != "accept"
 
 
 def canonical_json_sha256(value):
