@@ -4,7 +4,8 @@
 
 stylegate/brandset.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
 verb. The rest is remarks. Whether captions fit their pictures is asked of the brand's encoder: for each word a reader
-is fitted on all pictures but one, and a caption that fits its picture worse than a tenth of all captions do is named.
+is fitted on all pictures but one. A caption is named that fits its picture worse than a tenth of all captions do, and
+worse than it fits any picture.
 """
 
 from itertools import pairwise
@@ -24,7 +25,7 @@ from stylegate.errors import ModelError
 from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
 
 FEWEST_COMPARED = 48  # pictures; of fewer, readers of words are too unsure
-FEWEST_OF_WORD = 5  # pictures whose captions have a word, and whose captions lack it
+FEWEST_OF_WORD, LEAST_OF_WORD = 5, 0.04  # pictures whose captions have a word, and lack it: number, and share
 RIDGE = 0.1  # penalty of readers, as a share of the mean squared length of rows
 UNSURE = 0.01  # no reader is surer than this of a word or of its absence
 READABLE = 0.75  # mean area under the ROC curve of the words' readers from which on captions are compared
@@ -102,21 +103,25 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
     if np.mean(areas) < READABLE:
         return []
     fits = np.log(likely) @ words.T + np.log(1 - likely) @ (1 - words.T)  # [pictures, captions]
-    better = (fits > np.diag(fits)[:, None]).sum(1)
+    own, shares = np.diag(fits), words.mean(0)
+    unseen = words @ np.log(shares) + (1 - words) @ np.log(1 - shares)  # how likely the caption is of any picture
+    better = (fits > own[:, None]).sum(1)
     return [
-        MisplacedCaption(name, caption, int(count))
-        for name, caption, count in zip(found.names, captions, better, strict=True)
-        if count > BETTER * len(captions)
+        MisplacedCaption(found.names[i], captions[i], int(better[i]))
+        for i in np.flatnonzero((better > BETTER * len(captions)) & (own < unseen)).tolist()
     ]
 
 
 def words_by_caption(captions: list[str]) -> NDArray[np.float64]:
-    """[captions, words] 1 where a caption holds a word, or two words side by side; those of FEWEST_OF_WORD and more."""
+    """[captions, words] 1 where a caption holds a word, or two words side by side.
+
+    Words are left out that stand in few captions, or are lacking in few (FEWEST_OF_WORD, LEAST_OF_WORD).
+    """
     held = [{*(words := words_of(text)), *pairwise(words)} for text in captions]
     every = sorted({word for one in held for word in one}, key=str)
     rows = np.array([[word in one for word in every] for one in held], float).reshape(len(captions), -1)
-    counts = rows.sum(0)
-    return rows[:, (counts >= FEWEST_OF_WORD) & (counts <= len(captions) - FEWEST_OF_WORD)]
+    counts, fewest = rows.sum(0), max(FEWEST_OF_WORD, LEAST_OF_WORD * len(captions))
+    return rows[:, (counts >= fewest) & (counts <= len(captions) - fewest)]
 
 
 def leave_one_out_readings(rows: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -412,7 +412,7 @@ def check_pictures(
             findings.noted[note].append(name)
     usual = np.median([*sides.values()]) if sides else 0
     if small := [name for name, side in sides.items() if side < usual / 2]:
-        findings.noted[SMALL] = small
+        findings.noted[SMALL] += small
     if by_hash is None:
         same = [names for names in named_by.values() if len(names) > 1]
         findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]
@@ -434,13 +434,14 @@ def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
 
 
 def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
-    """A remark if the base's text encoder would cut captions of train/; an empty list if not."""
+    """A remark if the base's text encoder would cut captions of any split; an empty list if not."""
     from stylegate.families import FAMILIES
 
+    items = [item for part in SPLITS for item in brand_set.splits[part]]
     limit, lengths = FAMILIES[config.family.name].caption_lengths(
-        config.base, [brand_set.brand.prompt_with_trigger(item.text) for item in brand_set.splits["train"]]
+        config.base, [brand_set.brand.prompt_with_trigger(item.text) for item in items]
     )
-    cut = [i.file for i, n in zip(brand_set.splits["train"], lengths, strict=True) if n > limit]
+    cut = [item.file for item, length in zip(items, lengths, strict=True) if length > limit]
     return (
         [f"captions longer than the text encoder's {limit} tokens, their end is cut: {count_and_names(cut)}"]
         if cut

@@ -19,7 +19,8 @@ from PIL import Image
 
 from eval.judging.judge import judge
 from eval.lot.batch import read_plan
-from eval.lot.comparison import BASE, base_pictures_as_foreign_set, comparison_of
+from eval.lot.compared import comparison_of
+from eval.lot.comparison import BASE, base_pictures_as_foreign_set
 from eval.lot.lot import read_lot
 from stylegate import files, lorafile
 from stylegate.config import Config
