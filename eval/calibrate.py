@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.judging.judge import calibration_pool, judge
+from eval.judging.judge import calibration_pool_scores, judge
 from eval.lot.batch import require_file
 from eval.lot.compared import comparison_of
 from eval.lot.comparison import Comparison
@@ -56,7 +56,7 @@ def calibrate(config: Config) -> int:
     require_calibrated_check(policy)
     with locked_lot(config) as lot:
         compared = comparison_of(config, lot)
-        pool = calibration_pool(config, lot, compared, policy)
+        pool = calibration_pool_scores(config, lot, compared, policy)
         if not pool:
             raise DataError(
                 f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
@@ -70,9 +70,9 @@ def calibrate(config: Config) -> int:
         for note in labels.notes_on_labels_of_other_policies(lot.out, "calibrate", policy):
             print(f"note: {note}")
         if config.decisions:
-            given = store_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
+            given = store_sample_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
-            given = ask_and_store_labels(lot, plan, given, policy)
+            given = ask_and_store_sample_labels(lot, plan, given, policy)
         if len(given) < len(plan.sample):
             sheet = lot.out / WORKSHEET
             write_worksheet(sheet, "calibrate", worksheet_questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
@@ -108,7 +108,7 @@ def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared:
                 next_step="calibrate it on another batch, which nobody has decided about.",
             )
     if config.score.labels:
-        learned = aesthetic.read_labels(require_file(config.score.labels, "score.labels"))
+        learned = aesthetic.read_aesthetic_labels(require_file(config.score.labels, "score.labels"))
         both = [name for name, path, _ in learned if files.sha256(path) in pool]
         if both:
             raise DataError(
@@ -116,7 +116,7 @@ def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared:
             )
 
 
-def store_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy: Policy) -> list[Label]:
+def store_sample_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy: Policy) -> list[Label]:
     """Store the labels of a table up to the first picture of the sample that has none; returns all labels that count.
 
     A table may be given again when more of it is filled in.
@@ -134,7 +134,7 @@ def store_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy:
     return found
 
 
-def ask_and_store_labels(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
+def ask_and_store_sample_labels(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop."""
     for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
         asked = show_picture_and_ask_label(

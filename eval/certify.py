@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from getpass import getuser
 from pathlib import Path
 
-from eval.judging.certified import plan_audit
+from eval.judging.certified import plan_of_lot_audit
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
-from eval.policy.model import Policy, largest_percentage
+from eval.policy.model import Policy, percentage_rounded_up
 from eval.promise import labels
 from eval.promise.certificate import (
     CERTIFICATE,
@@ -61,7 +61,9 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="audit")
         policy = before.policy
-        plan, why = plan_audit(lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
+        plan, why = plan_of_lot_audit(
+            lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
+        )
         plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
         print(f"order: {why}\nreviewers: {measured}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
@@ -69,9 +71,9 @@ def certify(config: Config) -> int:
             print(f"note: {note}")
         write_audit_terms(lot.out, plan)  # before the first picture is shown, be it by a worksheet
         if config.decisions:
-            given = store_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
+            given = store_audit_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
-            given = ask_and_store_labels(lot, plan, given, policy)
+            given = ask_and_store_audit_labels(lot, plan, given, policy)
         answers = answers_to_known_rejects(lot.out, plan, policy)
         attempts = plan.proof_attempts(given, answers)
         proven = index_of_first_proven(attempts)
@@ -88,7 +90,7 @@ def certify(config: Config) -> int:
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
-        code = print_result(lot, plan, given, answers, attempts, proven)
+        code = print_audit_state_and_exit_code(lot, plan, given, answers, attempts, proven)
     if code == Exit.PASS and (left := after.outcome.exit_code) != Exit.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code
@@ -153,7 +155,7 @@ def open_known_rejects(plan: AuditPlan, given: Sequence[Label], answers: Sequenc
     return [known for known in plan.known_rejects if any((who, known) not in answered for who in reviewers)]
 
 
-def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
+def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
     """Store the labels of a table up to the first picture of the order that has none, and its answers to known rejects;
     returns all labels that count.
     """
@@ -174,7 +176,7 @@ def store_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Polic
     return found
 
 
-def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
+def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
     """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop."""
     print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     answers = answers_to_known_rejects(lot.out, plan, policy)
@@ -184,7 +186,7 @@ def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: 
         if index_of_first_proven(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
-        progress = f"{number} (bound so far {largest_percentage(bound)})"
+        progress = f"{number} (bound so far {percentage_rounded_up(bound)})"
         print_picture(picture_of(lot, plan, question), question.prompt, progress)
         is_known = question.sha256 in plan.known_rejects
         asked = ask_label_and_store(lot.out, "audit", question.sha256, policy, asked_for=KNOWN if is_known else "")
@@ -197,7 +199,7 @@ def ask_and_store_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: 
     return given
 
 
-def print_result(
+def print_audit_state_and_exit_code(
     lot: Lot,
     plan: AuditPlan,
     given: Sequence[Label],
@@ -213,7 +215,7 @@ def print_result(
         print(f"note: {counted(plan.earlier, one, many)} spent {spent:.0%} of delta")
     for attempt in attempts:
         after, size = attempt.proven_after, attempt.size
-        state = f"proven after {after}" if after else f"bound {largest_percentage(attempt.bound)}"
+        state = f"proven after {after}" if after else f"bound {percentage_rounded_up(attempt.bound)}"
         found = f"{counted(attempt.labels, 'label')}, {counted(attempt.rejects, 'reject')}"
         print(f"  best {size} of {len(plan.lot)}: {found}, {state}")
     for who, test in known_reject_tests(plan.known_rejects, given, answers).items() if plan.known_rejects else ():

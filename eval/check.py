@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from eval.measuring.encoder import encoder_name, load_encoder
-from eval.measuring.features import features_of
+from eval.measuring.features import cached_features_of_files
 from stylegate import brandset, files, hardware
 from stylegate.brandset import SPLITS, BrandSet, CheckReport
 from stylegate.captionfaults import problems_of_captions, words_of
@@ -85,7 +85,7 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
     if len(items) < FEWEST_COMPARED:
         return []
     encoder = load_encoder(encoder_name(config), hardware.device_of(config.hardware))
-    found, _ = features_of(
+    found, _ = cached_features_of_files(
         [(name, item.path) for name, item in items.items()],
         {name: item.sha256 for name, item in items.items()},
         encoder,

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from eval.export import read_judgement
+from eval.export import read_gate_record_and_verdicts
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PlanSlot, read_plan
@@ -77,7 +77,7 @@ def compare_batches(before: Path, after: Path) -> int:
 def read_judged_batch(place: Path) -> JudgedBatch:
     """A batch as its gate judged it last. Raises DataError if it was not judged, or changed since."""
     lot = lot_of_batch(place.resolve())
-    outcome, verdicts = read_judgement(lot)
+    outcome, verdicts = read_gate_record_and_verdicts(lot)
     slots = {slot.slot: slot for slot in read_plan(lot.out)}
     by_name = {verdict.file: verdict for verdict in verdicts}
     first = {n: by_name[slot.file(0)] for n, slot in slots.items() if slot.file(0) in by_name}

@@ -23,12 +23,12 @@ from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import (
     DEFAULT,
-    Encoder,
+    LoadedEncoder,
+    architecture_and_weights_file,
     encode_pictures,
     encoder_folder,
     joined_names,
     load_encoder,
-    split_name,
 )
 from eval.measuring.record import StyleReadability
 from eval.policy.lines import MIN_REFERENCES
@@ -41,7 +41,7 @@ TIMED = 16  # pictures that the cost is measured on
 AS_SURE = 0.01  # of the lower bound: encoders that differ by less are equally sure, and the fastest is chosen
 
 
-class MeasuredEncoder(NamedTuple):
+class EncoderReading(NamedTuple):
     """How one encoder reads the brand."""
 
     name: str
@@ -71,24 +71,24 @@ def encoders(config: Config) -> int:
     compared = Comparison(
         references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign
     )
-    found: list[MeasuredEncoder] = []
+    found: list[EncoderReading] = []
     problems: list[str] = []
     for name in names:
         try:
-            found.append(measured_encoder(config, name, folder, compared))
+            found.append(measure_encoder(config, name, folder, compared))
         except StylegateError as error:
             problems.append(error.summary)
-    chosen = best_encoder(found)
-    for line in table(found, chosen):
+    chosen = fastest_of_surest_encoders(found)
+    for line in encoder_table_lines(found, chosen):
         print(line)
     if problems:
         raise ModelError("encoders that cannot be used:", problems, "leave them out, or mend their names.")
     if config.choose:
-        write_choice(folder, chosen)
+        write_encoder_into_brand_file(folder, chosen)
     return 0
 
 
-def measured_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> MeasuredEncoder:
+def measure_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> EncoderReading:
     """Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read."""
     encoder = load_encoder(name, hardware.device_of(config.hardware))
     one = compared.references[:1]
@@ -99,7 +99,7 @@ def measured_encoder(config: Config, name: str, folder: Path, compared: Comparis
     reader.column(measured)
     assert measured.readability is not None and measured.redrawn is not None
     seen = measured.at_foreign_size(measured.references)
-    alone = reader.learn(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
+    alone = reader.learn_brand_reader(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
     read = {Path(file).name for file in measured.references.names}
     images = [
         pictures.decode(path.read_bytes(), compared.background).image
@@ -108,10 +108,10 @@ def measured_encoder(config: Config, name: str, folder: Path, compared: Comparis
     ]
     passes = 1 if seen.embeddings is measured.references.embeddings else 2
     seconds = passes * seconds_a_picture(encoder, images) + sum(seconds_a_picture(o, images) for o in encoder.others)
-    return MeasuredEncoder(name, measured.readability, alone, seconds)
+    return EncoderReading(name, measured.readability, alone, seconds)
 
 
-def seconds_a_picture(encoder: Encoder, images: list[Image.Image]) -> float:
+def seconds_a_picture(encoder: LoadedEncoder, images: list[Image.Image]) -> float:
     """Seconds in which the encoder encodes one picture, the mean over `images`; preparing pictures is not counted."""
     shown = [encoder.preprocessing.pixels(image) for image in images]
     encode_pictures(encoder, shown[:1])  # the first pass sets up what later ones use
@@ -120,14 +120,14 @@ def seconds_a_picture(encoder: Encoder, images: list[Image.Image]) -> float:
     return (time.perf_counter() - began) / len(shown)
 
 
-def best_encoder(found: list[MeasuredEncoder]) -> MeasuredEncoder | None:
+def fastest_of_surest_encoders(found: list[EncoderReading]) -> EncoderReading | None:
     """Of the encoders that can read the style, the fastest of those that are alone as sure as the surest; else None."""
     able = [one for one in found if one.readability.readable]
     surest = max((one.alone for one in able), default=0.0)
     return min((one for one in able if one.alone >= surest - AS_SURE), key=lambda one: one.seconds, default=None)
 
 
-def table(found: list[MeasuredEncoder], chosen: MeasuredEncoder | None) -> list[str]:
+def encoder_table_lines(found: list[EncoderReading], chosen: EncoderReading | None) -> list[str]:
     """A line for each encoder, the surest first, and one that says which is best."""
     wide = max([len(one.name) for one in found], default=0)
     titles = "alone, at least  with pixels  at least  s a picture  nearest foreign set"
@@ -140,7 +140,7 @@ def table(found: list[MeasuredEncoder], chosen: MeasuredEncoder | None) -> list[
     return [*lines, f"best: {chosen.name}" if chosen else "best: none of them can read this style"]
 
 
-def write_choice(folder: Path, chosen: MeasuredEncoder | None) -> None:
+def write_encoder_into_brand_file(folder: Path, chosen: EncoderReading | None) -> None:
     """Write `encoder` into brand.yaml and leave its other lines as they are. Raises DataError if nothing is chosen."""
     if not chosen:
         raise DataError(
@@ -148,7 +148,7 @@ def write_choice(folder: Path, chosen: MeasuredEncoder | None) -> None:
             next_step="give more references, or other encoders=.",
         )
     before, path = brandset.read_brand_file(folder), folder / "brand.yaml"
-    name = with_absolute_path(chosen.name)
+    name = encoder_name_with_absolute_path(chosen.name)
     kept = [line for line in path.read_text().splitlines() if not re.match(r"encoder\s*:", line)]
     text = "\n".join([*kept, yaml.safe_dump({"encoder": name}, width=10_000).strip(), ""])
     if yaml.safe_load(text) != yaml.safe_load(path.read_text()) | {"encoder": name}:  # a form that lines do not follow
@@ -157,11 +157,11 @@ def write_choice(folder: Path, chosen: MeasuredEncoder | None) -> None:
     print(f"{files.display_path(path)}: encoder {name}; the gate uses it where encoder= is not given")
 
 
-def with_absolute_path(name: str) -> str:
+def encoder_name_with_absolute_path(name: str) -> str:
     """The encoder's name, which then means the same in every working directory."""
 
     def of_one(one: str) -> str:
-        architecture, weights = split_name(one)
+        architecture, weights = architecture_and_weights_file(one)
         if weights:
             return f"{architecture}:{weights}"
         return str(encoder_folder(one)) if files.is_path(one) else one

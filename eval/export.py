@@ -56,59 +56,61 @@ def export(config: Config) -> int:
     """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
     told = living.read_burn_request(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
-        outcome, verdicts = read_judgement(lot)
+        outcome, verdicts = read_gate_record_and_verdicts(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
             code, why, advice = held
             print(f"export: nothing left the house: {why}")
             print(f"Next: {advice}")
             return code
-        collection = files.EXPORTS / (config.name or (run_name(config) if config.brand else visible_name(lot.out)))
+        collection = files.EXPORTS / (
+            config.name or (run_name(config) if config.brand else package_name_not_hidden(lot.out))
+        )
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
-            key, marks = key_and_marks(config)  # it may make a key: not for an export that is refused
+            key, marks = signing_key_and_marks(config)  # it may make a key: not for an export that is refused
             marks = replace(marks, watermark=watermark_of_batch(config, lot))
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
-    if stay := other_attempts(lot, verdicts):
-        print(f"note: accepted, but a better attempt at the same slot is exported: {names_of(stay)}")
+    if stay := accepted_attempts_that_stay(lot, verdicts):
+        print(f"note: accepted, but a better attempt at the same slot is exported: {count_and_first_names(stay)}")
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out")
-    if new := not_judged(lot, verdicts):
-        print(f"note: {names_of(new)} came after the gate and was not judged")
+    if new := files_without_verdict(lot, verdicts):
+        print(f"note: {count_and_first_names(new)} came after the gate and was not judged")
     if (lot.out / TRAIT_CERTIFICATE).exists() and not (target / "data" / TRAIT_CERTIFICATE).exists():
         print(f"note: {TRAIT_CERTIFICATE} is not of the traits that leave, and stays: stylegate plan audit=true")
     report = MarksReport.read(target / MARKS, "the report on marks")
     print(f"marks: {marks_in_words(report)}")
-    print(f"export: {files.display_path(target)} ({export_summary_in_words(report.pictures, outcome)})")
+    print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome)})")
     if changed or new:
         print(f"Next: {GATE_AGAIN}")
         return Exit.REJECTED
     return Exit.PASS
 
 
-def key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
+def signing_key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
     """What signs the package, and what its pictures are marked with. Raises ConfigError for what cannot sign."""
     return signing_key(config.key), requested_marks(config)
 
 
-def names_of(found: list[str]) -> str:
+def count_and_first_names(found: list[str]) -> str:
     """A count of pictures with the first names, for messages."""
     return f"{len(found)} ({', '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''})"
 
 
-def visible_name(out: Path) -> str:
+def package_name_not_hidden(out: Path) -> str:
     """The name of a lot's folder as the name of a package: no hidden one, which later gates would not compare with."""
     return out.name.lstrip(".")
 
 
-def not_judged(lot: Lot, verdicts: list[Verdict]) -> list[str]:
+def files_without_verdict(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     """Names of the lot's files that have no verdict: they came after the gate."""
     return sorted({name for name, _ in lot.files} - {verdict.file for verdict in verdicts})
 
 
-def export_summary_in_words(left: int, outcome: GateRecord) -> str:
+def exported_and_left_in_words(left: int, outcome: GateRecord) -> str:
     """How many pictures left, how many of each other verdict did not, and how the gate ended, in words."""
     counts = outcome.counts
     stay = [f"{count} {name}" for name in VERDICTS if name != "accept" and (count := getattr(counts, name))]
@@ -130,7 +132,7 @@ def write_package(
     price: float | None = None,
 ) -> tuple[Path, list[str]]:
     """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
-    accepted, changed = accepted_pictures(lot, verdicts)
+    accepted, changed = exportable_and_changed_pictures(lot, verdicts)
     if not accepted:
         raise DataError(
             f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
@@ -188,16 +190,16 @@ def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict])
         return Exit.STALE if state == "stale" else Exit.EVIDENCE, says, advice
     broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
     broken += ["a picture lies below a line that fails the batch"] if outcome.fails_batch else []
-    _, changed = accepted_pictures(lot, verdicts)
+    _, changed = exportable_and_changed_pictures(lot, verdicts)
     if changed and state in ("certified", "valid"):
         broken.append(f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone")
     rules = outcome.batch or any(lines.fail_batch_below is not None for lines in outcome.thresholds.values())
-    if rules and (apart := len(changed) + len(not_judged(lot, verdicts))):
+    if rules and (apart := len(changed) + len(files_without_verdict(lot, verdicts))):
         broken.append(f"the policy judges the lot as a whole, of which {apart} pictures changed or are new")
     return (Exit.REJECTED, "; ".join(broken), GATE_AGAIN) if broken else None
 
 
-def read_judgement(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
+def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
     outcome = GateRecord.read(lot.out / "gate.json", what, "stylegate gate again, then export.")
@@ -229,14 +231,14 @@ def read_judgement(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     return outcome, verdicts
 
 
-def accepted_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
+def exportable_and_changed_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
     """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
     accepted = exportable_verdicts(verdicts, bool(lot.slots))
     whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
     return whole, [v.file for v in accepted if lot.sha256.get(v.file) != v.sha256]
 
 
-def other_attempts(lot: Lot, verdicts: list[Verdict]) -> list[str]:
+def accepted_attempts_that_stay(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
     going = {verdict.file for verdict in exportable_verdicts(verdicts, bool(lot.slots))}
     return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]

@@ -12,10 +12,15 @@ rules for the batch. in = accept + review + reject + error, always. With scores 
 nothing.
 """
 
-from eval.judging.advice import allowed_failures, next_step, observed_only, warning_without_references
-from eval.judging.decisions import record_decisions, write_review_worksheet
+from eval.judging.advice import (
+    failed_share_in_words,
+    next_step_in_words,
+    note_if_only_observed,
+    warning_without_references,
+)
+from eval.judging.decisions import store_decisions_from_table, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
-from eval.judging.judged import Judged
+from eval.judging.judged import JudgedLot
 from eval.lot.attempts import advice_on_exhausted_slots, slot_attempts
 from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
@@ -24,9 +29,9 @@ from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
 from eval.report.summaries import (
-    in_brackets,
+    escaped_on_one_line,
     left_out_in_words,
-    one_line,
+    score_and_threshold_in_brackets,
     worst_picture_first,
 )
 from stylegate import files
@@ -46,37 +51,37 @@ def gate(config: Config) -> int:
     judged = judge_and_report(config)
     with keeping_exit_code(judged.outcome.exit_code):
         mirror_to_wandb(config, judged)
-    return exit_code(judged)
+    return exit_code_unless_observed(judged)
 
 
-def exit_code(judged: Judged) -> int:
+def exit_code_unless_observed(judged: JudgedLot) -> int:
     """The exit code of the lot; 0 for a lot that is only observed."""
     return Exit.PASS if judged.outcome.observe else judged.outcome.exit_code
 
 
-def judge_and_report(config: Config, with_next_step: bool = True) -> Judged:
+def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
     """Judge a lot under its lock, write verdicts and reports, print what was found, and what a person does next."""
     with locked_lot(config) as lot:
         if config.decisions:
             # Judging reports what is wrong with the other words before any decision is recorded.
-            record_decisions(require_file(config.decisions, "decisions"), judge(config, lot))
+            store_decisions_from_table(require_file(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
         write_verdicts_and_gate_record(judged)
         write_review_worksheet(judged)
         with keeping_exit_code(judged.outcome.exit_code):
             page = write_reports(judged, config)
-    for line in summary_lines(judged):
+    for line in console_summary_lines(judged):
         print(line)
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     print(f"gate: {counts.judged} in = {total}   report: {files.display_path(page)}")
-    if with_next_step and (advice := next_step(judged.outcome, files.display_path(lot.out))):
+    if with_next_step and (advice := next_step_in_words(judged.outcome, files.display_path(lot.out))):
         print(f"Next: {advice}")
     print(files.display_path(lot.out))
     return judged
 
 
-def summary_lines(judged: Judged) -> list[str]:
+def console_summary_lines(judged: JudgedLot) -> list[str]:
     """The lines that the console shows before its last ones: scores, notes, reasons, rules, promise, worst pictures."""
     outcome = judged.outcome
     lines = [warning] if (warning := warning_without_references(outcome)) else []
@@ -86,11 +91,11 @@ def summary_lines(judged: Judged) -> list[str]:
     for verdict, causes in outcome.why.items():
         if causes:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
-    lines += filter(None, [allowed_failures(outcome), observed_only(outcome)])
+    lines += filter(None, [failed_share_in_words(outcome), note_if_only_observed(outcome)])
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
         lines.append(f"promise: {outcome.promise.sentence()}")
-    lines += [f"  {line}" for line in worst_pictures(judged)]
+    lines += [f"  {line}" for line in worst_pictures_in_words(judged)]
     if slots := outcome.slots:
         lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
         if slots.accepted < slots.wanted:
@@ -100,12 +105,15 @@ def summary_lines(judged: Judged) -> list[str]:
     return lines
 
 
-def worst_pictures(judged: Judged) -> list[str]:
+def worst_pictures_in_words(judged: JudgedLot) -> list[str]:
     """A line for each of the worst NAMED pictures in error or rejected: its worst reason, and how many others."""
     failed = [verdict for verdict in judged.verdicts if verdict.verdict in ("error", "reject")]
     lines = []
     for verdict in sorted(failed, key=worst_picture_first)[:NAMED]:
         first, *others = verdict.reasons
         more = f", and {counted(len(others), 'more reason')}" if others else ""
-        lines.append(f"{verdict.verdict}: {one_line(verdict.file)}: {first.check}{in_brackets(first)}{more}")
+        lines.append(
+            f"{verdict.verdict}: {escaped_on_one_line(verdict.file)}: "
+            f"{first.check}{score_and_threshold_in_brackets(first)}{more}"
+        )
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

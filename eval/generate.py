@@ -54,7 +54,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     with files.exclusive_lock(folder) if main else nullcontext():
         processes.wait_for_everyone()  # until the folder is locked
-        standing = read_standing(folder, config.plan.max_attempts)
+        standing = read_batch_progress(folder, config.plan.max_attempts)
         due = [
             (slot, attempt)
             for slot, attempt in standing.due
@@ -82,7 +82,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     return Exit.REVIEW
 
 
-class Standing(NamedTuple):
+class BatchProgress(NamedTuple):
     """The progress of a batch by its verdicts so far: slots filled, acceptance, cost."""
 
     states: SlotAttempts
@@ -93,7 +93,7 @@ class Standing(NamedTuple):
     filled: int  # slots that have an accepted picture
     wanted: int  # slots that must have one
 
-    def note(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
+    def state_in_words(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
         """The state in a few words, after `drawn` pictures of this round at `seconds_each`; a price is of an hour."""
         if not self.judged:
             return "not judged yet"
@@ -108,13 +108,13 @@ class Standing(NamedTuple):
         return f"{filled}, {share:.0%} accepted, {cost}, all slots in {left:.0f} s"
 
 
-def read_standing(folder: Path, max_attempts: int) -> Standing:
+def read_batch_progress(folder: Path, max_attempts: int) -> BatchProgress:
     """The progress of the batch in a folder. Raises DataError if it has no plan, or its verdicts cannot be read."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     states = slot_attempts((row["file"], row["verdict"]) for row in rows)
     good = [row["file"] for row in rows if row["verdict"] == "accept"]
     slots = read_plan(folder)
-    return Standing(
+    return BatchProgress(
         states,
         due_attempts(slots, states, max_attempts),
         states.exhausted(max_attempts),
@@ -125,7 +125,7 @@ def read_standing(folder: Path, max_attempts: int) -> Standing:
     )
 
 
-def plan_digests(folder: Path, config: Config) -> tuple[str, str | None]:
+def digests_of_plan_and_its_source(folder: Path, config: Config) -> tuple[str, str | None]:
     """Digests of plan.parquet and of the traits or prompts file that the plan was made from."""
     return files.sha256(folder / PLAN), traits_or_prompts_digest(config)
 
@@ -133,7 +133,7 @@ def plan_digests(folder: Path, config: Config) -> tuple[str, str | None]:
 def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str | None]) -> None:
     """Raises DataError where the plan, or the file it was made from, is not what it was when drawing began."""
     for before, now, what in zip(
-        planned, plan_digests(folder, config), ("plan", "traits or prompts file"), strict=True
+        planned, digests_of_plan_and_its_source(folder, config), ("plan", "traits or prompts file"), strict=True
     ):
         if before != now:
             raise DataError(
@@ -148,15 +148,17 @@ def draw_in_parts(
     config: Config,
     folder: Path,
     processes: PartialState,
-    standing: Standing,
+    standing: BatchProgress,
 ) -> None:
     """Load base and LoRA once and draw the attempts, part by part, into `images`; an existing file is kept unchanged.
 
     The main process writes batch.json and shows progress. Features for scoring are computed while a picture is in
     memory, so that scoring need not decode it.
     """
-    shown = encoding.preprocessing_of(encoding.encoder_name(config))  # a wrong name is said before anything is drawn
-    planned = plan_digests(folder, config)
+    shown = encoding.encoder_preprocessing(
+        encoding.encoder_name(config)
+    )  # a wrong name is said before anything is drawn
+    planned = digests_of_plan_and_its_source(folder, config)
     device, family = torch.device(str(processes.device)), FAMILIES[config.family.name]
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
@@ -203,4 +205,4 @@ def draw_in_parts(
             drawn_so_far += len(part)
             in_all = drawn_so_far * processes.num_processes
             seconds_each = (time.monotonic() - began) / in_all
-            tick(len(part), standing.note(in_all, seconds_each, config.hardware.price_per_hour))
+            tick(len(part), standing.state_in_words(in_all, seconds_each, config.hardware.price_per_hour))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.judging.judge import PolicyResult, decide_by_policy
+from eval.judging.judge import VerdictsByPolicy, decide_by_policy
 from eval.learning.advice import what_to_do_next
 from eval.learning.decisions import decided_pictures
 from eval.learning.gains import Gain, gain_of
@@ -32,7 +32,7 @@ from eval.lot.comparison import Comparison, DecidedFile
 from eval.lot.lot import Lot, locked_lot
 from eval.measuring.decided import DecidedPictures
 from eval.measuring.record import READ_BY_HEAD
-from eval.measuring.scores import Scores
+from eval.measuring.scores import LotScores
 from eval.policy import file as policyfile
 from eval.policy.model import Policy
 from eval.promise import store
@@ -93,7 +93,7 @@ def with_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Co
     return replace(compared, decided=DecidedFile(place / decided.file_name, decided.sha256))
 
 
-def with_spreads(decided: DecidedPictures, scores: Scores) -> DecidedPictures:
+def with_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
     """The decided pictures with what the other scores say of those in the lot, by readers that do not know them."""
     columns = {name: np.array([row.get(name) for row in scores.rows], np.float64) for name in READ_BY_HEAD}
     spreads = taste.in_spreads(columns, scores.references, len(scores.rows))
@@ -104,7 +104,7 @@ def with_spreads(decided: DecidedPictures, scores: Scores) -> DecidedPictures:
     return decided._replace(scores=found)
 
 
-def print_result(gains: list[Gain], before: PolicyResult, after: PolicyResult) -> None:
+def print_result(gains: list[Gain], before: VerdictsByPolicy, after: VerdictsByPolicy) -> None:
     for gain in gains:
         print(gain.sentence())
     pairs = zip(before.verdicts, after.verdicts, strict=True)

@@ -49,20 +49,20 @@ def marks(words: Sequence[str]) -> int:
         raise ConfigError("marks takes folders, attack=true, trust=FILE and watermark=FILE", unknown, USAGE)
     trust, watermark = trusted_certificates(words), named_watermark(words)
     for folder in folders:
-        paths = pictures_in(folder)
+        paths = picture_paths_of_package_or_folder(folder)
         made_from = drawing_facts_by_path(folder, watermark) if watermark else NOTHING_KNOWN
         found = read_all_marks(paths, trust, watermark, made_from)
         print(f"{folder}: {marks_in_words(marks_report(found))}")
         for line in credential_states_in_words(found):
             print(f"  {line}")
-        print_broken(paths, found)
+        print_broken_credentials(paths, found)
         if "true" in attack:
             for name, change in ATTACKS.items():
                 print(f"  {surviving_marks_in_words(paths, name, change, watermark, made_from)}")
     return 0
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def picture_paths_of_package_or_folder(folder: Path) -> list[Path]:
     """The pictures of a package, or of a folder. Raises DataError if there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", next_step=USAGE)
@@ -72,7 +72,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def print_broken(paths: Sequence[Path], found: Sequence[MarksOfPicture]) -> None:
+def print_broken_credentials(paths: Sequence[Path], found: Sequence[MarksOfPicture]) -> None:
     """Name the first pictures whose content credentials are broken."""
     states = [(path, picture.credentials) for path, picture in zip(paths, found, strict=True)]
     broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.matches_signature]
@@ -81,26 +81,26 @@ def print_broken(paths: Sequence[Path], found: Sequence[MarksOfPicture]) -> None
 
 
 def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
-    return encoded(image.convert("RGB"), "JPEG", quality=75)
+    return encoded_picture(image.convert("RGB"), "JPEG", quality=75)
 
 
 def resized_to_half(image: Image.Image) -> bytes:
-    return encoded(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
+    return encoded_picture(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
 
 
-def cropped(image: Image.Image) -> bytes:
+def cropped_by_a_tenth(image: Image.Image) -> bytes:
     across, down = image.width // 10, image.height // 10
-    return encoded(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
+    return encoded_picture(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
 
 
 ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
     "saving as JPEG of quality 75": as_jpeg_of_quality_75,
     "resizing to half": resized_to_half,
-    "cropping a tenth off each side": cropped,
+    "cropping a tenth off each side": cropped_by_a_tenth,
 }
 
 
-def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
+def encoded_picture(image: Image.Image, kind: str, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **settings)
     return buffer.getvalue()

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.judging.decisions import planned_values
+from eval.judging.decisions import planned_values_by_trait
 from eval.judging.judge import judge, write_verdicts_and_gate_record
-from eval.judging.judged import Judged
+from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import exportable_verdicts, final_traits
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
-from eval.policy.model import Policy, Promise, largest_percentage
+from eval.policy.model import Policy, Promise, percentage_rounded_up
 from eval.promise import labels, terminal
 from eval.promise.certificate import (
     TRAIT_CERTIFICATE,
@@ -77,7 +77,7 @@ def audit_traits(config: Config) -> int:
         return print_audit_state_and_exit_code(lot.out, plan, attempt)
 
 
-def trait_statements_of_exportable(judged: Judged) -> dict[str, TraitStatement]:
+def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatement]:
     """The statements about the pictures that may be exported, by digest. Raises DataError if there are none."""
     planned = judged.lot.planned_traits()
     found = {
@@ -107,7 +107,7 @@ def store_trait_labels_from_table(
     names = digests_by_worksheet_name(stated)
     before, answers = stored_and_new_labels(path, "traits", lot.out, names, policy)
     rows = read_answers(path, "traits", lot.out, names, policy)
-    values = planned_values(lot.planned_traits().values())
+    values = planned_values_by_trait(lot.planned_traits().values())
     shown = {row.label.sha256: {stated[row.label.sha256].trait: row.shows} for row in rows if row.shows}
     problems = [
         f"{stated[sha256].worksheet_name}: {value}, which is no other value of the plan"
@@ -140,13 +140,13 @@ def ask_and_store_trait_labels(
         "looked at in random order until that is proven."
     )
     write_audit_terms(lot.out, plan)
-    values = planned_values(lot.planned_traits().values())
+    values = planned_values_by_trait(lot.planned_traits().values())
     for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
         (attempt,) = plan.proof_attempts(given)
         if attempt.proven_after is not None:
             break
         statement = stated[sha256]
-        terminal.show_picture(lot, statement.file, f"{number} (bound so far {largest_percentage(attempt.bound)})")
+        terminal.show_picture(lot, statement.file, f"{number} (bound so far {percentage_rounded_up(attempt.bound)})")
         print(f"  stated:  {statement.trait}: {statement.value}")
         others = sorted(values[statement.trait] - {statement.value})
         asked = terminal.ask_label_and_store(
@@ -181,7 +181,7 @@ def print_audit_state_and_exit_code(out: Path, plan: AuditPlan, attempt: AuditAt
         print(f"note: audits of other traits of this batch have spent {1 - 0.5**plan.earlier:.0%} of delta")
     looked = f"{counted(attempt.labels, 'label')}, {attempt.rejects} of them wrong or unsure"
     if attempt.proven_after is None:
-        bound = f"at most {largest_percentage(attempt.bound)} of {attempt.size} stated traits are wrong so far"
+        bound = f"at most {percentage_rounded_up(attempt.bound)} of {attempt.size} stated traits are wrong so far"
         print(f"plan audit: not proven yet: {looked}; {bound}")
         worksheet = files.display_path(out / WORKSHEET)
         print(

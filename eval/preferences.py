@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.export import read_judgement
+from eval.export import read_gate_record_and_verdicts
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import PERSON, Verdict
 from eval.lot.batch import PLAN, attempt_and_slot
@@ -54,7 +54,7 @@ def preferences(config: Config) -> int:
                 "preferences are of a planned batch of a brand: pictures of a folder have no slots that they share",
                 next_step="give batch=NAME, or the words that the batch was planned with.",
             )
-        outcome, verdicts = read_judgement(lot)
+        outcome, verdicts = read_gate_record_and_verdicts(lot)
         usable, left_out = usable_pictures(verdicts, evidence_of(lot.out))
         pairs = pairs_of_slots(lot, usable)
         left_out["no partner in their slot"] = len(usable) - len(

@@ -35,28 +35,28 @@ def rebase(words: list[str]) -> int:
     if problems:
         raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")
 
-    def build(partial: Path) -> None:
+    def write_rebased_metadata(partial: Path) -> None:
         sums = []
         for folder in PROFILES:
             for path in sorted((package / "data" / "metadata" / folder).iterdir()):
-                content = rfc8785.dumps(with_address(json.loads(path.read_bytes()), address))
+                content = rfc8785.dumps(with_address_before_picture_paths(json.loads(path.read_bytes()), address))
                 target = partial / folder / path.name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(content)
                 sums.append(f"{files.sha256(target)}  {folder}/{path.name}\n")
         (partial / "SHA256SUMS").write_text("".join(sums))
 
-    files.write_folder_atomically(out.absolute(), build)
+    files.write_folder_atomically(out.absolute(), write_rebased_metadata)
     print(f"rebase: {files.display_path(out.absolute())}")
     return 0
 
 
-def with_address(value: Any, address: str) -> Any:
+def with_address_before_picture_paths(value: Any, address: str) -> Any:
     """The JSON data with `address` put before every text that is the relative path of a picture."""
     if isinstance(value, dict):
-        return {key: with_address(part, address) for key, part in value.items()}
+        return {key: with_address_before_picture_paths(part, address) for key, part in value.items()}
     if isinstance(value, list):
-        return [with_address(part, address) for part in value]
+        return [with_address_before_picture_paths(part, address) for part in value]
     if isinstance(value, str) and value.startswith(RELATIVE):
         return address + value.removeprefix(RELATIVE)
     return value

@@ -25,8 +25,8 @@ from dataclasses import replace
 
 from eval.calibrate import refuse_learned_pictures
 from eval.certify import index_of_first_proven, write_audit_terms
-from eval.judging.certified import plan_audit
-from eval.judging.judge import calibration_pool, judge
+from eval.judging.certified import plan_of_lot_audit
+from eval.judging.judge import calibration_pool_scores, judge
 from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, locked_lot
 from eval.policy import file as policyfile
@@ -99,7 +99,7 @@ def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
     judged = judge(config, lot, without="audit")
     policy = judged.policy
-    plan, why = plan_audit(lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
+    plan, why = plan_of_lot_audit(lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
     plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
     print(f"order: {why}\nreviewers: {measured}")
     write_audit_terms(lot.out, plan)
@@ -135,7 +135,7 @@ def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The random sample that calibrates the policy's line; its terms are written down now."""
     policy, compared = policyfile.read_policy(config.policy), comparison_of(config, lot)
     require_calibrated_check(policy)
-    pool = calibration_pool(config, lot, compared, policy)
+    pool = calibration_pool_scores(config, lot, compared, policy)
     refuse_learned_pictures(config, pool, compared)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
     words, under = f"stylegate calibrate {command_words_naming_lot(config, lot)}", plan.pool_and_policy_digest

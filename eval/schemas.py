@@ -62,7 +62,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
 }
 
 
-class SchemaWithTexts(GenerateJsonSchema):
+class SchemaWithFieldTexts(GenerateJsonSchema):
     """JSON Schemas in which each field is described by the text that stands below it in the source of its record."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
@@ -89,15 +89,15 @@ def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
     }
 
 
-def all_schemas() -> dict[str, str]:
+def schema_texts_by_file_name() -> dict[str, str]:
     """The text of each schema, by file name."""
     return {
-        f"{name}.json": json.dumps(model.model_json_schema(schema_generator=SchemaWithTexts), indent=1) + "\n"
+        f"{name}.json": json.dumps(model.model_json_schema(schema_generator=SchemaWithFieldTexts), indent=1) + "\n"
         for name, model in MODELS.items()
     }
 
 
 if __name__ == "__main__":
-    for name, text in all_schemas().items():
+    for name, text in schema_texts_by_file_name().items():
         files.write_atomically(FOLDER / name, text)
         print(files.display_path(FOLDER / name))

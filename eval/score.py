@@ -17,9 +17,9 @@ from eval.lot.compared import comparison_of
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.columns import compute_scores
-from eval.measuring.features import features_of
-from eval.measuring.scores import read_record, scores_are_current, scores_key
+from eval.measuring.columns import compute_and_write_scores
+from eval.measuring.features import cached_features_of_files
+from eval.measuring.scores import read_score_record, scores_are_current, scores_key
 from stylegate import files, hardware
 from stylegate.config import Config
 from stylegate.words import counted
@@ -35,8 +35,8 @@ def score(config: Config) -> int:
         return 0  # another process of the launcher's goes on
     if not at_hand:
         with files.exclusive_lock(lot.out):
-            compute_scores(config, lot, compared)
-    for line in read_record(lot.out).summary:
+            compute_and_write_scores(config, lot, compared)
+    for line in read_score_record(lot.out).summary:
         print(line)
     where = files.display_path(lot.out / "scores.parquet")
     print(f"score: {counted(len(lot.files), 'picture')}{', nothing new' if at_hand else ''}: {where}")
@@ -56,6 +56,8 @@ def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison)
         named = lot.files if title == "score" else getattr(compared, title)
         share = named[processes.process_index :: processes.num_processes]
         shown = title if processes.is_main_process else ""
-        features_of(share, sha256_by_name(share), encoder, compared.background, config.score.batch_size, shown)
+        cached_features_of_files(
+            share, sha256_by_name(share), encoder, compared.background, config.score.batch_size, shown
+        )
     processes.wait_for_everyone()
     return processes.is_main_process

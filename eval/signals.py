@@ -39,7 +39,7 @@ NAMED = 20  # problems of a table that one message lists
 Pair = tuple[str, str]  # a trait and its value
 
 
-class Evidence(NamedTuple):
+class ValueEvidence(NamedTuple):
     """What a column of numbers says of one value."""
 
     column: str
@@ -59,16 +59,16 @@ def signals(words: Sequence[str]) -> int:
 
     Raises ConfigError for words of another kind, DataError for a table or a package that cannot be used.
     """
-    table_path, told = words_of(words)
+    table_path, told = parse_command_words(words)
     traits_path = files.resolve_name(told["traits"], files.TRAITS, "traits", ".yaml")
     file = read_traits_file(traits_path)
-    rows = rows_of_items(table_path, told.get("package"))
+    rows = values_and_numbers_by_row(table_path, told.get("package"))
     evidence = evidence_by_value(rows)
     written = files.read_yaml(traits_path, "traits file", words=True)
-    proposed, reasons, kept = reweighted(written, file.numbers == "counts", evidence)
-    before, after = traits_file_text(written), traits_file_text(proposed)
-    if reasons and (slots := number_of_slots(told)):
-        stop_if_impossible(after, slots)
+    proposed, reasons, kept = traits_file_with_other_weights(written, file.numbers == "counts", evidence)
+    before, after = traits_file_as_yaml(written), traits_file_as_yaml(proposed)
+    if reasons and (slots := slots_of_next_plan(told)):
+        refuse_impossible_plan(after, slots)
     elif reasons:
         kept.append("whether a plan can keep these weights was not looked at: slots=N says of how many slots")
     name = traits_path.name
@@ -82,14 +82,14 @@ def signals(words: Sequence[str]) -> int:
     return 0
 
 
-def number_of_slots(told: Mapping[str, str]) -> int:
+def slots_of_next_plan(told: Mapping[str, str]) -> int:
     """The size of the next plan: slots=, else that of the plan of package=; 0 where nothing says it."""
     if "slots" in told:
         return int(told["slots"])
     return len(traits_of_plan(Path(told["package"]))) if "package" in told else 0
 
 
-def stop_if_impossible(text: str, slots: int) -> None:
+def refuse_impossible_plan(text: str, slots: int) -> None:
     """Raises DataError where no plan of so many slots has the counts and keeps the rules of this traits file."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "proposed.yaml")
@@ -104,7 +104,7 @@ def stop_if_impossible(text: str, slots: int) -> None:
             ) from None
 
 
-def words_of(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
+def parse_command_words(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
     """The table, and the values of traits=, package= and out=. Raises ConfigError for anything else."""
     plain = [word for word in words if "=" not in word]
     told = dict(word.split("=", 1) for word in words if "=" in word)
@@ -119,7 +119,7 @@ def words_of(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
     return Path(plain[0]).expanduser(), told
 
 
-class PlainNumbers(yaml.SafeDumper):
+class DumperWithUnquotedNumbers(yaml.SafeDumper):
     """Writes texts that are numbers without quotes: in a traits file every word is text."""
 
 
@@ -130,15 +130,15 @@ def node_with_numbers_unquoted(dumper: yaml.SafeDumper, text: str) -> yaml.Scala
     return dumper.represent_str(text)
 
 
-PlainNumbers.add_representer(str, node_with_numbers_unquoted)
+DumperWithUnquotedNumbers.add_representer(str, node_with_numbers_unquoted)
 
 
-def traits_file_text(content: Mapping[str, Any]) -> str:
+def traits_file_as_yaml(content: Mapping[str, Any]) -> str:
     """The text of a traits file."""
-    return yaml.dump(content, Dumper=PlainNumbers, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(content, Dumper=DumperWithUnquotedNumbers, sort_keys=False, allow_unicode=True, width=120)
 
 
-def rows_of_items(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
+def values_and_numbers_by_row(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
     """For each row of the table the values that it is of, and its numbers by column. Raises DataError."""
     table = tables.read_table(path)
     if table.problems:
@@ -148,7 +148,7 @@ def rows_of_items(path: Path, package: str | None) -> list[tuple[list[Pair], dic
         raise DataError(f"{path} has neither a column id nor columns trait and value", next_step=USAGE)
     if of_items and package is None:
         raise DataError(f"{path} names items by id: which traits do they have?", next_step=USAGE)
-    traits = traits_of_whole_package(Path(package or "")) if of_items else {}
+    traits = traits_of_verified_package(Path(package or "")) if of_items else {}
     problems, rows = [], []
     for row in table.rows:
         try:
@@ -171,16 +171,16 @@ def rows_of_items(path: Path, package: str | None) -> list[tuple[list[Pair], dic
     return rows
 
 
-def traits_of_whole_package(package: Path) -> dict[int, dict[str, str]]:
+def traits_of_verified_package(package: Path) -> dict[int, dict[str, str]]:
     """The traits of each item of a package that holds. Raises DataError for any other."""
     if problems := package_problems(package) if is_bag(package) else [f"{package} is no bag"]:
         raise DataError(f"{package} does not hold:", problems[:NAMED])
     return traits_of_package(package)
 
 
-def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[Evidence]]:
+def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[ValueEvidence]]:
     """What each column says of each value of a trait, against all rows that name the trait."""
-    found: dict[Pair, list[Evidence]] = {}
+    found: dict[Pair, list[ValueEvidence]] = {}
     for column in dict.fromkeys(name for _, numbers in rows for name in numbers):
         by_value: dict[Pair, list[float]] = {}
         for pairs, numbers in rows:
@@ -193,12 +193,12 @@ def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> di
             for (name, value), numbers in by_value.items():
                 if name == trait:
                     ratio = (sum(numbers) + PRIOR * mean) / (len(numbers) + PRIOR) / mean
-                    found.setdefault((trait, value), []).append(Evidence(column, len(numbers), ratio))
+                    found.setdefault((trait, value), []).append(ValueEvidence(column, len(numbers), ratio))
     return found
 
 
-def reweighted(
-    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[Evidence]]
+def traits_file_with_other_weights(
+    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[ValueEvidence]]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """The content of the traits file with other weights, the reason for each change, and what had to stay."""
     traits: dict[str, Any] = {}

@@ -35,7 +35,7 @@ WITHOUT_GUIDANCE = 1.0
 ONE_PASS = ("flux",)  # families whose guidance is told to the model, and costs no second pass
 
 
-class Outcome(NamedTuple):
+class JudgedSetting(NamedTuple):
     """The pictures of one setting as they were judged, in the order of the slots."""
 
     setting: SamplerSetting
@@ -54,29 +54,29 @@ def trial(config: Config) -> int:
     if not reference.accepted().any():
         print(f"trial: none of {len(reference.verdicts)} pictures was accepted, so nothing can be compared")
         return 0
-    tried = [compared(config, reference, reference)]
+    tried = [compare_with_first_setting(config, reference, reference)]
     for share in FEWER:
         setting = first.model_copy(update={"num_inference_steps": max(1, round(share * first.num_inference_steps))})
         if setting.num_inference_steps >= tried[-1].setting.num_inference_steps:
             continue
-        tried.append(compared(config, draw_and_judge(config, setting), reference))
+        tried.append(compare_with_first_setting(config, draw_and_judge(config, setting), reference))
         if not tried[-1].holds:
             break
     if first.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS:
-        setting = best_of(tried).setting.model_copy(update={"guidance_scale": WITHOUT_GUIDANCE})
-        tried.append(compared(config, draw_and_judge(config, setting), reference))
+        setting = most_accepted_for_its_work(tried).setting.model_copy(update={"guidance_scale": WITHOUT_GUIDANCE})
+        tried.append(compare_with_first_setting(config, draw_and_judge(config, setting), reference))
     found = SamplerTrial(
         pictures=len(reference.verdicts),
         policy_sha256=read_policy(config.policy).sha256,
         tried=tried,
-        chosen=best_of(tried).setting,
+        chosen=most_accepted_for_its_work(tried).setting,
     )
     found.write(sampler_trial_path(configured_facts(config)))
     print_trial(found)
     return 0
 
 
-def draw_and_judge(config: Config, setting: SamplerSetting) -> Outcome:
+def draw_and_judge(config: Config, setting: SamplerSetting) -> JudgedSetting:
     """Plan the batch of this setting, draw the first attempts at its first slots, and judge them."""
     settings = replace(config.generate, **setting.content(), by_trial=False)
     size = settings.batch_size
@@ -90,10 +90,10 @@ def draw_and_judge(config: Config, setting: SamplerSetting) -> Outcome:
     assert judged.lot.slots is not None
     slots = judged.lot.slots
     first = {slots[v.file].slot: v for v in judged.verdicts if v.file == slots[v.file].file(0)}
-    return Outcome(setting, [first[number] for number in range(count)])
+    return JudgedSetting(setting, [first[number] for number in range(count)])
 
 
-def compared(config: Config, outcome: Outcome, reference: Outcome) -> TriedSetting:
+def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSetting:
     """What a setting did with the same slots and seeds, beside the first setting."""
     ours, theirs = outcome.accepted(), reference.accepted()
     change = ours - theirs
@@ -105,7 +105,7 @@ def compared(config: Config, outcome: Outcome, reference: Outcome) -> TriedSetti
     ]
     fall = float(np.mean(margins)) if margins else 0.0
     at_least = max(0.0, float(theirs.mean() + change.mean()) - spare)
-    work = work_of(config, outcome.setting) / work_of(config, reference.setting)
+    work = denoiser_passes_per_picture(config, outcome.setting) / denoiser_passes_per_picture(config, reference.setting)
     return TriedSetting(
         setting=outcome.setting,
         work=round(work, 4),
@@ -116,13 +116,13 @@ def compared(config: Config, outcome: Outcome, reference: Outcome) -> TriedSetti
     )
 
 
-def work_of(config: Config, setting: SamplerSetting) -> float:
+def denoiser_passes_per_picture(config: Config, setting: SamplerSetting) -> float:
     """Passes of the denoiser for one picture: guidance above 1 takes two a step, but for families that are told it."""
     twice = setting.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS
     return setting.num_inference_steps * (2.0 if twice else 1.0)
 
 
-def best_of(tried: list[TriedSetting]) -> TriedSetting:
+def most_accepted_for_its_work(tried: list[TriedSetting]) -> TriedSetting:
     """The setting that surely has the most accepted pictures for its work; of equal ones the first."""
     return max((t for t in tried if t.holds), key=lambda t: t.accepted_share_at_least / t.work)
 

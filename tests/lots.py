@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.judging.record import NOT_ASKED_FOR, GateRecord
-from eval.judging.verdicts import ORDER, Reason, Verdict, reason_counts, worst_verdict
+from eval.judging.verdicts import ORDER, Reason, Verdict, picture_counts_by_check, worst_verdict
 from eval.lot.record import BatchConfigWords, BatchFacts, BatchRecord, DrawingFacts, ModelFamilyFacts, PlanFacts
-from eval.policy.model import VERDICTS, Check, Policy, Threshold
+from eval.policy.model import VERDICTS, Policy, PolicyCheck, Threshold
 
 SHA256 = "a" * 64
 
@@ -36,7 +36,7 @@ def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:
         "encoder_sha256": "",
         "references": {"from": "", "given": 0, "count": 0, "sha256": ""},
         "images": "",
-        "why": {kind: reason_counts(list(verdicts), kind) for kind in ORDER},
+        "why": {kind: picture_counts_by_check(list(verdicts), kind) for kind in ORDER},
         "exit_code": 0,
         "fails_batch": False,
         "verdicts_sha256": "",
@@ -61,5 +61,9 @@ def batch_record(wanted: int) -> BatchRecord:
 
 def policy(share: float = 0.0, **more: Any) -> Policy:
     """A policy with one check, that passes a folder with that share of rejects and errors."""
-    given = {"name": "p", "sha256": "", "checks": {"contrast": Check(reject_below=Threshold.model_validate(6))}} | more
+    given = {
+        "name": "p",
+        "sha256": "",
+        "checks": {"contrast": PolicyCheck(reject_below=Threshold.model_validate(6))},
+    } | more
     return Policy(version=1, max_failed_share=share, **given)

@@ -132,7 +132,16 @@ def known(content: bytes) -> Known:
         image = pictures.decode(content, "#ffffff").image
     except pictures.PictureError:
         return Known(content, None)
-    return Known(content, dict(zip(technical.MEASURES, technical.measure([technical.view(image)])[0], strict=True)))
+    return Known(
+        content,
+        dict(
+            zip(
+                technical.MEASURES,
+                technical.technical_scores([technical.middle_and_half_size_crops(image)])[0],
+                strict=True,
+            )
+        ),
+    )
 
 
 @cache

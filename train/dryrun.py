@@ -132,7 +132,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
     learned: Any = value_or_recorded_problem(lambda: learned_pictures(config, data[0])) if data else None
     terms: Any = value_or_recorded_problem(lambda: licence.require_agreement(config, folder)) if folder else None
     value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
-    value_or_recorded_problem(lambda: encoding.preprocessing_of(encoding.encoder_name(config)))
+    value_or_recorded_problem(lambda: encoding.encoder_preprocessing(encoding.encoder_name(config)))
     if config.hardware.nf4:
         value_or_recorded_problem(pipelines.four_bit_classes)
     value_or_recorded_problem(lambda: optimizers.build_optimizer(config.train, [torch.zeros(1, requires_grad=True)]))

@@ -29,13 +29,13 @@ from PIL import Image
 from torch import Tensor
 
 from eval.judging.judge import judge, write_verdicts_and_gate_record
-from eval.judging.judged import Judged
+from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import NOT_ASKED
 from eval.lot.compared import comparison_of
 from eval.lot.comparison import base_pictures_as_foreign_set
 from eval.lot.lot import read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.features import features_of
+from eval.measuring.features import cached_features_of_files
 from eval.measuring.record import OF_BASE
 from eval.policy import file as policyfile
 from eval.policy import model as policy
@@ -199,7 +199,7 @@ class Evaluation:
             }
         return found
 
-    def judge_with_gate(self, folder: Path) -> Judged:
+    def judge_with_gate(self, folder: Path) -> JudgedLot:
         """Let the gate judge the pictures in with/; its files are written into judged/."""
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
@@ -211,7 +211,7 @@ class Evaluation:
         write_verdicts_and_gate_record(judged)
         return judged
 
-    def verdicts(self, judged: Judged) -> dict[str, Any]:
+    def verdicts(self, judged: JudgedLot) -> dict[str, Any]:
         """The fields of result.json with one value a prompt: `verdicts`, and `passed` or, with a calibrated policy,
         `undecided`; and `why`, the gate's reason.
         """
@@ -223,13 +223,13 @@ class Evaluation:
         return found | {"undecided": [any(reason.check == NOT_ASKED for reason in row.reasons) for row in each]}
 
     @cached_property
-    def encoder(self) -> encoding.Encoder:
+    def encoder(self) -> encoding.LoadedEncoder:
         return encoding.load_encoder(encoding.encoder_name(self.run.config), self.run.accelerator.device)
 
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         """Unit vectors [pictures, width] of the encoder, of (name, path) pairs."""
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
-        return features_of(named, sha256_by_name(named), self.encoder, ground, size, "")[0].embeddings
+        return cached_features_of_files(named, sha256_by_name(named), self.encoder, ground, size, "")[0].embeddings
 
     def grid(self) -> Image.Image:
         """Write and return samples/grid.png: a row for each of the first prompts, a column for each step."""

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from eval import export, gate, generate, plan, trial
-from eval.judging.advice import next_step
-from eval.judging.judged import Judged
+from eval.judging.advice import next_step_in_words
+from eval.judging.judged import JudgedLot
 from eval.lot import cost
 from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
 from eval.lot.compared import comparison_of
@@ -34,15 +34,15 @@ def experiment(config: Config) -> int:
     """Run all stages. Returns the gate's exit code for the batch, or that of a stage that stopped."""
     if not config.brand:
         raise DataError("an experiment needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
-    export.key_and_marks(config)  # what cannot sign is said now, not after hours of training
+    export.signing_key_and_marks(config)  # what cannot sign is said now, not after hours of training
     folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
-    judged: Judged | None = None
+    judged: JudgedLot | None = None
     unrecorded: dict[str, float] = {}  # seconds by stage that cost.json does not have yet
 
     def judge(config: Config) -> int:
         nonlocal judged
         judged = gate.judge_and_report(config, with_next_step=False)
-        return gate.exit_code(judged)
+        return gate.exit_code_unless_observed(judged)
 
     def run_stage(name: str, work: Callable[[Config], int]) -> int:
         began = time.perf_counter()
@@ -60,7 +60,7 @@ def experiment(config: Config) -> int:
     run_stage("plan", plan.plan)
     folder, _ = batch_folder(config)
     code = worst_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
-    while code != Exit.PASS and generate.read_standing(folder, config.plan.max_attempts).due:
+    while code != Exit.PASS and generate.read_batch_progress(folder, config.plan.max_attempts).due:
         run_stage("draw", generate.generate)
         code = worst_code(run_stage("gate", judge))
     assert judged, "a batch has at least one attempt"
@@ -68,7 +68,7 @@ def experiment(config: Config) -> int:
         if judged.outcome.counts.accept and not config.observe:
             code = worst_code(code, run_stage("export", export.export))
         print_and_track_results(config, judged)
-        if advice := next_step(judged.outcome, files.display_path(folder)):
+        if advice := next_step_in_words(judged.outcome, files.display_path(folder)):
             print(f"Next: {advice}")
     return code
 
@@ -85,7 +85,7 @@ def add_cost(folder: Path, seconds: dict[str, float]) -> None:
     files.write_json(folder / cost.COST, total)
 
 
-def print_and_track_results(config: Config, judged: Judged) -> None:
+def print_and_track_results(config: Config, judged: JudgedLot) -> None:
     """Send the results to the tracker; print the table and the path of the report."""
     lot, counts = judged.lot, judged.outcome.counts
     before, after, real = mean_styles(config, lot)
@@ -109,16 +109,16 @@ def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     unknown.
     """
     from eval.measuring import encoder as encoding
-    from eval.measuring.features import features_of
+    from eval.measuring.features import cached_features_of_files
     from eval.scorers import style
 
     encoder = encoding.load_encoder(encoding.encoder_name(config), hardware.device_of(config.hardware))
     compared = comparison_of(config, lot)
     base = base_samples(files.RUNS / run_directory_name(config))
     found = [
-        features_of(named, sha256_by_name(named), encoder, compared.background, config.score.batch_size, "")[
-            0
-        ].embeddings
+        cached_features_of_files(
+            named, sha256_by_name(named), encoder, compared.background, config.score.batch_size, ""
+        )[0].embeddings
         for named in (base, lot.files, compared.references)
     ]
     before, after, references = found

@@ -18,7 +18,7 @@ def warning_without_references(outcome: GateRecord) -> str:
     return "" if outcome.references.given else NOBODY_LOOKED
 
 
-def allowed_failures(outcome: GateRecord) -> str:
+def failed_share_in_words(outcome: GateRecord) -> str:
     """How the share of failed pictures of a folder stands to the share that the policy allows; "" if none failed, or
     none may.
     """
@@ -31,7 +31,7 @@ def allowed_failures(outcome: GateRecord) -> str:
     return f"{failed} of {counts.judged} failed: that {state} max_failed_share {allowed:g} of the policy"
 
 
-def observed_only(outcome: GateRecord) -> str:
+def note_if_only_observed(outcome: GateRecord) -> str:
     """That the verdicts were only observed, and the exit code that was not given; "" if they count."""
     if not outcome.observe:
         return ""
@@ -60,7 +60,7 @@ def remedies_of_failed(outcome: GateRecord) -> list[str]:
     return steps
 
 
-def next_step(outcome: GateRecord, out: str) -> str:
+def next_step_in_words(outcome: GateRecord, out: str) -> str:
     """What a person does next about a lot that did not pass, in words; "" for one that passed, or was only observed.
 
     `out` is the folder of the results, as it is shown to people.

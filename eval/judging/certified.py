@@ -22,7 +22,7 @@ from stylegate.words import counted
 FOUND, BEYOND = "audit", "outside-certificate"  # checks of the reasons that are given here
 
 
-def certifiable_lot(verdicts: list[Verdict], is_planned_batch: bool) -> list[str]:
+def certifiable_digests(verdicts: list[Verdict], is_planned_batch: bool) -> list[str]:
     """The sha256 of every picture that may be exported, before labels of an audit or a certificate are applied.
 
     Raises DataError if there is none, and if two of the pictures are the same bytes.
@@ -38,7 +38,7 @@ def certifiable_lot(verdicts: list[Verdict], is_planned_batch: bool) -> list[str
     return lot
 
 
-def plan_audit(
+def plan_of_lot_audit(
     out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool, trusts_reviewers: bool = False
 ) -> tuple[AuditPlan, str]:
     """The plan of the audit of what may be exported, and why the order is as it is, in words.
@@ -47,7 +47,7 @@ def plan_audit(
     its folder (of calibrations and audits under this policy: random samples) settle whether the ranking is used.
     `trusts_reviewers` asks for an audit without known rejects.
     """
-    lot = certifiable_lot(verdicts, is_planned_batch)
+    lot = certifiable_digests(verdicts, is_planned_batch)
     margins = {verdict.sha256: verdict.margin for verdict in verdicts}
     known = [
         (margin, label.is_reject)
@@ -92,10 +92,10 @@ def apply_audit_labels_and_certificate(
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add_reason(verdict, make_reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
-    return certified_promise(found), notes
+    return promise_state_of_certificate(found), notes
 
 
-def certified_promise(found: Certificate) -> PromiseState:
+def promise_state_of_certificate(found: Certificate) -> PromiseState:
     """How a promise stands that this certificate proves."""
     attempt = found.proven_attempt()
     return PromiseState(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from eval.judging.judged import Judged
+from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import Verdict
 from eval.lot.lot import Lot
 from eval.promise import labels, store
@@ -25,7 +25,7 @@ WORKSHEET = "review.csv"
 SHOWS = "write as in `headwear: none; item: book`, with traits and values of the plan; none was used."
 
 
-def record_decisions(path: Path, judged: Judged) -> None:
+def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
     """Store the decisions in the table `path`, each with the policy and the checks it speaks of.
 
     A decision speaks of the checks that hold the picture in review now. If its row of the table names checks, it
@@ -36,11 +36,11 @@ def record_decisions(path: Path, judged: Judged) -> None:
     out, policy = judged.lot.out, judged.policy
     present: dict[str, set[str]] = {}
     for verdict in judged.verdicts:
-        present.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
+        present.setdefault(verdict.sha256, set()).update(checks_that_caused_review(verdict))
     latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
     counting = labels.valid_labels_by_sha256(out, "review", policy)
     answers = read_answers(path, "review", out, judged.lot.sha256, policy)
-    shown = shown_traits(path, answers, judged.lot)
+    shown = traits_shown_by_table(path, answers, judged.lot)
     new_ones: list[StoredLabel] = []
     for answer in answers:
         label, standing = answer.label, present[answer.label.sha256]
@@ -63,13 +63,13 @@ def record_decisions(path: Path, judged: Judged) -> None:
     print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
 
 
-def shown_traits(path: Path, answers: Sequence[WorksheetAnswer], lot: Lot) -> dict[str, dict[str, str]]:
+def traits_shown_by_table(path: Path, answers: Sequence[WorksheetAnswer], lot: Lot) -> dict[str, dict[str, str]]:
     """The traits that pictures show otherwise than planned, by sha256, from the column `shows` of a table.
 
     Raises DataError listing every cell that does not name traits and values of the lot's plan.
     """
     planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits().items()}
-    values = planned_values(planned.values())
+    values = planned_values_by_trait(planned.values())
     found: dict[str, dict[str, str]] = {}
     problems = []
     for answer in answers:
@@ -87,7 +87,7 @@ def shown_traits(path: Path, answers: Sequence[WorksheetAnswer], lot: Lot) -> di
     return found
 
 
-def planned_values(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
+def planned_values_by_trait(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
     """The values that a plan has for each trait; absence (none) is always one."""
     values: dict[str, set[str]] = {}
     for traits in planned:
@@ -96,7 +96,7 @@ def planned_values(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
     return values
 
 
-def checks_in_review(verdict: Verdict) -> list[str]:
+def checks_that_caused_review(verdict: Verdict) -> list[str]:
     """The names of the checks that put a picture into review, the worst one first; also those that a person has
     settled.
     """
@@ -104,7 +104,7 @@ def checks_in_review(verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(found.check for found in [*verdict.reasons, *settled] if found.verdict == "review"))
 
 
-def write_review_worksheet(judged: Judged) -> None:
+def write_review_worksheet(judged: JudgedLot) -> None:
     """Write review.csv, with a row to fill in for each picture in review; only its header if there is none.
 
     What a person wrote into it and is not stored, or left the picture open, stays in it.
@@ -112,7 +112,9 @@ def write_review_worksheet(judged: Judged) -> None:
     waiting = [verdict for verdict in judged.verdicts if verdict.verdict == "review"]
     path, slots = judged.lot.out / WORKSHEET, judged.lot.slots or {}
     rows = [
-        WorksheetQuestion(v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(checks_in_review(v)))
+        WorksheetQuestion(
+            v.file, v.sha256, slots[v.file].prompt if v.file in slots else "", tuple(checks_that_caused_review(v))
+        )
         for v in waiting
     ]
     write_worksheet(path, "review", rows, judged.policy, judged.lot.sha256)

@@ -6,46 +6,46 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from eval.judging import certified
-from eval.judging.judged import Judged
+from eval.judging.judged import JudgedLot
 from eval.judging.record import (
     NOT_ASKED_FOR,
-    CheckLines,
-    Counts,
+    CheckThresholds,
     GateRecord,
-    PolicyUsed,
+    PolicyNameAndDigest,
     PromiseState,
-    Slots,
+    SlotCounts,
     State,
+    VerdictCounts,
 )
 from eval.judging.rules import (
     any_reason_fails_batch,
-    exhausted_slots,
     lot_exit_code,
     lot_measures,
-    rule_states,
+    results_of_lot_rules,
+    slots_with_all_attempts_failed,
 )
 from eval.judging.verdicts import (
     Verdict,
     apply_calibrated_check,
     apply_decisions,
-    apply_trait_audit,
     apply_waivers,
+    correct_traits_found_wrong,
     depends_on_readable_style,
     exportable_verdicts,
-    reason_counts,
-    review_rejects_of_others,
+    picture_counts_by_check,
+    review_rejects_of_other_policies,
     send_accepted_to_review,
     slots_with_verdict,
-    verdicts_of,
+    verdicts_of_rows,
 )
 from eval.lot.batch import PLAN
 from eval.lot.compared import comparison_of
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.record import StyleReadability
-from eval.measuring.scores import Scores, read_scores, scores_are_current, scores_key
+from eval.measuring.scores import LotScores, read_scores, scores_are_current, scores_key
 from eval.policy import file as policyfile
-from eval.policy.lines import MIN_REFERENCES, CheckBounds, resolve_check_bounds
+from eval.policy.lines import MIN_REFERENCES, ResolvedCheckLines, resolve_check_lines
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise import calibration, labels, store
 from eval.promise.calibration import CalibratedLine
@@ -66,7 +66,7 @@ def judge(
     compared: Comparison | None = None,
     quiet: bool = False,
     without: Purpose | None = None,
-) -> Judged:
+) -> JudgedLot:
     """Judge each picture of a lot. Computes and writes scores where they are not at hand; writes nothing else.
 
     `compared` is what the pictures are compared with; by default what the config names. `quiet` is for checkpoints in
@@ -96,14 +96,16 @@ def judge(
     if policy.calibrated_score and quiet:
         send_accepted_to_review(verdicts)
     if not quiet:
-        review_rejects_of_others(verdicts, labels.rejects_under_other_policies(lot.out, policy))
+        review_rejects_of_other_policies(verdicts, labels.rejects_under_other_policies(lot.out, policy))
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
         if found := false_rejects(lot.out, verdicts, policy):
             notes.append(found.in_words())
         if without != "traits":
-            apply_trait_audit(verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy))
+            correct_traits_found_wrong(
+                verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy)
+            )
         if without != "audit":
             promise, audit_notes = certified.apply_audit_labels_and_certificate(
                 lot.out, verdicts, policy, bool(lot.slots)
@@ -114,20 +116,20 @@ def judge(
                 promise, line, len(exportable_verdicts(verdicts, bool(lot.slots))), policy
             )
     text = files.jsonl(verdict.content() for verdict in verdicts)
-    result = JudgingResult(policy, scores, verdicts, bounds, left_out, notes, promise, text)
-    outcome = gate_record(config, lot, result, proofs, compared.brand)
+    result = GateRecordParts(policy, scores, verdicts, bounds, left_out, notes, promise, text)
+    outcome = make_gate_record(config, lot, result, proofs, compared.brand)
     outcome.calibration = calibration_path
     outcome.pool = pool if promise.state == "valid" else {}
-    return Judged(lot, compared, policy, scores, verdicts, pool, line, outcome, text)
+    return JudgedLot(lot, compared, policy, scores, verdicts, pool, line, outcome, text)
 
 
-class JudgingResult(NamedTuple):
+class GateRecordParts(NamedTuple):
     """The parts of gate.json that judging gives."""
 
     policy: Policy
-    scores: Scores
+    scores: LotScores
     verdicts: list[Verdict]
-    bounds: list[CheckBounds]
+    bounds: list[ResolvedCheckLines]
     left_out: list[str]
     notes: list[str]
     promise: PromiseState
@@ -146,7 +148,7 @@ def notes_on_judged_references(lot: Lot, compared: Comparison) -> list[str]:
     ]
 
 
-def write_verdicts_and_gate_record(judged: Judged) -> None:
+def write_verdicts_and_gate_record(judged: JudgedLot) -> None:
     """Write verdicts.jsonl and gate.json into the lot's folder."""
     files.write_atomically(judged.lot.out / "verdicts.jsonl", judged.verdicts_text)
     judged.outcome.write(judged.lot.out / "gate.json")
@@ -180,23 +182,25 @@ def promise_without_certificate(
     return PromiseState(state=cast(State, line.state), says=line.says)
 
 
-def gate_record(
-    config: Config, lot: Lot, result: JudgingResult, proofs: dict[str, str | None], brand: str
+def make_gate_record(
+    config: Config, lot: Lot, result: GateRecordParts, proofs: dict[str, str | None], brand: str
 ) -> GateRecord:
     """The content of gate.json: counts, thresholds, rules for the lot, the promise, the exit code."""
     policy, verdicts, promise, record = result.policy, result.verdicts, result.promise, result.scores.record
     counts = Counter(v.verdict for v in verdicts)
-    rules = rule_states(policy, lot_measures(verdicts, record.batch, lot))
+    rules = results_of_lot_rules(policy, lot_measures(verdicts, record.batch, lot))
     slots = None
     if lot.record:
         accepted = len(slots_with_verdict(verdicts, "accept"))
-        slots = Slots(wanted=lot.record.wanted, accepted=accepted, exhausted=exhausted_slots(lot, verdicts))
+        slots = SlotCounts(
+            wanted=lot.record.wanted, accepted=accepted, exhausted=slots_with_all_attempts_failed(lot, verdicts)
+        )
     return GateRecord(
-        policy=PolicyUsed(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
+        policy=PolicyNameAndDigest(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
-        counts=Counts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
+        counts=VerdictCounts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
         thresholds={
-            b.score: CheckLines(
+            b.score: CheckThresholds(
                 reject_below=b.reject_below, review_below=b.review_below, fail_batch_below=b.fail_batch_below
             )
             for b in result.bounds
@@ -213,7 +217,7 @@ def gate_record(
         references=record.references,
         readability=record.readability,
         images=str(lot.images),
-        why={kind: reason_counts(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
+        why={kind: picture_counts_by_check(verdicts, kind) for kind in ("reject", "review", "error", "warn")},
         slots=slots,
         exit_code=lot_exit_code(lot, verdicts, policy, rules, promise.state),
         fails_batch=any_reason_fails_batch(verdicts),
@@ -224,11 +228,11 @@ def gate_record(
     )
 
 
-class PolicyResult(NamedTuple):
+class VerdictsByPolicy(NamedTuple):
     """Verdicts by scores, policy and waivers alone, before any label or decision of a person is applied."""
 
-    scores: Scores
-    bounds: list[CheckBounds]
+    scores: LotScores
+    bounds: list[ResolvedCheckLines]
     left_out: list[str]
     verdicts: list[Verdict]
     notes: list[str]  # what was waived, and why the style cannot be read; a sentence each
@@ -236,18 +240,18 @@ class PolicyResult(NamedTuple):
 
 def decide_by_policy(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, quiet: bool = False
-) -> PolicyResult:
+) -> VerdictsByPolicy:
     """Score if needed, and decide each picture by its scores and the policy's waivers alone."""
     key = scores_key(config, lot, compared)
     if not scores_are_current(lot, key):
-        from eval.measuring.columns import compute_scores  # torch: only where something is to be encoded
+        from eval.measuring.columns import compute_and_write_scores  # torch: only where something is to be encoded
 
-        compute_scores(config, lot, compared, quiet)
+        compute_and_write_scores(config, lot, compared, quiet)
     scores = read_scores(lot.out)
     record = scores.record
-    bounds, left_out, lacking = resolve_check_bounds(
+    bounds, left_out, lacking = resolve_check_lines(
         policy,
-        set(scores.computed_names()),
+        set(scores.computed_score_names()),
         scores.references,
         record.references.given,
         record.foreign,
@@ -256,9 +260,9 @@ def decide_by_policy(
     unreadable = (
         unreadable_style_reason(record.readability) if any(depends_on_readable_style(bound) for bound in bounds) else ""
     )
-    verdicts = verdicts_of(scores.rows, bounds, policy, lacking, unreadable)
+    verdicts = verdicts_of_rows(scores.rows, bounds, policy, lacking, unreadable)
     said = apply_waivers(verdicts, policy.waivers, files.today()) + ([unreadable] if unreadable else [])
-    return PolicyResult(scores, bounds, left_out, verdicts, said)
+    return VerdictsByPolicy(scores, bounds, left_out, verdicts, said)
 
 
 def unreadable_style_reason(readability: StyleReadability | None) -> str:
@@ -276,7 +280,7 @@ def unreadable_style_reason(readability: StyleReadability | None) -> str:
     )
 
 
-def calibration_pool(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
+def calibration_pool_scores(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
     """The calibrated score, by sha256, of each picture that every other check accepts; a calibration samples from
     these.
     """

@@ -6,13 +6,13 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
-from eval.measuring.scores import Scores
+from eval.measuring.scores import LotScores
 from eval.policy.model import Policy
 from eval.promise.calibration import CalibratedLine
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedLot:
     """The result of judging a lot once. Reports, W&B, certificates and calibrations are handed it; none judges again.
 
     `verdicts` and `scores.rows` have one entry a picture, in the lot's order.
@@ -21,7 +21,7 @@ class Judged:
     lot: Lot
     comparison: Comparison
     policy: Policy
-    scores: Scores
+    scores: LotScores
     verdicts: list[Verdict]  # the lines of verdicts.jsonl
     pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
     line: CalibratedLine | None  # where the calibrated check's line lies; None where no check is calibrated

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
-from eval.measuring.record import References, StyleReadability
+from eval.measuring.record import ReferencesUsed, StyleReadability
 from stylegate.records import Record
 
 RuleLevel = Literal["pass", "warn", "fail"]
@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=0)]
 State = Literal["none", "valid", "stale", "insufficient", "certified"]
 
 
-class PolicyUsed(Record):
+class PolicyNameAndDigest(Record):
     """The name and digest of the policy by which a lot was judged."""
 
     name: str
@@ -22,7 +22,7 @@ class PolicyUsed(Record):
     """Share of the pictures, 0 to 1, that may be rejected or in error before the lot fails."""
 
 
-class Counts(Record):
+class VerdictCounts(Record):
     """Pictures by verdict: `in` is the sum of the others."""
 
     judged: Count = Field(validation_alias=AliasChoices("in", "judged"), serialization_alias="in")
@@ -32,7 +32,7 @@ class Counts(Record):
     error: Count
 
 
-class CheckLines(Record):
+class CheckThresholds(Record):
     """Thresholds of a check in the score's own unit; None where there is none."""
 
     reject_below: float | None
@@ -72,7 +72,7 @@ class PromiseState(Record):
         return self.says if self.state == "none" else f"{self.state}: {self.says}"
 
 
-class Slots(Record):
+class SlotCounts(Record):
     """How many slots a planned batch has, how many are wanted and how many are filled."""
 
     wanted: int
@@ -85,11 +85,11 @@ class Slots(Record):
 class GateRecord(Record):
     """The content of gate.json: the result of a gate for pipelines."""
 
-    policy: PolicyUsed
+    policy: PolicyNameAndDigest
     observe: bool
     """The verdicts were only observed: the exit code was 0, and export refuses them."""
-    counts: Counts
-    thresholds: dict[str, CheckLines]
+    counts: VerdictCounts
+    thresholds: dict[str, CheckThresholds]
     """By score, of the checks that were asked."""
     calibrated: str | None
     """The score whose thresholds come from labels; None for none."""
@@ -104,14 +104,14 @@ class GateRecord(Record):
     encoder: str
     encoder_sha256: str
     """Digest of the encoder's weights and preprocessing."""
-    references: References
+    references: ReferencesUsed
     readability: StyleReadability | None = None
     """How surely the style can be told from foreign pictures; left out where too few references are given, or none."""
     images: str
     """The folder that was judged, on the machine that judged it."""
     why: dict[str, dict[str, int]]
     """By consequence (reject, review, error, warn): how many pictures each check brought to it."""
-    slots: Slots | None = None
+    slots: SlotCounts | None = None
     """None for a folder that was not planned."""
     exit_code: int
     fails_batch: bool

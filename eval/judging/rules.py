@@ -23,11 +23,11 @@ def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dic
         "acceptance": sum(v.verdict == "accept" for v in verdicts) / total if total else None,
         "uniqueness": 1 - alike / total if total else None,
         "variety": whole.vendi / whole.vendi_references if whole.vendi and whole.vendi_references else None,
-        "quotas": quota_agreement(verdicts, lot),
+        "quotas": planned_share_agreement(verdicts, lot),
     }
 
 
-def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
+def planned_share_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     """How well the accepted slots keep the planned shares of trait values, 0 to 1 (the same shares).
 
     It is 1 less the largest difference between a value's share of planned slots and its share of accepted slots. None
@@ -43,7 +43,7 @@ def quota_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     return 1 - max(abs(count / len(planned) - found[item] / len(there)) for item, count in wanted.items())
 
 
-def rule_states(policy: Policy, values_by_measure: dict[str, float | None]) -> list[LotRuleResult]:
+def results_of_lot_rules(policy: Policy, values_by_measure: dict[str, float | None]) -> list[LotRuleResult]:
     """The value and the state (pass, warn, fail) of each of the policy's rules for the lot.
 
     `values_by_measure` are the lot's measures by name. A rule whose measure is None passes only if the rule is
@@ -67,7 +67,7 @@ def rule_states(policy: Policy, values_by_measure: dict[str, float | None]) -> l
 
 def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list[LotRuleResult], promise: str) -> int:
     """The worst exit code of three: by the verdicts, by the rules for the lot, and by the state of the promise."""
-    code = batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
+    code = planned_batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
     failed = any(rule.state == "fail" for rule in rules)
     failed |= any_reason_fails_batch(verdicts)
     proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
@@ -89,7 +89,7 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
     return Exit.REVIEW if any(v.verdict == "review" for v in verdicts) else Exit.PASS
 
 
-def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
+def planned_batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     """0 once the wanted number of slots has an accepted picture, 11 if only people can fill the rest, else 10.
 
     People can fill slots with a picture in review, and those whose attempts have all failed (`ways_out`).
@@ -98,11 +98,11 @@ def batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     missing = (lot.record.wanted if lot.record else 0) - len(accepted)
     if missing <= 0:
         return Exit.PASS
-    for_people = len(reviewed - accepted) + len(exhausted_slots(lot, verdicts))
+    for_people = len(reviewed - accepted) + len(slots_with_all_attempts_failed(lot, verdicts))
     return Exit.REVIEW if for_people >= missing else Exit.REJECTED
 
 
-def exhausted_slots(lot: Lot, verdicts: list[Verdict]) -> list[int]:
+def slots_with_all_attempts_failed(lot: Lot, verdicts: list[Verdict]) -> list[int]:
     """Slots of a batch of which every attempt that the batch allows has failed."""
     limit = lot.record.max_attempts if lot.record else None
     return slot_attempts((v.file, v.verdict) for v in verdicts).exhausted(limit) if lot.slots else []

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from eval.lot.batch import attempt_and_slot
 from eval.measuring.record import READ_BY_HEAD
-from eval.policy.lines import CheckBounds
+from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Learnt, Policy, Waiver
 from eval.promise.labels import StoredLabel
 from eval.promise.statements import statements_of
@@ -52,7 +52,7 @@ class Reason(Record):
     """Words for people: what no number says, or the picture that this one is like (`distinct`, `novelty`)."""
 
 
-class Waived(Reason):
+class WaivedReason(Reason):
     """A reason that does not count until a day, because a person answers for it."""
 
     owner: str
@@ -61,7 +61,7 @@ class Waived(Reason):
     """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
 
 
-class ReviewDecision(Record):
+class AcceptingDecision(Record):
     """Who accepted a picture that stood in review, and the reasons that this settled."""
 
     who: str
@@ -84,8 +84,8 @@ class Verdict(Record):
     margin: float | None
     """Spreads above the nearest line that would keep the picture from being accepted; None where it cannot be said."""
     policy_sha256: str
-    waived: list[Waived] = Field(default_factory=list)
-    settled: ReviewDecision | None = None
+    waived: list[WaivedReason] = Field(default_factory=list)
+    settled: AcceptingDecision | None = None
     shown_traits: dict[str, str] = Field(default_factory=dict)
     """Traits that a person found other than planned: the value that the picture shows; empty for a trait that is not
     stated, since a person found it wrong and nobody said what the picture shows.
@@ -111,7 +111,7 @@ def read_verdicts(path: Path) -> list[Verdict]:
 
 
 def verdict_and_reasons(
-    scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]
+    scores: Mapping[str, float | None], bounds: Iterable[ResolvedCheckLines]
 ) -> tuple[VerdictName, list[Reason]]:
     """Verdict and reasons of one picture by its scores. A score that is missing or NaN makes it an error.
 
@@ -137,7 +137,7 @@ def verdict_and_reasons(
     return worst_verdict(reasons), reasons
 
 
-def depends_on_readable_style(bound: CheckBounds) -> bool:
+def depends_on_readable_style(bound: ResolvedCheckLines) -> bool:
     """Whether a check compares a picture with the references by the encoder, so that it needs a style that can be
     read.
     """
@@ -162,7 +162,7 @@ def sorted_worst_first(reasons: list[Reason]) -> list[Reason]:
     return sorted(reasons, key=lambda found: ORDER.index(found.verdict))
 
 
-def margin_in_spreads(scores: Mapping[str, float | None], bounds: Iterable[CheckBounds]) -> float | None:
+def margin_in_spreads(scores: Mapping[str, float | None], bounds: Iterable[ResolvedCheckLines]) -> float | None:
     """The smallest distance of the picture's scores above a line that would hold it back, in spreads (see `spread`).
 
     It is below 0 if a line holds the picture back, and None if no distance can be computed. Pictures are ordered by it,
@@ -173,13 +173,13 @@ def margin_in_spreads(scores: Mapping[str, float | None], bounds: Iterable[Check
         score = scores.get(bound.score)
         if score is None or not math.isfinite(score):
             return None
-        distances.append(bound.distance(score))
+        distances.append(bound.distance_in_spreads(score))
     return min((round(distance, 4) for distance in distances if distance is not None), default=None)
 
 
-def verdicts_of(
+def verdicts_of_rows(
     rows: Sequence[dict[str, Any]],
-    bounds: list[CheckBounds],
+    bounds: list[ResolvedCheckLines],
     policy: Policy,
     scores_without_references: list[str],
     unreadable_reason: str = "",
@@ -190,17 +190,21 @@ def verdicts_of(
     cannot be read, "" if it can.
     """
     margins = (
-        clear_margins(rows, bounds) if not (scores_without_references or unreadable_reason) else [None] * len(rows)
+        margins_of_rows_above_all_lines(rows, bounds)
+        if not (scores_without_references or unreadable_reason)
+        else [None] * len(rows)
     )
     return [
-        verdict_of(row, bounds, policy, scores_without_references, unreadable_reason)
+        verdict_of_row(row, bounds, policy, scores_without_references, unreadable_reason)
         if margin is None
         else make_accepted_verdict(row, policy, margin)
         for row, margin in zip(rows, margins, strict=True)
     ]
 
 
-def clear_margins(rows: Sequence[dict[str, Any]], bounds: list[CheckBounds]) -> list[float | None]:
+def margins_of_rows_above_all_lines(
+    rows: Sequence[dict[str, Any]], bounds: list[ResolvedCheckLines]
+) -> list[float | None]:
     """For each row of scores the margin in spreads if every score is at or above all its lines, else None."""
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
@@ -227,9 +231,9 @@ def make_accepted_verdict(row: dict[str, Any], policy: Policy, margin: float) ->
     )
 
 
-def verdict_of(
+def verdict_of_row(
     row: dict[str, Any],
-    bounds: list[CheckBounds],
+    bounds: list[ResolvedCheckLines],
     policy: Policy,
     scores_without_references: list[str],
     unreadable_reason: str,
@@ -300,9 +304,9 @@ def name_twins(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
             reason.detail = f"like {other}"
 
 
-def without_review_line(bound: CheckBounds) -> CheckBounds:
+def without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:
     """The bounds of a check without its line for review: with a calibrated margin, labels set that line instead."""
-    return CheckBounds(
+    return ResolvedCheckLines(
         bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread
     )
 
@@ -336,7 +340,10 @@ def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: dat
                 day = waiver.expires.isoformat()
                 verdict.waived = [
                     *verdict.waived,
-                    *(Waived(**r.model_dump(), owner=waiver.owner, why=waiver.reason, expires=day) for r in meant),
+                    *(
+                        WaivedReason(**r.model_dump(), owner=waiver.owner, why=waiver.reason, expires=day)
+                        for r in meant
+                    ),
                 ]
                 said.append(f"waived until {waiver.expires}: {what}: {waiver.reason}")
             else:
@@ -366,7 +373,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
             if not {r.check for r in asked} <= set(decision.checks):
                 partly += 1
                 continue
-            verdict.settled = ReviewDecision.model_construct(who=decision.who, why=decision.why, reasons=asked)
+            verdict.settled = AcceptingDecision.model_construct(who=decision.who, why=decision.why, reasons=asked)
             verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
             verdict.verdict = worst_verdict(verdict.reasons)
         elif verdict.verdict in ("review", "accept") and decision.verdict == "reject":
@@ -387,7 +394,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
     return notes
 
 
-def apply_trait_audit(
+def correct_traits_found_wrong(
     verdicts: Iterable[Verdict], planned: Mapping[str, Mapping[str, str]], found: Mapping[str, StoredLabel]
 ) -> None:
     """Take statements of traits that an audit found wrong out of the verdicts, in place, or correct them.
@@ -403,7 +410,7 @@ def apply_trait_audit(
                 verdict.shown_traits[statement.trait] = label.shown_traits.get(statement.trait, "")
 
 
-def review_rejects_of_others(verdicts: Iterable[Verdict], rejects: Mapping[str, StoredLabel]) -> None:
+def review_rejects_of_other_policies(verdicts: Iterable[Verdict], rejects: Mapping[str, StoredLabel]) -> None:
     """Send to review, in place, what somebody rejected under another policy or guideline (`rejects`, by sha256)."""
     for verdict in verdicts:
         if verdict.verdict in ("accept", "review") and (label := rejects.get(verdict.sha256)):
@@ -420,7 +427,11 @@ def send_accepted_to_review(verdicts: Iterable[Verdict]) -> None:
 
 
 def apply_calibrated_check(
-    verdicts: list[Verdict], score: str, bound: CheckBounds | None, scores: Mapping[str, float], rejects: set[str]
+    verdicts: list[Verdict],
+    score: str,
+    bound: ResolvedCheckLines | None,
+    scores: Mapping[str, float],
+    rejects: set[str],
 ) -> None:
     """Apply the calibrated check, in place, to the pictures that every other check accepts.
 
@@ -452,19 +463,21 @@ def exportable_verdicts(verdicts: Iterable[Verdict], is_planned_batch: bool) -> 
     if not is_planned_batch:
         return accepted
     best: dict[int, Verdict] = {}
-    for verdict in sorted(accepted, key=lambda v: (-margin_or_worst(v), attempt_and_slot(v.file))):
+    for verdict in sorted(accepted, key=lambda v: (-margin_or_minus_infinity(v), attempt_and_slot(v.file))):
         best.setdefault(attempt_and_slot(verdict.file)[1], verdict)
     return [verdict for verdict in accepted if best[attempt_and_slot(verdict.file)[1]] is verdict]
 
 
-def margin_or_worst(verdict: Verdict) -> float:
+def margin_or_minus_infinity(verdict: Verdict) -> float:
     """The margin in spreads; minus infinity where it cannot be said."""
     return -math.inf if verdict.margin is None else verdict.margin
 
 
 def exportable_digests(verdicts: Iterable[Verdict], is_planned_batch: bool) -> list[str]:
     """The sha256 of the pictures that may be exported, best margin first; a certificate is about this list."""
-    going = sorted(exportable_verdicts(verdicts, is_planned_batch), key=lambda v: (-margin_or_worst(v), v.sha256))
+    going = sorted(
+        exportable_verdicts(verdicts, is_planned_batch), key=lambda v: (-margin_or_minus_infinity(v), v.sha256)
+    )
     return [v.sha256 for v in going]
 
 
@@ -473,7 +486,7 @@ def slots_with_verdict(verdicts: list[Verdict], wanted_verdict: str) -> set[int]
     return {attempt_and_slot(v.file)[1] for v in verdicts if v.verdict == wanted_verdict}
 
 
-def reason_counts(verdicts: list[Verdict], verdict_kind: str) -> dict[str, int]:
+def picture_counts_by_check(verdicts: list[Verdict], verdict_kind: str) -> dict[str, int]:
     """For each check the number of pictures of one verdict that it brought there, the highest number first.
 
     With `verdict_kind` "warn": the number of pictures that each check warns of.

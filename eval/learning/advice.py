@@ -7,7 +7,7 @@ import numpy as np
 
 from eval.lot.comparison import Comparison
 from eval.measuring.decided import DecidedPictures
-from eval.measuring.scores import Scores
+from eval.measuring.scores import LotScores
 from eval.policy.model import score_spread
 from stylegate import brandset
 from stylegate.words import counted
@@ -18,7 +18,7 @@ GRAMMAR = {"a", "an", "the", "and", "with", "on", "in", "of", "at", "by", "to", 
 FEW = 3  # words, traits and references that a sentence names
 
 
-def what_to_do_next(compared: Comparison, decided: DecidedPictures, scores: Scores) -> list[str]:
+def what_to_do_next(compared: Comparison, decided: DecidedPictures, scores: LotScores) -> list[str]:
     """A sentence for each thing that would help: words in nearly all captions, traits that fail, references that
     disagree with the others.
     """
@@ -54,7 +54,7 @@ def failing_traits(decided: DecidedPictures) -> list[str]:
     )
 
 
-def references_that_disagree(scores: Scores, compared: Comparison) -> list[str]:
+def references_that_disagree(scores: LotScores, compared: Comparison) -> list[str]:
     """A sentence on the references that the reader of the brand finds least like the others."""
     own = scores.references.get("brand")
     if own is None or len(own) != len(compared.references):

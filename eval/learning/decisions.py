@@ -13,8 +13,8 @@ from eval.measuring.decided import (
     require_same_making,
 )
 from eval.measuring.encoder import encoder_name, load_encoder
-from eval.measuring.features import features_of
-from eval.measuring.measured import Features
+from eval.measuring.features import cached_features_of_files
+from eval.measuring.measured import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.policy.model import Policy
 from eval.promise import labels, store
@@ -56,7 +56,7 @@ def decided_pictures(
     require_enough([*told, *kept], notes)
     paths = dict(lot.files)
     named = [(sha256, paths[names[sha256]]) for sha256 in given]
-    found, broken = features_of(
+    found, broken = cached_features_of_files(
         named, {sha256: sha256 for sha256 in given}, encoder, compared.background, config.score.batch_size, ""
     )
     notes += [f"a decided picture is left out: {names[b.name]}: {b.reason}" for b in broken]
@@ -149,4 +149,4 @@ def joined(own: DecidedPictures, earlier: DecidedPictures | None, kept: list[Dec
     names = [pictures[i].sha256 for i in order]
     scores = np.concatenate([one.scores[some] for one, some in both])[order]
     record = DecisionsRecord.model_construct(pictures=[pictures[i] for i in order])
-    return DecidedPictures(record, Features(names=names, sha256=names, **arrays), scores)
+    return DecidedPictures(record, PictureFeatures(names=names, sha256=names, **arrays), scores)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.judging.judge import PolicyResult
-from eval.judging.verdicts import margin_or_worst
+from eval.judging.judge import VerdictsByPolicy
+from eval.judging.verdicts import margin_or_minus_infinity
 from eval.measuring.decided import DecidedPictures
 from eval.scorers.aesthetic import MIN_LABELS
 from stylegate.words import counted
@@ -59,7 +59,7 @@ class Gain(NamedTuple):
         return text
 
 
-def gain_of(decided: DecidedPictures, before: PolicyResult, after: PolicyResult, alpha: float) -> list[Gain]:
+def gain_of(decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsByPolicy, alpha: float) -> list[Gain]:
     """What the ranking by the learnt aesthetic head gains on the gate's own (the margin), and what the readers of brand
     and traits gain. Of the pictures that are in the lot; `alpha` is the promised share of rejects.
     """
@@ -73,7 +73,7 @@ def gain_of(decided: DecidedPictures, before: PolicyResult, after: PolicyResult,
     good = np.array([picture.accepted for picture in told], bool)
     off = np.array([picture.off_style for picture in told], bool)
     wrong = np.array([not picture.accepted and bool(picture.traits) for picture in told], bool)
-    margins = np.array([max(margin_or_worst(verdict), LOWEST) for _, verdict, _, _ in rows])
+    margins = np.array([max(margin_or_minus_infinity(verdict), LOWEST) for _, verdict, _, _ in rows])
     old, new = [row for _, _, row, _ in rows], [row for *_, row in rows]
     return [
         compared_rankings("the gate's ranking", good, margins, column(new, "aesthetic"), alpha),

@@ -8,8 +8,8 @@ import yaml
 
 from eval.learning.gains import line_at
 from eval.measuring.decided import DecidedPictures
-from eval.measuring.scores import Scores
-from eval.policy.file import with_text_keys
+from eval.measuring.scores import LotScores
+from eval.policy.file import with_keys_as_text
 from eval.policy.model import CALIBRATED, Policy
 from stylegate import files
 
@@ -21,14 +21,14 @@ class NewPolicy(NamedTuple):
     text: str
 
 
-def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: Scores) -> NewPolicy:
+def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores) -> NewPolicy:
     """The policy in the file `path`, which is `policy`, with what it learned.
 
     Its checks stay. What those send to review that the head reads, the head answers where it is sure: its two lines are
     put by cross-fitted values of the decided pictures. A policy with a calibrated check has the head's line calibrated
     instead, by fresh labels.
     """
-    content = with_text_keys(files.read_yaml(path, "policy"))
+    content = with_keys_as_text(files.read_yaml(path, "policy"))
     content["learnt"] = {"file": decided.file_name, "sha256": decided.sha256}
     if policy.calibrated_score:
         kept = {name: check for name, check in content["checks"].items() if check != CALIBRATED}
@@ -44,7 +44,7 @@ def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: 
     return NewPolicy(f"{stem}-learnt-{decided.sha256[:8]}.yaml", text)
 
 
-def lines_of_head(policy: Policy, decided: DecidedPictures, scores: Scores) -> dict[str, float]:
+def lines_of_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:
     """accept_from: the lowest value from which on at most alpha of the decided pictures were rejected, if there is one.
 
     reject_below: at most the share `discard` of those that people accepted lies below it.

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.judging.judge import PolicyResult
+from eval.judging.judge import VerdictsByPolicy
 from eval.judging.verdicts import ORDER, Verdict
 from eval.learning.gains import Gain
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.report.galleries import PICTURES_SHOWN, WORDS
-from eval.report.thumbnails import SIDE, Thumbnails
+from eval.report.thumbnails import SIDE, ReportThumbnails
 from stylegate import files
 from stylegate.charts import page_template
 
@@ -22,7 +22,7 @@ def write_page(
     report: Path,
     lot: Lot,
     compared: Comparison,
-    results: tuple[PolicyResult, PolicyResult],
+    results: tuple[VerdictsByPolicy, VerdictsByPolicy],
     gains: Sequence[Gain],
     advice: Sequence[str],
 ) -> Path:
@@ -32,7 +32,7 @@ def write_page(
     """
     new = report.with_name(f".{report.name}.partial")
     shutil.rmtree(new, ignore_errors=True)
-    thumbnails = Thumbnails(new, report, compared.background)
+    thumbnails = ReportThumbnails(new, report, compared.background)
     before, after = results
     pairs = list(zip(before.verdicts, after.verdicts, after.scores.rows, strict=True))
     kinds = sorted({(old.verdict, now.verdict) for old, now, _ in pairs if old.verdict != now.verdict}, key=str)
@@ -52,7 +52,7 @@ def write_page(
 
 
 def flips(
-    lot: Lot, pairs: list[tuple[Verdict, Verdict, dict[str, Any]]], kind: tuple[str, str], thumbnails: Thumbnails
+    lot: Lot, pairs: list[tuple[Verdict, Verdict, dict[str, Any]]], kind: tuple[str, str], thumbnails: ReportThumbnails
 ) -> dict[str, Any]:
     """The pictures whose verdict changes from the first of `kind` to the second; those that change most come first."""
     chosen = [pair for pair in pairs if (pair[0].verdict, pair[1].verdict) == kind]

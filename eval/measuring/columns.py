@@ -12,16 +12,16 @@ from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.decided import read_decided_pictures, require_same_making
 from eval.measuring.domain import in_domain_flags_and_warning
-from eval.measuring.encoder import Encoder
-from eval.measuring.features import BrokenFile, features_of, num_threads
-from eval.measuring.foreign import shipped_sets, split_by_set, without_sets_of_this_brand
-from eval.measuring.head import head_of, refuse_second_head
-from eval.measuring.measured import Features, ForeignSet, Measured
-from eval.measuring.record import BatchMeasures, Computed, References, ScoreRecord
-from eval.measuring.redrawn import at_foreign_size, redrawn_views, with_other_encoders
-from eval.measuring.scores import DETECTED, RECORD, nan_to_none, parquet_bytes, scores_key, table_digests
+from eval.measuring.encoder import LoadedEncoder
+from eval.measuring.features import BrokenFile, cached_features_of_files, num_threads
+from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
+from eval.measuring.head import aesthetic_head_for, refuse_second_head
+from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
+from eval.measuring.record import BatchMeasures, EncodingConditions, ReferencesUsed, ScoreRecord
+from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, with_other_encoders
+from eval.measuring.scores import DETECTED, RECORD, float32_with_null, parquet_bytes, scores_key, table_digests
 from eval.measuring.texts import cached_text_encoder
-from eval.measuring.whole import describe_batch, summary_in_words
+from eval.measuring.whole import batch_summary_in_words, measure_batch
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import files, hardware
@@ -32,7 +32,7 @@ from stylegate.words import counted
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
 
-def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool = False) -> None:
+def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool = False) -> None:
     """Encode the pictures that were not encoded before, compute every score, and write the three files.
 
     Raises DataError if a training picture or one that was exported before cannot be read, ModelError if the encoder
@@ -40,12 +40,12 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
     """
     encoder = encoding.load_encoder(encoding.encoder_name(config), hardware.device_of(config.hardware))
     measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
-    compute_columns(measured)
+    compute_score_columns(measured)
     inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)
-    batch = describe_batch(measured) if measured.enough_references else BatchMeasures()
+    batch = measure_batch(measured) if measured.enough_references else BatchMeasures()
 
     rows = score_table(measured, broken, inside)
-    own = {name: nan_to_none(column) for name, column in measured.own.items()}
+    own = {name: float32_with_null(column) for name, column in measured.own.items()}
     files.write_atomically(lot.out / "scores.parquet", parquet_bytes(rows))
     files.write_atomically(lot.out / "references.parquet", parquet_bytes(pa.table(own)))
     ScoreRecord(
@@ -53,8 +53,8 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
         tables=table_digests(lot.out),
         encoder=encoding.encoder_name(config),
         encoder_sha256=encoder.sha256_of_all,
-        computed=Computed(precision="fp32", device=encoder.device.type, threads=num_threads()),
-        references=References(
+        computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_threads()),
+        references=ReferencesUsed(
             name=compared.references_name,
             given=len(compared.references),
             count=len(measured.references.names),
@@ -65,28 +65,32 @@ def compute_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool =
         copies=measured.copies,
         traits_read={trait: round(area, 3) for trait, area in measured.areas.items()},
         batch=batch,
-        summary=summary_in_words(batch, measured.areas, planned_trait_values(lot, compared), measured.readability),
+        summary=batch_summary_in_words(
+            batch, measured.areas, planned_trait_values(lot, compared), measured.readability
+        ),
         notes=measured.notes + ([hint] if hint else []),
     ).write(lot.out / RECORD)
 
 
 def measure_lot_and_comparison(
-    config: Config, lot: Lot, compared: Comparison, encoder: Encoder, quiet: bool
-) -> tuple[Measured, list[BrokenFile]]:
+    config: Config, lot: Lot, compared: Comparison, encoder: LoadedEncoder, quiet: bool
+) -> tuple[MeasuredLot, list[BrokenFile]]:
     """Measure the pictures of the lot and all that they are compared with, as scorers take them.
 
     Also returns the files of the lot that are no pictures. References that cannot be read are left out with a note.
     Raises DataError if a training picture or one that was exported before cannot be read.
     """
 
-    def read(named: list, sha256: dict[str, str], title: str) -> tuple[Features, list[BrokenFile]]:
+    def encode_named_pictures(
+        named: list, sha256: dict[str, str], title: str
+    ) -> tuple[PictureFeatures, list[BrokenFile]]:
         shown = "" if quiet else title
-        return features_of(named, sha256, encoder, compared.background, config.score.batch_size, shown)
+        return cached_features_of_files(named, sha256, encoder, compared.background, config.score.batch_size, shown)
 
-    pictures, broken = read(lot.files, lot.sha256, "score")
-    references, unusable = read(compared.references, sha256_by_name(compared.references), "references")
-    training, lost = read(compared.training, sha256_by_name(compared.training), "training")
-    exported, gone = read(compared.exported, sha256_by_name(compared.exported), "exported")
+    pictures, broken = encode_named_pictures(lot.files, lot.sha256, "score")
+    references, unusable = encode_named_pictures(compared.references, sha256_by_name(compared.references), "references")
+    training, lost = encode_named_pictures(compared.training, sha256_by_name(compared.training), "training")
+    exported, gone = encode_named_pictures(compared.exported, sha256_by_name(compared.exported), "exported")
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")
@@ -94,11 +98,15 @@ def measure_lot_and_comparison(
     if decided:
         refuse_second_head(config)
         require_same_making(decided, compared.brand, compared.background, encoder.sha256_of_all)
-    head, notes = head_of(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
+    head, notes = aesthetic_head_for(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
-    sets, of_sets = foreign_sets(config, compared, references, encoder, read) if enough else ([], [])
+    sets, of_sets = (
+        shipped_and_given_foreign_sets(config, compared, references, encoder, encode_named_pictures)
+        if enough
+        else ([], [])
+    )
     left_out = [f"reference {b.name} is left out: {b.reason}" for b in unusable]
-    measured = Measured(
+    measured = MeasuredLot(
         lot=lot,
         compared=compared,
         pictures=pictures,
@@ -107,8 +115,10 @@ def measure_lot_and_comparison(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         foreign_sets=sets,
-        redrawn=with_other_encoders(redrawn_views(references.signatures, encoder), encoder) if enough else None,
-        at_foreign_size=lambda shown: with_other_encoders(at_foreign_size(shown, encoder), encoder),
+        redrawn=with_other_encoders(encoded_redrawn_copies(references.signatures, encoder), encoder)
+        if enough
+        else None,
+        at_foreign_size=lambda shown: with_other_encoders(encoded_at_foreign_size(shown, encoder), encoder),
         head=head,
         decided=decided,
         encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
@@ -117,7 +127,7 @@ def measure_lot_and_comparison(
             *lot.notes,
             *compared.notes,
             *left_out,
-            *notes_on_number(compared, len(references.names)),
+            *notes_on_number_of_references(compared, len(references.names)),
             *notes,
             *of_sets,
         ],
@@ -125,8 +135,8 @@ def measure_lot_and_comparison(
     return measured, broken
 
 
-def foreign_sets(
-    config: Config, compared: Comparison, references: Features, encoder: Encoder, read: Callable
+def shipped_and_given_foreign_sets(
+    config: Config, compared: Comparison, references: PictureFeatures, encoder: LoadedEncoder, read: Callable
 ) -> tuple[list[ForeignSet], list[str]]:
     """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files."""
     named = [(f"{of}/{name}", path) for of, files_of in compared.foreign.items() for name, path in files_of]
@@ -134,11 +144,13 @@ def foreign_sets(
     if broken:
         listing = [f"{b.name}: {b.reason}" for b in broken]
         raise DataError(f"foreign={config.foreign}: files that cannot be read:", listing, "mend or remove them.")
-    shipped, notes = without_sets_of_this_brand(shipped_sets(references, encoder, compared.background), references)
-    return [with_other_encoders(one, encoder) for one in (*split_by_set(given, encoder), *shipped)], notes
+    shipped, notes = without_sets_of_this_brand(
+        shipped_foreign_sets(references, encoder, compared.background), references
+    )
+    return [with_other_encoders(one, encoder) for one in (*given_foreign_sets(given, encoder), *shipped)], notes
 
 
-def notes_on_number(compared: Comparison, count: int) -> list[str]:
+def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]:
     """What to say about the number of references that can be used."""
     if compared.references and count < MIN_REFERENCES:
         return [f"{counted(count, 'reference')} can be used; style needs at least {MIN_REFERENCES}"]
@@ -148,7 +160,7 @@ def notes_on_number(compared: Comparison, count: int) -> list[str]:
     return []
 
 
-def compute_columns(measured: Measured) -> None:
+def compute_score_columns(measured: MeasuredLot) -> None:
     """Compute every score of SCORES whose needs are met, of the lot's pictures and of the references."""
     for name, score in SCORES.items():
         if not all(measured.has(need) for need in score.needs):
@@ -161,7 +173,7 @@ def compute_columns(measured: Measured) -> None:
             measured.own[name] = score.leave_one_out(measured)
 
 
-def score_table(measured: Measured, broken: list[BrokenFile], inside: NDArray[np.float32]) -> pa.Table:
+def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray[np.float32]) -> pa.Table:
     """All files in the lot's order, a float32 column a score; files that are no pictures have an error and no scores.
 
     `inside` [n] is the column in_domain; twin and known name the pictures that `distinct` and `novelty` speak of;
@@ -173,11 +185,11 @@ def score_table(measured: Measured, broken: list[BrokenFile], inside: NDArray[np
     names = [name for name, _ in lot.files]
     order = np.array([place.get(name, -1) for name in names], int)
 
-    def in_order(values: NDArray) -> pa.Array:
+    def padded_in_lot_order(values: NDArray) -> pa.Array:
         padded = np.append(values.astype(np.float32), np.float32(np.nan))
-        return nan_to_none(padded[order])
+        return float32_with_null(padded[order])
 
-    def partners(score: str) -> pa.Array:
+    def names_of_nearest_pictures(score: str) -> pa.Array:
         named = [*measured.partners.get(score, [None] * len(pictures.names)), None]  # -1: the last one
         return pa.array([named[i] for i in order], pa.string())
 
@@ -189,8 +201,14 @@ def score_table(measured: Measured, broken: list[BrokenFile], inside: NDArray[np
         "height": pa.array(sizes[:, 1], pa.int32()),
         "error": pa.array([reasons.get(name) for name in names], pa.string()),
     }
-    columns = {name: in_order(column) for name, column in measured.columns.items()} | {"in_domain": in_order(inside)}
+    columns = {name: padded_in_lot_order(column) for name, column in measured.columns.items()} | {
+        "in_domain": padded_in_lot_order(inside)
+    }
     seen = [json.dumps(traits, sort_keys=True, ensure_ascii=False) for traits in measured.detected]
     detected = [seen[i] if seen and i >= 0 else None for i in order]
-    words = {"twin": partners("distinct"), "known": partners("novelty"), DETECTED: pa.array(detected, pa.string())}
+    words = {
+        "twin": names_of_nearest_pictures("distinct"),
+        "known": names_of_nearest_pictures("novelty"),
+        DETECTED: pa.array(detected, pa.string()),
+    }
     return pa.table(fixed | columns | words)

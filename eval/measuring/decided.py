@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from eval.lot.comparison import DecidedFile
-from eval.measuring.measured import Features
+from eval.measuring.measured import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.promise.label import Sha256
 from stylegate import files
@@ -69,7 +69,7 @@ class DecidedPictures(NamedTuple):
     """Pictures that people decided about; row i of every array is of picture i."""
 
     record: DecisionsRecord
-    features: Features  # its names are the pictures' sha256
+    features: PictureFeatures  # its names are the pictures' sha256
     scores: NDArray[np.float32]  # [n, len(READ_BY_HEAD)] in spreads of the references; NaN where there is none
 
     @property
@@ -123,7 +123,7 @@ def read_decided_pictures(file: DecidedFile) -> DecidedPictures:
         raise DataError(f"learnt: {place} has wrong numbers: {', '.join(wrong or ['scores'])}", next_step=AGAIN)
     arrays["transparent"] = arrays["transparent"].astype(bool)
     sha256 = [picture.sha256 for picture in record.pictures]
-    features = Features(names=sha256, sha256=sha256, **{name: arrays[name] for name in ARRAYS})
+    features = PictureFeatures(names=sha256, sha256=sha256, **{name: arrays[name] for name in ARRAYS})
     return DecidedPictures(record, features, arrays["scores"])
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from eval.measuring.measured import Features
+from eval.measuring.measured import PictureFeatures
 from stylegate import files
 from stylegate.errors import ModelError
 
@@ -16,14 +16,14 @@ NAMED = 3  # pictures that a note names
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share it is said
 
 
-class Domain(NamedTuple):
+class EncoderDomain(NamedTuple):
     """The kind of pictures that an encoder was trained on: domain.json and known.safetensors beside its weights."""
 
     side: int  # picture side in pixels
     max_distance: float  # cosine distance to the nearest known picture; beyond it a picture is foreign
     known: NDArray[np.float32]  # [k, d] unit embeddings of known pictures
 
-    def holds(self, features: Features) -> NDArray[np.bool_]:
+    def holds(self, features: PictureFeatures) -> NDArray[np.bool_]:
         """[n] whether each picture has a known size and lies near enough to a known picture."""
         if not features.names:
             return np.zeros(0, bool)
@@ -31,7 +31,7 @@ class Domain(NamedTuple):
         return (features.sizes == self.side).all(1) & (distance <= self.max_distance)
 
 
-def read_encoder_domain(folder: Path | None) -> Domain | None:
+def read_encoder_domain(folder: Path | None) -> EncoderDomain | None:
     """The domain that an encoder's folder declares; None if it declares none. Raises ModelError if it is damaged."""
     if not folder or not (folder / "domain.json").is_file():
         return None
@@ -40,11 +40,11 @@ def read_encoder_domain(folder: Path | None) -> Domain | None:
         known = load_file(folder / "known.safetensors")["known"].astype(np.float32)
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(f"the known pictures beside {folder} cannot be read: {error}") from None
-    return Domain(described["side"], described["max_distance"], known)
+    return EncoderDomain(described["side"], described["max_distance"], known)
 
 
 def in_domain_flags_and_warning(
-    pictures: Features, references: Features, domain: Domain | None
+    pictures: PictureFeatures, references: PictureFeatures, domain: EncoderDomain | None
 ) -> tuple[NDArray[np.float32], str]:
     """[n] 1 for a picture inside the encoder's domain, 0 outside, NaN without a domain; and a warning.
 

@@ -24,8 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.lot.batch import RECORD, read_existing_batch_record
-from eval.measuring.domain import Domain, read_encoder_domain
-from eval.measuring.weights import checkpoint_key, locate_checkpoint, record_location
+from eval.measuring.domain import EncoderDomain, read_encoder_domain
+from eval.measuring.weights import (
+    checkpoint_digest_or_unique_text,
+    checkpoint_file_or_download,
+    record_checkpoint_location,
+)
 from stylegate import brandset, files, hub
 from stylegate.config import Config
 from stylegate.digests import sha256s
@@ -40,7 +44,7 @@ GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an en
 Made = TypeVar("Made")
 
 
-class Preprocessing(NamedTuple):
+class EncoderPreprocessing(NamedTuple):
     """What an encoder is shown of a picture: open_clip's transform, cut where uint8 becomes float.
 
     The first half is done once a picture and can be kept; the second is done a batch at a time, on the device. Together
@@ -57,17 +61,17 @@ class Preprocessing(NamedTuple):
         return np.asarray(self.geometry(image))
 
 
-class Encoder(NamedTuple):
+class LoadedEncoder(NamedTuple):
     """A loaded model with its preprocessing, tokenizer, device and digest, and the domain that it knows."""
 
     model: Any  # open_clip.CLIP, or what has its methods, for inference
-    preprocessing: Preprocessing
+    preprocessing: EncoderPreprocessing
     tokenizer: Any  # texts to token numbers; None: the encoder reads no texts
     device: Any  # torch.device
     sha256: str  # names weights and preprocessing in cache keys and records
-    domain: Domain | None  # None: no limit is declared (a CLIP trained on the open web)
+    domain: EncoderDomain | None  # None: no limit is declared (a CLIP trained on the open web)
     folder: Path | None  # None of open_clip's MODEL:PRETRAINED
-    others: tuple["Encoder", ...] = ()  # what the reader of the brand sees too (eval/scorers/brand.py)
+    others: tuple["LoadedEncoder", ...] = ()  # what the reader of the brand sees too (eval/scorers/brand.py)
 
     @property
     def sha256_of_all(self) -> str:
@@ -146,11 +150,15 @@ def digest_of_one_encoder(name: str) -> str:
     """`encoder_digest` of a name that joins none."""
     if folder := encoder_folder(name):
         return files.folder_digest(folder, "*")
-    architecture, weights = split_name(name)
-    return files.canonical_sha256([architecture, *sha256s([weights])]) if weights else checkpoint_key(name)
+    architecture, weights = architecture_and_weights_file(name)
+    return (
+        files.canonical_sha256([architecture, *sha256s([weights])])
+        if weights
+        else checkpoint_digest_or_unique_text(name)
+    )
 
 
-def split_name(name: str) -> tuple[str, Path | None]:
+def architecture_and_weights_file(name: str) -> tuple[str, Path | None]:
     """What stands before a file of weights in an encoder's name, and the file; the name and None if it names no file.
 
     Raises ModelError for a file that is missing or no safetensors.
@@ -169,7 +177,7 @@ def encoder_folder(name: str) -> Path | None:
 
     Raises ModelError for what is no name of an encoder.
     """
-    if split_name(name)[1]:
+    if architecture_and_weights_file(name)[1]:
         return None
     folder = Path(name).expanduser() if files.is_path(name) else files.MODELS / name / "clip"
     if name and (folder / "open_clip_config.json").is_file():
@@ -186,7 +194,7 @@ def encoder_folder(name: str) -> Path | None:
     )
 
 
-def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def open_clip_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """open_clip's configs of the model and of its preprocessing, without its weights. Raises ModelError.
 
     A name whose activation is not the one that its weights were trained with is refused: open_clip only warns, and
@@ -201,10 +209,10 @@ def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
             return model, stated
         known = ((n, open_clip.get_model_config(n) or {}) for n in open_clip.list_models())
         like = [n for n, known_config in known if known_config.get("vision_cfg") == model.get("vision_cfg")]
-        return model, (settings_of_architecture(like[0]) if like else {}) | stated
+        return model, (preprocessing_of_architecture(like[0]) if like else {}) | stated
     architecture, tag = name.split(":", 1)
-    if split_name(name)[1] and (model := open_clip.get_model_config(architecture)):
-        return model, settings_of_architecture(architecture)
+    if architecture_and_weights_file(name)[1] and (model := open_clip.get_model_config(architecture)):
+        return model, preprocessing_of_architecture(architecture)
     model, weights = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
     if model is None:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), 3)
@@ -222,7 +230,7 @@ def model_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, weights
 
 
-def settings_of_architecture(architecture: str) -> dict[str, Any]:
+def preprocessing_of_architecture(architecture: str) -> dict[str, Any]:
     """How the pictures of an open_clip architecture are prepared: what all its published weights have in common.
 
     open_clip itself takes CLIP's mean, deviation and crop for weights that are given by path, whatever the model is.
@@ -243,11 +251,11 @@ def settings_of_architecture(architecture: str) -> dict[str, Any]:
     return known[0] if known else {}
 
 
-def transform_of(name: str) -> Any:
+def picture_transform_of(name: str) -> Any:
     """The whole transform of PIL pictures that the encoder is made for. Raises ModelError."""
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    architecture, weights = split_name(name)
+    architecture, weights = architecture_and_weights_file(name)
     if architecture.startswith("timm:") or architecture == "csd":
         from eval.measuring import towers
 
@@ -256,28 +264,28 @@ def transform_of(name: str) -> Any:
         assert weights is not None
         settings, side = {}, towers.style_tower_sizes(weights)[0]
     else:
-        model, settings = model_configs(name)
+        model, settings = open_clip_configs(name)
         side = (model.get("vision_cfg") or {}).get("image_size", 224)
     size = tuple(side) if isinstance(side, list | tuple) else (side, side)
     whole: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), settings) | {"size": size}
     return image_transform_v2(PreprocessCfg(**whole), is_train=False)
 
 
-def preprocessing_of(name: str) -> Preprocessing:
+def encoder_preprocessing(name: str) -> EncoderPreprocessing:
     """What the first encoder of this name is shown, without loading any. Raises ModelError naming all that fail."""
     return of_each_encoder(name, preprocessing_of_one_encoder)[0]
 
 
-def preprocessing_of_one_encoder(name: str) -> Preprocessing:
-    """`preprocessing_of` a name that joins none."""
-    transform = transform_of(name)
+def preprocessing_of_one_encoder(name: str) -> EncoderPreprocessing:
+    """`encoder_preprocessing` a name that joins none."""
+    transform = picture_transform_of(name)
     *geometry, to_tensor, normalize = transform.transforms
     assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
     mean, std = (tuple(float(value) for value in values) for values in (normalize.mean, normalize.std))
-    return Preprocessing(type(transform)(geometry), mean, std, str(transform))
+    return EncoderPreprocessing(type(transform)(geometry), mean, std, str(transform))
 
 
-def load_encoder(name: str, device: Any) -> Encoder:
+def load_encoder(name: str, device: Any) -> LoadedEncoder:
     """The encoder, on a torch.device, for inference; of joined names the first, which holds the others.
 
     Weights that a name leads to are downloaded if need be. Raises one ModelError that names every encoder that cannot
@@ -287,14 +295,16 @@ def load_encoder(name: str, device: Any) -> Encoder:
     return first._replace(others=tuple(others))
 
 
-def load_one_encoder(name: str, device: Any) -> Encoder:
+def load_one_encoder(name: str, device: Any) -> LoadedEncoder:
     """`load_encoder` of a name that joins none."""
     folder, preprocessing = encoder_folder(name), preprocessing_of_one_encoder(name)
-    weights = [path] if (path := split_name(name)[1]) else []
+    weights = [path] if (path := architecture_and_weights_file(name)[1]) else []
     before = sha256s(weights)
     try:
         architecture, _, _ = name.partition(":")
-        model, tokenizer = load_tower(name) if architecture in ("timm", "csd") else load_clip(name, preprocessing)
+        model, tokenizer = (
+            load_image_tower(name) if architecture in ("timm", "csd") else load_open_clip_model(name, preprocessing)
+        )
     except Exception as error:
         raise ModelError(
             f"encoder={name} cannot be loaded: {hub.reason_of(error)}",
@@ -304,14 +314,18 @@ def load_one_encoder(name: str, device: Any) -> Encoder:
         raise ModelError(f"encoder={name}: its weights changed while they were loaded")
     model.eval().requires_grad_(False).to(device)
     sha256 = files.canonical_sha256([digest_of_one_encoder(name), preprocessing.name])
-    return Encoder(model, preprocessing, tokenizer, device, sha256, read_encoder_domain(folder), folder)
+    return LoadedEncoder(model, preprocessing, tokenizer, device, sha256, read_encoder_domain(folder), folder)
 
 
-def load_clip(name: str, preprocessing: Preprocessing) -> tuple[Any, Any]:
+def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tuple[Any, Any]:
     """An open_clip model and its tokenizer; None for the tokenizer of weights by path that is not at hand."""
     import open_clip
 
-    folder, (architecture, path), settings = encoder_folder(name), split_name(name), model_configs(name)[1]
+    folder, (architecture, path), settings = (
+        encoder_folder(name),
+        architecture_and_weights_file(name),
+        open_clip_configs(name)[1],
+    )
     shown = {f"image_{key}": settings[key] for key in FULL if key in settings}
     if folder:
         source = f"local-dir:{folder}"
@@ -327,30 +341,30 @@ def load_clip(name: str, preprocessing: Preprocessing) -> tuple[Any, Any]:
     else:
         architecture, pretrained = name.split(":")
         hub.read_cache_alone_if_unreachable()
-        checkpoint = locate_checkpoint(name, settings)
+        checkpoint = checkpoint_file_or_download(name, settings)
         before = sha256s([checkpoint])
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
         tokenizer = open_clip.get_tokenizer(architecture)
-        if (locate_checkpoint(name, settings), sha256s([checkpoint])) != (checkpoint, before):
+        if (checkpoint_file_or_download(name, settings), sha256s([checkpoint])) != (checkpoint, before):
             raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
-        record_location(name, checkpoint)
+        record_checkpoint_location(name, checkpoint)
     if str(preprocess) != preprocessing.name:
         raise ModelError(f"open_clip prepares pictures by {preprocess}, not by {preprocessing.name}")
     return model, tokenizer
 
 
-def load_tower(name: str) -> tuple[Any, None]:
+def load_image_tower(name: str) -> tuple[Any, None]:
     """A model that reads pictures, and no texts."""
     from eval.measuring import towers
 
-    architecture, weights = split_name(name)
+    architecture, weights = architecture_and_weights_file(name)
     if architecture == "csd":
         assert weights is not None
         return towers.load_style_tower(weights), None
     kind = architecture.removeprefix("timm:")
     if not weights:
         weights = towers.timm_weights(kind)
-        record_location(name, weights)
+        record_checkpoint_location(name, weights)
     return towers.load_timm_tower(kind, weights), None
 
 
@@ -361,7 +375,7 @@ class EmbeddingsAndPatches(NamedTuple):
     patches: NDArray[np.float16]  # [n, 2 * GRID * GRID * CHANNELS], or [n, 0] of a model that has none
 
 
-def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
+def encode_pictures(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
     """Embeddings and patches of n pictures, each as `encoder.preprocessing.pixels` gives it: uint8 [h, w, 3].
 
     Patches are the tokens of the two blocks before the last (which gathers for the embedding what the patches knew),
@@ -371,11 +385,11 @@ def encode_pictures(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Em
     if not pixels:
         return EmbeddingsAndPatches(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float16))
     step = pictures_per_pass(encoder) or len(pixels)
-    parts = [encode_together(encoder, pixels[start : start + step]) for start in range(0, len(pixels), step)]
+    parts = [encode_in_one_pass(encoder, pixels[start : start + step]) for start in range(0, len(pixels), step)]
     return EmbeddingsAndPatches(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def pictures_per_pass(encoder: Encoder) -> int | None:
+def pictures_per_pass(encoder: LoadedEncoder) -> int | None:
     """How many pictures go through the model together; None on an accelerator: all of them.
 
     A CPU is fastest while its cache holds what passes between layers; of a large model that is a few pictures.
@@ -386,7 +400,7 @@ def pictures_per_pass(encoder: Encoder) -> int | None:
     return max(1, ACTIVATIONS // (16 * tokens.numel())) if tokens is not None else FEW  # 4 times as wide, in fp32
 
 
-def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
+def encode_in_one_pass(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
     """`encode_pictures` in one pass through the model."""
     import torch
     from torch.nn.functional import normalize
@@ -406,12 +420,14 @@ def encode_together(encoder: Encoder, pixels: Sequence[NDArray[np.uint8]]) -> Em
             return EmbeddingsAndPatches(
                 to_unit_length(embeddings.float().cpu().numpy()), np.zeros((len(pixels), 0), np.float16)
             )
-        patches = [normalize(patch_vectors(tokens.float()), dim=1) for tokens in made["image_intermediates"]]
+        patches = [
+            normalize(averaged_and_projected_patches(tokens.float()), dim=1) for tokens in made["image_intermediates"]
+        ]
         embeddings = to_unit_length(made["image_features"].float().cpu().numpy())
         return EmbeddingsAndPatches(embeddings, normalize(torch.cat(patches, dim=1), dim=1).half().cpu().numpy())
 
 
-def patch_vectors(tokens: Any) -> Any:
+def averaged_and_projected_patches(tokens: Any) -> Any:
     """A block's tokens [n, c, h, w], averaged to at most GRID x GRID places and projected to CHANNELS; flat rows."""
     import torch
 
@@ -429,7 +445,7 @@ def patch_projection_matrix(channels: int) -> NDArray[np.float32]:
     return (random.normal(size=(channels, CHANNELS)) / CHANNELS**0.5).astype(np.float32)
 
 
-def encode_texts(encoder: Encoder, texts: list[str]) -> NDArray[np.float32]:
+def encode_texts(encoder: LoadedEncoder, texts: list[str]) -> NDArray[np.float32]:
     """Unit embeddings [n, d]; texts beyond the context are cut."""
     import torch
 

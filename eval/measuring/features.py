@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.measuring.encoder import Encoder, Preprocessing, encode_pictures
-from eval.measuring.measured import Features
+from eval.measuring.encoder import EncoderPreprocessing, LoadedEncoder, encode_pictures
+from eval.measuring.measured import PictureFeatures
 from eval.scorers import technical
 from stylegate import files, pictures, progress, similarity
 from stylegate.cache import Cache
@@ -37,7 +37,7 @@ class BrokenFile(NamedTuple):
     reason: str  # for people
 
 
-class FeatureTable:
+class FeatureArrays:
     """Features of n pictures in arrays of their final size, filled row by row: memory never holds a second copy."""
 
     def __init__(self, count: int) -> None:
@@ -63,11 +63,11 @@ class FeatureTable:
             column[i] = row[name]
         self.filled[i] = True
 
-    def features(self, names: list[str], sha256: Mapping[str, str]) -> Features:
+    def features(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
         """The features of the pictures whose rows are filled."""
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
         whole = self.columns if self.filled.all() else {k: column[self.filled] for k, column in self.columns.items()}
-        return Features(
+        return PictureFeatures(
             names=good,
             sha256=[sha256[name] for name in good],
             sizes=whole["size"],
@@ -79,14 +79,14 @@ class FeatureTable:
         )
 
 
-def features_of(
+def cached_features_of_files(
     named: Sequence[tuple[str, Path]],
     sha256: Mapping[str, str],
-    encoder: Encoder,
+    encoder: LoadedEncoder,
     background: str,
     batch_size: int,
     title: str,
-) -> tuple[Features, list[BrokenFile]]:
+) -> tuple[PictureFeatures, list[BrokenFile]]:
     """Features of each picture, and the files that are none. Each picture is encoded at most once, ever.
 
     `sha256` by name ("" for a file that cannot be read) says which bytes are meant; a file that holds others by the
@@ -99,7 +99,7 @@ def features_of(
     seen = [f"{before}:{sha256[name]}" for name in names]  # keys of what `generate` stored; removed once encoded
     after = files.canonical_sha256([before, encoder.sha256])
     keys = [f"{after}:{sha256[name]}" for name in names]
-    table, missing = FeatureTable(len(names)), []
+    table, missing = FeatureArrays(len(names)), []
     for i, row in enumerate(cache.get_all(keys)):
         if row:
             table.fill(i, row)
@@ -194,19 +194,19 @@ def submit_ahead(
     yield from waiting
 
 
-def features_without_encoder(decoded: Iterable[pictures.Picture], preprocessing: Preprocessing) -> list[Row]:
+def features_without_encoder(decoded: Iterable[pictures.Picture], preprocessing: EncoderPreprocessing) -> list[Row]:
     """A row for each decoded picture: all features but the encoder's; `pixels` is what the encoder is shown."""
     rows, views = [], []
     for image, notes in decoded:
         shown = {"signature": similarity.signature(image), "pixels": preprocessing.pixels(image)}
         rows.append(shown | {"size": np.array(image.size), "transparent": np.array("alpha" in notes)})
-        views.append(technical.view(image))
-    for row, measures in zip(rows, technical.measure(views), strict=True):
+        views.append(technical.middle_and_half_size_crops(image))
+    for row, measures in zip(rows, technical.technical_scores(views), strict=True):
         row["technical"] = measures
     return rows
 
 
-def replace_pixels_by_embeddings(found: Rows, encoder: Encoder) -> Rows:
+def replace_pixels_by_embeddings(found: Rows, encoder: LoadedEncoder) -> Rows:
     """Rows whose `pixels` are replaced by the embedding and patches that the encoder computes of them."""
     shown = [row for row in found.values() if "pixels" in row]
     made = encode_pictures(encoder, [row.pop("pixels") for row in shown])
@@ -215,12 +215,14 @@ def replace_pixels_by_embeddings(found: Rows, encoder: Encoder) -> Rows:
     return found
 
 
-def pixel_features_key(preprocessing: Preprocessing, background: str) -> str:
+def pixel_features_key(preprocessing: EncoderPreprocessing, background: str) -> str:
     """What a cache key of features without the encoder begins with; the picture's sha256 follows."""
     return files.canonical_sha256([VERSION, preprocessing.name, background])
 
 
-def store_features_of_drawn(drawn: Mapping[str, Image.Image], preprocessing: Preprocessing, background: str) -> None:
+def store_features_of_drawn(
+    drawn: Mapping[str, Image.Image], preprocessing: EncoderPreprocessing, background: str
+) -> None:
     """Store the features of drawn RGB pictures under the sha256 of their files; scoring uses and removes them."""
     key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]

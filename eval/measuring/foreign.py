@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.measuring.encoder import Encoder
+from eval.measuring.encoder import LoadedEncoder
 from eval.measuring.features import (
     Row,
     Rows,
@@ -25,8 +25,8 @@ from eval.measuring.features import (
     pixel_features_key,
     replace_pixels_by_embeddings,
 )
-from eval.measuring.measured import Features, ForeignSet
-from eval.measuring.redrawn import at_foreign_size, redraw, redrawn_views
+from eval.measuring.measured import ForeignSet, PictureFeatures
+from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, redrawn_copy
 from stylegate import files, similarity
 from stylegate.cache import Cache
 
@@ -35,7 +35,7 @@ SMALL, ALIKE = 16, 4.0  # side of what is compared; levels of 255
 COPIES = 2  # pictures of a set that are references; of the half that is not redrawn
 
 
-class ForeignPictureOnGround(NamedTuple):
+class ForeignPictureOnBackground(NamedTuple):
     """A shipped picture on the ground that it is shown on."""
 
     of: str  # name of its set
@@ -46,31 +46,33 @@ class ForeignPictureOnGround(NamedTuple):
     def image(self) -> Image.Image:
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
-        return Image.fromarray(redraw(similarity.signature(whole))) if self.redrawn else whole
+        return Image.fromarray(redrawn_copy(similarity.signature(whole))) if self.redrawn else whole
 
 
-def shipped_pictures(references: Features, background: str) -> Iterator[ForeignPictureOnGround]:
+def shipped_pictures_on_backgrounds(
+    references: PictureFeatures, background: str
+) -> Iterator[ForeignPictureOnBackground]:
     """Every shipped picture, by turns on the declared background and on the ground of a reference.
 
     Of every eight the last four are redrawn.
     """
-    grounds = [tuple(int(level) for level in ground) for ground in ground_colours(references.signatures)]
+    grounds = [tuple(int(level) for level in ground) for ground in border_colours(references.signatures)]
     declared = Image.new("RGB", (1, 1), background).getpixel((0, 0))
     for i, row in enumerate(pq.read_table(files.FOREIGN).to_pylist()):
         ground = grounds[i // 2 % len(grounds)] if i % 2 else declared
-        yield ForeignPictureOnGround(row["set"], row["png"], ground, redrawn=i // 4 % 2 == 1)  # type: ignore[arg-type]
+        yield ForeignPictureOnBackground(row["set"], row["png"], ground, redrawn=i // 4 % 2 == 1)  # type: ignore[arg-type]
 
 
-def ground_colours(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def border_colours(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[n, 3] the median colour of the outermost pixels of signatures [n, 64, 64, 3]."""
     edges = [signatures[:, 0], signatures[:, -1], signatures[:, :, 0], signatures[:, :, -1]]
     return np.median(np.concatenate(edges, axis=1), axis=1).astype(np.uint8)
 
 
-def shipped_sets(references: Features, encoder: Encoder, background: str) -> list[ForeignSet]:
+def shipped_foreign_sets(references: PictureFeatures, encoder: LoadedEncoder, background: str) -> list[ForeignSet]:
     """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache."""
-    shown = list(shipped_pictures(references, background))
-    rows = encoded_rows(shown, encoder, background)
+    shown = list(shipped_pictures_on_backgrounds(references, background))
+    rows = features_of_foreign_pictures(shown, encoder, background)
     names = dict.fromkeys(one.of for one in shown)
 
     def stacked(name: str, part: str) -> NDArray:
@@ -82,7 +84,9 @@ def shipped_sets(references: Features, encoder: Encoder, background: str) -> lis
     ]
 
 
-def encoded_rows(shown: list[ForeignPictureOnGround], encoder: Encoder, background: str) -> list[Row]:
+def features_of_foreign_pictures(
+    shown: list[ForeignPictureOnBackground], encoder: LoadedEncoder, background: str
+) -> list[Row]:
     """A row of features for each picture, from the cache where it is there."""
     cache = Cache()
     known = files.canonical_sha256(["foreign-2", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
@@ -108,13 +112,13 @@ def encoded_rows(shown: list[ForeignPictureOnGround], encoder: Encoder, backgrou
     return [rows[i] for i in range(len(shown))]
 
 
-def split_by_set(features: Features, encoder: Encoder) -> list[ForeignSet]:
+def given_foreign_sets(features: PictureFeatures, encoder: LoadedEncoder) -> list[ForeignSet]:
     """The sets of foreign=DIR: what stands before the first / of a name is its set. Half of each set is redrawn."""
     sets, found = np.array([name.split("/")[0] for name in features.names]), []
-    seen = at_foreign_size(features, encoder)
+    seen = encoded_at_foreign_size(features, encoder)
     for name in dict.fromkeys(sets.tolist()):
         of = np.flatnonzero(sets == name)
-        plain, redrawn = of[::2], redrawn_views(features.signatures[of[1::2]], encoder)
+        plain, redrawn = of[::2], encoded_redrawn_copies(features.signatures[of[1::2]], encoder)
         found.append(
             ForeignSet(
                 name,
@@ -127,12 +131,14 @@ def split_by_set(features: Features, encoder: Encoder) -> list[ForeignSet]:
     return found
 
 
-def without_sets_of_this_brand(sets: list[ForeignSet], references: Features) -> tuple[list[ForeignSet], list[str]]:
+def without_sets_of_this_brand(
+    sets: list[ForeignSet], references: PictureFeatures
+) -> tuple[list[ForeignSet], list[str]]:
     """The shipped sets that are not the brand itself, and a sentence on each that is: its pictures are references."""
-    own = small_copies(references.signatures)
+    own = scaled_down_copies(references.signatures)
     kept, notes = [], []
     for one in sets:
-        theirs = small_copies(one.signatures)
+        theirs = scaled_down_copies(one.signatures)
         apart = np.square(own).sum(1) + np.square(theirs).sum(1)[:, None] - 2 * theirs @ own.T
         copies = int((apart.min(1) < ALIKE**2 * own.shape[1]).sum())
         if one.given or copies < COPIES:
@@ -142,7 +148,7 @@ def without_sets_of_this_brand(sets: list[ForeignSet], references: Features) -> 
     return kept, notes
 
 
-def small_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
+def scaled_down_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
     """[n, SMALL * SMALL * 3] The colour levels of copies of the signatures that are scaled down to SMALL x SMALL."""
     step = signatures.shape[1] // SMALL
     parts = [signatures[:, y::step, x::step].astype(np.float64) for y in range(step) for x in range(step)]

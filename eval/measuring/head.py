@@ -4,15 +4,15 @@ import numpy as np
 
 from eval.lot.batch import require_file
 from eval.lot.lot import sha256_by_name
-from eval.measuring.encoder import Encoder, encoder_name
-from eval.measuring.features import features_of
-from eval.measuring.scores import head_file
+from eval.measuring.encoder import LoadedEncoder, encoder_name
+from eval.measuring.features import cached_features_of_files
+from eval.measuring.scores import named_aesthetic_head
 from eval.scorers import aesthetic
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
 
-def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Head | None, list[str]]:
+def aesthetic_head_for(config: Config, encoder: LoadedEncoder, width: int) -> tuple[aesthetic.Head | None, list[str]]:
     """The aesthetic head for embeddings of `width` numbers: learned from score.labels, named, or beside the
     encoder.
 
@@ -22,8 +22,8 @@ def head_of(config: Config, encoder: Encoder, width: int) -> tuple[aesthetic.Hea
     if config.score.labels:
         return fit_head_to_labels(config, encoder)
     beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
-    path = head_file(config) or (beside if beside and beside.is_file() else None)
-    return (aesthetic.load_head(path, width, encoder_name(config)) if path else None), []
+    path = named_aesthetic_head(config) or (beside if beside and beside.is_file() else None)
+    return (aesthetic.load_aesthetic_head(path, width, encoder_name(config)) if path else None), []
 
 
 def refuse_second_head(config: Config) -> None:
@@ -35,18 +35,20 @@ def refuse_second_head(config: Config) -> None:
         )
 
 
-def fit_head_to_labels(config: Config, encoder: Encoder) -> tuple[aesthetic.Head, list[str]]:
+def fit_head_to_labels(config: Config, encoder: LoadedEncoder) -> tuple[aesthetic.Head, list[str]]:
     """Fit an aesthetic head to the labelled pictures of `score.labels`.
 
     Returns the head, and a note with its area under the ROC curve on labelled pictures that it was not fitted on.
     Raises DataError for labels that cannot be used and for pictures that cannot be read.
     """
-    labels = aesthetic.read_labels(require_file(config.score.labels or "", "score.labels"))
+    labels = aesthetic.read_aesthetic_labels(require_file(config.score.labels or "", "score.labels"))
     named = [(name, path) for name, path, _ in labels]
-    features, broken = features_of(named, sha256_by_name(named), encoder, "#ffffff", config.score.batch_size, "labels")
+    features, broken = cached_features_of_files(
+        named, sha256_by_name(named), encoder, "#ffffff", config.score.batch_size, "labels"
+    )
     if broken:
         raise DataError("labelled pictures cannot be read:", [f"{b.name}: {b.reason}" for b in broken])
     good = {name: label for name, _, label in labels}
-    learned = aesthetic.learn_head(features.embeddings, np.array([good[name] for name in features.names]))
+    learned = aesthetic.fit_aesthetic_head(features.embeddings, np.array([good[name] for name in features.names]))
     area = f"area under the ROC curve {learned.area:.2f} on those held out"
     return learned.head, [f"aesthetic head of {len(good)} labels: {area}"]

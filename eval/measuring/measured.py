@@ -12,7 +12,7 @@ from eval.lot.lot import Lot
 from eval.measuring.record import StyleReadability
 
 
-class Features(NamedTuple):
+class PictureFeatures(NamedTuple):
     """What is known of n pictures that could be decoded; row i of every array is of the picture names[i]."""
 
     names: list[str]
@@ -25,7 +25,7 @@ class Features(NamedTuple):
     transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
 
 
-class Views(NamedTuple):
+class EncodedViews(NamedTuple):
     """Pictures as a reader of the brand sees them; row i of every array is of picture i."""
 
     embeddings: NDArray[np.float32]  # [n, d]
@@ -46,19 +46,19 @@ class ForeignSet(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Measured:
+class MeasuredLot:
     """What a scorer is given: features of all pictures (read), columns of scores and facts (written)."""
 
     lot: Lot
     compared: Comparison
-    pictures: Features  # n, of the lot
-    references: Features  # r
-    training: Features
-    exported: Features
+    pictures: PictureFeatures  # n, of the lot
+    references: PictureFeatures  # r
+    training: PictureFeatures
+    exported: PictureFeatures
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
     foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
-    redrawn: Views | None  # the references as an image model draws them; None without enough of them
-    at_foreign_size: Callable[[Features], Views]  # pictures as the brand's reader sees them
+    redrawn: EncodedViews | None  # the references as an image model draws them; None without enough of them
+    at_foreign_size: Callable[[PictureFeatures], EncodedViews]  # pictures as the brand's reader sees them
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
     decided: Any = None  # eval.measuring.decided.DecidedPictures; None where the policy names none
     encode_texts: Callable[[list[str]], NDArray] | None  # unit embeddings [n, d] of n texts; None: it reads none

@@ -11,7 +11,7 @@ READ_BY_HEAD = ("brand", "style", "style_nearest", "drawing", "palette", "cohere
 """The scores that the aesthetic head reads beside the picture, where it learns from decided pictures."""
 
 
-class References(Record):
+class ReferencesUsed(Record):
     """The references that the lot was compared with."""
 
     name: str = Field(validation_alias=AliasChoices("from", "name"), serialization_alias="from")
@@ -24,7 +24,7 @@ class References(Record):
     """Digest of the contents of those that were used."""
 
 
-class SeparationFrom(Record):
+class SeparationFromForeignSet(Record):
     """How surely the references are told from one foreign set: area under the ROC curve, 0.5 (not at all) to 1."""
 
     area: float
@@ -42,7 +42,7 @@ class StyleReadability(Record):
     """What the lower bound must reach for the nearest set."""
     nearest: str
     """The foreign set that the references are told from least surely."""
-    separations: dict[str, SeparationFrom]
+    separations: dict[str, SeparationFromForeignSet]
     """By foreign set."""
     reads: list[Literal["encoder", "pixels"]]
     """What the reader sees of a picture."""
@@ -57,7 +57,7 @@ class StyleReadability(Record):
         return f"the style {'can' if self.readable else 'can NOT'} be read: {known} ({surely}){beside}"
 
 
-class Tables(Record):
+class ScoreTableDigests(Record):
     """Digests of the two tables beside score.json."""
 
     scores: str
@@ -66,7 +66,7 @@ class Tables(Record):
     """sha256 of references.parquet; empty where there is no such file."""
 
 
-class Computed(Record):
+class EncodingConditions(Record):
     """How the pictures were encoded."""
 
     precision: str
@@ -77,7 +77,7 @@ class Computed(Record):
     """Threads of the processor."""
 
 
-class StyleOfBatch(Record):
+class BatchStyle(Record):
     """The whitened cosine of the pictures to the centre of the references, -1 to 1."""
 
     mean: float
@@ -94,7 +94,7 @@ class BatchMeasures(Record):
     """Numbers of the batch, not of a picture. All are left out where either set is too small, or not known to the
     encoder."""
 
-    style: StyleOfBatch | None = None
+    style: BatchStyle | None = None
     mmd2: float | None = None
     """Squared maximum mean discrepancy (MMD²) between pictures and references; 0 on average for the same kind."""
     mmd2_p: float | None = None
@@ -114,13 +114,13 @@ class ScoreRecord(Record):
 
     key: str
     """Digest of all that the scores depend on: pictures, references, encoder, settings."""
-    tables: Tables
+    tables: ScoreTableDigests
     encoder: str
     """The encoder, as it was named."""
     encoder_sha256: str
     """Digest of the encoder's weights and preprocessing."""
-    computed: Computed
-    references: References
+    computed: EncodingConditions
+    references: ReferencesUsed
     foreign: dict[str, list[float]]
     """By score: percentiles 0 to 100 of known pictures in other styles, against these references."""
     readability: StyleReadability | None = None

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from eval.measuring.encoder import Encoder, encode_pictures
-from eval.measuring.measured import Features, ForeignSet, Views
+from eval.measuring.encoder import LoadedEncoder, encode_pictures
+from eval.measuring.measured import EncodedViews, ForeignSet, PictureFeatures
 from stylegate.cache import Cache
 from stylegate.similarity import SIDE
 
@@ -22,10 +22,10 @@ UNEVEN, WIDE = 4.0, 2.0  # levels of 255 that flat areas vary by, and how wide i
 TINT = 5.0  # levels, standard deviation: what is added to a channel
 DRIFT = 12.0  # levels, at most: what a colour moves by, whatever other colours do
 TOGETHER = 128  # pictures that are encoded at once
-Shown = TypeVar("Shown", Views, ForeignSet)
+Shown = TypeVar("Shown", EncodedViews, ForeignSet)
 
 
-def redraw(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def redrawn_copy(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A redrawn copy of one signature [64, 64, 3]; always the same one of the same signature."""
     random = np.random.default_rng(list(hashlib.sha256(signature.tobytes()).digest()))
     soft = ndimage.gaussian_filter(signature.astype(np.float32), (SOFTENED, SOFTENED, 0), mode="nearest")
@@ -36,12 +36,12 @@ def redraw(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(drawn).clip(0, 255).astype(np.uint8)
 
 
-def redrawn_views(signatures: NDArray[np.uint8], encoder: Encoder) -> Views:
+def encoded_redrawn_copies(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedViews:
     """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them."""
-    return views_of_signatures(np.stack([redraw(one) for one in signatures]), encoder)
+    return encode_signatures(np.stack([redrawn_copy(one) for one in signatures]), encoder)
 
 
-def views_of_signatures(signatures: NDArray[np.uint8], encoder: Encoder) -> Views:
+def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedViews:
     """What the encoder sees of signatures [n, 64, 64, 3]. Each is encoded once, and kept in the cache."""
     keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
@@ -51,10 +51,12 @@ def views_of_signatures(signatures: NDArray[np.uint8], encoder: Encoder) -> View
         return [{"embedding": embedding, "patches": patches} for embedding, patches in made]
 
     rows = [row for row in Cache().get_or_compute(keys, TOGETHER, encode) if row is not None]
-    return Views(np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), signatures)
+    return EncodedViews(
+        np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), signatures
+    )
 
 
-def at_foreign_size(shown: Features, encoder: Encoder) -> Views:
+def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> EncodedViews:
     """Pictures as the reader of the brand sees them: no sharper than the shipped foreign pictures are.
 
     Those have SIDE pixels a side. An encoder whose input is larger would know them by their blur, so it is shown the
@@ -62,11 +64,11 @@ def at_foreign_size(shown: Features, encoder: Encoder) -> Views:
     """
     side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
     if side <= SIDE or (shown.sizes == SIDE).all():
-        return Views(shown.embeddings, shown.patches, shown.signatures)
-    return views_of_signatures(shown.signatures, encoder)
+        return EncodedViews(shown.embeddings, shown.patches, shown.signatures)
+    return encode_signatures(shown.signatures, encoder)
 
 
-def with_other_encoders(shown: Shown, encoder: Encoder) -> Shown:
+def with_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
     """The same pictures with what the further encoders see of their signatures."""
-    made = (views_of_signatures(shown.signatures, one) for one in encoder.others)
+    made = (encode_signatures(shown.signatures, one) for one in encoder.others)
     return shown._replace(others=tuple((views.embeddings, views.patches) for views in made))

@@ -13,7 +13,7 @@ from eval.lot.batch import require_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.encoder import encoder_digest, encoder_name
-from eval.measuring.record import ScoreRecord, Tables
+from eval.measuring.record import ScoreRecord, ScoreTableDigests
 from eval.scorers import SCORES, aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -30,9 +30,9 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
     Raises ConfigError or DataError if the aesthetic head or the labels that the config names do not exist. While the
     encoder's weights are not known here, the digest differs at every call (see `encoder_digest`).
     """
-    head = [files.sha256(path)] if (path := head_file(config)) else []
+    head = [files.sha256(path)] if (path := named_aesthetic_head(config)) else []
     if config.score.labels:
-        labels = aesthetic.read_labels(require_file(config.score.labels, "score.labels"))
+        labels = aesthetic.read_aesthetic_labels(require_file(config.score.labels, "score.labels"))
         head = [[name, files.sha256(place), good] for name, place, good in labels]
     others = [
         sorted(sha256_by_name(part).items())
@@ -60,7 +60,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
     )
 
 
-def head_file(config: Config) -> Path | None:
+def named_aesthetic_head(config: Config) -> Path | None:
     """The aesthetic head that is named. Raises ConfigError for none of that name, and for two heads at once."""
     if config.score.aesthetic_head and config.score.labels:
         raise ConfigError("score.aesthetic_head and score.labels name two heads", next_step="give one of them.")
@@ -78,22 +78,22 @@ def scores_are_current(lot: Lot, key: str) -> bool:
         return False
     if files.read_json(record, "the scores' record", "key")["key"] != key:
         return False  # whatever else it holds: it may be an older version's
-    return read_record(lot.out).tables == table_digests(lot.out)
+    return read_score_record(lot.out).tables == table_digests(lot.out)
 
 
-def table_digests(out: Path) -> Tables:
+def table_digests(out: Path) -> ScoreTableDigests:
     """The digests of the two tables as they are now."""
     paths = (out / "scores.parquet", out / "references.parquet")
     scores, references = (files.sha256(path) if path.is_file() else "" for path in paths)
-    return Tables(scores=scores, references=references)
+    return ScoreTableDigests(scores=scores, references=references)
 
 
-def read_record(out: Path) -> ScoreRecord:
+def read_score_record(out: Path) -> ScoreRecord:
     """score.json of a lot's folder. Raises DataError if it is missing, or with every problem that it has."""
     return ScoreRecord.read(out / RECORD, "the scores' record", "remove it; the scores are then computed again.")
 
 
-def nan_to_none(values: NDArray) -> pa.Array:
+def float32_with_null(values: NDArray) -> pa.Array:
     """float32 with null for what is not finite."""
     values = values.astype(np.float32)
     return pa.array(values, pa.float32(), mask=~np.isfinite(values))
@@ -105,7 +105,7 @@ def parquet_bytes(rows: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-class Scores(NamedTuple):
+class LotScores(NamedTuple):
     """What was measured of a lot, as the files scores.parquet, references.parquet and score.json hold it."""
 
     rows: list[dict[str, Any]]  # a row a picture, in the lot's order; a score that was not computed is None
@@ -121,12 +121,12 @@ class Scores(NamedTuple):
         """The value that is seen of each trait that can be read, by file name; {} where no trait can be read."""
         return {row["file"]: json.loads(row.get(DETECTED) or "{}") for row in self.rows}
 
-    def computed_names(self) -> list[str]:
+    def computed_score_names(self) -> list[str]:
         """Names of the scores that the table has a column for, in the order of SCORES."""
         return [name for name in SCORES if self.rows and name in self.rows[0]]
 
 
-def read_scores(out: Path) -> Scores:
+def read_scores(out: Path) -> LotScores:
     """Read the scores of a lot's folder. Raises DataError if a file is missing or damaged."""
     try:
         rows = files.read_parquet(out / "scores.parquet").to_pylist()
@@ -139,4 +139,4 @@ def read_scores(out: Path) -> Scores:
         field.name: np.array([v for v in table[field.name].to_pylist() if v is not None], field.type.to_pandas_dtype())
         for field in table.schema
     }
-    return Scores(rows, own, read_record(out))
+    return LotScores(rows, own, read_score_record(out))

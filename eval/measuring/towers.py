@@ -101,7 +101,7 @@ def load_timm_tower(architecture: str, weights: Path) -> TimmTower:
     model = timm.create_model(architecture, pretrained=False, num_classes=0)
     named = timm_config(architecture).classifier or ()
     classifier = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
-    tensors = {name: tensor for name, tensor in read_tensors(weights).items() if not name.startswith(classifier)}
+    tensors = {name: tensor for name, tensor in read_weight_tensors(weights).items() if not name.startswith(classifier)}
     load_all_weights(model, tensors, weights, architecture)
     return TimmTower(model)
 
@@ -125,7 +125,7 @@ def style_tower_sizes(weights: Path) -> tuple[int, int]:
 def load_style_tower(weights: Path) -> StyleTower:
     """The tower with the weights of a file; its sizes are those of the tensors. Raises ModelError."""
     side, patch = style_tower_sizes(weights)
-    tensors = {name.removeprefix("module."): tensor.float() for name, tensor in read_tensors(weights).items()}
+    tensors = {name.removeprefix("module."): tensor.float() for name, tensor in read_weight_tensors(weights).items()}
     inside = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
     width = inside["conv1.weight"].shape[0]
     visual = VisionTransformer(
@@ -142,7 +142,7 @@ def load_style_tower(weights: Path) -> StyleTower:
     return StyleTower(visual)
 
 
-def read_tensors(weights: Path) -> dict[str, Tensor]:
+def read_weight_tensors(weights: Path) -> dict[str, Tensor]:
     """Raises ModelError if the file is damaged or holds none."""
     try:
         return load_file(weights)

@@ -19,7 +19,7 @@ RECORD = "encoders.json"  # name -> path of the checkpoint
 located: dict[str, Path] = {}  # checkpoints of the encoders that this process has loaded, by name
 
 
-def checkpoint_key(name: str) -> str:
+def checkpoint_digest_or_unique_text(name: str) -> str:
     """A digest of the name MODEL:PRETRAINED and of the checkpoint file that it led to when it was last loaded here.
 
     Where that file is not known, it is a text that equals no other.
@@ -40,7 +40,7 @@ def read_checkpoint_locations() -> dict[str, Any]:
         return {}
 
 
-def locate_checkpoint(name: str, settings: dict[str, Any]) -> Path:
+def checkpoint_file_or_download(name: str, settings: dict[str, Any]) -> Path:
     """The checkpoint file of MODEL:PRETRAINED, downloaded if it is not here yet.
 
     `settings` is open_clip's entry for these weights. Raises ModelError if there is no file.
@@ -53,7 +53,7 @@ def locate_checkpoint(name: str, settings: dict[str, Any]) -> Path:
     return path
 
 
-def record_location(name: str, path: Path) -> None:
+def record_checkpoint_location(name: str, path: Path) -> None:
     """Note which checkpoint was loaded. A cache that cannot be written costs time later, and is no error."""
     located[name] = path
     with contextlib.suppress(OSError):

@@ -2,32 +2,32 @@
 
 from collections.abc import Iterable
 
-from eval.measuring.measured import Measured
-from eval.measuring.record import BatchMeasures, StyleOfBatch, StyleReadability
+from eval.measuring.measured import MeasuredLot
+from eval.measuring.record import BatchMeasures, BatchStyle, StyleReadability
 from eval.scorers import batch, style
 from eval.scorers.prompt import READABLE
 
 
-def describe_batch(measured: Measured) -> BatchMeasures:
+def measure_batch(measured: MeasuredLot) -> BatchMeasures:
     """The numbers of the batch for score.json; none of them if either set has fewer than batch.FEWEST."""
     pictures, references = measured.pictures.embeddings, measured.references.embeddings
     few = min(len(pictures), len(references))
     if few < batch.FEWEST:
         return BatchMeasures()
     interval, own = style.mean_interval(pictures, references), float(measured.own["style"].mean())
-    mmd2, mmd2_p = batch.mmd(pictures, references)
+    mmd2, mmd2_p = batch.squared_mmd_and_p_value(pictures, references)
     return BatchMeasures(
-        style=StyleOfBatch(mean=interval.mean, low=interval.low, high=interval.high, references=own),
+        style=BatchStyle(mean=interval.mean, low=interval.low, high=interval.high, references=own),
         mmd2=mmd2,
         mmd2_p=mmd2_p,
-        kid=batch.kid(pictures, references),
-        vendi=batch.vendi(batch.evenly_spaced_rows(pictures, few)),
+        kid=batch.kernel_distance(pictures, references),
+        vendi=batch.vendi_score(batch.evenly_spaced_rows(pictures, few)),
         vendi_of=few,
-        vendi_references=batch.vendi(batch.evenly_spaced_rows(references, few)),
+        vendi_references=batch.vendi_score(batch.evenly_spaced_rows(references, few)),
     )
 
 
-def summary_in_words(
+def batch_summary_in_words(
     whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str], readability: StyleReadability | None
 ) -> list[str]:
     """Lines on how surely the style is read, on style, distance and variety of the batch, and on traits not told apart.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.policy.model import CALIBRATED, Check, Policy, Promise, is_number
+from eval.policy.model import CALIBRATED, Policy, PolicyCheck, Promise, is_finite_number
 from eval.promise import calibration
 from eval.promise.calibration import CALIBRATION, CalibratedLine
 from stylegate import files
@@ -20,10 +20,10 @@ def recompute_calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, se
     """
     made, terms = calibration.read_calibration(package / CALIBRATION), files.read_json(package / CALIBRATION, WHAT)
     pool = files.read_json(package / POOL, "the calibrated scores of the lot")
-    if not pool or not all(is_number(score) for score in pool.values()):
+    if not pool or not all(is_finite_number(score) for score in pool.values()):
         raise DataError(f"{POOL}: it must give a number for each picture")
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
-    named, checks = terms["policy"], {terms["score"]: Check.model_validate(CALIBRATED)}
+    named, checks = terms["policy"], {terms["score"]: PolicyCheck.model_validate(CALIBRATED)}
     policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
     line = calibration.calibrated_line_for_pool(made, pool, {}, policy)
     lowest = line.bound.review_below if line.bound else None

@@ -114,7 +114,7 @@ def write_metadata_and_records(
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
     found, before = scores_if_unchanged(lot, items), earlier and earlier.package / "data"
-    names, detected = found.computed_names(), found.detected_traits()
+    names, detected = found.computed_score_names(), found.detected_traits()
     scores = {row["file"]: {name: row[name] for name in names} for row in found.rows}
     for item in items:
         texts = {

@@ -14,7 +14,7 @@ from pydantic import Field
 from eval.judging.verdicts import Verdict, final_traits
 from eval.lot.batch import PlanSlot, attempt_and_slot
 from eval.lot.lot import Lot
-from eval.measuring.scores import Scores, read_scores
+from eval.measuring.scores import LotScores, read_scores
 from eval.package.provenance import MadeFrom
 from stylegate.errors import DataError
 from stylegate.records import Record
@@ -135,7 +135,7 @@ def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem
     return sorted(items, key=lambda item: item.id)
 
 
-def scores_if_unchanged(lot: Lot, items: Sequence[PackageItem]) -> Scores:
+def scores_if_unchanged(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
     """The scores of the lot. Raises DataError if scores.parquet is of other bytes than the verdicts of the items."""
     scores = read_scores(lot.out)
     rows = {row["file"]: row for row in scores.rows}

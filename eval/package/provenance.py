@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import Field
 
 from eval.judging.record import (
-    CheckLines,
+    CheckThresholds,
     Count,
-    Counts,
     GateRecord,
     LotRuleResult,
-    PolicyUsed,
+    PolicyNameAndDigest,
     PromiseState,
-    References,
+    ReferencesUsed,
+    VerdictCounts,
 )
 from eval.lot.lot import Lot, origin_digests
 from eval.measuring.encoder import name_without_folders
@@ -48,8 +48,8 @@ class JudgedBy(Record):
     references, and with which promise.
     """
 
-    policy: PolicyUsed
-    thresholds: dict[str, CheckLines]
+    policy: PolicyNameAndDigest
+    thresholds: dict[str, CheckThresholds]
     """By score, of the checks that were asked."""
     left_out: list[str]
     """Checks that could not be computed and are optional, with the reason."""
@@ -57,7 +57,7 @@ class JudgedBy(Record):
     """Name of the encoder, without the folders of this machine; several are joined by +."""
     encoder_sha256: str
     """Digest of the weights and preprocessing of every encoder."""
-    references: References
+    references: ReferencesUsed
     promise: PromiseState
     """How the promise stood. It is a claim: `stylegate verify` computes the proof again."""
     batch: list[LotRuleResult]
@@ -79,7 +79,7 @@ class LicenceLink(Record):
     """Somebody agreed to it by name, since it is unclear or restricts commercial use."""
 
 
-class PackageCounts(Counts):
+class PackageCounts(VerdictCounts):
     """Pictures by verdict: `in` is the sum of the four verdicts."""
 
     exported: Count

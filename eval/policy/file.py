@@ -23,12 +23,12 @@ from eval.policy.model import (
     LINES,
     MARGIN,
     MEASURES,
-    Check,
     Policy,
+    PolicyCheck,
     PolicyFile,
     Threshold,
     can_fall_below,
-    largest_percentage,
+    percentage_rounded_up,
 )
 from eval.scorers import SCORES
 from stylegate import files, records
@@ -38,19 +38,19 @@ from stylegate.errors import DataError
 def read_policy(name: str) -> Policy:
     """The policy of a name in data/policies/ or of a path. Raises DataError listing every problem of the file."""
     path = policy_path(name)
-    data = with_text_keys(files.read_yaml(path, "policy"))
+    data = with_keys_as_text(files.read_yaml(path, "policy"))
     problems = [f"{records.location_prefix(place)}is empty" for place in paths_of_empty_values(data)]
     content = None
     try:
         content = PolicyFile.model_validate(data)
     except ValidationError as error:
         problems += records.problems_of(error)
-    problems += problems_of_checks(valid_checks(data.get("checks")), all_given=content is not None)
+    problems += problems_between_checks(valid_checks(data.get("checks")), all_given=content is not None)
     if problems or content is None:
         raise DataError(
             f"policy {files.display_path(path)}:", problems, "stylegate gate explain=true prints a policy in force."
         )
-    return Policy(name=path.stem, sha256=files.canonical_sha256(with_text_days(data)), **dict(content))
+    return Policy(name=path.stem, sha256=files.canonical_sha256(with_dates_as_text(data)), **dict(content))
 
 
 def policy_path(name: str) -> Path:
@@ -58,19 +58,19 @@ def policy_path(name: str) -> Path:
     return files.resolve_name(name, files.POLICIES, "policy", ".yaml")
 
 
-def with_text_keys(data: Any) -> Any:
+def with_keys_as_text(data: Any) -> Any:
     """YAML data with every key as text, as JSON has them."""
     if isinstance(data, list):
-        return [with_text_keys(value) for value in data]
-    return {str(k): with_text_keys(v) for k, v in data.items()} if isinstance(data, dict) else data
+        return [with_keys_as_text(value) for value in data]
+    return {str(k): with_keys_as_text(v) for k, v in data.items()} if isinstance(data, dict) else data
 
 
-def with_text_days(data: Any) -> Any:
+def with_dates_as_text(data: Any) -> Any:
     """YAML data with every day as YYYY-MM-DD, as JSON has them."""
     if isinstance(data, list):
-        return [with_text_days(value) for value in data]
+        return [with_dates_as_text(value) for value in data]
     if isinstance(data, dict):
-        return {key: with_text_days(value) for key, value in data.items()}
+        return {key: with_dates_as_text(value) for key, value in data.items()}
     return data.isoformat() if isinstance(data, datetime.date) else data
 
 
@@ -83,20 +83,20 @@ def paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> Itera
         yield from paths_of_empty_values(value, (*place, key))
 
 
-def valid_checks(listed: Any) -> dict[str, Check]:
+def valid_checks(listed: Any) -> dict[str, PolicyCheck]:
     """The checks in `listed` (the `checks` of a policy file) that are valid on their own, by score; the others are
     left out.
     """
     sound = {}
     for name, spec in listed.items() if isinstance(listed, dict) else ():
         try:
-            sound[name] = Check.model_validate(spec)
+            sound[name] = PolicyCheck.model_validate(spec)
         except ValidationError:
             continue
     return {name: check for name, check in sound.items() if name in {*SCORES, MARGIN}}
 
 
-def problems_of_checks(checks: Mapping[str, Check], all_given: bool) -> list[str]:
+def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) -> list[str]:
     """Sentences on what is wrong with checks that are each valid; `all_given` says that these are all the checks of the
     file.
     """
@@ -114,12 +114,12 @@ def problems_of_checks(checks: Mapping[str, Check], all_given: bool) -> list[str
                     )
     if sum(check.calibrated for check in checks.values()) > 1:
         problems.append("checks: one check at most can be calibrated")
-    if all_given and not any(can_hold_back(check) for check in checks.values()):
+    if all_given and not any(can_keep_from_acceptance(check) for check in checks.values()):
         problems.append("checks: hold no picture back; one needs reject_below, review_below or fail_batch_below")
     return problems
 
 
-def can_hold_back(check: Check) -> bool:
+def can_keep_from_acceptance(check: PolicyCheck) -> bool:
     """Whether the check can keep a picture from being accepted. A warning cannot."""
     return check.calibrated or any(LINES[name] != "warn" for name in check.lines())
 
@@ -149,7 +149,7 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
     for waiver in policy.waivers:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
     needed = policy.promise.required or policy.calibrated_score
-    discard = largest_percentage(policy.promise.discard)
+    discard = percentage_rounded_up(policy.promise.discard)
     ladder = ", ".join(map(percentage, policy.promise.ladder))
     lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
     lines.append(f"    tried for the best {ladder} of the lot; a calibration may discard {discard} good ones")

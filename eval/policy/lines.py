@@ -14,7 +14,7 @@ MIN_REFERENCES = 8  # relative thresholds need at least this many
 
 
 @dataclass(frozen=True, slots=True)
-class CheckBounds:
+class ResolvedCheckLines:
     """The lines of one check as numbers, for one lot and its references. None: the check has no such line."""
 
     score: str
@@ -29,12 +29,12 @@ class CheckBounds:
         """The lines that the check has, as key of the policy -> number, the worst consequence first."""
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
-    def holds_back(self) -> bool:
+    def can_keep_from_acceptance(self) -> bool:
         """Whether a score can lie below a line that keeps a picture from being accepted. A warning does not."""
         lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
         return any(can_fall_below(self.score, line) for line in lines)
 
-    def distance(self, score: float) -> float | None:
+    def distance_in_spreads(self, score: float) -> float | None:
         """How many spreads a score lies above the highest line that would hold a picture back; negative below it.
 
         None if there is no such line, and for a score that is only right or wrong (not graded) and is right.
@@ -45,14 +45,14 @@ class CheckBounds:
         return (score - max(lines)) / self.spread
 
 
-def resolve_check_bounds(
+def resolve_check_lines(
     policy: Policy,
     columns: set[str],
     references: Mapping[str, np.ndarray],
     num_references: int,
     foreign: Mapping[str, Sequence[float]],
     copies: Mapping[str, Sequence[float]],
-) -> tuple[list[CheckBounds], list[str], list[str]]:
+) -> tuple[list[ResolvedCheckLines], list[str], list[str]]:
     """A policy's lines as numbers for one lot.
 
     `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by score,
@@ -76,20 +76,24 @@ def resolve_check_bounds(
         if computed:
             width = score_spread(score, enough) if enough is not None else SCORES[score].resolution
             numbers = {"reject_below": None, "review_below": None} | values
-            bounds.append(CheckBounds(score, relative=enough is not None and relative, spread=width, **numbers))
+            bounds.append(ResolvedCheckLines(score, relative=enough is not None and relative, spread=width, **numbers))
         if relative and num_references and enough is None and (score in columns or REFERENCES in SCORES[score].needs):
             lacking.append(score)
         elif not computed and not check.optional:
             impossible.append(f"{score}: {SCORES[score].description}")
         elif not computed:
-            left_out.append(f"{score}: {cause_of_absence(score, score in columns, not num_references)}")
+            left_out.append(f"{score}: {why_check_is_left_out(score, score in columns, not num_references)}")
     if impossible:
         raise DataError(
             f"policy {policy.name} asks for what cannot be computed here:",
             impossible,
             "give brand= or references= (at least 8), an aesthetic head, or mark the check `optional: true`.",
         )
-    if not lacking and policy.calibrated_score is None and not any(bound.holds_back() for bound in bounds):
+    if (
+        not lacking
+        and policy.calibrated_score is None
+        and not any(bound.can_keep_from_acceptance() for bound in bounds)
+    ):
         raise DataError(
             f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
             [*left_out, *notes_on_unreachable_lines(bounds)],
@@ -98,7 +102,7 @@ def resolve_check_bounds(
     return bounds, left_out, lacking
 
 
-def cause_of_absence(score: str, computed: bool, references_missing: bool) -> str:
+def why_check_is_left_out(score: str, computed: bool, references_missing: bool) -> str:
     """Why a check cannot be asked, in words. `computed` says whether the pictures have its score: then its line alone
     needs something.
     """
@@ -109,7 +113,7 @@ def cause_of_absence(score: str, computed: bool, references_missing: bool) -> st
     return next((words for need, words in NEEDS.items() if need in others), "could not be computed")
 
 
-def notes_on_unreachable_lines(bounds: list[CheckBounds]) -> list[str]:
+def notes_on_unreachable_lines(bounds: list[ResolvedCheckLines]) -> list[str]:
     """A sentence for each check that holds no picture back: it only warns, or no score can be below its lines."""
     found = []
     for bound in bounds:

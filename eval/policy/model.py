@@ -39,7 +39,7 @@ MEASURES = {
 }
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Whether the value is a finite number that a score can be compared with; true and false are no numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
@@ -56,7 +56,7 @@ def require_plain_text(text: str) -> str:
     return text
 
 
-def require_digest(sha256: str) -> str:
+def require_sha256(sha256: str) -> str:
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
         raise ValueError("must be the 64 hex digits of a picture's content")
     return sha256
@@ -104,13 +104,13 @@ Text = Annotated[str, AfterValidator(require_plain_text)]
 LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, beside it `foreign: q`, `alone: x`"
 
 
-class Frozen(Record):
+class ImmutablePolicyPart(Record):
     """Base class of the parts of a policy, which cannot be changed after reading: verdicts hold the policy's digest."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Threshold(Frozen):
+class Threshold(ImmutablePolicyPart):
     """A line that a score is compared with: a number, or one that depends on the references.
 
     It then depends on their scores (their median plus some spreads, or a quantile), on the scores of altered copies of
@@ -147,7 +147,7 @@ class Threshold(Frozen):
         """
         if isinstance(found, Threshold):
             return found
-        if is_number(found):
+        if is_finite_number(found):
             return {"number": found}
         if not isinstance(found, dict) or len(found.keys() & set(RELATIVE)) != 1 or "number" in found:
             raise ValueError(LINE_FORMS)
@@ -205,7 +205,7 @@ def can_fall_below(score: str, line: float) -> bool:
     return line > SCORES[score].lowest
 
 
-class Check(Frozen):
+class PolicyCheck(ImmutablePolicyPart):
     """What one score must reach. A score below several lines counts for the worst one."""
 
     fail_batch_below: Threshold | None = None
@@ -232,7 +232,7 @@ class Check(Frozen):
             return {"calibrated": True}
         if isinstance(found, dict) and CALIBRATED in found:
             raise ValueError(f"write `{CALIBRATED}` in place of the mapping")
-        return found if isinstance(found, dict | Check) else {}
+        return found if isinstance(found, dict | PolicyCheck) else {}
 
     @model_validator(mode="after")
     def require_lines(self) -> Self:
@@ -251,7 +251,7 @@ class Check(Frozen):
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
 
-class Rule(Frozen):
+class LotRule(ImmutablePolicyPart):
     """A rule for the lot as a whole, on one of MEASURES: each lies between 0 and about 1, higher is better."""
 
     warn_below: Annotated[float, Field(gt=0, le=2)] | None = None
@@ -268,10 +268,10 @@ class Rule(Frozen):
         return self
 
 
-class Waiver(Frozen):
+class Waiver(ImmutablePolicyPart):
     """A person answers for one picture and one check until a day. After that day the waiver counts for nothing."""
 
-    sha256: Annotated[str, AfterValidator(require_digest)]
+    sha256: Annotated[str, AfterValidator(require_sha256)]
     """sha256 of the picture's bytes, 64 hex digits."""
     check: Annotated[str, AfterValidator(require_waivable)]
     """The check that does not count for this picture."""
@@ -283,22 +283,22 @@ class Waiver(Frozen):
     """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
 
 
-def smallest_tenth_above(value: float) -> float:
+def rounded_up_to_a_tenth(value: float) -> float:
     """The value rounded up to one decimal; what a float holds too much (0.29 x 100) is no reason to round up."""
     return math.ceil(10 * value - 1e-6) / 10
 
 
-def largest_percentage(share: float) -> str:
+def percentage_rounded_up(share: float) -> str:
     """A share, 0 to 1, for a sentence that says "at most": rounded up to a tenth of a percent."""
-    return f"{smallest_tenth_above(100 * share):.1f}%"
+    return f"{rounded_up_to_a_tenth(100 * share):.1f}%"
 
 
-def confidence_percentage(delta: float) -> float:
+def confidence_rounded_down(delta: float) -> float:
     """The confidence, in percent, with which something holds but for the probability `delta`: rounded down."""
-    return round(100 - smallest_tenth_above(100 * delta), 1)
+    return round(100 - rounded_up_to_a_tenth(100 * delta), 1)
 
 
-class Promise(Frozen):
+class Promise(ImmutablePolicyPart):
     """What is proven of the exported pictures: at most `alpha` of them are rejects, with confidence 1 - `delta`."""
 
     alpha: Annotated[float, Field(ge=0.0005, le=0.5)] = 0.05
@@ -319,11 +319,11 @@ class Promise(Frozen):
     """Nothing is exported without proof. Where a check is calibrated it is always so."""
 
     def says(self) -> str:
-        share, confidence = largest_percentage(self.alpha), confidence_percentage(self.delta)
+        share, confidence = percentage_rounded_up(self.alpha), confidence_rounded_down(self.delta)
         return f"at most {share} of what is exported are rejects, with {confidence:.1f}% confidence"
 
 
-class Learnt(Frozen):
+class Learnt(ImmutablePolicyPart):
     """The pictures that people decided about, which the readers learn from beside the references (stylegate learn)."""
 
     file: Text
@@ -336,7 +336,7 @@ class Learnt(Frozen):
     """Below this aesthetic score, what those scores send to review is rejected."""
 
 
-class PolicyFile(Frozen):
+class PolicyFile(ImmutablePolicyPart):
     """A policy file: what a picture and a lot must reach. Every score is higher for better pictures."""
 
     version: Annotated[Literal[1], BeforeValidator(require_version_1)]
@@ -346,10 +346,10 @@ class PolicyFile(Frozen):
     max_failed_share: Share = 0.0
     """Largest share of rejects and errors, from 0 to 1, with which a folder passes."""
     checks: Annotated[
-        dict[Annotated[str, AfterValidator(require_known_check)], Check], BeforeValidator(require_not_empty)
+        dict[Annotated[str, AfterValidator(require_known_check)], PolicyCheck], BeforeValidator(require_not_empty)
     ]
     """What each picture must reach, by score. `margin: calibrated` is a check, too."""
-    batch: dict[Annotated[str, AfterValidator(require_known_measure)], Rule] = Field(default_factory=dict)
+    batch: dict[Annotated[str, AfterValidator(require_known_measure)], LotRule] = Field(default_factory=dict)
     """What the lot as a whole must reach, by measure."""
     waivers: list[Waiver] = Field(default_factory=list)
     """Pictures that a person answers for."""

@@ -13,9 +13,9 @@ from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, origin_digests, sha256_by_name
 from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
-from eval.measuring.scores import head_file
-from eval.policy.lines import CheckBounds
-from eval.policy.model import MARGIN, Policy, largest_percentage
+from eval.measuring.scores import named_aesthetic_head
+from eval.policy.lines import ResolvedCheckLines
+from eval.policy.model import MARGIN, Policy, percentage_rounded_up
 from eval.promise import envelope, labels
 from eval.promise.certificate import PolicyOfLabels, Share
 from eval.promise.labels import Label, Sha256
@@ -99,7 +99,7 @@ class CalibrationTerms(Record):
 class CalibratedLine:
     """The result of a calibration for one batch: thresholds of the calibrated check, rejects found by labels, state."""
 
-    bound: CheckBounds | None
+    bound: ResolvedCheckLines | None
     rejects: set[str]
     state: str  # valid, stale, insufficient
     says: str
@@ -166,7 +166,7 @@ def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Poli
     For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
     made, traits = origin_digests(lot), lot.record.facts.plan.traits if lot.record else None
-    head, marked = head_file(config), made["watermark_sha256"]
+    head, marked = named_aesthetic_head(config), made["watermark_sha256"]
     return {
         "LoRA": made["lora_sha256"],
         "base": made["base_sha256"],
@@ -287,7 +287,7 @@ def calibrated_line_for_pool(
         text = (
             f"{labels_so_far}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
         )
-        text += f"bound {largest_percentage(held)}: {policy.promise.says()}"
+        text += f"bound {percentage_rounded_up(held)}: {policy.promise.says()}"
     proof = calibration if state != "stale" else None
     if state != "valid":
         top, bottom = calibration.lines.accept_from, calibration.lines.reject_below
@@ -296,7 +296,13 @@ def calibrated_line_for_pool(
     low = min(bottom, top) if bottom is not None else None
     going = sum(score >= top and name not in found for name, score in pool.items())
     return CalibratedLine(
-        CheckBounds(policy.calibrated_score or MARGIN, low, top, True), found, state, text, here, held * going, proof
+        ResolvedCheckLines(policy.calibrated_score or MARGIN, low, top, True),
+        found,
+        state,
+        text,
+        here,
+        held * going,
+        proof,
     )
 
 

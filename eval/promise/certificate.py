@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from eval.policy.model import Policy, Promise, confidence_percentage, largest_percentage
+from eval.policy.model import Policy, Promise, confidence_rounded_down, percentage_rounded_up
 from eval.promise import audit, eyes, labels
 from eval.promise.eyes import KnownRejectTest
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
@@ -148,7 +148,9 @@ class Certificate(Record):
         missed = ", ".join(
             f"{who} did not see {test.missed} of {test.shown} known rejects" for who, test in tests.items()
         )
-        return f"{missed}: at most {largest_percentage(self.proven_attempt().miss_rate or 0.0)} of rejects are missed"
+        return (
+            f"{missed}: at most {percentage_rounded_up(self.proven_attempt().miss_rate or 0.0)} of rejects are missed"
+        )
 
 
 class AuditTerms(Record):
@@ -285,7 +287,7 @@ class AuditPlan:
 
 def trait_promise_in_words(promise: Promise) -> str:
     """What an audit of traits promises."""
-    share, confidence = largest_percentage(promise.alpha), confidence_percentage(promise.delta)
+    share, confidence = percentage_rounded_up(promise.alpha), confidence_rounded_down(promise.delta)
     return f"at most {share} of the stated traits are wrong, with {confidence:.1f}% confidence"
 
 

@@ -6,24 +6,26 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from eval.judging.record import CheckLines
-from eval.measuring.scores import Scores
+from eval.judging.record import CheckThresholds
+from eval.measuring.scores import LotScores
 from eval.scorers import SCORES
 
 
-def score_plots(scores: Scores, thresholds: dict[str, CheckLines]) -> list[dict[str, Any]]:
+def score_histograms(scores: LotScores, thresholds: dict[str, CheckThresholds]) -> list[dict[str, Any]]:
     """A histogram for each score that was computed, gated ones first."""
     drawn = []
-    for name in sorted(scores.computed_names(), key=lambda name: name not in thresholds):
+    for name in sorted(scores.computed_score_names(), key=lambda name: name not in thresholds):
         values = scores.column(name)
         if len(values):
             lines = thresholds[name].model_dump() if name in thresholds else {}
-            svg = histogram(values, scores.references.get(name, np.zeros(0)), lines)
+            svg = score_histogram_svg(values, scores.references.get(name, np.zeros(0)), lines)
             drawn.append({"name": name, "does": SCORES[name].description, "svg": svg})
     return drawn
 
 
-def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float | None], bins: int = 32) -> Markup:
+def score_histogram_svg(
+    values: np.ndarray, references: np.ndarray, lines: dict[str, float | None], bins: int = 32
+) -> Markup:
     """A histogram as SVG: pictures as filled bars, references as an outline, the reject and review thresholds as lines.
 
     The heights are relative to the highest bar of each set. Values beyond the axis are counted in the outermost bars.
@@ -40,7 +42,7 @@ def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float
         counts = np.histogram(data.clip(edges[0], edges[-1]), edges)[0]
         return counts / max(counts.max(), 1) * (height - 8)
 
-    def x(value: float) -> float:
+    def x_coordinate(value: float) -> float:
         return (value - edges[0]) / (edges[-1] - edges[0]) * width
 
     step = width / bins
@@ -53,13 +55,15 @@ def histogram(values: np.ndarray, references: np.ndarray, lines: dict[str, float
         parts.append(f'<path d="M0 {height}{outline}" fill="none" stroke="var(--reference)" stroke-width="1.4"/>')
     for name, colour in (("reject_below", "reject"), ("review_below", "review")):
         if (value := lines.get(name)) is not None:
-            parts.append(f'<path d="M{x(value):.1f} 0V{height}" stroke="var(--{colour})" stroke-width="1.6"/>')
+            parts.append(
+                f'<path d="M{x_coordinate(value):.1f} 0V{height}" stroke="var(--{colour})" stroke-width="1.6"/>'
+            )
     parts.append(f'<text x="0" y="{height + 11}">{edges[0]:.3g}</text>')
     parts.append(f'<text x="{width}" y="{height + 11}" text-anchor="end">{edges[-1]:.3g}</text>')
     return Markup(f'<svg viewBox="0 0 {width} {height + foot}" role="img">{"".join(parts)}</svg>')
 
 
-def curve_over_positions(
+def slider_curve_svg(
     shares: NDArray[np.float64], highest_share: float, start: int, colour: str, marked_value: float | None = None
 ) -> Markup:
     """Shares over the slider's positions, `highest_share` the highest that is shown; a broken line where the slider

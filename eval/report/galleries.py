@@ -12,7 +12,7 @@ from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, TWINS, UNS
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNREADABLE
-from eval.report.thumbnails import Thumbnails
+from eval.report.thumbnails import ReportThumbnails
 from eval.scorers import SCORES
 from stylegate.digests import sha256s
 
@@ -80,8 +80,12 @@ def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[d
     ]
 
 
-def gallery(
-    verdict_kind: str, verdicts: Sequence[Verdict], lot: Lot, thumbnails: Thumbnails, last_positions: Mapping[str, int]
+def gallery_of_verdict(
+    verdict_kind: str,
+    verdicts: Sequence[Verdict],
+    lot: Lot,
+    thumbnails: ReportThumbnails,
+    last_positions: Mapping[str, int],
 ) -> dict[str, Any]:
     """The pictures of one verdict with their reasons: those for review from the best down, rejects from the worst up.
 
@@ -147,7 +151,7 @@ def short_numbers(score: float, threshold: float) -> tuple[str, str]:
     return texts
 
 
-def reference_strip(compared: Comparison, thumbnails: Thumbnails) -> dict[str, Any] | None:
+def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[str, Any] | None:
     """Up to REFERENCES_SHOWN references, evenly chosen from all of them; None if there are none."""
     references = compared.references
     if not references:
@@ -162,8 +166,8 @@ def reference_strip(compared: Comparison, thumbnails: Thumbnails) -> dict[str, A
     return {"total": len(references), "pictures": figures} if figures else None
 
 
-def copies_beside_twins(
-    verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Lot, compared: Comparison, thumbnails: Thumbnails
+def copies_beside_originals(
+    verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Lot, compared: Comparison, thumbnails: ReportThumbnails
 ) -> dict[str, Any] | None:
     """Pictures that were refused as copies, each beside what it copies, the most alike first; None if there are none.
 
@@ -178,7 +182,7 @@ def copies_beside_twins(
     chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2].check))
     own, kinds = dict(lot.files), {verdict.file: verdict.verdict for verdict in verdicts}
     twins = [
-        twin_picture(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen
+        original_of_copy(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen
     ]
     digests = sha256s([path for path, _, _ in twins])
     figures = []
@@ -202,7 +206,7 @@ def copies_beside_twins(
     return {"total": len(refused), "pictures": figures} if figures else None
 
 
-def twin_picture(
+def original_of_copy(
     check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: Comparison
 ) -> tuple[Path, str, str]:
     """Of the picture that `name` copies: its path, its origin in words, and its verdict ("" if it was not judged)."""

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from eval.judging.judged import Judged
+from eval.judging.judged import JudgedLot
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.cost import cost_record, seconds_by_stage
 from eval.lot.lot import Lot
 from eval.lot.record import BatchRecord
-from eval.measuring.scores import Scores
+from eval.measuring.scores import LotScores
 from eval.policy.model import VERDICTS
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE
-from eval.report.thumbnails import judged_picture
+from eval.report.thumbnails import small_judged_picture
 from eval.scorers import SCORES
 from stylegate import brandset, files, lineage
 from stylegate.config import Config, as_dict
@@ -34,13 +34,13 @@ NO_VALUES = np.zeros(0)
 DROP = 0.1  # alert if the acceptance rate is this much below the median of other lots with this policy and references
 
 
-def mirror_to_wandb(config: Config, judged: Judged, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
+def mirror_to_wandb(config: Config, judged: JudgedLot, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
     """Log one gate to the tracker, with the metrics of the experiment around it. No error leaves this function."""
     try:
         tracker = tracker_of(config.tracker, judged.lot.out, "gate", as_dict(config))
         if config.tracker.name != "none":
-            log_gate(tracker, judged, more_metrics, config.hardware.price_per_hour)
-        record_lineage(tracker, judged.lot, judged.outcome)
+            log_gate_to_tracker(tracker, judged, more_metrics, config.hardware.price_per_hour)
+        record_lineage_of_lot(tracker, judged.lot, judged.outcome)
         tracker.finish()
     except Exception as error:
         print(
@@ -49,7 +49,9 @@ def mirror_to_wandb(config: Config, judged: Judged, more_metrics: Mapping[str, f
         )
 
 
-def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float], price: float | None = None) -> None:
+def log_gate_to_tracker(
+    tracker: Tracker, judged: JudgedLot, more_metrics: Mapping[str, float], price: float | None = None
+) -> None:
     """Log what the dashboards show: metrics, promise, histograms, pictures with their verdicts, alerts."""
     lot, outcome = judged.lot, judged.outcome
     values = gate_metrics(lot, outcome, price) | dict(more_metrics)
@@ -57,16 +59,16 @@ def log_gate(tracker: Tracker, judged: Judged, more_metrics: Mapping[str, float]
     tracker.summary({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
     log_histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
-    tracker.table("gate/verdicts", columns, table_rows(lot, judged.verdicts, judged.comparison.background))
+    tracker.table("gate/verdicts", columns, verdict_table_rows(lot, judged.verdicts, judged.comparison.background))
     for title, text in gate_alerts(lot, outcome):
         tracker.alert(title, text)
 
 
-def record_lineage(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
+def record_lineage_of_lot(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
     """Record what the lot was made from (brand set, LoRA), and itself with its calibration, certificate, packages."""
     out = lot.out
     if lot.record:
-        record_origin(tracker, lot.record)
+        record_brand_set_and_lora(tracker, lot.record)
     digests = {
         "verdicts": outcome.verdicts_sha256,
         "scores": outcome.scores,
@@ -83,7 +85,7 @@ def record_lineage(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
             tracker.artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
 
 
-def record_origin(tracker: Tracker, record: BatchRecord) -> None:
+def record_brand_set_and_lora(tracker: Tracker, record: BatchRecord) -> None:
     """Record the brand set and the LoRA that a planned batch was drawn with."""
     facts, words = record.facts, record.words
     if facts.brand and words.brand:
@@ -115,7 +117,7 @@ def gate_metrics(lot: Lot, outcome: GateRecord, price: float | None = None) -> d
     return found
 
 
-def log_histograms(tracker: Tracker, scores: Scores) -> None:
+def log_histograms(tracker: Tracker, scores: LotScores) -> None:
     """Log the distribution of each score over the pictures, and over the references."""
     for name in SCORES:
         for title, values in (("scores", scores.column(name)), ("references", scores.references.get(name, NO_VALUES))):
@@ -123,14 +125,14 @@ def log_histograms(tracker: Tracker, scores: Scores) -> None:
                 tracker.histogram(f"{title}/{name}", values.tolist())
 
 
-def table_rows(lot: Lot, verdicts: Sequence[Verdict], background: str) -> list[list[Any]]:
+def verdict_table_rows(lot: Lot, verdicts: Sequence[Verdict], background: str) -> list[list[Any]]:
     """Rows of the table of verdicts: file, picture as it was judged, verdict, reasons, margin, prompt.
 
     Files that are no pictures, or have changed since, are left out.
     """
     paths, rows = dict(lot.files), []
     for verdict in worst_borderline_and_random_verdicts(verdicts):
-        picture = judged_picture(paths[verdict.file], verdict.sha256, background)
+        picture = small_judged_picture(paths[verdict.file], verdict.sha256, background)
         if picture is None:
             continue
         slot = (lot.slots or {}).get(verdict.file)

@@ -9,19 +9,26 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.judging.advice import observed_only, warning_without_references
-from eval.judging.judged import Judged
+from eval.judging.advice import note_if_only_observed, warning_without_references
+from eval.judging.judged import JudgedLot
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
 from eval.measuring.encoder import name_without_folders
-from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percentage, largest_percentage
+from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_rounded_down, percentage_rounded_up
 from eval.promise.calibration import Calibration
 from eval.report import slider
-from eval.report.charts import curve_over_positions, score_plots
-from eval.report.galleries import SECTIONS, WORDS, copies_beside_twins, gallery, reason_table, reference_strip
+from eval.report.charts import score_histograms, slider_curve_svg
+from eval.report.galleries import (
+    SECTIONS,
+    WORDS,
+    copies_beside_originals,
+    gallery_of_verdict,
+    reason_table,
+    reference_strip,
+)
 from eval.report.summaries import junit_xml, left_out_in_words, markdown_summary
-from eval.report.thumbnails import SIDE, Thumbnails
+from eval.report.thumbnails import SIDE, ReportThumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
 from stylegate.config import Config
@@ -35,22 +42,22 @@ PROMISES = {
 }
 
 
-def write_reports(judged: Judged, config: Config) -> Path:
+def write_reports(judged: JudgedLot, config: Config) -> Path:
     """Write junit.xml and summary.md for machines and report/ for people; returns the path of report/index.html."""
     lot, outcome, verdicts = judged.lot, judged.outcome, judged.verdicts
     files.write_atomically(lot.out / "junit.xml", junit_xml(lot.out.name, outcome, verdicts))
     files.write_atomically(lot.out / "summary.md", markdown_summary(lot.out.name, outcome, verdicts))
-    return write_page(judged, config)
+    return write_report_page(judged, config)
 
 
-def write_page(judged: Judged, config: Config) -> Path:
+def write_report_page(judged: JudgedLot, config: Config) -> Path:
     """Write report/index.html and its pictures, whole or not at all; returns the path of the page."""
     out = judged.lot.out
     report, new, old = out / "report", out / ".report.partial", out / ".report.old"
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    thumbnails = Thumbnails(new, report, judged.comparison.background)
-    files.write_atomically(new / "index.html", page_text(judged, config, new, thumbnails))
+    thumbnails = ReportThumbnails(new, report, judged.comparison.background)
+    files.write_atomically(new / "index.html", report_html(judged, config, new, thumbnails))
     thumbnails.write_record()
     if report.exists():
         report.rename(old)
@@ -59,15 +66,15 @@ def write_page(judged: Judged, config: Config) -> Path:
     return report / "index.html"
 
 
-def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnails) -> str:
+def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: ReportThumbnails) -> str:
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
     left_out = left_out_in_words(outcome.left_out)
-    slider_part = slider_section(judged, threshold_evidence(judged))
+    slider_part = slider_section(judged, slider_evidence(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
-        subtitle=subtitle(outcome),
+        subtitle=report_subtitle(outcome),
         counts=outcome.counts.model_dump(by_alias=True),
         verdicts=VERDICTS,
         words=WORDS,
@@ -79,30 +86,30 @@ def page_text(judged: Judged, config: Config, folder: Path, thumbnails: Thumbnai
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
         training=training_section(lot, folder),
-        plots=score_plots(judged.scores, outcome.thresholds),
+        plots=score_histograms(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
         readability=outcome.readability.sentence() if outcome.readability else "",
-        copies=copies_beside_twins(verdicts, judged.scores.rows, lot, compared, thumbnails),
-        galleries=[gallery(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
+        copies=copies_beside_originals(verdicts, judged.scores.rows, lot, compared, thumbnails),
+        galleries=[gallery_of_verdict(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
-        facts=digests_and_names(lot, outcome),
+        facts=evidence_rows(lot, outcome),
     )
 
 
-def subtitle(outcome: GateRecord) -> str:
+def report_subtitle(outcome: GateRecord) -> str:
     """How many pictures may leave, in a sentence, and how many slots of a plan they fill."""
     counts, slots = outcome.counts, outcome.slots
     text = f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
         "." if outcome.observe else " and may be exported."
     )
-    text += f" The verdicts are {observed}." if (observed := observed_only(outcome)) else ""
+    text += f" The verdicts are {observed}." if (observed := note_if_only_observed(outcome)) else ""
     return text + (f" {slots.accepted} of the {slots.wanted} planned slots are filled." if slots else "")
 
 
 def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
     """The state of the promise, a heading for it, and a sentence below the heading."""
     if promise.state == "certified":
-        heading = certified_sentence(promise, policy)
+        heading = certified_promise_in_words(promise, policy)
         return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
     text = promise.says.removeprefix("STALE: ").removeprefix("not proven: ")
     if promise.state == "none":
@@ -112,19 +119,22 @@ def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
     return {"state": promise.state, "heading": PROMISES[promise.state], "text": text}
 
 
-def certified_sentence(promise: PromiseState, policy: Policy) -> str:
+def certified_promise_in_words(promise: PromiseState, policy: Policy) -> str:
     """What a certificate proves: the largest share of rejects, the confidence, the number of labels.
 
     Where every picture was looked at there is no share to estimate, and the sentence says so.
     """
     if promise.labels == promise.size:
         return f"All {promise.size} pictures were looked at, and the rejects among them are not exported"
-    share, confidence = largest_percentage(promise.bound or 0.0), f"{confidence_percentage(policy.promise.delta):g}%"
+    share, confidence = (
+        percentage_rounded_up(promise.bound or 0.0),
+        f"{confidence_rounded_down(policy.promise.delta):g}%",
+    )
     by = f"{confidence} confidence, {counted(promise.labels, 'label')}"
     return f"At most {share} of the exported pictures are rejects ({by})"
 
 
-class ThresholdEvidence(NamedTuple):
+class SliderEvidence(NamedTuple):
     """What is known about the threshold that the slider moves."""
 
     in_force: float | None  # where it lies; None where there is none yet
@@ -133,20 +143,20 @@ class ThresholdEvidence(NamedTuple):
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
-def threshold_evidence(judged: Judged) -> ThresholdEvidence:
+def slider_evidence(judged: JudgedLot) -> SliderEvidence:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
     if promise.state == "certified":
-        texts = (f"{certified_sentence(promise, policy)}.", slider.ELSEWHERE)
+        texts = (f"{certified_promise_in_words(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
-        return ThresholdEvidence(0.0, {}, None, texts)
+        return SliderEvidence(0.0, {}, None, texts)
     if line.state == "stale" and promise.state != "certified":
         texts = (slider.STALE, slider.STALE)
-    return ThresholdEvidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
+    return SliderEvidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
 
-def slider_section(judged: Judged, evidence: ThresholdEvidence) -> dict[str, Any] | None:
+def slider_section(judged: JudgedLot, evidence: SliderEvidence) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, calibration = policy.calibrated_score, policy.promise, evidence.calibration
@@ -154,19 +164,17 @@ def slider_section(judged: Judged, evidence: ThresholdEvidence) -> dict[str, Any
     found = slider.make_slider(verdicts, values, policy, evidence.in_force)
     if found is None:
         return None
-    charts = [
-        ("accepted pictures", "100%", curve_over_positions(found.accepted / found.total, 1.0, found.start, "accept"))
-    ]
+    charts = [("accepted pictures", "100%", slider_curve_svg(found.accepted / found.total, 1.0, found.start, "accept"))]
     bounds = None
     if calibration:
         beyond = len(found.positions) - 1
         leaving = {v.sha256 for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
-        bounds = slider.bounds_by_position(found, calibration, evidence.pool, leaving, promise)
+        bounds = slider.reject_bounds_by_position(found, calibration, evidence.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
         title = (
-            f"largest possible share of rejects; the dotted line is the promise, {largest_percentage(promise.alpha)}"
+            f"largest possible share of rejects; the dotted line is the promise, {percentage_rounded_up(promise.alpha)}"
         )
-        charts.append((title, f"{top:.0%}", curve_over_positions(bounds, top, found.start, "reject", promise.alpha)))
+        charts.append((title, f"{top:.0%}", slider_curve_svg(bounds, top, found.start, "reject", promise.alpha)))
     num_labels = len(calibration.labels) if calibration else 0
     texts = slider.position_texts(found, bounds, num_labels, promise.delta, evidence.without_bound)
     data = {
@@ -198,13 +206,13 @@ def training_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
     return {"grid": "samples.png", "curve": loss_chart([(row["step"], row["loss"]) for row in rows])}
 
 
-def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
+def evidence_rows(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
     made, references = lot.record.facts if lot.record else None, outcome.references
     facts = [
-        ("policy", f"{without_folder(outcome.policy.name)} {outcome.policy.sha256}"),
+        ("policy", f"{last_part_of_path(outcome.policy.name)} {outcome.policy.sha256}"),
         ("encoder", f"{name_without_folders(outcome.encoder)} {outcome.encoder_sha256}"),
-        ("references", f"{references.count} of {without_folder(references.name or 'none')}"),
+        ("references", f"{references.count} of {last_part_of_path(references.name or 'none')}"),
         ("certificate", outcome.promise.certificate_sha256),
         ("base", made.base if made else None),
         ("LoRA", made.lora if made else None),
@@ -213,7 +221,7 @@ def digests_and_names(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def without_folder(name: str) -> str:
+def last_part_of_path(name: str) -> str:
     """The last part of a path to a folder; any other name as it is."""
     trimmed = name.rstrip("/")
     return trimmed.rpartition("/")[2] if "/" in trimmed else name

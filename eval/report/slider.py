@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.judging.verdicts import Reason, Verdict
-from eval.policy.model import MARGIN, Policy, Promise, confidence_percentage, largest_percentage
+from eval.policy.model import MARGIN, Policy, Promise, confidence_rounded_down, percentage_rounded_up
 from eval.promise import envelope
 from eval.promise.calibration import Calibration
 from eval.scorers import SCORES
@@ -31,7 +31,7 @@ STALE = "Nothing is certified: the calibration is stale. stylegate calibrate or 
 
 
 @dataclass(frozen=True, slots=True)
-class Slider:
+class ThresholdSlider:
     """Positions of the threshold, rising, and what each of them accepts; [t] has one value a position."""
 
     score: str  # the score whose threshold moves, or "margin": all thresholds at once
@@ -46,7 +46,7 @@ class Slider:
 
 def make_slider(
     verdicts: Sequence[Verdict], values: Sequence[float | None], policy: Policy, threshold: float | None
-) -> Slider | None:
+) -> ThresholdSlider | None:
     """The slider of a lot; None if no position of it would accept other pictures.
 
     `values` has the moved score of each verdict, `threshold` is where its threshold lies now (None: there is none yet).
@@ -65,7 +65,7 @@ def make_slider(
     accepted = np.cumsum(accepted_until[::-1])[::-1][1:]  # those whose last position is this one or a later one
     if accepted[0] == accepted[-1]:
         return None
-    return Slider(
+    return ThresholdSlider(
         score,
         calibrated is not None,
         positions,
@@ -115,20 +115,20 @@ def slider_positions(
     else:
         low = min(float(np.quantile(movable, LOW_SHARE, method="higher")), origin)
     low = max(low, origin - max_below)
-    step = round_step(max(high - low, NARROWEST) / POSITIONS)
+    step = smallest_round_step(max(high - low, NARROWEST) / POSITIONS)
     below, above = math.ceil((origin - low) / step), math.floor((high - origin) / step) + 1
     positions = np.array([origin + round(step * k, 10) for k in range(-below, above + 1)])
     return positions, below if threshold is not None else len(positions) - 1
 
 
-def round_step(least: float) -> float:
+def smallest_round_step(least: float) -> float:
     """The smallest of 1, 2, 2.5 and 5 times a power of ten that is `least` or more."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def bounds_by_position(
-    slider: Slider, calibration: Calibration, pool: Mapping[str, float], leaving: set[str], promise: Promise
+def reject_bounds_by_position(
+    slider: ThresholdSlider, calibration: Calibration, pool: Mapping[str, float], leaving: set[str], promise: Promise
 ) -> NDArray[np.float64]:
     """[t] upper bound on the share of rejects in what each position accepts, valid at all positions at once.
 
@@ -152,7 +152,7 @@ def bounds_by_position(
 
 
 def position_texts(
-    slider: Slider,
+    slider: ThresholdSlider,
     bounds: NDArray[np.float64] | None,
     num_labels: int,
     delta: float,
@@ -172,14 +172,14 @@ def position_texts(
         elif bounds[i] >= 1:
             proof = f"Nothing is promised here: there are too many rejects among {counted(num_labels, 'label')}."
         else:
-            share, confidence = largest_percentage(bounds[i]), f"{confidence_percentage(delta):g}%"
+            share, confidence = percentage_rounded_up(bounds[i]), f"{confidence_rounded_down(delta):g}%"
             by = f"{confidence} confidence, {counted(num_labels, 'label')}"
             proof = f"At most {share} of the accepted pictures are rejects ({by})."
         texts.append([position_in_words(slider, i, t), accepts, proof])
     return texts
 
 
-def position_in_words(slider: Slider, i: int, t: float) -> str:
+def position_in_words(slider: ThresholdSlider, i: int, t: float) -> str:
     """Where the threshold lies at position `i`, whose value is `t`."""
     if slider.calibrated:
         text = f"Limit of {slider.score}: {t:.4g}"

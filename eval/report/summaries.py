@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from eval.judging.advice import allowed_failures, next_step, warning_without_references
+from eval.judging.advice import failed_share_in_words, next_step_in_words, warning_without_references
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
@@ -33,7 +33,7 @@ OUTCOMES = {
 FAILING = {Exit.REJECTED: ("error", "reject"), Exit.REVIEW: ("review",)}
 
 
-class Case(NamedTuple):
+class JUnitCase(NamedTuple):
     """One test case of the JUnit file."""
 
     name: str
@@ -58,10 +58,8 @@ def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> st
 
     `name` is the lot's, `outcome` the content of gate.json. Checks that were left out are skipped cases.
     """
-    cases = [
-        case if not outcome.observe else case._replace(failed=False) for case in report_cases_of(outcome, verdicts)
-    ]
-    suite = ElementTree.Element("testsuite", name=f"stylegate {one_line(name)}", tests=str(len(cases)))
+    cases = [case if not outcome.observe else case._replace(failed=False) for case in junit_cases_of(outcome, verdicts)]
+    suite = ElementTree.Element("testsuite", name=f"stylegate {escaped_on_one_line(name)}", tests=str(len(cases)))
     suite.set("failures", str(sum(case.failed for case in cases)))
     suite.set("errors", "0")
     suite.set("skipped", str(sum(case.skipped for case in cases)))
@@ -76,7 +74,7 @@ def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> st
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
-def report_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Case]:
+def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUnitCase]:
     """The cases in their order: the policy's checks, other checks, checks left out, rules, promise, lot."""
     code, counts, promise = outcome.exit_code, outcome.counts, outcome.promise
     of_policy = [*outcome.thresholds, *([outcome.calibrated] if outcome.calibrated else [])]
@@ -87,22 +85,22 @@ def report_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[Ca
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
         failed = any(reason.verdict in FAILING.get(Exit(code), ()) for reason, _ in found[check])
-        cases.append(Case(f"check.{check}", listed_names(found[check]), failed))
+        cases.append(JUnitCase(f"check.{check}", reasons_with_files(found[check]), failed))
     for line in outcome.left_out:
         check, _, cause = line.partition(": ")
-        cases.append(Case(f"check.{check}", one_line(cause), skipped=True))
+        cases.append(JUnitCase(f"check.{check}", escaped_on_one_line(cause), skipped=True))
     for rule in outcome.batch:
-        cases.append(Case(f"batch.{rule.measure}", one_line(rule.says), rule.state == "fail"))
+        cases.append(JUnitCase(f"batch.{rule.measure}", escaped_on_one_line(rule.says), rule.state == "fail"))
     broken = promise.state in ("stale", "insufficient")
-    cases.append(Case("promise", one_line(promise.sentence(), MAX_SENTENCE), broken))
+    cases.append(JUnitCase("promise", escaped_on_one_line(promise.sentence(), MAX_SENTENCE), broken))
     text = ", ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     warning = warning_without_references(outcome)
     lot = f"exit {code:d}: {counts.judged} in, {text}" + (f"\n{warning}" if warning else "")
-    cases.append(Case("lot", lot, code != Exit.PASS))
+    cases.append(JUnitCase("lot", lot, code != Exit.PASS))
     return cases
 
 
-def listed_names(found: Sequence[tuple[Reason, str]]) -> str:
+def reasons_with_files(found: Sequence[tuple[Reason, str]]) -> str:
     """Reasons of one check with the files that have them, one on a line, the worst first; at most MAX_NAMED.
 
     The worst consequence comes first; of equal ones, the lowest score.
@@ -113,7 +111,10 @@ def listed_names(found: Sequence[tuple[Reason, str]]) -> str:
         return ORDER.index(reason.verdict), -math.inf if reason.score is None else reason.score, file
 
     first = heapq.nsmallest(MAX_NAMED, found, key=worst_first)
-    lines = [f"{reason.verdict}: {one_line(file)}{in_brackets(reason)}" for reason, file in first]
+    lines = [
+        f"{reason.verdict}: {escaped_on_one_line(file)}{score_and_threshold_in_brackets(reason)}"
+        for reason, file in first
+    ]
     more = len(found) - MAX_NAMED
     return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
 
@@ -123,15 +124,15 @@ def worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
     return ORDER.index(verdict.verdict), verdict.margin or 0.0, verdict.file
 
 
-def in_brackets(reason: Reason) -> str:
+def score_and_threshold_in_brackets(reason: Reason) -> str:
     """Score and threshold of a reason, and its detail, in brackets; "" if it has neither."""
     known = reason.score is not None and reason.threshold is not None
     parts = [f"{reason.score:.4g} < {reason.threshold:.4g}"] if known else []
-    parts += [one_line(reason.detail)] if reason.detail else []
+    parts += [escaped_on_one_line(reason.detail)] if reason.detail else []
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def one_line(text: str, longest: int = MAX_NAME) -> str:
+def escaped_on_one_line(text: str, longest: int = MAX_NAME) -> str:
     """The text on one line, of at most `longest` characters.
 
     Line breaks, what XML forbids and what cannot be seen are escaped as in a Python string.
@@ -144,43 +145,58 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
-    lines = [f"## stylegate: {plain_text(name)}: {OUTCOMES.get(Exit(code), f'exit code {code:d}')}{observed}", ""]
+    ended = OUTCOMES.get(Exit(code), f"exit code {code:d}")
+    lines = [
+        f"## stylegate: {escape_markdown_on_one_line(name)}: {ended}{observed}",
+        "",
+    ]
     lines += [warning, ""] if (warning := warning_without_references(outcome)) else []
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
-    lines += [f"Promise: {plain_text(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
+    lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
-    if allowed := allowed_failures(outcome):
+    if allowed := failed_share_in_words(outcome):
         lines.append(f"- {allowed}")
-    lines += [f"- {rule.state}: {plain_text(rule.says)}" for rule in outcome.batch if rule.state != "pass"]
+    lines += [
+        f"- {rule.state}: {escape_markdown_on_one_line(rule.says)}" for rule in outcome.batch if rule.state != "pass"
+    ]
     for kind in ORDER:
         if causes := outcome.why[kind]:
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
     if left_out := left_out_in_words(outcome.left_out):
-        lines.append(f"- checks left out: {plain_text(left_out, MAX_LEFT_OUT)}")
-    lines += [f"- note: {plain_text(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
+        lines.append(f"- checks left out: {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
+    lines += [f"- note: {escape_markdown_on_one_line(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
-    if advice := next_step(outcome, name):
-        lines += ["", f"Next: {plain_text(advice, MAX_LEFT_OUT)}"]
+    if advice := next_step_in_words(outcome, name):
+        lines += ["", f"Next: {escape_markdown_on_one_line(advice, MAX_LEFT_OUT)}"]
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
         worst = heapq.nsmallest(MAX_NAMED, failed, key=worst_picture_first)
         for verdict in worst:
-            reasons = "; ".join(f"{reason.check}{in_brackets(reason)}" for reason in verdict.reasons)
-            cells = (f"<code>{plain_text(verdict.file)}</code>", verdict.verdict, plain_text(reasons, MAX_SENTENCE))
+            reasons = "; ".join(
+                f"{reason.check}{score_and_threshold_in_brackets(reason)}" for reason in verdict.reasons
+            )
+            cells = (
+                f"<code>{escape_markdown_on_one_line(verdict.file)}</code>",
+                verdict.verdict,
+                escape_markdown_on_one_line(reasons, MAX_SENTENCE),
+            )
             lines.append(f"| {' | '.join(cells)} |")
         lines += [f"| and {len(failed) - MAX_NAMED} more | | |"] if len(failed) > MAX_NAMED else []
-    return "\n".join(lines) + f"\n\npolicy {plain_text(outcome.policy.name)} {outcome.policy.sha256[:12]}\n"
+    return (
+        "\n".join(lines)
+        + f"\n\npolicy {escape_markdown_on_one_line(outcome.policy.name)} {outcome.policy.sha256[:12]}\n"
+    )
 
 
 # Every character that begins something in GitHub's Markdown, where it can: < and _ and : also stand in plain text.
 MARKUP = re.compile(r"[&>|\\`*~$@#\[\]]|<(?! )|(?<![^\W_])_|_(?![^\W_])|:(?! |$)|(?<=www)\.")
 
 
-def plain_text(text: str, longest: int = MAX_NAME) -> str:
+def escape_markdown_on_one_line(text: str, longest: int = MAX_NAME) -> str:
     """The text on one line, with every character that could begin Markdown written as an HTML entity."""
-    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", one_line(text, longest))
+    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", escaped_on_one_line(text, longest))

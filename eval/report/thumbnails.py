@@ -19,7 +19,7 @@ FOLDER = "pictures"
 DIGITS = 32  # hexadecimal digits of a picture's sha256 in the name of its thumbnail
 
 
-class Thumbnails:
+class ReportThumbnails:
     """Writes the thumbnails of a new report; the report before it is not changed.
 
     `add` draws a thumbnail, or takes it over from the report before where it still holds; `write_record` ends the work.
@@ -41,7 +41,7 @@ class Thumbnails:
         None if the file is no picture, or does not hold the bytes of that digest any more.
         """
         name = f"{FOLDER}/{sha256[:DIGITS]}.png"
-        if name not in self.digests and not self.from_previous(name):
+        if name not in self.digests and not self.link_from_previous_report(name):
             content = self.draw(path, sha256)
             if content is None:
                 return None
@@ -49,7 +49,7 @@ class Thumbnails:
             self.digests[name] = hashlib.sha256(content).hexdigest()
         return name
 
-    def from_previous(self, name: str) -> bool:
+    def link_from_previous_report(self, name: str) -> bool:
         """Take the thumbnail of that name over from the previous report; False if it is not there or was changed.
 
         It becomes a second name (hard link) of the same file: nothing is written, nor freed when the old report goes.
@@ -65,7 +65,7 @@ class Thumbnails:
 
     def draw(self, path: Path, sha256: str) -> bytes | None:
         """The thumbnail as a PNG file; None if the file is no picture or has another content than `sha256`."""
-        image = judged_picture(path, sha256, self.background)
+        image = small_judged_picture(path, sha256, self.background)
         return pictures.png_bytes(image) if image else None
 
     def write_record(self) -> None:
@@ -73,7 +73,7 @@ class Thumbnails:
         files.write_json(self.report / RECORD, {"made_by": self.made_by, "sha256": self.digests})
 
 
-def judged_picture(path: Path, sha256: str, background: str) -> Image.Image | None:
+def small_judged_picture(path: Path, sha256: str, background: str) -> Image.Image | None:
     """The picture as it was judged (upright, sRGB, on `background`), at most SIDE pixels a side.
 
     None if the file is no picture, or does not hold the bytes of that digest any more.

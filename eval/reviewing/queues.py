@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eval.judging.certified import BEYOND
-from eval.judging.decisions import checks_in_review
-from eval.judging.judged import Judged
-from eval.judging.verdicts import PERSON, Verdict, margin_or_worst
+from eval.judging.decisions import checks_that_caused_review
+from eval.judging.judged import JudgedLot
+from eval.judging.verdicts import PERSON, Verdict, margin_or_minus_infinity
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
@@ -123,7 +123,7 @@ def random_order_key(seed: str, who: str, sha256: str) -> str:
     return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
 
 
-def borderline_queue(judged: Judged, next_words: str) -> ReviewQueue:
+def borderline_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
     """The pictures that the gate holds for review, those among them that a person has decided already included."""
     lot = judged.lot
     paths = dict(lot.files)
@@ -131,9 +131,11 @@ def borderline_queue(judged: Judged, next_words: str) -> ReviewQueue:
     pictures: dict[str, ReviewPicture] = {}
     for verdict in judged.verdicts:
         if decision_can_count(verdict):
-            checks.setdefault(verdict.sha256, set()).update(checks_in_review(verdict))
+            checks.setdefault(verdict.sha256, set()).update(checks_that_caused_review(verdict))
             pictures.setdefault(verdict.sha256, review_picture_of(lot, verdict.file, paths[verdict.file]))
-    worst = sorted((v for v in judged.verdicts if can_serve_as_known_reject(v)), key=margin_or_worst)[:KNOWN_REJECTS]
+    worst = sorted((v for v in judged.verdicts if can_serve_as_known_reject(v)), key=margin_or_minus_infinity)[
+        :KNOWN_REJECTS
+    ]
     return ReviewQueue(
         out=lot.out,
         title=lot.out.name,
@@ -195,7 +197,7 @@ def decision_can_count(verdict: Verdict) -> bool:
 
     A picture outside a certificate is not exported, whatever a person decides.
     """
-    checks = checks_in_review(verdict)
+    checks = checks_that_caused_review(verdict)
     others = [reason for reason in verdict.reasons if reason.verdict in ("error", "reject") and reason.check != PERSON]
     return bool(verdict.sha256 and checks and not others and BEYOND not in checks)
 

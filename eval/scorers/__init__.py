@@ -11,169 +11,171 @@ from eval.scorers.entry import (
     REFERENCES,
     TEXTS,
     TRAINING,
-    FunctionOfFeature,
-    ImportedFunction,
-    Score,
+    LazilyImportedFunction,
+    LazyScorerOfFeature,
+    ScoreEntry,
 )
 
 BETTER_BASE = "a better base, or more denoising steps (generate.num_inference_steps)"
 
-SCORES: dict[str, Score] = {
-    "brand": Score(
+SCORES: dict[str, ScoreEntry] = {
+    "brand": ScoreEntry(
         description="How surely the picture is of this brand and not of another hand.",
         remedy="train longer (train.max_steps)",
         kind="encoder",
         lowest=-40,
         highest=40,
         resolution=0.05,
-        compute=ImportedFunction("brand", "column"),
-        leave_one_out=ImportedFunction("brand", "references_column"),
+        compute=LazilyImportedFunction("brand", "column"),
+        leave_one_out=LazilyImportedFunction("brand", "references_column"),
         needs=frozenset({REFERENCES}),
     ),
-    "style": Score(
+    "style": ScoreEntry(
         description="How close palette and technique are to the references.",
         remedy="train longer (train.max_steps)",
         kind="encoder",
         lowest=-1,
         highest=1,
         resolution=0.005,
-        compute=FunctionOfFeature("style", "embeddings"),
-        leave_one_out=ImportedFunction("style", "references_column"),
+        compute=LazyScorerOfFeature("style", "embeddings"),
+        leave_one_out=LazilyImportedFunction("style", "references_column"),
         needs=frozenset({REFERENCES}),
     ),
-    "style_nearest": Score(
+    "style_nearest": ScoreEntry(
         description="How close the picture is to the three references most like it, compared with other styles.",
         kind="encoder",
         lowest=-4,
         highest=4,
         resolution=0.01,
-        compute=ImportedFunction("style", "nearest_column"),
-        leave_one_out=ImportedFunction("style", "nearest_references_column"),
+        compute=LazilyImportedFunction("style", "nearest_column"),
+        leave_one_out=LazilyImportedFunction("style", "nearest_references_column"),
         needs=frozenset({REFERENCES}),
     ),
-    "drawing": Score(
+    "drawing": ScoreEntry(
         description="How well each part of the picture could be put together from parts of the references.",
         remedy="train longer, or ask for less in one prompt",
         kind="encoder",
         lowest=-2,
         highest=0,
         resolution=0.02,
-        compute=FunctionOfFeature("drawing", "patches"),
-        leave_one_out=FunctionOfFeature("drawing", "patches", alone=True),
+        compute=LazyScorerOfFeature("drawing", "patches"),
+        leave_one_out=LazyScorerOfFeature("drawing", "patches", alone=True),
         needs=frozenset({REFERENCES, PATCHES}),
     ),
-    "palette": Score(
+    "palette": ScoreEntry(
         description="How usual the colours of its flat areas are among the references.",
         remedy="train longer; until then colours of the base show",
         kind="pixels",
         lowest=-12,
         highest=0,
         resolution=0.05,
-        compute=FunctionOfFeature("palette", "signatures"),
-        leave_one_out=FunctionOfFeature("palette", "signatures", alone=True),
+        compute=LazyScorerOfFeature("palette", "signatures"),
+        leave_one_out=LazyScorerOfFeature("palette", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
-    "coherence": Score(
+    "coherence": ScoreEntry(
         description="Whether the picture is drawn as clearly as the references (0), or has melted (-1).",
         remedy="train longer: early in training pictures melt; or ask for less in one prompt",
         kind="pixels",
         lowest=-2,
         highest=0.3,
         resolution=0.05,
-        compute=FunctionOfFeature("coherence", "signatures"),
-        leave_one_out=FunctionOfFeature("coherence", "signatures", alone=True),
+        compute=LazyScorerOfFeature("coherence", "signatures"),
+        leave_one_out=LazyScorerOfFeature("coherence", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
-    "prompt": Score(
+    "prompt": ScoreEntry(
         description="How well the picture matches the words of its prompt.",
         kind="encoder",
         lowest=-1,
         highest=1,
         resolution=0.01,
-        compute=ImportedFunction("prompt", "prompt_column"),
+        compute=LazilyImportedFunction("prompt", "prompt_column"),
         needs=frozenset({PLAN, TEXTS}),
     ),
-    "traits": Score(
+    "traits": ScoreEntry(
         description="How surely every planned trait is there, of those that the encoder can read.",
         remedy="other words for the trait in the traits file, or more training pictures that show it",
         kind="encoder",
         lowest=-40,
         highest=50,
         resolution=0.1,
-        compute=ImportedFunction("prompt", "traits_column"),
-        leave_one_out=ImportedFunction("prompt", "traits_references_column"),
+        compute=LazilyImportedFunction("prompt", "traits_column"),
+        leave_one_out=LazilyImportedFunction("prompt", "traits_references_column"),
         needs=frozenset({PLAN, TEXTS}),
     ),
-    "aesthetic": Score(
+    "aesthetic": ScoreEntry(
         description="What a small model of people's taste thinks of the picture.",
         kind="encoder",
         lowest=-10,
         highest=10,
         resolution=0.01,
-        compute=ImportedFunction("aesthetic", "column"),
+        compute=LazilyImportedFunction("aesthetic", "column"),
         needs=frozenset({HEAD}),
     ),
-    "consistency": Score(
+    "consistency": ScoreEntry(
         description="How much the picture is like the rest of its batch.",
         kind="encoder",
         lowest=-1,
         highest=1,
         resolution=0.01,
-        compute=ImportedFunction("consistency", "column"),
+        compute=LazilyImportedFunction("consistency", "column"),
     ),
-    "distinct": Score(
+    "distinct": ScoreEntry(
         description="How far the picture is from the nearest better one of its batch, or one that was exported before.",
         remedy="prompts or traits that differ more",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,
         resolution=0.02,
-        compute=ImportedFunction("duplicates", "distinct_column"),
-        leave_one_out=ImportedFunction("duplicates", "distinct_references_column"),
+        compute=LazilyImportedFunction("duplicates", "distinct_column"),
+        leave_one_out=LazilyImportedFunction("duplicates", "distinct_references_column"),
     ),
-    "novelty": Score(
+    "novelty": ScoreEntry(
         description="How far the picture is from the nearest training picture.",
         remedy="prompts other than the captions of the training pictures",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,
         resolution=0.02,
-        compute=ImportedFunction("duplicates", "novelty_column"),
-        leave_one_out=ImportedFunction("duplicates", "novelty_references_column"),
+        compute=LazilyImportedFunction("duplicates", "novelty_column"),
+        leave_one_out=LazilyImportedFunction("duplicates", "novelty_references_column"),
         needs=frozenset({TRAINING}),
     ),
 }
 
 
-def technical_score(name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = "") -> None:
+def add_technical_score(
+    name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = ""
+) -> None:
     """Add a technical score to the table SCORES; it is measured of pictures and references when they are decoded."""
-    SCORES[name] = Score(
+    SCORES[name] = ScoreEntry(
         description=does,
         remedy=remedy,
         kind="pixels",
         lowest=lowest,
         highest=highest,
         resolution=resolution,
-        compute=ImportedFunction("technical", "column", (name,)),
-        leave_one_out=ImportedFunction("technical", "references_column", (name,)),
+        compute=LazilyImportedFunction("technical", "column", (name,)),
+        leave_one_out=LazilyImportedFunction("technical", "references_column", (name,)),
     )
 
 
-technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
-technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE)
-technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
-technical_score(
+add_technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
+add_technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE)
+add_technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
+add_technical_score(
     "uncompressed",
     "How free the picture is of what strong JPEG compression, or a slight blur, leaves.",
     0,
     6,
     0.1,
 )
-technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
-technical_score(
+add_technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
+add_technical_score(
     "openness", "How small the largest area of one exact colour is: low where a block was pasted.", 0, 1, 0.02
 )
-technical_score(
+add_technical_score(
     "unclipped",
     "How much of the picture is not cut off at black or white: low where wrongly exposed.",
     0,
@@ -182,7 +184,7 @@ technical_score(
     "train longer, until the white or black ground of the base is gone; where the brand has such grounds, give "
     "references that show them",
 )
-technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
+add_technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
 for name, does, remedy in (
     (
         "size",
@@ -191,7 +193,7 @@ for name, does, remedy in (
     ),
     ("alpha", "Whether the picture is transparent or opaque, as its brand wants it.", "alpha: flatten in brand.yaml"),
 ):
-    SCORES[name] = Score(
+    SCORES[name] = ScoreEntry(
         description=does,
         remedy=remedy,
         kind="pixels",
@@ -199,6 +201,6 @@ for name, does, remedy in (
         highest=1,
         resolution=0.1,
         graded=False,
-        compute=ImportedFunction("technical", f"{name}_column"),
-        leave_one_out=ImportedFunction("technical", "ones_for_references"),
+        compute=LazilyImportedFunction("technical", f"{name}_column"),
+        leave_one_out=LazilyImportedFunction("technical", "ones_for_references"),
     )

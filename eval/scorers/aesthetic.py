@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eval.measuring.measured import Measured
+from eval.measuring.measured import MeasuredLot
 from eval.scorers import taste
 from stylegate import files, tables
 from stylegate.errors import DataError, ModelError
@@ -31,26 +31,26 @@ GOOD, BAD = ("1", "good", "yes", "accept"), ("0", "bad", "no", "reject")
 Head = tuple[NDArray, float]  # weight [d], bias
 
 
-class FittedHead(NamedTuple):
+class FittedAestheticHead(NamedTuple):
     """An aesthetic head that was fitted to labels, and how well it tells good pictures from bad ones."""
 
     head: Head
     area: float  # under the ROC curve, of labelled pictures that the head was not fitted on
 
 
-def load_head(path: Path, dimensions: int, encoder: str = "") -> Head:
+def load_aesthetic_head(path: Path, dimensions: int, encoder: str = "") -> Head:
     """Weight [dimensions] and bias of the linear head in a safetensors file; several layers are folded into one.
 
     Raises ModelError if the file cannot be read, if its layers do not lead from `dimensions` numbers to one, or if it
     names another encoder than `encoder`, a MODEL:PRETRAINED (with an encoder's folder the name is not compared).
     """
-    tensors, made_for = tensors_of(path)
+    tensors, made_for = head_tensors_and_encoder(path)
     if made_for and ":" in encoder and encoder != made_for:
         raise ModelError(
             f"aesthetic head {path.stem} reads embeddings of {made_for}, not of {encoder}",
             next_step=f"encoder={made_for}, or another score.aesthetic_head.",
         )
-    names = sorted((n.removesuffix("weight") for n in tensors if n.endswith("weight")), key=layer_number)
+    names = sorted((n.removesuffix("weight") for n in tensors if n.endswith("weight")), key=layer_sort_key)
     weight, bias = np.eye(dimensions), np.zeros(dimensions)
     for name in names:
         layer = np.atleast_2d(tensors[f"{name}weight"])
@@ -69,7 +69,7 @@ def load_head(path: Path, dimensions: int, encoder: str = "") -> Head:
     return weight[0], float(bias[0])
 
 
-def tensors_of(path: Path) -> tuple[dict[str, NDArray[np.float64]], str]:
+def head_tensors_and_encoder(path: Path) -> tuple[dict[str, NDArray[np.float64]], str]:
     """The tensors of a head's file in double precision, and the encoder that it names (or an empty text).
 
     Raises ModelError for a file that is not whole, for numbers that are no plain floats or are not finite.
@@ -90,7 +90,7 @@ def tensors_of(path: Path) -> tuple[dict[str, NDArray[np.float64]], str]:
     return tensors, made_for
 
 
-def layer_number(name: str) -> tuple[int, ...]:
+def layer_sort_key(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.split(".") if part.isdigit())
 
 
@@ -100,7 +100,7 @@ def score(embeddings: NDArray, head: Head) -> NDArray[np.float32]:
     return (embeddings @ weight + bias).astype(np.float32)
 
 
-def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
+def read_aesthetic_labels(path: Path) -> list[tuple[str, Path, bool]]:
     """Name, place and label of each picture in a CSV file of `file,label`; places are relative to it.
 
     Raises DataError listing every problem: unknown labels, files that are missing or named twice, too few of a kind.
@@ -134,7 +134,7 @@ def read_labels(path: Path) -> list[tuple[str, Path, bool]]:
     return [(name, path.parent / name, good) for name, good in found.items()]
 
 
-def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedHead:
+def fit_aesthetic_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedAestheticHead:
     """A head from labelled pictures, [n, d] unit rows; penalty and area by five folds."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -148,10 +148,10 @@ def learn_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedHead:
         areas[strength] = float(roc_auc_score(good, held_out))
     best = max(STRENGTHS, key=lambda strength: (areas[strength], -strength))
     model = LogisticRegression(C=best, class_weight="balanced", max_iter=1000).fit(embeddings, good)
-    return FittedHead((model.coef_[0].astype(np.float64), float(model.intercept_[0])), areas[best])
+    return FittedAestheticHead((model.coef_[0].astype(np.float64), float(model.intercept_[0])), areas[best])
 
 
-def column(measured: Measured) -> NDArray[np.float32]:
+def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] `score` of the lot's pictures by the head that was named, learned, or lies beside the encoder.
 
     Where the policy names decided pictures, it is the log-odds that people accept a picture (eval/scorers/taste.py).

@@ -1,8 +1,9 @@
 """Numbers of a batch as a whole: how far its pictures, as a set, lie from the references, and how varied they are.
 
-`mmd` is unbiased, so that it is 0 on average for pictures of the same kind, however few (the usual CMMD adds about
-10 tr(S) (1/n + 1/m), and with its bandwidth of 10 it sees means alone). `kid` is the same with the cubic kernel of the
-Kernel Inception Distance. Both want vectors of one encoder, [n, d] unit rows. `vendi` is a number of pictures.
+`squared_mmd_and_p_value` is unbiased, so that it is 0 on average for pictures of the same kind, however few (the usual
+CMMD adds about 10 tr(S) (1/n + 1/m), and with its bandwidth of 10 it sees means alone). `kernel_distance` is the same
+with the cubic kernel of the Kernel Inception Distance. Both want vectors of one encoder, [n, d] unit rows.
+`vendi_score` is a number of pictures.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ FEWEST = 8  # pictures of a set; numbers of fewer mean nothing
 LARGEST = 1000  # pictures of a set that are compared; the first of an even spread
 
 
-def gaussian_kernel(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
+def gaussian_kernel_of_median_width(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
     """The function k(a, b) = exp(-d^2 / (2 s^2)), where 2 s^2 is the median squared distance within x and y
     together.
     """
@@ -34,16 +35,16 @@ def cubic_kernel(a: NDArray, b: NDArray) -> NDArray:
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
-def discrepancy(x: NDArray, y: NDArray, kernel: Callable[[NDArray, NDArray], NDArray]) -> float:
+def squared_mmd(x: NDArray, y: NDArray, kernel: Callable[[NDArray, NDArray], NDArray]) -> float:
     """Unbiased estimate of the squared maximum mean discrepancy of two sets (Gretton et al. 2012, eq. 3).
 
     By chance it can be below 0. Each set needs at least 2 rows.
     """
     both = np.concatenate([x, y]).astype(np.float64)
-    return float(discrepancies(kernel(both, both), np.arange(len(both))[None], len(x))[0])
+    return float(squared_mmd_of_permutations(kernel(both, both), np.arange(len(both))[None], len(x))[0])
 
 
-def discrepancies(gram: NDArray, orders: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+def squared_mmd_of_permutations(gram: NDArray, orders: NDArray[np.int64], n: int) -> NDArray[np.float64]:
     """[p] squared discrepancies of p ways to divide N pictures in two sets.
 
     `gram` [N, N] is the kernel of all pairs; the first n pictures of each order [p, N] are one set, the rest the other.
@@ -59,7 +60,7 @@ def discrepancies(gram: NDArray, orders: NDArray[np.int64], n: int) -> NDArray[n
     return first_mean + second_mean - 2 * across / (n * m)
 
 
-def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
+def squared_mmd_and_p_value(x: NDArray, y: NDArray) -> tuple[float, float]:
     """(squared MMD with a Gaussian kernel, permutation p-value in (0, 1]) of two sets of embeddings.
 
     A small p-value says that the sets differ. At most LARGEST rows of each set are used.
@@ -68,16 +69,16 @@ def mmd(x: NDArray, y: NDArray) -> tuple[float, float]:
     both = np.concatenate([x, y])
     random, count = np.random.default_rng(0), PERMUTATIONS if len(both) < 400 else 199
     orders = np.stack([np.arange(len(both)), *(random.permutation(len(both)) for _ in range(count))])
-    found, *others = discrepancies(gaussian_kernel(x, y)(both, both), orders, len(x))
+    found, *others = squared_mmd_of_permutations(gaussian_kernel_of_median_width(x, y)(both, both), orders, len(x))
     return float(found), float(1 + np.sum(np.array(others) >= found)) / (count + 1)
 
 
-def kid(x: NDArray, y: NDArray) -> float:
+def kernel_distance(x: NDArray, y: NDArray) -> float:
     """KID: kernel distance of two sets of embeddings [n, d], [m, d] (not Inception's); of each at most LARGEST rows."""
-    return discrepancy(evenly_spaced_rows(x, LARGEST), evenly_spaced_rows(y, LARGEST), cubic_kernel)
+    return squared_mmd(evenly_spaced_rows(x, LARGEST), evenly_spaced_rows(y, LARGEST), cubic_kernel)
 
 
-def vendi(embeddings: NDArray) -> float:
+def vendi_score(embeddings: NDArray) -> float:
     """Effective number of different pictures, 1 to n (Friedman and Dieng, arXiv 2210.02410, q = 1).
 
     Embeddings of one encoder lie in a narrow cone, so they are centred first. Compare sets of equal size only.

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
-from eval.measuring.measured import ForeignSet, Measured, Views, percentiles
-from eval.measuring.record import OF_BASE, SeparationFrom, StyleReadability
+from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentiles
+from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
 from stylegate import similarity
@@ -81,14 +81,14 @@ def colour_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate(
         [
             root_histograms(colours, FINE**3, OF_COLOURS),
-            root_histograms(luma(signatures), 256, OF_TENTHS),
+            root_histograms(luma_bt601(signatures), 256, OF_TENTHS),
             root_histograms(saturation, 256, OF_TENTHS),
         ],
         axis=1,
     )
 
 
-def luma(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def luma_bt601(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[n, 64, 64] brightness (ITU-R BT.601), 0 to 255, of signatures [n, 64, 64, 3]."""
     red, green, blue = (signatures[..., i] * np.uint16(share) for i, share in enumerate((77, 150, 29)))
     return ((red + green + blue) >> 8).astype(np.uint8)
@@ -96,7 +96,7 @@ def luma(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def brightness_step_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 54] how often brightness changes by how much, once and twice running, at three scales."""
-    levels, found = luma(signatures), []
+    levels, found = luma_bt601(signatures), []
     for scale in (1, 2, 4):
         inside = [levels[:, y::scale, x::scale].astype(np.int16) for y in range(scale) for x in range(scale)]
         small = reduce(np.add, inside) // scale**2
@@ -113,7 +113,7 @@ def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[n
     return [places.mean(2), places.std(2)]
 
 
-def brand_feature_blocks(shown: ForeignSet | Views, pixels: bool = True) -> list[NDArray[np.float32]]:
+def brand_feature_blocks(shown: ForeignSet | EncodedViews, pixels: bool = True) -> list[NDArray[np.float32]]:
     """What a reader sees: blocks [n, k] of numbers, each block of one kind. Without `pixels` only the encoders'."""
     from eval.measuring.encoder import CHANNELS
 
@@ -127,7 +127,7 @@ def brand_feature_blocks(shown: ForeignSet | Views, pixels: bool = True) -> list
     return blocks
 
 
-class Scaling(NamedTuple):
+class FeatureBlockScaling(NamedTuple):
     """Makes blocks comparable: each has mean 0 and mean squared length near 1 over foreign pictures."""
 
     means: list[NDArray]  # [k] of each block
@@ -139,14 +139,14 @@ class Scaling(NamedTuple):
         return np.concatenate(scaled, axis=1, dtype=np.float64)
 
 
-def scaling_of(blocks: list[NDArray]) -> Scaling:
+def fit_block_scaling(blocks: list[NDArray]) -> FeatureBlockScaling:
     """From the blocks of foreign pictures."""
     variances = [block.var(0, dtype=np.float64) for block in blocks]
     widths = [np.sqrt((v + FLOOR * v.mean() + 1e-12) * len(v)) for v in variances]
-    return Scaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
+    return FeatureBlockScaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
 
 
-class Moments(NamedTuple):
+class RegressionSums(NamedTuple):
     """Weighted sums over rows: all that ridge regression asks of them."""
 
     weight: float
@@ -155,19 +155,19 @@ class Moments(NamedTuple):
     squares: NDArray[np.float64]  # [k, k]
     products: NDArray[np.float64]  # [k] of rows and truth
 
-    def plus(self, others: "Moments", times: int = 1) -> "Moments":
+    def plus_times(self, others: "RegressionSums", times: int = 1) -> "RegressionSums":
         """Of these rows and others; with `times` -1, of these without others."""
-        return Moments(*(mine + times * theirs for mine, theirs in zip(self, others, strict=True)))  # type: ignore[operator]
+        return RegressionSums(*(mine + times * theirs for mine, theirs in zip(self, others, strict=True)))  # type: ignore[operator]
 
 
-def moments(rows: NDArray, truth: NDArray, weights: NDArray) -> Moments:
+def regression_sums(rows: NDArray, truth: NDArray, weights: NDArray) -> RegressionSums:
     """Of rows [n, k]; `truth` [n] is 1 or -1, `weights` [n] are above 0."""
     weighted = (weights[:, None] * rows).astype(np.float64)
     sums = weighted.sum(0), float(weights @ truth), rows.T @ weighted, weighted.T @ truth
-    return Moments(float(weights.sum()), *sums)
+    return RegressionSums(float(weights.sum()), *sums)
 
 
-class Fitted(NamedTuple):
+class RidgeRegression(NamedTuple):
     """Ridge regression of 1 for the brand and -1 for others."""
 
     weights: NDArray[np.float64]  # [k]
@@ -194,17 +194,17 @@ class Fitted(NamedTuple):
         return truth - left.T.ravel()
 
 
-def fit_ridge(of: Moments, ridge: float = RIDGE) -> Fitted:
+def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> RidgeRegression:
     """Ridge regression of +1 (the brand) and -1 (other hands) on the rows behind these moments."""
     mean, level = of.rows / of.weight, of.truth / of.weight
     covariance = of.squares / of.weight - np.outer(mean, mean) + ridge * np.eye(len(mean))
     factor = np.linalg.cholesky(covariance).astype(np.float64)
     half = solve_triangular(factor, of.products / of.weight - mean * level, lower=True, check_finite=False)
     found = solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
-    return Fitted(np.asarray(found, np.float64), float(level - mean @ found), mean, factor, of.weight)
+    return RidgeRegression(np.asarray(found, np.float64), float(level - mean @ found), mean, factor, of.weight)
 
 
-def row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
+def balanced_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
     """[own + all of sets]: half for the references, half for foreign pictures; of that, half for sets that were given.
 
     Sets of a kind count alike, whatever their size.
@@ -215,7 +215,7 @@ def row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
     return np.concatenate([np.full(own, 1 / own), *each]).astype(np.float64) / 2
 
 
-class Separation(NamedTuple):
+class SeparationFromSet(NamedTuple):
     """How surely the references are told from one foreign set: area under the ROC curve."""
 
     name: str
@@ -226,29 +226,29 @@ class Separation(NamedTuple):
 class BrandReader(NamedTuple):
     """A fitted reader, and how well it reads."""
 
-    scaling: Scaling
-    fitted: Fitted
+    scaling: FeatureBlockScaling
+    fitted: RidgeRegression
     slope: float  # of log-odds in the response
     offset: float
     own: NDArray[np.float32]  # [r] log-odds of each reference, the lower of its two views, by a reader without it
     foreign: NDArray[np.float32]  # log-odds of foreign pictures by readers that do not know them
-    separations: list[Separation]  # from each foreign set, the nearest one first
+    separations: list[SeparationFromSet]  # from each foreign set, the nearest one first
     different: int  # references that are no copies of one another
     pixels: bool  # it sees pixels beside the encoder's numbers
     decided: NDArray[np.float32]  # log-odds of each decided picture that it knows, by a reader without it
 
-    def log_odds(self, shown: Views) -> NDArray[np.float32]:
+    def log_odds(self, shown: EncodedViews) -> NDArray[np.float32]:
         """[n] of pictures."""
         responses = self.fitted.responses(self.scaling.rows(brand_feature_blocks(shown, self.pixels)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
-def learn(
-    references: Views,
-    redrawn: Views,
+def learn_brand_reader(
+    references: EncodedViews,
+    redrawn: EncodedViews,
     sets: list[ForeignSet],
     pixels: bool = True,
-    decided: tuple[Views, NDArray[np.float64]] | None = None,
+    decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
 ) -> BrandReader:
     """A reader of the brand; without `pixels` it sees the encoder's numbers alone.
 
@@ -264,12 +264,12 @@ def learn(
 
 
 def fit_reader(
-    references: Views,
-    redrawn: Views,
+    references: EncodedViews,
+    redrawn: EncodedViews,
     sets: list[ForeignSet],
     unseen: list[ForeignSet],
     pixels: bool,
-    decided: tuple[Views, NDArray[np.float64]] | None = None,
+    decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
 ) -> BrandReader:
     """A reader that learns from `sets` and `decided`; how well it tells the `unseen` ones is measured as well.
 
@@ -279,22 +279,22 @@ def fit_reader(
     different = list(dict.fromkeys(contents))
     first, copy_of = [contents.index(one) for one in different], [different.index(one) for one in contents]
     own, *others = (brand_feature_blocks(shown, pixels) for shown in (references, redrawn, *sets))
-    scaling = scaling_of([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
+    scaling = fit_block_scaling([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
     r = len(first)
     rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
     rows += [scaling.rows(blocks) for blocks in others[1:]]
     ends = np.cumsum([len(part) for part in rows])[:-1]
-    weights = np.split(row_weights(2 * r, sets), ends)
+    weights = np.split(balanced_row_weights(2 * r, sets), ends)
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
-    parts = [moments(*part) for part in zip(rows, truths, weights, strict=True)]
-    total = reduce(Moments.plus, parts)
+    parts = [regression_sums(*part) for part in zip(rows, truths, weights, strict=True)]
+    total = reduce(RegressionSums.plus_times, parts)
     if decided:
         seen, sides = scaling.rows(brand_feature_blocks(decided[0], pixels)), decided[1]
         each = np.full(len(sides), min(1 / (4 * r), 1 / (2 * len(sides))))
-        total = total.plus(moments(seen, sides, each))
+        total = total.plus_times(regression_sums(seen, sides, each))
     whole = fit_ridge(total)
 
-    def own_responses(fitted: Fitted) -> NDArray[np.float64]:
+    def own_responses(fitted: RidgeRegression) -> NDArray[np.float64]:
         """[2, r] Responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
         neither of them.
         """
@@ -304,13 +304,13 @@ def fit_reader(
 
     def compare(name: str, mine: NDArray, apart: NDArray) -> None:
         foreign.append(apart)
-        separations.append(Separation(name, *area_with_bound(mine.mean(0), apart)))
+        separations.append(SeparationFromSet(name, *roc_area_and_lower_bound(mine.mean(0), apart)))
 
     for i, one in enumerate(sets, start=1):
         if one.given or len(sets) == 1:
             compare(one.name, known, whole.left_out(rows[i], truths[i], weights[i]))
         else:
-            without = fit_ridge(total.plus(parts[i], -1))
+            without = fit_ridge(total.plus_times(parts[i], -1))
             compare(one.name, own_responses(without), without.responses(rows[i]))
     for one in unseen:
         compare(one.name, known, whole.responses(scaling.rows(brand_feature_blocks(one, pixels))))
@@ -333,7 +333,7 @@ def fit_reader(
     )
 
 
-def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
+def roc_area_and_lower_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
     """Area under the ROC curve of `own` above `others`, and its lower bound, of 95 % confidence.
 
     The score interval of Newcombe (2006, method 5), on Hanley and McNeil's variance: it says less of few pictures also
@@ -355,13 +355,13 @@ def area_with_bound(own: NDArray, others: NDArray) -> tuple[float, float]:
 # The columns of scores.parquet (eval/scorers/__init__.py).
 
 
-def column(measured: Measured) -> NDArray[np.float32]:
+def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log-odds of the lot's pictures. Notes how well the style can be read."""
     assert measured.redrawn is not None
     seen = measured.at_foreign_size
     told = decided_about_style(measured)
     about_style = None if told is None else told[:2]
-    reader = learn(seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style)
+    reader = learn_brand_reader(seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style)
     measured.brand_reader = reader
     measured.foreign["brand"] = percentiles(reader.foreign)
     nearest = reader.separations[0]
@@ -370,7 +370,9 @@ def column(measured: Measured) -> NDArray[np.float32]:
         different_references=reader.different,
         needed=READABLE,
         nearest=nearest.name,
-        separations={s.name: SeparationFrom(area=round(s.area, 3), low=round(s.low, 3)) for s in reader.separations},
+        separations={
+            s.name: SeparationFromForeignSet(area=round(s.area, 3), low=round(s.low, 3)) for s in reader.separations
+        },
         reads=["encoder", "pixels"],
     )
     found = reader.log_odds(seen(measured.pictures))
@@ -383,7 +385,7 @@ def column(measured: Measured) -> NDArray[np.float32]:
     return found
 
 
-def decided_about_style(measured: Measured) -> tuple[Views, NDArray[np.float64], NDArray[np.int64]] | None:
+def decided_about_style(measured: MeasuredLot) -> tuple[EncodedViews, NDArray[np.float64], NDArray[np.int64]] | None:
     """The decided pictures that say something of the style: accepted ones (1) and those rejected for it (-1).
 
     With their rows in the file. None if there are none.
@@ -395,10 +397,10 @@ def decided_about_style(measured: Measured) -> tuple[Views, NDArray[np.float64],
         return None
     views = measured.at_foreign_size(measured.decided.features)
     others = tuple((embeddings[rows], patches[rows]) for embeddings, patches in views.others)
-    some = Views(views.embeddings[rows], views.patches[rows], views.signatures[rows], others)
+    some = EncodedViews(views.embeddings[rows], views.patches[rows], views.signatures[rows], others)
     return some, np.where(measured.decided.accepted[rows], 1.0, -1.0), rows
 
 
-def references_column(measured: Measured) -> NDArray[np.float32]:
+def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log-odds of each reference by a reader that does not know it."""
     return measured.brand_reader.own

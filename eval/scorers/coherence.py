@@ -36,7 +36,7 @@ MOST = 256  # references that are learned from; of more, an even spread
 TOGETHER = 64  # pictures that are looked at at once, so that they stay in a core's cache
 
 
-def luma(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
+def smoothed_luma(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
     """[n, 64, 64] luma (ITU-R BT.601), UNIT to a level, of signatures [n, 64, 64, 3] after a binomial 3 x 3 mask."""
     red, green, blue = (signatures[..., i] * np.uint16(share) for i, share in enumerate((19, 38, 7)))
     levels = np.pad(red + green + blue, ((0, 0), (1, 1), (1, 1)), mode="edge")
@@ -46,7 +46,7 @@ def luma(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 def local_patterns(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
     """[n, 4096] the pattern around each pixel of signatures [n, 64, 64, 3]; 0 where all neighbours are as bright."""
-    levels = luma(signatures)
+    levels = smoothed_luma(signatures)
     around = np.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge")
     bright, dark = levels + np.int16(DIFFERENT), levels - np.int16(DIFFERENT)
     found, yes = np.zeros_like(levels), np.empty(levels.shape, bool)
@@ -69,7 +69,7 @@ def blurred(pictures: NDArray, deviation: float) -> NDArray:
     return ndimage.gaussian_filter(pictures, (0, deviation, deviation, 0), mode="nearest")
 
 
-def melt(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def melted_copies(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Copies in which each picture flows into the next one; the same for the same pictures in the same order."""
     random, n = np.random.default_rng(0), len(signatures)
 
@@ -91,13 +91,13 @@ def melt(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(bent + random_blend_masks() * (blurred(bent, BLURRED) - bent)).clip(0, 255).astype(np.uint8)
 
 
-def log_ratio(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArray[np.float32]:
+def pattern_log_ratios(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArray[np.float32]:
     """[PATTERNS] of the two frequencies, from counts [PATTERNS]; 0 for the pattern in which nothing differs."""
     first, second = (np.log((of + PRIOR) / (of.sum() + PRIOR * PATTERNS)) for of in (drawn, molten))
     return np.where(np.arange(PATTERNS) > 0, first - second, 0).astype(np.float32)
 
 
-def mean_log_ratio(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
+def mean_log_ratio_of_pictures(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n] mean of log(drawn / melted) over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour."""
     found = local_patterns(signatures)
     return ratios[found].sum(1) / np.maximum(np.count_nonzero(found, axis=1), FEWEST).astype(np.float32)
@@ -112,42 +112,44 @@ class CoherenceModel(NamedTuple):
     own: NDArray[np.float32]  # [r] mean log ratio of each reference, by the counts of the others and of their copies
     scale: float  # nats from the melted copies' median to the references'
 
-    def scaled(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores_from_means(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
         """[n] Scores of pictures from their mean log ratios: 0 is the median of the references, and -1 the median of
         their melted copies, if the two medians are at least LEAST apart.
         """
         return ((means - np.median(self.own)) / self.scale).astype(np.float32)
 
 
-def learn(references: NDArray[np.uint8]) -> CoherenceModel:
+def learn_coherence_model(references: NDArray[np.uint8]) -> CoherenceModel:
     """From signatures [r, 64, 64, 3] of references, r > 0."""
     chosen = np.unique(np.linspace(0, len(references) - 1, min(len(references), MOST)).astype(int))
     some = references[chosen]
-    copies = melt(some)
+    copies = melted_copies(some)
     drawn, molten = pattern_counts(some) + pattern_counts(blurred(some, SOFTENED)), pattern_counts(copies)
     all_drawn, all_molten = drawn.sum(0), molten.sum(0)
-    ratios = log_ratio(all_drawn, all_molten)
-    own, of_copies = score_with_ratios(references, ratios), np.empty(len(some), np.float32)
+    ratios = pattern_log_ratios(all_drawn, all_molten)
+    own, of_copies = mean_log_ratio_on_all_cores(references, ratios), np.empty(len(some), np.float32)
     for i, place in enumerate(chosen):
-        without = log_ratio(all_drawn - drawn[i], all_molten - molten[i])
-        own[place], of_copies[i] = mean_log_ratio(np.stack([some[i], copies[i]]), without)
+        without = pattern_log_ratios(all_drawn - drawn[i], all_molten - molten[i])
+        own[place], of_copies[i] = mean_log_ratio_of_pictures(np.stack([some[i], copies[i]]), without)
     return CoherenceModel(ratios, own, max(float(np.median(own) - np.median(of_copies)), LEAST))
 
 
-def score_with_ratios(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
+def mean_log_ratio_on_all_cores(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n] mean log ratio of many signatures, on all cores."""
     parts = [signatures[start : start + TOGETHER] for start in range(0, len(signatures), TOGETHER)]
     with ThreadPoolExecutor(CORES) as pool:
-        return np.concatenate([np.zeros(0, np.float32), *pool.map(lambda part: mean_log_ratio(part, ratios), parts)])
+        return np.concatenate(
+            [np.zeros(0, np.float32), *pool.map(lambda part: mean_log_ratio_of_pictures(part, ratios), parts)]
+        )
 
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] of signatures [n, 64, 64, 3] against those of the references."""
-    learned = learn(references)
-    return learned.scaled(score_with_ratios(signatures, learned.ratios))
+    learned = learn_coherence_model(references)
+    return learned.scores_from_means(mean_log_ratio_on_all_cores(signatures, learned.ratios))
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[r] each reference against the counts of the others."""
-    learned = learn(references)
-    return learned.scaled(learned.own)
+    learned = learn_coherence_model(references)
+    return learned.scores_from_means(learned.own)

@@ -8,7 +8,7 @@ its own weight in the centroid would vouch for it.
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.measuring.measured import Measured
+from eval.measuring.measured import MeasuredLot
 
 
 def score(embeddings: NDArray) -> NDArray[np.float32]:
@@ -20,6 +20,6 @@ def score(embeddings: NDArray) -> NDArray[np.float32]:
     return ((embeddings * others).sum(1) / np.maximum(norms, 1e-12)).astype(np.float32)
 
 
-def column(measured: Measured) -> NDArray[np.float32]:
+def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] `score` of the lot's pictures."""
     return score(measured.pictures.embeddings)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.lot.batch import attempt_and_slot
-from eval.measuring.measured import Measured, percentiles
+from eval.measuring.measured import MeasuredLot, percentiles
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import similarity
@@ -28,21 +28,21 @@ NEAREST = 1e-3  # distances below it are the same picture's
 COPIED = np.log(0.005)  # a score below it is of a copy that nothing was done to
 
 
-class Nearest(NamedTuple):
+class NearestPictures(NamedTuple):
     """For each of n pictures the log distance to its nearest other picture, and the index of that picture."""
 
     score: NDArray[np.float32]  # log distance; 0 where there is nothing to compare with
     index: NDArray[np.int64]  # of the other picture; -1 where there is none
 
 
-def log_distance(likeness: NDArray) -> NDArray[np.float32]:
+def log_distance_from_likeness(likeness: NDArray) -> NDArray[np.float32]:
     """Log of the distance, -6.9 to 0.7; 0 where there is nothing to compare with."""
     return np.log(np.maximum(1 - likeness, NEAREST)).astype(np.float32)
 
 
-def distinct(
+def nearest_of_smaller_rank(
     signatures: NDArray[np.uint8], rank: NDArray, groups: NDArray | None, earlier: NDArray[np.uint8]
-) -> Nearest:
+) -> NearestPictures:
     """For each picture the nearest one of smaller rank in another group, or among the pictures exported `earlier`.
 
     Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, which may look alike.
@@ -55,15 +55,15 @@ def distinct(
     within[order], index[order] = found, np.where(place < 0, -1, order[place])
     before, known = similarity.nearest_by_likeness(signatures, earlier)
     index = np.where((known >= 0) & ((before > within) | (index < 0)), len(signatures) + known, index)
-    return Nearest(log_distance(np.maximum(within, before) if len(earlier) else within), index)
+    return NearestPictures(log_distance_from_likeness(np.maximum(within, before) if len(earlier) else within), index)
 
 
-def ranks_to_keep(quality: NDArray | None, attempts: NDArray | None, names: list[str]) -> NDArray[np.int64]:
+def keeping_ranks(quality: NDArray | None, attempts: NDArray | None, names: list[str]) -> NDArray[np.int64]:
     """[n] the rank of each picture among all, 0 to n - 1: earlier attempts first, then better quality, then name.
 
-    Of pictures that are alike, `distinct` keeps the one of smallest rank. A picture whose quality is NaN comes after
-    those of its attempt; without `quality`, or without `attempts`, all are equal in it. Of names the shorter one
-    comes first: cat.png before cat-copy.png.
+    Of pictures that are alike, `nearest_of_smaller_rank` keeps the one of smallest rank. A picture whose quality is NaN
+    comes after those of its attempt; without `quality`, or without `attempts`, all are equal in it. Of names the
+    shorter one comes first: cat.png before cat-copy.png.
     """
     count = len(names)
     place = np.argsort(sorted(range(count), key=lambda i: (len(names[i]), names[i])))
@@ -76,13 +76,13 @@ def ranks_to_keep(quality: NDArray | None, attempts: NDArray | None, names: list
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] log distance of each signature to the nearest other one: how near true pictures of the brand come."""
-    return log_distance(similarity.largest_likeness_to_others(signatures))
+    return log_distance_from_likeness(similarity.largest_likeness_to_others(signatures))
 
 
-def novelty(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> Nearest:
+def nearest_training_picture(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> NearestPictures:
     """For each signature [n, 64, 64, 3] the nearest training picture: log distance and index."""
     likeness, index = similarity.nearest_by_likeness(signatures, training)
-    return Nearest(log_distance(likeness), index)
+    return NearestPictures(log_distance_from_likeness(likeness), index)
 
 
 def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -93,13 +93,13 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
             buffer = io.BytesIO()
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
             found.append(similarity.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
-    return log_distance(np.array(found))
+    return log_distance_from_likeness(np.array(found))
 
 
 # The columns of scores.parquet (eval/scorers/__init__.py).
 
 
-def distinct_column(measured: Measured) -> NDArray[np.float32]:
+def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log distance to the nearest better picture of the lot, or to one that was exported before.
 
     Better in style, else to the aesthetic head, by more than the score's resolution. Names the other picture.
@@ -109,13 +109,13 @@ def distinct_column(measured: Measured) -> NDArray[np.float32]:
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
     slots = [attempt_and_slot(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
-    rank = ranks_to_keep(quality, attempts, lot.names)
-    found = distinct(lot.signatures, rank, groups, earlier.signatures)
+    rank = keeping_ranks(quality, attempts, lot.names)
+    found = nearest_of_smaller_rank(lot.signatures, rank, groups, earlier.signatures)
     measured.partners["distinct"] = names_at(found.index, lot.names + earlier.names)
     return found.score
 
 
-def distinct_references_column(measured: Measured) -> NDArray[np.float32]:
+def distinct_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] `leave_one_out`; where there are enough references, notes how near altered copies of them come."""
     signatures = measured.references.signatures
     if measured.enough_references:
@@ -123,19 +123,19 @@ def distinct_references_column(measured: Measured) -> NDArray[np.float32]:
     return leave_one_out(signatures)
 
 
-def novelty_column(measured: Measured) -> NDArray[np.float32]:
+def novelty_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log distance to the nearest training picture. Names that picture."""
-    found = novelty(measured.pictures.signatures, measured.training.signatures)
+    found = nearest_training_picture(measured.pictures.signatures, measured.training.signatures)
     measured.partners["novelty"] = names_at(found.index, measured.training.names)
     return found.score
 
 
-def novelty_references_column(measured: Measured) -> NDArray[np.float32]:
+def novelty_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log distance to the nearest training picture; NaN for references that are training pictures themselves.
 
     Of fewer than MIN_REFERENCES others they count too: then copies are measured, not refused.
     """
-    own = novelty(measured.references.signatures, measured.training.signatures).score
+    own = nearest_training_picture(measured.references.signatures, measured.training.signatures).score
     known = own < COPIED
     if not known.any():
         return own

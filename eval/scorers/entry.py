@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from eval.measuring.measured import Measured
+    from eval.measuring.measured import MeasuredLot
 
 # What a score may need; Measured.has says whether a lot has it.
 REFERENCES = "references"  # enough pictures that show the style, and one to judge
@@ -30,7 +30,7 @@ NEEDS = {  # what a score may need -> what to say where it is not there
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedFunction:
+class LazilyImportedFunction:
     """A function of a scorer's file, which is imported when the function is first called: its libraries are slow to
     import, and who only reads the table must not wait for them.
 
@@ -41,19 +41,19 @@ class ImportedFunction:
     function: str
     more: tuple[str, ...] = ()
 
-    def __call__(self, measured: Measured) -> Any:
+    def __call__(self, measured: MeasuredLot) -> Any:
         return getattr(import_module(f"eval.scorers.{self.file}"), self.function)(measured, *self.more)
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionOfFeature:
+class LazyScorerOfFeature:
     """`score(pictures, references)` or `leave_one_out(references)` of a scorer's file, on one feature of Features."""
 
     file: str
-    feature: str  # a field of eval.measuring.features.Features that is an array
+    feature: str  # a field of eval.measuring.features.PictureFeatures that is an array
     alone: bool = False  # leave_one_out: of the references alone
 
-    def __call__(self, measured: Measured) -> NDArray:
+    def __call__(self, measured: MeasuredLot) -> NDArray:
         scorer, references = import_module(f"eval.scorers.{self.file}"), getattr(measured.references, self.feature)
         if self.alone:
             return scorer.leave_one_out(references)
@@ -61,7 +61,7 @@ class FunctionOfFeature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class ScoreEntry:
     """One score. Every score is higher for better pictures."""
 
     description: str  # one plain sentence for people
@@ -69,8 +69,8 @@ class Score:
     lowest: float  # of the range that its values lie in, or lie in nearly always
     highest: float
     resolution: float  # smallest difference that means anything; no spread of references is taken to be smaller
-    compute: Callable[[Measured], NDArray | None]  # [n] float32 of the lot's pictures; None: not computed after all
-    leave_one_out: Callable[[Measured], NDArray] | None = None  # [r] float32 of each reference by the others
+    compute: Callable[[MeasuredLot], NDArray | None]  # [n] float32 of the lot's pictures; None: not computed after all
+    leave_one_out: Callable[[MeasuredLot], NDArray] | None = None  # [r] float32 of each reference by the others
     needs: frozenset[str] = frozenset()  # of NEEDS; without all of them the score is not computed
     remedy: str = ""  # what helps where drawn pictures fall below its line, in words; empty where nothing is known
     graded: bool = True  # False: it holds or it does not, and holding it keeps no distance to a threshold

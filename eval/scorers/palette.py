@@ -27,7 +27,7 @@ def count_flat_colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     found = np.zeros((len(signatures), CELLS**3), np.float32)
     for start in range(0, len(signatures), TOGETHER):
         block = signatures[start : start + TOGETHER]
-        contrast = extreme_of_3x3(np.maximum, block) - extreme_of_3x3(np.minimum, block)
+        contrast = largest_or_smallest_of_3x3(np.maximum, block) - largest_or_smallest_of_3x3(np.minimum, block)
         flat = np.all(contrast <= FLAT, axis=3)
         cells = (block // (256 // CELLS)).astype(np.int64) @ [CELLS**2, CELLS, 1]
         for i in range(len(block)):
@@ -35,14 +35,14 @@ def count_flat_colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found
 
 
-def extreme_of_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def largest_or_smallest_of_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[n, h, w, c] the largest or smallest level (np.maximum, np.minimum) of the 3 x 3 pixels around each pixel."""
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     lines = extreme(extreme(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
     return extreme(extreme(lines[:, :, :-2], lines[:, :, 1:-1]), lines[:, :, 2:])
 
 
-def colour_density(counts: NDArray) -> NDArray:
+def log_colour_density(counts: NDArray) -> NDArray:
     """[CELLS^3] logarithm of the smoothed density of pictures' colours."""
     cube = (counts / max(counts.sum(), 1)).reshape(CELLS, CELLS, CELLS)
     return np.log(ndimage.gaussian_filter(cube, SMOOTHING, mode="nearest").ravel() + UNSEEN)
@@ -60,7 +60,7 @@ def mean_log_density_of_unusual_half(counts: NDArray, usual: NDArray) -> NDArray
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
-    usual = colour_density(count_flat_colours(references).sum(0))
+    usual = log_colour_density(count_flat_colours(references).sum(0))
     parts = [
         mean_log_density_of_unusual_half(count_flat_colours(signatures[i : i + 1024]), usual)
         for i in range(0, len(signatures), 1024)
@@ -74,5 +74,5 @@ def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):
         shown = np.flatnonzero(own)  # the cells that the picture has; the rest weigh nothing
-        out[i] = mean_log_density_of_unusual_half(own[shown], colour_density(total - own)[shown])
+        out[i] = mean_log_density_of_unusual_half(own[shown], log_colour_density(total - own)[shown])
     return out

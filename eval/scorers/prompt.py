@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from eval.lot.comparison import planned_trait_values
-from eval.measuring.measured import Features, Measured
+from eval.measuring.measured import MeasuredLot, PictureFeatures
 from eval.policy.lines import MIN_REFERENCES
 
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked
@@ -44,7 +44,7 @@ class PictureEmbeddings(NamedTuple):
     patches: NDArray  # [n, p]; p = 0 where the encoder shows none
 
 
-class TraitReading(NamedTuple):
+class ReadableTrait(NamedTuple):
     """How one trait is read in this brand's pictures."""
 
     values: list[str]
@@ -56,7 +56,7 @@ class TraitReading(NamedTuple):
     def log_odds(self, rows: PictureEmbeddings, planned: Sequence[str]) -> NDArray[np.float64]:
         """[n] log-odds that each picture shows its planned value, and no other value of the trait."""
         numbers = np.array([self.values.index(value) for value in planned])
-        return self.slope * margins(self.reader.responses(rows), numbers) + self.offset
+        return self.slope * response_margins(self.reader.responses(rows), numbers) + self.offset
 
 
 class LinearTraitReader(NamedTuple):
@@ -67,21 +67,21 @@ class LinearTraitReader(NamedTuple):
 
     def responses(self, rows: PictureEmbeddings) -> NDArray[np.float64]:
         """[n, values]; near 1 for the value that is seen."""
-        return (concatenated_rows(rows) - self.mean) @ self.weights.T
+        return (embedding_and_patches(rows) - self.mean) @ self.weights.T
 
 
-def prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
+def cosine_to_prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
     """[n] cosine of picture i and its prompt i, both [n, d] unit rows."""
     return (embeddings * texts).sum(1).astype(np.float32)
 
 
-def fit_trait_reader(
+def fit_trait_readers(
     references: PictureEmbeddings,
     truth: Sequence[Mapping[str, str]],
     values: Mapping[str, list[str]],
     encode: Callable[[list[str]], NDArray],
     more: tuple[PictureEmbeddings, Sequence[Mapping[str, str]]] | None = None,
-) -> tuple[dict[str, TraitReading], dict[str, float]]:
+) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
     """The traits that can be read in pictures like the references, and how well each was: area under the ROC curve.
 
     `truth` holds the traits of each reference, `values` the values to tell apart, `encode` gives unit rows [n, d] of
@@ -97,21 +97,23 @@ def fit_trait_reader(
         beside = np.array([i for i, row in enumerate(extra_truth) if row.get(trait) in options], int)
         numbers = np.array([options.index(truth[i][trait]) for i in known])
         numbers_beside = np.array([options.index(extra_truth[i][trait]) for i in beside], int)
-        texts = encode([phrase(trait, value) for value in options]).astype(np.float64)
+        texts = encode([trait_phrase(trait, value) for value in options]).astype(np.float64)
 
-        def reader(fitted: NDArray, *of_trait: NDArray) -> LinearTraitReader:
+        def fit_reader_of_one_trait(fitted: NDArray, *of_trait: NDArray) -> LinearTraitReader:
             """A reader fitted on these of the known references, and on all other pictures of the brand."""
             known, numbers, beside, numbers_beside, texts = of_trait
-            rows = concatenated(rows_at(references, known[fitted]), rows_at(extra, beside))
-            return fit_reader(rows, np.r_[numbers[fitted], numbers_beside], texts)
+            rows = rows_of_both(rows_at(references, known[fitted]), rows_at(extra, beside))
+            return fit_linear_trait_reader(rows, np.r_[numbers[fitted], numbers_beside], texts)
 
         of_trait = known, numbers, beside, numbers_beside, texts
         responses = np.zeros((len(known), len(options)))
         for fold in range(FOLDS):
             out = np.arange(len(known)) % FOLDS == fold
-            responses[out] = reader(np.flatnonzero(~out), *of_trait).responses(rows_at(references, known[out]))
-        right = margins(responses, numbers)
-        wrong = [margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
+            responses[out] = fit_reader_of_one_trait(np.flatnonzero(~out), *of_trait).responses(
+                rows_at(references, known[out])
+            )
+        right = response_margins(responses, numbers)
+        wrong = [response_margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
         labels = np.r_[np.ones(len(right)), np.zeros(len(right) * len(wrong))]
         every = np.concatenate([right, *wrong])
         areas[trait] = float(roc_auc_score(labels, every))
@@ -119,11 +121,13 @@ def fit_trait_reader(
             slope, offset = fit_logistic(every, labels)
             own = np.full(len(truth), np.nan)
             own[known] = slope * right + offset
-            found[trait] = TraitReading(options, reader(np.arange(len(known)), *of_trait), slope, offset, own)
+            found[trait] = ReadableTrait(
+                options, fit_reader_of_one_trait(np.arange(len(known)), *of_trait), slope, offset, own
+            )
     return found, areas
 
 
-def concatenated_rows(rows: PictureEmbeddings) -> NDArray[np.float64]:
+def embedding_and_patches(rows: PictureEmbeddings) -> NDArray[np.float64]:
     """[n, d + p], embedding and patches with equal weight."""
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
@@ -133,17 +137,17 @@ def rows_at(rows: PictureEmbeddings, numbers: NDArray) -> PictureEmbeddings:
     return PictureEmbeddings(rows.embeddings[numbers], rows.patches[numbers])
 
 
-def concatenated(a: PictureEmbeddings, b: PictureEmbeddings) -> PictureEmbeddings:
+def rows_of_both(a: PictureEmbeddings, b: PictureEmbeddings) -> PictureEmbeddings:
     """The rows of `a`, then those of `b`."""
     return PictureEmbeddings(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
 
 
-def fit_reader(rows: PictureEmbeddings, numbers: NDArray, texts: NDArray) -> LinearTraitReader:
+def fit_linear_trait_reader(rows: PictureEmbeddings, numbers: NDArray, texts: NDArray) -> LinearTraitReader:
     """A reader of one trait: responses to centred rows come near to 1 for the true value.
 
     `numbers` [n] is the true value of each row, `texts` [values, d] are unit rows of the values' phrases.
     """
-    every, d = concatenated_rows(rows), rows.embeddings.shape[1]
+    every, d = embedding_and_patches(rows), rows.embeddings.shape[1]
     mean, phrases = every.mean(0), texts - texts.mean(0)
     centred, wanted = every - mean, np.eye(len(texts))[numbers]
     wanted = wanted - wanted.mean(0)
@@ -164,7 +168,7 @@ def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
     return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
 
 
-def margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
+def response_margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
     """[n] the response of the planned value (column numbers[i]) less the largest response of the other values."""
     rows = np.arange(len(responses))
     others = responses.copy()
@@ -172,8 +176,8 @@ def margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
     return responses[rows, numbers] - others.max(1)
 
 
-def traits(
-    rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, TraitReading]
+def log_odds_of_planned_traits(
+    rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, ReadableTrait]
 ) -> NDArray[np.float32]:
     """[n] log-odds that a picture shows all its planned traits; NOTHING_ASKED if none of them can be read."""
     each = np.full((len(readable), len(planned)), np.nan)
@@ -186,7 +190,7 @@ def traits(
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
 
-def traits_of_references(readable: Mapping[str, TraitReading]) -> NDArray[np.float32]:
+def log_odds_of_references_traits(readable: Mapping[str, ReadableTrait]) -> NDArray[np.float32]:
     """[r] log-odds that each reference shows the traits that are known of it, by readers that do not know it."""
     return log_odds_that_all_hold(np.stack([reading.own for reading in readable.values()]))
 
@@ -198,7 +202,7 @@ def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
     return np.where(asked.any(0), whole, np.nan).astype(np.float32)
 
 
-def detected_traits(rows: PictureEmbeddings, readable: Mapping[str, TraitReading]) -> list[dict[str, str]]:
+def detected_traits(rows: PictureEmbeddings, readable: Mapping[str, ReadableTrait]) -> list[dict[str, str]]:
     """The value that is seen of each trait that can be read, for each picture, whatever was planned."""
     found: list[dict[str, str]] = [{} for _ in rows.embeddings]
     for trait, reading in readable.items():
@@ -210,7 +214,7 @@ def detected_traits(rows: PictureEmbeddings, readable: Mapping[str, TraitReading
     return found
 
 
-def phrase(trait: str, value: str) -> str:
+def trait_phrase(trait: str, value: str) -> str:
     """The words that a trait's value is looked for by, such as "red hat" or "no hat"."""
     return f"no {trait}" if value == "none" else f"{value} {trait}"
 
@@ -218,15 +222,15 @@ def phrase(trait: str, value: str) -> str:
 # The columns of scores.parquet (eval/scorers/__init__.py).
 
 
-def prompt_column(measured: Measured) -> NDArray[np.float32]:
+def prompt_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] cosine of each picture of a planned batch and its prompt."""
     slots, pictures = measured.lot.slots or {}, measured.pictures
     assert measured.encode_texts is not None
     texts = measured.encode_texts([slots[name].prompt for name in pictures.names])
-    return prompt(pictures.embeddings, texts)
+    return cosine_to_prompt(pictures.embeddings, texts)
 
 
-def traits_column(measured: Measured) -> NDArray[np.float32] | None:
+def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     """[n] log-odds that every planned trait is there; None where no trait can be read: then nothing can be asked.
 
     Notes how well each trait could be read. The readers are fitted on the references, and on the training pictures
@@ -239,44 +243,44 @@ def traits_column(measured: Measured) -> NDArray[np.float32] | None:
         return None
     training = measured.training
     learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
-    more = (rows_of(training, learned), [compared.learned[training.names[i]] for i in learned])
+    more = (embeddings_at(training, learned), [compared.learned[training.names[i]] for i in learned])
     every, decided = np.arange(len(references.names)), measured.decided
     encode = measured.encode_texts
     assert encode is not None
 
-    def fitted(rows: NDArray[np.int64]) -> tuple[dict[str, TraitReading], dict[str, float]]:
+    def fitted(rows: NDArray[np.int64]) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
         """The readings, and how well each trait is read, by readers that know these decided pictures."""
         beside = more
         if decided and len(rows):
             told = [decided.record.pictures[i].traits for i in rows]
-            beside = (concatenated(more[0], rows_of(decided.features, rows)), [*more[1], *told])
-        of_references = rows_of(references, every)
-        return fit_trait_reader(of_references, truth, values, encode, beside if beside[1] else None)
+            beside = (rows_of_both(more[0], embeddings_at(decided.features, rows)), [*more[1], *told])
+        of_references = embeddings_at(references, every)
+        return fit_trait_readers(of_references, truth, values, encode, beside if beside[1] else None)
 
     telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
     measured.readings, measured.areas = fitted(telling)
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
-    rows = rows_of(pictures, np.arange(len(planned)))
+    rows = embeddings_at(pictures, np.arange(len(planned)))
     measured.detected = detected_traits(rows, measured.readings)
-    found = traits(rows, planned, measured.readings)
+    found = log_odds_of_planned_traits(rows, planned, measured.readings)
     in_lot, of_decided = measured.decided_in_lot()
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
         out = in_lot[np.isin(of_decided, telling[telling % CROSS_FITTING == fold])]
         if len(out):
             readings = fitted(telling[telling % CROSS_FITTING != fold])[0]
-            found[out] = traits(rows_at(rows, out), [planned[i] for i in out], readings)
+            found[out] = log_odds_of_planned_traits(rows_at(rows, out), [planned[i] for i in out], readings)
             for i, seen in zip(out, detected_traits(rows_at(rows, out), readings), strict=True):
                 measured.detected[i] = seen
     return found
 
 
-def traits_references_column(measured: Measured) -> NDArray[np.float32]:
+def traits_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log-odds that each reference shows its own traits, each by a reader that does not know it."""
-    return traits_of_references(measured.readings)
+    return log_odds_of_references_traits(measured.readings)
 
 
-def rows_of(features: Features, numbers: NDArray[np.int64]) -> PictureEmbeddings:
+def embeddings_at(features: PictureFeatures, numbers: NDArray[np.int64]) -> PictureEmbeddings:
     """What a reader sees of the pictures with these numbers."""
     return PictureEmbeddings(features.embeddings[numbers], features.patches[numbers])

@@ -4,9 +4,9 @@ Whitening with the references' own shrunk covariance (Ledoit and Wolf 2004) give
 brand does not vary. Two readings of it:
 
 - `score`, cosine to the centroid. Range [-1, 1], higher is nearer. The gate's.
-- `nearest`, mean cosine to the three nearest references, less what the picture and they have in common with foreign
-  pictures (cross-domain similarity local scaling, arXiv 1710.04087). Range [-4, 4], higher is nearer. Better where a
-  brand has several looks: with references of two brands, area under the ROC curve .977 to .999 where the centroid has
+- `closeness_to_nearest`, mean cosine to the three nearest references, less what the picture and they have in common
+  with foreign pictures (cross-domain similarity local scaling, arXiv 1710.04087). Range [-4, 4], higher is nearer.
+  Better where a brand has several looks: with references of two brands, area under the ROC curve .977 to .999 where the centroid has
   .955 to .998 (docs/measurements.md).
 
 Both see palette and technique; neither sees how well something is drawn, and a picture that leans on the same colours
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 
-from eval.measuring.measured import Measured, percentiles
+from eval.measuring.measured import MeasuredLot, percentiles
 
 MIN_REFERENCES = 8  # below this the covariance says nothing
 NEAREST, NEIGHBOURS = 3, 10  # references; foreign pictures that tell how crowded a place is
@@ -29,7 +29,7 @@ BLOCK = 512  # references that are left out at once: bounds the memory
 FOREIGN = 99  # percentile of foreign pictures; a reference below it is not known from them
 
 
-class Interval(NamedTuple):
+class MeanWithInterval(NamedTuple):
     """The mean of a score, and its 95 % interval."""
 
     mean: float
@@ -56,7 +56,7 @@ def shrunk_covariance(references: NDArray) -> NDArray:
 
 
 class LeaveOneOutCovariances(NamedTuple):
-    """The r covariances of r references that each leave one of them out, in one basis: for `scores_without_each`.
+    """The r covariances of r references that each leave one of them out, in one basis: for `scores_leaving_each_out`.
 
     Without reference i the shrunk covariance is diag(spectra[i]) in `basis`, floors[i] in every direction outside it,
     less removed[i] c c' of the centred reference c = centred[i] (a rank-one change).
@@ -99,7 +99,7 @@ def leave_one_out_covariances(references: NDArray) -> LeaveOneOutCovariances:
     )
 
 
-def scores_without_each(
+def scores_leaving_each_out(
     embeddings: NDArray, covariances: LeaveOneOutCovariances, left_out: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """[n, len(left_out)] `score` of embeddings [n, d] by all references but reference left_out[j], each j in turn.
@@ -131,11 +131,11 @@ def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each of [r, d] references scored by the others alone: what a true picture of the brand scores."""
     covariances = leave_one_out_covariances(references)
     blocks = [np.arange(len(references))[start : start + BLOCK] for start in range(0, len(references), BLOCK)]
-    found = [np.diagonal(scores_without_each(references[block], covariances, block)) for block in blocks]
+    found = [np.diagonal(scores_leaving_each_out(references[block], covariances, block)) for block in blocks]
     return np.concatenate(found).astype(np.float32)
 
 
-def nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
+def closeness_to_nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
     """[n] closeness of [n, d] embeddings to [r, d] references; `foreign` [f, d] are pictures of other styles, or None.
 
     2 cos(x, y) - r(x) - r(y), mean over the NEAREST references y; r is the mean cosine to the NEIGHBOURS nearest
@@ -145,8 +145,8 @@ def nearest(embeddings: NDArray, references: NDArray, foreign: NDArray | None) -
     return mean_of_largest(pairwise_closeness(x, y, foreign, references), NEAREST).astype(np.float32)
 
 
-def nearest_leave_one_out(references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
-    """[r] `nearest` of each of [r, d] references to the others, in the space that all of them whiten."""
+def closeness_to_nearest_leave_one_out(references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
+    """[r] `closeness_to_nearest` of each of [r, d] references to the others, in the space that all of them whiten."""
     own = whitened(references, references)
     closeness = pairwise_closeness(own, own, foreign, references)
     np.fill_diagonal(closeness, -np.inf)
@@ -182,21 +182,21 @@ def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def mean_interval(embeddings: NDArray, references: NDArray) -> Interval:
+def mean_interval(embeddings: NDArray, references: NDArray) -> MeanWithInterval:
     """The batch's mean score, and where it would lie in 95 of 100 other draws of as many pictures and references.
 
     Jackknife over the references (Efron 1982) and the pictures' own standard error; of two pictures to SAMPLE.
     """
     sample = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
     scores, n = score(sample, references).astype(np.float64), len(references)
-    without = scores_without_each(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
+    without = scores_leaving_each_out(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
     variance = (n - 1) / n * np.square(without - without.mean()).sum() + scores.var(ddof=1) / len(scores)
     reach = 1.96 * float(np.sqrt(variance))
     mean = float(scores.mean())
-    return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
+    return MeanWithInterval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
 
 
-def odd_references(leave_one_out_scores: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
+def indexes_of_odd_references(leave_one_out_scores: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
     """[k] indices of references that do not fit the others: a picture in another style, or a stray file.
 
     `leave_one_out_scores` are the references' leave-one-out scores, `foreign` the scores of foreign pictures. A
@@ -212,7 +212,7 @@ def odd_references(leave_one_out_scores: NDArray, foreign: NDArray | None) -> ND
 # The columns of scores.parquet (eval/scorers/__init__.py).
 
 
-def references_column(measured: Measured) -> NDArray[np.float32]:
+def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] the style score of each reference by the others.
 
     Adds to `measured` the percentiles of pictures in other styles, and a note on references that do not look like the
@@ -223,7 +223,7 @@ def references_column(measured: Measured) -> NDArray[np.float32]:
     foreign = None if measured.known is None else score(measured.known, references.embeddings)
     if foreign is not None:
         measured.foreign["style"] = percentiles(foreign)
-    if len(odd := [references.names[i] for i in odd_references(own, foreign)]):
+    if len(odd := [references.names[i] for i in indexes_of_odd_references(own, foreign)]):
         several = ": they may be of several styles, which one line judges badly"
         measured.notes.append(
             f"{len(odd)} of {len(own)} references do not look like the others ({', '.join(odd[:5])})"
@@ -232,11 +232,11 @@ def references_column(measured: Measured) -> NDArray[np.float32]:
     return own
 
 
-def nearest_column(measured: Measured) -> NDArray[np.float32]:
-    """[n] `nearest` of the lot's pictures."""
-    return nearest(measured.pictures.embeddings, measured.references.embeddings, measured.known)
+def nearest_column(measured: MeasuredLot) -> NDArray[np.float32]:
+    """[n] `closeness_to_nearest` of the lot's pictures."""
+    return closeness_to_nearest(measured.pictures.embeddings, measured.references.embeddings, measured.known)
 
 
-def nearest_references_column(measured: Measured) -> NDArray[np.float32]:
+def nearest_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] How close each reference is to the NEAREST (3) nearest of the others, in the mean."""
-    return nearest_leave_one_out(measured.references.embeddings, measured.known)
+    return closeness_to_nearest_leave_one_out(measured.references.embeddings, measured.known)

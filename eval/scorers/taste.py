@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.measuring.measured import Features, Measured
+from eval.measuring.measured import MeasuredLot, PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.policy.model import score_spread
 
@@ -40,9 +40,9 @@ def stacked_block(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.c_[known, known.min(1)]
 
 
-def column(measured: Measured) -> NDArray[np.float32]:
+def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log-odds that people accept each picture of the lot. The references' own become `measured.own`."""
-    from eval.scorers.brand import fit_ridge, moments, scaling_of
+    from eval.scorers.brand import fit_block_scaling, fit_ridge, regression_sums
     from eval.scorers.prompt import fit_logistic
 
     decided = measured.decided
@@ -52,9 +52,9 @@ def column(measured: Measured) -> NDArray[np.float32]:
     in_lot, rows_in_lot = measured.decided_in_lot()
     of_decided[rows_in_lot] = of_lot[in_lot]
     blocks = [*picture_blocks(measured, decided.features), stacked_block(of_decided)]
-    scaling = scaling_of(blocks)
+    scaling = fit_block_scaling(blocks)
 
-    def rows(features: Features, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
+    def rows(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of pictures."""
         found = scaling.rows([*picture_blocks(measured, features), stacked_block(spreads)])
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
@@ -62,7 +62,7 @@ def column(measured: Measured) -> NDArray[np.float32]:
 
     known, truth = rows(decided.features, of_decided), np.where(decided.accepted, 1.0, -1.0)
     each = np.where(decided.accepted, 0.5 / decided.accepted.sum(), 0.5 / (~decided.accepted).sum())
-    fitted = fit_ridge(moments(known, truth, each), RIDGE)
+    fitted = fit_ridge(regression_sums(known, truth, each), RIDGE)
     apart = fitted.left_out(known, truth, each)
     slope, offset = fit_logistic(apart, truth)
     found = slope * fitted.responses(rows(measured.pictures, of_lot)) + offset
@@ -73,7 +73,7 @@ def column(measured: Measured) -> NDArray[np.float32]:
     return found.astype(np.float32)
 
 
-def picture_blocks(measured: Measured, features: Features) -> list[NDArray[np.float32]]:
+def picture_blocks(measured: MeasuredLot, features: PictureFeatures) -> list[NDArray[np.float32]]:
     """What the reader of the brand sees of pictures, block by block."""
     from eval.scorers.brand import brand_feature_blocks
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft, ndimage
 
-from eval.measuring.measured import Measured
+from eval.measuring.measured import MeasuredLot
 
 MEASURES = (
     "contrast",
@@ -55,14 +55,14 @@ class PictureCrops(NamedTuple):
     middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
 
 
-def view(image: Image.Image) -> PictureCrops:
+def middle_and_half_size_crops(image: Image.Image) -> PictureCrops:
     """What is measured of an RGB picture."""
     whole, middle = at_half_size(image), middle_part(image)
     pixels = np.asarray(whole)
     return PictureCrops(pixels, pixels if middle is whole else np.asarray(middle))
 
 
-def measure(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
+def technical_scores(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
     """[n, len(MEASURES)] technical measures of n pictures, in the order of MEASURES.
 
     Sharpness, noise and compression are measured in the middle of the picture, the others on the whole picture.
@@ -247,7 +247,7 @@ def frame_likeness_of_upper_edge(luma: NDArray[np.float32]) -> NDArray[np.float6
     return (even & jumps).mean(2).max(1)
 
 
-def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[np.float32]:
+def same_size_score(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[np.float32]:
     """[n] 1 where a picture's (width, height) is `expected`, else 0; without `expected` it is the most common size."""
     if not len(sizes):
         return np.zeros(0, np.float32)
@@ -255,7 +255,9 @@ def size(sizes: NDArray[np.int64], expected: tuple[int, int] | None) -> NDArray[
     return (sizes == np.array(common)).all(1).astype(np.float32)
 
 
-def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_], declared: str = "keep") -> NDArray[np.float32]:
+def alpha_rule_score(
+    transparent: NDArray[np.bool_], references: NDArray[np.bool_], declared: str = "keep"
+) -> NDArray[np.float32]:
     """[n] 1 where a picture is transparent or opaque as it should be, else 0.
 
     `declared` "flatten": pictures should be opaque. "keep": they should be as most references are, or, without
@@ -269,27 +271,27 @@ def alpha(transparent: NDArray[np.bool_], references: NDArray[np.bool_], declare
 # The columns of scores.parquet (eval/scorers/__init__.py).
 
 
-def column(measured: Measured, name: str) -> NDArray[np.float32]:
+def column(measured: MeasuredLot, name: str) -> NDArray[np.float32]:
     """[n] the technical measure `name` (one of MEASURES) of the lot's pictures, measured when they were decoded."""
     return measured.pictures.technical[:, MEASURES.index(name)]
 
 
-def references_column(measured: Measured, name: str) -> NDArray[np.float32]:
+def references_column(measured: MeasuredLot, name: str) -> NDArray[np.float32]:
     """[r] one of MEASURES, of the references."""
     return measured.references.technical[:, MEASURES.index(name)]
 
 
-def size_column(measured: Measured) -> NDArray[np.float32]:
+def size_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] 1 where a picture has the size that `generate` drew, or, in a folder of others, the most common size."""
     drawn = measured.lot.record.size if measured.lot.record else None
-    return size(measured.pictures.sizes, (drawn, drawn) if drawn else None)
+    return same_size_score(measured.pictures.sizes, (drawn, drawn) if drawn else None)
 
 
-def alpha_column(measured: Measured) -> NDArray[np.float32]:
+def alpha_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] 1 where a picture is transparent, or opaque, as its brand wants it."""
-    return alpha(measured.pictures.transparent, measured.references.transparent, measured.compared.alpha)
+    return alpha_rule_score(measured.pictures.transparent, measured.references.transparent, measured.compared.alpha)
 
 
-def ones_for_references(measured: Measured) -> NDArray[np.float32]:
+def ones_for_references(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] ones: by definition the references have the right size and transparency."""
     return np.ones(len(measured.references.names), np.float32)

@@ -54,8 +54,16 @@ def main() -> int:
     signatures = random.integers(0, 256, (count, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
     cases = {
         "style": (style.leave_one_out, each_anew(style.score), rows),
-        "nearest": (lambda r: style.nearest_leave_one_out(r, foreign), lambda r: nearest_anew(r, foreign), rows),
-        "duplicates": (duplicates.leave_one_out, each_anew(lambda a, b: duplicates.novelty(a, b).score), signatures),
+        "nearest": (
+            lambda r: style.closeness_to_nearest_leave_one_out(r, foreign),
+            lambda r: nearest_anew(r, foreign),
+            rows,
+        ),
+        "duplicates": (
+            duplicates.leave_one_out,
+            each_anew(lambda a, b: duplicates.nearest_training_picture(a, b).score),
+            signatures,
+        ),
         "drawing": (drawing.leave_one_out, each_anew(drawing.score), rows.astype(np.float16)),
         "palette": (palette.leave_one_out, each_anew(palette.score), signatures),
     }

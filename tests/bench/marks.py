@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from PIL import Image
 
-from eval.marks import ATTACKS, encoded
+from eval.marks import ATTACKS, encoded_picture
 from eval.package.credentials import CredentialSigner, c2pa_context, credential_manifest, read_credentials
 from eval.package.marking import AI_MADE, decodes_to_same_picture
 from eval.package.signing_certificate import SigningCertificate, make_default_certificate
@@ -61,7 +61,7 @@ def main() -> int:
 
 def content_of(side: int, seed: int, kind: str) -> bytes:
     small = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
-    return encoded(Image.fromarray(small).resize((side, side), Image.Resampling.NEAREST), kind)
+    return encoded_picture(Image.fromarray(small).resize((side, side), Image.Resampling.NEAREST), kind)
 
 
 def timed(work: Callable, given: list) -> tuple[list, str]:

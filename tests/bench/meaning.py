@@ -30,10 +30,10 @@ from eval.lot.batch import PlanSlot
 from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.columns import compute_scores
+from eval.measuring.columns import compute_and_write_scores
 from eval.measuring.scores import read_scores
 from eval.policy import file as policyfile
-from eval.policy.lines import resolve_check_bounds
+from eval.policy.lines import resolve_check_lines
 from eval.scorers import SCORES, style
 from stylegate import brandset, files, pictures
 from stylegate.config import Config
@@ -183,11 +183,11 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
         slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
     lot = Lot(images, place, named, sha256_by_name(named), slots if has_traits else None, None)
-    compute_scores(config, lot, comparison_of(config, lot), quiet=True)
+    compute_and_write_scores(config, lot, comparison_of(config, lot), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read_policy("default")
-    bounds, _, _ = resolve_check_bounds(policy, columns, references, said.references.given, said.foreign, said.copies)
+    bounds, _, _ = resolve_check_lines(policy, columns, references, said.references.given, said.foreign, said.copies)
     if not config.brand:  # the miniature's encoder does not know such pictures
         bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
     kept = [
@@ -274,7 +274,7 @@ def two_looks(a: str, b: str) -> None:
     every, labels = np.concatenate([good, seen(bad)]), np.r_[np.ones(len(good)), np.zeros(len(bad))]
     areas = [
         roc_auc_score(labels, values)
-        for values in (style.score(every, references), style.nearest(every, references, known))
+        for values in (style.score(every, references), style.closeness_to_nearest(every, references, known))
     ]
     print(f"  {a + ' and ' + b:<18}{areas[0]:>7.3f}{areas[1]:>8.3f}")
 

@@ -82,7 +82,7 @@ def autoencoder(family_vae: torch.nn.Module) -> None:
         row(name, float(vae.psnr(family_vae, renders([brand], 128, 3 + number)[0]).mean()), PSNR_BRAND)
 
 
-def encoder_itself(encoder: encoding.Encoder) -> None:
+def encoder_itself(encoder: encoding.LoadedEncoder) -> None:
     print("CLIP, zero-shot on base styles, by the scorer's own phrases")
     pixels, traits, names = renders(NAMED, 2044, 7)
     seen = embed(encoder, pixels)
@@ -113,16 +113,16 @@ def pictures_of(folder: Path) -> list[Image.Image]:
     return [brandset.decoded_image(item, brand) for item in test]
 
 
-def embed(encoder: encoding.Encoder, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def embed(encoder: encoding.LoadedEncoder, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     prepared = [encoder.preprocessing.pixels(Image.fromarray(p)) for p in pixels]
     return np.concatenate(
         [encoding.encode_pictures(encoder, prepared[i : i + 256]).embeddings for i in range(0, len(pixels), 256)]
     )
 
 
-def zero_shot(encoder: encoding.Encoder, seen: NDArray, trait: str, truth: list[str]) -> float:
+def zero_shot(encoder: encoding.LoadedEncoder, seen: NDArray, trait: str, truth: list[str]) -> float:
     values = world.TRAITS[trait]
-    texts = encoding.encode_texts(encoder, [prompt.phrase(trait, value) for value in values])
+    texts = encoding.encode_texts(encoder, [prompt.trait_phrase(trait, value) for value in values])
     return right([values[int(i)] for i in (seen @ texts.T).argmax(1)], truth)
 
 

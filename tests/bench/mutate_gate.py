@@ -41,8 +41,8 @@ def working_directory_first() -> Patches:
 
 def policies_that_judge_nothing() -> Patches:
     return {
-        "eval.policy.file.can_hold_back": lambda check: True,
-        "eval.policy.lines.CheckBounds.holds_back": lambda self: True,
+        "eval.policy.file.can_keep_from_acceptance": lambda check: True,
+        "eval.policy.lines.ResolvedCheckLines.holds_back": lambda self: True,
     }
 
 
@@ -72,10 +72,12 @@ def decisions_for_any_reason() -> Patches:
 def checked_then_locked() -> Patches:
     def export(config: Any) -> int:
         lot = read_lot(config, remember=False)
-        if held := exporting.reason_not_to_export(lot, *exporting.read_judgement(lot)):
+        if held := exporting.reason_not_to_export(lot, *exporting.read_gate_record_and_verdicts(lot)):
             return held[0]
         with files.exclusive_lock(lot.out):
-            target, _ = exporting.write_package(lot, files.EXPORTS / config.name, *exporting.read_judgement(lot))
+            target, _ = exporting.write_package(
+                lot, files.EXPORTS / config.name, *exporting.read_gate_record_and_verdicts(lot)
+            )
         print(f"export: {files.display_path(target)}")
         return 0
 

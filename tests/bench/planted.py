@@ -20,7 +20,7 @@ from PIL import Image
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
-from eval.measuring.encoder import Encoder, load_encoder
+from eval.measuring.encoder import LoadedEncoder, load_encoder
 from eval.scorers import brand
 from stylegate import files
 from stylegate.config import Config
@@ -30,7 +30,7 @@ SEED, REFUSED, REFUSED_WRONGLY = 7960, 0.95, 0.05
 DEMO = ("neon", "pixel", "riso")
 
 
-def refused(own: list[Image.Image], given: list[Image.Image], encoder: Encoder) -> bool:
+def refused(own: list[Image.Image], given: list[Image.Image], encoder: LoadedEncoder) -> bool:
     """Whether the gate finds that references `own` cannot be read, with `given` as foreign=."""
     with tempfile.TemporaryDirectory() as text:
         place = Path(text)

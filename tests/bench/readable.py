@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from eval.measuring.scores import read_record
+from eval.measuring.scores import read_score_record
 from stylegate import files, pictures, sheets
 from stylegate.cli import main as stylegate
 
@@ -41,7 +41,7 @@ def row_of(
 ) -> tuple[str, list[Image.Image]]:
     """Heading and pictures of one brand: SHOWN of its own, a gap, SHOWN of `others` or of the nearest foreign set."""
     stylegate(["gate", f"out={out}", *words])
-    found = read_record(out).readability
+    found = read_score_record(out).readability
     assert found is not None
     foreign = OTHERS if others else found.nearest
     told = found.separations[foreign]

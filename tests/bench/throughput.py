@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features
-from eval.measuring.encoder import Encoder
+from eval.measuring.encoder import LoadedEncoder
 from eval.scorers import duplicates
 from stylegate import brandset, files, similarity
 from stylegate.config import Config
@@ -38,7 +38,7 @@ RAW_SHARE, SLOWER, PRODUCTS, MEMORY = 0.9, 1.3, 3.0, 4.0  # of raw; times raw; t
 SIDE = 1024  # pixels of the large pictures
 
 
-def random_encoder(architecture: str, folder: Path) -> Encoder:
+def random_encoder(architecture: str, folder: Path) -> LoadedEncoder:
     """An open_clip model of its true shape and random weights, as a folder."""
     config = open_clip.get_model_config(architecture)
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def seconds(work: Callable[[], object]) -> float:
 class Pictures:
     """Files of one kind, and what the whole way and the encoder alone take for them."""
 
-    def __init__(self, encoder: Encoder, images: list[Image.Image], folder: Path) -> None:
+    def __init__(self, encoder: LoadedEncoder, images: list[Image.Image], folder: Path) -> None:
         folder.mkdir(parents=True)
         self.encoder, self.images = encoder, images
         for i, image in enumerate(images):
@@ -97,7 +97,9 @@ class Pictures:
         return self.scored
 
     def scored(self) -> None:
-        found, broken = features.features_of(self.named, sha256_by_name(self.named), self.encoder, "#ffffff", BATCH, "")
+        found, broken = features.cached_features_of_files(
+            self.named, sha256_by_name(self.named), self.encoder, "#ffffff", BATCH, ""
+        )
         assert len(found.names) == len(self.named) and not broken
 
     def forget(self) -> None:
@@ -192,10 +194,12 @@ def compare(count: int) -> list[str]:
             np.matmul(thumbnails[start : start + similarity.BLOCK], thumbnails.T)
 
     if count > 10_000:
-        duplicates.distinct(them, rank, None, none)
+        duplicates.nearest_of_smaller_rank(them, rank, None, none)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         return told(f"{count:,} compared, GiB at most", peak, MEMORY, False, "peak of this process, pictures included")
-    found = turns({"product": lambda: product, "ours": lambda: lambda: duplicates.distinct(them, rank, None, none)})
+    found = turns(
+        {"product": lambda: product, "ours": lambda: lambda: duplicates.nearest_of_smaller_rank(them, rank, None, none)}
+    )
     stages = f"product {found['product']:.1f} s, ours {found['ours']:.1f} s"
     return told(f"{count:,} compared, times a product", found["ours"] / found["product"], PRODUCTS, False, stages)
 

@@ -42,10 +42,10 @@ def test_linear_layers_fold_to_one(tmp_path: Path) -> None:
     layers = stack([16, 12, 11, 8, 4, 3, 1])  # more than ten numbers: layers.10 comes after layers.2
     save_file(layers, tmp_path / "head.safetensors")
     e = unit(RANDOM.normal(size=(5, 16)))
-    found = aesthetic.score(e, aesthetic.load_head(tmp_path / "head.safetensors", 16))
+    found = aesthetic.score(e, aesthetic.load_aesthetic_head(tmp_path / "head.safetensors", 16))
     assert found == pytest.approx(through(layers, (0, 2, 4, 6, 8, 10), e), rel=1e-5)
     with pytest.raises(ModelError, match="another encoder"):
-        aesthetic.load_head(tmp_path / "head.safetensors", 768)
+        aesthetic.load_aesthetic_head(tmp_path / "head.safetensors", 768)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8"])
@@ -55,9 +55,9 @@ def test_a_head_of_any_float_is_read_as_it_is(tmp_path: Path, kind: str) -> None
     save_torch(kept, tmp_path / "head.safetensors")
     if kind == "int8":
         with pytest.raises(ModelError, match="weight is I8"):
-            aesthetic.load_head(tmp_path / "head.safetensors", 2)
+            aesthetic.load_aesthetic_head(tmp_path / "head.safetensors", 2)
     else:
-        weight, bias = aesthetic.load_head(tmp_path / "head.safetensors", 2)
+        weight, bias = aesthetic.load_aesthetic_head(tmp_path / "head.safetensors", 2)
         assert weight.tolist() == [0.5, -2.0] and bias == 1.5
 
 
@@ -72,33 +72,33 @@ def test_a_head_of_any_float_is_read_as_it_is(tmp_path: Path, kind: str) -> None
 def test_heads_that_mean_nothing_are_refused(tmp_path: Path, change: dict, says: str) -> None:
     save_file({"weight": np.zeros((1, 2)), "bias": np.zeros(1)} | change, tmp_path / "head.safetensors")
     with pytest.raises(ModelError, match=says):
-        aesthetic.load_head(tmp_path / "head.safetensors", 2)
+        aesthetic.load_aesthetic_head(tmp_path / "head.safetensors", 2)
 
 
 def test_laions_heads_are_those_that_were_published() -> None:
     """Lengths, biases and the angle between the two, as measured on the published files."""
     (one, bias_of_one), (two, bias_of_two) = (
-        aesthetic.load_head(HEADS / f"laion-{v}.safetensors", 768) for v in ("v1", "v2")
+        aesthetic.load_aesthetic_head(HEADS / f"laion-{v}.safetensors", 768) for v in ("v1", "v2")
     )
     assert np.linalg.norm(one) == pytest.approx(28.444, abs=1e-3) and bias_of_one == pytest.approx(3.529, abs=1e-3)
     assert np.linalg.norm(two) == pytest.approx(17.9956, abs=1e-4) and bias_of_two == pytest.approx(5.23665, abs=1e-5)
     assert one @ two / np.linalg.norm(one) / np.linalg.norm(two) == pytest.approx(0.369, abs=1e-3)
     for name in ("laion-v1-b-16", "laion-v1-b-32"):
-        assert aesthetic.load_head(HEADS / f"{name}.safetensors", 512)[0].shape == (512,)
+        assert aesthetic.load_aesthetic_head(HEADS / f"{name}.safetensors", 512)[0].shape == (512,)
 
 
 @pytest.mark.skipif(not LAYERS.exists(), reason="LAION's layers are not shipped; the fold is compared where they are")
 def test_laions_second_folds_exactly() -> None:
     e = unit(RANDOM.normal(size=(8, 768)))
-    found = aesthetic.score(e, aesthetic.load_head(HEADS / "laion-v2.safetensors", 768))
+    found = aesthetic.score(e, aesthetic.load_aesthetic_head(HEADS / "laion-v2.safetensors", 768))
     assert np.abs(found - through(load_file(LAYERS), (0, 2, 4, 6, 7), e)).max() < 1e-6
 
 
 def test_a_head_is_held_to_its_encoder(run, judged: Path) -> None:
     path = HEADS / "laion-v2.safetensors"
-    aesthetic.load_head(path, 768, "ViT-L-14-quickgelu:openai")
+    aesthetic.load_aesthetic_head(path, 768, "ViT-L-14-quickgelu:openai")
     with pytest.raises(ModelError, match="not of ViT-L-14:laion2b_s32b_b82k"):
-        aesthetic.load_head(path, 768, "ViT-L-14:laion2b_s32b_b82k")
+        aesthetic.load_aesthetic_head(path, 768, "ViT-L-14:laion2b_s32b_b82k")
     code, text = run("score", f"images={judged}", "score.aesthetic_head=laion-v2")
     assert code == 2 and "is for another encoder" in text
     code, text = run("score", f"images={judged}", "score.aesthetic_head=laion-v3")
@@ -141,7 +141,7 @@ def test_problems_of_labels_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "l.csv").write_text("file,label\na.png,good\na.png,fine\nb.png,bad\n")
     with pytest.raises(DataError) as caught:
-        aesthetic.read_labels(tmp_path / "l.csv")
+        aesthetic.read_aesthetic_labels(tmp_path / "l.csv")
     said = "\n".join(caught.value.problems)
     assert all(
         part in said for part in ("line 3: label 'fine'", "line 3: a.png is labelled", "line 4: no file 'b.png'")
@@ -149,4 +149,4 @@ def test_problems_of_labels_are_told_together(tmp_path: Path) -> None:
     assert "at least 10 are needed" in said
     (tmp_path / "l.csv").write_text("name\n")
     with pytest.raises(DataError, match="first line"):
-        aesthetic.read_labels(tmp_path / "l.csv")
+        aesthetic.read_aesthetic_labels(tmp_path / "l.csv")

@@ -190,16 +190,16 @@ def test_due_attempts(tmp_path: Path) -> None:
     rows += [("00003-1.png", "reject")]
     files.write_jsonl(tmp_path / "verdicts.jsonl", [{"file": f, "verdict": v} for f, v in rows])
     write_plan(tmp_path, slots)
-    due = [(slot.slot, attempt) for slot, attempt in generate.read_standing(tmp_path, 3).due]
+    due = [(slot.slot, attempt) for slot, attempt in generate.read_batch_progress(tmp_path, 3).due]
     assert due == [(4, 0), (1, 1), (3, 2)]
-    standing = generate.read_standing(tmp_path, 2)
+    standing = generate.read_batch_progress(tmp_path, 2)
     assert [(s.slot, a) for s, a in standing.due] == [(4, 0), (1, 1)] and standing.exhausted == [3]
     text = "1 of 5 slots filled, 20% accepted, 10 s{} for each accepted picture, all slots in {} s"
-    assert standing.note(0, 2.0, None) == text.format("", 40)
-    assert standing.note(5, 2.0, 36.0) == text.format(" and 0.1 in money", 30)
+    assert standing.state_in_words(0, 2.0, None) == text.format("", 40)
+    assert standing.state_in_words(5, 2.0, 36.0) == text.format(" and 0.1 in money", 30)
     none = standing._replace(accepted=0, filled=0)
-    assert none.note(1, 2.0, None) == "0 of 5 slots filled, none of 5 judged pictures accepted"
-    assert none._replace(judged=set()).note(1, 2.0, None) == "not judged yet"
+    assert none.state_in_words(1, 2.0, None) == "0 of 5 slots filled, none of 5 judged pictures accepted"
+    assert none._replace(judged=set()).state_in_words(1, 2.0, None) == "not judged yet"
 
 
 @pytest.fixture(scope="module")

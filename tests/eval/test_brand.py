@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops
 
-from eval.measuring.foreign import shipped_pictures
+from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
 from eval.measuring.record import OF_BASE
-from eval.measuring.redrawn import redraw
+from eval.measuring.redrawn import redrawn_copy
 from eval.scorers import brand
 from stylegate import files
 
@@ -33,14 +33,14 @@ def hand(colour: int, random: np.random.Generator, count: int = 48, given: bool 
 
 
 def redrawn(signatures: np.ndarray) -> np.ndarray:
-    return np.stack([redraw(one) for one in signatures])
+    return np.stack([redrawn_copy(one) for one in signatures])
 
 
 def learned(own: ForeignSet, others: list[ForeignSet]) -> brand.BrandReader:
     """A reader of pixels alone. Half of each foreign set is redrawn, as eval/measuring/foreign.py shows them."""
     for one in others:
         one.signatures[1::2] = redrawn(one.signatures[1::2])
-    return brand.learn(own, own._replace(signatures=redrawn(own.signatures)), others)  # type: ignore[arg-type]
+    return brand.learn_brand_reader(own, own._replace(signatures=redrawn(own.signatures)), others)  # type: ignore[arg-type]
 
 
 def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
@@ -65,7 +65,7 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     rows = np.concatenate([np.concatenate(brand.brand_feature_blocks(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
-    fitted = brand.fit_ridge(brand.moments(rows, truth, weights))
+    fitted = brand.fit_ridge(brand.regression_sums(rows, truth, weights))
     alone = fitted.left_out(rows, truth, weights)
     pairs = fitted.left_out(rows[:24], truth[:24], weights[:24], views=2)
     for left, places in [(alone, [i]) for i in (0, 5, 30)] + [(pairs, [i, i + 12]) for i in (0, 7)]:
@@ -87,7 +87,7 @@ def test_both_views_of_a_reference_are_left_out_together() -> None:
     for seed in range(6):
         random = np.random.default_rng(seed)
         own = hand(120, random, 32)
-        reader = brand.learn(own, own, [hand(120, random, given=True) for _ in range(2)])  # type: ignore[arg-type]
+        reader = brand.learn_brand_reader(own, own, [hand(120, random, given=True) for _ in range(2)])  # type: ignore[arg-type]
         areas += [found.area for found in reader.separations]
     assert np.mean(areas) < 0.5, "0.56 where the twin is known"
 
@@ -110,7 +110,7 @@ def test_what_the_base_draws_is_learned_from_only_where_it_is_not_told_unseen() 
     alone, seen = learned(own, others), np.zeros(2, bool)
     for i, colour in enumerate((60, 205)):
         of_base = hand(colour, random, 32, given=True)._replace(name=OF_BASE)
-        reader = brand.learn(own, own._replace(signatures=redrawn(own.signatures)), [of_base, *others])  # type: ignore[arg-type]
+        reader = brand.learn_brand_reader(own, own._replace(signatures=redrawn(own.signatures)), [of_base, *others])  # type: ignore[arg-type]
         assert OF_BASE in [found.name for found in reader.separations]
         seen[i] = not np.array_equal(reader.fitted.weights, alone.fitted.weights)
     assert seen.tolist() == [False, True]
@@ -119,7 +119,7 @@ def test_what_the_base_draws_is_learned_from_only_where_it_is_not_told_unseen() 
 def test_lines_rest_on_the_worse_view_of_a_reference() -> None:
     random = np.random.default_rng(0)
     own, paler = hand(230, random, 32), hand(200, random, 32)
-    reader = brand.learn(own, paler, [hand(colour, random) for colour in (20, 70, 120)])  # type: ignore[arg-type]
+    reader = brand.learn_brand_reader(own, paler, [hand(colour, random) for colour in (20, 70, 120)])  # type: ignore[arg-type]
     assert np.median(reader.own) < np.median(reader.log_odds(own)), "above it where the better view counts"  # type: ignore[arg-type]
 
 
@@ -127,16 +127,21 @@ def test_shipped_pictures_lie_on_the_grounds_of_references_too() -> None:
     """Else a brand of dark grounds would be told from them by its ground alone."""
     own = hand(230, np.random.default_rng(0), 4)
     own.signatures[:, :2] = own.signatures[:, -2:] = own.signatures[:, :, :2] = own.signatures[:, :, -2:] = 20
-    grounds = {one.ground for one in shipped_pictures(own, "#ffffff")}  # type: ignore[arg-type]
+    grounds = {one.ground for one in shipped_pictures_on_backgrounds(own, "#ffffff")}  # type: ignore[arg-type]
     assert grounds == {(255, 255, 255), (20, 20, 20)}
 
 
 def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
     random = np.random.default_rng(0)
     rows, truth, weights = random.normal(size=(40, 5)), random.choice([-1.0, 1.0], 40), random.uniform(1, 2, 40)
-    whole, some = brand.moments(rows, truth, weights), brand.moments(rows[30:], truth[30:], weights[30:])
-    left = brand.fit_ridge(whole.plus(some, -1)).responses(rows)
-    assert left == pytest.approx(brand.fit_ridge(brand.moments(rows[:30], truth[:30], weights[:30])).responses(rows))
+    whole, some = (
+        brand.regression_sums(rows, truth, weights),
+        brand.regression_sums(rows[30:], truth[30:], weights[30:]),
+    )
+    left = brand.fit_ridge(whole.plus_times(some, -1)).responses(rows)
+    assert left == pytest.approx(
+        brand.fit_ridge(brand.regression_sums(rows[:30], truth[:30], weights[:30])).responses(rows)
+    )
 
 
 def test_a_redrawn_copy_is_near_its_picture_and_the_same_whatever_stands_beside_it() -> None:
@@ -148,9 +153,9 @@ def test_a_redrawn_copy_is_near_its_picture_and_the_same_whatever_stands_beside_
 
 
 def test_of_few_references_less_is_said() -> None:
-    few, many = (brand.area_with_bound(np.ones(n), np.zeros(48)) for n in (8, 64))
+    few, many = (brand.roc_area_and_lower_bound(np.ones(n), np.zeros(48)) for n in (8, 64))
     assert few[0] == many[0] == 1 and few[1] < many[1] < 1
-    assert brand.area_with_bound(np.zeros(8), np.ones(48)) == (0, 0)
+    assert brand.roc_area_and_lower_bound(np.zeros(8), np.ones(48)) == (0, 0)
 
 
 def of_split(part: str) -> list[Path]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import features, weights
-from eval.measuring.encoder import Encoder
+from eval.measuring.encoder import LoadedEncoder
 from stylegate import basename, files, pictures
 from stylegate.cache import Cache
 from stylegate.errors import ModelError
@@ -24,7 +24,7 @@ GUARD = 1e-5  # of an embedding's number: what batch size, order and neighbours 
 
 
 @pytest.fixture(scope="module")
-def miniature() -> Encoder:
+def miniature() -> LoadedEncoder:
     return encoding.load_encoder("miniature", CPU)
 
 
@@ -40,8 +40,8 @@ NAMES = ["miniature", "ViT-B-32:laion2b_s34b_b79k", "ViT-B-16-SigLIP:webli", "Vi
 @pytest.mark.parametrize("size", [(64, 64), (300, 231)])
 def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, int]) -> None:
     """uint8 first, arithmetic later: bit for bit the transform that open_clip makes of the same config."""
-    shown, seen = encoding.preprocessing_of(name), []
-    model, settings = encoding.model_configs(name)
+    shown, seen = encoding.encoder_preprocessing(name), []
+    model, settings = encoding.open_clip_configs(name)
     transform = open_clip.image_transform(
         model["vision_cfg"]["image_size"],
         is_train=False,
@@ -55,7 +55,7 @@ def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, 
             seen.append(pixels)
             return pixels.flatten(1)[:, :4]
 
-    encoder = Encoder(Model(), shown, None, CPU, "", None, None)
+    encoder = LoadedEncoder(Model(), shown, None, CPU, "", None, None)
     image = photo(*size)
     encoding.encode_pictures(encoder, [shown.pixels(image), shown.pixels(image.rotate(180))])
     assert torch.equal(seen[0], torch.stack([transform(image), transform(image.rotate(180))]))  # type: ignore[operator]
@@ -170,7 +170,7 @@ def test_scores_of_a_name_whose_weights_changed_are_made_again(
     assert "nothing new" not in score()
 
 
-def test_a_known_picture_has_its_known_embedding(miniature: Encoder, pictures_of_neon: list[Image.Image]) -> None:
+def test_a_known_picture_has_its_known_embedding(miniature: LoadedEncoder, pictures_of_neon: list[Image.Image]) -> None:
     """The shipped encoder's first numbers of a gradient, printed by this test at the commit that shipped it."""
     ramp = np.linspace(0, 255, 64).round().astype(np.uint8)
     image = Image.fromarray(
@@ -184,7 +184,7 @@ KNOWN = [-0.113236, -0.053112, -0.130485, 0.189324]
 
 
 def test_neighbours_order_and_batch_size_do_not_move_an_embedding(
-    miniature: Encoder, pictures_of_neon: list[Image.Image]
+    miniature: LoadedEncoder, pictures_of_neon: list[Image.Image]
 ) -> None:
     shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:32]]
     alone = [encoding.encode_pictures(miniature, [one]) for one in shown]
@@ -197,7 +197,7 @@ def test_neighbours_order_and_batch_size_do_not_move_an_embedding(
                 assert np.abs(found.patches[row].astype(float) - single.patches[0]).max() < 1e-4  # float16
 
 
-def test_patches_are_the_tokens_of_two_blocks(miniature: Encoder, pictures_of_neon: list[Image.Image]) -> None:
+def test_patches_are_the_tokens_of_two_blocks(miniature: LoadedEncoder, pictures_of_neon: list[Image.Image]) -> None:
     """By hooks on the blocks, place by place; and the embedding is the one that encode_image gives."""
     shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:3]]
     found, tokens = encoding.encode_pictures(miniature, shown), []
@@ -231,13 +231,13 @@ def test_a_model_without_patches_is_read_by_its_embedding_alone() -> None:
         def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels.flatten(1)[:, :4]
 
-    encoder = Encoder(Model(), encoding.preprocessing_of("miniature"), None, CPU, "", None, None)
+    encoder = LoadedEncoder(Model(), encoding.encoder_preprocessing("miniature"), None, CPU, "", None, None)
     found = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(photo(64, 64))])
     assert found.embeddings.shape == (1, 4) and found.patches.shape == (1, 0)
 
 
 def test_what_generate_kept_is_scored_without_decoding(
-    miniature: Encoder, pictures_of_neon: list[Image.Image], tmp_path: Path, monkeypatch
+    miniature: LoadedEncoder, pictures_of_neon: list[Image.Image], tmp_path: Path, monkeypatch
 ) -> None:
     """The same features as of the file, to the bit; what was kept is gone once it has been encoded."""
     for i, image in enumerate(pictures_of_neon[:5]):
@@ -245,8 +245,8 @@ def test_what_generate_kept_is_scored_without_decoding(
     named = [(path.name, path) for path in sorted(tmp_path.glob("*.png"))]
     sha256 = sha256_by_name(named)
 
-    def extracted() -> features.Features:
-        return features.features_of(named, sha256, miniature, "#ffffff", 2, "")[0]
+    def extracted() -> features.PictureFeatures:
+        return features.cached_features_of_files(named, sha256, miniature, "#ffffff", 2, "")[0]
 
     monkeypatch.setattr(features, "Cache", lambda: Cache(tmp_path / "one.sqlite"))
     decoded = extracted()
@@ -274,9 +274,12 @@ def test_a_file_that_was_away_for_a_moment_is_read_when_it_is_back(judged: Path)
     (judged / "0032.png").write_bytes(content)
     digests = sha256_by_name(named)
     (judged / "0032.png").unlink()
-    assert features.features_of(named, digests, loaded, "#ffffff", 4, "")[1][0].reason == "changed while it was read"
+    assert (
+        features.cached_features_of_files(named, digests, loaded, "#ffffff", 4, "")[1][0].reason
+        == "changed while it was read"
+    )
     (judged / "0032.png").write_bytes(content)
-    assert features.features_of(named, digests, loaded, "#ffffff", 4, "")[1] == []
+    assert features.cached_features_of_files(named, digests, loaded, "#ffffff", 4, "")[1] == []
 
 
 def test_a_folder_in_the_working_directory_never_stands_for_a_name(

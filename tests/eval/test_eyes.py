@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from eval.package import verify_certificate
 from eval.policy import file as policyfile
-from eval.policy.model import largest_percentage
+from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
 from eval.promise.certificate import AuditPlan, certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
@@ -83,7 +83,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
     assert attempts[0].proven_after and attempts[0].miss_rate and made.version == 4
     assert made.assumes == (
         "anna did not see 1 of 40 known rejects, bob did not see 0 of 40 known rejects: "
-        f"at most {largest_percentage(attempts[0].miss_rate)} of rejects are missed"
+        f"at most {percentage_rounded_up(attempts[0].miss_rate)} of rejects are missed"
     )
     assert certificate_problems(made) == [] and verify_certificate.certificate_problems(made.content()) == []
     assert "bob did not see 0 of 40" in verify_certificate.about_reviewers(made.content())

@@ -12,14 +12,14 @@ from PIL import Image
 from eval.judging.advice import NOBODY_LOOKED
 from eval.judging.rules import folder_exit_code
 from eval.judging.verdicts import verdict_and_reasons
-from eval.policy.lines import CheckBounds
+from eval.policy.lines import ResolvedCheckLines
 from stylegate import files
 from tests import lots
 from tests.conftest import process
 from tests.lots import verdict
 
-STYLE = CheckBounds("style", 0.5, 0.7, True)
-CONTRAST = CheckBounds("contrast", 6.0, None, False)
+STYLE = ResolvedCheckLines("style", 0.5, 0.7, True)
+CONTRAST = ResolvedCheckLines("contrast", 6.0, None, False)
 
 
 @pytest.mark.parametrize(

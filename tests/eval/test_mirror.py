@@ -115,7 +115,7 @@ def test_the_table_shows_the_pictures_that_were_judged(tmp_path: Path) -> None:
     verdicts = [verdict(file=path.name, sha256=files.sha256(path), margin=0.0) for path in paths]
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "changed.png")
     lot = Lot(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, None)
-    shown = {row[0]: row[1] for row in mirror.table_rows(lot, verdicts, "#00ff00")}
+    shown = {row[0]: row[1] for row in mirror.verdict_table_rows(lot, verdicts, "#00ff00")}
     assert shown.keys() == {"gray16.png", "turned.jpg", "clear.png"}
     assert shown["gray16.png"].size == (128, 256) and shown["gray16.png"].getpixel((5, 5)) == (80, 80, 80)
     assert shown["turned.jpg"].size == (32, 64) and shown["clear.png"].getpixel((5, 5)) == (0, 255, 0)
@@ -132,7 +132,7 @@ def test_no_error_of_the_mirror_reaches_the_gate(run, judged: Path, tmp_path: Pa
     def broken(*_, **__) -> None:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(mirror, "record_lineage", broken)
+    monkeypatch.setattr(mirror, "record_lineage_of_lot", broken)
     code, text = run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
     assert code in (0, 10, 11)
     assert "could not be logged to the tracker (RuntimeError: injected); the verdicts stand" in text

@@ -45,7 +45,7 @@ def test_clipscore_equals_torchmetrics(pictures_of_neon: list[Image.Image]) -> N
     images = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in pictures_of_neon[:4]]
     shown = [encoder.preprocessing.pixels(image) for image in pictures_of_neon[:4]]
     embeddings = encoding.encode_pictures(encoder, shown).embeddings
-    ours = prompt.prompt(embeddings, encoding.encode_texts(encoder, texts))
+    ours = prompt.cosine_to_prompt(embeddings, encoding.encode_texts(encoder, texts))
     assert 100 * ours.mean() == pytest.approx(float(metric(images, texts)), abs=1e-3)
 
 
@@ -54,4 +54,4 @@ def test_kid_equals_torchmetrics(count: int) -> None:
     random = np.random.default_rng(count)
     x, y = random.normal(size=(count, 64)), random.normal(size=(count, 64)) + 0.2
     theirs = float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y)))
-    assert batch.kid(x, y) == pytest.approx(theirs, rel=1e-9)
+    assert batch.kernel_distance(x, y) == pytest.approx(theirs, rel=1e-9)

@@ -461,12 +461,12 @@ def test_show_prints_counts_and_writes_no_plan(run) -> None:
 
 
 def test_a_traits_file_that_changes_while_pictures_are_drawn_is_noticed(tmp_path: Path) -> None:
-    from eval.generate import plan_digests, stop_if_plan_changed
+    from eval.generate import digests_of_plan_and_its_source, stop_if_plan_changed
 
     (tmp_path / "plan.parquet").write_bytes(b"a plan")
     (tmp_path / "t.yaml").write_text("a file")
     config = Config(traits=str(tmp_path / "t.yaml"))
-    began = plan_digests(tmp_path, config)
+    began = digests_of_plan_and_its_source(tmp_path, config)
     stop_if_plan_changed(tmp_path, config, began)
     (tmp_path / "t.yaml").write_text("another")
     with pytest.raises(DataError, match="traits or prompts file was changed while"):

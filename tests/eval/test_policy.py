@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from eval.policy import file as policyfile
 from eval.policy import model as policy
-from eval.policy.lines import resolve_check_bounds
+from eval.policy.lines import resolve_check_lines
 from eval.policy.model import Threshold
-from eval.schemas import all_schemas
+from eval.schemas import schema_texts_by_file_name
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -136,7 +136,7 @@ def test_a_line_may_lie_where_copies_of_references_do(tmp_path: Path) -> None:
     assert near.value("distinct", np.full(20, 0.3), (), percentiles) == pytest.approx(0.095)
     assert near.value("distinct", None, (), percentiles) == near.value("distinct", np.full(20, 0.3)) == 0.02
     checks = policy_of(tmp_path, "  distinct: {reject_below: {copies: 0.95, alone: 0.02}}\n")
-    bounds, _, _ = resolve_check_bounds(
+    bounds, _, _ = resolve_check_lines(
         checks, {"distinct"}, {"distinct": np.full(20, 0.3)}, 20, {}, {"distinct": percentiles}
     )
     assert bounds[0].reject_below == pytest.approx(0.095) and bounds[0].relative
@@ -162,7 +162,7 @@ def test_a_share_is_said_as_it_is_written(tmp_path: Path) -> None:
 
 
 def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) -> None:
-    bounds, left_out, lacking = resolve_check_bounds(
+    bounds, left_out, lacking = resolve_check_lines(
         policy_of(tmp_path, RELATIVE + ALONE), {"sharpness"}, {}, num_references=0, foreign={}, copies={}
     )
     assert [b.score for b in bounds] == ["sharpness"] and bounds[0].reject_below == 1 and not bounds[0].relative
@@ -172,16 +172,16 @@ def test_optional_checks_are_left_out_where_nothing_was_given(tmp_path: Path) ->
 def test_too_few_references_are_not_the_same_as_none(tmp_path: Path) -> None:
     few = {"style": np.ones(7), "sharpness": np.ones(7)}
     checks = policy_of(tmp_path, RELATIVE + ALONE)
-    bounds, left_out, lacking = resolve_check_bounds(checks, {"style", "sharpness"}, few, 7, {}, {})
+    bounds, left_out, lacking = resolve_check_lines(checks, {"style", "sharpness"}, few, 7, {}, {})
     assert [b.score for b in bounds] == ["sharpness"] and left_out == [] and lacking == ["style", "sharpness"]
-    assert resolve_check_bounds(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
+    assert resolve_check_lines(checks, {"sharpness"}, {}, 12, {}, {})[2] == ["style", "sharpness"]
     others = policy_of(tmp_path, "  drawing: {reject_below: {spreads: -6}, optional: true}\n" + ALONE)
-    assert resolve_check_bounds(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
+    assert resolve_check_lines(others, {"sharpness"}, {}, 7, {}, {})[2] == ["drawing", "sharpness"]
 
 
 def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asks for what cannot be computed") as error:
-        resolve_check_bounds(
+        resolve_check_lines(
             policy_of(tmp_path, "  aesthetic: {reject_below: 1}\n" + ALONE),
             {"sharpness"},
             {},
@@ -219,7 +219,7 @@ def test_a_policy_that_would_hold_nothing_back_is_refused(tmp_path: Path, checks
 def test_checks_of_which_none_holds_back_in_this_lot_are_refused(tmp_path: Path, checks: str, references) -> None:
     columns = {"contrast", *references}
     with pytest.raises(DataError, match="would accept every picture") as error:
-        resolve_check_bounds(
+        resolve_check_lines(
             policy_of(tmp_path, checks), columns, references, sum(map(len, references.values())), {}, {}
         )
     assert any(problem.startswith("style: ") for problem in error.value.problems)
@@ -227,7 +227,7 @@ def test_checks_of_which_none_holds_back_in_this_lot_are_refused(tmp_path: Path,
 
 def test_the_schema_of_a_policy_knows_both_forms_of_a_line() -> None:
     """Editors offer what a file may say: a bare number or a mapping, a word or lines, and no other form."""
-    forms = json.loads(all_schemas()["policy.json"])["$defs"]
+    forms = json.loads(schema_texts_by_file_name()["policy.json"])["$defs"]
     number, mapping = forms["Threshold"]["anyOf"]
     assert number == {"type": "number"} and set(mapping["properties"]) == {*policy.RELATIVE, "keep", "foreign", "alone"}
     word, lines = forms["Check"]["anyOf"]

@@ -13,7 +13,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 def test_prompt_is_the_cosine() -> None:
     random = np.random.default_rng(0)
     a, b = (unit(random.normal(size=(6, 16))) for _ in range(2))
-    assert prompt.prompt(a, b) == pytest.approx([float(x @ y) for x, y in zip(a, b, strict=True)], abs=1e-6)
+    assert prompt.cosine_to_prompt(a, b) == pytest.approx([float(x @ y) for x, y in zip(a, b, strict=True)], abs=1e-6)
 
 
 COLOURS = ["blue", "red", "green"]
@@ -47,12 +47,12 @@ def rows(embeddings: np.ndarray) -> prompt.PictureEmbeddings:
 def test_a_trait_is_asked_only_where_held_out_references_prove_it() -> None:
     """34 numbers fit 40 hats at random if a reader is judged on what it was fitted on: it must not be."""
     truth = rows_of(40)
-    readable, areas = prompt.fit_trait_reader(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)
+    readable, areas = prompt.fit_trait_readers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)
     assert set(readable) == {"body"} and areas["body"] > 0.99 and areas["hat"] < 0.75
     others = rows_of(12)[::-1]
     seen = prompt.detected_traits(rows(seen_of(others, 0.05)), readable)
     assert seen == [{"body": row["body"]} for row in others], "what is there, whatever was planned"
-    assert prompt.fit_trait_reader(rows(seen_of(truth, 0.05)), [{}] * 40, VALUES, phrases) == ({}, {})
+    assert prompt.fit_trait_readers(rows(seen_of(truth, 0.05)), [{}] * 40, VALUES, phrases) == ({}, {})
 
 
 @pytest.mark.parametrize("beside", [0, 24])
@@ -61,7 +61,7 @@ def test_trait_log_odds_equal_a_slow_reader(beside: int) -> None:
     truth, more_truth = rows_of(30), rows_of(beside)
     references, more = rows(seen_of(truth, 0.05)), rows(seen_of(more_truth, 0.3).reshape(-1, 24))
     given = (more, more_truth) if beside else None
-    reading = prompt.fit_trait_reader(references, truth, VALUES, phrases, given)[0]["body"]
+    reading = prompt.fit_trait_readers(references, truth, VALUES, phrases, given)[0]["body"]
     texts = phrases([f"{c} body" for c in COLOURS]).astype(float)
     numbers, of_more = ([COLOURS.index(row["body"]) for row in some] for some in (truth, more_truth))
 
@@ -97,31 +97,31 @@ def test_a_reader_sees_what_only_the_patches_show() -> None:
     truth = rows_of(40)
     seen = seen_of(truth, 0.05)
     blind = prompt.PictureEmbeddings(unit(np.random.default_rng(4).normal(size=seen.shape)), seen.astype(np.float16))
-    assert "body" in prompt.fit_trait_reader(blind, truth, VALUES, phrases)[0]
+    assert "body" in prompt.fit_trait_readers(blind, truth, VALUES, phrases)[0]
     assert (
         "body"
-        not in prompt.fit_trait_reader(prompt.PictureEmbeddings(blind.embeddings, seen[:, :0]), truth, VALUES, phrases)[
-            0
-        ]
+        not in prompt.fit_trait_readers(
+            prompt.PictureEmbeddings(blind.embeddings, seen[:, :0]), truth, VALUES, phrases
+        )[0]
     )
 
 
 def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     truth = rows_of(40)
-    reading = prompt.fit_trait_reader(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)[0]["body"]
+    reading = prompt.fit_trait_readers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)[0]["body"]
     doubtful = reading._replace(offset=reading.offset - 1)
     pictures_seen = rows(seen_of(truth, 0.05))
     planned = [*truth[:38], {"body": "blue" if truth[38]["body"] != "blue" else "red"}, {}]
-    found = prompt.traits(pictures_seen, planned, {"body": reading, "again": doubtful})
+    found = prompt.log_odds_of_planned_traits(pictures_seen, planned, {"body": reading, "again": doubtful})
     shown = prompt.rows_at(pictures_seen, np.arange(39))
     assert found[:39] == pytest.approx(reading.log_odds(shown, [r["body"] for r in planned[:39]]), abs=1e-4)
     assert (
         found[39] == prompt.NOTHING_ASKED
         and found[38] < 0
-        and found[38] < prompt.traits_of_references({"body": reading}).min()
+        and found[38] < prompt.log_odds_of_references_traits({"body": reading}).min()
     )
     asked = [row | {"again": row["body"]} if row else row for row in planned]
-    both = prompt.traits(pictures_seen, asked, {"body": reading, "again": doubtful})
+    both = prompt.log_odds_of_planned_traits(pictures_seen, asked, {"body": reading, "again": doubtful})
     odds = [-np.log(np.exp(-a) + np.exp(-(a - 1))) for a in found[:39].astype(float)]
     assert both[:39] == pytest.approx(odds, abs=1e-3)
 
@@ -129,5 +129,5 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
 def test_references_that_are_all_the_same_are_not_read() -> None:
     truth = rows_of(30)
     assert (
-        prompt.fit_trait_reader(rows(np.repeat(seen_of(truth[:1], 0.1), 30, axis=0)), truth, VALUES, phrases)[0] == {}
+        prompt.fit_trait_readers(rows(np.repeat(seen_of(truth[:1], 0.1), 30, axis=0)), truth, VALUES, phrases)[0] == {}
     )

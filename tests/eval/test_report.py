@@ -17,15 +17,15 @@ import pytest
 from PIL import Image
 
 from eval.judging.record import PromiseState
-from eval.judging.verdicts import ReviewDecision, Verdict, Waived, make_reason
+from eval.judging.verdicts import AcceptingDecision, Verdict, WaivedReason, make_reason
 from eval.lot import cost
-from eval.policy.model import MARGIN, Check, Policy, Promise
+from eval.policy.model import MARGIN, Policy, PolicyCheck, Promise
 from eval.promise import envelope
 from eval.promise.calibration import Calibration, ScoredLabel
 from eval.promise.labels import LabelName
 from eval.report import galleries, slider
 from eval.report import page as report
-from eval.report.thumbnails import DIGITS, Thumbnails
+from eval.report.thumbnails import DIGITS, ReportThumbnails
 from stylegate import files
 from stylegate.cli import main
 from tests import lots
@@ -182,13 +182,13 @@ def verdict(kind: str, *reasons: str, margin: float | None, **more: Any) -> Verd
     return lots.verdict(*found, kind=kind, margin=margin, **more)
 
 
-WAIVED = Waived(
+WAIVED = WaivedReason(
     check="novelty", score=0.1, threshold=0.2, verdict="reject", owner="ada", why="our logo", expires="2027-01-31"
 )
 POLICY = lots.policy()
 
 
-def moved(verdicts: list[Verdict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.Slider:
+def moved(verdicts: list[Verdict], policy: Policy = POLICY, line: float | None = 0.0) -> slider.ThresholdSlider:
     found = slider.make_slider(verdicts, [v.margin for v in verdicts], policy, line)
     assert found is not None
     return found
@@ -203,7 +203,7 @@ def test_what_no_line_decided_stays_as_it_is() -> None:
         outside,
         verdict("reject", "person", margin=4.0),
         verdict("error", "decode", margin=None),
-        verdict("accept", margin=-5.0, settled=ReviewDecision(who="kim", why="", reasons=[])),
+        verdict("accept", margin=-5.0, settled=AcceptingDecision(who="kim", why="", reasons=[])),
         verdict("accept", margin=-5.0, waived=[WAIVED]),
         verdict("accept", margin=None),
     ]
@@ -228,7 +228,7 @@ def test_one_failure_far_below_does_not_stretch_the_slider() -> None:
 
 
 def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
-    policy = lots.policy(checks={MARGIN: Check.model_validate("calibrated")})
+    policy = lots.policy(checks={MARGIN: PolicyCheck.model_validate("calibrated")})
     given = [
         verdict("accept", margin=2.0),
         verdict("review", MARGIN, margin=0.5),
@@ -254,7 +254,7 @@ def calibration(pool: list[str], scores: dict[str, float], verdict: LabelName) -
 def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
     made = calibration(["a", "b"], {"a": 1.0}, "reject")
     found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
-    bounds = slider.bounds_by_position(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
+    bounds = slider.reject_bounds_by_position(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
     assert bounds[0] == 1 and slider.position_texts(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
         "Nothing is promised here"
     )
@@ -272,7 +272,7 @@ def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
     expected = envelope.reject_share_bounds_at_thresholds(
         scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1
     )
-    given = slider.bounds_by_position(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
+    given = slider.reject_bounds_by_position(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
     assert given.tolist() == expected.tolist() and 0 < given[0] < 1
 
 
@@ -359,8 +359,8 @@ def test_thumbnails_are_used_again_only_where_they_hold(lot: Path, tmp_path: Pat
     names = ["0040.png", "0041.png", "0042.png"]
     digests = {name: files.sha256(lot / name) for name in names}
 
-    def made(number: int, background: str = "#ffffff") -> Thumbnails:
-        new = Thumbnails(tmp_path / str(number), tmp_path / str(number - 1), background)
+    def made(number: int, background: str = "#ffffff") -> ReportThumbnails:
+        new = ReportThumbnails(tmp_path / str(number), tmp_path / str(number - 1), background)
         assert all(new.add(lot / name, sha256) for name, sha256 in digests.items())
         new.write_record()
         return new
@@ -409,7 +409,7 @@ def test_every_check_has_plain_words(plain: Path) -> None:
     [("/srv/a b/refs/", "refs"), ("../refs", "refs"), ("neon's test/", "neon's test/"), ("a:b", "a:b")],
 )
 def test_folders_are_named_without_their_path(name: str, shown: str) -> None:
-    assert report.without_folder(name) == shown
+    assert report.last_part_of_path(name) == shown
 
 
 def pairs_of(out: Path) -> list[tuple[str, list[str]]]:
@@ -470,7 +470,7 @@ def test_who_answers_is_said_below_the_picture() -> None:
         "style",
         margin=-1.0,
         waived=[WAIVED],
-        settled=ReviewDecision(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
+        settled=AcceptingDecision(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
     )
     said = [": ".join(line) for line in galleries.caption_lines(found)]
     assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]

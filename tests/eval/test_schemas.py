@@ -8,19 +8,19 @@ import pytest
 
 from eval.lot import batch
 from eval.measuring import scores
-from eval.schemas import FOLDER, all_schemas
+from eval.schemas import FOLDER, schema_texts_by_file_name
 from stylegate import files
 from stylegate.errors import DataError
 from tests.lots import batch_record
 
 
 def test_the_schemas_of_the_docs_are_those_of_the_models() -> None:
-    assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == all_schemas()
+    assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == schema_texts_by_file_name()
 
 
 @pytest.mark.parametrize(("name", "field"), [("gate", "evidence"), ("batch", "wanted"), ("score", "key")])
 def test_every_field_of_a_record_says_what_it_is(name: str, field: str) -> None:
-    assert json.loads(all_schemas()[f"{name}.json"])["properties"][field]["description"]
+    assert json.loads(schema_texts_by_file_name()[f"{name}.json"])["properties"][field]["description"]
 
 
 def test_a_batchs_record_is_written_as_it_was_read(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_every_problem_of_a_damaged_record_is_named_at_once(tmp_path: Path) -> N
     assert [problem.split(":")[0] for problem in sorted(caught.value.problems)] == ["facts", "odd", "wanted"]
     files.write_json(tmp_path / scores.RECORD, {"key": "", "batch": {"style": {"mean": "high"}}, "notes": [1]})
     with pytest.raises(DataError) as caught:
-        scores.read_record(tmp_path)
+        scores.read_score_record(tmp_path)
     assert {"batch.style.mean: must be a number", "notes[0]: must be text", "tables: missing"} <= {
         *caught.value.problems
     }

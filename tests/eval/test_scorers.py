@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
-from eval.measuring.measured import Features
+from eval.measuring.measured import PictureFeatures
 from eval.measuring.scores import read_scores
 from eval.scorers import SCORES, batch, coherence, consistency, drawing, duplicates, entry, palette, style, technical
 from stylegate import files, similarity
@@ -59,7 +59,7 @@ def test_leave_one_out_equals_scoring_each_reference_by_the_others(count: int, w
     references = np.concatenate([cloud(count - 2, 1, width), cloud(1, -3, width)])
     references = np.concatenate([references, references[:1]])
     assert style.leave_one_out(references) == pytest.approx(each_by_the_others(references, style.score), abs=1e-5)
-    blocks = style.scores_without_each(references, style.leave_one_out_covariances(references), np.array([3, 1]))
+    blocks = style.scores_leaving_each_out(references, style.leave_one_out_covariances(references), np.array([3, 1]))
     for j, i in enumerate((3, 1)):
         assert blocks[:, j] == pytest.approx(style.score(references, np.delete(references, i, 0)), abs=1e-5)
     patches = references.astype(np.float16)
@@ -70,9 +70,11 @@ def test_of_many_references_only_an_even_spread_lends(monkeypatch: pytest.Monkey
     """A reference that lends is left out of the spread; one that does not lend is scored as any picture is."""
     monkeypatch.setattr(drawing, "MOST", 8)
     references = cloud(20, 1, 30)
-    spread = references[drawing.lender_references(20)]
+    spread = references[drawing.indexes_of_combined_references(20)]
     own = drawing.leave_one_out(references)
-    assert own[drawing.lender_references(20)] == pytest.approx(each_by_the_others(spread, drawing.score), abs=1e-5)
+    assert own[drawing.indexes_of_combined_references(20)] == pytest.approx(
+        each_by_the_others(spread, drawing.score), abs=1e-5
+    )
     assert own[1] == pytest.approx(drawing.score(references[1:2], references)[0], abs=1e-6)
 
 
@@ -92,9 +94,9 @@ def test_nearest_equals_the_definition(known: bool) -> None:
         return float(np.mean(sorted(cosine(x, f) for f in foreign)[-10:])) if known else 0.0
 
     slow = [np.mean(sorted(2 * cosine(x, y) - crowded(x) - crowded(y) for y in references)[-3:]) for x in judged]
-    found = style.nearest(judged, references, foreign if known else None)
+    found = style.closeness_to_nearest(judged, references, foreign if known else None)
     assert found == pytest.approx(slow, abs=1e-4)
-    own = style.nearest_leave_one_out(references, foreign if known else None)
+    own = style.closeness_to_nearest_leave_one_out(references, foreign if known else None)
     for i, x in enumerate(references):
         rest = sorted(2 * cosine(x, y) - crowded(x) - crowded(y) for y in np.delete(references, i, 0))
         assert own[i] == pytest.approx(np.mean(rest[-3:]), abs=1e-4)
@@ -121,13 +123,17 @@ def test_references_that_do_not_look_like_the_others_are_named() -> None:
     references = np.concatenate([cloud(60, 1), cloud(2, -3)])
     own = style.leave_one_out(references)
     foreign = style.score(cloud(200, -3), references)
-    assert style.odd_references(own, foreign).tolist() == [60, 61] == style.odd_references(own, None).tolist()
-    assert style.odd_references(style.leave_one_out(cloud(20, 1)), None).tolist() == []
+    assert (
+        style.indexes_of_odd_references(own, foreign).tolist()
+        == [60, 61]
+        == style.indexes_of_odd_references(own, None).tolist()
+    )
+    assert style.indexes_of_odd_references(style.leave_one_out(cloud(20, 1)), None).tolist() == []
 
 
 def test_discrepancy_is_unbiased_and_equals_a_slow_sum() -> None:
     x, y = cloud(7, 1), cloud(9, 0.5)
-    kernel = batch.gaussian_kernel(x, y)
+    kernel = batch.gaussian_kernel_of_median_width(x, y)
 
     def k(a: np.ndarray, b: np.ndarray) -> float:
         return float(kernel(a[None].astype(float), b[None].astype(float))[0, 0])
@@ -137,23 +143,23 @@ def test_discrepancy_is_unbiased_and_equals_a_slow_sum() -> None:
         for s in (x, y)
     ]
     slow = sum(within) - 2 * sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
-    assert batch.discrepancy(x, y, kernel) == pytest.approx(slow, abs=1e-9)
-    assert batch.mmd(x, y)[0] == pytest.approx(slow, abs=1e-9)
-    same = [batch.mmd(cloud(30, 1), cloud(30, 1)) for _ in range(40)]
+    assert batch.squared_mmd(x, y, kernel) == pytest.approx(slow, abs=1e-9)
+    assert batch.squared_mmd_and_p_value(x, y)[0] == pytest.approx(slow, abs=1e-9)
+    same = [batch.squared_mmd_and_p_value(cloud(30, 1), cloud(30, 1)) for _ in range(40)]
     values, chances = np.array(same).T
     assert abs(values.mean()) < 3 * values.std() / 40**0.5, "the biased one lies above 0 by its own size"
-    assert (chances < 0.05).mean() <= 0.15 and batch.mmd(cloud(30, 1), cloud(30, -1))[1] == 0.001
+    assert (chances < 0.05).mean() <= 0.15 and batch.squared_mmd_and_p_value(cloud(30, 1), cloud(30, -1))[1] == 0.001
 
 
 def test_vendi_counts_different_pictures() -> None:
     points = unit(np.random.default_rng(1).normal(size=(5, 16)))
-    repeated = batch.vendi(np.repeat(points, 8, axis=0))
+    repeated = batch.vendi_score(np.repeat(points, 8, axis=0))
     assert repeated == pytest.approx(4, abs=0.6), "five points, centred: four directions"
     for rows in (cloud(12, 0), cloud(40, 0)):  # fewer and more than the 16 numbers of each
         centred = unit(rows.astype(float) - rows.mean(0)).astype(float)
         values = np.linalg.eigvalsh(centred @ centred.T / len(rows))
         slow = np.exp(-sum(v * np.log(v) for v in values if v > 1e-9))
-        assert batch.vendi(rows) == pytest.approx(slow, rel=1e-4)
+        assert batch.vendi_score(rows) == pytest.approx(slow, rel=1e-4)
 
 
 def test_consistency_finds_the_odd_one() -> None:
@@ -226,7 +232,7 @@ def test_coherence_equals_a_slow_count(pictures_of_neon: list[Image.Image]) -> N
     judged = np.stack([similarity.signature(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
     plain, soft, melted, of_judged = (
         [slow_patterns(one) for one in some]
-        for some in (references, coherence.blurred(references, 0.6), coherence.melt(references), judged)
+        for some in (references, coherence.blurred(references, 0.6), coherence.melted_copies(references), judged)
     )
 
     def slow(codes: list[int], of: list[int]) -> float:
@@ -316,11 +322,11 @@ SAME = pytest.approx(np.log(duplicates.NEAREST), abs=0.01)
 def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
     three = [pictures_of_neon[0], pictures_of_neon[5], pictures_of_neon[0]]
     signatures = np.stack([similarity.signature(image) for image in three])
-    found = duplicates.distinct(signatures, np.arange(3), None, signatures[:0])
+    found = duplicates.nearest_of_smaller_rank(signatures, np.arange(3), None, signatures[:0])
     distance = 1 - similarity.likeness(signatures[0], signatures[1])
     assert found.score == pytest.approx([0, np.log(distance), np.log(duplicates.NEAREST)], abs=1e-2)
     assert found.index.tolist() == [-1, 0, 0]
-    near = duplicates.novelty(signatures, signatures[1:2])
+    near = duplicates.nearest_training_picture(signatures, signatures[1:2])
     assert near.score[1] == SAME and near.index.tolist() == [0, 0, 0]
     assert duplicates.leave_one_out(signatures)[0] == SAME
 
@@ -329,24 +335,24 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
     signatures = np.stack([similarity.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
-        rank = duplicates.ranks_to_keep(
+        rank = duplicates.keeping_ranks(
             None if quality is None else np.array(quality),
             None if attempts is None else np.array(attempts),
             list("abcd"),
         )
         slots = None if groups is None else np.array(groups)
-        return (duplicates.distinct(signatures, rank, slots, signatures[:0]).score > -3).tolist()
+        return (duplicates.nearest_of_smaller_rank(signatures, rank, slots, signatures[:0]).score > -3).tolist()
 
     assert kept(None, None) == [True, True, False, False]
     assert kept([0.1, 0.2, 0.9, 0.3], None) == [False, True, True, False]
     assert kept([0.1, 0.2, np.nan, np.nan], None) == [True, True, False, False], "unknown is no better than any"
     assert kept([0.1, 0.2, 0.9, 0.3], [0, 0, 1, 0]) == [False, True, False, True], "earlier attempts are settled"
     assert kept([0.1, 0.2, 0.9, 0.3], None, [7, 8, 7, 7]) == [True] * 4, "attempts at one slot"
-    assert duplicates.ranks_to_keep(None, None, ["a-copy.png", "a.png", "b.png"]).tolist() == [2, 0, 1]
+    assert duplicates.keeping_ranks(None, None, ["a-copy.png", "a.png", "b.png"]).tolist() == [2, 0, 1]
     rank = np.arange(4)
-    before = duplicates.distinct(signatures, rank, None, signatures[1:2])
+    before = duplicates.nearest_of_smaller_rank(signatures, rank, None, signatures[1:2])
     assert before.score[1] == SAME and before.index[:3].tolist() == [4, 4, 0], "exported ones count on from the batch's"
-    best_last = duplicates.distinct(signatures, np.array([3, 1, 2, 0]), None, signatures[:0])
+    best_last = duplicates.nearest_of_smaller_rank(signatures, np.array([3, 1, 2, 0]), None, signatures[:0])
     assert best_last.index[1:].tolist() == [3, 3, -1], "the twin is named by its place in the batch, not by its rank"
 
 
@@ -354,7 +360,7 @@ def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: li
     signatures = np.stack([similarity.signature(image) for image in pictures_of_neon[:16]])
     line = np.quantile(duplicates.log_distances_to_altered_copies(signatures), 0.95)
     near = duplicates.leave_one_out(signatures)
-    slow = each_by_the_others(signatures, lambda one, others: duplicates.novelty(one, others).score)
+    slow = each_by_the_others(signatures, lambda one, others: duplicates.nearest_training_picture(one, others).score)
     assert near == pytest.approx(slow, abs=1e-5)
     assert -4 < line < np.log(0.15) < near.min()
 
@@ -363,7 +369,8 @@ def test_references_that_are_all_the_same_crash_nothing() -> None:
     one = cloud(1, 1)
     for same in (np.repeat(one, 9, axis=0), np.concatenate([np.repeat(one, 9, axis=0), cloud(1, 0)])):
         assert (
-            np.isfinite(style.leave_one_out(same)).all() and np.isfinite(style.nearest_leave_one_out(same, None)).all()
+            np.isfinite(style.leave_one_out(same)).all()
+            and np.isfinite(style.closeness_to_nearest_leave_one_out(same, None)).all()
         )
         assert (
             np.isfinite(style.mean_interval(cloud(9, 1), same)).all() and np.isfinite(drawing.leave_one_out(same)).all()
@@ -379,10 +386,10 @@ def test_every_score_is_described() -> None:
             name
         )
         for call in (score.compute, score.leave_one_out):
-            if isinstance(call, entry.ImportedFunction):
+            if isinstance(call, entry.LazilyImportedFunction):
                 assert callable(getattr(import_module(f"eval.scorers.{call.file}"), call.function)), name
-            elif isinstance(call, entry.FunctionOfFeature):
-                assert call.feature in Features._fields, name
+            elif isinstance(call, entry.LazyScorerOfFeature):
+                assert call.feature in PictureFeatures._fields, name
 
 
 def test_the_table_is_read_without_heavy_libraries() -> None:
@@ -401,10 +408,10 @@ def test_the_table_is_read_without_heavy_libraries() -> None:
 def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A toy score, redness, is computed, held against the references by a policy, and shown in the report."""
 
-    def redness(features: Features) -> np.ndarray:
+    def redness(features: PictureFeatures) -> np.ndarray:
         return features.signatures[..., 0].mean((1, 2)).astype(np.float32)
 
-    toy = entry.Score(
+    toy = entry.ScoreEntry(
         description="How red the picture is.",
         kind="pixels",
         lowest=0,

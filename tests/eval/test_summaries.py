@@ -12,13 +12,13 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from eval.judging.advice import NOBODY_LOOKED, allowed_failures, next_step
-from eval.judging.record import GateRecord, Slots
+from eval.judging.advice import NOBODY_LOOKED, failed_share_in_words, next_step_in_words
+from eval.judging.record import GateRecord, SlotCounts
 from eval.judging.rules import lot_exit_code
-from eval.judging.verdicts import Reason, ReviewDecision, Verdict, make_reason
+from eval.judging.verdicts import AcceptingDecision, Reason, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.report.summaries import MAX_NAME, MAX_NAMED, junit_xml, markdown_summary, one_line
+from eval.report.summaries import MAX_NAME, MAX_NAMED, escaped_on_one_line, junit_xml, markdown_summary
 from eval.scorers import SCORES
 from stylegate import files
 from stylegate.errors import Exit
@@ -147,14 +147,16 @@ def test_names_survive_in_xml() -> None:
         for text in (junit_xml("lot", outcome_of(lot), lot), junit_xml(name, outcome_of(lot), lot)):
             suite = ElementTree.fromstring(text.encode())
             case = suite.find("*[@name='check.style']/failure")
-            assert case is not None and case.text == f"reject: {one_line(name)} (0.1 < 0.5)" == case.get("message"), (
-                name
-            )
-        assert one_line(name) in suite.get("name", "")
+            assert case is not None and case.text == f"reject: {escaped_on_one_line(name)} (0.1 < 0.5)" == case.get(
+                "message"
+            ), name
+        assert escaped_on_one_line(name) in suite.get("name", "")
     for plain in ("\"double\" 'single'.png", "]]>.png", "ünïcödé 絵 🎨.png", "a|b||c\\|d\\\\|e.png"):
-        assert one_line(plain) == plain
-    assert one_line("a\nb\0\udcff\u202e") == "a\\nb\\x00\\udcff\\u202e"
-    assert len(one_line("x" * 255)) == MAX_NAME == len(one_line("\x01" * 255)) and one_line("x" * 255).endswith("…")
+        assert escaped_on_one_line(plain) == plain
+    assert escaped_on_one_line("a\nb\0\udcff\u202e") == "a\\nb\\x00\\udcff\\u202e"
+    assert len(escaped_on_one_line("x" * 255)) == MAX_NAME == len(
+        escaped_on_one_line("\x01" * 255)
+    ) and escaped_on_one_line("x" * 255).endswith("…")
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -186,10 +188,10 @@ def test_names_do_not_break_the_table() -> None:
         text = markdown_summary(name, outcome_of(lot, **said), lot)
         counts, pictures = tables(text)
         assert counts == [["in", "accept", "review", "reject", "error"], ["3", "1", "1", "0", "1"]], name
-        wanted = ["picture", one_line(name), "v.png"]
+        wanted = ["picture", escaped_on_one_line(name), "v.png"]
         assert [row[0] for row in pictures] == [" ".join(cell.split()) for cell in wanted], name
         assert [row[1:] for row in pictures[1:]] == [
-            ["error", " ".join(f"decode ({one_line(name)})".split())],
+            ["error", " ".join(f"decode ({escaped_on_one_line(name)})".split())],
             ["review", "sharpness (1 < 2)"],
         ]
         blocks = [t.type for t in MarkdownIt("commonmark").enable("table").parse(text)]
@@ -223,7 +225,7 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
 
 
 def test_the_summary_says_what_the_gate_says() -> None:
-    settled = FINE.model_copy(update={"settled": ReviewDecision(who="a", why="", reasons=[])})
+    settled = FINE.model_copy(update={"settled": AcceptingDecision(who="a", why="", reasons=[])})
     lot = [REJECTED, IN_REVIEW, BROKEN, WARNED, settled]
     slots = {"wanted": 5, "accepted": 2}
     rules = [
@@ -266,17 +268,17 @@ def test_every_lot_that_does_not_pass_is_told_what_is_next() -> None:
     for lot, rules, state, share in itertools.product(LOTS, RULES, promises, (0.0, 0.5)):
         promise = {"state": state, "says": "says"}
         outcome = outcome_of(lot, lots.policy(share, sha256="0" * 64), batch=rules, promise=promise)
-        advice = next_step(outcome, "out")
+        advice = next_step_in_words(outcome, "out")
         assert bool(advice) == (outcome.exit_code != Exit.PASS), (outcome, advice)
         assert ("out/review.csv" in advice) == (bool(advice) and IN_REVIEW in lot)
         assert not advice or f"Next: {advice[:20]}" in markdown_summary("out", outcome, lot)
-        assert not next_step(outcome.model_copy(update={"observe": True}), "out"), "the exit code is 0"
+        assert not next_step_in_words(outcome.model_copy(update={"observe": True}), "out"), "the exit code is 0"
     policies = [lots.policy(share, sha256="0" * 64) for share in (0.0, 0.4, 0.6)]
-    said = [allowed_failures(outcome_of([FINE, REJECTED], policy)) for policy in policies]
+    said = [failed_share_in_words(outcome_of([FINE, REJECTED], policy)) for policy in policies]
     assert (
         said[0] == "" and "is more than max_failed_share 0.4" in said[1] and "is within max_failed_share 0.6" in said[2]
     )
-    assert not allowed_failures(outcome_of([FINE], policies[1]))
+    assert not failed_share_in_words(outcome_of([FINE], policies[1]))
 
 
 @pytest.mark.parametrize("state", ["stale", "insufficient"])
@@ -316,6 +318,6 @@ def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
     copy = verdict("c.png", make_reason("novelty", "reject", -6.9, -3.6, detail="like 0001.png"))
     folder = outcome_of([copy, BROKEN])
     assert "novelty (-6.9 < -3.6, like 0001.png)" in markdown_summary("lot", folder, [copy])
-    assert "waive a check in the policy and mend or remove 1 picture in error" in next_step(folder, "out")
-    planned = folder.model_copy(update={"slots": Slots(wanted=2, accepted=0)})
-    assert f"against novelty, which rejects most: {SCORES['novelty'].remedy}" in next_step(planned, "out")
+    assert "waive a check in the policy and mend or remove 1 picture in error" in next_step_in_words(folder, "out")
+    planned = folder.model_copy(update={"slots": SlotCounts(wanted=2, accepted=0)})
+    assert f"against novelty, which rejects most: {SCORES['novelty'].remedy}" in next_step_in_words(planned, "out")

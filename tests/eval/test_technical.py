@@ -13,7 +13,13 @@ NONE = np.zeros(0, bool)
 
 
 def measured(image: Image.Image) -> dict[str, float]:
-    return dict(zip(technical.MEASURES, technical.measure([technical.view(image)])[0], strict=True))
+    return dict(
+        zip(
+            technical.MEASURES,
+            technical.technical_scores([technical.middle_and_half_size_crops(image)])[0],
+            strict=True,
+        )
+    )
 
 
 def luma_of(image: Image.Image) -> np.ndarray:
@@ -73,10 +79,13 @@ def test_an_area_of_one_colour_equals_a_slow_flood(pictures_of_neon: list[Image.
 
 def test_who_is_measured_beside_it_moves_no_measure(pictures_of_neon: list[Image.Image]) -> None:
     """Also of several sizes, and of more than are measured at once."""
-    them = [technical.view(image.resize((64 + 16 * (i % 3), 64))) for i, image in enumerate(pictures_of_neon * 2)]
-    alone = np.concatenate([technical.measure([one]) for one in them])
-    assert np.array_equal(technical.measure(them), alone)
-    assert np.array_equal(technical.measure(them[::-1])[::-1], alone)
+    them = [
+        technical.middle_and_half_size_crops(image.resize((64 + 16 * (i % 3), 64)))
+        for i, image in enumerate(pictures_of_neon * 2)
+    ]
+    alone = np.concatenate([technical.technical_scores([one]) for one in them])
+    assert np.array_equal(technical.technical_scores(them), alone)
+    assert np.array_equal(technical.technical_scores(them[::-1])[::-1], alone)
 
 
 def test_strong_compression_is_seen_wherever_the_middle_begins(pictures_of_neon: list[Image.Image]) -> None:
@@ -162,11 +171,16 @@ def test_a_frame_is_a_line_that_is_even_and_ends_together(pictures_of_neon: list
 
 def test_size_and_alpha_are_the_usual_ones_or_the_expected() -> None:
     sizes = np.array([[64, 64], [64, 64], [32, 64]])
-    assert technical.size(sizes, None).tolist() == [1, 1, 0]
-    assert technical.size(sizes, (32, 64)).tolist() == [0, 0, 1]
-    assert technical.alpha(np.array([True, False, True]), NONE).tolist() == [1, 0, 1]
-    assert technical.alpha(np.array([False, True, True, False]), NONE).tolist() == [1, 0, 0, 1]  # half of them: opaque
-    assert technical.alpha(np.array([True, True, False]), np.array([False])).tolist() == [0, 0, 1]
+    assert technical.same_size_score(sizes, None).tolist() == [1, 1, 0]
+    assert technical.same_size_score(sizes, (32, 64)).tolist() == [0, 0, 1]
+    assert technical.alpha_rule_score(np.array([True, False, True]), NONE).tolist() == [1, 0, 1]
+    assert technical.alpha_rule_score(np.array([False, True, True, False]), NONE).tolist() == [
+        1,
+        0,
+        0,
+        1,
+    ]  # half of them: opaque
+    assert technical.alpha_rule_score(np.array([True, True, False]), np.array([False])).tolist() == [0, 0, 1]
 
 
 def test_a_picture_of_one_row_has_no_halves_across() -> None:

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
-from eval.encoders import MeasuredEncoder, best_encoder, write_choice
+from eval.encoders import EncoderReading, fastest_of_surest_encoders, write_encoder_into_brand_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring.features import features_of
-from eval.measuring.record import SeparationFrom, StyleReadability
-from eval.measuring.redrawn import at_foreign_size
+from eval.measuring.features import cached_features_of_files
+from eval.measuring.record import SeparationFromForeignSet, StyleReadability
+from eval.measuring.redrawn import encoded_at_foreign_size
 from stylegate import files
 from stylegate.errors import DataError, ModelError
 
@@ -88,15 +88,15 @@ def test_weights_by_path_are_shown_what_their_architecture_is_made_for(by: str, 
 def test_what_a_folder_states_of_its_preprocessing_holds(siglip: Path) -> None:
     stated = {"mean": [0.1] * 3, "std": [0.2] * 3}
     (siglip.parent / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP, "preprocess_cfg": stated}))
-    shown = encoding.preprocessing_of(str(siglip.parent))
+    shown = encoding.encoder_preprocessing(str(siglip.parent))
     assert shown.mean == (0.1,) * 3 and shown.pixels(noise(300, 100)).shape == (64, 64, 3)
 
 
 def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "clip.safetensors", {"x": torch.zeros(1)})
     with pytest.raises(ModelError, match="in different ways"):
-        encoding.preprocessing_of(f"ViT-L-14:{path}")
-    assert encoding.preprocessing_of(f"ViT-L-14-quickgelu:{path}").mean[0] == pytest.approx(0.48145466)
+        encoding.encoder_preprocessing(f"ViT-L-14:{path}")
+    assert encoding.encoder_preprocessing(f"ViT-L-14-quickgelu:{path}").mean[0] == pytest.approx(0.48145466)
 
 
 @pytest.mark.parametrize(("architecture", "patches"), [("test_vit.r160_in1k", 8192), ("test_resnet.r160_in1k", 0)])
@@ -202,8 +202,8 @@ def test_the_same_art_at_two_sizes_is_one_hand(run, judged: Path, tmp_path: Path
     seen = []
     for folder in (large, same):
         named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
-        features, _ = features_of(named, sha256_by_name(named), encoder, "#ffffff", 32, "")
-        seen.append((features, at_foreign_size(features, encoder)))
+        features, _ = cached_features_of_files(named, sha256_by_name(named), encoder, "#ffffff", 32, "")
+        seen.append((features, encoded_at_foreign_size(features, encoder)))
     (whole, shown), (_, wanted) = seen
     assert np.allclose(shown.embeddings, wanted.embeddings, atol=1e-5)
     assert np.abs(whole.embeddings - wanted.embeddings).max() > 1e-3, "the encoder itself sees the sizes"
@@ -270,20 +270,22 @@ def test_a_path_with_a_plus_sign_is_one_encoder(tmp_path: Path) -> None:
     assert encoding.joined_names("miniature+csd:./a.safetensors+miniature") == ["miniature", "csd:./a.safetensors"]
 
 
-def measured(name: str, alone: float, seconds: float, readable: bool = True) -> MeasuredEncoder:
-    told = SeparationFrom(area=1.0, low=0.98)
+def measured(name: str, alone: float, seconds: float, readable: bool = True) -> EncoderReading:
+    told = SeparationFromForeignSet(area=1.0, low=0.98)
     found = StyleReadability(
         readable=readable, different_references=64, needed=0.8, nearest="x", separations={"x": told}, reads=["encoder"]
     )
-    return MeasuredEncoder(name, found, alone, seconds)
+    return EncoderReading(name, found, alone, seconds)
 
 
 def test_of_equally_sure_encoders_the_fastest_is_chosen(tmp_path: Path) -> None:
     slow, fast, unsure = measured("slow", 0.97, 1.0), measured("fast", 0.965, 0.1), measured("unsure", 0.9, 0.01)
-    assert best_encoder([slow, unsure, fast]) is fast and best_encoder([slow, unsure]) is slow
-    assert best_encoder([measured("blind", 0.99, 1.0, readable=False)]) is None
+    assert (
+        fastest_of_surest_encoders([slow, unsure, fast]) is fast and fastest_of_surest_encoders([slow, unsure]) is slow
+    )
+    assert fastest_of_surest_encoders([measured("blind", 0.99, 1.0, readable=False)]) is None
     with pytest.raises(DataError, match="no encoder reads this style"):
-        write_choice(tmp_path, None)
+        write_encoder_into_brand_file(tmp_path, None)
 
 
 def test_what_encoders_needs_is_said(run_exactly, tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ import pytest
 from eval.judging.verdicts import make_reason
 from eval.lot.batch import read_existing_batch_record
 from eval.lot.record import SamplerSetting
-from eval.trial import Outcome, best_of, compared, work_of
+from eval.trial import (
+    JudgedSetting,
+    compare_with_first_setting,
+    denoiser_passes_per_picture,
+    most_accepted_for_its_work,
+)
 from stylegate import files
 from stylegate.config import Config, FamilyConfig
 from tests.lots import verdict
@@ -15,28 +20,28 @@ from tests.lots import verdict
 ACCEPT_ALL = "version: 1\nchecks: {contrast: {reject_below: 0.001}}\n"
 
 
-def outcome(steps: int, accepted: str, margin: float = 1.0, guidance: float = 3.0) -> Outcome:
+def outcome(steps: int, accepted: str, margin: float = 1.0, guidance: float = 3.0) -> JudgedSetting:
     """Pictures by a text: + for an accepted one, - for a rejected one."""
     reject = make_reason("style", "reject", 0.0, 1.0)
     verdicts = [verdict(margin=margin) if sign == "+" else verdict(reject, margin=-1.0) for sign in accepted]
-    return Outcome(SamplerSetting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
+    return JudgedSetting(SamplerSetting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
 
 
 def test_the_setting_with_the_most_accepted_pictures_for_its_work_is_chosen() -> None:
     first = outcome(20, "+-" * 24)
     same, fewer, worse = outcome(6, "+-" * 24), outcome(4, "+---" * 12), outcome(3, "+-" * 24, margin=0.4)
-    tried = [compared(Config(), one, first) for one in (first, same, fewer, worse)]
+    tried = [compare_with_first_setting(Config(), one, first) for one in (first, same, fewer, worse)]
     assert [one.work for one in tried] == [1.0, 0.3, 0.2, 0.15]
     assert tried[1].accepted_share_at_least == 0.5 and tried[1].margin_change == 0.0
     assert tried[2].accepted_share_at_least < 0.25 and tried[2].holds, "half as many, less what 48 pictures leave open"
     assert not tried[3].holds and tried[3].margin_change == pytest.approx(-0.6)
-    assert best_of(tried) == tried[1]
+    assert most_accepted_for_its_work(tried) == tried[1]
 
 
 def test_guidance_costs_a_second_pass_but_where_it_is_told_to_the_model() -> None:
     with_, without = (SamplerSetting(num_inference_steps=4, guidance_scale=g) for g in (3.0, 1.0))
-    assert work_of(Config(), with_) == 8 and work_of(Config(), without) == 4
-    assert work_of(Config(family=FamilyConfig(name="flux")), with_) == 4
+    assert denoiser_passes_per_picture(Config(), with_) == 8 and denoiser_passes_per_picture(Config(), without) == 4
+    assert denoiser_passes_per_picture(Config(family=FamilyConfig(name="flux")), with_) == 4
 
 
 def test_what_a_trial_chose_is_drawn_with_unless_the_words_say_otherwise(run, tmp_path: Path) -> None:

@@ -18,24 +18,24 @@ from eval.judging.verdicts import (
     Reason,
     Verdict,
     apply_waivers,
-    clear_margins,
     make_reason,
     margin_in_spreads,
+    margins_of_rows_above_all_lines,
     verdict_and_reasons,
-    verdict_of,
-    verdicts_of,
+    verdict_of_row,
+    verdicts_of_rows,
 )
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
-from eval.policy.lines import CheckBounds
-from eval.policy.model import Policy, Rule, Waiver
+from eval.policy.lines import ResolvedCheckLines
+from eval.policy.model import LotRule, Policy, Waiver
 from stylegate import files
 from stylegate.errors import PRECEDENCE, Exit, worst_code
 from tests import lots
 from tests.lots import verdict
 
 TODAY = datetime.date(2027, 1, 15)
-STYLE = CheckBounds("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.2, spread=0.1)
+STYLE = ResolvedCheckLines("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_below=0.2, spread=0.1)
 
 
 def judged_by(score: float) -> tuple[str, list[Reason]]:
@@ -61,11 +61,11 @@ def test_each_action_of_a_check(score: float, verdict: str, leads_to: list[str],
 def test_reasons_stand_worst_first() -> None:
     """By consequence, then by how many spreads a score lies below its line, whatever the policy's order is."""
     bounds = [
-        CheckBounds("sharpness", 3.0, None, True, spread=0.5),  # 1 spread below
-        CheckBounds("contrast", None, 6.0, False),  # a review
-        CheckBounds("brand", 0.0, None, True, spread=2.0),  # 5 spreads below
-        CheckBounds("palette", -4.0, None, True, spread=0.5),  # 3 spreads below
-        CheckBounds("unclipped", 0.5, None, False),  # cannot be judged
+        ResolvedCheckLines("sharpness", 3.0, None, True, spread=0.5),  # 1 spread below
+        ResolvedCheckLines("contrast", None, 6.0, False),  # a review
+        ResolvedCheckLines("brand", 0.0, None, True, spread=2.0),  # 5 spreads below
+        ResolvedCheckLines("palette", -4.0, None, True, spread=0.5),  # 3 spreads below
+        ResolvedCheckLines("unclipped", 0.5, None, False),  # cannot be judged
     ]
     scores = {"sharpness": 2.5, "contrast": -100, "brand": -10.0, "palette": -5.5, "unclipped": None}
     for order in itertools.permutations(bounds):
@@ -75,7 +75,7 @@ def test_reasons_stand_worst_first() -> None:
 
 
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
-    only = CheckBounds("style", None, None, True, warn_below=0.8)
+    only = ResolvedCheckLines("style", None, None, True, warn_below=0.8)
     assert verdict_and_reasons({"in_domain_flags_and_warning": 1}, [only]) == (
         "accept",
         [make_reason("style", "warn", None, 0.8)],
@@ -83,27 +83,27 @@ def test_a_warning_whose_score_is_missing_only_warns() -> None:
 
 
 def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
-    sharp = CheckBounds("sharpness", 1.0, None, False, spread=0.5)
+    sharp = ResolvedCheckLines("sharpness", 1.0, None, False, spread=0.5)
     row = {"style": 0.9, "sharpness": 1.5, "in_domain_flags_and_warning": 1}
     assert margin_in_spreads(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
     assert margin_in_spreads(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
     assert margin_in_spreads(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
     assert margin_in_spreads(row | {"style": None}, [STYLE, sharp]) is None
-    assert margin_in_spreads(row, [CheckBounds("style", None, None, True, warn_below=2.0)]) is None, (
+    assert margin_in_spreads(row, [ResolvedCheckLines("style", None, None, True, warn_below=2.0)]) is None, (
         "a warning holds nothing back"
     )
 
 
 def test_a_check_without_degrees_keeps_no_distance() -> None:
     """`size` is 1 or 0: a picture that has the size of the others is not nearest to that line."""
-    size = CheckBounds("size", None, 1.0, False, spread=0.1)
+    size = ResolvedCheckLines("size", None, 1.0, False, spread=0.1)
     row = {"style": 0.9, "size": 1.0, "in_domain_flags_and_warning": 1}
     assert margin_in_spreads(row, [STYLE, size]) == margin_in_spreads(row, [STYLE]) == pytest.approx(2.0)
     assert margin_in_spreads(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
 
 
 def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
-    sharp = CheckBounds("sharpness", 1.0, 1.2, False, spread=0.5)
+    sharp = ResolvedCheckLines("sharpness", 1.0, 1.2, False, spread=0.5)
     grid = itertools.product([0.1, 0.5, 0.6999, 0.7, 0.9], [0.9, 1.0, 1.1999, 1.2, 3.0])
     for style, sharpness in grid:
         row = {"style": style, "sharpness": sharpness, "in_domain_flags_and_warning": 1}
@@ -155,7 +155,7 @@ def test_a_line_that_comes_from_labels_is_not_waived() -> None:
 # Rules for the lot.
 
 
-def policy_of(**rules: Rule) -> Policy:
+def policy_of(**rules: LotRule) -> Policy:
     return lots.policy(1.0, batch=rules)
 
 
@@ -165,7 +165,9 @@ def policy_of(**rules: Rule) -> Policy:
 )
 def test_rules_for_the_lot(value: float | None, optional: bool, state: str) -> None:
     values = dict.fromkeys(("acceptance", "uniqueness", "variety", "quotas"), None) | {"variety": value}
-    (found,) = rules.rule_states(policy_of(variety=Rule(warn_below=0.9, fail_below=0.8, optional=optional)), values)
+    (found,) = rules.results_of_lot_rules(
+        policy_of(variety=LotRule(warn_below=0.9, fail_below=0.8, optional=optional)), values
+    )
     assert found.state == state and found.value == value
 
 
@@ -194,10 +196,10 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
         ]
         return rows, Lot(tmp_path, tmp_path, [], {}, slots, None)
 
-    assert rules.quota_agreement(*judged(list(range(8)))) == 1
-    assert rules.quota_agreement(*judged([2, 3, 4, 5])) == 0.75, "red was planned for a quarter"
-    assert rules.quota_agreement(*judged([0, 1])) == 0.25
-    assert rules.quota_agreement(*judged([])) is None
+    assert rules.planned_share_agreement(*judged(list(range(8)))) == 1
+    assert rules.planned_share_agreement(*judged([2, 3, 4, 5])) == 0.75, "red was planned for a quarter"
+    assert rules.planned_share_agreement(*judged([0, 1])) == 0.25
+    assert rules.planned_share_agreement(*judged([])) is None
 
 
 # Exit codes.
@@ -298,8 +300,8 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
     random = Random(0)
     bounds = [
         STYLE,
-        CheckBounds("contrast", 6.0, None, False, spread=1.0),
-        CheckBounds("size", None, 1.0, False, spread=0.1),
+        ResolvedCheckLines("contrast", 6.0, None, False, spread=1.0),
+        ResolvedCheckLines("size", None, 1.0, False, spread=0.1),
     ]
     policy = policy_of()
     rows = [
@@ -317,7 +319,7 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
     ]
     rows += [rows[0] | {"error": "is no picture"}, rows[0] | {"sha256": ""}]
     for lacking, unreadable in (([], ""), (["style"], ""), ([], "like another")):
-        slow = [verdict_of(row, bounds, policy, lacking, unreadable) for row in rows]
-        assert verdicts_of(rows, bounds, policy, lacking, unreadable) == slow
+        slow = [verdict_of_row(row, bounds, policy, lacking, unreadable) for row in rows]
+        assert verdicts_of_rows(rows, bounds, policy, lacking, unreadable) == slow
     assert {found.verdict for found in slow} >= {"review", "reject", "error"}
-    assert any(margin is not None for margin in clear_margins(rows, bounds))
+    assert any(margin is not None for margin in margins_of_rows_above_all_lines(rows, bounds))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from eval.scorers.aesthetic import load_head
+from eval.scorers.aesthetic import load_aesthetic_head
 from stylegate import files
 
 V1, V2 = "github.com/LAION-AI/aesthetic-predictor", "github.com/christophschuhmann/improved-aesthetic-predictor"
@@ -27,7 +27,7 @@ def folded(path: Path) -> dict[str, np.ndarray]:
     """weight [1, d] and bias [1] in float64."""
     if path.suffix == ".safetensors":
         dimensions = load_file(path)["layers.0.weight"].shape[1]
-        weight, bias = load_head(path, dimensions)
+        weight, bias = load_aesthetic_head(path, dimensions)
         return {"weight": weight[None], "bias": np.array([bias])}
     return {key: value.double().numpy() for key, value in torch.load(path, weights_only=True).items()}
 

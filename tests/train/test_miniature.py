@@ -222,6 +222,6 @@ def test_the_aesthetic_head_tells_degraded_renders() -> None:
     encoder, r = encoding.load_encoder("miniature", torch.device("cpu")), np.random.default_rng(2)
     pixels = np.stack([np.asarray(render(world.random_traits(r), NAMED[i % len(NAMED)], i)) for i in range(60)])
     spoilt = np.stack([list(DEGRADE.values())[i % len(DEGRADE)](p, r) for i, p in enumerate(pixels)])
-    head = aesthetic.load_head(MINIATURE / "clip" / "aesthetic.safetensors", 128)
+    head = aesthetic.load_aesthetic_head(MINIATURE / "clip" / "aesthetic.safetensors", 128)
     clean, bad = (aesthetic.score(knowledge.embeddings_of(encoder.model, p), head) for p in (pixels, spoilt))
     assert (clean[:, None] > bad[None, :]).mean() > 0.9
