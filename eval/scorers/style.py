@@ -6,8 +6,8 @@ brand does not vary. Two readings of it:
 - `score`, cosine to the centroid. Range [-1, 1], higher is nearer. The gate's.
 - `closeness_to_nearest`, mean cosine to the three nearest references, less what the picture and they have in common
   with foreign pictures (cross-domain similarity local scaling, arXiv 1710.04087). Range [-4, 4], higher is nearer.
-  Better where a brand has several looks: with references of two brands, area under the ROC curve .977 to .999 where the centroid has
-  .955 to .998 (docs/measurements.md).
+  Better where a brand has several looks: with references of two brands, area under the ROC curve .977 to .999 where
+  the centroid has .955 to .998 (docs/measurements.md).
 
 Both see palette and technique; neither sees how well something is drawn, and a picture that leans on the same colours
 can pass: pair them with the technical scores. Fewer than MIN_REFERENCES say nothing.
