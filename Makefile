@@ -5,7 +5,7 @@ PYTHON := $(shell for p in python3.12 python3.13 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup demo test check prove
+.PHONY: setup demo loop test check prove
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -17,6 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/stylegate demo
+
+loop: setup
+	$(BIN)/python -m tests.loop
 
 test: setup
 	$(BIN)/python -m pytest
