@@ -42,7 +42,7 @@ def working_directory_first() -> Patches:
 def policies_that_judge_nothing() -> Patches:
     return {
         "eval.policy.file.can_keep_from_acceptance": lambda check: True,
-        "eval.policy.lines.ResolvedCheckLines.holds_back": lambda self: True,
+        "eval.policy.lines.ResolvedCheckLines.can_keep_from_acceptance": lambda self: True,
     }
 
 

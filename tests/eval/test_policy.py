@@ -230,6 +230,6 @@ def test_the_schema_of_a_policy_knows_both_forms_of_a_line() -> None:
     forms = json.loads(schema_texts_by_file_name()["policy.json"])["$defs"]
     number, mapping = forms["Threshold"]["anyOf"]
     assert number == {"type": "number"} and set(mapping["properties"]) == {*policy.RELATIVE, "keep", "foreign", "alone"}
-    word, lines = forms["Check"]["anyOf"]
+    word, lines = forms["PolicyCheck"]["anyOf"]
     assert word == {"const": "calibrated"} and set(lines["properties"]) == {*policy.LINES, "optional"}
     assert not lines["additionalProperties"] and lines["properties"]["reject_below"]["description"]

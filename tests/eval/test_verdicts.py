@@ -252,12 +252,12 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
 
 STAGES: dict[str, tuple[Any, str]] = {
     "scores": (judging, "read_scores"),
-    "policy": (judging, "resolve_check_bounds"),
-    "a verdict": (judging, "verdicts_of"),
+    "policy": (judging, "resolve_check_lines"),
+    "a verdict": (judging, "verdicts_of_rows"),
     "waivers": (judging, "apply_waivers"),
     "decisions": (judging, "apply_decisions"),
     "certificates": (certified, "apply_audit_labels_and_certificate"),
-    "rules": (judging, "rule_states"),
+    "rules": (judging, "results_of_lot_rules"),
     "the exit code": (judging, "lot_exit_code"),
     "writing": (GateRecord, "write"),
     "the reports": (gate, "write_reports"),
