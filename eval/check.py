@@ -44,13 +44,14 @@ def check(config: Config) -> int:
     """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
     folder = brandset.brand_folder(config.brand)
     findings = brandset.check_folder(folder)
-    if not findings.problems:
-        add_remarks(config, brandset.read(folder), findings)
+    brand_set = None if findings.problems else brandset.read(folder)
+    if brand_set:
+        add_remarks(config, brand_set, findings)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     brandset.raise_problems(folder, findings)
-    sizes = {part: len(pictures) for part, pictures in brandset.read(folder).splits.items()}
-    counts = ", ".join(f"{size} {part}" for part, size in sizes.items())
+    assert brand_set
+    counts = ", ".join(f"{len(pictures)} {part}" for part, pictures in brand_set.splits.items())
     print(f"{files.display_path(folder)}: {counts}; no problems")
     return 0
 

@@ -162,13 +162,15 @@ def write_set(
     Pictures get numbers for names: no name of a stranger's has to be safe, or to mean nothing to a loader.
     """
     numbers = {name: number for number, name in enumerate(sorted(name for names in splits.values() for name in names))}
+    written: dict[str, Path] = {}
     for part, names in splits.items():
         rows = []
         for name in names:
             content = found[name].read_bytes()
             content = without_frame(content, brand.background) if crop else content
             file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
-            files.write_atomically(folder / part / file, content)
+            written[name] = folder / part / file
+            files.write_atomically(written[name], content)
             row = {"file_name": file, "text": captions[name].text, "original": name}
             rows.append(row | ({"traits": captions[name].traits} if captions[name].traits else {}))
         files.write_jsonl(folder / part / "metadata.jsonl", rows)
@@ -178,7 +180,7 @@ def write_set(
     sheet = [
         (
             f"{part}: {split_heading(len(names))}, {NOUNS[part]}",
-            [contact_sheet_image(found[name], brand, crop) for name in names[:SHOWN]],
+            [contact_sheet_image(written[name], brand) for name in names[:SHOWN]],
         )
         for part, names in splits.items()
     ]
@@ -236,11 +238,9 @@ def is_utf8(path: Path) -> bool:
         return False
 
 
-def contact_sheet_image(path: Path, brand: Brand, crop: bool) -> Image.Image:
-    """The picture for the contact sheet, at most CELL pixels a side; with `crop` without its frame."""
-    content = path.read_bytes()
-    content = without_frame(content, brand.background) if crop else content
-    image = pictures.decode(content, brand.background).image
+def contact_sheet_image(path: Path, brand: Brand) -> Image.Image:
+    """The picture for the contact sheet, at most CELL pixels a side."""
+    image = pictures.decode(path.read_bytes(), brand.background).image
     image.thumbnail((CELL, CELL))
     return image
 

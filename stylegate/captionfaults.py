@@ -34,11 +34,11 @@ COMMON = {
     "for",
     "from",
     "as",
+    "no",
     "into",
     "over",
-    "under",
 }
-COMMON |= {"is", "are", "its", "his", "her", "their", "background", "wearing", "holding"}
+COMMON |= {"under", "is", "are", "its", "his", "her", "their", "background", "wearing", "holding"}
 STYLES = ("watercolor", "watercolour", "illustration", "cartoon", "anime", "3d render", "vector art", "flat design")
 STYLES += ("pixel art", "oil painting", "line art", "sketch", "digital art", "concept art", "in the style of")
 
@@ -64,16 +64,17 @@ def problems_of_captions(captions: Mapping[str, str], trigger: str, style: str =
     return found
 
 
-def words_in_most_captions(captions: list[str], trigger: str) -> dict[str, float]:
-    """The share of captions that hold a word, for words in most of them; words of the trigger phrase are left out.
+def words_in_most_captions(captions: list[str], trigger: str, share: float = MOST) -> dict[str, float]:
+    """The share of captions that hold a word, 0 to 1, for words in `share` of them and more.
 
-    Words are compared in lower case. Of fewer than FEWEST captions nothing is said.
+    Words of the trigger phrase are left out. Words are compared in lower case. Of fewer than FEWEST captions nothing
+    is said.
     """
     if len(captions) < FEWEST:
         return {}
     expected = COMMON | set(words_of(trigger))
     counts = Counter(word for text in captions for word in set(words_of(text)) - expected)
-    return {word: n / len(captions) for word, n in sorted(counts.items()) if n >= MOST * len(captions)}
+    return {word: n / len(captions) for word, n in sorted(counts.items()) if n >= share * len(captions)}
 
 
 def misspelt_triggers(captions: Mapping[str, str], trigger: str) -> dict[str, list[str]]:

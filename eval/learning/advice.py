@@ -1,6 +1,5 @@
 """What people can do next, beside learning: captions, traits, references."""
 
-import re
 from collections import Counter
 
 import numpy as np
@@ -10,11 +9,11 @@ from eval.measuring.decided import DecidedPictures
 from eval.measuring.scores import LotScores
 from eval.policy.model import score_spread
 from stylegate import brandset
+from stylegate.captionfaults import words_in_most_captions
 from stylegate.words import counted
 
 NEARLY_ALL = 0.97  # share of the captions: a word that stands in so many tells the LoRA nothing
 FAR_BELOW = 4.0  # spreads below the median of the references: such a reference disagrees with the others
-GRAMMAR = {"a", "an", "the", "and", "with", "on", "in", "of", "at", "by", "to", "no"}  # words that mean no thing
 FEW = 3  # words, traits and references that a sentence names
 
 
@@ -30,13 +29,9 @@ def captions_that_say_nothing(compared: Comparison) -> list[str]:
     if not compared.training or not compared.trigger:
         return []
     (folder,) = {path.parent.parent for _, path in compared.training}
-    texts = [item.text.lower() for item in brandset.read(folder).splits["train"]]
-    usual = GRAMMAR | set(re.findall(r"\w+", compared.trigger.lower()))
-    counts = Counter(word for text in texts for word in set(re.findall(r"\w+", text)) - usual)
-    found = [f"{word!r} ({counts[word]} of {len(texts)})" for word, _ in counts.most_common(FEW)]
-    found = [
-        one for one, (_, count) in zip(found, counts.most_common(FEW), strict=True) if count >= NEARLY_ALL * len(texts)
-    ]
+    texts = [item.text for item in brandset.read(folder).splits["train"]]
+    shares = words_in_most_captions(texts, compared.trigger, NEARLY_ALL)
+    found = [f"{word!r} ({share:.0%})" for word, share in list(shares.items())[:FEW]]
     if not found:
         return []
     return [
