@@ -14,6 +14,8 @@ import numpy as np
 from eval.planning.rarity import ABSENT, with_trait_count
 
 ENDS = 200  # simulated ends of the batch
+UNIQUE_FIRST = 1e6  # ranks go by unique values first, then by scores, which stay far below this
+TIED = 1e-9  # scores that differ by less are equal
 WITHIN = (0.025, 0.975)  # quantiles: of a slot's score or rank 95 of 100 ends lie between
 
 
@@ -39,7 +41,7 @@ def rarity_intervals(
     if len(filled) == len(items) or (not judged and wanted >= len(items)):
         return None
     random, columns = np.random.default_rng(0), value_numbers(items)
-    scores, ranks = np.full((ENDS, len(items)), np.nan), np.full((ENDS, len(items)), np.nan)
+    scores, ranks = np.empty((ENDS, len(items))), np.empty((ENDS, len(items)))
     has, opens = np.zeros(len(items), bool), np.ones(len(items), bool)
     has[list(filled)], opens[list(filled)] = True, False
     for end in range(ENDS):
@@ -49,11 +51,10 @@ def rarity_intervals(
         else:
             there = np.zeros(len(items), bool)
             there[random.permutation(len(items))[: random.integers(wanted, len(items) + 1)]] = True
-        one = np.flatnonzero(opens)[end % opens.sum()]  # so that each slot has ends in which it has a picture
-        there[one] = True
         scores[end, there], ranks[end, there] = scores_and_ranks(columns[there])
-    low, high = (np.nanquantile(scores, share, axis=0) for share in WITHIN)
-    best, worst = (np.nanquantile(ranks, share, axis=0) for share in WITHIN)
+        scores[end, ~there], ranks[end, ~there] = scores_and_ranks_if_added(columns[there], columns[~there])
+    low, high = (np.quantile(scores, share, axis=0) for share in WITHIN)
+    best, worst = (np.quantile(ranks, share, axis=0) for share in WITHIN)
     return [
         RarityInterval(float(a), float(b), int(np.floor(c)), int(np.ceil(d)))
         for a, b, c, d in zip(low, high, best, worst, strict=True)
@@ -71,8 +72,8 @@ def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     return np.array(columns, np.int64).T
 
 
-def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """OpenRarity's scores and ranks of items by `value_numbers`: eval/planning/rarity.py for many items at once."""
+def scores_and_unique_values(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """OpenRarity's scores of items by `value_numbers`, and how many of their values no other item has."""
     size = len(columns)
     scores, unique, entropy = np.zeros(size), np.zeros(size, np.int64), 0.0
     for column in columns.T:
@@ -81,7 +82,12 @@ def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         entropy -= float((shares * np.log2(shares)).sum())
         scores += np.log2(size / counts[column])
         unique += (counts[column] == 1) & (column != 0)
-    scores /= entropy or 1.0
+    return scores / (entropy or 1.0), unique
+
+
+def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """OpenRarity's scores and ranks of items by `value_numbers`: eval/planning/rarity.py for many items at once."""
+    size, (scores, unique) = len(columns), scores_and_unique_values(columns)
     order = np.lexsort((-scores, -unique))
     ordered = scores[order]
     tied = np.zeros(size, bool)
@@ -89,3 +95,29 @@ def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ranks = np.empty(size)
     ranks[order] = np.maximum.accumulate(np.where(tied, 0, np.arange(1, size + 1)))
     return scores, ranks
+
+
+def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The score and rank that each of `others` [m, traits] would have as the only one added to `columns` [n, traits].
+
+    Both hold value numbers. Scores are exact; ranks are among the scores that `columns` have without it, which one item
+    more hardly moves.
+    """
+    size = len(columns) + 1
+    scores, unique, entropy = np.zeros(len(others)), np.zeros(len(others), np.int64), np.zeros(len(others))
+    for column, of_others in zip(columns.T, others.T, strict=True):
+        counts = np.bincount(column, minlength=int(of_others.max(initial=0)) + 1)
+        each, more = (counts_times_log2(number) for number in (counts, counts + 1))
+        entropy += np.log2(size) - (each.sum() - each + more)[of_others] / size
+        scores += np.log2(size / (counts[of_others] + 1))
+        unique += (counts[of_others] == 0) & (of_others != 0)
+    scores /= np.where(entropy > 1e-12, entropy, 1.0)
+    before, unique_before = scores_and_unique_values(columns)
+    keys = np.sort(unique_before * UNIQUE_FIRST + before)
+    above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + scores + TIED, side="right")
+    return scores, 1.0 + above
+
+
+def counts_times_log2(counts: np.ndarray) -> np.ndarray:
+    """c log2 c of each count; 0 for 0."""
+    return counts * np.log2(np.maximum(counts, 1))

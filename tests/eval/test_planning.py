@@ -15,7 +15,7 @@ from eval.package import verify_traits
 from eval.planning import exact
 from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
 from eval.planning.deal import fill_by_swaps
-from eval.planning.open_slots import rarity_intervals, scores_and_ranks, value_numbers
+from eval.planning.open_slots import rarity_intervals, scores_and_ranks, scores_and_ranks_if_added, value_numbers
 from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
 from eval.planning.rarity import rarest_pairs, rarity_of_each_item
 from eval.planning.repair import plan_rows_after_repair
@@ -328,6 +328,14 @@ def test_open_slots_leave_rarity_open() -> None:
         found = rarity_of_each_item([items[i] for i in there])
         inside += [wide[i].lowest_score <= r.score <= wide[i].highest_score for i, r in zip(there, found, strict=True)]
     assert np.mean(inside) > 0.9
+    many = [{"a": str(i % 7), "b": str(i % 11)} for i in range(900)]  # few filled: most ends leave most slots empty
+    found = rarity_intervals(many, {0}, set(range(1, 400)), 900)
+    assert found and all(0 < row.lowest_score <= row.highest_score for row in found)
+    columns = value_numbers(items)
+    added = scores_and_ranks_if_added(columns[:30], columns[30:])
+    for i in range(10):
+        score, rank = (each[-1] for each in scores_and_ranks(columns[[*range(30), 30 + i]]))
+        assert added[0][i] == pytest.approx(score, abs=1e-12) and abs(added[1][i] - rank) <= 3
 
 
 def test_rarest_pairs() -> None:
