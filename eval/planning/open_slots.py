@@ -14,8 +14,8 @@ import numpy as np
 from eval.planning.rarity import ABSENT, with_trait_count
 
 ENDS = 200  # simulated ends of the batch
-UNIQUE_FIRST = 1e6  # ranks go by unique values first, then by scores, which stay far below this
-TIED = 1e-9  # scores that differ by less are equal
+UNIQUE_FIRST = 1e6  # ranks go by unique values first, then by bits, which stay far below this
+TIED = 1e-9  # bits that differ by less are equal
 WITHIN = (0.025, 0.975)  # quantiles: of a slot's score or rank 95 of 100 ends lie between
 
 
@@ -72,22 +72,35 @@ def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     return np.array(columns, np.int64).T
 
 
-def scores_and_unique_values(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """OpenRarity's scores of items by `value_numbers`, and how many of their values no other item has."""
+class Information(NamedTuple):
+    """What OpenRarity computes scores of: of each item, and of all."""
+
+    bits: np.ndarray  # [n] information content of the item
+    unique: np.ndarray  # [n] how many of its values no other item has
+    entropy: np.ndarray  # bits of the collection; the score is bits / entropy
+
+    def scores(self) -> np.ndarray:
+        """[n] OpenRarity's scores; 0 where all items are the same."""
+        return self.bits / np.where(self.entropy > 1e-12, self.entropy, 1.0)
+
+
+def information_of(columns: np.ndarray) -> Information:
+    """The information of items by `value_numbers`."""
     size = len(columns)
-    scores, unique, entropy = np.zeros(size), np.zeros(size, np.int64), 0.0
+    bits, unique, entropy = np.zeros(size), np.zeros(size, np.int64), np.zeros(())
     for column in columns.T:
         counts = np.bincount(column)
         shares = counts[counts > 0] / size
-        entropy -= float((shares * np.log2(shares)).sum())
-        scores += np.log2(size / counts[column])
+        entropy = entropy - (shares * np.log2(shares)).sum()
+        bits += np.log2(size / counts[column])
         unique += (counts[column] == 1) & (column != 0)
-    return scores / (entropy or 1.0), unique
+    return Information(bits, unique, np.asarray(entropy))
 
 
 def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """OpenRarity's scores and ranks of items by `value_numbers`: eval/planning/rarity.py for many items at once."""
-    size, (scores, unique) = len(columns), scores_and_unique_values(columns)
+    found, size = information_of(columns), len(columns)
+    scores, unique = found.scores(), found.unique
     order = np.lexsort((-scores, -unique))
     ordered = scores[order]
     tied = np.zeros(size, bool)
@@ -100,22 +113,22 @@ def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The score and rank that each of `others` [m, traits] would have as the only one added to `columns` [n, traits].
 
-    Both hold value numbers. Scores are exact; ranks are among the scores that `columns` have without it, which one item
-    more hardly moves.
+    Both hold value numbers. Scores are exact. For ranks, `columns` are taken to be as rare as before: an item gains
+    bits as the collection grows, and loses as many on average where it shares a value with the added one. So a rank is
+    some two places off (tests/eval/test_planning.py).
     """
     size = len(columns) + 1
-    scores, unique, entropy = np.zeros(len(others)), np.zeros(len(others), np.int64), np.zeros(len(others))
+    bits, unique, entropy = np.zeros(len(others)), np.zeros(len(others), np.int64), np.zeros(len(others))
     for column, of_others in zip(columns.T, others.T, strict=True):
         counts = np.bincount(column, minlength=int(of_others.max(initial=0)) + 1)
         each, more = (counts_times_log2(number) for number in (counts, counts + 1))
         entropy += np.log2(size) - (each.sum() - each + more)[of_others] / size
-        scores += np.log2(size / (counts[of_others] + 1))
+        bits += np.log2(size / (counts[of_others] + 1))
         unique += (counts[of_others] == 0) & (of_others != 0)
-    scores /= np.where(entropy > 1e-12, entropy, 1.0)
-    before, unique_before = scores_and_unique_values(columns)
-    keys = np.sort(unique_before * UNIQUE_FIRST + before)
-    above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + scores + TIED, side="right")
-    return scores, 1.0 + above
+    before = information_of(columns)
+    keys = np.sort(before.unique * UNIQUE_FIRST + before.bits)
+    above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + bits + TIED, side="right")
+    return Information(bits, unique, entropy).scores(), 1.0 + above
 
 
 def counts_times_log2(counts: np.ndarray) -> np.ndarray:
