@@ -120,12 +120,13 @@ def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules
 
 
 def canonical_name_of_original(path: str, by_flat_name: Mapping[str, str]) -> str | None:
-    """The canonical name of a UNet's module by its dotted path in the original code (input_blocks.4.1...), or None.
+    """The canonical name of a module by its dotted path in the original code of a UNet (input_blocks.4.1...) or of
+    Krea 2 (blocks.0.attn.wq), or None.
 
-    A transformer's layers are fused in the original code: diffusers separates them (stylegate/lorafile.py).
+    Other transformers' layers are fused in the original code: diffusers separates them (stylegate/lorafile.py).
     """
     found = by_flat_name.get("lora_unet_" + path.replace(".", "_"), "")
-    return found if found.startswith("unet.") else None
+    return found if found.startswith("unet.") or original_krea2_path(found.partition(".")[2]) == path else None
 
 
 def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
@@ -136,6 +137,8 @@ def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
         spellings = [path]
         if component == "unet":
             spellings.append(original_unet_path(path) or path)
+        elif component == "transformer":
+            spellings.append(original_krea2_path(path) or path)
         elif component.startswith("text_encoder"):
             spellings.append(clip_module_path(path))
         for prefix, components in FLAT.items():
@@ -215,3 +218,31 @@ def original_unet_path(path: str) -> str | None:
         slot = {"resnets": 0, "attentions": 1, "upsamplers": 2}[kind]
         place = f"output_blocks.{block * (LAYERS_PER_BLOCK + 1) + last}.{slot}"
     return f"{place}.{inner}" if inner else place
+
+
+KREA2_BLOCK = re.compile(r"(transformer_blocks|text_fusion\.(?:layerwise|refiner)_blocks)\.(\d+)\.(attn|ff)\.(.+)")
+KREA2_ATTENTION = {"to_q": "wq", "to_k": "wk", "to_v": "wv", "to_gate": "gate", "to_out.0": "wo"}
+KREA2_OUTSIDE = {
+    "img_in": "first",
+    "time_embed.linear_1": "tmlp.0",
+    "time_embed.linear_2": "tmlp.2",
+    "time_mod_proj": "tproj.1",
+    "txt_in.linear_1": "txtmlp.1",
+    "txt_in.linear_2": "txtmlp.3",
+    "text_fusion.projector": "txtfusion.projector",
+    "final_layer.linear": "last.linear",
+}
+
+
+def original_krea2_path(path: str) -> str | None:
+    """The path of a Krea 2 module in the original code, which ai-toolkit and musubi-tuner have in their LoRA files.
+
+    None for a path that is not of a layer in diffusers' Krea 2 transformer.
+    """
+    match = KREA2_BLOCK.fullmatch(path)
+    if not match:
+        return KREA2_OUTSIDE.get(path)
+    blocks, number, kind, layer = match.groups()
+    inner = KREA2_ATTENTION.get(layer) if kind == "attn" else layer
+    place = blocks.removeprefix("transformer_").replace("text_fusion", "txtfusion")
+    return inner and f"{place}.{number}.{'attn' if kind == 'attn' else 'mlp'}.{inner}"

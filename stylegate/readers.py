@@ -180,7 +180,7 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     if {p.layer for p in file.parts_by_key.values() if p.part == "alpha" and p.style == "diffusers"}:
         found.append("refuses .alpha keys among its own names, but for FLUX.1")
     if any(style == "comfyui" for style in file.styles.values()):
-        found.append("translates the original model's names; for FLUX, Qwen-Image and Z-Image alone")
+        found.append("translates the original model's names; for FLUX, Krea 2, Qwen-Image and Z-Image alone")
     if bare := [layer for layer, style in file.styles.items() if style == "bare"]:
         found.append(f"ignores {counted(len(bare), 'layer')}: their names lack the component (transformer.)")
     return found

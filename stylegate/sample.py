@@ -47,7 +47,7 @@ def draw_pictures(
 
     The number drawn at once can change last bits: callers keep it fixed for a picture that must come out again.
     """
-    told: dict[str, object] = {models.guidance: settings.guidance_scale}
+    told: dict[str, object] = {models.guidance: settings.guidance_scale - 1 + models.no_guidance}
     if models.negative is not None or (any(negatives) and takes_negative_prompt(models)):
         told["negative_prompt"] = [text or models.negative or "" for text in negatives or [""] * len(prompts)]
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -9,12 +9,14 @@ from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+from diffusers.models.transformers.transformer_krea2 import Krea2Transformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
+from diffusers.pipelines.krea2.pipeline_krea2 import Krea2Pipeline
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -33,6 +35,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -260,6 +264,63 @@ def sd3(folder: Path) -> Path:
     return folder
 
 
+FILM: dict[str, Any] = {  # Qwen-Image's autoencoder, which Krea 2 has as well
+    "base_dim": 8,
+    "z_dim": 4,
+    "num_res_blocks": 1,
+    "latents_mean": [-0.7571, -0.7089, -0.9113, 0.1075],
+    "latents_std": [2.8184, 1.4541, 2.3275, 2.6558],
+}
+
+
+def qwen3_vl(tokenizer: Any, layers: int) -> Qwen3VLConfig:
+    text: dict[str, Any] = qwen3(tokenizer, layers).to_dict() | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [1, 1, 2]}
+    }
+    vision: dict[str, Any] = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    return Qwen3VLConfig(text_config=text | {"model_type": "qwen3_vl_text"}, vision_config=vision)
+
+
+def krea2(folder: Path) -> Path:
+    """Three layers of its text encoder are read, in place of twelve."""
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
+    transformer: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+        "timestep_embed_dim": 16,
+        "text_hidden_dim": 16,
+        "num_text_layers": 3,
+        "text_num_attention_heads": 2,
+        "text_num_key_value_heads": 2,
+        "text_intermediate_size": 32,
+        "num_layerwise_text_blocks": 1,
+        "num_refiner_text_blocks": 1,
+        "axes_dims_rope": (4, 6, 6),
+    }
+    parts: dict[str, Any] = {
+        "vae": AutoencoderKLQwenImage(**FILM),
+        "text_encoder": Qwen3VLModel(qwen3_vl(tokenizer, 4)),
+        "transformer": Krea2Transformer2DModel(**transformer),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_image_seq_len=6400),
+        "text_encoder_select_layers": (1, 2, 4),
+    }
+    Krea2Pipeline(tokenizer=tokenizer, **parts).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
 def qwenimage(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = chat_tokenizer()
@@ -288,15 +349,8 @@ def qwenimage(folder: Path) -> Path:
         "num_heads": 2,
         "out_hidden_size": 16,
     }
-    vae: dict[str, Any] = {
-        "base_dim": 8,
-        "z_dim": 4,
-        "num_res_blocks": 1,
-        "latents_mean": [-0.7571, -0.7089, -0.9113, 0.1075],
-        "latents_std": [2.8184, 1.4541, 2.3275, 2.6558],
-    }
     parts: dict[str, Any] = {
-        "vae": AutoencoderKLQwenImage(**vae),
+        "vae": AutoencoderKLQwenImage(**FILM),
         "text_encoder": Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
         "transformer": QwenImageTransformer2DModel(**transformer),
         "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
@@ -313,4 +367,5 @@ BASES = {
     "flux": flux,
     "qwenimage": qwenimage,
     "sd3": sd3,
+    "krea2": krea2,
 }

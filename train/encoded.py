@@ -22,7 +22,7 @@ from stylegate.families import Conditions, Family, Models
 from train import batches
 from train.batches import View
 
-LATENTS, PROMPTS = "latents-3", "prompts-3"  # versions of what is cached; raise one when its computation changes
+LATENTS, PROMPTS = "latents-3", "prompts-4"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
 WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
@@ -51,7 +51,7 @@ class Encoded(NamedTuple):
         found = [
             self.cached_entry(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)
         ]
-        return {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
+        return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
     def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
         """The caption texts, in their wording at `step`, whose encodings `conditions` returns; "" where dropped."""
@@ -126,7 +126,7 @@ def encode_training_set(
     def conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
         encoded = family.encode_prompts(models, [my_prompts[i] for i in chosen])
         arrays = {name: values.float().cpu().numpy() for name, values in encoded.items()}
-        return [{name: values[i] for name, values in arrays.items()} for i in range(len(chosen))]
+        return [without_padding({name: values[i] for name, values in arrays.items()}) for i in range(len(chosen))]
 
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]
@@ -142,6 +142,21 @@ def encode_training_set(
         empty_key=prompt_key(""),
         wordings=wordings,
     )
+
+
+def without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:
+    """One encoded caption whose `words` end after their `length`; unchanged where the family gives no length."""
+    return one | {"words": one["words"][: int(one["length"])]} if "length" in one else one
+
+
+def stack_with_padding(arrays: Sequence[NDArray]) -> NDArray:
+    """The arrays in one, [n, longest, ...]; shorter ones are padded with zeros at the end of their first axis."""
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    stacked = np.zeros((len(arrays), max(len(array) for array in arrays), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return stacked
 
 
 def num_wordings(settings: TrainConfig) -> int:

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from stylegate.families import flux, flux2, qwenimage, sd, sd3, sdxl, zimage
+from stylegate.families import flux, flux2, krea2, qwenimage, sd, sd3, sdxl, zimage
 from stylegate.families.base import Conditions, Family, MetaModel, Models, Schedule
 
 FAMILIES: dict[str, Family] = {
@@ -13,6 +13,7 @@ FAMILIES: dict[str, Family] = {
     "flux": cast(Family, flux),
     "qwenimage": cast(Family, qwenimage),
     "sd3": cast(Family, sd3),
+    "krea2": cast(Family, krea2),
 }
 
 __all__ = ["FAMILIES", "Conditions", "Family", "MetaModel", "Models", "Schedule"]

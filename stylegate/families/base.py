@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-Conditions = dict[str, Tensor]  # what the denoiser is told of prompts, by the family's own names; [n, ...] each
+# What the denoiser is told of prompts, by the family's own names; [n, ...] each. Where there is a `length` [n], what
+# `words` [n, tokens, ...] holds after it is padding.
+Conditions = dict[str, Tensor]
 
 
 class Schedule(NamedTuple):
@@ -28,6 +30,7 @@ class Models(NamedTuple):
     multiple: int  # of pixels that sides must be, so that every stage of the denoiser halves evenly
     sha256: str  # of the base's weights and configs
     guidance: str = "guidance_scale"  # what the pipeline calls the strength of guidance
+    no_guidance: float = 1.0  # the pipeline's own value for none; Krea 2 counts from 0
     distilled: bool = False  # to few steps: not what to train on
     unused_tokens: tuple[
         str, ...

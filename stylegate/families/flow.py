@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from stylegate import files
 from stylegate.errors import ModelError
-from stylegate.families.base import Models, Schedule
+from stylegate.families.base import Conditions, Models, Schedule
 
 COMPONENT = "transformer"
 LEVELS = 1000  # of the table; the models take any sigma
@@ -62,6 +62,30 @@ def encode_and_shift(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale = vae.config.scaling_factor
     return (found.mean - (vae.config.shift_factor or 0)) * scale, found.std * scale
+
+
+def encode_one_frame(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of latents that are normalised channel by channel; the autoencoder is one for video.
+
+    `pixels` are [n, c, h, w]: each picture is encoded as a film of one frame.
+    """
+    found = vae.encode(pixels.to(vae.device, vae.dtype).unsqueeze(2)).latent_dist
+    centre, spread = (
+        torch.tensor(values, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return ((found.mean - centre) / spread).squeeze(2), (found.std / spread).squeeze(2)
+
+
+def words_and_mask(conditions: Conditions) -> tuple[Tensor, Tensor | None]:
+    """`words` cut after the longest prompt of the batch, and a mask [n, tokens] that is True where they are no padding.
+
+    The mask is None where there is no padding, as the pipelines have it.
+    """
+    length = conditions["length"].long()
+    words = conditions["words"][:, : int(length.max())]
+    mask = torch.arange(words.shape[1], device=words.device) < length[:, None]
+    return words, None if mask.all() else mask
 
 
 def pack_latents(latents: Tensor) -> Tensor:

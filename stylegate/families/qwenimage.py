@@ -79,25 +79,16 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
 
 
 def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the latents. The autoencoder is one for video: a picture is one frame."""
-    vae = models.pipeline.vae
-    found = vae.encode(pixels.to(vae.device, vae.dtype).unsqueeze(2)).latent_dist
-    centre, spread = (
-        torch.tensor(values, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return ((found.mean - centre) / spread).squeeze(2), (found.std / spread).squeeze(2)
+    return flow.encode_one_frame(models.pipeline.vae, pixels)
 
 
 def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    length = conditions["length"].long()
-    words = conditions["words"][:, : int(length.max())]
-    mask = torch.arange(words.shape[1], device=words.device) < length[:, None]
+    words, mask = flow.words_and_mask(conditions)
     predicted = denoiser(
         hidden_states=flow.pack_latents(noisy),
         timestep=models.schedule.sigma.to(levels.device)[levels],
         encoder_hidden_states=words,
-        encoder_hidden_states_mask=None if mask.all() else mask.long(),
+        encoder_hidden_states_mask=None if mask is None else mask.long(),
         img_shapes=[[(1, noisy.shape[2] // 2, noisy.shape[3] // 2)]] * len(noisy),
         return_dict=False,
     )[0]

@@ -33,6 +33,7 @@ TEXT = {  # billions of parameters of the text encoders, as published
     "Z-Image": 4.0,
     "FLUX.1 dev": 4.9,
     "Qwen-Image": 8.3,
+    "Krea 2": 4.4,
 }
 RELEASED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # family, configs of denoiser and autoencoder
     "Stable Diffusion 1.5": (
@@ -83,6 +84,7 @@ RELEASED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # family, c
     ),
     "Z-Image": ("zimage", {"cap_feat_dim": 2560}, KL),
     "FLUX.1 dev": ("flux", {"guidance_embeds": True, "pooled_projection_dim": 768}, KL),
+    "Krea 2": ("krea2", {"text_hidden_dim": 2560}, {"temperal_downsample": [False, True, True]}),
     "Qwen-Image": ("qwenimage", {"joint_attention_dim": 3584}, {"temperal_downsample": [False, True, True]}),
 }
 BATCHES = (1, 2, 4)

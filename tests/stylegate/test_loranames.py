@@ -330,6 +330,7 @@ TITLES = {
     "flux2": "FLUX.2 klein 4B",
     "zimage": "Z-Image",
     "qwenimage": "Qwen-Image",
+    "krea2": "Krea 2",
 }
 
 

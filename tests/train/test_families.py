@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from stylegate import adapter, files, lorafile, sample
 from stylegate.config import Config, GenerateConfig
+from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, pipelines
 from tests.conftest import FAST_ALL_LAYERS
@@ -20,6 +21,7 @@ from tests.tiny import BASES
 from train import prepare
 
 CPU = torch.device("cpu")
+FILMS = ("qwenimage", "krea2")  # their autoencoder takes films
 SMALL = ["family.resolution=64", "encoder=miniature"]  # pictures that the miniature's encoder knows
 
 
@@ -94,7 +96,7 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
         return result
 
     models.denoiser.forward = watched
-    told: dict[str, Any] = {"num_inference_steps": 1, models.guidance: 1.0, "output_type": "latent"}
+    told: dict[str, Any] = {"num_inference_steps": 1, models.guidance: models.no_guidance, "output_type": "latent"}
     models.pipeline(prompt="a red cat", height=64, width=64, **told)
     models.denoiser.forward = forward
     with torch.no_grad():
@@ -114,6 +116,18 @@ def unpacked(name: str, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor
     return kind._unpack_latents(tokens, 8 * height, 8 * width, 8).reshape(shape)
 
 
+def test_prompts_that_are_read_one_by_one_are_read_alike(base: tuple[str, Path]) -> None:
+    """As `generate` reads them: each once, whatever else is in its batch."""
+    name, folder = base
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
+    prompts = ["a red cat", "a blue dog that sits in the snow", "a"]
+    with torch.no_grad():
+        together = FAMILIES[name].encode_prompts(models, prompts)
+        read_each_prompt_once(models.pipeline)
+        apart = FAMILIES[name].encode_prompts(models, prompts)
+    assert all(torch.allclose(values, apart[key], atol=1e-5) for key, values in together.items())
+
+
 def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, Path]) -> None:
     """Through the pipeline's own way out, from `latent_distribution`' mean; compared with the autoencoder alone."""
     name, folder = base
@@ -121,10 +135,10 @@ def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, P
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         mean, deviation = FAMILIES[name].latent_distribution(models, pixels)
-        film = pixels.unsqueeze(2) if name == "qwenimage" else pixels
+        film = pixels.unsqueeze(2) if name in FILMS else pixels
         latents = models.pipeline.vae.encode(film).latent_dist
         wanted = models.pipeline.vae.decode(latents.mean).sample
-        if name == "qwenimage":
+        if name in FILMS:
             config = models.pipeline.vae.config
             centre, spread = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
             out = mean.unsqueeze(2) * spread + centre
@@ -211,6 +225,13 @@ ORIGINAL: dict[str, dict[str, tuple[str, ...]]] = {  # layers of the original mo
         "transformer_blocks.0.attn.to_q": ("transformer_blocks.0.attn.to_q",),
         "transformer_blocks.0.img_mlp.net.0.proj": ("transformer_blocks.0.img_mlp.net.0.proj",),
     },
+    "krea2": {
+        "blocks.1.attn.wq": ("transformer_blocks.1.attn.to_q",),
+        "blocks.0.attn.gate": ("transformer_blocks.0.attn.to_gate",),
+        "blocks.0.mlp.gate": ("transformer_blocks.0.ff.gate",),
+        "txtfusion.refiner_blocks.0.attn.wo": ("text_fusion.refiner_blocks.0.attn.to_out.0",),
+        "txtmlp.3": ("txt_in.linear_2",),
+    },
 }
 
 
@@ -261,7 +282,9 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
         "nothing": {down: torch.zeros(0, tensors[down].shape[1])},
         "alphas": {f"{key}.alpha": torch.ones(2)},
     }
-    if kind == "comfyui" or name.startswith("flux"):  # translated; others are read as they are, DoRA as well
+    if (kind == "comfyui" and name != "krea2") or name.startswith(
+        "flux"
+    ):  # translated; others are read as they are, DoRA as well
         odd["magnitude"] = {f"{key}.dora_scale": torch.ones(len(up), 1)}
     for what, changed in odd.items():
         save_file(tensors | changed, tmp_path / f"{what}.safetensors")
