@@ -63,30 +63,33 @@ class Preemption:
 
 
 class EvaluationTimeBudget:
-    """Limits the time of evaluations during training to a share, in [0, 1], of the time that has passed."""
+    """Limits the time of evaluations during training to a share, in [0, 1], of the time that has passed.
 
-    def __init__(self, share: float, accelerator: Accelerator) -> None:
+    `evaluated` and `trained` are the seconds that evaluations and steps took before, those of earlier starts included.
+    """
+
+    def __init__(self, share: float, accelerator: Accelerator, evaluated: float = 0.0, trained: float = 0.0) -> None:
         self.share, self.accelerator = share, accelerator
-        self.began, self.spent, self.longest = time.perf_counter(), 0.0, 0.0  # seconds
+        self.evaluated, self.trained = evaluated, trained
+        self.began, self.spent = time.perf_counter(), 0.0  # seconds
 
     def allows(self) -> bool:
-        """Whether one more evaluation, as long as the longest so far, fits. The main process decides for all."""
-        passed = time.perf_counter() - self.began
-        answer = [self.spent + self.longest <= self.share * passed]
+        """Whether evaluations have cost no more than their share so far. The main process decides for all."""
+        answer = [self.spent_share() <= self.share]
         broadcast_object_list(answer)
         return answer[0]
 
     def spent_share(self) -> float:
         """The share of the time so far that evaluations have cost."""
-        return self.spent / (time.perf_counter() - self.began)
+        passed = self.evaluated + self.trained + time.perf_counter() - self.began
+        return (self.evaluated + self.spent) / passed
 
     @contextmanager
     def count_time(self) -> Iterator[None]:
         """A context whose time is counted as time of evaluations."""
         before = time.perf_counter()
         yield
-        seconds = time.perf_counter() - before
-        self.spent, self.longest = self.spent + seconds, max(self.longest, seconds)
+        self.spent += time.perf_counter() - before
 
 
 @contextmanager
@@ -170,7 +173,8 @@ def train_steps(
         tracker.picture("samples", evaluation.grid(), step=first)
     if main:
         page.record_start(run.directory, first, evaluation.prompts)
-    budget = EvaluationTimeBudget(settings.evaluation_share, accelerator)
+    trained = sum(row["seconds"] for row in files.read_jsonl(stats.clock, "seconds"))
+    budget = EvaluationTimeBudget(settings.evaluation_share, accelerator, evaluation.seconds(), trained)
     with progress.progress_bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:

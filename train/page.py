@@ -89,7 +89,7 @@ def page_notes(run: RunRecord) -> list[str]:
             found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
     if run.config and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
-    elif run.results and not any(any(result.get("passed") or []) for result in run.results.values()):
+    elif max(run.results, default=0) and not any(any(result.get("passed") or []) for result in run.results.values()):
         counts = select.failing_checks([run.results[max(run.results)]])
         why = select.counts_in_words(counts)
         helps = select.remedies(counts)

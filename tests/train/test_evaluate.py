@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
 from train import batches
+from train.loop import EvaluationTimeBudget
 
 NEON = ["brand=neon", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.evaluation_share=1"]
 AT_FULL_STRENGTH = "train.scales=[1]"  # `equal` tries other strengths
@@ -232,3 +234,11 @@ def test_what_the_base_draws_of_the_prompts_is_foreign_to_every_step(run) -> Non
     assert run("train", *words)[0] == 0
     record = json.loads((place("base-is-foreign") / "samples" / "step-000001" / "judged" / "gate.json").read_text())
     assert OF_BASE in record["readability"]["separations"]
+
+
+def test_evaluations_keep_to_their_share_of_all_the_time() -> None:
+    """The base's evaluation and those of earlier starts count: 47 s beside 90 s of training are 34 %."""
+    accelerator = Accelerator(cpu=True)
+    assert not EvaluationTimeBudget(0.3, accelerator, evaluated=47, trained=90).allows()
+    assert EvaluationTimeBudget(0.3, accelerator, evaluated=12, trained=50).allows()
+    assert EvaluationTimeBudget(1.0, accelerator, evaluated=47).allows()
