@@ -28,7 +28,7 @@ from eval.lot.lot import Lot, locked_lot
 from eval.package import living
 from eval.package.bag import write_proofs_of_bag
 from eval.package.earlier import signed_earlier_package
-from eval.package.fill import NO_MARKS, fill_package
+from eval.package.fill import NO_MARKS, fill_package, number_of_planned_pictures
 from eval.package.label_heads import LABEL_HEADS, label_row_hashes
 from eval.package.layout import is_bag
 from eval.package.licences import licence_chain
@@ -36,7 +36,7 @@ from eval.package.marking import ExportMarks, requested_marks, watermark_of_batc
 from eval.package.marks import MARKS, MarksReport, marks_in_words
 from eval.package.proof import package_problems
 from eval.package.provenance import LicenceLink
-from eval.package.receiver import TAGMANIFEST
+from eval.package.receiver import SIGNER, TAGMANIFEST
 from eval.package.receiver import check as check_bytes
 from eval.package.signature import PrivateKey, is_signed_file, signing_key
 from eval.policy.model import VERDICTS
@@ -82,8 +82,15 @@ def export(config: Config) -> int:
     if (lot.out / TRAIT_CERTIFICATE).exists() and not (target / "data" / TRAIT_CERTIFICATE).exists():
         print(f"note: {TRAIT_CERTIFICATE} is not of the traits that leave, and stays: stylegate plan audit=true")
     report = MarksReport.read(target / MARKS, "the report on marks")
+    planned = number_of_planned_pictures(lot)
+    if planned and report.pictures < planned:
+        print(f"note: {planned - report.pictures} of the {planned} planned pictures are not in the package; rarity and")
+        print("      ranks in it are computed among those that are")
     print(f"marks: {marks_in_words(report)}")
-    print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome)})")
+    if key:
+        print(f"key: the fingerprint is {files.sha256(target / SIGNER)}; tell it to the receiver in another way than")
+        print("     with the package: it is the sha256 of signer.pub.pem")
+    print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome, planned)})")
     if changed or new:
         print(f"Next: {GATE_AGAIN}")
         return Exit.REJECTED
@@ -110,11 +117,16 @@ def files_without_verdict(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     return sorted({name for name, _ in lot.files} - {verdict.file for verdict in verdicts})
 
 
-def exported_and_left_in_words(left: int, outcome: GateRecord) -> str:
-    """How many pictures left, how many of each other verdict did not, and how the gate ended, in words."""
+def exported_and_left_in_words(left: int, outcome: GateRecord, planned: int | None) -> str:
+    """How many pictures left, of how many that were planned or judged; how many of each other verdict did not; and how
+    the gate ended, in words.
+
+    `planned` is the number of slots of a plan; None for a folder that was not planned.
+    """
     counts = outcome.counts
     stay = [f"{count} {name}" for name in VERDICTS if name != "accept" and (count := getattr(counts, name))]
-    parts = [f"{left} of {counted(counts.judged, 'picture')}", f"{', '.join(stay)} left here" if stay else ""]
+    whole = counted(planned, "planned picture") if planned else counted(counts.judged, "picture")
+    parts = [f"{left} of {whole}", f"{', '.join(stay)} left here" if stay else ""]
     parts.append(f"policy {outcome.policy.name} {outcome.policy.sha256[:12]}")
     parts.append(f"the gate ended with exit code {outcome.exit_code}" if outcome.exit_code else "")
     return "; ".join(filter(None, parts))

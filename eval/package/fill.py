@@ -13,6 +13,7 @@ import rfc8785
 
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
+from eval.lot.batch import read_plan
 from eval.lot.lot import Lot
 from eval.package import verify_traits
 from eval.package.bag import BOM, write_merkle_tree, write_or_link_to_earlier
@@ -38,6 +39,7 @@ from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_d
 from eval.promise.statements import stated_traits_match_audit
 from stylegate import files
 from stylegate.errors import DataError
+from stylegate.words import counted
 
 NO_MARKS = ExportMarks()
 
@@ -70,11 +72,39 @@ def fill_package(
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
     words = {"promise": says, "lora": lora, "marks": marks_in_words(report)}
-    write_or_link_to_earlier(data / "README.md", CARD.format(name=collection, count=len(items), **words))
+    words |= {"pictures": pictures_in_words(lot, len(items)), "licences": licences_in_words(licences)}
+    write_or_link_to_earlier(data / "README.md", CARD.format(name=collection, **words))
     write_or_link_to_earlier(package / BOM, json.dumps(make_bill_of_materials(provenance, collection), indent=2) + "\n")
     judged = {item.image_path_in_data: item.verdict.sha256 for item in items if item.sha256 != item.verdict.sha256}
     write_merkle_tree(package, [(item.id, item.image_path_in_data) for item in items], judged)
     return provenance
+
+
+def number_of_planned_pictures(lot: Lot) -> int | None:
+    """The number of slots of the plan that a batch was drawn by; None for a folder that was not planned."""
+    return len(read_plan(lot.out)) if lot.record else None
+
+
+def pictures_in_words(lot: Lot, count: int) -> str:
+    """The sentence of a package's card that says how many pictures it has, and of how many that were planned."""
+    accepted = f"{counted(count, 'picture')} accepted by stylegate's gate"
+    planned = number_of_planned_pictures(lot)
+    if not planned:
+        return f"{accepted}."
+    if count == planned:
+        return f"{accepted}: every picture that was planned."
+    return f"{accepted}, of {planned} that were planned. Rarity is computed among those that are here."
+
+
+def licences_in_words(licences: Sequence[LicenceLink]) -> str:
+    """The sentence of a package's card on licences; a licence that somebody accepted by name is marked as such."""
+    if not licences:
+        return "Licences: none is stated, since stylegate did not draw the pictures."
+    named = {"base": "the base model", "data": "the pictures that the LoRA learned from", "lora": "the LoRA"}
+    each = [
+        f"{named[link.what]}: {link.licence}{' (accepted by name)' if link.accepted else ''}" for link in licences
+    ]
+    return f"Licences of what the pictures were made with: {'; '.join(each)}. None is stated of the pictures themselves."
 
 
 def write_pictures_with_marks(

@@ -131,9 +131,10 @@ def without_path(name: str) -> str:
 CARD_WITHOUT_PROMISE = "Nothing is promised about the share of rejects among them: there is no certificate."
 CARD = """# {name}
 
-{count} pictures that were accepted by stylegate's gate. This folder loads as a Hugging Face imagefolder.
+{pictures} This folder loads as a Hugging Face imagefolder.
 
 - {promise}
+- {licences}
 - {lora}
 - Marks: {marks} (`../proof/marks.json`).
 - `metadata/` describes each item for ERC-721 (OpenSea), ERC-1155 and Metaplex. `image` is relative there;

@@ -570,6 +570,9 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     assert names == {"small.safetensors", "small.kohya.safetensors", "README.md"}, "and nothing else that lay there"
     known = {link["what"]: link for link in provenance_of(package)["licences"]}
     assert known["base"]["licence"] == "apache-2.0" and known["data"]["licence"] == "CC0-1.0"
+    card = (package / "data" / "README.md").read_text()
+    assert "every picture that was planned" in card
+    assert "the base model: apache-2.0; the pictures that the LoRA learned from: CC0-1.0" in card
     bom = json.loads((package / "proof" / "bom.cdx.json").read_text())
     parts = {part["name"]: part for part in bom["components"]}
     assert parts["lora"]["modelCard"]["modelParameters"]["datasets"] == [{"ref": "data"}]
@@ -593,8 +596,12 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
         code, text = run("export", *told)
         assert code == 2 and "the licence of the data is" in text and says in text and "brand.yaml" in text
         assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1 and not signature.KEY.exists(), "no key for nothing"
-    code, text = run("export", *told, "accept_licence=other,CC-BY-NC-4.0")
+    code, text = run("export", *told, "accept_licence=other,CC-BY-NC-4.0", "burn=3")
     assert code == 0 and "a key that signs your packages was made" in text and signature.KEY.exists()
+    assert files.sha256(files.EXPORTS / "licensed-v2" / "signer.pub.pem") in text, "the receiver must be told of it"
+    planned, card = len(read_plan(folder)), (files.EXPORTS / "licensed-v2" / "data" / "README.md").read_text()
+    assert f"{planned - 1} of {planned} planned pictures" in text and "1 of the" in text
+    assert f"of {planned} that were planned" in card and "CC-BY-NC-4.0 (accepted by name)" in card
     words = f"'export', 'batch={folder.name}', 'name=licensed', 'accept_licence=CC-BY-NC-4.0'"
     loads = f"from stylegate.cli import main; import sys; sys.exit(main([{words}]) or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loads], cwd=files.ROOT).returncode == 0, "it needs no torch"
