@@ -39,7 +39,7 @@ from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, run_name
-from stylegate.errors import ConfigError, DataError
+from stylegate.errors import ConfigError, DataError, ModelError
 
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 NAMED = 5  # problems that a note names
@@ -56,15 +56,11 @@ def plan(config: Config) -> int:
         return audit_traits(config)
     brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits_file(named_traits_file(config)) if config.traits else None
+    if config.show:
+        return show_plan(config, brand_set, file)
     folder, facts = batch_folder(config, replanned=file is not None)
     if config.repair:
         return repair_slots(config, folder, facts, brand_set, file)
-    if config.show:
-        slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
-        warn_of_supply_problems(config, folder, slots)
-        print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
-        print_rarity_intervals(config, folder, slots)
-        return 0
     with files.exclusive_lock(folder):
         earlier = earlier_slots(folder)
         slots = slots_from_config(config, brand_set, file, earlier, slots_with_a_drawn_picture(folder))
@@ -88,8 +84,36 @@ def plan(config: Config) -> int:
     if brand_set and (known := count_training_captions(slots, brand_set)):
         print(f"note: {known} of {len(slots)} prompts are captions of training pictures, word for word: what comes out")
         print("      as a copy is refused (novelty); other prompts draw new pictures")
-    print(f"plan: {len(slots)} slots in {files.display_path(folder / PLAN)}")
+    print(f"plan: {len(slots)} slots, numbered from 0, in {files.display_path(folder / PLAN)}")
     return 0
+
+
+def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | None) -> int:
+    """Print the plan and draw its counts, and write its items where out= says; write no plan. Returns 0."""
+    folder = folder_to_show(config)
+    slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
+    warn_of_supply_problems(config, folder, slots)
+    print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
+    print_rarity_intervals(config, folder, slots)
+    if config.out:
+        print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
+    return 0
+
+
+def folder_to_show(config: Config) -> Path:
+    """The batch that these words name. Before the LoRA is trained it has no name yet: that of the run stands for it.
+
+    Raises ModelError where `lora_file` or the base cannot be read.
+    """
+    try:
+        return batch_folder(config, replanned=config.traits is not None)[0]
+    except ModelError as error:
+        from stylegate import lorafile  # torch
+
+        if config.lora_file or lorafile.trained_lora_path(config).is_file():
+            raise
+        print(f"note: {error.summary}. A plan can be shown before that.")
+        return files.BATCHES / (config.batch or run_name(config))
 
 
 def count_training_captions(slots: list[PlanSlot], brand_set: BrandSet) -> int:

@@ -64,8 +64,8 @@ VERBS = {
     "plan": Verb(
         "lay out a batch: slots, traits, prompts, seeds",
         "brand=neon traits=collectible",
-        "name brand batch traits prompts plan show import_file repair audit out policy decisions promise references "
-        "foreign encoder score hardware.threads",
+        "name brand batch traits prompts plan show import_file keep_items repair audit out policy decisions promise "
+        "references foreign encoder score hardware.threads",
         BATCH,
         helps=(
             (

@@ -298,6 +298,9 @@ class Config:
     import_file: str | None = config_key(
         None, "A folder of layers, a CSV or JSON of items (import=FILE is the same): plan makes a traits file of it."
     )
+    keep_items: bool = config_key(
+        False, "With import= of items: a plan keeps each item as it is, in the order of the file; the first is slot 0."
+    )
     repair: str | None = config_key(
         None, "Slots of a plan that get other traits: numbers with commas, or all whose attempts are used. Counts stay."
     )
@@ -373,7 +376,7 @@ class Config:
         False, "Check everything, estimate memory and time; use no accelerator and write nothing."
     )
     explain: bool = config_key(False, "Print the policy in force and its hash; judge nothing.")
-    show: bool = config_key(False, "Print counts, rarity and pairs of the plan, and draw them; plan nothing.")
+    show: bool = config_key(False, "Print counts, rarity and pairs of the plan, and draw them; write no plan.")
     audit: bool = config_key(
         False, "Ask people about stated traits of the batch, in random order, until it is proven how few are wrong."
     )

@@ -65,13 +65,18 @@ def lora_path(config: Config) -> Path | None:
         given = Path(config.lora_file).expanduser().resolve()
         load_tensors(given)
         return given
-    path = files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
+    path = trained_lora_path(config)
     if not path.is_file():
         raise ModelError(
             f"no LoRA has been trained by these words: {files.display_path(path)} is missing",
             next_step="stylegate train with the same words; lora_file=FILE for another; lora_file=none for the base.",
         )
     return path
+
+
+def trained_lora_path(config: Config) -> Path:
+    """Where `train` writes the LoRA of this configuration; the file need not exist."""
+    return files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
 
 
 def adaptable_modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:

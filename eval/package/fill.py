@@ -101,10 +101,8 @@ def licences_in_words(licences: Sequence[LicenceLink]) -> str:
     if not licences:
         return "Licences: none is stated, since stylegate did not draw the pictures."
     named = {"base": "the base model", "data": "the pictures that the LoRA learned from", "lora": "the LoRA"}
-    each = [
-        f"{named[link.what]}: {link.licence}{' (accepted by name)' if link.accepted else ''}" for link in licences
-    ]
-    return f"Licences of what the pictures were made with: {'; '.join(each)}. None is stated of the pictures themselves."
+    each = [f"{named[link.what]}: {link.licence}{' (accepted by name)' if link.accepted else ''}" for link in licences]
+    return f"Licences of what made the pictures: {'; '.join(each)}. None is stated of the pictures themselves."
 
 
 def write_pictures_with_marks(

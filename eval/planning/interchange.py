@@ -23,7 +23,7 @@ from eval.planning.traits import MAX_VALUES, NONE, valid_value_name
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import DataError
+from stylegate.errors import ConfigError, DataError
 
 PIXEL = bytes.fromhex(  # a transparent PNG of one pixel, for layers that have no picture
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -38,19 +38,28 @@ def import_collection(config: Config) -> int:
         raise DataError(f"import={config.import_file}: there is no such file or folder")
     name = config.name or re.sub(r"[^\w.-]+", "-", source.stem).strip("-.") or "collection"
     target = Path(config.out).expanduser() if config.out else files.TRAITS[0] / f"{name}.yaml"
+    places: list[str] = []
     if source.is_dir() and not any(source.rglob("*.json")):
         (found, notes), items = traits_of_layer_folder(source), []
+        if config.keep_items:
+            raise ConfigError("keep_items= is for a table or metadata: a folder of layers holds no items")
     else:
         there = read_collection(source)
+        places = there.places
         items, tally, more = one_value_per_trait(there)
+        if config.keep_items:
+            items, places = without_equal_items(items, places)
         found = traits_file_of_counts(items, tally)
         notes = [*there.notes, *notes_on_equal_items(there), *more]
         notes += notes_on_absence({trait: list(values) for trait, values in found["traits"].items()})
-    text = traits_file_text(found, f"stylegate plan import={source.name}", len(items))
+    command = f"stylegate plan import={source.name}{' keep_items=true' if config.keep_items else ''}"
+    text = traits_file_text(found, command, len(items), items if config.keep_items else [])
     for note in notes:
         print(f"note: {note}")
     if items:
-        for line in picture.counts_and_rarity_in_words(items):
+        for line in picture.counts_and_rarity_in_words(items, places):
+            print(line)
+        for line in what_a_plan_keeps(source.name, places, config.keep_items):
             print(line)
     if config.show:
         return 0
@@ -63,6 +72,26 @@ def import_collection(config: Config) -> int:
     print(f"written: {files.display_path(target)}, {len(found['traits'])} traits")
     print_next_step(target, len(items))
     return 0
+
+
+def without_equal_items(
+    items: Sequence[dict[str, str]], places: Sequence[str]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """The items and their places, of items that are equal in every trait only the first: a plan has each once."""
+    first: dict[tuple, int] = {}
+    for number, item in enumerate(items):
+        first.setdefault(tuple(sorted(item.items())), number)
+    return [items[number] for number in first.values()], [places[number] for number in first.values()]
+
+
+def what_a_plan_keeps(source: str, places: Sequence[str], keep_items: bool) -> list[str]:
+    """Lines that say which item of a collection becomes which slot, or that a plan makes other items of its values."""
+    if keep_items:
+        return [f"note: each item keeps its values: {places[0]} is slot 0, and {places[-1]} is slot {len(places) - 1}"]
+    return [
+        "note: a plan keeps how often each value comes, but combines the values anew: its slots are not the items of",
+        f"      {source}. With keep_items=true each item stays as it is, in the order of the file.",
+    ]
 
 
 def write_traits_file_if_valid(target: Path, text: str) -> None:
@@ -110,8 +139,11 @@ def traits_file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, l
     return {"prompt": prompt, "numbers": "counts", "traits": traits} | ({"rules": {"tally": tally}} if tally else {})
 
 
-def traits_file_text(content: dict[str, Any], command: str, size: int) -> str:
-    """The text of a traits file. Every word stands in quotes: names of values may look like anything."""
+def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Sequence[Mapping[str, str]] = ()) -> str:
+    """The text of a traits file. Every word stands in quotes: names of values may look like anything.
+
+    `size` is the number of items, 0 for layers. `kept` are items that a plan leaves as they are; the first is slot 0.
+    """
 
     def in_double_quotes(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
@@ -132,6 +164,10 @@ def traits_file_text(content: dict[str, Any], command: str, size: int) -> str:
             f"    {in_double_quotes(trait)}: [{', '.join(map(in_double_quotes, counted))}]"
             for trait, counted in tally.items()
         ]
+    lines += ["one_of_ones:"] if kept else []
+    for slot, item in enumerate(kept):
+        values = ", ".join(f"{in_double_quotes(trait)}: {in_double_quotes(value)}" for trait, value in item.items())
+        lines.append(f"  - {{slot: {slot}, traits: {{{values}}}}}")
     return "\n".join(lines) + "\n"
 
 

@@ -23,9 +23,11 @@ def value_counts(items: Items) -> dict[str, list[tuple[str, int]]]:
     return {name: Counter(item[name] for item in items if name in item).most_common() for name in names}
 
 
-def counts_and_rarity_in_words(items: Items) -> list[str]:
+def counts_and_rarity_in_words(items: Items, names: Sequence[str] = ()) -> list[str]:
     """Lines for the terminal: the count of each value, the spread of rarity, and the rarest items and pairs of
     values.
+
+    `names` say what people call each item ("line 4"); without them an item is a slot with its number.
     """
     lines = []
     for trait, counts in value_counts(items).items():
@@ -43,7 +45,11 @@ def counts_and_rarity_in_words(items: Items) -> list[str]:
         f"rarity (OpenRarity's score): {scores[0]:.2f} to {scores[-1]:.2f}, middle {scores[len(scores) // 2]:.2f}"
     )
     rarest = sorted(range(len(items)), key=lambda i: (found[i].rank, i))[:3]
-    lines += [f"  rank {found[i].rank}: slot {i} ({found[i].score:.2f}) {', '.join(items[i].values())}" for i in rarest]
+    lines += [
+        f"  rank {found[i].rank}: {names[i] if names else f'slot {i}'} ({found[i].score:.2f}) "
+        f"{', '.join(items[i].values())}"
+        for i in rarest
+    ]
     lines.append("rarest pairs (there; expected of independent traits)")
     lines += [f"  {' with '.join(p.values)}: {p.count}; {p.expected:.1f}" for p in rarest_pairs(items, 5)]
     return lines

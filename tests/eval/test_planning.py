@@ -364,6 +364,16 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
         assert [{t: v for t, v in row.items() if t != "id"} for row in csv.DictReader(file)] == items
     ranked = list(csv.DictReader((files.BATCHES / "imported" / "rarity.csv").open()))
     assert len(ranked) == 6 and ranked[0]["rank"] == "1"
+    assert "combines the values anew" in text and "rank 1: line " in text and "slot" not in text.split("rank 1")[1][:40]
+    code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'kept.yaml'}", "keep_items=true")
+    assert code == 0 and "line 2 is slot 0, and line 6 is slot 4" in text, "line 7 is line 5 again"
+    words = [f"traits={tmp_path / 'kept.yaml'}", "plan.num_images=5", "brand=neon", "show=true"]
+    code, text = run("plan", *words, f"out={tmp_path / 'shown.csv'}")
+    assert code == 0 and "no LoRA has been trained by these words" in text, "which a plan can be shown without"
+    with (tmp_path / "shown.csv").open() as file:
+        shown = list(csv.DictReader(file))
+    assert [row["face"] for row in shown] == ["happy", "sad", "happy", "sad", "happy"]
+    assert [row["skin tone"] for row in shown] == ["dark", "light", "none", "dark", "light"]
 
 
 def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
