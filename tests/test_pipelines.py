@@ -386,6 +386,20 @@ def test_decisions_of_the_docs_settle_the_review(again: Path, run_exactly) -> No
     assert "settled by people: 1" in summary
 
 
+def test_what_the_docs_rehearse_is_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two gates of it are run by other tests: with the foreign picture and without it."""
+    (block,) = blocks("pipelines.md", "bash")
+    copying = [line for line in block.splitlines() if not line.startswith("stylegate")]
+    monkeypatch.setenv("CHECKOUT", str(files.ROOT))
+    subprocess.run(["bash", "-ec", "\n".join(copying)], cwd=tmp_path, check=True)
+    wanted = lay_out(tmp_path / "wanted")
+    for folder in ("pictures", "brand"):
+        found = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        assert found == {path.name: path.read_bytes() for path in (wanted / folder).iterdir()}
+    words = " ".join(f"{key}={value}" for key, value in EXAMPLE.items())
+    assert block.count(f"stylegate gate {words} ") == 2 and block.index("code 11") < block.index("code 10")
+
+
 def test_the_job_of_gitlab_runs(again: Path) -> None:
     """Its command is the example's, with another encoder; what it installs and keeps is there."""
     ((name, job),) = yaml.safe_load(blocks("pipelines.md", "yaml")[1]).items()
