@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stylegate import loranames
+from stylegate import loranames, lycoris
+from stylegate.lycoris import FactoredLayer
 
 ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' key of the safetensors header
+PEFT_CONFIG = "adapter_config.json"  # PEFT's settings, in a file beside the tensors
 PEFT_ALPHA = 8  # in a header that has settings of a component, but no alpha
 LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
 
@@ -24,16 +26,27 @@ class Layer(NamedTuple):
     alpha: float
     magnitude: Tensor | None = None  # DoRA's (arXiv 2402.09353): the lengths that the changed weight is scaled to
     # of its rows, [out, 1, ...], or, as older LyCORIS files have it, of its input channels, [1, in, ...]
+    bias: Tensor | None = None  # [out], added to the module's bias
 
     @property
     def rank(self) -> int:
         return self.down.shape[0]
 
 
-def weight_change(layer: Layer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
+AnyLayer = Layer | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
+
+
+def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
     """The tensor that a layer adds to its module's weight: [out, in, ...], in `dtype`."""
+    if isinstance(layer, FactoredLayer):
+        return lycoris.weight_change(layer, device, dtype)
     up, down = (half.detach().to(device, dtype).flatten(1) for half in (layer.up, layer.down))
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
+
+
+def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, Layer]:
+    """The layers that are plain LoRA, by name."""
+    return {name: layer for name, layer in layers.items() if isinstance(layer, Layer)}
 
 
 def with_alpha_equal_to_rank(layer: Layer) -> Layer:
@@ -41,7 +54,7 @@ def with_alpha_equal_to_rank(layer: Layer) -> Layer:
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
 
-def merged_weight(weight: Tensor, layer: Layer) -> Tensor:
+def merged_weight(weight: Tensor, layer: AnyLayer) -> Tensor:
     """The module's weight [out, in, ...] with the layer merged into it; computed in fp32, in the dtype of `weight`.
 
     For DoRA, the merged weight is scaled to the layer's magnitudes: its norms are taken along every axis on which the
@@ -55,14 +68,15 @@ def merged_weight(weight: Tensor, layer: Layer) -> Tensor:
     return whole.to(weight.dtype)
 
 
-def scales_input_channels(layer: Layer) -> bool:
+def scales_input_channels(layer: AnyLayer) -> bool:
     """Whether a layer is a DoRA with one magnitude for each input channel; PEFT and diffusers do not support this
     form.
     """
-    return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and layer.up.shape[0] != 1
+    outputs = layer.up.shape[0] if isinstance(layer, Layer) else layer.shape[0]
+    return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and outputs != 1
 
 
-def largest_relative_difference(one: Mapping[str, Layer], other: Mapping[str, Layer]) -> float:
+def largest_relative_difference(one: Mapping[str, AnyLayer], other: Mapping[str, AnyLayer]) -> float:
     """The largest relative difference between two LoRAs: of a layer's change, or of its magnitudes (Frobenius norm).
 
     Infinite where layers differ in name or kind, or a number is not finite.
@@ -84,24 +98,6 @@ def largest_relative_difference(one: Mapping[str, Layer], other: Mapping[str, La
     return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
-def squared_norm_of_changes(tensors: Mapping[str, Tensor]) -> float:
-    """The sum of squares of all weight changes in a LoRA file, whatever its style of key names; no alpha means the
-    rank.
-
-    A lost layer or another strength changes the number; splitting fused layers does not.
-    """
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key_parts := loranames.parse_key(key):
-            parts.setdefault(key_parts.layer, {})[key_parts.part] = tensor
-    total = 0.0
-    for found in parts.values():
-        if {"down", "up"} <= found.keys():
-            alpha = float(found["alpha"]) if "alpha" in found else found["down"].shape[0]
-            total += float(weight_change(Layer(found["down"], found["up"], alpha)).square().sum())
-    return total
-
-
 def adaptable_modules(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """The linear and convolution modules that a LoRA can adapt, by canonical name.
 
@@ -117,7 +113,7 @@ def adaptable_modules(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 def layers_from_tensors(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
-) -> tuple[dict[str, Layer], list[str]]:
+) -> tuple[dict[str, AnyLayer], list[str]]:
     """The layers of a LoRA file by canonical name, and a list of every problem; `modules` as `adaptable_modules`
     returns.
 
@@ -135,9 +131,10 @@ def layers_from_tensors(
             problems.append(
                 f"{escape_control_characters(key)}: not the key of a LoRA layer{f' but of {kind[1]}' if kind else ''}"
             )
-        elif key_parts.style == "bare" and ".lora_A." in key and not header.values:
+        elif lacks_alpha_of_peft(key_parts, key, tensors, header):
             problems.append(
-                f"{escape_control_characters(key)}: PEFT's name, whose alpha stands beside such a file, not in it"
+                f"{escape_control_characters(key)}: PEFT's name, whose alpha stands beside such a file "
+                f"({PEFT_CONFIG}), not in it"
             )
         elif name is None:
             problems.append(f"{escape_control_characters(key_parts.layer)}: the base has no such layer")
@@ -145,19 +142,43 @@ def layers_from_tensors(
             problems.append(f"{escape_control_characters(key)}: {name} is in the file twice")
         else:
             parts[name][key_parts.part] = tensor
-    layers = {}
+    layers: dict[str, AnyLayer] = {}
     for name, found in parts.items():
         shape = shape_of(modules[name])
-        if wrong := shape_problem(found, shape):
+        wrong = shape_problem(found, shape) or header.rank_problem(name, found)
+        if not wrong and "bias" in found and getattr(modules[name], "bias", None) is None:
+            wrong = "a difference of its bias (diff_b), but the base has no bias there"
+        if wrong:
             problems.append(f"{name}: {wrong}")
-            continue
-        alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
-        layers[name] = Layer(found["down"], found["up"], alpha, magnitude_of(found, shape))
+        else:
+            layers[name] = layer_of_parts(name, found, shape, header)
     return layers, header.problems + list(dict.fromkeys(problems))
 
 
+def lacks_alpha_of_peft(
+    key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: "LoraHeader"
+) -> bool:
+    """Whether a key is of a file that PEFT wrote, whose strength is not known without the file beside it."""
+    if key_parts.style != "bare" or header.values or key_parts.part in ("diff", "bias"):
+        return False
+    return ".lora_A." in key or (
+        key_parts.part.startswith(("hada_", "lokr_")) and f"{key_parts.layer}.alpha" not in tensors
+    )
+
+
+def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: "LoraHeader") -> AnyLayer:
+    """The layer that tensors make, by part; `shape_problem` has found none. `name` is the canonical name."""
+    kind, magnitude, bias = lycoris.kind_of(found), magnitude_of(found, shape), found.get("bias")
+    if kind == "LoRA":
+        alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
+        return Layer(found["down"], found["up"], alpha, magnitude, bias)
+    parts = {part: tensor for part, tensor in found.items() if part not in lycoris.BESIDE}
+    return FactoredLayer(kind, parts, shape, header.strength(name, found), magnitude, bias)
+
+
 class LoraHeader:
-    """Alpha by layer, as diffusers writes it: `lora_adapter_metadata` in the safetensors header.
+    """Alpha and rank by layer as told beside the tensors: diffusers' `lora_adapter_metadata` in the safetensors header,
+    or PEFT's adapter_config.json beside the file (which lorafile.load_tensors puts into the metadata).
 
     `problems` names everything in it that is not understood; `values` is then empty.
     """
@@ -165,16 +186,18 @@ class LoraHeader:
     def __init__(self, metadata: Mapping[str, str]) -> None:
         self.problems: list[str] = []
         self.values: dict[str, Any] = {}
+        self.source = ADAPTER_METADATA if ADAPTER_METADATA in metadata else PEFT_CONFIG
+        self.rank_stabilised = rank_stabilised_by_lycoris(metadata)
         try:
-            values = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
+            values = json.loads(metadata.get(self.source, "{}"))
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            self.problems.append(f"its {ADAPTER_METADATA} is not a JSON object")
+            self.problems.append(f"its {self.source} is not a JSON object")
             return
         for key, value in values.items():
             if problem := header_problem(key, value):
-                self.problems.append(f"{ADAPTER_METADATA}: {escape_control_characters(key)} {problem}")
+                self.problems.append(f"{self.source}: {escape_control_characters(key)} {problem}")
         if not self.problems:
             self.values = values
 
@@ -190,17 +213,58 @@ class LoraHeader:
         strength.
         """
         component, _, path = name.partition(".")
-        has_settings = any(key.startswith(f"{component}.") for key in self.values)
-        alpha = float(self.setting(component, "lora_alpha", PEFT_ALPHA if has_settings else rank))
+        has_settings = "r" in self.values or any(key.startswith(f"{component}.") for key in self.values)
+        alpha = self.setting(component, "lora_alpha", self.setting(component, "alpha", None))  # LoHa, LoKr: alpha
+        alpha = float((PEFT_ALPHA if has_settings else rank) if alpha is None else alpha)
         paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
         alpha = float(value_for_module(self.setting(component, "alpha_pattern", None) or {}, paths, alpha))
         return alpha * math.sqrt(rank) if self.setting(component, "use_rslora", False) is True else alpha
+
+    def rank(self, name: str) -> float | None:
+        """The rank that is told for the layer with this canonical name; None if no rank is."""
+        component, _, path = name.partition(".")
+        told = self.setting(component, "r", None)
+        patterns = self.setting(component, "rank_pattern", None) or {}
+        return None if told is None else value_for_module(patterns, (path, f"text_model.{path}"), told)
+
+    def rank_problem(self, name: str, found: Mapping[str, Tensor]) -> str | None:
+        """What is wrong if the tensors of a layer (by part) have another rank than is told; None if nothing is."""
+        told, rank = self.rank(name), lycoris.rank_of(found)
+        if told is None or rank is None or told == rank:
+            return None
+        return f"rank {rank}, but its {self.source} says {told:g}: which strength is meant is not known"
+
+    def strength(self, name: str, found: Mapping[str, Tensor]) -> float:
+        """The factor that the writer of a layer trains with, from the layer's tensors by part and what is told beside.
+
+        It is alpha / rank. Where all matrices are whole there is no rank: LyCORIS (and OneTrainer, ai-toolkit, musubi)
+        then trains at 1, whatever alpha it saves; with rs_lora at sqrt(rank), of which it saves the cube. PEFT divides
+        the alpha of its settings by their rank there too.
+        """
+        rank = lycoris.rank_of(found)
+        if "diff" in found:
+            return 1.0
+        if "alpha" in found and rank is None:
+            return float(found["alpha"]) ** (1 / 3) if self.rank_stabilised else 1.0
+        if "alpha" in found and rank is not None:
+            return float(found["alpha"]) / rank
+        told = rank or self.rank(name)
+        return self.alpha(name, int(told)) / told if told else 1.0
+
+
+def rank_stabilised_by_lycoris(metadata: Mapping[str, str]) -> bool:
+    """Whether kohya's header says that LyCORIS trained with rs_lora."""
+    try:
+        told = json.loads(metadata.get("ss_network_args", "{}"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and str(told.get("rs_lora", False)).lower() in ("true", "1", "yes")
 
 
 def header_problem(key: str, value: Any) -> str:
     """What is wrong with a header entry that affects the strength, as text; "" if nothing is wrong."""
     setting = key.rpartition(".")[2]
-    if setting == "lora_alpha" and not is_number(value):
+    if setting in ("lora_alpha", "alpha", "r") and not is_number(value):
         return f"is {short_text(value)}, not a number"
     if setting not in ("alpha_pattern", "rank_pattern") or value is None:
         return ""
@@ -257,17 +321,49 @@ def shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | 
     """Why the tensors of one layer (by part: down, up, ...) do not fit a weight of `shape` [out, in, ...]; None if
     they do.
     """
-    down, up = found.get("down"), found.get("up")
-    if down is None or up is None:
-        return f"its {'lora_A (lora_down)' if down is None else 'lora_B (lora_up)'} is missing"
+    try:
+        kind = lycoris.kind_of(found)
+    except ValueError as error:
+        return str(error)
     if wrong := number_problem(found):
         return wrong
+    return (lora_shape_problem if kind == "LoRA" else factored_shape_problem)(found, shape) or magnitude_problem(
+        found, shape, kind
+    )
+
+
+def lora_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
+    """Why a pair of matrices (down, up) does not fit a weight of `shape` [out, in, ...]; None if it does."""
+    down, up = found["down"], found["up"]
     if down.ndim != len(shape) or up.ndim != len(shape):
         return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
         return f"its halves are {shape_in_words(down.shape)} and {shape_in_words(up.shape)}: they do not share a rank"
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
         return f"LoRA for {shape_in_words(up.shape[:1] + down.shape[1:])}, the base has {shape_in_words(shape)}"
+    return None
+
+
+def factored_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
+    """Why a LoHa, LoKr, Tucker or difference layer does not fit a weight of `shape` [out, in, ...]; None if it does."""
+    try:
+        lycoris.rank_of(found)
+        made = lycoris.shape_of_change(found)
+    except ValueError as error:
+        return str(error)
+    fits = made == shape if len(made) == len(shape) else made == (shape[0], math.prod(shape[1:]))
+    kind = lycoris.kind_of(found)
+    return None if fits else f"{kind} for {shape_in_words(made)}, the base has {shape_in_words(shape)}"
+
+
+def magnitude_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], kind: str) -> str | None:
+    """Why the magnitudes or the bias of a layer do not fit a weight of `shape` [out, in, ...]; None if they do."""
+    if "bias" in found and tuple(found["bias"].shape) != shape[:1]:
+        return f"its diff_b is {shape_in_words(found['bias'].shape)}, the base has {shape[0]} outputs"
+    if kind == "difference" and found.keys() & {"magnitude", "dora_scale"}:
+        return "a whole difference with magnitudes of a DoRA, which no writer defines"
+    if kind != "LoRA" and "magnitude" in found:
+        return f"{kind} with PEFT's magnitudes, which PEFT does not define"
     if ("magnitude" in found or "dora_scale" in found) and magnitude_of(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
         given, wanted = shape_in_words(lengths.shape), shape_in_words(shape)
@@ -282,8 +378,9 @@ def number_problem(found: Mapping[str, Tensor]) -> str | None:
     kinds = {str(t.dtype) for part, t in found.items() if part != "alpha" and not t.is_floating_point()}
     if kinds:
         return f"holds {', '.join(sorted(kinds))}, not floating-point numbers"
+    whole = not any(part in found for part in ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b"))  # no rank: no alpha
     try:
-        if not all(bool(torch.isfinite(t).all()) for t in found.values()):
+        if not all(bool(torch.isfinite(t).all()) for part, t in found.items() if not (whole and part == "alpha")):
             return "holds numbers that are not finite"
     except NotImplementedError:  # packed formats, such as two numbers of 4 bits a byte
         return f"holds {', '.join(sorted({str(t.dtype) for t in found.values()}))}, which cannot be computed with"

@@ -5,13 +5,14 @@
 What other programs do with it: stylegate/readers.py.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from stylegate import adapter, files, lorafile, readers
+from stylegate import adapter, files, lorafile, lycoris, readers
 from stylegate.errors import DataError, ModelError
 from stylegate.readers import LoraContents
 from stylegate.words import counted
@@ -40,6 +41,7 @@ def inspect(paths: Sequence[Path]) -> int:
         except ModelError as error:
             problems.append(f"{error.summary}\n    {error.next_step}")
             continue
+        path = lorafile.peft_file(path) if path.is_dir() else path
         print(f"{files.display_path(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
         for title, text in lines:
             print(f"  {title:<11}{text}")
@@ -49,7 +51,7 @@ def inspect(paths: Sequence[Path]) -> int:
         raise ModelError(
             f"{len(problems)} of {len(paths)} files cannot be read as a LoRA:",
             problems,
-            next_step="only plain LoRA layers in safetensors files are read; LoHa, LoKr and whole weights are not.",
+            next_step="LoRA, LoHa, LoKr and whole differences in safetensors files are read; pickles never are.",
         )
     return 0
 
@@ -57,7 +59,7 @@ def inspect(paths: Sequence[Path]) -> int:
 def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     """Lines about a LoRA file as (title, text); the lines on layers are left out if it has no LoRA layer."""
     file = readers.parse_lora_contents(tensors, metadata)
-    out = layers_in_words(file) if file.styles else []
+    out = layers_in_words(file) if file.styles or file.factored else []
     if file.kinds:
         layers = Counter(kind for _, kind in set(file.kinds.values()))
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
@@ -83,19 +85,32 @@ def value_in_words(value: str) -> str:
 
 
 def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
-    """Title and text of each line about a file's plain LoRA layers."""
-    ranks = [
-        file.tensors[k].shape[0] for k, h in file.parts_by_key.items() if h.part == "down" and file.tensors[k].ndim
-    ]
+    """Title and text of each line about the layers of a file."""
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
+    styles = {
+        p.layer: p.style for p in file.parts_by_key.values() if p.layer in file.styles or p.layer in file.factored
+    }
+    told = f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"
+    if any(rank is None for rank in ranks_of_layers(file)):
+        told += "; LoKr of whole matrices has no rank: its writers train it at 1"
     return [
         ("family", family_in_words(file)),
-        ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
-        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(layer_kind, file.styles)).items())),
-        ("rank", values_by_frequency(ranks) or "none"),
-        ("strength", f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"),
+        ("names", ", ".join(f"{style} {count}" for style, count in Counter(styles.values()).items())),
+        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(layer_kind, styles)).items())),
+        ("rank", values_by_frequency(rank or "whole" for rank in ranks_of_layers(file)) or "none"),
+        ("strength", told),
         ("numbers", values_by_frequency(dtypes)),
     ]
+
+
+def ranks_of_layers(file: LoraContents) -> list[int | None]:
+    """The rank of each layer; None for one whose matrices are all whole."""
+    found = []
+    for parts in readers.parts_by_layer(file.tensors, file.parts_by_key).values():
+        with contextlib.suppress(ValueError, IndexError):  # a layer that is no whole one is a problem of the file
+            if parts.keys() - lycoris.BESIDE:
+                found.append(lycoris.rank_of(parts))
+    return found
 
 
 def loading_problems(file: LoraContents) -> list[str]:

@@ -13,14 +13,14 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from stylegate import adapter, files, loranames
-from stylegate.adapter import Layer
+from stylegate import adapter, files, fusednames, loranames
+from stylegate.adapter import AnyLayer, Layer
 from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
 from stylegate.families import Models
 from stylegate.rundirectory import run_directory_name
 
-SAME_ENERGY = 1e-2  # share of the sum of squares: half precision is rounded on the way
+PEFT_FILE = "adapter_model.safetensors"  # as PEFT's save_pretrained names it
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
 
 
@@ -38,7 +38,12 @@ def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises ModelError for any other file (pickles are never opened)."""
+    """Tensors and metadata of a safetensors file, or of a folder that PEFT has written.
+
+    PEFT's settings, which stand beside its file, are then in the metadata by the name of their file. Raises ModelError
+    for any other file (pickles are never opened).
+    """
+    path = peft_file(path) if path.is_dir() else path
     if path.suffix != ".safetensors":
         raise ModelError(f"{path} is not a .safetensors file", next_step="weights are read from safetensors only.")
     if not path.is_file():
@@ -47,11 +52,37 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         raise ModelError(
             f"{path} is not a whole safetensors file: {error}", next_step="copy or train it again."
         ) from None
+    beside = peft_settings(path)
+    return tensors, metadata | ({} if beside is None else {adapter.PEFT_CONFIG: beside.read_text(errors="replace")})
+
+
+def peft_file(folder: Path) -> Path:
+    """The LoRA in a folder that PEFT has written. Raises ModelError if there is none."""
+    path = folder / PEFT_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is no LoRA: it is a folder without {PEFT_FILE}",
+            next_step="name a .safetensors file, or a folder that PEFT's save_pretrained has written.",
+        )
+    return path
+
+
+def peft_settings(path: Path) -> Path | None:
+    """The settings that PEFT has written beside a LoRA file; None if the file is not PEFT's or has none."""
+    beside = path.with_name(adapter.PEFT_CONFIG)
+    return beside if path.name == PEFT_FILE and beside.is_file() else None
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a LoRA file; with PEFT's settings beside it, which hold its strength, of both."""
+    beside = peft_settings(path)
+    return files.sha256(path) if beside is None else files.canonical_sha256([files.sha256(path), files.sha256(beside)])
 
 
 def lora_path(config: Config) -> Path | None:
@@ -63,6 +94,7 @@ def lora_path(config: Config) -> Path | None:
         return None
     if config.lora_file:
         given = Path(config.lora_file).expanduser().resolve()
+        given = peft_file(given) if given.is_dir() else given
         load_tensors(given)
         return given
     path = trained_lora_path(config)
@@ -92,14 +124,41 @@ def merge_lora_file(models: Models, path: Path) -> None:
     weight changes.
     """
     modules = adaptable_modules_of(models.pipeline)
+    layers = layers_for_pipeline(models.pipeline, path)
+    beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
+    plain = {name: layer for name, layer in adapter.plain_layers(layers).items() if name in beside}
+    if wrong := [name for name in beside if name not in plain or layers[name].bias is not None]:
+        raise ModelError(
+            f"{path} is more than a plain LoRA ({wrong[0]}): it cannot be used on a base in 4 bits",
+            next_step="use the base in 16 or 32 bits.",
+        )
+    if wrong := [name for name in beside if adapter.scales_input_channels(layers[name])]:
+        raise ModelError(
+            f"{path} is a DoRA by input channels ({wrong[0]}): it cannot be used on a base in 4 bits",
+            next_step="use the base in 16 or 32 bits.",
+        )
+    for name in layers.keys() - beside:
+        weight, change = weight_of_module(modules[name]), layers[name]
+        weight.data = adapter.merged_weight(weight, change)
+        if change.bias is not None:
+            bias: torch.Tensor = modules[name].bias  # type: ignore[assignment]
+            bias.data += change.bias.to(bias)
+    if beside:
+        folded = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in plain.items()}
+        models.pipeline.load_lora_weights(adapter.to_diffusers(folded)[0])
+        for name, parameter in models.denoiser.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()  # as they were trained
+
+
+def layers_for_pipeline(pipeline: Any, path: Path) -> dict[str, AnyLayer]:
+    """The layers of a LoRA file of any style by canonical name. Raises ModelError naming what does not fit the base."""
+    modules = adaptable_modules_of(pipeline)
     tensors, metadata = load_tensors(path)
     layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
-    no_header = not adapter.LoraHeader(metadata).values  # diffusers' translation loses a header's alpha
-    if problems and no_header and (translated := translated_by_diffusers(models.pipeline, tensors)):
-        layers, problems = adapter.layers_from_tensors(translated, {}, modules)
-    dora = any(p and p.part == "dora_scale" for p in map(loranames.parse_key, tensors))
-    if problems and dora and hasattr(models.pipeline, "transformer"):
-        problems.insert(0, "it is a DoRA; in the original model's names it cannot be translated without a loss")
+    if problems and hasattr(pipeline, "transformer"):
+        translated = fusednames.layers_by_diffusers(pipeline, tensors, metadata, modules)
+        layers, problems = translated or (layers, problems)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ModelError(
@@ -107,21 +166,7 @@ def merge_lora_file(models: Models, path: Path) -> None:
             shown,
             next_step_for(tensors, problems),
         )
-    beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
-    if wrong := [name for name in beside if adapter.scales_input_channels(layers[name])]:
-        raise ModelError(
-            f"{path} is a DoRA by input channels ({wrong[0]}): it cannot be used on a base in 4 bits",
-            next_step="use the base in 16 or 32 bits.",
-        )
-    for name in layers.keys() - beside:
-        weight = weight_of_module(modules[name])
-        weight.data = adapter.merged_weight(weight, layers[name])
-    if beside:
-        folded = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in layers.items() if name in beside}
-        models.pipeline.load_lora_weights(adapter.to_diffusers(folded)[0])
-        for name, parameter in models.denoiser.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()  # as they were trained
+    return layers
 
 
 def weight_of_module(module: Any) -> torch.Tensor:
@@ -131,7 +176,8 @@ def weight_of_module(module: Any) -> torch.Tensor:
 
 def next_step_for(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
     """The advice, as a sentence, to a user whose LoRA file cannot be used."""
-    if kinds := {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))}:
+    kinds = {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))} - loranames.READ_HERE
+    if kinds:
         return (
             f"it holds {', '.join(sorted(kinds))}, which is not read here: train a plain LoRA, or convert the file "
             "with the program that made it; stylegate inspect says which programs read it."
@@ -144,27 +190,6 @@ def next_step_for(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> s
 def another_base_helps(problems: list[str]) -> bool:
     """Whether another base can help: every problem is a layer or a shape that the base does not have."""
     return all("the base has" in problem for problem in problems)
-
-
-def translated_by_diffusers(pipeline: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-    """A transformer's LoRA with ComfyUI's or kohya's key names, translated by diffusers to its own names.
-
-    None if diffusers has no translation, or if the translation does not hold everything in the file.
-    """
-    parsed = [loranames.parse_key(name) for name in tensors]
-    if not hasattr(pipeline, "transformer") or not all(h and h.part not in ("magnitude", "dora_scale") for h in parsed):
-        return None  # a DoRA's magnitudes would be lost in translation
-    flat = {loranames.comfyui_key_as_kohya(name): tensor for name, tensor in tensors.items()}
-    for spelled in (flat, tensors):  # it knows alpha among kohya's names, but not among ComfyUI's
-        try:
-            before = adapter.squared_norm_of_changes(tensors)
-            found = pipeline.lora_state_dict({name: tensor.clone() for name, tensor in spelled.items()})
-            after = adapter.squared_norm_of_changes(found)
-        except Exception:  # of many kinds, for names that diffusers does not know and shapes that are no LoRA
-            continue
-        if abs(after - before) <= SAME_ENERGY * before:
-            return found
-    return None
 
 
 def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer]:
@@ -181,7 +206,7 @@ def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, 
     metadata = {adapter.ADAPTER_METADATA: json.dumps(header)}
     layers, problems = adapter.layers_from_tensors(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
-    return layers
+    return adapter.plain_layers(layers)
 
 
 @torch.no_grad()
@@ -196,7 +221,9 @@ def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
     wanted: dict[str, Any] = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
     if not problems and (other := len(layers.keys() ^ wanted.keys())):
         problems = [f"it adapts {len(layers)} layers, these words {len(wanted)}; {other} are in one of the two alone"]
-    for name, layer in layers.items() if not problems else ():
+    plain = adapter.plain_layers(layers)
+    problems += [f"{name}: no plain LoRA; stylegate convert makes one of it" for name in layers.keys() - plain]
+    for name, layer in plain.items() if not problems else ():
         if layer.rank != wanted[name].r["default"]:
             problems.append(f"{name}: rank {layer.rank}, these words say {wanted[name].r['default']}")
         if (layer.magnitude is not None) != bool(wanted[name].use_dora.get("default")):
@@ -207,7 +234,7 @@ def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
             problems[:3] + ([f"and {len(problems) - 3} more"] if len(problems) > 3 else []),
             "give the words that it was trained with (lora=, lora.rank=, base=).",
         )
-    for name, layer in layers.items():
+    for name, layer in plain.items():
         target = wanted[name]
         strength = layer.alpha / layer.rank / target.scaling["default"]
         target.lora_A["default"].weight.copy_(layer.down)

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.")  # of torch.compile, FSDP and PEFT: no layers
 PAIRS = [
     ("lora_A.weight", "lora_B.weight"),
@@ -31,6 +31,11 @@ ENDINGS = {ending: part for pair in PAIRS for ending, part in zip(pair, ("down",
     "lora_magnitude_vector.weight": "magnitude",
     "lora_magnitude_vector": "magnitude",
     "dora_scale": "dora_scale",
+    "lora_mid.weight": "mid",
+    ".diff": "diff",
+    ".diff_b": "bias",
+    **{f".hada_{part}": f"hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    **{f".lokr_{part}": f"lokr_{part}" for part in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")},
 }
 WRITTEN = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}  # before a flattened path
 FLAT = {  # as read: the prefix of a flattened path, and the components it can mean
@@ -40,7 +45,7 @@ FLAT = {  # as read: the prefix of a flattened path, and the components it can m
     "lora_te_": ("text_encoder",),
     "lora_te1_": ("text_encoder",),
     "lora_te2_": ("text_encoder_2",),
-    "lora_te3_": (),
+    "lora_te3_": ("text_encoder_2", "text_encoder_3"),  # T5, the last text encoder of FLUX.1 and of SD 3.5
 }
 
 
@@ -52,9 +57,12 @@ KINDS = {  # endings of keys of other adapters than a plain LoRA, as LyCORIS and
     "GLoRA": ("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
     "IA3": ("on_input",),
     "norm difference": ("w_norm", "b_norm"),
-    "weight difference": ("diff", "set_weight"),
-    "bias difference": ("diff_b", "set_bias", "lora_B.bias", "lora_up.bias"),
+    "weight difference": ("diff",),
+    "bias difference": ("diff_b",),
+    "whole weight": ("set_weight", "set_bias"),
+    "low-rank bias": ("lora_B.bias", "lora_up.bias"),
 }
+READ_HERE = {"LoHa", "LoKr", "Tucker middle", "weight difference", "bias difference"}  # stylegate/lycoris.py
 
 
 class KeyParts(NamedTuple):
@@ -62,11 +70,11 @@ class KeyParts(NamedTuple):
 
     style: str  # diffusers, kohya, comfyui (the original model's paths), or bare: without the component, as PEFT has it
     layer: str  # as the file calls it
-    part: str  # down, up, alpha, magnitude (PEFT's) or dora_scale (LyCORIS', kohya's)
+    part: str  # down, up, alpha, magnitude (PEFT's), dora_scale (LyCORIS', kohya's), or of stylegate/lycoris.py
 
 
 def parse_key(key: str) -> KeyParts | None:
-    """The layer and part (down, up, alpha, ...) of a LoRA file's key; None for a key that is not of a plain LoRA."""
+    """The layer and part (down, up, alpha, ...) of a LoRA file's key; None for a key of no kind that is read here."""
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
     return KeyParts(naming_style(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
@@ -140,7 +148,7 @@ def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
         elif component == "transformer":
             spellings.append(original_krea2_path(path) or path)
         elif component.startswith("text_encoder"):
-            spellings.append(clip_module_path(path))
+            spellings = [path if path.startswith("encoder.block.") else clip_module_path(path)]
         for prefix, components in FLAT.items():
             if component in components:
                 found |= {prefix + spelling.replace(".", "_"): name for spelling in spellings}

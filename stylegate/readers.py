@@ -4,6 +4,7 @@ diffusers' answer is computed with its own functions (0.42), without a base; tes
 answers of ComfyUI and A1111 follow their sources (docs/lora-files.md).
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from stylegate import adapter, loranames
+from stylegate import adapter, loranames, lycoris
 from stylegate.loranames import KeyParts
 from stylegate.words import counted
 
@@ -29,35 +30,39 @@ class LoraContents(NamedTuple):
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    parts_by_key: dict[str, KeyParts]  # by key: the tensors of plain LoRA layers
-    kinds: dict[str, tuple[str, str]]  # by key: layer and kind of other adapters (loranames.KINDS)
+    parts_by_key: dict[str, KeyParts]  # by key: the tensors of layers that are read here
+    kinds: dict[str, tuple[str, str]]  # by key: layer and kind of adapters that are no plain LoRA (loranames.KINDS)
     unknown: list[str]  # keys of no known kind
     styles: dict[str, str]  # by layer with a down or up half: its style of names
-    strengths: dict[str, float]  # by layer: alpha / rank, as the file means it
+    factored: dict[str, str]  # by layer that is read here and no plain LoRA: its kind (stylegate/lycoris.py)
+    strengths: dict[str, float]  # by layer: the factor that it was trained with, alpha / rank for most
 
 
 def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
     """The contents of a LoRA file: its keys by meaning, and the strength (alpha / rank) of each layer."""
-    parts_by_key = {
-        key: p for key in tensors if not loranames.other_adapter_kind(key) and (p := loranames.parse_key(key))
-    }
+    parts_by_key = {key: found for key in tensors if (found := loranames.parse_key(key))}
     kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
     styles = {p.layer: p.style for p in parts_by_key.values() if p.part in ("down", "up")}
-    alphas = {
-        h.layer: float(tensors[k]) for k, h in parts_by_key.items() if h.part == "alpha" and is_scalar(tensors[k])
-    }
-    header, strengths = adapter.LoraHeader(metadata), {}
-    for key, key_parts in parts_by_key.items():
-        if key_parts.part == "down" and tensors[key].ndim > 0 and tensors[key].shape[0]:
-            rank = tensors[key].shape[0]
-            alpha = (
-                alphas[key_parts.layer]
-                if key_parts.layer in alphas
-                else header.alpha(name_in_header(key_parts.layer), rank)
-            )
-            strengths[key_parts.layer] = alpha / rank
+    header, strengths, factored = adapter.LoraHeader(metadata), {}, {}
+    for layer, parts in parts_by_layer(tensors, parts_by_key).items():
+        alpha = parts.get("alpha")
+        if alpha is not None and not is_scalar(alpha):
+            del parts["alpha"]
+        with contextlib.suppress(ValueError):  # half a layer: `layer_problems` says so
+            kind = lycoris.kind_of(parts)
+            strengths[layer] = header.strength(name_in_header(layer), parts)
+            if kind != "LoRA":
+                factored[layer] = kind
     unknown = [key for key in tensors if key not in parts_by_key and key not in kinds]
-    return LoraContents(tensors, metadata, parts_by_key, kinds, unknown, styles, strengths)
+    return LoraContents(tensors, metadata, parts_by_key, kinds, unknown, styles, factored, strengths)
+
+
+def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, KeyParts]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each layer by part."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, key_parts in parts_by_key.items():
+        found.setdefault(key_parts.layer, {})[key_parts.part] = tensors[key]
+    return found
 
 
 def name_in_header(layer: str) -> str:
@@ -86,31 +91,38 @@ def answers_by_program(file: LoraContents) -> dict[str, str]:
 
 def layer_problems(file: LoraContents) -> dict[str, list[str]]:
     """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, key_parts in file.parts_by_key.items():
-        parts.setdefault(key_parts.layer, {})[key_parts.part] = file.tensors[key]
     found: dict[str, list[str]] = {}
-    of_other_kinds = {layer for layer, _ in file.kinds.values()}
-    for layer, own in parts.items():
-        if layer in of_other_kinds and not own.keys() & {"up", "down"}:
-            continue  # LoKr and others have an alpha, too
+    of_other_kinds = {layer for layer, kind in file.kinds.values() if kind not in loranames.READ_HERE}
+    for layer, own in parts_by_layer(file.tensors, file.parts_by_key).items():
+        if layer in of_other_kinds and own.keys() <= lycoris.BESIDE:
+            continue  # OFT and others have an alpha, too
         up, down = own.get("up"), own.get("down")
         shape = (0, 0)
         if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
             shape = (up.shape[0], *down.shape[1:])
-        if problem := adapter.shape_problem(own, shape):
+        if problem := factored_problem(own) if layer in file.factored else adapter.shape_problem(own, shape):
             found.setdefault(problem, []).append(layer)
     return found
 
 
+def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
+    """Why the tensors of a LoHa, LoKr, ... are of no base; None if they are of one."""
+    try:
+        lycoris.shape_of_change(parts)
+    except ValueError as error:
+        return str(error)
+    return adapter.number_problem(parts)
+
+
 def problems_in_stylegate(file: LoraContents) -> list[str]:
     """Why lora_file=FILE would be refused on every base; empty if it is drawn with where the base has its layers."""
-    reasons = [f"holds {', '.join(other_adapter_kinds(file))}"] if file.kinds else []
+    unread = [kind for kind in other_adapter_kinds(file) if kind not in loranames.READ_HERE]
+    reasons = [f"holds {', '.join(unread)}"] if unread else []
     reasons += [f"has {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else []
     reasons += [f"{counted(len(layers), 'layer')}: {problem}" for problem, layers in layer_problems(file).items()]
     header = adapter.LoraHeader(file.metadata)
     reasons += header.problems
-    if not header.values and any(h.style == "bare" and ".lora_A." in key for key, h in file.parts_by_key.items()):
+    if any(adapter.lacks_alpha_of_peft(h, key, file.tensors, header) for key, h in file.parts_by_key.items()):
         reasons.append("its names are PEFT's, and its alpha is not in the file")
     return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
 

@@ -122,7 +122,7 @@ def configured_facts(config: Config) -> BatchFacts:
     return BatchFacts(
         brand=brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
-        lora=files.sha256(lora) if lora else None,
+        lora=lorafile.digest(lora) if lora else None,
         family=ModelFamilyFacts(**as_dict(config.family)),
         plan=PlanFacts(
             exclude_training=config.plan.exclude_training,

@@ -214,12 +214,16 @@ def test_what_is_wrong_for_every_reader_is_a_problem(run, tmp_path: Path, case: 
 
 
 def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> None:
-    """LoKr alone: what it is, who reads it, and exit code 2."""
-    save_file({f"{FLAT}.lokr_w1": torch.ones(4, 4), f"{FLAT}.lokr_w2": torch.ones(16, 16)}, tmp_path / "x.safetensors")
+    """LoKr alone: what it is, who reads it; of OFT alone nothing is known, and the exit code is 2."""
+    lokr = {"lokr_w1": torch.ones(4, 4), "lokr_w2": torch.ones(16, 16), "alpha": torch.tensor(9.0)}
+    save_file({f"{FLAT}.{part}": tensor for part, tensor in lokr.items()}, tmp_path / "x.safetensors")
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
-    assert code == 2 and "also holds LoKr 1" in text and "diffusers  refuses it: it does not know LoKr" in text
-    assert "ComfyUI    reads all of it" in text and "stylegate  refuses it: holds LoKr" in text
-    assert "base=" not in text and "problem" not in text
+    assert code == 0 and "also holds LoKr 1" in text and "diffusers  refuses it: it does not know LoKr" in text
+    assert "ComfyUI    reads all of it" in text and "stylegate  reads all of it" in text
+    assert "rank       whole" in text and "strength   1 " in text and "problem" not in text
+    save_file({f"{FLAT}.oft_blocks": torch.ones(4, 4, 4)}, tmp_path / "y.safetensors")
+    code, text = run("inspect", str(tmp_path / "y.safetensors"))
+    assert code == 2 and "stylegate  refuses it: holds OFT" in text and "base=" not in text
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path: Path) -> None:

@@ -270,10 +270,6 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     changed = {k for k, v in models.denoiser.state_dict().items() if not v.equal(unmoved[k])}
     assert changed == {f"{path}.weight" for path in wanted}
 
-    if name.startswith("flux"):
-        save_file(tensors, tmp_path / "header.safetensors", {adapter.ADAPTER_METADATA: '{"lora_alpha": 1}'})
-        with pytest.raises(ModelError, match="does not fit the base"):
-            lorafile.merge_lora_file(models, tmp_path / "header.safetensors")
     down = f"{key}.{halves[0]}.weight"
     odd = {
         "extra": {f"{key}.lora_extra.weight": torch.zeros(1)},
@@ -282,15 +278,10 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
         "nothing": {down: torch.zeros(0, tensors[down].shape[1])},
         "alphas": {f"{key}.alpha": torch.ones(2)},
     }
-    if (kind == "comfyui" and name != "krea2") or name.startswith(
-        "flux"
-    ):  # translated; others are read as they are, DoRA as well
-        odd["magnitude"] = {f"{key}.dora_scale": torch.ones(len(up), 1)}
     for what, changed in odd.items():
         save_file(tensors | changed, tmp_path / f"{what}.safetensors")
-        with pytest.raises(ModelError, match=r"does not fit the base|cannot be used") as error:
+        with pytest.raises(ModelError, match=r"does not fit the base|cannot be used"):
             lorafile.merge_lora_file(models, tmp_path / f"{what}.safetensors")
-        assert what != "magnitude" or "base=" not in str(error.value), "no base helps where a translation is missing"
 
 
 def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with(
