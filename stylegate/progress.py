@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LOG_EVERY_S = 10.0
+on_screen: list[Progress] = []  # what is shown on the terminal now: a bar inside another one is one more line of it
 
 
 class Tick(Protocol):
@@ -37,7 +38,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    with nullcontext(on_screen[0]) if on_screen else Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, completed=start, rate=0.0, note="")
         began, done = time.monotonic(), 0
 
@@ -47,7 +48,14 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
             rate = done / max(time.monotonic() - began, 1e-3)
             progress.update(task, advance=steps, rate=rate, note=note)
 
-        yield tick
+        inside = bool(on_screen)
+        on_screen.append(progress)
+        try:
+            yield tick
+        finally:
+            on_screen.pop()
+            if inside:
+                progress.remove_task(task)
 
 
 @contextmanager

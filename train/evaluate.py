@@ -41,7 +41,7 @@ from eval.policy import file as policyfile
 from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
-from stylegate import brandset, files, hardware, pictures, sample, sheets, similarity
+from stylegate import brandset, files, hardware, pictures, progress, sample, sheets, similarity
 from stylegate.config import as_dict
 from train import batches, losses
 from train.run import Run
@@ -157,12 +157,16 @@ class Evaluation:
         mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
         mine = [job for job in mine if not job[0].exists()]
         resolution = sample.drawing_resolution(run.config, run.models)
-        with hardware.autocast(run.accelerator.device, run.precision):
+        with (
+            hardware.autocast(run.accelerator.device, run.precision),
+            progress.progress_bar("evaluate", len(mine), visible=run.accelerator.is_main_process) as tick,
+        ):
             for start in range(0, len(mine), settings.batch_size):
                 paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
                 drawn = sample.draw_pictures(run.models, prompts, seeds, settings, resolution)
                 for path, image in zip(paths, drawn, strict=True):
                     files.write_atomically(path, pictures.png_bytes(image))
+                tick(len(paths), f"samples/{folder.name}")
 
     def make_result(self, folder: Path) -> dict[str, Any]:
         """What result.json holds: verdicts, style with and without the trigger phrase, drift, nearness to copies."""

@@ -143,7 +143,7 @@ def train(config: Config) -> int:
             page.write_page(run.directory)
             tracker.finish()
         elif main:
-            finish_run(run, selection, tracker)
+            finish_run(run, selection, evaluation, tracker)
         stopped = stopped or preemption.any_received(accelerator)  # the signal may also come while samples are drawn
         accelerator.end_training()
     return Exit.PREEMPTED if stopped else Exit.PASS
@@ -164,6 +164,9 @@ def train_steps(
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
     shared = {id(parameter) for parameter in run.models.denoiser.parameters()}
     not_shared = [p for p in parameters if id(p) not in shared]  # text encoders', not averaged by DDP
+    if main:
+        page.record_start(run.directory, first, evaluation.prompts)
+        print(f"page, renewed while it trains: {files.display_path(page.page_path(run.directory))}", flush=True)
     evaluation.evaluate(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
@@ -171,8 +174,7 @@ def train_steps(
     stats = Stats(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.send_missing_to_tracker(evaluation.all_results()):
         tracker.picture("samples", evaluation.grid(), step=first)
-    if main:
-        page.record_start(run.directory, first, evaluation.prompts)
+    renewal = page.PageRenewal(run.directory)
     trained = sum(row["seconds"] for row in files.read_jsonl(stats.clock, "seconds"))
     budget = EvaluationTimeBudget(settings.evaluation_share, accelerator, evaluation.seconds(), trained)
     with progress.progress_bar("train", settings.max_steps, first, visible=main) as tick:
@@ -204,6 +206,8 @@ def train_steps(
             stop = preemption.any_received(accelerator) if together or accelerator.num_processes == 1 else False
             if together or stop:
                 tick(len(stats.rows), f"loss {stats.flush(budget.spent):.4f}")
+                if main:
+                    renewal.write_if_due()
             if main and (save or stop):
                 best = select.steps_to_keep(evaluation.all_results(), settings.selection_margin, settings.keep_best)
                 state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
@@ -223,8 +227,8 @@ def train_steps(
     return max(first, settings.max_steps)
 
 
-def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
-    """Write the files to hand out, tell the tracker about them, print where they are."""
+def finish_run(run: Run, selection: dict[str, Any], evaluation: Evaluation, tracker: Tracker) -> None:
+    """Write the files to hand out, tell the tracker about them, print where they are and what to do if few pass."""
     lora, other = release.write_release(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )
@@ -244,6 +248,8 @@ def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
         )
+    if advice := select.advice_if_few_pass(evaluation.result(selection["step"], selection["scale"])):
+        print(f"Next: {advice}")
     print(f"page: {files.display_path(page.write_page(run.directory))}")
     grid = run.directory / "samples" / "grid.png"
     if grid.is_file():

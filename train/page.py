@@ -1,9 +1,11 @@
 """The run's page, checkpoints/<run>/index.html: it shows a run without any account or service.
 
-`train` writes it at each evaluation and at the end, from the files of the run alone (train/record.py): the same files
-give the same bytes. It lies beside samples/ and lora/ and needs no network and no script.
+`train` writes it when it begins, every 15 seconds, at each evaluation and at the end, from the files of the run alone
+(train/record.py): the same files give the same bytes. It lies beside samples/ and lora/ and needs no network and no
+script.
 """
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from stylegate.words import duration_in_words
 from train import panels, record, select
 from train.record import RunRecord
 
+RENEWED_EVERY_S = 15.0  # at most so often while it trains; the evaluations write it too
 FIRST = 6  # prompts that are shown at once; the others unfold
 SMALL = 160  # pixels; smaller pictures are enlarged without smoothing
 KINDS = {
@@ -23,6 +26,21 @@ KINDS = {
     "without": "The same words without the trigger phrase",
     "unrelated": "Words that have nothing to do with the brand",
 }
+
+
+class PageRenewal:
+    """Writes a run's page again while it trains, but so seldom that this takes at most a hundredth of the time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.next_s = directory, 0.0
+
+    def write_if_due(self) -> None:
+        """Write the page, unless it was written a short time ago."""
+        began = time.monotonic()
+        if began >= self.next_s:
+            write_page(self.directory)
+            now = time.monotonic()
+            self.next_s = now + max(RENEWED_EVERY_S, 100 * (now - began))
 
 
 def record_start(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
@@ -37,10 +55,15 @@ def record_start(directory: Path, first_step: int, prompts: dict[str, list[str]]
     write_page(directory)
 
 
+def page_path(directory: Path) -> Path:
+    """Where the page of the run in `directory` lies."""
+    return directory / "index.html"
+
+
 def write_page(directory: Path) -> Path:
     """Write the page from the files that exist. Returns its path."""
     run = record.read_record(directory)
-    path = directory / "index.html"
+    path = page_path(directory)
     chosen = run.selection.get("step")
     content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
@@ -87,7 +110,7 @@ def page_notes(run: RunRecord) -> list[str]:
         found.append("Not finished: the run is at work or was stopped. The same command goes on from the last state.")
         if run.selection:
             found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
-    if run.config and not run.drawn:
+    if run.done and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
     elif max(run.results, default=0) and not any(any(result.get("passed") or []) for result in run.results.values()):
         counts = select.failing_checks([run.results[max(run.results)]])

@@ -126,6 +126,21 @@ def remedies(counts: dict[str, int]) -> str:
     return f"What helps: {'; '.join(known[:MOST])}." if known else ""
 
 
+def advice_if_few_pass(result: dict[str, Any] | None) -> str:
+    """What to do next, in words, where fewer than half of the pictures of an evaluation pass; else an empty text."""
+    passed = (result or {}).get("passed") or []
+    if not result or 2 * sum(passed) >= len(passed):
+        return ""
+    counts = failing_checks([result])
+    sentences = [
+        f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({counts_in_words(counts)}).",
+        remedies(counts),
+        "The same command with a larger train.max_steps goes on from the last step.",
+        "Or plan a batch with the same words: generate draws each rejected slot again with another seed.",
+    ]
+    return " ".join(filter(None, sentences))
+
+
 def tracked_values(result: dict[str, Any]) -> dict[str, float]:
     """The values of an evaluation that a tracker plots, by their names there."""
     names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -220,15 +221,33 @@ def test_the_path_is_printed_and_a_run_without_evaluations_has_a_page(run, train
     assert "img" not in seen.tags and "small.safetensors" in seen.text
 
 
-def test_a_run_that_fails_at_its_first_step_has_a_page(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise StylegateError("no")
+def test_the_page_is_there_at_the_first_step_and_renewed_between_evaluations(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, true_losses = [], loop.pass_losses
 
-    monkeypatch.setattr(loop, "pass_losses", broken)
+    def broken_at_the_second_step(*given: Any) -> Any:
+        seen.append(Seen(directory("begun") / "index.html").text)
+        if len(seen) > 1:
+            raise StylegateError("no")
+        return true_losses(*given)
+
+    monkeypatch.setattr(loop, "pass_losses", broken_at_the_second_step)
+    monkeypatch.setattr(loop, "FLUSH_EVERY", 1)
     words = ["brand=neon", "name=begun", *FAST, "hardware.precision=fp32", "train.max_steps=4"]
-    assert run("train", *words)[0] == 2
-    seen = Seen(directory("begun") / "index.html")
-    assert "0 of 4 steps" in seen.text and "Not finished" in seen.text and "None yet" in seen.text
+    code, text = run("train", *words)
+    assert code == 2 and f"page, renewed while it trains: {directory('begun') / 'index.html'}" in text
+    assert "0 of 4 steps" in seen[0] and "Not finished" in seen[0] and "None yet" in seen[0]
+    assert "Nothing was drawn" not in seen[0], "nothing is known of that yet"
+    assert "1 of 4 steps" in seen[1] and "Training loss" in seen[1]
+
+
+def test_the_page_is_not_renewed_at_every_step(copied: Path) -> None:
+    renewal, path = page.PageRenewal(copied), page.page_path(copied)
+    for due in (True, False):
+        path.unlink(missing_ok=True)
+        renewal.write_if_due()
+        assert path.exists() is due
 
 
 @pytest.fixture

@@ -87,3 +87,12 @@ def test_states_worth_keeping_hold_the_one_that_would_be_chosen() -> None:
     assert select.steps_to_keep(results, 0.2, 1) == {200}
     assert select.steps_to_keep(results, 0.2, 2) == {200, 300}
     assert select.steps_to_keep(results[:1], 0.2, 2) == set()
+
+
+def test_where_few_pass_it_is_said_what_helps() -> None:
+    few = {"passed": [True, False, False, False], "why": {"reject": {"style": 2}, "review": {"novelty": 1}}}
+    said = select.advice_if_few_pass(few)
+    assert said.startswith("3 of 4 pictures were not accepted (style 2, novelty 1). What helps: style: train longer")
+    assert "train.max_steps goes on" in said and "generate draws" in said
+    assert not select.advice_if_few_pass(few | {"passed": [True, True, False, False]})
+    assert not select.advice_if_few_pass(None) and not select.advice_if_few_pass({"passed": None, "why": {}})
