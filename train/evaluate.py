@@ -13,8 +13,7 @@ during training. Pictures that every other check accepts then stand in review, a
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,6 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
-from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import Tensor
 
@@ -45,6 +43,7 @@ from stylegate import brandset, files, hardware, pictures, progress, sample, she
 from stylegate.config import as_dict
 from train import batches, losses
 from train.run import Run
+from train.weights import lora_merged_on_cpu, lora_scaled, with_averaged_weights
 
 SHOWN = 4  # rows of the grid
 APART = 4  # pictures without the trigger phrase, and unrelated ones
@@ -116,8 +115,9 @@ class Evaluation:
             self.remove_pictures_of_other_settings(folder)
         accelerator.wait_for_everyone()
         with (
-            with_averaged_weights(self.run, self.average),
+            with_averaged_weights(self.run.adapted, self.average),
             lora_scaled(self.run.adapted, lora_strength if step else 0.0),
+            lora_merged_on_cpu(self.run.adapted),
         ):
             self.draw_missing(folder, lora_strength)
             each = eval_losses(self.run) if lora_strength == 1.0 else None
@@ -279,35 +279,6 @@ def eval_losses(run: Run) -> dict[str, float]:
             total += torch.cat([each, torch.ones(1, device=device)])
     total = run.accelerator.reduce(total, "sum")
     return {f"{level:g}": float(value / total[-1]) for level, value in zip(LEVELS, total[:-1], strict=True)}
-
-
-@contextmanager
-def with_averaged_weights(run: Run, average: Sequence[Tensor]) -> Iterator[None]:
-    """Put the averaged weights in place of the last ones for a while; do nothing if `average` is empty."""
-    parameters = [p for p in run.adapted.parameters() if p.requires_grad] if average else []
-    last = [p.detach().clone() for p in parameters]
-    for parameter, mean in zip(parameters, average, strict=True):
-        parameter.data.copy_(mean)
-    try:
-        yield
-    finally:
-        for parameter, before in zip(parameters, last, strict=True):
-            parameter.data.copy_(before)
-
-
-@contextmanager
-def lora_scaled(adapted: torch.nn.Module, scale: float) -> Iterator[None]:
-    """Set the LoRA to the strength `scale` for a while; at 0 its layers are not computed at all."""
-    layers = [m for m in adapted.modules() if isinstance(m, LoraLayer)]
-    for layer in layers:
-        layer.set_scale("default", scale)
-        layer.enable_adapters(scale != 0)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.set_scale("default", 1.0)
-            layer.enable_adapters(True)
 
 
 def mean_if_finite(values: NDArray) -> float | None:

@@ -19,7 +19,8 @@ from stylegate.adapter import Layer
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, Models
-from train.evaluate import evaluation_folder, lora_scaled
+from train.evaluate import evaluation_folder
+from train.weights import lora_scaled
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
 THUMBNAIL = 256  # pixels a side at most

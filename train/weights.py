@@ -1,0 +1,65 @@
+"""Weights that take the place of the trained ones for a while: averaged ones, and a LoRA merged into the base."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+
+@contextmanager
+def with_averaged_weights(adapted: nn.Module, average: Sequence[Tensor]) -> Iterator[None]:
+    """Put the averaged weights in place of the trained ones for a while; do nothing if `average` is empty."""
+    parameters = [p for p in adapted.parameters() if p.requires_grad] if average else []
+    last = [p.detach().clone() for p in parameters]
+    for parameter, mean in zip(parameters, average, strict=True):
+        parameter.data.copy_(mean)
+    try:
+        yield
+    finally:
+        for parameter, before in zip(parameters, last, strict=True):
+            parameter.data.copy_(before)
+
+
+@contextmanager
+def lora_scaled(adapted: nn.Module, scale: float) -> Iterator[None]:
+    """Set the LoRA to the strength `scale` for a while; at 0 its layers are not computed at all."""
+    layers = lora_layers(adapted)
+    for layer in layers:
+        layer.set_scale("default", scale)
+        layer.enable_adapters(scale != 0)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_scale("default", 1.0)
+            layer.enable_adapters(True)
+
+
+@contextmanager
+def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
+    """Merge the LoRA, at its present strength, into copies of the base's weights for a while; then the base's own
+    weights are back, bit for bit.
+
+    A small base on a CPU draws a third faster so. On other devices nothing is done: the copies would take the memory
+    of the card. Layers that are switched off, or whose weights are no numbers of 16 or 32 bits, stay as they are.
+    """
+    before: list[tuple[Any, Tensor]] = []
+    try:
+        for layer in lora_layers(adapted):
+            weight: Any = layer.get_base_layer().weight  # type: ignore[operator]
+            if weight.device.type == "cpu" and weight.is_floating_point() and not layer.disable_adapters:
+                before.append((layer, weight.data))
+                weight.data = weight.data.clone()
+                layer.merge()  # type: ignore[operator]
+        yield
+    finally:
+        for layer, own in before:
+            layer.get_base_layer().weight.data = own
+            layer.merged_adapters.clear()
+
+
+def lora_layers(adapted: nn.Module) -> list[LoraLayer]:
+    """All layers of the parts in `adapted` that carry a LoRA."""
+    return [module for module in adapted.modules() if isinstance(module, LoraLayer)]
