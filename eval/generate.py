@@ -166,6 +166,9 @@ def draw_in_parts(
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
+    brand = brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
+    models = models._replace(background=brand.drawn_background() if brand else None)
+    background = brand.background if brand else "#ffffff"
     models.pipeline.to(device)
     resolution = sample.drawing_resolution(config, models)
     mark = load_watermark(config.watermark) if config.watermark else None
@@ -179,7 +182,6 @@ def draw_in_parts(
     if processes.is_main_process:
         told = {"precision": precision, "size": resolution, "max_attempts": config.plan.max_attempts}
         record.model_copy(update=told).write(folder / RECORD)
-    background = brandset.read_brand_file(brandset.brand_folder(config.brand)).background if config.brand else "#ffffff"
     began, drawn_so_far = time.monotonic(), 0
     with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:

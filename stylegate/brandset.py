@@ -59,6 +59,10 @@ class Brand(BaseModel):
             raise ValueError(f"{value!r} is no colour (such as #ffffff)") from None
         return value
 
+    def drawn_background(self) -> str | None:
+        """The colour that drawn pictures with alpha are laid on; None where the brand keeps alpha."""
+        return self.background if self.alpha == "flatten" else None
+
     def prompt_with_trigger(self, text: str) -> str:
         """The caption with the trigger phrase before it, unless it holds the phrase already."""
         return text if self.trigger.lower() in text.lower() else f"{self.trigger}, {text}"
@@ -68,7 +72,10 @@ NO_BRAND = Brand.model_construct(name="", trigger="")  # where no brand is named
 UNKNOWN_LICENCE = (
     "the licence of the pictures is unknown: export refuses what is drawn from them until brand.yaml names it"
 )
-KEPT_ALPHA = "alpha: keep asks for pictures that are transparent where the references are; a LoRA draws opaque ones"
+KEPT_ALPHA = (
+    "alpha: keep asks for pictures that are transparent where the references are; "
+    "only a LoRA for Qwen-Image 2.1 draws such pictures"
+)
 
 
 @dataclass(slots=True)
@@ -100,7 +107,8 @@ class BrandSet:
     def digest(self) -> str:
         """sha256 over brand.yaml's meaning and every picture and caption."""
         items = [[i.file, i.sha256, i.text, i.traits] for split in SPLITS for i in self.splits[split]]
-        return files.canonical_sha256([self.brand.trigger, self.brand.background, items])
+        kept = ["alpha"] if self.brand.alpha == "keep" else []
+        return files.canonical_sha256([self.brand.trigger, self.brand.background, items, *kept])
 
 
 FRAMED, ENLARGED, SMALL = "a frame or bars", "enlarged, or out of focus", "less than half as large as most others"
@@ -450,3 +458,11 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
 def decoded_image(item: BrandPicture, brand: Brand) -> Image.Image:
     """The picture as training and scoring see it: upright sRGB on the brand's background. Raises PictureError."""
     return pictures.decode(item.content(), brand.background).image
+
+
+def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
+    """The picture as a base that draws alpha learns it: RGBA, and opaque where the brand does not keep alpha.
+
+    Raises PictureError.
+    """
+    return pictures.decode(item.content(), brand.drawn_background()).image.convert("RGBA")

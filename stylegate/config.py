@@ -17,7 +17,7 @@ from stylegate.files import ROOT
 CONF = ROOT / "conf"
 GROUPS = ("family", "lora", "objective", "hardware", "tracker", "experiment")
 SCHEDULES = ["constant", "cosine"]
-FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3", "krea2"]
+FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3", "krea2", "qwenimage21"]
 TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get adapters where asked for
 SOURCE_TYPES = ["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia"]
 SOURCE_TYPES += ["digitalCreation", "humanEdits", "digitalCapture"]

@@ -117,7 +117,9 @@ def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules
     if key_parts.style == "kohya":
         return by_flat_name.get(layer)
     if key_parts.style == "comfyui":
-        return canonical_name_of_original(layer.removeprefix("model.").removeprefix("diffusion_model."), by_flat_name)
+        path = layer.removeprefix("model.").removeprefix("diffusion_model.")
+        same = f"transformer.{path}"  # some original models, such as Qwen-Image, have diffusers' names
+        return same if same in modules else canonical_name_of_original(path, by_flat_name)
     name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if key_parts.style == "bare":

@@ -51,7 +51,7 @@ class PictureError(Exception):
 class Picture(NamedTuple):
     """A decoded picture, and what had to be converted."""
 
-    image: Image.Image  # mode RGB, sRGB
+    image: Image.Image  # mode RGB, sRGB; RGBA where some of it is transparent and no background was given
     notes: tuple[str, ...]  # conversions that were made, such as "alpha", "CMYK"
 
 
@@ -65,8 +65,9 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode(content: bytes, background: str = "#ffffff") -> Picture:
-    """Decode to upright sRGB; alpha is laid on `background`. Raises PictureError for anything else than one picture.
+def decode(content: bytes, background: str | None = "#ffffff") -> Picture:
+    """Decode to upright sRGB; alpha is laid on `background`, or kept with None. Raises PictureError for anything else
+    than one picture.
 
     Of a JPEG that holds further pictures (a gain map, a second view) the first one is the picture.
     """
@@ -166,7 +167,7 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
 
 
-def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
+def to_srgb(image: Image.Image, content: bytes, background: str | None) -> Picture:
     """Orientation, bit depth, palette, colour profile and alpha, in this order; each one made is noted."""
     notes, icc = [], image.info.get("icc_profile")
     if (turn := TURNS.get(orientation(image))) is not None:
@@ -186,10 +187,24 @@ def to_srgb(image: Image.Image, content: bytes, background: str) -> Picture:
     colour = from_colour_profile(image, icc, notes) if icc else image.convert("RGB")
     if alpha is not None and alpha.getextrema()[0] != 255:
         notes.append("alpha")
-        sheet = Image.new("RGB", colour.size, background)
-        sheet.paste(colour, mask=alpha)
-        colour = sheet
+        colour.putalpha(alpha)
+        colour = colour if background is None else on_background(colour, background)
     return Picture(colour, tuple(notes))
+
+
+def on_background(image: Image.Image, background: str) -> Image.Image:
+    """An RGBA picture laid on a colour; an RGB picture as it is."""
+    if image.mode == "RGB":
+        return image
+    sheet = Image.new("RGB", image.size, background)
+    sheet.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return sheet
+
+
+def as_decoded(image: Image.Image, background: str) -> Picture:
+    """A drawn picture, RGB or RGBA, as `decode` would return it from its PNG."""
+    transparent = image.mode == "RGBA" and image.getchannel("A").getextrema()[0] != 255
+    return Picture(on_background(image, background), ("alpha",) if transparent else ())
 
 
 def alpha_of(image: Image.Image) -> Image.Image | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from stylegate import pictures
 from stylegate.config import Config, GenerateConfig
 from stylegate.errors import ConfigError
 from stylegate.families import Models, pipelines
@@ -45,22 +46,31 @@ def draw_pictures(
     `negatives`: for each prompt what guidance leads away from, empty for the family's own. Where all are empty, or the
     pipeline takes none (FLUX), it is not told any.
 
-    The number drawn at once can change last bits: callers keep it fixed for a picture that must come out again.
+    The number drawn at once can change last bits: callers keep it fixed for a picture that must come out again. A base
+    that draws alpha gives RGBA pictures, unless `models.background` names a colour to lay them on.
     """
-    told: dict[str, object] = {models.guidance: settings.guidance_scale - 1 + models.no_guidance}
+    told: dict[str, list[Any]] = {  # of each prompt
+        "prompt": list(prompts),
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+    }
     if models.negative is not None or (any(negatives) and takes_negative_prompt(models)):
         told["negative_prompt"] = [text or models.negative or "" for text in negatives or [""] * len(prompts)]
-    noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+    same: dict[str, Any] = {"height": resolution, "width": resolution, **steps_of(models, settings.num_inference_steps)}
+    same[models.guidance] = settings.guidance_scale - 1 + models.no_guidance
+    at_once = 1 if models.draws_singly else len(prompts)
+    drawn: list[Image.Image] = []
     with text_encoders_on_device(models):
-        drawn = models.pipeline(
-            prompt=list(prompts),
-            generator=noise,
-            num_inference_steps=settings.num_inference_steps,
-            height=resolution,
-            width=resolution,
-            **told,
-        )
-    return drawn.images
+        for start in range(0, len(prompts), at_once):
+            some = {name: values[start : start + at_once] for name, values in told.items()}
+            drawn += models.pipeline(**some, **same).images
+    return drawn if models.background is None else [pictures.on_background(one, models.background) for one in drawn]
+
+
+def steps_of(models: Models, count: int) -> dict[str, Any]:
+    """The pipeline's arguments for `count` denoising steps. A base that brings its own grid would ignore the count."""
+    own = models.pipeline.config.get("sample_sigmas")
+    even = {"sigmas": torch.linspace(1, 1 / count, count).tolist()} if own and len(own) != count else {}
+    return {"num_inference_steps": count, **even}
 
 
 def takes_negative_prompt(models: Models) -> bool:

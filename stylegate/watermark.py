@@ -85,7 +85,11 @@ class TrustMarkWatermark:
         )
 
     def put(self, image: Image.Image, bits: str) -> Image.Image:
-        return self.trustmark.encode(image, bits, MODE="binary")
+        """The picture, RGB or RGBA, with the mark in its colours; alpha stays as it is."""
+        marked = self.trustmark.encode(image.convert("RGB"), bits, MODE="binary")
+        if image.mode == "RGBA":
+            marked.putalpha(image.getchannel("A"))
+        return marked
 
     def read(self, image: Image.Image) -> str:
         bits, found, _ = self.trustmark.decode(image, MODE="binary")

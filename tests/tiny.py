@@ -7,10 +7,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 from diffusers.models.transformers.transformer_krea2 import Krea2Transformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21Transformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -18,6 +20,7 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 from diffusers.pipelines.krea2.pipeline_krea2 import Krea2Pipeline
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
+from diffusers.pipelines.qwenimage21.pipeline_qwenimage21 import QwenImage21Pipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
@@ -32,11 +35,15 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
     Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -360,6 +367,39 @@ def qwenimage(folder: Path) -> Path:
     return folder
 
 
+def qwenimage21(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
+    seen = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": seen})
+    content = "{% for c in m.content %}{{ c.text }}{% endfor %}"
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=f"{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{content}<|im_end|>\n{{% endfor %}}",
+    )
+    transformer: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "context_in_dim": 16,
+        "axes_dims_rope": (4, 6, 6),
+    }
+    vae: dict[str, Any] = FILM | {"decoder_base_dim": 8, "dim_mult": [1, 1, 1, 1, 1]}
+    parts: dict[str, Any] = {
+        "vae": AutoencoderKLQwenImage21(**vae),
+        "text_encoder": Qwen3VLForConditionalGeneration(qwen3_vl(tokenizer, 2)),
+        "transformer": QwenImage21Transformer2DModel(**transformer),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+    QwenImage21Pipeline(processor=processor, **parts).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
 BASES = {
     "sdxl": sdxl,
     "flux2": flux2,
@@ -368,4 +408,5 @@ BASES = {
     "qwenimage": qwenimage,
     "sd3": sd3,
     "krea2": krea2,
+    "qwenimage21": qwenimage21,
 }

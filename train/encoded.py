@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from PIL import ImageColor
 from torch import Tensor
 
 from stylegate import brandset, files, pictures, progress
-from stylegate.brandset import BrandSet
+from stylegate.brandset import Brand, BrandPicture, BrandSet
 from stylegate.cache import Cache
 from stylegate.config import TrainConfig
 from stylegate.errors import StylegateError
@@ -100,8 +101,9 @@ def encode_training_set(
 
     def latent_key(view: View) -> str:
         item = items[view.item]
+        kept = ["alpha"] if models.draws_alpha and brand.alpha == "keep" else []
         return files.canonical_sha256(
-            [LATENTS, models.sha256, dtype, view.width, view.height, brand.background, item.sha256]
+            [LATENTS, models.sha256, dtype, view.width, view.height, brand.background, item.sha256, *kept]
         )
 
     def prompt_key(text: str) -> str:
@@ -111,9 +113,7 @@ def encode_training_set(
     def latents(chosen: list[int]) -> list[dict[str, NDArray]]:
         out = []
         for view in (my_views[i] for i in chosen):  # one by one: shapes differ, and neighbours never move a bit
-            image = brandset.decoded_image(items[view.item], brand)
-            fitted = np.array(pictures.scale_and_crop(image, view.width, view.height))
-            pixels = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
+            pixels = pixels_of(items[view.item], brand, models.draws_alpha, view.width, view.height)
             mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_distribution(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
                 raise StylegateError(
@@ -142,6 +142,18 @@ def encode_training_set(
         empty_key=prompt_key(""),
         wordings=wordings,
     )
+
+
+def pixels_of(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, height: int) -> Tensor:
+    """A picture as the autoencoder reads it, scaled and cropped: [1, 3, height, width] in [-1, 1].
+
+    It is [1, 4, height, width] for a base that draws alpha; what nobody sees under it has the brand's background.
+    """
+    decoded = brandset.decoded_image_with_alpha if draws_alpha else brandset.decoded_image
+    fitted = np.array(pictures.scale_and_crop(decoded(item, brand), width, height))
+    if draws_alpha:
+        fitted[fitted[..., 3] == 0, :3] = ImageColor.getcolor(brand.background, "RGB")
+    return torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:

@@ -39,9 +39,10 @@ from eval.policy import file as policyfile
 from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
-from stylegate import brandset, files, hardware, pictures, progress, sample, sheets, similarity
+from stylegate import files, hardware, pictures, progress, sample, sheets, similarity
 from stylegate.config import as_dict
 from train import batches, losses
+from train.encoded import pixels_of
 from train.run import Run
 from train.weights import lora_merged_on_cpu, lora_scaled, with_averaged_weights
 
@@ -263,8 +264,7 @@ def eval_losses(run: Run) -> dict[str, float]:
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
     with sample.text_encoders_on_device(models):
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
-            image = pictures.scale_and_crop(brandset.decoded_image(items[i], brand), resolution, resolution)
-            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+            pixels = pixels_of(items[i], brand, models.draws_alpha, resolution, resolution)
             clean = family.latent_distribution(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)

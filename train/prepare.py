@@ -33,6 +33,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
+    models = models._replace(background=brand_set.brand.drawn_background())
     sample.require_size_multiples(config, models.multiple)
     learned.require_base(models.sha256)
     adapted = add_lora(models, family, config)

@@ -83,7 +83,7 @@ def write_release(
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
     layers = lorafile.trained_layers(dict(adapted.items()), scale)
     described = family.base_metadata(models) | lora_metadata(config, brand, models, facts)
-    if picture := sample_thumbnail(directory, selection):
+    if picture := sample_thumbnail(directory, selection, brand.background):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     folder = directory / "lora"
     style, write_other = OTHERS[family.COMPONENT]
@@ -181,12 +181,15 @@ def base_name_without_path(base: str) -> str:
     return "a local base" if Path(base).expanduser().exists() else base
 
 
-def sample_thumbnail(directory: Path, selection: dict) -> bytes | None:
-    """The first picture that the chosen checkpoint drew, as the bytes of a small JPEG; None if it drew none."""
+def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes | None:
+    """The first picture that the chosen checkpoint drew, as the bytes of a small JPEG; None if it drew none.
+
+    Alpha is laid on `background`.
+    """
     path = evaluation_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
-    image = pictures.decode(path.read_bytes()).image
+    image = pictures.decode(path.read_bytes(), background).image
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)

@@ -42,6 +42,7 @@ def draw_base_pictures(
     told = replace(settings, num_inference_steps=min(STEPS, settings.num_inference_steps))
     chosen = slots[:: max(1, len(slots) // PICTURES)][:PICTURES]
     same = [VERSION, facts.base, facts.family.content(), told.num_inference_steps, told.guidance_scale, *drawn_as]
+    same += [models.background] if models.draws_alpha else []
     keys, times = [], Counter[str]()
     for slot in chosen:
         keys.append(files.canonical_sha256([*same, slot.prompt, slot.negative_prompt, times[slot.prompt]]))

@@ -223,8 +223,8 @@ def pixel_features_key(preprocessing: EncoderPreprocessing, background: str) -> 
 def store_features_of_drawn(
     drawn: Mapping[str, Image.Image], preprocessing: EncoderPreprocessing, background: str
 ) -> None:
-    """Store the features of drawn RGB pictures under the sha256 of their files; scoring uses and removes them."""
+    """Store the features of drawn pictures (RGB or RGBA) under the sha256 of their files; scoring uses them."""
     key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
-    opaque = (pictures.Picture(image, ()) for image in drawn.values())
-    Cache().put(dict(zip(keys, features_without_encoder(opaque, preprocessing), strict=True)))
+    decoded = (pictures.as_decoded(image, background) for image in drawn.values())
+    Cache().put(dict(zip(keys, features_without_encoder(decoded, preprocessing), strict=True)))

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from stylegate.families import flux, flux2, krea2, qwenimage, sd, sd3, sdxl, zimage
+from stylegate.families import flux, flux2, krea2, qwenimage, qwenimage21, sd, sd3, sdxl, zimage
 from stylegate.families.base import Conditions, Family, MetaModel, Models, Schedule
 
 FAMILIES: dict[str, Family] = {
@@ -14,6 +14,7 @@ FAMILIES: dict[str, Family] = {
     "qwenimage": cast(Family, qwenimage),
     "sd3": cast(Family, sd3),
     "krea2": cast(Family, krea2),
+    "qwenimage21": cast(Family, qwenimage21),
 }
 
 __all__ = ["FAMILIES", "Conditions", "Family", "MetaModel", "Models", "Schedule"]

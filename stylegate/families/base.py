@@ -36,6 +36,9 @@ class Models(NamedTuple):
         str, ...
     ] = ()  # layers whose output nothing reads: no adapter, or several processes wait for it
     negative: str | None = None  # the prompt that guidance leads away from; None = the pipeline's own
+    draws_alpha: bool = False  # pictures have a fourth channel: 255 where they are opaque
+    background: str | None = None  # the colour that drawn pictures with alpha are laid on; None = alpha is kept
+    draws_singly: bool = False  # beside a longer prompt a picture would come out otherwise
 
 
 class MetaModel(NamedTuple):
@@ -53,7 +56,7 @@ class MetaModel(NamedTuple):
 class Family(Protocol):
     """What each model family provides, so that trainer and gate need not know it.
 
-    pixels [n, 3, h, w] in [-1, 1]; latents [n, c, h/f, w/f]; levels int64 [n].
+    pixels [n, 3, h, w] in [-1, 1], [n, 4, h, w] where the base draws alpha; latents [n, c, h/f, w/f]; levels int64 [n].
     """
 
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it

@@ -34,6 +34,7 @@ TEXT = {  # billions of parameters of the text encoders, as published
     "FLUX.1 dev": 4.9,
     "Qwen-Image": 8.3,
     "Krea 2": 4.4,
+    "Qwen-Image 2.1": 8.8,
 }
 RELEASED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # family, configs of denoiser and autoencoder
     "Stable Diffusion 1.5": (
@@ -84,6 +85,7 @@ RELEASED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # family, c
     ),
     "Z-Image": ("zimage", {"cap_feat_dim": 2560}, KL),
     "FLUX.1 dev": ("flux", {"guidance_embeds": True, "pooled_projection_dim": 768}, KL),
+    "Qwen-Image 2.1": ("qwenimage21", {"context_in_dim": 4096}, {"z_dim": 64}),
     "Krea 2": ("krea2", {"text_hidden_dim": 2560}, {"temperal_downsample": [False, True, True]}),
     "Qwen-Image": ("qwenimage", {"joint_attention_dim": 3584}, {"temperal_downsample": [False, True, True]}),
 }

@@ -34,7 +34,8 @@ from tests.conftest import command, composed_by_hydra, composed_once, process
         ("tracker.mode=sometimes", "tracker.mode=sometimes: must be one of ['online', 'offline', 'disabled']"),
         (
             "family=unheard",
-            "family must be one of ['flux', 'flux2', 'krea2', 'qwenimage', 'sd', 'sd15', 'sd3', 'sdxl', 'zimage']",
+            "family must be one of ['flux', 'flux2', 'krea2', 'qwenimage', 'qwenimage21', 'sd', 'sd15', 'sd3', 'sdxl', "
+            "'zimage']",
         ),
         ("experiment=unheard", "experiment must be one of ['demo']"),
         ("hardware.device=", "hardware.device"),

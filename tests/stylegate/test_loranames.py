@@ -331,6 +331,7 @@ TITLES = {
     "zimage": "Z-Image",
     "qwenimage": "Qwen-Image",
     "krea2": "Krea 2",
+    "qwenimage21": "Qwen-Image 2.1",
 }
 
 

@@ -1,6 +1,7 @@
 """Each family's whole chain on a tiny random base of its true architecture: train, resume, hand out, draw, score."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from PIL import Image
 from safetensors.torch import save_file
 
-from stylegate import adapter, files, lorafile, sample
+from stylegate import adapter, brandset, files, lorafile, pictures, sample
 from stylegate.config import Config, GenerateConfig
 from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import ModelError
-from stylegate.families import FAMILIES, pipelines
-from tests.conftest import FAST_ALL_LAYERS
+from stylegate.families import FAMILIES, Models, pipelines
+from tests.conftest import FAST, FAST_ALL_LAYERS
 from tests.tiny import BASES
-from train import prepare
+from train import encoded, prepare
 
 CPU = torch.device("cpu")
-FILMS = ("qwenimage", "krea2")  # their autoencoder takes films
+FILMS = ("qwenimage", "krea2", "qwenimage21")  # their autoencoder takes films
 SMALL = ["family.resolution=64", "encoder=miniature"]  # pictures that the miniature's encoder knows
 
 
@@ -77,8 +78,8 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     code, text = run("score", *words, "plan.num_images=2", "train.max_steps=2")
     assert code == 0 and "score: 2 pictures" in text
     (batch,) = files.BATCHES.glob(f"{family}-*")
-    drawn = [Image.open(path).size for path in (batch / "images").glob("*.png")]
-    assert drawn == [(64, 64)] * 2
+    drawn = [Image.open(path) for path in (batch / "images").glob("*.png")]
+    assert [(image.mode, image.size) for image in drawn] == [("RGB", (64, 64))] * 2
 
 
 def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, Path]) -> None:
@@ -100,7 +101,7 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
     models.pipeline(prompt="a red cat", height=64, width=64, **told)
     models.denoiser.forward = forward
     with torch.no_grad():
-        shape = family.latent_distribution(models, torch.zeros(1, 3, 64, 64))[0].shape
+        shape = family.latent_distribution(models, plain_pixels(models))[0].shape
         given, made = (t if t.ndim == 4 else unpacked(name, t, shape) for t in (seen["given"], seen["made"]))
         level = models.pipeline.scheduler.timesteps[:1].long() - int(models.schedule.prediction == "flow")
         told = family.encode_prompts(models, ["a red cat"])
@@ -108,9 +109,15 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
         assert torch.allclose(family.predict(models, models.denoiser, given, level, told), made, atol=1e-5)
 
 
+def plain_pixels(models: Models) -> torch.Tensor:
+    return torch.zeros(1, 4 if models.draws_alpha else 3, 64, 64)
+
+
 def unpacked(name: str, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A sequence of patches as a picture; FLUX.2's latents are patches already."""
-    if name == "flux2":
+    """A sequence of patches as a picture; FLUX.2's and Qwen-Image 2.1's latents are patches already."""
+    if name == "qwenimage21":
+        tokens = tokens[:, -shape[2] * shape[3] :]  # the words stand before them
+    if name in ("flux2", "qwenimage21"):
         return tokens.transpose(1, 2).reshape(shape)
     (_, _, height, width), kind = shape, FluxPipeline if name == "flux" else QwenImagePipeline
     return kind._unpack_latents(tokens, 8 * height, 8 * width, 8).reshape(shape)
@@ -132,7 +139,8 @@ def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, P
     """Through the pipeline's own way out, from `latent_distribution`' mean; compared with the autoencoder alone."""
     name, folder = base
     models = FAMILIES[name].load(str(folder), CPU, torch.float32)
-    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(plain_pixels(models).shape, generator=generator) * 2 - 1
     with torch.no_grad():
         mean, deviation = FAMILIES[name].latent_distribution(models, pixels)
         film = pixels.unsqueeze(2) if name in FILMS else pixels
@@ -179,7 +187,7 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
     prepare.add_lora(models, family, Config())
     assert {p.dtype for p in models.denoiser.parameters() if p.requires_grad} == {torch.float32}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        mean, _ = family.latent_distribution(models, torch.zeros(1, 3, 64, 64))
+        mean, _ = family.latent_distribution(models, plain_pixels(models))
         told = family.encode_prompts(models, ["a red cat"])
         predicted = family.predict(models, models.denoiser, mean.float(), torch.tensor([500]), told)
         few = GenerateConfig(num_inference_steps=2)
@@ -224,6 +232,10 @@ ORIGINAL: dict[str, dict[str, tuple[str, ...]]] = {  # layers of the original mo
     "qwenimage": {
         "transformer_blocks.0.attn.to_q": ("transformer_blocks.0.attn.to_q",),
         "transformer_blocks.0.img_mlp.net.0.proj": ("transformer_blocks.0.img_mlp.net.0.proj",),
+    },
+    "qwenimage21": {
+        "transformer_blocks.0.attn.to_q": ("transformer_blocks.0.attn.to_q",),
+        "transformer_blocks.1.img_mlp.gate_layer": ("transformer_blocks.1.img_mlp.gate_layer",),
     },
     "krea2": {
         "blocks.1.attn.wq": ("transformer_blocks.1.attn.to_q",),
@@ -368,3 +380,69 @@ def test_a_distilled_base_is_said(run, tmp_path: Path, small_brand: Path) -> Non
     ]
     code, text = run("train", *words)
     assert code == 0 and "note: This base is distilled" in text
+
+
+@pytest.fixture(scope="module")
+def base_with_alpha(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return BASES["qwenimage21"](tmp_path_factory.mktemp("alpha") / "base")
+
+
+def test_no_neighbour_moves_a_picture_of_qwen_image_2_1(base_with_alpha: Path) -> None:
+    """Its transformer counts a picture's place from the words before it, padding included."""
+    family = FAMILIES["qwenimage21"]
+    models = family.load(str(base_with_alpha), CPU, torch.float32)
+    prompts, few = ["a", "a blue dog that sits in the snow"], GenerateConfig(num_inference_steps=2)
+    generator = torch.Generator().manual_seed(0)
+    noisy, levels = torch.randn(2, 4, 4, 4, generator=generator), torch.tensor([500, 900])
+    with torch.no_grad():
+        together = family.predict(models, models.denoiser, noisy, levels, family.encode_prompts(models, prompts))
+        for i in range(2):
+            told = family.encode_prompts(models, prompts[i : i + 1])
+            alone = family.predict(models, models.denoiser, noisy[i : i + 1], levels[i : i + 1], told)
+            assert torch.allclose(together[i : i + 1], alone, atol=1e-5)
+    drawn = sample.draw_pictures(models, prompts, [0, 1], few, 64)
+    assert drawn[0].tobytes() == sample.draw_pictures(models, prompts[:1], [0], few, 64)[0].tobytes()
+
+
+def test_steps_that_are_asked_for_are_drawn_though_the_base_brings_its_own(base_with_alpha: Path) -> None:
+    models = FAMILIES["qwenimage21"].load(str(base_with_alpha), CPU, torch.float32)
+    models.pipeline.register_to_config(sample_sigmas=[1.0, 0.6, 0.2])
+    for steps, grid in ((2, [1.0, 0.5]), (3, [1.0, 0.6, 0.2])):
+        sample.draw_pictures(models, ["a"], [0], GenerateConfig(num_inference_steps=steps), 64)
+        shift = models.pipeline.scheduler.sigmas
+        models.pipeline.scheduler.set_timesteps(sigmas=grid, mu=0.5 - 0.65 * 240 / 3840)  # for 16 tokens
+        assert torch.allclose(shift, models.pipeline.scheduler.sigmas)
+
+
+def test_alpha_is_learned_and_drawn_where_the_brand_keeps_it(
+    run, base_with_alpha: Path, small_brand: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ghosts"
+    shutil.copytree(small_brand, folder)
+    for path in folder.glob("*/*.png"):
+        image = Image.open(path).convert("RGBA")
+        image.putalpha(Image.linear_gradient("L").resize(image.size).point([max(0, v - 60) for v in range(256)]))
+        image.save(path)
+    told = (folder / "brand.yaml").read_text().replace("'#ffffff'", "'#102030'")
+    (folder / "brand.yaml").write_text(told.replace("alpha: flatten", "alpha: keep"))
+    brand_set, _ = brandset.read_checked_brand_set(folder)
+    item, kept = brand_set.splits["train"][0], brand_set.brand
+    opaque = kept.model_copy(update={"alpha": "flatten"})
+    flat = encoded.pixels_of(item, opaque, True, 64, 64)
+    assert flat[:, :3].equal(encoded.pixels_of(item, kept, False, 64, 64)) and bool((flat[:, 3] == 1).all())
+    pixels = encoded.pixels_of(item, kept, True, 64, 64)
+    hidden = (pixels[0, :, pixels[0, 3] == -1] + 1) * 127.5
+    assert hidden.shape[1] > 64 and {tuple(p) for p in hidden[:3].T.round().int().tolist()} == {(16, 32, 48)}
+    assert pixels[0, 3].max() > 0.5 and not pixels[:, :3].equal(flat[:, :3])
+
+    words = ["family=qwenimage21", f"base={base_with_alpha}", f"brand={folder}", "name=ghosts", *SMALL]
+    words += [*FAST, "train.max_steps=1", "plan.num_images=2"]
+    for verb in ("train", "plan", "generate"):
+        assert run(verb, *words)[0] == 0, verb
+    (batch,) = files.BATCHES.glob("ghosts-*")
+    drawn = [Image.open(path) for path in sorted((batch / "images").glob("*.png"))]
+    assert [image.mode for image in drawn] == ["RGBA"] * 2
+    for image in drawn:
+        ours = pictures.as_decoded(image, kept.background)
+        theirs = pictures.decode(pictures.png_bytes(image), kept.background)
+        assert ours.image.tobytes() == theirs.image.tobytes() and ours.notes == theirs.notes == ("alpha",)
