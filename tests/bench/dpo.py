@@ -1,16 +1,19 @@
 """Does a LoRA that learned from preferences pass the gate more often, on seeds that it has not seen?
 
-    python -m tests.bench.dpo [riso:80 pixel:70 neon:150]     BRAND:STEPS; 4 CPU minutes each; goes on if stopped
+    python -m tests.bench.dpo [riso:80 pixel:70 neon:150]     BRAND:STEPS; 6 CPU minutes each; goes on if stopped
 
 Each LoRA is trained for so few STEPS that about half of its pictures pass. SLOTS slots are drawn up to ATTEMPTS times
 each; what stands in review is decided by the renderer's truth (the judge: style and traits), of which WRONG are
 turned around. The pairs go to `stylegate preferences`, and `train objective=dpo` learns from them with its default
-values. Then FRESH slots of another seed are drawn once by the LoRA before and once by the one after, and judged by the
-same gate. The difference is paired by slot and has a 95 % interval. "right" is the judge's view of the same pictures,
-which no product code uses. Exit 1 if no brand gains beyond its interval.
+values. The control learns from no pair: it is trained on as before, by as many steps more. Then FRESH slots of another
+seed are drawn once by the LoRA before, once by the one after and once by the control, and judged by the same gate.
+Differences are paired by slot and have 95 % intervals. "right" is the judge's view of the same pictures, which no
+product code uses. Exit 1 if no brand gains beyond its interval.
 """
 
 import sys
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,6 +27,7 @@ from tests.bench.style import JUDGED
 from train.miniature import judge as judging
 
 SLOTS, ATTEMPTS, FRESH, WRONG = 96, 3, 128, 0.05
+DPO_STEPS = 20  # the default of objective=dpo (conf/objective/dpo.yaml)
 SEEDS = 7100, 7101  # of the plans of pairs and of fresh slots
 FEW = ["generate.num_inference_steps=8", "generate.by_trial=false", "hardware.threads=1"]  # 8 pass as often as 20
 DEFAULT = ["riso:80", "pixel:70", "neon:150"]
@@ -77,13 +81,30 @@ def difference(before: list[bool], after: list[bool]) -> tuple[str, float]:
     return f"{rates}, {np.mean(after) - np.mean(before):+.3f} [{low:+.3f}, {high:+.3f}]", low
 
 
+class Fresh(NamedTuple):
+    """The fresh slots of one LoRA, in the order of the plan."""
+
+    passed: list[bool]  # the gate accepts the picture
+    right: list[bool]  # the judge calls style and traits right
+    rejected_by: Counter[str]  # pictures by check; one can be rejected by several
+
+
+def fresh(folder: str, brand: str) -> Fresh:
+    """What gate and judge say of a batch that was drawn once."""
+    rows = {row["file"]: row for row in files.read_jsonl(files.BATCHES / folder / "verdicts.jsonl")}
+    names, looks = [slot.file(0) for slot in read_plan(files.BATCHES / folder)], right(folder, brand)
+    checks = Counter(why["check"] for row in rows.values() for why in row["reasons"] if why["verdict"] == "reject")
+    return Fresh([rows[name]["verdict"] == "accept" for name in names], [looks[name] for name in names], checks)
+
+
 def measure(brand: str, steps: int, more: list[str]) -> float:
     """Print what preferences change for one brand; returns the lower bound of the change in pass rate."""
     name = f"{brand}{steps}"
-    run = [f"brand={brand}", f"name={name}", "train.num_samples=0", "hardware.threads=1"]
-    trained = [*run, f"train.max_steps={steps}"]
-    assert quietly("train", *trained) == 0
-    words = [f"brand={brand}", f"name={name}", "train.num_samples=0", "traits=collectible", *FEW]
+    shared = [f"brand={brand}", "train.num_samples=0", "hardware.threads=1"]
+    run = [*shared, f"name={name}"]
+    assert quietly("train", *run, f"train.max_steps={steps}") == 0
+    sampled = [f"brand={brand}", "train.num_samples=0", "traits=collectible", *FEW]
+    words = [*sampled, f"name={name}"]
     batch(f"{name}-pairs", words, SLOTS, SEEDS[0], ATTEMPTS, brand)
     pairs = files.BATCHES / f"{name}-pairs" / "preferences"
     if not pairs.exists():
@@ -93,23 +114,22 @@ def measure(brand: str, steps: int, more: list[str]) -> float:
     dpo = ["objective=dpo", f"preferences={pairs}", *more]
     assert quietly("train", *run, *dpo) == 0
     learned = "-".join(["after", *(word.partition(".")[2].replace("=", "") for word in more)])
+    more_steps = [f"name={name}-control", f"train.max_steps={steps + DPO_STEPS}"]
+    assert quietly("train", *shared, *more_steps) == 0
     batch(f"{name}-before", words, FRESH, SEEDS[1], 1, brand)
     batch(f"{name}-{learned}", [*words, *dpo], FRESH, SEEDS[1], 1, brand)
-    passed, truth = [], []
-    for which in ("before", learned):
-        folder = f"{name}-{which}"
-        rows = {
-            row["file"]: row["verdict"] == "accept"
-            for row in files.read_jsonl(files.BATCHES / folder / "verdicts.jsonl")
-        }
-        slots, looks = read_plan(files.BATCHES / folder), right(folder, brand)
-        passed.append([rows[slot.file(0)] for slot in slots])
-        truth.append([looks[slot.file(0)] for slot in slots])
-    text, low = difference(*passed)
+    batch(f"{name}-control", [*sampled, *more_steps], FRESH, SEEDS[1], 1, brand)
+    before, after, control = (fresh(f"{name}-{which}", brand) for which in ("before", learned, "control"))
     slots = len({pair.slot for pair in found})
     print(f"{brand}, {steps} steps: {len(found)} pairs of {slots} slots, {people} by the reviewer {' '.join(more)}")
-    print(f"  pass the gate  {text}")
-    print(f"  right          {difference(*truth)[0]}", flush=True)
+    text, low = difference(before.passed, after.passed)
+    print(f"  pass the gate                  {text}")
+    print(f"  right                          {difference(before.right, after.right)[0]}")
+    for which, one in (("before", before), ("after", after), ("control", control)):
+        counted = ", ".join(f"{check} {count}" for check, count in one.rejected_by.most_common())
+        print(f"  rejected by, {which:<18}{counted}")
+    print(f"  {DPO_STEPS} ordinary steps instead     {difference(before.passed, control.passed)[0]}")
+    print(f"  preferences beyond those       {difference(control.passed, after.passed)[0]}", flush=True)
     return low
 
 
