@@ -75,7 +75,7 @@ def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     print(f"gate: {counts.judged} in = {total}   report: {files.display_path(page)}")
-    if with_next_step and (advice := next_step_in_words(judged.outcome, files.display_path(lot.out))):
+    if with_next_step and (advice := next_step_in_words(judged.outcome, judged.verdicts, files.display_path(lot.out))):
         print(f"Next: {advice}")
     print(files.display_path(lot.out))
     return judged

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.judging.judge import VerdictsByPolicy, decide_by_policy
+from eval.learning import LEARNT
 from eval.learning.advice import what_to_do_next
 from eval.learning.decisions import decided_pictures
 from eval.learning.gains import Gain, gain_of
@@ -40,8 +41,6 @@ from eval.scorers import taste
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import Exit
-
-FOLDER = "learnt"  # in the lot's folder
 
 
 def learn(config: Config) -> int:
@@ -65,7 +64,7 @@ def learn(config: Config) -> int:
                 config, elsewhere, taught, policyfile.read_policy(str(Path(place) / new.name)), quiet=True
             )
         gains = gain_of(decided, before, after, policy.promise.alpha)
-        folder = lot.out / FOLDER
+        folder = lot.out / LEARNT
         files.write_atomically(folder / decided.file_name, decided.content())
         files.write_atomically(folder / new.name, new.text)
         advice = what_to_do_next(compared, decided, after.scores)

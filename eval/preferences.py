@@ -71,6 +71,7 @@ def preferences(config: Config) -> int:
     print(f"preferences: {counted(len(pairs), 'pair')} of {slots}, {people} by decisions of people")
     if said := ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count):
         print(f"note: pictures in no pair: {said}")
+    print("Next: stylegate train objective=dpo preferences=DIR (below), with the words of the run that drew them")
     print(f"preference set: {files.display_path(target)}")
     return 0
 

@@ -18,7 +18,6 @@ since is not shown.
 """
 
 import os
-import shlex
 import sys
 import webbrowser
 from dataclasses import replace
@@ -29,6 +28,7 @@ from eval.judging.certified import plan_of_lot_audit
 from eval.judging.judge import calibration_pool_scores, judge
 from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, locked_lot
+from eval.lot.words import command_words_naming_lot
 from eval.policy import file as policyfile
 from eval.promise import disagreements
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
@@ -37,12 +37,9 @@ from eval.promise.label import Label
 from eval.promise.rejected import rejected_by_score, rejected_order
 from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
 from eval.reviewing.session import ReviewSession
-from stylegate.config import Config, as_dict
+from stylegate.config import Config
 from stylegate.errors import Exit
 from stylegate.words import counted
-
-# What names the lot again, and how it is judged: these words alone are repeated in what to run next.
-WORDS = ("brand", "images", "out", "references", "foreign", "encoder", "policy", "calibration")
 
 
 def review(config: Config) -> int:
@@ -168,18 +165,6 @@ def print_decided_and_left(session: ReviewSession) -> int:
     if queue.settled_order:
         return Exit.PASS if session.has_ended() else Exit.EVIDENCE
     return Exit.REVIEW if counts["open"] else Exit.PASS
-
-
-def command_words_naming_lot(config: Config, lot: Lot) -> str:
-    """The words that name the lot and how it is judged, for a command; what has its default is left out."""
-    given, usual = as_dict(config), as_dict(Config())
-    changed = {name: given[name] for name in WORDS if given[name] != usual[name]}
-    if lot.record:
-        changed = {"batch": lot.out.name} | {n: v for n, v in changed.items() if n not in ("brand", "images")}
-    if given["score"] != usual["score"]:
-        scored = {f"score.{n}": v for n, v in given["score"].items() if v != usual["score"][n] and n != "batch_size"}
-        changed |= scored
-    return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in changed.items())
 
 
 def can_open_browser() -> bool:

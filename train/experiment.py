@@ -68,7 +68,7 @@ def experiment(config: Config) -> int:
         if judged.outcome.counts.accept and not config.observe:
             code = worst_code(code, run_stage("export", export.export))
         print_and_track_results(config, judged)
-        if advice := next_step_in_words(judged.outcome, files.display_path(folder)):
+        if advice := next_step_in_words(judged.outcome, judged.verdicts, files.display_path(folder)):
             print(f"Next: {advice}")
     return code
 

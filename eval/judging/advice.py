@@ -1,9 +1,13 @@
 """What gate.json means for people: what to do next, what nobody looked at, what decided the exit code."""
 
+from collections.abc import Sequence
+
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
+from eval.judging.verdicts import PERSON, Verdict
 from eval.policy.model import UNREADABLE
 from eval.scorers import SCORES
+from eval.scorers.aesthetic import MIN_LABELS
 from stylegate.errors import Exit
 from stylegate.words import counted
 
@@ -60,10 +64,25 @@ def remedies_of_failed(outcome: GateRecord) -> list[str]:
     return steps
 
 
-def next_step_in_words(outcome: GateRecord, out: str) -> str:
-    """What a person does next about a lot that did not pass, in words; "" for one that passed, or was only observed.
+def decisions_to_learn_from(verdicts: Sequence[Verdict]) -> list[str]:
+    """That people decided about enough pictures for `stylegate learn`, as a list of one part of a sentence; empty where
+    they did not.
+    """
+    accepted = sum(verdict.settled is not None for verdict in verdicts)
+    rejected = sum(any(reason.check == PERSON for reason in verdict.reasons) for verdict in verdicts)
+    if min(accepted, rejected) < MIN_LABELS:
+        return []
+    return [
+        f"stylegate learn with the same words: people accepted {accepted} and rejected {rejected} pictures, and the "
+        "gate can learn from them"
+    ]
 
-    `out` is the folder of the results, as it is shown to people.
+
+def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: str) -> str:
+    """What a person does next about a lot that did not pass, or that people decided enough about to learn from; "" for
+    any other lot, and for one that was only observed.
+
+    `out` is the folder of the results, as it is shown to people; "" where they read this in the report itself.
     """
     code, steps = Exit.PASS if outcome.observe else Exit(outcome.exit_code), []
     rules_broken = outcome.fails_batch or any(rule.state == "fail" for rule in outcome.batch)
@@ -73,7 +92,8 @@ def next_step_in_words(outcome: GateRecord, out: str) -> str:
         steps.append("generate and then gate, with the same words, draw and judge the open slots again")
         steps += remedy_of_most_rejects(outcome)
     elif code == Exit.REJECTED:
-        steps.append(f"{out}/report/index.html shows why: " + " and ".join(remedies_of_failed(outcome)))
+        where = f"{out}/report/index.html shows why: " if out else ""
+        steps.append(where + " and ".join(remedies_of_failed(outcome)))
     if code == Exit.STALE:
         steps.append("stylegate calibrate with the same words; or stylegate certify, for this lot alone")
     if code == Exit.EVIDENCE:
@@ -83,10 +103,13 @@ def next_step_in_words(outcome: GateRecord, out: str) -> str:
         steps.append("first make the style readable (the note says how): until then every picture waits for a person")
     if code != Exit.PASS and (waiting := outcome.counts.review):
         pictures = counted(waiting, "picture")
-        steps.append(
-            f"for {pictures} in review, stylegate review with the same words, and then this command again; or fill in "
-            f"verdict and who in {out}/{WORKSHEET}, and give the same words with decisions={out}/{WORKSHEET}"
-        )
+        again = "this command" if out else "the gate"
+        steps.append(f"for {pictures} in review, stylegate review with the same words, and then {again} again")
+        if out:
+            sheet = f"{out}/{WORKSHEET}"
+            steps.append(f"or fill in verdict and who in {sheet}, and give the same words with decisions={sheet}")
     if code == Exit.REVIEW and outcome.slots and outcome.slots.exhausted:
         steps.append("for slots without attempts left, choose a way out (listed above; docs/plan.md)")
+    if not outcome.observe:
+        steps += decisions_to_learn_from(verdicts)
     return "; ".join(steps)

@@ -9,11 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.judging.advice import note_if_only_observed, warning_without_references
+from eval.judging.advice import next_step_in_words, note_if_only_observed, warning_without_references
 from eval.judging.judged import JudgedLot
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
+from eval.learning import LEARNT
 from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
+from eval.lot.words import command_words_naming_lot
 from eval.measuring.encoder import name_without_folders
 from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_rounded_down, percentage_rounded_up
 from eval.promise.calibration import Calibration
@@ -81,6 +83,9 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         promise=promise_in_words(outcome.promise, judged.policy),
         rules=outcome.batch,
         cost=cost_in_words(seconds_by_stage(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
+        next_step=next_step_in_words(outcome, verdicts, ""),
+        review_command=review_command(config, lot),
+        learnt=(lot.out / LEARNT / "report" / "index.html").is_file(),
         reasons=reason_table(outcome.why, lot.record is not None),
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
@@ -94,6 +99,13 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
         facts=evidence_rows(lot, outcome),
     )
+
+
+def review_command(config: Config, lot: Lot) -> str:
+    """The command that opens the pictures in review in a browser; "" where it would name a path of this machine."""
+    words = command_words_naming_lot(config, lot)
+    has_path = any(word.partition("=")[2].lstrip("'").startswith(("/", "~")) for word in words.split())
+    return "" if has_path else f"stylegate review {words}"
 
 
 def report_subtitle(outcome: GateRecord) -> str:

@@ -170,7 +170,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
         lines.append(f"- checks left out: {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
     lines += [f"- note: {escape_markdown_on_one_line(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
-    if advice := next_step_in_words(outcome, name):
+    if advice := next_step_in_words(outcome, verdicts, name):
         lines += ["", f"Next: {escape_markdown_on_one_line(advice, MAX_LEFT_OUT)}"]
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:

@@ -77,6 +77,10 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     for name, content in before.items():
         assert (tmp_path / "again" / name).read_bytes() == content, name
 
+    run_exactly("gate", *given)
+    assert "../learnt/report/index.html" in (out / "report" / "index.html").read_text(), "the report links to it"
+    assert (out / "learnt" / "report" / "../../report/index.html").resolve().is_file()
+
     taught = [word for word in apart if not word.startswith("policy=")] + [f"policy={new}"]
     run_exactly("gate", *taught)
     record = json.loads((tmp_path / "again" / "gate.json").read_text())

@@ -19,6 +19,7 @@ from PIL import Image
 from eval.judging.record import PromiseState
 from eval.judging.verdicts import AcceptingDecision, Verdict, WaivedReason, make_reason
 from eval.lot import cost
+from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, Policy, PolicyCheck, Promise
 from eval.promise import envelope
 from eval.promise.calibration import Calibration, ScoredLabel
@@ -28,6 +29,7 @@ from eval.report import page as report
 from eval.report.thumbnails import DIGITS, ReportThumbnails
 from stylegate import files
 from stylegate.cli import main
+from stylegate.config import Config
 from tests import lots
 
 NEON = files.ROOT / "data" / "brands" / "neon"
@@ -410,6 +412,17 @@ def test_every_check_has_plain_words(plain: Path) -> None:
 )
 def test_folders_are_named_without_their_path(name: str, shown: str) -> None:
     assert report.last_part_of_path(name) == shown
+
+
+def test_the_report_names_the_commands_that_come_next(plain: Path) -> None:
+    """Without a path of this machine; the pictures in review are one click away."""
+    page = html.unescape(page_of(plain))
+    assert "Next, with the words of this gate:" in page and "stylegate review with the same words" in page
+    folder = Lot(Path("pictures"), Path("out"), [], {}, None, None)
+    words = Config(images="pictures", references="./refs and more")
+    assert report.review_command(words, folder) == "stylegate review images=pictures references='./refs and more'"
+    for away in ("/srv/refs", "~/refs", "/srv/refs and more"):
+        assert report.review_command(Config(images="pictures", references=away), folder) == ""
 
 
 def pairs_of(out: Path) -> list[tuple[str, list[str]]]:

@@ -268,11 +268,11 @@ def test_every_lot_that_does_not_pass_is_told_what_is_next() -> None:
     for lot, rules, state, share in itertools.product(LOTS, RULES, promises, (0.0, 0.5)):
         promise = {"state": state, "says": "says"}
         outcome = outcome_of(lot, lots.policy(share, sha256="0" * 64), batch=rules, promise=promise)
-        advice = next_step_in_words(outcome, "out")
+        advice = next_step_in_words(outcome, lot, "out")
         assert bool(advice) == (outcome.exit_code != Exit.PASS), (outcome, advice)
         assert ("out/review.csv" in advice) == (bool(advice) and IN_REVIEW in lot)
         assert not advice or f"Next: {advice[:20]}" in markdown_summary("out", outcome, lot)
-        assert not next_step_in_words(outcome.model_copy(update={"observe": True}), "out"), "the exit code is 0"
+        assert not next_step_in_words(outcome.model_copy(update={"observe": True}), lot, "out"), "the exit code is 0"
     policies = [lots.policy(share, sha256="0" * 64) for share in (0.0, 0.4, 0.6)]
     said = [failed_share_in_words(outcome_of([FINE, REJECTED], policy)) for policy in policies]
     assert (
@@ -316,8 +316,28 @@ def test_identical_input_gives_identical_bytes() -> None:
 
 def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
     copy = verdict("c.png", make_reason("novelty", "reject", -6.9, -3.6, detail="like 0001.png"))
-    folder = outcome_of([copy, BROKEN])
+    both = [copy, BROKEN]
+    folder = outcome_of(both)
     assert "novelty (-6.9 < -3.6, like 0001.png)" in markdown_summary("lot", folder, [copy])
-    assert "waive a check in the policy and mend or remove 1 picture in error" in next_step_in_words(folder, "out")
+    mend = "waive a check in the policy and mend or remove 1 picture in error"
+    assert mend in next_step_in_words(folder, both, "out")
     planned = folder.model_copy(update={"slots": SlotCounts(wanted=2, accepted=0)})
-    assert f"against novelty, which rejects most: {SCORES['novelty'].remedy}" in next_step_in_words(planned, "out")
+    assert f"against novelty, which rejects most: {SCORES['novelty'].remedy}" in next_step_in_words(
+        planned, both, "out"
+    )
+
+
+def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> None:
+    accepted = FINE.model_copy(update={"settled": AcceptingDecision(who="a", why="", reasons=[])})
+    rejected = verdict("p.png", make_reason("person", "reject", detail="a"))
+    for good, bad, offered in ((10, 10, True), (9, 10, False), (10, 9, False)):
+        lot = [accepted] * good + [rejected] * bad
+        for outcome in (outcome_of(lot), outcome_of(lot, lots.policy(1.0, sha256="0" * 64))):
+            advice = next_step_in_words(outcome, lot, "out")
+            assert (
+                f"stylegate learn with the same words: people accepted {good} and rejected {bad}" in advice
+            ) == offered
+            assert ("stylegate learn" in markdown_summary("lot", outcome, lot)) == offered
+        assert outcome.exit_code == Exit.PASS, "the lot passes, and can be learned from all the same"
+    on_page = next_step_in_words(outcome_of([IN_REVIEW, REJECTED]), [IN_REVIEW, REJECTED], "")
+    assert "stylegate review with the same words" in on_page and ".csv" not in on_page and "index.html" not in on_page

@@ -218,6 +218,9 @@ def test_the_path_is_printed_and_a_run_without_evaluations_has_a_page(run, train
     assert "grid.png" not in text, "nothing was drawn"
     seen = Seen(path)
     assert "4 of 4 steps, finished" in seen.text and "Nothing was drawn or judged" in seen.text
+    assert all(f"stylegate {verb}" in seen.text for verb in ("plan", "review", "learn", "preferences")), (
+        "what comes next"
+    )
     assert "img" not in seen.tags and "small.safetensors" in seen.text
 
 
