@@ -43,7 +43,7 @@ from eval.promise.worksheet import stored_and_new_labels, worksheet_questions, w
 from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import DataError, Exit
+from stylegate.errors import DataError, ExitCode
 from stylegate.words import counted
 
 WORKSHEET = "calibrate.csv"
@@ -81,7 +81,7 @@ def calibrate(config: Config) -> int:
                 "Next: stylegate review queue=calibration with the same words, and then this command again; or fill in "
                 f"verdict and who, then the same words with decisions={files.display_path(sheet)}"
             )
-            return Exit.EVIDENCE
+            return ExitCode.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)
         made = make_calibration(plan, given, policy, judging_digests(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
@@ -95,7 +95,7 @@ def calibrate(config: Config) -> int:
             "Next: stylegate certify with the same words proves this lot by itself; no line was drawn by these labels"
         )
     print(files.display_path(lot.out / CALIBRATION))
-    return Exit.PASS if line.state == "valid" else Exit.EVIDENCE
+    return ExitCode.PASS if line.state == "valid" else ExitCode.EVIDENCE
 
 
 def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: Comparison) -> None:

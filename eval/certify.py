@@ -42,7 +42,7 @@ from eval.promise.certificate import (
     write_audit_terms,
 )
 from eval.promise.eyes import known_reject_tests
-from eval.promise.known_rejects import FOLDER, mixed, neutral_path, with_known_rejects
+from eval.promise.known_rejects import FOLDER, mixed_pictures, neutral_path, with_known_rejects
 from eval.promise.label import KNOWN
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.terminal import ask_label_and_store, print_picture
@@ -50,7 +50,7 @@ from eval.promise.worksheet import WorksheetQuestion, stored_and_new_labels, wor
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 from stylegate.words import counted
 
 WORKSHEET = "audit.csv"
@@ -91,7 +91,7 @@ def certify(config: Config) -> int:
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
         code = print_audit_state_and_exit_code(lot, plan, given, answers, attempts, proven)
-    if code == Exit.PASS and (left := after.outcome.exit_code) != Exit.PASS:
+    if code == ExitCode.PASS and (left := after.outcome.exit_code) != ExitCode.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code
 
@@ -123,7 +123,7 @@ def next_questions(
     if not plan.known_rejects:
         return worksheet_questions(lot, next_ones)
     known, paths = open_known_rejects(plan, given, answers), {lot.sha256[name]: path for name, path in lot.files}
-    shown = mixed(next_ones, len(given), known, plan.fewest_labels() or len(plan.lot), "")
+    shown = mixed_pictures(next_ones, len(given), known, plan.fewest_labels() or len(plan.lot), "")
     sources = worksheet_questions(lot, [plan.known_rejects.get(sha256, sha256) for sha256 in shown])
     return [
         WorksheetQuestion(neutral_name(lot, sha256, paths[source.sha256]), sha256, source.prompt)
@@ -230,13 +230,13 @@ def print_audit_state_and_exit_code(
                 "Next: raise the policy's lines; or promise.known_rejects=0 with the same words, which takes the "
                 "reviewers to be right, and says so in the certificate"
             )
-            return Exit.EVIDENCE
+            return ExitCode.EVIDENCE
         worksheet = files.display_path(lot.out / WORKSHEET)
         print(
             "Next: stylegate review queue=audit with the same words, and then this command again; or fill in verdict "
             f"and who, then the same words with decisions={worksheet}"
         )
-        return Exit.EVIDENCE
+        return ExitCode.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))
     print(f"certify: proven: {found.proven_claim_in_words()}")
@@ -244,4 +244,4 @@ def print_audit_state_and_exit_code(
     stay = counted(len(plan.lot) - out - bad, "other")
     print(f"{counted(out, 'picture')} may leave, {counted(bad, 'reject')} found and {stay} stay")
     print(files.display_path(lot.out / CERTIFICATE))
-    return Exit.PASS
+    return ExitCode.PASS

@@ -44,12 +44,12 @@ def check(config: Config) -> int:
     """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
     folder = brandset.brand_folder(config.brand)
     findings = brandset.check_folder(folder)
-    brand_set = None if findings.problems else brandset.read(folder)
+    brand_set = None if findings.problems else brandset.read_brand_set(folder)
     if brand_set:
         add_remarks(config, brand_set, findings)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
-    brandset.raise_problems(folder, findings)
+    brandset.raise_if_problems(folder, findings)
     assert brand_set
     counts = ", ".join(f"{len(pictures)} {part}" for part, pictures in brand_set.splits.items())
     print(f"{files.display_path(folder)}: {counts}; no problems")
@@ -85,7 +85,7 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
     items = {item.file: item for part in SPLITS for item in brand_set.splits[part]}
     if len(items) < FEWEST_COMPARED:
         return []
-    encoder = load_encoder(encoder_name(config), hardware.device_of(config.hardware))
+    encoder = load_encoder(encoder_name(config), hardware.set_threads_and_choose_device(config.hardware))
     found, _ = cached_features_of_files(
         [(name, item.path) for name, item in items.items()],
         {name: item.sha256 for name, item in items.items()},

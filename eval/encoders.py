@@ -90,7 +90,7 @@ def encoders(config: Config) -> int:
 
 def measure_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> EncoderReading:
     """Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read."""
-    encoder = load_encoder(name, hardware.device_of(config.hardware))
+    encoder = load_encoder(name, hardware.set_threads_and_choose_device(config.hardware))
     one = compared.references[:1]
     lot = Lot(folder, folder, one, sha256_by_name(one), None, None)
     measured, _ = measure_lot_and_comparison(config, lot, compared, encoder, quiet=True)
@@ -102,7 +102,7 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
     alone = reader.learn_brand_reader(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
     read = {Path(file).name for file in measured.references.names}
     images = [
-        pictures.decode(path.read_bytes(), compared.background).image
+        pictures.decode_picture(path.read_bytes(), compared.background).image
         for _, path in compared.references[:TIMED]
         if path.name in read
     ]

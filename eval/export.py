@@ -43,7 +43,7 @@ from eval.policy.model import VERDICTS
 from eval.promise.certificate import TRAIT_CERTIFICATE
 from stylegate import files, lineage
 from stylegate.config import Config, run_name
-from stylegate.errors import DataError, Exit
+from stylegate.errors import DataError, ExitCode
 from stylegate.words import counted
 
 COST = "proof/cost.json"
@@ -93,8 +93,8 @@ def export(config: Config) -> int:
     print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome, planned)})")
     if changed or new:
         print(f"Next: {GATE_AGAIN}")
-        return Exit.REJECTED
-    return Exit.PASS
+        return ExitCode.REJECTED
+    return ExitCode.PASS
 
 
 def signing_key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
@@ -199,7 +199,7 @@ def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict])
     if state in ("stale", "insufficient"):
         certify = "stylegate certify with the same words proves this lot, whatever came before"
         advice = certify if outcome.counts.accept else "no picture is accepted: stylegate gate says why"
-        return Exit.STALE if state == "stale" else Exit.EVIDENCE, says, advice
+        return ExitCode.STALE if state == "stale" else ExitCode.EVIDENCE, says, advice
     broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
     broken += ["a picture lies below a line that fails the batch"] if outcome.fails_batch else []
     _, changed = exportable_and_changed_pictures(lot, verdicts)
@@ -208,7 +208,7 @@ def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict])
     rules = outcome.batch or any(lines.fail_batch_below is not None for lines in outcome.thresholds.values())
     if rules and (apart := len(changed) + len(files_without_verdict(lot, verdicts))):
         broken.append(f"the policy judges the lot as a whole, of which {apart} pictures changed or are new")
-    return (Exit.REJECTED, "; ".join(broken), GATE_AGAIN) if broken else None
+    return (ExitCode.REJECTED, "; ".join(broken), GATE_AGAIN) if broken else None
 
 
 def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
@@ -238,7 +238,7 @@ def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     verdicts = read_verdicts(path)
     for verdict in verdicts:
         for waived in verdict.waived:
-            if datetime.date.fromisoformat(waived.expires) < files.today():
+            if datetime.date.fromisoformat(waived.expires) < files.today_in_utc():
                 raise DataError(f"a waiver of {verdict.file} has ended", next_step="stylegate gate again, then export.")
     return outcome, verdicts
 

@@ -36,7 +36,7 @@ from eval.report.summaries import (
 )
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import Exit, keeping_exit_code
+from stylegate.errors import ExitCode, keeping_exit_code_of_verdict
 from stylegate.words import counted
 
 NAMED = 5  # pictures that the console names; the report shows all
@@ -47,16 +47,16 @@ def gate(config: Config) -> int:
     if config.explain:
         words = policyfile.policy_in_words(policyfile.read_policy(config.policy), policyfile.policy_path(config.policy))
         print("\n".join(words))
-        return Exit.PASS
+        return ExitCode.PASS
     judged = judge_and_report(config)
-    with keeping_exit_code(judged.outcome.exit_code):
+    with keeping_exit_code_of_verdict(judged.outcome.exit_code):
         mirror_to_wandb(config, judged)
     return exit_code_unless_observed(judged)
 
 
 def exit_code_unless_observed(judged: JudgedLot) -> int:
     """The exit code of the lot; 0 for a lot that is only observed."""
-    return Exit.PASS if judged.outcome.observe else judged.outcome.exit_code
+    return ExitCode.PASS if judged.outcome.observe else judged.outcome.exit_code
 
 
 def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
@@ -68,7 +68,7 @@ def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
         judged = judge(config, lot)
         write_verdicts_and_gate_record(judged)
         write_review_worksheet(judged)
-        with keeping_exit_code(judged.outcome.exit_code):
+        with keeping_exit_code_of_verdict(judged.outcome.exit_code):
             page = write_reports(judged, config)
     for line in console_summary_lines(judged):
         print(line)

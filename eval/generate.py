@@ -36,7 +36,7 @@ from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
 from stylegate.config import Config
 from stylegate.embedded import read_each_prompt_once
-from stylegate.errors import DataError, Exit
+from stylegate.errors import DataError, ExitCode
 from stylegate.families import FAMILIES, pipelines
 from stylegate.watermark import load_watermark, watermark_bits
 
@@ -70,16 +70,16 @@ def generate(config: Config, first_slots: int | None = None) -> int:
             draw_in_parts(parts[rank::world], images, config, folder, processes, standing)
         processes.wait_for_everyone()  # until all is drawn
     if not main:
-        return Exit.PASS
+        return ExitCode.PASS
     there = {path.name for path in images.glob("*.png")}
     new = len(there - standing.judged)
     told = f"; not judged yet: {new} (stylegate gate, with the same words)" if new else ""
     print(f"generate: {sum(map(len, parts))} drawn, {len(there)} in {files.display_path(images)}{told}")
     if due or standing.filled >= standing.wanted or not standing.exhausted:
-        return Exit.PASS
+        return ExitCode.PASS
     for line in advice_on_exhausted_slots(standing.exhausted, standing.states):
         print(line)
-    return Exit.REVIEW
+    return ExitCode.REVIEW
 
 
 class BatchProgress(NamedTuple):
@@ -172,9 +172,9 @@ def draw_in_parts(
     models.pipeline.to(device)
     resolution = sample.drawing_resolution(config, models)
     mark = load_watermark(config.watermark) if config.watermark else None
-    if lora := lorafile.lora_path(config):
+    if lora := lorafile.lora_file_for_drawing(config):
         if processes.is_main_process:
-            with hardware.autocast(device, precision):
+            with hardware.autocast_to_bf16(device, precision):
                 slots = read_plan(folder)
                 draw_base_pictures(models, record.facts, slots, folder, drawn_with, (resolution, precision))
         lorafile.merge_lora_file(models, lora)
@@ -189,14 +189,14 @@ def draw_in_parts(
             prompts = [slot.prompt for slot, _ in part]
             negatives = [slot.negative_prompt for slot, _ in part]
             seeds = [slot.seed_of_attempt(attempt) for slot, attempt in part]
-            with hardware.autocast(device, precision):
+            with hardware.autocast_to_bf16(device, precision):
                 drawn = sample.draw_pictures(models, prompts, seeds, drawn_with, resolution, negatives)
             new = {}  # by file name: image, bytes, digest
             for (slot, attempt), image in zip(part, drawn, strict=True):
                 if not (images / slot.file(attempt)).exists():
                     if mark:  # before anything judges the picture
                         bits = watermark_bits(record.facts.base, record.facts.lora, slot.seed_of_attempt(attempt))
-                        image = mark.put(image, bits)
+                        image = mark.embed_bits(image, bits)
                     content = pictures.png_bytes(image)
                     new[slot.file(attempt)] = image, content, hashlib.sha256(content).hexdigest()
             note_drawn(folder, {name: digest for name, (_, _, digest) in new.items()})

@@ -40,7 +40,7 @@ from eval.promise import store
 from eval.scorers import taste
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 
 
 def learn(config: Config) -> int:
@@ -83,7 +83,7 @@ def learn(config: Config) -> int:
     else:
         print(f"Next: keep policy={config.policy}; decide about more pictures (stylegate review), and learn again")
     print(place)
-    return Exit.PASS
+    return ExitCode.PASS
 
 
 def with_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:

@@ -39,7 +39,7 @@ from eval.promise.worksheet import WorksheetQuestion, read_answers, stored_and_n
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
-from stylegate.errors import DataError, Exit
+from stylegate.errors import DataError, ExitCode
 from stylegate.words import counted
 
 WORKSHEET = "trait-audit.csv"
@@ -188,10 +188,10 @@ def print_audit_state_and_exit_code(out: Path, plan: AuditPlan, attempt: AuditAt
             f"Next: fill in verdict (accept: the picture shows it) and who, and for a reject shows; then the same "
             f"words with decisions={worksheet}"
         )
-        return Exit.EVIDENCE
+        return ExitCode.EVIDENCE
     print(
         f"plan audit: proven after {attempt.proven_after}: "
         f"{read_certificate(out / TRAIT_CERTIFICATE).proven_claim_in_words()}"
     )
     print(files.display_path(out / TRAIT_CERTIFICATE))
-    return Exit.PASS
+    return ExitCode.PASS

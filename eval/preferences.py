@@ -163,7 +163,7 @@ def write_preference_set(
     assert lot.record
     facts, words = lot.record.facts, lot.record.words
     brand = brandset.read_brand_file(brandset.brand_folder(words.brand))
-    rows = files.jsonl(pair.content() for pair in pairs)
+    rows = files.json_lines_text(pair.content() for pair in pairs)
     paths = {lot.sha256[name]: path for name, path in lot.files}
 
     def build(partial: Path) -> None:

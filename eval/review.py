@@ -38,7 +38,7 @@ from eval.promise.rejected import rejected_by_score, rejected_order
 from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
 from eval.reviewing.session import ReviewSession
 from stylegate.config import Config
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 from stylegate.words import counted
 
 
@@ -48,7 +48,7 @@ def review(config: Config) -> int:
 
     make_queue = {
         "borderline": borderline_queue_of_lot,
-        "disagreements": disagreed,
+        "disagreements": disagreed_labels,
         "audit": audit_queue,
         "calibration": calibration_queue,
         "rejected": rejected_queue,
@@ -63,7 +63,7 @@ def review(config: Config) -> int:
         }
         none = empty.get(config.queue, "no picture is in review")
         print(f"review: {none}\nNext: stylegate gate with the same words says how the lot stands")
-        return Exit.PASS
+        return ExitCode.PASS
     token = server.new_token_if_reachable(config.host)
     found = server.listening_socket(config.host, config.port)
     address = server.browser_address(found, token)
@@ -86,7 +86,7 @@ def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     return borderline_queue(judge(config, lot), f"stylegate gate {command_words_naming_lot(config, lot)}")
 
 
-def disagreed(config: Config, lot: Lot) -> ReviewQueue:
+def disagreed_labels(config: Config, lot: Lot) -> ReviewQueue:
     """The pictures in review that reviewers disagree about: whoever answers settles them."""
     queue = borderline_queue_of_lot(config, lot)
     return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
@@ -163,8 +163,8 @@ def print_decided_and_left(session: ReviewSession) -> int:
         )
     print(f"Next: {queue.next_words}")
     if queue.settled_order:
-        return Exit.PASS if session.has_ended() else Exit.EVIDENCE
-    return Exit.REVIEW if counts["open"] else Exit.PASS
+        return ExitCode.PASS if session.has_ended() else ExitCode.EVIDENCE
+    return ExitCode.REVIEW if counts["open"] else ExitCode.PASS
 
 
 def can_open_browser() -> bool:

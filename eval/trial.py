@@ -142,5 +142,5 @@ def print_trial(found: SamplerTrial) -> None:
         )
         table.add_row(str(s.num_inference_steps), f"{s.guidance_scale:g}", *numbers)
     Console().print(table)
-    print(f"trial: {found.chosen.words()}; the same words draw with it from now on")
+    print(f"trial: {found.chosen.command_line_words()}; the same words draw with it from now on")
     print("       (generate.by_trial=false draws as the configuration says)")

@@ -18,7 +18,7 @@ PEFT_ALPHA = 8  # in a header that has settings of a component, but no alpha
 LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
 
 
-class Layer(NamedTuple):
+class LoraTensors(NamedTuple):
     """One adapted module: its weight changes by alpha / rank * up @ down (arXiv 2106.09685)."""
 
     down: Tensor  # [rank, in], or [rank, in, kh, kw] of a convolution
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
         return self.down.shape[0]
 
 
-AnyLayer = Layer | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
+AnyLayer = LoraTensors | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
 
 
 def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
@@ -44,12 +44,12 @@ def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = tor
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
-def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, Layer]:
+def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, LoraTensors]:
     """The layers that are plain LoRA, by name."""
-    return {name: layer for name, layer in layers.items() if isinstance(layer, Layer)}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, LoraTensors)}
 
 
-def with_alpha_equal_to_rank(layer: Layer) -> Layer:
+def with_alpha_equal_to_rank(layer: LoraTensors) -> LoraTensors:
     """A layer with alpha = rank that changes the weight equally: programs assume this alpha where a file has none."""
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
@@ -68,11 +68,11 @@ def merged_weight(weight: Tensor, layer: AnyLayer) -> Tensor:
     return whole.to(weight.dtype)
 
 
-def scales_input_channels(layer: AnyLayer) -> bool:
+def is_dora_of_input_channels(layer: AnyLayer) -> bool:
     """Whether a layer is a DoRA with one magnitude for each input channel; PEFT and diffusers do not support this
     form.
     """
-    outputs = layer.up.shape[0] if isinstance(layer, Layer) else layer.shape[0]
+    outputs = layer.up.shape[0] if isinstance(layer, LoraTensors) else layer.shape[0]
     return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and outputs != 1
 
 
@@ -144,8 +144,8 @@ def layers_from_tensors(
             parts[name][key_parts.part] = tensor
     layers: dict[str, AnyLayer] = {}
     for name, found in parts.items():
-        shape = shape_of(modules[name])
-        wrong = shape_problem(found, shape) or header.rank_problem(name, found)
+        shape = weight_shape_of(modules[name])
+        wrong = tensor_shapes_problem(found, shape) or header.rank_problem(name, found)
         if not wrong and "bias" in found and getattr(modules[name], "bias", None) is None:
             wrong = "a difference of its bias (diff_b), but the base has no bias there"
         if wrong:
@@ -167,11 +167,11 @@ def lacks_alpha_of_peft(
 
 
 def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: "LoraHeader") -> AnyLayer:
-    """The layer that tensors make, by part; `shape_problem` has found none. `name` is the canonical name."""
-    kind, magnitude, bias = lycoris.kind_of(found), magnitude_of(found, shape), found.get("bias")
+    """The layer that tensors make, by part; `tensor_shapes_problem` has found none. `name` is the canonical name."""
+    kind, magnitude, bias = lycoris.kind_of(found), dora_magnitudes_of(found, shape), found.get("bias")
     if kind == "LoRA":
         alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
-        return Layer(found["down"], found["up"], alpha, magnitude, bias)
+        return LoraTensors(found["down"], found["up"], alpha, magnitude, bias)
     parts = {part: tensor for part, tensor in found.items() if part not in lycoris.BESIDE}
     return FactoredLayer(kind, parts, shape, header.strength(name, found), magnitude, bias)
 
@@ -201,7 +201,7 @@ class LoraHeader:
         if not self.problems:
             self.values = values
 
-    def setting(self, component: str, key: str, default: Any) -> Any:
+    def header_setting(self, component: str, key: str, default: Any) -> Any:
         """The value of a setting for a component (unet, ...); the header's general value, or `default`, without one."""
         return self.values.get(f"{component}.{key}", self.values.get(key, default))
 
@@ -214,18 +214,20 @@ class LoraHeader:
         """
         component, _, path = name.partition(".")
         has_settings = "r" in self.values or any(key.startswith(f"{component}.") for key in self.values)
-        alpha = self.setting(component, "lora_alpha", self.setting(component, "alpha", None))  # LoHa, LoKr: alpha
+        alpha = self.header_setting(
+            component, "lora_alpha", self.setting(component, "alpha", None)
+        )  # LoHa, LoKr: alpha
         alpha = float((PEFT_ALPHA if has_settings else rank) if alpha is None else alpha)
         paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
-        alpha = float(value_for_module(self.setting(component, "alpha_pattern", None) or {}, paths, alpha))
-        return alpha * math.sqrt(rank) if self.setting(component, "use_rslora", False) is True else alpha
+        alpha = float(value_by_pattern(self.header_setting(component, "alpha_pattern", None) or {}, paths, alpha))
+        return alpha * math.sqrt(rank) if self.header_setting(component, "use_rslora", False) is True else alpha
 
     def rank(self, name: str) -> float | None:
         """The rank that is told for the layer with this canonical name; None if no rank is."""
         component, _, path = name.partition(".")
-        told = self.setting(component, "r", None)
-        patterns = self.setting(component, "rank_pattern", None) or {}
-        return None if told is None else value_for_module(patterns, (path, f"text_model.{path}"), told)
+        told = self.header_setting(component, "r", None)
+        patterns = self.header_setting(component, "rank_pattern", None) or {}
+        return None if told is None else value_by_pattern(patterns, (path, f"text_model.{path}"), told)
 
     def rank_problem(self, name: str, found: Mapping[str, Tensor]) -> str | None:
         """What is wrong if the tensors of a layer (by part) have another rank than is told; None if nothing is."""
@@ -279,7 +281,7 @@ def header_problem(key: str, value: Any) -> str:
     return ""
 
 
-def value_for_module(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
+def value_by_pattern(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
     """The value of the first pattern that matches one of the module's `paths`; `default` if none matches.
 
     A pattern matches a whole path, or the end of a path after a dot; with a leading ^ only the whole path.
@@ -311,13 +313,13 @@ def short_text(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def shape_of(module: Any) -> tuple[int, ...]:
+def weight_shape_of(module: Any) -> tuple[int, ...]:
     """The shape [out, in, ...] of a module's weight; also correct for a weight that is stored in 4 bits."""
     own = getattr(module, "base_layer", module)
     return (own.out_features, own.in_features) if isinstance(own, nn.Linear) else tuple(own.weight.shape)
 
 
-def shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
+def tensor_shapes_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
     """Why the tensors of one layer (by part: down, up, ...) do not fit a weight of `shape` [out, in, ...]; None if
     they do.
     """
@@ -325,7 +327,7 @@ def shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | 
         kind = lycoris.kind_of(found)
     except ValueError as error:
         return str(error)
-    if wrong := number_problem(found):
+    if wrong := tensor_values_problem(found):
         return wrong
     return (lora_shape_problem if kind == "LoRA" else factored_shape_problem)(found, shape) or magnitude_problem(
         found, shape, kind
@@ -364,14 +366,14 @@ def magnitude_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], kind:
         return "a whole difference with magnitudes of a DoRA, which no writer defines"
     if kind != "LoRA" and "magnitude" in found:
         return f"{kind} with PEFT's magnitudes, which PEFT does not define"
-    if ("magnitude" in found or "dora_scale" in found) and magnitude_of(found, shape) is None:
+    if ("magnitude" in found or "dora_scale" in found) and dora_magnitudes_of(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
         given, wanted = shape_in_words(lengths.shape), shape_in_words(shape)
         return f"its magnitude is {given}, which is neither per output nor per input of {wanted}"
     return None
 
 
-def number_problem(found: Mapping[str, Tensor]) -> str | None:
+def tensor_values_problem(found: Mapping[str, Tensor]) -> str | None:
     """Why the tensors of a layer are no LoRA of any base: not floating-point, not finite, a bad alpha; None if they
     are. `found` holds the tensors of one layer by part (down, up, alpha, ...).
     """
@@ -393,11 +395,11 @@ def number_problem(found: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def magnitude_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
+def dora_magnitudes_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
     """A layer's DoRA magnitudes, as [out, 1, ...] or [1, in, ...]; None if it has none, or of no known shape.
 
     The name of the key tells the writer, and so the axis also where out = in: PEFT's `lora_magnitude_vector` is always
-    of the outputs, [out] or [1, out, 1, 1]. LyCORIS, OneTrainer and kohya write `dora_scale` so that it can be
+    of the outputs, [out] or [1, out, 1, 1]. LyCORIS, OneTrainer and kohya write `dora_scale_tensor` so that it can be
     multiplied with the weight: [out, 1, ...] of the outputs, [1, in, ...] of the inputs.
     """
     ones = [1] * (len(shape) - 1)
@@ -419,7 +421,7 @@ def shape_in_words(shape: Any) -> str:
     return " x ".join(map(str, shape))
 
 
-def to_diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_diffusers(layers: Mapping[str, LoraTensors]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a file in diffusers' style; alpha is in the header. No layer may scale input channels."""
     tensors, header = {}, {}
     for name, layer in layers.items():
@@ -442,25 +444,25 @@ def to_diffusers(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[s
     return tensors, {"format": "pt", ADAPTER_METADATA: json.dumps(header, sort_keys=True)}
 
 
-def to_kohya(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+def to_kohya(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
     """Tensors of a file in kohya's style, which ComfyUI and A1111 read; alpha is a tensor of each layer."""
     tensors = {}
     for name, layer in layers.items():
         own = loranames.kohya_name(name)
         tensors |= {f"{own}.lora_down.weight": layer.down, f"{own}.lora_up.weight": layer.up}
-        tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale(own, layer)}
+        tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale_tensor(own, layer)}
     return tensors
 
 
-def to_comfyui(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+def to_comfyui(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
     """Tensors of a transformer's file as ComfyUI reads it: diffusers' names, and alpha as a tensor of each layer."""
     plain = {name: layer._replace(magnitude=None) for name, layer in layers.items()}
     tensors = to_diffusers(plain)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
     for name, layer in layers.items():
-        tensors |= dora_scale(name, layer)
+        tensors |= dora_scale_tensor(name, layer)
     return tensors
 
 
-def dora_scale(name: str, layer: Layer) -> dict[str, Tensor]:
+def dora_scale_tensor(name: str, layer: LoraTensors) -> dict[str, Tensor]:
     """The magnitudes as kohya and ComfyUI have them: [out, 1], or [out, 1, 1, 1] of a convolution."""
     return {} if layer.magnitude is None else {f"{name}.dora_scale": layer.magnitude}

@@ -25,6 +25,6 @@ def parse_hub_id(base: str) -> tuple[str, str | None] | None:
     return name, revision or None
 
 
-def folder_named(base: str, family: str) -> Path:
+def base_model_folder(base: str, family: str) -> Path:
     """The folder that a path or the name of a shipped model stands for, whether it exists or not."""
     return Path(base).expanduser() if files.is_path(base) else files.MODELS / base / family

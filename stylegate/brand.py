@@ -23,13 +23,13 @@ from stylegate.brandset import (
     Brand,
     CheckReport,
     PictureDigest,
+    brand_file_problems,
     check_pictures,
     near_duplicate_groups,
-    problems_of,
-    raise_problems,
+    raise_if_problems,
 )
 from stylegate.captionfaults import problems_of_captions
-from stylegate.captions import Caption, Captions, CaptionSources, read_captions
+from stylegate.captions import Caption, CaptionSources, FolderCaptions, read_captions
 from stylegate.config import Config, configuration_error
 from stylegate.errors import DataError
 from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
@@ -72,13 +72,13 @@ def make_brand_set(config: Config) -> int:
     if not found:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
-    brand = brand_of_words(config, source.resolve().name)
+    brand = brand_from_command_words(config, source.resolve().name)
     digests = check_given_pictures(source, found, given, brand, findings)
     texts = {name: caption.text for name, caption in given.by_picture.items() if name in digests}
     findings.remarks += problems_of_captions(texts, brand.trigger)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
-    raise_problems(source, findings)
+    raise_if_problems(source, findings)
 
     if config.keep and config.keep < len(digests):
         kept = most_varied(np.stack([one.signature for one in digests.values()]), config.keep)
@@ -90,7 +90,7 @@ def make_brand_set(config: Config) -> int:
     near = sum(len(group) for group in near_duplicate_groups(digests))
     with files.exclusive_lock(target):
         files.write_folder_atomically(
-            target, lambda partial: write_set(partial, brand, splits, found, given.by_picture, config.crop)
+            target, lambda partial: write_brand_set_files(partial, brand, splits, found, given.by_picture, config.crop)
         )
     if near:
         where = "in train/ together, so that none is held out beside its like"
@@ -112,7 +112,7 @@ def make_brand_set(config: Config) -> int:
     return 0
 
 
-def brand_of_words(config: Config, source: str) -> Brand:
+def brand_from_command_words(config: Config, source: str) -> Brand:
     """The brand.yaml that the words of the command ask for; `source` says where the pictures come from.
 
     Raises ConfigError that lists every word which brand.yaml cannot hold.
@@ -122,11 +122,11 @@ def brand_of_words(config: Config, source: str) -> Brand:
     try:
         return Brand.model_validate({"name": config.name, "trigger": trigger, "source": source} | words)
     except ValidationError as error:
-        raise configuration_error(problems_of(error)) from None
+        raise configuration_error(brand_file_problems(error)) from None
 
 
 def check_given_pictures(
-    source: Path, found: dict[str, Path], given: Captions, brand: Brand, findings: CheckReport
+    source: Path, found: dict[str, Path], given: FolderCaptions, brand: Brand, findings: CheckReport
 ) -> dict[str, PictureDigest]:
     """Decode each picture; problems with pictures or captions are added to `findings`.
 
@@ -149,7 +149,7 @@ def check_given_pictures(
     return digests
 
 
-def write_set(
+def write_brand_set_files(
     folder: Path,
     brand: Brand,
     splits: dict[str, list[str]],
@@ -168,7 +168,7 @@ def write_set(
         for name in names:
             content = found[name].read_bytes()
             content = without_frame(content, brand.background) if crop else content
-            file = f"{numbers[name]:04d}{pictures.suffix_of(content)}"
+            file = f"{numbers[name]:04d}{pictures.suffix_by_content(content)}"
             written[name] = folder / part / file
             files.write_atomically(written[name], content)
             row = {"file_name": file, "text": captions[name].text, "original": name}
@@ -179,8 +179,8 @@ def write_set(
     )
     sheet = [
         (
-            f"{part}: {split_heading(len(names))}, {NOUNS[part]}",
-            [contact_sheet_image(written[name], brand) for name in names[:SHOWN]],
+            f"{part}: {contact_sheet_heading(len(names))}, {NOUNS[part]}",
+            [small_picture_for_contact_sheet(written[name], brand) for name in names[:SHOWN]],
         )
         for part, names in splits.items()
     ]
@@ -189,7 +189,7 @@ def write_set(
 
 def pictures_and_captions_of_folder(
     source: Path, listing: Listing, findings: CheckReport
-) -> tuple[dict[str, Path], Captions]:
+) -> tuple[dict[str, Path], FolderCaptions]:
     """The pictures to use (name -> path) and their captions; `findings` gets a remark on every other file, with the
     reason.
     """
@@ -238,14 +238,14 @@ def is_utf8(path: Path) -> bool:
         return False
 
 
-def contact_sheet_image(path: Path, brand: Brand) -> Image.Image:
+def small_picture_for_contact_sheet(path: Path, brand: Brand) -> Image.Image:
     """The picture for the contact sheet, at most CELL pixels a side."""
-    image = pictures.decode(path.read_bytes(), brand.background).image
+    image = pictures.decode_picture(path.read_bytes(), brand.background).image
     image.thumbnail((CELL, CELL))
     return image
 
 
-def split_heading(count: int) -> str:
+def contact_sheet_heading(count: int) -> str:
     """How many pictures a split has, and how many of them the contact sheet shows."""
     return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stylegate import files, hub, pictures, similarity, tables
-from stylegate.captionfaults import count_and_names
+from stylegate.captionfaults import picture_count_and_names
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.picturefaults import inside_frame, is_enlarged
@@ -145,7 +145,8 @@ class CheckReport:
     def all_remarks(self) -> list[str]:
         """The remarks, and one for each kind of thing that was seen in pictures, with what is done about it."""
         handled = [
-            f"{kind}: {count_and_names(names)}, {HANDLED.get(kind, 'handled')}" for kind, names in self.noted.items()
+            f"{kind}: {picture_count_and_names(names)}, {HANDLED.get(kind, 'handled')}"
+            for kind, names in self.noted.items()
         ]
         return self.remarks + sorted(handled)
 
@@ -158,25 +159,25 @@ def brand_folder(name: str | None) -> Path:
     if not name:
         raise DataError("no brand given", next_step="brand=neon, or stylegate brand name=acme images=DIR to make one.")
     if name.startswith("hub:"):
-        return download_from_hub(name.removeprefix("hub:"))
+        return download_brand_set_from_hub(name.removeprefix("hub:"))
     folder = files.resolve_name(name, files.BRANDS, "brand")
     if not folder.is_dir():
         raise DataError(f"brand={name} is a file", next_step="name the folder of a brand set.")
     return folder
 
 
-def download_from_hub(name: str) -> Path:
+def download_brand_set_from_hub(name: str) -> Path:
     """Materialise a hub data set as a brand set in the cache; a second call finds it there."""
     import datasets
 
     target = files.CACHE / "brands" / name.replace("/", "--")
     if target.exists():
         return target
-    hub.read_cache_alone_if_unreachable()
+    hub.go_offline_if_hub_unreachable()
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # network, name, format: whatever the hub client raises
-        what = f"brand=hub:{name} cannot be loaded: {hub.reason_of(error)}"
+        what = f"brand=hub:{name} cannot be loaded: {hub.first_line_of_error(error)}"
         raise DataError(what, next_step=hub.WITHOUT_NETWORK) from None
     write_hub_dataset(loaded, name, target)
     return target
@@ -199,7 +200,7 @@ def write_hub_dataset(loaded: Any, name: str, target: Path) -> None:
     if problems:
         raise DataError(f"brand=hub:{name} is not a brand set:", problems)
 
-    def build(partial: Path) -> None:
+    def write_splits_and_brand_file(partial: Path) -> None:
         for part in SPLITS:
             rows = []
             (partial / part).mkdir()
@@ -215,10 +216,10 @@ def write_hub_dataset(loaded: Any, name: str, target: Path) -> None:
             partial / "brand.yaml", yaml.safe_dump({"name": word, "trigger": f"{word} style", "source": name})
         )
 
-    files.write_folder_atomically(target, build)
+    files.write_folder_atomically(target, write_splits_and_brand_file)
 
 
-def read(folder: Path) -> BrandSet:
+def read_brand_set(folder: Path) -> BrandSet:
     """Brand, captions and files of a set. Raises DataError if rows and files do not fit; pictures are not decoded."""
     problems: list[str] = []
     brand, splits = read_brand_file(folder), {}
@@ -226,7 +227,7 @@ def read(folder: Path) -> BrandSet:
         splits[part] = []
         for name, (row, path) in sorted(valid_rows_and_picture_files(folder, part, problems).items()):
             splits[part].append(BrandPicture(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
-    raise_problems(folder, CheckReport(problems))
+    raise_if_problems(folder, CheckReport(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
 
 
@@ -243,10 +244,10 @@ def read_brand_file(folder: Path) -> Brand:
         return Brand(**data)
     except ValidationError as error:
         keys = sorted(Brand.model_fields)
-        raise DataError(f"{files.display_path(path)}:", problems_of(error), f"keys are {keys}.") from None
+        raise DataError(f"{files.display_path(path)}:", brand_file_problems(error), f"keys are {keys}.") from None
 
 
-def problems_of(error: ValidationError) -> list[str]:
+def brand_file_problems(error: ValidationError) -> list[str]:
     """Every problem of a file, each as `key: what is wrong`."""
     words = {
         "extra_forbidden": "unknown key",
@@ -263,11 +264,11 @@ def problems_of(error: ValidationError) -> list[str]:
 def read_checked_brand_set(folder: Path) -> tuple[BrandSet, CheckReport]:
     """Check a brand set, then read it. Returns it with the findings; raises DataError that lists every problem."""
     findings = check_folder(folder)
-    raise_problems(folder, findings)
-    return read(folder), findings
+    raise_if_problems(folder, findings)
+    return read_brand_set(folder), findings
 
 
-def raise_problems(folder: Path, findings: CheckReport) -> None:
+def raise_if_problems(folder: Path, findings: CheckReport) -> None:
     """Raise DataError listing the problems that were found; do nothing if there are none."""
     if findings.problems:
         count = counted(len(findings.problems), "problem")
@@ -333,7 +334,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
         problems.append(f"{part}/metadata.jsonl is missing")
         return {}
     found: dict[str, tuple[dict, Path]] = {}
-    rows = rows_of(table, problems)
+    rows = rows_with_file_name(table, problems)
     for row in rows:
         file = row["file_name"]
         name, path = f"{part}/{file}", folder / part / file
@@ -352,7 +353,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
             problems.append(f"{name}: its caption is empty")
         elif inside and there:
             try:
-                found[name] = (row | {"traits": traits_of(row.get("traits"))}, path)
+                found[name] = (row | {"traits": traits_without_nulls(row.get("traits"))}, path)
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     if not rows:
@@ -360,7 +361,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
     return found
 
 
-def rows_of(table: Path, problems: list[str]) -> list[dict]:
+def rows_with_file_name(table: Path, problems: list[str]) -> list[dict]:
     """The objects of a JSON Lines table that have a file_name; a problem is added to `problems` for every other
     line.
     """
@@ -374,7 +375,7 @@ def rows_of(table: Path, problems: list[str]) -> list[dict]:
     return [row.cells for row in named]
 
 
-def traits_of(value: Any) -> dict[str, str]:
+def traits_without_nulls(value: Any) -> dict[str, str]:
     """Traits by name. Those that are null are left out, since the library `datasets` fills gaps with null.
 
     Raises ValueError if the value is no mapping of names to text.
@@ -401,12 +402,12 @@ def check_pictures(
     named_by = defaultdict(list) if by_hash is None else by_hash
     for name, path in named.items():
         try:
-            picture = pictures.decode(pictures.read(path), background)
+            picture = pictures.decode_picture(pictures.read_picture_file(path), background)
         except (pictures.PictureError, OSError) as error:
             findings.problems.append(f"{name}: {error}")
             continue
         content = hashlib.sha256(picture.image.tobytes()).hexdigest()
-        digests[name] = PictureDigest(content, similarity.signature(picture.image))
+        digests[name] = PictureDigest(content, similarity.signature_of_picture(picture.image))
         sides[name] = min(picture.image.size)
         named_by[f"{content} {picture.image.size}"].append(name)
         notes = (
@@ -449,7 +450,7 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     )
     cut = [item.file for item, length in zip(items, lengths, strict=True) if length > limit]
     return (
-        [f"captions longer than the text encoder's {limit} tokens, their end is cut: {count_and_names(cut)}"]
+        [f"captions longer than the text encoder's {limit} tokens, their end is cut: {picture_count_and_names(cut)}"]
         if cut
         else []
     )
@@ -457,7 +458,7 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
 
 def decoded_image(item: BrandPicture, brand: Brand) -> Image.Image:
     """The picture as training and scoring see it: upright sRGB on the brand's background. Raises PictureError."""
-    return pictures.decode(item.content(), brand.background).image
+    return pictures.decode_picture(item.content(), brand.background).image
 
 
 def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
@@ -465,4 +466,4 @@ def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
 
     Raises PictureError.
     """
-    return pictures.decode(item.content(), brand.drawn_background()).image.convert("RGBA")
+    return pictures.decode_picture(item.content(), brand.drawn_background()).image.convert("RGBA")

@@ -19,7 +19,7 @@ from stylegate import files
 AT_ONCE = 500  # keys a query; SQLite took 999 at most until 2020
 
 
-class Cache:
+class ArrayCache:
     """Named arrays by key, in an SQLite file at `path`, made at the first write. A file that is no cache is set
     aside.
     """

@@ -55,12 +55,14 @@ def problems_of_captions(captions: Mapping[str, str], trigger: str, style: str =
         for word, share in words_in_most_captions(list(captions.values()), trigger).items()
     ]
     for written, names in misspelt_triggers(captions, trigger).items():
-        found.append(f'"{written}" looks like the trigger phrase "{trigger}" misspelt: {count_and_names(names)}')
+        found.append(
+            f'"{written}" looks like the trigger phrase "{trigger}" misspelt: {picture_count_and_names(names)}'
+        )
     for words, names in style_words(captions, trigger, style).items():
         what = "the style is learned under these words, not under the trigger phrase alone"
-        found.append(f'"{words}" names the style: {count_and_names(names)}; {what}')
+        found.append(f'"{words}" names the style: {picture_count_and_names(names)}; {what}')
     for text, names in repeated_captions(captions).items():
-        found.append(f'"{text}" is the caption of {count_and_names(names)}: say what differs between them')
+        found.append(f'"{text}" is the caption of {picture_count_and_names(names)}: say what differs between them')
     return found
 
 
@@ -128,7 +130,7 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def count_and_names(names: list[str]) -> str:
+def picture_count_and_names(names: list[str]) -> str:
     """How many pictures, and the first three names: "4 pictures (a.png, b.png, c.png, …)"."""
     listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     return f"{counted(len(names), 'picture')} ({listed})"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegate import tables
-from stylegate.brandset import CheckReport, traits_of
-from stylegate.captionfaults import count_and_names
+from stylegate.brandset import CheckReport, traits_without_nulls
+from stylegate.captionfaults import picture_count_and_names
 from stylegate.listing import CAPTIONS, TABLES
 from stylegate.tables import NAMES, TEXTS, Table, TableRow
 
@@ -37,7 +37,7 @@ class Caption(NamedTuple):
     where: str  # the file that says it, for people
 
 
-class Captions(NamedTuple):
+class FolderCaptions(NamedTuple):
     """All captions that were found in a folder."""
 
     by_picture: dict[str, Caption]  # by name relative to the folder
@@ -53,7 +53,7 @@ class CaptionSources(NamedTuple):
     beside: list[Path]
 
 
-def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
+def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCaptions:
     """Read every caption: captions by picture, files that gave none, and whether every table could be read.
 
     Everything that is wrong goes into `findings`.
@@ -72,11 +72,13 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> Captions:
             given = list(captions_from_sidecar(path, where, owners.get(path, []), findings))
             unused += [] if given else [path]
         for name, caption in given:
-            add_caption(found, name, caption, findings)
+            add_caption_or_problem(found, name, caption, findings)
     if weighted := sorted(name for name, caption in found.items() if WEIGHT.search(caption.text)):
-        findings.remarks.append(f"weights in captions are left out, as in (red hat:1.2): {count_and_names(weighted)}")
+        findings.remarks.append(
+            f"weights in captions are left out, as in (red hat:1.2): {picture_count_and_names(weighted)}"
+        )
         found |= {n: found[n]._replace(text=WEIGHT.sub(r"\1", found[n].text)) for n in weighted}
-    return Captions(found, unused, whole)
+    return FolderCaptions(found, unused, whole)
 
 
 def metadata_table(path: Path) -> Table | None:
@@ -97,7 +99,7 @@ def metadata_table(path: Path) -> Table | None:
     return Table(list(dict.fromkeys(column for row in rows for column in row.cells)), rows, [])
 
 
-def add_caption(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
+def add_caption_or_problem(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
     """Add the caption of picture `name` to `found`. A second, different caption of the same picture becomes a
     problem.
     """
@@ -189,7 +191,7 @@ def captions_from_table(
         line = f"{where}, {'entry' if is_json else 'line'} {row.line}"
         name = None
         try:
-            name = find_picture(tables.value_of_columns(row, NAMES), path, sources, by_name)
+            name = picture_named_in_table(tables.value_of_columns(row, NAMES), path, sources, by_name)
             yield name, caption_from_row(row, line)
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
@@ -197,7 +199,7 @@ def captions_from_table(
                 yield name, Caption(UNREADABLE, {}, line)
 
 
-def find_picture(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
+def picture_named_in_table(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
     """The name of the picture that a table's cell means, relative to the folder. Raises ValueError if there is none."""
     if not isinstance(value, str):
         raise ValueError(f"file_name is {value!r}, not text")
@@ -227,4 +229,4 @@ def caption_from_row(row: TableRow, where: str) -> Caption:
         raise ValueError(f"a list of {len(text)} captions; a picture has one caption: choose one, or join them")
     if text is not None and not isinstance(text, str):
         raise ValueError(f"the caption is {text!r}, not text")
-    return Caption((text or "").strip(), traits_of(row.cells.get(TRAITS)), where)
+    return Caption((text or "").strip(), traits_without_nulls(row.cells.get(TRAITS)), where)

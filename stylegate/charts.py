@@ -48,7 +48,7 @@ class AxisScale(NamedTuple):
     high: float
     log: bool = False
 
-    def position(self, value: float) -> float:
+    def relative_position(self, value: float) -> float:
         """Where a value lies on the axis: 0 at the lowest, 1 at the highest value."""
         low, high, value = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         return (value - low) / (high - low)
@@ -74,50 +74,54 @@ def chart_by_step(
     scale = (
         AxisScale(*value_range)
         if value_range
-        else scale_around(values if marked_value is None else [*values, marked_value], log)
+        else axis_scale_around(values if marked_value is None else [*values, marked_value], log)
     )
 
-    def number(value: float) -> str:
+    def axis_label(value: float) -> str:
         return f"{value:.0%}" if percent else f"{value:.3g}"
 
-    def x(step: float) -> float:
+    def x_at(step: float) -> float:
         return LEFT + 6 + step / max(steps, 1) * (WIDTH - LEFT - 12)
 
-    def y(value: float) -> float:
-        return 6 + (1 - min(max(scale.position(value), 0.0), 1.0)) * (HEIGHT - 12)
+    def y_at(value: float) -> float:
+        return 6 + (1 - min(max(scale.relative_position(value), 0.0), 1.0)) * (HEIGHT - 12)
 
     parts = []
-    for value in ticks(scale):
-        parts.append(f'<path class="tick" d="M{LEFT} {y(value):.1f}H{WIDTH}"/>')
+    for value in round_tick_values(scale):
+        parts.append(f'<path class="tick" d="M{LEFT} {y_at(value):.1f}H{WIDTH}"/>')
         label = f"{100 * value:.6g}%" if percent else f"{value:.6g}"
-        parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 3:.1f}" text-anchor="end">{label}</text>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y_at(value) + 3:.1f}" text-anchor="end">{label}</text>')
     if marked_value is not None:
-        parts.append(f'<path class="rule" d="M{LEFT} {y(marked_value):.1f}H{WIDTH}"/>')
+        parts.append(f'<path class="rule" d="M{LEFT} {y_at(marked_value):.1f}H{WIDTH}"/>')
     if marked_step is not None:
-        parts.append(f'<path class="chosen" d="M{x(marked_step):.1f} 0V{HEIGHT}"/>')
+        parts.append(f'<path class="chosen" d="M{x_at(marked_step):.1f} 0V{HEIGHT}"/>')
     for line in lines:
         look = f'stroke="var(--{line.colour})" opacity="{0.45 if line.faint else line.opacity:g}"'
         if len(line.points) > 1:
-            path = "L".join(f"{x(s):.1f} {y(v):.1f}" for s, v in thinned_points(line.points))
+            path = "L".join(f"{x_at(s):.1f} {y_at(v):.1f}" for s, v in thinned_points(line.points))
             parts.append(f'<path class="{"faint" if line.faint else "line"}" d="M{path}" {look}/>')
         for i, (step, value) in enumerate(line.points if line.dots or len(line.points) == 1 else []):
             span = line.spans[i] if line.spans else None
             if span:
-                parts.append(f'<path class="span" d="M{x(step):.1f} {y(span[0]):.1f}V{y(span[1]):.1f}" {look}/>')
-            title = f"step {step:g}: {number(value)}" + (f" [{number(span[0])}, {number(span[1])}]" if span else "")
+                parts.append(
+                    f'<path class="span" d="M{x_at(step):.1f} {y_at(span[0]):.1f}V{y_at(span[1]):.1f}" {look}/>'
+                )
+            title = f"step {step:g}: {axis_label(value)}" + (
+                f" [{axis_label(span[0])}, {axis_label(span[1])}]" if span else ""
+            )
             title = f"{line.name}, {title}" if line.name else title
-            at, ring = f'cx="{x(step):.1f}" cy="{y(value):.1f}"', step == marked_step
+            at, ring = f'cx="{x_at(step):.1f}" cy="{y_at(value):.1f}"', step == marked_step
             parts.append(f'<circle {at} r="{4 if ring else 2.6}" class="{"ring" if ring else "dot"}" {look}')
             parts.append(f' fill="var(--{line.colour})"><title>{escape(title)}</title></circle>')
     foot = HEIGHT + 12
-    parts.append(f'<text x="{x(0):.1f}" y="{foot}">0</text>')
+    parts.append(f'<text x="{x_at(0):.1f}" y="{foot}">0</text>')
     parts.append(f'<text x="{WIDTH}" y="{foot}" text-anchor="end">step {steps}</text>')
     if marked_step is not None and 0.08 < marked_step / max(steps, 1) < 0.8:
-        parts.append(f'<text x="{x(marked_step):.1f}" y="{foot}" text-anchor="middle">{marked_step}</text>')
+        parts.append(f'<text x="{x_at(marked_step):.1f}" y="{foot}" text-anchor="middle">{marked_step}</text>')
     return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img">{"".join(parts)}</svg>')
 
 
-def scale_around(values: Sequence[float], log: bool = False) -> AxisScale:
+def axis_scale_around(values: Sequence[float], log: bool = False) -> AxisScale:
     """An axis from the lowest to the highest value with a margin; a single value lies in its middle."""
     low, high = min(values), max(values)
     if log and low > 0:
@@ -126,7 +130,7 @@ def scale_around(values: Sequence[float], log: bool = False) -> AxisScale:
     return AxisScale(low - pad, high + pad)
 
 
-def ticks(scale: AxisScale, count: int = 4) -> list[float]:
+def round_tick_values(scale: AxisScale, count: int = 4) -> list[float]:
     """Round values within a scale: steps of 1, 2 or 5; on a wide logarithmic one 1, 2 and 5 times powers of ten."""
     if scale.log and scale.high / scale.low > 8:
         low, high = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))

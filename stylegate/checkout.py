@@ -11,7 +11,7 @@ GIT_S = 20
 def git_commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
     """`commit`, and whether the checkout has no changes other than ignored files; both None if they are unknown."""
 
-    def git(*words: str) -> str | None:
+    def git_output(*words: str) -> str | None:
         try:
             told = ["git", "--no-optional-locks", "-C", str(root), *words]
             done = subprocess.run(told, capture_output=True, text=True, timeout=GIT_S)
@@ -19,6 +19,6 @@ def git_commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    name = git("rev-parse", "HEAD") if (root / ".git").exists() else None
-    changed = git("status", "--porcelain") if name else None
+    name = git_output("rev-parse", "HEAD") if (root / ".git").exists() else None
+    changed = git_output("status", "--porcelain") if name else None
     return {"commit": name, "clean": None if changed is None else not changed}

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stylegate import config as configuration
-from stylegate.errors import AfterVerdictError, ConfigError, Exit, StylegateError, error_for_user, worst_code
+from stylegate.errors import (
+    AfterVerdictError,
+    ConfigError,
+    ExitCode,
+    StylegateError,
+    error_for_user,
+    most_important_exit_code,
+)
 from stylegate.files import RUNS
 
 if TYPE_CHECKING:
@@ -28,7 +35,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
-class Verb(NamedTuple):
+class VerbHelp(NamedTuple):
     """A verb of the command line: its help, and the configuration keys that it reads."""
 
     does: str
@@ -44,24 +51,24 @@ BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generat
 SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
 
 VERBS = {
-    "brand": Verb(
+    "brand": VerbHelp(
         "make a brand set from a folder of pictures",
         "name=acme images=~/acme-art licence=own-work",
         "name images trigger licence alpha background keep crop test validation out",
         helps=(("out", "The folder to write to. null: data/brands/NAME."),),
     ),
-    "check": Verb(
+    "check": VerbHelp(
         "report everything wrong with a brand set at once",
         "brand=acme",
         "brand base family.name encoder score.batch_size hardware.device hardware.threads",
     ),
-    "train": Verb(
+    "train": VerbHelp(
         "train a LoRA on a brand set",
         "brand=neon",
         f"{RUN} accept_licence generate encoder policy score dry_run tracker hardware.threads "
         "hardware.gradient_checkpointing hardware.nf4 hardware.compile",
     ),
-    "plan": Verb(
+    "plan": VerbHelp(
         "lay out a batch: slots, traits, prompts, seeds",
         "brand=neon traits=collectible",
         "name brand batch traits prompts plan show import_file keep_items repair audit out policy decisions promise "
@@ -75,86 +82,94 @@ VERBS = {
             ),
         ),
     ),
-    "generate": Verb(
+    "generate": VerbHelp(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
         "brand batch base family lora_file generate plan.max_attempts encoder hardware.device hardware.precision "
         "hardware.threads hardware.price_per_hour",
         BATCH,
     ),
-    "trial": Verb(
+    "trial": VerbHelp(
         "find how few denoising steps a LoRA needs, by the gate",
         "brand=neon traits=collectible",
         f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
     ),
-    "score": Verb("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
-    "encoders": Verb(
+    "score": VerbHelp("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
+    "encoders": VerbHelp(
         "say which encoder reads a brand how surely, at what cost",
         "brand=acme encoders=miniature,ViT-L-14-quickgelu:openai",
         "brand foreign encoders choose score.batch_size hardware.device hardware.threads",
     ),
-    "gate": Verb(
+    "gate": VerbHelp(
         "accept, review or reject each picture",
         "images=DIR references=neon",
         f"{SCORE} policy decisions calibration explain observe hardware.price_per_hour tracker",
         BATCH,
     ),
-    "review": Verb(
+    "review": VerbHelp(
         "decide about pictures in review, in a browser",
         "batch=NAME",
         f"{SCORE} policy calibration queue promise host port open",
         BATCH,
     ),
-    "learn": Verb(
+    "learn": VerbHelp(
         "learn from decisions about pictures in review",
         "batch=NAME",
         f"{SCORE} policy",
         BATCH,
     ),
-    "preferences": Verb(
+    "preferences": VerbHelp(
         "save accepted and rejected pictures of the same slots, for train objective=dpo",
         "batch=NAME",
         "brand batch out",
         BATCH,
         helps=(("out", "The folder to make. null: preferences/ in the folder of the batch."),),
     ),
-    "calibrate": Verb(
+    "calibrate": VerbHelp(
         "let labels of a random sample choose the line of a policy",
         "batch=NAME policy=FILE.yaml",
         f"{SCORE} policy decisions promise",
         BATCH,
     ),
-    "certify": Verb(
+    "certify": VerbHelp(
         "audit what was accepted until the promise is proven",
         "batch=NAME",
         f"{SCORE} policy decisions calibration promise hardware.price_per_hour",
         BATCH,
     ),
-    "export": Verb(
+    "export": VerbHelp(
         "package what was accepted, with provenance",
         "batch=NAME",
         "name brand batch images out key marks source_type credentials credentials_key "
         "credentials_command accept_licence burn merge hardware.price_per_hour",
         BATCH,
     ),
-    "run": Verb(
+    "run": VerbHelp(
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
         "calibration observe hardware tracker key marks credentials credentials_key credentials_command watermark",
     ),
-    "demo": Verb("the same as run experiment=demo", ""),
-    "compare": Verb("put runs side by side, or two batches of the same slots", "checkpoints/neon-*"),
-    "dashboard": Verb("make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"),
-    "replay": Verb("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
-    "inspect": Verb("say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"),
-    "marks": Verb("say which marks pictures carry, and which outlive an attack", "data/exports/demo-v1 attack=true"),
-    "rebase": Verb("write metadata with the address of the pictures", "data/exports/acme-v1 ipfs://CID/images ./out"),
-    "signals": Verb(
+    "demo": VerbHelp("the same as run experiment=demo", ""),
+    "compare": VerbHelp("put runs side by side, or two batches of the same slots", "checkpoints/neon-*"),
+    "dashboard": VerbHelp(
+        "make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"
+    ),
+    "replay": VerbHelp("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
+    "inspect": VerbHelp(
+        "say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"
+    ),
+    "marks": VerbHelp(
+        "say which marks pictures carry, and which outlive an attack", "data/exports/demo-v1 attack=true"
+    ),
+    "rebase": VerbHelp(
+        "write metadata with the address of the pictures", "data/exports/acme-v1 ipfs://CID/images ./out"
+    ),
+    "signals": VerbHelp(
         "propose weights for the next drop from sales, holdings, engagement",
         "sales.csv traits=collectible package=data/exports/neon-v1",
     ),
-    "verify": Verb("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
+    "verify": VerbHelp("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
 }
 
 
@@ -163,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_overview())
-        return Exit.PASS
+        return ExitCode.PASS
     verb, rest = arguments[0], arguments[1:]
     if argv is None and verb == "gate":
         collect_garbage_seldom()
@@ -172,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"unknown verb {verb!r}", next_step=f"one of {', '.join(VERBS)}; stylegate --help")
         if "-h" in rest or "--help" in rest:
             print(verb_help(verb))
-            return Exit.PASS
+            return ExitCode.PASS
         if verb == "verify":
             from eval.verify import verify
 
@@ -194,9 +209,9 @@ def main(argv: list[str] | None = None) -> int:
 
             return inspect([Path(p) for p in rest])
         if verb == "replay":
-            from stylegate.lineage import replay
+            from stylegate.lineage import print_lineage_and_send_missing
 
-            return replay([Path(p) for p in rest])
+            return print_lineage_and_send_missing([Path(p) for p in rest])
         if verb == "compare":
             return compare_runs_or_batches([Path(p) for p in rest])
         if verb == "demo":
@@ -223,11 +238,11 @@ def report_error(error: Exception) -> int:
                 "The error above is stylegate's whole report; what the launcher prints below adds nothing to it."
             )
         write_launcher_error_file(f"error: {mended}")
-        return Exit.USAGE
+        return ExitCode.USAGE
     traceback.print_exception(error)
     print_error("internal error: this is a bug in stylegate; nothing that was finished is lost.")
     print_error("Next: run the same command again; if it ends here again, report the lines above.")
-    return Exit.REJECTED if isinstance(error, AfterVerdictError) else Exit.INTERNAL
+    return ExitCode.REJECTED if isinstance(error, AfterVerdictError) else ExitCode.INTERNAL
 
 
 # Set by torch's launcher and by `accelerate launch`, which end with a traceback of their own when a process fails.
@@ -268,16 +283,16 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
         if flags:
             if problems:
                 raise configuration.configuration_error(problems)
-            return through_hydra(verb, flags, overrides)
+            return print_config_or_run_sweep(verb, flags, overrides)
         settings = [text for text in overrides if text.startswith(("hydra.", "hydra/"))]
         problems += [f"{text}: a setting of Hydra's own, which --multirun alone reads" for text in settings]
-        config = configuration.to_dataclass(compose([o for o in overrides if o not in settings]), problems)
+        config = configuration.to_dataclass(compose_hydra_config([o for o in overrides if o not in settings]), problems)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
     return run_verb(verb, config)
 
 
-def compose(overrides: list[str]) -> "DictConfig":
+def compose_hydra_config(overrides: list[str]) -> "DictConfig":
     """The configuration of conf/ and the overrides. Raises HydraException or OmegaConfBaseException."""
     import hydra
 
@@ -339,7 +354,7 @@ def unread_key_problem(verb: str, name: str) -> str | None:
     return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
 
 
-def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
+def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str]) -> int:
     """What Hydra itself does: print the configuration (--cfg job), or run a sweep (--multirun); the worst exit code."""
     import hydra
 
@@ -347,13 +362,13 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
     errors: list[Exception] = []
     away = any(a.startswith("hydra/launcher=") and not a.endswith("=basic") for a in overrides)
 
-    def task(cfg) -> None:
+    def run_one_job(cfg) -> None:
         """One job. With another launcher than the basic one it runs in a process that can only answer by raising."""
-        if Exit.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
+        if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
             codes.append(run_verb(verb, configuration.to_dataclass(cfg, [])))
-            if away and codes[-1] != Exit.PASS:
+            if away and codes[-1] != ExitCode.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours
             if away:
@@ -361,7 +376,7 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
             errors.append(error)
 
     sys.argv = [f"stylegate {verb}", *flags, *overrides]
-    hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
+    hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(run_one_job)()
     if errors:
         raise errors[0]
     sweep = "-m" in flags or "--multirun" in flags
@@ -372,7 +387,7 @@ def through_hydra(verb: str, flags: list[str], overrides: list[str]) -> int:
         runs = [RUNS / run_directory_name(config) for config in sweep_configs(overrides)]
         if there := [run for run in dict.fromkeys(runs) if run.is_dir()]:
             compare(there)
-    return worst_code(Exit.PASS, *codes)
+    return most_important_exit_code(ExitCode.PASS, *codes)
 
 
 def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
@@ -382,7 +397,7 @@ def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
 
     parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("hydra")])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [configuration.to_dataclass(compose(list(job)), []) for job in jobs]
+    return [configuration.to_dataclass(compose_hydra_config(list(job)), []) for job in jobs]
 
 
 def quote_text_value(override: str, sweep: bool = False) -> str:
@@ -418,10 +433,10 @@ def collect_garbage_seldom() -> None:
     its time where it had nothing to score.
     """
     gc.set_threshold(200_000)  # objects that were made since; 700 by default
-    atexit.register(skip_final_collection)
+    atexit.register(skip_final_garbage_collection)
 
 
-def skip_final_collection() -> None:
+def skip_final_garbage_collection() -> None:
     """Skip the collection at the end of the process, unless torch was imported: its libraries warn of what is left."""
     if "torch" not in sys.modules:
         gc.freeze()
@@ -451,11 +466,11 @@ def compare_runs_or_batches(places: list[Path]) -> int:
 def run_verb(verb: str, config: configuration.Config) -> int:
     """Run one verb with a checked configuration; its exit code."""
     with without_garbage_collection():
-        run = function_of(verb)
+        run = import_verb_function(verb)
     return run(config)
 
 
-def function_of(verb: str) -> Callable[[configuration.Config], int]:
+def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
     """The verb's function. Its module is imported only now: --help, --cfg and config errors never wait for torch."""
     run: Callable[[configuration.Config], int]
     match verb:

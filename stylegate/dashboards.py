@@ -12,7 +12,7 @@ from typing import Any
 
 from stylegate import wandbrun
 from stylegate.config import Config
-from stylegate.errors import Exit, SurroundingsError
+from stylegate.errors import ExitCode, SurroundingsError
 
 NAME = "stylegate"
 EXTRA = "pip install -e '.[dashboards]', in the checkout."
@@ -22,7 +22,7 @@ def save_workspace(config: Config) -> int:
     """Save the workspace in the project of the config. Raises SurroundingsError if W&B cannot be reached."""
     project = config.tracker.project
     with tempfile.TemporaryDirectory() as place:
-        wandbrun.set_environment(Path(place))
+        wandbrun.set_wandb_environment(Path(place))
         try:
             import wandb
 
@@ -32,13 +32,13 @@ def save_workspace(config: Config) -> int:
             raise SurroundingsError("wandb-workspaces is not installed", next_step=EXTRA) from None
         except Exception as error:
             raise SurroundingsError(
-                f"W&B takes no workspace for project {project} ({wandbrun.error_in_words(error)})",
+                f"W&B takes no workspace for project {project} ({wandbrun.wandb_error_in_words(error)})",
                 next_step="wandb login, or WANDB_API_KEY; then the same command.",
             ) from None
         finally:
             wandbrun.stop_service()
     print(f"workspace: {saved.url}")
-    return Exit.PASS
+    return ExitCode.PASS
 
 
 def build_workspace(entity: str, project: str) -> Any:

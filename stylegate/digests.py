@@ -26,12 +26,12 @@ SETTLED_NS = 2_000_000_000
 AT_ONCE = 500  # paths in one query; SQLite allowed at most 999 until 2020
 
 
-class Entry(NamedTuple):
+class RememberedDigest(NamedTuple):
     state: str  # what the file system says of the file (state_of)
     sha256: str  # hex
 
 
-def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
+def sha256_of_files(paths: Sequence[Path], remember: bool = True) -> list[str]:
     """The sha256 (hex) of each file, in the order of `paths`; "" for what cannot be read, such as a pipe or a device.
 
     With `remember`, files that did not change since they were last read are not read again. A store that cannot be
@@ -40,18 +40,18 @@ def sha256s(paths: Sequence[Path], remember: bool = True) -> list[str]:
     if not remember:
         return [read_sha256_and_status(path)[0] for path in paths]
     keys = [os.fsencode(path.absolute()) for path in paths]
-    known, fresh = read_entries(keys), {}
+    known, fresh = read_remembered_digests(keys), {}
     found: list[str] = []
     for path, key in zip(paths, keys, strict=True):
         entry = known.get(key)
         if entry is None or entry.state != current_file_state(path):
             began_ns = time.time_ns()
             digest, status = read_sha256_and_status(path)
-            entry = Entry(file_state(status) if status else "", digest)
+            entry = RememberedDigest(file_state(status) if status else "", digest)
             if status and max(status.st_mtime_ns, status.st_ctime_ns) < began_ns - SETTLED_NS:
                 fresh[key] = entry
         found.append(entry.sha256)
-    write_entries(fresh)
+    remember_digests(fresh)
     return found
 
 
@@ -97,7 +97,7 @@ def ignoring_store_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_database() -> Iterator[sqlite3.Connection]:
+def open_digest_store() -> Iterator[sqlite3.Connection]:
     """The store, made when it is first used. Raises sqlite3.Error and OSError."""
     files.CACHE.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(files.CACHE / STORE, timeout=10)) as connection:
@@ -107,20 +107,20 @@ def open_database() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def read_entries(keys: Sequence[bytes]) -> dict[bytes, Entry]:
+def read_remembered_digests(keys: Sequence[bytes]) -> dict[bytes, RememberedDigest]:
     """The remembered entries of these paths (as bytes), by path; paths without an entry are left out."""
-    found: dict[bytes, Entry] = {}
-    with ignoring_store_errors(), open_database() as connection:
+    found: dict[bytes, RememberedDigest] = {}
+    with ignoring_store_errors(), open_digest_store() as connection:
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             query = f"SELECT path, state, sha256 FROM file WHERE path IN ({', '.join('?' * len(part))})"
-            found |= {path: Entry(state, sha256) for path, state, sha256 in connection.execute(query, part)}
+            found |= {path: RememberedDigest(state, sha256) for path, state, sha256 in connection.execute(query, part)}
     return found
 
 
-def write_entries(entries: Mapping[bytes, Entry]) -> None:
+def remember_digests(entries: Mapping[bytes, RememberedDigest]) -> None:
     """Remember all of these in one transaction: they are kept whole or not at all, also with several processes."""
     if entries:
         rows = [(path, entry.state, entry.sha256) for path, entry in entries.items()]
-        with ignoring_store_errors(), open_database() as connection, connection:
+        with ignoring_store_errors(), open_digest_store() as connection, connection:
             connection.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", rows)

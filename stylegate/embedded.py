@@ -32,10 +32,10 @@ class CachedTextEncoder:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         count = next(len(value) for value in (*arguments, *keywords.values()) if isinstance(value, torch.Tensor))
         return concatenate_rows(
-            [self.encoded_row([select_row(v, i) for v in arguments], select_row(keywords, i)) for i in range(count)]
+            [self.encode_row_once([select_row(v, i) for v in arguments], select_row(keywords, i)) for i in range(count)]
         )
 
-    def encoded_row(self, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+    def encode_row_once(self, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         """The text encoder's output for one row of token ids, computed once and then taken from memory."""
         key = (
             *map(cache_key_of, arguments),

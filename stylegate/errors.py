@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes of `stylegate`. Ctrl-C ends a command with 130 (128 + SIGINT), which has no name here."""
 
     PASS = 0
@@ -32,18 +32,18 @@ class Exit(IntEnum):
 
 # Of several codes the first in this order is the command's.
 PRECEDENCE = (
-    Exit.USAGE,
-    Exit.REJECTED,
-    Exit.INTERNAL,
-    Exit.PREEMPTED,
-    Exit.STALE,
-    Exit.EVIDENCE,
-    Exit.REVIEW,
-    Exit.PASS,
+    ExitCode.USAGE,
+    ExitCode.REJECTED,
+    ExitCode.INTERNAL,
+    ExitCode.PREEMPTED,
+    ExitCode.STALE,
+    ExitCode.EVIDENCE,
+    ExitCode.REVIEW,
+    ExitCode.PASS,
 )
 
 
-def worst_code(*codes: int) -> Exit:
+def most_important_exit_code(*codes: int) -> ExitCode:
     """The code among `codes` that comes first in PRECEDENCE."""
     return next(code for code in PRECEDENCE if code in codes)
 
@@ -135,7 +135,7 @@ class AfterVerdictError(Exception):
 
 
 @contextmanager
-def keeping_exit_code(code: int) -> Iterator[None]:
+def keeping_exit_code_of_verdict(code: int) -> Iterator[None]:
     """Work that follows a verdict with exit code `code`: a bug in it must not hide a verdict that rejects.
 
     Raises AfterVerdictError for a bug after Exit.REJECTED; every other error as it is.
@@ -143,6 +143,6 @@ def keeping_exit_code(code: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if code != Exit.REJECTED or isinstance(error, StylegateError) or error_for_user(error):
+        if code != ExitCode.REJECTED or isinstance(error, StylegateError) or error_for_user(error):
             raise
         raise AfterVerdictError from error

@@ -135,7 +135,7 @@ def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
     With `words` every value is text as it is written (010, on, 1e3, null), and None where nothing is written.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_WordsLoader if words else _OnceLoader)
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_TextOnlyLoader if words else _UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError, IsADirectoryError) as error:
         raise DataError(f"{what} {display_path(path)} is not YAML: {error}") from None
     if not isinstance(data, dict):
@@ -143,7 +143,7 @@ def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
     return data
 
 
-class _OnceLoader(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here that is an error."""
 
 
@@ -155,7 +155,7 @@ def _mapping_without_duplicate_keys(loader: yaml.SafeLoader, node: yaml.MappingN
     return dict(zip(keys, (loader.construct_object(v, deep=True) for _, v in node.value), strict=True))  # type: ignore[no-untyped-call]
 
 
-class _WordsLoader(_OnceLoader):
+class _TextOnlyLoader(_UniqueKeyLoader):
     """Reads no word as a number, truth value or date; only an empty value is null."""
 
     yaml_implicit_resolvers: ClassVar = {"": [("tag:yaml.org,2002:null", re.compile("^$"))]}
@@ -169,13 +169,13 @@ _NUMBERS = {
         r"[-+]?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
     ),
 }
-_OnceLoader.yaml_implicit_resolvers = {
+_UniqueKeyLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern in _NUMBERS.items():
-    _OnceLoader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
-_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicate_keys)
+    _UniqueKeyLoader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicate_keys)
 
 
 def append_jsonl(path: Path, row: dict) -> None:
@@ -227,17 +227,17 @@ def read_jsonl(path: Path, *keys: str) -> list[dict]:
     return rows
 
 
-def jsonl(rows: Iterable[dict]) -> str:
+def json_lines_text(rows: Iterable[dict]) -> str:
     """Rows as the text of a JSON Lines file; NaN and Inf raise ValueError."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     return "".join(encode(row) + "\n" for row in rows)
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    write_atomically(path, jsonl(rows))
+    write_atomically(path, json_lines_text(rows))
 
 
-def today() -> datetime.date:
+def today_in_utc() -> datetime.date:
     """The day in UTC, by which waivers end."""
     return datetime.datetime.now(datetime.UTC).date()
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from stylegate import loranames, lycoris
 from stylegate.adapter import (
     AnyLayer,
-    Layer,
     LoraHeader,
+    LoraTensors,
     layer_of_parts,
     layers_from_tensors,
-    shape_of,
-    shape_problem,
+    tensor_shapes_problem,
+    weight_shape_of,
 )
 
 
@@ -61,8 +61,12 @@ def layers_by_diffusers(
         return None
     for name, place in places.items():
         found, shape, told_as = parts[place.layer], shapes[place.layer], f"transformer.{place.layer}"
-        own, given = shape_of(modules[name]), (len(place.rows), len(place.columns))
-        wrong = shape_problem(found, shape) or header.rank_problem(told_as, found) or split_problem(found, shape, place)
+        own, given = weight_shape_of(modules[name]), (len(place.rows), len(place.columns))
+        wrong = (
+            tensor_shapes_problem(found, shape)
+            or header.rank_problem(told_as, found)
+            or split_problem(found, shape, place)
+        )
         if not wrong and own != given:
             wrong = f"LoRA for {given[0]} x {given[1]}, the base has {own[0]} x {own[1]}"
         if wrong or name in layers:
@@ -166,7 +170,7 @@ def part_of_layer(layer: AnyLayer, place: Place) -> AnyLayer:
     lengths, bias = layer.magnitude, None if layer.bias is None else layer.bias[rows]
     if lengths is not None:
         lengths = lengths[rows] if lengths.shape[0] != 1 else lengths[:, columns]
-    if isinstance(layer, Layer):
+    if isinstance(layer, LoraTensors):
         return layer._replace(down=layer.down[:, columns], up=layer.up[rows], magnitude=lengths, bias=bias)
     shape = (len(rows), len(columns))
     return layer._replace(rows=rows, columns=columns, magnitude=lengths, bias=bias, shape=shape)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-def device_of(hardware: HardwareConfig) -> torch.device:
+def set_threads_and_choose_device(hardware: HardwareConfig) -> torch.device:
     """The configured device, and the configured number of CPU threads set in torch.
 
     Raises ConfigError if CUDA was asked for and no CUDA device is visible.
@@ -35,7 +35,7 @@ def launched_processes(hardware: HardwareConfig) -> "PartialState":
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=device_of(hardware).type == "cpu")
+    return PartialState(cpu=set_threads_and_choose_device(hardware).type == "cpu")
 
 
 def device_type(hardware: HardwareConfig) -> str:
@@ -67,6 +67,6 @@ def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast_to_bf16(device: torch.device, precision: str) -> AbstractContextManager:
     """A context in which torch computes in bf16 where that is safe; for "fp32" it does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

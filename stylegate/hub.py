@@ -14,7 +14,7 @@ WITHOUT_NETWORK = (
 
 
 @cache
-def read_cache_alone_if_unreachable() -> bool:
+def go_offline_if_hub_unreachable() -> bool:
     """Ask the hub once. Where it does not answer within TIMEOUT_S seconds, its clients read their cache alone from now
     on, and a note says so. Returns whether the hub may be asked; HF_HUB_OFFLINE=1 says that it may not.
     """
@@ -34,7 +34,7 @@ def read_cache_alone_if_unreachable() -> bool:
     return True
 
 
-def reason_of(error: Exception) -> str:
+def first_line_of_error(error: Exception) -> str:
     """The first line of what a client of the hub raised, which often goes on for several."""
     text = str(error) if not isinstance(error, StylegateError) else error.summary
     return text.splitlines()[0] if text else type(error).__name__

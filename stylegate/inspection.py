@@ -37,7 +37,7 @@ def inspect(paths: Sequence[Path]) -> int:
     problems = []
     for path in paths:
         try:
-            lines = header_in_words(*lorafile.load_tensors(path))
+            lines = lora_file_in_words(*lorafile.load_tensors(path))
         except ModelError as error:
             problems.append(f"{error.summary}\n    {error.next_step}")
             continue
@@ -56,7 +56,7 @@ def inspect(paths: Sequence[Path]) -> int:
     return 0
 
 
-def header_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     """Lines about a LoRA file as (title, text); the lines on layers are left out if it has no LoRA layer."""
     file = readers.parse_lora_contents(tensors, metadata)
     out = layers_in_words(file) if file.styles or file.factored else []

@@ -28,7 +28,7 @@ def look_up_licence_of_base(base: str, folder: Path) -> str:
     if named := parse_hub_id(base):
         from huggingface_hub import ModelCard, hf_hub_download
 
-        hub.read_cache_alone_if_unreachable()
+        hub.go_offline_if_hub_unreachable()
         try:
             card = hf_hub_download(named[0], "README.md", revision=named[1])
             return str(ModelCard.load(card).data.get("license") or UNKNOWN)

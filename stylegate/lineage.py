@@ -3,8 +3,8 @@
     stylegate replay checkpoints/demo-* data/batches/demo-*
 
 A row says that the work in a directory used or made a thing: its type, name, digest, and its path from there. W&B does
-not record what an offline run used, nor the artifacts of a run that was moved. `replay` prints the chain from brand set
-to package and sends W&B what it lacks. Things are found by their digest, so sending twice changes nothing.
+not record what an offline run used, nor the artifacts of a run that was moved. `stylegate replay` prints the chain from
+brand set to package and sends W&B what it lacks. Things are found by their digest, so sending twice changes nothing.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegate import files, wandbrun
-from stylegate.errors import ConfigError, DataError, Exit, SurroundingsError
+from stylegate.errors import ConfigError, DataError, ExitCode, SurroundingsError
 
 LEDGER = "lineage.jsonl"
 EXAMPLE = "checkpoints/demo-* data/batches/demo-*"
@@ -38,7 +38,7 @@ def facts_digest(facts: Mapping[str, Any]) -> str:
     return facts.get("sha256") or files.canonical_sha256(dict(facts))
 
 
-def replay(paths: list[Path]) -> int:
+def print_lineage_and_send_missing(paths: list[Path]) -> int:
     """Print the lineage in these directories of runs or batches, and send W&B the records that it lacks. Returns 0.
 
     Raises ConfigError without directories, and SurroundingsError that names all records if W&B cannot be reached.
@@ -47,19 +47,19 @@ def replay(paths: list[Path]) -> int:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
     ledgers = {path: read_ledger(path) for path in paths}
     print("\n".join(lineage_lines(ledgers)))
-    in_order = sorted(ledgers, key=lambda path: min(map(lineage_order, ledgers[path])))
+    in_order = sorted(ledgers, key=lambda path: min(map(position_from_brand_set_to_package, ledgers[path])))
     try:
         sent = [send_to_wandb(path, ledgers[path]) for path in in_order]
     except Exception as error:
         raise SurroundingsError(
-            f"W&B cannot be reached ({wandbrun.error_in_words(error)}); this would be sent:",
+            f"W&B cannot be reached ({wandbrun.wandb_error_in_words(error)}); this would be sent:",
             [f"{path.name}: {lineage_row_in_words(row)}" for path in in_order for row in ledgers[path]],
             "wandb login, or set WANDB_API_KEY; the same command sends only what is still missing.",
         ) from None
     finally:
         wandbrun.stop_service()
     print(f"{sum(sent)} of {sum(map(len, ledgers.values()))} records were sent to W&B; it had the others.")
-    return Exit.PASS
+    return ExitCode.PASS
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
@@ -70,10 +70,10 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
         raise DataError(f"this is no ledger of a run or batch: {files.display_path(path / LEDGER)}")
-    return sorted(rows, key=lambda row: (row["kind"] == "use", lineage_order(row)))
+    return sorted(rows, key=lambda row: (row["kind"] == "use", position_from_brand_set_to_package(row)))
 
 
-def lineage_order(row: Mapping[str, Any]) -> int:
+def position_from_brand_set_to_package(row: Mapping[str, Any]) -> int:
     """The position of a row's type on the way from brand set to package, 0 for the first."""
     return TYPES.index(row["type"])
 
@@ -83,7 +83,9 @@ def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
     found: dict[tuple[int, str, str], dict[str, list[str]]] = {}
     for path, rows in ledgers.items():
         for row in rows:
-            place = found.setdefault((lineage_order(row), row["artifact"], row["sha256"]), {"use": [], "make": []})
+            place = found.setdefault(
+                (position_from_brand_set_to_package(row), row["artifact"], row["sha256"]), {"use": [], "make": []}
+            )
             place[row["kind"]].append(path.name)
     lines = []
     for (number, name, sha256), by in sorted(found.items()):
@@ -95,7 +97,8 @@ def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
 
 def lineage_row_in_words(row: Mapping[str, Any]) -> str:
     """A row of lineage.jsonl as one line: used or made, type, W&B name, alias of the digest."""
-    return f"{row['kind']} {row['type']} {wandbrun.valid_name(row['artifact'])}:{wandbrun.digest_alias(row['sha256'])}"
+    name = wandbrun.valid_wandb_name(row["artifact"])
+    return f"{row['kind']} {row['type']} {name}:{wandbrun.digest_alias(row['sha256'])}"
 
 
 def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -103,7 +106,7 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     import wandb
 
     known = wandbrun.read_identity(path)
-    wandbrun.set_environment(path)
+    wandbrun.set_wandb_environment(path)
     api = wandb.Api()
     place = f"{known['entity'] or api.default_entity}/{known['project']}"
     used = wandbrun.artifacts_used_by(api, f"{place}/{known['id']}")
@@ -112,12 +115,12 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
         alias = wandbrun.digest_alias(row["sha256"])
         if row["kind"] == "use":
             return alias in used
-        return api.artifact_exists(f"{place}/{wandbrun.valid_name(row['artifact'])}:{alias}", type=row["type"])
+        return api.artifact_exists(f"{place}/{wandbrun.valid_wandb_name(row['artifact'])}:{alias}", type=row["type"])
 
     lacking = [row for row in rows if not is_in_wandb(row)]
     if not lacking:
         return 0
-    run = wandbrun.start_run(path, known, "online", None, {}, (INIT_S, FINISH_S))
+    run = wandbrun.start_wandb_run(path, known, "online", None, {}, (INIT_S, FINISH_S))
     try:
         for row in lacking:
             given = [path / part for part in row["paths"]]

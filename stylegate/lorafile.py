@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from stylegate import adapter, files, fusednames, loranames
-from stylegate.adapter import AnyLayer, Layer
+from stylegate.adapter import AnyLayer, LoraTensors
 from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
-from stylegate.families import Models
+from stylegate.families import LoadedBaseModel
 from stylegate.rundirectory import run_directory_name
 
 PEFT_FILE = "adapter_model.safetensors"  # as PEFT's save_pretrained names it
@@ -85,7 +85,7 @@ def digest(path: Path) -> str:
     return files.sha256(path) if beside is None else files.canonical_sha256([files.sha256(path), files.sha256(beside)])
 
 
-def lora_path(config: Config) -> Path | None:
+def lora_file_for_drawing(config: Config) -> Path | None:
     """The LoRA that `plan` and `generate` use: lora_file, else the one that `train` made with this configuration.
 
     None for lora_file=none, which is the base without a LoRA. Raises ModelError if the file does not exist yet.
@@ -117,7 +117,7 @@ def adaptable_modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     return adapter.adaptable_modules({name: part for name, part in parts.items() if part})
 
 
-def merge_lora_file(models: Models, path: Path) -> None:
+def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
     """Merge a LoRA file of any style into the pipeline's weights: drawing then costs as much as with the base alone.
 
     On a base in 4 bits the LoRA is loaded beside the weights. Raises ModelError naming what does not fit, before any
@@ -132,7 +132,7 @@ def merge_lora_file(models: Models, path: Path) -> None:
             f"{path} is more than a plain LoRA ({wrong[0]}): it cannot be used on a base in 4 bits",
             next_step="use the base in 16 or 32 bits.",
         )
-    if wrong := [name for name in beside if adapter.scales_input_channels(layers[name])]:
+    if wrong := [name for name in beside if adapter.is_dora_of_input_channels(layers[name])]:
         raise ModelError(
             f"{path} is a DoRA by input channels ({wrong[0]}): it cannot be used on a base in 4 bits",
             next_step="use the base in 16 or 32 bits.",
@@ -164,7 +164,7 @@ def layers_for_pipeline(pipeline: Any, path: Path) -> dict[str, AnyLayer]:
         raise ModelError(
             f"{path} {'does not fit the base' if another_base_helps(problems) else 'cannot be used'}:",
             shown,
-            next_step_for(tensors, problems),
+            advice_on_unusable_lora(tensors, problems),
         )
     return layers
 
@@ -174,7 +174,7 @@ def weight_of_module(module: Any) -> torch.Tensor:
     return module.weight
 
 
-def next_step_for(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
+def advice_on_unusable_lora(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
     """The advice, as a sentence, to a user whose LoRA file cannot be used."""
     kinds = {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))} - loranames.READ_HERE
     if kinds:
@@ -192,7 +192,7 @@ def another_base_helps(problems: list[str]) -> bool:
     return all("the base has" in problem for problem in problems)
 
 
-def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, Layer]:
+def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, LoraTensors]:
     """The layers of the trained adapters, by canonical name; `adapted` are the adapted modules by component.
 
     `scale`, the strength that was chosen, is multiplied into alpha: readers then use strength 1.

@@ -55,7 +55,7 @@ def without_frame(content: bytes, background: str) -> bytes:
 
     Transparent pictures are laid on `background`. Raises PictureError if it cannot be decoded.
     """
-    image = pictures.decode(content, background).image
+    image = pictures.decode_picture(content, background).image
     box = inside_frame(image)
     return pictures.png_bytes(image.crop(box)) if box else content
 

@@ -19,7 +19,9 @@ from stylegate.listing import SUFFIXES, find_pictures
 
 __all__ = ["SUFFIXES", "find_pictures"]  # where the pictures of a folder are found: stylegate/listing.py
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged headers: `decode` says whether a file is a picture
+warnings.filterwarnings(
+    "ignore", module=r"PIL\."
+)  # of damaged headers: `decode_picture` says whether a file is a picture
 
 # What is decoded, by content and not by name. Left out of those that Pillow reads: formats without a signature (TGA),
 # those that start another program (EPS), and those that are seldom met.
@@ -48,14 +50,14 @@ class PictureError(Exception):
     """A file that is not one whole, still picture; the text says why."""
 
 
-class Picture(NamedTuple):
+class DecodedPicture(NamedTuple):
     """A decoded picture, and what had to be converted."""
 
     image: Image.Image  # mode RGB, sRGB; RGBA where some of it is transparent and no background was given
     notes: tuple[str, ...]  # conversions that were made, such as "alpha", "CMYK"
 
 
-def read(path: Path) -> bytes:
+def read_picture_file(path: Path) -> bytes:
     """The file's bytes. Raises OSError, also for a pipe or device (which is not waited for); PictureError if large."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -65,7 +67,7 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode(content: bytes, background: str | None = "#ffffff") -> Picture:
+def decode_picture(content: bytes, background: str | None = "#ffffff") -> DecodedPicture:
     """Decode to upright sRGB; alpha is laid on `background`, or kept with None. Raises PictureError for anything else
     than one picture.
 
@@ -74,8 +76,8 @@ def decode(content: bytes, background: str | None = "#ffffff") -> Picture:
     try:
         content = without_text_chunks(content)
         with Image.open(io.BytesIO(content), formats=FORMATS) as probe:
-            check_shape(probe, content)
-            check_colours(content)
+            refuse_animation_or_bad_size(probe, content)
+            refuse_colours_read_differently(content)
             probe.verify()  # PNG: every chunk's checksum up to IEND
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
@@ -88,7 +90,7 @@ def decode(content: bytes, background: str | None = "#ffffff") -> Picture:
         raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def check_shape(image: Image.Image, content: bytes) -> None:
+def refuse_animation_or_bad_size(image: Image.Image, content: bytes) -> None:
     """Raise PictureError for an animation, several pages or pictures, and sizes that are not decoded."""
     frames = getattr(image, "n_frames", 1)
     if image.format == "ICO" and (count := int.from_bytes(content[4:6], "little")) > 1:  # a viewer may show any of them
@@ -101,7 +103,7 @@ def check_shape(image: Image.Image, content: bytes) -> None:
         raise PictureError(f"{image.width} x {image.height} pixels; at least {MIN_SIDE} a side")
 
 
-def check_colours(content: bytes) -> None:
+def refuse_colours_read_differently(content: bytes) -> None:
     """Raise PictureError for a PNG whose colours browsers read by a chunk that Pillow does not.
 
     cICP goes before iCCP, sRGB, and gAMA with cHRM (PNG, third edition).
@@ -144,21 +146,23 @@ def without_text_chunks(content: bytes) -> bytes:
     return b"".join([PNG_START, *kept])
 
 
-def size_of(content: bytes) -> tuple[int, int]:
-    """Width and height of an upright picture that decodes, from its header: those of `decode`."""
+def upright_size_of(content: bytes) -> tuple[int, int]:
+    """Width and height of an upright picture that decodes, from its header: those of `decode_picture`."""
     with Image.open(io.BytesIO(without_text_chunks(content)), formats=FORMATS) as image:
-        turned = image.format != "TIFF" and orientation(image) >= 5  # Pillow turns a TIFF by itself, sides at opening
+        turned = (
+            image.format != "TIFF" and exif_orientation(image) >= 5
+        )  # Pillow turns a TIFF by itself, sides at opening
         return (image.height, image.width) if turned else image.size
 
 
-def suffix_of(content: bytes) -> str:
+def suffix_by_content(content: bytes) -> str:
     """The suffix of a picture that decodes, by its content: what its name says may be wrong."""
     with Image.open(io.BytesIO(without_text_chunks(content)), formats=FORMATS) as image:
         kind = image.format or ""
     return {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}.get(kind, f".{kind.lower()}")
 
 
-def orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 to 8; 1 (upright) where there is none, or something else stands in its place."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -167,13 +171,13 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
 
 
-def to_srgb(image: Image.Image, content: bytes, background: str | None) -> Picture:
+def to_srgb(image: Image.Image, content: bytes, background: str | None) -> DecodedPicture:
     """Orientation, bit depth, palette, colour profile and alpha, in this order; each one made is noted."""
     notes, icc = [], image.info.get("icc_profile")
-    if (turn := TURNS.get(orientation(image))) is not None:
+    if (turn := TURNS.get(exif_orientation(image))) is not None:
         notes.append("rotated as EXIF says")
         image = image.transpose(turn)
-    alpha = alpha_of(image)
+    alpha = alpha_channel_of(image)
     if image.mode.startswith("I") or image.mode == "F":
         notes.append("floats" if image.mode == "F" else "16-bit")
         image = to_8_bits(image)
@@ -189,7 +193,7 @@ def to_srgb(image: Image.Image, content: bytes, background: str | None) -> Pictu
         notes.append("alpha")
         colour.putalpha(alpha)
         colour = colour if background is None else on_background(colour, background)
-    return Picture(colour, tuple(notes))
+    return DecodedPicture(colour, tuple(notes))
 
 
 def on_background(image: Image.Image, background: str) -> Image.Image:
@@ -201,13 +205,13 @@ def on_background(image: Image.Image, background: str) -> Image.Image:
     return sheet
 
 
-def as_decoded(image: Image.Image, background: str) -> Picture:
-    """A drawn picture, RGB or RGBA, as `decode` would return it from its PNG."""
+def as_decoded(image: Image.Image, background: str) -> DecodedPicture:
+    """A drawn picture, RGB or RGBA, as `decode_picture` would return it from its PNG."""
     transparent = image.mode == "RGBA" and image.getchannel("A").getextrema()[0] != 255
-    return Picture(on_background(image, background), ("alpha",) if transparent else ())
+    return DecodedPicture(on_background(image, background), ("alpha",) if transparent else ())
 
 
-def alpha_of(image: Image.Image) -> Image.Image | None:
+def alpha_channel_of(image: Image.Image) -> Image.Image | None:
     """Alpha from 0 (transparent) to 255 in mode L; None for a picture that has none."""
     if not image.has_transparency_data:
         return None

@@ -145,7 +145,7 @@ def problems_of_pair(folder: Path, pair: PreferencePair) -> list[str]:
         if hashlib.sha256(content).hexdigest() != sha256:
             problems.append(f"{picture_name(sha256)} is {'changed' if content else 'missing'}")
         else:
-            sizes.append(pictures.size_of(content))
+            sizes.append(pictures.upright_size_of(content))
     if len(set(sizes)) > 1:
         (w, h), (width, height) = sizes
         problems.append(f"chosen has {w} x {h} pixels, rejected has {width} x {height}")

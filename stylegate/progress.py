@@ -27,7 +27,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
         yield lambda steps=1, note="": None
         return
     if not console.is_terminal:
-        with _plain(title, total, start) as tick:
+        with plain_progress_lines(title, total, start) as tick:
             yield tick
         return
     columns = (
@@ -59,11 +59,11 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
 
 
 @contextmanager
-def _plain(title: str, total: int, start: int) -> Iterator[Tick]:
+def plain_progress_lines(title: str, total: int, start: int) -> Iterator[Tick]:
     began = spoken = time.monotonic()
     done = start
 
-    def line(note: str) -> str:
+    def progress_line(note: str) -> str:
         rate = (done - start) / max(time.monotonic() - began, 1e-3)
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
         return f"{title:<10} {done}/{total}  {rate:.1f}/s{left}  {note}".rstrip()
@@ -75,8 +75,8 @@ def _plain(title: str, total: int, start: int) -> Iterator[Tick]:
         done, last = done + steps, note or last
         if time.monotonic() - spoken >= LOG_EVERY_S and done < total:
             spoken = time.monotonic()
-            print(line(last), flush=True)
+            print(progress_line(last), flush=True)
 
     yield tick
     if total > start:
-        print(line(last), flush=True)
+        print(progress_line(last), flush=True)

@@ -50,7 +50,7 @@ def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
             del parts["alpha"]
         with contextlib.suppress(ValueError):  # half a layer: `layer_problems` says so
             kind = lycoris.kind_of(parts)
-            strengths[layer] = header.strength(name_in_header(layer), parts)
+            strengths[layer] = header.strength(layer_name_in_header(layer), parts)
             if kind != "LoRA":
                 factored[layer] = kind
     unknown = [key for key in tensors if key not in parts_by_key and key not in kinds]
@@ -65,7 +65,7 @@ def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, Key
     return found
 
 
-def name_in_header(layer: str) -> str:
+def layer_name_in_header(layer: str) -> str:
     """A layer's name with its component, as the header's settings are looked up."""
     name = loranames.without_wrapper_prefixes(layer).replace(".processor.", ".").replace(".text_model.", ".")
     prefix = next((p for p, components in loranames.FLAT.items() if components and name.startswith(p)), "")
@@ -100,7 +100,7 @@ def layer_problems(file: LoraContents) -> dict[str, list[str]]:
         shape = (0, 0)
         if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
             shape = (up.shape[0], *down.shape[1:])
-        if problem := factored_problem(own) if layer in file.factored else adapter.shape_problem(own, shape):
+        if problem := factored_problem(own) if layer in file.factored else adapter.tensor_shapes_problem(own, shape):
             found.setdefault(problem, []).append(layer)
     return found
 
@@ -111,7 +111,7 @@ def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
         lycoris.shape_of_change(parts)
     except ValueError as error:
         return str(error)
-    return adapter.number_problem(parts)
+    return adapter.tensor_values_problem(parts)
 
 
 def problems_in_stylegate(file: LoraContents) -> list[str]:
@@ -289,9 +289,9 @@ def component_strengths(
     found = {}
     for path, up in known.items():
         rank = up.shape[1]
-        if adapter.value_for_module(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK)) != rank:
+        if adapter.value_by_pattern(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK)) != rank:
             raise ValueError(f"its header has another rank for {adapter.escape_control_characters(path)}")
-        alpha = adapter.value_for_module(
+        alpha = adapter.value_by_pattern(
             settings.get("alpha_pattern") or {}, [path], settings.get("lora_alpha", adapter.PEFT_ALPHA)
         )
         found[id(up)] = alpha / (math.sqrt(rank) if settings.get("use_rslora") is True else rank)
@@ -344,7 +344,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     ]
     if wrong:
         found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it does not read the header's alpha")
-    return found + other_keys(file, READ_BY_COMFYUI | {"bias difference"})
+    return found + sentences_on_ignored_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
 
 def problems_in_a1111(file: LoraContents) -> list[str]:
@@ -370,10 +370,10 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
     lone = [p.layer for p in file.parts_by_key.values() if p.style == "kohya" and p.layer not in whole]
     if lone := [layer for layer in lone if layer not in others_of_layer]:
         found.append(f"refuses it: {adapter.escape_control_characters(lone[0])} has no whole pair of tensors")
-    return found + other_keys(file, READ_BY_A1111 | {"bundled embedding"})
+    return found + sentences_on_ignored_keys(file, READ_BY_A1111 | {"bundled embedding"})
 
 
-def other_keys(file: LoraContents, readable_kinds: set[str]) -> list[str]:
+def sentences_on_ignored_keys(file: LoraContents, readable_kinds: set[str]) -> list[str]:
     """Sentences on the kinds of adapters (other than those in `readable_kinds`) and the unknown keys that a program
     ignores.
     """

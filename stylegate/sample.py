@@ -11,10 +11,10 @@ from PIL import Image
 from stylegate import pictures
 from stylegate.config import Config, GenerateConfig
 from stylegate.errors import ConfigError
-from stylegate.families import Models, pipelines
+from stylegate.families import LoadedBaseModel, pipelines
 
 
-def drawing_resolution(config: Config, models: Models) -> int:
+def drawing_resolution(config: Config, models: LoadedBaseModel) -> int:
     """The side of drawn pictures in pixels: as configured, else what the base was trained for.
 
     Raises ConfigError if a configured size is no multiple of what the base works in.
@@ -34,7 +34,7 @@ def require_size_multiples(config: Config, multiple: int) -> None:
 
 @torch.no_grad()
 def draw_pictures(
-    models: Models,
+    models: LoadedBaseModel,
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: GenerateConfig,
@@ -66,19 +66,19 @@ def draw_pictures(
     return drawn if models.background is None else [pictures.on_background(one, models.background) for one in drawn]
 
 
-def steps_of(models: Models, count: int) -> dict[str, Any]:
+def steps_of(models: LoadedBaseModel, count: int) -> dict[str, Any]:
     """The pipeline's arguments for `count` denoising steps. A base that brings its own grid would ignore the count."""
     own = models.pipeline.config.get("sample_sigmas")
     even = {"sigmas": torch.linspace(1, 1 / count, count).tolist()} if own and len(own) != count else {}
     return {"num_inference_steps": count, **even}
 
 
-def takes_negative_prompt(models: Models) -> bool:
+def takes_negative_prompt(models: LoadedBaseModel) -> bool:
     return "negative_prompt" in inspect.signature(models.pipeline.__call__).parameters
 
 
 @contextmanager
-def text_encoders_on_device(models: Models) -> Iterator[None]:
+def text_encoders_on_device(models: LoadedBaseModel) -> Iterator[None]:
     """Text encoders on the denoiser's device for as long as prompts are read; the trainer keeps them elsewhere."""
     device: Any = models.denoiser.device
     away = [part for part in pipelines.text_encoders(models.pipeline) if part.device != device]

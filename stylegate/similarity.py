@@ -27,7 +27,7 @@ NEAR = 0.97  # similarity above which two pictures of a brand set are near-dupli
 # and recompression, sharp for shape and colour; collectibles that share a template differ in it.
 
 
-def signature(image: Image.Image) -> NDArray[np.uint8]:
+def signature_of_picture(image: Image.Image) -> NDArray[np.uint8]:
     """The picture scaled to 64 x 64 pixels, uint8 [64, 64, 3]: what its likeness to others is computed from."""
     return np.asarray(
         image.resize((SIDE, SIDE), Image.Resampling.BOX if image.width > SIDE else Image.Resampling.LANCZOS)
@@ -100,7 +100,7 @@ def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = No
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
     found = np.empty((len(signatures), 768), np.float32)
 
-    def fill(start: int) -> None:  # of a hundred thousand no second copy stands in memory
+    def fill_block(start: int) -> None:  # of a hundred thousand no second copy stands in memory
         some = signatures[slice(start, start + BLOCK) if order is None else order[start : start + BLOCK]]
         rows = some.reshape(len(some), 16, 4, 16, 12).sum(2, dtype=np.uint16)
         small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
@@ -109,7 +109,7 @@ def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = No
         found[start : start + BLOCK] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
     with ThreadPoolExecutor(CORES) as pool:
-        list(pool.map(fill, range(0, len(signatures), BLOCK)))
+        list(pool.map(fill_block, range(0, len(signatures), BLOCK)))
     return found
 
 
@@ -149,7 +149,7 @@ def nearest_by_likeness(
     places = np.arange(len(signatures)) if order is None else order
     those = places if others is None else np.arange(len(pool))
 
-    def compare(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    def likeness_of_index_pairs(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
         return pair_likeness(
             prepare_signatures(signatures[places[pairs[:, 0]]]), prepare_signatures(pool[those[pairs[:, 1]]])
         )
@@ -167,7 +167,10 @@ def nearest_by_likeness(
             pairs = candidate_pairs(products, coarse_queries[rows] @ coarse_keys[:stop].T)
             pairs[:, 0] += start
             proposed.append(pairs)
-            compared += [workers.submit(compare, some) for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)]
+            compared += [
+                workers.submit(likeness_of_index_pairs, some)
+                for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)
+            ]
         values = np.concatenate([each.result() for each in compared])
     pairs = np.concatenate(proposed)
     ranked = np.lexsort((pairs[:, 1], -values, pairs[:, 0]))
@@ -240,7 +243,7 @@ def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
         pairs.append(np.stack([rows[later] + start, columns[later]], 1))
     proposed = np.concatenate(pairs)
 
-    def near(part: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def are_near_duplicates(part: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (
             pair_likeness(prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]]))
             >= NEAR
@@ -248,7 +251,7 @@ def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
 
     parts = np.array_split(proposed, len(proposed) // TOGETHER + 1)
     with ThreadPoolExecutor(CORES) as workers:
-        kept = proposed[np.concatenate(list(workers.map(near, parts)))]
+        kept = proposed[np.concatenate(list(workers.map(are_near_duplicates, parts)))]
     graph = coo_array((np.ones(len(kept), bool), (kept[:, 0], kept[:, 1])), shape=(len(small), len(small)))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 

@@ -56,7 +56,7 @@ def decode_utf8(content: bytes) -> str:
 
 def read_csv(text: str) -> Table:
     """A CSV file: a header, then a row a picture. Empty rows are left out; quoted cells may hold line ends."""
-    separator, text, skipped = separator_of(text)
+    separator, text, skipped = csv_separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns, headings, rows, problems = [], [], [], []
     start = 1 + skipped
@@ -86,7 +86,7 @@ def read_csv(text: str) -> Table:
     return Table(list(filter(None, columns)), rows, problems, tuple(filter(None, headings)))
 
 
-def separator_of(csv_text: str) -> tuple[str, str, int]:
+def csv_separator(csv_text: str) -> tuple[str, str, int]:
     """What separates cells, the text to read, and how many lines are skipped before it.
 
     It is what spreadsheets write into a first line `sep=;`, else what stands most often in the header.

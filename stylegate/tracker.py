@@ -34,13 +34,13 @@ class Tracker(Protocol):
     """
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None: ...
-    def picture(self, name: str, image: Image.Image, step: int | None = None) -> None: ...
-    def histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None: ...
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
-    def summary(self, values: Mapping[str, Any]) -> None: ...
-    def alert(self, title: str, text: str) -> None: ...
-    def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
-    def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
+    def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None: ...
+    def log_histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None: ...
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def set_summary_values(self, values: Mapping[str, Any]) -> None: ...
+    def send_alert(self, title: str, text: str) -> None: ...
+    def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
+    def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
     def highest_value_sent(self, name: str) -> float: ...
     def finish(self) -> None: ...
 
@@ -54,26 +54,26 @@ class LedgerTracker:
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         pass
 
-    def picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
+    def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
         pass
 
-    def histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
+    def log_histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
         pass
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         pass
 
-    def summary(self, values: Mapping[str, Any]) -> None:
+    def set_summary_values(self, values: Mapping[str, Any]) -> None:
         pass
 
-    def alert(self, title: str, text: str) -> None:
+    def send_alert(self, title: str, text: str) -> None:
         pass
 
-    def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
             lineage.record_artifact(self.directory, "make", kind, name, lineage.facts_digest(facts), paths)
 
-    def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
             lineage.record_artifact(self.directory, "use", kind, name, lineage.facts_digest(facts), paths)
 
@@ -125,7 +125,7 @@ class WandbTracker:
         if not self.off:
             self.off = True
             rest = f" What it has received can be sent later: {self.sync_command()}." if self.run else ""
-            why = wandbrun.error_in_words(error)
+            why = wandbrun.wandb_error_in_words(error)
             print_to_stderr(f"note: W&B is off for this run ({why}). The run itself is not affected.{rest}")
 
     def enqueue(self, call: Callable[[], Any]) -> None:
@@ -137,12 +137,12 @@ class WandbTracker:
 
     def start_online_or_offline(self) -> None:
         """Begin the W&B run: online if that is wanted and works, else offline, under the same id."""
-        wandbrun.set_environment(self.directory)
+        wandbrun.set_wandb_environment(self.directory)
         identity = wandbrun.wandb_identity(self.directory, self.settings)
-        config = dict(self.config) | wandbrun.code_facts()
+        config = dict(self.config) | wandbrun.code_digest_and_commit()
 
         def start(mode: str) -> Any:
-            return wandbrun.start_run(self.directory, identity, mode, self.job, config, (INIT_S, FINISH_S))
+            return wandbrun.start_wandb_run(self.directory, identity, mode, self.job, config, (INIT_S, FINISH_S))
 
         why = ""
         if not self.offline:
@@ -151,10 +151,10 @@ class WandbTracker:
                 self.known = {name: self.run.summary.get(name, -1) for name in (wandbrun.STEP, wandbrun.EVALUATED)}
                 self.known[wandbrun.ROW] = self.run.starting_step - 1
             except Exception as error:
-                self.offline, why = True, wandbrun.error_in_words(error)
+                self.offline, why = True, wandbrun.wandb_error_in_words(error)
                 wandbrun.stop_service()
         if self.offline:
-            self.known = wandbrun.highest_records(self.directory)
+            self.known = wandbrun.highest_local_rows_and_steps(self.directory)
             self.run = start("offline")
         if why:
             print_to_stderr(
@@ -192,29 +192,29 @@ class WandbTracker:
         copy, row = dict(values), self.wandb_row_for(values.keys(), step)
         self.enqueue(lambda: self.run.log(copy, step=row))
 
-    def picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
+    def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
         row = self.wandb_row_for([name], step)
         self.enqueue(lambda: self.run.log({name: wandbrun.as_wandb_image(image)}, step=row))
 
-    def histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
+    def log_histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
         finite = [float(v) for v in values if math.isfinite(v)]
         if finite:
             row = self.wandb_row_for([name], step)
             self.enqueue(lambda: self.run.log({name: wandbrun.wandb_histogram(finite)}, step=row))
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Rows may hold PIL images; the first wandbrun.MAX_ROWS are sent."""
         row = self.wandb_row_for([name], None)
         self.enqueue(lambda: self.run.log({name: wandbrun.wandb_table(columns, rows)}, step=row))
 
-    def summary(self, values: Mapping[str, Any]) -> None:
+    def set_summary_values(self, values: Mapping[str, Any]) -> None:
         copy = dict(values)
         self.enqueue(lambda: self.run.summary.update(copy))
 
-    def alert(self, title: str, text: str) -> None:
+    def send_alert(self, title: str, text: str) -> None:
         self.enqueue(lambda: self.run.alert(title, text))
 
-    def artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         sha256 = lineage.facts_digest(facts)
         lineage.record_artifact(self.directory, "make", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
@@ -222,7 +222,7 @@ class WandbTracker:
             lambda: self.run.log_artifact(wandbrun.draft_artifact(*described), aliases=wandbrun.all_aliases(sha256))
         )
 
-    def use(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         """Record an input in the ledger, and online in W&B too; `stylegate replay` adds those of offline runs later.
 
         The files may have to be sent first, so this has a thread of its own.
@@ -264,7 +264,7 @@ def print_to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def tracker_of(
+def make_tracker(
     settings: TrackerConfig, directory: Path, job: str, config: Mapping[str, Any], main: bool = True
 ) -> Tracker:
     """The tracker that the config asks for; one that does nothing on processes other than the main one."""

@@ -30,12 +30,12 @@ MAX_WORDS = 300  # characters of an error
 MAX_ROWS = 500  # W&B's tables grow slow beyond a few hundred pictures
 
 
-def set_environment(directory: Path) -> None:
+def set_wandb_environment(directory: Path) -> None:
     """Set the environment so that W&B writes below `directory`, asks for nothing and sends no error reports.
 
     WANDB_CONFIG_DIR is left alone: `wandb login --host` stores the server's address there, and a run only reads it.
     """
-    place = created_folder(directory / "wandb")
+    place = create_folder(directory / "wandb")
     os.environ["WANDB_DIR"] = str(directory)
     for what in ("data", "cache", "artifact"):
         os.environ[f"WANDB_{what.upper()}_DIR"] = str(place / what)
@@ -63,7 +63,7 @@ def read_identity(directory: Path) -> dict[str, Any]:
     return files.read_json(path, "the run's W&B identity", "id", "project", "entity")
 
 
-def start_run(
+def start_wandb_run(
     directory: Path, identity: Mapping[str, Any], mode: Any, job: str | None, config: Any, limits: tuple[float, float]
 ) -> Any:
     """The W&B run of `directory`, new or resumed. `limits` are the seconds that it may take to begin and to end."""
@@ -89,7 +89,7 @@ def start_run(
     )
 
 
-def highest_records(directory: Path) -> dict[str, float]:
+def highest_local_rows_and_steps(directory: Path) -> dict[str, float]:
     """The highest row, step and evaluation in W&B's local files of the run, by name; -1 for none.
 
     A part that a kill has damaged is moved aside, and its values will be logged again: `wandb sync` stops at such a
@@ -101,7 +101,7 @@ def highest_records(directory: Path) -> dict[str, float]:
         out = subprocess.run(read, capture_output=True, text=True, timeout=READ_S).stdout
         rows = [json.loads(line) for line in out.splitlines()]
         if part.name.startswith("offline-") and not any(row["type"] == "exit" for row in rows):
-            part.rename(created_folder(directory / "wandb" / TORN) / part.name)
+            part.rename(create_folder(directory / "wandb" / TORN) / part.name)
             continue
         for row in rows:
             item = row.get("history", {}).get("item", {})
@@ -109,13 +109,13 @@ def highest_records(directory: Path) -> dict[str, float]:
     return newest
 
 
-def created_folder(folder: Path) -> Path:
+def create_folder(folder: Path) -> Path:
     """The folder, created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def code_facts() -> dict[str, Any]:
+def code_digest_and_commit() -> dict[str, Any]:
     """`code`, the digest of all source code, and `git`, the commit, if the code is a git checkout."""
     found: dict[str, Any] = {
         "code": files.canonical_sha256([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])
@@ -133,7 +133,7 @@ def draft_artifact(name: str, kind: str, paths: Sequence[Path], facts: Mapping[s
     """
     import wandb
 
-    made = wandb.Artifact(valid_name(name), type=kind, metadata=dict(facts))
+    made = wandb.Artifact(valid_wandb_name(name), type=kind, metadata=dict(facts))
     present = [path for path in paths if path.exists()]
     if not present:
         with made.new_file("facts.json") as file:
@@ -146,7 +146,7 @@ def draft_artifact(name: str, kind: str, paths: Sequence[Path], facts: Mapping[s
     return made
 
 
-def valid_name(name: str) -> str:
+def valid_wandb_name(name: str) -> str:
     """The name in a form that W&B allows: letters, digits, and . _ - alone, others replaced by -; at most 128."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
 
@@ -166,7 +166,7 @@ def use_artifact(run: Any, name: str, kind: str, paths: Sequence[Path], facts: M
     from wandb.errors import CommError
 
     try:
-        run.use_artifact(f"{valid_name(name)}:{digest_alias(sha256)}", type=kind)
+        run.use_artifact(f"{valid_wandb_name(name)}:{digest_alias(sha256)}", type=kind)
     except (ValueError, CommError):  # it is not there; if something else is wrong, the next call says so
         run.use_artifact(draft_artifact(name, kind, paths, facts), aliases=all_aliases(sha256))
 
@@ -236,7 +236,7 @@ def service_processes() -> list[Any]:
     return [child for child in psutil.Process().children() if child.name() == "wandb-core"]
 
 
-def error_in_words(error: BaseException) -> str:
+def wandb_error_in_words(error: BaseException) -> str:
     """An error as one line of at most MAX_WORDS characters, with the W&B key cut out."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if key := os.environ.get("WANDB_API_KEY"):

@@ -25,11 +25,11 @@ class Watermark(Protocol):
 
     sha256: str  # of the weights
 
-    def put(self, image: Image.Image, bits: str) -> Image.Image:
+    def embed_bits(self, image: Image.Image, bits: str) -> Image.Image:
         """The picture (RGB) with BITS bits, a text of 0 and 1, in its pixels."""
         ...
 
-    def read(self, image: Image.Image) -> str:
+    def read_bits(self, image: Image.Image) -> str:
         """The bits in a picture (RGB); "" where none are found."""
         ...
 
@@ -40,12 +40,12 @@ def watermark_bits(base_sha256: str | None, lora_sha256: str | None, seed: int) 
     return "".join(f"{byte:08b}" for byte in digest)[:BITS]
 
 
-def weights_digest(path: str | None) -> str:
+def watermark_weights_digest(path: str | None) -> str:
     """The sha256 of the weights that `watermark=` names; "" without any. Raises ConfigError if there is no file."""
-    return files.sha256(weights_path(path)) if path else ""
+    return files.sha256(watermark_weights_path(path)) if path else ""
 
 
-def weights_path(path: str) -> Path:
+def watermark_weights_path(path: str) -> Path:
     found = Path(path).expanduser()
     if not found.is_file():
         raise ConfigError(f"watermark={path}: there is no such file", next_step=MAKE)
@@ -55,7 +55,7 @@ def weights_path(path: str) -> Path:
 @cache
 def load_watermark(path: str) -> Watermark:
     """The watermark with these weights. Raises ConfigError if they cannot be read, or trustmark is not installed."""
-    file = weights_path(path)
+    file = watermark_weights_path(path)
     try:
         return TrustMarkWatermark(file)
     except ImportError as error:
@@ -72,7 +72,7 @@ class TrustMarkWatermark:
         from trustmark import TrustMark  # type: ignore[import-not-found]
 
         self.sha256, weights = files.sha256(file), load_file(file)
-        parts = {"encoder": encoder_of(weights), "decoder": decoder_of(weights)}
+        parts = {"encoder": build_trustmark_encoder(weights), "decoder": build_trustmark_decoder(weights)}
 
         class FromMemory(TrustMark):
             """TrustMark as it is, but for the method that downloads weights and unpickles them."""
@@ -84,19 +84,19 @@ class TrustMarkWatermark:
             verbose=False, device="cpu", model_type="Q", encoding_type=TrustMark.Encoding.BCH_5, loadRemover=False
         )
 
-    def put(self, image: Image.Image, bits: str) -> Image.Image:
+    def embed_bits(self, image: Image.Image, bits: str) -> Image.Image:
         """The picture, RGB or RGBA, with the mark in its colours; alpha stays as it is."""
         marked = self.trustmark.encode(image.convert("RGB"), bits, MODE="binary")
         if image.mode == "RGBA":
             marked.putalpha(image.getchannel("A"))
         return marked
 
-    def read(self, image: Image.Image) -> str:
+    def read_bits(self, image: Image.Image) -> str:
         bits, found, _ = self.trustmark.decode(image, MODE="binary")
         return bits if found else ""
 
 
-def encoder_of(weights: dict[str, Any]) -> Any:
+def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
     """TrustMark's encoder, of the size that its weights have, as TrustMark calls it: cover, bits -> marked, change."""
     import torch
     from trustmark.unet import Unet1  # type: ignore[import-not-found]
@@ -118,7 +118,7 @@ def encoder_of(weights: dict[str, Any]) -> Any:
     return Encoder()
 
 
-def decoder_of(weights: dict[str, Any]) -> Any:
+def build_trustmark_decoder(weights: dict[str, Any]) -> Any:
     """TrustMark's decoder, a ResNet of 18 or 50 layers by its weights, as TrustMark calls it."""
     import torch
     from trustmark.unet import SecretDecoder  # type: ignore[import-not-found]

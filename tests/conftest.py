@@ -27,7 +27,7 @@ from PIL import Image  # noqa: E402
 from stylegate import brandset, cli, files  # noqa: E402
 from stylegate.cli import VERBS, main, verb_reads_key  # noqa: E402
 from stylegate.config import GROUPS, all_keys  # noqa: E402
-from stylegate.errors import Exit  # noqa: E402
+from stylegate.errors import ExitCode  # noqa: E402
 
 FAST_ALL_LAYERS = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
 FAST = [
@@ -36,7 +36,7 @@ FAST = [
 ]  # a run takes 1.3 s instead of 2.1
 
 
-composed_by_hydra = cli.compose
+composed_by_hydra = cli.compose_hydra_config
 
 
 @cache
@@ -57,7 +57,7 @@ def composed_once(overrides: list[str]) -> Any:
     return composed
 
 
-cli.compose = composed_once  # a process that a test starts composes as users do
+cli.compose_hydra_config = composed_once  # a process that a test starts composes as users do
 
 
 MADE_BY_A_MODEL = ["source_type=trainedAlgorithmicMedia"]
@@ -137,7 +137,7 @@ def forked(
 ) -> int:
     if pid := os.fork():
         return pid
-    code = Exit.INTERNAL
+    code = ExitCode.INTERNAL
     try:
         from accelerate.state import AcceleratorState
 
@@ -186,7 +186,7 @@ def small_brand() -> Path:
     source = Path(tempfile.mkdtemp(dir=HOME)) / "small"
     source.mkdir()
     shipped = files.ROOT / "data" / "brands" / "neon"
-    for item in brandset.read(shipped).splits["train"][:26]:
+    for item in brandset.read_brand_set(shipped).splits["train"][:26]:
         name = Path(item.file).name
         (source / name).write_bytes(item.content())
         (source / name).with_suffix(".txt").write_text(item.text)

@@ -129,7 +129,7 @@ def drawn(number: int) -> bytes:
 
 def known(content: bytes) -> Known:
     try:
-        image = pictures.decode(content, "#ffffff").image
+        image = pictures.decode_picture(content, "#ffffff").image
     except pictures.PictureError:
         return Known(content, None)
     return Known(

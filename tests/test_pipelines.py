@@ -26,7 +26,7 @@ from eval.policy import file as policyfile
 from eval.policy.model import LINES, MEASURES, RELATIVE, PolicyFile, Promise, Waiver
 from eval.promise.worksheet import read_answers
 from stylegate import cli, config, files
-from stylegate.errors import PRECEDENCE, Exit
+from stylegate.errors import PRECEDENCE, ExitCode
 
 ACTION = yaml.safe_load((files.ROOT / "action.yml").read_text())
 STEPS: dict[str, dict[str, Any]] = {step.get("id") or step["uses"]: step for step in ACTION["runs"]["steps"]}
@@ -326,7 +326,7 @@ def test_the_workflow_asks_for_what_the_action_has() -> None:
 def test_exit_codes_stand_in_their_order() -> None:
     table = page("pipelines.md").split("## Exit codes")[1].split("\n\n**11")[0]
     shown = [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
-    assert shown == [code for code in PRECEDENCE if code != Exit.PREEMPTED] == [2, 10, 1, 12, 13, 11, 0]
+    assert shown == [code for code in PRECEDENCE if code != ExitCode.PREEMPTED] == [2, 10, 1, 12, 13, 11, 0]
 
 
 def test_every_field_is_explained(again: Path, run) -> None:
@@ -403,7 +403,7 @@ def test_what_the_docs_rehearse_is_the_example(tmp_path: Path, monkeypatch: pyte
 def test_the_job_of_gitlab_runs(again: Path) -> None:
     """Its command is the example's, with another encoder; what it installs and keeps is there."""
     ((name, job),) = yaml.safe_load(blocks("pipelines.md", "yaml")[1]).items()
-    assert name == "gate" and job["allow_failure"]["exit_codes"] == [Exit.REVIEW]
+    assert name == "gate" and job["allow_failure"]["exit_codes"] == [ExitCode.REVIEW]
     clone, install, gate = job["script"]
     assert "COMMIT" in clone and "-c /opt/stylegate/constraints.txt -e /opt/stylegate" in install
     command, *words = shlex.split(gate)

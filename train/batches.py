@@ -20,7 +20,7 @@ BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION = range(7)  # independe
 MOST_SLANTED = 2.0  # sides of a bucket differ at most by this factor; longer pictures are cropped to it
 
 
-class View(NamedTuple):
+class TrainingView(NamedTuple):
     """One picture at one size."""
 
     item: int  # index in train/
@@ -28,7 +28,7 @@ class View(NamedTuple):
     height: int
 
 
-class RandomDraws(NamedTuple):
+class NoiseAndLevelDraws(NamedTuple):
     """All random numbers of one pass."""
 
     noise: Tensor  # [batch, c, h, w], standard normal
@@ -52,7 +52,9 @@ def bucket_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, in
     return min(candidates)[2:] if candidates else (multiple, multiple)
 
 
-def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool) -> list[View]:
+def training_views(
+    sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
+) -> list[TrainingView]:
     """A view (picture, width, height) for each size at which a picture is trained.
 
     Every picture has one at the smallest resolution, and one at each larger resolution that does not enlarge it.
@@ -64,11 +66,11 @@ def views(sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple
         for number, resolution in enumerate(sorted(set(resolutions))):
             w, h = bucket_sides(width / height, resolution, multiple) if buckets else (resolution, resolution)
             if number == 0 or (width >= w and height >= h):
-                found.append(View(item, w, h))
+                found.append(TrainingView(item, w, h))
     return found
 
 
-def views_by_bucket(all_views: Sequence[View]) -> list[list[int]]:
+def views_by_bucket(all_views: Sequence[TrainingView]) -> list[list[int]]:
     """The indices of the views of each bucket; the buckets are ordered by their sides."""
     shapes = sorted({(v.width, v.height) for v in all_views})
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
@@ -106,11 +108,11 @@ def view_indices_of_batch(
     ]
 
 
-def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> RandomDraws:
+def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> NoiseAndLevelDraws:
     """All random numbers of one pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` a share."""
     noise = seeded_generator(seed, NOISE, step, rank)
     chance = seeded_generator(seed, DROPOUT, step, rank)
-    return RandomDraws(
+    return NoiseAndLevelDraws(
         noise=torch.randn(shape, generator=noise),
         resample=torch.randn(shape, generator=noise),
         constant=torch.randn((*shape[:2], 1, 1), generator=noise),

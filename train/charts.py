@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from stylegate.charts import Point, scale_around, ticks
+from stylegate.charts import Point, axis_scale_around, round_tick_values
 
 
 class PlottedRun(NamedTuple):
@@ -24,11 +24,11 @@ def pass_rate_by_cost_chart(runs: Sequence[PlottedRun]) -> Markup:
     run.
     """
     width, height, left = 720, 320, 46
-    scale = scale_around([run.seconds for run in runs])
+    scale = axis_scale_around([run.seconds for run in runs])
     placed: list[Point] = []
 
     def x(seconds: float) -> float:
-        return left + 12 + scale.position(seconds) * (width - left - 24)
+        return left + 12 + scale.relative_position(seconds) * (width - left - 24)
 
     def y(rate: float) -> float:
         return 10 + (1 - rate) * (height - 20)
@@ -37,7 +37,7 @@ def pass_rate_by_cost_chart(runs: Sequence[PlottedRun]) -> Markup:
     for value in (0, 0.25, 0.5, 0.75, 1):
         parts.append(f'<path class="tick" d="M{left} {y(value):.1f}H{width}"/>')
         parts.append(f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.0%}</text>')
-    for value in ticks(scale, 6):
+    for value in round_tick_values(scale, 6):
         parts.append(f'<text x="{x(value):.1f}" y="{height + 14}" text-anchor="middle">{value:g} s</text>')
     for run in runs:
         at_x, at_y = x(run.seconds), y(run.rate)
@@ -45,7 +45,7 @@ def pass_rate_by_cost_chart(runs: Sequence[PlottedRun]) -> Markup:
         while any(abs(at_x - px) < 16 and abs(label_y - py) < 12 for px, py in placed):
             label_y += 12
         placed.append((at_x, label_y))
-        title = f"{run.name}: {in_words(run)}"
+        title = f"{run.name}: {plotted_run_in_words(run)}"
         parts.append(
             f'<a href="{escape(run.href)}"><title>{escape(title)}</title>'
             f'<path class="span" d="M{at_x:.1f} {y(run.interval[0]):.1f}V{y(run.interval[1]):.1f}" '
@@ -55,6 +55,6 @@ def pass_rate_by_cost_chart(runs: Sequence[PlottedRun]) -> Markup:
     return Markup(f'<svg viewBox="0 0 {width} {height + 20}" role="img">{"".join(parts)}</svg>')
 
 
-def in_words(run: PlottedRun) -> str:
+def plotted_run_in_words(run: PlottedRun) -> str:
     low, high = run.interval
     return f"{run.rate:.0%} pass [{low:.0%}, {high:.0%}], {run.seconds:.1f} s of training"

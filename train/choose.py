@@ -81,7 +81,7 @@ def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, 
         counts = select.failing_checks(evaluation.all_results())
         why = select.counts_in_words(counts) or "nothing was evaluated"
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
-        found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies(counts)}".rstrip())
+        found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies_in_words(counts)}".rstrip())
     every = run.config.train.evaluate_every
     missing = [n for n in range(every, steps_done + 1, every) if evaluation.items and not evaluation.result(n)]
     if missing:

@@ -31,7 +31,7 @@ DIGEST_LENGTH = 12  # characters of a digest that are printed
 PAGE = "compare.html"
 
 
-class RunRow(NamedTuple):
+class ComparedRun(NamedTuple):
     """One run of the table."""
 
     config: dict[str, Any]  # dotted key -> value
@@ -49,7 +49,7 @@ def compare(places: Sequence[Path]) -> int:
     if problems:
         raise DataError("these folders are not runs:", problems, "name folders in checkpoints/.")
     places = list(dict.fromkeys(place.resolve() for place in places))
-    rows = [run_row(place) for place in places]
+    rows = [compared_run(place) for place in places]
     configs, facts = differing_keys([row.config for row in rows]), differing_keys([row.facts for row in rows])
     heads = ["run", *configs, *facts, *rows[0].results]
     cells = [
@@ -62,7 +62,7 @@ def compare(places: Sequence[Path]) -> int:
         table.add_row(place.name, *row)
     Console(width=max(Console().width, 160)).print(table)
     remarks = unfair_comparisons(rows)
-    path, without_figures = write_page(places, heads, cells, remarks)
+    path, without_figures = write_comparison_page(places, heads, cells, remarks)
     for text in remarks:
         print(f"note: {text}")
     for text in without_figures:
@@ -77,7 +77,7 @@ def differing_keys(tables: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
 
 
-def run_row(place: Path) -> RunRow:
+def compared_run(place: Path) -> ComparedRun:
     """Config, facts and numbers of one run."""
     run = files.read_json(place / "run.json", "the run's record", "config")
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
@@ -95,7 +95,7 @@ def run_row(place: Path) -> RunRow:
         "drift": result.get("drift"),
         "eval loss": result.get("eval_loss"),
     }
-    return RunRow(flat_config(run["config"]), run.get("facts", {}), results)
+    return ComparedRun(flat_config(run["config"]), run.get("facts", {}), results)
 
 
 def pass_rate_in_words(selection: dict[str, Any], result: dict[str, Any]) -> str | None:
@@ -108,7 +108,7 @@ def pass_rate_in_words(selection: dict[str, Any], result: dict[str, Any]) -> str
     return f"{rate or 0:.0%} of {selection.get('num_prompts') or len(result['passed'])}"
 
 
-def unfair_comparisons(rows: Sequence[RunRow]) -> list[str]:
+def unfair_comparisons(rows: Sequence[ComparedRun]) -> list[str]:
     """A sentence for each reason why the numbers of these runs do not answer the same question."""
     found = []
     steps = sorted({int(row.results["steps"] or 0) for row in rows})
@@ -123,7 +123,7 @@ def unfair_comparisons(rows: Sequence[RunRow]) -> list[str]:
     return found
 
 
-def write_page(
+def write_comparison_page(
     places: Sequence[Path], heads: Sequence[str], cells: Sequence[Sequence[str]], remarks: Sequence[str]
 ) -> tuple[Path, list[str]]:
     """Write the page of runs beside them; returns its path, and a line for each run that is not in the plot."""
@@ -150,7 +150,7 @@ def write_page(
 
 def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] | str:
     """Seconds of training, pass rate and its interval; or a sentence that says why one of them is missing."""
-    run = record.read_record(place)
+    run = record.read_run_record(place)
     if not run.selection:
         return "it has not finished"
     tried = run.selection.get("scales")

@@ -21,7 +21,7 @@ from eval.policy import file as policyfile
 from stylegate import brandset, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet, CheckReport
 from stylegate.config import Config, GenerateConfig, TrainConfig
-from stylegate.errors import Exit, StylegateError, SurroundingsError
+from stylegate.errors import ExitCode, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pipelines
 from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
@@ -41,7 +41,7 @@ RATES = {
 GATE_S = 4.0  # seconds that judging the pictures of one evaluation takes on two CPU cores, whatever draws them
 
 
-def print_report(config: Config) -> int:
+def print_dry_run_report(config: Config) -> int:
     """Print memory, disk and time that training would need; trains nothing. Returns 0.
 
     Raises the errors that the run would raise, and SurroundingsError if the disk is too small.
@@ -53,8 +53,8 @@ def print_report(config: Config) -> int:
     sketch = family.meta_model(folder)
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
-    sizes = [pictures.size_of(item.content()) for item in learned.pictures]
-    views = batches.views(sizes, resolutions, sketch.multiple, config.train.buckets)
+    sizes = [pictures.upright_size_of(item.content()) for item in learned.pictures]
+    views = batches.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = num_weights_in_4_bits(sketch.denoiser)
@@ -109,7 +109,7 @@ def print_report(config: Config) -> int:
     work = f"{total / 1e12:,.1f} TFLOP of steps, {drawing / 1e12:,.1f} of {counted(gates, 'evaluation')}"
     print(f"time      {work}: of the order of {times}")
     print("dry run: no problems; nothing was written")
-    return Exit.PASS
+    return ExitCode.PASS
 
 
 def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, Learned]:
@@ -134,7 +134,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
     value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
     value_or_recorded_problem(lambda: encoding.encoder_preprocessing(encoding.encoder_name(config)))
     if config.hardware.nf4:
-        value_or_recorded_problem(pipelines.four_bit_classes)
+        value_or_recorded_problem(pipelines.bitsandbytes_classes)
     value_or_recorded_problem(lambda: optimizers.build_optimizer(config.train, [torch.zeros(1, requires_grad=True)]))
     if len(errors) == 1:
         raise errors[0]

@@ -16,25 +16,25 @@ from torch import Tensor
 
 from stylegate import brandset, files, pictures, progress
 from stylegate.brandset import Brand, BrandPicture, BrandSet
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 from stylegate.config import TrainConfig
 from stylegate.errors import StylegateError
-from stylegate.families import Conditions, Family, Models
+from stylegate.families import Conditions, Family, LoadedBaseModel
 from train import batches
-from train.batches import View
+from train.batches import TrainingView
 
 LATENTS, PROMPTS = "latents-3", "prompts-4"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
 WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
 
-class Encoded(NamedTuple):
+class EncodedTrainingSet(NamedTuple):
     """What is learned from, in the cache: the keys of the latents of each view, of each caption's wordings and of the
     empty prompt.
     """
 
-    cache: Cache
-    views: list[View]
+    cache: ArrayCache
+    views: list[TrainingView]
     latent_keys: list[str]  # [views]
     prompt_keys: list[list[str]]  # [items][wordings]
     empty_key: str
@@ -55,7 +55,7 @@ class Encoded(NamedTuple):
         return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
     def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
-        """The caption texts, in their wording at `step`, whose encodings `conditions` returns; "" where dropped."""
+        """The caption texts whose encodings `encode_conditions` returns at `step`; "" where dropped."""
         texts = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
 
@@ -74,20 +74,20 @@ class Encoded(NamedTuple):
 
 def encode_training_set(
     brand_set: BrandSet,
-    models: Models,
+    models: LoadedBaseModel,
     family: Family,
     settings: TrainConfig,
     resolutions: Sequence[int],
     accelerator: Accelerator,
-) -> Encoded:
+) -> EncodedTrainingSet:
     """Encode the pictures and captions of train/ into the cache; each process does its share and waits for the others.
 
     Returns the cache with the views of the pictures and the keys of both. Raises StylegateError if the base's
     autoencoder gives values that are not finite.
     """
-    cache, items, brand = Cache(), brand_set.splits["train"], brand_set.brand
-    sizes = [pictures.size_of(item.content()) for item in items]
-    views = batches.views(sizes, resolutions, models.multiple, settings.buckets)
+    cache, items, brand = ArrayCache(), brand_set.splits["train"], brand_set.brand
+    sizes = [pictures.upright_size_of(item.content()) for item in items]
+    views = batches.training_views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [
             brand.prompt_with_trigger(batches.shuffled_caption(item.text, n, settings.seed))
@@ -99,7 +99,7 @@ def encode_training_set(
 
     dtype = str(next(p.dtype for p in models.denoiser.parameters() if not p.requires_grad))
 
-    def latent_key(view: View) -> str:
+    def latent_key(view: TrainingView) -> str:
         item = items[view.item]
         kept = ["alpha"] if models.draws_alpha and brand.alpha == "keep" else []
         return files.canonical_sha256(
@@ -110,7 +110,7 @@ def encode_training_set(
         return files.canonical_sha256([PROMPTS, models.sha256, dtype, text])
 
     @torch.no_grad()
-    def latents(chosen: list[int]) -> list[dict[str, NDArray]]:
+    def encode_latents(chosen: list[int]) -> list[dict[str, NDArray]]:
         out = []
         for view in (my_views[i] for i in chosen):  # one by one: shapes differ, and neighbours never move a bit
             pixels = pixels_of(items[view.item], brand, models.draws_alpha, view.width, view.height)
@@ -123,7 +123,7 @@ def encode_training_set(
         return out
 
     @torch.no_grad()
-    def conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
+    def encode_conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
         encoded = family.encode_prompts(models, [my_prompts[i] for i in chosen])
         arrays = {name: values.float().cpu().numpy() for name, values in encoded.items()}
         return [without_padding({name: values[i] for name, values in arrays.items()}) for i in range(len(chosen))]
@@ -131,10 +131,10 @@ def encode_training_set(
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]
     with progress.progress_bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
-        cache.compute_missing([latent_key(v) for v in my_views], IMAGES_AT_ONCE, latents, tick)
-        cache.compute_missing([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, conditions, tick)
+        cache.compute_missing([latent_key(v) for v in my_views], IMAGES_AT_ONCE, encode_latents, tick)
+        cache.compute_missing([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, encode_conditions, tick)
     accelerator.wait_for_everyone()
-    return Encoded(
+    return EncodedTrainingSet(
         cache=cache,
         views=views,
         latent_keys=[latent_key(view) for view in views],

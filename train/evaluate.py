@@ -44,7 +44,7 @@ from stylegate.config import as_dict
 from train import batches, losses
 from train.encoded import pixels_of
 from train.run import Run
-from train.weights import lora_merged_on_cpu, lora_scaled, with_averaged_weights
+from train.weights import lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
 SHOWN = 4  # rows of the grid
 APART = 4  # pictures without the trigger phrase, and unrelated ones
@@ -117,7 +117,7 @@ class Evaluation:
         accelerator.wait_for_everyone()
         with (
             with_averaged_weights(self.run.adapted, self.average),
-            lora_scaled(self.run.adapted, lora_strength if step else 0.0),
+            lora_at_strength(self.run.adapted, lora_strength if step else 0.0),
             lora_merged_on_cpu(self.run.adapted),
         ):
             self.draw_missing(folder, lora_strength)
@@ -159,7 +159,7 @@ class Evaluation:
         mine = [job for job in mine if not job[0].exists()]
         resolution = sample.drawing_resolution(run.config, run.models)
         with (
-            hardware.autocast(run.accelerator.device, run.precision),
+            hardware.autocast_to_bf16(run.accelerator.device, run.precision),
             progress.progress_bar("evaluate", len(mine), visible=run.accelerator.is_main_process) as tick,
         ):
             for start in range(0, len(mine), settings.batch_size):
@@ -270,7 +270,7 @@ def eval_losses(run: Run) -> dict[str, float]:
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
             prompt = family.encode_prompts(models, [brand.prompt_with_trigger(items[i].text)])
             conditions = {name: values.expand(len(LEVELS), *values.shape[1:]) for name, values in prompt.items()}
-            with hardware.autocast(device, run.precision):
+            with hardware.autocast_to_bf16(device, run.precision):
                 noisy = losses.add_noise(schedule, clean, noise, levels)
                 predicted = family.predict(models, models.denoiser, noisy, levels, conditions)
             each = losses.loss_per_picture(
@@ -289,6 +289,6 @@ def mean_if_finite(values: NDArray) -> float | None:
 def grid_cell(path: Path) -> Image.Image:
     """The picture at `path`, or an empty one where there is none (the number of samples was raised later)."""
     try:
-        return pictures.decode(path.read_bytes()).image
+        return pictures.decode_picture(path.read_bytes()).image
     except (OSError, pictures.PictureError):
         return Image.new("RGB", (similarity.SIDE, similarity.SIDE), sheets.PAPER)

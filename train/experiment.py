@@ -25,7 +25,7 @@ from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb
 from stylegate import files, hardware
 from stylegate.config import Config
-from stylegate.errors import DataError, Exit, keeping_exit_code, worst_code
+from stylegate.errors import DataError, ExitCode, keeping_exit_code_of_verdict, most_important_exit_code
 from stylegate.rundirectory import run_directory_name
 from train import loop
 
@@ -49,7 +49,7 @@ def experiment(config: Config) -> int:
         code = work(config)
         unrecorded[name] = unrecorded.get(name, 0.0) + time.perf_counter() - began
         if folder:
-            add_cost(folder, unrecorded)
+            add_seconds_to_cost_file(folder, unrecorded)
             unrecorded.clear()
         return code
 
@@ -59,14 +59,14 @@ def experiment(config: Config) -> int:
         run_stage("trial", trial.trial)
     run_stage("plan", plan.plan)
     folder, _ = batch_folder(config)
-    code = worst_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else Exit.REJECTED
-    while code != Exit.PASS and generate.read_batch_progress(folder, config.plan.max_attempts).due:
+    code = most_important_exit_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else ExitCode.REJECTED
+    while code != ExitCode.PASS and generate.read_batch_progress(folder, config.plan.max_attempts).due:
         run_stage("draw", generate.generate)
-        code = worst_code(run_stage("gate", judge))
+        code = most_important_exit_code(run_stage("gate", judge))
     assert judged, "a batch has at least one attempt"
-    with keeping_exit_code(code):
+    with keeping_exit_code_of_verdict(code):
         if judged.outcome.counts.accept and not config.observe:
-            code = worst_code(code, run_stage("export", export.export))
+            code = most_important_exit_code(code, run_stage("export", export.export))
         print_and_track_results(config, judged)
         if advice := next_step_in_words(judged.outcome, judged.verdicts, files.display_path(folder)):
             print(f"Next: {advice}")
@@ -78,7 +78,7 @@ def has_trial(config: Config) -> bool:
     return sampler_trial_path(configured_facts(config)).exists()
 
 
-def add_cost(folder: Path, seconds: dict[str, float]) -> None:
+def add_seconds_to_cost_file(folder: Path, seconds: dict[str, float]) -> None:
     """Add seconds by stage to the batch's cost.json, which the report reads."""
     before = cost.seconds_by_stage(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
@@ -112,7 +112,9 @@ def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     from eval.measuring.features import cached_features_of_files
     from eval.scorers import style
 
-    encoder = encoding.load_encoder(encoding.encoder_name(config), hardware.device_of(config.hardware))
+    encoder = encoding.load_encoder(
+        encoding.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
+    )
     compared = comparison_of(config, lot)
     base = base_samples(files.RUNS / run_directory_name(config))
     found = [

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from stylegate import files, hardware, progress
 from stylegate.config import Config, as_dict
-from stylegate.errors import Exit, SurroundingsError
+from stylegate.errors import ExitCode, SurroundingsError
 from stylegate.rundirectory import run_directory_name
-from stylegate.tracker import Tracker, tracker_of
+from stylegate.tracker import Tracker, make_tracker
 from stylegate.wandbrun import EVALUATED
 from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, state
@@ -33,7 +33,7 @@ from train.choose import choose_checkpoint
 from train.evaluate import Evaluation
 from train.prepare import prepare
 from train.run import Run
-from train.stats import Stats, with_timed_cache
+from train.stats import StepStats, with_timed_cache
 from train.step import pass_losses, picture_files_of_step
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
@@ -113,8 +113,8 @@ def train(config: Config) -> int:
     Returns 0, or 143 if SIGTERM stopped the run after it was saved.
     """
     if config.dry_run:
-        return dryrun.print_report(config)
-    device = hardware.device_of(config.hardware)
+        return dryrun.print_dry_run_report(config)
+    device = hardware.set_threads_and_choose_device(config.hardware)
     accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
@@ -128,9 +128,9 @@ def train(config: Config) -> int:
         if main and first:
             state_of_run = "was finished already" if first >= config.train.max_steps else "is resumed"
             print(f"The run {state_of_run} at step {first}.")
-        tracker = tracker_of(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
+        tracker = make_tracker(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
         brand_set, data = run.brand_set, {"sha256": run.facts["data"]}
-        tracker.use(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
+        tracker.record_input_artifact(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
         evaluation = Evaluation(run, average)
         with explain_out_of_memory(device):
             done = train_steps(run, optimizer, average, evaluation, first, tracker, preemption)
@@ -140,13 +140,13 @@ def train(config: Config) -> int:
             print(
                 f"The run was stopped (SIGTERM) and saved at step {done}.\nNext: the same command goes on from there."
             )
-            page.write_page(run.directory)
+            page.write_run_page(run.directory)
             tracker.finish()
         elif main:
             finish_run(run, selection, evaluation, tracker)
         stopped = stopped or preemption.any_received(accelerator)  # the signal may also come while samples are drawn
         accelerator.end_training()
-    return Exit.PREEMPTED if stopped else Exit.PASS
+    return ExitCode.PREEMPTED if stopped else ExitCode.PASS
 
 
 def train_steps(
@@ -165,15 +165,15 @@ def train_steps(
     shared = {id(parameter) for parameter in run.models.denoiser.parameters()}
     not_shared = [p for p in parameters if id(p) not in shared]  # text encoders', not averaged by DDP
     if main:
-        page.record_start(run.directory, first, evaluation.prompts)
+        page.record_start_and_prompts(run.directory, first, evaluation.prompts)
         print(f"page, renewed while it trains: {files.display_path(page.page_path(run.directory))}", flush=True)
     evaluation.evaluate(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
     pictures_at, timed = (lambda step, rank: picture_files_of_step(run, step - 1, rank)), with_timed_cache(run)
-    stats = Stats(run.directory, accelerator, tracker, first, pictures_at, timed)
+    stats = StepStats(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.send_missing_to_tracker(evaluation.all_results()):
-        tracker.picture("samples", evaluation.grid(), step=first)
+        tracker.log_picture("samples", evaluation.grid(), step=first)
     renewal = page.PageRenewal(run.directory)
     trained = sum(row["seconds"] for row in files.read_jsonl(stats.clock, "seconds"))
     budget = EvaluationTimeBudget(settings.evaluation_share, accelerator, evaluation.seconds(), trained)
@@ -217,13 +217,13 @@ def train_steps(
                 with budget.count_time():
                     evaluation.evaluate(done)
                     if main:
-                        page.write_page(run.directory)
+                        page.write_run_page(run.directory)
                 if main and (result := evaluation.result(done)):
                     grid = evaluation.grid()
                     if done > tracker.highest_value_sent(EVALUATED):
                         share = {"evaluation/share": budget.spent_share()}
                         tracker.log(select.tracked_values(result) | share, step=done)
-                        tracker.picture("samples", grid, step=done)
+                        tracker.log_picture("samples", grid, step=done)
     return max(first, settings.max_steps)
 
 
@@ -232,8 +232,8 @@ def finish_run(run: Run, selection: dict[str, Any], evaluation: Evaluation, trac
     lora, other = release.write_release(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )
-    tracker.summary({"chosen/step": selection["step"], "chosen/strength": selection["scale"]})
-    tracker.artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
+    tracker.set_summary_values({"chosen/step": selection["step"], "chosen/strength": selection["scale"]})
+    tracker.log_artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
     tracker.finish()
     if selection["checkpoints"]:
         rate = selection["pass_rate"]
@@ -250,7 +250,7 @@ def finish_run(run: Run, selection: dict[str, Any], evaluation: Evaluation, trac
         )
     if advice := select.advice_if_few_pass(evaluation.result(selection["step"], selection["scale"])):
         print(f"Next: {advice}")
-    print(f"page: {files.display_path(page.write_page(run.directory))}")
+    print(f"page: {files.display_path(page.write_run_page(run.directory))}")
     grid = run.directory / "samples" / "grid.png"
     if grid.is_file():
         print(f"samples: {files.display_path(grid)}")

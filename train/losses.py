@@ -9,36 +9,36 @@ import torch
 from torch import Tensor
 
 from stylegate.config import LossConfig
-from stylegate.families import Schedule
+from stylegate.families import NoiseSchedule
 
 STYLE_MEAN, STYLE_STD = -6.0, 2.0  # of the log-SNR: "style-friendly", arXiv 2411.14793, section 4.1
 
 
-def add_noise(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+def add_noise(schedule: NoiseSchedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
     """The latents with noise of the given levels, [n, c, h, w]."""
-    signal, sigma = values_at_levels(schedule, levels)
+    signal, sigma = signal_and_sigma_at_levels(schedule, levels)
     return signal * latents + sigma * noise
 
 
-def prediction_target(schedule: Schedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+def prediction_target(schedule: NoiseSchedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
     """The values that the base should predict for noised latents, [n, c, h, w]."""
-    signal, sigma = values_at_levels(schedule, levels)
+    signal, sigma = signal_and_sigma_at_levels(schedule, levels)
     return {"epsilon": noise, "v": signal * noise - sigma * latents, "flow": noise - latents}[schedule.prediction]
 
 
-def values_at_levels(schedule: Schedule, levels: Tensor) -> tuple[Tensor, Tensor]:
+def signal_and_sigma_at_levels(schedule: NoiseSchedule, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Signal and sigma at the levels, [n, 1, 1, 1] each."""
     signal, sigma = (table.to(levels.device)[levels] for table in (schedule.signal, schedule.sigma))
     return signal[:, None, None, None], sigma[:, None, None, None]
 
 
-def log_snr(schedule: Schedule) -> Tensor:
+def log_snr(schedule: NoiseSchedule) -> Tensor:
     """The logarithm of (signal / sigma)^2, [T], falling; it is finite even without noise or without signal."""
     tiny = torch.finfo(torch.float32).tiny
     return 2 * (schedule.signal.clamp(min=tiny).log() - schedule.sigma.clamp(min=tiny).log())
 
 
-def draw_levels(schedule: Schedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
+def draw_levels(schedule: NoiseSchedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
     """Noise levels, int64 [n], by the configured density; `uniform` in [0, 1) and `normal` are random numbers [n].
 
     logit_normal: arXiv 2403.03206, equation 19. shift: equation 23 of that paper, s > 1 towards noise. style: the level
@@ -63,7 +63,7 @@ def add_noise_offset(noise: Tensor, strength: float, constant: Tensor) -> Tensor
     return noise + strength * constant if strength else noise
 
 
-def loss_weights(schedule: Schedule, gamma: float | None, levels: Tensor) -> Tensor:
+def loss_weights(schedule: NoiseSchedule, gamma: float | None, levels: Tensor) -> Tensor:
     """Min-SNR weights [n] (arXiv 2303.09556, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
 
     They are 1 without gamma, and for flow matching, for which the paper gives none.

@@ -38,21 +38,21 @@ class PageRenewal:
         """Write the page, unless it was written a short time ago."""
         began = time.monotonic()
         if began >= self.next_s:
-            write_page(self.directory)
+            write_run_page(self.directory)
             now = time.monotonic()
             self.next_s = now + max(RENEWED_EVERY_S, 100 * (now - began))
 
 
-def record_start(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
+def record_start_and_prompts(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
     """Record the prompts that are drawn and the commit that trains after step `first_step`; write the page."""
-    before = record.read_record(directory)
+    before = record.read_run_record(directory)
     code, now = before.origin.get("code", []), checkout.git_commit()
     if first_step < before.config.get("train.max_steps", 0):
         code = [entry for entry in code if entry["from_step"] < first_step]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
             code.append({"from_step": first_step, **now})
     files.write_json(directory / record.ORIGIN, {"prompts": prompts, "code": code})
-    write_page(directory)
+    write_run_page(directory)
 
 
 def page_path(directory: Path) -> Path:
@@ -60,14 +60,14 @@ def page_path(directory: Path) -> Path:
     return directory / "index.html"
 
 
-def write_page(directory: Path) -> Path:
+def write_run_page(directory: Path) -> Path:
     """Write the page from the files that exist. Returns its path."""
-    run = record.read_record(directory)
+    run = record.read_run_record(directory)
     path = page_path(directory)
     chosen = run.selection.get("step")
     content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
-        subtitle=subtitle(run),
+        subtitle=run_subtitle(run),
         figures=headline_figures(run),
         notes=page_notes(run),
         scores=panels.score_panels(run, chosen),
@@ -86,7 +86,7 @@ def write_page(directory: Path) -> Path:
     return path
 
 
-def subtitle(run: RunRecord) -> str:
+def run_subtitle(run: RunRecord) -> str:
     """One sentence: brand, base, and how many steps are done."""
     brand, base = (public_value(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
@@ -115,7 +115,7 @@ def page_notes(run: RunRecord) -> list[str]:
     elif max(run.results, default=0) and not any(any(result.get("passed") or []) for result in run.results.values()):
         counts = select.failing_checks([run.results[max(run.results)]])
         why = select.counts_in_words(counts)
-        helps = select.remedies(counts)
+        helps = select.remedies_in_words(counts)
         found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}. {helps}".rstrip())
     every = run.config.get("train.evaluate_every", 0)
     due = range(every, run.done + 1, every) if run.results and every else []
@@ -213,7 +213,7 @@ def image_rendering(run: RunRecord) -> str:
     """The CSS value of image-rendering: small pictures are enlarged without smoothing."""
     drawn = [path for folder in run.drawn.values() for path in (folder / "with").glob("*.png")]
     with suppress(OSError, ValueError):  # damaged
-        return "pixelated" if drawn and min(pictures.size_of(min(drawn).read_bytes())) < SMALL else "auto"
+        return "pixelated" if drawn and min(pictures.upright_size_of(min(drawn).read_bytes())) < SMALL else "auto"
     return "auto"
 
 

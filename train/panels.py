@@ -18,7 +18,7 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     steps = max([run.done, *run.results])
     charts = []
 
-    def add(title: str, says: str, key: str, **how: Any) -> None:
+    def add_score_panel(title: str, says: str, key: str, **how: Any) -> None:
         points = [(r["step"], r[key]) for r in results if r.get(key) is not None]
         if points:
             how["lines"] = [ChartLine(points, dots=True, spans=how.pop("spans", ()))]
@@ -33,12 +33,14 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
             chart_card("Pass rate", says, steps, lines=[line], marked_step=chosen, value_range=(0, 1), percent=True)
         )
     spans = [mean_interval(r.get("styles")) for r in results if r.get("style") is not None]
-    add("Style", "Mean over the prompts, with its 95 % interval (t).", "style", spans=spans)
+    add_score_panel("Style", "Mean over the prompts, with its 95 % interval (t).", "style", spans=spans)
     says = "A high value means that the style also comes without the phrase."
-    add("Style without the trigger phrase", says, "style_without_trigger")
-    add("Drift", "How far pictures of unrelated prompts differ from the base's; 0 means not at all.", "drift")
+    add_score_panel("Style without the trigger phrase", says, "style_without_trigger")
+    add_score_panel(
+        "Drift", "How far pictures of unrelated prompts differ from the base's; 0 means not at all.", "drift"
+    )
     says = "The smallest distance of a picture to a training picture; near 0 it is a copy."
-    add("Copy risk", says, "nearest_training")
+    add_score_panel("Copy risk", says, "nearest_training")
     return charts
 
 
@@ -49,38 +51,42 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     def points_of_column(name: str) -> list[tuple[float, float]]:
         return [(row["step"], row[name]) for row in run.stats if isinstance(row.get(name), int | float)]
 
-    def add(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
+    def add_progress_panel(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
         if any(line.points for line in lines):
             charts.append(chart_card(title, says, steps, lines=lines, marked_step=chosen, **how))
 
     loss = points_of_column("loss")
     both = [ChartLine(loss, faint=True, colour="reference"), ChartLine(smoothed_points(loss))]
-    add("Training loss", "Each step faint, an exponential mean over about 20 steps strong.", both, log=True)
+    add_progress_panel(
+        "Training loss", "Each step faint, an exponential mean over about 20 steps strong.", both, log=True
+    )
     says = "On validation/, at fixed noise" + ("; by share of noise." if loss_by_level(run) else " and noise levels.")
-    add(
+    add_progress_panel(
         "Evaluation loss",
         says,
         loss_by_level(run) or [ChartLine(evaluated_points(run, "eval_loss"), dots=True)],
         log=True,
     )
-    add("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
+    add_progress_panel("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
     norm, limit = points_of_column("grad_norm"), run.config.get("train.max_grad_norm")
     above = limit is not None and any(value > limit for _, value in norm)
     says = f"Before clipping to {limit:g}" + (", the dotted line." if above else ".") if limit is not None else ""
     both = [ChartLine(norm, faint=True, colour="reference"), ChartLine(smoothed_points(norm))]
-    add("Gradient norm", says, both, log=True, marked_value=limit if above else None)
+    add_progress_panel("Gradient norm", says, both, log=True, marked_value=limit if above else None)
     timed = [row for row in run.clock if row["seconds"] > 0]
     speed = [(row["step"], row["steps"] / row["seconds"]) for row in timed]
-    add("Steps a second", "Evaluations do not count.", [ChartLine(speed)])
+    add_progress_panel("Steps a second", "Evaluations do not count.", [ChartLine(speed)])
     waiting = [(row["step"], row["waited"] / row["seconds"]) for row in timed if "waited" in row]
-    add("Waiting for data", "Share of the time of training.", [ChartLine(waiting)], percent=True)
+    add_progress_panel("Waiting for data", "Share of the time of training.", [ChartLine(waiting)], percent=True)
     memory = [(row["step"], row["memory_gib"]) for row in timed if "memory_gib" in row]
-    add("Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [ChartLine(memory)])
-    add(
+    add_progress_panel(
+        "Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [ChartLine(memory)]
+    )
+    add_progress_panel(
         "Share of evaluations", "Of all time so far.", [ChartLine(evaluation_time_shares(run), dots=True)], percent=True
     )
     for name in sorted(set().union(*run.stats) - KNOWN if run.stats else []):
-        add(name, "From stats.jsonl.", [ChartLine(points_of_column(name))])
+        add_progress_panel(name, "From stats.jsonl.", [ChartLine(points_of_column(name))])
     return charts
 
 

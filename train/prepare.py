@@ -13,7 +13,7 @@ from torch import nn
 
 from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
 from stylegate.config import Config, as_dict, lora_alpha
-from stylegate.families import FAMILIES, Family, Models, pipelines
+from stylegate.families import FAMILIES, Family, LoadedBaseModel, pipelines
 from train import batches, encoded, state
 from train.preferences import begin_with, learned_pictures
 from train.run import Run
@@ -84,7 +84,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know about base, sizes and buckets before the first step, a sentence each."""
     settings = run.config.train
-    largest, found = max(min(pictures.size_of(item.content())) for item in run.learned), []
+    largest, found = max(min(pictures.upright_size_of(item.content())) for item in run.learned), []
     if run.models.distilled:
         found.append("This base is distilled to few steps, which a LoRA undoes. Train on the model it was made from.")
     if largest >= 1.5 * max(resolutions):
@@ -101,7 +101,7 @@ def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     return found
 
 
-def add_lora(models: Models, family: Family, config: Config) -> nn.ModuleDict:
+def add_lora(models: LoadedBaseModel, family: Family, config: Config) -> nn.ModuleDict:
     """Attach LoRA adapters to the configured parts and return these parts by component.
 
     A is random from the seed and B is zero, so at first the LoRA changes nothing.

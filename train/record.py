@@ -49,7 +49,7 @@ class RunRecord:
         return sum(seconds for step, seconds in self.seconds_of.items() if step <= until)
 
 
-def read_record(directory: Path) -> RunRecord:
+def read_run_record(directory: Path) -> RunRecord:
     """Read all parts of a run's directory. Raises nothing for missing or damaged parts."""
     found = RunRecord(directory=directory)
 

@@ -15,12 +15,12 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
-from stylegate.adapter import Layer
+from stylegate.adapter import LoraTensors
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
-from stylegate.families import Family, Models
+from stylegate.families import Family, LoadedBaseModel
 from train.evaluate import evaluation_folder
-from train.weights import lora_scaled
+from train.weights import lora_at_strength
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
 THUMBNAIL = 256  # pixels a side at most
@@ -50,7 +50,7 @@ Made by stylegate. It knows only what its pictures show; judge what it draws wit
 """
 
 
-def model_card(front: dict[str, Any], **facts: Any) -> str:
+def model_card_text(front: dict[str, Any], **facts: Any) -> str:
     """The text of a model card: front matter as YAML, then `CARD` with each fact that is text escaped for Markdown."""
     shown = {
         name: escape_markdown(fact) if isinstance(fact, str) and name != "file" else fact
@@ -68,7 +68,7 @@ def escape_markdown(text: str) -> str:
 def write_release(
     config: Config,
     directory: Path,
-    models: Models,
+    models: LoadedBaseModel,
     adapted: nn.ModuleDict,
     family: Family,
     brand_set: BrandSet,
@@ -120,25 +120,25 @@ def write_release(
         "other": other.name,
     }
 
-    def build(partial: Path) -> None:
+    def write_release_files(partial: Path) -> None:
         # Not every program reads alpha from where it stands (docs/lora-files.md); a matrix none of them passes over.
         written = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in layers.items()}
         tensors, alphas = adapter.to_diffusers(written)
         files.write_atomically(partial / path.name, lorafile.release_bytes(tensors, described | alphas))
         files.write_atomically(partial / other.name, lorafile.release_bytes(write_other(written), described))
         digest = files.sha256(partial / path.name)
-        files.write_atomically(partial / "README.md", model_card(front, lora_sha256=digest, **facts_of_card))
+        files.write_atomically(partial / "README.md", model_card_text(front, lora_sha256=digest, **facts_of_card))
         side = sample.drawing_resolution(config, models)
         check_written_files(
             models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name
         )
         shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
 
-    files.write_folder_atomically(folder, build)
+    files.write_folder_atomically(folder, write_release_files)
     return [path, other]
 
 
-def lora_metadata(config: Config, brand: Brand, models: Models, facts: dict) -> dict[str, str]:
+def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: dict) -> dict[str, str]:
     """The metadata of a LoRA file: ModelSpec 1.0.1 and the few keys of kohya's (ss_...) that readers need.
 
     It holds no path and no caption, and no date: the same run gives the same file.
@@ -189,7 +189,7 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
     path = evaluation_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
-    image = pictures.decode(path.read_bytes(), background).image
+    image = pictures.decode_picture(path.read_bytes(), background).image
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
@@ -198,11 +198,11 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
 
 @torch.no_grad()
 def check_written_files(
-    models: Models,
+    models: LoadedBaseModel,
     adapted: nn.ModuleDict,
     prompt: str,
     side: int,
-    layers: dict[str, Layer],
+    layers: dict[str, LoraTensors],
     scale: float,
     path: Path,
     other: Path,
@@ -219,7 +219,7 @@ def check_written_files(
     if models.pipeline.vae.device.type != "cpu":
         return
     few = GenerateConfig(num_inference_steps=2)
-    with lora_scaled(adapted, scale):  # and then as in the files, so that both pictures round alike
+    with lora_at_strength(adapted, scale):  # and then as in the files, so that both pictures round alike
         fold_strength_into_matrices(adapted)
         wanted = sample.draw_pictures(models, [prompt], [0], few, side)[0]
     models.pipeline.unload_lora_weights()

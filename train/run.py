@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from stylegate.brandset import BrandPicture, BrandSet
 from stylegate.config import Config
-from stylegate.families import Family, Models
-from train.encoded import Encoded
+from stylegate.families import Family, LoadedBaseModel
+from train.encoded import EncodedTrainingSet
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,11 +21,11 @@ class Run:
     directory: Path  # checkpoints/<run>/
     brand_set: BrandSet
     family: Family
-    models: Models
+    models: LoadedBaseModel
     adapted: nn.ModuleDict  # the parts of the base that carry the LoRA, by component ("unet", "text_encoder", ...)
     accelerator: Accelerator
     learned: list[BrandPicture]  # train/; with preferences the chosen pictures of all pairs, then the rejected ones
-    data: Encoded  # latents and prompt encodings of `learned`
+    data: EncodedTrainingSet  # latents and prompt encodings of `learned`
     buckets: list[list[int]]  # numbers of the views of one shape, a list for each shape; of pairs the chosen ones
     precision: str  # "fp32" or "bf16", of training and of drawing
     facts: dict[str, Any]  # what the directory may never change: digests, processes, precision, threads, compile

@@ -120,7 +120,7 @@ def counts_in_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{check} {count}" for check, count in counts.items())
 
 
-def remedies(counts: dict[str, int]) -> str:
+def remedies_in_words(counts: dict[str, int]) -> str:
     """What helps against the checks that held back most pictures, as a sentence; "" where nothing is known."""
     known = [f"{check}: {SCORES[check].remedy}" for check in counts if check in SCORES and SCORES[check].remedy]
     return f"What helps: {'; '.join(known[:MOST])}." if known else ""
@@ -134,7 +134,7 @@ def advice_if_few_pass(result: dict[str, Any] | None) -> str:
     counts = failing_checks([result])
     sentences = [
         f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({counts_in_words(counts)}).",
-        remedies(counts),
+        remedies_in_words(counts),
         "The same command with a larger train.max_steps goes on from the last step.",
         "Or plan a batch with the same words: generate draws each rejected slot again with another seed.",
     ]

@@ -62,7 +62,7 @@ def save_state(
     if not target.exists():
         state = optimizer.state_dict()
         tensors, plain = {}, {}
-        for name, value in flat_state(state["state"]):
+        for name, value in flattened_state(state["state"]):
             (tensors if isinstance(value, Tensor) else plain)[name] = value
         # Numbers alone can change; what is infinite, absent or a list is a setting, and comes from the config.
         groups = [
@@ -70,7 +70,7 @@ def save_state(
             for group in state["param_groups"]
         ]
 
-        def build(partial: Path) -> None:
+        def write_state_files(partial: Path) -> None:
             files.write_atomically(
                 partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_tensors(adapted), {})
             )
@@ -80,7 +80,7 @@ def save_state(
                 files.write_atomically(partial / "average.safetensors", save(copies_on_cpu(named)))
             files.write_json(partial / "state.json", {"step": step, "groups": groups, "plain": plain})
 
-        files.write_folder_atomically(target, build)
+        files.write_folder_atomically(target, write_state_files)
     for old in saved_states(directory)[:-keep_newest]:
         if step_of_state(old) not in best:
             removed = old.with_name(f".{old.name}.gone")  # half a state must never look like one
@@ -88,13 +88,13 @@ def save_state(
             shutil.rmtree(removed)
 
 
-def flat_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flattened_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Each value of an optimizer's state, with its name: bitsandbytes nests its state, and the names are joined by
     dots.
     """
     for name, value in state.items():
         if isinstance(value, dict):
-            yield from flat_state(value, f"{before}{name}.")
+            yield from flattened_state(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
 
@@ -108,7 +108,7 @@ def adapter_tensors(adapted: nn.ModuleDict) -> dict[str, Tensor]:
     }
 
 
-def set_adapter(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
+def load_adapter_tensors(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
     """Load tensors of the names that `adapter_tensors` gives into the LoRA."""
     for component, part in adapted.items():
         own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}
@@ -117,7 +117,7 @@ def set_adapter(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
 
 def load_weights(state: Path, adapted: nn.ModuleDict) -> None:
     """Load the weights that a state would hand out: the averaged ones where there are any, else the last ones."""
-    set_adapter(adapted, lorafile.load_tensors(state / "adapter.safetensors")[0])
+    load_adapter_tensors(adapted, lorafile.load_tensors(state / "adapter.safetensors")[0])
     if (state / "average.safetensors").exists():
         averaged, _ = lorafile.load_tensors(state / "average.safetensors")
         trained = [p for p in adapted.parameters() if p.requires_grad]
@@ -156,7 +156,7 @@ def restore_training(
     fits = (
         {name: value.shape for name, value in adapter.items()} == wanted
         and len(entries) == len(parameters)
-        and all(any(isinstance(v, Tensor) for _, v in flat_state(entry)) for entry in entries.values())
+        and all(any(isinstance(v, Tensor) for _, v in flattened_state(entry)) for entry in entries.values())
         and {name: value.shape for name, value in averaged.items()} == {str(i): a.shape for i, a in enumerate(average)}
         and len(record["groups"]) == len(optimizer.param_groups)
         and found[-1].name == f"step-{record['step']:06d}"
@@ -166,7 +166,7 @@ def restore_training(
             f"{files.display_path(found[-1])} does not fit this run",
             next_step="remove this folder; the state before it is used then.",
         )
-    set_adapter(adapted, adapter)
+    load_adapter_tensors(adapted, adapter)
     empty = optimizer.state_dict()["param_groups"]
     groups = [group | saved for group, saved in zip(empty, record["groups"], strict=True)]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})

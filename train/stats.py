@@ -50,7 +50,7 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB
 
 
-class Stats:
+class StepStats:
     """Collects losses on the device and writes several steps together.
 
     Rows after step `first`, the state that a run resumes from, are removed from the files. `pictures(step, rank)`

@@ -80,7 +80,9 @@ def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
 def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
     """The weighted error of the denoiser's prediction for each picture, float32 [n]."""
     settings, schedule = run.config.train.loss, run.models.schedule
-    with hardware.autocast(run.accelerator.device, run.precision):  # its own: autocast keeps copies of weights in it
+    with hardware.autocast_to_bf16(
+        run.accelerator.device, run.precision
+    ):  # its own: autocast keeps copies of weights in it
         predicted = run.family.predict(run.models, denoiser, batch.noisy, batch.levels, batch.conditions)
     each = losses.loss_per_picture(predicted.float(), batch.target, settings.huber_delta)
     return each * losses.loss_weights(schedule, settings.min_snr_gamma, batch.levels)

@@ -23,7 +23,7 @@ def with_averaged_weights(adapted: nn.Module, average: Sequence[Tensor]) -> Iter
 
 
 @contextmanager
-def lora_scaled(adapted: nn.Module, scale: float) -> Iterator[None]:
+def lora_at_strength(adapted: nn.Module, scale: float) -> Iterator[None]:
     """Set the LoRA to the strength `scale` for a while; at 0 its layers are not computed at all."""
     layers = lora_layers(adapted)
     for layer in layers:

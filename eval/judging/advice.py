@@ -8,7 +8,7 @@ from eval.judging.verdicts import PERSON, Verdict
 from eval.policy.model import UNREADABLE
 from eval.scorers import SCORES
 from eval.scorers.aesthetic import MIN_LABELS
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 from stylegate.words import counted
 
 NOBODY_LOOKED = (
@@ -84,31 +84,31 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
 
     `out` is the folder of the results, as it is shown to people; "" where they read this in the report itself.
     """
-    code, steps = Exit.PASS if outcome.observe else Exit(outcome.exit_code), []
+    code, steps = ExitCode.PASS if outcome.observe else ExitCode(outcome.exit_code), []
     rules_broken = outcome.fails_batch or any(rule.state == "fail" for rule in outcome.batch)
-    if code == Exit.REJECTED and rules_broken:
+    if code == ExitCode.REJECTED and rules_broken:
         steps.append("the lot as a whole breaks a rule of the policy: other pictures, or another rule")
-    elif code == Exit.REJECTED and outcome.slots:
+    elif code == ExitCode.REJECTED and outcome.slots:
         steps.append("generate and then gate, with the same words, draw and judge the open slots again")
         steps += remedy_of_most_rejects(outcome)
-    elif code == Exit.REJECTED:
+    elif code == ExitCode.REJECTED:
         where = f"{out}/report/index.html shows why: " if out else ""
         steps.append(where + " and ".join(remedies_of_failed(outcome)))
-    if code == Exit.STALE:
+    if code == ExitCode.STALE:
         steps.append("stylegate calibrate with the same words; or stylegate certify, for this lot alone")
-    if code == Exit.EVIDENCE:
+    if code == ExitCode.EVIDENCE:
         uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
         steps.append(f"stylegate {'calibrate' if uncalibrated else 'certify'} with the same words")
-    if code != Exit.PASS and UNREADABLE in outcome.why.get("review", {}):
+    if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
         steps.append("first make the style readable (the note says how): until then every picture waits for a person")
-    if code != Exit.PASS and (waiting := outcome.counts.review):
+    if code != ExitCode.PASS and (waiting := outcome.counts.review):
         pictures = counted(waiting, "picture")
         again = "this command" if out else "the gate"
         steps.append(f"for {pictures} in review, stylegate review with the same words, and then {again} again")
         if out:
             sheet = f"{out}/{WORKSHEET}"
             steps.append(f"or fill in verdict and who in {sheet}, and give the same words with decisions={sheet}")
-    if code == Exit.REVIEW and outcome.slots and outcome.slots.exhausted:
+    if code == ExitCode.REVIEW and outcome.slots and outcome.slots.exhausted:
         steps.append("for slots without attempts left, choose a way out (listed above; docs/plan.md)")
     if not outcome.observe:
         steps += decisions_to_learn_from(verdicts)

@@ -115,7 +115,7 @@ def judge(
             promise = promise_without_certificate(
                 promise, line, len(exportable_verdicts(verdicts, bool(lot.slots))), policy
             )
-    text = files.jsonl(verdict.content() for verdict in verdicts)
+    text = files.json_lines_text(verdict.content() for verdict in verdicts)
     result = GateRecordParts(policy, scores, verdicts, bounds, left_out, notes, promise, text)
     outcome = make_gate_record(config, lot, result, proofs, compared.brand)
     outcome.calibration = calibration_path
@@ -261,7 +261,7 @@ def decide_by_policy(
         unreadable_style_reason(record.readability) if any(depends_on_readable_style(bound) for bound in bounds) else ""
     )
     verdicts = verdicts_of_rows(scores.rows, bounds, policy, lacking, unreadable)
-    said = apply_waivers(verdicts, policy.waivers, files.today()) + ([unreadable] if unreadable else [])
+    said = apply_waivers(verdicts, policy.waivers, files.today_in_utc()) + ([unreadable] if unreadable else [])
     return VerdictsByPolicy(scores, bounds, left_out, verdicts, said)
 
 

@@ -9,7 +9,7 @@ from eval.lot.attempts import slot_attempts
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.model import MEASURES, Policy
-from stylegate.errors import Exit, worst_code
+from stylegate.errors import ExitCode, most_important_exit_code
 
 
 def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dict[str, float | None]:
@@ -70,8 +70,8 @@ def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list
     code = planned_batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
     failed = any(rule.state == "fail" for rule in rules)
     failed |= any_reason_fails_batch(verdicts)
-    proof = {"stale": Exit.STALE, "insufficient": Exit.EVIDENCE}.get(promise, Exit.PASS)
-    return worst_code(Exit(code), Exit.REJECTED if failed else Exit.PASS, proof)
+    proof = {"stale": ExitCode.STALE, "insufficient": ExitCode.EVIDENCE}.get(promise, ExitCode.PASS)
+    return most_important_exit_code(ExitCode(code), ExitCode.REJECTED if failed else ExitCode.PASS, proof)
 
 
 def any_reason_fails_batch(verdicts: list[Verdict]) -> bool:
@@ -85,8 +85,8 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
     """
     failed = sum(v.verdict in ("reject", "error") for v in verdicts)
     if failed > policy.max_failed_share * len(verdicts):
-        return Exit.REJECTED
-    return Exit.REVIEW if any(v.verdict == "review" for v in verdicts) else Exit.PASS
+        return ExitCode.REJECTED
+    return ExitCode.REVIEW if any(v.verdict == "review" for v in verdicts) else ExitCode.PASS
 
 
 def planned_batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
@@ -97,9 +97,9 @@ def planned_batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     accepted, reviewed = slots_with_verdict(verdicts, "accept"), slots_with_verdict(verdicts, "review")
     missing = (lot.record.wanted if lot.record else 0) - len(accepted)
     if missing <= 0:
-        return Exit.PASS
+        return ExitCode.PASS
     for_people = len(reviewed - accepted) + len(slots_with_all_attempts_failed(lot, verdicts))
-    return Exit.REVIEW if for_people >= missing else Exit.REJECTED
+    return ExitCode.REVIEW if for_people >= missing else ExitCode.REJECTED
 
 
 def slots_with_all_attempts_failed(lot: Lot, verdicts: list[Verdict]) -> list[int]:

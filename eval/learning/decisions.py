@@ -40,7 +40,7 @@ def decided_pictures(
     """
     head = store.last_row_hashes(lot.out)["review"]
     given, notes = usable_decisions(lot, policy)
-    encoder = load_encoder(encoder_name(config), hardware.device_of(config.hardware))
+    encoder = load_encoder(encoder_name(config), hardware.set_threads_and_choose_device(config.hardware))
     earlier = read_decided_pictures(compared.decided) if compared.decided else None
     if earlier:
         require_same_making(earlier, compared.brand, compared.background, encoder.sha256_of_all)
@@ -65,7 +65,7 @@ def decided_pictures(
         found,
         np.full((len(found.names), len(READ_BY_HEAD)), np.nan, np.float32),
     )
-    every = joined(own, earlier, kept)
+    every = decisions_and_scores_joined(own, earlier, kept)
     record = DecisionsRecord(
         version=1,
         brand=compared.brand,
@@ -138,7 +138,9 @@ def require_enough(pictures: list[DecidedPicture], notes: list[str]) -> None:
         )
 
 
-def joined(own: DecidedPictures, earlier: DecidedPictures | None, kept: list[DecidedPicture]) -> DecidedPictures:
+def decisions_and_scores_joined(
+    own: DecidedPictures, earlier: DecidedPictures | None, kept: list[DecidedPicture]
+) -> DecidedPictures:
     """The pictures of the lot and those that are kept of an earlier file, in the order of their sha256."""
     rows = earlier.rows_by_sha256() if earlier else {}
     numbers = np.array([rows[picture.sha256] for picture in kept], int)

@@ -115,7 +115,13 @@ def compared_rankings(
         low, high = np.quantile(found, INTERVAL)
         return Interval(measure(after, good) - measure(before, good), float(low), float(high))
 
-    gain = Gain(name, *counts, area(before, good), area(after, good), change(area))
+    gain = Gain(
+        name,
+        *counts,
+        area_under_roc_curve(before, good),
+        area_under_roc_curve(after, good),
+        change(area_under_roc_curve),
+    )
     if alpha is None:
         return gain
 
@@ -125,7 +131,7 @@ def compared_rankings(
     return gain._replace(yields=(share(before, good), share(after, good)), yield_change=change(share))
 
 
-def area(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
     """Area under the ROC curve of the good ones' scores above the others'; an equal pair counts half."""
     own, others = scores[good], np.sort(scores[~good])
     twice = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")

@@ -41,7 +41,7 @@ def write_page(
         recommended=gains[0].recommended,
         gains=[gain.sentence() for gain in gains],
         advice=advice,
-        sections=[flips(lot, pairs, kind, thumbnails) for kind in kinds],
+        sections=[flipped_verdicts_section(lot, pairs, kind, thumbnails) for kind in kinds],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
     )
     files.write_atomically(new / "index.html", text)
@@ -51,7 +51,7 @@ def write_page(
     return report / "index.html"
 
 
-def flips(
+def flipped_verdicts_section(
     lot: Lot, pairs: list[tuple[Verdict, Verdict, dict[str, Any]]], kind: tuple[str, str], thumbnails: ReportThumbnails
 ) -> dict[str, Any]:
     """The pictures whose verdict changes from the first of `kind` to the second; those that change most come first."""

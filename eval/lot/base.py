@@ -16,16 +16,16 @@ from eval.lot.batch import PlanSlot
 from eval.lot.comparison import BASE, FEWEST_OF_BASE
 from eval.lot.record import BatchFacts
 from stylegate import files, pictures, progress, sample
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 from stylegate.config import GenerateConfig
-from stylegate.families import Models
+from stylegate.families import LoadedBaseModel
 
 PICTURES, STEPS = 32, 8  # at most
 VERSION = "base-1"  # raise it when anything below changes the pictures
 
 
 def draw_base_pictures(
-    models: Models,
+    models: LoadedBaseModel,
     facts: BatchFacts,
     slots: list[PlanSlot],
     folder: Path,
@@ -55,7 +55,7 @@ def draw_base_pictures(
         return [{"png": np.frombuffer(pictures.png_bytes(image), np.uint8)} for image in drawn]
 
     with progress.progress_bar("base", len(keys)) as tick:
-        kept = Cache().get_or_compute(keys, settings.batch_size, draw_pngs_at, tick)
+        kept = ArrayCache().get_or_compute(keys, settings.batch_size, draw_pngs_at, tick)
     contents = {f"{key[:16]}.png": row["png"].tobytes() for key, row in zip(keys, kept, strict=True) if row}
     for path in (folder / BASE).glob("*.png"):
         if path.name not in contents:

@@ -28,7 +28,7 @@ from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record, problems_of
 from stylegate.rundirectory import run_directory_name
-from stylegate.watermark import weights_digest
+from stylegate.watermark import watermark_weights_digest
 
 RECORD = "batch.json"
 PLAN = "plan.parquet"
@@ -114,13 +114,13 @@ def configured_facts(config: Config) -> BatchFacts:
     from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
     from stylegate.families import FAMILIES, pipelines
 
-    lora = lorafile.lora_path(config)
+    lora = lorafile.lora_file_for_drawing(config)
     family = FAMILIES[config.family.name]
     base = pipelines.weights_digest(family.base_folder(config.base))
     settings = as_dict(config.generate)
     del settings["by_trial"]
     return BatchFacts(
-        brand=brandset.read(brandset.brand_folder(config.brand)).digest() if config.brand else None,
+        brand=brandset.read_brand_set(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
         lora=lorafile.digest(lora) if lora else None,
         family=ModelFamilyFacts(**as_dict(config.family)),
@@ -130,7 +130,7 @@ def configured_facts(config: Config) -> BatchFacts:
             traits=traits_or_prompts_digest(config),
         ),
         generate=DrawingFacts(**settings),
-        watermark=weights_digest(config.watermark),
+        watermark=watermark_weights_digest(config.watermark),
     )
 
 

@@ -205,7 +205,7 @@ def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[st
     """The pictures that a split lists, and their traits. Raises DataError if rows and files do not fit."""
     problems: list[str] = []
     found = brandset.valid_rows_and_picture_files(folder, part, problems)
-    brandset.raise_problems(folder, brandset.CheckReport(problems))
+    brandset.raise_if_problems(folder, brandset.CheckReport(problems))
     traits = {name: row.get("traits") or {} for name, (row, _) in found.items()}
     return [(name, path) for name, (_, path) in sorted(found.items())], traits
 

@@ -21,7 +21,7 @@ from eval.lot.drawn import read_drawn
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
-from stylegate.digests import sha256s
+from stylegate.digests import sha256_of_files
 from stylegate.errors import DataError
 from stylegate.listing import Listing, list_folder
 from stylegate.words import counted
@@ -111,7 +111,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     known = {path for _, path in named}
     listing = list_folder(images)
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
-    notes = (f"not judged, as no pictures of the plan: {count_and_names(images, others)}",) if others else ()
+    notes = (f"not judged, as no pictures of the plan: {file_count_and_names(images, others)}",) if others else ()
     digests = sha256_by_name(named, remember)
     return Lot(images, folder, named, digests, slots, record, notes, read_drawn(folder))
 
@@ -147,10 +147,10 @@ def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[
         ("hidden or of the operating system", listing.hidden),
         ("masks of others", masks),
     )
-    return tuple(f"{what}, as {kind}: {count_and_names(folder, paths)}" for kind, paths in kinds if paths)
+    return tuple(f"{what}, as {kind}: {file_count_and_names(folder, paths)}" for kind, paths in kinds if paths)
 
 
-def count_and_names(folder: Path, paths: Sequence[Path]) -> str:
+def file_count_and_names(folder: Path, paths: Sequence[Path]) -> str:
     """How many files, and the first names below the folder, for people."""
     names = ", ".join(relative_name(folder, path) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
@@ -183,7 +183,7 @@ def relative_name(folder: Path, path: Path) -> str:
 
 def sha256_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict[str, str]:
     """The sha256 of each picture by its name; "" for a file that cannot be read, which then gets the verdict error."""
-    found = sha256s([path for _, path in named], remember)
+    found = sha256_of_files([path for _, path in named], remember)
     return {name: digest for (name, _), digest in zip(named, found, strict=True)}
 
 

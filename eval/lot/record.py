@@ -42,7 +42,7 @@ class SamplerSetting(Record):
     guidance_scale: float
     """Scale of classifier-free guidance; 1 is none."""
 
-    def words(self) -> str:
+    def command_line_words(self) -> str:
         return f"{self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
 
 

@@ -38,7 +38,9 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     Raises DataError if a training picture or one that was exported before cannot be read, ModelError if the encoder
     cannot be loaded. `quiet` shows no progress.
     """
-    encoder = encoding.load_encoder(encoding.encoder_name(config), hardware.device_of(config.hardware))
+    encoder = encoding.load_encoder(
+        encoding.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
+    )
     measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
     compute_score_columns(measured)
     inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)
@@ -163,7 +165,7 @@ def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]
 def compute_score_columns(measured: MeasuredLot) -> None:
     """Compute every score of SCORES whose needs are met, of the lot's pictures and of the references."""
     for name, score in SCORES.items():
-        if not all(measured.has(need) for need in score.needs):
+        if not all(measured.has_column(need) for need in score.needs):
             continue
         column = score.compute(measured)
         if column is None:

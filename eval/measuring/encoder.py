@@ -32,7 +32,7 @@ from eval.measuring.weights import (
 )
 from stylegate import brandset, files, hub
 from stylegate.config import Config
-from stylegate.digests import sha256s
+from stylegate.digests import sha256_of_files
 from stylegate.errors import ModelError
 
 ACTIVATIONS, FEW = 20_000_000, 8  # bytes at once on a CPU, in the widest layer; pictures of a model without tokens
@@ -152,7 +152,7 @@ def digest_of_one_encoder(name: str) -> str:
         return files.folder_digest(folder, "*")
     architecture, weights = architecture_and_weights_file(name)
     return (
-        files.canonical_sha256([architecture, *sha256s([weights])])
+        files.canonical_sha256([architecture, *sha256_of_files([weights])])
         if weights
         else checkpoint_digest_or_unique_text(name)
     )
@@ -299,7 +299,7 @@ def load_one_encoder(name: str, device: Any) -> LoadedEncoder:
     """`load_encoder` of a name that joins none."""
     folder, preprocessing = encoder_folder(name), preprocessing_of_one_encoder(name)
     weights = [path] if (path := architecture_and_weights_file(name)[1]) else []
-    before = sha256s(weights)
+    before = sha256_of_files(weights)
     try:
         architecture, _, _ = name.partition(":")
         model, tokenizer = (
@@ -307,10 +307,10 @@ def load_one_encoder(name: str, device: Any) -> LoadedEncoder:
         )
     except Exception as error:
         raise ModelError(
-            f"encoder={name} cannot be loaded: {hub.reason_of(error)}",
+            f"encoder={name} cannot be loaded: {hub.first_line_of_error(error)}",
             next_step=(error.next_step if isinstance(error, ModelError) else "") or hub.WITHOUT_NETWORK,
         ) from None
-    if sha256s(weights) != before:
+    if sha256_of_files(weights) != before:
         raise ModelError(f"encoder={name}: its weights changed while they were loaded")
     model.eval().requires_grad_(False).to(device)
     sha256 = files.canonical_sha256([digest_of_one_encoder(name), preprocessing.name])
@@ -334,18 +334,18 @@ def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tupl
     elif path:
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=str(path), **shown)  # type: ignore[misc]
         try:
-            hub.read_cache_alone_if_unreachable()
+            hub.go_offline_if_hub_unreachable()
             tokenizer = open_clip.get_tokenizer(architecture)
         except Exception:  # of the hub's client: such an encoder reads pictures, and no texts
             tokenizer = None
     else:
         architecture, pretrained = name.split(":")
-        hub.read_cache_alone_if_unreachable()
+        hub.go_offline_if_hub_unreachable()
         checkpoint = checkpoint_file_or_download(name, settings)
-        before = sha256s([checkpoint])
+        before = sha256_of_files([checkpoint])
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
         tokenizer = open_clip.get_tokenizer(architecture)
-        if (checkpoint_file_or_download(name, settings), sha256s([checkpoint])) != (checkpoint, before):
+        if (checkpoint_file_or_download(name, settings), sha256_of_files([checkpoint])) != (checkpoint, before):
             raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
         record_checkpoint_location(name, checkpoint)
     if str(preprocess) != preprocessing.name:

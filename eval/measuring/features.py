@@ -20,7 +20,7 @@ from eval.measuring.encoder import EncoderPreprocessing, LoadedEncoder, encode_p
 from eval.measuring.measured import PictureFeatures
 from eval.scorers import technical
 from stylegate import files, pictures, progress, similarity
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 
 VERSION = "features-11"  # raise it when anything below changes its numbers
 AHEAD = 2  # batches that are begun while one is encoded or stored
@@ -92,7 +92,7 @@ def cached_features_of_files(
     `sha256` by name ("" for a file that cannot be read) says which bytes are meant; a file that holds others by the
     time it is read is broken, and nothing of it is kept. An empty title shows no progress.
     """
-    cache, paths = Cache(), dict(named)
+    cache, paths = ArrayCache(), dict(named)
     broken = [BrokenFile(name, "", "cannot be read") for name in paths if not sha256[name]]
     names = [name for name in paths if sha256[name]]
     before = pixel_features_key(encoder.preprocessing, background)
@@ -110,16 +110,16 @@ def cached_features_of_files(
     if at_hand := set(range(len(names))) - set(missing):  # what `generate` stored of known pictures
         cache.put({}, instead_of=[seen[i] for i in at_hand])
 
-    def look(indices: list[int]) -> Rows:
+    def decode_and_encode_files(indices: list[int]) -> Rows:
         """Rows of the pictures that can be decoded, and of those that are refused; none where other bytes were read."""
         refused, opened = {}, []
 
-        def decoded() -> Iterator[pictures.Picture]:
+        def decoded() -> Iterator[pictures.DecodedPicture]:
             for i in indices:
                 try:
-                    content = pictures.read(paths[names[i]])
+                    content = pictures.read_picture_file(paths[names[i]])
                     if hashlib.sha256(content).hexdigest() == sha256[names[i]]:
-                        picture = pictures.decode(content, background)
+                        picture = pictures.decode_picture(content, background)
                         opened.append(i)
                         yield picture
                 except OSError:  # it could be read when it was hashed; nothing of this is kept
@@ -134,7 +134,7 @@ def cached_features_of_files(
     alone, cores = encoder.device.type == "cpu", num_threads()
 
     def take(part: list[int], kept: Rows) -> Rows:
-        found = kept | look([i for i in part if i not in kept])
+        found = kept | decode_and_encode_files([i for i in part if i not in kept])
         return replace_pixels_by_embeddings(found, encoder) if alone else found
 
     # One more than there are cores: while one waits for Python's lock, the others compute.
@@ -194,11 +194,13 @@ def submit_ahead(
     yield from waiting
 
 
-def features_without_encoder(decoded: Iterable[pictures.Picture], preprocessing: EncoderPreprocessing) -> list[Row]:
+def features_without_encoder(
+    decoded: Iterable[pictures.DecodedPicture], preprocessing: EncoderPreprocessing
+) -> list[Row]:
     """A row for each decoded picture: all features but the encoder's; `pixels` is what the encoder is shown."""
     rows, views = [], []
     for image, notes in decoded:
-        shown = {"signature": similarity.signature(image), "pixels": preprocessing.pixels(image)}
+        shown = {"signature": similarity.signature_of_picture(image), "pixels": preprocessing.pixels(image)}
         rows.append(shown | {"size": np.array(image.size), "transparent": np.array("alpha" in notes)})
         views.append(technical.middle_and_half_size_crops(image))
     for row, measures in zip(rows, technical.technical_scores(views), strict=True):
@@ -227,4 +229,4 @@ def store_features_of_drawn(
     key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
     decoded = (pictures.as_decoded(image, background) for image in drawn.values())
-    Cache().put(dict(zip(keys, features_without_encoder(decoded, preprocessing), strict=True)))
+    ArrayCache().put(dict(zip(keys, features_without_encoder(decoded, preprocessing), strict=True)))

@@ -28,7 +28,7 @@ from eval.measuring.features import (
 from eval.measuring.measured import ForeignSet, PictureFeatures
 from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, redrawn_copy
 from stylegate import files, similarity
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 
 TOGETHER = 64  # pictures that are encoded at once
 SMALL, ALIKE = 16, 4.0  # side of what is compared; levels of 255
@@ -46,7 +46,7 @@ class ForeignPictureOnBackground(NamedTuple):
     def image(self) -> Image.Image:
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
-        return Image.fromarray(redrawn_copy(similarity.signature(whole))) if self.redrawn else whole
+        return Image.fromarray(redrawn_copy(similarity.signature_of_picture(whole))) if self.redrawn else whole
 
 
 def shipped_pictures_on_backgrounds(
@@ -75,11 +75,17 @@ def shipped_foreign_sets(references: PictureFeatures, encoder: LoadedEncoder, ba
     rows = features_of_foreign_pictures(shown, encoder, background)
     names = dict.fromkeys(one.of for one in shown)
 
-    def stacked(name: str, part: str) -> NDArray:
+    def stacked_column(name: str, part: str) -> NDArray:
         return np.stack([row[part] for one, row in zip(shown, rows, strict=True) if one.of == name])
 
     return [
-        ForeignSet(name, False, stacked(name, "embedding"), stacked(name, "patches"), stacked(name, "signature"))
+        ForeignSet(
+            name,
+            False,
+            stacked_column(name, "embedding"),
+            stacked_column(name, "patches"),
+            stacked_column(name, "signature"),
+        )
         for name in names
     ]
 
@@ -88,7 +94,7 @@ def features_of_foreign_pictures(
     shown: list[ForeignPictureOnBackground], encoder: LoadedEncoder, background: str
 ) -> list[Row]:
     """A row of features for each picture, from the cache where it is there."""
-    cache = Cache()
+    cache = ArrayCache()
     known = files.canonical_sha256(["foreign-2", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
     keys = [f"{known}:{hashlib.sha256(one.png).hexdigest()}:{one.ground}:{one.redrawn}" for one in shown]
     rows: Rows = {i: row for i, row in enumerate(cache.get_all(keys)) if row}
@@ -98,7 +104,7 @@ def features_of_foreign_pictures(
         images = {i: shown[i].image() for i in some}
         return replace_pixels_by_embeddings(
             {
-                i: {"signature": similarity.signature(image), "pixels": encoder.preprocessing.pixels(image)}
+                i: {"signature": similarity.signature_of_picture(image), "pixels": encoder.preprocessing.pixels(image)}
                 for i, image in images.items()
             },
             encoder,

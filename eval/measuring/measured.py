@@ -82,7 +82,7 @@ class MeasuredLot:
         pairs = [(i, rows[sha256]) for i, sha256 in enumerate(self.pictures.sha256) if sha256 in rows]
         return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)  # type: ignore[return-value]
 
-    def has(self, need: str) -> bool:
+    def has_column(self, need: str) -> bool:
         """Whether the lot has what a score needs. `need` is a key of eval.scorers.entry.NEEDS; KeyError for others."""
         return {
             "references": self.enough_references,
@@ -94,6 +94,6 @@ class MeasuredLot:
         }[need]
 
 
-def percentiles(values: NDArray) -> list[float]:
+def percentile_ranks(values: NDArray) -> list[float]:
     """The percentiles 0, 1, ..., 100."""
     return [float(value) for value in np.percentile(values, range(101))]

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from eval.measuring.encoder import LoadedEncoder, encode_pictures
 from eval.measuring.measured import EncodedViews, ForeignSet, PictureFeatures
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 from stylegate.similarity import SIDE
 
 SOFTENED = 0.6  # pixels of 64, standard deviation: about what the autoencoder of a diffusion model does
@@ -45,12 +45,12 @@ def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> 
     """What the encoder sees of signatures [n, 64, 64, 3]. Each is encoded once, and kept in the cache."""
     keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
-    def encode(some: list[int]) -> list[dict[str, NDArray]]:
+    def encode_images(some: list[int]) -> list[dict[str, NDArray]]:
         shown = [encoder.preprocessing.pixels(Image.fromarray(signatures[i])) for i in some]
         made = zip(*encode_pictures(encoder, shown), strict=True)
         return [{"embedding": embedding, "patches": patches} for embedding, patches in made]
 
-    rows = [row for row in Cache().get_or_compute(keys, TOGETHER, encode) if row is not None]
+    rows = [row for row in ArrayCache().get_or_compute(keys, TOGETHER, encode_images) if row is not None]
     return EncodedViews(
         np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), signatures
     )

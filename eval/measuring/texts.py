@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from eval.measuring.encoder import LoadedEncoder, encode_texts
 from stylegate import files
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 
 
 def cached_text_encoder(encoder: LoadedEncoder) -> Callable[[list[str]], NDArray[np.float32]]:
     """A function from n texts to unit embeddings [n, d] that encodes each text once, ever."""
-    cache = Cache()
+    cache = ArrayCache()
 
     def embeddings_of_texts(wanted: list[str]) -> NDArray[np.float32]:
         keys = [files.canonical_sha256(["text-1", encoder.sha256, text]) for text in wanted]

@@ -87,7 +87,7 @@ def timm_weights(architecture: str) -> Path:
     """The file of a timm model's weights, downloaded from the hub if it is not here yet. Raises ModelError."""
     from huggingface_hub import hf_hub_download
 
-    hub.read_cache_alone_if_unreachable()
+    hub.go_offline_if_hub_unreachable()
     repository = timm_config(architecture).hf_hub_id
     if not repository:
         raise ModelError(f"timm has no weights of {architecture} on the hub", next_step="give timm:NAME:./FILE.")

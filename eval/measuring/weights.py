@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegate import files
-from stylegate.digests import sha256s
+from stylegate.digests import sha256_of_files
 from stylegate.errors import DataError, ModelError
 
 RECORD = "encoders.json"  # name -> path of the checkpoint
@@ -25,7 +25,7 @@ def checkpoint_digest_or_unique_text(name: str) -> str:
     Where that file is not known, it is a text that equals no other.
     """
     path = located.get(name) or read_checkpoint_locations().get(name)
-    digest = sha256s([Path(path)])[0] if path else ""
+    digest = sha256_of_files([Path(path)])[0] if path else ""
     return files.canonical_sha256([name, digest]) if digest else f"{name} without weights {uuid.uuid4()}"
 
 

@@ -45,7 +45,7 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
     tree = {"algorithm": ALGORITHM, "root": root.hex(), "size": len(rows), "concatenated_sha256": concatenated}
     proven = [row | {"path": [part.hex() for part in path]} for row, path in zip(rows, paths, strict=True)]
     write_or_link_to_earlier(package / MERKLE, json.dumps(tree, indent=2) + "\n")
-    write_or_link_to_earlier(package / INCLUSION, files.jsonl(proven))
+    write_or_link_to_earlier(package / INCLUSION, files.json_lines_text(proven))
 
 
 def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:

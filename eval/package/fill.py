@@ -186,7 +186,7 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem])
         for item, found in zip(items, rarity.rarity_of_each_item(traits), strict=True)
     ]
     write_or_link_to_earlier(
-        package / verify_traits.RARITY, files.jsonl(sorted(rows, key=lambda row: (row["rank"], row["id"])))
+        package / verify_traits.RARITY, files.json_lines_text(sorted(rows, key=lambda row: (row["rank"], row["id"])))
     )
     if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
         commitment.check_commitment(lot.out / commitment.COMMITMENT)

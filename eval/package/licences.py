@@ -7,7 +7,7 @@ from safetensors import safe_open
 from eval.lot.lot import Lot
 from eval.package.provenance import LicenceLink
 from stylegate import brandset, files, licence
-from stylegate.basename import folder_named, parse_hub_id
+from stylegate.basename import base_model_folder, parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError, StylegateError
 
@@ -38,7 +38,7 @@ def licence_of_base(lot: Lot) -> str:
     """The licence of the base that drew the batch; "unknown" where the base is no longer at hand."""
     assert lot.record is not None
     base = lot.record.words.base
-    folder = folder_named(base, lot.record.facts.family.name)
+    folder = base_model_folder(base, lot.record.facts.family.name)
     try:
         return (
             licence.look_up_licence_of_base(base, folder) if folder.is_dir() or parse_hub_id(base) else licence.UNKNOWN

@@ -36,10 +36,10 @@ from eval.package.marks import MarksOfPicture, holds_watermark, read_marks
 from eval.package.signing_certificate import NEXT, signing_certificate
 from eval.package.xmp import UnmarkableError
 from stylegate import __version__, files, pictures
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
-from stylegate.watermark import Watermark, load_watermark, weights_digest
+from stylegate.watermark import Watermark, load_watermark, watermark_weights_digest
 
 AI_MADE = "trainedAlgorithmicMedia"  # IPTC's code for what a trained model drew
 AT_ONCE = 256  # pictures whose signatures are looked up, and stored, together
@@ -98,7 +98,7 @@ def watermark_of_batch(config: Config, lot: Lot) -> Watermark | None:
 
     Raises ConfigError unless `watermark=` names the weights that it was drawn with.
     """
-    drawn, given = lot.record.facts.watermark if lot.record else "", weights_digest(config.watermark)
+    drawn, given = lot.record.facts.watermark if lot.record else "", watermark_weights_digest(config.watermark)
     if drawn and not given:
         raise ConfigError(
             "the pictures were drawn with a watermark, which nothing here can read again",
@@ -123,7 +123,7 @@ def write_marked_pictures(
     """
     found: list[MarksOfPicture] = []
     problems: list[str] = []
-    cache = Cache(files.CACHE / STORE) if marks.signer else None
+    cache = ArrayCache(files.CACHE / STORE) if marks.signer else None
     context = c2pa_context({})
 
     def write_or_record_problem(one: PictureToMark, kept: Row | None) -> WrittenPicture | None:
@@ -282,7 +282,7 @@ def decodes_to_same_picture(one: bytes, other: bytes) -> bool:
     if one == other or chunks_without_marks(one) == chunks_without_marks(other) != []:
         return True
     for background in ("#ffffff", "#000000"):  # between the two, alpha is what differs
-        first, second = (pictures.decode(content, background) for content in (one, other))
+        first, second = (pictures.decode_picture(content, background) for content in (one, other))
         if first.notes != second.notes or first.image.size != second.image.size:
             return False
         if first.image.tobytes() != second.image.tobytes():

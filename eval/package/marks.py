@@ -18,7 +18,7 @@ from eval.package.layout import payload_folder
 from eval.package.signing_certificate import TEST_NAME
 from eval.package.xmp import SOURCE_TYPES, source_types_in_file
 from stylegate.errors import ConfigError
-from stylegate.pictures import CORES, decode
+from stylegate.pictures import CORES, decode_picture
 from stylegate.records import Record
 from stylegate.watermark import Watermark, load_watermark, watermark_bits
 
@@ -69,8 +69,8 @@ def read_marks(
 
 def holds_watermark(content: bytes, watermark: Watermark, made_from: Mapping[str, Any]) -> bool:
     """Whether a picture's pixels hold the watermark of what it was made from: base_sha256, lora_sha256 and seed."""
-    image = decode(content).image
-    return watermark.read(image) == watermark_bits(
+    image = decode_picture(content).image
+    return watermark.read_bits(image) == watermark_bits(
         made_from.get("base_sha256"), made_from.get("lora_sha256"), made_from["seed"]
     )
 

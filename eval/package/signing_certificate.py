@@ -164,7 +164,7 @@ def build_untrusted_certificate(key: Any, issuer_key: Any) -> x509.Certificate:
         parts = {NameOID.ORGANIZATION_NAME: TEST_NAME, NameOID.COMMON_NAME: name}
         names.append(x509.Name([x509.NameAttribute(oid, text) for oid, text in parts.items()]))
     usage = (not is_authority, False, False, False, False, is_authority, is_authority, False, False)
-    today = datetime.datetime.combine(files.today(), datetime.time(), datetime.UTC)
+    today = datetime.datetime.combine(files.today_in_utc(), datetime.time(), datetime.UTC)
     made = x509.CertificateBuilder(names[1], names[0], key.public_key(), x509.random_serial_number())
     made = made.not_valid_before(today).not_valid_after(today + datetime.timedelta(days=TEST_DAYS))
     made = made.add_extension(x509.BasicConstraints(is_authority, None), critical=True)

@@ -72,7 +72,7 @@ def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     return np.array(columns, np.int64).T
 
 
-class Information(NamedTuple):
+class InformationContent(NamedTuple):
     """What OpenRarity computes scores of: of each item, and of all."""
 
     bits: np.ndarray  # [n] information content of the item
@@ -84,7 +84,7 @@ class Information(NamedTuple):
         return self.bits / np.where(self.entropy > 1e-12, self.entropy, 1.0)
 
 
-def information_of(columns: np.ndarray) -> Information:
+def information_of(columns: np.ndarray) -> InformationContent:
     """The information of items by `value_numbers`."""
     size = len(columns)
     bits, unique, entropy = np.zeros(size), np.zeros(size, np.int64), np.zeros(())
@@ -94,7 +94,7 @@ def information_of(columns: np.ndarray) -> Information:
         entropy = entropy - (shares * np.log2(shares)).sum()
         bits += np.log2(size / counts[column])
         unique += (counts[column] == 1) & (column != 0)
-    return Information(bits, unique, np.asarray(entropy))
+    return InformationContent(bits, unique, np.asarray(entropy))
 
 
 def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +128,7 @@ def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[
     before = information_of(columns)
     keys = np.sort(before.unique * UNIQUE_FIRST + before.bits)
     above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + bits + TIED, side="right")
-    return Information(bits, unique, entropy).scores(), 1.0 + above
+    return InformationContent(bits, unique, entropy).scores(), 1.0 + above
 
 
 def counts_times_log2(counts: np.ndarray) -> np.ndarray:

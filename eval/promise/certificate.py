@@ -368,9 +368,9 @@ def make_certificate(
         order_seed=plan.order_seed,
         design=plan.design,
         earlier_attempts=plan.earlier,
-        labels=plain(given),
+        labels=plain_audit(given),
         known_rejects=plan.known_rejects,
-        known_answers=plain(answers),
+        known_answers=plain_audit(answers),
         attempts=attempts,
         proven=proven,
         statements=list(statements),
@@ -380,7 +380,7 @@ def make_certificate(
     return found.model_copy(update={"sha256": found.computed_sha256()})
 
 
-def plain(given: Sequence[Label]) -> list[Label]:
+def plain_audit(given: Sequence[Label]) -> list[Label]:
     """The labels with what was said and by whom alone."""
     return [Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given]
 

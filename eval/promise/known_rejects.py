@@ -30,12 +30,12 @@ PLACES = 40  # places that are tried for a fault
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
 
 
-def missing(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def missing_known_rejects(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The square filled with the colour of the picture's border."""
     return np.broadcast_to(border, square.shape).astype(np.uint8)
 
 
-def smeared(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def smeared_copy(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The square, blurred by a fourth of its side."""
     return np.asarray(Image.fromarray(square).filter(ImageFilter.GaussianBlur(len(square) / 4)))
 
@@ -44,10 +44,10 @@ def upside_down(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray
     return square[::-1, ::-1]
 
 
-FAULTS = (missing, smeared, upside_down)
+FAULTS = (missing_known_rejects, smeared_copy, upside_down)
 
 
-def spoilt(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
+def spoilt_copy(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
     """A copy of the picture with one fault in its middle; None where no place shows any, as in a blank picture."""
     pixels = np.array(image)
     height, width = pixels.shape[:2]
@@ -68,13 +68,13 @@ def spoilt(image: Image.Image, random: np.random.Generator) -> Image.Image | Non
 def spoilt_file(path: Path, seed: str) -> bytes | None:
     """The content of a spoilt copy of a picture's file, in the same format; None if it cannot be made."""
     try:
-        with Image.open(io.BytesIO(pictures.read(path))) as opened:
+        with Image.open(io.BytesIO(pictures.read_picture_file(path))) as opened:
             profile = opened.info.get("icc_profile")
             has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA")
             image = ImageOps.exif_transpose(opened).convert("RGBA" if has_alpha else "RGB")
     except (OSError, PictureError, Image.DecompressionBombError):
         return None
-    found = spoilt(image, np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)))
+    found = spoilt_copy(image, np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)))
     if found is None:
         return None
     sink, kind = io.BytesIO(), FORMATS.get(path.suffix.lower(), "PNG")
@@ -140,7 +140,7 @@ def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict
             files.write_atomically(path, content)
 
 
-def mixed(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
+def mixed_pictures(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
     """Known rejects among pictures: each at a random place of a reviewer's own within the first `window` pictures.
 
     `order` holds the pictures that are still to come, and `first` of the reviewer's own came before them. A known

@@ -38,7 +38,7 @@ class FalseRejects:
         return self.labels / self.rejected
 
     @property
-    def estimate(self) -> float:
+    def estimated_share(self) -> float:
         """Good pictures among the rejected ones, by Horvitz and Thompson."""
         return self.good / self.inclusion_probability
 
@@ -56,8 +56,8 @@ class FalseRejects:
         looked = f"{self.labels} of the {counted(self.rejected, 'picture')} that the gate rejects by a score"
         chance = f"each with a chance of {self.inclusion_probability:.3g}"
         return (
-            f"{looked} were looked at ({chance}), {self.good} of them are good: about {self.estimate:.0f} good ones "
-            f"are thrown away, {low} to {high} with {1 - DELTA:.0%} confidence{share}"
+            f"{looked} were looked at ({chance}), {self.good} of them are good: about {self.estimated_share:.0f} good "
+            f"ones are thrown away, {low} to {high} with {1 - DELTA:.0%} confidence{share}"
         )
 
 

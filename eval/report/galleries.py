@@ -14,7 +14,7 @@ from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNREADABLE
 from eval.report.thumbnails import ReportThumbnails
 from eval.scorers import SCORES
-from stylegate.digests import sha256s
+from stylegate.digests import sha256_of_files
 
 PICTURES_SHOWN = 120  # in one gallery: a page of thousands helps nobody
 COPIES_SHOWN = 48
@@ -157,7 +157,7 @@ def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[
     if not references:
         return None
     chosen = sorted({round(i) for i in np.linspace(0, len(references) - 1, REFERENCES_SHOWN)})
-    digests = sha256s([references[i][1] for i in chosen])
+    digests = sha256_of_files([references[i][1] for i in chosen])
     figures = []
     for i, sha256 in zip(chosen, digests, strict=True):
         name, path = references[i]
@@ -184,7 +184,7 @@ def copies_beside_originals(
     twins = [
         original_of_copy(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen
     ]
-    digests = sha256s([path for path, _, _ in twins])
+    digests = sha256_of_files([path for path, _, _ in twins])
     figures = []
     for (_, file, reason, verdict, row), (path, origin, kind), sha256 in zip(chosen, twins, digests, strict=True):
         likeness, limit = (

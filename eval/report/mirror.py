@@ -26,7 +26,7 @@ from eval.scorers import SCORES
 from stylegate import brandset, files, lineage
 from stylegate.config import Config, as_dict
 from stylegate.errors import DataError
-from stylegate.tracker import Tracker, tracker_of
+from stylegate.tracker import Tracker, make_tracker
 
 MAX_ROWS = 500  # W&B's tables become slow beyond a few hundred pictures
 NO_METRICS: dict[str, float] = {}
@@ -37,7 +37,7 @@ DROP = 0.1  # alert if the acceptance rate is this much below the median of othe
 def mirror_to_wandb(config: Config, judged: JudgedLot, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
     """Log one gate to the tracker, with the metrics of the experiment around it. No error leaves this function."""
     try:
-        tracker = tracker_of(config.tracker, judged.lot.out, "gate", as_dict(config))
+        tracker = make_tracker(config.tracker, judged.lot.out, "gate", as_dict(config))
         if config.tracker.name != "none":
             log_gate_to_tracker(tracker, judged, more_metrics, config.hardware.price_per_hour)
         record_lineage_of_lot(tracker, judged.lot, judged.outcome)
@@ -56,12 +56,12 @@ def log_gate_to_tracker(
     lot, outcome = judged.lot, judged.outcome
     values = gate_metrics(lot, outcome, price) | dict(more_metrics)
     tracker.log({name: value for name, value in values.items() if np.isfinite(value)})
-    tracker.summary({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
+    tracker.set_summary_values({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
     log_histograms(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
-    tracker.table("gate/verdicts", columns, verdict_table_rows(lot, judged.verdicts, judged.comparison.background))
+    tracker.log_table("gate/verdicts", columns, verdict_table_rows(lot, judged.verdicts, judged.comparison.background))
     for title, text in gate_alerts(lot, outcome):
-        tracker.alert(title, text)
+        tracker.send_alert(title, text)
 
 
 def record_lineage_of_lot(tracker: Tracker, lot: Lot, outcome: GateRecord) -> None:
@@ -75,14 +75,14 @@ def record_lineage_of_lot(tracker: Tracker, lot: Lot, outcome: GateRecord) -> No
         "policy": outcome.policy.sha256,
     }
     paths = [out / name for name in ("verdicts.jsonl", "gate.json", "scores.parquet", "junit.xml", "summary.md")]
-    tracker.artifact(f"batch-{out.name}", "batch", [lot.images, *filter(Path.exists, paths)], digests)
+    tracker.log_artifact(f"batch-{out.name}", "batch", [lot.images, *filter(Path.exists, paths)], digests)
     for kind, path in (("calibration", out / CALIBRATION), ("certificate", out / CERTIFICATE)):
         if path.exists():
-            tracker.artifact(f"{kind}-{out.name}", kind, [path], {"sha256": files.sha256(path)})
+            tracker.log_artifact(f"{kind}-{out.name}", kind, [path], {"sha256": files.sha256(path)})
     for row in files.read_jsonl(out / lineage.LEDGER, *lineage.ROW):
         package = [out / path for path in row["paths"]]
         if row["type"] == "package" and all(path.exists() for path in package):
-            tracker.artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
+            tracker.log_artifact(row["artifact"], "package", package, {"sha256": row["sha256"]})
 
 
 def record_brand_set_and_lora(tracker: Tracker, record: BatchRecord) -> None:
@@ -91,10 +91,10 @@ def record_brand_set_and_lora(tracker: Tracker, record: BatchRecord) -> None:
     if facts.brand and words.brand:
         folder = brandset.brand_folder(words.brand)
         name = brandset.read_brand_file(folder).name
-        tracker.use(f"brand-{name}", "brand-set", [folder], {"sha256": facts.brand})
+        tracker.record_input_artifact(f"brand-{name}", "brand-set", [folder], {"sha256": facts.brand})
     for lora in sorted((files.RUNS / words.run / "lora").glob("*.safetensors")) if words.run else ():
         if files.sha256(lora) == facts.lora:
-            tracker.use(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts.lora})
+            tracker.record_input_artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts.lora})
 
 
 def gate_metrics(lot: Lot, outcome: GateRecord, price: float | None = None) -> dict[str, float]:
@@ -122,7 +122,7 @@ def log_histograms(tracker: Tracker, scores: LotScores) -> None:
     for name in SCORES:
         for title, values in (("scores", scores.column(name)), ("references", scores.references.get(name, NO_VALUES))):
             if len(values):
-                tracker.histogram(f"{title}/{name}", values.tolist())
+                tracker.log_histogram(f"{title}/{name}", values.tolist())
 
 
 def verdict_table_rows(lot: Lot, verdicts: Sequence[Verdict], background: str) -> list[list[Any]]:

@@ -16,21 +16,21 @@ from eval.judging.advice import failed_share_in_words, next_step_in_words, warni
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 
 MAX_NAMED = 20  # pictures that a case or a summary names
 MAX_NAME = 200  # characters of a name or a detail
 MAX_SENTENCE = 400  # characters
 MAX_LEFT_OUT = 1000  # characters: every check of a policy, with the causes
 OUTCOMES = {
-    Exit.PASS: "pass",
-    Exit.REJECTED: "rejected",
-    Exit.REVIEW: "review pending",
-    Exit.STALE: "calibration stale",
-    Exit.EVIDENCE: "not proven",
+    ExitCode.PASS: "pass",
+    ExitCode.REJECTED: "rejected",
+    ExitCode.REVIEW: "review pending",
+    ExitCode.STALE: "calibration stale",
+    ExitCode.EVIDENCE: "not proven",
 }
 # The verdicts that make the case of a check fail, by exit code. Below max_failed_share rejects fail nothing.
-FAILING = {Exit.REJECTED: ("error", "reject"), Exit.REVIEW: ("review",)}
+FAILING = {ExitCode.REJECTED: ("error", "reject"), ExitCode.REVIEW: ("review",)}
 
 
 class JUnitCase(NamedTuple):
@@ -84,7 +84,7 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
             found.setdefault(reason.check, []).append((reason, verdict.file))
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
-        failed = any(reason.verdict in FAILING.get(Exit(code), ()) for reason, _ in found[check])
+        failed = any(reason.verdict in FAILING.get(ExitCode(code), ()) for reason, _ in found[check])
         cases.append(JUnitCase(f"check.{check}", reasons_with_files(found[check]), failed))
     for line in outcome.left_out:
         check, _, cause = line.partition(": ")
@@ -96,7 +96,7 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
     text = ", ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     warning = warning_without_references(outcome)
     lot = f"exit {code:d}: {counts.judged} in, {text}" + (f"\n{warning}" if warning else "")
-    cases.append(JUnitCase("lot", lot, code != Exit.PASS))
+    cases.append(JUnitCase("lot", lot, code != ExitCode.PASS))
     return cases
 
 
@@ -145,7 +145,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
-    ended = OUTCOMES.get(Exit(code), f"exit code {code:d}")
+    ended = OUTCOMES.get(ExitCode(code), f"exit code {code:d}")
     lines = [
         f"## stylegate: {escape_markdown_on_one_line(name)}: {ended}{observed}",
         "",

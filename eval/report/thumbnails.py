@@ -79,10 +79,10 @@ def small_judged_picture(path: Path, sha256: str, background: str) -> Image.Imag
     None if the file is no picture, or does not hold the bytes of that digest any more.
     """
     try:
-        content = pictures.read(path)
+        content = pictures.read_picture_file(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
-        image = pictures.decode(content, background).image
+        image = pictures.decode_picture(content, background).image
     except (pictures.PictureError, OSError):
         return None
     image.thumbnail((SIDE, SIDE))

@@ -15,7 +15,7 @@ BROWSER_FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image
 def picture_for_browser(picture: ReviewPicture) -> tuple[bytes, str] | None:
     """The file's bytes and their media type; None if the file is gone, or does not hold the judged bytes any more."""
     try:
-        content = pictures.read(picture.path)
+        content = pictures.read_picture_file(picture.path)
     except (OSError, PictureError):
         return None
     if hashlib.sha256(content).hexdigest() != picture.sha256:
@@ -26,7 +26,7 @@ def picture_for_browser(picture: ReviewPicture) -> tuple[bytes, str] | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return content, "image/webp"
     try:
-        image = pictures.decode(content).image
+        image = pictures.decode_picture(content).image
     except PictureError:
         return None
     sink = io.BytesIO()

@@ -19,7 +19,7 @@ from eval.policy.model import Policy
 from eval.promise.disagreements import Disagreement
 from eval.promise.label import Label, Purpose
 from stylegate import files
-from stylegate.digests import sha256s
+from stylegate.digests import sha256_of_files
 
 BOARD = 24  # reference pictures on the board at most
 KNOWN_REJECTS = 60  # hidden in a review at most
@@ -218,5 +218,5 @@ def references_to_show(compared: Comparison) -> list[ReviewPicture]:
     """Up to BOARD references, spread evenly over all of them."""
     named = compared.references
     chosen = named[:: max(1, -(-len(named) // BOARD))]
-    digests = sha256s([path for _, path in chosen])
+    digests = sha256_of_files([path for _, path in chosen])
     return [ReviewPicture(sha256, path, name) for (name, path), sha256 in zip(chosen, digests, strict=True) if sha256]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from eval.promise import labels, store
 from eval.promise.disagreements import ADJUDICATION
-from eval.promise.known_rejects import mixed
+from eval.promise.known_rejects import mixed_pictures
 from eval.promise.label import KNOWN, MEASURES_REVIEWER, PASSING, REPEAT, Label, LabelName, Sha256, StoredLabel
 from eval.promise.labels import label_with_policy
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, random_order_key
@@ -373,7 +373,7 @@ class ReviewSession:
         begun = next((random_order_key for random_order_key, label in enumerate(given) if label.who == who), len(given))
         known = [picture.sha256 for picture in self.queue.known_rejects if picture.sha256 not in seen]
         left = list(self.queue.settled_order[len(given) :])
-        return mixed(left, len(given) - begun, known, self.queue.known_reject_window, who)
+        return mixed_pictures(left, len(given) - begun, known, self.queue.known_reject_window, who)
 
     def _repeats_for_self_agreement(self, who: str, num_open: int) -> set[str]:
         """Pictures that the reviewer decided before, to be shown again: they say how far one agrees with oneself."""

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
-from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentiles
+from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentile_ranks
 from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.prompt import fit_logistic
@@ -363,7 +363,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     about_style = None if told is None else told[:2]
     reader = learn_brand_reader(seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style)
     measured.brand_reader = reader
-    measured.foreign["brand"] = percentiles(reader.foreign)
+    measured.foreign["brand"] = percentile_ranks(reader.foreign)
     nearest = reader.separations[0]
     measured.readability = StyleReadability(
         readable=nearest.low >= READABLE and reader.different >= MIN_REFERENCES,

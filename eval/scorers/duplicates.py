@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.lot.batch import attempt_and_slot
-from eval.measuring.measured import MeasuredLot, percentiles
+from eval.measuring.measured import MeasuredLot, percentile_ranks
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import similarity
@@ -119,7 +119,7 @@ def distinct_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] `leave_one_out`; where there are enough references, notes how near altered copies of them come."""
     signatures = measured.references.signatures
     if measured.enough_references:
-        measured.copies["distinct"] = percentiles(log_distances_to_altered_copies(signatures))
+        measured.copies["distinct"] = percentile_ranks(log_distances_to_altered_copies(signatures))
     return leave_one_out(signatures)
 
 

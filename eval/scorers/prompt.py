@@ -248,7 +248,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     encode = measured.encode_texts
     assert encode is not None
 
-    def fitted(rows: NDArray[np.int64]) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
+    def fitted_trait_reader(rows: NDArray[np.int64]) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
         """The readings, and how well each trait is read, by readers that know these decided pictures."""
         beside = more
         if decided and len(rows):
@@ -258,7 +258,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         return fit_trait_readers(of_references, truth, values, encode, beside if beside[1] else None)
 
     telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
-    measured.readings, measured.areas = fitted(telling)
+    measured.readings, measured.areas = fitted_trait_reader(telling)
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
@@ -269,7 +269,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
         out = in_lot[np.isin(of_decided, telling[telling % CROSS_FITTING == fold])]
         if len(out):
-            readings = fitted(telling[telling % CROSS_FITTING != fold])[0]
+            readings = fitted_trait_reader(telling[telling % CROSS_FITTING != fold])[0]
             found[out] = log_odds_of_planned_traits(rows_at(rows, out), [planned[i] for i in out], readings)
             for i, seen in zip(out, detected_traits(rows_at(rows, out), readings), strict=True):
                 measured.detected[i] = seen

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 
-from eval.measuring.measured import MeasuredLot, percentiles
+from eval.measuring.measured import MeasuredLot, percentile_ranks
 
 MIN_REFERENCES = 8  # below this the covariance says nothing
 NEAREST, NEIGHBOURS = 3, 10  # references; foreign pictures that tell how crowded a place is
@@ -141,13 +141,13 @@ def closeness_to_nearest(embeddings: NDArray, references: NDArray, foreign: NDAr
     2 cos(x, y) - r(x) - r(y), mean over the NEAREST references y; r is the mean cosine to the NEIGHBOURS nearest
     foreign pictures, 0 without them. A picture that is itself a reference counts as a copy of it.
     """
-    x, y = whitened(references, embeddings), whitened(references, references)
+    x, y = whitened_features(references, embeddings), whitened_features(references, references)
     return mean_of_largest(pairwise_closeness(x, y, foreign, references), NEAREST).astype(np.float32)
 
 
 def closeness_to_nearest_leave_one_out(references: NDArray, foreign: NDArray | None) -> NDArray[np.float32]:
     """[r] `closeness_to_nearest` of each of [r, d] references to the others, in the space that all of them whiten."""
-    own = whitened(references, references)
+    own = whitened_features(references, references)
     closeness = pairwise_closeness(own, own, foreign, references)
     np.fill_diagonal(closeness, -np.inf)
     return mean_of_largest(closeness, NEAREST).astype(np.float32)
@@ -160,7 +160,7 @@ def pairwise_closeness(x: NDArray, y: NDArray, foreign: NDArray | None, referenc
     """
     found = 2 * x @ y.T
     if foreign is not None:
-        others = whitened(references, foreign)
+        others = whitened_features(references, foreign)
         found = found - mean_cosine_to_nearest(x, others)[:, None] - mean_cosine_to_nearest(y, others)
     return found
 
@@ -175,7 +175,7 @@ def mean_cosine_to_nearest(rows: NDArray, others: NDArray) -> NDArray:
     return mean_of_largest(rows @ others.T, NEIGHBOURS)
 
 
-def whitened(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
+def whitened_features(references: NDArray, embeddings: NDArray) -> NDArray[np.float64]:
     """[n, d] the embeddings, whitened by the shrunk covariance of `references` [r, d] and scaled to length 1."""
     factor = np.linalg.cholesky(shrunk_covariance(references))
     rows = np.linalg.solve(factor, embeddings.T.astype(np.float64)).T
@@ -222,7 +222,7 @@ def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     own = leave_one_out(references.embeddings)
     foreign = None if measured.known is None else score(measured.known, references.embeddings)
     if foreign is not None:
-        measured.foreign["style"] = percentiles(foreign)
+        measured.foreign["style"] = percentile_ranks(foreign)
     if len(odd := [references.names[i] for i in indexes_of_odd_references(own, foreign)]):
         several = ": they may be of several styles, which one line judges badly"
         measured.notes.append(

@@ -119,10 +119,10 @@ def contrast(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 def sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """log of the mean absolute difference to the right and lower neighbour. Blur lowers it, noise raises it."""
 
-    def apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def edge_differences(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
         return (np.maximum(a, b) - np.minimum(a, b)).mean((1, 2, 3))
 
-    down, right = apart(pixels[:, 1:], pixels[:, :-1]), apart(pixels[:, :, 1:], pixels[:, :, :-1])
+    down, right = edge_differences(pixels[:, 1:], pixels[:, :-1]), edge_differences(pixels[:, :, 1:], pixels[:, :, :-1])
     return np.log(down + right + 0.1)
 
 

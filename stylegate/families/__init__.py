@@ -3,7 +3,7 @@
 from typing import cast
 
 from stylegate.families import flux, flux2, krea2, qwenimage, qwenimage21, sd, sd3, sdxl, zimage
-from stylegate.families.base import Conditions, Family, MetaModel, Models, Schedule
+from stylegate.families.base import Conditions, Family, LoadedBaseModel, NoiseSchedule, WeightlessModel
 
 FAMILIES: dict[str, Family] = {
     "sd": cast(Family, sd),
@@ -17,4 +17,4 @@ FAMILIES: dict[str, Family] = {
     "qwenimage21": cast(Family, qwenimage21),
 }
 
-__all__ = ["FAMILIES", "Conditions", "Family", "MetaModel", "Models", "Schedule"]
+__all__ = ["FAMILIES", "Conditions", "Family", "LoadedBaseModel", "NoiseSchedule", "WeightlessModel"]

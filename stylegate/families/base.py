@@ -12,7 +12,7 @@ from torch import Tensor
 Conditions = dict[str, Tensor]
 
 
-class Schedule(NamedTuple):
+class NoiseSchedule(NamedTuple):
     """Noise levels of training: x_t = signal[t] * latents + sigma[t] * noise, level 0 nearly clean."""
 
     signal: Tensor  # [T]
@@ -20,12 +20,12 @@ class Schedule(NamedTuple):
     prediction: str  # "epsilon", "v" or "flow"
 
 
-class Models(NamedTuple):
+class LoadedBaseModel(NamedTuple):
     """A loaded base model: the pipeline for drawing, and the parts that the trainer needs."""
 
     pipeline: Any  # a diffusers pipeline
     denoiser: torch.nn.Module  # gets the LoRA
-    schedule: Schedule
+    schedule: NoiseSchedule
     resolution: int  # pixels a side that the base was trained for
     multiple: int  # of pixels that sides must be, so that every stage of the denoiser halves evenly
     sha256: str  # of the base's weights and configs
@@ -41,7 +41,7 @@ class Models(NamedTuple):
     draws_singly: bool = False  # beside a longer prompt a picture would come out otherwise
 
 
-class MetaModel(NamedTuple):
+class WeightlessModel(NamedTuple):
     """A base without weights, on torch's meta device: its shapes alone."""
 
     denoiser: Any
@@ -68,14 +68,14 @@ class Family(Protocol):
         """
         ...
 
-    def load(self, base: str, device: torch.device, dtype: torch.dtype) -> Models:
+    def load(self, base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
         """Load from safetensors only; denoiser and text encoders in `dtype`, the autoencoder in fp32.
 
         Raises ModelError if `base` is no pipeline of this family.
         """
         ...
 
-    def meta_model(self, folder: Path) -> MetaModel:
+    def meta_model(self, folder: Path) -> WeightlessModel:
         """The base's shapes, from its configs alone."""
         ...
 
@@ -83,20 +83,22 @@ class Family(Protocol):
         """The text encoder's limit and each caption's length, in tokens with start and end."""
         ...
 
-    def encode_prompts(self, models: Models, prompts: list[str]) -> Conditions:
+    def encode_prompts(self, models: LoadedBaseModel, prompts: list[str]) -> Conditions:
         """Conditions of prompts, on the autoencoder's device; captions that are too long are cut."""
         ...
 
-    def latent_distribution(self, models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_distribution(self, models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents (0 for a deterministic encoder)."""
         ...
 
-    def predict(self, models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+    def predict(
+        self, models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions
+    ) -> Tensor:
         """The denoiser's output for noise levels of the schedule; `denoiser` may be the wrapped one of a distributed
         run."""
         ...
 
-    def base_metadata(self, models: Models) -> dict[str, str]:
+    def base_metadata(self, models: LoadedBaseModel) -> dict[str, str]:
         """The LoRA header entries about the base: ModelSpec's architecture and implementation, and kohya's ss_ keys."""
         ...
 
@@ -104,7 +106,7 @@ class Family(Protocol):
         """Module-name endings for the parts asked for: attention, feed_forward, convolution."""
         ...
 
-    def text_targets(self, models: Models) -> dict[str, list[str]]:
+    def text_targets(self, models: LoadedBaseModel) -> dict[str, list[str]]:
         """Module-name endings for the attention of each text encoder that may be trained, by component.
 
         The mapping is empty for a family whose text encoders are not trained.

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from stylegate import files
 from stylegate.errors import ModelError
-from stylegate.families.base import Conditions, Models, Schedule
+from stylegate.families.base import Conditions, LoadedBaseModel, NoiseSchedule
 
 COMPONENT = "transformer"
 LEVELS = 1000  # of the table; the models take any sigma
@@ -23,15 +23,15 @@ JOINT_ATTENTION = [  # layers of the attention over picture and words together, 
 ]
 
 
-def text_targets(models: Models) -> dict[str, list[str]]:
+def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     """An empty mapping: these text encoders are language models, which are not trained for a style."""
     return {}
 
 
-def schedule() -> Schedule:
+def flow_matching_schedule() -> NoiseSchedule:
     """The noise levels of flow matching: x = (1 - sigma) latents + sigma noise, for sigma from 1/1000 to 1."""
     sigma = torch.arange(1, LEVELS + 1) / LEVELS
-    return Schedule(1 - sigma, sigma, "flow")
+    return NoiseSchedule(1 - sigma, sigma, "flow")
 
 
 def caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
@@ -57,7 +57,7 @@ def tokenizer_of(folder: Path) -> Any:
         ) from None
 
 
-def encode_and_shift(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_to_normalised_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of latents that are centred and scaled by two numbers of the autoencoder's config."""
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale = vae.config.scaling_factor

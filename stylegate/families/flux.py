@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -35,13 +35,13 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "flux", FluxPipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, FluxPipeline, parts, device, dtype)
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
@@ -49,7 +49,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
@@ -70,25 +70,25 @@ def meta_model(folder: Path) -> MetaModel:
         shapes |= {"guidance": (batch,)} if transformer.config.guidance_embeds else {}
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return MetaModel(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return flow.token_lengths(base_folder(base, weights=False), "tokenizer_2", captions)
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts: `words` [n, 512, width of T5] by token, `pooled` [n, width of CLIP] of the whole."""
     pipeline = models.pipeline
     words, pooled, _ = pipeline.encode_prompt(prompts, device=pipeline.vae.device, max_sequence_length=MAX_TOKENS)
     return {"words": words, "pooled": pooled}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.encode_and_shift(models.pipeline.vae, pixels)
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    return flow.encode_to_normalised_latents(models.pipeline.vae, pixels)
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     count, _, height, width = noisy.shape
     place = {"device": noisy.device, "dtype": noisy.dtype}
     told = models.denoiser.config.guidance_embeds  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     kind = "dev" if models.pipeline.transformer.config.guidance_embeds else "schnell"
     return {
         "modelspec.architecture": f"flux-1-{kind}/lora",

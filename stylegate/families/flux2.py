@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -43,13 +43,13 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "flux2", Flux2KleinPipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, Flux2KleinPipeline, parts, device, dtype)
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
@@ -57,7 +57,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "block_out_channels"))
@@ -76,19 +76,19 @@ def meta_model(folder: Path) -> MetaModel:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return MetaModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return flow.caption_lengths(base_folder(base, weights=False), captions)
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts by token: `words` [n, tokens, width]."""
     return {"words": models.pipeline.encode_prompt(prompts, device=models.pipeline.vae.device)[0]}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     vae = models.pipeline.vae
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     mean, deviation = (models.pipeline._patchify_latents(part) for part in (found.mean, found.std))
@@ -97,7 +97,7 @@ def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]
     return (mean - centre) / width, deviation / width
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     pipeline, words = models.pipeline, conditions["words"]
     predicted = denoiser(
         hidden_states=pipeline._pack_latents(noisy),
@@ -115,7 +115,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Flux.2-klein/lora",
         "modelspec.implementation": "https://github.com/black-forest-labs/flux2",

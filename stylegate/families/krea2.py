@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -31,13 +31,13 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "krea2", Krea2Pipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, Krea2Pipeline, parts, device, dtype)
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=RESOLUTION,
         multiple=pipeline.patch_size * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
@@ -46,7 +46,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "text_hidden_dim"), ("vae", "temperal_downsample"))
@@ -65,7 +65,7 @@ def meta_model(folder: Path) -> MetaModel:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return MetaModel(transformer, RESOLUTION, patch, told.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, patch, told.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -73,7 +73,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return limit - END_TOKENS, lengths
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """States of the prompts by token and layer: `words` [n, tokens, layers, width]; the first `length` [n] of each are
     not padding.
 
@@ -87,11 +87,11 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "length": mask.sum(1)}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return flow.encode_one_frame(models.pipeline.vae, pixels)
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     words, mask = flow.words_and_mask(conditions)
     rows, columns = noisy.shape[2] // 2, noisy.shape[3] // 2
     predicted = denoiser(
@@ -109,7 +109,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Krea-2/lora",
         "modelspec.implementation": "https://github.com/krea-ai/krea-2",

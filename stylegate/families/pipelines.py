@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 
 from stylegate import basename, files, hub
 from stylegate.errors import ConfigError, ModelError
-from stylegate.families.base import Models
+from stylegate.families.base import LoadedBaseModel
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")  # no variant, such as fp16
 PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
@@ -25,10 +25,10 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     A hub id is downloaded once into the hub's cache, without `weights` all but the weights. Raises ModelError if there
     is nothing of that name, and if it belongs to another family.
     """
-    folder = basename.folder_named(base, family)
+    folder = basename.base_model_folder(base, family)
     if named := basename.parse_hub_id(base):
         name, revision = named
-        hub.read_cache_alone_if_unreachable()
+        hub.go_offline_if_hub_unreachable()
         try:
             if weights:
                 folder = Path(pipeline.download(name, revision=revision, use_safetensors=True))
@@ -36,7 +36,7 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
                 folder = Path(snapshot_download(name, revision=revision, allow_patterns=PLAIN))
         except Exception as error:  # network, name, licence not accepted: whatever the hub client raises
             raise ModelError(
-                f"base={base}: neither a folder nor a hub model at hand: {hub.reason_of(error)}",
+                f"base={base}: neither a folder nor a hub model at hand: {hub.first_line_of_error(error)}",
                 next_step=f"{hub.WITHOUT_NETWORK} A gated model wants its licence accepted there, and `hf auth login`.",
             ) from None
     index = folder / "model_index.json"
@@ -105,13 +105,13 @@ def text_encoders(pipeline: Any) -> list[Any]:
     return [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part]
 
 
-def quantise_to_four_bits(models: Models, device: torch.device) -> Models:
+def quantise_to_four_bits(models: LoadedBaseModel, device: torch.device) -> LoadedBaseModel:
     """The models with the linear layers of the denoiser's blocks quantised to NF4 (arXiv 2305.14314) and a new sha256.
 
     The denoiser is changed in place: it must be in main memory, and is moved to `device`. Raises ConfigError without
     bitsandbytes.
     """
-    layer_of, weight_of = four_bit_classes()
+    layer_of, weight_of = bitsandbytes_classes()
     dtype: Any = models.denoiser.dtype
     for block in transformer_blocks(models.denoiser):
         for parent in list(block.modules()):
@@ -129,7 +129,7 @@ def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
     return [module for module in denoiser.modules() if type(module).__name__.endswith("TransformerBlock")]
 
 
-def four_bit_classes() -> tuple[Any, Any]:
+def bitsandbytes_classes() -> tuple[Any, Any]:
     """bitsandbytes' layer and weight. Raises ConfigError if it is not installed."""
     try:
         from bitsandbytes.nn.modules import Linear4bit, Params4bit
@@ -153,7 +153,7 @@ def build_on_meta_device(kind: Any, config: dict[str, Any]) -> Any:
     return model
 
 
-def clip_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
+def clip_token_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
     """A CLIP text encoder's limit, and each caption's length in its tokens, start and end included."""
     limit_key = "max_position_embeddings"
     limit = files.read_json(folder / "text_encoder" / "config.json", "the text encoder's config", limit_key)[limit_key]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -26,14 +26,14 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "qwenimage", QwenImagePipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, QwenImagePipeline, parts, device, dtype)
     last = f"transformer_blocks.{len(pipeline.transformer.transformer_blocks) - 1}"
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
@@ -43,7 +43,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "temperal_downsample"))
@@ -61,14 +61,14 @@ def meta_model(folder: Path) -> MetaModel:
         made: dict[str, Any] = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
         return made | {"img_shapes": [[(1, rows, columns)]] * batch}
 
-    return MetaModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return flow.token_lengths(base_folder(base, weights=False), "tokenizer", captions)
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts by token: `words` [n, 512, width]; the first `length` [n] of each are not padding."""
     pipeline = models.pipeline
     found, mask = pipeline.encode_prompt(prompts, device=pipeline.vae.device, max_sequence_length=MAX_TOKENS)
@@ -78,11 +78,11 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "length": whole if mask is None else mask.sum(1)}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return flow.encode_one_frame(models.pipeline.vae, pixels)
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     words, mask = flow.words_and_mask(conditions)
     predicted = denoiser(
         hidden_states=flow.pack_latents(noisy),
@@ -99,7 +99,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Qwen-Image/lora",
         "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",

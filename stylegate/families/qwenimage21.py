@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -32,13 +32,13 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "qwenimage21", QwenImage21Pipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, QwenImage21Pipeline, parts, device, dtype)
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=RESOLUTION,
         multiple=MULTIPLE,
         sha256=pipelines.weights_digest(folder),
@@ -49,7 +49,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config = files.read_json(folder / "transformer" / "config.json", "the transformer's config", "context_in_dim")
     # With causal_condition the model selects by a mask that has values, which a model of shapes alone cannot.
     transformer: Any = pipelines.build_on_meta_device(
@@ -70,26 +70,26 @@ def meta_model(folder: Path) -> MetaModel:
             "img_mask": picture_mask(batch, MAX_TOKENS, rows, columns, torch.device("cpu")),
         }
 
-    return MetaModel(transformer, RESOLUTION, MULTIPLE, told.in_channels / 16**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, MULTIPLE, told.in_channels / 16**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return MOST_POSITIONS, flow.token_lengths(base_folder(base, weights=False), "processor", captions)[1]
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings by token: `words` [n, tokens, width]; the first `length` [n] of each prompt are not padding."""
     words, mask, _ = models.pipeline.encode_prompt(prompts, device=models.pipeline.vae.device)
     whole = torch.full((len(words),), words.shape[1], device=words.device)
     return {"words": words, "length": whole if mask is None else mask.sum(1)}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents; `pixels` are [n, 4, h, w] with alpha, from -1 (transparent) to 1."""
     return flow.encode_one_frame(models.pipeline.vae, pixels)
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     """The denoiser's output; prompts of one length are computed together.
 
     The transformer counts a picture's position from the words before it, padding included: beside a longer prompt a
@@ -105,7 +105,9 @@ def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, condit
     return predicted
 
 
-def predict_of_one_length(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, words: Tensor) -> Tensor:
+def predict_of_one_length(
+    models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, words: Tensor
+) -> Tensor:
     """The denoiser's output [n, c, h, w] for prompts without padding, [n, tokens, width]."""
     rows, columns = noisy.shape[2:]
     found = denoiser(
@@ -128,7 +130,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Qwen-Image-2.1/lora",
         "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",

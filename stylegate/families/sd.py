@@ -8,7 +8,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from torch import Tensor
 
 from stylegate.families import pipelines, unet
-from stylegate.families.base import Conditions, Models
+from stylegate.families.base import Conditions, LoadedBaseModel
 from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, meta_model
 
 __all__ = ["COMPONENT", "latent_distribution", "lora_targets", "meta_model"]
@@ -18,34 +18,34 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "sd", StableDiffusionPipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     # The safety checker paints pictures black behind our back; what leaves the house is the gate's business.
     told: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     parts, folder = ("unet", "vae", "text_encoder"), base_folder(base)
-    return unet.models_of(
+    return unet.loaded_unet_model(
         pipelines.load_pipeline(folder, StableDiffusionPipeline, parts, device, dtype, **told), folder
     )
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_lengths(base_folder(base, weights=False), captions)
+    return pipelines.clip_token_lengths(base_folder(base, weights=False), captions)
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts by token: `words` [n, tokens, width]."""
     pipeline = models.pipeline
     return {"words": pipeline.encode_prompt(prompts, pipeline.vae.device, 1, do_classifier_free_guidance=False)[0]}
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     return denoiser(noisy, levels, encoder_hidden_states=conditions["words"]).sample
 
 
-def text_targets(models: Models) -> dict[str, list[str]]:
-    return {"text_encoder": unet.clip_targets(models.pipeline.text_encoder.config.num_hidden_layers)}
+def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
+    return {"text_encoder": unet.clip_attention_endings(models.pipeline.text_encoder.config.num_hidden_layers)}
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     """What the headers of LoRA files say of the base: 1.x or 2.x, which are told apart by the width of the words.
 
     The text encoder of Stable Diffusion 2.x gives 1,024 numbers for each token, that of 1.x gives 768.

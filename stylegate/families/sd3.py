@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -26,14 +26,14 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "sd3", StableDiffusion3Pipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, StableDiffusion3Pipeline, parts, device, dtype)
     last = len(pipeline.transformer.transformer_blocks) - 1
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.transformer.config.patch_size * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
@@ -41,7 +41,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
@@ -60,7 +60,7 @@ def meta_model(folder: Path) -> MetaModel:
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
     side, multiple = told.sample_size * factor, told.patch_size * factor
-    return MetaModel(transformer, side, multiple, told.in_channels / factor**2, inputs)
+    return WeightlessModel(transformer, side, multiple, told.in_channels / factor**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -69,7 +69,7 @@ def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return min(limit, T5_TOKENS), lengths
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts: `words` [n, 77 + 256, width of T5] by token, `pooled` [n, widths of both CLIPs]."""
     pipeline = models.pipeline
     words, _, pooled, _ = pipeline.encode_prompt(
@@ -78,11 +78,11 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "pooled": pooled}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.encode_and_shift(models.pipeline.vae, pixels)
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    return flow.encode_to_normalised_latents(models.pipeline.vae, pixels)
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     return denoiser(
         hidden_states=noisy,
         timestep=models.schedule.sigma.to(levels.device)[levels] * flow.LEVELS,
@@ -96,7 +96,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     """What the headers of LoRA files say of the base, which is told by its layers.
 
     3.5 medium attends twice in some layers; 3.5 large normalises queries and keys; 3 medium does neither.

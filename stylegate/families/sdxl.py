@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from torch import Tensor
 
 from stylegate.families import pipelines, unet
-from stylegate.families.base import Conditions, Models
+from stylegate.families.base import Conditions, LoadedBaseModel
 from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, meta_model
 
 __all__ = ["COMPONENT", "latent_distribution", "lora_targets", "meta_model"]
@@ -22,18 +22,18 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "sdxl", StableDiffusionXLPipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("unet", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     # The watermark that the pipeline adds where a package is installed would change pictures behind our back.
     loaded = pipelines.load_pipeline(folder, StableDiffusionXLPipeline, parts, device, dtype, add_watermarker=False)
-    return unet.models_of(loaded, folder)
+    return unet.loaded_unet_model(loaded, folder)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_lengths(base_folder(base, weights=False), captions)
+    return pipelines.clip_token_lengths(base_folder(base, weights=False), captions)
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts: `words` [n, tokens, widths of both encoders], `pooled` [n, width of the second].
 
     The empty prompt is zeros where the pipeline draws its unconditional half so (`force_zeros_for_empty_prompt`).
@@ -48,20 +48,20 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "pooled": pooled}
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     height, width = (side * models.pipeline.vae_scale_factor for side in noisy.shape[2:])
     sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
     told = {"text_embeds": conditions["pooled"], "time_ids": sizes.expand(len(noisy), -1)}
     return denoiser(noisy, levels, encoder_hidden_states=conditions["words"], added_cond_kwargs=told).sample
 
 
-def text_targets(models: Models) -> dict[str, list[str]]:
+def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     """The attention layers of both text encoders; of the first one without the last layer, whose output is not used."""
     one, two = (encoder.config.num_hidden_layers for encoder in pipelines.text_encoders(models.pipeline))
-    return {"text_encoder": unet.clip_targets(one - 1), "text_encoder_2": unet.clip_targets(two)}
+    return {"text_encoder": unet.clip_attention_endings(one - 1), "text_encoder_2": unet.clip_attention_endings(two)}
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",

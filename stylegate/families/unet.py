@@ -11,7 +11,7 @@ from torch import Tensor
 from stylegate import files
 from stylegate.errors import ModelError
 from stylegate.families import pipelines
-from stylegate.families.base import MetaModel, Models, Schedule
+from stylegate.families.base import LoadedBaseModel, NoiseSchedule, WeightlessModel
 
 COMPONENT = "unet"
 TARGETS = {
@@ -22,14 +22,14 @@ TARGETS = {
 }
 
 
-def models_of(pipeline: Any, folder: Path) -> Models:
+def loaded_unet_model(pipeline: Any, folder: Path) -> LoadedBaseModel:
     """The parts of a loaded pipeline that the trainer needs. Raises ModelError if the UNet does not name its size."""
     if not isinstance(pipeline.unet.config.sample_size, int):
         raise ModelError(
             f"base={files.display_path(folder)}: its unet names no sample_size",
             next_step="copy or download the base again.",
         )
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.unet,
         schedule=noise_schedule_of(pipeline.scheduler.config),
@@ -39,16 +39,16 @@ def models_of(pipeline: Any, folder: Path) -> Models:
     )
 
 
-def noise_schedule_of(config: Any) -> Schedule:
+def noise_schedule_of(config: Any) -> NoiseSchedule:
     """The noise levels that the base was trained with, whatever sampler the pipeline was saved with."""
     kept: Any = DDPMScheduler.from_config(config)
     prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
     if prediction is None:
         raise ModelError(f"the base predicts {kept.config.prediction_type}; known are epsilon and v_prediction")
-    return Schedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
+    return NoiseSchedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the scaled latents. AutoencoderTiny is deterministic: deviation 0."""
     vae = models.pipeline.vae
     encoded = vae.encode(pixels.to(vae.device, vae.dtype))
@@ -62,14 +62,14 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def clip_targets(layers: int) -> list[str]:
+def clip_attention_endings(layers: int) -> list[str]:
     """Endings of the attention of a CLIP text encoder's first layers."""
     return [
         f"layers.{i}.self_attn.{part}" for i in range(layers) for part in ("q_proj", "k_proj", "v_proj", "out_proj")
     ]
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     """The UNet without weights and the sizes that it works in, from the configs alone."""
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
@@ -91,4 +91,6 @@ def meta_model(folder: Path) -> MetaModel:
         return tensors
 
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    return MetaModel(unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, inputs)
+    return WeightlessModel(
+        unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, inputs
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegate import files
 from stylegate.families import flow, pipelines
-from stylegate.families.base import Conditions, MetaModel, Models
+from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
 from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
 
 __all__ = ["COMPONENT", "text_targets"]
@@ -29,13 +29,13 @@ def base_folder(base: str, weights: bool = True) -> Path:
     return pipelines.find_base_folder(base, "zimage", ZImagePipeline, weights)
 
 
-def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
+def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
     parts, folder = ("transformer", "vae", "text_encoder"), base_folder(base)
     pipeline = pipelines.load_pipeline(folder, ZImagePipeline, parts, device, dtype)
-    return Models(
+    return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.transformer,
-        schedule=flow.schedule(),
+        schedule=flow.flow_matching_schedule(),
         resolution=RESOLUTION,
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
@@ -43,7 +43,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> Models:
     )
 
 
-def meta_model(folder: Path) -> MetaModel:
+def meta_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "cap_feat_dim"), ("vae", "block_out_channels"))
@@ -61,14 +61,14 @@ def meta_model(folder: Path) -> MetaModel:
             ],
         }
 
-    return MetaModel(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)
 
 
 def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     return flow.caption_lengths(base_folder(base, weights=False), captions)
 
 
-def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
+def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     """Embeddings of the prompts by token: `words` [n, 512, width]; the transformer gets the first `length` of each."""
     found = models.pipeline.encode_prompt(
         list(prompts),
@@ -82,11 +82,11 @@ def encode_prompts(models: Models, prompts: list[str]) -> Conditions:
     return {"words": words, "length": torch.tensor([len(own) for own in found], device=words.device)}
 
 
-def latent_distribution(models: Models, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.encode_and_shift(models.pipeline.vae, pixels)
+def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    return flow.encode_to_normalised_latents(models.pipeline.vae, pixels)
 
 
-def predict(models: Models, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
     """The denoiser's output, noise less latents.
 
     Z-Image is told how clean a picture is, not how noisy, and gives latents less noise: both signs are turned.
@@ -101,7 +101,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: Models) -> dict[str, str]:
+def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Z-Image/lora",
         "modelspec.implementation": "https://github.com/Tongyi-MAI/Z-Image",

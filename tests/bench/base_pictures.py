@@ -44,7 +44,7 @@ def trained(brand: str, steps: int, keep: Path) -> Path:
     """The LoRA after so many steps, copied to `keep`; the same run is continued each time."""
     if not keep.exists():
         quietly("train", f"brand={brand}", f"name={RUN}", f"train.max_steps={steps}", "train.num_samples=0")
-        found = lorafile.lora_path(Config(brand=brand, name=RUN))
+        found = lorafile.lora_file_for_drawing(Config(brand=brand, name=RUN))
         assert found
         keep.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(found, keep)

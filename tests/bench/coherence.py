@@ -29,7 +29,7 @@ from eval.policy import file as policyfile
 from eval.scorers import coherence
 from stylegate import brandset, lorafile, sample, similarity
 from stylegate.config import GenerateConfig
-from stylegate.families import FAMILIES, Models
+from stylegate.families import FAMILIES, LoadedBaseModel
 from tests.bench.style import JUDGED, train, truth, unseen
 from train.miniature import judge as judging
 from train.miniature.styles import BRANDS
@@ -51,7 +51,7 @@ class Case(NamedTuple):
     right: Pixels  # of the LoRA's pictures those that the judge finds right; none for real art
 
 
-def load(lora: Path, strength: float = 1.0) -> Models:
+def load(lora: Path, strength: float = 1.0) -> LoadedBaseModel:
     """The miniature with the LoRA merged into it, at `strength` times its own."""
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     before = {name: weight.clone() for name, weight in models.denoiser.state_dict().items()}
@@ -61,7 +61,7 @@ def load(lora: Path, strength: float = 1.0) -> Models:
     return models
 
 
-def draw(models: Models, prompts: list[str], steps: int = GenerateConfig().num_inference_steps) -> Pixels:
+def draw(models: LoadedBaseModel, prompts: list[str], steps: int = GenerateConfig().num_inference_steps) -> Pixels:
     settings, drawn = GenerateConfig(num_inference_steps=steps), []
     for start in range(0, len(prompts), TOGETHER):
         some = prompts[start : start + TOGETHER]
@@ -70,11 +70,11 @@ def draw(models: Models, prompts: list[str], steps: int = GenerateConfig().num_i
 
 
 def as_pixels(images: list[Image.Image]) -> Pixels:
-    return np.stack([similarity.signature(image) for image in images])
+    return np.stack([similarity.signature_of_picture(image) for image in images])
 
 
 @torch.no_grad()
-def coded(models: Models, pixels: Pixels, mixed: bool = False) -> Pixels:
+def coded(models: LoadedBaseModel, pixels: Pixels, mixed: bool = False) -> Pixels:
     """What the autoencoder makes of pictures; or of latents halfway from each one to the next on a great circle."""
     x = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
     latents, _ = FAMILIES["sd"].latent_distribution(models, x)
@@ -88,7 +88,7 @@ def coded(models: Models, pixels: Pixels, mixed: bool = False) -> Pixels:
 
 def case(name: str, lora: Path) -> Case:
     folder = brandset.brand_folder(name)
-    brand_set, brand = brandset.read(folder), brandset.read_brand_file(folder)
+    brand_set, brand = brandset.read_brand_set(folder), brandset.read_brand_file(folder)
     parts = {
         split: as_pixels([brandset.decoded_image(item, brand) for item in items])
         for split, items in brand_set.splits.items()

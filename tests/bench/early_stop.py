@@ -28,14 +28,14 @@ from eval.scorers import SCORES
 from stylegate import files, lorafile, pictures, sample
 from stylegate.config import GenerateConfig
 from stylegate.families import FAMILIES
-from stylegate.families.base import Models
+from stylegate.families.base import LoadedBaseModel
 from tests.bench.accepted import quietly, trained
 
 SLOTS, TOGETHER, STEPS, FOLDS, LOST = 96, 16, 6, 8, 0.05
 DEFAULT = ["riso:80", "pixel:80"]
 
 
-def clean_predictions(models: Models) -> list[torch.Tensor]:
+def clean_predictions(models: LoadedBaseModel) -> list[torch.Tensor]:
     """A list that fills, step by step, with the latents that the denoiser takes for clean (v prediction)."""
     assert models.schedule.prediction == "v"
     scheduler, found = models.pipeline.scheduler, []

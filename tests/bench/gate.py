@@ -22,7 +22,7 @@ from stylegate.config import Config, PlanConfig
 from tests.bench.defects import DEFECTS
 from tests.bench.style import JUDGED, train
 from train.miniature import judge as judging
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED
 
 FLAT = NAMED[0]
@@ -85,7 +85,8 @@ def planted(brand: str, batch: Path, slots: list[PlanSlot]) -> list[str]:
                 classes[slot.file(0)] = name
         for slot in spoilt:
             files.write_atomically(
-                folder / slot.file(0), pictures.png_bytes(render(slot.traits, FLAT, slot.seed_of_attempt(0)))
+                folder / slot.file(0),
+                pictures.png_bytes(render_collectible(slot.traits, FLAT, slot.seed_of_attempt(0))),
             )
             classes[slot.file(0)] = "style_mix"
         out = Path(place) / "out"

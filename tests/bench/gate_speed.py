@@ -32,7 +32,7 @@ from PIL import Image
 
 from stylegate import pictures
 from train.miniature import world
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS
 
 HERE = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def lot(folder: Path, count: int) -> Path:
     while len(seen) < count:
         traits = world.random_traits(random)
         if (key := tuple(sorted(traits.items()))) not in seen:
-            image = render(traits, BRANDS["neon"], len(seen))
+            image = render_collectible(traits, BRANDS["neon"], len(seen))
             (folder / f"{len(seen):05d}.png").write_bytes(pictures.png_bytes(image))
             seen.add(key)
     return folder

@@ -35,7 +35,7 @@ def each_anew(score: Callable[[NDArray, NDArray], NDArray]) -> Callable[[NDArray
 
 def nearest_anew(references: NDArray, foreign: NDArray) -> NDArray:
     """All references whiten, also the one that is left out (style.nearest_leave_one_out)."""
-    own, found = style.whitened(references, references), []
+    own, found = style.whitened_features(references, references), []
     for i in range(len(own)):
         closeness = style.pairwise_closeness(own[i : i + 1], np.delete(own, i, axis=0), foreign, references)
         found.append(style.mean_of_largest(closeness, style.NEAREST))

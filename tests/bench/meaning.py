@@ -39,7 +39,7 @@ from stylegate import brandset, files, pictures
 from stylegate.config import Config
 from tests.bench import defects
 from tests.bench.style import unseen
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED
 
 FLAT, ART = NAMED[0], files.ROOT.parent / "shared" / "data" / "noto-animals"
@@ -53,7 +53,7 @@ Case = tuple[PlanSlot, Image.Image]  # what was planned, and the picture that is
 
 
 def true(slot: PlanSlot, brand: str) -> Image.Image:
-    return as_image(render(slot.traits, BRANDS[brand], slot.seed_of_attempt(0)))
+    return as_image(render_collectible(slot.traits, BRANDS[brand], slot.seed_of_attempt(0)))
 
 
 def as_image(drawn: Image.Image | np.ndarray) -> Image.Image:
@@ -62,7 +62,9 @@ def as_image(drawn: Image.Image | np.ndarray) -> Image.Image:
 
 def mixed(share: float) -> Callable[[PlanSlot, str, Random], Image.Image]:
     def of(slot: PlanSlot, brand: str, random: Random) -> Image.Image:
-        return Image.blend(true(slot, brand), as_image(render(slot.traits, FLAT, slot.seed_of_attempt(0))), share)
+        return Image.blend(
+            true(slot, brand), as_image(render_collectible(slot.traits, FLAT, slot.seed_of_attempt(0))), share
+        )
 
     return of
 
@@ -162,7 +164,7 @@ def planted(brand: str) -> tuple[list[Case], dict[str, list[Case]]]:
     twins = good[:EACH]
     bad["exact duplicate"] = list(twins)
     bad["near duplicate"] = [(slot, defects.near_duplicate(image, random)) for slot, image in twins]
-    training = brandset.read(brandset.brand_folder(brand)).splits["train"]
+    training = brandset.read_brand_set(brandset.brand_folder(brand)).splits["train"]
     copied = [(item, defects.copied_training(Image.open(item.path).convert("RGB"), random)) for item in training[:EACH]]
     bad["copied training"] = [(slots[0].model_copy(update={"traits": item.traits}), image) for item, image in copied]
     more = iter(unseen(brand, EACH * len(OURS), SEED + 1))
@@ -233,7 +235,7 @@ def measure(brand: str) -> list[str]:
 def art(folder: Path) -> None:
     """Halves of a folder of real pictures: one is the references, the other one is good, and spoilt."""
     random = np.random.default_rng(SEED)
-    every = [pictures.decode(path.read_bytes()).image for path in pictures.find_pictures(folder)]
+    every = [pictures.decode_picture(path.read_bytes()).image for path in pictures.find_pictures(folder)]
     references, kept = every[::2], every[1::2]
     blank = PlanSlot(slot=0, prompt="", seed=0, traits={})
     making: dict[str, list[Image.Image]] = {by.__name__: [by(image, random) for image in kept] for by in PIXELS}
@@ -266,7 +268,7 @@ def two_looks(a: str, b: str) -> None:
         return [make(slot, brand, np.random.default_rng(seed)) for slot in unseen(brand, EACH, seed)]
 
     paths = [path for name in (a, b) for path in pictures.find_pictures(brandset.brand_folder(name) / "test")[:EACH]]
-    references = seen([pictures.decode(path.read_bytes()).image for path in paths])
+    references = seen([pictures.decode_picture(path.read_bytes()).image for path in paths])
     plain = spoilt(lambda image, random: image)
     good = seen([image for name in (a, b) for image in renders(name, plain, SEED)])
     third = next(name for name in BRANDS if name not in (a, b))

@@ -24,7 +24,7 @@ from stylegate.families import FAMILIES
 from train.miniature import judge as judging
 from train.miniature import vae, world
 from train.miniature.corpus import is_held_out
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED, Style
 
 SEED = 7500
@@ -54,7 +54,7 @@ def renders(styles: list[Style], count: int, seed: int) -> Rendered:
         drawn = world.random_traits(random)
         traits += [drawn] if is_held_out(drawn) else []
     chosen = [styles[i % len(styles)] for i in range(count)]
-    pictures = [render(t, s, SEED * 1000 + i) for i, (t, s) in enumerate(zip(traits, chosen, strict=True))]
+    pictures = [render_collectible(t, s, SEED * 1000 + i) for i, (t, s) in enumerate(zip(traits, chosen, strict=True))]
     return np.stack([np.asarray(p) for p in pictures]), traits, [s.name for s in chosen]
 
 
@@ -62,7 +62,7 @@ def right(seen: list[str], truth: list[str]) -> float:
     return float(np.mean([a == b for a, b in zip(seen, truth, strict=True)]))
 
 
-def judge_itself(judge: judging.Judge) -> None:
+def judge_itself(judge: judging.TraitAndStyleJudge) -> None:
     print("judge, share right on renders                      found  wanted")
     pixels, traits, names = renders([*NAMED, *BRANDS.values()], 2040, 1)
     seen = judging.judge_answers(judge, pixels)
@@ -77,9 +77,13 @@ def judge_itself(judge: judging.Judge) -> None:
 
 def autoencoder(family_vae: torch.nn.Module) -> None:
     print("VAE, dB")
-    row("base styles", float(vae.psnr(family_vae, renders(NAMED, 280, 2)[0]).mean()), PSNR_BASE)
+    row("base styles", float(vae.peak_signal_to_noise_ratio(family_vae, renders(NAMED, 280, 2)[0]).mean()), PSNR_BASE)
     for number, (name, brand) in enumerate(BRANDS.items()):
-        row(name, float(vae.psnr(family_vae, renders([brand], 128, 3 + number)[0]).mean()), PSNR_BRAND)
+        row(
+            name,
+            float(vae.peak_signal_to_noise_ratio(family_vae, renders([brand], 128, 3 + number)[0]).mean()),
+            PSNR_BRAND,
+        )
 
 
 def encoder_itself(encoder: encoding.LoadedEncoder) -> None:
@@ -108,7 +112,7 @@ def encoder_itself(encoder: encoding.LoadedEncoder) -> None:
 
 def pictures_of(folder: Path) -> list[Image.Image]:
     """The brand's test pictures, decoded as the product does."""
-    test = brandset.read(folder).splits["test"]
+    test = brandset.read_brand_set(folder).splits["test"]
     brand = brandset.read_brand_file(folder)
     return [brandset.decoded_image(item, brand) for item in test]
 
@@ -126,7 +130,7 @@ def zero_shot(encoder: encoding.LoadedEncoder, seen: NDArray, trait: str, truth:
     return right([values[int(i)] for i in (seen @ texts.T).argmax(1)], truth)
 
 
-def base_itself(judge: judging.Judge) -> None:
+def base_itself(judge: judging.TraitAndStyleJudge) -> None:
     print("base, judged over 512 prompts in its own styles")
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     table = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")

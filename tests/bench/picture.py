@@ -35,7 +35,7 @@ def cells(brand: str) -> list[list[tuple[Image.Image, str]]]:
     accepted = [slot for slot in slots if verdicts[slot.file(0)]["verdict"] == "accept"][:COLUMNS]
     refused = [slot.file(0) for slot in slots if verdicts[slot.file(0)]["verdict"] != "accept"][:COLUMNS]
     folder = brandset.brand_folder(brand)
-    own = [opened(folder / item.file) for item in brandset.read(folder).splits["test"][:COLUMNS]]
+    own = [opened(folder / item.file) for item in brandset.read_brand_set(folder).splits["test"][:COLUMNS]]
     base = draw([slot.prompt for slot in accepted], [slot.seed_of_attempt(0) for slot in accepted], None)
     return [
         [(image, "") for image in own],

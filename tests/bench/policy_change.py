@@ -37,7 +37,7 @@ def lot(place: Path) -> None:
     rng = np.random.default_rng(0)
     bases = [
         np.asarray(Image.open(i.path).convert("RGB"), int)
-        for i in brandset.read(brandset.brand_folder("neon")).splits["train"]
+        for i in brandset.read_brand_set(brandset.brand_folder("neon")).splits["train"]
     ]
     place.mkdir()
     for number in range(COUNT):

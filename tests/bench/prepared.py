@@ -21,7 +21,7 @@ from stylegate.brand import make_brand_set
 from stylegate.captionfaults import words_in_most_captions
 from stylegate.config import Config
 from train.miniature.captions import PHRASES
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS
 from train.miniature.world import random_traits
 
@@ -44,7 +44,7 @@ def write_messy_folder(folder: Path, brand: str) -> dict[str, set[str]]:
     images, texts = {}, {}
     for n, name in enumerate(names):
         row = random_traits(traits)
-        images[name], texts[name] = render(row, BRANDS[brand], 5_000_000 + n), caption(row, draw)
+        images[name], texts[name] = render_collectible(row, BRANDS[brand], 5_000_000 + n), caption(row, draw)
     chosen = draw.sample(names, 6 * PLANTED)
     twins, cut, framed, swapped, tiny, originals = (set(chosen[i::6]) for i in range(6))
     for twin, original in zip(sorted(twins), sorted(originals), strict=True):
@@ -74,7 +74,7 @@ def write_messy_folder(folder: Path, brand: str) -> dict[str, set[str]]:
 
 def found_faults(folder: Path) -> dict[str, set[str]]:
     """What is said of the brand set, by kind of fault, with the names that files had in the messy folder."""
-    brand_set = brandset.read(folder)
+    brand_set = brandset.read_brand_set(folder)
     originals = {
         f"{part}/{row['file_name']}": row["original"]
         for part in brandset.SPLITS

@@ -29,7 +29,7 @@ from stylegate.families import FAMILIES
 from stylegate.rundirectory import run_directory_name
 from tests.bench.miniature import embed, pictures_of, right
 from train.miniature import judge as judging
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS
 
 SEED, COUNT, TOGETHER = 7000, 128, 16  # plan seeds 7000 to 7999 are for benchmarks
@@ -57,7 +57,7 @@ def train(brand: str) -> tuple[Path, float]:
     there = (files.RUNS / run_directory_name(config) / "lora").exists()
     assert main(["train", f"brand={brand}"]) == 0
     seconds = float("nan") if there else time.process_time() - began
-    lora = lorafile.lora_path(config)
+    lora = lorafile.lora_file_for_drawing(config)
     assert lora
     return lora, seconds
 
@@ -65,14 +65,16 @@ def train(brand: str) -> tuple[Path, float]:
 def unseen(brand: str, count: int, seed: int) -> list[PlanSlot]:
     """Slots of combinations that are in none of the brand's pictures."""
     traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
-    brand_set = brandset.read(brandset.brand_folder(brand))
+    brand_set = brandset.read_brand_set(brandset.brand_folder(brand))
     known = {tuple(sorted(item.traits.items())) for items in brand_set.splits.values() for item in items}
     return slots_from_traits(traits, brand_set.brand, PlanConfig(num_images=count, seed=seed), known)
 
 
 def truth(slots: list[PlanSlot], brand: str) -> NDArray[np.uint8]:
     """Renders of the slots in the brand's style."""
-    return np.stack([np.asarray(render(slot.traits, BRANDS[brand], slot.seed_of_attempt(0))) for slot in slots])
+    return np.stack(
+        [np.asarray(render_collectible(slot.traits, BRANDS[brand], slot.seed_of_attempt(0))) for slot in slots]
+    )
 
 
 def arrays(images: list[Image.Image]) -> NDArray[np.uint8]:

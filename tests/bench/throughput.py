@@ -172,7 +172,7 @@ def signatures(count: int) -> np.ndarray:
     """Pictures of a template: brand pictures, each mixed with another one, moved and recoloured."""
     random = np.random.default_rng(0)
     source = [
-        similarity.signature(Image.open(p).convert("RGB"))
+        similarity.signature_of_picture(Image.open(p).convert("RGB"))
         for p in (brandset.brand_folder("riso") / "train").glob("*.png")
     ]
     out = np.empty((count, 64, 64, 3), np.uint8)

@@ -71,7 +71,7 @@ def one_run(words: list[str]) -> dict[str, float]:
     from train import loop
 
     found: dict[str, float] = {}
-    begin, fit = loop.tracker_of, loop.train_steps
+    begin, fit = loop.make_tracker, loop.train_steps
 
     def begun(*arguments: Any) -> Any:
         began = time.perf_counter()
@@ -99,7 +99,7 @@ def one_run(words: list[str]) -> dict[str, float]:
         tracker.tracker.finish = ended
         return done
 
-    loop.tracker_of, loop.train_steps = begun, fitted  # type: ignore[assignment]
+    loop.make_tracker, loop.train_steps = begun, fitted  # type: ignore[assignment]
     assert main(["train", *words]) == 0
     return found
 

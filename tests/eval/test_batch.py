@@ -42,7 +42,8 @@ SD = FAMILIES["sd"]
 
 def test_plan_is_unique_new_and_by_weight() -> None:
     learned = {
-        traits_as_sorted_pairs(i.traits) for i in brandset.read(files.ROOT / "data" / "brands" / "neon").splits["train"]
+        traits_as_sorted_pairs(i.traits)
+        for i in brandset.read_brand_set(files.ROOT / "data" / "brands" / "neon").splits["train"]
     }
     slots = slots_from_traits(read_traits_file(TRAITS), BRAND, PlanConfig(num_images=600), learned)
     drawn = [traits_as_sorted_pairs(slot.traits) for slot in slots]
@@ -822,8 +823,10 @@ def test_export_reads_every_byte_again_whatever_is_remembered(run, judged: Path,
     run("gate", *words)
     sha256 = files.sha256(picture)
     Image.new("RGB", (64, 64), "navy").save(picture)
-    digests.write_entries({os.fsencode(picture): digests.Entry(digests.current_file_state(picture), sha256)})
-    assert digests.sha256s([picture]) == [sha256] != [files.sha256(picture)]
+    digests.remember_digests(
+        {os.fsencode(picture): digests.RememberedDigest(digests.current_file_state(picture), sha256)}
+    )
+    assert digests.sha256_of_files([picture]) == [sha256] != [files.sha256(picture)]
     run("gate", *words)
     code, text = run("export", *words, "name=trusted")
     assert code == 10 and "0032.png is not the picture that was judged" in text

@@ -155,7 +155,7 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     with monkeypatch.context() as patch:
         patch.setattr(signing_certificate, "TEST_DAYS", 1)
-        patch.setattr(files, "today", lambda: datetime.date(2020, 1, 1))
+        patch.setattr(files, "today_in_utc", lambda: datetime.date(2020, 1, 1))
         ended = make_default_certificate()
     with monkeypatch.context() as patch:
         patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ExtendedKeyUsageOID.SERVER_AUTH)

@@ -15,7 +15,7 @@ from eval.measuring import encoder as encoding
 from eval.measuring import features, weights
 from eval.measuring.encoder import LoadedEncoder
 from stylegate import basename, files, pictures
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 
@@ -248,13 +248,13 @@ def test_what_generate_kept_is_scored_without_decoding(
     def extracted() -> features.PictureFeatures:
         return features.cached_features_of_files(named, sha256, miniature, "#ffffff", 2, "")[0]
 
-    monkeypatch.setattr(features, "Cache", lambda: Cache(tmp_path / "one.sqlite"))
+    monkeypatch.setattr(features, "ArrayCache", lambda: ArrayCache(tmp_path / "one.sqlite"))
     decoded = extracted()
-    cache = Cache(tmp_path / "other.sqlite")
-    monkeypatch.setattr(features, "Cache", lambda: cache)
+    cache = ArrayCache(tmp_path / "other.sqlite")
+    monkeypatch.setattr(features, "ArrayCache", lambda: cache)
     drawn = {sha256[f"{i}.png"]: image for i, image in enumerate(pictures_of_neon[:5])}
     features.store_features_of_drawn(drawn, miniature.preprocessing, "#ffffff")
-    monkeypatch.setattr(pictures, "decode", None)
+    monkeypatch.setattr(pictures, "decode_picture", None)
     kept = extracted()
     assert all(np.array_equal(a, b) for a, b in zip(decoded, kept, strict=True))
     assert cache.database.execute("SELECT count(*) FROM entry").fetchone() == (5,)

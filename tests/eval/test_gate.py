@@ -310,15 +310,15 @@ def test_a_bug_after_a_failed_verdict_does_not_hide_it(run, judged: Path, tmp_pa
 
 
 def test_precedence_of_exit_codes() -> None:
-    from stylegate.errors import worst_code
+    from stylegate.errors import most_important_exit_code
 
     assert [
-        worst_code(0, 11),
-        worst_code(11, 10),
-        worst_code(10, 1),
-        worst_code(1, 11),
-        worst_code(2, 10),
-        worst_code(0),
+        most_important_exit_code(0, 11),
+        most_important_exit_code(11, 10),
+        most_important_exit_code(10, 1),
+        most_important_exit_code(1, 11),
+        most_important_exit_code(2, 10),
+        most_important_exit_code(0),
     ] == [11, 10, 10, 1, 2, 0]
 
 

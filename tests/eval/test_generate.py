@@ -15,7 +15,7 @@ from stylegate import files, sample
 from stylegate.config import GenerateConfig
 from stylegate.embedded import read_each_prompt_once
 from stylegate.families import FAMILIES
-from stylegate.families.base import Models
+from stylegate.families.base import LoadedBaseModel
 
 TRAITS = """
 prompt: '{{body}} {{species}} on {{background}} background'
@@ -30,7 +30,7 @@ BLANK = "version: 1\nchecks: {contrast: {reject_below: 6}}\n"
 
 
 @pytest.fixture
-def base() -> Models:
+def base() -> LoadedBaseModel:
     """The shipped base alone."""
     return FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
 
@@ -44,7 +44,7 @@ def words_of(tmp_path: Path, name: str, negative: str = "") -> list[str]:
     return [*words, "plan.num_images=6", "plan.max_attempts=2", "generate.num_inference_steps=2"]
 
 
-def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: Models) -> None:
+def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: LoadedBaseModel) -> None:
     drawn = {}
     for name, negative in (("plain", ""), ("away", "negative_prompt: a red cat")):
         words = words_of(tmp_path, name, negative)
@@ -65,7 +65,7 @@ def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: Models
     assert max(apart) <= 1, "the pipeline's own answer to this negative prompt, but for rounding"
 
 
-def test_each_prompt_is_read_once_and_alone(base: Models) -> None:
+def test_each_prompt_is_read_once_and_alone(base: LoadedBaseModel) -> None:
     alone = base.pipeline.encode_prompt(["a red cat"], "cpu", 1, False)[0]
     read_each_prompt_once(base.pipeline)
     encoder, asked = base.pipeline.text_encoder, []
@@ -79,7 +79,7 @@ def test_each_prompt_is_read_once_and_alone(base: Models) -> None:
     assert len(asked) == 3, "the empty prompt is new, and read once for all pictures"
 
 
-def test_embeddings_used_longest_ago_are_forgotten_first(base: Models) -> None:
+def test_embeddings_used_longest_ago_are_forgotten_first(base: LoadedBaseModel) -> None:
     read_each_prompt_once(base.pipeline)
     kept = base.pipeline.text_encoder.forward
     base.pipeline.encode_prompt(["a"], "cpu", 1, False)

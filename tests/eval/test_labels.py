@@ -214,7 +214,7 @@ def older_files(out: Path) -> None:
     }
     lines["decisions.jsonl"].append({n: v for n, v in give_line("unsure").items() if n != "why"})
     for name, rows in lines.items():
-        (out / name).write_text(files.jsonl(rows) + '{"torn')
+        (out / name).write_text(files.json_lines_text(rows) + '{"torn')
 
 
 def give_line(verdict: labels.LabelName) -> dict:
@@ -239,7 +239,7 @@ def test_files_of_older_versions_are_taken_in_once(tmp_path: Path) -> None:
     (tmp_path / "decisions.jsonl.imported").rename(tmp_path / "decisions.jsonl")  # as a kill before the renaming leaves
     files.append_jsonl(tmp_path / "decisions.jsonl", give_line("accept"))  # by an older version, which then went on
     assert counting(tmp_path) == ["accept"] and len(store.read_all_rows(tmp_path)) == 13
-    (tmp_path / "decisions.jsonl").write_text(files.jsonl([give_line("reject")]))
+    (tmp_path / "decisions.jsonl").write_text(files.json_lines_text([give_line("reject")]))
     assert counting(tmp_path) == ["reject"]
     assert {path.name for path in tmp_path.iterdir()} == names | {"decisions.jsonl.imported-1"}
 

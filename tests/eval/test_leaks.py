@@ -101,7 +101,7 @@ def test_a_waiver_that_has_ended_since_lets_nothing_out(run, words, judged: Path
     waiver = f"waivers: [{{sha256: {sha256}, check: contrast, owner: anna, reason: fine, expires: 2090-01-01}}]\n"
     told = words("version: 1\nmax_failed_share: 1.0\nchecks: {contrast: {reject_below: 200}}\n" + waiver)
     assert run("gate", *told)[0] == 0
-    monkeypatch.setattr(files, "today", lambda: datetime.date(2090, 1, 2))
+    monkeypatch.setattr(files, "today_in_utc", lambda: datetime.date(2090, 1, 2))
     code, text = run("export", *told, "name=waived")
     assert code == 2 and "has ended" in text
 

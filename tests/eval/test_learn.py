@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval.judging.verdicts import answered_by_head, make_reason
-from eval.learning.gains import area, compared_rankings, line_at, yield_at
+from eval.learning.gains import area_under_roc_curve, compared_rankings, line_at, yield_at
 from eval.policy import file as policyfile
 from eval.policy.model import Learnt
 from eval.promise import labels
@@ -104,7 +104,7 @@ def test_areas_and_yields_are_those_of_plain_counting() -> None:
     random = np.random.default_rng(3)
     for _ in range(40):
         scores, good = random.integers(0, 12, 30).astype(float), random.random(30) < 0.6
-        assert area(scores, good) == pytest.approx(roc_auc_score(good, scores))
+        assert area_under_roc_curve(scores, good) == pytest.approx(roc_auc_score(good, scores))
         shares = [(scores >= line).mean() for line in set(scores) if (~good[scores >= line]).mean() <= 0.2]
         assert yield_at(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
         line = line_at(list(scores), list(good), 0.2)

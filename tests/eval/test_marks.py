@@ -73,9 +73,9 @@ def test_the_source_type_is_read_by_another_program_and_no_pixel_moves(kind: str
     assert xmp.source_types_in_file(marked) == {AI_MADE}
     with Image.open(io.BytesIO(FILES[kind])) as before, Image.open(io.BytesIO(marked)) as after:
         assert (before.mode, before.size, before.tobytes()) == (after.mode, after.size, after.tobytes())
-    assert decodes_to_same_picture(FILES[kind], marked) and pictures.suffix_of(marked) == pictures.suffix_of(
-        FILES[kind]
-    )
+    assert decodes_to_same_picture(FILES[kind], marked) and pictures.suffix_by_content(
+        marked
+    ) == pictures.suffix_by_content(FILES[kind])
     assert xmp.with_source_type(marked, "trainedAlgorithmicMedia", drawn_here=True) == marked, "never twice"
 
 
@@ -94,7 +94,7 @@ def test_a_marked_png_is_compared_by_its_chunks(monkeypatch: pytest.MonkeyPatch)
     damaged = marked.replace(b"digitalArt", b"digitalAxt")  # the checksum of the chunk does not fit any more
     other = before.replace(b"PLTE", b"pLTE")
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded"))
+        patch.setattr(pictures, "decode_picture", lambda *_: pytest.fail("decoded"))
         assert decodes_to_same_picture(before, marked)
         for content in (damaged, other):
             with pytest.raises(pytest.fail.Exception):

@@ -32,7 +32,7 @@ class Told:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     tracker = Told()
-    monkeypatch.setattr(mirror, "tracker_of", lambda *_, **__: tracker)
+    monkeypatch.setattr(mirror, "make_tracker", lambda *_, **__: tracker)
     return tracker
 
 

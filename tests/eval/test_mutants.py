@@ -45,7 +45,7 @@ def held(numbers: range) -> Counter[str]:
         content = mutant(number)
         with no_hang():
             try:
-                image = pictures.decode(content).image
+                image = pictures.decode_picture(content).image
             except pictures.PictureError as error:
                 assert str(error), number
                 told[" ".join(str(error).split()[:3])] += 1
@@ -88,7 +88,9 @@ def test_memory_stays_bounded() -> None:
 def bombs_refused() -> None:
     for side in (10_001, 50_000, 2**31 - 1):
         with no_hang(), pytest.raises(pictures.PictureError):
-            pictures.decode(bomb(side) if side < 10**6 else bomb(50_000).replace(b"\x00\x00\xc3P", b"\x7f\xff\xff\xff"))
+            pictures.decode_picture(
+                bomb(side) if side < 10**6 else bomb(50_000).replace(b"\x00\x00\xc3P", b"\x7f\xff\xff\xff")
+            )
 
 
 def test_bombs_are_refused_by_their_headers() -> None:

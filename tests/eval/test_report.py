@@ -518,8 +518,8 @@ def test_cost_in_words() -> None:
 
 
 def test_cost_adds_up_over_stages_and_runs(tmp_path: Path) -> None:
-    from train.experiment import add_cost
+    from train.experiment import add_seconds_to_cost_file
 
     for seconds in ({"train": 2.0, "plan": 0.1}, {"draw": 3.0}, {"train": 1.5}):
-        add_cost(tmp_path, seconds)
+        add_seconds_to_cost_file(tmp_path, seconds)
     assert report.seconds_by_stage(tmp_path) == {"train": 3.5, "plan": 0.1, "draw": 3.0}

@@ -176,7 +176,7 @@ def test_consistency_finds_the_odd_one() -> None:
 def test_the_palette_equals_a_slow_density_and_sees_a_tint(pictures_of_neon: list[Image.Image]) -> None:
     from scipy.ndimage import gaussian_filter
 
-    every = np.stack([similarity.signature(image) for image in pictures_of_neon[:20]])
+    every = np.stack([similarity.signature_of_picture(image) for image in pictures_of_neon[:20]])
     references, judged = every[:16], every[16:]
 
     def flat(one: np.ndarray) -> list[tuple[int, ...]]:
@@ -228,11 +228,11 @@ def slow_patterns(one: np.ndarray) -> list[int]:
 
 def test_coherence_equals_a_slow_count(pictures_of_neon: list[Image.Image]) -> None:
     """Each pixel's log ratio of its pattern's frequency in the references and in their melted copies, one at a time."""
-    references = np.stack([similarity.signature(image) for image in pictures_of_neon[:3]])
-    judged = np.stack([similarity.signature(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
+    references = np.stack([similarity.signature_of_picture(image) for image in pictures_of_neon[:3]])
+    judged = np.stack([similarity.signature_of_picture(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
     plain, soft, melted, of_judged = (
         [slow_patterns(one) for one in some]
-        for some in (references, coherence.blurred(references, 0.6), coherence.melted_copies(references), judged)
+        for some in (references, coherence.blurred_image(references, 0.6), coherence.melted_copies(references), judged)
     )
 
     def slow(codes: list[int], of: list[int]) -> float:
@@ -281,7 +281,7 @@ def test_melted_pictures_are_less_coherent(brand: str, pictures_of_neon: list[Im
     melted = [washed(a, b, random) for a, b in itertools.pairwise(true)]
 
     def scores(some: list[Image.Image]) -> np.ndarray:
-        of = [np.stack([similarity.signature(image) for image in part]) for part in (some, references)]
+        of = [np.stack([similarity.signature_of_picture(image) for image in part]) for part in (some, references)]
         return coherence.score(of[0], of[1])
 
     for drawn in (true, soft):
@@ -321,7 +321,7 @@ SAME = pytest.approx(np.log(duplicates.NEAREST), abs=0.01)
 
 def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
     three = [pictures_of_neon[0], pictures_of_neon[5], pictures_of_neon[0]]
-    signatures = np.stack([similarity.signature(image) for image in three])
+    signatures = np.stack([similarity.signature_of_picture(image) for image in three])
     found = duplicates.nearest_of_smaller_rank(signatures, np.arange(3), None, signatures[:0])
     distance = 1 - similarity.likeness(signatures[0], signatures[1])
     assert found.score == pytest.approx([0, np.log(distance), np.log(duplicates.NEAREST)], abs=1e-2)
@@ -332,7 +332,7 @@ def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
 
 
 def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.Image]) -> None:
-    signatures = np.stack([similarity.signature(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
+    signatures = np.stack([similarity.signature_of_picture(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
         rank = duplicates.keeping_ranks(
@@ -357,7 +357,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
 
 
 def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: list[Image.Image]) -> None:
-    signatures = np.stack([similarity.signature(image) for image in pictures_of_neon[:16]])
+    signatures = np.stack([similarity.signature_of_picture(image) for image in pictures_of_neon[:16]])
     line = np.quantile(duplicates.log_distances_to_altered_copies(signatures), 0.95)
     near = duplicates.leave_one_out(signatures)
     slow = each_by_the_others(signatures, lambda one, others: duplicates.nearest_training_picture(one, others).score)
@@ -433,7 +433,9 @@ def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: py
         == 10
     )
     scores = read_scores(out)
-    signatures = [similarity.signature(Image.open(judged / row["file"]).convert("RGB")) for row in scores.rows]
+    signatures = [
+        similarity.signature_of_picture(Image.open(judged / row["file"]).convert("RGB")) for row in scores.rows
+    ]
     assert scores.column("redness") == pytest.approx([one[..., 0].mean() for one in signatures], abs=1e-3)
     verdicts = {row["file"]: row for row in files.read_jsonl(out / "verdicts.jsonl")}
     assert verdicts["cyan.png"]["verdict"] == "reject" and verdicts["cyan.png"]["reasons"][0]["check"] == "redness"

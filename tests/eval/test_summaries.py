@@ -21,7 +21,7 @@ from eval.policy.model import Policy
 from eval.report.summaries import MAX_NAME, MAX_NAMED, escaped_on_one_line, junit_xml, markdown_summary
 from eval.scorers import SCORES
 from stylegate import files
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 from tests import lots
 
 FOLDER = Lot(Path("in"), Path("out"), [], {}, None, None)
@@ -116,7 +116,7 @@ def test_a_case_fails_if_and_only_if_the_exit_code_is_not_0() -> None:
         assert int(suite.get("failures", "")) == len(failed(suite)) and suite.get("errors") == "0"
         assert int(suite.get("tests", "")) == len(suite) == len({case.get("name") for case in suite})
         assert not failed(suite_of(lot, outcome.model_copy(update={"observe": True}))), "the exit code is 0 then"
-    assert codes == {Exit.PASS, Exit.REJECTED, Exit.REVIEW, Exit.STALE, Exit.EVIDENCE}
+    assert codes == {ExitCode.PASS, ExitCode.REJECTED, ExitCode.REVIEW, ExitCode.STALE, ExitCode.EVIDENCE}
 
 
 def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
@@ -269,7 +269,7 @@ def test_every_lot_that_does_not_pass_is_told_what_is_next() -> None:
         promise = {"state": state, "says": "says"}
         outcome = outcome_of(lot, lots.policy(share, sha256="0" * 64), batch=rules, promise=promise)
         advice = next_step_in_words(outcome, lot, "out")
-        assert bool(advice) == (outcome.exit_code != Exit.PASS), (outcome, advice)
+        assert bool(advice) == (outcome.exit_code != ExitCode.PASS), (outcome, advice)
         assert ("out/review.csv" in advice) == (bool(advice) and IN_REVIEW in lot)
         assert not advice or f"Next: {advice[:20]}" in markdown_summary("out", outcome, lot)
         assert not next_step_in_words(outcome.model_copy(update={"observe": True}), lot, "out"), "the exit code is 0"
@@ -338,6 +338,6 @@ def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> Non
                 f"stylegate learn with the same words: people accepted {good} and rejected {bad}" in advice
             ) == offered
             assert ("stylegate learn" in markdown_summary("lot", outcome, lot)) == offered
-        assert outcome.exit_code == Exit.PASS, "the lot passes, and can be learned from all the same"
+        assert outcome.exit_code == ExitCode.PASS, "the lot passes, and can be learned from all the same"
     on_page = next_step_in_words(outcome_of([IN_REVIEW, REJECTED]), [IN_REVIEW, REJECTED], "")
     assert "stylegate review with the same words" in on_page and ".csv" not in on_page and "index.html" not in on_page

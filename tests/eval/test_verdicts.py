@@ -30,7 +30,7 @@ from eval.measuring.record import BatchMeasures
 from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import LotRule, Policy, Waiver
 from stylegate import files
-from stylegate.errors import PRECEDENCE, Exit, worst_code
+from stylegate.errors import PRECEDENCE, ExitCode, most_important_exit_code
 from tests import lots
 from tests.lots import verdict
 
@@ -206,8 +206,11 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
 
 
 def test_precedence_is_the_one_that_is_documented() -> None:
-    assert [int(code) for code in PRECEDENCE if code != Exit.PREEMPTED] == [2, 10, 1, 12, 13, 11, 0]
-    assert worst_code(Exit.REVIEW, Exit.STALE, Exit.PASS) == 12 and worst_code(Exit.REJECTED, Exit.INTERNAL) == 10
+    assert [int(code) for code in PRECEDENCE if code != ExitCode.PREEMPTED] == [2, 10, 1, 12, 13, 11, 0]
+    assert (
+        most_important_exit_code(ExitCode.REVIEW, ExitCode.STALE, ExitCode.PASS) == 12
+        and most_important_exit_code(ExitCode.REJECTED, ExitCode.INTERNAL) == 10
+    )
 
 
 def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:

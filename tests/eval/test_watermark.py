@@ -17,17 +17,17 @@ class SpreadSpectrum:
     """A true watermark, of tests alone: for each bit a pattern of its own is added or taken away from all pixels."""
 
     def __init__(self, path: str, strength: float = 40.0) -> None:
-        self.sha256, self.strength = watermark.weights_digest(path), strength
+        self.sha256, self.strength = watermark.watermark_weights_digest(path), strength
 
     def patterns(self, image: Image.Image) -> np.ndarray:
         return np.random.default_rng(0).choice([-1.0, 1.0], (BITS, image.height, image.width, 1))
 
-    def put(self, image: Image.Image, bits: str) -> Image.Image:
+    def embed_bits(self, image: Image.Image, bits: str) -> Image.Image:
         signs, patterns = np.array([1 if bit == "1" else -1 for bit in bits]), self.patterns(image)
         added = np.tensordot(signs, patterns, 1) * self.strength / np.sqrt(BITS)
         return Image.fromarray(np.clip(np.asarray(image) + added, 0, 255).round().astype(np.uint8))
 
-    def read(self, image: Image.Image) -> str:
+    def read_bits(self, image: Image.Image) -> str:
         values = np.asarray(image, float)
         found = [(pattern * (values - values.mean())).mean() for pattern in self.patterns(image)]
         return "".join("1" if value > 0 else "0" for value in found) if min(map(abs, found)) > 1 else ""
@@ -138,9 +138,9 @@ def test_trustmark_itself_puts_in_what_it_reads(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys.modules["urllib.request"], "urlretrieve", lambda *_, **__: pytest.fail("fetched"))
     found = watermark.load_watermark(str(tmp_path / "weights.safetensors"))
     cover, bits = Image.new("RGB", (96, 64), "red"), watermark_bits("a" * 64, "b" * 64, 1)
-    made = found.put(cover, bits)
-    assert made.size == cover.size and made.tobytes() != cover.tobytes() and found.put(cover, bits) == made
-    assert found.read(made) == ""
+    made = found.embed_bits(cover, bits)
+    assert made.size == cover.size and made.tobytes() != cover.tobytes() and found.embed_bits(cover, bits) == made
+    assert found.read_bits(made) == ""
     layer = found.trustmark.ecc  # type: ignore[attr-defined]
     assert layer.decode_bitstream(layer.encode_binary([bits]), "binary")[0][:2] == (bits, True)
     del weights["decoder.decoder.fc.weight"]

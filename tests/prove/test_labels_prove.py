@@ -60,7 +60,7 @@ def test_thirty_kills_take_in_older_files_whole_or_not_at_all(tmp_path: Path) ->
         out = tmp_path / str(kill)
         out.mkdir()
         for name in OLDER_FILES.values():
-            (out / name).write_text(files.jsonl([give_line("accept")] * count))
+            (out / name).write_text(files.json_lines_text([give_line("accept")] * count))
         process = subprocess.Popen(
             [sys.executable, "-c", READER, str(out)], stdout=subprocess.PIPE, text=True, cwd=files.ROOT
         )

@@ -134,7 +134,7 @@ def test_many_pictures_cost_the_caller_nothing(tmp_path: Path) -> None:
     page = Image.effect_noise((1024, 1024), 50).convert("RGB")
     began = time.monotonic()
     for step in range(1, 21):
-        told.picture("samples", page, step)
+        told.log_picture("samples", page, step)
     assert time.monotonic() - began < 0.1
     told.finish()
     assert len(history(tmp_path / "run")) == 20

@@ -26,7 +26,7 @@ def made(run, folder: Path, name: str) -> tuple[int, str, Path]:
 def test_brand_from_kohya_captions(run, folder: Path) -> None:
     code, text, place = made(run, folder, "kohya")
     assert code == 0 and "look at" in text
-    brand_set = brandset.read(place)
+    brand_set = brandset.read_brand_set(place)
     assert {p: len(s) for p, s in brand_set.splits.items()} == {"train": 8, "validation": 2, "test": 4}
     every = [item for split in brand_set.splits.values() for item in split]
     assert len({item.sha256 for item in every}) == 14 and all(item.text.startswith("a creature") for item in every)
@@ -49,7 +49,7 @@ def test_brand_from_csv_and_jsonl(run, folder: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"file_name": n, "text": t, "traits": {"species": "cat"}}) for n, t in rows]
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     code, _, place = made(run, folder, "from-jsonl")
-    assert code == 0 and brandset.read(place).splits["train"][0].traits == {"species": "cat"}
+    assert code == 0 and brandset.read_brand_set(place).splits["train"][0].traits == {"species": "cat"}
 
 
 def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> None:
@@ -62,7 +62,7 @@ def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> N
         "validation=3",
     ]
     code, text = run("brand", "name=worded", f"images={folder}", *words)
-    brand_set = brandset.read(files.BRANDS[0] / "worded")
+    brand_set = brandset.read_brand_set(files.BRANDS[0] / "worded")
     assert code == 0 and {p: len(s) for p, s in brand_set.splits.items()} == {"train": 6, "validation": 3, "test": 5}
     brand = brand_set.brand
     assert (brand.trigger, brand.licence, brand.background) == ("boxed creatures", "CC-BY-4.0", "#102030")
@@ -176,7 +176,7 @@ def test_awkward_names_are_ordinary(run, folder: Path) -> None:
     (folder / "08.txt").write_bytes("\ufeffa\u3000caption\u00a0of spaces".encode())
     code, text, place = made(run, folder, "awkward")
     assert code == 0, text
-    brand_set = brandset.read(place)
+    brand_set = brandset.read_brand_set(place)
     every = [item for split in brand_set.splits.values() for item in split]
     assert len({item.sha256 for item in every}) == 14
     originals = {r["original"] for p in brandset.SPLITS for r in files.read_jsonl(place / p / "metadata.jsonl")}
@@ -350,7 +350,7 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
         for part, path in parts.items():
             loaded[part].to_parquet(path)  # type: ignore[index]
         again = datasets.load_dataset("parquet", data_files=parts, cache_dir=str(tmp_path / "cache"))
-        before = brandset.read(place)
+        before = brandset.read_brand_set(place)
         for kind, one in (("loaded", loaded), ("parquet", again)):
             brandset.write_hub_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
             after, _ = brandset.read_checked_brand_set(tmp_path / f"{number}-{kind}")
@@ -380,7 +380,7 @@ def test_a_folder_as_trainers_lay_it_out(run, folder: Path) -> None:
     (folder / "img" / "00.npz").write_bytes(b"PK")
     (folder / "Thumbs.db").write_bytes(b"x")
     code, text, place = made(run, folder, "laid-out")
-    assert code == 0 and sum(len(items) for items in brandset.read(place).splits.values()) == 14
+    assert code == 0 and sum(len(items) for items in brandset.read_brand_set(place).splits.values()) == 14
     for says in (
         "repeats in the names of folders are not used, each picture counts once: 10_sks",
         "1 file not used, hidden or of the operating system: Thumbs.db",
@@ -403,7 +403,7 @@ def test_alpha_is_declared_once_and_holds_for_both_sides(run, folder: Path, tmp_
         image = Image.open(path).convert("RGBA")
         image.putpixel((0, 0), (0, 0, 0, 0))
         image.save(path)
-        pictures.decode(path.read_bytes()).image.save(drawn / f"{i}.png")
+        pictures.decode_picture(path.read_bytes()).image.save(drawn / f"{i}.png")
     place = made(run, folder, "clear")[2]
 
     def alphas(images: Path) -> set[float]:
@@ -440,7 +440,7 @@ def test_a_trait_that_is_null_is_none(run, folder: Path) -> None:
     rows = [{"file_name": f"{i:02d}.png", "text": "a", "traits": {"body": "red", "hat": None}} for i in range(14)]
     files.write_jsonl(folder / "metadata.jsonl", rows)
     place = made(run, folder, "nulls")[2]
-    assert brandset.read(place).splits["train"][0].traits == {"body": "red"}
+    assert brandset.read_brand_set(place).splits["train"][0].traits == {"body": "red"}
 
 
 def test_hub_failure_is_one_message() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stylegate.cache import Cache
+from stylegate.cache import ArrayCache
 
 
 def test_fill_computes_each_key_once(tmp_path: Path) -> None:
@@ -16,9 +16,9 @@ def test_fill_computes_each_key_once(tmp_path: Path) -> None:
         calls.append(indices)
         return [{"v": np.full(3, i, np.float32)} for i in indices]
 
-    cache = Cache(tmp_path / "c.sqlite")
+    cache = ArrayCache(tmp_path / "c.sqlite")
     assert [row["v"][0] for row in cache.get_or_compute(["a", "b", "c"], 2, compute) if row] == [0, 1, 2]
-    assert [r["v"][0] for r in Cache(tmp_path / "c.sqlite").get_or_compute(["c", "a", "d"], 2, compute) if r] == [
+    assert [r["v"][0] for r in ArrayCache(tmp_path / "c.sqlite").get_or_compute(["c", "a", "d"], 2, compute) if r] == [
         2,
         0,
         2,
@@ -28,7 +28,7 @@ def test_fill_computes_each_key_once(tmp_path: Path) -> None:
 
 def test_ensure_holds_a_batch_at_a_time(tmp_path: Path) -> None:
     """40 values of 1 MB each, 4 at once."""
-    cache, asked = Cache(tmp_path / "c.sqlite"), []
+    cache, asked = ArrayCache(tmp_path / "c.sqlite"), []
 
     def compute(indices: list[int]):
         asked.extend(indices)
@@ -46,7 +46,7 @@ def test_ensure_holds_a_batch_at_a_time(tmp_path: Path) -> None:
 
 
 def test_finished_batches_outlive_a_failure(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "c.sqlite")
+    cache = ArrayCache(tmp_path / "c.sqlite")
 
     def compute(indices: list[int]):
         if 2 in indices:
@@ -60,13 +60,13 @@ def test_finished_batches_outlive_a_failure(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_cache_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "c.sqlite").write_bytes(b"something else entirely, not a database" * 100)
-    cache = Cache(tmp_path / "c.sqlite")
+    cache = ArrayCache(tmp_path / "c.sqlite")
     cache.put({"a": {"v": np.ones(1)}})
     assert cache.get("a") is not None and (tmp_path / "c.broken").exists()
 
 
 def test_a_damaged_value_is_computed_again(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "c.sqlite")
+    cache = ArrayCache(tmp_path / "c.sqlite")
     cache.put({"a": {"v": np.ones(1)}})
     with cache.database:
         cache.database.execute("UPDATE entry SET value = ?", (b"\x05",))

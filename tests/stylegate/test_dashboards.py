@@ -109,4 +109,4 @@ def test_a_server_that_takes_nothing_is_one_message(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(wandb, "Api", broken)
     with pytest.raises(SurroundingsError) as error:
         dashboards.save_workspace(Config())
-    assert "refused ***" in str(error.value) and wandbrun.error_in_words(ValueError(KEY)) == "ValueError: ***"
+    assert "refused ***" in str(error.value) and wandbrun.wandb_error_in_words(ValueError(KEY)) == "ValueError: ***"

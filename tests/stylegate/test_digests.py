@@ -35,9 +35,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_what_did_not_change_is_not_read_again(lot: list[Path], reads: list[Path]) -> None:
     wanted = [files.sha256(path) for path in lot]
     for _ in range(3):
-        assert digests.sha256s(lot) == wanted
+        assert digests.sha256_of_files(lot) == wanted
     assert reads == lot
-    assert digests.sha256s(lot, remember=False) == wanted and reads == lot * 2, "export and verify read again"
+    assert digests.sha256_of_files(lot, remember=False) == wanted and reads == lot * 2, "export and verify read again"
 
 
 def same_size(path: Path) -> None:
@@ -65,11 +65,11 @@ def linked(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [same_size, times_put_back, replaced, linked])
 def test_every_change_is_seen(lot: list[Path], change) -> None:
-    before = digests.sha256s(lot)
+    before = digests.sha256_of_files(lot)
     change(lot[0])
-    after = digests.sha256s(lot)
+    after = digests.sha256_of_files(lot)
     assert after == [files.sha256(path) for path in lot] and after[0] != before[0]
-    assert digests.sha256s(lot) == after
+    assert digests.sha256_of_files(lot) == after
 
 
 def test_a_file_that_just_changed_is_read_again(
@@ -77,23 +77,23 @@ def test_a_file_that_just_changed_is_read_again(
 ) -> None:
     """It could change once more within the same time stamp, with the same size."""
     monkeypatch.setattr(digests, "SETTLED_NS", 2_000_000_000)
-    digests.sha256s(lot)
-    digests.sha256s(lot)
+    digests.sha256_of_files(lot)
+    digests.sha256_of_files(lot)
     assert reads == lot * 2
 
 
 def test_what_cannot_be_read_has_no_digest(lot: list[Path], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    digests.sha256s(lot)
+    digests.sha256_of_files(lot)
     lot[0].unlink()
     odd = [lot[0], tmp_path / "pipe", tmp_path / "dangling", tmp_path, Path("/dev/zero")]
-    assert digests.sha256s(odd) == [""] * len(odd)
+    assert digests.sha256_of_files(odd) == [""] * len(odd)
 
 
 @pytest.mark.parametrize("damage", ["no store", "another store", "a folder"])
 def test_a_damaged_store_costs_time_only(lot: list[Path], reads: list[Path], damage: str) -> None:
-    wanted = digests.sha256s(lot)
+    wanted = digests.sha256_of_files(lot)
     path = files.CACHE / digests.STORE
     if damage == "a folder":
         path.unlink()
@@ -101,8 +101,8 @@ def test_a_damaged_store_costs_time_only(lot: list[Path], reads: list[Path], dam
     else:
         path.write_bytes(b"no database" * 999 if damage == "no store" else path.read_bytes()[:5000])
     reads.clear()
-    assert digests.sha256s(lot) == wanted and reads == lot
-    assert digests.sha256s(lot) == wanted and digests.sha256s(lot) == wanted
+    assert digests.sha256_of_files(lot) == wanted and reads == lot
+    assert digests.sha256_of_files(lot) == wanted and digests.sha256_of_files(lot) == wanted
     assert damage == "a folder" or len(reads) <= 2 * len(lot), "a new one is made"
 
 
@@ -120,6 +120,6 @@ for _ in range(5):
     both = [subprocess.Popen([sys.executable, "-c", code], cwd=files.ROOT) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     keys = [os.fsencode(path) for path in many]
-    assert {key: entry.sha256 for key, entry in digests.read_entries(keys).items()} == {
+    assert {key: entry.sha256 for key, entry in digests.read_remembered_digests(keys).items()} == {
         key: files.sha256(path) for key, path in zip(keys, many, strict=True)
     }

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from stylegate import adapter, files, loranames
-from stylegate.adapter import Layer
+from stylegate.adapter import LoraTensors
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYERS = {
-    ATTENTION: Layer(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
-    "unet.conv_in": Layer(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
+    ATTENTION: LoraTensors(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
+    "unet.conv_in": LoraTensors(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
 }
 
 

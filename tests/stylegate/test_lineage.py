@@ -72,10 +72,10 @@ def test_a_digest_of_facts_is_their_own_or_over_all() -> None:
 
 def test_no_ledger_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no ledger of a run or batch: .*lineage\.jsonl"):
-        lineage.replay([tmp_path])
+        lineage.print_lineage_and_send_missing([tmp_path])
     files.append_jsonl(tmp_path / "lineage.jsonl", dict.fromkeys(lineage.ROW, "nonsense"))
     with pytest.raises(DataError, match="no ledger"):
-        lineage.replay([tmp_path])
+        lineage.print_lineage_and_send_missing([tmp_path])
 
 
 class Service:
@@ -115,12 +115,12 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     found = Service()
     monkeypatch.setenv("WANDB_PROJECT", "tests")
     monkeypatch.setattr(wandb, "Api", lambda: found)
-    monkeypatch.setattr(wandbrun, "start_run", found.start)
+    monkeypatch.setattr(wandbrun, "start_wandb_run", found.start)
     return found
 
 
 def test_replay_tells_each_thing_once(chain: list[Path], service: Service, capsys) -> None:
-    assert lineage.replay(chain) == 0
+    assert lineage.print_lineage_and_send_missing(chain) == 0
     assert [alias for _, alias in service.made] == [
         wandbrun.digest_alias(DIGESTS[what]) for what in ("lora", "batch", "calibration", "certificate", "package")
     ], "what is used is made before"
@@ -130,7 +130,7 @@ def test_replay_tells_each_thing_once(chain: list[Path], service: Service, capsy
     assert len({run for run, _ in service.used}) == 2, "each directory is its own W&B run"
     assert "7 of 7 records were sent" in capsys.readouterr().out
     before = (list(service.made), list(service.used))
-    assert lineage.replay(chain) == 0 and (service.made, service.used) == before
+    assert lineage.print_lineage_and_send_missing(chain) == 0 and (service.made, service.used) == before
     assert "0 of 7 records were sent" in capsys.readouterr().out
 
 
@@ -144,10 +144,10 @@ def test_replay_goes_on_where_it_was_stopped(chain: list[Path], service: Service
 
     monkeypatch.setattr(wandbrun, "draft_artifact", draft)
     with pytest.raises(SurroundingsError, match="the line was cut"):
-        lineage.replay(chain)
+        lineage.print_lineage_and_send_missing(chain)
     assert len(service.made) == 2
     monkeypatch.setattr(wandbrun, "draft_artifact", real)
-    assert lineage.replay(chain) == 0
+    assert lineage.print_lineage_and_send_missing(chain) == 0
     assert len(service.made) == len(set(service.made)) == 5 and len(service.used) == 2
 
 
@@ -156,7 +156,7 @@ def test_without_a_key_it_names_what_it_would_do(chain: list[Path], monkeypatch,
         monkeypatch.delenv("WANDB_API_KEY")
         monkeypatch.setenv("NETRC", str(chain[0] / "none"))
         with pytest.raises(SurroundingsError) as error:
-            lineage.replay(chain)
+            lineage.print_lineage_and_send_missing(chain)
     said = str(error.value)
     assert "No API key configured" in said and "Next: wandb login" in said and KEY not in said
     assert f"run: make lora the-lora:sha256-{DIGESTS['lora']}" in said and len(error.value.problems) == 7
@@ -171,7 +171,7 @@ def server() -> Iterator[FakeWandb]:
 
 def test_with_wandbs_own_client(chain: list[Path], server: FakeWandb) -> None:
     """The same by the real client, at a server that answers as W&B's was seen to be asked."""
-    assert lineage.replay(chain) == 0
+    assert lineage.print_lineage_and_send_missing(chain) == 0
     stored = {server.title(i): aliases_of(found) for i, found in server.artifacts.items()}
     assert stored.keys() == {f"the-{what}" for what in lineage.TYPES}
     assert all(wandbrun.digest_alias(DIGESTS[name.removeprefix("the-")]) in aliases for name, aliases in stored.items())
@@ -179,5 +179,5 @@ def test_with_wandbs_own_client(chain: list[Path], server: FakeWandb) -> None:
     assert used == ["the-brand-set", "the-lora"]
     assert server.runs["the-lora"].files.keys() >= {"lora.safetensors"}
     made = [name for run in server.runs.values() for name in run.made]
-    assert lineage.replay(chain) == 0
+    assert lineage.print_lineage_and_send_missing(chain) == 0
     assert [name for run in server.runs.values() for name in run.made] == made

@@ -58,7 +58,7 @@ def test_every_file_is_in_one_list(mixed: Path) -> None:
     assert names(found.beside, mixed) == set(BESIDE) and names(found.hidden, mixed) == set(HIDDEN)
     assert sum(map(len, found)) == sum(not path.is_dir() or path.is_symlink() for path in mixed.rglob("*"))
     for name in good:
-        assert pictures.decode((mixed / name).read_bytes()).image.size == (32, 32)
+        assert pictures.decode_picture((mixed / name).read_bytes()).image.size == (32, 32)
 
 
 def test_the_gate_judges_every_file(run, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -19,7 +19,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from stylegate import adapter, files, fusednames, lorafile
-from stylegate.adapter import Layer
+from stylegate.adapter import LoraTensors
 from stylegate.errors import ModelError
 
 Tensors = dict[str, Tensor]
@@ -102,7 +102,7 @@ def keyed(layer: str, **tensors: Tensor) -> Tensors:
 
 def lora(name: str, layer: str, rank: int = 2, alpha: float | None = 1.0, halves: str = "down up") -> File:
     """A plain LoRA of one layer; alpha None: not in the file, and the rank is meant."""
-    shape = adapter.shape_of(MAKE[name]())
+    shape = adapter.weight_shape_of(MAKE[name]())
     down, up = random(rank, *shape[1:]), random(shape[0], rank, *[1] * (len(shape) - 2))
     one, other = halves.split()
     tensors = {f"{layer}.lora_{one}.weight": down, f"{layer}.lora_{other}.weight": up}
@@ -136,7 +136,7 @@ def _():
 
 
 def loha(name: str, layer: str, alpha: float = 1.0, rank: int = 2) -> File:
-    shape = adapter.shape_of(MAKE[name]())
+    shape = adapter.weight_shape_of(MAKE[name]())
     w1_a, w2_a = random(shape[0], rank), random(shape[0], rank)
     w1_b, w2_b = (random(rank, int(np.prod(shape[1:]))) for _ in "12")
     parts = {"hada_w1_a": w1_a, "hada_w1_b": w1_b, "hada_w2_a": w2_a, "hada_w2_b": w2_b}
@@ -173,7 +173,7 @@ def _():
 
 def lokr(name: str, layer: str, first: int, second: int, alpha: float | None, sizes: tuple[int, int] = (3, 2)) -> File:
     """LoKr; `first` and `second` are the ranks of its matrices (0: stored whole), `sizes` the shape of lokr_w1."""
-    shape = adapter.shape_of(MAKE[name]())
+    shape = adapter.weight_shape_of(MAKE[name]())
     parts, wholes = {}, []
     for number, rank, (rows, columns) in (
         ("1", first, sizes),
@@ -247,7 +247,7 @@ def _():
 
 
 def with_magnitudes(made: File, name: str, layer: str, axis: int) -> File:
-    shape = adapter.shape_of(MAKE[name]())
+    shape = adapter.weight_shape_of(MAKE[name]())
     scale = torch.rand([count if i == axis else 1 for i, count in enumerate(shape)]) + 0.5
     return made._replace(tensors=made.tensors | {f"{layer}.dora_scale": scale}, magnitudes={name: scale})
 
@@ -379,7 +379,7 @@ def _():
 
 @row("diffusers", "LoRA, alpha and rank by layer in the header")
 def _():
-    tensors, header = adapter.to_diffusers({Q: Layer(random(2, 12), random(12, 2), 3.0)})
+    tensors, header = adapter.to_diffusers({Q: LoraTensors(random(2, 12), random(12, 2), 3.0)})
     up, down = tensors[f"{Q}.lora_B.weight"], tensors[f"{Q}.lora_A.weight"]
     return File(tensors, {Q: 1.5 * product(up, down)}, metadata=header)
 

@@ -151,8 +151,8 @@ def test_base_that_is_none(tmp_path: Path) -> None:
 
 def test_trained_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no LoRA has been trained by these words"):
-        lorafile.lora_path(Config(brand="never"))
-    assert lorafile.lora_path(replace(Config(brand="never"), lora_file="none")) is None
+        lorafile.lora_file_for_drawing(Config(brand="never"))
+    assert lorafile.lora_file_for_drawing(replace(Config(brand="never"), lora_file="none")) is None
 
 
 @pytest.mark.parametrize("lever", ["lora.rslora=true", "lora.dora=true"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from stylegate import pictures
-from stylegate.pictures import PictureError, decode, png_bytes
+from stylegate.pictures import PictureError, decode_picture, png_bytes
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -24,7 +24,7 @@ def gradient(side: int = 32) -> Image.Image:
 
 
 def test_plain_rgb_is_untouched() -> None:
-    picture = decode(png_bytes(gradient()))
+    picture = decode_picture(png_bytes(gradient()))
     assert picture.notes == () and np.array_equal(np.asarray(picture.image), np.asarray(gradient()))
 
 
@@ -32,7 +32,7 @@ def test_exif_orientation_turns() -> None:
     wide = gradient().crop((0, 0, 32, 20))
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = decode(encoded(wide, "JPEG", exif=exif, quality=95))
+    picture = decode_picture(encoded(wide, "JPEG", exif=exif, quality=95))
     assert picture.image.size == (20, 32) and "rotated as EXIF says" in picture.notes
 
 
@@ -44,9 +44,9 @@ def test_one_rule_of_orientation_for_every_use(form: str) -> None:
         exif[0x0112] = orientation
         content = encoded(wide, form, exif=exif)
         upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")  # the oracle
-        picture = decode(content)
+        picture = decode_picture(content)
         assert np.array_equal(np.asarray(picture.image), np.asarray(upright))
-        assert pictures.size_of(content) == picture.image.size == upright.size
+        assert pictures.upright_size_of(content) == picture.image.size == upright.size
 
 
 @pytest.mark.parametrize("entry", [(2, 2, b"6\0\0\0"), (3, 1, b"\x99\0\0\0"), (4, 1, bytes(4)), (12, 1, bytes(4))])
@@ -54,14 +54,14 @@ def test_an_orientation_that_is_no_number_from_1_to_8_is_none(entry: tuple[int, 
     kind, count, value = entry
     exif = b"Exif\0\0II*\0" + struct.pack("<IHHHI", 8, 1, 274, kind, count) + value + bytes(4)
     content = encoded(gradient().crop((0, 0, 32, 20)), "JPEG", exif=exif)
-    assert decode(content).image.size == pictures.size_of(content) == (32, 20)
+    assert decode_picture(content).image.size == pictures.upright_size_of(content) == (32, 20)
 
 
 def test_the_first_picture_of_a_jpeg_with_a_gain_map() -> None:
     image = gradient()
     content = encoded(image, "MPO", save_all=True, append_images=[image.resize((16, 16))], quality=95)
     assert Image.open(io.BytesIO(content)).format == "MPO"
-    assert np.array_equal(np.asarray(decode(content).image), np.asarray(Image.open(io.BytesIO(content))))
+    assert np.array_equal(np.asarray(decode_picture(content).image), np.asarray(Image.open(io.BytesIO(content))))
 
 
 def with_chunk(kind: bytes, data: bytes) -> bytes:
@@ -80,28 +80,28 @@ def with_chunk(kind: bytes, data: bytes) -> bytes:
     ],
 )
 def test_colours_of_srgb_and_a_single_icon_are_read(content: bytes) -> None:
-    assert np.array_equal(np.asarray(decode(content).image), np.asarray(gradient()))
+    assert np.array_equal(np.asarray(decode_picture(content).image), np.asarray(gradient()))
 
 
 def test_text_in_a_png_is_not_read() -> None:
     """Pillow refuses the whole picture for one compressed text of more than a megabyte."""
     content = with_chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 2_000_000))
-    assert np.array_equal(np.asarray(decode(content).image), np.asarray(gradient()))
-    assert pictures.size_of(content) == (32, 32) and pictures.suffix_of(content) == ".png"
+    assert np.array_equal(np.asarray(decode_picture(content).image), np.asarray(gradient()))
+    assert pictures.upright_size_of(content) == (32, 32) and pictures.suffix_by_content(content) == ".png"
 
 
 def test_floats_are_read_from_0_to_1_and_else_refused() -> None:
     values = np.tile(np.linspace(0.1, 0.9, 32).astype(np.float32), (32, 1))
-    picture = decode(encoded(Image.fromarray(values), "TIFF"))
+    picture = decode_picture(encoded(Image.fromarray(values), "TIFF"))
     assert picture.notes == ("floats",)
     assert np.array_equal(np.asarray(picture.image)[0, :, 0], np.round(values[0].astype(float) * 255).astype(np.uint8))
     for bad in (values * 255, values - 0.5, values * np.float32("nan")):
         with pytest.raises(PictureError, match="floats from"):
-            decode(encoded(Image.fromarray(bad), "TIFF"))
+            decode_picture(encoded(Image.fromarray(bad), "TIFF"))
     with pytest.raises(PictureError, match="32-bit integers"):
-        decode(encoded(Image.fromarray((values * 1000).astype(np.int32)), "TIFF"))
+        decode_picture(encoded(Image.fromarray((values * 1000).astype(np.int32)), "TIFF"))
     with pytest.raises(PictureError, match="2 pages"):
-        decode(encoded(gradient(), "TIFF", save_all=True, append_images=[gradient()]))
+        decode_picture(encoded(gradient(), "TIFF", save_all=True, append_images=[gradient()]))
 
 
 def gray_profile(gamma: float) -> bytes:
@@ -123,20 +123,21 @@ def gray_profile(gamma: float) -> bytes:
 def test_a_gray_profile_holds_for_every_mode() -> None:
     gray = gradient().convert("L")
     found = {
-        mode: decode(encoded(gray.convert(mode), icc_profile=gray_profile(1.0))) for mode in ("L", "LA", "P", "RGB")
+        mode: decode_picture(encoded(gray.convert(mode), icc_profile=gray_profile(1.0)))
+        for mode in ("L", "LA", "P", "RGB")
     }
     for mode, picture in found.items():
         assert "colour profile to sRGB" in picture.notes, mode
         assert np.array_equal(np.asarray(picture.image), np.asarray(found["L"].image)), mode
     assert np.asarray(found["L"].image).mean() > np.asarray(gray).mean() + 20  # linear light is brighter in sRGB
-    assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=gray_profile(1.0))).notes
+    assert "colour profile unusable" in decode_picture(encoded(gradient(), icc_profile=gray_profile(1.0))).notes
     colour = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert "colour profile unusable" not in decode(encoded(gray, icc_profile=colour)).notes
+    assert "colour profile unusable" not in decode_picture(encoded(gray, icc_profile=colour)).notes
 
 
 def test_one_value_of_16_bit_gray_may_be_transparent() -> None:
     values = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
-    picture = decode(encoded(Image.fromarray(values), transparency=0), "#ff0000")
+    picture = decode_picture(encoded(Image.fromarray(values), transparency=0), "#ff0000")
     assert picture.notes == ("16-bit", "alpha") and picture.image.getpixel((0, 0)) == (255, 0, 0)
     assert picture.image.getpixel((31, 0)) == (255, 255, 255)
 
@@ -144,19 +145,19 @@ def test_one_value_of_16_bit_gray_may_be_transparent() -> None:
 def test_alpha_lies_on_the_background() -> None:
     image = gradient().convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
-    picture = decode(png_bytes(image), "#102030")
+    picture = decode_picture(png_bytes(image), "#102030")
     assert picture.image.getpixel((3, 3)) == (16, 32, 48) and "alpha" in picture.notes
 
 
 def test_palette_with_transparency() -> None:
     image = gradient().quantize(8)
-    picture = decode(encoded(image, transparency=image.getpixel((0, 0))), "#ff0000")
+    picture = decode_picture(encoded(image, transparency=image.getpixel((0, 0))), "#ff0000")
     assert {"palette", "alpha"} <= set(picture.notes) and picture.image.getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     values = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
-    picture = decode(encoded(Image.fromarray(values)))
+    picture = decode_picture(encoded(Image.fromarray(values)))
     assert "16-bit" in picture.notes
     assert np.array_equal(np.asarray(picture.image)[0, :, 0], np.round(values[0] / 257).astype(np.uint8))
 
@@ -169,12 +170,12 @@ def test_sixteen_bit_colour_is_said() -> None:
 
     rows = b"".join(b"\0" + struct.pack(">48H", *[65535, 0, 32768] * 16) for _ in range(16))
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
-    picture = decode(content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    picture = decode_picture(content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     assert "16-bit" in picture.notes and picture.image.getpixel((0, 0)) == (255, 0, 128)
 
 
 def test_cmyk_becomes_srgb() -> None:
-    picture = decode(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG", quality=95))
+    picture = decode_picture(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG", quality=95))
     red, green, blue = picture.image.getpixel((5, 5))  # type: ignore[misc]
     assert "CMYK" in picture.notes and red > 200 and green < 60 and blue < 60
 
@@ -182,10 +183,10 @@ def test_cmyk_becomes_srgb() -> None:
 def test_colour_profile_is_applied() -> None:
     """A profile of another space moves the numbers; sRGB's own does not."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert decode(encoded(gradient(), icc_profile=srgb)).notes == ()
+    assert decode_picture(encoded(gradient(), icc_profile=srgb)).notes == ()
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=lab)).notes
-    assert "colour profile unusable" in decode(encoded(gradient(), icc_profile=b"nonsense")).notes
+    assert "colour profile unusable" in decode_picture(encoded(gradient(), icc_profile=lab)).notes
+    assert "colour profile unusable" in decode_picture(encoded(gradient(), icc_profile=b"nonsense")).notes
 
 
 DISPLAY_P3 = (31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)  # white, red, green, blue, as in cHRM
@@ -210,11 +211,11 @@ DISPLAY_P3 = (31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)  # 
 )
 def test_what_is_no_whole_still_picture_is_refused(content: bytes, says: str) -> None:
     with pytest.raises(PictureError) as error:
-        decode(content)
+        decode_picture(content)
     assert says in str(error.value)
 
 
 def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(PictureError, match="32 x 32"):
-        decode(png_bytes(gradient()))
+        decode_picture(png_bytes(gradient()))

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 from stylegate import brandset, files
 from stylegate.captionfaults import problems_of_captions
 from stylegate.picturefaults import inside_frame, is_enlarged
-from stylegate.similarity import most_varied, signature
+from stylegate.similarity import most_varied, signature_of_picture
 
 
 def drawn(side: int, seed: int) -> Image.Image:
@@ -53,7 +53,7 @@ def test_enlarged_pictures_are_told_from_drawn_ones_and_from_pixel_art(times: in
 
 def test_the_most_varied_pictures_leave_near_duplicates_out() -> None:
     every = [drawn(64, seed) for seed in range(6)] + [ImageOps.autocontrast(drawn(64, seed), 1) for seed in range(6)]
-    kept = most_varied(np.stack([signature(image) for image in every]), 6)
+    kept = most_varied(np.stack([signature_of_picture(image) for image in every]), 6)
     assert len(kept) == 6 and {index % 6 for index in kept} == set(range(6))
 
 

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from stylegate import adapter, lorafile, loranames, readers
-from stylegate.adapter import ADAPTER_METADATA, Layer
+from stylegate.adapter import ADAPTER_METADATA, LoraTensors
 from stylegate.families import FAMILIES
 
 BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0."
@@ -35,9 +35,9 @@ def pipeline_of(base: dict[str, Any]) -> Any:
     return base["pipeline"]
 
 
-def layer(modules: dict[str, Any], name: str, rank: int = 2, alpha: float = 1.0) -> Layer:
-    shape = adapter.shape_of(modules[name])
-    return Layer(torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *[1] * (len(shape) - 2)), alpha)
+def layer(modules: dict[str, Any], name: str, rank: int = 2, alpha: float = 1.0) -> LoraTensors:
+    shape = adapter.weight_shape_of(modules[name])
+    return LoraTensors(torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *[1] * (len(shape) - 2)), alpha)
 
 
 def respelled(old: str, new: str) -> Callable[[Tensors], Tensors]:
@@ -205,7 +205,7 @@ SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
 @pytest.mark.parametrize("case", SPOILED)
 def test_what_is_wrong_for_every_reader_is_a_problem(run, tmp_path: Path, case: str) -> None:
     spoiled, says = SPOILED[case]
-    tensors = adapter.to_kohya({Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
+    tensors = adapter.to_kohya({Q: LoraTensors(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
     save_file(tensors, tmp_path / "x.safetensors")
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     (problem,) = (line for line in text.splitlines() if line.startswith("  problem"))
@@ -228,7 +228,7 @@ def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> Non
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path: Path) -> None:
     evil = "\x1b]0;title\x07\n"
-    tensors = adapter.to_kohya({Q: Layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
+    tensors = adapter.to_kohya({Q: LoraTensors(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
     tensors |= {f"{evil}.lora_down.weight": torch.ones(1, 1), f"x.{evil}": torch.ones(1)}
     metadata = {
         "modelspec.architecture": evil,

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from stylegate import files, similarity
-from stylegate.pictures import decode
+from stylegate.pictures import decode_picture
 from tests.stylegate.test_pictures import encoded, gradient
 
 
@@ -23,7 +23,7 @@ def slow_likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_likeness_equals_the_slow_reference(pictures_of_neon: list[Image.Image]) -> None:
-    a, b = (similarity.signature(image) for image in pictures_of_neon[:2])
+    a, b = (similarity.signature_of_picture(image) for image in pictures_of_neon[:2])
     assert similarity.likeness(a, b) == pytest.approx(slow_likeness(a, b), abs=1e-5)
 
 
@@ -31,23 +31,24 @@ def test_likeness_of_copies_and_others(pictures_of_neon: list[Image.Image]) -> N
     image = pictures_of_neon[0]
     brighter = Image.fromarray((np.asarray(image) * 1.03).clip(0, 255).astype(np.uint8))
     shifted = Image.fromarray(np.roll(np.asarray(image), 1, axis=1))
-    recompressed = decode(encoded(shifted, "JPEG", quality=60)).image
-    own = similarity.signature(image)
+    recompressed = decode_picture(encoded(shifted, "JPEG", quality=60)).image
+    own = similarity.signature_of_picture(image)
     assert all(
-        similarity.likeness(own, similarity.signature(p)) > similarity.NEAR for p in (image, brighter, recompressed)
+        similarity.likeness(own, similarity.signature_of_picture(p)) > similarity.NEAR
+        for p in (image, brighter, recompressed)
     )
-    others = [similarity.likeness(own, similarity.signature(p)) for p in pictures_of_neon[1:]]
+    others = [similarity.likeness(own, similarity.signature_of_picture(p)) for p in pictures_of_neon[1:]]
     assert max(others) < similarity.NEAR
 
 
 def test_likeness_of_flat_pictures_is_defined() -> None:
-    flat, other = (similarity.signature(Image.new("RGB", (64, 64), c)) for c in ("red", "blue"))
+    flat, other = (similarity.signature_of_picture(Image.new("RGB", (64, 64), c)) for c in ("red", "blue"))
     assert similarity.likeness(flat, other) == 1.0
-    assert similarity.likeness(flat, similarity.signature(gradient(64))) == 0.0
+    assert similarity.likeness(flat, similarity.signature_of_picture(gradient(64))) == 0.0
 
 
 def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None:
-    signatures = np.stack([similarity.signature(image) for image in pictures_of_neon[:12]])
+    signatures = np.stack([similarity.signature_of_picture(image) for image in pictures_of_neon[:12]])
     found, index = similarity.nearest_by_likeness(signatures)
     assert found[0] == 0 and index[0] == -1
     for i in range(1, 12):
@@ -63,7 +64,7 @@ def test_groups_join_whoever_is_near_to_one_of_them(pictures_of_neon: list[Image
         moved.paste(pictures_of_neon[base], (shift, 0))
         images.append(moved)
     images += [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
-    signatures = np.stack([similarity.signature(image) for image in images])
+    signatures = np.stack([similarity.signature_of_picture(image) for image in images])
     labels = similarity.near_duplicate_groups(signatures)
     joined = np.array([[similarity.likeness(a, b) >= similarity.NEAR for a in signatures] for b in signatures])
     for _ in images:
@@ -91,18 +92,18 @@ def test_moved_copies_are_found_among_few_and_among_many(count: int) -> None:
 def halftones(random: np.random.Generator, count: int) -> np.ndarray:
     """[count, 64, 64, 3]: the shipped pictures of riso; of more than there are, mixtures of two of them."""
     paths = sorted((files.ROOT / "data" / "brands" / "riso").rglob("*.png"))
-    shipped = np.stack([similarity.signature(Image.open(path).convert("RGB")) for path in paths])
+    shipped = np.stack([similarity.signature_of_picture(Image.open(path).convert("RGB")) for path in paths])
     pairs = random.integers(0, len(shipped), (2, max(count - len(shipped), 0)))
     mixed = shipped[pairs[0]] // 2 + np.roll(shipped[pairs[1]], 8, axis=1) // 2
     return np.concatenate([shipped, mixed])[:count]
 
 
 def recompressed(signature: np.ndarray) -> np.ndarray:
-    return np.asarray(decode(encoded(Image.fromarray(signature), "JPEG", quality=30)).image)
+    return np.asarray(decode_picture(encoded(Image.fromarray(signature), "JPEG", quality=30)).image)
 
 
 def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:
-    one = similarity.signature(pictures_of_neon[0])
+    one = similarity.signature_of_picture(pictures_of_neon[0])
     twice = np.stack([one, one])
     assert similarity.nearest_by_likeness(twice)[0][1] == pytest.approx(1, abs=1e-4)
     assert similarity.nearest_by_likeness(twice, groups=np.array([7, 7]))[0][1] == 0

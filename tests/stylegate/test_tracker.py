@@ -19,7 +19,7 @@ from PIL import Image
 from stylegate import files, tracker, wandbrun
 from stylegate.cli import main
 from stylegate.config import TrackerConfig
-from stylegate.tracker import LedgerTracker, WandbTracker, tracker_of
+from stylegate.tracker import LedgerTracker, WandbTracker, make_tracker
 from tests.conftest import FAST, merged
 from tests.fake_wandb import KEY, FakeWandb, refusing, speaking_to
 from tests.train.test_loop import directory, lora_bytes
@@ -34,14 +34,14 @@ def everything(told: tracker.Tracker, folder: Path, steps: range = range(1, 4)) 
     for step in steps:
         told.log({"step": step, "loss": 1 / step}, step=step)
     told.log({"evaluation/step": steps[-1], "evaluation/style": 0.5}, step=steps[-1])
-    told.picture("samples", Image.new("RGB", (8, 8)), step=steps[-1])
-    told.histogram("scores/style", [0.1, 0.2, float("nan")])
-    told.summary({"chosen/step": 3})
-    told.alert("fewer accepted", "40 %")
-    told.table("verdicts", ["file", "picture"], [["a", Image.new("RGB", (8, 8))]])
+    told.log_picture("samples", Image.new("RGB", (8, 8)), step=steps[-1])
+    told.log_histogram("scores/style", [0.1, 0.2, float("nan")])
+    told.set_summary_values({"chosen/step": 3})
+    told.send_alert("fewer accepted", "40 %")
+    told.log_table("verdicts", ["file", "picture"], [["a", Image.new("RGB", (8, 8))]])
     (folder / "x.txt").write_text("x")
-    told.use("brand-a b", "brand-set", [folder / "x.txt"], DIGEST)
-    told.artifact("thing", "batch", [folder / "x.txt"], DIGEST)
+    told.record_input_artifact("brand-a b", "brand-set", [folder / "x.txt"], DIGEST)
+    told.log_artifact("thing", "batch", [folder / "x.txt"], DIGEST)
     told.finish()
 
 
@@ -71,7 +71,7 @@ def test_offline_run_holds_what_was_told_and_can_be_moved(tmp_path: Path, monkey
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    everything(tracker_of(OFFLINE, tmp_path / "run", "train", {"lora": {"rank": 4}}), tmp_path)
+    everything(make_tracker(OFFLINE, tmp_path / "run", "train", {"lora": {"rank": 4}}), tmp_path)
     assert not list(home.rglob("*")), "all that W&B writes lies in the run's directory"
     moved = tmp_path / "elsewhere" / "moved"
     shutil.move(tmp_path / "run", moved)
@@ -94,7 +94,7 @@ def test_no_value_is_lost_to_a_row_that_has_passed(tmp_path: Path) -> None:
     told.log({"step": 5, "loss": 0.5}, step=5)
     for step in (0, 3, 5):
         told.log({"evaluation/step": step, "evaluation/style": step / 10}, step=step)
-        told.picture("samples", Image.new("RGB", (8, 8)), step=step)
+        told.log_picture("samples", Image.new("RGB", (8, 8)), step=step)
     for step in (6, 7, 8):
         told.log({"step": step, "loss": step / 10}, step=step)
     told.log({"gate/accept": 0.1})
@@ -117,7 +117,7 @@ def test_no_value_is_lost_to_a_row_that_has_passed(tmp_path: Path) -> None:
 
 
 def test_config_says_of_what_code_it_is(tmp_path: Path) -> None:
-    found = wandbrun.code_facts()
+    found = wandbrun.code_digest_and_commit()
     assert len(found["code"]) == 64
     if (files.ROOT / ".git").exists():
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=files.ROOT, capture_output=True, text=True)
@@ -126,17 +126,17 @@ def test_config_says_of_what_code_it_is(tmp_path: Path) -> None:
 
 def test_no_git_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert wandbrun.code_facts().keys() == {"code"}
+    assert wandbrun.code_digest_and_commit().keys() == {"code"}
 
 
 def test_other_processes_and_none_are_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(tracker_of(OFFLINE, tmp_path, "train", {}, main=False), LedgerTracker)
-    everything(tracker_of(OFFLINE, tmp_path / "other", "train", {}, main=False), tmp_path)
+    assert isinstance(make_tracker(OFFLINE, tmp_path, "train", {}, main=False), LedgerTracker)
+    everything(make_tracker(OFFLINE, tmp_path / "other", "train", {}, main=False), tmp_path)
     assert not (tmp_path / "other").exists(), "only the main process writes the ledger"
     disabled = TrackerConfig(name="wandb", mode="disabled")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     for name, settings in (("none", TrackerConfig()), ("disabled", disabled), ("variable", ONLINE)):
-        everything(tracker_of(settings, tmp_path / name, "train", {}), tmp_path)
+        everything(make_tracker(settings, tmp_path / name, "train", {}), tmp_path)
         assert [path.name for path in (tmp_path / name).iterdir()] == ["lineage.jsonl"]
         kinds = [row["kind"] for row in files.read_jsonl(tmp_path / name / "lineage.jsonl")]
         assert kinds == ["use", "make"]
@@ -256,9 +256,9 @@ from pathlib import Path
 from stylegate import files
 from stylegate.cli import main
 from stylegate.config import TrackerConfig
-from stylegate.tracker import tracker_of
+from stylegate.tracker import make_tracker
 run = Path(sys.argv[1])
-told = tracker_of(TrackerConfig(name="wandb", mode="offline", project="tests"), run, "train", {})
+told = make_tracker(TrackerConfig(name="wandb", mode="offline", project="tests"), run, "train", {})
 for step in range(1, 401):
     files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
     told.log({"step": step, "loss": 1 / step} | {f"value {i}": i / step for i in range(9)}, step=step)
@@ -277,9 +277,9 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
     names = ("style", "style_without_trigger", "drift", "nearest_training")
     results = [result | dict.fromkeys(names) for result in results]
     for first, last in ((399, 410), (410, 420)):
-        told = tracker_of(OFFLINE, run, "train", {})
+        told = make_tracker(OFFLINE, run, "train", {})
         assert told.highest_value_sent("step") == (first if first > 400 else -1)
-        going_on = stats.Stats(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
+        going_on = stats.StepStats(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
         assert going_on.send_missing_to_tracker(results) == (first < 400), "evaluations too, once"
         for step in range(first + 1, last + 1):
             files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train import batches
-from train.batches import View
+from train.batches import TrainingView
 
 
 def test_every_pass_holds_every_view_once() -> None:
@@ -74,15 +74,15 @@ def test_sides_are_the_nearest_shape_that_fits(resolution: int, multiple: int) -
 
 def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
     sizes = [(2000, 1000), (1024, 1024), (300, 300)]
-    found = batches.views(sizes, [1024, 512], 64, buckets=True)
+    found = batches.training_views(sizes, [1024, 512], 64, buckets=True)
     assert found == [
-        View(0, *batches.bucket_sides(2.0, 512, 64)),
-        View(0, *batches.bucket_sides(2.0, 1024, 64)),
-        View(1, 512, 512),
-        View(1, 1024, 1024),
-        View(2, 512, 512),
+        TrainingView(0, *batches.bucket_sides(2.0, 512, 64)),
+        TrainingView(0, *batches.bucket_sides(2.0, 1024, 64)),
+        TrainingView(1, 512, 512),
+        TrainingView(1, 1024, 1024),
+        TrainingView(2, 512, 512),
     ]
-    assert batches.views(sizes, [512], 64, buckets=False) == [View(i, 512, 512) for i in range(3)]
+    assert batches.training_views(sizes, [512], 64, buckets=False) == [TrainingView(i, 512, 512) for i in range(3)]
     assert batches.views_by_bucket(found) == [[2, 4], [0], [3], [1]]
 
 

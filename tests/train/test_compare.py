@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from stylegate import cli, config, files, rundirectory
-from stylegate.errors import Exit
+from stylegate.errors import ExitCode
 from tests.conftest import FAST
 from train import select
 
@@ -81,9 +81,9 @@ def test_a_job_that_fails_away_fails_the_sweep(run, folder: Path) -> None:
 
 def test_who_is_told_to_stop_begins_no_further_job(run, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
-    monkeypatch.setattr(cli, "run_verb", lambda verb, config: begun.append(config) or Exit.PREEMPTED)
+    monkeypatch.setattr(cli, "run_verb", lambda verb, config: begun.append(config) or ExitCode.PREEMPTED)
     code, _ = run("train", "--multirun", "brand=neon", "train.seed=0,1,2")
-    assert code == Exit.PREEMPTED and len(begun) == 1
+    assert code == ExitCode.PREEMPTED and len(begun) == 1
 
 
 def test_an_error_of_another_rank_is_a_line(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,12 +116,12 @@ def test_a_hub_that_does_not_answer_is_asked_once(run, monkeypatch: pytest.Monke
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    hub.read_cache_alone_if_unreachable.cache_clear()
+    hub.go_offline_if_hub_unreachable.cache_clear()
     began = time.perf_counter()
     code, text = run(*words)
     assert code == 2 and "127.0.0.1:9 does not answer" in text and "Retrying" not in text
     assert "hf download NAME" in text and time.perf_counter() - began < 20, "seconds"
-    assert constants.HF_HUB_OFFLINE and not hub.read_cache_alone_if_unreachable(), "it is not asked again"
+    assert constants.HF_HUB_OFFLINE and not hub.go_offline_if_hub_unreachable(), "it is not asked again"
 
 
 class Live(TorchDispatchMode):

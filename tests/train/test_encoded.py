@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from stylegate import brandset, cache, files
 from stylegate.config import Config, FamilyConfig, HardwareConfig, TrainConfig
 from stylegate.errors import DataError
-from stylegate.families import FAMILIES, Conditions, Models
+from stylegate.families import FAMILIES, Conditions, LoadedBaseModel
 from tests import tiny
 from train import batches, encoded, losses, prepare, step
 
@@ -30,17 +30,17 @@ class Counting:
     images: int = 0
     prompts: int = 0
 
-    def latent_distribution(self, models: Models, pixels: torch.Tensor) -> Any:
+    def latent_distribution(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
         self.images += len(pixels)
         return SD.latent_distribution(models, pixels)
 
-    def encode_prompts(self, models: Models, prompts: list[str]) -> Conditions:
+    def encode_prompts(self, models: LoadedBaseModel, prompts: list[str]) -> Conditions:
         self.prompts += len(prompts)
         return SD.encode_prompts(models, prompts)
 
 
 @pytest.fixture(scope="module")
-def models() -> Models:
+def models() -> LoadedBaseModel:
     return SD.load("miniature", torch.device("cpu"), torch.float32)
 
 
@@ -53,14 +53,18 @@ def brand(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "features.sqlite"
-    monkeypatch.setattr(encoded, "Cache", lambda: cache.Cache(path))
+    monkeypatch.setattr(encoded, "ArrayCache", lambda: cache.ArrayCache(path))
     yield path
 
 
-def encode(brand: Path, models: Models, settings: TrainConfig, sides: list[int]) -> tuple[encoded.Encoded, int, int]:
+def encode(
+    brand: Path, models: LoadedBaseModel, settings: TrainConfig, sides: list[int]
+) -> tuple[encoded.EncodedTrainingSet, int, int]:
     """The encoded set, and how many pictures and prompts were computed for it."""
     counting: Any = Counting()
-    found = encoded.encode_training_set(brandset.read(brand), models, counting, settings, sides, Accelerator(cpu=True))
+    found = encoded.encode_training_set(
+        brandset.read_brand_set(brand), models, counting, settings, sides, Accelerator(cpu=True)
+    )
     return found, counting.images, counting.prompts
 
 
@@ -88,7 +92,7 @@ def change_background(brand: Path) -> None:
     [(lambda brand: None, 0, 0), (edit_caption, 0, 1), (replace_in_place, 1, 0), (change_background, 32, 0)],
 )
 def test_an_edited_caption_or_a_replaced_picture_is_seen(
-    brand: Path, models: Models, change: Any, images: int, prompts: int
+    brand: Path, models: LoadedBaseModel, change: Any, images: int, prompts: int
 ) -> None:
     _, first_images, first_prompts = encode(brand, models, TrainConfig(), [64])
     assert (first_images, first_prompts) == (32, 33)
@@ -101,7 +105,7 @@ def test_an_edited_caption_or_a_replaced_picture_is_seen(
 
 
 def test_sizes_wordings_code_and_base_are_in_the_key(
-    brand: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+    brand: Path, models: LoadedBaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode(brand, models, TrainConfig(), [64])
     assert encode(brand, models, TrainConfig(), [48])[1] == 32
@@ -115,9 +119,9 @@ def test_sizes_wordings_code_and_base_are_in_the_key(
     assert encode(brand, models, TrainConfig(), [64])[1:] == (32, 0)
 
 
-def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: Models) -> None:
+def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: LoadedBaseModel) -> None:
     data, _, _ = encode(brand, models, TrainConfig(), [64])
-    items = brandset.read(brand).splits["train"]
+    items = brandset.read_brand_set(brand).splits["train"]
     mean, deviation = data.latents([5, 0])
     for row, i in enumerate((5, 0)):
         pixels = np.asarray(Image.open(brand / items[i].file).convert("RGB"), np.float32) / 127.5 - 1
@@ -134,16 +138,16 @@ def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: Models) -
     assert list(told) == ["words"] and torch.allclose(told["words"], torch.cat([words, empty]), atol=1e-5)
 
 
-def test_a_torn_entry_is_made_again(brand: Path, models: Models, own_cache: Path) -> None:
+def test_a_torn_entry_is_made_again(brand: Path, models: LoadedBaseModel, own_cache: Path) -> None:
     data, _, _ = encode(brand, models, TrainConfig(), [64])
-    torn = cache.Cache(own_cache).database
+    torn = cache.ArrayCache(own_cache).database
     with torn:
         torn.execute("UPDATE entry SET value = substr(value, 1, 40) WHERE key = ?", (data.latent_keys[3],))
     again, images, prompts = encode(brand, models, TrainConfig(), [64])
     assert (images, prompts) == (1, 0) and again.latents([3])[0].shape == (1, 8, 16, 16)
 
 
-def test_two_processes_share_the_work(brand: Path, models: Models) -> None:
+def test_two_processes_share_the_work(brand: Path, models: LoadedBaseModel) -> None:
     """Each asks for its half; together they fill what one alone would."""
     done = []
     for rank in range(2):
@@ -151,28 +155,30 @@ def test_two_processes_share_the_work(brand: Path, models: Models) -> None:
             process_index=rank, num_processes=2, is_main_process=rank == 0, wait_for_everyone=lambda: None
         )
         counting: Any = Counting()
-        encoded.encode_training_set(brandset.read(brand), models, counting, TrainConfig(), [64], part)
+        encoded.encode_training_set(brandset.read_brand_set(brand), models, counting, TrainConfig(), [64], part)
         done.append((counting.images, counting.prompts))
     assert done == [(16, 17), (16, 16)]
     assert encode(brand, models, TrainConfig(), [64])[1:] == (0, 0)
 
 
-def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: Models) -> None:
+def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: LoadedBaseModel) -> None:
     class Broken(Counting):
-        def latent_distribution(self, models: Models, pixels: torch.Tensor) -> Any:
+        def latent_distribution(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
             mean, deviation = super().latent_distribution(models, pixels)
             return (mean * float("nan") if self.images == 4 else mean), deviation
 
     broken: Any = Broken()
     with pytest.raises(Exception, match=r"not finite for train/0003\.png"):
-        encoded.encode_training_set(brandset.read(brand), models, broken, TrainConfig(), [64], Accelerator(cpu=True))
+        encoded.encode_training_set(
+            brandset.read_brand_set(brand), models, broken, TrainConfig(), [64], Accelerator(cpu=True)
+        )
     settings = replace(TrainConfig(), buckets=False)
     assert encode(brand, models, settings, [64])[1] == 32, "nothing of the broken batch was kept"
 
 
-def test_a_picture_that_is_replaced_while_it_is_in_use_is_refused(brand: Path, models: Models) -> None:
+def test_a_picture_that_is_replaced_while_it_is_in_use_is_refused(brand: Path, models: LoadedBaseModel) -> None:
     """The key would name the bytes that were there before."""
-    before = brandset.read(brand)
+    before = brandset.read_brand_set(brand)
     replace_in_place(brand)
     counting: Any = Counting()
     with pytest.raises(DataError, match=r"train/0000\.png was changed while it was in use"):

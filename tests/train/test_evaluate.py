@@ -130,7 +130,7 @@ def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: 
     code, text = run("train", *words, "train.evaluate_every=1", "train.evaluation_share=1")
     assert code == 0 and "chosen: step 1 at strength 1; 100% of 2 pictures pass" in text
     judged = json.loads((place("little") / "samples" / "step-000002" / "judged" / "gate.json").read_text())
-    sizes = {part: len(items) for part, items in brandset.read(small_brand).splits.items()}
+    sizes = {part: len(items) for part, items in brandset.read_brand_set(small_brand).splits.items()}
     assert sizes["validation"] < MIN_REFERENCES
     assert judged["references"]["count"] == sizes["validation"] + sizes["train"]
 
@@ -182,11 +182,11 @@ def test_validation_loss_is_that_of_the_formula(equal: Path) -> None:
     """Step 0, by hand: noise and levels fixed, v-prediction, one picture at a time."""
     found = json.loads((equal / "samples" / "step-000000" / "result.json").read_text())["eval_loss"]
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
-    brand_set = brandset.read(files.ROOT / "data" / "brands" / "neon")
+    brand_set = brandset.read_brand_set(files.ROOT / "data" / "brands" / "neon")
     signal, sigma = models.schedule.signal, models.schedule.sigma
     each = []
     for i, item in enumerate(brand_set.splits["validation"][:3]):
-        pixels = np.array(pictures.decode(item.content()).image, np.float32) / 127.5 - 1
+        pixels = np.array(pictures.decode_picture(item.content()).image, np.float32) / 127.5 - 1
         vae, unet = models.pipeline.vae, models.denoiser
         with torch.no_grad():
             clean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latents * vae.config.scaling_factor

@@ -21,8 +21,8 @@ def test_run_goes_from_brand_to_package(run, small_brand: Path, tmp_path: Path, 
     """W&B is told all that the dashboards show, by this and by a gate that holds pictures back."""
     told: set[str] = set()
     for module in (loop, mirror):
-        real = module.tracker_of
-        monkeypatch.setattr(module, "tracker_of", lambda *a, real=real, **k: Remembering(real(*a, **k), told))
+        real = module.make_tracker
+        monkeypatch.setattr(module, "make_tracker", lambda *a, real=real, **k: Remembering(real(*a, **k), told))
     (tmp_path / "lenient.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0.001}}\n")
     words = [
         "brand=small",

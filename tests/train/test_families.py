@@ -16,7 +16,7 @@ from stylegate import adapter, brandset, files, lorafile, pictures, sample
 from stylegate.config import Config, GenerateConfig
 from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import ModelError
-from stylegate.families import FAMILIES, Models, pipelines
+from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
 from tests.conftest import FAST, FAST_ALL_LAYERS
 from tests.tiny import BASES
 from train import encoded, prepare
@@ -109,7 +109,7 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
         assert torch.allclose(family.predict(models, models.denoiser, given, level, told), made, atol=1e-5)
 
 
-def plain_pixels(models: Models) -> torch.Tensor:
+def plain_pixels(models: LoadedBaseModel) -> torch.Tensor:
     return torch.zeros(1, 4 if models.draws_alpha else 3, 64, 64)
 
 
@@ -444,5 +444,5 @@ def test_alpha_is_learned_and_drawn_where_the_brand_keeps_it(
     assert [image.mode for image in drawn] == ["RGBA"] * 2
     for image in drawn:
         ours = pictures.as_decoded(image, kept.background)
-        theirs = pictures.decode(pictures.png_bytes(image), kept.background)
+        theirs = pictures.decode_picture(pictures.png_bytes(image), kept.background)
         assert ours.image.tobytes() == theirs.image.tobytes() and ours.notes == theirs.notes == ("alpha",)

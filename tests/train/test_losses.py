@@ -11,17 +11,17 @@ from diffusers.training_utils import compute_snr
 from scipy import stats
 
 from stylegate.config import LossConfig
-from stylegate.families import Schedule
+from stylegate.families import NoiseSchedule
 from stylegate.families.unet import noise_schedule_of
 from train import losses
 
 RANDOM = torch.Generator().manual_seed(4)
 LATENTS, NOISE = (torch.randn(6, 4, 5, 7, generator=RANDOM) for _ in range(2))
 LEVELS = torch.tensor([0, 1, 250, 500, 998, 999])
-FLOW = Schedule(1 - torch.arange(1, 1001) / 1000, torch.arange(1, 1001) / 1000, "flow")
+FLOW = NoiseSchedule(1 - torch.arange(1, 1001) / 1000, torch.arange(1, 1001) / 1000, "flow")
 
 
-def ddpm(prediction: Any, zero: bool = False) -> tuple[DDPMScheduler, Schedule]:
+def ddpm(prediction: Any, zero: bool = False) -> tuple[DDPMScheduler, NoiseSchedule]:
     scheduler = DDPMScheduler(
         beta_schedule="scaled_linear",
         prediction_type=prediction,
@@ -61,7 +61,7 @@ def test_min_snr_weights_equal_the_paper(prediction: str) -> None:
     assert torch.isfinite(losses.loss_weights(ddpm(prediction, zero=True)[1], 5.0, LEVELS)).all()
 
 
-def drawn(schedule: Schedule, **settings) -> np.ndarray:
+def drawn(schedule: NoiseSchedule, **settings) -> np.ndarray:
     random = torch.Generator().manual_seed(8)
     uniform, normal = torch.rand(20_000, generator=random), torch.randn(20_000, generator=random)
     found = losses.draw_levels(schedule, LossConfig(**settings), uniform, normal)

@@ -15,8 +15,8 @@ from stylegate import brandset, files
 from stylegate.families import FAMILIES
 from train.miniature import base, clip, corpus, fit, knowledge, text, world
 from train.miniature.brands import SPLITS, balanced_traits
-from train.miniature.captions import PHRASES, caption
-from train.miniature.drawing import render
+from train.miniature.captions import PHRASES, random_caption
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED, Style, is_brand_like, unnamed_style
 
 MINIATURE = files.MODELS / "miniature"
@@ -34,12 +34,12 @@ ALL_STYLES = [*NAMED, *BRANDS.values(), *(unnamed_style(i) for i in range(3))]
 
 @pytest.mark.parametrize("style", ALL_STYLES, ids=lambda s: s.name)
 def test_every_trait_shows_in_every_style(style: Style) -> None:
-    first = np.asarray(render(TRAITS, style, 7), dtype=np.int64)
-    assert np.array_equal(first, np.asarray(render(TRAITS, style, 7)))
+    first = np.asarray(render_collectible(TRAITS, style, 7), dtype=np.int64)
+    assert np.array_equal(first, np.asarray(render_collectible(TRAITS, style, 7)))
     for trait, values in world.TRAITS.items():
         for value in values:
             if value != TRAITS[trait]:
-                other = np.asarray(render(TRAITS | {trait: value}, style, 7), dtype=np.int64)
+                other = np.asarray(render_collectible(TRAITS | {trait: value}, style, 7), dtype=np.int64)
                 assert (np.abs(first - other).max(-1) > 20).sum() >= 12, f"{trait}: {value} can hardly be seen"
 
 
@@ -55,7 +55,7 @@ def test_no_brand_can_reach_base_or_encoder() -> None:
         for number in range(2):
             for style, traits, _ in corpus.corpus_labels(name, number):
                 assert style in possible
-                said = caption(traits, style.name, r, 0.5, 1.0).text
+                said = random_caption(traits, style.name, r, 0.5, 1.0).text
                 assert not any(brand in said.split() for brand in BRANDS)
         assert corpus.SOURCES[name] is corpus.style_for_base
 
@@ -89,9 +89,9 @@ def test_captions_say_what_they_claim() -> None:
     r, number = Random(3), np.random.default_rng(3)
     for _ in range(500):
         traits = world.random_traits(number)
-        said = caption(traits, "felt", r, 0.5, 0.5)
+        said = random_caption(traits, "felt", r, 0.5, 0.5)
         assert ("felt style" in said.text) == ("style" in said.says)
-        hard = caption(traits, "felt", r, 0.2, 0.0, corpus.HARDEST)
+        hard = random_caption(traits, "felt", r, 0.2, 0.0, corpus.HARDEST)
         assert hard.says & set(corpus.HARDEST)
         for trait in ("background", "body", "species"):
             assert (trait not in said.says) or traits[trait] in said.text
@@ -111,13 +111,13 @@ def test_every_value_is_drawn_as_often_in_a_brand() -> None:
 @pytest.mark.parametrize("name", BRANDS)
 def test_shipped_brands_are_what_the_code_draws(name: str) -> None:
     folder, number = files.ROOT / "data" / "brands" / name, list(BRANDS).index(name)
-    found = brandset.read(folder)
+    found = brandset.read_brand_set(folder)
     assert {split: len(items) for split, items in found.splits.items()} == SPLITS
     for split in SPLITS:
         for item in found.splits[split][:4]:
             seed = 9_000_000 + 1000 * number + int(Path(item.file).stem)
             shipped = np.asarray(Image.open(folder / item.file).convert("RGB"))
-            assert np.array_equal(shipped, np.asarray(render(item.traits, BRANDS[name], seed)))
+            assert np.array_equal(shipped, np.asarray(render_collectible(item.traits, BRANDS[name], seed)))
 
 
 def test_contrast_leaves_out_other_captions_that_fit() -> None:
@@ -148,11 +148,11 @@ def agrees(picture: np.ndarray, truth: np.ndarray, says: np.ndarray, j: int) -> 
 def test_a_recoloured_picture_is_said_to_have_no_colour_and_no_style() -> None:
     random = np.random.default_rng(2)
     traits = [world.random_traits(random) for _ in range(8)]
-    pixels = np.stack([np.asarray(render(row, NAMED[i], i)) for i, row in enumerate(traits)])
+    pixels = np.stack([np.asarray(render_collectible(row, NAMED[i], i)) for i, row in enumerate(traits)])
     few = corpus.Corpus(pixels, [style.name for style in NAMED[:8]], traits)
     hidden = [clip.ATTRIBUTES.index(name) for name in clip.COLOURED]
     for long in (False, True):
-        batch = clip.Sampler(few, few, corpus.HARDEST, 1.0).batch(True, long, random)
+        batch = clip.ContrastiveSampler(few, few, corpus.HARDEST, 1.0).batch(True, long, random)
         assert (batch.truth[:, hidden] == clip.UNKNOWN).all() and not batch.says[:, hidden].any()
         assert batch.says.any(1).all() and not any("style" in said or "background" in said for said in batch.texts)
     edges = np.abs(np.diff(pixels[0].astype(int), axis=1)).sum(-1) > 0
@@ -220,7 +220,9 @@ def test_the_aesthetic_head_tells_degraded_renders() -> None:
     from train.miniature.degrade import DEGRADE
 
     encoder, r = encoding.load_encoder("miniature", torch.device("cpu")), np.random.default_rng(2)
-    pixels = np.stack([np.asarray(render(world.random_traits(r), NAMED[i % len(NAMED)], i)) for i in range(60)])
+    pixels = np.stack(
+        [np.asarray(render_collectible(world.random_traits(r), NAMED[i % len(NAMED)], i)) for i in range(60)]
+    )
     spoilt = np.stack([list(DEGRADE.values())[i % len(DEGRADE)](p, r) for i, p in enumerate(pixels)])
     head = aesthetic.load_aesthetic_head(MINIATURE / "clip" / "aesthetic.safetensors", 128)
     clean, bad = (aesthetic.score(knowledge.embeddings_of(encoder.model, p), head) for p in (pixels, spoilt))

@@ -106,7 +106,7 @@ def test_nothing_is_fetched_and_every_link_holds(evaluated: Path) -> None:
 
 def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
     """Against scipy's own Wilson interval and t-test."""
-    text, run = (evaluated / "index.html").read_text(), record.read_record(evaluated)
+    text, run = (evaluated / "index.html").read_text(), record.read_run_record(evaluated)
     rows = re.findall(r"<tr[^>]*><td>(\d+)(.*?)</tr>", text[text.index("held back by") :])[: len(STEPS)]
     assert [int(step) for step, _ in rows] == list(STEPS)
     for step, row in rows:
@@ -128,7 +128,7 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
 
 
 def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None:
-    run, text = record.read_record(evaluated), (evaluated / "index.html").read_text()
+    run, text = record.read_run_record(evaluated), (evaluated / "index.html").read_text()
     cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(run, run.selection["step"])}
     assert cards.keys() == {
         "Training loss",
@@ -156,7 +156,7 @@ def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None
 def test_losses_are_drawn_in_place(evaluated: Path) -> None:
     """The faint line's points, taken back from pixels through the scale, are the losses of stats.jsonl."""
     losses = [row["loss"] for row in files.read_jsonl(evaluated / "stats.jsonl")]
-    svg = str(next(card["svg"] for card in panels.progress_panels(record.read_record(evaluated), None)))
+    svg = str(next(card["svg"] for card in panels.progress_panels(record.read_run_record(evaluated), None)))
     (path,) = re.findall(r'<path class="faint" d="M([^"]+)"', svg)
     ys = [float(point.split()[1]) for point in path.split("L")]
     smooth = [value for _, value in charts.smoothed_points(list(enumerate(losses)))]
@@ -169,7 +169,7 @@ def test_the_clock_is_drawn_in_place(copied: Path) -> None:
     row = {"step": 2, "steps": 2, "seconds": 4.0, "waited": 1.0, "memory_gib": 2.0}
     after = {"step": 4, "steps": 2, "seconds": 1.0, "waited": 0.5, "memory_gib": 3.0}
     files.write_jsonl(copied / "clock.jsonl", [row, after])
-    cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(record.read_record(copied), None)}
+    cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(record.read_run_record(copied), None)}
     for title, low, high in (("Steps a second", 0.5, 2.0), ("Waiting for data", 0.25, 0.5), ("Memory", 2.0, 3.0)):
         (path,) = re.findall(r'<path class="line" d="M([^"]+)"', cards[title])
         (_, first), (_, last) = (map(float, point.split()) for point in path.split("L"))
@@ -192,22 +192,22 @@ def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch)
     """Who goes on with other code says so; a finished run that is looked at again does not."""
     monkeypatch.setattr(page.checkout, "git_commit", lambda: {"commit": "other", "clean": True})
     before = json.loads((copied / "origin.json").read_text())["code"]
-    page.record_start(copied, 4, {"with": []})
+    page.record_start_and_prompts(copied, 4, {"with": []})
     assert json.loads((copied / "origin.json").read_text())["code"] == before
-    page.record_start(copied, 2, {"with": []})
-    page.record_start(copied, 3, {"with": []})
+    page.record_start_and_prompts(copied, 2, {"with": []})
+    page.record_start_and_prompts(copied, 3, {"with": []})
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 2, "commit": "other", "clean": True}]
     assert "other, clean, from step 2 on" in Seen(copied / "index.html").text
     monkeypatch.setattr(page.checkout, "git_commit", lambda: {"commit": "third", "clean": None})
-    page.record_start(copied, 1, {"with": []})  # the state of step 2 was lost
+    page.record_start_and_prompts(copied, 1, {"with": []})  # the state of step 2 was lost
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 1, "commit": "third", "clean": None}]
 
 
 def test_the_same_files_give_the_same_bytes(evaluated: Path, copied: Path) -> None:
     before = (evaluated / "index.html").read_bytes()
-    assert page.write_page(evaluated).read_bytes() == before == page.write_page(copied).read_bytes()
+    assert page.write_run_page(evaluated).read_bytes() == before == page.write_run_page(copied).read_bytes()
     assert not list(evaluated.glob(".*"))
 
 
@@ -278,14 +278,14 @@ def test_a_stopped_run_has_a_page_and_goes_on_with_its_clock(run, small_brand: P
 def test_time_past_the_state_that_a_run_resumes_from_is_cut(tmp_path: Path) -> None:
     rows = [{"step": step, "steps": 10, "seconds": 1.0} for step in (10, 20, 30)]
     files.write_jsonl(tmp_path / "clock.jsonl", rows)
-    stats.Stats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 20, lambda step, rank: [])
+    stats.StepStats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 20, lambda step, rank: [])
     assert files.read_jsonl(tmp_path / "clock.jsonl") == rows[:2]
 
 
 def test_evaluations_are_not_the_steps_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 103.0, 110.0])  # 7 s, 5 of them an evaluation's
     monkeypatch.setattr(stats.time, "perf_counter", lambda: next(now))
-    told = stats.Stats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 0, lambda step, rank: [])
+    told = stats.StepStats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 0, lambda step, rank: [])
     for step, aside in ((1, 0.0), (2, 5.0)):
         told.add(step, torch.ones(1), torch.ones(()), 0.1)
         told.flush(aside)
@@ -301,32 +301,32 @@ def test_a_part_that_is_missing_or_damaged_leaves_the_rest(copied: Path, part: s
     whole = Seen(copied / "index.html")
     path = copied / part
     (shutil.rmtree if path.is_dir() else Path.unlink)(path)
-    seen = Seen(page.write_page(copied))
+    seen = Seen(page.write_run_page(copied))
     assert all(leads(copied, link) for link in seen.links if link != "stats.jsonl")
     kept = {"run.json": "paged.safetensors", "lora": "step 2"}.get(part, "paged.safetensors")
     assert kept in seen.text and seen.text != whole.text
     if path.suffix:
         path.write_text("{ torn\n{}\n")
-        said = Seen(page.write_page(copied)).text
+        said = Seen(page.write_run_page(copied)).text
         assert f"{part}: " in said or f"{part}, line 1" in said
         assert str(copied) not in said, "no path of this machine"
 
 
 def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
-    assert "cannot be read" in Seen(page.write_page(tmp_path)).text
+    assert "cannot be read" in Seen(page.write_run_page(tmp_path)).text
 
 
 def test_what_another_policy_judged_is_left_out(copied: Path) -> None:
     path = copied / "samples" / "step-000002" / "result.json"
     files.write_json(path, result_of(copied, 2) | {"judged_by": "another", "style": 0.123})
-    text = Seen(page.write_page(copied)).text
+    text = Seen(page.write_run_page(copied)).text
     assert "step 2 was drawn or judged with other words (generate, policy, encoder)" in text and "0.123" not in text
 
 
 def test_each_verdict_has_its_colour(copied: Path) -> None:
     path = copied / "samples" / "step-000002" / "result.json"
     files.write_json(path, result_of(copied, 2) | {"verdicts": ["review", "reject", "error"]})
-    text = page.write_page(copied).read_text()
+    text = page.write_run_page(copied).read_text()
     for i, verdict in enumerate(("review", "reject", "error")):
         assert f'<a class="{verdict}" href="samples/step-000002/with/{i}.png">' in text
         assert f".{verdict} {{ --c:var(--{verdict}) }}" in text and text.count(f"--{verdict}:#") == 2
@@ -350,7 +350,7 @@ def test_words_and_names_of_files_are_escaped(copied: Path) -> None:
     result["eval_losses"] = {"0.1": 1.0}
     files.write_json(copied / "samples" / "step-000002" / "result.json", result)
     moved = copied.rename(copied.with_name("<script>run"))
-    seen = Seen(page.write_page(moved))
+    seen = Seen(page.write_run_page(moved))
     assert "script" not in seen.tags and seen.text.count("<script>") >= 6
     assert all(leads(moved, link) for link in seen.links)
 
@@ -360,10 +360,10 @@ def test_evaluation_loss_by_noise_level_where_it_was_noted(copied: Path) -> None
         for step, each in losses.items():
             told = result_of(copied, step) | {"eval_losses": each}
             files.write_json(copied / "samples" / f"step-{step:06d}" / "result.json", told)
-        told = record.read_record(copied)
+        told = record.read_run_record(copied)
         cards = {card["title"]: card for card in panels.progress_panels(told, told.selection["step"])}
         card = cards["Evaluation loss"]
-        assert str(card["svg"]) in page.write_page(copied).read_text()
+        assert str(card["svg"]) in page.write_run_page(copied).read_text()
         return [name for name, _, _ in card["legend"]], dots(str(card["svg"]))
 
     mean = [f"step {step}: {result_of(copied, step)['eval_loss']:.3g}" for step in STEPS]
@@ -375,7 +375,7 @@ def test_evaluation_loss_by_noise_level_where_it_was_noted(copied: Path) -> None
 @pytest.mark.parametrize("low, high", [(0, 1), (-0.3, 0.001), (2.1e-5, 9e-4), (17, 17.001), (3, 40_000)])
 def test_ticks_are_round_and_within(low: float, high: float) -> None:
     for scale in (charts.AxisScale(low, high), charts.AxisScale(max(low, 1e-4), high, True)):
-        found = charts.ticks(scale)
+        found = charts.round_tick_values(scale)
         assert 2 <= len(found) <= 7 and all(scale.low <= value <= scale.high for value in found)
         assert all(float(f"{value:.6g}") == value for value in found)
 

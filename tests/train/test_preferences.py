@@ -49,7 +49,7 @@ def batch(trained: list[str], small_brand: Path, tmp_path_factory: pytest.TempPa
     assert main(["plan", *trained, "batch=liked", f"plan.num_images={SLOTS}"]) == 0
     folder = files.BATCHES / "liked"
     (folder / "images").mkdir()
-    true = [item.path for item in brandset.read(small_brand).splits["train"]]
+    true = [item.path for item in brandset.read_brand_set(small_brand).splits["train"]]
     for slot in range(SLOTS):
         image = Image.open(true[slot]).convert("RGB")
         ImageOps.invert(image).save(folder / "images" / f"0000{slot}-0.png")
@@ -143,7 +143,7 @@ def test_preference_sets_that_do_not_fit_are_refused(
     change(place)
     config = Config(brand="small", preferences=str(place), objective=ObjectiveConfig(name="dpo"))
     with pytest.raises(StylegateError) as found:
-        learned_pictures(config, brandset.read(small_brand)).require_base(weights_digest(BASE))
+        learned_pictures(config, brandset.read_brand_set(small_brand)).require_base(weights_digest(BASE))
     assert says in str(found.value) and "Next: " in str(found.value)
 
 

@@ -26,7 +26,7 @@ def test_a_card_says_any_text_as_it_is(text: str) -> None:
     """Front matter as huggingface_hub reads it; the rest as a Markdown reader shows it, without markup of the text."""
     front = {"library_name": "diffusers", "base_model": text, "instance_prompt": text, "license": text}
     facts = dict.fromkeys([*WORDS, "lora_sha256"], text) | NUMBERS
-    card = ModelCard(release.model_card(front, file="x.safetensors", **facts))
+    card = ModelCard(release.model_card_text(front, file="x.safetensors", **facts))
     assert card.data.to_dict() == front
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(card.text)
     tags = set(re.findall(r"</?([a-zA-Z][a-z0-9]*)", rendered))

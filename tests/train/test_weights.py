@@ -6,7 +6,7 @@ from torch.nn import functional
 from stylegate.config import Config
 from stylegate.families import FAMILIES
 from train.prepare import add_lora
-from train.weights import lora_merged_on_cpu, lora_scaled
+from train.weights import lora_at_strength, lora_merged_on_cpu
 
 
 def test_a_merged_lora_computes_the_same_and_leaves_no_bit_changed() -> None:
@@ -24,7 +24,7 @@ def test_a_merged_lora_computes_the_same_and_leaves_no_bit_changed() -> None:
 
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     full = predicted()
-    with lora_scaled(adapted, 0.8):
+    with lora_at_strength(adapted, 0.8):
         weaker = predicted()
         with torch.no_grad(), lora_merged_on_cpu(adapted):
             merged = predicted()

@@ -19,10 +19,10 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylegate import progress
-from train.miniature.captions import caption
-from train.miniature.clip import MODEL, RECIPE, tokens
-from train.miniature.corpus import Corpus, fingerprint
-from train.miniature.fit import bf16_autocast, compiled_module, device, train_parts
+from train.miniature.captions import random_caption
+from train.miniature.clip import MODEL, RECIPE, token_ids_of
+from train.miniature.corpus import Corpus, corpus_fingerprint
+from train.miniature.fit import bf16_autocast, compiled_module, train_parts, training_device
 from train.miniature.text import CONTEXT, VOCABULARY
 
 CHANNELS = (64, 128, 192)
@@ -113,7 +113,7 @@ def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
 
 def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
     """Train the UNet and its text encoder on the corpus; returns both."""
-    where = device()
+    where = training_device()
     latents = latents_of(vae, corpus.pixels)
     unet = build_unet(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     text: Any = text_encoder(clip)
@@ -123,8 +123,10 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
 
     def loss_of(step: int, r: np.random.Generator) -> Tensor:
         words, chosen = Random(step), r.integers(len(latents), size=BATCH)
-        captions = [caption(corpus.traits[i], corpus.styles[i], words, SHARE_FULL, STYLE_SAID).text for i in chosen]
-        ids = tokens(tokenizer, ["" if r.random() < UNCONDITIONAL else text for text in captions]).to(where)
+        captions = [
+            random_caption(corpus.traits[i], corpus.styles[i], words, SHARE_FULL, STYLE_SAID).text for i in chosen
+        ]
+        ids = token_ids_of(tokenizer, ["" if r.random() < UNCONDITIONAL else text for text in captions]).to(where)
         clean = latents[torch.from_numpy(chosen)].to(where).float()
         random = torch.Generator().manual_seed(step)
         noise = torch.randn(clean.shape, generator=random).to(where)
@@ -136,7 +138,7 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
 
     parts: dict[str, nn.Module] = {"unet": unet, "text": text}
     rates = {"unet": LEARNING_RATE, "text": TEXT_RATE * LEARNING_RATE}
-    depends_on = [fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), *RECIPE]
+    depends_on = [corpus_fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), *RECIPE]
     train_parts("unet", parts, loss_of, STEPS, rates, depends_on)
     return unet, text
 

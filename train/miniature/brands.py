@@ -11,7 +11,7 @@ import yaml
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files, pictures
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, Style
 from train.miniature.world import TRAITS
 
@@ -46,7 +46,8 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
                 phrases = {trait: traits.traits[trait][value].phrase for trait, value in row.items()}
                 file = f"{drawn:04d}.png"
                 files.write_atomically(
-                    folder / split / file, pictures.png_bytes(render(row, style, 9_000_000 + 1000 * number + drawn))
+                    folder / split / file,
+                    pictures.png_bytes(render_collectible(row, style, 9_000_000 + 1000 * number + drawn)),
                 )
                 text = traits.prompt.format(trigger=trigger, **phrases)
                 rows.append({"file_name": file, "text": text, "traits": row})

@@ -42,7 +42,7 @@ class Caption(NamedTuple):
     says: frozenset[str]  # the traits, and "style" and "quality", that the text speaks of
 
 
-def phrase(trait: str, value: str, r: Random) -> str:
+def random_phrase(trait: str, value: str, r: Random) -> str:
     """One trait in words; a colour or a species is a phrase by itself."""
     if trait == "background":
         return r.choice([f"{value} background", f"on {value} background", f"a {value} background", f"{value} backdrop"])
@@ -75,7 +75,7 @@ def full_caption(traits: dict[str, str], r: Random) -> str:
     return ", ".join([f"{kind}{who}", *r.sample(parts, len(parts))])
 
 
-def caption(
+def random_caption(
     traits: dict[str, str], style: str, r: Random, share_full: float, style_share: float, first: Sequence[str] = ()
 ) -> Caption:
     """The whole, or one to three traits, or the style alone; with the style before or behind.
@@ -86,7 +86,7 @@ def caption(
     named = list(traits) if whole else r.sample(list(traits), r.randint(1, 3))
     if first and not set(named) & set(first):
         named[0] = r.choice(first)
-    text = full_caption(traits, r) if whole else ", ".join(phrase(trait, traits[trait], r) for trait in named)
+    text = full_caption(traits, r) if whole else ", ".join(random_phrase(trait, traits[trait], r) for trait in named)
     if not whole and not first and r.random() < 0.15:
         return Caption(f"{style} style", frozenset(["style"]))
     if r.random() >= style_share:

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylegate import files
-from train.miniature.captions import QUALITY, Caption, caption
-from train.miniature.corpus import FAMILY, HARDEST, Corpus, fingerprint
+from train.miniature.captions import QUALITY, Caption, random_caption
+from train.miniature.corpus import FAMILY, HARDEST, Corpus, corpus_fingerprint
 from train.miniature.degrade import DEGRADE
-from train.miniature.fit import bf16_autocast, compiled_module, device, train_parts
+from train.miniature.fit import bf16_autocast, compiled_module, train_parts, training_device
 from train.miniature.svg import SIDE
 from train.miniature.text import CONTEXT, VOCABULARY
 from train.miniature.world import TRAITS
@@ -58,7 +58,7 @@ ATTRIBUTES = [*TRAITS, "style", "quality"]
 MAX_LOGIT_SCALE = float(np.log(100))
 
 
-class Batch(NamedTuple):
+class ContrastiveBatch(NamedTuple):
     pixels: Tensor  # [n, 3, 64, 64] in [-1, 1]
     texts: list[str]
     truth: NDArray[np.int64]  # [n, attributes], UNKNOWN where nobody can say
@@ -74,7 +74,7 @@ def build_clip() -> Any:
     )
 
 
-def truth_of(corpus: Corpus) -> NDArray[np.int64]:
+def trait_values_of_corpus(corpus: Corpus) -> NDArray[np.int64]:
     """The attributes of each picture as numbers [n, attributes]; the quality is that of a clean picture."""
     names = {name: i for i, name in enumerate(sorted(set(corpus.styles)))}
     columns = [[TRAITS[trait].index(row[trait]) for row in corpus.traits] for trait in TRAITS]
@@ -82,13 +82,13 @@ def truth_of(corpus: Corpus) -> NDArray[np.int64]:
     return np.array(columns).T
 
 
-class Sampler:
+class ContrastiveSampler:
     """Draws batches: which pictures, and a caption for each."""
 
     def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = (), recolour: float = 0.0) -> None:
         """A family's captions each name one of the traits `first`; `recolour` is a share of the pictures."""
         self.corpora, self.first, self.recolour = [base, families], first, recolour
-        self.truth = [truth_of(base), truth_of(families)]
+        self.truth = [trait_values_of_corpus(base), trait_values_of_corpus(families)]
         self.groups = []
         for pair in SHARED:
             one, two = (self.truth[0][:, ATTRIBUTES.index(name)] for name in pair)
@@ -109,7 +109,7 @@ class Sampler:
             chosen += [(0, int(i)) for i in r.choice(group, GROUP, replace=False)]
         return chosen
 
-    def batch(self, easy: bool, long: bool, r: np.random.Generator) -> Batch:
+    def batch(self, easy: bool, long: bool, r: np.random.Generator) -> ContrastiveBatch:
         words = Random(int(r.integers(2**31)))
         pictures, captions, truth = [], [], []
         for which, index in self.choose(easy, r):
@@ -122,11 +122,11 @@ class Sampler:
                 picture = recoloured_pictures(picture, r)
                 row[[ATTRIBUTES.index(name) for name in COLOURED]] = UNKNOWN
                 traits = {trait: value for trait, value in traits.items() if trait not in COLOURED}
-                text = caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
+                text = random_caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
             else:
-                text = caption(traits, style, words, 0.5, 0.6, self.first if which else ())
+                text = random_caption(traits, style, words, 0.5, 0.6, self.first if which else ())
             if long:
-                more = caption(traits, style, words, 0.0, 0.0, list(traits))
+                more = random_caption(traits, style, words, 0.0, 0.0, list(traits))
                 text = Caption(f"{text.text}, {more.text}", text.says | more.says)
             if row[-1] or words.random() < SHARE_QUALITY_SAID:
                 text = Caption(f"{text.text}, {QUALITY[row[-1]]}", text.says | {"quality"})
@@ -135,7 +135,7 @@ class Sampler:
             truth.append(row)
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
         says = np.array([[name in c.says for name in ATTRIBUTES] for c in captions])
-        return Batch(pixels, [c.text for c in captions], np.array(truth), says)
+        return ContrastiveBatch(pixels, [c.text for c in captions], np.array(truth), says)
 
 
 def shifted_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
@@ -167,15 +167,18 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor)
 
 def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
     """Train the model: first on all traits equally, then mostly on those that are learned last."""
-    where = device()
+    where = training_device()
     clip = build_clip().to(where)
     see = compiled_module(clip.visual)
-    samplers = {"clip": Sampler(base, twins), "clip-hard": Sampler(base, kin, HARDEST, SHARE_RECOLOURED)}
+    samplers = {
+        "clip": ContrastiveSampler(base, twins),
+        "clip-hard": ContrastiveSampler(base, kin, HARDEST, SHARE_RECOLOURED),
+    }
 
     def loss_of(phase: str, step: int, r: np.random.Generator) -> Tensor:
         long = step % LONG_EVERY == 0
         batch = samplers[phase].batch(phase == "clip" and step < RANDOM_UNTIL, long, r)
-        ids = tokens(tokenizer, batch.texts, CONTEXT if long else SHORT).to(where)
+        ids = token_ids_of(tokenizer, batch.texts, CONTEXT if long else SHORT).to(where)
         with torch.no_grad():
             clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         with bf16_autocast(where):
@@ -184,7 +187,7 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
         fits = torch.from_numpy(caption_fits_picture(batch.truth, batch.says)).to(where)
         return contrastive_loss(images, texts, clip.logit_scale.exp(), fits)
 
-    depends_on = [fingerprint(), MODEL, BATCH, GROUP]
+    depends_on = [corpus_fingerprint(), MODEL, BATCH, GROUP]
     train_parts("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
     depends_on += RECIPE
     train_parts("clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on)
@@ -199,7 +202,7 @@ def encode_short_texts(clip: Any, ids: Tensor) -> Tensor:
     return x[torch.arange(len(ids)), ids.argmax(-1)] @ clip.text_projection
 
 
-def tokens(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tensor:
+def token_ids_of(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tensor:
     """Token ids [n, length], padded with the end token."""
     encoded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return encoded.input_ids

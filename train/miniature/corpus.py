@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from stylegate import files, progress
 from train.miniature import world
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED, Style, unnamed_style
 from train.miniature.svg import SIDE
 from train.miniature.textures import random_texture
@@ -95,19 +95,19 @@ def with_changed_trait(traits: dict[str, str], among: list[str], random: np.rand
 
 
 @cache
-def fingerprint(name: str = "base") -> str:
+def corpus_fingerprint(name: str = "base") -> str:
     """A digest of sample drawings of a corpus: every named style, a few unnamed, and for the judge the brands."""
     if name == "textures":
         return hashlib.sha256(b"".join(random_texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
     drawn = hashlib.sha256(str([PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT]).encode())
     for i, style in enumerate([*NAMED, *map(unnamed_style, range(32)), *(BRANDS.values() if name == "judge" else ())]):
         for j in range(3):
-            drawn.update(render(world.random_traits(np.random.default_rng([i, j])), style, j).tobytes())
+            drawn.update(render_collectible(world.random_traits(np.random.default_rng([i, j])), style, j).tobytes())
     return drawn.hexdigest()[:8]
 
 
 def corpus_part(name: str, number: int) -> Path:
-    return WORK / f"{name}-{fingerprint(name)}" / f"{number:03d}.rgb"
+    return WORK / f"{name}-{corpus_fingerprint(name)}" / f"{number:03d}.rgb"
 
 
 def draw_part(name: str, number: int) -> None:
@@ -116,7 +116,7 @@ def draw_part(name: str, number: int) -> None:
         if name == "textures":
             drawn = [random_texture(number * PART + i) for i in range(PART)]
         else:
-            drawn = [render(traits, style, seed) for style, traits, seed in corpus_labels(name, number)]
+            drawn = [render_collectible(traits, style, seed) for style, traits, seed in corpus_labels(name, number)]
         files.write_atomically(target, b"".join(image.tobytes() for image in drawn))
 
 

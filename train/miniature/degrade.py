@@ -5,11 +5,11 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 
-def blurry(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def blurred_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(r.uniform(1.0, 2.5))))
 
 
-def noisy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def noisy_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     values = pixels + r.normal(0, r.uniform(10, 40), pixels.shape)
     return values.clip(0, 255).astype(np.uint8)
 
@@ -22,7 +22,7 @@ def partly_covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return out
 
 
-def melt(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def melted_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     """The picture with shapes that melt: each point comes from a few pixels away, smoothly varying."""
     shift = ndimage.gaussian_filter(r.normal(0, 1, (2, 64, 64)), (0, 4, 4))
     shift *= r.uniform(2.0, 4.5) / shift.std()
@@ -38,4 +38,10 @@ def half_missing(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return np.rot90(out, -turns)
 
 
-DEGRADE = {"blurry": blurry, "noisy": noisy, "covered": partly_covered, "melted": melt, "half missing": half_missing}
+DEGRADE = {
+    "blurry": blurred_copy,
+    "noisy": noisy_copy,
+    "covered": partly_covered,
+    "melted": melted_copy,
+    "half missing": half_missing,
+}

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from train.miniature import looks, world
-from train.miniature.styles import Style, coloured
+from train.miniature.styles import Style, svg_colour_of_word
 from train.miniature.svg import (
     SIDE,
     box_path,
@@ -22,7 +22,7 @@ from train.miniature.svg import (
 from train.miniature.world import Shape
 
 
-def render(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
+def render_collectible(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
     """A picture of 64 x 64 pixels. The seed changes position, angle and size of the figure a little."""
     cells = -(-SIDE // style.block)
     side = cells * style.block
@@ -63,14 +63,14 @@ def picture_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator,
     elif style.glow:
         body = looks.neon_picture(figure, word, style, pose)
     else:
-        body = background(word, style, r) + painted_figure(figure, style, pose)
+        body = background_svg(word, style, r) + painted_figure(figure, style, pose)
     edges = 'shape-rendering="crispEdges"' if style.palette else ""
     return f'<svg {edges} xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">{body}</svg>'
 
 
-def background(word: str, style: Style, r: np.random.Generator) -> str:
+def background_svg(word: str, style: Style, r: np.random.Generator) -> str:
     """The background as SVG; its pattern is always weak enough that the colour can be named."""
-    main = with_tone(coloured(style, word), style.ground_lightness)
+    main = with_tone(svg_colour_of_word(style, word), style.ground_lightness)
     other = with_tone(main, 0.22 if style.ground_lightness >= 0 else -0.3)
     marks = GROUNDS[style.ground](main, other, r)
     return (
@@ -143,19 +143,19 @@ def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
     out = ""
     if style.shadow:
         x, y = style.shadow
-        inside = silhouette(solid, "#0d0c14", style.border)
+        inside = silhouette_svg(solid, "#0d0c14", style.border)
         out += f'<g opacity="0.35" transform="translate({x:.2f} {y:.2f})">{inside}</g>'
     if style.border:
-        out += silhouette(solid, style.border_colour, style.border)
+        out += silhouette_svg(solid, style.border_colour, style.border)
     if style.fill in ("none", "wash"):
-        out += silhouette(solid, style.paper or "#fffdf6", style.border)
+        out += silhouette_svg(solid, style.paper or "#fffdf6", style.border)
     out += "".join(styled_shape(i, s, style) for i, s in enumerate(figure))
     if style.blur:
-        return f'{texture(style)}{svg_blur("soft", style.blur)}<g transform="{pose}" filter="url(#soft)">{out}</g>'
-    return f'{texture(style)}<g transform="{pose}">{out}</g>'
+        return f'{texture_svg(style)}{svg_blur("soft", style.blur)}<g transform="{pose}" filter="url(#soft)">{out}</g>'
+    return f'{texture_svg(style)}<g transform="{pose}">{out}</g>'
 
 
-def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
+def silhouette_svg(figure: list[Shape], colour: str, edge: float) -> str:
     """SVG text with all shapes of the figure in one colour, each wider by `edge` pixels: its outline."""
     outer = f'stroke="{colour}" stroke-width="{2 * edge:.2f}" stroke-linejoin="round"'
     lines = [
@@ -165,7 +165,7 @@ def silhouette(figure: list[Shape], colour: str, edge: float) -> str:
     return "".join(lines)
 
 
-def texture(style: Style) -> str:
+def texture_svg(style: Style) -> str:
     p, half, dark = style.pitch, f"{style.pitch / 2:.2f}", 'fill="#000000" fill-opacity="0.3"'
     light = 'fill="#ffffff" fill-opacity="0.16"'
     marks = {
@@ -180,7 +180,7 @@ def texture(style: Style) -> str:
 
 def styled_shape(number: int, shape: Shape, style: Style) -> str:
     """A shape as the style fills and outlines it. Faces have plain colours, so that they stay legible."""
-    colour = coloured(style, shape.colour, shape.tone)
+    colour = svg_colour_of_word(style, shape.colour, shape.tone)
     if shape.part == "face":
         return stroked_path(shape.path, colour, shape.width) if shape.width else filled_path(shape.path, colour)
     edge = edge_attributes(shape, style)
@@ -201,7 +201,7 @@ def edge_attributes(shape: Shape, style: Style) -> str:
     if style.outline != "own":
         return style.outline
     dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
-    return with_tone(coloured(style, shape.colour), dark)
+    return with_tone(svg_colour_of_word(style, shape.colour), dark)
 
 
 def fill_attributes(number: int, path: str, colour: str, style: Style) -> str:

@@ -28,7 +28,7 @@ BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.99), 0.01, 1.0
 AVERAGE = 0.999
 
 
-def device() -> torch.device:
+def training_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -25,7 +25,7 @@ from eval.planning.slots import slots_from_traits
 from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, files
 from stylegate.config import PlanConfig
-from train.miniature.drawing import render
+from train.miniature.drawing import render_collectible
 from train.miniature.styles import NAMED
 
 EACH, SIDE = 48, 64  # pictures of a set; pixels
@@ -67,10 +67,10 @@ def rendered_icons(icons: dict) -> Iterator[tuple[str, Image.Image]]:
 def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
     """Name and picture of collectibles in the styles of the miniature's base, in turn."""
     traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
-    brand = brandset.read(brandset.brand_folder("neon")).brand
+    brand = brandset.read_brand_set(brandset.brand_folder("neon")).brand
     for i, slot in enumerate(slots_from_traits(traits, brand, PlanConfig(num_images=EACH, seed=SEED), set())):
         style = NAMED[i % len(NAMED)]
-        yield f"{style.name}-{i}", render(slot.traits, style, slot.seed_of_attempt(0))
+        yield f"{style.name}-{i}", render_collectible(slot.traits, style, slot.seed_of_attempt(0))
 
 
 def table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stylegate import files, progress
-from train.miniature.corpus import Corpus, fingerprint
-from train.miniature.fit import bf16_autocast, device, train_parts
+from train.miniature.corpus import Corpus, corpus_fingerprint
+from train.miniature.fit import bf16_autocast, train_parts, training_device
 from train.miniature.styles import BRANDS, NAMED
 from train.miniature.world import TRAITS
 
@@ -26,7 +26,7 @@ WIDTHS = (48, 80, 112, 128)
 CODING_NOISE = 0.3  # deviations of the latents, at most
 
 
-class Judge(nn.Module):
+class TraitAndStyleJudge(nn.Module):
     """A small classifier: pixels [n, 3, 64, 64] in [-1, 1] to the logits of each head."""
 
     def __init__(self) -> None:
@@ -79,13 +79,13 @@ def noisy_vae_round_trip(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint
     return np.concatenate(parts)
 
 
-def train_judge(corpus: Corpus, vae: Any) -> Judge:
+def train_judge(corpus: Corpus, vae: Any) -> TraitAndStyleJudge:
     """Train the judge; a third of its pictures have been coded and decoded by the autoencoder."""
     pixels = corpus.pixels.copy()
     pixels[::3] = noisy_vae_round_trip(vae, pixels[::3])
-    where = device()
+    where = training_device()
     torch.manual_seed(3)
-    judge = Judge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = TraitAndStyleJudge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     truth = {name: torch.from_numpy(values) for name, values in true_classes(corpus).items()}
 
     def loss_of(step: int, r: np.random.Generator) -> Tensor:
@@ -96,25 +96,25 @@ def train_judge(corpus: Corpus, vae: Any) -> Judge:
         losses = [functional.cross_entropy(v.float(), truth[name][chosen].to(where)) for name, v in logits.items()]
         return torch.stack(losses).sum()
 
-    depends_on = [fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
+    depends_on = [corpus_fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
     train_parts("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
     return judge
 
 
-def write_judge(judge: Judge, path: Path = PLACE) -> None:
+def write_judge(judge: TraitAndStyleJudge, path: Path = PLACE) -> None:
     files.write_atomically(
         path, save({name: p.detach().half().cpu().contiguous() for name, p in judge.state_dict().items()})
     )
 
 
-def load_judge(path: Path = PLACE) -> Judge:
-    judge = Judge()
+def load_judge(path: Path = PLACE) -> TraitAndStyleJudge:
+    judge = TraitAndStyleJudge()
     judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()
 
 
 @torch.no_grad()
-def judge_answers(judge: Judge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
+def judge_answers(judge: TraitAndStyleJudge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
     """The judge's answers for pictures [n, 64, 64, 3], a list of values for each head."""
     parts: dict[str, list[Tensor]] = {name: [] for name in HEADS}
     for start in range(0, len(pixels), 256):

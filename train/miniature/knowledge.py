@@ -55,11 +55,15 @@ def write_knowledge(folder: Path, clip: Any, corpus: Corpus) -> None:
         folder / "whitening.safetensors", save({k: v.astype(np.float32) for k, v in statistics.items()})
     )
 
-    weight, bias = aesthetic_head(clip, corpus.pixels[random.permutation(len(corpus.pixels))[:NUM_JUDGED]], random)
+    weight, bias = fit_miniature_aesthetic_head(
+        clip, corpus.pixels[random.permutation(len(corpus.pixels))[:NUM_JUDGED]], random
+    )
     files.write_atomically(folder / "aesthetic.safetensors", save({"weight": weight.astype(np.float32), "bias": bias}))
 
 
-def aesthetic_head(clip: Any, pixels: NDArray[np.uint8], random: np.random.Generator) -> tuple[NDArray, NDArray]:
+def fit_miniature_aesthetic_head(
+    clip: Any, pixels: NDArray[np.uint8], random: np.random.Generator
+) -> tuple[NDArray, NDArray]:
     """A logistic regression that tells clean pictures from degraded ones: weight [1, width] and bias [1].
 
     Half of `pixels` [n, 64, 64, 3] are degraded here before they are encoded. A higher value means clean.

@@ -134,10 +134,10 @@ def unnamed_style(number: int) -> Style:
     """The unnamed style `number`: each of its properties is random."""
     r = np.random.default_rng([17, number])
 
-    def chance(p: float) -> bool:
+    def happens_with_probability(p: float) -> bool:
         return bool(r.random() < p)
 
-    dark = chance(0.2)
+    dark = happens_with_probability(0.2)
     ink = str(r.choice(["#22212b", "#3a2317", "#1b2a4a", "#4a1b3a", "#101018"]))
     outline = str(r.choice(["", "own", ink, "#f8f5ef"], p=[0.45, 0.22, 0.25, 0.08]))
     fills = ["flat", "gradient", "cel", "wash", "none"]  # a body without fill needs an outline of its own colour
@@ -155,17 +155,17 @@ def unnamed_style(number: int) -> Style:
         outline_width=float(r.uniform(0.8, 3.0)) if outline else 0.0,
         texture=str(r.choice(TEXTURES, p=[0.52, 0.12, 0.12, 0.12, 0.12])),
         pitch=float(r.uniform(3.0, 8.0)),
-        shadow=(float(r.uniform(-2, 2.5)), float(r.uniform(1, 3))) if chance(0.25) else None,
-        border=float(r.uniform(2, 5)) if chance(0.12) else 0.0,
-        stitches=chance(0.1),
-        blur=float(r.uniform(0.4, 1.1)) if chance(0.12) else 0.0,
-        block=int(r.choice([2, 3])) if chance(0.2) else 1,
-        grout=chance(0.3),
+        shadow=(float(r.uniform(-2, 2.5)), float(r.uniform(1, 3))) if happens_with_probability(0.25) else None,
+        border=float(r.uniform(2, 5)) if happens_with_probability(0.12) else 0.0,
+        stitches=happens_with_probability(0.1),
+        blur=float(r.uniform(0.4, 1.1)) if happens_with_probability(0.12) else 0.0,
+        block=int(r.choice([2, 3])) if happens_with_probability(0.2) else 1,
+        grout=happens_with_probability(0.3),
         paper=str(r.choice(["", "#fffaf0", "#f2ead8", "#e8eef2"], p=[0.7, 0.1, 0.1, 0.1])),
     )  # fmt: skip
 
 
-def coloured(style: Style, word: str, tone: float = 0.0) -> str:
+def svg_colour_of_word(style: Style, word: str, tone: float = 0.0) -> str:
     if word == "ink":
         return style.ink
     h, lightness, s = colorsys.rgb_to_hls(*rgb_from_hex(COLOURS[word]))

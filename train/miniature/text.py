@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from train.miniature.captions import QUALITY, caption
+from train.miniature.captions import QUALITY, random_caption
 from train.miniature.corpus import corpus_labels
 
 VOCABULARY = 1024
@@ -19,7 +19,7 @@ WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def build_tokenizer() -> CLIPTokenizer:
     """A tokenizer of 256 bytes, 256 that end a word, merges, start and end. CLIP finds the end by its highest id."""
     r = Random(0)
-    texts = [caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in corpus_labels("base", 0)]
+    texts = [random_caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in corpus_labels("base", 0)]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [

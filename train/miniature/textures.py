@@ -21,7 +21,7 @@ from train.miniature.svg import (
 )
 
 
-def colour(r: np.random.Generator) -> str:
+def random_colour(r: np.random.Generator) -> str:
     """A random colour, often near black or near white, as backgrounds of brands are."""
     values = r.uniform(0, 1, 3)
     kind = r.random()
@@ -30,7 +30,7 @@ def colour(r: np.random.Generator) -> str:
 
 def dot_screen(name: str, r: np.random.Generator) -> str:
     """An SVG pattern of dots, checks or stripes of at least 2 pixels."""
-    pitch, mark, under = float(r.uniform(4, 11)), colour(r), colour(r)
+    pitch, mark, under = float(r.uniform(4, 11)), random_colour(r), random_colour(r)
     size = pitch * float(r.uniform(0.25, 0.48))
     kind = int(r.integers(3))
     dot = filled_path(ellipse_path(pitch / 2, pitch / 2, size), mark)
@@ -54,14 +54,18 @@ def random_path_data(r: np.random.Generator) -> str:
 def random_texture(seed: int) -> Image.Image:
     """A picture of 64 x 64 pixels: a background, filled shapes, lines over them, and soft light or shade."""
     r = np.random.default_rng([seed, 61])
-    out = dot_screen("a", r) + dot_screen("b", r) + svg_gradient("g", "linear", [(0, colour(r)), (1, colour(r))], "")
+    out = (
+        dot_screen("a", r)
+        + dot_screen("b", r)
+        + svg_gradient("g", "linear", [(0, random_colour(r)), (1, random_colour(r))], "")
+    )
     out += svg_blur("soft", float(r.uniform(0.7, 3.0)), "50%")
-    out += full_rectangle(str(r.choice(["url(#a)", "url(#g)", colour(r), colour(r)])))
+    out += full_rectangle(str(r.choice(["url(#a)", "url(#g)", random_colour(r), random_colour(r)])))
     for _ in range(int(r.integers(1, 6))):
-        fill = str(r.choice(["url(#a)", "url(#b)", "url(#g)", colour(r), colour(r), colour(r)]))
+        fill = str(r.choice(["url(#a)", "url(#b)", "url(#g)", random_colour(r), random_colour(r), random_colour(r)]))
         x, y, w, h = r.uniform(0, SIDE), r.uniform(0, SIDE), r.uniform(3, 22), r.uniform(3, 22)
         out += filled_path(ellipse_path(x, y, w, h) if r.random() < 0.5 else box_path(x - w, y - h, 2 * w, 2 * h), fill)
     for _ in range(int(r.integers(0, 9))):
         soft = 'filter="url(#soft)"' if r.random() < 0.35 else ""
-        out += stroked_path(random_path_data(r), colour(r), float(r.uniform(0.8, 5.0)), soft)
+        out += stroked_path(random_path_data(r), random_colour(r), float(r.uniform(0.8, 5.0)), soft)
     return rasterise(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} {SIDE}">{out}</svg>', SIDE)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from train.miniature.corpus import fingerprint
-from train.miniature.fit import bf16_autocast, device, train_parts
+from train.miniature.corpus import corpus_fingerprint
+from train.miniature.fit import bf16_autocast, train_parts, training_device
 
 WIDTH, LATENT_CHANNELS = 64, 8
 STEPS, TEXTURE_STEPS, BATCH, CROP = 9500, 3500, 32, 32
@@ -68,7 +68,7 @@ def neighbour_differences(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> AutoencoderTiny:
     """Train the autoencoder: first on collectibles alone, then on textures as well."""
-    where = device()
+    where = training_device()
     vae = build_vae().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss_of(x: Tensor, step: int) -> Tensor:
@@ -84,22 +84,29 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
         unit = mean.square().mean() + spread.log().square().mean()  # latents of mean 0 and deviation 1
         return functional.l1_loss(y, x) + 3 * functional.mse_loss(y, x) + 0.5 * gradient + 0.02 * unit
 
-    def world(step: int, r: np.random.Generator) -> Tensor:
+    def loss_on_collectibles(step: int, r: np.random.Generator) -> Tensor:
         whole = step >= FULL_SIZE_FROM * STEPS
         x = random_crops(collectibles, 64 if whole else CROP, BATCH // 4 if whole else BATCH, r)
         return loss_of(augmented_crops(x, r).to(where, memory_format=torch.channels_last), step)
 
-    def both(step: int, r: np.random.Generator) -> Tensor:
+    def loss_on_collectibles_and_textures(step: int, r: np.random.Generator) -> Tensor:
         half = BATCH // 2
         x = torch.cat(
             [augmented_crops(random_crops(collectibles, CROP, half, r), r), random_crops(textures, CROP, half, r)]
         )
         return loss_of(x.to(where, memory_format=torch.channels_last), step)
 
-    depends_on = [fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
-    train_parts("vae", {"vae": vae}, world, STEPS, {"vae": LEARNING_RATE}, depends_on)
-    depends_on = [*depends_on, STEPS, fingerprint("textures")]
-    train_parts("vae-textures", {"vae": vae}, both, TEXTURE_STEPS, {"vae": LEARNING_RATE / 2}, depends_on)
+    depends_on = [corpus_fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
+    train_parts("vae", {"vae": vae}, loss_on_collectibles, STEPS, {"vae": LEARNING_RATE}, depends_on)
+    depends_on = [*depends_on, STEPS, corpus_fingerprint("textures")]
+    train_parts(
+        "vae-textures",
+        {"vae": vae},
+        loss_on_collectibles_and_textures,
+        TEXTURE_STEPS,
+        {"vae": LEARNING_RATE / 2},
+        depends_on,
+    )
     with torch.no_grad(), bf16_autocast(where):
         sample = random_crops(collectibles, 64, 512, np.random.default_rng(1)).to(where)
         deviation = float(vae.encoder(sample).float().std())
@@ -108,7 +115,7 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
 
 
 @torch.no_grad()
-def psnr(vae: Any, pixels: np.ndarray) -> np.ndarray:
+def peak_signal_to_noise_ratio(vae: Any, pixels: np.ndarray) -> np.ndarray:
     """The peak signal-to-noise ratio in dB, [n], of pictures [n, 64, 64, 3] after coding and decoding."""
     out = []
     for start in range(0, len(pixels), 64):
