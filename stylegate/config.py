@@ -124,6 +124,13 @@ class TrainConfig:
     keep_best: int = config_key(2, "saved states kept of those that pass the gate most often", low=1, high=1000)
     evaluate_every: int = config_key(100, "steps between evaluations: pictures, the gate, loss", low=1, high=10_000_000)
     num_samples: int = config_key(16, "captions of validation/ drawn at each evaluation; 0 = none", low=0, high=1024)
+    preview_steps: int = config_key(
+        8,
+        "denoising steps at most of the pictures that compare checkpoints; what is handed out is judged at "
+        "generate.num_inference_steps",
+        low=1,
+        high=1000,
+    )
     evaluation_share: float = config_key(
         0.3,
         "evaluations on the way are left out beyond this share of the time so far; step 0, the last step and the "

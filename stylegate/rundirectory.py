@@ -16,6 +16,7 @@ NOT_IN_WEIGHTS = {
     "keep_best",
     "evaluate_every",
     "num_samples",
+    "preview_steps",
     "evaluation_share",
     "selection_margin",
     "scales",

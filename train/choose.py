@@ -36,13 +36,17 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         nearest_first = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
         tried = [r for s in nearest_first if (r := evaluation.result(step, s))]
         strengths = select.choose_evaluation(tried, settings.selection_margin)
-        result = tried[strengths["chosen"]]
-        scale = result["scale"]
-    passing = any(any(r["passed"] or []) for r in results)
+        scale = tried[strengths["chosen"]]["scale"]
+        evaluation_of_handed_out(run).evaluate(step, scale)
+        result = result_of_handed_out(run, step, scale)
+    handed_out = [result] if result else []
+    passing = any(any(r["passed"] or []) for r in [*results, *handed_out])
+    flags = select.pass_flags_by_prompt(result) if result else None
     selection = {
         "step": step,
         "scale": scale,
         "pass_rate": select.pass_rate(result) if result and passing else None,
+        "interval": [round(v, 4) for v in select.wilson_interval(flags)] if flags and passing else None,
         "num_prompts": len(evaluation.items),
         "margin": settings.selection_margin,
         "confidence": select.CONFIDENCE,
@@ -50,6 +54,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         "scales": strengths,
         "policy": run.config.policy,
         "encoder": encoder_name(run.config),
+        "preview_steps": evaluation.drawn_with.num_inference_steps,
         "evaluation_seconds": evaluation.seconds(),
     }
     if main:
@@ -58,6 +63,19 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
             print(f"note: {text}")
     run.accelerator.wait_for_everyone()
     return selection
+
+
+def evaluation_of_handed_out(run: Run) -> Evaluation:
+    """The evaluation by pictures of as many steps as `generate`'s. Where the previews have that many, theirs: no
+    picture is drawn twice.
+    """
+    previews = Evaluation(run, [])
+    return previews if previews.drawn_with == run.config.generate else Evaluation(run, [], final=True)
+
+
+def result_of_handed_out(run: Run, step: int, scale: float) -> dict[str, Any] | None:
+    """What the gate said of pictures of as many steps as `generate`'s; None where they were not drawn."""
+    return evaluation_of_handed_out(run).result(step, scale)
 
 
 def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:

@@ -153,12 +153,16 @@ def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] 
     run = record.read_run_record(place)
     if not run.selection:
         return "it has not finished"
-    tried = run.selection.get("scales")
+    tried = run.selection.get("scales")  # of runs of earlier versions, which wrote no interval of their own
     if run.selection["pass_rate"] is None or not tried:
         return "no pass rate: its pictures were not judged, or none passed"
     if (seconds := run.seconds()) is None:
         return "not every step was timed: a part was trained by an earlier version"
-    return seconds, run.selection["pass_rate"], tuple(tried["compared"][tried["chosen"]]["interval"])
+    return (
+        seconds,
+        run.selection["pass_rate"],
+        tuple(run.selection.get("interval") or tried["compared"][tried["chosen"]]["interval"]),
+    )
 
 
 def number_in_words(value: float | int | str | None) -> str:

@@ -149,13 +149,15 @@ def evaluation_work(
     """Operations of the denoiser in all evaluations of a run, and about how many evaluations there are.
 
     `validation` is the number of its pictures, `training` the operations of all steps, `forward` those of one forward
-    pass of a batch. Step 0, the last step and each strength are always evaluated, those on the way while
-    train.evaluation_share allows it.
+    pass of a batch. Step 0, the last step, each strength and what is handed out are always evaluated, those on the
+    way while train.evaluation_share allows it.
     """
     if not (validation and train.num_samples):
         return 0.0, 0
     one = forward / train.batch_size
-    of_picture = one * generate.num_inference_steps * (2 if generate.guidance_scale > 1 else 1)
+    of_step = one * (2 if generate.guidance_scale > 1 else 1)
+    of_picture = of_step * min(train.preview_steps, generate.num_inference_steps)
+    handed_out = 0.0 if train.preview_steps >= generate.num_inference_steps else train.num_samples * of_step
     strength = train.num_samples * of_picture
     apart = 2 * min(train.num_samples, APART)  # without the trigger phrase, and unrelated ones
     whole = strength + apart * of_picture + min(train.num_samples, validation) * len(LEVELS) * one
@@ -164,7 +166,8 @@ def evaluation_work(
     if train.evaluation_share < 1:
         allowed = training * train.evaluation_share / (1 - train.evaluation_share)
         on_the_way = min(on_the_way, allowed // whole)
-    return (2 + on_the_way) * whole + strengths * strength, int(2 + on_the_way + strengths)
+    work = (2 + on_the_way) * whole + strengths * strength + handed_out * generate.num_inference_steps
+    return work, int(2 + on_the_way + strengths + (handed_out > 0))
 
 
 def num_weights_in_4_bits(denoiser: nn.Module) -> int:

@@ -4,7 +4,9 @@ The references are the pictures of validation/, and those of train/ as well wher
 style. samples/step-000100/ holds with/ (captions of validation/), without/ (a few of them without the trigger phrase),
 unrelated/ (prompts that have nothing to do with the brand), judged/ (the gate's own files) and result.json, the
 numbers. samples/grid.png shows all steps. Step 0 is the base: the LoRA changes nothing yet. Its pictures in with/ are
-foreign pictures for every step (eval/scorers/brand.py).
+foreign pictures for every step (eval/scorers/brand.py). All of these are previews, of few denoising steps: they compare
+checkpoints (tests/bench/previews.py). What is handed out is judged by pictures of as many denoising steps as
+`generate` draws, in samples/handed-out/.
 
 A policy may have a calibrated check, whose line comes from people's labels of a finished batch. It cannot be asked
 during training. Pictures that every other check accepts then stand in review, and no pass rate is claimed.
@@ -40,12 +42,13 @@ from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
 from stylegate import files, hardware, pictures, progress, sample, sheets, similarity
-from stylegate.config import as_dict
+from stylegate.config import Config, GenerateConfig, as_dict
 from train import batches, losses
 from train.encoded import pixels_of
 from train.run import Run
 from train.weights import lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
+FINAL = "handed-out"  # folder in samples/ of the pictures of what is handed out
 SHOWN = 4  # rows of the grid
 APART = 4  # pictures without the trigger phrase, and unrelated ones
 UNRELATED = ["a lighthouse on a rock", "a bowl of fruit on a table", "a red bicycle", "a portrait of an old man"]
@@ -57,10 +60,14 @@ class Evaluation:
     """The evaluations of one run. Every process calls `evaluate`, and each draws its share of the pictures.
 
     `average` are the averaged weights, one tensor for each trained parameter, or empty where nothing is averaged.
+
+    Checkpoints and strengths are compared by previews, pictures of `train.preview_steps` denoising steps. The `final`
+    evaluation is that of what is handed out: its pictures have as many steps as those of `generate`.
     """
 
-    def __init__(self, run: Run, average: Sequence[Tensor]):
-        self.run, self.average = run, average
+    def __init__(self, run: Run, average: Sequence[Tensor], final: bool = False):
+        self.run, self.average, self.final = run, average, final
+        self.drawn_with = run.config.generate if final else preview_settings(run.config)
         self.samples: Path = run.directory / "samples"
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
@@ -68,7 +75,7 @@ class Evaluation:
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
         judges = [encoding.encoder_digest(encoding.encoder_name(run.config)), self.policy.sha256, OF_BASE]
-        self.settings = as_dict(run.config.generate)
+        self.settings = as_dict(self.drawn_with)
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
@@ -79,7 +86,11 @@ class Evaluation:
         }
 
     def folder(self, step: int, scale: float = 1.0) -> Path:
-        return evaluation_folder(self.run.directory, step, scale)
+        return self.samples / FINAL if self.final else evaluation_folder(self.run.directory, step, scale)
+
+    def base_folder(self) -> Path:
+        """The folder of what the base alone draws."""
+        return evaluation_folder(self.run.directory, 0, 1.0)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
         """The content of result.json; None if it is missing, or was made with another number of prompts, encoder,
@@ -88,6 +99,7 @@ class Evaluation:
         record = self.folder(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
         fits = found["prompts"] == len(self.items) and found.get("judged_by") == self.judged_by
+        fits = fits and (found["step"], found["scale"]) == (step, scale)  # FINAL may be of another checkpoint
         return found if self.items and fits else None
 
     def all_results(self) -> list[dict[str, Any]]:
@@ -97,7 +109,7 @@ class Evaluation:
 
     def seconds(self) -> float:
         """Seconds that all evaluations of this directory have cost, those of earlier starts included."""
-        found = (files.read_json(p, "an evaluation") for p in self.samples.glob("step-*/result.json"))
+        found = (files.read_json(p, "an evaluation") for p in self.samples.glob("*/result.json"))
         return round(sum(result.get("seconds", 0.0) for result in found), 1)
 
     @torch.no_grad()
@@ -113,7 +125,7 @@ class Evaluation:
         if not needed[0]:
             return
         if accelerator.is_main_process:
-            self.remove_pictures_of_other_settings(folder)
+            self.remove_pictures_of_other_settings(folder, step, lora_strength)
         accelerator.wait_for_everyone()
         with (
             with_averaged_weights(self.run.adapted, self.average),
@@ -121,7 +133,7 @@ class Evaluation:
             lora_merged_on_cpu(self.run.adapted),
         ):
             self.draw_missing(folder, lora_strength)
-            each = eval_losses(self.run) if lora_strength == 1.0 else None
+            each = eval_losses(self.run) if lora_strength == 1.0 and not self.final else None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = float(np.mean(list(each.values()))) if each else None
@@ -135,25 +147,27 @@ class Evaluation:
             files.write_json(folder / "result.json", found | {"seconds": round(time.perf_counter() - began, 1)})
         accelerator.wait_for_everyone()
 
-    def remove_pictures_of_other_settings(self, folder: Path) -> None:
-        """Remove pictures that were drawn with other steps, guidance or batch size; drawn.json says with which."""
-        record = folder / "drawn.json"
-        if not record.exists() or files.read_json(record, "what an evaluation was drawn with") != self.settings:
+    def remove_pictures_of_other_settings(self, folder: Path, step: int, scale: float) -> None:
+        """Remove pictures that were drawn with other steps, guidance, batch size, checkpoint or strength; drawn.json
+        says with which.
+        """
+        record, settings = folder / "drawn.json", self.settings | ({"step": step, "scale": scale} if self.final else {})
+        if not record.exists() or files.read_json(record, "what an evaluation was drawn with") != settings:
             for part in self.prompts:
                 shutil.rmtree(folder / part, ignore_errors=True)
-            files.write_json(record, self.settings)
+            files.write_json(record, settings)
 
     def draw_missing(self, folder: Path, scale: float) -> None:
         """Draw the sample pictures that are not in `folder` yet; each process draws its share.
 
-        At `scale` 1 these are with/, without/ and unrelated/, at any other strength with/ alone. The caller has set the
-        LoRA's strength.
+        At `scale` 1 these are with/, without/ and unrelated/, at any other strength, and of the final evaluation, with/
+        alone. The caller has set the LoRA's strength.
         """
-        run, settings = self.run, self.run.config.generate
+        run, settings = self.run, self.drawn_with
         jobs = [
             (folder / part / f"{i}.png", prompt, i + (FAR_SEED if part == "unrelated" else 0))
             for part, prompts in self.prompts.items()
-            for i, prompt in enumerate(prompts if part == "with" or scale == 1.0 else [])
+            for i, prompt in enumerate(prompts if part == "with" or (scale == 1.0 and not self.final) else [])
         ]
         mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
         mine = [job for job in mine if not job[0].exists()]
@@ -174,7 +188,7 @@ class Evaluation:
         references = self.embeddings(self.references)
         bare, base, now = (
             self.embeddings([(path.name, path) for path in pictures.find_pictures(place)])
-            for place in (folder / "without", self.folder(0) / "unrelated", folder / "unrelated")
+            for place in (folder / "without", self.base_folder() / "unrelated", folder / "unrelated")
         )
         enough = len(references) >= MIN_REFERENCES
         moved = (1 - (base * now).sum(1)) / 2 if len(now) else np.zeros(0)
@@ -210,7 +224,7 @@ class Evaluation:
         config = replace(self.run.config, **paths)
         lot = read_lot(config)
         compared = comparison_of(config, lot)
-        foreign = compared.foreign | base_pictures_as_foreign_set(self.folder(0) / "with")
+        foreign = compared.foreign | base_pictures_as_foreign_set(self.base_folder() / "with")
         compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)
         judged = judge(config, lot, compared, quiet=True)
         write_verdicts_and_gate_record(judged)
@@ -247,9 +261,25 @@ class Evaluation:
         return grid
 
 
+def folder_of_handed_out(directory: Path, step: int, scale: float) -> Path:
+    """The folder of the pictures of what a run hands out: those of as many steps as `generate`'s, else the previews."""
+    final = directory / "samples" / FINAL
+    record = final / "drawn.json"
+    drawn = files.read_json(record, "what an evaluation was drawn with") if record.exists() else {}
+    return (
+        final if (drawn.get("step"), drawn.get("scale")) == (step, scale) else evaluation_folder(directory, step, scale)
+    )
+
+
 def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
     """The folder of one evaluation of the run in `directory`."""
     return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
+
+
+def preview_settings(config: Config) -> GenerateConfig:
+    """What previews are drawn with: the settings of `generate`, in at most `train.preview_steps` denoising steps."""
+    steps = min(config.train.preview_steps, config.generate.num_inference_steps)
+    return replace(config.generate, num_inference_steps=steps)
 
 
 def eval_losses(run: Run) -> dict[str, float]:

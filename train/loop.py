@@ -29,7 +29,7 @@ from stylegate.tracker import Tracker, make_tracker
 from stylegate.wandbrun import EVALUATED
 from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, state
-from train.choose import choose_checkpoint
+from train.choose import choose_checkpoint, result_of_handed_out
 from train.evaluate import Evaluation
 from train.prepare import prepare
 from train.run import Run
@@ -143,7 +143,7 @@ def train(config: Config) -> int:
             page.write_run_page(run.directory)
             tracker.finish()
         elif main:
-            finish_run(run, selection, evaluation, tracker)
+            finish_run(run, selection, tracker)
         stopped = stopped or preemption.any_received(accelerator)  # the signal may also come while samples are drawn
         accelerator.end_training()
     return ExitCode.PREEMPTED if stopped else ExitCode.PASS
@@ -227,7 +227,7 @@ def train_steps(
     return max(first, settings.max_steps)
 
 
-def finish_run(run: Run, selection: dict[str, Any], evaluation: Evaluation, tracker: Tracker) -> None:
+def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Write the files to hand out, tell the tracker about them, print where they are and what to do if few pass."""
     lora, other = release.write_release(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
@@ -248,7 +248,7 @@ def finish_run(run: Run, selection: dict[str, Any], evaluation: Evaluation, trac
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
         )
-    if advice := select.advice_if_few_pass(evaluation.result(selection["step"], selection["scale"])):
+    if advice := select.advice_if_few_pass(result_of_handed_out(run, selection["step"], selection["scale"])):
         print(f"Next: {advice}")
     print(f"page: {files.display_path(page.write_run_page(run.directory))}")
     grid = run.directory / "samples" / "grid.png"

@@ -132,7 +132,11 @@ def headline_figures(run: RunRecord) -> list[tuple[str, str]]:
     step = run.selection.get("step", max(run.results, default=0))
     result = run.results.get(step, {})
     if (rate := run.selection.get("pass_rate")) is not None:
-        found.append((f"{rate:.0%}", f"pass the gate at the chosen step {step}, strength {run.selection['scale']:g}"))
+        low, high = run.selection.get("interval") or (None, None)
+        between = "" if low is None else f" [{low:.0%}, {high:.0%}]"
+        found.append(
+            (f"{rate:.0%}{between}", f"pass the gate at the chosen step {step}, strength {run.selection['scale']:g}")
+        )
     elif result.get("passed"):
         found.append((f"{select.pass_rate(result):.0%}", f"pass the gate at step {step}"))
     base = run.results.get(0, {}).get("style")
@@ -190,23 +194,28 @@ def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any] | None:
     """The pictures of one kind, a row for each prompt and a column for each step; None if none was drawn."""
     prompts = run.origin.get("prompts", {}).get(kind, [])
-    names = {step: {p.stem for p in (folder / kind).glob("*.png")} for step, folder in sorted(run.drawn.items())}
+    columns = [
+        ("base" if step == 0 else f"step {step}", folder, run.results.get(step, {}), step == chosen)
+        for step, folder in sorted(run.drawn.items())
+    ]
+    if run.handed_out:
+        columns.append(("handed out", run.directory / "samples" / "handed-out", run.handed_out, True))
+    names = {folder: {p.stem for p in (folder / kind).glob("*.png")} for _, folder, _, _ in columns}
     count = max([len(prompts), *(int(n) + 1 for found in names.values() for n in found if n.isdigit())])
-    steps = [step for step in names if kind == "with" or names[step]]
+    columns = [column for column in columns if names[column[1]] or (kind == "with" and column[1] in run.drawn.values())]
     if not any(names.values()):
         return None
     rows = []
     for i in range(count):
         cells = []
-        for step in steps:
-            verdicts = (run.results.get(step, {}).get("verdicts") or []) if kind == "with" else []
+        for name, folder, result, is_chosen in columns:
+            verdicts = (result.get("verdicts") or []) if kind == "with" else []
             verdict = verdicts[i] if i < len(verdicts) else "none"
-            source = f"samples/{run.drawn[step].name}/{kind}/{i}.png" if str(i) in names[step] else None
-            name = "base" if step == 0 else f"step {step}"
-            cells.append({"src": source, "verdict": verdict, "name": name, "chosen": step == chosen})
+            source = f"samples/{folder.name}/{kind}/{i}.png" if str(i) in names[folder] else None
+            cells.append({"src": source, "verdict": verdict, "name": name, "chosen": is_chosen})
         rows.append({"prompt": prompts[i] if i < len(prompts) else f"prompt {i}", "seed": i, "cells": cells})
     open_rows = rows[:FIRST] if kind == "with" else []
-    return {"title": KINDS[kind], "columns": len(steps), "rows": open_rows, "more": rows[len(open_rows) :]}
+    return {"title": KINDS[kind], "columns": len(columns), "rows": open_rows, "more": rows[len(open_rows) :]}
 
 
 def image_rendering(run: RunRecord) -> str:

@@ -25,6 +25,7 @@ class RunRecord:
     clock: list[dict[str, Any]] = field(default_factory=list)
     drawn: dict[int, Path] = field(default_factory=dict)  # step -> folder of pictures, judged or not
     results: dict[int, dict[str, Any]] = field(default_factory=dict)  # step -> result.json, of one policy and encoder
+    handed_out: dict[str, Any] = field(default_factory=dict)  # result.json of the pictures of what is handed out
     seconds_of: dict[int, float] = field(default_factory=dict)  # step -> seconds of evaluating, all strengths
     selection: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -87,6 +88,12 @@ def read_run_record(directory: Path) -> RunRecord:
         if not scale:
             found.drawn[int(number)] = folder
             found.results |= {int(number): result} if result else {}
+    if (number := found.selection.get("step")) is not None:
+        final = read_part("samples/handed-out/result.json", "step", "scale", "verdicts")
+        found.seconds_of[number] = found.seconds_of.get(number, 0.0) + final.get("seconds", 0.0)
+        found.handed_out = (
+            final if (final.get("step"), final.get("scale")) == (number, found.selection["scale"]) else {}
+        )
     judges = [result.get("judged_by") for result in found.results.values()]
     for step in [step for step, result in found.results.items() if result.get("judged_by") != judges[-1]]:
         found.problems.append(

@@ -19,7 +19,7 @@ from stylegate.adapter import LoraTensors
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, LoadedBaseModel
-from train.evaluate import evaluation_folder
+from train.evaluate import folder_of_handed_out
 from train.weights import lora_at_strength
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
@@ -186,7 +186,7 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
 
     Alpha is laid on `background`.
     """
-    path = evaluation_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
+    path = folder_of_handed_out(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
     image = pictures.decode_picture(path.read_bytes(), background).image

@@ -30,7 +30,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
     assert set(files.RUNS.glob("*")) == before
     assert "0.0 of 0 evaluations: of the order of" in text, "num_samples is 0"
     code, text = run("train", "brand=neon", "name=dry", "dry_run=true", "train.max_steps=1")
-    assert "of 4 evaluations" in text and " 0 min" not in text and " 0 s" not in text
+    assert "of 5 evaluations" in text and " 0 min" not in text and " 0 s" not in text
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     frozen = sum(p.numel() for p in models.denoiser.parameters())
@@ -182,10 +182,15 @@ def test_the_work_of_evaluations_is_what_a_run_draws() -> None:
     train, generate = Config().train, Config().generate
     train.num_samples, train.max_steps, train.evaluate_every, train.scales = 6, 250, 100, [0.8, 1.0, 1.2]
     train.batch_size, train.evaluation_share, generate.num_inference_steps = 8, 1.0, 10
-    whole = 2 * 10 * (6 + 4 + 4) + 5 * 3  # with guidance; with, without, unrelated; losses of 3 pictures at 5 levels
-    strength = 2 * 10 * 6
+    train.preview_steps = 4
+    whole = 2 * 4 * (6 + 4 + 4) + 5 * 3  # with guidance; with, without, unrelated; losses of 3 pictures at 5 levels
+    strength, handed_out = 2 * 4 * 6, 2 * 10 * 6
     found, count = dryrun.evaluation_work(train, generate, 3, 1e9, 8.0)
-    assert found == 4 * whole + 2 * strength and count == 6, "steps 0, 100, 200, 250 and two more strengths"
+    assert found == 4 * whole + 2 * strength + handed_out
+    assert count == 7, "steps 0, 100, 200, 250, two more strengths, what is handed out"
+    train.preview_steps = 10
+    found, count = dryrun.evaluation_work(train, generate, 3, 1e9, 8.0)
+    assert found == 4 * (2 * 10 * 14 + 15) + 2 * 2 * 10 * 6 and count == 6, "no picture is drawn twice"
     train.evaluation_share = 0.3
     assert dryrun.evaluation_work(train, generate, 3, 10.0, 8.0)[1] == 4, "those on the way would take too long"
     assert dryrun.evaluation_work(train, generate, 0, 1e9, 8.0) == (0, 0), "there is nothing to draw"

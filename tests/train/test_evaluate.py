@@ -19,7 +19,9 @@ from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
 from train import batches
+from train.evaluate import folder_of_handed_out
 from train.loop import EvaluationTimeBudget
+from train.select import wilson_interval
 
 NEON = ["brand=neon", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.evaluation_share=1"]
 AT_FULL_STRENGTH = "train.scales=[1]"  # `equal` tries other strengths
@@ -54,6 +56,7 @@ def equal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run all of whose pictures pass; to be read only."""
     policy = policy_file(tmp_path_factory.mktemp("equal"), LENIENT)
     words = [*NEON, policy, "name=equal", "train.max_steps=4", "train.keep_newest=1", "train.keep_best=1"]
+    words += ["train.preview_steps=1"]  # of 2
     assert main(["train", *merged(*words)]) == 0
     return place("equal")
 
@@ -69,6 +72,21 @@ def test_the_earliest_of_equals_is_handed_out(equal: Path) -> None:
     kept = load_file(equal / "state" / "step-000002" / "adapter.safetensors")
     assert all(torch.equal(released[key], value) for key, value in kept.items())
     assert "100% of 3 pictures" in (equal / "lora" / "README.md").read_text()
+
+
+def test_previews_compare_and_full_pictures_say_what_is_handed_out(equal: Path) -> None:
+    """Previews have one denoising step, what is handed out the two of `generate`; the page and the card show these."""
+    final, preview = equal / "samples" / "handed-out", equal / "samples" / "step-000002"
+    steps = [json.loads((p / "drawn.json").read_text())["num_inference_steps"] for p in (preview, final)]
+    assert steps == [1, 2] and selection("equal")["preview_steps"] == 1
+    assert sorted(p.name for p in final.iterdir()) == ["drawn.json", "judged", "result.json", "with"]
+    assert (final / "with" / "0.png").read_bytes() != (preview / "with" / "0.png").read_bytes()
+    result = json.loads((final / "result.json").read_text())
+    assert (result["step"], result["scale"], result["passed"]) == (2, 1.0, [True] * 3)
+    assert selection("equal")["interval"] == [round(bound, 4) for bound in wilson_interval([True] * 3)]
+    assert folder_of_handed_out(equal, 2, 1.0) == final and folder_of_handed_out(equal, 4, 1.0).name == "step-000004"
+    page = (equal / "index.html").read_text()
+    assert 'src="samples/handed-out/with/2.png"' in page and "100% [44%, 100%]" in page
 
 
 def test_another_policy_judges_every_kept_checkpoint_again(run, tmp_path: Path) -> None:
