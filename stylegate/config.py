@@ -235,7 +235,9 @@ class TrackerConfig:
 class HardwareConfig:
     """The keys `hardware.*`: device, precision, threads and what saves memory."""
 
-    device: str = config_key("auto", "auto = CUDA where there is one", choices=["auto", "cpu", "cuda"])
+    device: str = config_key(
+        "auto", "auto = CUDA where there is one, else cpu; mps = an Apple GPU", choices=["auto", "cpu", "cuda", "mps"]
+    )
     precision: str = config_key(
         "auto",
         "auto = bf16 on a CUDA device that computes in it, else fp32; part of a run's name",

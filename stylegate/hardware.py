@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 def set_threads_and_choose_device(hardware: HardwareConfig) -> torch.device:
     """The configured device, and the configured number of CPU threads set in torch.
 
-    Raises ConfigError if CUDA was asked for and no CUDA device is visible.
+    Raises ConfigError if CUDA or an Apple GPU was asked for and there is none.
     """
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
+    if hardware.device == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(
+            "hardware.device=mps, but torch finds no Apple GPU that it can use",
+            next_step="hardware.device=auto or cpu; on a Mac, macOS 14 and a torch for arm64.",
+        )
     if hardware.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "hardware.device=cuda, but no CUDA device is visible", next_step="hardware.device=auto or cpu."
@@ -31,7 +36,7 @@ def launched_processes(hardware: HardwareConfig) -> "PartialState":
     """accelerate's PartialState of this process among those launched together (`accelerate launch`, torchrun), or
     alone.
 
-    Raises ConfigError if CUDA was asked for and no CUDA device is visible.
+    Raises ConfigError if CUDA or an Apple GPU was asked for and there is none.
     """
     from accelerate import PartialState
 
@@ -39,7 +44,10 @@ def launched_processes(hardware: HardwareConfig) -> "PartialState":
 
 
 def device_type(hardware: HardwareConfig) -> str:
-    """ "cuda" or "cpu". With `auto` it is CUDA where there is one, unless accelerate is told to use the CPU."""
+    """ "cuda", "mps" or "cpu". With `auto` it is CUDA where there is one, unless accelerate is told to use the CPU.
+
+    Apple's GPUs ("mps") are used where they are asked for by name.
+    """
     if hardware.device != "auto":
         return hardware.device
     cpu_wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "y", "yes", "t", "true", "on")
@@ -55,16 +63,18 @@ def precision_of(hardware: HardwareConfig) -> str:
     """
     if hardware.precision != "auto":
         return hardware.precision
-    if device_type(hardware) == "cpu":
+    if device_type(hardware) != "cuda":
         return "fp32"
     computes = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if computes else "fp32"
 
 
 def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type that a base's weights are loaded in: half the memory for bf16 on CUDA, else fp32."""
-    half = device.type == "cuda" and precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if half else torch.float32
+    """The type that a base's weights are loaded in: half the memory for bf16 on a GPU, else fp32."""
+    computes = device.type == "mps" or (
+        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.bfloat16 if precision == "bf16" and computes else torch.float32
 
 
 def autocast_to_bf16(device: torch.device, precision: str) -> AbstractContextManager:

@@ -73,7 +73,7 @@ def print_dry_run_report(config: Config) -> int:
         trained,
         kept,
         half_precision=half,
-        on_card=hardware.device_type(config.hardware) == "cuda",
+        on_card=hardware.device_type(config.hardware) != "cpu",
         num_in_4_bits=packed if config.hardware.nf4 else 0,
     )
     passes = together + BACKWARD  # with preferences the LoRA that training begins with is asked too

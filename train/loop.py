@@ -99,7 +99,9 @@ def explain_out_of_memory(device: torch.device) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "MPS backend out of memory" not in str(error):
+            raise
         raise SurroundingsError(
             f"the {device.type} device does not have enough memory for this run",
             next_step="a smaller train.batch_size with more train.accumulation, hardware.precision=bf16, "

@@ -4,6 +4,7 @@ They are two files because the same command gives the same stats.jsonl, at any t
 """
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,10 +45,16 @@ def with_timed_cache(run: Run) -> TimedCache:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory used so far, in GiB: of the device, or of this process where that is the CPU."""
+    """The most memory used so far, in GiB: of the device, or of this process where that is the CPU.
+
+    Of an Apple GPU it is what Metal holds now: no peak is kept there.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 class StepStats:

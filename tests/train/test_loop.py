@@ -8,15 +8,18 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save
+from torch.overrides import TorchFunctionMode
 
 from stylegate import files, hardware
 from stylegate.cli import main
@@ -24,6 +27,7 @@ from stylegate.config import Config, HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, FAST_ALL_LAYERS, command, exit_code, forks, merged
 from train import loop, optimizers, prepare
+from train.record import CLOCK
 from train.step import pass_losses
 
 CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "one_machine.yaml"
@@ -349,6 +353,48 @@ def test_the_device_chooses_the_precision_and_no_clock_does(monkeypatch: pytest.
     assert hardware.precision_of(HardwareConfig()) == "fp32"
 
 
+class AppleOnCpu(TorchFunctionMode):
+    """Tensors that are wanted on "mps" are made on the CPU; the device keeps its name."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        def on_cpu(value):
+            is_apple = isinstance(value, str | torch.device) and str(value) == "mps" and func is not torch.device
+            return "cpu" if is_apple else value
+
+        return func(*map(on_cpu, args), **{name: on_cpu(value) for name, value in (kwargs or {}).items()})
+
+
+def test_an_apple_gpu_is_used_by_name_and_nothing_of_cuda_with_it(
+    run, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU under the other name: the same LoRA comes out."""
+    words = merged(*trained, "name=apple", "hardware.device=mps", "train.max_steps=2")
+    code, text = run("train", *words)
+    assert code == 2 and "hardware.device=mps, but torch finds no Apple GPU" in text and "Next: " in text
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("CUDA was asked for")
+
+    for name in ("max_memory_allocated", "is_bf16_supported", "synchronize", "empty_cache", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    for name in ("is_available", "is_built"):
+        monkeypatch.setattr(torch.backends.mps, name, cache(lambda: True))
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 2**30)
+    told = HardwareConfig(device="mps")
+    assert hardware.precision_of(told) == "fp32" and hardware.device_of(told).type == "mps"
+    assert hardware.weights_dtype("bf16", hardware.device_of(told)) == torch.bfloat16
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        with AppleOnCpu():
+            assert run("train", *words)[0] == 0
+            assert Accelerator().device.type == str(hardware.launched_processes(told).device) == "mps"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    one, other = (directory(name) / "state/step-000002/adapter.safetensors" for name in ("apple", "small"))
+    assert one.read_bytes() == other.read_bytes()
+    assert files.read_jsonl(directory("apple") / CLOCK)[-1]["memory_gib"] == 1.0
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None:
     words = ["brand=small", "name=nan", *FAST, "train.max_steps=12", "train.checkpoint_every=2", "train.warmup_steps=0"]
     code, text = run("train", *words, "train.learning_rate=1", "train.max_grad_norm=1e6", "lora.alpha=4096")
@@ -364,8 +410,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None
 def test_too_little_memory_names_the_levers(
     run, small_brand: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
+    apple = RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)")
+
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.OutOfMemoryError("CUDA out of memory") if place == "prepare" else apple
 
     monkeypatch.setattr(loop, place, full)
     code, text = run("train", "brand=small", f"name=full-{place}", *FAST, "train.max_steps=2")
