@@ -61,11 +61,14 @@ def merged_weight(weight: Tensor, layer: AnyLayer) -> Tensor:
     magnitude has size 1.
     """
     whole = weight.detach().float() + weight_change(layer, weight.device, torch.float32)
-    if layer.magnitude is not None:
-        others = [axis for axis, count in enumerate(layer.magnitude.shape) if count == 1]
-        lengths = torch.linalg.vector_norm(whole, dim=others, keepdim=True)
-        whole = whole * layer.magnitude.to(whole) / lengths.clamp(min=1e-12)
-    return whole.to(weight.dtype)
+    return (whole if layer.magnitude is None else dora_weight(whole, layer.magnitude)).to(weight.dtype)
+
+
+def dora_weight(changed: Tensor, magnitude: Tensor) -> Tensor:
+    """A changed weight [out, in, ...] scaled to a DoRA's magnitudes: [out, 1, ...] or [1, in, ...]."""
+    others = [axis for axis, count in enumerate(magnitude.shape) if count == 1]
+    lengths = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
+    return changed * magnitude.to(changed) / lengths.clamp(min=1e-12)
 
 
 def is_dora_of_input_channels(layer: AnyLayer) -> bool:
@@ -214,9 +217,8 @@ class LoraHeader:
         """
         component, _, path = name.partition(".")
         has_settings = "r" in self.values or any(key.startswith(f"{component}.") for key in self.values)
-        alpha = self.header_setting(
-            component, "lora_alpha", self.setting(component, "alpha", None)
-        )  # LoHa, LoKr: alpha
+        of_loha = self.header_setting(component, "alpha", None)  # and of LoKr
+        alpha = self.header_setting(component, "lora_alpha", of_loha)
         alpha = float((PEFT_ALPHA if has_settings else rank) if alpha is None else alpha)
         paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
         alpha = float(value_by_pattern(self.header_setting(component, "alpha_pattern", None) or {}, paths, alpha))

@@ -159,6 +159,10 @@ VERBS = {
     "inspect": VerbHelp(
         "say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"
     ),
+    "convert": VerbHelp(
+        "make a plain LoRA of any LoRA file, for one program, and say how exact it is",
+        "FILE to=diffusers|kohya|comfyui base=BASE rank=N out=NEW.safetensors",
+    ),
     "marks": VerbHelp(
         "say which marks pictures carry, and which outlive an attack", "data/exports/demo-v1 attack=true"
     ),
@@ -208,6 +212,10 @@ def main(argv: list[str] | None = None) -> int:
             from stylegate.inspection import inspect
 
             return inspect([Path(p) for p in rest])
+        if verb == "convert":
+            from stylegate.convert import convert
+
+            return convert(rest)
         if verb == "replay":
             from stylegate.lineage import print_lineage_and_send_missing
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
@@ -124,7 +125,7 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
     weight changes.
     """
     modules = adaptable_modules_of(models.pipeline)
-    layers = layers_for_pipeline(models.pipeline, path)
+    layers = layers_for_modules(path, modules, models.pipeline)
     beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
     plain = {name: layer for name, layer in adapter.plain_layers(layers).items() if name in beside}
     if wrong := [name for name in beside if name not in plain or layers[name].bias is not None]:
@@ -151,12 +152,15 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
                 parameter.data = parameter.data.float()  # as they were trained
 
 
-def layers_for_pipeline(pipeline: Any, path: Path) -> dict[str, AnyLayer]:
-    """The layers of a LoRA file of any style by canonical name. Raises ModelError naming what does not fit the base."""
-    modules = adaptable_modules_of(pipeline)
+def layers_for_modules(path: Path, modules: Mapping[str, Any], pipeline: Any) -> dict[str, AnyLayer]:
+    """The layers of a LoRA file of any style by canonical name.
+
+    `modules` are those of the base (adapter.adaptable_modules), `pipeline` is its pipeline, or the class of it. Raises
+    ModelError naming what does not fit the base.
+    """
     tensors, metadata = load_tensors(path)
     layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
-    if problems and hasattr(pipeline, "transformer"):
+    if problems and any(name.startswith("transformer.") for name in modules):
         translated = fusednames.layers_by_diffusers(pipeline, tensors, metadata, modules)
         layers, problems = translated or (layers, problems)
     if problems:
@@ -167,6 +171,13 @@ def layers_for_pipeline(pipeline: Any, path: Path) -> dict[str, AnyLayer]:
             advice_on_unusable_lora(tensors, problems),
         )
     return layers
+
+
+def pipeline_class(folder: Path) -> Any:
+    """The class of a base's pipeline, in whose folder a family has found its index."""
+    return getattr(
+        diffusers, files.read_json(folder / "model_index.json", "the base's index", "_class_name")["_class_name"]
+    )
 
 
 def weight_of_module(module: Any) -> torch.Tensor:

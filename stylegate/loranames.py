@@ -150,7 +150,7 @@ def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
         elif component == "transformer":
             spellings.append(original_krea2_path(path) or path)
         elif component.startswith("text_encoder"):
-            spellings = [path if path.startswith("encoder.block.") else clip_module_path(path)]
+            spellings.append(clip_module_path(path))
         for prefix, components in FLAT.items():
             if component in components:
                 found |= {prefix + spelling.replace(".", "_"): name for spelling in spellings}
@@ -186,8 +186,8 @@ def comfyui_key_as_kohya(key: str) -> str:
 
 
 def clip_module_path(path: str) -> str:
-    """A text encoder's module path as before transformers 5, which is how LoRA files still have it."""
-    return path if path.startswith("text_model.") else f"text_model.{path}"
+    """A text encoder's module path as before transformers 5, which is how LoRA files still have it; T5's as it is."""
+    return path if path.startswith(("text_model.", "encoder.block.")) else f"text_model.{path}"
 
 
 BLOCK = re.compile(r"(down|up|mid)_block(?:s\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.?(.*)")

@@ -12,7 +12,7 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from PIL import Image
 from safetensors.torch import save_file
 
-from stylegate import adapter, brandset, files, lorafile, pictures, sample
+from stylegate import adapter, brandset, convert, files, lorafile, pictures, sample
 from stylegate.config import Config, GenerateConfig
 from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import ModelError
@@ -282,6 +282,12 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     changed = {k for k, v in models.denoiser.state_dict().items() if not v.equal(unmoved[k])}
     assert changed == {f"{path}.weight" for path in wanted}
 
+    given, out = tmp_path / "other.safetensors", tmp_path / "converted.safetensors"
+    assert convert.convert([str(given), "to=comfyui", f"base={folder}", f"out={out}"]) == 0
+    modules = lorafile.adaptable_modules_of(before.pipeline)
+    first, second = (lorafile.layers_for_modules(path, modules, before.pipeline) for path in (given, out))
+    assert adapter.largest_relative_difference(first, second) <= 1e-6
+
     down = f"{key}.{halves[0]}.weight"
     odd = {
         "extra": {f"{key}.lora_extra.weight": torch.zeros(1)},
@@ -349,7 +355,7 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     layers, problems = adapter.layers_from_tensors(
         *lorafile.load_tensors(path), lorafile.adaptable_modules_of(whole.pipeline)
     )
-    assert not problems and any(bool(layer.up.any()) for layer in layers.values())
+    assert not problems and any(bool(layer.up.any()) for layer in adapter.plain_layers(layers).values())
     assert (
         adapter.layers_from_tensors(*lorafile.load_tensors(path), lorafile.adaptable_modules_of(small.pipeline))[1]
         == []
