@@ -5,7 +5,7 @@
 stylegate/brandset.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
 verb. The rest is remarks. Whether captions fit their pictures is asked of the brand's encoder: for each word a reader
 is fitted on all pictures but one. A caption is named that fits its picture worse than a tenth of all captions do, and
-worse than it fits any picture.
+worse than it fits any picture. Of several captions of a picture the first is asked about.
 """
 
 from itertools import pairwise
@@ -19,7 +19,7 @@ from eval.measuring.encoder import encoder_name, load_encoder
 from eval.measuring.features import cached_features_of_files
 from stylegate import brandset, files, hardware
 from stylegate.brandset import SPLITS, BrandSet, CheckReport
-from stylegate.captionfaults import problems_of_captions, words_of
+from stylegate.captionfaults import captions_by_name, problems_of_captions, words_of
 from stylegate.config import Config
 from stylegate.errors import ModelError
 from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
@@ -59,11 +59,11 @@ def check(config: Config) -> int:
 def add_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
     """Add what is said of captions and splits to `findings.remarks`."""
     brand, splits = brand_set.brand, brand_set.splits
-    learned = {item.file: item.text for item in splits["train"]}
+    learned = captions_by_name({item.file: item.captions() for item in splits["train"]})
     findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
     findings.remarks += brandset.remark_on_long_captions(brand_set, config)
     findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
-    held_out = [item.text for part in ("validation", "test") for item in splits[part]]
+    held_out = [", ".join(item.captions()) for part in ("validation", "test") for item in splits[part]]
     findings.remarks += remarks_on_words_not_learned(learned.values(), held_out)
     try:
         misplaced = misplaced_captions(config, brand_set)

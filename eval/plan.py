@@ -118,7 +118,8 @@ def folder_to_show(config: Config) -> Path:
 
 def count_training_captions(slots: list[PlanSlot], brand_set: BrandSet) -> int:
     """How many slots have a prompt that is the caption of a training picture, whatever its capitals."""
-    learned = {brand_set.brand.prompt_with_trigger(item.text).lower() for item in brand_set.splits["train"]}
+    captions = [text for item in brand_set.splits["train"] for text in item.captions()]
+    learned = {brand_set.brand.prompt_with_trigger(text).lower() for text in captions}
     return sum(slot.prompt.lower() in learned for slot in slots)
 
 

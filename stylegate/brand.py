@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from stylegate import files, pictures, sheets
 from stylegate.brandset import (
+    FURTHER,
     SPLITS,
     UNKNOWN_LICENCE,
     Brand,
@@ -28,11 +29,11 @@ from stylegate.brandset import (
     near_duplicate_groups,
     raise_if_problems,
 )
-from stylegate.captionfaults import problems_of_captions
-from stylegate.captions import Caption, CaptionSources, FolderCaptions, read_captions
+from stylegate.captionfaults import captions_by_name, problems_of_captions
+from stylegate.captions import UNREADABLE, Caption, CaptionSources, FolderCaptions, read_captions
 from stylegate.config import Config, configuration_error
 from stylegate.errors import DataError
-from stylegate.listing import SUFFIXES, Listing, list_folder, mask_files
+from stylegate.listing import CAPTIONS, SUFFIXES, Listing, list_folder, mask_files
 from stylegate.picturefaults import without_frame
 from stylegate.similarity import most_varied
 from stylegate.splits import (
@@ -74,8 +75,10 @@ def make_brand_set(config: Config) -> int:
 
     brand = brand_from_command_words(config, source.resolve().name)
     digests = check_given_pictures(source, found, given, brand, findings)
-    texts = {name: caption.text for name, caption in given.by_picture.items() if name in digests}
-    findings.remarks += problems_of_captions(texts, brand.trigger)
+    every = {
+        n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
+    }
+    findings.remarks += problems_of_captions(captions_by_name(every), brand.trigger)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_if_problems(source, findings)
@@ -85,7 +88,7 @@ def make_brand_set(config: Config) -> int:
         digests = {name: one for index, (name, one) in enumerate(digests.items()) if index in kept}
         left_out = [name for name in found if name not in digests]
         print(f"note: not among the {config.keep} most varied, not used: {', '.join(left_out)}")
-    texts = {name: texts[name] for name in digests}
+    texts = {name: ", ".join(every[name]) for name in digests}
     splits = assign_splits(digests, texts, config.test, config.validation)
     near = sum(len(group) for group in near_duplicate_groups(digests))
     with files.exclusive_lock(target):
@@ -163,6 +166,9 @@ def write_brand_set_files(
     """
     numbers = {name: number for number, name in enumerate(sorted(name for names in splits.values() for name in names))}
     written: dict[str, Path] = {}
+    used = [captions[name] for name in numbers]
+    # The library `datasets` refuses a set of which one split has other columns, or values of other types, than another.
+    several, traits = any(len(one.texts) > 1 for one in used), sorted({name for one in used for name in one.traits})
     for part, names in splits.items():
         rows = []
         for name in names:
@@ -171,8 +177,10 @@ def write_brand_set_files(
             file = f"{numbers[name]:04d}{pictures.suffix_by_content(content)}"
             written[name] = folder / part / file
             files.write_atomically(written[name], content)
-            row = {"file_name": file, "text": captions[name].text, "original": name}
-            rows.append(row | ({"traits": captions[name].traits} if captions[name].traits else {}))
+            first, *more = captions[name].texts
+            row = {"file_name": file, "text": first, "original": name}
+            row |= {FURTHER: "\n".join(more)} if several else {}
+            rows.append(row | ({"traits": {t: captions[name].traits.get(t, "") for t in traits}} if traits else {}))
         files.write_jsonl(folder / part / "metadata.jsonl", rows)
     files.write_atomically(
         folder / "brand.yaml", yaml.safe_dump(brand.model_dump(), sort_keys=False, allow_unicode=True)
@@ -221,7 +229,9 @@ def pictures_and_captions_of_folder(
         "regularisation pictures of kohya's tools",
     )
     remark_unused(aside, "masks of other pictures")
-    remark_unused(captions.unused, "no caption of a picture")
+    text = [path for path in captions.unused if path.suffix.lower() in CAPTIONS]
+    remark_unused(text, "no picture has this name")
+    remark_unused([path for path in captions.unused if path not in text], "no caption of a picture")
     repeats = sorted({part for name in found for part in Path(name).parts[:-1] if REPEATS.match(part)})
     if repeats:
         findings.remarks.append(

@@ -1,8 +1,8 @@
 """Brand sets: read for training and judging, checked whole. stylegate/brand.py makes them.
 
 A brand set is a Hugging Face imagefolder with the splits train/ (learned from), validation/ (chooses) and test/ (the
-gate's references), each with metadata.jsonl (file_name, text, optional traits), and brand.yaml. Sets on disk are read
-here, strictly: the imagefolder loader guesses splits from file names and takes what it can.
+gate's references), each with metadata.jsonl (file_name, text, optional more_captions and traits), and brand.yaml. Sets
+on disk are read here, strictly: the imagefolder loader guesses splits from file names and takes what it can.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from stylegate.picturefaults import inside_frame, is_enlarged
 from stylegate.words import counted
 
 SPLITS = ("train", "validation", "test")
+FURTHER = "more_captions"  # the key of metadata.jsonl for the captions after the first, one on each line
 
 
 class Brand(BaseModel):
@@ -87,6 +88,11 @@ class BrandPicture:
     traits: dict[str, str]
     path: Path
     sha256: str
+    more_captions: tuple[str, ...] = ()
+
+    def captions(self) -> tuple[str, ...]:
+        """All captions of the picture. A training step draws one of them; evaluation uses the first."""
+        return (self.text, *self.more_captions)
 
     def content(self) -> bytes:
         """The file's bytes. Raises DataError if they are no longer those that the set was read with."""
@@ -106,7 +112,7 @@ class BrandSet:
 
     def digest(self) -> str:
         """sha256 over brand.yaml's meaning and every picture and caption."""
-        items = [[i.file, i.sha256, i.text, i.traits] for split in SPLITS for i in self.splits[split]]
+        items = [[i.file, i.sha256, i.text, i.traits, *i.more_captions] for split in SPLITS for i in self.splits[split]]
         kept = ["alpha"] if self.brand.alpha == "keep" else []
         return files.canonical_sha256([self.brand.trigger, self.brand.background, items, *kept])
 
@@ -209,7 +215,8 @@ def write_hub_dataset(loaded: Any, name: str, target: Path) -> None:
                 file = f"{i:05d}{Path(image['path'] or 'x.png').suffix}"
                 files.write_atomically(partial / part / file, image["bytes"] or Path(image["path"]).read_bytes())
                 traits = {k: v for k, v in (row.get("traits") or {}).items() if v is not None}
-                rows.append({"file_name": file, "text": row["text"], "traits": traits})
+                more = {FURTHER: found} if (found := row.get(FURTHER)) else {}
+                rows.append({"file_name": file, "text": row["text"], "traits": traits} | more)
             files.write_jsonl(partial / part / "metadata.jsonl", rows)
         word = name.rsplit("/", 1)[-1]
         files.write_atomically(
@@ -226,7 +233,8 @@ def read_brand_set(folder: Path) -> BrandSet:
     for part in SPLITS:
         splits[part] = []
         for name, (row, path) in sorted(valid_rows_and_picture_files(folder, part, problems).items()):
-            splits[part].append(BrandPicture(name, row["text"], row.get("traits") or {}, path, files.sha256(path)))
+            item = BrandPicture(name, row["text"], row["traits"], path, files.sha256(path), row[FURTHER])
+            splits[part].append(item)
     raise_if_problems(folder, CheckReport(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
 
@@ -353,7 +361,11 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
             problems.append(f"{name}: its caption is empty")
         elif inside and there:
             try:
-                found[name] = (row | {"traits": traits_without_nulls(row.get("traits"))}, path)
+                read_values = {
+                    "traits": traits_without_nulls(row.get("traits")),
+                    FURTHER: further_captions(row.get(FURTHER)),
+                }
+                found[name] = (row | read_values, path)
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     if not rows:
@@ -376,16 +388,24 @@ def rows_with_file_name(table: Path, problems: list[str]) -> list[dict]:
 
 
 def traits_without_nulls(value: Any) -> dict[str, str]:
-    """Traits by name. Those that are null are left out, since the library `datasets` fills gaps with null.
+    """Traits by name. Those that are null or empty are left out: `datasets` fills gaps with null, and brand sets with
+    an empty text.
 
     Raises ValueError if the value is no mapping of names to text.
     """
     if value in (None, "", {}):
         return {}
-    known = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else None
+    known = {k: v for k, v in value.items() if v not in (None, "")} if isinstance(value, dict) else None
     if known is None or not all(isinstance(v, str) for v in known.values()):
         raise ValueError('traits must map names to text, such as {"species": "cat"}')
     return known
+
+
+def further_captions(value: Any) -> tuple[str, ...]:
+    """The captions after the first, from a cell of a table, one on each line. Raises ValueError if it is no text."""
+    if not isinstance(value, str | None):
+        raise ValueError(f"{FURTHER} must be text with a caption on each line")
+    return tuple(line.strip() for line in (value or "").splitlines() if line.strip())
 
 
 def check_pictures(
@@ -444,11 +464,11 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     """A remark if the base's text encoder would cut captions of any split; an empty list if not."""
     from stylegate.families import FAMILIES
 
-    items = [item for part in SPLITS for item in brand_set.splits[part]]
+    every = [(item.file, text) for part in SPLITS for item in brand_set.splits[part] for text in item.captions()]
     limit, lengths = FAMILIES[config.family.name].caption_lengths(
-        config.base, [brand_set.brand.prompt_with_trigger(item.text) for item in items]
+        config.base, [brand_set.brand.prompt_with_trigger(text) for _, text in every]
     )
-    cut = [item.file for item, length in zip(items, lengths, strict=True) if length > limit]
+    cut = list(dict.fromkeys(file for (file, _), length in zip(every, lengths, strict=True) if length > limit))
     return (
         [f"captions longer than the text encoder's {limit} tokens, their end is cut: {picture_count_and_names(cut)}"]
         if cut

@@ -6,7 +6,7 @@ trigger phrase alone should stand everywhere. stylegate/captions.py reads captio
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 
 from stylegate.words import counted
@@ -18,6 +18,7 @@ FIRST_ALIKE = 0.7  # and of its first word: two letters of four that changed pla
 SHARED = 4  # pictures that have one caption word for word
 NAMED = 3  # files that a sentence names
 WORD = re.compile(r"[^\W\d_]{2,}")  # two letters and more, of any script
+WILDCARD = re.compile(r"\{[^{}]*\|[^{}]*\}|__\w+__")  # what other trainers replace at each step
 # Words that stand in most captions of any set, and say nothing without the words beside them.
 COMMON = {
     "an",
@@ -61,9 +62,23 @@ def problems_of_captions(captions: Mapping[str, str], trigger: str, style: str =
     for words, names in style_words(captions, trigger, style).items():
         what = "the style is learned under these words, not under the trigger phrase alone"
         found.append(f'"{words}" names the style: {picture_count_and_names(names)}; {what}')
+    if wild := [name for name, text in captions.items() if WILDCARD.search(text)]:
+        found.append(f"wildcards, as in {{red|blue}}, are learned as they stand: {picture_count_and_names(wild)}")
     for text, names in repeated_captions(captions).items():
         found.append(f'"{text}" is the caption of {picture_count_and_names(names)}: say what differs between them')
     return found
+
+
+def captions_by_name(captions: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Each caption on its own, by the name of its picture: "cat.png", "cat.png (caption 2)".
+
+    `captions` are all captions of each picture, by its name.
+    """
+    return {
+        name if number == 1 else f"{name} (caption {number})": text
+        for name, texts in captions.items()
+        for number, text in enumerate(texts, 1)
+    }
 
 
 def words_in_most_captions(captions: list[str], trigger: str, share: float = MOST) -> dict[str, float]:

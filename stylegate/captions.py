@@ -1,8 +1,11 @@
-"""The captions of a folder of pictures: text files beside them, and tables. Each picture has one.
+"""The captions of a folder of pictures: text files beside them, and tables.
 
-    cat.png with cat.txt, cat.caption, cat.png.txt or cat.json       one line of text; in JSON the key text or caption
+    cat.png with cat.txt, cat.caption, cat.png.txt or cat.json       a caption a line; in JSON the key text or caption
     any .csv, .tsv or .jsonl                                         columns file_name and text, paths from its folder
     any other .json                                                  kohya's metadata: {"cat": {"caption": ...}}
+
+A picture may have several captions: several lines of a text file, or a list in JSON. Two files that say different
+captions of one picture are refused: nobody can know which is meant.
 
 Where tags alone are given (a column or key `tags`), they are the caption, with commas between them. Weights, as in
 (red hat:1.2), are for prompts; training has no use for them, and they are left out.
@@ -18,23 +21,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegate import tables
-from stylegate.brandset import CheckReport, traits_without_nulls
+from stylegate.brandset import FURTHER, CheckReport, further_captions, traits_without_nulls
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.listing import CAPTIONS, TABLES
 from stylegate.tables import NAMES, TEXTS, Table, TableRow
 
 TAGS, TRAITS = "tags", "traits"
 WEIGHT = re.compile(r"\(([^():]+):\s*\d+(?:\.\d+)?\)")  # a part of a prompt and its weight, as A1111 reads it
-UNREADABLE = "unreadable"  # stands for a caption that is a problem already
+UNREADABLE = ("unreadable",)  # stands for captions that are a problem already
 OWN = "original"  # a column of brand sets: what a picture was called before
 
 
 class Caption(NamedTuple):
-    """The caption and the traits of one picture."""
+    """What is said of one picture: its captions and its traits."""
 
-    text: str
+    texts: tuple[str, ...]  # one and more; the first is an empty text where the file gives none
     traits: dict[str, str]
     where: str  # the file that says it, for people
+
+    @property
+    def text(self) -> str:
+        """The first caption, which evaluation uses."""
+        return self.texts[0]
 
 
 class FolderCaptions(NamedTuple):
@@ -73,11 +81,15 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCapti
             unused += [] if given else [path]
         for name, caption in given:
             add_caption_or_problem(found, name, caption, findings)
-    if weighted := sorted(name for name, caption in found.items() if WEIGHT.search(caption.text)):
+    if several := sorted(name for name, caption in found.items() if len(caption.texts) > 1):
+        what = "each training step draws one of them, evaluation uses the first"
+        findings.remarks.append(f"several captions: {picture_count_and_names(several)}; {what}")
+    if weighted := sorted(name for name, caption in found.items() if any(map(WEIGHT.search, caption.texts))):
         findings.remarks.append(
             f"weights in captions are left out, as in (red hat:1.2): {picture_count_and_names(weighted)}"
         )
-        found |= {n: found[n]._replace(text=WEIGHT.sub(r"\1", found[n].text)) for n in weighted}
+        for name in weighted:
+            found[name] = found[name]._replace(texts=tuple(WEIGHT.sub(r"\1", text) for text in found[name].texts))
     return FolderCaptions(found, unused, whole)
 
 
@@ -104,8 +116,9 @@ def add_caption_or_problem(found: dict[str, Caption], name: str, caption: Captio
     problem.
     """
     before = found.setdefault(name, caption)
-    if before.text != caption.text:
-        findings.problems.append(f"{name}: two captions, of {before.where} and of {caption.where}; keep one")
+    if before.texts != caption.texts:
+        what = f"{before.where} and {caption.where} say different captions"
+        findings.problems.append(f"{name}: {what}; keep one, or put both on lines of one text file")
     elif before.traits and caption.traits and before.traits != caption.traits:
         findings.problems.append(f"{name}: traits of {before.where} and of {caption.where} differ; keep one")
     elif caption.traits:
@@ -132,7 +145,7 @@ def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
 def captions_from_sidecar(
     path: Path, where: str, names: list[str], findings: CheckReport
 ) -> Iterator[tuple[str, Caption]]:
-    """The caption of a text or JSON file for the pictures `names` that it stands beside."""
+    """The captions of a text or JSON file for the pictures `names` that it stands beside."""
     if not names:
         return
     try:
@@ -143,20 +156,17 @@ def captions_from_sidecar(
                 return  # something else of the picture's
             caption = caption_from_row(TableRow(1, data), where)
         else:
-            caption = Caption(single_line(text), {}, where)
+            caption = Caption(captions_by_line(text), {}, where)
     except (ValueError, OSError, RecursionError) as error:
         findings.problems.append(f"{where}: {error}")
         caption = Caption(UNREADABLE, {}, where)
     yield from ((name, caption) for name in names)
 
 
-def single_line(text: str) -> str:
-    """The text as one line with single spaces. Raises ValueError if it has several lines."""
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    filled = [line for line in lines if line]
-    if len(filled) > 1:
-        raise ValueError(f"{len(filled)} lines; a picture has one caption: keep one line, or join them")
-    return filled[0] if filled else ""
+def captions_by_line(text: str) -> tuple[str, ...]:
+    """The lines of a text that hold anything, each once and with single spaces; one empty text if there is none."""
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())
+    return tuple(filter(None, lines)) or ("",)
 
 
 def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None:
@@ -179,7 +189,7 @@ def captions_from_table(
 ) -> Iterator[tuple[str, Caption]]:
     """Name and caption of each row; rows that are at fault, and names of no picture, become problems."""
     columns = set(table.columns)
-    if aside := sorted(columns - {*NAMES, *TEXTS, TAGS, TRAITS, OWN}):
+    if aside := sorted(columns - {*NAMES, *TEXTS, TAGS, TRAITS, OWN, FURTHER}):
         findings.remarks.append(f"{where}: columns that are not used: {', '.join(aside)}")
     if TAGS in columns and columns & set(TEXTS):
         findings.remarks.append(f"{where}: tags are not used where there is a caption")
@@ -219,14 +229,19 @@ def composed_unicode(name: str) -> str:
 
 
 def caption_from_row(row: TableRow, where: str) -> Caption:
-    """The caption and traits of a row or JSON file. Raises ValueError if they are something else than text."""
+    """The captions and traits of a row or JSON file. Raises ValueError if they are something else than text."""
     text = tables.value_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
         text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags
         if isinstance(tags, dict) and all(isinstance(sure, int | float) for sure in tags.values()):  # as taggers write
             text = ", ".join(tags)
+    texts = text if isinstance(text, list) else ["" if text is None else text]
+    for other in texts:
+        if not isinstance(other, str):
+            raise ValueError(f"the caption is {other!r}, not text")
     if isinstance(text, list):
-        raise ValueError(f"a list of {len(text)} captions; a picture has one caption: choose one, or join them")
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"the caption is {text!r}, not text")
-    return Caption((text or "").strip(), traits_without_nulls(row.cells.get(TRAITS)), where)
+        texts = [" ".join(other.split()) for other in texts]
+        if not all(texts):
+            raise ValueError("one of its captions is empty")
+    every = dict.fromkeys(other.strip() for other in (*texts, *further_captions(row.cells.get(FURTHER))))
+    return Caption(tuple(every) or ("",), traits_without_nulls(row.cells.get(TRAITS)), where)

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION = range(7)  # independent random streams of one seed
+BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION, WORDING_DRAW = range(
+    8
+)  # independent random streams of one seed
 MOST_SLANTED = 2.0  # sides of a bucket differ at most by this factor; longer pictures are cropped to it
 
 

@@ -86,8 +86,8 @@ def print_dry_run_report(config: Config) -> int:
     one = sum(
         t.numel() for t in tree_leaves(sketch.example_inputs(1, largest.height, largest.width)) if torch.is_tensor(t)
     )
-    words = (one - sketch.latent_numbers * largest.width * largest.height) * len(sizes)
-    wordings = encoded.num_wordings(config.train)
+    words = one - sketch.latent_numbers * largest.width * largest.height
+    wordings = encoded.num_wordings(config.train) * sum(len(item.captions()) for item in learned.pictures)
     disk = states * trained * STATE_BYTES + (2 * latent + words * wordings) * 4  # mean and spread; fp32
     require_disk_space(files.RUNS, disk)
 

@@ -29,8 +29,8 @@ WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
 
 class EncodedTrainingSet(NamedTuple):
-    """What is learned from, in the cache: the keys of the latents of each view, of each caption's wordings and of the
-    empty prompt.
+    """What is learned from, in the cache: the keys of the latents of each view, of each picture's captions in each of
+    their wordings, and of the empty prompt.
     """
 
     cache: ArrayCache
@@ -39,6 +39,7 @@ class EncodedTrainingSet(NamedTuple):
     prompt_keys: list[list[str]]  # [items][wordings]
     empty_key: str
     wordings: list[list[str]]  # [items][wordings]
+    seed: int  # that draws the wordings
 
     def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the latents of views of one bucket, float32 [n, c, h, w] each."""
@@ -48,16 +49,25 @@ class EncodedTrainingSet(NamedTuple):
 
     def conditions(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
         """The encoded captions of items, each in its wording at `step`; the empty prompt where `dropped` [n] is set."""
-        keys = [self.prompt_keys[i][(step + i) % len(self.prompt_keys[i])] for i in items]
+        keys = [self.prompt_keys[i][self.drawn_wording(i, step)] for i in items]
         found = [
             self.cached_entry(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)
         ]
         return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
     def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
-        """The caption texts whose encodings `encode_conditions` returns at `step`; "" where dropped."""
-        texts = [self.wordings[i][(step + i) % len(self.wordings[i])] for i in items]
+        """The captions, in their wording at `step`, whose encodings `conditions` returns; "" where dropped."""
+        texts = [self.wordings[i][self.drawn_wording(i, step)] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
+
+    def drawn_wording(self, item: int, step: int) -> int:
+        """The index of the wording that `item` has at `step`: a draw that the seed, the step and the item fix."""
+        count = len(self.wordings[item])
+        return (
+            int(np.random.default_rng([self.seed, batches.WORDING_DRAW, step, item]).integers(count))
+            if count > 1
+            else 0
+        )
 
     def cached_entry(self, key: str) -> dict[str, NDArray]:
         """The arrays of one cache entry, by name: the latents of one view, or one encoded caption.
@@ -90,7 +100,8 @@ def encode_training_set(
     views = batches.training_views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [
-            brand.prompt_with_trigger(batches.shuffled_caption(item.text, n, settings.seed))
+            brand.prompt_with_trigger(batches.shuffled_caption(text, n, settings.seed))
+            for text in item.captions()
             for n in range(num_wordings(settings))
         ]
         for item in items
@@ -141,6 +152,7 @@ def encode_training_set(
         prompt_keys=[[prompt_key(text) for text in texts] for texts in wordings],
         empty_key=prompt_key(""),
         wordings=wordings,
+        seed=settings.seed,
     )
 
 

@@ -29,7 +29,7 @@ def captions_that_say_nothing(compared: Comparison) -> list[str]:
     if not compared.training or not compared.trigger:
         return []
     (folder,) = {path.parent.parent for _, path in compared.training}
-    texts = [item.text for item in brandset.read_brand_set(folder).splits["train"]]
+    texts = [text for item in brandset.read_brand_set(folder).splits["train"] for text in item.captions()]
     shares = words_in_most_captions(texts, compared.trigger, NEARLY_ALL)
     found = [f"{word!r} ({share:.0%})" for word, share in list(shares.items())[:FEW]]
     if not found:

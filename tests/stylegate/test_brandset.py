@@ -39,6 +39,23 @@ def test_brand_from_kohya_captions(run, folder: Path) -> None:
     assert run("check", "brand=kohya")[0] == 0
 
 
+def test_several_captions_stay_with_the_set_and_other_sets_keep_their_digest(run, folder: Path) -> None:
+    first = min(folder.glob("*.txt"))
+    wanted = (first.read_text().strip(), "a (bright:1.2) creature")
+    before = brandset.read_brand_set(made(run, folder, "single")[2]).digest()
+    first.write_text("\n".join(wanted))
+    (folder / "owl.txt").write_text("an owl")
+    code, text, place = made(run, folder, "several")
+    every = [item for split in brandset.read_brand_set(place).splits.values() for item in split]
+    assert code == 0 and "1 file not used, no picture has this name: owl.txt" in text
+    assert [item.captions() for item in every if item.more_captions] == [(wanted[0], "a bright creature")]
+    assert brandset.read_brand_set(place).digest() != before
+    first.write_text(wanted[0])
+    first.with_suffix(".caption").write_text("another creature")
+    code, text, _ = made(run, folder, "refused")
+    assert code == 2 and f"{first.stem}.caption and {first.name} say different captions" in text
+
+
 def test_brand_from_csv_and_jsonl(run, folder: Path, tmp_path: Path) -> None:
     rows = [(path.name, path.with_suffix(".txt").read_text()) for path in sorted(folder.glob("*.png"))]
     for path in folder.glob("*.txt"):
@@ -332,6 +349,7 @@ def brand_sets(run, folder: Path) -> Iterator[Path]:
         Image.open(folder / f"{i:02d}.png").save(folder / f"{i:02d}.{form.lower()}", form)
         (folder / f"{i:02d}.png").unlink()
         rows[i]["file_name"] = f"{i:02d}.{form.lower()}"
+        rows[i]["more_captions"] = "\n".join([f"caption {i}", "a creature"][: i % 3])
     for path in folder.glob("*.txt"):
         path.unlink()
     files.write_jsonl(folder / "metadata.jsonl", rows)
@@ -355,8 +373,9 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
             brandset.write_hub_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
             after, _ = brandset.read_checked_brand_set(tmp_path / f"{number}-{kind}")
             for part in brandset.SPLITS:
-                wanted = [(item.sha256, item.text, item.traits) for item in before.splits[part]]
-                assert [(item.sha256, item.text, item.traits) for item in after.splits[part]] == wanted, (place, kind)
+                wanted = [(item.sha256, item.captions(), item.traits) for item in before.splits[part]]
+                found = [(item.sha256, item.captions(), item.traits) for item in after.splits[part]]
+                assert found == wanted, (place, kind)
             assert after.brand.source == "someone/acme" and after.brand.trigger == "acme style"
 
 

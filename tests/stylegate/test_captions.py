@@ -49,27 +49,53 @@ def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], C
         ({"meta.json": [{"cat.png": {"tags": "1girl, solo"}}]}, "1girl, solo"),
         ({"m.jsonl": [{"file_name": "cat.png", "tags": {"1girl": 0.98, "solo": 0.9}}]}, "1girl, solo"),
         ({"cat.txt": "a (red hat:1.2), cat (a series), (solo: 0.8)"}, "a red hat, cat (a series), solo"),
+        ({"cat.txt": "a cat\r\na cat\r\n"}, "a cat"),
+        ({"cat.json": [{"caption": "a cat"}], "m.jsonl": [CAT]}, "a cat"),
     ],
 )
 def test_read_as_written(tmp_path: Path, files: dict[str, Any], text: str) -> None:
     found, findings, _ = captions(tmp_path, files)
-    assert not findings.problems and found["cat.png"].text == text and "sub/dog.PNG" not in found
+    assert not findings.problems and found["cat.png"].texts == (text,) and "sub/dog.PNG" not in found
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"cat.txt": "a cat\r\n\n a  grey cat\n"},
+        {"cat.caption": "a cat\u2028a grey cat"},
+        {"cat.txt": "a cat\ra grey cat"},
+        {"cat.json": [{"caption": ["a cat", "a grey cat", "a cat"]}]},
+        {"m.jsonl": [CAT | {"text": ["a cat", "a grey cat"]}]},
+        {"m.jsonl": [CAT | {"more_captions": "a grey cat\n"}]},
+        {"meta.json": [{"cat": {"caption": ["a cat", "a (grey:1.3) cat"]}}]},
+    ],
+)
+def test_several_captions_of_a_picture_are_several_captions(tmp_path: Path, files: dict[str, Any]) -> None:
+    found, findings, _ = captions(tmp_path, files)
+    assert not findings.problems and found["cat.png"].texts == ("a cat", "a grey cat")
+    assert "several captions: 1 picture (cat.png); each training step draws one" in findings.remarks[0]
 
 
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"cat.txt": "a cat\na dog\n"}, "cat.txt: 2 lines; a picture has one caption"),
-        ({"cat.txt": "a cat\u2028a dog"}, "cat.txt: 2 lines; a picture has one caption"),
-        ({"cat.txt": "a cat\ra dog"}, "cat.txt: 2 lines"),
-        ({"cat.txt": "a cat", "cat.caption": "a dog"}, "cat.png: two captions, of cat.caption and of cat.txt"),
-        ({"cat.txt": "a cat", "cat.json": [{"prompt": "a dog"}]}, "cat.png: two captions"),
+        ({"cat.txt": "a cat", "cat.caption": "a dog"}, "cat.png: cat.caption and cat.txt say different captions"),
+        (
+            {"cat.txt": "a cat", "cat.caption": "a cat\na dog"},
+            "cat.png: cat.caption and cat.txt say different captions",
+        ),
+        ({"cat.txt": "a cat", "cat.json": [{"prompt": "a dog"}]}, "cat.png: cat.json and cat.txt say"),
         (
             {"a.csv": "file,text\ncat.png,a\n", "b.csv": "file,text\ncat.png,b\n"},
-            "of a.csv, line 2 and of b.csv, line 2",
+            "cat.png: a.csv, line 2 and b.csv, line 2 say",
         ),
-        ({"m.jsonl": [CAT, CAT | {"text": "a dog"}]}, "of m.jsonl, line 1 and of m.jsonl, line 2"),
-        ({"m.jsonl": [CAT | {"text": ["a", "b"]}]}, "m.jsonl, line 1: a list of 2 captions"),
+        ({"m.jsonl": [CAT, CAT | {"text": "a dog"}]}, "m.jsonl, line 1 and m.jsonl, line 2 say"),
+        ({"m.jsonl": [CAT | {"text": ["a", 5]}]}, "m.jsonl, line 1: the caption is 5, not text"),
+        ({"m.jsonl": [CAT | {"text": ["a", " "]}]}, "m.jsonl, line 1: one of its captions is empty"),
+        (
+            {"m.jsonl": [CAT | {"more_captions": ["b"]}]},
+            "m.jsonl, line 1: more_captions must be text with a caption on each line",
+        ),
         ({"m.jsonl": [CAT | {"text": 5}]}, "m.jsonl, line 1: the caption is 5, not text"),
         ({"m.jsonl": [CAT | {"caption": "a dog"}]}, "m.jsonl, line 1: text and caption differ"),
         ({"m.jsonl": [CAT | {"file_name": 7}]}, "m.jsonl, line 1: file_name is 7, not text"),
@@ -82,7 +108,10 @@ def test_read_as_written(tmp_path: Path, files: dict[str, Any], text: str) -> No
         ({"m.csv": "cat.png,a cat\n"}, "m.csv: needs columns"),
         ({"cat.json": "{"}, "cat.json: "),
         ({"meta.json": [{"owl": {"caption": "an owl"}}]}, "meta.json, entry 1: there is no file owl"),
-        ({"meta.json": [{"cat": {"caption": "a cat"}}], "cat.txt": "a dog"}, "of cat.txt and of meta.json, entry 1"),
+        (
+            {"meta.json": [{"cat": {"caption": "a cat"}}], "cat.txt": "a dog"},
+            "cat.png: cat.txt and meta.json, entry 1 say",
+        ),
     ],
 )
 def test_refused_with_file_and_line(tmp_path: Path, files: dict[str, Any], problem: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from stylegate import brandset, files
-from stylegate.captionfaults import problems_of_captions
+from stylegate.captionfaults import captions_by_name, problems_of_captions
 from stylegate.picturefaults import inside_frame, is_enlarged
 from stylegate.similarity import most_varied, signature_of_picture
 
@@ -63,10 +63,13 @@ def test_what_captions_do_wrong_is_said_with_files() -> None:
     assert [line.split('"')[1] for line in problems_of_captions(captions, "acme style")] == ["cute", "red"]
     captions["cat.png"] = "amce style, a cat"
     captions["dog.png"] = "acme style, a watercolor dog"
+    captions["cow.png"] = "acme style, a {red|blue} cow"
     captions |= {f"{n}.png": "acme style, a bird" for n in ("hen", "owl", "emu", "jay")}
     said = problems_of_captions(captions, "acme style", "soft lines")
-    assert len(said) == 3 and '"amce style" looks like the trigger phrase' in said[0] and "cat.png" in said[0]
-    assert '"watercolor" names the style: 1 picture (dog.png)' in said[1] and "4 pictures" in said[2]
+    assert len(said) == 4 and '"amce style" looks like the trigger phrase' in said[0] and "cat.png" in said[0]
+    assert '"watercolor" names the style: 1 picture (dog.png)' in said[1] and "4 pictures" in said[3]
+    assert "as in {red|blue}, are learned as they stand: 1 picture (cow.png)" in said[2]
+    assert captions_by_name({"a.png": ("x", "y")}) == {"a.png": "x", "a.png (caption 2)": "y"}
     assert not problems_of_captions({n: f"other style, {n}" for n in animals}, "acme style")[1:], (
         "another style's words"
     )

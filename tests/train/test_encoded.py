@@ -119,6 +119,30 @@ def test_sizes_wordings_code_and_base_are_in_the_key(
     assert encode(brand, models, TrainConfig(), [64])[1:] == (32, 0)
 
 
+def test_each_step_draws_one_of_several_captions_by_the_seed(brand: Path, models: LoadedBaseModel) -> None:
+    table = brand / "train" / "metadata.jsonl"
+    rows = files.read_jsonl(table)
+    rows[0]["more_captions"] = "a bear in a hat\nsomething round"
+    files.write_jsonl(table, rows)
+    data, _, prompts = encode(brand, models, TrainConfig(), [64])
+    assert prompts == 33 + 2
+    kept = torch.tensor([False])
+    drawn = [data.wordings_at_step([0], step, kept)[0] for step in range(90)]
+    captions = [
+        f"neon style, {text}"
+        for text in (rows[0]["text"].removeprefix("neon style, "), "a bear in a hat", "something round")
+    ]
+    assert {*drawn} == {*captions} and min(map(drawn.count, captions)) > 15
+    assert drawn != [captions[step % 3] for step in range(90)], "a fixed turn would meet the turns of the batches"
+    again, images, prompts = encode(brand, models, TrainConfig(), [64])
+    assert (images, prompts) == (0, 0) and drawn == [again.wordings_at_step([0], s, kept)[0] for s in range(90)]
+    other, _, _ = encode(brand, models, TrainConfig(seed=1), [64])
+    assert drawn != [other.wordings_at_step([0], step, kept)[0] for step in range(90)]
+    with torch.no_grad():
+        words = models.pipeline.encode_prompt([drawn[7]], "cpu", 1, False)[0]
+    assert torch.allclose(data.conditions([0], 7, kept)["words"], words, atol=1e-5)
+
+
 def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: LoadedBaseModel) -> None:
     data, _, _ = encode(brand, models, TrainConfig(), [64])
     items = brandset.read_brand_set(brand).splits["train"]
