@@ -16,6 +16,7 @@ from eval.policy import file as policyfile
 from eval.policy.model import Learnt
 from eval.promise import labels
 from eval.promise.labels import label_with_policy
+from eval.reviewing import server
 from stylegate import files
 from tests.eval.people import label
 
@@ -41,7 +42,7 @@ def warm(path: Path) -> bool:
 
 
 def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
-    run_exactly: Run, words: Callable[[str], list[str]], judged: Path, tmp_path: Path
+    run_exactly: Run, words: Callable[[str], list[str]], judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, out, policy = words(REVIEWED), tmp_path / "out", tmp_path / "policy.yaml"
     code, text = run_exactly("learn", *given)
@@ -60,7 +61,13 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     shutil.copy(some[0], proving)
     decide(out, policy, proving, lambda path: True, "audit")
     decide(out, policy, judged, warm)
+    of_another_lot = label_with_policy(label("ab" * 32), policyfile.read_policy(str(policy)), checks=["style"])
+    labels.append_labels(out, "review", [of_another_lot])
+    code, text = run_exactly("learn", *words(REVIEWED + "guideline: nothing that is cold\n"))
+    assert code == 2 and "0 pictures are accepted" in text and "another policy" in text, "decided by another guideline"
+    words(REVIEWED)
     code, text = run_exactly("learn", *given)
+    assert "note: 1 decision about pictures that are not in this lot" in text
     assert code == 0 and "1 picture that an audit or a calibration labelled too: evidence is never learned from" in text
     assert "the learnt policy is recommended" in text, text
     assert "these count for nothing, and under policy as before: labels of an audit, decisions" in text
@@ -91,6 +98,15 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     ):
         code, text = run_exactly("gate", *taught, word)
         assert code == 2 and what in text
+    named = {"file": learnt.file, "sha256": learnt.sha256}
+    (new.parent / "calibrated.yaml").write_text(f"version: 1\nchecks: {{aesthetic: calibrated}}\nlearnt: {named}\n")
+    monkeypatch.setattr(server, "serve_until_stopped", lambda *_: None)
+    asked = [word for word in apart if not word.startswith("policy=")] + [f"policy={new.parent / 'calibrated.yaml'}"]
+    for verb in (["calibrate"], ["review", "queue=calibration", "open=false"]):
+        code, text = run_exactly(*verb, *asked)
+        assert code == 2 and "pictures of this lot that the policy learned from cannot calibrate it" in text, text
+    assert not (tmp_path / "again" / "calibrate.csv").exists()
+
     shutil.rmtree(tmp_path / "again")
     for content, what in ((b"other", "not the file that the policy names"), (None, "is not there")):
         (new.parent / learnt.file).unlink()

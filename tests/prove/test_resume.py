@@ -15,8 +15,11 @@ import pytest
 
 from stylegate import files
 from tests.conftest import FAST_ALL_LAYERS
+from tests.train import test_preferences
 from tests.train.test_loop import CPU, begun, directory, lora_bytes, newest, start, state_tensors, tell_all
+from tests.train.test_preferences import words_of
 
+batch, pairs = test_preferences.batch, test_preferences.pairs  # fixtures
 KILLS = 3
 STEPS = 12
 
@@ -45,6 +48,21 @@ def test_killed_three_times_it_ends_in_the_same_bytes(run, small_brand: Path, pr
     assert one.keys() == two.keys() and all(one[k].equal(two[k]) for k in one)
     rows = [files.read_jsonl(directory(name) / "stats.jsonl") for name in (whole, killed)]
     assert rows[0] == rows[1] and len(rows[0]) == STEPS
+
+
+def test_learning_from_preferences_is_killed_and_ends_in_the_same_bytes(pairs: Path) -> None:
+    """Where it began, the LoRA that the pairs were drawn with, is part of every resumed run."""
+    words = words_of(pairs, "x", f"train.max_steps={STEPS}", "hardware=cpu")
+    whole, killed = ([word.replace("name=x", f"name={kind}-dpo") for word in words] for kind in ("unharmed", "killed"))
+    assert subprocess.run(start(1, whole), cwd=files.ROOT, env=CPU).returncode == 0
+    for kill in range(KILLS):
+        process = begun(start(1, killed), "killed-dpo", 1 + 3 * kill)
+        tell_all(process, signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(start(1, killed), cwd=files.ROOT, env=CPU).returncode == 0
+    assert lora_bytes("unharmed-dpo") == lora_bytes("killed-dpo")
+    rows = [files.read_jsonl(directory(name) / "stats.jsonl") for name in ("unharmed-dpo", "killed-dpo")]
+    assert rows[0] == rows[1] and len(rows[0]) == STEPS and rows[0][-1]["preference_margin"] > 0
 
 
 def test_a_thousand_steps_leak_nothing(small_brand: Path) -> None:

@@ -114,6 +114,18 @@ def test_evidence_is_never_learned_from(run, copied: Path) -> None:
 
 
 def test_one_sided_and_changed_batches_are_refused(run, copied: Path, tmp_path: Path) -> None:
+    one_sided, said = tmp_path / "one-sided", (copied / "verdicts.jsonl").read_text()
+    shutil.copytree(copied, one_sided)
+    (tmp_path / "policy.yaml").write_text(ALL_IN_REVIEW)
+    decided = decisions(
+        copied, {name: "reject" for name, word in SETTLED.items() if word == "accept"}, tmp_path / "no.csv"
+    )
+    run("gate", "batch=liked-copy", "brand=small", f"policy={tmp_path / 'policy.yaml'}", decided)
+    assert (copied / "verdicts.jsonl").read_text() != said
+    code, text = run("preferences", "batch=liked-copy", f"out={tmp_path / 'new'}")
+    assert code == 2 and "no slot has both an accepted and a rejected picture: 0 accepted and 9 rejected" in text
+    shutil.rmtree(copied)
+    shutil.copytree(one_sided, copied)
     picture = copied / "images" / "00000-1.png"
     picture.write_bytes((copied / "images" / "00005-1.png").read_bytes())
     code, text = run("preferences", "batch=liked-copy", f"out={tmp_path / 'new'}")
