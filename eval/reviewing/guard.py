@@ -79,7 +79,7 @@ class RequestGuard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if name in ("localhost", self.host):
+        if name in ("localhost", self.host.lower()):
             return True
         try:
             address = ipaddress.ip_address(name)

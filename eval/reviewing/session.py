@@ -235,7 +235,8 @@ class ReviewSession:
         if self.has_ended():
             return "the labels were enough before: no further one is asked for"
         place = len(self.labels_before_first_gap()) + sum(not self.queue.is_known_reject(a.sha256) for a in before)
-        return "" if self.queue.settled_order[place] == answer.sha256 else "another picture comes first"
+        following = self.queue.settled_order[place : place + 1]
+        return "" if following == (answer.sha256,) else "another picture comes first"
 
     def _store_labels_and_return_ids(self, answers: Sequence[LabelOrUndo]) -> list[str]:
         """Store labels, all or none; returns their ids."""

@@ -365,7 +365,11 @@ def test_labels_of_an_audit_are_taken_in_their_order_and_stay(queue: ReviewQueue
     assert send(client, opened, said(opened, third))["ended"]
     assert "enough" in send(client, opened, said(opened, fourth))["refused"][0]["why"]
     assert told(client)["order"] == []
-    rows = labels.read_stored_labels(queue.out, "audit")
+    whole = TestClient(server.review_application(ReviewSession(settled(queue, 99))), "http://127.0.0.1:8642")
+    rest = [said(opened, sha256) for sha256 in opened["order"][3:]]
+    twice = send(whole, told(whole), *rest, rest[-1] | {"id": str(uuid.uuid4())})
+    assert len(twice["saved"]) == 9 and twice["refused"][0]["why"] == "another picture comes first"
+    rows = labels.read_stored_labels(queue.out, "audit")[:3]
     assert [(row.sha256, row.asked_for, row.checks) for row in rows] == [
         (s, "audit", []) for s in (first, second, third)
     ]
@@ -564,6 +568,10 @@ def test_buttons_say_what_they_are_and_a_double_click_decides_once(visit, queue:
         is_saved(page)
         assert kept(queue)[-1].reason == "wrong shape or anatomy"
         wait_for_text(page, "#live", "Rejected: wrong shape or anatomy. Picture 3 of 13")
+        queue.checks[now(page)] = ["margin", "style"]
+        page.keyboard.press("a")
+        is_saved(page)
+        wait_for_text(page, "#problem", "An answer was not taken: the picture is in review for other reasons")
         page.click(".round")
         page.uncheck("#shortcuts")
         page.keyboard.press("Escape")
@@ -610,6 +618,25 @@ def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: Revi
         page = visit(address, context=page.context)
         is_saved(page)
         assert kept(queue)[-1].reason == "off the style", "a page that was closed left its answer to the next one"
+        page.context.set_offline(True)
+        for _ in range(8):
+            page.keyboard.press("a")
+        page.wait_for_selector("#stage .gone")  # no picture that was decoded ahead is left
+        waiting = page.inner_text("#saved-text")
+        page.keyboard.press("a")
+        assert page.inner_text("#told").startswith("Not shown yet") and page.inner_text("#saved-text") == waiting
+        page.keyboard.press("g")
+        wait_for_text(page, "#sweep", "Accept all 0")
+        page.keyboard.press("a")
+        assert "No picture is shown" in page.inner_text("#told") and page.inner_text("#saved-text") == waiting
+        page.keyboard.press("g")
+        assert "The server cannot be reached" in page.inner_text("#problem")
+        page.context.set_offline(False)
+        page.wait_for_selector("#stage img")
+        is_saved(page)
+        wait_for_text(page, "#saved-text", "Saved")
+        page.click("#me")
+        page.wait_for_selector("#who", state="visible")
 
 
 def test_grid_marks_rejects_and_accepts_the_rest(visit, queue: ReviewQueue) -> None:

@@ -7,6 +7,9 @@ const BATCH = 100;          // answers in one request
 const LONGEST_GAP_S = 20;   // a longer pause does not count as pace
 const SMALL = 200;          // pixels: pictures below this are shown as pixels in a grid
 const LATE_MS = 1300;       // presses that still belong to a stream after its last picture
+const READ_MS = 15000;      // that a problem stands there
+const RETRY_MS = 1500;      // until a server that is away is asked again
+const AWAY = "The server cannot be reached. Go on: your answers wait in this browser. If the server was ended, run stylegate review again.";
 const byId = id => document.getElementById(id);
 const make = (tag, text, kind) => {
   const element = document.createElement(tag);
@@ -79,7 +82,7 @@ async function send() {
     }
   } catch (error) {
     online = false;
-    if (error.cause === "server") problem(`Not saved: ${error.message}`);
+    problem(error.cause === "server" ? `Not saved: ${error.message}` : AWAY, "unsaved");
     setTimeout(send, pause);
     pause = Math.min(2 * pause, 5000);
   } finally {
@@ -111,13 +114,18 @@ function showSaved() {
   const count = outbox.size, box = byId("saved");
   box.className = `saved${count ? " waiting" : ""}${count && !online ? " offline" : ""}`;
   byId("saved-text").textContent = count ? `${count} not saved yet` : "Saved";
-  if (!count && online && !byId("problem").dataset.stays) byId("problem").hidden = true;
+  if (!count && online && byId("problem").dataset.until === "unsaved") byId("problem").hidden = true;
 }
 
-function problem(text, stays = false) {
-  byId("problem").textContent = text;
-  byId("problem").hidden = false;
-  if (stays) byId("problem").dataset.stays = "1";
+let problemTimer = 0;
+function problem(text, until = "read") {  // until: "read" (for a while), "unsaved" (until all is saved), "ever"
+  const box = byId("problem");
+  if (box.dataset.until === "ever") return;
+  if (box.textContent !== text || box.hidden) box.textContent = text;
+  box.dataset.until = until;
+  box.hidden = false;
+  clearTimeout(problemTimer);
+  if (until === "read") problemTimer = setTimeout(() => { box.hidden = true; }, READ_MS);
 }
 
 // ---- pictures -----------------------------------------------------------------------------------------------------
@@ -131,11 +139,19 @@ function fetched(sha256) {
     image.decoding = "sync";
     image.src = `/picture/${sha256}`;
     found = { image, state: "waiting" };
-    found.ready = image.decode().then(() => { found.state = "ready"; }, () => { found.state = "gone"; });
+    found.ready = image.decode().then(() => { found.state = "ready"; }, async () => { found.state = await isReachable() ? "gone" : "away"; });
     pictures.set(sha256, found);
   }
   return found;
 }
+
+const isReachable = () => fetch("/icon.svg", { cache: "no-store" }).then(() => true, () => false);
+
+let back = null;
+const whenBack = () => back ||= (async () => {
+  do await wait(RETRY_MS); while (!(await isReachable()));
+  back = null;
+})();
 
 function ahead(list, from = 0, count = AHEAD) {  // the ones to come; what is far away is let go
   const wanted = list.slice(from, from + count + 1);
@@ -156,8 +172,11 @@ function fit(image, place) {  // the largest size that fits; pixel art by whole 
 
 function put(place, sha256, description) {
   const found = fetched(sha256);
-  if (found.state === "gone") {
-    pictures.delete(sha256);  // tried again the next time
+  if (found.state === "gone" || found.state === "away") pictures.delete(sha256);  // tried again the next time
+  if (found.state === "away") {
+    place.replaceChildren(make("p", "The server cannot be reached. This picture is shown as soon as it is back.", "gone"));
+    whenBack().then(() => { if (place.dataset.now === sha256 && place.dataset.state === "away") put(place, sha256, description); });
+  } else if (found.state === "gone") {
     place.replaceChildren(make("p", "This picture cannot be shown: its file is gone or has changed since the gate. Skip it, and run the gate again.", "gone"));
   } else if (found.state === "ready") {
     found.image.alt = description;
@@ -205,8 +224,11 @@ function showOne(announce = true) {
 
 let pending = null;  // the answer of an audit or a calibration that is to be confirmed before the next picture is shown
 
+const isShown = sha256 => pictures.get(sha256)?.state === "ready";  // nobody decides about what was not seen
+
 const WORDS = { accept: "Accept", reject: "Reject", unsure: "Unsure, which counts as a reject" };
 function decide(verdict, more = {}) {
+  if (review.queue.length && !isShown(review.queue[0])) return tell("Not shown yet: look at the picture first, or skip it");
   if (review.settled && review.queue.length && pending?.verdict !== verdict) {
     pending = { verdict, more };
     return tell(`${WORDS[verdict]}? The same key again, or Enter, keeps it`, verdict, true);
@@ -341,12 +363,18 @@ function showGrid() {
   cells.style.setProperty("--columns", columns);
   cells.style.setProperty("--rows", rows);
   cells.replaceChildren(...shownCells.map((sha256, n) => {
-    const button = make("button"), { image } = fetched(sha256);
+    if (["gone", "away"].includes(pictures.get(sha256)?.state)) pictures.delete(sha256);  // tried again
+    const button = make("button"), found = fetched(sha256), { image } = found;
     button.type = "button";
     button.dataset.sha256 = sha256;
     image.alt = "";
     image.removeAttribute("style");
-    fetched(sha256).ready.then(() => image.classList.toggle("pixels", image.naturalWidth < SMALL));
+    found.ready.then(() => {
+      image.classList.toggle("pixels", image.naturalWidth < SMALL);
+      if (found.state !== "ready") image.alt = "cannot be shown now";
+      if (found.state === "away") whenBack().then(() => { if (button.isConnected && review.mode === "grid") showGrid(); });
+      showSweep();
+    });
     button.append(image);
     button.addEventListener("click", () => mark(sha256));
     cellState(button, n);
@@ -356,7 +384,7 @@ function showGrid() {
   ahead(review.queue, 0, 2 * shownCells.length);
   showProgress();
   cells.firstElementChild.focus({ preventScroll: true });
-  say(`${shownCells.length} pictures. Mark the rejects with R, then A accepts the rest.`);
+  say(`${shownCells.length} pictures. The arrow keys move. Mark the rejects with R, or 1 to 9 for a reason; then A accepts the rest.`);
 }
 
 function cellState(button, n) {
@@ -375,18 +403,20 @@ function mark(sha256, why) {
 }
 
 function showSweep() {
-  const bad = shownCells.filter(sha256 => marks.has(sha256)).length, good = shownCells.length - bad;
+  const shown = shownCells.filter(isShown), bad = shown.filter(sha256 => marks.has(sha256)).length, good = shown.length - bad;
   byId("sweep").textContent = bad ? `Accept ${good}, reject ${bad}` : `Accept all ${good}`;
 }
 
 function sweep() {
   if (!shownCells.length) return;
-  const list = shownCells.map(sha256 => {
+  const list = shownCells.filter(isShown).map(sha256 => {
     const why = marks.get(sha256) || "";
     return marks.has(sha256) ? { sha256, verdict: "reject", why, reason: why } : { sha256, verdict: "accept", why };
   });
-  const gone = new Set(shownCells);
-  review.queue = review.queue.filter(sha256 => !gone.has(sha256));
+  if (!list.length) return tell("No picture is shown: look at them one by one");
+  const gone = new Set(list.map(({ sha256 }) => sha256));
+  review.queue = review.queue.filter(sha256 => !gone.has(sha256) && !shownCells.includes(sha256))
+    .concat(shownCells.filter(sha256 => !gone.has(sha256)));  // what was not shown comes at the end
   shownCells = [];
   const bad = list.filter(({ verdict }) => verdict === "reject").length;
   answer(list, `${list.length - bad} accepted${bad ? `, ${bad} rejected` : ""}`, bad ? "reject" : "accept");
@@ -411,7 +441,7 @@ function showStream() {
   byId("flow").replaceChildren();
   Object.assign(stream, { running: false, order: [], passes: [], result: null });
   byId("stream-title").textContent = "Let them pass";
-  byId("stream-text").textContent = "Pictures pass by themselves. Press the space bar, or tap, the moment that something is wrong; nothing else. Known rejects are hidden among them. Afterwards you decide, the suspects first: nothing is decided here.";
+  byId("stream-text").textContent = "Pictures pass by themselves. Press the space bar, or tap, the moment that something is wrong; nothing else. Known rejects are hidden among them. Esc stops. Afterwards you decide, the suspects first: nothing is decided here.";
   byId("stream-start").lastChild.textContent = "Start";
   byId("stream-decide").hidden = true;
   byId("stream-card").hidden = false;
@@ -525,7 +555,7 @@ function showProgress() {
   byId("progress").value = decided;
   byId("progress").setAttribute("aria-valuetext", `${decided} of ${total}`);
   const each = gaps.length >= 3 ? gaps.reduce((a, b) => a + b) / gaps.length : 0;
-  byId("pace").textContent = each && !open ? `${Math.round(60 / each)} a minute · ${duration(left * each)} left` : "";
+  byId("pace").textContent = each && !open && left ? `${Math.round(60 / each)} a minute · ${duration(left * each)} left` : "";
   document.title = `${left ? open ? "audit" : `${left} left` : "done"} · ${review.told.title}`;
 }
 
@@ -557,6 +587,11 @@ function showEnd() {
   byId("next").textContent = told.next;
   showProgress();
   say(byId("end-title").textContent);
+}
+
+function selectCommand() {  // where the browser lets no page copy: over plain http from another machine
+  getSelection().selectAllChildren(byId("next"));
+  tell("Selected: copy it with the keys of your system");
 }
 
 let toldTimer = 0;
@@ -668,8 +703,13 @@ byId("board").addEventListener("click", () => board(false));
 byId("flow").addEventListener("pointerdown", event => press(event.timeStamp));
 byId("stream-start").addEventListener("click", runStream);
 byId("stream-decide").addEventListener("click", decideStream);
+byId("me").addEventListener("click", () => {  // another person goes on at this screen
+  if (outbox.size) return tell("Some answers are not saved yet");
+  sessionStorage.removeItem("stylegate.who");
+  location.reload();
+});
 byId("speed").addEventListener("input", () => { byId("speed-text").textContent = `${byId("speed").value} ms`; });
-byId("copy").addEventListener("click", () => navigator.clipboard?.writeText(byId("next").textContent).then(() => tell("Copied")));
+byId("copy").addEventListener("click", () => navigator.clipboard ? navigator.clipboard.writeText(byId("next").textContent).then(() => tell("Copied"), selectCommand) : selectCommand());
 addEventListener("resize", () => {
   for (const place of [byId("stage"), byId("flow")]) { const image = place.querySelector("img"); if (image) fit(image, place); }
   if (review.started && review.mode === "grid") showGrid();
@@ -685,9 +725,9 @@ async function open(who) {
       const reply = await fetch(`/api/review?who=${encodeURIComponent(who)}`);
       const said = await reply.json().catch(() => ({}));
       if (reply.ok) return said;
-      return problem(said.problem || `the server answers ${reply.status}`, true);
+      return problem(said.problem || `the server answers ${reply.status}`, "ever");
     } catch {
-      problem("The server cannot be reached; trying again.");
+      problem("The server cannot be reached; trying again. If it was ended, run stylegate review again.", "unsaved");
       await new Promise(resolve => setTimeout(resolve, pause));
     }
   }
@@ -709,6 +749,8 @@ async function begin(who) {
   if (review.settled) byId("unsure").textContent = "Unsure";
   done.push(...told.history.map(answer => ({ answers: [answer] })));
   byId("title").textContent = told.title;
+  byId("me").textContent = who;
+  byId("me").hidden = false;
   byId("guideline").textContent = told.guideline || "What you would not export under this brand's name. The policy has no guideline of its own.";
   fillBoard();
   review.started = true;
