@@ -1,6 +1,7 @@
 """Everything wrong with a brand set at once: files, pictures, captions, splits.
 
     stylegate check brand=acme
+    stylegate check brand=acme base=DIR show=true       the shape that each picture is trained in
 
 stylegate/brandset.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
 verb. The rest is remarks. Whether captions fit their pictures is asked of the brand's encoder: for each word a reader
@@ -17,11 +18,12 @@ from sklearn.metrics import roc_auc_score
 
 from eval.measuring.encoder import encoder_name, load_encoder
 from eval.measuring.features import cached_features_of_files
-from stylegate import brandset, files, hardware
+from stylegate import brandset, buckets, files, hardware, pictures
 from stylegate.brandset import SPLITS, BrandSet, CheckReport
 from stylegate.captionfaults import captions_by_name, problems_of_captions, words_of
 from stylegate.config import Config
 from stylegate.errors import ModelError
+from stylegate.families import FAMILIES
 from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
 
 FEWEST_COMPARED = 48  # pictures; of fewer, readers of words are too unsure
@@ -51,9 +53,26 @@ def check(config: Config) -> int:
         print(f"note: {remark}")
     brandset.raise_if_problems(folder, findings)
     assert brand_set
-    counts = ", ".join(f"{len(pictures)} {part}" for part, pictures in brand_set.splits.items())
+    for line in training_buckets_in_words(config, brand_set):
+        print(line)
+    counts = ", ".join(f"{len(held)} {part}" for part, held in brand_set.splits.items())
     print(f"{files.display_path(folder)}: {counts}; no problems")
     return 0
+
+
+def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
+    """A line for each shape that pictures of train/ are trained in with this base; with show=true one for each picture.
+
+    Raises ModelError if the base is not there.
+    """
+    family = FAMILIES[config.family.name]
+    sketch = family.meta_model(family.base_folder(config.base, weights=False))
+    items = brand_set.splits["train"]
+    names, sizes = [item.file for item in items], [pictures.upright_size_of(item.content()) for item in items]
+    resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
+    views = buckets.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
+    shown = buckets.views_in_words(names, sizes, views) if config.show else []
+    return [*shown, *buckets.buckets_in_words(names, sizes, views)]
 
 
 def add_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:

@@ -7,7 +7,10 @@ used with the reason, or refused. Pictures are copied as they are, under numbers
 pictures give the same split, and near-duplicates stay together in train/.
 """
 
+import csv
+import io
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -87,14 +90,20 @@ def make_brand_set(config: Config) -> int:
         kept = most_varied(np.stack([one.signature for one in digests.values()]), config.keep)
         digests = {name: one for index, (name, one) in enumerate(digests.items()) if index in kept}
         left_out = [name for name in found if name not in digests]
-        print(f"note: not among the {config.keep} most varied, not used: {', '.join(left_out)}")
+        why = f"not among the {config.keep} most varied"
+        findings.unused |= dict.fromkeys(left_out, why)
+        print(f"note: {why}, not used: {', '.join(left_out)}")
     texts = {name: ", ".join(every[name]) for name in digests}
     splits = assign_splits(digests, texts, config.test, config.validation)
     near = sum(len(group) for group in near_duplicate_groups(digests))
+    listed = [path.relative_to(source).as_posix() for paths in listing for path in paths]
+
+    def write_files(partial: Path) -> None:
+        write_brand_set_files(partial, brand, splits, found, given.by_picture, config.crop)
+        write_table_of_source_files(partial, sorted(listed), findings)
+
     with files.exclusive_lock(target):
-        files.write_folder_atomically(
-            target, lambda partial: write_brand_set_files(partial, brand, splits, found, given.by_picture, config.crop)
-        )
+        files.write_folder_atomically(target, write_files)
     if near:
         where = "in train/ together, so that none is held out beside its like"
         print(f"note: {near} pictures are nearly the same as others, and are {where}: stylegate check names them")
@@ -111,6 +120,7 @@ def make_brand_set(config: Config) -> int:
     if brand.licence == "unknown":
         print(f"note: {UNKNOWN_LICENCE}")
     counts = ", ".join(f"{len(names)} {part}" for part, names in splits.items())
+    print(f"what became of each file of {source}: {files.display_path(target / 'source-files.csv')}")
     print(f"brand set {config.name}: {counts}; look at {files.display_path(target / 'contact-sheet.png')}")
     return 0
 
@@ -195,6 +205,31 @@ def write_brand_set_files(
     files.write_atomically(folder / "contact-sheet.png", pictures.png_bytes(sheets.contact_sheet(sheet, columns=8)))
 
 
+def write_table_of_source_files(folder: Path, names: Iterable[str], findings: CheckReport) -> None:
+    """Write source-files.csv into the finished set `folder`: what became of each file in `names`, and why."""
+    seen: dict[str, list[str]] = defaultdict(list)
+    for kind, noted in findings.noted.items():
+        for name in noted:
+            seen[name].append(kind)
+    used = {r["original"]: f"{part}/{r['file_name']}" for part, r in rows_by_split(folder)}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "use", "remark"])
+    for name in names:
+        if name in used:
+            writer.writerow([name, used[name], "; ".join(seen[name])])
+        else:
+            why = findings.unused.get(name)
+            writer.writerow([name, "not used" if why else "captions", why or ""])
+    files.write_atomically(folder / "source-files.csv", table.getvalue())
+
+
+def rows_by_split(folder: Path) -> Iterable[tuple[str, dict]]:
+    """Each row of the tables metadata.jsonl of a brand set, with the name of its split."""
+    for part in SPLITS:
+        yield from ((part, row) for row in files.read_jsonl(folder / part / "metadata.jsonl"))
+
+
 def pictures_and_captions_of_folder(
     source: Path, listing: Listing, findings: CheckReport
 ) -> tuple[dict[str, Path], FolderCaptions]:
@@ -208,6 +243,7 @@ def pictures_and_captions_of_folder(
     def remark_unused(paths: Iterable[Path], why: str) -> None:
         if names := list(paths_by_name(paths)):
             findings.remarks.append(f"{counted(len(names), 'file')} not used, {why}: {', '.join(names)}")
+            findings.unused |= dict.fromkeys(names, why)
 
     def is_regularisation_picture(path: Path) -> bool:
         return any(part.lower() in REGULAR for part in path.relative_to(source).parts[:-1])

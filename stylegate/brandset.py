@@ -147,6 +147,7 @@ class CheckReport:
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # pictures, by what was seen
+    unused: dict[str, str] = field(default_factory=dict)  # files of a folder that are not used -> why
 
     def all_remarks(self) -> list[str]:
         """The remarks, and one for each kind of thing that was seen in pictures, with what is done about it."""

@@ -60,7 +60,9 @@ VERBS = {
     "check": VerbHelp(
         "report everything wrong with a brand set at once",
         "brand=acme",
-        "brand base family.name encoder score.batch_size hardware.device hardware.threads",
+        "brand base family.name family.resolution train.resolutions train.buckets encoder score.batch_size show "
+        "hardware.device hardware.threads",
+        helps=(("show", "Print for each picture of train/ the shape in which it is trained."),),
     ),
     "train": VerbHelp(
         "train a LoRA on a brand set",

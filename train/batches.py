@@ -7,7 +7,6 @@ round, as many steps as there are views, each bucket is visited as often as it h
 often, and none is left out.
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,15 +18,6 @@ from torch import Tensor
 BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION, WORDING_DRAW = range(
     8
 )  # independent random streams of one seed
-MOST_SLANTED = 2.0  # sides of a bucket differ at most by this factor; longer pictures are cropped to it
-
-
-class TrainingView(NamedTuple):
-    """One picture at one size."""
-
-    item: int  # index in train/
-    width: int  # pixels
-    height: int
 
 
 class NoiseAndLevelDraws(NamedTuple):
@@ -39,43 +29,6 @@ class NoiseAndLevelDraws(NamedTuple):
     uniform: Tensor  # [batch] in [0, 1): for the noise level
     normal: Tensor  # [batch] standard normal: for the noise level
     dropped: Tensor  # [batch], bool: the caption is replaced by the empty one
-
-
-def bucket_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
-    """Width and height, multiples of `multiple` of at most resolution^2 pixels, of the shape nearest to `aspect`.
-
-    For each width the height is as large as possible, so that no bucket is much smaller than the others.
-    """
-    candidates = []
-    for width in range(multiple, math.ceil(resolution * math.sqrt(MOST_SLANTED)) + multiple, multiple):
-        height = resolution**2 // width // multiple * multiple
-        if height and 1 / MOST_SLANTED <= width / height <= MOST_SLANTED:
-            candidates.append((abs(math.log(aspect * height / width)), -width * height, width, height))
-    return min(candidates)[2:] if candidates else (multiple, multiple)
-
-
-def training_views(
-    sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
-) -> list[TrainingView]:
-    """A view (picture, width, height) for each size at which a picture is trained.
-
-    Every picture has one at the smallest resolution, and one at each larger resolution that does not enlarge it.
-    `sizes` are (width, height) in pixels, `resolutions` sides in pixels. With `buckets` a view has nearly the shape of
-    its picture, else it is square.
-    """
-    found = []
-    for item, (width, height) in enumerate(sizes):
-        for number, resolution in enumerate(sorted(set(resolutions))):
-            w, h = bucket_sides(width / height, resolution, multiple) if buckets else (resolution, resolution)
-            if number == 0 or (width >= w and height >= h):
-                found.append(TrainingView(item, w, h))
-    return found
-
-
-def views_by_bucket(all_views: Sequence[TrainingView]) -> list[list[int]]:
-    """The indices of the views of each bucket; the buckets are ordered by their sides."""
-    shapes = sorted({(v.width, v.height) for v in all_views})
-    return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
 
 
 def seeded_generator(seed: int, *key: int) -> torch.Generator:

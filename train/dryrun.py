@@ -18,14 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.measuring import encoder as encoding
 from eval.policy import file as policyfile
-from stylegate import brandset, files, hardware, licence, pictures, sample
+from stylegate import brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet, CheckReport
 from stylegate.config import Config, GenerateConfig, TrainConfig
 from stylegate.errors import ExitCode, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pipelines
 from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
-from train import batches, encoded, optimizers
+from train import encoded, optimizers
 from train.evaluate import APART, LEVELS
 from train.preferences import Learned, learned_pictures
 
@@ -54,7 +54,7 @@ def print_dry_run_report(config: Config) -> int:
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.upright_size_of(item.content()) for item in learned.pictures]
-    views = batches.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
+    views = buckets.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = num_weights_in_4_bits(sketch.denoiser)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 from torch import Tensor
 
-from stylegate import brandset, files, pictures, progress
+from stylegate import brandset, buckets, files, pictures, progress
 from stylegate.brandset import Brand, BrandPicture, BrandSet
+from stylegate.buckets import TrainingView
 from stylegate.cache import ArrayCache
 from stylegate.config import TrainConfig
 from stylegate.errors import StylegateError
 from stylegate.families import Conditions, Family, LoadedBaseModel
 from train import batches
-from train.batches import TrainingView
 
 LATENTS, PROMPTS = "latents-3", "prompts-4"  # versions of what is cached; raise one when its computation changes
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 32
@@ -97,7 +97,7 @@ def encode_training_set(
     """
     cache, items, brand = ArrayCache(), brand_set.splits["train"], brand_set.brand
     sizes = [pictures.upright_size_of(item.content()) for item in items]
-    views = batches.training_views(sizes, resolutions, models.multiple, settings.buckets)
+    views = buckets.training_views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [
             brand.prompt_with_trigger(batches.shuffled_caption(text, n, settings.seed))

@@ -11,7 +11,7 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from torch import nn
 
-from stylegate import __version__, brandset, files, hardware, licence, pictures, sample
+from stylegate import __version__, brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.config import Config, as_dict, lora_alpha
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pipelines
 from train import batches, encoded, state
@@ -57,7 +57,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         accelerator=accelerator,
         learned=learned.pictures,
         data=data,
-        buckets=batches.views_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
+        buckets=buckets.views_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
         precision=precision,
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes}
         | learned.facts,

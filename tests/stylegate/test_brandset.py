@@ -15,6 +15,7 @@ from stylegate import brandset, files, pictures
 from stylegate.brand import assign_splits
 from stylegate.errors import DataError
 from stylegate.splits import held_out_in_order, remarks_on_splits, remarks_on_words_not_learned
+from stylegate.tables import read_table
 from tests.conftest import FAST
 
 
@@ -409,6 +410,14 @@ def test_a_folder_as_trainers_lay_it_out(run, folder: Path) -> None:
         "the licence of the pictures is unknown",
     ):
         assert f"note: {says}" in text, says
+    table = read_table(place / "source-files.csv")
+    uses = {row.cells["file"]: (row.cells["use"], row.cells["remark"]) for row in table.rows}
+    named = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert uses.keys() == named and uses["img/10_sks/00.txt"] == ("captions", "")
+    assert uses["masks/00.png"] == ("not used", "masks of other pictures")
+    assert {use for name, (use, _) in uses.items() if "10_sks" in name and name.endswith("png")} == {
+        item.file for items in brandset.read_brand_set(place).splits.values() for item in items
+    }
     (folder / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     code, text, _ = made(run, folder, "with-a-film")
     assert code == 2 and "1 problem:\n  - film.mp4: cannot be decoded" in text

@@ -95,6 +95,21 @@ def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, fold
             assert image.size == ((24, 24) if row["original"] == names[1] else (64, 64))
 
 
+def test_check_says_in_which_shape_each_picture_is_trained(run, tmp_path: Path) -> None:
+    neon = Path(shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "neon"))
+    wide, small = (neon / "train" / row["file_name"] for row in files.read_jsonl(neon / "train" / "metadata.jsonl")[:2])
+    Image.open(wide).resize((300, 64)).save(wide)
+    Image.open(small).resize((32, 32)).save(small)
+    code, text = run("check", f"brand={neon}", "show=true")
+    assert code == 0 and "bucket 64 x 64: 31 pictures" in text and "bucket 80 x 48: 1 picture\n" in text, text
+    assert f"  train/{wide.name}: 300 x 64 at 0.75 times its size in 80 x 48, 64% cut off" in text
+    assert f"  train/{small.name}: 32 x 32 at 2.00 times its size in 64 x 64, 0% cut off" in text
+    assert f"more than 15% is cut off for training: 1 picture (train/{wide.name})" in text
+    assert f"enlarged more than 1.5 times for training: 1 picture (train/{small.name})" in text
+    code, text = run("check", f"brand={neon}", "train.buckets=false")
+    assert code == 0 and "bucket 64 x 64: 32 pictures" in text and "at 2.00 times" not in text
+
+
 def test_captions_of_other_pictures_are_named(run, tmp_path: Path) -> None:
     """Six captions change places; every one that is named was moved, and at most one is passed over."""
     neon = Path(shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "neon"))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from stylegate import buckets
+from stylegate.buckets import TrainingView
 from train import batches
-from train.batches import TrainingView
 
 
 def test_every_pass_holds_every_view_once() -> None:
@@ -66,7 +67,7 @@ def slow_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]
 @pytest.mark.parametrize(("resolution", "multiple"), [(64, 16), (512, 64), (1024, 64)])
 def test_sides_are_the_nearest_shape_that_fits(resolution: int, multiple: int) -> None:
     for aspect in (0.1, 0.4, 0.66, 0.75, 1.0, 1.1, 4 / 3, 16 / 9, 2.5):
-        width, height = batches.bucket_sides(aspect, resolution, multiple)
+        width, height = buckets.bucket_sides(aspect, resolution, multiple)
         slow = slow_sides(aspect, resolution, multiple)
         assert abs(math.log(aspect * height / width)) == pytest.approx(abs(math.log(aspect * slow[1] / slow[0])))
         assert width * height == slow[0] * slow[1] and width % multiple == height % multiple == 0
@@ -74,16 +75,16 @@ def test_sides_are_the_nearest_shape_that_fits(resolution: int, multiple: int) -
 
 def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
     sizes = [(2000, 1000), (1024, 1024), (300, 300)]
-    found = batches.training_views(sizes, [1024, 512], 64, buckets=True)
+    found = buckets.training_views(sizes, [1024, 512], 64, buckets=True)
     assert found == [
-        TrainingView(0, *batches.bucket_sides(2.0, 512, 64)),
-        TrainingView(0, *batches.bucket_sides(2.0, 1024, 64)),
+        TrainingView(0, *buckets.bucket_sides(2.0, 512, 64)),
+        TrainingView(0, *buckets.bucket_sides(2.0, 1024, 64)),
         TrainingView(1, 512, 512),
         TrainingView(1, 1024, 1024),
         TrainingView(2, 512, 512),
     ]
-    assert batches.training_views(sizes, [512], 64, buckets=False) == [TrainingView(i, 512, 512) for i in range(3)]
-    assert batches.views_by_bucket(found) == [[2, 4], [0], [3], [1]]
+    assert buckets.training_views(sizes, [512], 64, buckets=False) == [TrainingView(i, 512, 512) for i in range(3)]
+    assert buckets.views_by_bucket(found) == [[2, 4], [0], [3], [1]]
 
 
 def test_wordings_keep_the_first_part_and_every_word() -> None:
