@@ -115,7 +115,7 @@ from pathlib import Path
 from stylegate import digests, files
 files.CACHE, digests.SETTLED_NS = Path({str(files.CACHE)!r}), 0
 for _ in range(5):
-    assert len(digests.sha256s([Path({str(tmp_path)!r}) / str(number) for number in range(300)])) == 300
+    assert len(digests.sha256_of_files([Path({str(tmp_path)!r}) / str(number) for number in range(300)])) == 300
 """
     both = [subprocess.Popen([sys.executable, "-c", code], cwd=files.ROOT) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]

@@ -381,8 +381,8 @@ def test_an_apple_gpu_is_used_by_name_and_nothing_of_cuda_with_it(
         monkeypatch.setattr(torch.backends.mps, name, cache(lambda: True))
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 2**30)
     told = HardwareConfig(device="mps")
-    assert hardware.precision_of(told) == "fp32" and hardware.device_of(told).type == "mps"
-    assert hardware.weights_dtype("bf16", hardware.device_of(told)) == torch.bfloat16
+    assert hardware.precision_of(told) == "fp32" and hardware.set_threads_and_choose_device(told).type == "mps"
+    assert hardware.weights_dtype("bf16", hardware.set_threads_and_choose_device(told)) == torch.bfloat16
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         with AppleOnCpu():
