@@ -9,7 +9,6 @@ than most references are rejected. One answer in twenty is wrong. All else is wh
 command is printed before it runs. Everything lies in STYLEGATE_HOME.
 """
 
-import csv
 import shlex
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from stylegate import files
 from stylegate.cli import main
 from tests.bench.learn import ERRORS, REVIEWED
 from tests.bench.style import JUDGED
+from tests.worksheets import Row, fill_in, worksheet_rows
 from train.miniature import judge as judging
 
 ATTEMPTS, SEED = 3, 7900
@@ -43,30 +43,27 @@ def brightness(path: Path) -> float:
 def review(batch: Path, brand: str) -> str:
     """Fill in review.csv as the judge sees the pictures; the word that gives it to the gate."""
     sheet, random = batch / "review.csv", np.random.default_rng(SEED)
-    with sheet.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = worksheet_rows(sheet)
     planned = {slot.slot: slot.traits for slot in read_plan(batch)}
     seen = judging.judge_answers(
         judging.load_judge(),
         np.stack([np.asarray(Image.open(batch / "images" / row["file"]).convert("RGB")) for row in rows]),
     )
     darkest = np.quantile([brightness(path) for path in (files.BRANDS[-1] / brand / "test").glob("*.png")], DARKEST)
-    for i, row in enumerate(rows):
+
+    def said(i: int, row: Row) -> Row:
         traits = planned[int(row["file"].split("-")[0])]
         wrong = {trait: str(seen[trait][i]) for trait in JUDGED if seen[trait][i] != traits[trait]}
         off_style, mistaken = seen["style"][i] != brand, random.random() < ERRORS
         dark = brightness(batch / "images" / row["file"]) < darkest
         good = (not wrong and not off_style and not dark) != mistaken
-        row |= {"who": "the judge", "verdict": "accept" if good else "reject", "why": "", "shows": ""}
+        told = {"who": "the judge", "verdict": "accept" if good else "reject", "why": "", "shows": ""}
         if not good and not mistaken:
-            row["shows"] = "; ".join(f"{trait}: {value}" for trait, value in wrong.items())
-            row["why"] = "off the style" if off_style else "too dark" if dark else ""
-    answers = sheet.with_name("answers.csv")
-    with answers.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return f"decisions={answers}"
+            told["shows"] = "; ".join(f"{trait}: {value}" for trait, value in wrong.items())
+            told["why"] = "off the style" if off_style else "too dark" if dark else ""
+        return told
+
+    return f"decisions={fill_in(sheet, said)}"
 
 
 def loop(brand: str, count: int, steps: int) -> None:

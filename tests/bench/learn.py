@@ -10,7 +10,6 @@ area under the ROC curve, and the share that may be accepted with at most 5 % re
 Intervals are of 95 %, by a bootstrap of pairs. "At best" is the share that a perfect ranking would accept.
 """
 
-import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +25,7 @@ from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import defects
 from tests.bench.meaning import KINDS, colour_cast, crop, mixed, spoilt, true, wrong
+from tests.worksheets import Row, fill_in
 from train.miniature.styles import BRANDS
 
 COUNT, GOOD, ERRORS, SEED, ALPHA = 192, 0.65, 0.05, 7800, 0.05
@@ -73,19 +73,13 @@ def draw_lot(brand: str, name: str, seed: int) -> dict[str, str]:
 
 def answer(sheet: Path, truth: dict[str, str], random: np.random.Generator) -> Path:
     """The worksheet of a review, filled in by the truth; one answer in twenty is wrong."""
-    with sheet.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        fault = truth[Path(row["file"]).name]
-        mistaken = random.random() < ERRORS
-        row["who"], row["verdict"] = "truth", "accept" if (not fault) != mistaken else "reject"
-        row["why"] = "" if mistaken else fault
-    filled = sheet.with_name("answers.csv")
-    with filled.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return filled
+
+    def said(i: int, row: Row) -> Row:
+        fault, mistaken = truth[Path(row["file"]).name], random.random() < ERRORS
+        verdict = "accept" if (not fault) != mistaken else "reject"
+        return {"who": "truth", "verdict": verdict, "why": "" if mistaken else fault}
+
+    return fill_in(sheet, said)
 
 
 def measure(brand: str, place: Path) -> None:

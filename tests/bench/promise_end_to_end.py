@@ -11,7 +11,6 @@ one lot of a policy whose style is calibrated, and what a second lot gets by it:
 it was made.
 """
 
-import csv
 import shutil
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from eval.promise.certificate import certified_digests, read_audit_terms, read_c
 from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import meaning
+from tests.worksheets import fill_in
 from train.miniature.styles import BRANDS
 
 GOOD, LOTS, ALPHA, DELTA = 150, 20, 0.05, 0.05
@@ -46,15 +46,11 @@ def lot(place: Path, good: list[bytes], bad: list[bytes], spoilt: int, rng: np.r
     return rejects
 
 
-def review(sheet: Path, rejects: set[str], count: int | None = None) -> None:
-    """Fill in a worksheet by the truth."""
-    with sheet.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    with sheet.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows[:count]:
-            writer.writerow(row | {"verdict": "reject" if row["sha256"] in rejects else "accept", "who": "truth"})
+def review(sheet: Path, rejects: set[str]) -> Path:
+    """The worksheet, filled in by the truth."""
+    return fill_in(
+        sheet, lambda i, row: {"verdict": "reject" if row["sha256"] in rejects else "accept", "who": "truth"}
+    )
 
 
 def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[int, int, float, float]:
@@ -66,8 +62,7 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
     code = main(["certify", *words])
     known = {sha256 for terms in read_audit_terms(out) for sha256 in terms.known_rejects}
     while code == 13:
-        review(out / "audit.csv", rejects | known)
-        code = main(["certify", *words, f"decisions={out / 'audit.csv'}"])
+        code = main(["certify", *words, f"decisions={review(out / 'audit.csv', rejects | known)}"])
         if code == 13 and len((out / "audit.csv").read_text().splitlines()) == 1:  # all were looked at
             code = main(["certify", *words, "promise.known_rejects=0"])
     assert code == 0, code
@@ -114,8 +109,8 @@ def calibrated(brand: str, place: Path, good: list[bytes], bad: list[bytes], rng
     words = [f"images={folder}", f"references={brand}", policy, f"out={out}"]
     main(["gate", *words])
     main(["calibrate", *words, "promise.num_labels=140"])
-    review(out / "calibrate.csv", rejects)
-    code = main(["calibrate", *words, "promise.num_labels=140", f"decisions={out / 'calibrate.csv'}"])
+    answers = review(out / "calibrate.csv", rejects)
+    code = main(["calibrate", *words, "promise.num_labels=140", f"decisions={answers}"])
     main(["gate", *words])
     going = [row["sha256"] for row in files.read_jsonl(out / "verdicts.jsonl") if row["verdict"] == "accept"]
     share = float(np.mean([s in rejects for s in going])) if going else 0.0

@@ -1,12 +1,12 @@
 """Policies for tests of what people decide, and people who fill in worksheets."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from eval.promise.labels import Label, LabelName
 from stylegate import files
+from tests.worksheets import fill_in
 
 PROMISE = "promise: {alpha: 0.1, delta: 0.1, ladder: [1.0, 0.5]}\n"
 ALL_IN_REVIEW = "version: 1\nchecks: {contrast: {review_below: 200}}\n"
@@ -23,16 +23,7 @@ def verdicts_of(out: Path) -> dict[str, dict]:
 
 def fill(sheet: Path, verdict: Callable[[int, dict], str], count: int | None = None) -> Path:
     """A worksheet with its first `count` rows filled in by anna."""
-    with sheet.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for i, row in enumerate(rows[:count]):
-        row |= {"verdict": verdict(i, row), "who": "anna", "why": f"seen {i}"}
-    filled = sheet.with_name("filled.csv")
-    with filled.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return filled
+    return fill_in(sheet, lambda i, row: {"verdict": verdict(i, row), "who": "anna", "why": f"seen {i}"}, count)
 
 
 def good(i: int, row: dict) -> str:
