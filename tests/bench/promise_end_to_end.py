@@ -56,8 +56,9 @@ def review(sheet: Path, rejects: set[str]) -> Path:
 def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[int, int, float, float]:
     """Pictures accepted, labels until certified, the share of rejects among accepted, and among what may leave."""
     out = place.with_name(f"{place.name}-out")
-    words = [f"images={place}", f"references={brand}", f"policy={policy}", f"out={out}", "promise.num_labels=20"]
+    words = [f"images={place}", f"references={brand}", f"policy={policy}", f"out={out}"]
     main(["gate", *words])
+    words += ["promise.num_labels=20"]
     accepted = [row["sha256"] for row in files.read_jsonl(out / "verdicts.jsonl") if row["verdict"] == "accept"]
     code = main(["certify", *words])
     known = {sha256 for terms in read_audit_terms(out) for sha256 in terms.known_rejects}

@@ -107,17 +107,14 @@ def alien_shapes(colour: str) -> list[Shape]:
 
 # Ears, body and head in one colour; the face has its place at (32, 39).
 SPECIES = {
-    f.__name__: f
-    for f in (
-        robot_shapes,
-        cat_shapes,
-        rabbit_shapes,
-        bird_shapes,
-        ghost_shapes,
-        slime_shapes,
-        alien_shapes,
-        bear_shapes,
-    )
+    "robot": robot_shapes,
+    "cat": cat_shapes,
+    "rabbit": rabbit_shapes,
+    "bird": bird_shapes,
+    "ghost": ghost_shapes,
+    "slime": slime_shapes,
+    "alien": alien_shapes,
+    "bear": bear_shapes,
 }
 
 
