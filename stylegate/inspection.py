@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stylegate import adapter, files, lorafile, lycoris, readers
+from stylegate import adapter, files, loracontents, lorafile, lycoris, readers
 from stylegate.errors import DataError, ModelError
-from stylegate.readers import LoraContents
+from stylegate.loracontents import LoraContents
 from stylegate.words import counted
 
 ARCHITECTURES = {  # by what headers call it
@@ -58,8 +58,8 @@ def inspect(paths: Sequence[Path]) -> int:
 
 def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     """Lines about a LoRA file as (title, text); the lines on layers are left out if it has no LoRA layer."""
-    file = readers.parse_lora_contents(tensors, metadata)
-    out = layers_in_words(file) if file.styles or file.factored else []
+    file = loracontents.parse_lora_contents(tensors, metadata)
+    out = layers_in_words(file) if file.styles else []
     if file.kinds:
         layers = Counter(kind for _, kind in set(file.kinds.values()))
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
@@ -87,16 +87,13 @@ def value_in_words(value: str) -> str:
 def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
     """Title and text of each line about the layers of a file."""
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
-    styles = {
-        p.layer: p.style for p in file.parts_by_key.values() if p.layer in file.styles or p.layer in file.factored
-    }
     told = f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"
     if any(rank is None for rank in ranks_of_layers(file)):
         told += "; LoKr of whole matrices has no rank: its writers train it at 1"
     return [
         ("family", family_in_words(file)),
-        ("names", ", ".join(f"{style} {count}" for style, count in Counter(styles.values()).items())),
-        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(layer_kind, styles)).items())),
+        ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
+        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(layer_kind, file.styles)).items())),
         ("rank", values_by_frequency(rank or "whole" for rank in ranks_of_layers(file)) or "none"),
         ("strength", told),
         ("numbers", values_by_frequency(dtypes)),
@@ -106,7 +103,7 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
 def ranks_of_layers(file: LoraContents) -> list[int | None]:
     """The rank of each layer; None for one whose matrices are all whole."""
     found = []
-    for parts in readers.parts_by_layer(file.tensors, file.parts_by_key).values():
+    for parts in loracontents.parts_by_layer(file.tensors, file.parts_by_key).values():
         with contextlib.suppress(ValueError, IndexError):  # a layer that is no whole one is a problem of the file
             if parts.keys() - lycoris.BESIDE:
                 found.append(lycoris.rank_of(parts))
@@ -116,7 +113,7 @@ def ranks_of_layers(file: LoraContents) -> list[int | None]:
 def loading_problems(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and layers that change nothing."""
     found = list(adapter.LoraHeader(file.metadata).problems)
-    for problem, layers in readers.layer_problems(file).items():
+    for problem, layers in loracontents.layer_problems(file).items():
         found.append(f"{problem}: {counted(len(layers), 'layer')}, {adapter.escape_control_characters(layers[0])}")
     idle = layers_without_effect(file)
     if idle and len(idle) == len(file.styles):

@@ -4,77 +4,31 @@ diffusers' answer is computed with its own functions (0.42), without a base; tes
 answers of ComfyUI and A1111 follow their sources (docs/lora-files.md).
 """
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from stylegate import adapter, loranames, lycoris
-from stylegate.loranames import KeyParts
+from stylegate import adapter, loranames
+from stylegate.invokeai import problems_in_invokeai
+from stylegate.loracontents import (
+    LoraContents,
+    is_unet_or_text_encoder_layer,
+    layer_problems,
+    layers_at_strength_one,
+    layers_with_part,
+    nearly_equal,
+    other_adapter_kinds,
+    plain_styles,
+)
 from stylegate.words import counted
 
 PEFT_RANK = 8  # where a header has settings, but no rank
 READ_BY_COMFYUI = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "norm difference", "weight difference"}
 READ_BY_A1111 = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "IA3", "norm difference", "weight difference"}
-UNET_PARTS = ("down_block", "up_block", "mid_block", "input_block", "middle_block", "output_block", "conv_in")
-UNET_PARTS += ("conv_out", "time_embed", "add_embedding", "label_emb", "out_2")
-PREFIXES = ("unet.", "model.", "diffusion_model.", *loranames.FLAT)
-
-
-class LoraContents(NamedTuple):
-    """A LoRA file, with its keys sorted by what their names mean."""
-
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-    parts_by_key: dict[str, KeyParts]  # by key: the tensors of layers that are read here
-    kinds: dict[str, tuple[str, str]]  # by key: layer and kind of adapters that are no plain LoRA (loranames.KINDS)
-    unknown: list[str]  # keys of no known kind
-    styles: dict[str, str]  # by layer with a down or up half: its style of names
-    factored: dict[str, str]  # by layer that is read here and no plain LoRA: its kind (stylegate/lycoris.py)
-    strengths: dict[str, float]  # by layer: the factor that it was trained with, alpha / rank for most
-
-
-def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
-    """The contents of a LoRA file: its keys by meaning, and the strength (alpha / rank) of each layer."""
-    parts_by_key = {key: found for key in tensors if (found := loranames.parse_key(key))}
-    kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
-    styles = {p.layer: p.style for p in parts_by_key.values() if p.part in ("down", "up")}
-    header, strengths, factored = adapter.LoraHeader(metadata), {}, {}
-    for layer, parts in parts_by_layer(tensors, parts_by_key).items():
-        alpha = parts.get("alpha")
-        if alpha is not None and not is_scalar(alpha):
-            del parts["alpha"]
-        with contextlib.suppress(ValueError):  # half a layer: `layer_problems` says so
-            kind = lycoris.kind_of(parts)
-            strengths[layer] = header.strength(layer_name_in_header(layer), parts)
-            if kind != "LoRA":
-                factored[layer] = kind
-    unknown = [key for key in tensors if key not in parts_by_key and key not in kinds]
-    return LoraContents(tensors, metadata, parts_by_key, kinds, unknown, styles, factored, strengths)
-
-
-def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, KeyParts]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each layer by part."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, key_parts in parts_by_key.items():
-        found.setdefault(key_parts.layer, {})[key_parts.part] = tensors[key]
-    return found
-
-
-def layer_name_in_header(layer: str) -> str:
-    """A layer's name with its component, as the header's settings are looked up."""
-    name = loranames.without_wrapper_prefixes(layer).replace(".processor.", ".").replace(".text_model.", ".")
-    prefix = next((p for p, components in loranames.FLAT.items() if components and name.startswith(p)), "")
-    return f"{loranames.FLAT[prefix][0]}.{name.removeprefix(prefix)}" if prefix else name
-
-
-def is_scalar(tensor: Tensor) -> bool:
-    """Whether a tensor is one real number."""
-    return tensor.numel() == 1 and not tensor.is_complex()
 
 
 def answers_by_program(file: LoraContents) -> dict[str, str]:
@@ -83,35 +37,11 @@ def answers_by_program(file: LoraContents) -> dict[str, str]:
         "diffusers": problems_in_diffusers(file),
         "ComfyUI": problems_in_comfyui(file),
         "A1111": problems_in_a1111(file),
+        "InvokeAI": problems_in_invokeai(file),
     }
     found["stylegate"] = problems_in_stylegate(file)
     whole = "reads all of it" + (", and the problem with it" if layer_problems(file) else "")
     return {program: "; ".join(text) or whole for program, text in found.items()}
-
-
-def layer_problems(file: LoraContents) -> dict[str, list[str]]:
-    """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
-    found: dict[str, list[str]] = {}
-    of_other_kinds = {layer for layer, kind in file.kinds.values() if kind not in loranames.READ_HERE}
-    for layer, own in parts_by_layer(file.tensors, file.parts_by_key).items():
-        if layer in of_other_kinds and own.keys() <= lycoris.BESIDE:
-            continue  # OFT and others have an alpha, too
-        up, down = own.get("up"), own.get("down")
-        shape = (0, 0)
-        if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
-            shape = (up.shape[0], *down.shape[1:])
-        if problem := factored_problem(own) if layer in file.factored else adapter.tensor_shapes_problem(own, shape):
-            found.setdefault(problem, []).append(layer)
-    return found
-
-
-def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
-    """Why the tensors of a LoHa, LoKr, ... are of no base; None if they are of one."""
-    try:
-        lycoris.shape_of_change(parts)
-    except ValueError as error:
-        return str(error)
-    return adapter.tensor_values_problem(parts)
 
 
 def problems_in_stylegate(file: LoraContents) -> list[str]:
@@ -127,26 +57,11 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
 
 
-def other_adapter_kinds(file: LoraContents) -> list[str]:
-    """The kinds of adapters other than plain LoRA, sorted."""
-    return sorted({kind for _, kind in file.kinds.values()})
-
-
-def is_unet_or_text_encoder_layer(layer: str) -> bool:
-    """Whether a layer's name is of a UNet or of a text encoder beside one, and not of a transformer."""
-    name = loranames.without_wrapper_prefixes(layer)
-    if name.startswith(("text_encoder", "lora_te_", "lora_te1_", "lora_te2_")):
-        return True
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name.replace(".", "_").startswith(UNET_PARTS)
-
-
 def problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
-    of_unet = [layer for layer in file.styles if is_unet_or_text_encoder_layer(layer)]
-    if file.styles and not of_unet:
+    plain = plain_styles(file)
+    if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return found + problems_in_diffusers_of_transformer(file)
     if any("regular expression" in problem for problem in adapter.LoraHeader(file.metadata).problems):
         return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
@@ -154,11 +69,11 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
         strengths = diffusers_strengths(file)
     except ValueError as error:
         return [f"refuses it: {error}"]
-    bare = [layer for layer in file.styles.keys() - strengths if file.styles[layer] == "bare"]
+    bare = [layer for layer in plain.keys() - strengths if plain[layer] == "bare"]
     if bare:
         found.append(f"ignores {counted(len(bare), 'layer')}: their names lack the component (unet.)")
-    if lost := file.styles.keys() - strengths - set(bare):
-        dotted = any("." in layer for layer in file.styles) and any("." not in layer for layer in lost)
+    if lost := plain.keys() - strengths - set(bare):
+        dotted = any("." in layer for layer in plain) and any("." not in layer for layer in lost)
         why = "kohya's names among dotted ones" if dotted else "it has no place for their names, or half a pair"
         found.append(f"ignores {counted(len(lost), 'layer')}: {why}")
     other = {k: s for k, s in strengths.items() if k in file.strengths and not nearly_equal(s, file.strengths[k])}
@@ -174,18 +89,12 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
     return found + ([f"ignores {len(rest)} other keys"] if rest else [])
 
 
-def nearly_equal(one: float, other: float) -> bool:
-    """Whether two strengths are equal but for rounding; NaN is near NaN."""
-    return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
-
-
-def layers_with_part(file: LoraContents, part: str) -> list[str]:
-    """The layers that have this part."""
-    return [p.layer for p in file.parts_by_key.values() if p.part == part]
-
-
 def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     """What diffusers does with a transformer's file; its loaders differ by family."""
+    if "LoKr" in file.factored.values():
+        if len(set(file.factored.values())) > 1 or plain_styles(file):
+            return ["refuses it: it has LoKr beside layers of another kind"]
+        return ["reads LoKr for FLUX.2 and Z-Image alone"]
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
         return [f"refuses it: {adapter.escape_control_characters(foreign[0])} has no 'lora' in its name"]
     found = []
@@ -338,11 +247,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     ]
     if hidden:
         found.append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
-    own_alpha = set(layers_with_part(file, "alpha"))
-    wrong = [
-        layer for layer in dotted if layer not in own_alpha and not nearly_equal(file.strengths.get(layer, 1.0), 1.0)
-    ]
-    if wrong:
+    if wrong := [layer for layer in layers_at_strength_one(file) if layer not in wrapped]:
         found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it does not read the header's alpha")
     return found + sentences_on_ignored_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
@@ -365,6 +270,8 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
         )
     if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
+    if wrong := [layer for layer in layers_at_strength_one(file) if layer not in foreign]:
+        found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it reads the tensors alone")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
     whole = set(layers_with_part(file, "down")) & set(layers_with_part(file, "up"))
     lone = [p.layer for p in file.parts_by_key.values() if p.style == "kohya" and p.layer not in whole]

@@ -24,7 +24,7 @@ def test_our_own_files_are_described(run, trained: list[str]) -> None:
     assert code == 0 and text.count("Stable Diffusion 1.x (by modelspec.architecture)") == 2
     one, other = text.split("small.kohya.safetensors: ")
     assert "attention layers: their names are not kohya's" in one and "A1111      ignores" in one
-    assert other.count("reads all of it") == 4 and "strength   1 " in other
+    assert other.count("reads all of it") == 5 and "strength   1 " in other
     assert "modelspec.trigger_phrase = 'small style'" in one
 
 
@@ -57,7 +57,7 @@ def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
     save_file(adapter.to_kohya(LAYERS), tmp_path / "kohya.safetensors")
     code, text = run("inspect", str(tmp_path / "kohya.safetensors"))
     assert code == 0 and "family     Stable Diffusion 1.x\n" in text
-    assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 4
+    assert "rank       4\n" in text and "strength   0.5 " in text and text.count("reads all of it") == 5
     tensors, header = adapter.to_diffusers(LAYERS)
     save_file(tensors, tmp_path / "diffusers.safetensors", header)
     code, text = run("inspect", str(tmp_path / "diffusers.safetensors"))

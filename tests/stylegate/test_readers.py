@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
-from stylegate import adapter, lorafile, loranames, readers
+from stylegate import adapter, loracontents, lorafile, loranames, readers
 from stylegate.adapter import ADAPTER_METADATA, LoraTensors
 from stylegate.families import FAMILIES
 
@@ -134,7 +135,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     """
     pipeline = pipeline_of(base)
     tensors, metadata = lorafile.load_tensors(path)
-    answer = readers.answers_by_program(readers.parse_lora_contents(tensors, metadata))["diffusers"]
+    answer = readers.answers_by_program(loracontents.parse_lora_contents(tensors, metadata))["diffusers"]
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     except Exception:
@@ -191,6 +192,66 @@ def test_inspect_agrees_with_diffusers_on_headers(
     assert answer.startswith("refuses it") == (
         header not in ("none", "no alpha", "ends of names", "rsLoRA") or (style == "kohya" and text is not None)
     )
+
+
+WHOLE_LOKR = {"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(6, 6)}
+
+
+@pytest.mark.parametrize(
+    ("family", "layer", "reads"),
+    [
+        ("Flux2KleinPipeline", "diffusion_model.double_blocks.0.img_attn.proj", True),
+        ("Flux2KleinPipeline", "transformer.transformer_blocks.0.attn.to_q", True),
+        ("ZImagePipeline", "diffusion_model.layers.0.attention.to_q", True),
+        ("FluxPipeline", "transformer.transformer_blocks.0.attn.to_q", False),
+        ("QwenImagePipeline", "transformer.transformer_blocks.0.attn.to_q", False),
+        ("Krea2Pipeline", "transformer.transformer_blocks.0.attn.to_q", False),
+    ],
+)
+def test_diffusers_reads_lokr_for_the_families_that_inspect_names(family: str, layer: str, reads: bool) -> None:
+    tensors = {f"{layer}.{part}": tensor for part, tensor in WHOLE_LOKR.items()}
+    answers = readers.answers_by_program(loracontents.parse_lora_contents(tensors, {}))
+    assert answers["diffusers"] == "reads LoKr for FLUX.2 and Z-Image alone"
+    kind = getattr(diffusers, family)
+    empty = object.__new__(kind)  # the loader checks the keys before it needs a model
+    with pytest.raises(AttributeError if reads else ValueError):
+        empty.load_lora_weights(dict(tensors))
+
+
+INVOKEAI: dict[str, tuple[Tensors, str]] = {  # tests/bench/lora_invokeai.py holds such answers against its own code
+    "kohya's": ({f"{FLAT}.lora_down.weight": torch.ones(2, 64), f"{FLAT}.lora_up.weight": torch.ones(64, 2)}, "reads"),
+    "LoKr": ({f"{FLAT}.{part}": tensor for part, tensor in WHOLE_LOKR.items()}, "reads all of it"),
+    "half a LoKr": ({f"{FLAT}.lokr_w1": torch.ones(2, 2)}, "refuses it: lora_unet_"),
+    "diffusers'": (
+        {f"{Q}.lora_A.weight": torch.ones(2, 64), f"{Q}.lora_B.weight": torch.ones(64, 2)},
+        "is not kohya's name",
+    ),
+    "OFT": ({f"{FLAT}.oft_blocks": torch.ones(2, 2, 2)}, "it does not know OFT"),
+    "alpha beside lora_A": (
+        {f"transformer.layers.0.attention.to_q.{part}": torch.ones(2, 2) for part in ("lora_A.weight", "lora_B.weight")}
+        | {"transformer.layers.0.attention.to_q.alpha": torch.tensor(1.0)},
+        "takes 1 layer at strength 1 there",
+    ),
+    "LoKr, dotted": (
+        {f"transformer.layers.0.attention.to_q.{p}": t for p, t in WHOLE_LOKR.items()},
+        "LoKr in dotted names",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INVOKEAI)
+def test_what_inspect_says_of_invokeai(case: str) -> None:
+    tensors, says = INVOKEAI[case]
+    assert says in readers.answers_by_program(loracontents.parse_lora_contents(tensors, {}))["InvokeAI"]
+
+
+def test_settings_beside_the_tensors_are_not_read_by_others() -> None:
+    """A LoKr of PEFT, trained at alpha / r: programs that know its tensors alone take it at 1."""
+    layer = "transformer.layers.0.attention.to_q"
+    tensors = {f"{layer}.{part}": tensor for part, tensor in WHOLE_LOKR.items()}
+    file = loracontents.parse_lora_contents(tensors, {adapter.PEFT_CONFIG: '{"r": 8, "alpha": 2}'})
+    assert file.strengths == {layer: 0.25}
+    assert "takes 1 layer at strength 1" in readers.answers_by_program(file)["ComfyUI"]
 
 
 SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {

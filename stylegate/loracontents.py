@@ -1,0 +1,137 @@
+"""A LoRA file with its keys sorted by what they mean, and what is true of it whoever reads it (`stylegate inspect`)."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from stylegate import adapter, loranames, lycoris
+from stylegate.loranames import KeyParts
+
+UNET_PARTS = ("down_block", "up_block", "mid_block", "input_block", "middle_block", "output_block", "conv_in")
+UNET_PARTS += ("conv_out", "time_embed", "add_embedding", "label_emb", "out_2")
+PREFIXES = ("unet.", "model.", "diffusion_model.", *loranames.FLAT)
+
+
+class LoraContents(NamedTuple):
+    """A LoRA file, with its keys sorted by what their names mean."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    parts_by_key: dict[str, KeyParts]  # by key: the tensors of layers that are read here
+    kinds: dict[str, tuple[str, str]]  # by key: layer and kind of adapters that are no plain LoRA (loranames.KINDS)
+    unknown: list[str]  # keys of no known kind
+    styles: dict[str, str]  # by layer of any kind that is read here: its style of names
+    factored: dict[str, str]  # by layer that is read here and no plain LoRA: its kind (stylegate/lycoris.py)
+    strengths: dict[str, float]  # by layer: the factor that it was trained with, alpha / rank for most
+
+
+def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
+    """The contents of a LoRA file: its keys by meaning, and the strength (alpha / rank) of each layer."""
+    parts_by_key = {key: found for key in tensors if (found := loranames.parse_key(key))}
+    kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
+    styles = {p.layer: p.style for p in parts_by_key.values() if p.part not in lycoris.BESIDE}
+    header, strengths, factored = adapter.LoraHeader(metadata), {}, {}
+    for layer, parts in parts_by_layer(tensors, parts_by_key).items():
+        alpha = parts.get("alpha")
+        if alpha is not None and not is_scalar(alpha):
+            del parts["alpha"]
+        with contextlib.suppress(ValueError):  # half a layer: `layer_problems` says so
+            kind = lycoris.kind_of(parts)
+            strengths[layer] = header.strength(layer_name_in_header(layer), parts)
+            if kind != "LoRA":
+                factored[layer] = kind
+    unknown = [key for key in tensors if key not in parts_by_key and key not in kinds]
+    return LoraContents(tensors, metadata, parts_by_key, kinds, unknown, styles, factored, strengths)
+
+
+def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, KeyParts]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each layer by part."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, key_parts in parts_by_key.items():
+        found.setdefault(key_parts.layer, {})[key_parts.part] = tensors[key]
+    return found
+
+
+def layer_name_in_header(layer: str) -> str:
+    """A layer's name with its component, as the header's settings are looked up."""
+    name = loranames.without_wrapper_prefixes(layer).replace(".processor.", ".").replace(".text_model.", ".")
+    prefix = next((p for p, components in loranames.FLAT.items() if components and name.startswith(p)), "")
+    return f"{loranames.FLAT[prefix][0]}.{name.removeprefix(prefix)}" if prefix else name
+
+
+def is_scalar(tensor: Tensor) -> bool:
+    """Whether a tensor is one real number."""
+    return tensor.numel() == 1 and not tensor.is_complex()
+
+
+def layer_problems(file: LoraContents) -> dict[str, list[str]]:
+    """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
+    found: dict[str, list[str]] = {}
+    of_other_kinds = {layer for layer, kind in file.kinds.values() if kind not in loranames.READ_HERE}
+    for layer, own in parts_by_layer(file.tensors, file.parts_by_key).items():
+        if layer in of_other_kinds and own.keys() <= lycoris.BESIDE:
+            continue  # OFT and others have an alpha, too
+        up, down = own.get("up"), own.get("down")
+        shape = (0, 0)
+        if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
+            shape = (up.shape[0], *down.shape[1:])
+        if problem := factored_problem(own) if layer in file.factored else adapter.tensor_shapes_problem(own, shape):
+            found.setdefault(problem, []).append(layer)
+    return found
+
+
+def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
+    """Why the tensors of a LoHa, LoKr, ... are of no base; None if they are of one."""
+    try:
+        lycoris.shape_of_change(parts)
+    except ValueError as error:
+        return str(error)
+    return adapter.tensor_values_problem(parts)
+
+
+def other_adapter_kinds(file: LoraContents) -> list[str]:
+    """The kinds of adapters other than plain LoRA, sorted."""
+    return sorted({kind for _, kind in file.kinds.values()})
+
+
+def is_unet_or_text_encoder_layer(layer: str) -> bool:
+    """Whether a layer's name is of a UNet or of a text encoder beside one, and not of a transformer."""
+    name = loranames.without_wrapper_prefixes(layer)
+    if name.startswith(("text_encoder", "lora_te_", "lora_te1_", "lora_te2_")):
+        return True
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name.replace(".", "_").startswith(UNET_PARTS)
+
+
+def nearly_equal(one: float, other: float) -> bool:
+    """Whether two strengths are equal but for rounding; NaN is near NaN."""
+    return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
+
+
+def layers_with_part(file: LoraContents, part: str) -> list[str]:
+    """The layers that have this part."""
+    return [p.layer for p in file.parts_by_key.values() if p.part == part]
+
+
+def plain_styles(file: LoraContents) -> dict[str, str]:
+    """The styles of names of the layers that are plain LoRA, or half of one."""
+    return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
+
+
+def layers_at_strength_one(file: LoraContents) -> list[str]:
+    """Layers that a program takes at strength 1 if it knows their tensors alone, though another strength is meant.
+
+    Their alpha, or that of settings beside them, is told in a header or in PEFT's adapter_config.json.
+    """
+    alone, found = adapter.LoraHeader({}), []
+    for layer, parts in parts_by_layer(file.tensors, file.parts_by_key).items():
+        alpha = parts.get("alpha")
+        if layer not in file.strengths or (alpha is not None and not is_scalar(alpha)):
+            continue
+        if not nearly_equal(alone.strength(layer_name_in_header(layer), parts), file.strengths[layer]):
+            found.append(layer)
+    return found
