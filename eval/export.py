@@ -23,7 +23,7 @@ from pathlib import Path
 from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
-from eval.lot.cost import cost_record, seconds_by_stage
+from eval.lot.cost import cost_per_accepted, seconds_by_stage
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
 from eval.package.bag import write_proofs_of_bag
@@ -164,7 +164,7 @@ def write_package(
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := seconds_by_stage(lot.out):
-            cost_record(seconds, len(accepted), price).write(partial / COST)
+            cost_per_accepted(seconds, len(accepted), price).write(partial / COST)
         if heads := label_row_hashes(outcome):
             heads.write(partial / LABEL_HEADS)
         if newest and is_bag(newest):
@@ -182,7 +182,7 @@ def write_package(
 
 
 def manifest_lines_to_compare(package: Path) -> list[bytes]:
-    """The lines of a package's manifests from which every byte of it follows, the key that signed it included; []
+    """The lines of a package's tag manifest from which every byte of it follows, the key that signed it included; []
     without a manifest.
 
     What changed since the version before, what it cost so far, and the rows in which people's labels stand, are left

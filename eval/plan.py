@@ -65,7 +65,7 @@ def plan(config: Config) -> int:
         earlier = earlier_slots(folder)
         slots = slots_from_config(config, brand_set, file, earlier, slots_with_a_drawn_picture(folder))
         write_plan_and_put_pictures_aside(folder, facts, config, earlier, slots, file is not None)
-    warn_of_supply_problems(config, folder, slots)
+    warn_of_slots_beyond_supply(config, folder, slots)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     chosen = facts.generate
@@ -92,7 +92,7 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     """Print the plan and draw its counts, and write its items where out= says; write no plan. Returns 0."""
     folder = folder_to_show(config)
     slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
-    warn_of_supply_problems(config, folder, slots)
+    warn_of_slots_beyond_supply(config, folder, slots)
     print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
     print_rarity_intervals(config, folder, slots)
     if config.out:
@@ -123,7 +123,7 @@ def count_training_captions(slots: list[PlanSlot], brand_set: BrandSet) -> int:
     return sum(slot.prompt.lower() in learned for slot in slots)
 
 
-def warn_of_supply_problems(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
+def warn_of_slots_beyond_supply(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
     """Warn of a plan that goes beyond what the first version of the collection declared: export would refuse it."""
     name = config.name or (run_name(config) if config.brand else folder.name)
     versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]

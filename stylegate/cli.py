@@ -285,7 +285,7 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
     sweep = "-m" in arguments or "--multirun" in arguments
     flags = [a for a in arguments if a.startswith("-")]
     flags += [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--cfg", "-c", "--package", "-p")]
-    overrides, problems = check_overrides(
+    overrides, problems = valid_overrides_and_problems(
         verb, [quote_text_value(a, sweep) for a in arguments if a not in flags], sweep
     )
     ConfigStore.instance().store(name="schema", node=configuration.Config)
@@ -310,7 +310,7 @@ def compose_hydra_config(overrides: list[str]) -> "DictConfig":
         return hydra.compose("config", overrides=overrides)
 
 
-def check_overrides(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
+def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
     """The overrides that have no problem, and the problems of the others, each with its key."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -146,7 +146,9 @@ def has_nonzero(tensor: Tensor) -> bool:
 
 
 def family_in_words(file: LoraContents) -> str:
-    """The family of bases that a file names in its header, else by the width of the words that the UNet attends to."""
+    """The family of bases that a file names in its header, else by the width of the words that the UNet attends to;
+    else that it is not known.
+    """
     for key in ("modelspec.architecture", "ss_base_model_version"):
         if named := file.metadata.get(key):
             name = ARCHITECTURES.get(named.removesuffix("/lora"), named)

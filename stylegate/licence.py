@@ -37,7 +37,7 @@ def look_up_licence_of_base(base: str, folder: Path) -> str:
     return UNKNOWN
 
 
-def licence_problem(licence: str) -> str:
+def reason_to_agree_to_licence(licence: str) -> str:
     """Why somebody has to agree to a licence first, in words that follow "the licence"; "" where nobody has to."""
     if licence in UNCLEAR:
         return "is not known"
@@ -52,7 +52,7 @@ def is_accepted(config: Config, licence: str) -> bool:
 def require_agreement(config: Config, folder: Path) -> str:
     """The base's licence. Raises ConfigError if it is unclear or restricted, and not accepted by name in the config."""
     licence = look_up_licence_of_base(config.base, folder)
-    if (what := licence_problem(licence)) and not is_accepted(config, licence):
+    if (what := reason_to_agree_to_licence(licence)) and not is_accepted(config, licence):
         raise ConfigError(
             f"the licence of base={config.base} {what}",
             next_step=f"read it; if your use is allowed, say accept_licence={licence}.",

@@ -105,7 +105,7 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     """Send W&B the records of one directory that it lacks, under the directory's W&B run. Returns their number."""
     import wandb
 
-    known = wandbrun.read_identity(path)
+    known = wandbrun.read_or_create_identity(path)
     wandbrun.set_wandb_environment(path)
     api = wandb.Api()
     place = f"{known['entity'] or api.default_entity}/{known['project']}"

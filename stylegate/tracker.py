@@ -52,16 +52,16 @@ class LedgerTracker:
         self.directory = directory
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        pass
+        """Do nothing: the ledger keeps inputs and outputs, and no values."""
 
     def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
-        pass
+        """Do nothing: the ledger keeps inputs and outputs, and no pictures."""
 
     def log_histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
-        pass
+        """Do nothing: the ledger keeps inputs and outputs, and no histograms."""
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        pass
+        """Do nothing: the ledger keeps inputs and outputs, and no tables."""
 
     def set_summary_values(self, values: Mapping[str, Any]) -> None:
         pass

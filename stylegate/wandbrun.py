@@ -48,12 +48,12 @@ def wandb_identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
 
     So it stays when the directory is moved, and two people's runs of one name are two runs.
     """
-    found = {"id": read_identity(directory)["id"], "project": settings.project, "entity": settings.entity}
+    found = {"id": read_or_create_identity(directory)["id"], "project": settings.project, "entity": settings.entity}
     files.write_json(directory / IDENTITY, found)
     return found
 
 
-def read_identity(directory: Path) -> dict[str, Any]:
+def read_or_create_identity(directory: Path) -> dict[str, Any]:
     """The content of wandb.json. A directory without one gets an id, and W&B's own variables name project and team."""
     path = directory / IDENTITY
     if not path.exists():

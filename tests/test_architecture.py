@@ -204,7 +204,7 @@ def test_every_documented_command_gives_keys_that_its_verb_reads(line: str) -> N
     sweep = "--multirun" in words
     if cli.VERBS[verb].keys:
         overrides = [cli.quote_text_value(word, sweep) for word in words if not word.startswith("-")]
-        assert cli.check_overrides(verb, overrides, sweep)[1] == []
+        assert cli.valid_overrides_and_problems(verb, overrides, sweep)[1] == []
 
 
 def test_no_host_in_the_pins() -> None:

@@ -31,7 +31,7 @@ from train import loop
 
 
 def experiment(config: Config) -> int:
-    """Run all stages. Returns the gate's exit code for the batch, or that of a stage that stopped."""
+    """Run all stages. Returns the exit code of training if that stopped, else that of the gate and the export."""
     if not config.brand:
         raise DataError("an experiment needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
     export.signing_key_and_marks(config)  # what cannot sign is said now, not after hours of training
@@ -74,7 +74,10 @@ def experiment(config: Config) -> int:
 
 
 def has_trial(config: Config) -> bool:
-    """Whether steps and guidance were tried for this base and LoRA."""
+    """Whether a trial exists for this base and LoRA with the steps and guidance that are configured.
+
+    Raises ModelError if no LoRA was trained by the same words.
+    """
     return sampler_trial_path(configured_facts(config)).exists()
 
 

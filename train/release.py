@@ -139,7 +139,8 @@ def write_release(
 
 
 def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: dict) -> dict[str, str]:
-    """The metadata of a LoRA file: ModelSpec 1.0.1 and the few keys of kohya's (ss_...) that readers need.
+    """The metadata of a LoRA file that its family does not give: ModelSpec 1.0.1, the few keys of kohya's (ss_...) that
+    readers need, and stylegate's own (stylegate....).
 
     It holds no path and no caption, and no date: the same run gives the same file.
     """

@@ -92,10 +92,10 @@ def apply_audit_labels_and_certificate(
     for verdict in accepted:
         if verdict.sha256 not in leaving and verdict.sha256 not in bad:
             add_reason(verdict, make_reason(BEYOND, "review", detail="outside what was certified, whatever is decided"))
-    return promise_state_of_certificate(found), notes
+    return certified_promise_state(found), notes
 
 
-def promise_state_of_certificate(found: Certificate) -> PromiseState:
+def certified_promise_state(found: Certificate) -> PromiseState:
     """How a promise stands that this certificate proves."""
     attempt = found.proven_attempt()
     return PromiseState(

@@ -250,7 +250,7 @@ def verdict_of_row(
         kept = margin_in_spreads(row, bounds)
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
-        reasons = answered_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
+        reasons = reasons_settled_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
         name_twins(reasons, row)
         if scores_without_references:
             reasons.append(
@@ -269,11 +269,12 @@ def verdict_of_row(
     )
 
 
-def answered_by_head(reasons: list[Reason], value: float | None, learnt: Learnt | None) -> list[Reason]:
-    """The reasons with those for review answered by the aesthetic head that people's decisions taught.
+def reasons_settled_by_head(reasons: list[Reason], value: float | None, learnt: Learnt | None) -> list[Reason]:
+    """The reasons of a picture. Those for review become `warn` where its aesthetic score, `value`, reaches
+    `learnt.accept_from`, and `reject` where it is below `learnt.reject_below`.
 
-    `value` is the picture's aesthetic score. Only reasons of scores that the head reads are answered; between the two
-    lines of `learnt`, and without them, a person is still asked.
+    The score is that of a head that people's decisions taught. Only reasons of scores that the head reads change;
+    between the two lines, without them and without a finite score a person is still asked.
     """
     if learnt is None or value is None or not math.isfinite(value):
         return reasons

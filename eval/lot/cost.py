@@ -32,7 +32,7 @@ class CostRecord(Record):
     """The same by stage in money; left out without a price."""
 
 
-def cost_record(seconds: Mapping[str, float], accepted: int, price: float | None) -> CostRecord:
+def cost_per_accepted(seconds: Mapping[str, float], accepted: int, price: float | None) -> CostRecord:
     """The cost of each of `accepted` pictures (at least 1) by stage, with the price of an hour in money too."""
     each = {stage: round(spent / accepted, 4) for stage, spent in seconds.items()}
     money = {} if price is None else {stage: round(price * spent / 3600, 8) for stage, spent in each.items()}

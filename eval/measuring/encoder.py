@@ -428,7 +428,9 @@ def encode_in_one_pass(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8
 
 
 def averaged_and_projected_patches(tokens: Any) -> Any:
-    """A block's tokens [n, c, h, w], averaged to at most GRID x GRID places and projected to CHANNELS; flat rows."""
+    """[n, CHANNELS x places] One flat row for each picture: its tokens [n, c, h, w], projected to CHANNELS numbers and
+    averaged to a square of at most GRID x GRID places.
+    """
     import torch
 
     kernel = torch.from_numpy(patch_projection_matrix(tokens.shape[1])).to(tokens).T[..., None, None]

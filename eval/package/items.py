@@ -136,7 +136,9 @@ def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem
 
 
 def scores_if_unchanged(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
-    """The scores of the lot. Raises DataError if scores.parquet is of other bytes than the verdicts of the items."""
+    """The scores of the lot. Raises DataError if scores.parquet lacks the picture of an item, or has it with another
+    sha256 than the item's verdict.
+    """
     scores = read_scores(lot.out)
     rows = {row["file"]: row for row in scores.rows}
     others = [

@@ -180,7 +180,7 @@ def write_marked_picture(
             marked = signed
         else:
             signed = marks.signer.sign(marked, credential_manifest(source_type, one.made_from is not None, stated))
-            marked, row = signed, signature_cache_row(marked, signed)
+            marked, row = signed, inserted_signature_row(marked, signed)
     write_or_link_to_earlier(target, marked, before)
     known = earlier is not None and earlier.vouches_for_picture(
         item.id, item.verdict.sha256, item.image_path_in_data, marked
@@ -248,7 +248,7 @@ def missing_mark_problem(carries: MarksOfPicture, marks: ExportMarks) -> str:
     return ""
 
 
-def signature_cache_row(before: bytes, after: bytes) -> Row:
+def inserted_signature_row(before: bytes, after: bytes) -> Row:
     """The entry of the signature cache for a signed file: what signing inserted into it."""
     found, digest = shortest_replacement(before, after), hashlib.sha256(after).digest()
     content = {"inserted": found.inserted, "sha256": digest}

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from eval.judging.certified import promise_state_of_certificate
+from eval.judging.certified import certified_promise_state
 from eval.judging.record import PromiseState
 from eval.judging.verdicts import worst_verdict
 from eval.package import receiver, ssh
@@ -85,7 +85,7 @@ def problems_with_certificate(package: Path, provenance: Provenance, pictures: l
     judged_by, problems = provenance.judged_by, []
     if judged_by.promise.certificate_sha256 != found.sha256:
         problems.append(f"{CERTIFICATE} is not the one that provenance.json names")
-    elif judged_by.promise != promise_state_of_certificate(found):
+    elif judged_by.promise != certified_promise_state(found):
         problems.append(f"provenance.json says something else of the promise than {CERTIFICATE} proves")
     if judged_by.policy.sha256 != found.policy.sha256:
         problems.append(f"{CERTIFICATE} is of another policy than the one that judged")

@@ -160,11 +160,11 @@ def valid_trait_name_from(text: str, taken: Sequence[str] = ()) -> str:
 
 
 def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
-    """One value for each trait and item, `none` where there is none; the traits that count others; and notes for
-    people.
+    """One value for each trait and item, `none` where there is none; tallies (trait -> traits that it counts); notes.
 
-    A column of numbers that is how many values another one has stays so: it becomes a tally. Raises DataError with the
-    items, at most 40, that have a value twice.
+    A trait with several values in one item is split into several traits, "hat 1", "hat 2" and so on. A column of
+    numbers that says how many values another one has becomes a tally. Raises DataError with the items, at most 40, that
+    have the same value of a trait twice.
     """
     items = found.items
     twice = [

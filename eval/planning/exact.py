@@ -269,7 +269,7 @@ def unlisted_combinations_that_help(
     inner = int(np.prod(shape[1:]))
     found, worths = [np.zeros(0, np.int64)], [np.zeros(0)]
     for first in range(shape[0]):  # a slice of the grid of all combinations, so that memory suffices
-        worth = worth_of_slice(problem, prices, first).ravel()
+        worth = worth_by_first_value(problem, prices, first).ravel()
         here = known[np.searchsorted(known, first * inner) : np.searchsorted(known, (first + 1) * inner)]
         worth[here - first * inner] = -np.inf
         good = np.flatnonzero(worth > TOLERANCE)
@@ -281,8 +281,8 @@ def unlisted_combinations_that_help(
     return np.array(np.unravel_index(np.concatenate(found)[best], shape), np.int32).T
 
 
-def worth_of_slice(problem: PlanProblem, prices: Prices, first: int) -> np.ndarray:
-    """The worth of all combinations whose first trait has the value `first`, as a grid [1, values of trait 1, ...].
+def worth_by_first_value(problem: PlanProblem, prices: Prices, first_value: int) -> np.ndarray:
+    """The worth of all combinations of which the first trait has the value `first_value`: [1, values of trait 1, ...].
 
     It is the sum of the prices of a combination's values and of the limits that it falls under; -inf where a rule for
     single slots forbids it.
@@ -291,12 +291,12 @@ def worth_of_slice(problem: PlanProblem, prices: Prices, first: int) -> np.ndarr
 
     def cells(masks: dict[int, np.ndarray]) -> Any:
         """An index of the cells whose values all masks hold."""
-        held = {t: mask[first : first + 1] if t == 0 else mask for t, mask in masks.items()}
+        held = {t: mask[first_value : first_value + 1] if t == 0 else mask for t, mask in masks.items()}
         return np.ix_(*(np.flatnonzero(held.get(t, np.ones(size, bool))) for t, size in enumerate(shape)))
 
     def along(values: np.ndarray, trait: int) -> np.ndarray:
         """Values of one trait, as a grid that has only that axis."""
-        part = values[first : first + 1] if trait == 0 else values
+        part = values[first_value : first_value + 1] if trait == 0 else values
         return part.reshape([-1 if t == trait else 1 for t in range(len(shape))])
 
     grid = np.zeros(shape)

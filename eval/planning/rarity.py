@@ -73,7 +73,10 @@ def with_trait_count(item: Mapping[str, str]) -> Item:
 
 
 def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValuePair]:
-    """The pairs of values that fewest items have, of those that any has; of equal ones the least expected."""
+    """The `number` pairs of values that the fewest items have, of the pairs that any item has.
+
+    Of equally rare pairs the one comes first of which the most items were expected.
+    """
     singles = Counter(pair for item in items for pair in item.items())
     together = Counter(pair for item in items for pair in combinations(sorted(item.items()), 2))
     found = [

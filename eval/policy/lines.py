@@ -96,7 +96,7 @@ def resolve_check_lines(
     ):
         raise DataError(
             f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
-            [*left_out, *notes_on_unreachable_lines(bounds)],
+            [*left_out, *notes_on_checks_without_effect(bounds)],
             "give brand= or references= (at least 8), or a line that pictures can fall below.",
         )
     return bounds, left_out, lacking
@@ -113,7 +113,7 @@ def why_check_is_left_out(score: str, computed: bool, references_missing: bool) 
     return next((words for need, words in NEEDS.items() if need in others), "could not be computed")
 
 
-def notes_on_unreachable_lines(bounds: list[ResolvedCheckLines]) -> list[str]:
+def notes_on_checks_without_effect(bounds: list[ResolvedCheckLines]) -> list[str]:
     """A sentence for each check that holds no picture back: it only warns, or no score can be below its lines."""
     found = []
     for bound in bounds:

@@ -293,7 +293,7 @@ def percentage_rounded_up(share: float) -> str:
     return f"{rounded_up_to_a_tenth(100 * share):.1f}%"
 
 
-def confidence_rounded_down(delta: float) -> float:
+def confidence_percent_rounded_down(delta: float) -> float:
     """The confidence, in percent, with which something holds but for the probability `delta`: rounded down."""
     return round(100 - rounded_up_to_a_tenth(100 * delta), 1)
 
@@ -319,7 +319,7 @@ class Promise(ImmutablePolicyPart):
     """Nothing is exported without proof. Where a check is calibrated it is always so."""
 
     def says(self) -> str:
-        share, confidence = percentage_rounded_up(self.alpha), confidence_rounded_down(self.delta)
+        share, confidence = percentage_rounded_up(self.alpha), confidence_percent_rounded_down(self.delta)
         return f"at most {share} of what is exported are rejects, with {confidence:.1f}% confidence"
 
 

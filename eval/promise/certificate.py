@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from eval.policy.model import Policy, Promise, confidence_rounded_down, percentage_rounded_up
+from eval.policy.model import Policy, Promise, confidence_percent_rounded_down, percentage_rounded_up
 from eval.promise import audit, eyes, labels
 from eval.promise.eyes import KnownRejectTest
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
@@ -287,7 +287,7 @@ class AuditPlan:
 
 def trait_promise_in_words(promise: Promise) -> str:
     """What an audit of traits promises."""
-    share, confidence = percentage_rounded_up(promise.alpha), confidence_rounded_down(promise.delta)
+    share, confidence = percentage_rounded_up(promise.alpha), confidence_percent_rounded_down(promise.delta)
     return f"at most {share} of the stated traits are wrong, with {confidence:.1f}% confidence"
 
 

@@ -17,7 +17,7 @@ from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
 from eval.lot.words import command_words_naming_lot
 from eval.measuring.encoder import name_without_folders
-from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_rounded_down, percentage_rounded_up
+from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percent_rounded_down, percentage_rounded_up
 from eval.promise.calibration import Calibration
 from eval.report import slider
 from eval.report.charts import score_histograms, slider_curve_svg
@@ -140,7 +140,7 @@ def certified_promise_in_words(promise: PromiseState, policy: Policy) -> str:
         return f"All {promise.size} pictures were looked at, and the rejects among them are not exported"
     share, confidence = (
         percentage_rounded_up(promise.bound or 0.0),
-        f"{confidence_rounded_down(policy.promise.delta):g}%",
+        f"{confidence_percent_rounded_down(policy.promise.delta):g}%",
     )
     by = f"{confidence} confidence, {counted(promise.labels, 'label')}"
     return f"At most {share} of the exported pictures are rejects ({by})"

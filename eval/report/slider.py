@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.judging.verdicts import Reason, Verdict
-from eval.policy.model import MARGIN, Policy, Promise, confidence_rounded_down, percentage_rounded_up
+from eval.policy.model import MARGIN, Policy, Promise, confidence_percent_rounded_down, percentage_rounded_up
 from eval.promise import envelope
 from eval.promise.calibration import Calibration
 from eval.scorers import SCORES
@@ -172,7 +172,7 @@ def position_texts(
         elif bounds[i] >= 1:
             proof = f"Nothing is promised here: there are too many rejects among {counted(num_labels, 'label')}."
         else:
-            share, confidence = percentage_rounded_up(bounds[i]), f"{confidence_rounded_down(delta):g}%"
+            share, confidence = percentage_rounded_up(bounds[i]), f"{confidence_percent_rounded_down(delta):g}%"
             by = f"{confidence} confidence, {counted(num_labels, 'label')}"
             proof = f"At most {share} of the accepted pictures are rejects ({by})."
         texts.append([position_in_words(slider, i, t), accepts, proof])

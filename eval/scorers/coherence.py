@@ -97,7 +97,7 @@ def pattern_log_ratios(drawn: NDArray[np.float32], molten: NDArray[np.float32]) 
     return np.where(np.arange(PATTERNS) > 0, first - second, 0).astype(np.float32)
 
 
-def mean_log_ratio_of_pictures(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
+def mean_log_drawn_over_melted(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n] mean of log(drawn / melted) over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour."""
     found = local_patterns(signatures)
     return ratios[found].sum(1) / np.maximum(np.count_nonzero(found, axis=1), FEWEST).astype(np.float32)
@@ -130,7 +130,7 @@ def learn_coherence_model(references: NDArray[np.uint8]) -> CoherenceModel:
     own, of_copies = mean_log_ratio_on_all_cores(references, ratios), np.empty(len(some), np.float32)
     for i, place in enumerate(chosen):
         without = pattern_log_ratios(all_drawn - drawn[i], all_molten - molten[i])
-        own[place], of_copies[i] = mean_log_ratio_of_pictures(np.stack([some[i], copies[i]]), without)
+        own[place], of_copies[i] = mean_log_drawn_over_melted(np.stack([some[i], copies[i]]), without)
     return CoherenceModel(ratios, own, max(float(np.median(own) - np.median(of_copies)), LEAST))
 
 
@@ -139,7 +139,7 @@ def mean_log_ratio_on_all_cores(signatures: NDArray[np.uint8], ratios: NDArray[n
     parts = [signatures[start : start + TOGETHER] for start in range(0, len(signatures), TOGETHER)]
     with ThreadPoolExecutor(CORES) as pool:
         return np.concatenate(
-            [np.zeros(0, np.float32), *pool.map(lambda part: mean_log_ratio_of_pictures(part, ratios), parts)]
+            [np.zeros(0, np.float32), *pool.map(lambda part: mean_log_drawn_over_melted(part, ratios), parts)]
         )
 
 

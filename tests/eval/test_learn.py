@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.verdicts import answered_by_head, make_reason
+from eval.judging.verdicts import make_reason, reasons_settled_by_head
 from eval.learning.gains import area_under_roc_curve, compared_rankings, line_at, yield_at
 from eval.policy import file as policyfile
 from eval.policy.model import Learnt
@@ -143,7 +143,7 @@ def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
     learnt = Learnt(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
 
     def answered(value: float | None, *of: object) -> dict[str, str]:
-        return {one.check: one.verdict for one in answered_by_head([*reasons, *of], value, learnt)}  # type: ignore[list-item]
+        return {one.check: one.verdict for one in reasons_settled_by_head([*reasons, *of], value, learnt)}  # type: ignore[list-item]
 
     assert answered(2.0) == {"sharpness": "review", "style": "warn"}
     assert answered(-2.0) == {"style": "reject", "sharpness": "review"}

@@ -510,7 +510,7 @@ def test_cost_in_words() -> None:
     assert report.cost_in_words({}, 5, 2.0) == ""
     assert report.cost_in_words({"train": 100.0}, 0, None) == "100 s of compute and no accepted picture"
     assert report.cost_in_words({"a": 1.0, "b": 2.0}, 10, 0.01).endswith("0.00000083 in money at 0.01 an hour")
-    record = cost.cost_record({"a": 1.0, "b": 2.0}, 10, 3.6)
+    record = cost.cost_per_accepted({"a": 1.0, "b": 2.0}, 10, 3.6)
     assert record.seconds_per_accepted == {"a": 0.1, "b": 0.2} and record.money_per_accepted == {
         "a": 0.0001,
         "b": 0.0002,

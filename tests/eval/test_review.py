@@ -34,7 +34,7 @@ from eval.reviewing import guard, server, session, stream
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
 from eval.reviewing.session import ReviewSession, SaveRequest
 from stylegate import files
-from stylegate.cli import check_overrides, compose_hydra_config, quote_text_value
+from stylegate.cli import compose_hydra_config, quote_text_value, valid_overrides_and_problems
 from stylegate.config import to_dataclass
 from tests.conftest import command
 from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, CALIBRATED, verdicts_of
@@ -765,7 +765,7 @@ def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: 
 
 def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
     told_to = [quote_text_value(word) for word in (*words(CALIBRATED), "promise.num_labels=5", "queue=calibration")]
-    config = to_dataclass(compose_hydra_config(check_overrides("review", told_to, False)[0]), [])
+    config = to_dataclass(compose_hydra_config(valid_overrides_and_problems("review", told_to, False)[0]), [])
     with locked_lot(config) as lot:
         queue = calibration_queue(config, lot)
     session = ReviewSession(queue)

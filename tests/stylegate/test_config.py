@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from stylegate import config, rundirectory
-from stylegate.cli import VERBS, check_overrides, quote_text_value
+from stylegate.cli import VERBS, quote_text_value, valid_overrides_and_problems
 from stylegate.errors import ConfigError
 from tests.conftest import command, composed_by_hydra, composed_once, process
 
@@ -69,7 +69,7 @@ def test_words_that_would_do_nothing_are_refused(run_exactly, words: list[str], 
 
 @pytest.mark.parametrize("verb", [verb for verb, entry in VERBS.items() if entry.keys])
 def test_an_experiment_has_keys_for_every_verb(verb: str) -> None:
-    assert check_overrides(verb, ["experiment=demo"], sweep=False) == (["experiment=demo"], [])
+    assert valid_overrides_and_problems(verb, ["experiment=demo"], sweep=False) == (["experiment=demo"], [])
 
 
 def test_all_problems_come_together(run_exactly) -> None:
