@@ -47,7 +47,7 @@ from stylegate.errors import DataError, ExitCode
 from stylegate.words import counted
 
 WORKSHEET = "calibrate.csv"
-NOT_LOOKED_AT = "how many of them are good is not known: stylegate review queue=rejected with the same words"
+NOT_LOOKED_AT = "how many of them are good is not known: stylegate review queue=rejected with the same arguments"
 
 
 def calibrate(config: Config) -> int:
@@ -60,7 +60,7 @@ def calibrate(config: Config) -> int:
         if not pool:
             raise DataError(
                 f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
-                next_step="stylegate gate with the same words says why; a margin needs lines that hold pictures back.",
+                next_step="stylegate gate with the same arguments says why. A margin needs other thresholds.",
             )
         refuse_learned_pictures(config, pool, compared)
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
@@ -78,8 +78,8 @@ def calibrate(config: Config) -> int:
             write_worksheet(sheet, "calibrate", worksheet_questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
             print(f"calibrate: {len(given)} of {counted(len(plan.sample), 'label')}")
             print(
-                "Next: stylegate review queue=calibration with the same words, and then this command again; or fill in "
-                f"verdict and who, then the same words with decisions={files.display_path(sheet)}"
+                "Next: run stylegate review queue=calibration with the same arguments, then this command again. Or "
+                f"fill in the columns verdict and who, and add decisions={files.display_path(sheet)} to this command."
             )
             return ExitCode.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)
@@ -91,9 +91,7 @@ def calibrate(config: Config) -> int:
     print(f"calibrate: {line.says}")
     print(f"rejected pictures: {thrown_away}")
     if line.state != "valid":
-        print(
-            "Next: stylegate certify with the same words proves this lot by itself; no line was drawn by these labels"
-        )
+        print("Next: stylegate certify with the same arguments proves this lot by itself. The labels chose no line.")
     print(files.display_path(lot.out / CALIBRATION))
     return ExitCode.PASS if line.state == "valid" else ExitCode.EVIDENCE
 

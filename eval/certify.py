@@ -227,14 +227,14 @@ def print_audit_state_and_exit_code(
         if len(given) == len(plan.lot) and not open_known_rejects(plan, given, answers):
             print(
                 "Every picture was looked at, and reviewers with these eyes may still have missed too many rejects. "
-                "Next: raise the policy's lines; or promise.known_rejects=0 with the same words, which takes the "
+                "Next: raise the policy's lines; or promise.known_rejects=0 with the same arguments, which takes the "
                 "reviewers to be right, and says so in the certificate"
             )
             return ExitCode.EVIDENCE
         worksheet = files.display_path(lot.out / WORKSHEET)
         print(
-            "Next: stylegate review queue=audit with the same words, and then this command again; or fill in verdict "
-            f"and who, then the same words with decisions={worksheet}"
+            "Next: run stylegate review queue=audit with the same arguments, then this command again. Or fill in the "
+            f"columns verdict and who, and add decisions={worksheet} to this command."
         )
         return ExitCode.EVIDENCE
     found = read_certificate(lot.out / CERTIFICATE)

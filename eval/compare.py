@@ -53,13 +53,13 @@ def compare_batches(before: Path, after: Path) -> int:
     if not numbers:
         raise DataError(
             "these batches share no slot: no prompt with the same seed was drawn and judged in both",
-            next_step="plan both with the same words but for what draws (lora_file=, objective=), and batch= names.",
+            next_step="plan both with the same arguments; only batch=, lora_file= and objective= may differ.",
         )
     judges = [(b.outcome.policy.sha256, b.outcome.encoder_sha256, b.outcome.references) for b in (one, other)]
     if judges[0] != judges[1]:
         raise DataError(
             "these batches were judged by different gates (policy, encoder or references)",
-            next_step="gate both with the same words, then compare.",
+            next_step="gate both with the same arguments, then compare.",
         )
     passed = [np.array([batch.first[n].verdict == "accept" for n in numbers]) for batch in (one, other)]
     table = Table("batch", "first attempts accepted", "rejected by")

@@ -49,7 +49,7 @@ from stylegate.words import counted
 COST = "proof/cost.json"
 HISTORY = (living.CHANGES, COST, LABEL_HEADS)  # how a package came to be: two that differ in these alone are the same
 NAMED = 10  # pictures that a note names
-GATE_AGAIN = "stylegate gate with the same words judges what is there now and says what to mend; then export"
+GATE_AGAIN = "stylegate gate with the same arguments judges what is there now and says what to mend; then export"
 
 
 def export(config: Config) -> int:
@@ -197,7 +197,7 @@ def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict])
     """Exit code, reason and next step, in words, where the whole lot stays here; None where it may leave."""
     state, says = outcome.promise.state, outcome.promise.says
     if state in ("stale", "insufficient"):
-        certify = "stylegate certify with the same words proves this lot, whatever came before"
+        certify = "stylegate certify with the same arguments proves this lot, whatever came before"
         advice = certify if outcome.counts.accept else "no picture is accepted: stylegate gate says why"
         return ExitCode.STALE if state == "stale" else ExitCode.EVIDENCE, says, advice
     broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
@@ -232,8 +232,8 @@ def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
         kinds = "a folder", "a planned batch"
         judged, named = kinds if outcome.slots is None else reversed(kinds)
         raise DataError(
-            f"the verdicts in {files.display_path(lot.out)} are of {judged}, and the words name {named}",
-            next_step="give the words that the gate was given, or run the gate with these.",
+            f"the verdicts in {files.display_path(lot.out)} are of {judged}, and the arguments name {named}",
+            next_step="give the arguments that the gate was given, or run the gate with these.",
         )
     verdicts = read_verdicts(path)
     for verdict in verdicts:

@@ -1,7 +1,7 @@
 """The gate: accept, review or reject each picture by a policy; what cannot be judged is an error, never a pass.
 
     stylegate gate images=DIR references=DIR        any folder; exit 0 pass, 10 rejected, 11 review
-    stylegate gate brand=neon traits=collectible    the batch of these words
+    stylegate gate brand=neon traits=collectible    the batch of these arguments
     stylegate gate images=DIR decisions=FILE.csv    settles what is in review
     stylegate gate explain=true policy=default      print the policy and its hash
     stylegate gate images=DIR observe=true          verdicts, but exit 0; export refuses them
@@ -63,7 +63,7 @@ def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
     """Judge a lot under its lock, write verdicts and reports, print what was found, and what a person does next."""
     with locked_lot(config) as lot:
         if config.decisions:
-            # Judging reports what is wrong with the other words before any decision is recorded.
+            # Judging reports what is wrong with the other arguments before any decision is recorded.
             store_decisions_from_table(require_file(config.decisions, "decisions"), judge(config, lot))
         judged = judge(config, lot)
         write_verdicts_and_gate_record(judged)

@@ -73,7 +73,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         return ExitCode.PASS
     there = {path.name for path in images.glob("*.png")}
     new = len(there - standing.judged)
-    told = f"; not judged yet: {new} (stylegate gate, with the same words)" if new else ""
+    told = f"; not judged yet: {new} (stylegate gate, with the same arguments)" if new else ""
     print(f"generate: {sum(map(len, parts))} drawn, {len(there)} in {files.display_path(images)}{told}")
     if due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
@@ -138,7 +138,7 @@ def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str |
         if before != now:
             raise DataError(
                 f"the {what} was changed while {files.display_path(folder)} was drawn; the pictures so far are kept",
-                next_step="stylegate plan with the same words and batch=, which keeps what still fits; then generate.",
+                next_step="stylegate plan with the same arguments and batch= keeps what still fits; then generate.",
             )
 
 

@@ -1,6 +1,6 @@
 """Learn from people's decisions: the readers are fitted again, and it is measured whether the gate is better by it.
 
-    stylegate learn batch=NAME                       after `stylegate review`; the words of the gate
+    stylegate learn batch=NAME                       after `stylegate review`; the arguments of the gate
     stylegate gate batch=OTHER policy=data/batches/NAME/learnt/default-learnt-1a2b3c4d.yaml
 
 Decisions about pictures in review are for training. Labels of an audit or a calibration are evidence and are never
@@ -78,7 +78,7 @@ def learn(config: Config) -> int:
     print(f"report: {files.display_path(page)}")
     if gains[0].recommended:
         print(
-            f"Next: stylegate gate policy={place} with the words of another batch, then stylegate certify with the same"
+            f"Next: stylegate gate policy={place} with the arguments of another batch, then stylegate certify with them"
         )
     else:
         print(f"Next: keep policy={config.policy}; decide about more pictures (stylegate review), and learn again")

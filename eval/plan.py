@@ -101,7 +101,7 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
 
 
 def folder_to_show(config: Config) -> Path:
-    """The batch that these words name. Before the LoRA is trained it has no name yet: that of the run stands for it.
+    """The batch that the arguments name. Before the LoRA is trained it has no name yet: the run's name stands for it.
 
     Raises ModelError where `lora_file` or the base cannot be read.
     """
@@ -311,7 +311,7 @@ def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSl
                 for t, v in slot.traits.items()
                 if after and after.traits.get(t) != v
             ]
-            lost[slot.slot] = "is gone" if after is None else ", ".join(changed) or "is told other words"
+            lost[slot.slot] = "is gone" if after is None else ", ".join(changed) or "has another prompt"
     if not lost:
         return []
     aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]

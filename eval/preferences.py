@@ -52,7 +52,7 @@ def preferences(config: Config) -> int:
         if lot.slots is None or lot.record is None or lot.record.facts.brand is None:
             raise DataError(
                 "preferences are of a planned batch of a brand: pictures of a folder have no slots that they share",
-                next_step="give batch=NAME, or the words that the batch was planned with.",
+                next_step="give batch=NAME, or the arguments that the batch was planned with.",
             )
         outcome, verdicts = read_gate_record_and_verdicts(lot)
         usable, left_out = usable_pictures(verdicts, evidence_of(lot.out))

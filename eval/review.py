@@ -10,7 +10,7 @@
 
 Asks about the pictures that the gate holds for review, in an order of each reviewer's own. Scores and what others said
 are not shown. An answer is a decision under the policy and its guideline, for the checks that the picture is in review
-for, and settles nothing else; `stylegate gate` with the same words applies it. Labels of an audit and of a calibration
+for, and settles nothing else; `stylegate gate` with the same arguments applies it. Labels of an audit or a calibration
 are asked for in one settled order, and stay. Returns 0 once nothing is left, else 11, or 13 where labels are missing.
 
 The lot is locked while it is judged, and not while the page is open: gate may run beside it. A picture that changed
@@ -62,7 +62,7 @@ def review(config: Config) -> int:
             "rejected": "no picture is rejected by a score",
         }
         none = empty.get(config.queue, "no picture is in review")
-        print(f"review: {none}\nNext: stylegate gate with the same words says how the lot stands")
+        print(f"review: {none}\nNext: stylegate gate with the same arguments says how the lot stands")
         return ExitCode.PASS
     token = server.new_token_if_reachable(config.host)
     found = server.listening_socket(config.host, config.port)
@@ -159,7 +159,7 @@ def print_decided_and_left(session: ReviewSession) -> int:
     if count := session.num_disagreements():
         print(
             f"note: two reviewers disagree about {counted(count, 'picture')}; a third one is asked about each, or "
-            "stylegate review queue=disagreements with the same words asks about them alone"
+            "stylegate review queue=disagreements with the same arguments asks about them alone"
         )
     print(f"Next: {queue.next_words}")
     if queue.settled_order:

@@ -1,7 +1,7 @@
 """Score any folder of pictures, or a batch: each picture is encoded once, every score is read off what was encoded.
 
     stylegate score images=DIR references=DIR
-    stylegate score brand=neon traits=collectible            the batch of these words
+    stylegate score brand=neon traits=collectible            the batch of these arguments
     stylegate score images=DIR brand=acme encoder=ViT-L-14-quickgelu:openai
     accelerate launch --num_processes 8 -m eval score images=DIR references=DIR      the same, on several cards
 

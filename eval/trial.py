@@ -5,7 +5,7 @@
 Begins with generate.num_inference_steps and generate.guidance_scale. The first slots of the plan are drawn with the
 same prompts and seeds at ever fewer steps, and then without guidance, which halves the work. The best setting has the
 most accepted pictures for its work, surely, while pictures that it and the first setting accept keep their margin. It
-is written down for this base and LoRA: the same words draw with it from then on, unless generate.by_trial=false.
+is written down for this base and LoRA: the same arguments draw with it from then on, unless generate.by_trial=false.
 """
 
 import math
@@ -142,5 +142,5 @@ def print_trial(found: SamplerTrial) -> None:
         )
         table.add_row(str(s.num_inference_steps), f"{s.guidance_scale:g}", *numbers)
     Console().print(table)
-    print(f"trial: {found.chosen.command_line_words()}; the same words draw with it from now on")
+    print(f"trial: {found.chosen.command_line_words()}; the same arguments draw with it from now on")
     print("       (generate.by_trial=false draws as the configuration says)")

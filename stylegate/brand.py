@@ -126,7 +126,7 @@ def make_brand_set(config: Config) -> int:
 
 
 def brand_from_command_words(config: Config, source: str) -> Brand:
-    """The brand.yaml that the words of the command ask for; `source` says where the pictures come from.
+    """The brand.yaml that the arguments of the command ask for; `source` says where the pictures come from.
 
     Raises ConfigError that lists every word which brand.yaml cannot hold.
     """

@@ -45,7 +45,7 @@ class VerbHelp(NamedTuple):
     helps: tuple[tuple[str, str], ...] = ()  # (key, help) where the key means something of its own for this verb
 
 
-# The words that name a run and its LoRA, and those that name a batch.
+# The arguments that name a run and its LoRA, and those that name a batch.
 RUN = "name brand base family lora objective preferences train hardware.device hardware.precision"
 BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4 watermark"
 SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
@@ -241,7 +241,7 @@ def report_error(error: Exception) -> int:
     """Print one message for what a person can mend, a traceback for a bug; the exit code."""
     mended = error if isinstance(error, StylegateError) else error_for_user(error)
     if isinstance(mended, StylegateError):
-        if not (isinstance(mended, ConfigError) and process_rank() > 0):  # every process reads the same words
+        if not (isinstance(mended, ConfigError) and process_rank() > 0):  # every process reads the same arguments
             print_error(f"error: {mended}")
         if process_rank() == 0 and any(name in os.environ for name in LAUNCHERS):
             print_error(
@@ -558,5 +558,5 @@ def verb_help(verb: str) -> str:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
     if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:
         lines += ["", f"  {' '.join(finding)}"]
-        lines += ["      name what was trained, planned and drawn: give the same words as to train, plan and generate"]
+        lines += ["      These name what was trained, planned and drawn: give every command the same ones."]
     return "\n".join(lines)

@@ -335,7 +335,7 @@ class Config:
         None, "The path of a folder of pictures in styles to be kept apart from the brand's; each subfolder is a style."
     )
     lora_file: str | None = config_key(
-        None, "The path of the LoRA to draw with. null: the one trained by the same words. none: the base alone."
+        None, "The path of the LoRA to draw with. null: the one trained with the same arguments. none: the base alone."
     )
     decisions: str | None = config_key(
         None, "A CSV file of sha256,verdict,who,why: decisions about review for gate, labels for calibrate and certify."

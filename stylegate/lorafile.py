@@ -101,8 +101,8 @@ def lora_file_for_drawing(config: Config) -> Path | None:
     path = trained_lora_path(config)
     if not path.is_file():
         raise ModelError(
-            f"no LoRA has been trained by these words: {files.display_path(path)} is missing",
-            next_step="stylegate train with the same words; lora_file=FILE for another; lora_file=none for the base.",
+            f"no LoRA has been trained with these arguments: {files.display_path(path)} is missing",
+            next_step="stylegate train makes it; lora_file=FILE names another one; lora_file=none is the base alone.",
         )
     return path
 
@@ -231,19 +231,19 @@ def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
     layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
     wanted: dict[str, Any] = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
     if not problems and (other := len(layers.keys() ^ wanted.keys())):
-        problems = [f"it adapts {len(layers)} layers, these words {len(wanted)}; {other} are in one of the two alone"]
+        problems = [f"it adapts {len(layers)} layers, these arguments {len(wanted)}; {other} are in only one of both"]
     plain = adapter.plain_layers(layers)
     problems += [f"{name}: no plain LoRA; stylegate convert makes one of it" for name in layers.keys() - plain]
     for name, layer in plain.items() if not problems else ():
         if layer.rank != wanted[name].r["default"]:
-            problems.append(f"{name}: rank {layer.rank}, these words say {wanted[name].r['default']}")
+            problems.append(f"{name}: rank {layer.rank}, these arguments say {wanted[name].r['default']}")
         if (layer.magnitude is not None) != bool(wanted[name].use_dora.get("default")):
-            problems.append(f"{name}: {'a DoRA' if layer.magnitude is not None else 'no DoRA'}, other than these words")
+            problems.append(f"{name}: {'a DoRA' if layer.magnitude is not None else 'no DoRA'}, unlike these arguments")
     if problems:
         raise ModelError(
-            f"{files.display_path(path)} is not a LoRA as these words describe one:",
+            f"{files.display_path(path)} is not a LoRA as these arguments describe one:",
             problems[:3] + ([f"and {len(problems) - 3} more"] if len(problems) > 3 else []),
-            "give the words that it was trained with (lora=, lora.rank=, base=).",
+            "give the arguments that it was trained with (lora=, lora.rank=, base=).",
         )
     for name, layer in plain.items():
         target = wanted[name]

@@ -163,7 +163,7 @@ def require_brand(found: PreferenceSet, brand_set: BrandSet) -> list[str]:
     record, brand = found.record, brand_set.brand.name
     if record.brand != brand:
         raise DataError(
-            f"preferences={files.display_path(found.folder)} is of the brand {record.brand}, the words name {brand}",
+            f"preferences={files.display_path(found.folder)} is of the brand {record.brand}, not of {brand}",
             next_step=f"brand={record.brand}, or stylegate preferences of a batch of {brand}.",
         )
     persons = sum("person" in (pair.chosen_by, pair.rejected_by) for pair in found.pairs)

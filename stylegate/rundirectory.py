@@ -1,8 +1,8 @@
-"""The name of a training run's directory, `<name>-<family>-s<seed>-<hash8>`: the same words give the same name.
+"""The name of a training run's directory, `<name>-<family>-s<seed>-<hash8>`: the same arguments give the same name.
 
 The hash covers everything that changes the trained weights, and so also the precision that the run computes in. Where
-the precision is `auto`, the device decides it (stylegate/hardware.py); the same words on a GPU and on a CPU therefore
-name two runs.
+the precision is `auto`, the device decides it (stylegate/hardware.py): the same arguments name one run on a GPU and
+another run on a CPU.
 """
 
 from stylegate.config import Config, as_dict, lora_alpha, run_name

@@ -485,7 +485,7 @@ class GateMachine(RuleBasedStateMachine):
         self.judge(lot, lot.policy, *lot.calibrated_by)
         now = files.read_jsonl(lot.out / "verdicts.jsonl")
         accepted = {row["sha256"] for row in now if row["verdict"] == "accept"}
-        assert mine <= accepted or other, "a fresh gate under the same words does not accept what left"
+        assert mine <= accepted or other, "a fresh gate under the same arguments does not accept what left"
 
     @precondition(lambda self: self.packages() and "A5" not in OPEN)
     @rule(pick=PICKS, state=st.sampled_from(["certified", "valid"]))

@@ -18,7 +18,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
     settings, main = run.config.train, run.accelerator.is_main_process
     run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
     saved = {state.step_of_state(path): path for path in state.saved_states(run.directory)}
-    for step, path in saved.items():  # what was drawn or judged with other words is drawn or judged again
+    for step, path in saved.items():  # what was drawn or judged with other settings is drawn or judged again
         if evaluation.folder(step).exists() and not evaluation.result(step):
             state.load_weights(path, run.adapted)
             Evaluation(run, []).evaluate(step)

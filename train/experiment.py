@@ -2,7 +2,7 @@
 
     stylegate run experiment=demo      (stylegate demo is this)
 
-Every stage reads and writes what its own verb does, so a stopped run goes on with the same words. Ends with a table:
+Every stage reads and writes what its own verb does, so the same command goes on with a stopped run. Ends with a table:
 the style before and after, the verdicts, accepted pictures per minute, what one of them cost, seconds per stage.
 """
 

@@ -26,8 +26,8 @@ class Learned(NamedTuple):
         if self.base_sha256 not in (None, sha256):
             drew = str(self.base_sha256)[:12]
             raise DataError(
-                f"the preferences were drawn with the base {drew}..., the words name {sha256[:12]}...",
-                next_step="give the words of the batch (base=, hardware.nf4=).",
+                f"the preferences were drawn with the base {drew}..., the arguments name {sha256[:12]}...",
+                next_step="give the arguments of the batch (base=, hardware.nf4=).",
             )
 
 

@@ -97,7 +97,7 @@ def read_run_record(directory: Path) -> RunRecord:
     judges = [result.get("judged_by") for result in found.results.values()]
     for step in [step for step, result in found.results.items() if result.get("judged_by") != judges[-1]]:
         found.problems.append(
-            f"step {step} was drawn or judged with other words (generate, policy, encoder) than the last one: left out."
+            f"step {step} was drawn or judged with other settings (generate, policy, encoder) than the last: left out."
         )
         del found.results[step]
     return found

@@ -136,7 +136,7 @@ def advice_if_few_pass(result: dict[str, Any] | None) -> str:
         f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({counts_in_words(counts)}).",
         remedies_in_words(counts),
         "The same command with a larger train.max_steps goes on from the last step.",
-        "Or plan a batch with the same words: generate draws each rejected slot again with another seed.",
+        "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed.",
     ]
     return " ".join(filter(None, sentences))
 

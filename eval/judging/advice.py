@@ -44,37 +44,33 @@ def note_if_only_observed(outcome: GateRecord) -> str:
 
 
 def remedy_of_most_rejects(outcome: GateRecord) -> list[str]:
-    """What helps against the check that rejects most pictures, as a list of one part of a sentence; empty where nothing
-    is known.
-    """
+    """What helps against the check that rejects most pictures, as a list of one sentence; or an empty list."""
     check = max(causes, key=lambda name: causes[name]) if (causes := outcome.why.get("reject")) else ""
     remedy = SCORES[check].remedy if check in SCORES else ""
-    return [f"against {check}, which rejects most: {remedy}"] if remedy else []
+    return [f"Most are rejected by {check}; what helps: {remedy}."] if remedy else []
 
 
 def remedies_of_failed(outcome: GateRecord) -> list[str]:
-    """What a person can do about the pictures of a folder that were rejected and those in error, a part of a sentence
-    each.
-    """
+    """What a person can do about the pictures of a folder that were rejected and those in error, a sentence each."""
     counts, steps = outcome.counts, []
     if counts.reject or not counts.error:
-        steps.append("give other pictures, or waive a check in the policy")
+        steps.append("Give other pictures, or waive a check in the policy.")
     if counts.error:
-        steps.append(f"mend or remove {counted(counts.error, 'picture')} in error, which no waiver lets pass")
+        steps.append(f"Repair or remove {counted(counts.error, 'picture')} in error: no waiver can let them pass.")
     return steps
 
 
 def decisions_to_learn_from(verdicts: Sequence[Verdict]) -> list[str]:
-    """That people decided about enough pictures for `stylegate learn`, as a list of one part of a sentence; empty where
-    they did not.
+    """That people decided about enough pictures for `stylegate learn`, as a list of one sentence; empty where they did
+    not.
     """
     accepted = sum(verdict.settled is not None for verdict in verdicts)
     rejected = sum(any(reason.check == PERSON for reason in verdict.reasons) for verdict in verdicts)
     if min(accepted, rejected) < MIN_LABELS:
         return []
     return [
-        f"stylegate learn with the same words: people accepted {accepted} and rejected {rejected} pictures, and the "
-        "gate can learn from them"
+        f"The gate can learn from people, who accepted {accepted} and rejected {rejected} pictures: run stylegate "
+        "learn with the same arguments."
     ]
 
 
@@ -87,29 +83,33 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     code, steps = ExitCode.PASS if outcome.observe else ExitCode(outcome.exit_code), []
     rules_broken = outcome.fails_batch or any(rule.state == "fail" for rule in outcome.batch)
     if code == ExitCode.REJECTED and rules_broken:
-        steps.append("the lot as a whole breaks a rule of the policy: other pictures, or another rule")
+        steps.append("The lot as a whole breaks a rule of the policy. Give other pictures, or change the rule.")
     elif code == ExitCode.REJECTED and outcome.slots:
-        steps.append("generate and then gate, with the same words, draw and judge the open slots again")
+        steps.append("Run generate and then gate with the same arguments: the open slots are drawn and judged again.")
         steps += remedy_of_most_rejects(outcome)
     elif code == ExitCode.REJECTED:
-        where = f"{out}/report/index.html shows why: " if out else ""
-        steps.append(where + " and ".join(remedies_of_failed(outcome)))
+        steps += [f"Open {out}/report/index.html, which shows why."] if out else []
+        steps += remedies_of_failed(outcome)
     if code == ExitCode.STALE:
-        steps.append("stylegate calibrate with the same words; or stylegate certify, for this lot alone")
+        steps.append("Run stylegate calibrate with the same arguments, or stylegate certify for this lot alone.")
     if code == ExitCode.EVIDENCE:
         uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
-        steps.append(f"stylegate {'calibrate' if uncalibrated else 'certify'} with the same words")
+        steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
-        steps.append("first make the style readable (the note says how): until then every picture waits for a person")
+        steps.append("First make the style readable, as the note says: until then every picture waits for a person.")
     if code != ExitCode.PASS and (waiting := outcome.counts.review):
-        pictures = counted(waiting, "picture")
         again = "this command" if out else "the gate"
-        steps.append(f"for {pictures} in review, stylegate review with the same words, and then {again} again")
+        steps.append(
+            f"A person must decide about {counted(waiting, 'picture')}: run stylegate review with the same arguments, "
+            f"then {again} again."
+        )
         if out:
             sheet = f"{out}/{WORKSHEET}"
-            steps.append(f"or fill in verdict and who in {sheet}, and give the same words with decisions={sheet}")
+            steps.append(
+                f"Or fill in the columns verdict and who of {sheet}, and add decisions={sheet} to this command."
+            )
     if code == ExitCode.REVIEW and outcome.slots and outcome.slots.exhausted:
-        steps.append("for slots without attempts left, choose a way out (listed above; docs/plan.md)")
+        steps.append("Some slots have no attempt left: choose one of the ways that are listed above (docs/plan.md).")
     if not outcome.observe:
         steps += decisions_to_learn_from(verdicts)
-    return "; ".join(steps)
+    return " ".join(steps)

@@ -134,7 +134,7 @@ def require_enough(pictures: list[DecidedPicture], notes: list[str]) -> None:
         raise DataError(
             "too few decisions to learn from:",
             [*few, *(f"left out: {note}" for note in notes)],
-            "stylegate review with the same words; of a policy with a wider band for review, people decide about more.",
+            "stylegate review with the same arguments. With a wider band for review, people decide about more.",
         )
 
 

@@ -1,7 +1,7 @@
 """Where a batch lies and what it is made of.
 
 data/batches/<name>/ holds batch.json (what the pictures depend on), plan.parquet, images/<slot>-<attempt>.png, then
-scores, verdicts, report. The name carries a hash of plan, base and LoRA, so other words make another batch.
+scores, verdicts, report. The name carries a hash of plan, base and LoRA, so other arguments make another batch.
 """
 
 import json
@@ -81,7 +81,7 @@ def attempt_and_slot(file: str) -> tuple[int, int]:
 
 
 def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFacts]:
-    """The folder that these words name, and the facts that its pictures depend on.
+    """The folder that these arguments name, and the facts that its pictures depend on.
 
     With `replanned` the plan may be another than before. Raises ModelError if no LoRA has been trained by the same
     words, ConfigError if `batch=` names a folder that was made from other facts.
@@ -107,9 +107,9 @@ def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFa
 
 
 def configured_facts(config: Config) -> BatchFacts:
-    """What the pictures of these words depend on, with steps and guidance as the configuration says.
+    """What the pictures of these arguments depend on, with steps and guidance as the configuration says.
 
-    Raises ModelError if no LoRA has been trained by the same words.
+    Raises ModelError if no LoRA has been trained with the same arguments.
     """
     from stylegate import lorafile  # torch: not for verbs that name a batch by batch=
     from stylegate.families import FAMILIES, pipelines
@@ -163,7 +163,7 @@ def read_batch_record_or_name_others(folder: Path) -> BatchRecord:
         step = f"name one: batch={' or batch='.join(names)}{more}; or " if names else ""
         raise DataError(
             f"there is no batch {folder.name} in {files.display_path(folder.parent)}",
-            next_step=f"{step}give the same words as to stylegate plan (brand, traits, prompts, train, lora_file ...).",
+            next_step=f"{step}give the arguments of stylegate plan again (brand, traits, prompts, lora_file ...).",
         )
     return read_existing_batch_record(folder)
 
@@ -216,7 +216,7 @@ def read_plan(folder: Path) -> list[PlanSlot]:
     path = folder / PLAN
     if not path.exists():
         read_batch_record_or_name_others(folder)
-        raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan with the same words.")
+        raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan, same arguments.")
     try:
         table = files.read_parquet(path)
         if "negative_prompt" not in table.column_names:  # a plan of before there were any

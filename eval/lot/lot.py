@@ -57,7 +57,7 @@ class Lot:
 
 @contextmanager
 def locked_lot(config: Config, remember: bool = True) -> Iterator[Lot]:
-    """Lock the folder of the lot that the words name, then read the lot: what decides is what is there under the lock.
+    """Lock the folder of the lot that is named, then read the lot: what decides is what is there under the lock.
 
     Where the folder's name follows from the content of foreign pictures, they are read first, since the lock needs it.
     Raises SurroundingsError if another command is at work on the folder, and whatever `read_lot` raises.
@@ -87,7 +87,7 @@ def read_lot(config: Config, remember: bool = True) -> Lot:
 
 
 def folder_of_batch(config: Config) -> Path:
-    """The folder of the planned batch that the words name, whether it exists or not."""
+    """The folder of the planned batch that the arguments name, whether it exists or not."""
     return files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
 
 
@@ -99,7 +99,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     found = sorted(ours, key=lambda path: attempt_and_slot(path.name))
     if not found:
         raise DataError(
-            f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same words."
+            f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same arguments."
         )
     by_number = {slot.slot: slot for slot in read_plan(folder)}
     slots = {p.name: by_number[attempt_and_slot(p.name)[1]] for p in found if attempt_and_slot(p.name)[1] in by_number}

@@ -80,7 +80,7 @@ def repaired_slots(
     if any((found != wanted).any() for found, wanted in zip(counts, problem.counts, strict=True)):
         raise DataError(
             "the plan's counts are not those of the traits file, which was changed since",
-            next_step="stylegate plan with the same words without repair=; then repair what is left.",
+            next_step="stylegate plan with the same arguments without repair=; then repair what is left.",
         )
     found = plan_rows_after_repair(problem, rows, broken, filled, plan.seed)
     changed = (found != rows).any(axis=1)

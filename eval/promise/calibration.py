@@ -249,7 +249,7 @@ def calibrated_line_for_lot(
     """The calibrated line for this lot, by the calibration that the config names, else by the lot's own."""
     path = calibration_path(config, lot)
     if not path.exists():
-        text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same words"
+        text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same arguments"
         return CalibratedLine(None, set(), "insufficient", text)
     return calibrated_line_for_pool(
         read_calibration(path), pool, judging_digests(config, lot, compared, policy), policy

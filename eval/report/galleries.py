@@ -25,9 +25,9 @@ SECTIONS = {
     "review": (
         "For review",
         "A person decides about these pictures; none of them is exported before that. To decide, run stylegate review "
-        "with the words of the gate: it opens them one by one in the browser. Or open review.csv, which lies beside "
+        "with the arguments of the gate: it opens them one by one in the browser. Or open review.csv, which is beside "
         "the report's folder, write accept, reject or unsure into the column verdict and your name into who, and give "
-        "the words of the gate again with decisions=PATH/review.csv. Pictures that nearly pass come first.",
+        "the arguments of the gate again with decisions=PATH/review.csv. Pictures that nearly pass come first.",
     ),
     "reject": (
         "Rejected",

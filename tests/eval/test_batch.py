@@ -667,7 +667,7 @@ def test_a_planned_batch_leaves_as_a_planned_batch(run, batch, tmp_path: Path) -
     assert run("export", *as_folder)[0] == 2
     assert run("gate", *as_folder, accept_all(tmp_path))[0] == 0
     code, text = run("export", *words, "name=either")
-    assert code == 2 and "are of a folder, and the words name a planned batch" in text
+    assert code == 2 and "are of a folder, and the arguments name a planned batch" in text
     assert not list(files.EXPORTS.glob("either-v*"))
 
 
@@ -807,7 +807,7 @@ def test_prompts_file_and_captions_as_plans(run, trained: list[str], tmp_path: P
 
 def test_no_lora_yet(run) -> None:
     code, text = run("plan", "brand=pixel", "traits=collectible")
-    assert code == 2 and "no LoRA has been trained by these words" in text and "lora_file=none" in text
+    assert code == 2 and "no LoRA has been trained with these arguments" in text and "lora_file=none" in text
 
 
 def test_base_alone_can_be_drawn(run, trained: list[str]) -> None:

@@ -369,7 +369,7 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
     assert code == 0 and "line 2 is slot 0, and line 6 is slot 4" in text, "line 7 is line 5 again"
     words = [f"traits={tmp_path / 'kept.yaml'}", "plan.num_images=5", "brand=neon", "show=true"]
     code, text = run("plan", *words, f"out={tmp_path / 'shown.csv'}")
-    assert code == 0 and "no LoRA has been trained by these words" in text, "which a plan can be shown without"
+    assert code == 0 and "no LoRA has been trained with these arguments" in text, "which a plan can be shown without"
     with (tmp_path / "shown.csv").open() as file:
         shown = list(csv.DictReader(file))
     assert [row["face"] for row in shown] == ["happy", "sad", "happy", "sad", "happy"]

@@ -704,7 +704,7 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(visit, words, run, 
     """From gate to page to SIGKILL to another server and back to the gate, as a person would."""
     told_to, out, port = words(ALL_IN_REVIEW), tmp_path / "out", free_port()
     code, text = run("gate", *told_to)
-    assert code == 11 and "stylegate review with the same words" in text
+    assert code == 11 and "stylegate review with the same arguments" in text
     first = start(told_to, port)
     page = visit(f"http://127.0.0.1:{port}/")
     for number in range(9):

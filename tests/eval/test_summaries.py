@@ -319,12 +319,10 @@ def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
     both = [copy, BROKEN]
     folder = outcome_of(both)
     assert "novelty (-6.9 < -3.6, like 0001.png)" in markdown_summary("lot", folder, [copy])
-    mend = "waive a check in the policy and mend or remove 1 picture in error"
+    mend = "waive a check in the policy. Repair or remove 1 picture in error"
     assert mend in next_step_in_words(folder, both, "out")
     planned = folder.model_copy(update={"slots": SlotCounts(wanted=2, accepted=0)})
-    assert f"against novelty, which rejects most: {SCORES['novelty'].remedy}" in next_step_in_words(
-        planned, both, "out"
-    )
+    assert f"rejected by novelty; what helps: {SCORES['novelty'].remedy}." in next_step_in_words(planned, both, "out")
 
 
 def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> None:
@@ -334,10 +332,10 @@ def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> Non
         lot = [accepted] * good + [rejected] * bad
         for outcome in (outcome_of(lot), outcome_of(lot, lots.policy(1.0, sha256="0" * 64))):
             advice = next_step_in_words(outcome, lot, "out")
-            assert (
-                f"stylegate learn with the same words: people accepted {good} and rejected {bad}" in advice
-            ) == offered
+            assert (f"people, who accepted {good} and rejected {bad} pictures: run stylegate" in advice) == offered
             assert ("stylegate learn" in markdown_summary("lot", outcome, lot)) == offered
         assert outcome.exit_code == ExitCode.PASS, "the lot passes, and can be learned from all the same"
     on_page = next_step_in_words(outcome_of([IN_REVIEW, REJECTED]), [IN_REVIEW, REJECTED], "")
-    assert "stylegate review with the same words" in on_page and ".csv" not in on_page and "index.html" not in on_page
+    assert (
+        "stylegate review with the same arguments" in on_page and ".csv" not in on_page and "index.html" not in on_page
+    )

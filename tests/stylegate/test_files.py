@@ -194,7 +194,7 @@ def test_line_separators_in_text_end_no_row(tmp_path: Path) -> None:
 
 
 def test_disk_that_refuses_to_take_more_is_one_message(run, trained: list[str]) -> None:
-    """The kernel's file-size limit stops the adapter's file half way: exit 2, no half state; the same words go on."""
+    """The kernel's file-size limit stops the adapter's file half way: exit 2, no half state; one can go on."""
     words = [*trained, "name=limited"]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))  # bytes

@@ -150,7 +150,7 @@ def test_base_that_is_none(tmp_path: Path) -> None:
 
 
 def test_trained_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no LoRA has been trained by these words"):
+    with pytest.raises(ModelError, match="no LoRA has been trained with these arguments"):
         lorafile.lora_file_for_drawing(Config(brand="never"))
     assert lorafile.lora_file_for_drawing(replace(Config(brand="never"), lora_file="none")) is None
 

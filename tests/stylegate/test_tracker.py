@@ -341,7 +341,7 @@ def test_training_is_the_same_with_it(run, bare: tuple[bytes, bytes], brisk: Non
 
 
 def test_a_finished_run_tells_a_server_everything(run, bare: tuple[bytes, bytes]) -> None:
-    """Trained without W&B; the same words with it."""
+    """Trained without W&B; the same arguments with it."""
     with FakeWandb() as server, speaking_to(server.url):
         code, text = run("train", *EVALUATED, "name=bare", "train.evaluation_share=1", "tracker=wandb")
         assert code == 0 and "finished already" in text

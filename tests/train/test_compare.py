@@ -39,7 +39,7 @@ def test_a_sweep_ends_with_its_runs_side_by_side(run, small_brand: Path) -> None
 
 
 def test_runs_that_cannot_be_compared_fairly_are_named(run, small_brand: Path) -> None:
-    """A sweep of two steps meets a run of the same words that has seen three; another was made of other data."""
+    """A sweep of two steps meets a run of the same arguments that has seen three; another was made of other data."""
     words = ["brand=small", "name=unfair", *FAST]
     assert run("train", *words, "train.max_steps=3")[0] == 0
     code, text = run("train", "--multirun", *words, "train.max_steps=2", "train.seed=0,1")

@@ -77,7 +77,7 @@ def test_run_leaves_slots_to_a_person_when_nothing_can_pass(
     code, text = run("run", *words)
     assert code == 11 and "0 / 0 / 4 / 0" in text
     assert "trial: none of 2 pictures was accepted" in text and "trial" in text.split("seconds per stage")[1]
-    assert text.splitlines()[-1].startswith("Next: for slots without attempts left, choose a way out")
+    assert text.splitlines()[-1].startswith("Next: Some slots have no attempt left: choose one of the ways")
     assert text.count("Next:") == 1 and not list(files.EXPORTS.glob("never-*"))
 
 

@@ -320,7 +320,7 @@ def test_what_another_policy_judged_is_left_out(copied: Path) -> None:
     path = copied / "samples" / "step-000002" / "result.json"
     files.write_json(path, result_of(copied, 2) | {"judged_by": "another", "style": 0.123})
     text = Seen(page.write_run_page(copied)).text
-    assert "step 2 was drawn or judged with other words (generate, policy, encoder)" in text and "0.123" not in text
+    assert "step 2 was drawn or judged with other settings (generate, policy, encoder)" in text and "0.123" not in text
 
 
 def test_each_verdict_has_its_colour(copied: Path) -> None:

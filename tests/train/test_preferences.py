@@ -242,9 +242,9 @@ def test_the_reference_is_the_lora_that_it_begins_with(pairs: Path, trained: lis
 
 def test_another_lora_than_the_words_describe_is_refused(run, pairs: Path) -> None:
     code, text = run("train", *words_of(pairs, "rank-dpo", "lora.rank=8"))
-    assert code == 2 and "rank 16, these words say 8" in text and "lora.rank=" in text
+    assert code == 2 and "rank 16, these arguments say 8" in text and "lora.rank=" in text
     code, text = run("train", *words_of(pairs, "kinds-dpo", "lora=attention"))
-    assert code == 2 and "layers, these words" in text
+    assert code == 2 and "layers, these arguments" in text
     code, text = run("train", "brand=small", "objective=dpo")
     assert code == 2 and "none is named" in text and "preferences=DIR" in text
     code, text = run("train", "brand=small", f"preferences={pairs}", "lora.text_encoder=true")
