@@ -137,9 +137,14 @@ function fetched(sha256) {
   if (!found) {
     const image = new Image();
     image.decoding = "sync";
-    image.src = `/picture/${sha256}`;
+    const load = () => {
+      image.src = `/picture/${sha256}`;
+      return image.decode().then(() => "ready");
+    };
     found = { image, state: "waiting" };
-    found.ready = image.decode().then(() => { found.state = "ready"; }, async () => { found.state = await isReachable() ? "gone" : "away"; });
+    // Tried twice before it is called gone: the server may have come back between the first time and the question.
+    found.ready = load().catch(async () => await isReachable() ? load().catch(() => "gone") : "away")
+      .then(state => { found.state = state; });
     pictures.set(sha256, found);
   }
   return found;
