@@ -5,12 +5,15 @@
     stylegate gate images=DIR decisions=FILE.csv    settles what is in review
     stylegate gate explain=true policy=default      print the policy and its hash
     stylegate gate images=DIR observe=true          verdicts, but exit 0; export refuses them
+    stylegate gate images=DIR out=DIR watch=true    judge a folder while it is filled (eval/watch.py)
 
 Reads scores.parquet (makes it if it is missing or of other pictures), writes verdicts.jsonl, gate.json, junit.xml,
 summary.md and report/. In this order: scores, waivers, the calibrated line, people's decisions, the audit of the lot,
 rules for the batch. in = accept + review + reject + error, always. With scores at hand it needs no torch and encodes
 nothing.
 """
+
+from pathlib import Path
 
 from eval.judging.advice import (
     failed_share_in_words,
@@ -61,7 +64,14 @@ def exit_code_unless_observed(judged: JudgedLot) -> int:
 
 def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
     """Judge a lot under its lock, write verdicts and reports, print what was found, and what a person does next."""
-    with locked_lot(config) as lot:
+    judged = judge_and_write(config)
+    print_outcome(judged, with_next_step)
+    return judged
+
+
+def judge_and_write(config: Config, only: set[Path] | None = None) -> JudgedLot:
+    """Judge a lot under its lock, write verdicts and reports; of a folder the files in `only`, or all without it."""
+    with locked_lot(config, only=only) as lot:
         if config.decisions:
             # Judging reports what is wrong with the other arguments before any decision is recorded.
             store_decisions_from_table(require_file(config.decisions, "decisions"), judge(config, lot))
@@ -69,16 +79,21 @@ def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
         write_verdicts_and_gate_record(judged)
         write_review_worksheet(judged)
         with keeping_exit_code_of_verdict(judged.outcome.exit_code):
-            page = write_reports(judged, config)
+            write_reports(judged, config)
+    return judged
+
+
+def print_outcome(judged: JudgedLot, with_next_step: bool = True) -> None:
+    """Print what was found, where it is written, and what a person does next."""
+    out = judged.lot.out
     for line in console_summary_lines(judged):
         print(line)
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
-    print(f"gate: {counts.judged} in = {total}   report: {files.display_path(page)}")
-    if with_next_step and (advice := next_step_in_words(judged.outcome, judged.verdicts, files.display_path(lot.out))):
+    print(f"gate: {counts.judged} in = {total}   report: {files.display_path(out / 'report' / 'index.html')}")
+    if with_next_step and (advice := next_step_in_words(judged.outcome, judged.verdicts, files.display_path(out))):
         print(f"Next: {advice}")
-    print(files.display_path(lot.out))
-    return judged
+    print(files.display_path(out))
 
 
 def console_summary_lines(judged: JudgedLot) -> list[str]:

@@ -105,7 +105,7 @@ VERBS = {
     "gate": VerbHelp(
         "accept, review or reject each picture",
         "images=DIR references=neon",
-        f"{SCORE} policy decisions calibration explain observe hardware.price_per_hour tracker",
+        f"{SCORE} policy decisions calibration explain observe watch hardware.price_per_hour tracker",
         BATCH,
     ),
     "review": VerbHelp(
@@ -476,7 +476,7 @@ def compare_runs_or_batches(places: list[Path]) -> int:
 def run_verb(verb: str, config: configuration.Config) -> int:
     """Run one verb with a checked configuration; its exit code."""
     with without_garbage_collection():
-        run = import_verb_function(verb)
+        run = import_verb_function("watch" if verb == "gate" and config.watch and not config.explain else verb)
     return run(config)
 
 
@@ -502,6 +502,8 @@ def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
             from eval.encoders import encoders as run
         case "gate":
             from eval.gate import gate as run
+        case "watch":  # gate watch=true
+            from eval.watch import watch as run
         case "review":
             from eval.review import review as run
         case "learn":

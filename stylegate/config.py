@@ -389,6 +389,9 @@ class Config:
     audit: bool = config_key(
         False, "Ask people about stated traits of the batch, in random order, until it is proven how few are wrong."
     )
+    watch: bool = config_key(
+        False, "With images= and out=: judge pictures as they come, until Ctrl-C; exit code of the last judgement."
+    )
     observe: bool = config_key(False, "Write all verdicts but end with exit code 0; export refuses such verdicts.")
     queue: str = config_key(
         "borderline",

@@ -5,6 +5,7 @@
     ├── DataError           a brand set, a folder of pictures, a plan, a policy, a traits file
     ├── ModelError          a base model, a LoRA or an encoder that does not fit
     └── SurroundingsError   full disk, no permission, no network
+        └── InUseError      another stylegate is at work there
 
 Each message says what is wrong, where, and what to do next. All problems of one config or one data set
 come together: `StylegateError(summary, problems, next_step)`.
@@ -105,6 +106,10 @@ class ModelError(StylegateError):
 
 class SurroundingsError(StylegateError):
     pass
+
+
+class InUseError(SurroundingsError):
+    """Another stylegate is at work on the same folder; it can be tried again when that has ended."""
 
 
 def error_for_user(error: Exception) -> SurroundingsError | None:

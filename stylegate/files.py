@@ -15,7 +15,7 @@ import rfc8785
 import yaml
 from filelock import FileLock, Timeout
 
-from stylegate.errors import ConfigError, DataError, SurroundingsError
+from stylegate.errors import ConfigError, DataError, InUseError
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout: what is shipped
 HOME = Path(os.environ.get("STYLEGATE_HOME") or ROOT).resolve()  # what is made; elsewhere for a read-only checkout
@@ -274,7 +274,7 @@ def write_folder_atomically(target: Path, build: Callable[[Path], object]) -> No
 def exclusive_lock(target: Path) -> Iterator[None]:
     """Lock `target` for this process, without waiting: two commands never write to one place at the same time.
 
-    The lock is the kernel's (flock) and ends with the process, however that ends. Raises SurroundingsError if another
+    The lock is the kernel's (flock) and ends with the process, however that ends. Raises InUseError if another
     process, or another call in this one, has locked `target`.
     """
     lock = CACHE / "locks" / hashlib.sha256(str(target).encode(errors="replace")).hexdigest()[:16]
@@ -284,7 +284,7 @@ def exclusive_lock(target: Path) -> Iterator[None]:
     try:
         kernel_lock.acquire()
     except Timeout:
-        raise SurroundingsError(
+        raise InUseError(
             f"another stylegate is at work on {display_path(target)}", next_step="wait until it has ended, or stop it."
         ) from None
     try:

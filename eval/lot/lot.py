@@ -56,7 +56,7 @@ class Lot:
 
 
 @contextmanager
-def locked_lot(config: Config, remember: bool = True) -> Iterator[Lot]:
+def locked_lot(config: Config, remember: bool = True, only: set[Path] | None = None) -> Iterator[Lot]:
     """Lock the folder of the lot that is named, then read the lot: what decides is what is there under the lock.
 
     Where the folder's name follows from the content of foreign pictures, they are read first, since the lock needs it.
@@ -69,7 +69,7 @@ def locked_lot(config: Config, remember: bool = True) -> Iterator[Lot]:
             yield lot
     elif is_foreign:
         with files.exclusive_lock(Path(config.out or "").expanduser().resolve()):
-            yield lot_of_folder(config, remember)
+            yield lot_of_folder(config, remember, only)
     else:
         folder = folder_of_batch(config)
         with files.exclusive_lock(folder):
@@ -116,15 +116,16 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     return Lot(images, folder, named, digests, slots, record, notes, read_drawn(folder))
 
 
-def lot_of_folder(config: Config, remember: bool) -> Lot:
-    """The lot of a folder of pictures by anyone. Results are written into another folder. Raises DataError for no
-    pictures.
+def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None) -> Lot:
+    """The lot of a folder of pictures by anyone; of those in `only`, where it is given. Results are written into
+    another folder. Raises DataError for no pictures.
     """
     images = Path(config.images or "").expanduser().resolve()
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
     listing = list_folder(images)
-    named = [(relative_name(images, path), path) for path in listing.pictures]
+    waiting = [path for path in listing.pictures if only is not None and path not in only]
+    named = [(relative_name(images, path), path) for path in listing.pictures if path not in waiting]
     if not named:
         raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
     digests = sha256_by_name(named, remember)
@@ -134,7 +135,10 @@ def lot_of_folder(config: Config, remember: bool) -> Lot:
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
-    return Lot(images, out, named, digests, None, None, notes_on_skipped(images, "not judged", listing))
+    notes = notes_on_skipped(images, "not judged", listing)
+    if waiting:
+        notes += (f"not judged yet, as they were being written: {file_count_and_names(images, waiting)}",)
+    return Lot(images, out, named, digests, None, None, notes)
 
 
 def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
