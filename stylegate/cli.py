@@ -71,7 +71,7 @@ VERBS = {
         "hardware.gradient_checkpointing hardware.nf4 hardware.compile",
     ),
     "plan": VerbHelp(
-        "lay out a batch: slots, traits, prompts, seeds",
+        "plan a batch: its slots with traits, prompts and seeds",
         "brand=neon traits=collectible",
         "name brand batch traits prompts plan show import_file keep_items repair audit out policy decisions promise "
         "references foreign encoder score hardware.threads",
@@ -92,13 +92,13 @@ VERBS = {
         BATCH,
     ),
     "trial": VerbHelp(
-        "find how few denoising steps a LoRA needs, by the gate",
+        "find how few denoising steps a LoRA needs to pass the gate",
         "brand=neon traits=collectible",
         f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
     ),
     "score": VerbHelp("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
     "encoders": VerbHelp(
-        "say which encoder reads a brand how surely, at what cost",
+        "compare encoders: how surely each recognises a brand, at what cost",
         "brand=acme encoders=miniature,ViT-L-14-quickgelu:openai",
         "brand foreign encoders choose score.batch_size hardware.device hardware.threads",
     ),
@@ -128,13 +128,13 @@ VERBS = {
         helps=(("out", "The folder to make. null: preferences/ in the folder of the batch."),),
     ),
     "calibrate": VerbHelp(
-        "let labels of a random sample choose the line of a policy",
+        "choose a threshold of a policy by labels of a random sample",
         "batch=NAME policy=FILE.yaml",
         f"{SCORE} policy decisions promise",
         BATCH,
     ),
     "certify": VerbHelp(
-        "audit what was accepted until the promise is proven",
+        "audit accepted pictures until the promised share of rejects is proven",
         "batch=NAME",
         f"{SCORE} policy decisions calibration promise hardware.price_per_hour",
         BATCH,
@@ -157,22 +157,22 @@ VERBS = {
     "dashboard": VerbHelp(
         "make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"
     ),
-    "replay": VerbHelp("tell W&B what made what, after offline runs", "checkpoints/demo-* data/batches/demo-*"),
+    "replay": VerbHelp("send W&B the lineage of offline runs", "checkpoints/demo-* data/batches/demo-*"),
     "inspect": VerbHelp(
-        "say what a LoRA file is, and which program would ignore what", "checkpoints/*/lora/*.safetensors"
+        "say what a LoRA file is, and which programs ignore parts of it", "checkpoints/*/lora/*.safetensors"
     ),
     "convert": VerbHelp(
         "make a plain LoRA of any LoRA file, for one program, and say how exact it is",
         "FILE to=diffusers|kohya|comfyui base=BASE rank=N out=NEW.safetensors",
     ),
     "marks": VerbHelp(
-        "say which marks pictures carry, and which outlive an attack", "data/exports/demo-v1 attack=true"
+        "say which marks pictures carry, and which survive an attack", "data/exports/demo-v1 attack=true"
     ),
     "rebase": VerbHelp(
-        "write metadata with the address of the pictures", "data/exports/acme-v1 ipfs://CID/images ./out"
+        "write a package's metadata with the address of its pictures", "data/exports/acme-v1 ipfs://CID/images ./out"
     ),
     "signals": VerbHelp(
-        "propose weights for the next drop from sales, holdings, engagement",
+        "propose trait weights for the next collection from sales and other signals",
         "sales.csv traits=collectible package=data/exports/neon-v1",
     ),
     "verify": VerbHelp("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
         collect_garbage_seldom()
     try:
         if verb not in VERBS:
-            raise ConfigError(f"unknown verb {verb!r}", next_step=f"one of {', '.join(VERBS)}; stylegate --help")
+            raise ConfigError(f"unknown command {verb!r}", next_step=f"one of {', '.join(VERBS)}; stylegate --help")
         if "-h" in rest or "--help" in rest:
             print(verb_help(verb))
             return ExitCode.PASS
@@ -530,9 +530,9 @@ def help_overview() -> str:
     lines = [f"  {name:<{width}}  {verb.does}" for name, verb in VERBS.items()]
     return "\n".join(
         [
-            "stylegate: train brand-style LoRAs; let nothing leave the house that does not hold the style.",
+            "stylegate trains LoRAs in the style of a brand, judges pictures against it, and exports only what passes.",
             "",
-            "usage: stylegate VERB key=value ...        stylegate VERB --help        stylegate VERB --cfg job",
+            "usage: stylegate COMMAND key=value ...        stylegate COMMAND --help        stylegate COMMAND --cfg job",
             "",
             *lines,
             "",

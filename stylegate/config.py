@@ -38,9 +38,9 @@ def config_key(
 class FamilyConfig:
     """The keys `family.*`: the kind of base model, and the size of the pictures it draws."""
 
-    name: str = config_key("sd", "model family, a file in stylegate/families/", choices=FAMILY_NAMES)
+    name: str = config_key("sd", "The family of the base model: a file in stylegate/families/.", choices=FAMILY_NAMES)
     resolution: int | None = config_key(
-        None, "picture side in pixels; null = what the base was trained for", low=16, high=4096, multiple=8
+        None, "The side of a picture, in pixels. null: what the base was trained for.", low=16, high=4096, multiple=8
     )
 
 
@@ -48,17 +48,20 @@ class FamilyConfig:
 class LoraConfig:
     """The keys `lora.*`: which layers of the base get a LoRA, and of which rank and strength."""
 
-    rank: int = config_key(16, "rank of each adapter matrix", low=1, high=1024)
-    alpha: float | None = config_key(None, "strength is alpha / rank; null = the rank, strength 1", low=1e-3, high=4096)
+    rank: int = config_key(16, "The rank of the adapters.", low=1, high=1024)
+    alpha: float | None = config_key(
+        None, "The strength is alpha / rank. null: the rank, so that it is 1.", low=1e-3, high=4096
+    )
     rslora: bool = config_key(
-        False, "strength is alpha / sqrt(rank): steadier at ranks of 64 and more; files read the same"
+        False, "The strength is alpha / sqrt(rank): steadier at ranks of 64 and more. Programs read the files alike."
     )
     dora: bool = config_key(
-        False, "lengths of weights are trained too: slower; no file is read alike everywhere (docs)"
+        False,
+        "Train the lengths of weights too. It is slower, and programs read the files differently (docs/lora-files.md).",
     )
-    targets: list[str] = config_key(LORA_TARGETS, "parts of the model that get an adapter", choices=LORA_TARGETS)
+    targets: list[str] = config_key(LORA_TARGETS, "The parts of the model that get an adapter.", choices=LORA_TARGETS)
     text_encoder: bool = config_key(
-        False, "adapters on CLIP too (SD, SDXL): learns new words, forgets old ones; prompts are read at every step"
+        False, "Adapt CLIP too (SD, SDXL): new words are learned, old ones may be forgotten. Each step is slower."
     )
 
 
@@ -68,18 +71,20 @@ class LossConfig:
 
     density: str = config_key(
         "uniform",
-        "noise levels: style looks most where palette and line are decided",
+        "How noise levels are drawn. style: mostly those at which palette and line are decided.",
         choices=["uniform", "logit_normal", "shift", "style"],
     )
-    density_mean: float = config_key(0.0, "logit_normal: > 0 towards noise", low=-10.0, high=10.0)
-    density_std: float = config_key(1.0, "logit_normal: width", low=0.01, high=10.0)
-    density_shift: float = config_key(3.0, "shift: > 1 towards noise", low=0.01, high=100.0)
+    density_mean: float = config_key(0.0, "For logit_normal: above 0, levels with more noise.", low=-10.0, high=10.0)
+    density_std: float = config_key(1.0, "For logit_normal: the spread of the levels.", low=0.01, high=10.0)
+    density_shift: float = config_key(3.0, "For shift: above 1, levels with more noise.", low=0.01, high=100.0)
     min_snr_gamma: float | None = config_key(
-        None, "min-SNR weights; 5 is usual; null = all levels alike", low=0.1, high=100.0
+        None, "Gamma of min-SNR weights; 5 is usual. null: all levels count alike.", low=0.1, high=100.0
     )
-    huber_delta: float | None = config_key(None, "Huber's loss beyond this error; null = squares", low=1e-4, high=100.0)
+    huber_delta: float | None = config_key(
+        None, "The error above which the loss is Huber's. null: squares.", low=1e-4, high=100.0
+    )
     noise_offset: float = config_key(
-        0.0, "brightness added to noise; 0.05 for very dark or light brands", low=0.0, high=1.0
+        0.0, "Random brightness added to the noise: 0.05 helps very dark or very light brands.", low=0.0, high=1.0
     )
 
 
@@ -87,43 +92,49 @@ class LossConfig:
 class TrainConfig:
     """The keys `train.*`: steps, learning rate, captions, and when a run is saved and evaluated."""
 
-    max_steps: int = config_key(300, "optimizer steps; raise it and run again to train on", low=1, high=10_000_000)
-    batch_size: int = config_key(8, "pictures per pass and process", low=1, high=4096)
+    max_steps: int = config_key(300, "Optimizer steps. Raise it and run again to train on.", low=1, high=10_000_000)
+    batch_size: int = config_key(8, "Pictures per pass and process.", low=1, high=4096)
     accumulation: int = config_key(
-        1, "passes summed into one optimizer step; the same result in less memory", low=1, high=4096
+        1, "Passes that make one optimizer step: a larger batch in less memory.", low=1, high=4096
     )
     optimizer: str = config_key(
         "adamw",
-        "prodigy finds its own rate: set learning_rate=1; 8 bits save memory on CUDA",
+        "The optimizer. prodigy finds its own rate: set train.learning_rate=1. adamw8bit saves memory on CUDA.",
         choices=["adamw", "adamw8bit", "prodigy"],
     )
-    learning_rate: float = config_key(3e-3, "the optimizer's rate after the warm-up", low=1e-8, high=10.0)
+    learning_rate: float = config_key(3e-3, "The learning rate after the warm-up.", low=1e-8, high=10.0)
     schedule: str = config_key(
-        "constant", "of the rate; a cosine ends at max_steps, so raising that begins a new run", choices=SCHEDULES
+        "constant",
+        "The learning rate over time. cosine ends at max_steps: raising that begins a new run.",
+        choices=SCHEDULES,
     )
-    warmup_steps: int = config_key(10, "steps of linear warm-up", low=0, high=1_000_000)
-    weight_decay: float = config_key(0.01, "the optimizer's weight decay", low=0.0, high=1.0)
-    max_grad_norm: float = config_key(1.0, "gradient norm is clipped to this", low=1e-6, high=1e6)
+    warmup_steps: int = config_key(10, "Steps in which the learning rate rises to its value.", low=0, high=1_000_000)
+    weight_decay: float = config_key(0.01, "The weight decay of the optimizer.", low=0.0, high=1.0)
+    max_grad_norm: float = config_key(1.0, "The norm to which gradients are clipped.", low=1e-6, high=1e6)
     ema_decay: float = config_key(
-        0.0, "the LoRA handed out is the average of its weights; 0 = the last ones", low=0, high=0.99999
+        0.0, "Decay of the average of the weights that is handed out. 0: the last weights.", low=0, high=0.99999
     )
     loss: LossConfig = field(default_factory=LossConfig)
     caption_dropout: float = config_key(
-        0.1, "share of captions replaced by the empty one (for guidance)", low=0.0, high=1.0
+        0.1, "The share of captions that are left empty, which guidance needs.", low=0.0, high=1.0
     )
     shuffle_captions: bool = config_key(
-        False, "comma-separated parts of captions in changing order, the first one stays"
+        False, "Shuffle the parts of a caption between commas; the first one stays first."
     )
-    buckets: bool = config_key(True, "keep the shape of pictures; false = squares, their sides cropped")
+    buckets: bool = config_key(True, "Keep the shape of pictures. false: crop them to squares.")
     resolutions: list[int] | None = config_key(
-        None, "picture sides to train at, in pixels; null = family.resolution", low=16, high=4096
+        None, "Sides of pictures to train at, in pixels. null: family.resolution.", low=16, high=4096
     )
-    seed: int = config_key(0, "seed of batches, noise, noise levels and dropout", low=0, high=2**31 - 1)
-    checkpoint_every: int = config_key(50, "steps between saved states", low=1, high=10_000_000)
-    keep_newest: int = config_key(2, "newest saved states kept", low=1, high=1000)
-    keep_best: int = config_key(2, "saved states kept of those that pass the gate most often", low=1, high=1000)
-    evaluate_every: int = config_key(100, "steps between evaluations: pictures, the gate, loss", low=1, high=10_000_000)
-    num_samples: int = config_key(16, "captions of validation/ drawn at each evaluation; 0 = none", low=0, high=1024)
+    seed: int = config_key(0, "The seed of batches, noise, noise levels and dropout.", low=0, high=2**31 - 1)
+    checkpoint_every: int = config_key(50, "Steps between saved states.", low=1, high=10_000_000)
+    keep_newest: int = config_key(2, "How many of the newest saved states are kept.", low=1, high=1000)
+    keep_best: int = config_key(
+        2, "How many of the saved states that pass the gate most often are kept.", low=1, high=1000
+    )
+    evaluate_every: int = config_key(
+        100, "Steps between evaluations, which draw and judge pictures.", low=1, high=10_000_000
+    )
+    num_samples: int = config_key(16, "Captions of validation/ drawn at each evaluation. 0: none.", low=0, high=1024)
     preview_steps: int = config_key(
         8,
         "denoising steps at most of the pictures that compare checkpoints; what is handed out is judged at "
@@ -140,12 +151,12 @@ class TrainConfig:
     )
     selection_margin: float = config_key(
         0.2,
-        "checkpoints whose pass rates surely differ by no more are equal; 0.1 wants 32 samples",
+        "Checkpoints count as equal if their pass rates differ by no more, surely. 0.1 needs 32 samples.",
         low=0.0,
         high=1.0,
     )
     scales: list[float] = config_key(
-        [0.8, 1.0, 1.2], "strengths of the LoRA tried at the end; 1 always", low=0.01, high=10.0
+        [0.8, 1.0, 1.2], "Strengths of the LoRA that are tried at the end; 1 always is.", low=0.01, high=10.0
     )
 
 
@@ -174,36 +185,38 @@ class ObjectiveConfig:
 class PlanConfig:
     """The keys `plan.*`: how many slots a batch has, and how often a rejected one is drawn again."""
 
-    num_images: int = config_key(64, "slots, one picture each", low=1, high=1_000_000)
+    num_images: int = config_key(64, "How many slots the plan has; each is one picture.", low=1, high=1_000_000)
     num_wanted: int | None = config_key(
-        None, "accepted pictures that make the batch complete; null = all", low=1, high=1_000_000
+        None, "Accepted pictures that make the batch complete. null: one for each slot.", low=1, high=1_000_000
     )
-    max_attempts: int = config_key(4, "drawings of a slot until one is accepted", low=1, high=1000)
-    exclude_training: bool = config_key(True, "leave out trait combinations of the training pictures")
-    seed: int = config_key(0, "seed of the order of traits and of each slot", low=0, high=2**31 - 1)
+    max_attempts: int = config_key(
+        4, "How often a slot is drawn at most until a picture is accepted.", low=1, high=1000
+    )
+    exclude_training: bool = config_key(True, "Leave out the trait combinations of the training pictures.")
+    seed: int = config_key(0, "The seed of the plan and of its pictures.", low=0, high=2**31 - 1)
 
 
 @dataclass(kw_only=True, slots=True)
 class GenerateConfig:
     """The keys `generate.*`: how pictures are drawn: denoising steps, guidance, pictures at once."""
 
-    num_inference_steps: int = config_key(20, "denoising steps", low=1, high=1000)
-    guidance_scale: float = config_key(3.0, "classifier-free guidance", low=0.0, high=50.0)
+    num_inference_steps: int = config_key(20, "Denoising steps for each picture.", low=1, high=1000)
+    guidance_scale: float = config_key(3.0, "The scale of classifier-free guidance.", low=0.0, high=50.0)
     batch_size: int = config_key(
-        16, "pictures drawn at once (it can change last bits: part of the batch's name)", low=1, high=4096
+        16, "Pictures drawn at once. It may change last bits, so another number is another batch.", low=1, high=4096
     )
-    by_trial: bool = config_key(True, "draw with the steps and guidance that stylegate trial chose, where it was run")
+    by_trial: bool = config_key(True, "Draw with the steps and guidance that stylegate trial chose, if it was run.")
 
 
 @dataclass(kw_only=True, slots=True)
 class ScoreConfig:
     """The keys `score.*`: how pictures are measured before they are judged."""
 
-    batch_size: int = config_key(128, "pictures at once; a CPU's cores share them", low=1, high=65536)
+    batch_size: int = config_key(128, "Pictures that are measured at once.", low=1, high=65536)
     aesthetic_head: str | None = config_key(
-        None, "laion-v1, laion-v2 (data/heads/) or safetensors of linear layers; null = the encoder's own, if any"
+        None, "laion-v1, laion-v2 (data/heads/), or safetensors of linear layers. null: the encoder's own, if any."
     )
-    labels: str | None = config_key(None, "CSV of file,label (good or bad): the aesthetic head is learned from it")
+    labels: str | None = config_key(None, "A CSV of file,label (good or bad) that the aesthetic head learns from.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -211,11 +224,14 @@ class LabellingConfig:
     """The keys `promise.*`: how many pictures a person is asked to label."""
 
     num_labels: int = config_key(
-        200, "calibrate: pictures labelled, settled before the first; certify: rows of a worksheet", low=1, high=100_000
+        200,
+        "calibrate: how many pictures are labelled, fixed before the first. certify: rows of a worksheet.",
+        low=1,
+        high=100_000,
     )
     known_rejects: int = config_key(
         40,
-        "certify: spoilt copies hidden among the pictures to measure the reviewers; 0: they are taken to be right",
+        "certify: spoilt copies among the pictures, which measure the reviewers. 0: they are taken to be right.",
         low=0,
         high=10_000,
     )
@@ -225,10 +241,10 @@ class LabellingConfig:
 class TrackerConfig:
     """The keys `tracker.*`: whether and where runs and verdicts are mirrored to Weights & Biases."""
 
-    name: str = config_key("none", "mirror of runs and verdicts", choices=["none", "wandb"])
-    mode: str = config_key("online", "W&B mode", choices=["online", "offline", "disabled"])
-    project: str = config_key("stylegate", "W&B project")
-    entity: str | None = config_key(None, "W&B team or user; null = the account's default")
+    name: str = config_key("none", "Where runs and verdicts are mirrored.", choices=["none", "wandb"])
+    mode: str = config_key("online", "The mode of W&B.", choices=["online", "offline", "disabled"])
+    project: str = config_key("stylegate", "The project in W&B.")
+    entity: str | None = config_key(None, "The team or user in W&B. null: the account's default.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -236,26 +252,30 @@ class HardwareConfig:
     """The keys `hardware.*`: device, precision, threads and what saves memory."""
 
     device: str = config_key(
-        "auto", "auto = CUDA where there is one, else cpu; mps = an Apple GPU", choices=["auto", "cpu", "cuda", "mps"]
+        "auto", "auto: CUDA where there is one, else cpu. mps: an Apple GPU.", choices=["auto", "cpu", "cuda", "mps"]
     )
     precision: str = config_key(
         "auto",
-        "auto = bf16 on a CUDA device that computes in it, else fp32; part of a run's name",
+        "auto: bf16 on a CUDA device that has it, else fp32. Another precision is another run.",
         choices=["auto", "fp32", "bf16"],
     )
-    threads: int | None = config_key(None, "CPU threads; null = torch's choice; kept on resume", low=1, high=1024)
-    gradient_checkpointing: bool = config_key(False, "compute activations twice: less memory, about a third slower")
+    threads: int | None = config_key(
+        None, "CPU threads. null: torch's choice. A resumed run keeps its number.", low=1, high=1024
+    )
+    gradient_checkpointing: bool = config_key(False, "Compute activations twice: less memory, about a third slower.")
     nf4: bool = config_key(
         False,
-        "the base's transformer blocks in 4 bits (bitsandbytes): less than a third of their memory; another base",
+        "Transformer blocks in 4 bits (bitsandbytes): a third of their memory. It counts as another base.",
     )
     price_per_hour: float | None = config_key(
         None,
-        "what an hour of this machine costs, in your currency: the report says what a picture costs",
+        "What an hour of this machine costs, in your currency. Reports then say what a picture costs.",
         low=0,
         high=1e6,
     )
-    compile: bool = config_key(False, "compile the base's repeated blocks: faster after a minute; kept on resume")
+    compile: bool = config_key(
+        False, "Compile repeated blocks of the base: faster after a minute. A resumed run keeps it."
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -553,7 +573,9 @@ def to_dataclass(cfg, problems: list[str]) -> Config:
 
 def configuration_error(problems: list[str]) -> ConfigError:
     """The error that lists every problem of a configuration."""
-    return ConfigError("the configuration has problems:", problems, "stylegate VERB --help lists the keys of a verb.")
+    return ConfigError(
+        "the configuration has problems:", problems, "stylegate COMMAND --help lists the keys of a command."
+    )
 
 
 def run_name(config: Config) -> str:

@@ -76,7 +76,7 @@ def experiment(config: Config) -> int:
 def has_trial(config: Config) -> bool:
     """Whether a trial exists for this base and LoRA with the steps and guidance that are configured.
 
-    Raises ModelError if no LoRA was trained by the same words.
+    Raises ModelError if no LoRA was trained with the same arguments.
     """
     return sampler_trial_path(configured_facts(config)).exists()
 
