@@ -48,7 +48,7 @@ class VerbHelp(NamedTuple):
 # The arguments that name a run and its LoRA, and those that name a batch.
 RUN = "name brand base family lora objective preferences train hardware.device hardware.precision"
 BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4 watermark"
-SCORE = "images batch out brand references foreign encoder score hardware.device hardware.threads"
+SCORE = "images batch out brand references foreign encoder score engine hardware.device hardware.threads"
 
 VERBS = {
     "brand": VerbHelp(

@@ -15,7 +15,7 @@ from stylegate.errors import ConfigError
 from stylegate.files import ROOT
 
 CONF = ROOT / "conf"
-GROUPS = ("family", "lora", "objective", "hardware", "tracker", "experiment")
+GROUPS = ("family", "lora", "objective", "hardware", "engine", "tracker", "experiment")
 SCHEDULES = ["constant", "cosine"]
 FAMILY_NAMES = ["sd", "sdxl", "flux2", "zimage", "flux", "qwenimage", "sd3", "krea2", "qwenimage21"]
 TEXT_TRAINED = ["sd", "sdxl"]  # families whose text encoders are CLIP's and get adapters where asked for
@@ -279,6 +279,27 @@ class HardwareConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class EngineConfig:
+    """The keys `engine.*`: who encodes pictures that are scored. Each engine gives the same bytes."""
+
+    name: str = config_key(
+        "local",
+        "local = this process; accelerate, slurm, ray = workers",
+        choices=["local", "accelerate", "ray", "slurm"],
+    )
+    workers: int | None = config_key(
+        None, "workers; null = this machine's CUDA devices, else its cores", low=1, high=100_000
+    )
+    part_size: int = config_key(1024, "pictures of a part; a part is what a worker does at once", low=1, high=1_000_000)
+    address: str | None = config_key(
+        None, "ray: a cluster's address (auto, HOST:PORT); null = begin one on this machine"
+    )
+    cluster: str = config_key("slurm", "slurm: slurm, or local = processes of this machine", choices=["slurm", "local"])
+    partition: str | None = config_key(None, "slurm: the partition of the jobs; null = the cluster's default")
+    minutes: int = config_key(60, "slurm: the time limit of a job in minutes", low=1, high=100_000)
+
+
+@dataclass(kw_only=True, slots=True)
 class Config:
     """All configuration of a command; `stylegate VERB --help` lists the keys that a verb reads."""
 
@@ -433,6 +454,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     promise: LabellingConfig = field(default_factory=LabellingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

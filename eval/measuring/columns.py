@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring.ahead import encode_ahead
 from eval.measuring.decided import read_decided_pictures, require_same_making
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
@@ -41,6 +42,8 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     encoder = encoding.load_encoder(
         encoding.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
     )
+    if config.engine.name != "local":
+        encode_ahead(config, lot, compared, encoder, quiet)
     measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
     compute_score_columns(measured)
     inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)

@@ -110,31 +110,15 @@ def cached_features_of_files(
     if at_hand := set(range(len(names))) - set(missing):  # what `generate` stored of known pictures
         cache.put({}, instead_of=[seen[i] for i in at_hand])
 
-    def decode_and_encode_files(indices: list[int]) -> Rows:
-        """Rows of the pictures that can be decoded, and of those that are refused; none where other bytes were read."""
-        refused, opened = {}, []
-
-        def decoded() -> Iterator[pictures.DecodedPicture]:
-            for i in indices:
-                try:
-                    content = pictures.read_picture_file(paths[names[i]])
-                    if hashlib.sha256(content).hexdigest() == sha256[names[i]]:
-                        picture = pictures.decode_picture(content, background)
-                        opened.append(i)
-                        yield picture
-                except OSError:  # it could be read when it was hashed; nothing of this is kept
-                    continue
-                except pictures.PictureError as error:
-                    refused[i] = {"broken": np.frombuffer(str(error).encode(), np.uint8)}
-
-        return dict(zip(opened, features_without_encoder(decoded(), encoder.preprocessing), strict=True)) | refused
-
     # On a CPU each core takes its part of a batch all the way: cores that share one encoding wait for each other, and
     # tests.bench.throughput finds this faster than encoding alone is. An accelerator encodes batches whole.
     alone, cores = encoder.device.type == "cpu", num_threads()
 
     def take(part: list[int], kept: Rows) -> Rows:
-        found = kept | decode_and_encode_files([i for i in part if i not in kept])
+        new = [i for i in part if i not in kept]
+        shown = [(paths[names[i]], sha256[names[i]]) for i in new]
+        made = rows_of_files(shown, encoder.preprocessing, background)
+        found = kept | {new[k]: row for k, row in made.items()}
         return replace_pixels_by_embeddings(found, encoder) if alone else found
 
     # One more than there are cores: while one waits for Python's lock, the others compute.
@@ -158,6 +142,30 @@ def cached_features_of_files(
         if not table.filled[i]:
             broken.append(BrokenFile(name, sha256[name], table.errors.get(i, "changed while it was read")))
     return table.features(names, sha256), broken
+
+
+def rows_of_files(
+    files_and_sha256: Sequence[tuple[Path, str]], preprocessing: EncoderPreprocessing, background: str
+) -> Rows:
+    """Rows by index of the pictures that can be decoded, and of those that are refused; none where a file cannot be
+    read, or holds other bytes than its sha256 says. All features but the encoder's are in a row.
+    """
+    refused, opened = {}, []
+
+    def decoded() -> Iterator[pictures.DecodedPicture]:
+        for i, (path, sha256) in enumerate(files_and_sha256):
+            try:
+                content = pictures.read_picture_file(path)
+                if hashlib.sha256(content).hexdigest() == sha256:
+                    picture = pictures.decode_picture(content, background)
+                    opened.append(i)
+                    yield picture
+            except OSError:  # it could be read when it was hashed; nothing of this is kept
+                continue
+            except pictures.PictureError as error:
+                refused[i] = {"broken": np.frombuffer(str(error).encode(), np.uint8)}
+
+    return dict(zip(opened, features_without_encoder(decoded(), preprocessing), strict=True)) | refused
 
 
 def num_threads() -> int:

@@ -1,0 +1,164 @@
+"""Work in parts: a folder that says what is to be done, what was done, and what killed the worker that did it.
+
+    <part>.json           the rows of a part, made once; its name is the digest of its rows
+    <part>.safetensors    what the part's rows became: the part is finished, and never done twice
+    <part>.begun          a byte for each worker that began the part and did not end it
+    <part>.<row>.begun    the same of one row, once the part is done row by row
+    error.json            why a worker stopped, where it was no death but something to mend
+
+A worker that dies (killed, out of memory) leaves a byte. After MAX_DEATHS of them the part is done row by row, so that
+the row that kills its worker is found; it is then left out with a reason, and the other rows go on. Every file appears
+whole, so that any number of workers and a second start of the same command see the same.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from stylegate import files
+from stylegate.errors import DataError, StylegateError
+
+MAX_DEATHS = 2
+SETTINGS, ERROR = "settings.json", "error.json"
+
+Row = dict[str, NDArray]  # what became of one row: named arrays
+Stage = Callable[[Sequence[dict[str, Any]]], Mapping[str, Row]]  # from rows to what became of each, by its `id`
+
+
+def write_parts(folder: Path, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]], size: int) -> list[str]:
+    """Write the settings of the stage and the rows, `size` to a part, into the folder; returns the parts' names.
+
+    Each row has an `id`, a text that no other row has. Parts of an earlier start are kept: the same rows have the same
+    names.
+    """
+    files.write_json(folder / SETTINGS, dict(settings))
+    (folder / ERROR).unlink(missing_ok=True)
+    names = []
+    for start in range(0, len(rows), size):
+        part = list(rows[start : start + size])
+        names.append(files.canonical_sha256([settings, part])[:24])
+        if not (folder / f"{names[-1]}.json").exists():
+            files.write_json(folder / f"{names[-1]}.json", {"rows": part})
+    return names
+
+
+def unfinished_parts(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of the parts that have no result yet, in their order."""
+    return [name for name in names if not (folder / f"{name}.safetensors").exists()]
+
+
+def deaths(folder: Path) -> int:
+    """How many workers began a part or a row and did not end it."""
+    return sum(path.stat().st_size for path in folder.glob("*.begun"))
+
+
+def do_parts(folder: Path, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
+    """Do each unfinished part with one stage, which is loaded for the first of them.
+
+    An error that is to be mended by a person is written to error.json, and the worker ends.
+    """
+    stage = None
+    try:
+        for name in unfinished_parts(folder, names):
+            if (folder / ERROR).exists():
+                return
+            if stage is None:
+                stage = load_stage(files.read_json(folder / SETTINGS, "the settings of the work"))
+            do_part(folder, name, stage)
+    except StylegateError as error:
+        told = {"summary": error.summary, "problems": list(error.problems), "next_step": error.next_step}
+        files.write_json(folder / ERROR, told)
+
+
+def do_part(folder: Path, name: str, stage: Stage) -> None:
+    """Do one part and write its result, unless it is there already."""
+    begun = folder / f"{name}.begun"
+    died = begun.stat().st_size if begun.exists() else 0
+    rows = read_rows(folder, name)
+    with one_byte_while_it_lasts(begun):
+        found, dead = (stage(rows), []) if died < MAX_DEATHS else done_row_by_row(folder, name, rows, stage)
+        arrays = {
+            f"{row}/{column}": np.asarray(a, order="C") for row, one in found.items() for column, a in one.items()
+        }
+        content = save(arrays, {"dead": json.dumps(dead)})
+        files.write_atomically(folder / f"{name}.safetensors", content)
+    begun.unlink(missing_ok=True)
+
+
+def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a part. Raises DataError if they, or the settings, are not those that the part was made of."""
+    rows = files.read_json(folder / f"{name}.json", "a part of the work", "rows")["rows"]
+    settings = files.read_json(folder / SETTINGS, "the settings of the work")
+    if files.canonical_sha256([settings, rows])[:24] != name:
+        raise DataError(
+            f"{files.display_path(folder / f'{name}.json')} was changed after it was made",
+            next_step="remove the folder; the same command makes the parts again.",
+        )
+    return rows
+
+
+def done_row_by_row(
+    folder: Path, name: str, rows: Sequence[dict[str, Any]], stage: Stage
+) -> tuple[dict[str, Row], list[str]]:
+    """What became of the rows, each done alone, and the ids of those that killed MAX_DEATHS workers."""
+    found: dict[str, Row] = {}
+    dead = []
+    for i, row in enumerate(rows):
+        begun = folder / f"{name}.{i}.begun"
+        if begun.exists() and begun.stat().st_size >= MAX_DEATHS:
+            dead.append(row["id"])
+            continue
+        with one_byte_while_it_lasts(begun):
+            found |= stage([row])
+        begun.unlink()
+    return found, dead
+
+
+class one_byte_while_it_lasts:  # noqa: N801  a context, used as a function is
+    """A context: the file is a byte longer from its start on, and keeps the byte only if the process dies in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        with self.path.open("ab") as file:
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def __exit__(self, *_: object) -> None:
+        if self.path.exists():
+            os.truncate(self.path, max(self.path.stat().st_size - 1, 0))
+
+
+def read_part(folder: Path, name: str) -> tuple[dict[str, Row], list[str]]:
+    """What became of a finished part's rows, by id, and the ids of those that killed their workers.
+
+    Raises DataError if the file is no whole result.
+    """
+    found: dict[str, Row] = {}
+    try:
+        with safe_open(folder / f"{name}.safetensors", "numpy") as opened:
+            for key in opened.keys():  # noqa: SIM118  safe_open has no iterator
+                row, _, column = key.rpartition("/")
+                found.setdefault(row, {})[column] = opened.get_tensor(key)
+            return found, json.loads((opened.metadata() or {})["dead"])
+    except Exception as error:  # a file that was cut, or is another one
+        raise DataError(
+            f"{files.display_path(folder / f'{name}.safetensors')} is no whole result of a part",
+            next_step="remove it; the same command does that part again.",
+        ) from error
+
+
+def raise_error_of_workers(folder: Path) -> None:
+    """Raises the error that a worker wrote, if one did."""
+    if (folder / ERROR).exists():
+        told = files.read_json(folder / ERROR, "the workers' error")
+        raise DataError(told["summary"], told["problems"], told["next_step"])

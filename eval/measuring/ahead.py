@@ -1,0 +1,73 @@
+"""Encode pictures ahead, by the workers of an engine: what is scored then is at hand in the cache."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from eval.engines.parts import Row, read_part
+from eval.engines.run import results_of_parts
+from eval.lot.comparison import Comparison
+from eval.lot.lot import Lot, sha256_by_name
+from eval.measuring import encoder as encoding
+from eval.measuring.encoder import LoadedEncoder
+from eval.measuring.features import pixel_features_key
+from stylegate import files, hardware, progress
+from stylegate.cache import ArrayCache
+from stylegate.config import Config
+
+KILLED = "each worker that read it died (engine): give a copy that was saved anew, or leave it out"
+
+
+def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: LoadedEncoder, quiet: bool) -> None:
+    """Encode each picture of the lot and of what it is compared with that the cache does not hold, by the engine.
+
+    What workers finished for an earlier start that was stopped is taken first. A picture that kills its workers is
+    stored as one that cannot be read. Raises what `results_of_parts` raises.
+    """
+    settings = {
+        "encoder": encoder_name_on_workers(encoding.joined_names(encoding.encoder_name(config))[0]),
+        "encoder_sha256": encoder.sha256,
+        "background": compared.background,
+        "batch_size": config.score.batch_size,
+        "device": hardware.device_type(config.hardware),
+    }
+    before = pixel_features_key(encoder.preprocessing, compared.background)
+    prefix = files.canonical_sha256([before, encoder.sha256])
+    cache, folder = ArrayCache(), files.CACHE / "engine" / files.canonical_sha256(settings)[:16]
+
+    def store(found: dict[str, Row], killed: Iterable[str]) -> None:
+        broken = np.frombuffer(KILLED.encode(), np.uint8)
+        rows = found | {sha256: {"broken": broken} for sha256 in killed}
+        cache.put(
+            {f"{prefix}:{sha256}": row for sha256, row in rows.items()}, [f"{before}:{sha256}" for sha256 in rows]
+        )
+
+    named = [*lot.files, *compared.references, *compared.training, *compared.exported]
+    digests = lot.sha256 | sha256_by_name(named[len(lot.files) :])
+    paths = {digests[name]: path for name, path in named if digests[name]}
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.exclusive_lock(folder):
+        for part in folder.glob("*.safetensors"):
+            store(*read_part(folder, part.stem))
+        shas = list(paths)
+        there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
+        rows = [
+            {"id": sha256, "path": str(paths[sha256].resolve())}
+            for sha256, row in zip(shas, there, strict=True)
+            if row is None
+        ]
+        with progress.progress_bar("encode", len(rows), visible=bool(rows) and not quiet) as tick:
+            for found, killed in results_of_parts(config, folder, settings, rows) if rows else ():
+                store(found, killed)
+                tick(len(found) + len(killed))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def encoder_name_on_workers(name: str) -> str:
+    """The encoder's name with whole paths, since a worker may start in another folder."""
+    architecture, weights = encoding.architecture_and_weights_file(name)
+    if weights:
+        return f"{architecture}:{weights}"
+    return str(Path(name).expanduser().resolve()) if files.is_path(name) else name

@@ -1,0 +1,45 @@
+"""The stage that encodes pictures, as workers of an engine run it: from rows with a path to rows with features."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.engines.parts import Row
+from eval.measuring.encoder import load_encoder
+from eval.measuring.features import replace_pixels_by_embeddings, rows_of_files
+from stylegate import hardware
+from stylegate.config import HardwareConfig
+from stylegate.errors import ModelError
+
+
+class EncodePictures:
+    """Features of pictures, with an encoder that is loaded once.
+
+    Raises ModelError if this worker's machine cannot load the encoder.
+    """
+
+    def __init__(self, encoder: str, encoder_sha256: str, background: str, batch_size: int, device: str) -> None:
+        # One thread: a machine has as many workers as cores, and the numbers are those of one thread each.
+        hardware_of_worker = HardwareConfig(device=device, threads=1 if device == "cpu" else None)
+        self.encoder = load_encoder(encoder, hardware.set_threads_and_choose_device(hardware_of_worker))
+        if self.encoder.sha256 != encoder_sha256:
+            raise ModelError(
+                f"encoder={encoder} has other weights on the worker's machine",
+                next_step="give all machines the same files of the encoder.",
+            )
+        self.background, self.batch_size = background, batch_size
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> Mapping[str, Row]:
+        """By a row's id, the picture's sha256: its features, or `broken` with the reason; nothing if it has changed.
+
+        A row has the picture's `id` and `path`.
+        """
+        made: dict[str, Row] = {}
+        for start in range(0, len(rows), self.batch_size):
+            some = rows[start : start + self.batch_size]
+            files = [(Path(row["path"]), row["id"]) for row in some]
+            found = replace_pixels_by_embeddings(
+                rows_of_files(files, self.encoder.preprocessing, self.background), self.encoder
+            )
+            made |= {some[i]["id"]: features for i, features in found.items()}
+        return made
