@@ -417,7 +417,7 @@ def test_folders_are_named_without_their_path(name: str, shown: str) -> None:
 def test_the_report_names_the_commands_that_come_next(plain: Path) -> None:
     """Without a path of this machine; the pictures in review are one click away."""
     page = html.unescape(page_of(plain))
-    assert "Next, with the words of this gate:" in page and "stylegate review with the same arguments" in page
+    assert "<b>Next:</b> " in page and "run stylegate review with the same arguments" in page
     folder = Lot(Path("pictures"), Path("out"), [], {}, None, None)
     words = Config(images="pictures", references="./refs and more")
     assert report.review_command(words, folder) == "stylegate review images=pictures references='./refs and more'"

@@ -484,6 +484,8 @@ def visit(browser) -> Iterator[Callable[..., Any]]:
 
 
 def now(page: Any) -> str:
+    """The picture on the screen, once it is there: before that no key decides about it."""
+    page.wait_for_selector("#stage img")
     return page.eval_on_selector("#stage", "place => place.dataset.now")
 
 
@@ -559,6 +561,7 @@ def test_buttons_say_what_they_are_and_a_double_click_decides_once(visit, queue:
             ".map(e => e.outerHTML)"
         )
         assert unnamed == []
+        now(page)
         page.keyboard.press("Tab")
         page.focus("#one [data-do=reject]")
         page.keyboard.press("Enter")
@@ -603,6 +606,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: Revi
         page = visit(address)
         page.context.set_offline(True)
         for number in range(3):
+            now(page)
             page.keyboard.press("a")
             wait_for_text(page, "#saved-text", f"{number + 1} not saved yet")
         page.keyboard.press("z")
@@ -619,6 +623,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away(visit, queue: Revi
         page = visit(address, context=page.context)
         is_saved(page)
         assert kept(queue)[-1].reason == "off the style", "a page that was closed left its answer to the next one"
+        now(page)
         page.context.set_offline(True)
         for _ in range(8):
             page.keyboard.press("a")
@@ -646,6 +651,7 @@ def test_grid_marks_rejects_and_accepts_the_rest(visit, queue: ReviewQueue) -> N
         page.keyboard.press("g")
         cells = page.locator("#cells button")
         cells.nth(1).wait_for()
+        wait_for_text(page, "#sweep", f"Accept all {cells.count()}")
         shown = [cells.nth(n).get_attribute("data-sha256") for n in range(cells.count())]
         page.keyboard.press("ArrowRight")
         page.keyboard.press("4")
@@ -709,8 +715,10 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(visit, words, run, 
     first = start(told_to, port)
     page = visit(f"http://127.0.0.1:{port}/")
     for number in range(9):
+        now(page)
         page.keyboard.press("a")
         if number == 6:
+            page.wait_for_timeout(500)  # the next pictures are decoded
             first.send_signal(signal.SIGKILL)
     first.wait()
     page.wait_for_selector("#saved.offline")
