@@ -19,6 +19,7 @@ from stylegate.adapter import LoraTensors
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, LoadedBaseModel
+from train.comfyui import ONE_FILE, WorkflowFacts, comfyui_workflow
 from train.evaluate import folder_of_handed_out
 from train.weights import lora_at_strength
 
@@ -75,7 +76,8 @@ def write_release(
     facts: dict,
     selection: dict,
 ) -> list[Path]:
-    """Write the LoRA in both styles of names, and its model card; each file is read back and proven before it appears.
+    """Write the LoRA in both styles of names, its model card, and for some families a workflow for ComfyUI; each LoRA
+    file is read back and proven before it appears.
 
     Returns lora/<name>.safetensors (diffusers) and the file for other programs: lora/<name>.kohya.safetensors (ComfyUI,
     A1111), of a transformer lora/<name>.comfyui.safetensors.
@@ -129,6 +131,9 @@ def write_release(
         digest = files.sha256(partial / path.name)
         files.write_atomically(partial / "README.md", model_card_text(front, lora_sha256=digest, **facts_of_card))
         side = sample.drawing_resolution(config, models)
+        if config.family.name in ONE_FILE and models.schedule.prediction == "epsilon":
+            said = WorkflowFacts(other.name, brand.trigger, side, name)
+            files.write_json(partial / f"{name}.comfyui.json", comfyui_workflow(said, config.generate))
         check_written_files(
             models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name
         )

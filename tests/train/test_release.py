@@ -1,4 +1,4 @@
-"""The model card says what the brand says, whatever characters are in it."""
+"""The model card says what the brand says, whatever characters are in it; ComfyUI's workflow fits its nodes."""
 
 import html
 import re
@@ -7,7 +7,9 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from stylegate.config import GenerateConfig
 from train import release
+from train.comfyui import WorkflowFacts, comfyui_workflow
 
 TEXTS = [
     'neon "style": 50 %, {trigger} {lora_sha256} !!python/object',
@@ -33,3 +35,41 @@ def test_a_card_says_any_text_as_it_is(text: str) -> None:
     assert tags <= {"h1", "p", "ul", "li", "pre", "code"} and "<!--" not in rendered
     shown = html.unescape(re.sub(r"<[^>]*>", "", rendered))
     assert " ".join(shown.split()).count(" ".join(text.split())) >= len(WORDS)
+
+
+# ComfyUI's core nodes, with the names of their inputs and the kinds of their outputs: facts, looked up in its package
+# comfyui-workflow-templates-json 0.1.123 and its nodes.py. A kind in capitals is a link, any other is a value.
+NODES = {
+    "CheckpointLoaderSimple": ({"ckpt_name": str}, ["MODEL", "CLIP", "VAE"]),
+    "LoraLoader": (
+        {"model": "MODEL", "clip": "CLIP", "lora_name": str, "strength_model": float, "strength_clip": float},
+        ["MODEL", "CLIP"],
+    ),
+    "CLIPTextEncode": ({"clip": "CLIP", "text": str}, ["CONDITIONING"]),
+    "EmptyLatentImage": ({"width": int, "height": int, "batch_size": int}, ["LATENT"]),
+    "KSampler": (
+        {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
+        | {"seed": int, "steps": int, "cfg": float, "sampler_name": str, "scheduler": str, "denoise": float},
+        ["LATENT"],
+    ),
+    "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"]),
+    "SaveImage": ({"images": "IMAGE", "filename_prefix": str}, []),
+}
+
+
+def test_every_node_of_the_workflow_gets_the_inputs_that_comfyui_asks_for() -> None:
+    facts = WorkflowFacts("acme.kohya.safetensors", "acme style", 512, "acme")
+    workflow = comfyui_workflow(facts, GenerateConfig(num_inference_steps=7, guidance_scale=3.5))
+    for number, node in workflow.items():
+        wanted, _ = NODES[node["class_type"]]
+        assert node["inputs"].keys() == wanted.keys()
+        for name, value in node["inputs"].items():
+            kind = wanted[name]
+            if isinstance(kind, str):
+                source, slot = value
+                assert int(source) < int(number) and NODES[workflow[source]["class_type"]][1][slot] == kind
+            else:
+                assert isinstance(value, kind), (node["class_type"], name)
+    (sampler,) = (node["inputs"] for node in workflow.values() if node["class_type"] == "KSampler")
+    assert (sampler["steps"], sampler["cfg"]) == (7, 3.5)
+    assert workflow["2"]["inputs"]["lora_name"] == facts.lora_file
