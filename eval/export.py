@@ -59,7 +59,7 @@ def export(config: Config) -> int:
         outcome, verdicts = read_gate_record_and_verdicts(lot)
         if held := reason_not_to_export(lot, outcome, verdicts):
             code, why, advice = held
-            print(f"export: nothing left the house: {why}")
+            print(f"export: nothing was exported: {why}")
             print(f"Next: {advice}")
             return code
         collection = files.EXPORTS / (

@@ -12,7 +12,7 @@ from stylegate.captionfaults import COMMON, words_of
 from stylegate.words import counted
 
 FEWEST_REFERENCES = 8  # with fewer the gate does not judge style
-FOR_LINE = 16  # references that draw a usable line; 30 draw a sharp one
+FOR_LINE = 16  # references that give a usable threshold; 30 give a more exact one
 FOR_CHECKPOINTS = 8  # pictures that choose a checkpoint without help of train/
 NAMED = 8  # words that a sentence names
 
@@ -24,7 +24,7 @@ def remarks_on_splits(validation: int, test: int) -> list[str]:
         what = f"the gate judges style from {FEWEST_REFERENCES} references up"
         remarks.append(f"{counted(test, 'picture')} in test/; {what}")
     elif test < FOR_LINE:
-        remarks.append(f"{test} pictures in test/ draw a rough line; {FOR_LINE} draw a usable one")
+        remarks.append(f"{test} pictures in test/ give a rough threshold for the style; {FOR_LINE} or more are better")
     if validation < FOR_CHECKPOINTS:
         what = f"fewer than {FOR_CHECKPOINTS}: train/ helps to choose the checkpoint"
         remarks.append(f"{counted(validation, 'picture')} in validation/, {what}")

@@ -160,7 +160,7 @@ def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]
     if compared.references and count < MIN_REFERENCES:
         return [f"{counted(count, 'reference')} can be used; style needs at least {MIN_REFERENCES}"]
     if MIN_REFERENCES <= count < FEW_REFERENCES:
-        rough = f"lines that rest on {count} references are rough, and refuse some true pictures"
+        rough = f"thresholds from {count} references are rough, and reject some true pictures"
         return [f"{rough}: {FEW_REFERENCES} or more are better"]
     return []
 

@@ -50,7 +50,7 @@ def counts_and_rarity_in_words(items: Items, names: Sequence[str] = ()) -> list[
         f"{', '.join(items[i].values())}"
         for i in rarest
     ]
-    lines.append("rarest pairs (there; expected of independent traits)")
+    lines.append("rarest pairs (how many there are; how many if the traits were independent)")
     lines += [f"  {' with '.join(p.values)}: {p.count}; {p.expected:.1f}" for p in rarest_pairs(items, 5)]
     return lines
 

@@ -122,7 +122,7 @@ def test_a_policy_may_let_nothing_leave_without_proof(run, words, tmp_path: Path
     code, text = run("gate", *told)
     assert code == 13 and "promise: insufficient" in text
     code, text = run("export", *told, "name=unsure")
-    assert code == 13 and "nothing left the house" in text and not (files.EXPORTS / "unsure-v1").exists()
+    assert code == 13 and "nothing was exported" in text and not (files.EXPORTS / "unsure-v1").exists()
     run("certify", *told)
     assert run("certify", *told, f"decisions={fill(tmp_path / 'out' / 'audit.csv', good)}")[0] == 0
     assert run("gate", *told)[0] == 0 and run("export", *told, "name=unsure")[0] == 0

@@ -264,7 +264,7 @@ def test_a_gate_that_came_between_decides_on_an_export(run, words, before_the_lo
     again = [*told[:-1], f"policy={strict}"]
     before_the_lock(lambda: between.append(main(["gate", *again])))
     code, text = run("export", *told, "name=between")
-    assert between == [13] and code == 13 and "nothing left the house" in text
+    assert between == [13] and code == 13 and "nothing was exported" in text
     assert not list(files.EXPORTS.glob("*between*"))
 
 

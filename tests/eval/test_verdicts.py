@@ -249,7 +249,7 @@ def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path:
     code, said = run("gate", *told)
     assert code == 10 and "fail: variety cannot be measured here" in said and "warn, by reason: contrast 32" in said
     code, said = run("export", *told, "name=broken-rule")
-    assert code == 10 and "nothing left the house: variety cannot be measured" in said
+    assert code == 10 and "nothing was exported: variety cannot be measured" in said
     assert not (files.EXPORTS / "broken-rule-v1").exists()
 
 
