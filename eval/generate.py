@@ -34,6 +34,7 @@ from eval.lot.drawn import begin_drawn, note_drawn
 from eval.measuring import encoder as encoding
 from eval.measuring import features
 from stylegate import brandset, files, hardware, lorafile, pictures, progress, sample
+from stylegate.basename import base_that_draws
 from stylegate.config import Config
 from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import DataError, ExitCode
@@ -163,7 +164,7 @@ def draw_in_parts(
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
     precision = record.precision or hardware.precision_of(config.hardware)  # a batch keeps what it began in
-    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
+    models = family.load(base_that_draws(config), torch.device("cpu"), hardware.weights_dtype(precision, device))
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     brand = brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None

@@ -6,6 +6,7 @@ Without torch, for commands that draw nothing.
 from pathlib import Path
 
 from stylegate import files
+from stylegate.config import Config
 from stylegate.errors import ModelError
 
 
@@ -23,6 +24,11 @@ def parse_hub_id(base: str) -> tuple[str, str | None] | None:
             next_step=f"write ./{base} for the folder, or {name}@REVISION for the hub's (@main is the newest).",
         )
     return name, revision or None
+
+
+def base_that_draws(config: Config) -> str:
+    """The base that pictures are drawn with: `draw_base=`, else the one that is trained on."""
+    return config.draw_base or config.base
 
 
 def base_model_folder(base: str, family: str) -> Path:

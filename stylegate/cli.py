@@ -46,7 +46,7 @@ class VerbHelp(NamedTuple):
 
 
 # The arguments that name a run and its LoRA, and those that name a batch.
-RUN = "name brand base family lora objective preferences train hardware.device hardware.precision"
+RUN = "name brand base draw_base family lora objective preferences train hardware.device hardware.precision"
 BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4 watermark"
 SCORE = "images batch out brand references foreign encoder score engine hardware.device hardware.threads"
 
@@ -87,8 +87,8 @@ VERBS = {
     "generate": VerbHelp(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        "brand batch base family lora_file generate plan.max_attempts encoder hardware.device hardware.precision "
-        "hardware.threads hardware.price_per_hour",
+        "brand batch base draw_base family lora_file generate plan.max_attempts encoder hardware.device "
+        "hardware.precision hardware.threads hardware.price_per_hour",
         BATCH,
     ),
     "trial": VerbHelp(

@@ -369,6 +369,11 @@ class Config:
     )
     choose: bool = config_key(False, "Write the encoder that reads the brand best into brand.yaml.")
     base: str = config_key("miniature", "miniature, the path of a diffusers folder (./base), or a hub id (owner/name).")
+    draw_base: str | None = config_key(
+        None,
+        "Another base of the same architecture that draws what a LoRA of base= is for, such as the distilled one: "
+        "checkpoints are chosen by its pictures, generate draws with it. null: base.",
+    )
     references: str | None = config_key(
         None, "The name of a brand, or the path of a folder, whose pictures show the style. null: test/ of the brand."
     )

@@ -49,12 +49,16 @@ def is_accepted(config: Config, licence: str) -> bool:
     return licence in (config.accept_licence or "").split(",")
 
 
-def require_agreement(config: Config, folder: Path) -> str:
-    """The base's licence. Raises ConfigError if it is unclear or restricted, and not accepted by name in the config."""
-    licence = look_up_licence_of_base(config.base, folder)
+def require_agreement(config: Config, folder: Path, key: str = "base") -> str:
+    """The licence of the base that the config's `key` names, base or draw_base, in `folder`.
+
+    Raises ConfigError if it is unclear or restricted, and not accepted by name in the config.
+    """
+    base = getattr(config, key)
+    licence = look_up_licence_of_base(base, folder)
     if (what := reason_to_agree_to_licence(licence)) and not is_accepted(config, licence):
         raise ConfigError(
-            f"the licence of base={config.base} {what}",
+            f"the licence of {key}={base} {what}",
             next_step=f"read it; if your use is allowed, say accept_licence={licence}.",
         )
     return licence

@@ -17,7 +17,15 @@ from stylegate.errors import ConfigError, DataError, ExitCode, SurroundingsError
 
 LEDGER = "lineage.jsonl"
 EXAMPLE = "checkpoints/demo-* data/batches/demo-*"
-TYPES = ("brand-set", "lora", "batch", "calibration", "certificate", "package")  # each is made from earlier ones
+TYPES = (
+    "base",
+    "brand-set",
+    "lora",
+    "batch",
+    "calibration",
+    "certificate",
+    "package",
+)  # each is made from earlier ones
 KINDS = ("use", "make")
 ROW = ("kind", "artifact", "type", "sha256", "paths")
 INIT_S, FINISH_S = 30, 600  # seconds for W&B, to which whole brand sets may have to be sent
@@ -89,7 +97,7 @@ def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
             place[row["kind"]].append(path.name)
     lines = []
     for (number, name, sha256), by in sorted(found.items()):
-        made = f"made by {', '.join(by['make'])}" if by["make"] else "made elsewhere" if number else "given"
+        made = f"made by {', '.join(by['make'])}" if by["make"] else "made elsewhere" if number > 1 else "given"
         used = f"; used by {', '.join(by['use'])}" if by["use"] else ""
         lines.append(f"{TYPES[number]:<12} {name}  {sha256[:12]}  {made}{used}")
     return lines

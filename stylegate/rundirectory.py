@@ -33,4 +33,6 @@ def run_directory_name(config: Config) -> str:
     weights = [config.brand, config.base, as_dict(config.family), lora, train, precision_of(config.hardware)]
     if config.objective.name != "denoising":  # whose runs keep the names that they had before there were others
         weights += [as_dict(config.objective), config.preferences]
+    if config.draw_base is not None:  # what is handed out was chosen by its pictures
+        weights += [config.draw_base]
     return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"

@@ -6,6 +6,7 @@ from eval.measuring.encoder import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state
+from train.basegap import compare_bases, gap_in_words
 from train.evaluate import Evaluation
 from train.run import Run
 
@@ -40,6 +41,9 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         evaluation_of_handed_out(run).evaluate(step, scale)
         result = result_of_handed_out(run, step, scale)
     handed_out = [result] if result else []
+    gap = (
+        compare_bases(run, [r["step"] for r in results], saved, step) if checkpoints and run.config.draw_base else None
+    )
     passing = any(any(r["passed"] or []) for r in [*results, *handed_out])
     flags = select.pass_flags_by_prompt(result) if result else None
     selection = {
@@ -54,6 +58,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         "scales": strengths,
         "policy": run.config.policy,
         "encoder": encoder_name(run.config),
+        "bases": gap,
         "preview_steps": evaluation.drawn_with.num_inference_steps,
         "evaluation_seconds": evaluation.seconds(),
     }
@@ -61,6 +66,8 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         files.write_json(run.directory / "selection.json", selection)
         for text in selection_remarks(run, evaluation, results, steps_done):
             print(f"note: {text}")
+        if gap:
+            print(gap_in_words(gap))
     run.accelerator.wait_for_everyone()
     return selection
 

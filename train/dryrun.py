@@ -22,7 +22,7 @@ from stylegate import brandset, buckets, files, hardware, licence, pictures, sam
 from stylegate.brandset import BrandSet, CheckReport
 from stylegate.config import Config, GenerateConfig, TrainConfig
 from stylegate.errors import ExitCode, StylegateError, SurroundingsError
-from stylegate.families import FAMILIES, pipelines
+from stylegate.families import FAMILIES, pairing, pipelines
 from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
 from train import encoded, optimizers
@@ -131,6 +131,11 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
     folder = value_or_recorded_problem(lambda: family.base_folder(config.base, weights=False))
     learned: Any = value_or_recorded_problem(lambda: learned_pictures(config, data[0])) if data else None
     terms: Any = value_or_recorded_problem(lambda: licence.require_agreement(config, folder)) if folder else None
+    if folder and config.draw_base:
+        value_or_recorded_problem(lambda: pairing.require_one_architecture(family, config.base, config.draw_base or ""))
+        value_or_recorded_problem(
+            lambda: licence.require_agreement(config, family.base_folder(config.draw_base or "", False), "draw_base")
+        )
     value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
     value_or_recorded_problem(lambda: encoding.encoder_preprocessing(encoding.encoder_name(config)))
     if config.hardware.nf4:

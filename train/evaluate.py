@@ -16,6 +16,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,7 @@ from stylegate.config import Config, GenerateConfig, as_dict
 from train import batches, losses
 from train.encoded import pixels_of
 from train.run import Run
-from train.weights import lora_at_strength, lora_merged_on_cpu, with_averaged_weights
+from train.weights import copy_lora_weights, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
 FINAL = "handed-out"  # folder in samples/ of the pictures of what is handed out
 SHOWN = 4  # rows of the grid
@@ -69,13 +70,14 @@ class Evaluation:
         self.run, self.average, self.final = run, average, final
         self.drawn_with = run.config.generate if final else preview_settings(run.config)
         self.samples: Path = run.directory / "samples"
+        self.base_folder = evaluation_folder(run.directory, 0, 1.0)  # of what the base alone draws
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
         judges = [encoding.encoder_digest(encoding.encoder_name(run.config)), self.policy.sha256, OF_BASE]
-        self.settings = as_dict(self.drawn_with)
+        self.settings = as_dict(self.drawn_with) | ({"base": run.drawing.sha256} if run.config.draw_base else {})
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
@@ -87,10 +89,6 @@ class Evaluation:
 
     def folder(self, step: int, scale: float = 1.0) -> Path:
         return self.samples / FINAL if self.final else evaluation_folder(self.run.directory, step, scale)
-
-    def base_folder(self) -> Path:
-        """The folder of what the base alone draws."""
-        return evaluation_folder(self.run.directory, 0, 1.0)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
         """The content of result.json; None if it is missing, or was made with another number of prompts, encoder,
@@ -109,7 +107,7 @@ class Evaluation:
 
     def seconds(self) -> float:
         """Seconds that all evaluations of this directory have cost, those of earlier starts included."""
-        found = (files.read_json(p, "an evaluation") for p in self.samples.glob("*/result.json"))
+        found = (files.read_json(p, "an evaluation") for p in self.run.directory.rglob("samples/*/result.json"))
         return round(sum(result.get("seconds", 0.0) for result in found), 1)
 
     @torch.no_grad()
@@ -127,11 +125,12 @@ class Evaluation:
         if accelerator.is_main_process:
             self.remove_pictures_of_other_settings(folder, step, lora_strength)
         accelerator.wait_for_everyone()
-        with (
-            with_averaged_weights(self.run.adapted, self.average),
-            lora_at_strength(self.run.adapted, lora_strength if step else 0.0),
-            lora_merged_on_cpu(self.run.adapted),
-        ):
+        with ExitStack() as weights:
+            weights.enter_context(with_averaged_weights(self.run.adapted, self.average))
+            copy_lora_weights(self.run.adapted, self.run.drawing_adapted)
+            for adapted in {id(a): a for a in (self.run.adapted, self.run.drawing_adapted)}.values():
+                weights.enter_context(lora_at_strength(adapted, lora_strength if step else 0.0))
+                weights.enter_context(lora_merged_on_cpu(adapted))
             self.draw_missing(folder, lora_strength)
             each = eval_losses(self.run) if lora_strength == 1.0 and not self.final else None
         accelerator.wait_for_everyone()
@@ -171,14 +170,14 @@ class Evaluation:
         ]
         mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
         mine = [job for job in mine if not job[0].exists()]
-        resolution = sample.drawing_resolution(run.config, run.models)
+        resolution = sample.drawing_resolution(run.config, run.drawing)
         with (
             hardware.autocast_to_bf16(run.accelerator.device, run.precision),
             progress.progress_bar("evaluate", len(mine), visible=run.accelerator.is_main_process) as tick,
         ):
             for start in range(0, len(mine), settings.batch_size):
                 paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
-                drawn = sample.draw_pictures(run.models, prompts, seeds, settings, resolution)
+                drawn = sample.draw_pictures(run.drawing, prompts, seeds, settings, resolution)
                 for path, image in zip(paths, drawn, strict=True):
                     files.write_atomically(path, pictures.png_bytes(image))
                 tick(len(paths), f"samples/{folder.name}")
@@ -188,7 +187,7 @@ class Evaluation:
         references = self.embeddings(self.references)
         bare, base, now = (
             self.embeddings([(path.name, path) for path in pictures.find_pictures(place)])
-            for place in (folder / "without", self.base_folder() / "unrelated", folder / "unrelated")
+            for place in (folder / "without", self.base_folder / "unrelated", folder / "unrelated")
         )
         enough = len(references) >= MIN_REFERENCES
         moved = (1 - (base * now).sum(1)) / 2 if len(now) else np.zeros(0)
@@ -224,7 +223,7 @@ class Evaluation:
         config = replace(self.run.config, **paths)
         lot = read_lot(config)
         compared = comparison_of(config, lot)
-        foreign = compared.foreign | base_pictures_as_foreign_set(self.base_folder() / "with")
+        foreign = compared.foreign | base_pictures_as_foreign_set(self.base_folder / "with")
         compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)
         judged = judge(config, lot, compared, quiet=True)
         write_verdicts_and_gate_record(judged)

@@ -133,6 +133,10 @@ def train(config: Config) -> int:
         tracker = make_tracker(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
         brand_set, data = run.brand_set, {"sha256": run.facts["data"]}
         tracker.record_input_artifact(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
+        if config.draw_base:
+            for key in ("base", "draw_base"):
+                name = release.base_name_without_path(getattr(config, key))
+                tracker.record_input_artifact(f"base-{name}", "base", [], {"sha256": run.facts[key]})
         evaluation = Evaluation(run, average)
         with explain_out_of_memory(device):
             done = train_steps(run, optimizer, average, evaluation, first, tracker, preemption)

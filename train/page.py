@@ -93,7 +93,8 @@ def run_subtitle(run: RunRecord) -> str:
         return "A run whose record cannot be read."
     done = f"{run.done} of {total} steps"
     how = ", that learned from preferences" if run.config.get("preferences") else ""
-    return f"A LoRA for the brand {brand} on the base {base}{how}, {done}" + (
+    draws = f", drawn on {public_value(run.config['draw_base'])}" if run.config.get("draw_base") else ""
+    return f"A LoRA for the brand {brand} on the base {base}{draws}{how}, {done}" + (
         ", finished." if is_finished(run) else "."
     )
 
@@ -230,6 +231,7 @@ def run_facts(run: RunRecord) -> list[tuple[str, str]]:
     """What the run was made from: digests, code, precision, threads, versions. No path and no time."""
     facts = run.run.get("facts", {})
     found = [("data", facts.get("data")), ("base", facts.get("base"))]
+    found += [("base that draws", facts.get("draw_base"))]
     found += [("preferences", facts.get("preferences")), ("LoRA that it went on from", facts.get("start"))]
     for entry in run.origin.get("code", []):
         since = f", from step {entry['from_step']} on" if entry["from_step"] else ""

@@ -12,8 +12,9 @@ from peft import LoraConfig
 from torch import nn
 
 from stylegate import __version__, brandset, buckets, files, hardware, licence, pictures, sample
+from stylegate.brandset import Brand
 from stylegate.config import Config, as_dict, lora_alpha
-from stylegate.families import FAMILIES, Family, LoadedBaseModel, pipelines
+from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
 from train import batches, encoded, state
 from train.preferences import begin_with, learned_pictures
 from train.run import Run
@@ -29,11 +30,11 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     brand_set, findings = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))
     learned = learned_pictures(config, brand_set)
     licence.require_agreement(config, family.base_folder(config.base))
+    if config.draw_base:
+        pairing.require_one_architecture(family, config.base, config.draw_base)
+        licence.require_agreement(config, family.base_folder(config.draw_base), "draw_base")
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
-    models = family.load(config.base, torch.device("cpu"), hardware.weights_dtype(precision, device))
-    if config.hardware.nf4:
-        models = pipelines.quantise_to_four_bits(models, device)
-    models = models._replace(background=brand_set.brand.drawn_background())
+    models = load_base(config, config.base, brand_set.brand, precision, device)
     sample.require_size_multiples(config, models.multiple)
     learned.require_base(models.sha256)
     adapted = add_lora(models, family, config)
@@ -46,6 +47,14 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
         part.to("cpu")
     models.denoiser.to(device)
+    drawing, drawing_adapted = models, adapted
+    if config.draw_base:
+        drawing = load_base(config, config.draw_base, brand_set.brand, precision, device)
+        drawing.pipeline.to(device)
+        side = resolutions[0]
+        pixels = encoded.pixels_of(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
+        pairing.require_same_latents(family, models, drawing, pixels)
+        drawing_adapted = add_lora(drawing, family, config)
     pairs = config.preferences is not None
     run = Run(
         config=config,
@@ -54,12 +63,15 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         family=family,
         models=models,
         adapted=adapted,
+        drawing=drawing,
+        drawing_adapted=drawing_adapted,
         accelerator=accelerator,
         learned=learned.pictures,
         data=data,
         buckets=buckets.views_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
         precision=precision,
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes}
+        | ({"draw_base": drawing.sha256} if config.draw_base else {})
         | learned.facts,
         reference=begin_with(adapted, learned.start) if pairs else [],
     )
@@ -81,12 +93,24 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     return run
 
 
+def load_base(config: Config, base: str, brand: Brand, precision: str, device: torch.device) -> LoadedBaseModel:
+    """The base named `base`, in main memory; drawn pictures with alpha are treated as the brand says."""
+    weights = hardware.weights_dtype(precision, device)
+    models = FAMILIES[config.family.name].load(base, torch.device("cpu"), weights)
+    if config.hardware.nf4:
+        models = pipelines.quantise_to_four_bits(models, device)
+    return models._replace(background=brand.drawn_background())
+
+
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     """What a person should know about base, sizes and buckets before the first step, a sentence each."""
     settings = run.config.train
     largest, found = max(min(pictures.upright_size_of(item.content())) for item in run.learned), []
     if run.models.distilled:
-        found.append("This base is distilled to few steps, which a LoRA undoes. Train on the model it was made from.")
+        found.append(
+            "This base is distilled to few steps, which a LoRA undoes. Train on the model it was made from, and name "
+            "this one as draw_base=."
+        )
     if largest >= 1.5 * max(resolutions):
         found.append(
             f"Pictures of up to {largest} pixels are scaled to {max(resolutions)}. For more, give base= a Stable "

@@ -16,6 +16,7 @@ from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
 from stylegate.adapter import LoraTensors
+from stylegate.basename import base_that_draws
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, LoadedBaseModel
@@ -38,8 +39,9 @@ A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 
 - Learned from {num_pictures} pictures{then}; source: {source}; licence of the pictures: {licence}.
 - {steps} steps of batch {batch}, rank {rank}, on {targets}. The matrices hold the strength: {scale:g}.
+- {bases}
 - {passed}
-- Digests (sha256): this file {lora_sha256}, data {data}, base {base_sha256}.
+- Digests (sha256): this file {lora_sha256}, data {data}, base {base_sha256}{draw_base}.
 
 ```python
 pipeline.load_lora_weights(".", weight_name={file!r})
@@ -97,7 +99,7 @@ def write_release(
     front = {
         "library_name": "diffusers",
         "tags": ["lora", "text-to-image"],
-        "base_model": base_name_without_path(config.base),
+        "base_model": base_name_without_path(base_that_draws(config)),
         "instance_prompt": brand.trigger,
         "license": brand.licence,
     }
@@ -113,11 +115,13 @@ def write_release(
         "steps": selection["step"],
         "scale": next(iter(layers.values())).alpha / config.lora.rank,
         "passed": passed,
+        "bases": f"For {bases_in_words(config)}.",
         "batch": config.train.batch_size * facts["processes"],
         "rank": config.lora.rank,
         "targets": ", ".join(config.lora.targets),
         "data": facts["data"],
         "base_sha256": facts["base"],
+        "draw_base": f", base that draws {facts['draw_base']}" if config.draw_base else "",
         "file": path.name,
         "other": other.name,
     }
@@ -156,7 +160,7 @@ def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: 
         **({"modelspec.prediction_type": prediction} if prediction in ("epsilon", "v") else {}),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.title": run_name(config),
-        "modelspec.description": f"The style of {brand.name}, for {base_name_without_path(config.base)}",
+        "modelspec.description": f"The style of {brand.name}, for {bases_in_words(config)}",
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.license": brand.licence,
         "modelspec.trigger_phrase": brand.trigger,
@@ -167,6 +171,7 @@ def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: 
         "ss_network_args": json.dumps({"conv_dim": rank, "conv_alpha": rank}),
         "stylegate.data": facts["data"],
         "stylegate.base": facts["base"],
+        **({"stylegate.draw_base": facts["draw_base"]} if config.draw_base else {}),
         **preference_metadata(config, facts),
     }
 
@@ -180,6 +185,12 @@ def preference_metadata(config: Config, facts: dict) -> dict[str, str]:
         return {}
     said = {"objective": config.objective.name, "preferences": facts["preferences"], "start": facts["start"] or "none"}
     return {f"stylegate.{name}": value for name, value in said.items()}
+
+
+def bases_in_words(config: Config) -> str:
+    """The base that draws, and the one that the LoRA was trained on where it is another."""
+    draws = base_name_without_path(base_that_draws(config))
+    return f"{draws}; trained on {base_name_without_path(config.base)}" if config.draw_base else draws
 
 
 def base_name_without_path(base: str) -> str:

@@ -21,8 +21,10 @@ class Run:
     directory: Path  # checkpoints/<run>/
     brand_set: BrandSet
     family: Family
-    models: LoadedBaseModel
+    models: LoadedBaseModel  # that are trained on
     adapted: nn.ModuleDict  # the parts of the base that carry the LoRA, by component ("unet", "text_encoder", ...)
+    drawing: LoadedBaseModel  # that draw: `models`, or with draw_base= another base of the same architecture
+    drawing_adapted: nn.ModuleDict  # its parts that carry the LoRA: `adapted`, or copies that evaluations fill
     accelerator: Accelerator
     learned: list[BrandPicture]  # train/; with preferences the chosen pictures of all pairs, then the rejected ones
     data: EncodedTrainingSet  # latents and prompt encodings of `learned`

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -58,6 +59,20 @@ def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
         for layer, own in before:
             layer.get_base_layer().weight.data = own
             layer.merged_adapters.clear()
+
+
+@torch.no_grad()
+def copy_lora_weights(adapted: nn.Module, copy: nn.Module) -> None:
+    """Copy the trained weights of the parts `adapted` into `copy`, parts of another base with a LoRA of equal shape.
+
+    Does nothing where both are the same object.
+    """
+    if copy is adapted:
+        return
+    trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    for name, parameter in copy.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(trained[name])
 
 
 def lora_layers(adapted: nn.Module) -> list[LoraLayer]:

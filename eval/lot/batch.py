@@ -24,6 +24,7 @@ from eval.lot.record import (
     SamplerTrial,
 )
 from stylegate import brandset, files
+from stylegate.basename import base_that_draws
 from stylegate.config import Config, as_dict, run_name
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record, problems_of
@@ -116,10 +117,12 @@ def configured_facts(config: Config) -> BatchFacts:
 
     lora = lorafile.lora_file_for_drawing(config)
     family = FAMILIES[config.family.name]
-    base = pipelines.weights_digest(family.base_folder(config.base))
+    base = pipelines.weights_digest(family.base_folder(base_that_draws(config)))
     settings = as_dict(config.generate)
     del settings["by_trial"]
+    trained_on = pipelines.weights_digest(family.base_folder(config.base)) if config.draw_base else ""
     return BatchFacts(
+        training_base=trained_on,
         brand=brandset.read_brand_set(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
         lora=lorafile.digest(lora) if lora else None,
@@ -174,7 +177,12 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
     run = None if config.lora_file else run_directory_name(config)
     BatchRecord(
         facts=facts,
-        words=BatchConfigWords(brand=config.brand, base=config.base, run=run),
+        words=BatchConfigWords(
+            brand=config.brand,
+            base=base_that_draws(config),
+            training_base=config.base if config.draw_base else "",
+            run=run,
+        ),
         wanted=config.plan.num_wanted or config.plan.num_images,
         max_attempts=config.plan.max_attempts,
         precision=before.precision if before else None,

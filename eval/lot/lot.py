@@ -200,6 +200,7 @@ def origin_digests(lot: Lot) -> dict[str, Any]:
     facts, plan = lot.record.facts if lot.record else None, lot.out / "plan.parquet"
     return {
         "base_sha256": facts.base if facts else None,
+        "training_base_sha256": facts.training_base or None if facts else None,
         "lora_sha256": facts.lora if facts else None,
         "data_sha256": facts.brand if facts else None,
         "plan_sha256": files.sha256(plan) if plan.exists() else None,

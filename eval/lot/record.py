@@ -90,6 +90,8 @@ class BatchFacts(Record):
     family: ModelFamilyFacts
     plan: PlanFacts
     generate: DrawingFacts
+    training_base: str = ""
+    """Digest of the weights of the base that the LoRA was trained on, where another one draws (draw_base=)."""
     watermark: str = ""
     """sha256 of the weights of the watermark that drawn pictures carry; left out where they carry none."""
 
@@ -100,7 +102,9 @@ class BatchConfigWords(Record):
     brand: str | None
     """The brand, as a name or a path; null for none."""
     base: str
-    """The base model, as a name, a path or a hub id."""
+    """The base model that draws, as a name, a path or a hub id."""
+    training_base: str = ""
+    """The base model that the LoRA was trained on, where another one draws; left out where it is the same."""
     run: str | None
     """Name of the folder of the training run; null where a LoRA file was named."""
 

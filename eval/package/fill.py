@@ -100,7 +100,12 @@ def licences_in_words(licences: Sequence[LicenceLink]) -> str:
     """The sentence of a package's card on licences; a licence that somebody accepted by name is marked as such."""
     if not licences:
         return "Licences: none is stated, since stylegate did not draw the pictures."
-    named = {"base": "the base model", "data": "the pictures that the LoRA learned from", "lora": "the LoRA"}
+    named = {
+        "base": "the base model",
+        "training base": "the base model that the LoRA was trained on",
+        "data": "the pictures that the LoRA learned from",
+        "lora": "the LoRA",
+    }
     each = [f"{named[link.what]}: {link.licence}{' (accepted by name)' if link.accepted else ''}" for link in licences]
     return f"Licences of what made the pictures: {'; '.join(each)}. None is stated of the pictures themselves."
 

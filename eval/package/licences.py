@@ -22,7 +22,9 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
     if lot.record is None:
         return []
     words, facts = lot.record.words, lot.record.facts
-    found = {"base": licence_of_base(lot)}
+    found = {"base": licence_of_base(lot, words.base)}
+    if words.training_base:
+        found["training base"] = licence_of_base(lot, words.training_base)
     if facts.lora and words.run:
         found["data"] = licence_of_brand(words.brand)
     elif facts.lora:
@@ -34,10 +36,9 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
     return [LicenceLink(what=what, licence=found[what], accepted=what in unclear) for what in found]
 
 
-def licence_of_base(lot: Lot) -> str:
-    """The licence of the base that drew the batch; "unknown" where the base is no longer at hand."""
+def licence_of_base(lot: Lot, base: str) -> str:
+    """The licence of a base of the batch, named as in its record; "unknown" where it is no longer at hand."""
     assert lot.record is not None
-    base = lot.record.words.base
     folder = base_model_folder(base, lot.record.facts.family.name)
     try:
         return (

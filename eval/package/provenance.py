@@ -26,7 +26,9 @@ class MadeFrom(Record):
     """What the pictures were drawn with; None for what is not known of pictures that were not drawn here."""
 
     base_sha256: str | None
-    """Digest of the base model's weights."""
+    """Digest of the weights of the base model that drew."""
+    training_base_sha256: str | None = None
+    """Digest of the weights of the base model that the LoRA was trained on; left out where it is the one that drew."""
     lora_sha256: str | None
     """sha256 of the LoRA's file."""
     data_sha256: str | None
@@ -72,7 +74,8 @@ class LicenceLink(Record):
     """The licence of one thing that the pictures were made with."""
 
     what: str
-    """base, data (the pictures that the LoRA learned from), or lora (one that was not trained here)."""
+    """base, training base (where another one drew), data (the pictures that the LoRA learned from), or lora (one that
+    was not trained here)."""
     licence: str
     """As its card, brand.yaml or its header says; "unknown" where nothing says it."""
     accepted: bool

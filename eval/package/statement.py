@@ -16,6 +16,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 URN = f"urn:stylegate:{__version__}"
 IN_BOM = {  # kind of component in the bill of materials, by name of a dependency
     "base": "machine-learning-model",
+    "training base": "machine-learning-model",
     "lora": "machine-learning-model",
     "encoder": "machine-learning-model",
     "data": "data",
@@ -28,6 +29,7 @@ def digests_of_materials(provenance: Provenance) -> dict[str, str]:
     made, judged = provenance.made_from, provenance.judged_by
     named = {
         "base": made.base_sha256,
+        "training base": made.training_base_sha256,
         "lora": made.lora_sha256,
         "data": made.data_sha256,
         "plan": made.plan_sha256,

@@ -227,6 +227,7 @@ def evidence_rows(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
         ("references", f"{references.count} of {last_part_of_path(references.name or 'none')}"),
         ("certificate", outcome.promise.certificate_sha256),
         ("base", made.base if made else None),
+        ("base that the LoRA was trained on", made.training_base if made else None),
         ("LoRA", made.lora if made else None),
         ("data", made.brand if made else None),
     ]

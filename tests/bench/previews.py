@@ -69,7 +69,7 @@ def evaluated(run: Run, states: dict[int, Path]) -> tuple[list[dict[str, Any]], 
 def verdicts_that_change(full: Run, previews: Run, results: list[dict[str, Any]]) -> int:
     """How many of the verdicts on full pictures differ where the base's previews are the foreign style."""
     evaluation = Evaluation(full, [])
-    evaluation.base_folder = Evaluation(previews, []).base_folder  # type: ignore[method-assign]
+    evaluation.base_folder = Evaluation(previews, []).base_folder
     changed = 0
     for result in results:
         again = evaluation.make_result(evaluation.folder(result["step"]))["verdicts"]
