@@ -58,7 +58,9 @@ def test_rows_are_appended_once_and_point_from_their_place(tmp_path: Path, chain
 
 def test_the_chain_is_listed_from_brand_set_to_package(chain: list[Path]) -> None:
     lines = lineage.lineage_lines({path: lineage.read_ledger(path) for path in chain})
-    assert [line.split()[0] for line in lines] == list(lineage.TYPES)
+    assert [line.split()[0] for line in lines] == list(
+        lineage.TYPES[1:]
+    )  # `base` is named by runs with draw_base= alone
     assert lines[0].endswith("given; used by run") and lines[1].endswith("made by run; used by batch")
     assert lines[5].endswith("made by batch") and DIGESTS["package"][:12] in lines[5]
     alone = lineage.lineage_lines({chain[0]: lineage.read_ledger(chain[0])})
@@ -173,7 +175,7 @@ def test_with_wandbs_own_client(chain: list[Path], server: FakeWandb) -> None:
     """The same by the real client, at a server that answers as W&B's was seen to be asked."""
     assert lineage.print_lineage_and_send_missing(chain) == 0
     stored = {server.title(i): aliases_of(found) for i, found in server.artifacts.items()}
-    assert stored.keys() == {f"the-{what}" for what in lineage.TYPES}
+    assert stored.keys() == {f"the-{what}" for what in lineage.TYPES[1:]}
     assert all(wandbrun.digest_alias(DIGESTS[name.removeprefix("the-")]) in aliases for name, aliases in stored.items())
     used = sorted(server.title(i) for run in server.runs.values() for i in run.used)
     assert used == ["the-brand-set", "the-lora"]

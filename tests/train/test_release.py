@@ -20,7 +20,8 @@ TEXTS = [
     "```\n~~~\n> quote\n1. item\n$x$",
 ]
 NUMBERS = {"num_pictures": 28, "then": "", "steps": 300, "scale": 1.0, "batch": 4, "rank": 16}
-WORDS = ["name", "brand", "style", "trigger", "licence", "source", "passed", "targets", "data", "base_sha256", "other"]
+WORDS = ["name", "brand", "style", "trigger", "licence", "source", "passed", "bases", "targets", "data", "base_sha256"]
+WORDS += ["draw_base", "other"]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
