@@ -1,8 +1,9 @@
 """A workflow for ComfyUI that draws with a LoRA as it was trained: the nodes and links that ComfyUI's API takes.
 
-Names of nodes and inputs are those of ComfyUI's core nodes, as its package comfyui-workflow-templates-json 0.1.123
-(October 2026) writes them. Families that ComfyUI loads from one checkpoint file with text encoders and autoencoder have
-a workflow here; the others are put together from several files, which every installation names in its own way.
+Names of nodes and inputs are those of ComfyUI's core nodes, as its packages comfyui-workflow-templates-json 0.1.123
+and comfyui-embedded-docs 0.5.15 write them. Families that ComfyUI loads from one checkpoint file with text encoders and
+autoencoder have a workflow here; the others are put together from several files, which every installation names in its
+own way.
 """
 
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ class WorkflowFacts(NamedTuple):
     prompt: str
     side: int  # pixels of the square picture
     prefix: str  # of the names of pictures
+    v_prediction: bool = False  # whether the base predicts v, which its checkpoint file does not say
+    zero_snr: bool = False  # whether the last noise level of the base holds no picture at all
 
 
 def comfyui_workflow(facts: WorkflowFacts, settings: GenerateConfig) -> dict[str, dict[str, Any]]:
@@ -32,7 +35,7 @@ def comfyui_workflow(facts: WorkflowFacts, settings: GenerateConfig) -> dict[str
         return {"class_type": kind, "inputs": inputs}
 
     strengths = {"strength_model": 1.0, "strength_clip": 1.0}
-    return {
+    nodes = {
         "1": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
         "2": node("LoraLoader", model=["1", 0], clip=["1", 1], lora_name=facts.lora_file, **strengths),
         "3": node("CLIPTextEncode", clip=["2", 1], text=facts.prompt),
@@ -54,3 +57,7 @@ def comfyui_workflow(facts: WorkflowFacts, settings: GenerateConfig) -> dict[str
         "7": node("VAEDecode", samples=["6", 0], vae=["1", 2]),
         "8": node("SaveImage", images=["7", 0], filename_prefix=facts.prefix),
     }
+    if facts.v_prediction:
+        nodes["9"] = node("ModelSamplingDiscrete", model=["2", 0], sampling="v_prediction", zsnr=facts.zero_snr)
+        nodes["6"]["inputs"]["model"] = ["9", 0]
+    return nodes

@@ -135,8 +135,11 @@ def write_release(
         digest = files.sha256(partial / path.name)
         files.write_atomically(partial / "README.md", model_card_text(front, lora_sha256=digest, **facts_of_card))
         side = sample.drawing_resolution(config, models)
-        if config.family.name in ONE_FILE and models.schedule.prediction == "epsilon":
-            said = WorkflowFacts(other.name, brand.trigger, side, name)
+        if config.family.name in ONE_FILE:
+            zero_snr = bool(models.pipeline.scheduler.config.get("rescale_betas_zero_snr"))
+            said = WorkflowFacts(
+                other.name, brand.trigger, side, name, models.schedule.prediction == "v", zero_snr=zero_snr
+            )
             files.write_json(partial / f"{name}.comfyui.json", comfyui_workflow(said, config.generate))
         check_written_files(
             models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name

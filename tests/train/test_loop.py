@@ -440,6 +440,7 @@ def test_text_encoders_are_trained_resumed_and_handed_out(run, small_brand: Path
     other = load_file(directory("reads") / "lora" / "reads.kohya.safetensors")
     workflow = files.read_json(directory("reads") / "lora" / "reads.comfyui.json", "the workflow")
     assert workflow["2"]["inputs"]["lora_name"] == "reads.kohya.safetensors"
+    assert workflow["9"]["inputs"]["sampling"] == "v_prediction", "as the miniature's base predicts"
     assert "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight" in other
     assert run("train", *words, "name=mute", "lora.text_encoder=false", "train.max_steps=3")[0] == 0
     assert lora_bytes("mute") != lora_bytes("reads")

@@ -54,23 +54,27 @@ NODES = {
         ["LATENT"],
     ),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"]),
+    "ModelSamplingDiscrete": ({"model": "MODEL", "sampling": str, "zsnr": bool}, ["MODEL"]),
     "SaveImage": ({"images": "IMAGE", "filename_prefix": str}, []),
 }
 
 
-def test_every_node_of_the_workflow_gets_the_inputs_that_comfyui_asks_for() -> None:
-    facts = WorkflowFacts("acme.kohya.safetensors", "acme style", 512, "acme")
+@pytest.mark.parametrize("v_prediction", [False, True])
+def test_every_node_of_the_workflow_gets_the_inputs_that_comfyui_asks_for(v_prediction: bool) -> None:
+    facts = WorkflowFacts("acme.kohya.safetensors", "acme style", 512, "acme", v_prediction)
     workflow = comfyui_workflow(facts, GenerateConfig(num_inference_steps=7, guidance_scale=3.5))
-    for number, node in workflow.items():
+    for node in workflow.values():
         wanted, _ = NODES[node["class_type"]]
         assert node["inputs"].keys() == wanted.keys()
         for name, value in node["inputs"].items():
             kind = wanted[name]
             if isinstance(kind, str):
                 source, slot = value
-                assert int(source) < int(number) and NODES[workflow[source]["class_type"]][1][slot] == kind
+                assert NODES[workflow[source]["class_type"]][1][slot] == kind
             else:
                 assert isinstance(value, kind), (node["class_type"], name)
     (sampler,) = (node["inputs"] for node in workflow.values() if node["class_type"] == "KSampler")
     assert (sampler["steps"], sampler["cfg"]) == (7, 3.5)
+    kind = workflow[sampler["model"][0]]["class_type"]
+    assert kind == ("ModelSamplingDiscrete" if v_prediction else "LoraLoader")
     assert workflow["2"]["inputs"]["lora_name"] == facts.lora_file
