@@ -2,20 +2,15 @@
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stylegate import loranames, lycoris
+from stylegate.loraheader import ADAPTER_METADATA, PEFT_CONFIG, LoraHeader, escape_control_characters
 from stylegate.lycoris import FactoredLayer
-
-ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' key of the safetensors header
-PEFT_CONFIG = "adapter_config.json"  # PEFT's settings, in a file beside the tensors
-PEFT_ALPHA = 8  # in a header that has settings of a component, but no alpha
-LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
 
 
 class LoraTensors(NamedTuple):
@@ -159,7 +154,7 @@ def layers_from_tensors(
 
 
 def lacks_alpha_of_peft(
-    key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: "LoraHeader"
+    key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: LoraHeader
 ) -> bool:
     """Whether a key is of a file that PEFT wrote, whose strength is not known without the file beside it."""
     if key_parts.style != "bare" or header.values or key_parts.part in ("diff", "bias"):
@@ -169,150 +164,16 @@ def lacks_alpha_of_peft(
     )
 
 
-def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: "LoraHeader") -> AnyLayer:
+def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: LoraHeader) -> AnyLayer:
     """The layer that tensors make, by part; `tensor_shapes_problem` has found none. `name` is the canonical name."""
     kind, magnitude, bias = lycoris.kind_of(found), dora_magnitudes_of(found, shape), found.get("bias")
     if kind == "LoRA":
-        alpha = float(found["alpha"]) if "alpha" in found else header.alpha(name, found["down"].shape[0])
-        return LoraTensors(found["down"], found["up"], alpha, magnitude, bias)
+        own = float(found["alpha"]) * header.block_size if "alpha" in found else None
+        alpha = header.alpha(name, found["down"].shape[0]) if own is None else own
+        up = found["up"].reshape(*found["up"].shape[:2], *[1] * (len(shape) - 2))
+        return LoraTensors(found["down"], up, alpha, magnitude, bias)
     parts = {part: tensor for part, tensor in found.items() if part not in lycoris.BESIDE}
     return FactoredLayer(kind, parts, shape, header.strength(name, found), magnitude, bias)
-
-
-class LoraHeader:
-    """Alpha and rank by layer as told beside the tensors: diffusers' `lora_adapter_metadata` in the safetensors header,
-    or PEFT's adapter_config.json beside the file (which lorafile.load_tensors puts into the metadata).
-
-    `problems` names everything in it that is not understood; `values` is then empty.
-    """
-
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        self.problems: list[str] = []
-        self.values: dict[str, Any] = {}
-        self.source = ADAPTER_METADATA if ADAPTER_METADATA in metadata else PEFT_CONFIG
-        self.rank_stabilised = rank_stabilised_by_lycoris(metadata)
-        try:
-            values = json.loads(metadata.get(self.source, "{}"))
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict):
-            self.problems.append(f"its {self.source} is not a JSON object")
-            return
-        for key, value in values.items():
-            if problem := header_problem(key, value):
-                self.problems.append(f"{self.source}: {escape_control_characters(key)} {problem}")
-        if not self.problems:
-            self.values = values
-
-    def header_setting(self, component: str, key: str, default: Any) -> Any:
-        """The value of a setting for a component (unet, ...); the header's general value, or `default`, without one."""
-        return self.values.get(f"{component}.{key}", self.values.get(key, default))
-
-    def alpha(self, name: str, rank: int) -> float:
-        """Alpha of the layer with this canonical name: the rank if there is no header; PEFT's default if it names
-        no alpha.
-
-        The strength of rsLoRA, alpha / sqrt(rank) (arXiv 2312.03732), is returned as the alpha that gives the same
-        strength.
-        """
-        component, _, path = name.partition(".")
-        has_settings = "r" in self.values or any(key.startswith(f"{component}.") for key in self.values)
-        of_loha = self.header_setting(component, "alpha", None)  # and of LoKr
-        alpha = self.header_setting(component, "lora_alpha", of_loha)
-        alpha = float((PEFT_ALPHA if has_settings else rank) if alpha is None else alpha)
-        paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
-        alpha = float(value_by_pattern(self.header_setting(component, "alpha_pattern", None) or {}, paths, alpha))
-        return alpha * math.sqrt(rank) if self.header_setting(component, "use_rslora", False) is True else alpha
-
-    def rank(self, name: str) -> float | None:
-        """The rank that is told for the layer with this canonical name; None if no rank is."""
-        component, _, path = name.partition(".")
-        told = self.header_setting(component, "r", None)
-        patterns = self.header_setting(component, "rank_pattern", None) or {}
-        return None if told is None else value_by_pattern(patterns, (path, f"text_model.{path}"), told)
-
-    def rank_problem(self, name: str, found: Mapping[str, Tensor]) -> str | None:
-        """What is wrong if the tensors of a layer (by part) have another rank than is told; None if nothing is."""
-        told, rank = self.rank(name), lycoris.rank_of(found)
-        if told is None or rank is None or told == rank:
-            return None
-        return f"rank {rank}, but its {self.source} says {told:g}: which strength is meant is not known"
-
-    def strength(self, name: str, found: Mapping[str, Tensor]) -> float:
-        """The factor that the writer of a layer trains with, from the layer's tensors by part and what is told beside.
-
-        It is alpha / rank. Where all matrices are whole there is no rank: LyCORIS (and OneTrainer, ai-toolkit, musubi)
-        then trains at 1, whatever alpha it saves; with rs_lora at sqrt(rank), of which it saves the cube. PEFT divides
-        the alpha of its settings by their rank there too.
-        """
-        rank = lycoris.rank_of(found)
-        if "diff" in found:
-            return 1.0
-        if "alpha" in found and rank is None:
-            return float(found["alpha"]) ** (1 / 3) if self.rank_stabilised else 1.0
-        if "alpha" in found and rank is not None:
-            return float(found["alpha"]) / rank
-        told = rank or self.rank(name)
-        return self.alpha(name, int(told)) / told if told else 1.0
-
-
-def rank_stabilised_by_lycoris(metadata: Mapping[str, str]) -> bool:
-    """Whether kohya's header says that LyCORIS trained with rs_lora."""
-    try:
-        told = json.loads(metadata.get("ss_network_args", "{}"))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(told, dict) and str(told.get("rs_lora", False)).lower() in ("true", "1", "yes")
-
-
-def header_problem(key: str, value: Any) -> str:
-    """What is wrong with a header entry that affects the strength, as text; "" if nothing is wrong."""
-    setting = key.rpartition(".")[2]
-    if setting in ("lora_alpha", "alpha", "r") and not is_number(value):
-        return f"is {short_text(value)}, not a number"
-    if setting not in ("alpha_pattern", "rank_pattern") or value is None:
-        return ""
-    if not isinstance(value, dict) or not all(map(is_number, value.values())):
-        return "is not an object of numbers"
-    unread = [pattern for pattern in value if not LAYER_NAME.fullmatch(pattern)]
-    if unread:
-        return (
-            f"has {short_text(unread[0])}, which is not the name of a layer: PEFT would run it as a regular "
-            "expression, which is never done here with a file's content; write out the layers' names"
-        )
-    return ""
-
-
-def value_by_pattern(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
-    """The value of the first pattern that matches one of the module's `paths`; `default` if none matches.
-
-    A pattern matches a whole path, or the end of a path after a dot; with a leading ^ only the whole path.
-    """
-    for pattern, value in patterns.items():
-        wanted = pattern.removeprefix("^").removesuffix("$")
-        for path in paths:
-            if path == wanted or (not pattern.startswith("^") and path.endswith(f".{wanted}")):
-                return value
-    return default
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a JSON file is a finite number that a float can hold."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def escape_control_characters(text: str) -> str:
-    """The text with its control characters escaped, so that a name from a file cannot control the terminal."""
-    return text if text.isprintable() else repr(text)
-
-
-def short_text(value: Any) -> str:
-    """A value of a file as it is shown: on one line, without control characters, 80 characters at most."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def weight_shape_of(module: Any) -> tuple[int, ...]:
@@ -339,7 +200,7 @@ def tensor_shapes_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -
 def lora_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
     """Why a pair of matrices (down, up) does not fit a weight of `shape` [out, in, ...]; None if it does."""
     down, up = found["down"], found["up"]
-    if down.ndim != len(shape) or up.ndim != len(shape):
+    if down.ndim != len(shape) or up.ndim not in (2, len(shape)):  # 2: LyCORIS' DyLoRA of a convolution
         return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
         return f"its halves are {shape_in_words(down.shape)} and {shape_in_words(up.shape)}: they do not share a rank"

@@ -14,13 +14,13 @@ from torch import Tensor
 from stylegate import loranames, lycoris
 from stylegate.adapter import (
     AnyLayer,
-    LoraHeader,
     LoraTensors,
     layer_of_parts,
     layers_from_tensors,
     tensor_shapes_problem,
     weight_shape_of,
 )
+from stylegate.loraheader import LoraHeader
 
 
 class Place(NamedTuple):

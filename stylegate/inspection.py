@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stylegate import adapter, files, loracontents, lorafile, lycoris, readers
+from stylegate import files, loracontents, lorafile, loraheader, lycoris, readers
 from stylegate.errors import DataError, ModelError
 from stylegate.loracontents import LoraContents
 from stylegate.words import counted
@@ -66,10 +66,10 @@ def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     out += [("problem", problem) for problem in loading_problems(file)]
     out += list(readers.answers_by_program(file).items()) if file.styles or file.kinds else []
     if file.unknown:
-        shown = ", ".join(map(adapter.short_text, file.unknown[:3]))
+        shown = ", ".join(map(loraheader.short_text, file.unknown[:3]))
         out.append(("unknown", f"{counted(len(file.unknown), 'key')} of no known kind: {shown}"))
     return out + [
-        ("header", f"{adapter.escape_control_characters(key)} = {value_in_words(value)}")
+        ("header", f"{loraheader.escape_control_characters(key)} = {value_in_words(value)}")
         for key, value in sorted(metadata.items())
     ]
 
@@ -112,9 +112,9 @@ def ranks_of_layers(file: LoraContents) -> list[int | None]:
 
 def loading_problems(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and layers that change nothing."""
-    found = list(adapter.LoraHeader(file.metadata).problems)
+    found = list(loraheader.LoraHeader(file.metadata).problems)
     for problem, layers in loracontents.layer_problems(file).items():
-        found.append(f"{problem}: {counted(len(layers), 'layer')}, {adapter.escape_control_characters(layers[0])}")
+        found.append(f"{problem}: {counted(len(layers), 'layer')}, {loraheader.escape_control_characters(layers[0])}")
     idle = layers_without_effect(file)
     if idle and len(idle) == len(file.styles):
         found.append("changes nothing: a half of each layer, or its alpha, is zero")
@@ -152,7 +152,7 @@ def family_in_words(file: LoraContents) -> str:
     for key in ("modelspec.architecture", "ss_base_model_version"):
         if named := file.metadata.get(key):
             name = ARCHITECTURES.get(named.removesuffix("/lora"), named)
-            return f"{adapter.escape_control_characters(name)[:SHOWN]} (by {key})"
+            return f"{loraheader.escape_control_characters(name)[:SHOWN]} (by {key})"
     widths = {
         file.tensors[key].shape[1]
         for key, p in file.parts_by_key.items()

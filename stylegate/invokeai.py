@@ -3,15 +3,16 @@
 `python -m tests.bench.lora_invokeai` holds these answers against InvokeAI's own loading code.
 """
 
-from stylegate import adapter, loranames, lycoris
+from stylegate import loraheader, loranames, lycoris
 from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
-    layers_at_strength_one,
     layers_with_part,
     other_adapter_kinds,
+    other_strengths_in_words,
     parts_by_layer,
     plain_styles,
+    strengths_by_tensors_alone,
 )
 from stylegate.words import counted
 
@@ -36,21 +37,21 @@ def reason_to_raise(file: LoraContents) -> str | None:
     """Why it raises on a layer, of whatever model; None if it does not."""
     for key, found in file.parts_by_key.items():
         if found.style == "kohya" and found.part in ("down", "up") and not key.endswith(("_down.weight", "_up.weight")):
-            return f"{adapter.escape_control_characters(key)} is not kohya's name, but for the layer"
+            return f"{loraheader.escape_control_characters(key)} is not kohya's name, but for the layer"
     for layer, parts in parts_by_layer(file.tensors, file.parts_by_key).items():
         try:
             kind = lycoris.kind_of(parts)
         except ValueError as error:
-            return f"{adapter.escape_control_characters(layer)}: {error}"
+            return f"{loraheader.escape_control_characters(layer)}: {error}"
         if kind not in ("LoRA", "Tucker") and "dora_scale" in parts:
-            return f"{adapter.escape_control_characters(layer)}: {kind} with a DoRA's magnitudes"
+            return f"{loraheader.escape_control_characters(layer)}: {kind} with a DoRA's magnitudes"
     return None
 
 
 def problems_with_unet(file: LoraContents) -> list[str]:
     """What it does with a file of a UNet and its text encoders, of which it knows kohya's names alone."""
     if foreign := [layer for layer, style in file.styles.items() if style != "kohya"]:
-        return [f"refuses it: {adapter.escape_control_characters(foreign[0])} is not kohya's name"]
+        return [f"refuses it: {loraheader.escape_control_characters(foreign[0])} is not kohya's name"]
     found = []
     changed = {layer for layer, kind in file.factored.items() if kind == "difference"}
     if set(layers_with_part(file, "bias")) - changed:
@@ -58,7 +59,7 @@ def problems_with_unet(file: LoraContents) -> list[str]:
     known = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
     if odd := [x for x in file.styles if not x.startswith(known) or x != loranames.without_wrapper_prefixes(x)]:
         found.append(
-            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {adapter.short_text(odd[0])}"
+            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {loraheader.short_text(odd[0])}"
         )
     of_outputs = [
         key for key, p in file.parts_by_key.items() if p.part == "dora_scale" and file.tensors[key].shape[0] != 1
@@ -67,8 +68,8 @@ def problems_with_unet(file: LoraContents) -> list[str]:
         found.append("takes the magnitudes of a DoRA's outputs by the lengths of its inputs")
     if any(part in layer for layer in file.styles for part in ("_input_blocks_", "_middle_block_", "_output_blocks_")):
         found.append("translates the original UNet's names for SDXL alone")
-    if wrong := layers_at_strength_one(file):
-        found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it reads the tensors alone")
+    if wrong := strengths_by_tensors_alone(file):
+        found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     if "bundled embedding" in other_adapter_kinds(file):
         found.append("ignores bundled embedding")
     if file.unknown:
@@ -84,10 +85,10 @@ def problems_with_transformer(file: LoraContents) -> list[str]:
     plain = plain_styles(file).keys() & dotted
     beside = [key for key, p in file.parts_by_key.items() if p.layer in plain and p.part in lycoris.BESIDE]
     if of_flux and beside:
-        return [f"refuses it: {adapter.escape_control_characters(beside[0])} beside a pair of matrices"]
+        return [f"refuses it: {loraheader.escape_control_characters(beside[0])} beside a pair of matrices"]
     in_diffusers = any(part in layer for layer in dotted for part in OF_FLUX_IN_DIFFUSERS)
     if in_diffusers and (odd := [key for key in file.tensors if not key.endswith(PAIRS)]):
-        return [f"refuses it: {adapter.escape_control_characters(odd[0])} is neither lora_A nor lora_B"]
+        return [f"refuses it: {loraheader.escape_control_characters(odd[0])} is neither lora_A nor lora_B"]
     pairs = {p.layer for key, p in file.parts_by_key.items() if ".lora_A." in key}
     if pairs & set(layers_with_part(file, "alpha")):
         found.append("refuses .alpha beside lora_A for FLUX, and drops it for Z-Image and Qwen-Image")
@@ -97,8 +98,8 @@ def problems_with_transformer(file: LoraContents) -> list[str]:
         kinds = sorted({kind for layer, kind in file.factored.items() if layer in dotted})
         if not of_flux or "difference" in kinds:
             return [f"refuses it: {', '.join(kinds)} in dotted names"]
-    if wrong := layers_at_strength_one(file):
-        found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it reads the tensors alone")
+    if wrong := strengths_by_tensors_alone(file):
+        found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     if layers_with_part(file, "magnitude"):
         found.append("ignores lora_magnitude_vector: a DoRA without its magnitudes")
     return found

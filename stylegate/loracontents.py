@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from stylegate import adapter, loranames, lycoris
+from stylegate import adapter, loraheader, loranames, lycoris
 from stylegate.loranames import KeyParts
+from stylegate.words import counted
 
 UNET_PARTS = ("down_block", "up_block", "mid_block", "input_block", "middle_block", "output_block", "conv_in")
 UNET_PARTS += ("conv_out", "time_embed", "add_embedding", "label_emb", "out_2")
@@ -33,7 +34,7 @@ def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     parts_by_key = {key: found for key in tensors if (found := loranames.parse_key(key))}
     kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
     styles = {p.layer: p.style for p in parts_by_key.values() if p.part not in lycoris.BESIDE}
-    header, strengths, factored = adapter.LoraHeader(metadata), {}, {}
+    header, strengths, factored = loraheader.LoraHeader(metadata), {}, {}
     for layer, parts in parts_by_layer(tensors, parts_by_key).items():
         alpha = parts.get("alpha")
         if alpha is not None and not is_scalar(alpha):
@@ -122,16 +123,24 @@ def plain_styles(file: LoraContents) -> dict[str, str]:
     return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
 
 
-def layers_at_strength_one(file: LoraContents) -> list[str]:
-    """Layers that a program takes at strength 1 if it knows their tensors alone, though another strength is meant.
+def strengths_by_tensors_alone(file: LoraContents) -> dict[str, float]:
+    """The strength of each layer that a program takes otherwise than it is meant, if it knows the tensors alone.
 
-    Their alpha, or that of settings beside them, is told in a header or in PEFT's adapter_config.json.
+    The alpha that is meant, or LyCORIS' settings, are told in a header or in PEFT's adapter_config.json.
     """
-    alone, found = adapter.LoraHeader({}), []
+    alone, found = loraheader.LoraHeader({}), {}
     for layer, parts in parts_by_layer(file.tensors, file.parts_by_key).items():
         alpha = parts.get("alpha")
         if layer not in file.strengths or (alpha is not None and not is_scalar(alpha)):
             continue
-        if not nearly_equal(alone.strength(layer_name_in_header(layer), parts), file.strengths[layer]):
-            found.append(layer)
+        strength = alone.strength(layer_name_in_header(layer), parts)
+        if not nearly_equal(strength, file.strengths[layer]):
+            found[layer] = strength
     return found
+
+
+def other_strengths_in_words(strengths: Mapping[str, float]) -> str:
+    """A clause on layers that are taken at these strengths."""
+    shown = list(dict.fromkeys(f"{strength:g}" for strength in strengths.values()))
+    how = f"at strength {shown[0]}" if len(shown) == 1 else f"at other strengths, the first at {shown[0]}"
+    return f"takes {counted(len(strengths), 'layer')} {how}"

@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from stylegate import adapter, files, fusednames, loranames
+from stylegate import adapter, files, fusednames, loraheader, loranames
 from stylegate.adapter import AnyLayer, LoraTensors
 from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
@@ -60,7 +60,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             f"{path} is not a whole safetensors file: {error}", next_step="copy or train it again."
         ) from None
     beside = peft_settings(path)
-    return tensors, metadata | ({} if beside is None else {adapter.PEFT_CONFIG: beside.read_text(errors="replace")})
+    return tensors, metadata | ({} if beside is None else {loraheader.PEFT_CONFIG: beside.read_text(errors="replace")})
 
 
 def peft_file(folder: Path) -> Path:
@@ -76,7 +76,7 @@ def peft_file(folder: Path) -> Path:
 
 def peft_settings(path: Path) -> Path | None:
     """The settings that PEFT has written beside a LoRA file; None if the file is not PEFT's or has none."""
-    beside = path.with_name(adapter.PEFT_CONFIG)
+    beside = path.with_name(loraheader.PEFT_CONFIG)
     return beside if path.name == PEFT_FILE and beside.is_file() else None
 
 
@@ -214,7 +214,7 @@ def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, 
         header |= {f"{component}.lora_alpha": settings.lora_alpha * scale}
         header |= {f"{component}.use_rslora": settings.use_rslora}
         tensors |= {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(part).items()}
-    metadata = {adapter.ADAPTER_METADATA: json.dumps(header)}
+    metadata = {loraheader.ADAPTER_METADATA: json.dumps(header)}
     layers, problems = adapter.layers_from_tensors(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
     return adapter.plain_layers(layers)

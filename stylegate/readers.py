@@ -12,17 +12,18 @@ from typing import Any
 
 from torch import Tensor
 
-from stylegate import adapter, loranames
+from stylegate import adapter, loraheader, loranames
 from stylegate.invokeai import problems_in_invokeai
 from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
     layer_problems,
-    layers_at_strength_one,
     layers_with_part,
     nearly_equal,
     other_adapter_kinds,
+    other_strengths_in_words,
     plain_styles,
+    strengths_by_tensors_alone,
 )
 from stylegate.words import counted
 
@@ -50,7 +51,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     reasons = [f"holds {', '.join(unread)}"] if unread else []
     reasons += [f"has {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else []
     reasons += [f"{counted(len(layers), 'layer')}: {problem}" for problem, layers in layer_problems(file).items()]
-    header = adapter.LoraHeader(file.metadata)
+    header = loraheader.LoraHeader(file.metadata)
     reasons += header.problems
     if any(adapter.lacks_alpha_of_peft(h, key, file.tensors, header) for key, h in file.parts_by_key.items()):
         reasons.append("its names are PEFT's, and its alpha is not in the file")
@@ -63,7 +64,7 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
     plain = plain_styles(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return found + problems_in_diffusers_of_transformer(file)
-    if any("regular expression" in problem for problem in adapter.LoraHeader(file.metadata).problems):
+    if any("regular expression" in problem for problem in loraheader.LoraHeader(file.metadata).problems):
         return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
     try:
         strengths = diffusers_strengths(file)
@@ -96,7 +97,7 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
             return ["refuses it: it has LoKr beside layers of another kind"]
         return ["reads LoKr for FLUX.2 and Z-Image alone"]
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
-        return [f"refuses it: {adapter.escape_control_characters(foreign[0])} has no 'lora' in its name"]
+        return [f"refuses it: {loraheader.escape_control_characters(foreign[0])} has no 'lora' in its name"]
     found = []
     if {p.layer for p in file.parts_by_key.values() if p.part == "alpha" and p.style == "diffusers"}:
         found.append("refuses .alpha keys among its own names, but for FLUX.1")
@@ -121,12 +122,12 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
     except Exception as error:  # of many kinds, for whatever it cannot place
         raise ValueError(untranslatable_reason(file, error)) from None
     if foreign := [key for key in state if "lora" not in key]:
-        raise ValueError(f"{adapter.escape_control_characters(foreign[0])} has no 'lora' in its name")
+        raise ValueError(f"{loraheader.escape_control_characters(foreign[0])} has no 'lora' in its name")
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise ValueError("it holds whole numbers")
     header = read_header_settings(file.metadata)
     if alphas and header is not None:
-        raise ValueError(f"it has .alpha tensors and {adapter.ADAPTER_METADATA}")
+        raise ValueError(f"it has .alpha tensors and {loraheader.ADAPTER_METADATA}")
     owners = {id(file.tensors[key]): p.layer for key, p in file.parts_by_key.items() if p.part == "up"}
     strengths = {}
     for component in ("unet", "text_encoder", "text_encoder_2"):
@@ -146,9 +147,9 @@ def untranslatable_reason(file: LoraContents, error: Exception) -> str:
     if file.kinds:
         return f"it does not know {', '.join(other_adapter_kinds(file))}"
     if lone := [key_parts.layer for key_parts in file.parts_by_key.values() if key_parts.layer not in whole]:
-        return f"{adapter.escape_control_characters(lone[0])} has no whole pair of tensors"
+        return f"{loraheader.escape_control_characters(lone[0])} has no whole pair of tensors"
     if file.unknown:
-        return f"it does not know {adapter.escape_control_characters(file.unknown[0])}"
+        return f"it does not know {loraheader.escape_control_characters(file.unknown[0])}"
     return f"its translation fails ({type(error).__name__})"
 
 
@@ -157,9 +158,9 @@ def read_header_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
     Raises ValueError for one that is not understood.
     """
-    if adapter.ADAPTER_METADATA not in metadata:
+    if loraheader.ADAPTER_METADATA not in metadata:
         return None
-    header = adapter.LoraHeader(metadata)
+    header = loraheader.LoraHeader(metadata)
     if header.problems:
         raise ValueError(header.problems[0])
     return header.values
@@ -198,10 +199,13 @@ def component_strengths(
     found = {}
     for path, up in known.items():
         rank = up.shape[1]
-        if adapter.value_by_pattern(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK)) != rank:
-            raise ValueError(f"its header has another rank for {adapter.escape_control_characters(path)}")
-        alpha = adapter.value_by_pattern(
-            settings.get("alpha_pattern") or {}, [path], settings.get("lora_alpha", adapter.PEFT_ALPHA)
+        if (
+            loraheader.value_by_pattern(settings.get("rank_pattern") or {}, [path], settings.get("r", PEFT_RANK))
+            != rank
+        ):
+            raise ValueError(f"its header has another rank for {loraheader.escape_control_characters(path)}")
+        alpha = loraheader.value_by_pattern(
+            settings.get("alpha_pattern") or {}, [path], settings.get("lora_alpha", loraheader.PEFT_ALPHA)
         )
         found[id(up)] = alpha / (math.sqrt(rank) if settings.get("use_rslora") is True else rank)
     return found
@@ -215,7 +219,9 @@ def component_settings(component: str, header: dict[str, Any]) -> dict[str, Any]
     if not settings.get("target_modules"):
         raise ValueError(f"its header has no target_modules for {component}")
     if unknown := settings.keys() - {field.name for field in dataclasses.fields(LoraConfig)}:
-        raise ValueError(f"its header has {adapter.escape_control_characters(min(unknown))}, which PEFT does not know")
+        raise ValueError(
+            f"its header has {loraheader.escape_control_characters(min(unknown))}, which PEFT does not know"
+        )
     return settings
 
 
@@ -247,8 +253,8 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     ]
     if hidden:
         found.append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
-    if wrong := [layer for layer in layers_at_strength_one(file) if layer not in wrapped]:
-        found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it does not read the header's alpha")
+    if wrong := {k: strength for k, strength in strengths_by_tensors_alone(file).items() if k not in wrapped}:
+        found.append(f"{other_strengths_in_words(wrong)}: it does not read the header's alpha")
     return found + sentences_on_ignored_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
 
@@ -266,17 +272,17 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
     ]
     if odd:
         found.append(
-            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {adapter.short_text(odd[0])}"
+            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {loraheader.short_text(odd[0])}"
         )
     if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
-    if wrong := [layer for layer in layers_at_strength_one(file) if layer not in foreign]:
-        found.append(f"takes {counted(len(wrong), 'layer')} at strength 1: it reads the tensors alone")
+    if wrong := {k: strength for k, strength in strengths_by_tensors_alone(file).items() if k not in foreign}:
+        found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
     whole = set(layers_with_part(file, "down")) & set(layers_with_part(file, "up"))
     lone = [p.layer for p in file.parts_by_key.values() if p.style == "kohya" and p.layer not in whole]
     if lone := [layer for layer in lone if layer not in others_of_layer]:
-        found.append(f"refuses it: {adapter.escape_control_characters(lone[0])} has no whole pair of tensors")
+        found.append(f"refuses it: {loraheader.escape_control_characters(lone[0])} has no whole pair of tensors")
     return found + sentences_on_ignored_keys(file, READ_BY_A1111 | {"bundled embedding"})
 
 

@@ -45,6 +45,7 @@ LYCORIS: dict[str, tuple[str, dict[str, Any]]] = {
     "LoKr, unbalanced": ("lokr", {"factor": 4, "unbalanced_factorization": True, "lora_dim": 1}),
     "LoKr, scalar": ("lokr", {"factor": 2, "use_scalar": True}),
     "full": ("full", {}),
+    "DyLoRA": ("dylora", {"lora_dim": 6, "block_size": 2}),
     **{
         f"{algo}, DoRA of the {'outputs' if on_out else 'inputs'}": (
             algo.lower().replace("locon", "lora"),
@@ -93,6 +94,7 @@ def of_lycoris(kind: str, make: Callable[[], Any]) -> tuple[float, float | None]
     layer = make()
     before = weight_by_forward(layer.forward, layer)
     names = {"lora": "LoConModule", "loha": "LohaModule", "lokr": "LokrModule", "full": "FullModule"}
+    names |= {"dylora": "DyLoraModule"}
     module = getattr(modules, names[algo])(FLAT, layer, **({"lora_dim": RANK, "alpha": ALPHA} | settings)).eval()
     for parameter in module.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))
@@ -102,8 +104,13 @@ def of_lycoris(kind: str, make: Callable[[], Any]) -> tuple[float, float | None]
         merged, bias = module.get_merged_weight()
         wanted = torch.cat([merged.flatten(1), before[:, -1:] if bias is None else bias[:, None]], dim=1)
         return relative_error(read_and_merged(layer, tensors, {}), wanted, before), None
+    args = {"algo": algo, "rs_lora": str(settings.get("rs_lora", False)), "block_size": str(settings.get("block_size"))}
+    told = {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps(args)}
+    if algo == "dylora":  # its forward pass takes a random rank each time; here all blocks
+        change = module.get_diff_weight(rank=module.lora_dim - module.block_size)[0]
+        wanted = before + nn.functional.pad(change.flatten(1), (0, 1))
+        return relative_error(read_and_merged(layer, tensors, told), wanted, before), None
     wanted = weight_by_forward(module.forward, layer)
-    told = {"ss_network_args": json.dumps({"rs_lora": str(settings.get("rs_lora", False))})}
     error = relative_error(read_and_merged(layer, tensors, told), wanted, before)
     by_merge = module.get_merged_weight(shape=layer.weight.shape)[0].flatten(1) - before[:, :-1]
     factor = float(by_merge.norm() / (wanted - before).norm())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stylegate import adapter, files, loranames
+from stylegate import adapter, files, loraheader, loranames
 from stylegate.adapter import LoraTensors
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -104,7 +104,7 @@ def test_no_file_and_no_lora(run, tmp_path: Path) -> None:
     save_file(adapter.to_kohya(LAYERS), tmp_path / "good.safetensors")
     code, text = run("inspect", *(str(tmp_path / f"{name}.safetensors") for name in ("empty", "good", "torn", "good")))
     assert code == 2 and text.count("good.safetensors: ") == 2 and "2 of 4 files" in text, "all are answered"
-    broken = {adapter.ADAPTER_METADATA: '{"unet.lora_alpha": [8]}'}
+    broken = {loraheader.ADAPTER_METADATA: '{"unet.lora_alpha": [8]}'}
     save_file(adapter.to_diffusers(LAYERS)[0], tmp_path / "header.safetensors", broken)
     code, text = run("inspect", str(tmp_path / "header.safetensors"))
     assert code == 0 and "unet.lora_alpha is [8], not a number" in text

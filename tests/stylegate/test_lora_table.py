@@ -18,7 +18,7 @@ from diffusers import Flux2KleinPipeline, FluxPipeline, ZImagePipeline  # type: 
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from stylegate import adapter, files, fusednames, lorafile
+from stylegate import adapter, files, fusednames, lorafile, loraheader
 from stylegate.adapter import LoraTensors
 from stylegate.errors import ModelError
 
@@ -214,6 +214,13 @@ def _():
 def _():
     made = lokr(Q, FLAT[Q], 0, 0, 8.0)
     told = {"ss_network_args": json.dumps({"algo": "lokr", "rs_lora": "True"})}
+    return made._replace(changes={Q: 2 * made.changes[Q]}, metadata=told)
+
+
+@row("LyCORIS", "DyLoRA (in kohya's header): trained at alpha / number of blocks, alpha is saved")
+def _():
+    made = lora(Q, FLAT[Q], 6, 1.0)
+    told = {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": "dylora", "block_size": "2"})}
     return made._replace(changes={Q: 2 * made.changes[Q]}, metadata=told)
 
 
@@ -548,7 +555,7 @@ def test_each_folder_of_peft_is_merged_as_peft_merges_it(tmp_path: Path, holds: 
 
 def settings_changed(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        path = folder / adapter.PEFT_CONFIG
+        path = folder / loraheader.PEFT_CONFIG
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     return change
@@ -557,8 +564,11 @@ def settings_changed(**changes: Any) -> Callable[[Path], None]:
 PEFT_REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "adapter_config.json of another rank than the tensors": (settings_changed(r=4), "its adapter_config.json says 4"),
     "adapter_config.json with a regular expression": (settings_changed(alpha_pattern={".*to_q": 1}), "never done here"),
-    "adapter_config.json that is no JSON": (lambda f: (f / adapter.PEFT_CONFIG).write_text("{"), "not a JSON object"),
-    "no adapter_config.json": (lambda f: (f / adapter.PEFT_CONFIG).unlink(), "alpha stands beside such a file"),
+    "adapter_config.json that is no JSON": (
+        lambda f: (f / loraheader.PEFT_CONFIG).write_text("{"),
+        "not a JSON object",
+    ),
+    "no adapter_config.json": (lambda f: (f / loraheader.PEFT_CONFIG).unlink(), "alpha stands beside such a file"),
 }
 
 

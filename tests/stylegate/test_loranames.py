@@ -16,7 +16,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from stylegate import adapter, lorafile, loranames
+from stylegate import adapter, lorafile, loraheader, loranames
 from stylegate.adapter import LoraTensors
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
@@ -165,7 +165,7 @@ def test_older_spellings_are_read(modules) -> None:
     assert not problems and list(read) == [f"{out}.0"]
     peft = {f"base_model.model.{TO_Q[5:]}.lora_A.weight": down, f"base_model.model.{TO_Q[5:]}.lora_B.weight": up}
     assert "stands beside such a file" in adapter.layers_from_tensors(peft, {}, modules)[1][0], "its alpha is not known"
-    header = {adapter.ADAPTER_METADATA: '{"r": 2, "lora_alpha": 6}'}
+    header = {loraheader.ADAPTER_METADATA: '{"r": 2, "lora_alpha": 6}'}
     assert adapter.plain_layers(adapter.layers_from_tensors(peft, header, modules)[0])[TO_Q].alpha == 6
 
 
@@ -198,7 +198,7 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
     ],
 )
 def test_alpha_in_the_header_is_read_as_peft_reads_it(told: dict, alpha: float) -> None:
-    assert adapter.LoraHeader({adapter.ADAPTER_METADATA: json.dumps(told)}).alpha(TO_Q, 4) == alpha
+    assert loraheader.LoraHeader({loraheader.ADAPTER_METADATA: json.dumps(told)}).alpha(TO_Q, 4) == alpha
 
 
 BROKEN_HEADERS = [
@@ -220,7 +220,7 @@ BROKEN_HEADERS = [
 
 def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
     """Neither by `inspect` nor on drawing: what is no name is refused, whatever a regular expression would match."""
-    header = {adapter.ADAPTER_METADATA: json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_[qk]": 1}})}
+    header = {loraheader.ADAPTER_METADATA: json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_[qk]": 1}})}
     layers = {TO_Q: LoraTensors(torch.ones(2, 64), torch.ones(64, 2), 2.0)}
     save_file(adapter.to_diffusers(layers)[0], tmp_path / "x.safetensors", header)
     text = run("inspect", str(tmp_path / "x.safetensors"))[1]
@@ -232,7 +232,7 @@ def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", BROKEN_HEADERS, ids=range(len(BROKEN_HEADERS)))
 def test_headers_that_are_not_understood_are_refused(text: str) -> None:
-    assert adapter.LoraHeader({adapter.ADAPTER_METADATA: text}).problems
+    assert loraheader.LoraHeader({loraheader.ADAPTER_METADATA: text}).problems
 
 
 @pytest.mark.parametrize(
@@ -400,6 +400,6 @@ def test_prefixes_of_other_trainers_are_read(modules, prefix: str, canonical: st
 
 def test_the_header_holds_only_what_older_readers_know(layers: dict[str, LoraTensors]) -> None:
     """diffusers makes a LoraConfig of it: a key that an older PEFT does not know is a TypeError there."""
-    told = json.loads(adapter.to_diffusers(layers)[1][adapter.ADAPTER_METADATA])
+    told = json.loads(adapter.to_diffusers(layers)[1][loraheader.ADAPTER_METADATA])
     known = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora"}
     assert {key.removeprefix("unet.") for key in told} <= known

@@ -10,9 +10,10 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
-from stylegate import adapter, loracontents, lorafile, loranames, readers
-from stylegate.adapter import ADAPTER_METADATA, LoraTensors
+from stylegate import adapter, loracontents, lorafile, loraheader, loranames, readers
+from stylegate.adapter import LoraTensors
 from stylegate.families import FAMILIES
+from stylegate.loraheader import ADAPTER_METADATA
 
 BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0."
 Q, K, V = (f"{BLOCK}attn1.to_{name}" for name in "qkv")
@@ -249,9 +250,14 @@ def test_settings_beside_the_tensors_are_not_read_by_others() -> None:
     """A LoKr of PEFT, trained at alpha / r: programs that know its tensors alone take it at 1."""
     layer = "transformer.layers.0.attention.to_q"
     tensors = {f"{layer}.{part}": tensor for part, tensor in WHOLE_LOKR.items()}
-    file = loracontents.parse_lora_contents(tensors, {adapter.PEFT_CONFIG: '{"r": 8, "alpha": 2}'})
+    file = loracontents.parse_lora_contents(tensors, {loraheader.PEFT_CONFIG: '{"r": 8, "alpha": 2}'})
     assert file.strengths == {layer: 0.25}
     assert "takes 1 layer at strength 1" in readers.answers_by_program(file)["ComfyUI"]
+    dylora = {"ss_network_args": '{"algo": "dylora", "block_size": "2"}'}
+    tensors = adapter.to_kohya({Q: LoraTensors(torch.ones(4, 64), torch.ones(64, 4), 2.0)})
+    answers = readers.answers_by_program(loracontents.parse_lora_contents(tensors, dylora))
+    for program in ("diffusers", "ComfyUI", "A1111", "InvokeAI"):
+        assert "0.5" in answers[program] and answers["stylegate"] == "reads all of it"
 
 
 SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {

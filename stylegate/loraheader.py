@@ -1,0 +1,162 @@
+"""What a LoRA file says of its alphas and ranks beside the tensors: in its header, or in PEFT's settings beside it."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from stylegate import lycoris
+
+ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' key of the safetensors header
+PEFT_CONFIG = "adapter_config.json"  # PEFT's settings, in a file beside the tensors
+PEFT_ALPHA = 8  # in a header that has settings of a component, but no alpha
+LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
+
+
+class LoraHeader:
+    """Alpha and rank by layer as told beside the tensors: diffusers' `lora_adapter_metadata` in the safetensors header,
+    or PEFT's adapter_config.json beside the file (which lorafile.load_tensors puts into the metadata).
+
+    `problems` names everything in it that is not understood; `values` is then empty.
+    """
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        self.problems: list[str] = []
+        self.values: dict[str, Any] = {}
+        self.source = ADAPTER_METADATA if ADAPTER_METADATA in metadata else PEFT_CONFIG
+        self.rank_stabilised, self.block_size = settings_of_lycoris(metadata)
+        try:
+            values = json.loads(metadata.get(self.source, "{}"))
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            self.problems.append(f"its {self.source} is not a JSON object")
+            return
+        for key, value in values.items():
+            if problem := header_problem(key, value):
+                self.problems.append(f"{self.source}: {escape_control_characters(key)} {problem}")
+        if not self.problems:
+            self.values = values
+
+    def header_setting(self, component: str, key: str, default: Any) -> Any:
+        """The value of a setting for a component (unet, ...); the header's general value, or `default`, without one."""
+        return self.values.get(f"{component}.{key}", self.values.get(key, default))
+
+    def alpha(self, name: str, rank: int) -> float:
+        """Alpha of the layer with this canonical name: the rank if there is no header; PEFT's default if it names
+        no alpha.
+
+        The strength of rsLoRA, alpha / sqrt(rank) (arXiv 2312.03732), is returned as the alpha that gives the same
+        strength.
+        """
+        component, _, path = name.partition(".")
+        has_settings = "r" in self.values or any(key.startswith(f"{component}.") for key in self.values)
+        of_loha = self.header_setting(component, "alpha", None)  # and of LoKr
+        alpha = self.header_setting(component, "lora_alpha", of_loha)
+        alpha = float((PEFT_ALPHA if has_settings else rank) if alpha is None else alpha)
+        paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
+        alpha = float(value_by_pattern(self.header_setting(component, "alpha_pattern", None) or {}, paths, alpha))
+        return alpha * math.sqrt(rank) if self.header_setting(component, "use_rslora", False) is True else alpha
+
+    def rank(self, name: str) -> float | None:
+        """The rank that is told for the layer with this canonical name; None if no rank is."""
+        component, _, path = name.partition(".")
+        told = self.header_setting(component, "r", None)
+        patterns = self.header_setting(component, "rank_pattern", None) or {}
+        return None if told is None else value_by_pattern(patterns, (path, f"text_model.{path}"), told)
+
+    def rank_problem(self, name: str, found: Mapping[str, Tensor]) -> str | None:
+        """What is wrong if the tensors of a layer (by part) have another rank than is told; None if nothing is."""
+        told, rank = self.rank(name), lycoris.rank_of(found)
+        if told is None or rank is None or told == rank:
+            return None
+        return f"rank {rank}, but its {self.source} says {told:g}: which strength is meant is not known"
+
+    def strength(self, name: str, found: Mapping[str, Tensor]) -> float:
+        """The factor that the writer of a layer trains with, from the layer's tensors by part and what is told beside.
+
+        It is alpha / rank. Where all matrices are whole there is no rank: LyCORIS (and OneTrainer, ai-toolkit, musubi)
+        then trains at 1, whatever alpha it saves; with rs_lora at sqrt(rank), of which it saves the cube. PEFT divides
+        the alpha of its settings by their rank there too.
+        """
+        rank = lycoris.rank_of(found)
+        if "diff" in found:
+            return 1.0
+        if "alpha" in found and rank is None:
+            return float(found["alpha"]) ** (1 / 3) if self.rank_stabilised else 1.0
+        if "alpha" in found and rank is not None:
+            return float(found["alpha"]) * self.block_size / rank
+        told = rank or self.rank(name)
+        return self.alpha(name, int(told)) / told if told else 1.0
+
+
+def settings_of_lycoris(metadata: Mapping[str, str]) -> tuple[bool, int]:
+    """What kohya's header says of LyCORIS' settings that no tensor shows: is rs_lora on, and the block size of DyLoRA.
+
+    DyLoRA is trained at alpha / number of blocks, and its alpha is saved: alpha / rank is too weak by the block size,
+    which is 1 for all other files.
+    """
+    try:
+        told = json.loads(metadata.get("ss_network_args", "{}"))
+        told = (
+            told
+            if isinstance(told, dict) and metadata.get("ss_network_module", "lycoris").startswith("lycoris")
+            else {}
+        )
+        block_size = int(told.get("block_size") or 4) if str(told.get("algo")).lower() == "dylora" else 1
+    except (ValueError, TypeError, RecursionError):
+        return False, 1
+    return str(told.get("rs_lora", False)).lower() in ("true", "1", "yes"), block_size
+
+
+def header_problem(key: str, value: Any) -> str:
+    """What is wrong with a header entry that affects the strength, as text; "" if nothing is wrong."""
+    setting = key.rpartition(".")[2]
+    if setting in ("lora_alpha", "alpha", "r") and not is_number(value):
+        return f"is {short_text(value)}, not a number"
+    if setting not in ("alpha_pattern", "rank_pattern") or value is None:
+        return ""
+    if not isinstance(value, dict) or not all(map(is_number, value.values())):
+        return "is not an object of numbers"
+    unread = [pattern for pattern in value if not LAYER_NAME.fullmatch(pattern)]
+    if unread:
+        return (
+            f"has {short_text(unread[0])}, which is not the name of a layer: PEFT would run it as a regular "
+            "expression, which is never done here with a file's content; write out the layers' names"
+        )
+    return ""
+
+
+def value_by_pattern(patterns: Mapping[str, float], paths: Sequence[str], default: float) -> float:
+    """The value of the first pattern that matches one of the module's `paths`; `default` if none matches.
+
+    A pattern matches a whole path, or the end of a path after a dot; with a leading ^ only the whole path.
+    """
+    for pattern, value in patterns.items():
+        wanted = pattern.removeprefix("^").removesuffix("$")
+        for path in paths:
+            if path == wanted or (not pattern.startswith("^") and path.endswith(f".{wanted}")):
+                return value
+    return default
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def escape_control_characters(text: str) -> str:
+    """The text with its control characters escaped, so that a name from a file cannot control the terminal."""
+    return text if text.isprintable() else repr(text)
+
+
+def short_text(value: Any) -> str:
+    """A value of a file as it is shown: on one line, without control characters, 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
