@@ -1,7 +1,8 @@
 """The promise from end to end: folders judged and certified by the verbs, with the renderer's truth as reviewer.
 
-    python -m tests.bench.promise_end_to_end [brand ...]      about 5 minutes a brand on two cores; exit 1 if broken
+    python -m tests.bench.promise_end_to_end [brand ...] [lots=20]      3 CPU minutes a brand; exit 1 if broken
 
+`lots=` is the number of lots of each of two policies.
 Each lot is a folder of 150 true renders and some with planted defects (style mixed by half, blur, noise, JPEG, colour
 cast, crop, occlusion, half drawn; strengths of shared/data/defects.yaml). By the default policy few of those are
 accepted; by a lax one (nothing but blank pictures is refused) the accepted lot lies just beyond the promise. A reviewer
@@ -78,7 +79,7 @@ def certified(place: Path, rejects: set[str], policy: str, brand: str) -> tuple[
     )
 
 
-def promises(brand: str, place: Path) -> int:
+def promises(brand: str, place: Path, lots: int) -> int:
     """Print every lot; how many promises were broken."""
     good, planted = meaning.planted(brand)
     whole = [pictures.png_bytes(image) for _, image in good]
@@ -87,14 +88,14 @@ def promises(brand: str, place: Path) -> int:
     (place / "lax.yaml").write_text(LAX)
     for policy, many in (("default", 30), (str(place / "lax.yaml"), 12)):
         rows = []
-        for number in range(LOTS):
+        for number in range(lots):
             folder = place / f"{Path(policy).stem}-{number}"
             rejects = lot(folder, whole, spoilt, many, rng)
             rows.append(certified(folder, rejects, policy, brand))
         accepted, labels, before, after = np.array(rows).T
         over = int((after > ALPHA).sum())
         broken += over
-        print(f"\n{brand}, {Path(policy).stem}: {LOTS} lots of {GOOD} good and {many} spoilt pictures")
+        print(f"\n{brand}, {Path(policy).stem}: {lots} lots of {GOOD} good and {many} spoilt pictures")
         print(f"  accepted {accepted.mean():.0f}, of them rejects {before.mean():.1%} (at most {before.max():.1%})")
         print(f"  labels until certified: {np.median(labels):.0f} (median), {labels.max():.0f} at most")
         print(f"  rejects in what may leave {after.mean():.1%}, at most {after.max():.1%}; broken promises {over}")
@@ -126,16 +127,18 @@ def calibrated(brand: str, place: Path, good: list[bytes], bad: list[bytes], rng
     return int(code == 0 and share > ALPHA) + int(state != "stale")
 
 
-def run(brands: list[str]) -> int:
+def run(words: list[str]) -> int:
+    brands = [word for word in words if "=" not in word] or list(BRANDS)
+    each = int(next((word.removeprefix("lots=") for word in words if word.startswith("lots=")), LOTS))
     broken, lots = 0, 0
     for brand in brands:
         with tempfile.TemporaryDirectory() as place:
-            broken += promises(brand, Path(place))
-            lots += 2 * LOTS
+            broken += promises(brand, Path(place), each)
+            lots += 2 * each
     allowed = lots * DELTA + 2 * (lots * DELTA * (1 - DELTA)) ** 0.5
     print(f"\nbroken promises: {broken} of {lots} lots (at most {allowed:.1f} would be chance)")
     return int(broken > allowed)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(sys.argv[1:] or list(BRANDS)))
+    raise SystemExit(run(sys.argv[1:]))
