@@ -79,6 +79,7 @@ class Evaluation:
         judges = [encoding.encoder_digest(encoding.encoder_name(run.config)), self.policy.sha256, OF_BASE]
         self.settings = as_dict(self.drawn_with) | ({"base": run.drawing.sha256} if run.config.draw_base else {})
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
+        self.latents: dict[int, Tensor] = {}  # of pictures of validation/, by number, which are encoded once
         self.items = [items[i % len(items)] for i in range(count)]
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
@@ -132,7 +133,7 @@ class Evaluation:
                 weights.enter_context(lora_at_strength(adapted, lora_strength if step else 0.0))
                 weights.enter_context(lora_merged_on_cpu(adapted))
             self.draw_missing(folder, lora_strength)
-            each = eval_losses(self.run) if lora_strength == 1.0 and not self.final else None
+            each = eval_losses(self.run, self.latents) if lora_strength == 1.0 and not self.final else None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = float(np.mean(list(each.values()))) if each else None
@@ -281,10 +282,11 @@ def preview_settings(config: Config) -> GenerateConfig:
     return replace(config.generate, num_inference_steps=steps)
 
 
-def eval_losses(run: Run) -> dict[str, float]:
+def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
     """Mean loss over the first pictures of validation/, as many as are drawn, at fixed noise; by share of the schedule.
 
-    Each process computes its share of the pictures; all return the same numbers.
+    Each process computes its share of the pictures; all return the same numbers. `latents` are those of pictures that
+    were encoded before, [1, c, h, w] by number; the others are added.
     """
     family, models, schedule = run.family, run.models, run.models.schedule
     brand, device = run.brand_set.brand, run.accelerator.device
@@ -293,8 +295,10 @@ def eval_losses(run: Run) -> dict[str, float]:
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
     with sample.text_encoders_on_device(models):
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
-            pixels = pixels_of(items[i], brand, models.draws_alpha, resolution, resolution)
-            clean = family.latent_distribution(models, pixels)[0].float().to(device).expand(len(LEVELS), -1, -1, -1)
+            if i not in latents:
+                pixels = pixels_of(items[i], brand, models.draws_alpha, resolution, resolution)
+                latents[i] = family.latent_distribution(models, pixels)[0].float().to(device)
+            clean = latents[i].expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)
             prompt = family.encode_prompts(models, [brand.prompt_with_trigger(items[i].text)])
