@@ -47,7 +47,7 @@ def remedy_of_most_rejects(outcome: GateRecord) -> list[str]:
     """What helps against the check that rejects most pictures, as a list of one sentence; or an empty list."""
     check = max(causes, key=lambda name: causes[name]) if (causes := outcome.why.get("reject")) else ""
     remedy = SCORES[check].remedy if check in SCORES else ""
-    return [f"Most are rejected by {check}; what helps: {remedy}."] if remedy else []
+    return [f"The most frequent reason to reject is {check}; what helps: {remedy}."] if remedy else []
 
 
 def remedies_of_failed(outcome: GateRecord) -> list[str]:
