@@ -89,7 +89,10 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
     told = f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"
     if any(rank is None for rank in ranks_of_layers(file)):
-        told += "; LoKr of whole matrices has no rank: its writers train it at 1"
+        told += "; LoKr of whole matrices has no rank: LyCORIS trains it at 1, PEFT at alpha / r"
+    products = [layer for layer, kind in file.factored.items() if kind in ("LoHa", "LoKr")]
+    if any(file.strengths[layer] != 1 for layer in products):
+        told += "; LyCORIS' own merge of LoHa and LoKr applies it twice"
     return [
         ("family", family_in_words(file)),
         ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),

@@ -288,6 +288,11 @@ def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> Non
     assert code == 0 and "also holds LoKr 1" in text and "diffusers  refuses it: it does not know LoKr" in text
     assert "ComfyUI    reads all of it" in text and "stylegate  reads all of it" in text
     assert "rank       whole" in text and "strength   1 " in text and "problem" not in text
+    assert "LyCORIS trains it at 1" in text and "applies it twice" not in text
+    loha = {f"hada_w{i}_{half}": torch.ones(64, 2) if half == "a" else torch.ones(2, 64) for i in "12" for half in "ab"}
+    save_file({f"{FLAT}.{k}": t for k, t in (loha | {"alpha": torch.tensor(1.0)}).items()}, tmp_path / "z.safetensors")
+    text = run("inspect", str(tmp_path / "z.safetensors"))[1]
+    assert "strength   0.5 (alpha / rank); LyCORIS' own merge of LoHa and LoKr applies it twice" in text
     save_file({f"{FLAT}.oft_blocks": torch.ones(4, 4, 4)}, tmp_path / "y.safetensors")
     code, text = run("inspect", str(tmp_path / "y.safetensors"))
     assert code == 2 and "stylegate  refuses it: holds OFT" in text and "base=" not in text
