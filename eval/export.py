@@ -84,8 +84,10 @@ def export(config: Config) -> int:
     report = MarksReport.read(target / MARKS, "the report on marks")
     planned = number_of_planned_pictures(lot)
     if planned and report.pictures < planned:
-        print(f"note: {planned - report.pictures} of the {planned} planned pictures are not in the package; rarity and")
-        print("      ranks in it are computed among those that are")
+        print(
+            f"note: {report.pictures} of the {planned} planned pictures are in the package; rarity and ranks in it are"
+        )
+        print("      computed among these")
     print(f"marks: {marks_in_words(report)}")
     if key:
         print(f"key: the fingerprint is {files.sha256(target / SIGNER)}; tell it to the receiver in another way than")
