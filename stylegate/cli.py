@@ -57,6 +57,12 @@ VERBS = {
         "name images trigger licence alpha background keep crop test validation out",
         helps=(("out", "The folder to write to. null: data/brands/NAME."),),
     ),
+    "caption": VerbHelp(
+        "write captions for pictures that have none, by a vision-language model",
+        "images=~/acme-art captioner=Salesforce/blip-image-captioning-base",
+        "images captioner ask background out hardware.device hardware.precision hardware.threads",
+        helps=(("out", "The sheet of pictures and captions. null: IMAGES-captions.png beside the folder."),),
+    ),
     "check": VerbHelp(
         "report everything wrong with a brand set at once",
         "brand=acme",
@@ -486,6 +492,8 @@ def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
     match verb:
         case "brand":
             from stylegate.brand import make_brand_set as run
+        case "caption":
+            from stylegate.caption import caption_pictures as run
         case "check":
             from eval.check import check as run
         case "train":

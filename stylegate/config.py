@@ -323,6 +323,13 @@ class Config:
     keep: int | None = config_key(
         None, "How many pictures to use: the most varied, near-duplicates last. null: all of them.", low=3, high=100_000
     )
+    captioner: str | None = config_key(
+        None, "The vision-language model that writes captions: a hub id of transformers, or the path of a folder."
+    )
+    ask: str = config_key(
+        "Describe what the picture shows in one sentence. Do not mention its style.",
+        "What the captioner is asked, if it is a model that is spoken to.",
+    )
     crop: bool = config_key(False, "Cut off even frames and bars around pictures, which are then saved anew as PNG.")
     trigger: str | None = config_key(None, "The phrase that calls the style. null: the name, and the word style.")
     licence: str = config_key(
