@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from eval.lot.lot import lot_of_batch, origin_digests
 from stylegate import files, lorafile
 from stylegate.cli import main
 from tests.conftest import FAST, merged
@@ -94,11 +95,16 @@ def test_the_order_of_checkpoints_has_an_interval() -> None:
 
 def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_tuned: Path, tuned: Path) -> None:
     words = ["brand=neon", f"draw_base={tuned}", "batch=pair", f"lora_file={on_tuned / 'lora' / 'pair.safetensors'}"]
-    code, text = run_exactly("plan", *words, "traits=collectible", "plan.num_images=2")
-    assert code == 0, text
+    words += ["traits=collectible", "generate.num_inference_steps=1", "hardware.device=cpu"]
+    for verb, *more in (["plan", "plan.num_images=2"], ["generate"]):
+        code, text = run_exactly(verb, *words, *more)
+        assert code == 0, text
     facts, batch = record(on_tuned / "run.json")["facts"], record(files.BATCHES / "pair" / "batch.json")
     assert batch["facts"]["base"] == facts["draw_base"] and batch["facts"]["training_base"] == facts["base"]
     assert batch["words"]["base"] == str(tuned) and batch["words"]["training_base"] == "miniature"
+    made_from = origin_digests(lot_of_batch(files.BATCHES / "pair"))  # what an export's provenance says
+    assert (made_from["base_sha256"], made_from["training_base_sha256"]) == (facts["draw_base"], facts["base"])
+    assert len(list((files.BATCHES / "pair" / "images").glob("*.png"))) == 2
 
 
 def edit(path: Path, **values: object) -> None:
