@@ -6,7 +6,7 @@
 
 Reads the brand set and the base; writes checkpoints/<run>/: run.json, stats.jsonl, state/, samples/, selection.json,
 lora/, and index.html, the page that shows them (docs/training.md). The same command resumes, bit for bit on a CPU. The
-default, 300 steps of batch 8 with four evaluations by previews and one of what is handed out, takes some three minutes.
+default is 300 steps of batch 8, with four evaluations by previews and one of what is handed out.
 """
 
 import signal
