@@ -90,32 +90,26 @@ def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    """The denoiser's output; prompts of one length are computed together.
+    """The denoiser's output; it is called for each picture by itself.
 
     The transformer counts a picture's position from the words before it, padding included: beside a longer prompt a
-    picture would stand elsewhere than it does when it is drawn.
+    picture would stand elsewhere than it does when it is drawn. Prompts of one length are not computed together, since
+    each process of a distributed run has to call the denoiser equally often.
     """
-    length = conditions["length"].long()
-    predicted = torch.empty_like(noisy)
-    for count in length.unique().tolist():
-        rows = (length == count).nonzero().flatten()
-        words = conditions["words"][rows, :count]
-        some = predict_of_one_length(models, denoiser, noisy[rows], levels[rows], words)
-        predicted = predicted.to(some.dtype).index_copy(0, rows, some)
-    return predicted
+    words = zip(conditions["words"], conditions["length"].tolist(), strict=True)
+    told = [(own[: int(count)][None], levels[i : i + 1]) for i, (own, count) in enumerate(words)]
+    return torch.cat([predict_one(models, denoiser, one[None], *its) for one, its in zip(noisy, told, strict=True)])
 
 
-def predict_of_one_length(
-    models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, words: Tensor
-) -> Tensor:
-    """The denoiser's output [n, c, h, w] for prompts without padding, [n, tokens, width]."""
+def predict_one(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, words: Tensor, level: Tensor) -> Tensor:
+    """The output [1, c, h, w] for one picture, with its words [1, tokens, width] without padding and its level [1]."""
     rows, columns = noisy.shape[2:]
     found = denoiser(
         hidden_states=noisy.flatten(2).transpose(1, 2),
-        timestep=models.schedule.sigma.to(levels.device)[levels],
+        timestep=models.schedule.sigma.to(level.device)[level],
         encoder_hidden_states=words,
-        img_shapes=[[(1, rows, columns)]] * len(noisy),
-        img_mask=picture_mask(len(noisy), words.shape[1], rows, columns, noisy.device),
+        img_shapes=[[(1, rows, columns)]],
+        img_mask=picture_mask(1, words.shape[1], rows, columns, noisy.device),
         return_dict=False,
     )[0]
     return found[:, -rows * columns :].transpose(1, 2).reshape(noisy.shape)
