@@ -63,9 +63,9 @@ class Remembering:
 
     def __getattr__(self, method: str) -> Any:
         def call(*given: Any, **more: Any) -> Any:
-            if method in ("log", "summary"):
+            if method in ("log", "set_summary_values"):
                 self.names.update(given[0])
-            elif method in ("picture", "table", "histogram"):
+            elif method in ("log_picture", "log_table", "log_histogram"):
                 self.names.add(given[0])
             return getattr(self.tracker, method)(*given, **more)
 
