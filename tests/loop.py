@@ -69,7 +69,7 @@ def review(batch: Path, brand: str) -> str:
 def loop(brand: str, count: int, steps: int) -> None:
     """Go round once."""
     policy = files.HOME / "reviewed.yaml"
-    policy.write_text(REVIEWED)
+    files.write_atomically(policy, REVIEWED)  # the home need not be there yet
     words = [f"brand={brand}", f"train.max_steps={steps}", "train.num_samples=0"]
     drawn = [*words, "traits=collectible"]
     drop = [*drawn, f"plan.seed={SEED}", "batch=loop-drop"]
