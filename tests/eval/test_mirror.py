@@ -45,13 +45,13 @@ def test_a_gate_tells_all_that_its_files_hold(run, told: Told, judged: Path, tmp
     (values,) = [arguments[0] for arguments in told.of("log")]
     assert values["gate/accept"] == counts["accept"] / 33 and values["gate/error"] == 1 / 33
     assert values["reasons/decode"] == 1
-    names = {arguments[0] for arguments in told.of("histogram")}
+    names = {arguments[0] for arguments in told.of("log_histogram")}
     assert {"scores/style", "references/style", "scores/sharpness"} <= names
-    ((title, columns, rows),) = told.of("table")
+    ((title, columns, rows),) = told.of("log_table")
     assert title == "gate/verdicts" and len(rows) == 32 and columns[1] == "picture", "an error cannot be shown"
     assert rows[0][1].size == (64, 64)
-    assert told.of("summary")[0][0]["promise/state"] == "none"
-    assert [(a[0].split("-")[0], a[1]) for a in told.of("artifact")] == [("batch", "batch")]
+    assert told.of("set_summary_values")[0][0]["promise/state"] == "none"
+    assert [(a[0].split("-")[0], a[1]) for a in told.of("log_artifact")] == [("batch", "batch")]
     assert told.of("finish") == [()]
 
 
