@@ -3,12 +3,13 @@
     <part>.json           the rows of a part, made once; its name is the digest of its rows
     <part>.safetensors    what the part's rows became: the part is finished, and never done twice
     <part>.begun          a byte for each worker that began the part and did not end it
-    <part>.<row>.begun    the same of one row, once the part is done row by row
+    <part>.<row>...       the same two files of a piece of the part that begins with this row
     error.json            why a worker stopped, where it was no death but something to mend
 
-A worker that dies (killed, out of memory) leaves a byte. After MAX_DEATHS of them the part is done row by row, so that
-the row that kills its worker is found; it is then left out with a reason, and the other rows go on. Every file appears
-whole, so that any number of workers and a second start of the same command see the same.
+A worker that dies (killed, out of memory) leaves a byte. After MAX_DEATHS of them the part is done in pieces, and a
+piece in pieces again, down to single rows. So the row that kills its worker is found; it is left out with a reason, and
+the other rows go on. What was done of other pieces is kept, however often workers die. Every file appears whole, so
+that any number of workers and a second start of the same command see the same.
 """
 
 import json
@@ -25,7 +26,8 @@ from safetensors.numpy import save
 from stylegate import files
 from stylegate.errors import DataError, StylegateError
 
-MAX_DEATHS = 2
+MAX_DEATHS = 2  # of a part, of a piece, of a row
+PIECES = 32  # that a part is done in after them
 SETTINGS, ERROR = "settings.json", "error.json"
 
 Row = dict[str, NDArray]  # what became of one row: named arrays
@@ -79,17 +81,37 @@ def do_parts(folder: Path, names: Iterable[str], load_stage: Callable[[Mapping[s
 
 def do_part(folder: Path, name: str, stage: Stage) -> None:
     """Do one part and write its result, unless it is there already."""
+    do_rows(folder, name, read_rows(folder, name), stage)
+
+
+def do_rows(folder: Path, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
+    """Do rows and write what became of them as the result `name`. After MAX_DEATHS they are done piece by piece, each
+    with a result of its own, so that what was done between two deaths is kept.
+    """
     begun = folder / f"{name}.begun"
     died = begun.stat().st_size if begun.exists() else 0
-    rows = read_rows(folder, name)
-    with one_byte_while_it_lasts(begun):
-        found, dead = (stage(rows), []) if died < MAX_DEATHS else done_row_by_row(folder, name, rows, stage)
-        arrays = {
-            f"{row}/{column}": np.asarray(a, order="C") for row, one in found.items() for column, a in one.items()
-        }
-        content = save(arrays, {"dead": json.dumps(dead)})
-        files.write_atomically(folder / f"{name}.safetensors", content)
+    if died < MAX_DEATHS:
+        with one_byte_while_it_lasts(begun):
+            write_result(folder, name, stage(rows), [])
+    elif len(rows) == 1:
+        write_result(folder, name, {}, [rows[0]["id"]])
+    else:
+        size = -(-len(rows) // PIECES)
+        pieces = {f"{name}.{start}": rows[start : start + size] for start in range(0, len(rows), size)}
+        for piece in unfinished_parts(folder, pieces):
+            do_rows(folder, piece, pieces[piece], stage)
+        results = [read_part(folder, piece) for piece in pieces]
+        found = {row: one for part, _ in results for row, one in part.items()}
+        write_result(folder, name, found, [row for _, dead in results for row in dead])
+        for piece in pieces:
+            (folder / f"{piece}.safetensors").unlink()
     begun.unlink(missing_ok=True)
+
+
+def write_result(folder: Path, name: str, found: Mapping[str, Row], dead: list[str]) -> None:
+    """Write what became of rows, by id, and the ids of those that killed their workers; whole or not at all."""
+    arrays = {f"{row}/{column}": np.asarray(a, order="C") for row, one in found.items() for column, a in one.items()}
+    files.write_atomically(folder / f"{name}.safetensors", save(arrays, {"dead": json.dumps(dead)}))
 
 
 def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -102,23 +124,6 @@ def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
             next_step="remove the folder; the same command makes the parts again.",
         )
     return rows
-
-
-def done_row_by_row(
-    folder: Path, name: str, rows: Sequence[dict[str, Any]], stage: Stage
-) -> tuple[dict[str, Row], list[str]]:
-    """What became of the rows, each done alone, and the ids of those that killed MAX_DEATHS workers."""
-    found: dict[str, Row] = {}
-    dead = []
-    for i, row in enumerate(rows):
-        begun = folder / f"{name}.{i}.begun"
-        if begun.exists() and begun.stat().st_size >= MAX_DEATHS:
-            dead.append(row["id"])
-            continue
-        with one_byte_while_it_lasts(begun):
-            found |= stage([row])
-        begun.unlink()
-    return found, dead
 
 
 class one_byte_while_it_lasts:  # noqa: N801  a context, used as a function is

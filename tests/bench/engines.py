@@ -88,9 +88,9 @@ def main() -> int:
         for engine in [word for word in told if word in ENGINES] or ENGINES:
             words = [f"engine={engine}", *(["engine.cluster=local"] if engine == "slurm" else [])]
             spent, same, _ = seconds_of_scoring(images, home, words)
+            print(f"{engine}: {spent:.1f} s, {plain / spent:.2f} of its pictures a second", flush=True)
             harried, after, killed = seconds_of_scoring(images, home, words, KILL_EVERY[engine])
             holds = same == after == scores and plain / spent >= WANTED and harried / spent <= SLOWER
-            print(f"{engine}: {spent:.1f} s, {plain / spent:.2f} of its pictures a second")
             print(f"  {killed} workers killed: {harried:.1f} s, {harried / spent:.2f} of that")
             print(f"  bytes {'the same' if same == after == scores else 'DIFFER'}{'' if holds else '    MISSED'}")
             missed += not holds

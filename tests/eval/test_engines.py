@@ -56,7 +56,7 @@ def test_a_row_that_kills_its_workers_is_found_and_the_others_go_on(tmp_path: Pa
             "a death leaves its byte, an end does not"
         )
         assert begun < 10
-    assert begun == 2 * parts.MAX_DEATHS + 1, "the part kills twice, then the row twice; then it is left out"
+    assert begun == 2 * parts.MAX_DEATHS + 1, "the part kills twice, then its row alone; then it is left out"
     results = [parts.read_part(tmp_path, name) for name in names]
     assert [dead for _, dead in results] == [[], ["5"], []]
     found = {row: int(one["twice"]) for rows, _ in results for row, one in rows.items()}
