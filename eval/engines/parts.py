@@ -37,8 +37,8 @@ Stage = Callable[[Sequence[dict[str, Any]]], Mapping[str, Row]]  # from rows to 
 def write_parts(folder: Path, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]], size: int) -> list[str]:
     """Write the settings of the stage and the rows, `size` to a part, into the folder; returns the parts' names.
 
-    Each row has an `id`, a text that no other row has. Parts of an earlier start are kept: the same rows have the same
-    names.
+    Each row has an `id`, a text that no other row has. Parts of an earlier start whose rows are the same have the same
+    names and are kept; others are removed.
     """
     files.write_json(folder / SETTINGS, dict(settings))
     (folder / ERROR).unlink(missing_ok=True)
@@ -48,6 +48,9 @@ def write_parts(folder: Path, settings: Mapping[str, Any], rows: Sequence[dict[s
         names.append(files.canonical_sha256([settings, part])[:24])
         if not (folder / f"{names[-1]}.json").exists():
             files.write_json(folder / f"{names[-1]}.json", {"rows": part})
+    for path in folder.glob("*.json"):
+        if path.name != SETTINGS and path.stem not in names:
+            path.unlink()
     return names
 
 

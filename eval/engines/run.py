@@ -24,6 +24,7 @@ from stylegate import hardware
 from stylegate.config import Config, EngineConfig
 from stylegate.errors import ConfigError, SurroundingsError
 
+LOG = "workers.log"  # what processes of accelerate print
 SECONDS = 0.3  # between two looks at the folder
 FUTILE = 3  # times that all workers end before any began a part, until this is an error
 
@@ -51,7 +52,7 @@ def results_of_parts(
         if futile == FUTILE:
             raise SurroundingsError(
                 f"engine={engine.name}: its workers ended and did nothing",
-                next_step="read what they printed above, or in its folder of jobs; then the same command again.",
+                next_step=f"read {folder / LOG} or the files in {folder / 'jobs'}; then the same command again.",
             )
     yield from finished(folder, open_parts)
 
@@ -66,10 +67,10 @@ def finished(folder: Path, open_parts: list[str]) -> Iterator[tuple[dict[str, pa
 
 def require_installed(engine: str) -> None:
     """Raises ConfigError if the engine's package is missing."""
-    package, extra = {"ray": ("ray", "ray"), "slurm": ("submitit", "slurm")}.get(engine, ("accelerate", ""))
+    package = {"ray": "ray", "slurm": "submitit", "accelerate": "accelerate"}[engine]
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"engine={engine} needs the package {package}", next_step=f"pip install 'stylegate[{extra}]'."
+            f"engine={engine} needs the package {package}", next_step=f"pip install 'stylegate[{engine}]'."
         )
 
 
@@ -86,12 +87,10 @@ def begin_accelerate(engine: EngineConfig, folder: Path, names: list[str], on_gp
         "--dynamo_backend=no",
     ]
     surroundings = os.environ | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
-    launched = subprocess.Popen(
-        [*command, "-m", "eval.engines.work", str(folder)],
-        env=surroundings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with (folder / LOG).open("ab") as log:
+        launched = subprocess.Popen(
+            [*command, "-m", "eval.engines.work", str(folder)], env=surroundings, stdout=log, stderr=log
+        )
     try:
         while launched.poll() is None:
             time.sleep(SECONDS)

@@ -24,7 +24,7 @@ def loaded_stage(settings: str) -> parts.Stage:
 
 
 def main() -> int:
-    """Do each part that is this process's of those that were launched together; then all that others left open."""
+    """Do each part in the folder that falls to this process, of all that were launched together."""
     folder = Path(sys.argv[1])
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     names = sorted(path.stem for path in folder.glob("*.json") if path.name not in (parts.SETTINGS, parts.ERROR))

@@ -44,13 +44,15 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
             {f"{prefix}:{sha256}": row for sha256, row in rows.items()}, [f"{before}:{sha256}" for sha256 in rows]
         )
 
-    named = [*lot.files, *compared.references, *compared.training, *compared.exported]
-    digests = lot.sha256 | sha256_by_name(named[len(lot.files) :])
-    paths = {digests[name]: path for name, path in named if digests[name]}
+    paths: dict[str, Path] = {}  # by sha256; a name may stand in the lot and among the references
+    for named in (lot.files, compared.references, compared.training, compared.exported):
+        digests = lot.sha256 if named is lot.files else sha256_by_name(named)
+        paths |= {digests[name]: path for name, path in named if digests[name]}
     folder.mkdir(parents=True, exist_ok=True)
     with files.exclusive_lock(folder):
         for part in folder.glob("*.safetensors"):
             store(*read_part(folder, part.stem))
+            part.unlink()
         shas = list(paths)
         there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
         rows = [
