@@ -14,7 +14,9 @@ from stylegate.lycoris import FactoredLayer
 
 
 class LoraTensors(NamedTuple):
-    """One adapted module: its weight changes by alpha / rank * up @ down (arXiv 2106.09685)."""
+    """A plain LoRA layer: the tensors of one adapted module, whose weight changes by alpha / rank * up @ down (arXiv
+    2106.09685).
+    """
 
     down: Tensor  # [rank, in], or [rank, in, kh, kw] of a convolution
     up: Tensor  # [out, rank], or [out, rank, 1, 1]
@@ -40,12 +42,14 @@ def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = tor
 
 
 def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, LoraTensors]:
-    """The layers that are plain LoRA, by name."""
+    """Those of `layers` that are plain LoRA (a pair of matrices), by the same names; the others are left out."""
     return {name: layer for name, layer in layers.items() if isinstance(layer, LoraTensors)}
 
 
 def with_alpha_equal_to_rank(layer: LoraTensors) -> LoraTensors:
-    """A layer with alpha = rank that changes the weight equally: programs assume this alpha where a file has none."""
+    """The layer rescaled to alpha = rank, which changes the weight as before: programs assume this alpha where a file
+    has none.
+    """
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
 
@@ -60,7 +64,9 @@ def merged_weight(weight: Tensor, layer: AnyLayer) -> Tensor:
 
 
 def dora_weight(changed: Tensor, magnitude: Tensor) -> Tensor:
-    """A changed weight [out, in, ...] scaled to a DoRA's magnitudes: [out, 1, ...] or [1, in, ...]."""
+    """The changed weight [out, in, ...], scaled so that its norms are a DoRA's magnitudes, [out, 1, ...] or [1, in,
+    ...].
+    """
     others = [axis for axis, count in enumerate(magnitude.shape) if count == 1]
     lengths = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
     return changed * magnitude.to(changed) / lengths.clamp(min=1e-12)
@@ -156,7 +162,9 @@ def layers_from_tensors(
 def lacks_alpha_of_peft(
     key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: LoraHeader
 ) -> bool:
-    """Whether a key is of a file that PEFT wrote, whose strength is not known without the file beside it."""
+    """Whether a key has the form that PEFT writes, and its alpha is unknown because PEFT's settings are not beside the
+    file.
+    """
     if key_parts.style != "bare" or header.values or key_parts.part in ("diff", "bias"):
         return False
     return ".lora_A." in key or (
@@ -165,7 +173,10 @@ def lacks_alpha_of_peft(
 
 
 def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: LoraHeader) -> AnyLayer:
-    """The layer that tensors make, by part; `tensor_shapes_problem` has found none. `name` is the canonical name."""
+    """The layer made of the tensors `found`, by part (down, up, alpha, ...), for a weight of `shape` [out, in, ...].
+
+    `name` is the canonical name. `tensor_shapes_problem` must have found no problem.
+    """
     kind, magnitude, bias = lycoris.kind_of(found), dora_magnitudes_of(found, shape), found.get("bias")
     if kind == "LoRA":
         own = float(found["alpha"]) * header.block_size if "alpha" in found else None
@@ -280,12 +291,15 @@ def dora_magnitudes_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> T
 
 
 def shape_in_words(shape: Any) -> str:
-    """A shape as text: 64 x 3 x 3 x 3."""
+    """The shape of a tensor as text, for example "64 x 3 x 3 x 3"."""
     return " x ".join(map(str, shape))
 
 
 def to_diffusers(layers: Mapping[str, LoraTensors]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a file in diffusers' style; alpha is in the header. No layer may scale input channels."""
+    """Tensors and header of a LoRA file in diffusers' style, whose alpha is in the header.
+
+    `layers` are by canonical name. None of them may be a DoRA of input channels.
+    """
     tensors, header = {}, {}
     for name, layer in layers.items():
         name = loranames.diffusers_name(name)
@@ -308,7 +322,7 @@ def to_diffusers(layers: Mapping[str, LoraTensors]) -> tuple[dict[str, Tensor], 
 
 
 def to_kohya(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
-    """Tensors of a file in kohya's style, which ComfyUI and A1111 read; alpha is a tensor of each layer."""
+    """The tensors of a LoRA file in kohya's style, which ComfyUI and A1111 read; alpha is a tensor of each layer."""
     tensors = {}
     for name, layer in layers.items():
         own = loranames.kohya_name(name)
@@ -318,7 +332,9 @@ def to_kohya(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
 
 
 def to_comfyui(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
-    """Tensors of a transformer's file as ComfyUI reads it: diffusers' names, and alpha as a tensor of each layer."""
+    """The tensors of a LoRA file for a transformer denoiser, as ComfyUI reads it: diffusers' key names, and for each
+    layer `alpha`, and `dora_scale` of a DoRA.
+    """
     plain = {name: layer._replace(magnitude=None) for name, layer in layers.items()}
     tensors = to_diffusers(plain)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
     for name, layer in layers.items():
@@ -327,5 +343,7 @@ def to_comfyui(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
 
 
 def dora_scale_tensor(name: str, layer: LoraTensors) -> dict[str, Tensor]:
-    """The magnitudes as kohya and ComfyUI have them: [out, 1], or [out, 1, 1, 1] of a convolution."""
+    """The magnitudes of a layer by the key that kohya and ComfyUI read: [out, 1, ...], or [1, in, ...] of a DoRA of
+    input channels. The mapping is empty for a layer without magnitudes.
+    """
     return {} if layer.magnitude is None else {f"{name}.dora_scale": layer.magnitude}

@@ -32,5 +32,5 @@ def base_that_draws(config: Config) -> str:
 
 
 def base_model_folder(base: str, family: str) -> Path:
-    """The folder that a path or the name of a shipped model stands for, whether it exists or not."""
+    """The folder that `base` means, a path or the name of a shipped model, whether it exists or not."""
     return Path(base).expanduser() if files.is_path(base) else files.MODELS / base / family

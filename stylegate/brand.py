@@ -57,7 +57,10 @@ NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's r
 
 
 def make_brand_set(config: Config) -> int:
-    """Make a brand set from a folder of captioned pictures. Raises DataError listing every problem; writes whole."""
+    """Make a brand set from a folder of captioned pictures, and return 0. Writes the set whole or not at all.
+
+    Raises DataError listing every problem.
+    """
     if not config.name or not config.images:
         raise DataError("brand needs a name and a folder of pictures", next_step="stylegate brand name=acme images=DIR")
     source, target = Path(config.images).expanduser(), files.BRANDS[0] / config.name
@@ -126,7 +129,7 @@ def make_brand_set(config: Config) -> int:
 
 
 def brand_from_command_words(config: Config, source: str) -> Brand:
-    """The brand.yaml that the arguments of the command ask for; `source` says where the pictures come from.
+    """The content of brand.yaml that the arguments of the command ask for; `source` says where the pictures come from.
 
     Raises ConfigError that lists every word which brand.yaml cannot hold.
     """
@@ -172,7 +175,7 @@ def write_brand_set_files(
 ) -> None:
     """Write pictures, captions, brand.yaml and contact sheet into an empty folder; with `crop` without their frames.
 
-    Pictures get numbers for names: no name of a stranger's has to be safe, or to mean nothing to a loader.
+    Pictures get numbers for names: a name from elsewhere may be unsafe as a file name, or mean something to a loader.
     """
     numbers = {name: number for number, name in enumerate(sorted(name for names in splits.values() for name in names))}
     written: dict[str, Path] = {}
@@ -225,7 +228,7 @@ def write_table_of_source_files(folder: Path, names: Iterable[str], findings: Ch
 
 
 def rows_by_split(folder: Path) -> Iterable[tuple[str, dict]]:
-    """Each row of the tables metadata.jsonl of a brand set, with the name of its split."""
+    """Yield (name of the split, row) for each row of the tables metadata.jsonl of a brand set."""
     for part in SPLITS:
         yield from ((part, row) for row in files.read_jsonl(folder / part / "metadata.jsonl"))
 
@@ -285,14 +288,14 @@ def is_utf8(path: Path) -> bool:
 
 
 def small_picture_for_contact_sheet(path: Path, brand: Brand) -> Image.Image:
-    """The picture for the contact sheet, at most CELL pixels a side."""
+    """The picture in the file `path` on the brand's background, scaled down to at most CELL pixels a side."""
     image = pictures.decode_picture(path.read_bytes(), brand.background).image
     image.thumbnail((CELL, CELL))
     return image
 
 
 def contact_sheet_heading(count: int) -> str:
-    """How many pictures a split has, and how many of them the contact sheet shows."""
+    """The text that counts the pictures of a split: "4 pictures", or "120 pictures (the first 96 are shown)"."""
     return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 

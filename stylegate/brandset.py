@@ -111,7 +111,9 @@ class BrandSet:
     splits: dict[str, list[BrandPicture]]
 
     def digest(self) -> str:
-        """sha256 over brand.yaml's meaning and every picture and caption."""
+        """sha256 over what training depends on: trigger, background and `alpha: keep` of brand.yaml, and the file name,
+        content, captions and traits of every picture.
+        """
         items = [[i.file, i.sha256, i.text, i.traits, *i.more_captions] for split in SPLITS for i in self.splits[split]]
         kept = ["alpha"] if self.brand.alpha == "keep" else []
         return files.canonical_sha256([self.brand.trigger, self.brand.background, items, *kept])
@@ -142,7 +144,7 @@ class PictureDigest(NamedTuple):
 
 @dataclass(slots=True)
 class CheckReport:
-    """What a check found: a set with problems is refused; remarks are printed."""
+    """What the check of a brand set found: a set with problems is refused; remarks are printed."""
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -150,7 +152,9 @@ class CheckReport:
     unused: dict[str, str] = field(default_factory=dict)  # files of a folder that are not used -> why
 
     def all_remarks(self) -> list[str]:
-        """The remarks, and one for each kind of thing that was seen in pictures, with what is done about it."""
+        """The remarks, and one for each kind of thing that was seen in pictures, with what is done about it, as
+        sentences.
+        """
         handled = [
             f"{kind}: {picture_count_and_names(names)}, {HANDLED.get(kind, 'handled')}"
             for kind, names in self.noted.items()
@@ -174,7 +178,11 @@ def brand_folder(name: str | None) -> Path:
 
 
 def download_brand_set_from_hub(name: str) -> Path:
-    """Materialise a hub data set as a brand set in the cache; a second call finds it there."""
+    """The folder of the hub's data set `name` as a brand set in the cache; it is downloaded and written at the first
+    call.
+
+    Raises DataError if it cannot be loaded, or is not a brand set.
+    """
     import datasets
 
     target = files.CACHE / "brands" / name.replace("/", "--")
@@ -241,7 +249,7 @@ def read_brand_set(folder: Path) -> BrandSet:
 
 
 def read_brand_file(folder: Path) -> Brand:
-    """brand.yaml, schema-checked. Raises DataError listing every problem."""
+    """Read and check brand.yaml of the brand set in `folder`. Raises DataError listing every problem."""
     path = folder / "brand.yaml"
     if not path.exists():
         raise DataError(
@@ -257,7 +265,7 @@ def read_brand_file(folder: Path) -> Brand:
 
 
 def brand_file_problems(error: ValidationError) -> list[str]:
-    """Every problem of a file, each as `key: what is wrong`."""
+    """The problems that pydantic found in a brand.yaml, each as the text `key: what is wrong`."""
     words = {
         "extra_forbidden": "unknown key",
         "missing": "missing",
@@ -290,7 +298,7 @@ def raise_if_problems(folder: Path, findings: CheckReport) -> None:
 
 
 def check_folder(folder: Path) -> CheckReport:
-    """Check all of a brand set without trusting any file; returns the problems and remarks."""
+    """Check every file of the brand set in `folder`, trusting none of them. Returns the problems and remarks."""
     findings = CheckReport()
     try:
         brand = read_brand_file(folder)

@@ -16,14 +16,14 @@ MUCH_ENLARGED = 1.5  # times, from which on a picture that is smaller than its b
 
 
 class TrainingView(NamedTuple):
-    """One picture at one size."""
+    """One picture of train/ at one size in which it is trained."""
 
     item: int  # index in train/
     width: int  # pixels
     height: int
 
     def scale(self, size: tuple[int, int]) -> float:
-        """How many times larger a picture of `size` (width, height) is made to cover the view; below 1, smaller."""
+        """The factor by which a picture of `size` (width, height) is scaled to cover the view; below 1 it shrinks."""
         return max(self.width / size[0], self.height / size[1])
 
     def cut_share(self, size: tuple[int, int]) -> float:
@@ -63,7 +63,7 @@ def training_views(
 
 
 def views_by_bucket(all_views: Sequence[TrainingView]) -> list[list[int]]:
-    """The indices of the views of each bucket; the buckets are ordered by their sides."""
+    """For each bucket the indices of its views in `all_views`; the buckets are ordered by width, then by height."""
     shapes = sorted({(v.width, v.height) for v in all_views})
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
 

@@ -42,6 +42,7 @@ class ArrayCache:
         self.database.execute("CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB)")
 
     def get(self, key: str) -> dict[str, NDArray] | None:
+        """The arrays stored under `key`, by name; None if there are none."""
         return next(self.get_all([key]))
 
     def get_all(self, keys: Sequence[str]) -> Iterator[dict[str, NDArray] | None]:
@@ -77,7 +78,7 @@ class ArrayCache:
         stored.
 
         Each batch is stored before the next one starts. A None from `compute` is returned, but not stored.
-        `advance(n)` is called whenever n more values are ready.
+        `on_progress(n)` is called whenever n more values are ready.
         """
         values = list(self.get_all(keys))
         missing = [i for i, value in enumerate(values) if value is None]

@@ -145,7 +145,10 @@ def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
 def captions_from_sidecar(
     path: Path, where: str, names: list[str], findings: CheckReport
 ) -> Iterator[tuple[str, Caption]]:
-    """The captions of a text or JSON file for the pictures `names` that it stands beside."""
+    """Yield each of the pictures `names` with the one caption that their text or JSON file holds.
+
+    Nothing is yielded for JSON that is no caption. A file that cannot be read becomes a problem in `findings`.
+    """
     if not names:
         return
     try:
@@ -170,7 +173,10 @@ def captions_by_line(text: str) -> tuple[str, ...]:
 
 
 def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None:
-    """The table, or None if its rows are not valid or it lacks columns; then the problems are added to `findings`."""
+    """Read the table of captions at `path`, which messages call `where`.
+
+    Returns None if its rows are not valid or it lacks columns; then the problems are added to `findings`.
+    """
     table = tables.read_table(path)
     columns = set(table.columns)
     if table.problems:
@@ -187,7 +193,10 @@ def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None
 def captions_from_table(
     table: Table, path: Path, where: str, sources: CaptionSources, findings: CheckReport
 ) -> Iterator[tuple[str, Caption]]:
-    """Name and caption of each row; rows that are at fault, and names of no picture, become problems."""
+    """Yield the picture's name and its caption for each row of `table`, which was read from `path`.
+
+    Rows that are at fault, and names of no picture, become problems in `findings`.
+    """
     columns = set(table.columns)
     if aside := sorted(columns - {*NAMES, *TEXTS, TAGS, TRAITS, OWN, FURTHER}):
         findings.remarks.append(f"{where}: columns that are not used: {', '.join(aside)}")
@@ -229,7 +238,7 @@ def composed_unicode(name: str) -> str:
 
 
 def caption_from_row(row: TableRow, where: str) -> Caption:
-    """The captions and traits of a row or JSON file. Raises ValueError if they are something else than text."""
+    """The captions and traits of a row of a table or of a JSON file. Raises ValueError if they are no text."""
     text = tables.value_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
         text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags

@@ -64,7 +64,7 @@ def chart_by_step(
     marked_step: int | None = None,
     percent: bool = False,
 ) -> Markup:
-    """A chart of lines over the steps 0 to `steps`.
+    """An SVG chart of lines over the steps 0 to `steps`.
 
     `value_range` fixes the range of the values. A dotted line marks the value `marked_value`, a broken line the step
     `marked_step`, whose dots get a ring.
@@ -159,6 +159,8 @@ def smoothed_points(points: Sequence[Point]) -> list[Point]:
 
 
 def loss_chart(points: Sequence[Point]) -> Markup:
-    """The training loss on a logarithmic axis: each step faint, the exponential mean strong."""
+    """An SVG chart of the training loss, points (step, loss), on a logarithmic axis: each step faint, the exponential
+    mean strong.
+    """
     lines = [ChartLine(points, faint=True, colour="reference"), ChartLine(smoothed_points(points))]
     return chart_by_step(lines, int(points[-1][0]), log=True)

@@ -9,7 +9,9 @@ GIT_S = 20
 
 
 def git_commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
-    """`commit`, and whether the checkout has no changes other than ignored files; both None if they are unknown."""
+    """`commit`, its hash, and `clean`, whether the checkout has no changes other than ignored files; None for what is
+    unknown.
+    """
 
     def git_output(*words: str) -> str | None:
         try:

@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report_error(error: Exception) -> int:
-    """Print one message for what a person can mend, a traceback for a bug; the exit code."""
+    """Print one message for what a person can mend, a traceback for a bug. Returns the exit code."""
     mended = error if isinstance(error, StylegateError) else error_for_user(error)
     if isinstance(mended, StylegateError):
         if not (isinstance(mended, ConfigError) and process_rank() > 0):  # every process reads the same arguments
@@ -282,7 +282,7 @@ def print_error(message: str) -> None:
 
 
 def compose_and_run(verb: str, arguments: list[str]) -> int:
-    """Compose the configuration from conf/ and the overrides, check all of it, run the verb; the worst exit code."""
+    """Compose the configuration from conf/ and the overrides, check all of it, run the verb. Returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
@@ -317,7 +317,7 @@ def compose_hydra_config(overrides: list[str]) -> "DictConfig":
 
 
 def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -> tuple[list[str], list[str]]:
-    """The overrides that have no problem, and the problems of the others, each with its key."""
+    """The overrides that have no problem, and for each of the others a message that names its key."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -371,7 +371,9 @@ def unread_key_problem(verb: str, name: str) -> str | None:
 
 
 def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str]) -> int:
-    """What Hydra itself does: print the configuration (--cfg job), or run a sweep (--multirun); the worst exit code."""
+    """Let Hydra print the configuration (--cfg job), or run a sweep (--multirun). Returns the worst exit code of the
+    jobs.
+    """
     import hydra
 
     codes: list[int] = []
@@ -434,9 +436,9 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
 
 
 def in_single_quotes(value: str) -> str:
-    """Text in single quotes. In Hydra's grammar a backslash counts only before a quote or the end.
+    """Text in single quotes, as Hydra's grammar reads it: there a backslash counts only before a quote or the end.
 
-    OmegaConf would resolve ${...}.
+    ${...} is escaped too, since OmegaConf would resolve it.
     """
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value).replace("${", "\\${")
     return f"'{escaped}'"
@@ -480,7 +482,7 @@ def compare_runs_or_batches(places: list[Path]) -> int:
 
 
 def run_verb(verb: str, config: configuration.Config) -> int:
-    """Run one verb with a checked configuration; its exit code."""
+    """Run one verb with a checked configuration. Returns its exit code."""
     with without_garbage_collection():
         run = import_verb_function("watch" if verb == "gate" and config.watch and not config.explain else verb)
     return run(config)
@@ -534,6 +536,7 @@ def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
 
 
 def help_overview() -> str:
+    """The text of `stylegate --help`: every verb with its purpose, and the exit codes."""
     width = max(map(len, VERBS))
     lines = [f"  {name:<{width}}  {verb.does}" for name, verb in VERBS.items()]
     return "\n".join(
@@ -552,7 +555,7 @@ def help_overview() -> str:
 
 
 def verb_help(verb: str) -> str:
-    """The verb's purpose, an example, and its keys with default and meaning."""
+    """The text of `stylegate VERB --help`: the verb's purpose, an example, and its keys with default and meaning."""
     entry = VERBS[verb]
     keys = entry.keys.split()
     lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]

@@ -27,7 +27,9 @@ LORA_TARGETS = ["attention", "feed_forward", "convolution"]
 def config_key(
     default: Any, meaning: str, *, low: float | None = None, high: float | None = None, choices=(), multiple: int = 0
 ) -> Any:
-    """A config value with its help and its closed range, choices, or the number that it is a multiple of."""
+    """A dataclass field with a default, its help text, and what it may be: a closed range, choices, multiples of a
+    number.
+    """
     metadata = {"help": meaning, "low": low, "high": high, "choices": tuple(choices), "multiple": multiple}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -473,7 +475,7 @@ class Config:
 
 @cache
 def all_keys(schema: type = Config, prefix: str = "") -> dict[str, Field]:
-    """Dotted key -> dataclass field, for every value of the schema."""
+    """The dataclass field of every value of the schema, by dotted key (train.max_steps)."""
     found: dict[str, Field] = {}
     for entry in fields(schema):
         if is_dataclass(entry.type):
@@ -484,7 +486,9 @@ def all_keys(schema: type = Config, prefix: str = "") -> dict[str, Field]:
 
 
 def range_problems(config: Config) -> list[str]:
-    """Every value out of its range or choices, with the key named."""
+    """A message, with the key named, for every value that is out of its range or choices, or does not go with another
+    one.
+    """
     problems = []
     for dotted, entry in all_keys().items():
         value: Any = config
@@ -625,5 +629,5 @@ def lora_alpha(lora: LoraConfig) -> float:
 
 
 def as_dict(config: Any) -> dict:
-    """A dataclass (nested) as plain JSON data."""
+    """A dataclass, with the dataclasses in it, as plain JSON data."""
     return {f.name: as_dict(value) if is_dataclass(value := getattr(config, f.name)) else value for f in fields(config)}

@@ -30,7 +30,7 @@ OVERSAMPLED = 16  # singular values that are estimated besides those that are ke
 
 
 class Wanted(NamedTuple):
-    """The words of the command."""
+    """What the arguments of `stylegate convert` ask for."""
 
     path: Path
     style: str  # of STYLES
@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
 
 
 class Error(NamedTuple):
-    """How far a converted layer is from the one it was made of (Frobenius norms)."""
+    """How far a converted layer's change is from that of the layer it was made of (Frobenius norms)."""
 
     of_change: float
     change: float
@@ -86,7 +86,7 @@ def convert(words: Sequence[str]) -> int:
 
 
 def parse_words(words: Sequence[str]) -> Wanted:
-    """The words of the command. Raises ConfigError with every problem."""
+    """Parse the arguments of `stylegate convert`. Raises ConfigError with every problem."""
     plain = [word for word in words if "=" not in word]
     told = dict(word.split("=", 1) for word in words if "=" in word)
     problems = [] if len(plain) == 1 else ["it takes one file"]
@@ -127,7 +127,7 @@ def is_of_text_encoder(layer: str) -> bool:
 
 
 def kind_in_words(layer: AnyLayer) -> str:
-    """What a layer is: LoRA, LoHa, ..., each also as a DoRA."""
+    """The kind of a layer as text: "LoRA", "LoHa", ...; of a DoRA " with a DoRA's magnitudes" follows."""
     kind = "LoRA" if isinstance(layer, LoraTensors) else layer.kind
     return kind if layer.magnitude is None else f"{kind} with a DoRA's magnitudes"
 
@@ -135,7 +135,10 @@ def kind_in_words(layer: AnyLayer) -> str:
 def plain_layers(
     layers: Mapping[str, AnyLayer], modules: Mapping[str, Any], rank: int | None
 ) -> tuple[dict[str, LoraTensors], dict[str, Error]]:
-    """Each layer as a plain LoRA with alpha = rank, and how far it is from the layer; no rank: none is reduced."""
+    """Each layer as a plain LoRA with alpha = rank, and how far it is from the layer it was made of, by canonical name.
+
+    Layers of a rank above `rank` are reduced to it. With None no rank is reduced, and every layer must be a plain LoRA.
+    """
     made, errors = {}, {}
     for name, layer in layers.items():
         if isinstance(layer, LoraTensors) and layer.magnitude is None and (rank is None or layer.rank <= rank):
@@ -157,7 +160,9 @@ def weight_change_on_base(layer: AnyLayer, module: Any) -> Tensor:
 
 
 def nearest_lora(change: Tensor, rank: int) -> LoraTensors:
-    """The LoRA of a rank whose change is nearest to `change` [out, in, ...]; the two matrices are of equal size."""
+    """The LoRA of rank `rank` whose change is nearest to `change` [out, in, ...], by singular values, of which each of
+    the two matrices gets the square root.
+    """
     flat = change.flatten(1)
     if 4 * (rank + OVERSAMPLED) < min(flat.shape):  # large: the leading singular values alone, the same in each run
         with torch.random.fork_rng(devices=[]):
@@ -179,7 +184,10 @@ def write(
     metadata: Mapping[str, str],
     modules: Mapping[str, Any],
 ) -> None:
-    """Write the file, whole or not at all, and read it back first. Raises ModelError if the style has no such names."""
+    """Write the converted file whole or not at all, once its tensors were read back and found to be the same layers.
+
+    Raises ModelError if the style has no names for them.
+    """
     of_transformer = any(name.startswith("transformer.") for name in layers)
     changed = {name: bias.float() for name, bias in biases.items() if bias is not None}
     if of_transformer and wanted.style == "kohya":
@@ -205,7 +213,9 @@ def write(
 
 
 def described(metadata: Mapping[str, str], layers: Mapping[str, LoraTensors]) -> dict[str, str]:
-    """What of a file's header is still true of the converted one, and the rank of the converted one."""
+    """The metadata of the converted file: entries of the original that stay true (modelspec.*, ss_base_model_version),
+    and kohya's keys with the rank of the converted file.
+    """
     kept = {key: value for key, value in metadata.items() if key.startswith(("modelspec.", "ss_base_model_version"))}
     kept.pop("modelspec.hash_sha256", None)
     rank = str(max(layer.rank for layer in layers.values()))

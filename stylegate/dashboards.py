@@ -19,7 +19,10 @@ EXTRA = "pip install -e '.[dashboards]', in the checkout."
 
 
 def save_workspace(config: Config) -> int:
-    """Save the workspace in the project of the config. Raises SurroundingsError if W&B cannot be reached."""
+    """Save the W&B workspace in the project of the config, and print its address. Returns 0.
+
+    Raises SurroundingsError if W&B cannot be reached.
+    """
     project = config.tracker.project
     with tempfile.TemporaryDirectory() as place:
         wandbrun.set_wandb_environment(Path(place))
@@ -51,21 +54,21 @@ def build_workspace(entity: str, project: str) -> Any:
 
 
 def evaluation_line_plot(title: str, *names: str) -> Any:
-    """Lines over the steps of evaluations."""
+    """A W&B line plot of the values `evaluation/NAME` over the steps of evaluations."""
     import wandb_workspaces.reports.v2 as wr
 
     return wr.LinePlot(title=title, x=wandbrun.EVALUATED, y=[f"evaluation/{name}" for name in names])
 
 
 def step_line_plot(title: str, *names: str) -> Any:
-    """Lines over optimizer steps."""
+    """A W&B line plot of the values `names` over optimizer steps."""
     import wandb_workspaces.reports.v2 as wr
 
     return wr.LinePlot(title=title, x="Step", y=list(names))
 
 
 def training_section() -> list[Any]:
-    """Runs side by side: does it learn, does it hold, does it copy, what does it cost."""
+    """The W&B panels that put training runs side by side: do they learn, hold and copy, and at what cost."""
     import wandb_workspaces.reports.v2 as wr
 
     return [
@@ -89,7 +92,7 @@ def training_section() -> list[Any]:
 
 
 def brand_health_section() -> list[Any]:
-    """Batches over time: is the brand still held, and at what price."""
+    """The W&B panels on batches over time: is the brand still held, and at what price."""
     import wandb_workspaces.reports.v2 as wr
 
     def over_time(title: str, name: str) -> Any:
@@ -106,7 +109,7 @@ def brand_health_section() -> list[Any]:
 
 
 def gate_section() -> list[Any]:
-    """One batch or several: verdicts, what brought them about, the pictures."""
+    """The W&B panels on one batch or several: verdicts, what brought them about, the pictures."""
     import wandb_workspaces.reports.v2 as wr
 
     verdicts = [f"gate/{verdict}" for verdict in ("accept", "review", "reject", "error")]

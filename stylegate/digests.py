@@ -27,7 +27,9 @@ AT_ONCE = 500  # paths in one query; SQLite allowed at most 999 until 2020
 
 
 class RememberedDigest(NamedTuple):
-    state: str  # what the file system says of the file (state_of)
+    """What is remembered of a file: its state when it was read, and the sha256 of its bytes."""
+
+    state: str  # what the file system says of the file (`file_state`)
     sha256: str  # hex
 
 
@@ -56,7 +58,10 @@ def sha256_of_files(paths: Sequence[Path], remember: bool = True) -> list[str]:
 
 
 def file_state(status: os.stat_result) -> str:
-    """A text that changes when the file's bytes change: device, inode, size, mtime and ctime in nanoseconds."""
+    """What a stat result says of a file's content, as text: device, inode, size, mtime and ctime in nanoseconds.
+
+    If it is the same, the bytes are the same, unless they changed within one time stamp.
+    """
     return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
@@ -98,7 +103,7 @@ def ignoring_store_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_digest_store() -> Iterator[sqlite3.Connection]:
-    """The store, made when it is first used. Raises sqlite3.Error and OSError."""
+    """The SQLite store of digests, made when it is first used, as a context. Raises sqlite3.Error and OSError."""
     files.CACHE.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(files.CACHE / STORE, timeout=10)) as connection:
         connection.execute(

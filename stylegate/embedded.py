@@ -13,7 +13,8 @@ MOST_BYTES = 2**30  # of what is kept of one text encoder; the prompts used long
 
 
 def read_each_prompt_once(pipeline: Any) -> None:
-    """Change the pipeline's text encoders in place: each reads a row of tokens alone, and keeps what it found.
+    """Change the pipeline's text encoders in place: each encodes every prompt by itself, and keeps the result for later
+    calls.
 
     A prompt's embedding then depends on no other prompt of its batch.
     """
@@ -66,14 +67,16 @@ def positions_of_row(positions: torch.Tensor, i: int) -> torch.Tensor:
 
 
 def cache_key_of(value: Any) -> Any:
-    """A value that equals another one only where the encoder was arguments the same."""
+    """A hashable form of one argument of a text encoder: equal for equal arguments, and for no others."""
     if isinstance(value, torch.Tensor):
         return str(value.device), str(value.dtype), tuple(value.shape), value.cpu().numpy().tobytes()
     return repr(value)
 
 
 def without_non_tensors(found: Any) -> Any:
-    """An encoder's answer without what is no tensor, such as a cache of attention, which no pipeline reads."""
+    """A text encoder's output with None for all that is no tensor, such as a cache of attention, which no pipeline
+    reads.
+    """
     if isinstance(found, ModelOutput):
         return type(found)(**{name: without_non_tensors(part) for name, part in found.items()})
     if isinstance(found, tuple | list):

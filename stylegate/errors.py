@@ -141,9 +141,10 @@ class AfterVerdictError(Exception):
 
 @contextmanager
 def keeping_exit_code_of_verdict(code: int) -> Iterator[None]:
-    """Work that follows a verdict with exit code `code`: a bug in it must not hide a verdict that rejects.
+    """A context for work that follows a verdict with exit code `code`: a bug in it must not hide a verdict that
+    rejects.
 
-    Raises AfterVerdictError for a bug after Exit.REJECTED; every other error as it is.
+    Raises AfterVerdictError for a bug after ExitCode.REJECTED; every other error as it is.
     """
     try:
         yield

@@ -86,6 +86,7 @@ def canonical_sha256(value: Any) -> str:
 
 
 def sha256(path: Path) -> str:
+    """The sha256 (hex) of a file's bytes."""
     with path.open("rb", buffering=0) as file:  # file_digest has a buffer of its own
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -97,7 +98,7 @@ def folder_digest(folder: Path, pattern: str = "**/*") -> str:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write whole or not at all: temporary file beside the target, fsync, rename."""
+    """Write a file whole or not at all: temporary file beside the target, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -111,12 +112,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON for people: indented, keys in the order given, no NaN."""
+    """Write a JSON file for people, whole or not at all: indented, keys in the order given. NaN raises ValueError."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str, *keys: str) -> Any:
-    """A JSON object that has `keys`. Raises DataError naming `what` if the file is missing, torn or of another form."""
+    """Read a JSON object that has `keys`. Raises DataError naming `what` if the file is missing, torn or of another
+    form.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,7 +133,7 @@ def read_json(path: Path, what: str, *keys: str) -> Any:
 
 
 def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
-    """A YAML mapping by the safe loader, each key once. Raises DataError naming `what`.
+    """Read a YAML mapping by the safe loader, each key once. Raises DataError naming `what`.
 
     With `words` every value is text as it is written (010, on, 1e3, null), and None where nothing is written.
     """
@@ -144,7 +147,9 @@ def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+    """A safe YAML loader for which a key that stands twice is an error; PyYAML itself keeps the last one without a
+    word.
+    """
 
 
 def _mapping_without_duplicate_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
@@ -179,10 +184,10 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 
 
 def append_jsonl(path: Path, row: dict) -> None:
-    """Append one line and flush it to the kernel: it survives a kill of this process.
+    """Append a row to a JSON Lines file and flush it to the kernel: it survives a kill of this process.
 
-    A torn last line, of a kill while appending, is cut off first: nobody was told that it is there. A last line that
-    is whole but for its line end (an editor may leave that away) was read all the time, and stays.
+    A torn last line, of a kill while appending, is cut off first: nobody was told that it is there. A last line that is
+    whole but for its line end (an editor may leave that away) was read all the time, and stays.
     """
     ending = ""
     if path.exists() and (held := path.read_bytes()) and not held.endswith(b"\n"):
@@ -234,6 +239,7 @@ def json_lines_text(rows: Iterable[dict]) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Write a JSON Lines file, whole or not at all. NaN and Inf raise ValueError."""
     write_atomically(path, json_lines_text(rows))
 
 

@@ -24,7 +24,7 @@ from stylegate.loraheader import LoraHeader
 
 
 class Place(NamedTuple):
-    """What of a file's layer belongs to one module."""
+    """The part of a file's layer, which may be fused from several, that belongs to one module."""
 
     layer: str  # as the file calls it
     rows: Tensor  # indices of its outputs, in the module's order
@@ -77,9 +77,10 @@ def layers_by_diffusers(
 
 
 def places_by_diffusers(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place] | None:
-    """For each module by canonical name, what of which layer belongs to it; None if diffusers does not know the names.
+    """For each module, by canonical name, the part of a file's layer that belongs to it.
 
-    `shapes` are the layers' [out, in]. None also where not all of a layer arrives.
+    `shapes` are the layers' [out, in]. None if diffusers does not know the layers' names, or not all of a layer
+    arrives.
     """
     for flattened in (True, False):  # of some families diffusers knows the names in one spelling alone
         probe, first = {}, 1  # numbers from 1 on, since a translation may pass over zeros
@@ -113,7 +114,8 @@ def probe_keys(layer: str, flattened: bool) -> tuple[str, str]:
 
 
 def read_probe(found: Mapping[str, Tensor], numbers: Mapping[str, tuple[int, int]]) -> dict[str, Place] | None:
-    """What the translated probe tells; `numbers` are the first number of each layer and the one after its last.
+    """For each module of the translated probe: which layer of the file it is from, with which of its rows and columns.
+    `numbers`: for each layer its first number and the first number after it.
 
     None where the translation has changed a number, or has mixed layers.
     """
@@ -165,7 +167,7 @@ def split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], place: Pl
 
 
 def part_of_layer(layer: AnyLayer, place: Place) -> AnyLayer:
-    """What of a fused layer belongs to one module."""
+    """The rows and columns of a fused layer that belong to one module, as a layer of their own."""
     rows, columns = place.rows, place.columns
     lengths, bias = layer.magnitude, None if layer.bias is None else layer.bias[rows]
     if lengths is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def set_threads_and_choose_device(hardware: HardwareConfig) -> torch.device:
-    """The configured device, and the configured number of CPU threads set in torch.
+    """Set the configured number of CPU threads in torch, and return the configured device.
 
     Raises ConfigError if CUDA or an Apple GPU was asked for and there is none.
     """
@@ -70,7 +70,9 @@ def precision_of(hardware: HardwareConfig) -> str:
 
 
 def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type that a base's weights are loaded in: half the memory for bf16 on a GPU, else fp32."""
+    """The dtype that a base's weights are loaded in: bfloat16 if `precision` is "bf16" and the device is MPS or a CUDA
+    card that computes bf16 natively, else float32.
+    """
     computes = device.type == "mps" or (
         device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )
@@ -78,5 +80,5 @@ def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def autocast_to_bf16(device: torch.device, precision: str) -> AbstractContextManager:
-    """A context in which torch computes in bf16 where that is safe; for "fp32" it does nothing."""
+    """For "bf16" a context in which torch computes in bf16 where that is safe; for "fp32" one that does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

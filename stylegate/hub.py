@@ -35,6 +35,8 @@ def go_offline_if_hub_unreachable() -> bool:
 
 
 def first_line_of_error(error: Exception) -> str:
-    """The first line of what a client of the hub raised, which often goes on for several."""
+    """The first line of what a client of the hub raised, which often has several; the name of its class if it has no
+    text.
+    """
     text = str(error) if not isinstance(error, StylegateError) else error.summary
     return text.splitlines()[0] if text else type(error).__name__

@@ -57,7 +57,7 @@ def inspect(paths: Sequence[Path]) -> int:
 
 
 def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Lines about a LoRA file as (title, text); the lines on layers are left out if it has no LoRA layer."""
+    """The lines about a LoRA file as (title, text); those on layers are left out if it has no LoRA layer."""
     file = loracontents.parse_lora_contents(tensors, metadata)
     out = layers_in_words(file) if file.styles else []
     if file.kinds:
@@ -104,7 +104,7 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
 
 
 def ranks_of_layers(file: LoraContents) -> list[int | None]:
-    """The rank of each layer; None for one whose matrices are all whole."""
+    """The rank of each whole layer of the file; None for one whose matrices are all whole."""
     found = []
     for parts in loracontents.parts_by_layer(file.tensors, file.parts_by_key).values():
         with contextlib.suppress(ValueError, IndexError):  # a layer that is no whole one is a problem of the file
@@ -114,7 +114,7 @@ def ranks_of_layers(file: LoraContents) -> list[int | None]:
 
 
 def loading_problems(file: LoraContents) -> list[str]:
-    """What is wrong with a file whoever reads it, and layers that change nothing."""
+    """What is wrong with a file whoever reads it, and that it has layers which change nothing, a sentence each."""
     found = list(loraheader.LoraHeader(file.metadata).problems)
     for problem, layers in loracontents.layer_problems(file).items():
         found.append(f"{problem}: {counted(len(layers), 'layer')}, {loraheader.escape_control_characters(layers[0])}")
@@ -168,7 +168,9 @@ def family_in_words(file: LoraContents) -> str:
 
 
 def layer_kind(layer: str) -> str:
-    """What part of a model a layer belongs to, by its name."""
+    """The part of a model that a layer belongs to, by its name: "text encoder", "attention", "feed-forward" or
+    "convolution and projection".
+    """
     name = layer.replace("_", ".")
     if "text.model" in name or name.startswith(("lora.te", "text.encoder")):
         return "text encoder"
@@ -180,7 +182,7 @@ def layer_kind(layer: str) -> str:
 
 
 def values_by_frequency(values: Iterable[object]) -> str:
-    """Distinct values, the most frequent first, with their counts where there are several."""
+    """The distinct values as text, the most frequent first: four at most, with their counts where there are several."""
     counts = Counter(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
     if len(counts) == 1:
         return next(iter(counts))

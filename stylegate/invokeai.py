@@ -23,7 +23,7 @@ PAIRS = ("lora_A.weight", "lora_B.weight", "lora.down.weight", "lora.up.weight")
 
 
 def problems_in_invokeai(file: LoraContents) -> list[str]:
-    """What InvokeAI ignores, refuses, or takes at another strength."""
+    """What InvokeAI ignores, refuses, or takes at another strength; an empty list if it reads all of the file."""
     if unreadable := [kind for kind in other_adapter_kinds(file) if kind in UNREADABLE]:
         return [f"refuses it: it does not know {', '.join(unreadable)}"]
     if reason := reason_to_raise(file):
@@ -34,7 +34,7 @@ def problems_in_invokeai(file: LoraContents) -> list[str]:
 
 
 def reason_to_raise(file: LoraContents) -> str | None:
-    """Why it raises on a layer, of whatever model; None if it does not."""
+    """Why InvokeAI raises an error on a layer of the file, whatever model it is of; None if it does not."""
     for key, found in file.parts_by_key.items():
         if found.style == "kohya" and found.part in ("down", "up") and not key.endswith(("_down.weight", "_up.weight")):
             return f"{loraheader.escape_control_characters(key)} is not kohya's name, but for the layer"
@@ -49,7 +49,9 @@ def reason_to_raise(file: LoraContents) -> str | None:
 
 
 def problems_with_unet(file: LoraContents) -> list[str]:
-    """What it does with a file of a UNet and its text encoders, of which it knows kohya's names alone."""
+    """What InvokeAI does not read rightly in a file of a UNet and its text encoders, of which it knows kohya's names
+    alone.
+    """
     if foreign := [layer for layer, style in file.styles.items() if style != "kohya"]:
         return [f"refuses it: {loraheader.escape_control_characters(foreign[0])} is not kohya's name"]
     found = []
@@ -78,7 +80,7 @@ def problems_with_unet(file: LoraContents) -> list[str]:
 
 
 def problems_with_transformer(file: LoraContents) -> list[str]:
-    """What it does with a transformer's file; its loaders differ by family."""
+    """What InvokeAI does not read rightly in a transformer's file; its loaders differ by family."""
     found = []
     of_flux = any(part in layer for layer in file.styles for part in OF_FLUX)
     dotted = {layer for layer, style in file.styles.items() if style != "kohya"}

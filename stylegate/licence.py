@@ -16,7 +16,7 @@ RESTRICTED = re.compile(r"(^|[-_ ])(nc|non-?commercial|research)([-_ ]|$)", re.I
 
 
 def look_up_licence_of_base(base: str, folder: Path) -> str:
-    """The licence that the card beside the weights names, else the hub's, else "unknown"."""
+    """The licence that the card beside the weights in `folder` names, else that of the hub's card, else "unknown"."""
     for card in (folder / "README.md", folder.parent / "README.md"):
         head = re.match(r"---\n(.*?)\n---", card.read_text(errors="replace"), re.DOTALL) if card.is_file() else None
         try:
@@ -50,7 +50,7 @@ def is_accepted(config: Config, licence: str) -> bool:
 
 
 def require_agreement(config: Config, folder: Path, key: str = "base") -> str:
-    """The licence of the base that the config's `key` names, base or draw_base, in `folder`.
+    """The licence of the base in `folder`; the config's `key`, base or draw_base, names this base.
 
     Raises ConfigError if it is unclear or restricted, and not accepted by name in the config.
     """

@@ -32,7 +32,9 @@ INIT_S, FINISH_S = 30, 600  # seconds for W&B, to which whole brand sets may hav
 
 
 def record_artifact(directory: Path, kind: str, what: str, name: str, sha256: str, paths: Sequence[Path]) -> None:
-    """Record that the work in `directory` used or made (`kind`) a thing of type `what`; the same row only once."""
+    """Record in `directory` that its work used or made (`kind`: use, make) an artifact of type `what`; each row only
+    once.
+    """
     assert kind in KINDS and what in TYPES, (kind, what)
     relative = [Path(os.path.relpath(path, directory)).as_posix() for path in paths]
     row = dict(zip(ROW, (kind, name, what, sha256, relative), strict=True))

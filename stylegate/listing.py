@@ -32,7 +32,10 @@ class Listing(NamedTuple):
 
 
 def list_folder(folder: Path) -> Listing:
-    """List every file below `folder`. A link to a folder is not followed; it stands among the pictures, as an error."""
+    """The files below `folder`, at any depth, as pictures, files beside pictures, and hidden ones.
+
+    A link to a folder is not followed: it is listed among the pictures, where decoding fails with an error.
+    """
     found = Listing([], [], [])
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
@@ -56,11 +59,15 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def is_hidden(name: str) -> bool:
+    """Whether the name of a file or folder is that of a hidden one, or of what operating systems leave behind."""
     return name.startswith((".", "~$")) or name.lower() in SYSTEM
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a file is text or a trainer's cache by its name, or text by its content, and no picture by its start."""
+    """Whether a file beside pictures is none itself: by its name text or a trainer's cache, or by its first bytes text.
+
+    A file that begins as a picture does is no sidecar, whatever its name.
+    """
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or not path.is_file():
         return False
@@ -75,7 +82,9 @@ def is_sidecar(path: Path) -> bool:
 
 
 def is_text(start: bytes) -> bool:
-    """Whether the first bytes of a file are UTF-8 text; an empty file is none. A cut last character is allowed."""
+    """Whether the first bytes of a file are UTF-8 text, of which the last character may be cut. Empty files are no
+    text.
+    """
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -49,7 +49,7 @@ def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
 
 
 def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, KeyParts]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each layer by part."""
+    """The tensors by the layer's name in the file, then by part (down, up, alpha, ...)."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, key_parts in parts_by_key.items():
         found.setdefault(key_parts.layer, {})[key_parts.part] = tensors[key]
@@ -57,7 +57,9 @@ def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, Key
 
 
 def layer_name_in_header(layer: str) -> str:
-    """A layer's name with its component, as the header's settings are looked up."""
+    """The name by which settings of a layer are looked up in the header: the component first, without wrappers'
+    prefixes.
+    """
     name = loranames.without_wrapper_prefixes(layer).replace(".processor.", ".").replace(".text_model.", ".")
     prefix = next((p for p, components in loranames.FLAT.items() if components and name.startswith(p)), "")
     return f"{loranames.FLAT[prefix][0]}.{name.removeprefix(prefix)}" if prefix else name
@@ -69,7 +71,7 @@ def is_scalar(tensor: Tensor) -> bool:
 
 
 def layer_problems(file: LoraContents) -> dict[str, list[str]]:
-    """Layers by what makes them unusable on every base: a missing half, numbers that are not finite, ..."""
+    """Names of layers that are unusable on every base, by the problem: a missing half, numbers that are not finite."""
     found: dict[str, list[str]] = {}
     of_other_kinds = {layer for layer, kind in file.kinds.values() if kind not in loranames.READ_HERE}
     for layer, own in parts_by_layer(file.tensors, file.parts_by_key).items():
@@ -85,7 +87,7 @@ def layer_problems(file: LoraContents) -> dict[str, list[str]]:
 
 
 def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
-    """Why the tensors of a LoHa, LoKr, ... are of no base; None if they are of one."""
+    """Why the tensors of one LoHa, LoKr, ... layer, by part, fit no base at all; None if they may fit one."""
     try:
         lycoris.shape_of_change(parts)
     except ValueError as error:
@@ -94,7 +96,7 @@ def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
 
 
 def other_adapter_kinds(file: LoraContents) -> list[str]:
-    """The kinds of adapters other than plain LoRA, sorted."""
+    """The kinds of adapters other than plain LoRA that the file's keys belong to, sorted."""
     return sorted({kind for _, kind in file.kinds.values()})
 
 
@@ -114,17 +116,17 @@ def nearly_equal(one: float, other: float) -> bool:
 
 
 def layers_with_part(file: LoraContents, part: str) -> list[str]:
-    """The layers that have this part."""
+    """The names of the layers that have a tensor of this part, such as "alpha"."""
     return [p.layer for p in file.parts_by_key.values() if p.part == part]
 
 
 def plain_styles(file: LoraContents) -> dict[str, str]:
-    """The styles of names of the layers that are plain LoRA, or half of one."""
+    """The style of names of each layer that is plain LoRA, or half of one, by layer."""
     return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
 
 
 def strengths_by_tensors_alone(file: LoraContents) -> dict[str, float]:
-    """The strength of each layer that a program takes otherwise than it is meant, if it knows the tensors alone.
+    """By layer, the strength at which a program takes it that knows the tensors alone; only where another one is meant.
 
     The alpha that is meant, or LyCORIS' settings, are told in a header or in PEFT's adapter_config.json.
     """
@@ -140,7 +142,7 @@ def strengths_by_tensors_alone(file: LoraContents) -> dict[str, float]:
 
 
 def other_strengths_in_words(strengths: Mapping[str, float]) -> str:
-    """A clause on layers that are taken at these strengths."""
+    """A clause on the layers that a program takes at these strengths: "takes 4 layers at strength 1"."""
     shown = list(dict.fromkeys(f"{strength:g}" for strength in strengths.values()))
     how = f"at strength {shown[0]}" if len(shown) == 1 else f"at other strengths, the first at {shown[0]}"
     return f"takes {counted(len(strengths), 'layer')} {how}"

@@ -64,7 +64,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def peft_file(folder: Path) -> Path:
-    """The LoRA in a folder that PEFT has written. Raises ModelError if there is none."""
+    """The path of the LoRA file in a folder that PEFT has written. Raises ModelError if there is none."""
     path = folder / PEFT_FILE
     if not path.is_file():
         raise ModelError(
@@ -75,7 +75,7 @@ def peft_file(folder: Path) -> Path:
 
 
 def peft_settings(path: Path) -> Path | None:
-    """The settings that PEFT has written beside a LoRA file; None if the file is not PEFT's or has none."""
+    """The path of the settings that PEFT has written beside a LoRA file; None if the file is not PEFT's or has none."""
     beside = path.with_name(loraheader.PEFT_CONFIG)
     return beside if path.name == PEFT_FILE and beside.is_file() else None
 
@@ -87,7 +87,8 @@ def digest(path: Path) -> str:
 
 
 def lora_file_for_drawing(config: Config) -> Path | None:
-    """The LoRA that `plan` and `generate` use: lora_file, else the one that `train` made with this configuration.
+    """The path of the LoRA that `plan` and `generate` use: lora_file, else the one that `train` made with this
+    configuration.
 
     None for lora_file=none, which is the base without a LoRA. Raises ModelError if the file does not exist yet.
     """
@@ -153,7 +154,7 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
 
 
 def layers_for_modules(path: Path, modules: Mapping[str, Any], pipeline: Any) -> dict[str, AnyLayer]:
-    """The layers of a LoRA file of any style by canonical name.
+    """Read a LoRA file of any style. Returns its layers by canonical name.
 
     `modules` are those of the base (adapter.adaptable_modules), `pipeline` is its pipeline, or the class of it. Raises
     ModelError naming what does not fit the base.
@@ -174,7 +175,7 @@ def layers_for_modules(path: Path, modules: Mapping[str, Any], pipeline: Any) ->
 
 
 def pipeline_class(folder: Path) -> Any:
-    """The class of a base's pipeline, in whose folder a family has found its index."""
+    """diffusers' class of the pipeline in `folder`, which its model_index.json names."""
     return getattr(
         diffusers, files.read_json(folder / "model_index.json", "the base's index", "_class_name")["_class_name"]
     )
@@ -186,7 +187,7 @@ def weight_of_module(module: Any) -> torch.Tensor:
 
 
 def advice_on_unusable_lora(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
-    """The advice, as a sentence, to a user whose LoRA file cannot be used."""
+    """The next step, as a sentence, for a user whose LoRA file has these problems and cannot be used."""
     kinds = {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))} - loranames.READ_HERE
     if kinds:
         return (
@@ -204,7 +205,7 @@ def another_base_helps(problems: list[str]) -> bool:
 
 
 def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, LoraTensors]:
-    """The layers of the trained adapters, by canonical name; `adapted` are the adapted modules by component.
+    """The trained adapters as plain LoRA layers, by canonical name; `adapted` are the adapted modules by component.
 
     `scale`, the strength that was chosen, is multiplied into alpha: readers then use strength 1.
     """
@@ -256,7 +257,7 @@ def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
 
 
 def release_bytes(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
-    """The bytes of a file to publish: `described` and ModelSpec's hash of the tensors are its header."""
+    """The bytes of a safetensors file to publish: `described` and ModelSpec's hash of the tensors are its header."""
     plain = canonical_bytes(tensors, {})
     (length,) = struct.unpack("<Q", plain[:8])
     digest = hashlib.sha256(plain[8 + length :]).hexdigest()

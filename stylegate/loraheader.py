@@ -62,21 +62,24 @@ class LoraHeader:
         return alpha * math.sqrt(rank) if self.header_setting(component, "use_rslora", False) is True else alpha
 
     def rank(self, name: str) -> float | None:
-        """The rank that is told for the layer with this canonical name; None if no rank is."""
+        """The rank that is stated beside the tensors for the layer with this canonical name; None if none is."""
         component, _, path = name.partition(".")
         told = self.header_setting(component, "r", None)
         patterns = self.header_setting(component, "rank_pattern", None) or {}
         return None if told is None else value_by_pattern(patterns, (path, f"text_model.{path}"), told)
 
     def rank_problem(self, name: str, found: Mapping[str, Tensor]) -> str | None:
-        """What is wrong if the tensors of a layer (by part) have another rank than is told; None if nothing is."""
+        """What is wrong if the tensors of a layer (by part) have another rank than the stated one; None if it is the
+        same.
+        """
         told, rank = self.rank(name), lycoris.rank_of(found)
         if told is None or rank is None or told == rank:
             return None
         return f"rank {rank}, but its {self.source} says {told:g}: which strength is meant is not known"
 
     def strength(self, name: str, found: Mapping[str, Tensor]) -> float:
-        """The factor that the writer of a layer trains with, from the layer's tensors by part and what is told beside.
+        """The factor that the writer of a layer trains with, from the layer's tensors by part and what is stated beside
+        them.
 
         It is alpha / rank. Where all matrices are whole there is no rank: LyCORIS (and OneTrainer, ai-toolkit, musubi)
         then trains at 1, whatever alpha it saves; with rs_lora at sqrt(rank), of which it saves the cube. PEFT divides
@@ -94,7 +97,8 @@ class LoraHeader:
 
 
 def settings_of_lycoris(metadata: Mapping[str, str]) -> tuple[bool, int]:
-    """What kohya's header says of LyCORIS' settings that no tensor shows: is rs_lora on, and the block size of DyLoRA.
+    """Two settings of LyCORIS from kohya's header, which no tensor shows: whether rs_lora is on, and DyLoRA's block
+    size.
 
     DyLoRA is trained at alpha / number of blocks, and its alpha is saved: alpha / rank is too weak by the block size,
     which is 1 for all other files.

@@ -66,7 +66,7 @@ READ_HERE = {"LoHa", "LoKr", "Tucker middle", "weight difference", "bias differe
 
 
 class KeyParts(NamedTuple):
-    """What a key of a LoRA file means: one tensor of one layer."""
+    """The meaning of a LoRA file's key, which names one tensor of one layer."""
 
     style: str  # diffusers, kohya, comfyui (the original model's paths), or bare: without the component, as PEFT has it
     layer: str  # as the file calls it
@@ -74,7 +74,9 @@ class KeyParts(NamedTuple):
 
 
 def parse_key(key: str) -> KeyParts | None:
-    """The layer and part (down, up, alpha, ...) of a LoRA file's key; None for a key of no kind that is read here."""
+    """The style of names, the layer and the part (down, up, alpha, ...) of a LoRA file's key; None for a key of no kind
+    that is read here.
+    """
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
     return KeyParts(naming_style(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
@@ -100,7 +102,9 @@ def without_wrapper_prefixes(layer: str) -> str:
 
 
 def other_adapter_kind(key: str) -> tuple[str, str] | None:
-    """The layer and the kind of adapter (of `KINDS`) that a key belongs to; None for any other key."""
+    """The layer and the kind of adapter (of `KINDS`) that a key belongs to; None for any other key, so of a plain LoRA
+    too.
+    """
     for kind, endings in KINDS.items():
         for ending in endings:
             if key.endswith(f".{ending}"):

@@ -38,17 +38,22 @@ def weight_change(layer: FactoredLayer, device: Any, dtype: torch.dtype) -> Tens
 
 
 def change_of_lora(parts: Parts) -> Tensor:
-    """up @ down, as [out, in x kernel]."""
+    """The change of a plain LoRA, up @ down, as [out, in x kernel]."""
     return parts["up"].flatten(1) @ parts["down"].flatten(1)
 
 
 def change_of_tucker_lora(parts: Parts) -> Tensor:
-    """LoCon's convolution in three steps: one pixel in, `mid` with the kernel, one pixel out: [out, in, kernel]."""
+    """The change of LoCon's convolution in three steps: one pixel in, `mid` with the kernel, one pixel out: [out, in,
+    kernel].
+    """
     return tucker_product(parts["mid"], parts["up"].flatten(1).T, parts["down"].flatten(1))
 
 
 def change_of_loha(parts: Parts) -> Tensor:
-    """The elementwise product of two low-rank matrices: [out, in x kernel], or [out, in, kernel] with Tucker cores."""
+    """The elementwise product of two low-rank matrices: [out, in x kernel], or [out, in, kernel] with Tucker cores.
+
+    Raises ValueError if they differ in shape.
+    """
     first, second = (low_rank(parts, f"hada_w{i}", f"hada_t{i}") for i in (1, 2))
     if first.shape != second.shape:
         raise ValueError("its two products differ in shape")
@@ -56,7 +61,10 @@ def change_of_loha(parts: Parts) -> Tensor:
 
 
 def change_of_lokr(parts: Parts) -> Tensor:
-    """The Kronecker product of two matrices, each whole or a low-rank product, as [out, in x kernel]."""
+    """The Kronecker product of two matrices, each whole or a low-rank product, as [out, in x kernel].
+
+    Raises ValueError if the first one is no matrix.
+    """
     first, second = (low_rank(parts, f"lokr_w{i}", f"lokr_t{i}") for i in (1, 2))
     if first.ndim != 2:
         raise ValueError(f"its lokr_w1 has {first.ndim} axes")
@@ -64,12 +72,14 @@ def change_of_lokr(parts: Parts) -> Tensor:
 
 
 def change_of_difference(parts: Parts) -> Tensor:
-    """A whole change, as it is: [out, in, ...]."""
+    """The change that a layer stores whole, as it is: [out, in, ...]."""
     return parts["diff"]
 
 
 def low_rank(parts: Parts, name: str, core: str) -> Tensor:
-    """A matrix that is stored whole (`name`), as a product (`name`_a, `name`_b), or as one with a Tucker core."""
+    """A matrix of a layer, multiplied out: stored whole (`name`), as a product (`name`_a, `name`_b), or with a Tucker
+    `core`.
+    """
     if name in parts:
         return parts[name]
     one, other = parts[f"{name}_a"], parts[f"{name}_b"]
@@ -77,7 +87,9 @@ def low_rank(parts: Parts, name: str, core: str) -> Tensor:
 
 
 def tucker_product(core: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
-    """core [rank, rank, kernel...] with its first axis spread by `outputs` [rank, out], its second by `inputs`."""
+    """[out, in, kernel...] the product of `core` [rank, rank, kernel...] with `outputs` [rank, out] on its first axis
+    and `inputs` [rank, in] on its second.
+    """
     return torch.einsum("ij...,io,jn->on...", core, outputs, inputs)
 
 

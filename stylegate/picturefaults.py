@@ -31,7 +31,7 @@ class Box(NamedTuple):
 
 
 def inside_frame(image: Image.Image) -> Box | None:
-    """The part inside a frame, or between two bars (letterbox); None if the picture has neither.
+    """The box inside a frame, or between two bars (letterbox); None if the picture has neither.
 
     A frame is even, and the picture begins at its edge along nearly the whole line. So a subject on a flat ground has
     none. Bars stand on two opposite sides, of the same depth within a tenth of the side.
@@ -61,7 +61,9 @@ def without_frame(content: bytes, background: str) -> bytes:
 
 
 def bar_depth(pixels: NDArray[np.int16]) -> int:
-    """Rows from the top of [h, w, 3] that are even and of one colour; 0 if they go on past DEEPEST of the height."""
+    """The number of rows at the top of `pixels` [h, w, 3] that are of one even colour; 0 if it exceeds DEEPEST of the
+    height.
+    """
     most = int(len(pixels) * DEEPEST) + 1
     upper = pixels[: most + 1]
     even = (upper.max(1) - upper.min(1) <= EVEN).all(1) & (np.abs(upper - upper[:1]).max((1, 2)) <= EVEN)

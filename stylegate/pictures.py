@@ -147,7 +147,9 @@ def without_text_chunks(content: bytes) -> bytes:
 
 
 def upright_size_of(content: bytes) -> tuple[int, int]:
-    """Width and height of an upright picture that decodes, from its header: those of `decode_picture`."""
+    """Width and height in pixels that `decode_picture` gives, from the header alone; the picture must be one that
+    decodes.
+    """
     with Image.open(io.BytesIO(without_text_chunks(content)), formats=FORMATS) as image:
         turned = (
             image.format != "TIFF" and exif_orientation(image) >= 5
@@ -172,7 +174,11 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def to_srgb(image: Image.Image, content: bytes, background: str | None) -> DecodedPicture:
-    """Orientation, bit depth, palette, colour profile and alpha, in this order; each one made is noted."""
+    """Convert an opened picture to upright sRGB: orientation, bit depth, palette, colour profile and alpha, in this
+    order.
+
+    `content` is its file. Alpha is laid on `background`, or kept with None. Each conversion that was made is noted.
+    """
     notes, icc = [], image.info.get("icc_profile")
     if (turn := TURNS.get(exif_orientation(image))) is not None:
         notes.append("rotated as EXIF says")
@@ -206,7 +212,7 @@ def on_background(image: Image.Image, background: str) -> Image.Image:
 
 
 def as_decoded(image: Image.Image, background: str) -> DecodedPicture:
-    """A drawn picture, RGB or RGBA, as `decode_picture` would return it from its PNG."""
+    """A drawn picture, RGB or RGBA, as `decode_picture` with this background returns it from its PNG."""
     transparent = image.mode == "RGBA" and image.getchannel("A").getextrema()[0] != 255
     return DecodedPicture(on_background(image, background), ("alpha",) if transparent else ())
 
@@ -234,7 +240,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
-    """Convert from the embedded profile to sRGB; a profile that does not fit the colours is noted and left aside."""
+    """Convert from the embedded profile `icc` to sRGB. One that does not fit the colours is noted and left aside."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space: str = source.profile.xcolor_space  # type: ignore[union-attr]

@@ -13,6 +13,8 @@ on_screen: list[Progress] = []  # what is shown on the terminal now: a bar insid
 
 
 class Tick(Protocol):
+    """A function that advances a progress bar by `steps`, and shows `note` beside it."""
+
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
 
 
@@ -60,6 +62,9 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
 
 @contextmanager
 def plain_progress_lines(title: str, total: int, start: int) -> Iterator[Tick]:
+    """The same context as `progress_bar`, for a log: prints a line at most every LOG_EVERY_S seconds, and one at the
+    end.
+    """
     began = spoken = time.monotonic()
     done = start
 

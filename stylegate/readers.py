@@ -169,7 +169,11 @@ def read_header_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 def component_strengths(
     component: str, state: dict[str, Tensor], alphas: Mapping[str, float], header: dict[str, Any] | None
 ) -> dict[int, float]:
-    """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor."""
+    """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor.
+
+    `state` are the component's tensors, `alphas` those that diffusers found by layer, `header` the file's LoRA
+    settings. Raises ValueError with the reason where diffusers refuses them.
+    """
     from diffusers.utils.peft_utils import get_peft_kwargs
     from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers as to_diffusers
     from diffusers.utils.state_dict_utils import convert_state_dict_to_peft as to_peft

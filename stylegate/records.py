@@ -44,20 +44,24 @@ class Record(BaseModel):
         return cls.of_json(content, f"{what} {files.display_path(path)}", next_step)
 
     def content(self) -> dict[str, Any]:
-        """JSON data. A field that has a default and holds it is left out."""
+        """The record as JSON data. A field that has a default and holds it is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def write(self, path: Path) -> None:
+        """Write the record as a JSON file, whole or not at all."""
         files.write_atomically(path, json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def problems_of(error: ValidationError) -> list[str]:
-    """One line a problem: the place in the file, then what is wrong there."""
+    """The problems that pydantic found, a text each: the place in the file, then what is wrong there."""
     return [f"{location_prefix(found['loc'])}{error_message(found)}" for found in error.errors(include_url=False)]
 
 
 def location_prefix(location: tuple[int | str, ...]) -> str:
-    """'checks.style: ' for ("checks", "style"); '' for the whole file. A bad key of a mapping is named as its entry."""
+    """The place in a file, as the start of a message: "checks.style: " for ("checks", "style"), "" for the whole file.
+
+    pydantic's mark "[key]" is left out: a bad key of a mapping has the place of its entry.
+    """
     parts = [part for part in location if part != "[key]"]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
     return f"{text}: " if text else ""

@@ -67,19 +67,25 @@ def draw_pictures(
 
 
 def steps_of(models: LoadedBaseModel, count: int) -> dict[str, Any]:
-    """The pipeline's arguments for `count` denoising steps. A base that brings its own grid would ignore the count."""
+    """The pipeline's arguments for `count` denoising steps.
+
+    A base that brings its own noise levels would ignore the count: it is given even ones, unless it has as many.
+    """
     own = models.pipeline.config.get("sample_sigmas")
     even = {"sigmas": torch.linspace(1, 1 / count, count).tolist()} if own and len(own) != count else {}
     return {"num_inference_steps": count, **even}
 
 
 def takes_negative_prompt(models: LoadedBaseModel) -> bool:
+    """Whether the pipeline has an argument for negative prompts."""
     return "negative_prompt" in inspect.signature(models.pipeline.__call__).parameters
 
 
 @contextmanager
 def text_encoders_on_device(models: LoadedBaseModel) -> Iterator[None]:
-    """Text encoders on the denoiser's device for as long as prompts are read; the trainer keeps them elsewhere."""
+    """A context with the text encoders on the denoiser's device, so that prompts can be read; the trainer keeps them
+    elsewhere.
+    """
     device: Any = models.denoiser.device
     away = [part for part in pipelines.text_encoders(models.pipeline) if part.device != device]
     before = [part.device for part in away]

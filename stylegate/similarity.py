@@ -221,7 +221,8 @@ def likeness_of_pairs(signatures: NDArray[np.uint8], pairs: NDArray[np.int64]) -
 
 
 def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """[n] for each of the signatures [n, 64, 64, 3] its group: whatever is joined by pairs of likeness NEAR or more.
+    """[n] the number of each signature's group, for signatures [n, 64, 64, 3]; a pair of likeness NEAR or more is in
+    one group.
 
     Thumbnails propose pairs, also moved by half of their pixels: a copy that is moved by two pixels of the signature
     has a product from .34 with the thumbnail itself, and from .83 with one of those (docs/log.md, "Near-duplicates").

@@ -43,7 +43,9 @@ def held_out_in_order(free: Sequence[str], captions: Mapping[str, str], count: i
     left = Counter({word: count for word, count in total.items() if count > 1})
 
     def cost(name: str) -> tuple[int, float]:
-        """How many words would be lost, and less the share that is left of the one that suffers most."""
+        """How many words train/ would lose with the picture, and minus the smallest share of its pictures that a word
+        keeps.
+        """
         shares = [(left[word] - 1) / total[word] for word in words.get(name, ()) if word in left]
         return sum(share == 0 for share in shares), -min(shares, default=1.0)
 

@@ -55,7 +55,9 @@ def decode_utf8(content: bytes) -> str:
 
 
 def read_csv(text: str) -> Table:
-    """A CSV file: a header, then a row a picture. Empty rows are left out; quoted cells may hold line ends."""
+    """Parse the text of a CSV file: a header, then a row for each picture. Empty rows are left out; quoted cells may
+    hold line ends.
+    """
     separator, text, skipped = csv_separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns, headings, rows, problems = [], [], [], []
@@ -87,9 +89,9 @@ def read_csv(text: str) -> Table:
 
 
 def csv_separator(csv_text: str) -> tuple[str, str, int]:
-    """What separates cells, the text to read, and how many lines are skipped before it.
+    """The character that separates cells, the text to parse, and how many lines before it are skipped (0 or 1).
 
-    It is what spreadsheets write into a first line `sep=;`, else what stands most often in the header.
+    The separator is what spreadsheets write into a first line `sep=;`, else what stands most often in the header.
     """
     first, _, rest = csv_text.partition("\n")
     stated = first.strip().lower().removeprefix("sep=")
@@ -100,7 +102,7 @@ def csv_separator(csv_text: str) -> tuple[str, str, int]:
 
 
 def read_json_lines(text: str) -> Table:
-    """JSON Lines: an object a line, each key once. Empty lines are left out."""
+    """Parse the text of a JSON Lines file: an object on each line, each key once. Empty lines are left out."""
     columns, rows, problems = dict[str, str](), [], []  # columns: in lower case -> as first written
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 in a caption ends no row
         if not line.strip():
@@ -122,12 +124,14 @@ def read_json_lines(text: str) -> Table:
 
 
 def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of a JSON object's (key, value) pairs. Raises ValueError for a key that stands twice."""
     if double := repeated_names(key for key, _ in pairs):
         raise ValueError(f"the key {double[0]} stands twice")
     return dict(pairs)
 
 
 def repeated_names(names: Iterable[str]) -> list[str]:
+    """The names that already stand earlier in `names`, in their order."""
     seen: set[str] = set()
     return [name for name in names if name in seen or seen.add(name)]
 
@@ -141,7 +145,8 @@ def value_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
 
 
 def content_lines(content: bytes) -> tuple[list[tuple[int, str]], int]:
-    """The lines of a text file that hold anything but a comment, with their numbers; and how many are comments.
+    """The (number, text) of each line of a text file that holds anything but a comment; and how many lines are
+    comments.
 
     A comment begins with #, as in kohya's sample prompts. Raises ValueError if it is not UTF-8 text.
     """

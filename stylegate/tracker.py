@@ -78,7 +78,7 @@ class LedgerTracker:
             lineage.record_artifact(self.directory, "use", kind, name, lineage.facts_digest(facts), paths)
 
     def highest_value_sent(self, name: str) -> float:
-        """The highest value of `name` that the tracker has. This one never lacks anything."""
+        """Infinity: this tracker never lacks a value that would have to be sent again."""
         return math.inf
 
     def finish(self) -> None:
@@ -203,7 +203,9 @@ class WandbTracker:
             self.enqueue(lambda: self.run.log({name: wandbrun.wandb_histogram(finite)}, step=row))
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Rows may hold PIL images; the first wandbrun.MAX_ROWS are sent."""
+        """Send a table, as the newest row's value of `name`. Cells may be PIL images; the first wandbrun.MAX_ROWS rows
+        are sent.
+        """
         row = self.wandb_row_for([name], None)
         self.enqueue(lambda: self.run.log({name: wandbrun.wandb_table(columns, rows)}, step=row))
 

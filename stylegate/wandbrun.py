@@ -44,7 +44,8 @@ def set_wandb_environment(directory: Path) -> None:
 
 
 def wandb_identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
-    """The id, project and team of the run's one W&B run. The id is random and made once, in wandb.json.
+    """The id, project and team of the run's one W&B run, which are written to wandb.json. The id is random and made
+    once.
 
     So it stays when the directory is moved, and two people's runs of one name are two runs.
     """

@@ -35,7 +35,10 @@ class Watermark(Protocol):
 
 
 def watermark_bits(base_sha256: str | None, lora_sha256: str | None, seed: int) -> str:
-    """The bits that a drawn picture carries: of the digest of what it was drawn with, so that its record tells them."""
+    """The BITS bits that a drawn picture carries, a text of 0 and 1: the first of a sha256 over base, LoRA and seed.
+
+    So the record of a picture, which has these three, tells the bits.
+    """
     digest = hashlib.sha256(f"{base_sha256 or ''}\n{lora_sha256 or ''}\n{seed}\n".encode()).digest()
     return "".join(f"{byte:08b}" for byte in digest)[:BITS]
 
@@ -46,6 +49,7 @@ def watermark_weights_digest(path: str | None) -> str:
 
 
 def watermark_weights_path(path: str) -> Path:
+    """The path that `watermark=` names. Raises ConfigError if there is no file."""
     found = Path(path).expanduser()
     if not found.is_file():
         raise ConfigError(f"watermark={path}: there is no such file", next_step=MAKE)
@@ -97,7 +101,10 @@ class TrustMarkWatermark:
 
 
 def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
-    """TrustMark's encoder, of the size that its weights have, as TrustMark calls it: cover, bits -> marked, change."""
+    """TrustMark's encoder, of the size that its weights have, as TrustMark calls it.
+
+    The result is a function of (cover, bits) that returns the marked picture and its difference to the cover.
+    """
     import torch
     from trustmark.unet import Unet1  # type: ignore[import-not-found]
 

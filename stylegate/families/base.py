@@ -69,33 +69,38 @@ class Family(Protocol):
         ...
 
     def load(self, base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel:
-        """Load from safetensors only; denoiser and text encoders in `dtype`, the autoencoder in fp32.
+        """Load the base from safetensors alone; denoiser and text encoders in `dtype`, the autoencoder in fp32.
 
         Raises ModelError if `base` is no pipeline of this family.
         """
         ...
 
     def meta_model(self, folder: Path) -> WeightlessModel:
-        """The base's shapes, from its configs alone."""
+        """The base without weights, built from the config files in `folder`."""
         ...
 
     def caption_lengths(self, base: str, captions: list[str]) -> tuple[int, list[int]]:
-        """The text encoder's limit and each caption's length, in tokens with start and end."""
+        """The most tokens that the text encoder reads, and each caption's number of tokens, with those at start and
+        end.
+        """
         ...
 
     def encode_prompts(self, models: LoadedBaseModel, prompts: list[str]) -> Conditions:
-        """Conditions of prompts, on the autoencoder's device; captions that are too long are cut."""
+        """What the denoiser is told of the prompts, on the autoencoder's device; captions that are too long are cut."""
         ...
 
     def latent_distribution(self, models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scaled latents (0 for a deterministic encoder)."""
+        """Mean and standard deviation of the scaled latents, [n, c, h/f, w/f] each (0 for a deterministic encoder)."""
         ...
 
     def predict(
         self, models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions
     ) -> Tensor:
-        """The denoiser's output for noise levels of the schedule; `denoiser` may be the wrapped one of a distributed
-        run."""
+        """What the denoiser predicts, [n, c, h/f, w/f]: noise, v or velocity, as `schedule.prediction` says.
+
+        `noisy` are noisy latents, `levels` the indices of their noise levels in the schedule, int64 [n]. `denoiser` is
+        that of `models`, or the same one wrapped for distributed training.
+        """
         ...
 
     def base_metadata(self, models: LoadedBaseModel) -> dict[str, str]:
@@ -103,11 +108,14 @@ class Family(Protocol):
         ...
 
     def lora_targets(self, kinds: list[str]) -> list[str]:
-        """Module-name endings for the parts asked for: attention, feed_forward, convolution."""
+        """Endings of the names of modules that get a LoRA, for the kinds asked for: attention, feed_forward,
+        convolution.
+        """
         ...
 
     def text_targets(self, models: LoadedBaseModel) -> dict[str, list[str]]:
-        """Module-name endings for the attention of each text encoder that may be trained, by component.
+        """Endings of the names of the attention modules in each text encoder that may be trained, by the encoder's
+        component.
 
         The mapping is empty for a family whose text encoders are not trained.
         """

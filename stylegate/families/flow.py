@@ -35,7 +35,7 @@ def flow_matching_schedule() -> NoiseSchedule:
 
 
 def caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
-    """The limit, and each caption's length in tokens within the chat that the pipeline makes of it."""
+    """MAX_TOKENS, and each caption's length in tokens within the chat that the pipeline makes of it."""
     tokenizer = tokenizer_of(folder / "tokenizer")
     asked = [[{"role": "user", "content": caption}] for caption in captions]
     texts = [tokenizer.apply_chat_template(a, tokenize=False, add_generation_prompt=True) for a in asked]
@@ -48,6 +48,7 @@ def token_lengths(folder: Path, tokenizer: str, captions: Sequence[str]) -> tupl
 
 
 def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer that is saved in `folder`. Raises ModelError if it cannot be loaded."""
     try:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:
@@ -58,16 +59,19 @@ def tokenizer_of(folder: Path) -> Any:
 
 
 def encode_to_normalised_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of latents that are centred and scaled by two numbers of the autoencoder's config."""
+    """Mean and standard deviation of latents [n, c, h/f, w/f], centred and scaled by two numbers of the autoencoder's
+    config.
+    """
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale = vae.config.scaling_factor
     return (found.mean - (vae.config.shift_factor or 0)) * scale, found.std * scale
 
 
 def encode_one_frame(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of latents that are normalised channel by channel; the autoencoder is one for video.
+    """Mean and standard deviation of latents [n, c, h/f, w/f], normalised channel by channel, by a video
+    autoencoder.
 
-    `pixels` are [n, c, h, w]: each picture is encoded as a film of one frame.
+    `pixels` are [n, c, h, w]: each picture is encoded as a video of one frame.
     """
     found = vae.encode(pixels.to(vae.device, vae.dtype).unsqueeze(2)).latent_dist
     centre, spread = (
@@ -78,7 +82,7 @@ def encode_one_frame(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def words_and_mask(conditions: Conditions) -> tuple[Tensor, Tensor | None]:
-    """`words` cut after the longest prompt of the batch, and a mask [n, tokens] that is True where they are no padding.
+    """The embeddings `words` [n, tokens, ...], cut after the longest prompt, and a mask [n, tokens], False at padding.
 
     The mask is None where there is no padding, as the pipelines have it.
     """

@@ -57,7 +57,7 @@ def require_same_latents(family: Family, trains: LoadedBaseModel, draws: LoadedB
 
 
 def differing_parts(trains: Path, draws: Path) -> list[str]:
-    """A reason for each part of the two pipelines that is of another kind, or that one of them lacks."""
+    """A sentence for each part of the two pipelines that is of another kind, or that one of them lacks."""
     one, other = (
         files.read_json(folder / "model_index.json", "the base's index", "_class_name") for folder in (trains, draws)
     )
@@ -74,7 +74,7 @@ def kind_of_part(entry: Any) -> str:
 
 
 def differing_settings(trains: Path, draws: Path, part: str, keys: Sequence[str]) -> list[str]:
-    """A reason for each of the `keys` whose values differ in the configs of a part of the two bases."""
+    """A sentence for each of the `keys` whose values differ in the configs of a part of the two bases."""
     one, other = (config_of_part(folder / part) for folder in (trains, draws))
     changed = [key for key in keys if one.get(key) != other.get(key)]
     if "text_config" in changed:  # of a model of pictures and text
@@ -86,7 +86,7 @@ def differing_settings(trains: Path, draws: Path, part: str, keys: Sequence[str]
 
 
 def config_of_part(folder: Path) -> dict[str, Any]:
-    """The config of one part of a base; empty where it has none."""
+    """The config in the folder of one part of a base; an empty mapping where it has none."""
     for name in ("config.json", "scheduler_config.json"):
         if (folder / name).is_file():
             return files.read_json(folder / name, "a config of the base")
@@ -94,7 +94,8 @@ def config_of_part(folder: Path) -> dict[str, Any]:
 
 
 def differing_layers(family: Family, trains: Path, draws: Path) -> list[str]:
-    """Reasons that layers of the denoiser lack or have other shapes, by their number and the first one's name.
+    """Sentences on the denoiser's layers that are missing or have other shapes: how many, and the name of the first
+    one.
 
     Layers that only the base that draws has are no hindrance: a distilled one may be told its guidance.
     """

@@ -55,9 +55,10 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
 def load_pipeline(
     folder: Path, pipeline: Any, parts: Sequence[str], device: torch.device, dtype: torch.dtype, **told: Any
 ) -> Any:
-    """The pipeline with its `parts` frozen, without progress bars. Raises ModelError for what is missing or broken.
+    """Load a pipeline of the class `pipeline` to `device`, without progress bars; its `parts`, by name, are frozen.
 
-    The autoencoder stays in fp32: SDXL's overflows in fp16, and it is small.
+    The autoencoder stays in fp32: SDXL's overflows in fp16, and it is small. `told` are further arguments of the class.
+    Raises ModelError for what is missing or broken.
     """
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
@@ -87,7 +88,8 @@ def load_pipeline(
 
 
 def weights_digest(folder: Path) -> str:
-    """sha256 over what the pipeline reads of a folder: its index and each component's config and weights, or files.
+    """sha256 over what the pipeline reads of a folder: its index, and the config and weights of each component (all
+    files of a component without weights).
 
     Not over what else lies there: a hub's folder gets other variants and notes when other programs fetch them.
     """
@@ -102,6 +104,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def text_encoders(pipeline: Any) -> list[Any]:
+    """The text encoders of a pipeline, in the order of its components."""
     return [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part]
 
 
@@ -126,11 +129,14 @@ def quantise_to_four_bits(models: LoadedBaseModel, device: torch.device) -> Load
 
 
 def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
+    """The denoiser's modules whose class is called ...TransformerBlock."""
     return [module for module in denoiser.modules() if type(module).__name__.endswith("TransformerBlock")]
 
 
 def bitsandbytes_classes() -> tuple[Any, Any]:
-    """bitsandbytes' layer and weight. Raises ConfigError if it is not installed."""
+    """bitsandbytes' class of a linear layer in 4 bits, and that of its weight. Raises ConfigError if it is not
+    installed.
+    """
     try:
         from bitsandbytes.nn.modules import Linear4bit, Params4bit
     except ImportError:
@@ -142,11 +148,12 @@ def bitsandbytes_classes() -> tuple[Any, Any]:
 
 
 def digest_of_base_in_4_bits(sha256: str) -> str:
+    """The digest that stands for a base in 4 bits, from the sha256 of the base."""
     return files.canonical_sha256([sha256, "nf4"])
 
 
 def build_on_meta_device(kind: Any, config: dict[str, Any]) -> Any:
-    """The model of a config without weights: shapes alone."""
+    """A model of the class `kind` from its config, on torch's meta device: shapes alone, without weights."""
     with torch.device("meta"):
         model = kind.from_config(config)
     model.requires_grad_(False)

@@ -40,7 +40,10 @@ def loaded_unet_model(pipeline: Any, folder: Path) -> LoadedBaseModel:
 
 
 def noise_schedule_of(config: Any) -> NoiseSchedule:
-    """The noise levels that the base was trained with, whatever sampler the pipeline was saved with."""
+    """The noise levels that the base was trained with, whatever sampler the pipeline was saved with.
+
+    `config` is that of the sampler. Raises ModelError if the base predicts neither noise (epsilon) nor v.
+    """
     kept: Any = DDPMScheduler.from_config(config)
     prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
     if prediction is None:
@@ -63,14 +66,14 @@ def lora_targets(kinds: list[str]) -> list[str]:
 
 
 def clip_attention_endings(layers: int) -> list[str]:
-    """Endings of the attention of a CLIP text encoder's first layers."""
+    """Endings of the names of the attention modules in the first `layers` layers of a CLIP text encoder."""
     return [
         f"layers.{i}.self_attn.{part}" for i in range(layers) for part in ("q_proj", "k_proj", "v_proj", "out_proj")
     ]
 
 
 def meta_model(folder: Path) -> WeightlessModel:
-    """The UNet without weights and the sizes that it works in, from the configs alone."""
+    """The UNet without weights and the sizes that it works in, from the config files in `folder`."""
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
         for part, keys in (("unet", ("sample_size", "block_out_channels")), ("vae", ("latent_channels",)))
