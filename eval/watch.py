@@ -18,6 +18,7 @@ from threading import Event
 from eval.gate import exit_code_unless_observed, judge_and_write, print_outcome
 from eval.judging.judged import JudgedLot
 from eval.lot.lot import relative_name
+from eval.measuring.encoder import keeping_encoder_loaded
 from eval.report.mirror import mirror_to_wandb
 from eval.report.summaries import escaped_on_one_line, score_and_threshold_in_brackets
 from stylegate import files
@@ -87,7 +88,7 @@ def watch(config: Config) -> int:
     if not images.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name the folder that will be filled.")
     print(f"watching {files.display_path(images)}; Ctrl-C ends it", flush=True)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, keeping_encoder_loaded():
         judged = judge_until_stopped(config, images, stop)
     if judged is None:
         raise DataError(f"images={config.images}: no picture came", next_step="name the folder that is filled.")

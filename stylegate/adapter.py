@@ -141,7 +141,7 @@ def layers_from_tensors(
                 f"({PEFT_CONFIG}), not in it"
             )
         elif name is None:
-            problems.append(f"{escape_control_characters(key_parts.layer)}: the base has no such layer")
+            problems.append(f"{escape_control_characters(key_parts.layer)}: {why_no_module(key_parts, modules)}")
         elif key_parts.part in parts.setdefault(name, {}):
             problems.append(f"{escape_control_characters(key)}: {name} is in the file twice")
         else:
@@ -157,6 +157,15 @@ def layers_from_tensors(
         else:
             layers[name] = layer_of_parts(name, found, shape, header)
     return layers, header.problems + list(dict.fromkeys(problems))
+
+
+def why_no_module(key_parts: loranames.KeyParts, modules: Mapping[str, Any]) -> str:
+    """Why a layer's name means no module of the base, in words."""
+    found = loranames.text_encoder_modules(key_parts.layer, modules) if key_parts.style == "bare" else []
+    if not found:
+        return "the base has no such layer"
+    parts = " and ".join(name.partition(".")[0] for name in found)
+    return f"{parts} have such a layer, and PEFT's name does not tell which is meant; put the part before its keys"
 
 
 def lacks_alpha_of_peft(

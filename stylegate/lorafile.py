@@ -67,8 +67,10 @@ def peft_file(folder: Path) -> Path:
     """The path of the LoRA file in a folder that PEFT has written. Raises ModelError if there is none."""
     path = folder / PEFT_FILE
     if not path.is_file():
+        within = sorted(found.parent.name for found in folder.glob(f"*/{PEFT_FILE}"))
+        each = f", but {' and '.join(within)} in it have one each: name one of them" if within else ""
         raise ModelError(
-            f"{folder} is no LoRA: it is a folder without {PEFT_FILE}",
+            f"{folder} is no LoRA: it is a folder without {PEFT_FILE}{each}",
             next_step="name a .safetensors file, or a folder that PEFT's save_pretrained has written.",
         )
     return path

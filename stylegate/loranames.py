@@ -127,10 +127,18 @@ def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules
     name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if key_parts.style == "bare":
-        spelled = [f"unet.{name}", f"transformer.{name}"]
+        of_text_encoders = text_encoder_modules(name, modules)
+        spelled = [f"unet.{name}", f"transformer.{name}", *(of_text_encoders if len(of_text_encoders) == 1 else [])]
     candidates = [*spelled, *(f"{name}.0" for name in spelled)]  # to_out is a list of a layer and a dropout
     found = next((c for c in candidates if c in modules), None)
     return found or canonical_name_of_original(name.removeprefix("unet."), by_flat_name)
+
+
+def text_encoder_modules(layer: str, modules: Iterable[str]) -> list[str]:
+    """The text encoders' modules, by canonical name, that a layer named without its component may be (PEFT's names)."""
+    path = without_wrapper_prefixes(layer).removeprefix("text_model.")
+    names = [f"{part}.{inner}{path}" for part in COMPONENTS[2:] for inner in ("", "text_model.")]
+    return [name for name in names if name in modules]
 
 
 def canonical_name_of_original(path: str, by_flat_name: Mapping[str, str]) -> str | None:

@@ -21,6 +21,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from eval.measuring.encoder import keeping_encoder_loaded
 from stylegate import files, hardware, progress
 from stylegate.config import Config, as_dict
 from stylegate.errors import ExitCode, SurroundingsError
@@ -120,7 +121,11 @@ def train(config: Config) -> int:
     accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
-    with files.exclusive_lock(directory) if main else nullcontext(), Preemption() as preemption:
+    with (
+        files.exclusive_lock(directory) if main else nullcontext(),
+        Preemption() as preemption,
+        keeping_encoder_loaded(),
+    ):
         with explain_out_of_memory(device):
             run = prepare(config, directory, accelerator)
         parameters = [p for p in run.adapted.parameters() if p.requires_grad]

@@ -14,7 +14,9 @@ what only names an encoder must not wait for them.
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -42,6 +44,7 @@ WITH_FILE = r"((?:timm:)?[\w.-]+):([~./].*)"  # a name that leads to a file of w
 GRID, CHANNELS = 8, 64  # places a side, numbers a place, that are kept of an encoder's patches
 
 Made = TypeVar("Made")
+_KEPT: ContextVar[dict[tuple[str, str, str], "LoadedEncoder"] | None] = ContextVar("kept encoders", default=None)
 
 
 class EncoderPreprocessing(NamedTuple):
@@ -291,8 +294,26 @@ def load_encoder(name: str, device: Any) -> LoadedEncoder:
     Weights that a name leads to are downloaded if need be. Raises one ModelError that names every encoder that cannot
     be loaded, or would be shown something else than its config says.
     """
+    kept = _KEPT.get()
+    key = (name, str(device), "" if kept is None else encoder_digest(name))
+    if kept and key in kept:
+        return kept[key]
     first, *others = of_each_encoder(name, lambda one: load_one_encoder(one, device))
-    return first._replace(others=tuple(others))
+    found = first._replace(others=tuple(others))
+    if kept is not None:
+        kept.clear()  # one encoder at a time stays in memory
+        kept[key] = found
+    return found
+
+
+@contextmanager
+def keeping_encoder_loaded() -> Iterator[None]:
+    """Inside, the encoder that was loaded last in this thread is not loaded again while its files stay the same."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
 
 
 def load_one_encoder(name: str, device: Any) -> LoadedEncoder:

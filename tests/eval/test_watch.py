@@ -14,6 +14,7 @@ from PIL import Image
 
 from eval import watch
 from eval.judging.verdicts import read_verdicts
+from eval.measuring import encoder
 from stylegate import files
 
 POLICY = "version: 1\nmax_failed_share: 0\nchecks:\n  contrast: {reject_below: 6}\n"
@@ -52,8 +53,15 @@ def watch_while(
 
 
 def test_complete_pictures_are_judged_as_they_come(
-    watch_while: Callable[..., tuple[int, str]], run_exactly: Any, words: Any, judged: Path, tmp_path: Path
+    watch_while: Callable[..., tuple[int, str]],
+    run_exactly: Any,
+    words: Any,
+    judged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    loaded, load = [], encoder.load_one_encoder
+    monkeypatch.setattr(encoder, "load_one_encoder", lambda *of: (loaded.append(of), load(*of))[1])
     known, new, table = words(POLICY), judged / "new.png", tmp_path / "out" / "verdicts.jsonl"
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
     black = (tmp_path / "black.png").read_bytes()
@@ -73,6 +81,7 @@ def test_complete_pictures_are_judged_as_they_come(
         lambda: counts.append(len(read_verdicts(table))),
     )
     assert counts == [32, 32, 33], "a half-written picture is not judged"
+    assert len(loaded) == 1, "both judgements are made with the encoder that was loaded for the first"
     said = [line for line in text.splitlines() if line.startswith(("accept: ", "reject: "))]
     assert code == 10 and len(said) == 33 and said[-1].startswith("reject: new.png: contrast"), text
     assert "32 accept" in text and "gate: 33 in =" in text

@@ -583,8 +583,29 @@ def test_each_folder_whose_strength_is_not_known_is_refused(tmp_path: Path, hold
 
 
 def test_a_folder_without_a_lora_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"folder without adapter_model\.safetensors"):
+    with pytest.raises(ModelError, match=r"folder without adapter_model\.safetensors\nNext"):
         lorafile.load_tensors(tmp_path)
+    for part in ("unet", "text_encoder"):
+        saved_by_peft(LoraConfig(r=2, **TARGETS), tmp_path / part)
+    with pytest.raises(ModelError, match="but text_encoder and unet in it have one each: name one of them"):
+        lorafile.load_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("own", ["layers.0", "text_model.layers.0"])
+def test_peft_does_not_say_which_text_encoder_it_saved(tmp_path: Path, own: str) -> None:
+    """PEFT's keys begin within the part that it has adapted. One text encoder is told by its layers, of two none."""
+    modules, after = saved_by_peft(LoraConfig(r=2, lora_alpha=3, **TARGETS), tmp_path)
+    tensors, metadata = lorafile.load_tensors(tmp_path)
+    tensors = {key.replace("layers.0", own): tensor for key, tensor in tensors.items()}
+    one = {name.replace("transformer.", "text_encoder."): module for name, module in modules.items()}
+    layers, problems = adapter.layers_from_tensors(tensors, metadata, one)
+    assert not problems and layers.keys() == one.keys()
+    for name, layer in layers.items():
+        wanted = after[name.replace("text_encoder.", "transformer.")]
+        torch.testing.assert_close(adapter.merged_weight(one[name].weight.detach(), layer), wanted)
+    two = one | {name.replace("text_encoder", "text_encoder_2"): module for name, module in one.items()}
+    layers, problems = adapter.layers_from_tensors(tensors, metadata, two)
+    assert not layers and all("text_encoder and text_encoder_2 have such a layer" in each for each in problems)
 
 
 def table() -> str:
