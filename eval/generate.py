@@ -25,7 +25,9 @@ from eval.lot.batch import (
     RECORD,
     PlanSlot,
     attempt_and_slot,
+    attempt_names,
     batch_folder,
+    has_picture,
     read_existing_batch_record,
     read_plan,
     traits_or_prompts_digest,
@@ -63,7 +65,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         ]
         parts = [due[i : i + size] for i in range(0, len(due), size)]
         # A part is drawn whole: the number drawn together can change last bits.
-        parts = [part for part in parts if not all((images / slot.file(attempt)).exists() for slot, attempt in part)]
+        parts = [part for part in parts if not all(has_picture(images, slot, attempt) for slot, attempt in part)]
         if main and parts:
             begin_drawn(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
         processes.wait_for_everyone()  # until all have seen what exists
@@ -72,7 +74,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         processes.wait_for_everyone()  # until all is drawn
     if not main:
         return ExitCode.PASS
-    there = {path.name for path in images.glob("*.png")}
+    there = set(attempt_names(images))
     new = len(there - standing.judged)
     told = f"; not judged yet: {new} (stylegate gate, with the same arguments)" if new else ""
     print(f"generate: {sum(map(len, parts))} drawn, {len(there)} in {files.display_path(images)}{told}")
@@ -194,7 +196,7 @@ def draw_in_parts(
                 drawn = sample.draw_pictures(models, prompts, seeds, drawn_with, resolution, negatives)
             new = {}  # by file name: image, bytes, digest
             for (slot, attempt), image in zip(part, drawn, strict=True):
-                if not (images / slot.file(attempt)).exists():
+                if not has_picture(images, slot, attempt):
                     if mark:  # before anything judges the picture
                         bits = watermark_bits(record.facts.base, record.facts.lora, slot.seed_of_attempt(attempt))
                         image = mark.embed_bits(image, bits)

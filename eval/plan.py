@@ -21,6 +21,7 @@ from eval.lot.batch import (
     PLAN,
     PlanSlot,
     attempt_and_slot,
+    attempt_names,
     batch_folder,
     read_existing_batch_record,
     read_plan,
@@ -250,7 +251,7 @@ def earlier_slots(folder: Path) -> list[PlanSlot]:
 
 
 def slots_with_a_drawn_picture(folder: Path) -> set[int]:
-    return {attempt_and_slot(path.name)[1] for path in (folder / "images").glob("[0-9]*-[0-9]*.png")}
+    return {attempt_and_slot(name)[1] for name in attempt_names(folder / "images")}
 
 
 def slots_from_config(
@@ -301,11 +302,11 @@ def with_seeds_of_equal_earlier_slots(slots: list[PlanSlot], earlier: list[PlanS
 
 def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
     """Move the pictures of slots that are no longer as they were drawn, and say which slots lost theirs and why."""
-    now = {slot.slot: slot for slot in slots}
+    now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)
-        if after != slot and slot.slot in slots_with_a_drawn_picture(folder):
+        if after != slot and slot.slot in drawn:
             changed = [
                 f"{t}: {v} -> {after.traits.get(t)}"
                 for t, v in slot.traits.items()
@@ -315,9 +316,9 @@ def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSl
     if not lost:
         return []
     aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]
-    aside.mkdir(parents=True, exist_ok=True)
-    moved = {p.name for p in (folder / "images").glob("[0-9]*-[0-9]*.png") if attempt_and_slot(p.name)[1] in lost}
+    moved = {name for name in attempt_names(folder / "images") if attempt_and_slot(name)[1] in lost}
     for name in moved:
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "images" / name).rename(aside / name)
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file")
     if rows:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from eval.lot.batch import PlanSlot, attempt_and_slot
+from eval.lot.batch import PlanSlot, attempt_and_slot, attempt_file_name
 
 FAILED = ("reject", "error")
 NAMED = 10  # slots that a message names
@@ -57,7 +57,7 @@ def advice_on_exhausted_slots(exhausted: list[int], states: SlotAttempts) -> lis
         return []
     names = ", ".join(map(str, exhausted[:NAMED])) + (f" and {len(exhausted) - NAMED} more" * (len(exhausted) > NAMED))
     plural = "s have used all their" if len(exhausted) > 1 else " has used all its"
-    first = f"{exhausted[0]:05d}-{states.next_attempt(exhausted[0])}.png"
+    first = attempt_file_name(exhausted[0], states.next_attempt(exhausted[0]))
     return [
         f"a person decides: {len(exhausted)} slot{plural} attempts: {names}",
         "  accept a picture      a waiver in the policy names its sha256 (docs/policies.md); then gate",

@@ -2,6 +2,7 @@
 
 data/batches/<name>/ holds batch.json (what the pictures depend on), plan.parquet, images/<slot>-<attempt>.png, then
 scores, verdicts, report. The name carries a hash of plan, base and LoRA, so other arguments make another batch.
+Slots from SLOTS_A_FOLDER on lie in subfolders: images/0001/02500-0.png. In batches of before they lie in images/ too.
 """
 
 import json
@@ -33,6 +34,7 @@ from stylegate.watermark import watermark_weights_digest
 
 RECORD = "batch.json"
 PLAN = "plan.parquet"
+SLOTS_A_FOLDER = 2500  # with 4 attempts at each, plan.max_attempts' default, a folder holds 10,000 pictures at most
 NAMED = 5  # batches at most that an error message names
 COLUMNS = pa.schema(
     [
@@ -59,20 +61,43 @@ class PlanSlot(Record):
     """The planned value of each trait; empty for a plan of prompts."""
 
     def file(self, attempt: int) -> str:
-        return f"{self.slot:05d}-{attempt}.png"
+        """The name of an attempt's picture below images/."""
+        return attempt_file_name(self.slot, attempt)
 
     def seed_of_attempt(self, attempt: int) -> int:
         """32-bit seed of one attempt."""
         return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
 
 
-def is_attempt_file_name(file: str) -> bool:
-    """Whether a file's name is <slot>-<attempt>.png; others in images/ are no picture of the batch.
+def attempt_file_name(slot: int, attempt: int, in_subfolder: bool = True) -> str:
+    """The name of an attempt's picture below images/."""
+    folder, name = slot // SLOTS_A_FOLDER, f"{slot:05d}-{attempt}.png"
+    return f"{folder:04d}/{name}" if folder and in_subfolder else name
 
-    Each attempt has one name: 000001-0.png and 00001-00.png are not what `Slot.file` writes.
+
+def is_attempt_file_name(file: str) -> bool:
+    """Whether a file's name below images/ is of an attempt; other files there are no pictures of the batch.
+
+    Each attempt has one name in a folder: 000001-0.png and 00001-00.png are not what `attempt_file_name` gives.
     """
-    found = re.fullmatch(r"([0-9]{5,})-([0-9]+)\.png", file)
-    return found is not None and file == f"{int(found[1]):05d}-{int(found[2])}.png"
+    found = re.fullmatch(r"([0-9]{4,}/)?([0-9]{5,})-([0-9]+)\.png", file)
+    return found is not None and file == attempt_file_name(int(found[2]), int(found[3]), bool(found[1]))
+
+
+def attempt_names(images: Path) -> list[str]:
+    """The names below images/ of the attempts that have a picture, in the order in which pictures came to be.
+
+    Where the picture of an attempt lies in images/ and in its subfolder, the one in the subfolder counts.
+    """
+    paths = [*images.glob("*.png"), *images.glob("[0-9]*/*.png")]
+    names = [path.relative_to(images).as_posix() for path in paths]
+    found = {attempt_and_slot(name): name for name in names if is_attempt_file_name(name)}
+    return [found[key] for key in sorted(found)]
+
+
+def has_picture(images: Path, slot: PlanSlot, attempt: int) -> bool:
+    """Whether an attempt at a slot has a picture in images/, in its subfolder or beside it."""
+    return any((images / attempt_file_name(slot.slot, attempt, place)).exists() for place in (True, False))
 
 
 def attempt_and_slot(file: str) -> tuple[int, int]:

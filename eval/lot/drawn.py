@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from eval.lot.batch import attempt_names
 from stylegate import files
 
 DRAWN = "drawn.jsonl"
@@ -22,8 +23,9 @@ def begin_drawn(folder: Path, of_earlier_version: bool) -> None:
     if path.exists():
         files.write_jsonl(path, files.read_jsonl(path, "file", "sha256"))
         return
-    there = sorted((folder / "images").glob("*.png")) if of_earlier_version else []
-    files.write_jsonl(path, [{"file": picture.name, "sha256": files.sha256(picture)} for picture in there])
+    images = folder / "images"
+    there = attempt_names(images) if of_earlier_version else []
+    files.write_jsonl(path, [{"file": name, "sha256": files.sha256(images / name)} for name in there])
 
 
 def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from eval.lot.batch import (
     PlanSlot,
     attempt_and_slot,
+    attempt_names,
     batch_folder,
-    is_attempt_file_name,
     read_batch_record_or_name_others,
     read_plan,
 )
@@ -95,15 +95,14 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     """The attempts at the slots of a planned batch. Raises DataError if there are none."""
     record = read_batch_record_or_name_others(folder)
     images = folder / "images"
-    ours = [p for p in images.glob("*.png") if is_attempt_file_name(p.name)] if images.is_dir() else []
-    found = sorted(ours, key=lambda path: attempt_and_slot(path.name))
+    found = attempt_names(images)
     if not found:
         raise DataError(
             f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same arguments."
         )
     by_number = {slot.slot: slot for slot in read_plan(folder)}
-    slots = {p.name: by_number[attempt_and_slot(p.name)[1]] for p in found if attempt_and_slot(p.name)[1] in by_number}
-    named = [(p.name, p) for p in found if p.name in slots]
+    slots = {name: by_number[slot] for name in found if (slot := attempt_and_slot(name)[1]) in by_number}
+    named = [(name, images / name) for name in found if name in slots]
     if not named:
         raise DataError(
             f"no picture in {files.display_path(images)} is of the plan", next_step="stylegate generate first."

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from eval.lot import base as base_pictures
+from eval.lot import batch as batches
 from eval.lot.batch import read_plan
 from eval.measuring.record import OF_BASE
 from stylegate import files, sample
@@ -16,6 +17,7 @@ from stylegate.config import GenerateConfig
 from stylegate.embedded import read_each_prompt_once
 from stylegate.families import FAMILIES
 from stylegate.families.base import LoadedBaseModel
+from tests.eval.packages import names_in
 
 TRAITS = """
 prompt: '{{body}} {{species}} on {{background}} background'
@@ -126,6 +128,34 @@ def test_a_plan_made_again_after_a_repair_stays_repaired(run, tmp_path: Path) ->
     assert repaired[2].traits != before[2].traits and repaired[2].prompt != before[2].prompt
     assert run("plan", *words)[0] == 0 and read_plan(folder) == repaired
     assert "nothing is changed" in run("plan", *words, "repair=all")[1]
+
+
+def test_pictures_of_many_slots_lie_in_subfolders_and_those_of_before_stay_where_they_are(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, images = words_of(tmp_path, "many"), files.BATCHES / "many" / "images"
+    assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    assert sorted(before) == [f"{slot:05d}-0.png" for slot in range(6)]
+    monkeypatch.setattr(batches, "SLOTS_A_FOLDER", 2)
+    for lost in ("00001-0.png", "00003-0.png", "00005-0.png"):
+        (images / lost).unlink()
+    assert run("generate", *words)[0] == 0 and "0 drawn" in run("generate", *words)[1]
+    now = {path.relative_to(images).as_posix(): path.read_bytes() for path in images.rglob("*.png")}
+    names = ["00000-0.png", "00001-0.png", "00002-0.png", "0001/00003-0.png", "00004-0.png", "0002/00005-0.png"]
+    assert sorted(now) == sorted(names) and {Path(name).name: content for name, content in now.items()} == before
+    (images / "00005-0.png").write_bytes(before["00000-0.png"])  # the one in the subfolder counts
+    (images / "0001" / "00004-0.png").write_bytes(before["00000-0.png"])  # another slot's folder
+    code, text = run("gate", *words)
+    assert code == 0 and "no pictures of the plan: 2 files" in text, text
+    assert [row["file"] for row in files.read_jsonl(files.BATCHES / "many" / "verdicts.jsonl")] == names
+    assert {row["file"] for row in files.read_jsonl(files.BATCHES / "many" / "drawn.jsonl")} >= set(names)
+    assert run("export", *words, "name=many")[0] == 0
+    assert names_in(files.EXPORTS / "many-v1") == names
+    assert run("verify", str(files.EXPORTS / "many-v1"))[0] == 0
+    assert run("plan", *words, "repair=3")[0] == 0
+    assert not (images / "0001" / "00003-0.png").exists(), "it is drawn anew, with other traits"
+    assert list((files.BATCHES / "many" / "earlier").rglob("0001/00003-0.png"))
 
 
 def test_the_bases_own_pictures_of_the_prompts_are_foreign_and_drawn_once(
