@@ -13,7 +13,7 @@ from stylegate.words import counted
 
 FEWEST = 12  # captions; of fewer, what stands in most of them says little
 MOST = 0.9  # share of captions from which on a word is learned with the style
-ALIKE = 0.85  # likeness from which on words are taken for a misspelt trigger phrase
+ALIKE = 0.85  # similarity from which on words are taken for a misspelt trigger phrase
 FIRST_ALIKE = 0.7  # and of its first word: two letters of four that changed places have .75
 SHARED = 4  # pictures that have one caption word for word
 NAMED = 3  # files that a sentence names

@@ -54,7 +54,7 @@ def held_out_in_order(free: Sequence[str], captions: Mapping[str, str], count: i
     taken: list[str] = []
     while waiting and len(taken) < count:
         known, place = waiting[0]
-        if (now := cost(free[place])) != known:  # a cost only rises, so a cheaper one cannot be behind
+        if (now := cost(free[place])) != known:  # it only rises, so a cheaper one cannot be behind
             heapq.heapreplace(waiting, (now, place))
             continue
         heapq.heappop(waiting)
