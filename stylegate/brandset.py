@@ -166,7 +166,10 @@ class CheckReport:
 
 
 def brand_folder(name: str | None) -> Path:
-    """The folder of a brand: shipped name, path, or hub:owner/name (copied into the cache once, through `datasets`)."""
+    """The folder of a brand: shipped name, path, or hub:owner/name (copied into the cache once, through `datasets`).
+
+    Raises ConfigError for an unknown name, and DataError without a name or if a file has it.
+    """
     if not name:
         raise DataError("no brand given", next_step="brand=neon, or stylegate brand name=acme images=DIR to make one.")
     if name.startswith("hub:"):
@@ -236,7 +239,10 @@ def write_hub_dataset(loaded: Any, name: str, target: Path) -> None:
 
 
 def read_brand_set(folder: Path) -> BrandSet:
-    """Brand, captions and files of a set. Raises DataError if rows and files do not fit; pictures are not decoded."""
+    """Read a brand set: brand.yaml, captions, and the sha256 of each picture; pictures are not decoded.
+
+    Raises DataError if rows and files do not fit.
+    """
     problems: list[str] = []
     brand, splits = read_brand_file(folder), {}
     for part in SPLITS:

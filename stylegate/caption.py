@@ -28,7 +28,7 @@ SIDE = 256  # pixels of a picture on the sheet
 
 
 class Captioner(NamedTuple):
-    """A vision-language model, ready to be asked."""
+    """A vision-language model that writes captions, with its processor and the question that it is asked."""
 
     model: Any
     processor: Any

@@ -70,7 +70,7 @@ def problems_of_captions(captions: Mapping[str, str], trigger: str, style: str =
 
 
 def captions_by_name(captions: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Each caption on its own, by the name of its picture: "cat.png", "cat.png (caption 2)".
+    """Every caption with a name of its own: "cat.png", "cat.png (caption 2)".
 
     `captions` are all captions of each picture, by its name.
     """
@@ -82,10 +82,10 @@ def captions_by_name(captions: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def words_in_most_captions(captions: list[str], trigger: str, share: float = MOST) -> dict[str, float]:
-    """The share of captions that hold a word, 0 to 1, for words in `share` of them and more.
+    """Words that stand in `share` of the captions or more, with the share of captions that hold them, 0 to 1.
 
-    Words of the trigger phrase are left out. Words are compared in lower case. Of fewer than FEWEST captions nothing
-    is said.
+    Words of the trigger phrase and words such as "the" are left out. Words are compared in lower case. Of fewer than
+    FEWEST captions nothing is said.
     """
     if len(captions) < FEWEST:
         return {}

@@ -49,7 +49,7 @@ class AxisScale(NamedTuple):
     log: bool = False
 
     def relative_position(self, value: float) -> float:
-        """Where a value lies on the axis: 0 at the lowest, 1 at the highest value."""
+        """Where a value lies on the axis: 0 at its low end, 1 at its high end, outside of [0, 1] beyond them."""
         low, high, value = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         return (value - low) / (high - low)
 
@@ -122,7 +122,10 @@ def chart_by_step(
 
 
 def axis_scale_around(values: Sequence[float], log: bool = False) -> AxisScale:
-    """An axis from the lowest to the highest value with a margin; a single value lies in its middle."""
+    """An axis from the lowest to the highest value with a margin; a single value lies in its middle.
+
+    With `log` it is logarithmic, unless a value is 0 or less.
+    """
     low, high = min(values), max(values)
     if log and low > 0:
         return AxisScale(low / 1.08, high * 1.08, True)

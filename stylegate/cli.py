@@ -186,7 +186,7 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run the verb that the arguments name, `argv` or those of the process. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_overview())
@@ -381,7 +381,10 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
     away = any(a.startswith("hydra/launcher=") and not a.endswith("=basic") for a in overrides)
 
     def run_one_job(cfg) -> None:
-        """One job. With another launcher than the basic one it runs in a process that can only answer by raising."""
+        """Run one job of a sweep, and keep its exit code or its error.
+
+        With another launcher than the basic one it runs in a process that can only answer by raising.
+        """
         if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
@@ -409,7 +412,7 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
 
 
 def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
-    """The configs of a sweep, in the order of its jobs."""
+    """The configuration of each job of a sweep, in the order of the jobs."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

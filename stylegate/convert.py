@@ -51,9 +51,10 @@ class Error(NamedTuple):
 
 
 def convert(words: Sequence[str]) -> int:
-    """Write the converted file, and print how exact it is. Returns 0.
+    """Run `stylegate convert`: write the converted file, and print how exact it is. Returns 0.
 
-    Raises ConfigError for other words, and ModelError for a file that cannot be read or that has no form in the style.
+    Raises ConfigError for bad arguments, and ModelError for a file that cannot be read or that has no form in the
+    style.
     """
     wanted = parse_words(words)
     path = lorafile.peft_file(wanted.path) if wanted.path.is_dir() else wanted.path
@@ -152,7 +153,7 @@ def plain_layers(
 
 
 def weight_change_on_base(layer: AnyLayer, module: Any) -> Tensor:
-    """What a layer adds to its module's weight [out, in, ...], fp64; of a DoRA this depends on the weight."""
+    """The tensor that a layer adds to its module's weight, [out, in, ...], fp64; of a DoRA it depends on the weight."""
     if layer.magnitude is None:
         return adapter.weight_change(layer)
     weight = module.weight.detach().double()

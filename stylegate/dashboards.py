@@ -45,7 +45,7 @@ def save_workspace(config: Config) -> int:
 
 
 def build_workspace(entity: str, project: str) -> Any:
-    """The W&B workspace with all its sections; built without a connection."""
+    """The W&B workspace with all its sections, not saved yet; no connection is needed."""
     import wandb_workspaces.workspaces as ws
 
     sections = {"Training": training_section(), "Brand health": brand_health_section(), "Gate": gate_section()}

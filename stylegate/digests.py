@@ -124,7 +124,7 @@ def read_remembered_digests(keys: Sequence[bytes]) -> dict[bytes, RememberedDige
 
 
 def remember_digests(entries: Mapping[bytes, RememberedDigest]) -> None:
-    """Remember all of these in one transaction: they are kept whole or not at all, also with several processes."""
+    """Store all `entries`, by path (as bytes), in one transaction: whole or not at all, also with several processes."""
     if entries:
         rows = [(path, entry.state, entry.sha256) for path, entry in entries.items()]
         with ignoring_store_errors(), open_digest_store() as connection, connection:

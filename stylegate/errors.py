@@ -113,8 +113,8 @@ class InUseError(SurroundingsError):
 
 
 def error_for_user(error: Exception) -> SurroundingsError | None:
-    """The SurroundingsError to show for a cache that cannot be used, or what the system refuses; None if `error` is
-    a bug.
+    """The SurroundingsError to show for an error of the cache or for what the operating system refuses; None if `error`
+    is a bug.
     """
     if isinstance(error, sqlite3.OperationalError):
         what = f"the cache cannot be used: {error}"
@@ -127,7 +127,7 @@ def error_for_user(error: Exception) -> SurroundingsError | None:
 
 
 def os_error_in_words(error: OSError) -> str | None:
-    """What the operating system refuses, in words; None for an error that may be a bug of ours."""
+    """What the operating system refuses, in words; None for an error that may be a bug of stylegate."""
     if error.errno is None or error.errno in SURROUNDINGS or not error.filename:
         return SURROUNDINGS.get(error.errno or 0)
     if error.errno == errno.ENOENT and str(error.filename).startswith(NOT_FOR_FILES):

@@ -143,7 +143,9 @@ def read_probe(found: Mapping[str, Tensor], numbers: Mapping[str, tuple[int, int
 
 
 def is_complete(places: Mapping[str, Place], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether every output and input of every layer is in exactly one of its places."""
+    """Whether every output and input of every layer is in exactly one of the places; `shapes` are the layers' [out,
+    in].
+    """
     for layer, (outputs, inputs, *_) in shapes.items():
         seen = torch.zeros(outputs, dtype=torch.long)
         for place in places.values():

@@ -44,7 +44,7 @@ def record_artifact(directory: Path, kind: str, what: str, name: str, sha256: st
 
 
 def facts_digest(facts: Mapping[str, Any]) -> str:
-    """The `sha256` among the facts of a thing, else a digest of all facts."""
+    """The `sha256` among the facts of an artifact; if they have none, a digest of all facts."""
     return facts.get("sha256") or files.canonical_sha256(dict(facts))
 
 

@@ -83,7 +83,9 @@ def peft_settings(path: Path) -> Path | None:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a LoRA file; with PEFT's settings beside it, which hold its strength, of both."""
+    """The sha256 (hex) of a LoRA file; where PEFT's settings stand beside it, which hold its strength, a digest of
+    both.
+    """
     beside = peft_settings(path)
     return files.sha256(path) if beside is None else files.canonical_sha256([files.sha256(path), files.sha256(beside)])
 
@@ -184,7 +186,7 @@ def pipeline_class(folder: Path) -> Any:
 
 
 def weight_of_module(module: Any) -> torch.Tensor:
-    """The weight of a linear or convolution module; on a base in 4 bits it is packed, and not floating-point."""
+    """The weight of a linear or convolution module, [out, in, ...]; in 4 bits it is packed, and not floating-point."""
     return module.weight
 
 

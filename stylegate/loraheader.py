@@ -17,10 +17,11 @@ LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pa
 
 
 class LoraHeader:
-    """Alpha and rank by layer as told beside the tensors: diffusers' `lora_adapter_metadata` in the safetensors header,
-    or PEFT's adapter_config.json beside the file (which lorafile.load_tensors puts into the metadata).
+    """Alpha and rank by layer as stated beside the tensors: in diffusers' `lora_adapter_metadata` in the safetensors
+    header, or in PEFT's adapter_config.json beside the file (which lorafile.load_tensors puts into the metadata).
 
-    `problems` names everything in it that is not understood; `values` is then empty.
+    `problems` names everything in it that is not understood; `values` is then empty. `rank_stabilised` and `block_size`
+    are LyCORIS' settings, from kohya's header.
     """
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
@@ -42,7 +43,9 @@ class LoraHeader:
             self.values = values
 
     def header_setting(self, component: str, key: str, default: Any) -> Any:
-        """The value of a setting for a component (unet, ...); the header's general value, or `default`, without one."""
+        """The value of a setting for a component (unet, ...): its own one in the header, else the general one, else
+        `default`.
+        """
         return self.values.get(f"{component}.{key}", self.values.get(key, default))
 
     def alpha(self, name: str, rank: int) -> float:

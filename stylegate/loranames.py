@@ -142,10 +142,10 @@ def text_encoder_modules(layer: str, modules: Iterable[str]) -> list[str]:
 
 
 def canonical_name_of_original(path: str, by_flat_name: Mapping[str, str]) -> str | None:
-    """The canonical name of a module by its dotted path in the original code of a UNet (input_blocks.4.1...) or of
-    Krea 2 (blocks.0.attn.wq), or None.
+    """The canonical name of a module by its dotted path in the original code of a UNet (input_blocks.4.1...) or of Krea
+    2 (blocks.0.attn.wq), or None.
 
-    Other transformers' layers are fused in the original code: diffusers separates them (stylegate/lorafile.py).
+    Other transformers' layers are fused in the original code: diffusers separates them (stylegate/fusednames.py).
     """
     found = by_flat_name.get("lora_unet_" + path.replace(".", "_"), "")
     return found if found.startswith("unet.") or original_krea2_path(found.partition(".")[2]) == path else None

@@ -68,10 +68,10 @@ def read_picture_file(path: Path) -> bytes:
 
 
 def decode_picture(content: bytes, background: str | None = "#ffffff") -> DecodedPicture:
-    """Decode to upright sRGB; alpha is laid on `background`, or kept with None. Raises PictureError for anything else
-    than one picture.
+    """Decode a picture file's content to upright sRGB; alpha is laid on `background`, or kept with None.
 
-    Of a JPEG that holds further pictures (a gain map, a second view) the first one is the picture.
+    Raises PictureError for anything else than one picture. Of a JPEG that holds further pictures (a gain map, a second
+    view) the first one is the picture.
     """
     try:
         content = without_text_chunks(content)
@@ -203,7 +203,7 @@ def to_srgb(image: Image.Image, content: bytes, background: str | None) -> Decod
 
 
 def on_background(image: Image.Image, background: str) -> Image.Image:
-    """An RGBA picture laid on a colour; an RGB picture as it is."""
+    """An RGBA picture laid on a colour, as RGB; an RGB picture as it is."""
     if image.mode == "RGB":
         return image
     sheet = Image.new("RGB", image.size, background)

@@ -59,7 +59,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
 
 
 def problems_in_diffusers(file: LoraContents) -> list[str]:
-    """What diffusers ignores, refuses, or takes at another strength."""
+    """What diffusers ignores, refuses, or takes at another strength, a sentence each; an empty list if it reads all."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
     plain = plain_styles(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
@@ -216,7 +216,10 @@ def component_strengths(
 
 
 def component_settings(component: str, header: dict[str, Any]) -> dict[str, Any]:
-    """A header's settings of a component. Raises ValueError for those that PEFT's configuration refuses."""
+    """The settings of a component in a header, without the component's name before them.
+
+    Raises ValueError for those that PEFT's configuration refuses, and if no target_modules are named.
+    """
     from peft import LoraConfig
 
     settings = {k.removeprefix(f"{component}."): v for k, v in header.items() if k.startswith(f"{component}.")}

@@ -82,7 +82,7 @@ MESSAGES = {  # type of a pydantic error -> our words
 
 
 def error_message(found: Any) -> str:
-    """The message of one validation problem in words; the messages of our own validators are kept unchanged."""
+    """The message of one of pydantic's errors in plain words; those of our own validators are kept unchanged."""
     if found["type"] in MESSAGES:
         return MESSAGES[found["type"]]
     if found["type"] == "value_error":

@@ -24,7 +24,9 @@ def drawing_resolution(config: Config, models: LoadedBaseModel) -> int:
 
 
 def require_size_multiples(config: Config, multiple: int) -> None:
-    """Raises ConfigError naming each size in pixels that is no multiple of what the base works in."""
+    """Check that the base can draw the configured sizes. Raises ConfigError naming each that is no multiple of
+    `multiple` pixels.
+    """
     squares = config.train.resolutions or [] if not config.train.buckets else []  # the sides of buckets are rounded
     wanted = [("family.resolution", config.family.resolution), *(("train.resolutions", side) for side in squares)]
     odd = [f"{key}={side}" for key, side in wanted if side and side % multiple]
@@ -41,7 +43,7 @@ def draw_pictures(
     resolution: int,
     negatives: Sequence[str] = (),
 ) -> list[Image.Image]:
-    """One picture a prompt, `resolution` pixels a side; each has its own noise, so neighbours do not matter.
+    """One picture for each prompt, `resolution` pixels a side; each has its own noise, so neighbours do not matter.
 
     `negatives`: for each prompt what guidance leads away from, empty for the family's own. Where all are empty, or the
     pipeline takes none (FLUX), it is not told any.

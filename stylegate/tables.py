@@ -137,7 +137,9 @@ def repeated_names(names: Iterable[str]) -> list[str]:
 
 
 def value_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
-    """The value of a row in one of `columns`; None if it has none. Raises ValueError for two different values."""
+    """The value of a row in whichever of `columns` has one; None if none has. Raises ValueError for two different
+    values.
+    """
     found = {name: row.cells[name] for name in columns if row.cells.get(name) not in (None, "")}
     if len({json.dumps(value) for value in found.values()}) > 1:
         raise ValueError(f"{' and '.join(found)} differ; keep one of these columns")

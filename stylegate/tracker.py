@@ -86,7 +86,10 @@ class LedgerTracker:
 
 
 class WandbTracker:
-    """The one W&B run of a directory; the same directory continues it. Only its beginning and its end wait for W&B."""
+    """A tracker that sends to the one W&B run of a directory, which the same directory continues.
+
+    Only the beginning and the end of the run wait for W&B.
+    """
 
     def __init__(self, settings: TrackerConfig, directory: Path, job: str, config: Mapping[str, Any]):
         self.settings, self.directory, self.job, self.config = settings, directory, job, config
@@ -171,7 +174,7 @@ class WandbTracker:
         return f"wandb sync --include-online {files.display_path(Path(self.run.dir).parent)}"
 
     def highest_value_sent(self, name: str) -> float:
-        """The highest value of `name` that W&B had when this run began; infinity if W&B is off."""
+        """The highest value of `name` that W&B had when this run began, -1 if it had none; infinity if W&B is off."""
         return math.inf if self.off else self.known.get(name, -1)
 
     def wandb_row_for(self, names: Collection[str], step: int | None) -> int:
@@ -238,7 +241,9 @@ class WandbTracker:
             self.asides[-1].start()
 
     def finish(self, exit_code: int = 0) -> None:
-        """Let W&B send what is left, for FINISH_S at most."""
+        """Let W&B send what is left and end its run with `exit_code`. Waits for FINISH_S seconds and a grace time at
+        most.
+        """
         atexit.unregister(self.finish)
         self.calls.put(lambda: self.end_run(exit_code))
         self.calls.put(None)

@@ -117,7 +117,9 @@ def create_folder(folder: Path) -> Path:
 
 
 def code_digest_and_commit() -> dict[str, Any]:
-    """`code`, the digest of all source code, and `git`, the commit, if the code is a git checkout."""
+    """`code`, the digest of all source code, and, if the code is a git checkout, `git`, what `checkout.git_commit`
+    returns.
+    """
     found: dict[str, Any] = {
         "code": files.canonical_sha256([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])
     }
@@ -153,7 +155,7 @@ def valid_wandb_name(name: str) -> str:
 
 
 def digest_alias(sha256: str) -> str:
-    """The alias by which an artifact is found: the digest of its content."""
+    """The alias by which an artifact is found in W&B, from the sha256 of its content: "sha256-..."."""
     return f"sha256-{sha256}"
 
 

@@ -58,7 +58,10 @@ def watermark_weights_path(path: str) -> Path:
 
 @cache
 def load_watermark(path: str) -> Watermark:
-    """The watermark with these weights. Raises ConfigError if they cannot be read, or trustmark is not installed."""
+    """The watermark with the weights in the file `path`; each file is loaded once.
+
+    Raises ConfigError if they cannot be read, or trustmark is not installed.
+    """
     file = watermark_weights_path(path)
     try:
         return TrustMarkWatermark(file)

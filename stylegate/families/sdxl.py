@@ -56,7 +56,10 @@ def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tenso
 
 
 def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
-    """The attention layers of both text encoders; of the first one without the last layer, whose output is not used."""
+    """Endings of the names of the attention modules in both text encoders, by the encoder's component.
+
+    The last layer of the first one is left out, since its output is not used.
+    """
     one, two = (encoder.config.num_hidden_layers for encoder in pipelines.text_encoders(models.pipeline))
     return {"text_encoder": unet.clip_attention_endings(one - 1), "text_encoder_2": unet.clip_attention_endings(two)}
 
