@@ -61,7 +61,7 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
 
 
 def evaluation_on_training_base(run: Run) -> Evaluation:
-    """The evaluation that draws few prompts on the base that is trained on, in a folder of its own."""
+    """An evaluation that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
     settings = replace(run.config.generate, **default_sampler())
     training = replace(run.config.train, num_samples=min(NUM_PROMPTS, run.config.train.num_samples))
     training.preview_steps = settings.num_inference_steps
@@ -81,11 +81,11 @@ def default_sampler() -> dict[str, Any]:
 
 
 def order_of_checkpoints(styles: np.ndarray) -> dict[str, Any]:
-    """Spearman's rank correlation of the checkpoints' mean styles on both bases, and its 95 % interval.
+    """Whether both bases order the checkpoints alike: Spearman's rank correlation of the checkpoints' mean styles on
+    both, and its 95 % interval, by name; None both of fewer than three checkpoints.
 
     `styles` is [checkpoints, 2, prompts]: the style of each picture on the training base, then on the base that draws.
-    The interval is a bootstrap's over the prompts, which are drawn again together for both bases. None of fewer than
-    three checkpoints.
+    The interval is a bootstrap's over the prompts, which are drawn again together for both bases.
     """
     if len(styles) < 3:
         return {"rank_correlation": None, "rank_correlation_interval": None}
@@ -105,7 +105,7 @@ def rank_correlation(pairs: np.ndarray) -> float:
 
 
 def gap_in_words(gap: Mapping[str, Any]) -> str:
-    """The gap as one line of the console and of the run's page."""
+    """What `compare_bases` found, as one line of text."""
     at = list(gap["steps"]).index(gap["chosen"])
     trained, drawn = gap["pass_rates_training_base"][at], gap["pass_rates_draw_base"][at]
     low, high = gap["pass_rate_difference_interval"]

@@ -21,7 +21,7 @@ BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION, WORDING_DRAW = range(
 
 
 class NoiseAndLevelDraws(NamedTuple):
-    """All random numbers of one pass."""
+    """All random numbers of one training pass."""
 
     noise: Tensor  # [batch, c, h, w], standard normal
     resample: Tensor  # [batch, c, h, w], standard normal: the encoder's own spread
@@ -32,24 +32,26 @@ class NoiseAndLevelDraws(NamedTuple):
 
 
 def seeded_generator(seed: int, *key: int) -> torch.Generator:
-    """A torch generator for one purpose; SeedSequence mixes seed and key so that streams do not overlap."""
+    """A torch generator for one purpose, which `key` names; SeedSequence mixes seed and key so that streams do not
+    overlap.
+    """
     state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 @lru_cache(maxsize=64)
 def random_permutation(seed: int, *key: int, of: int) -> np.ndarray:
-    """A random order of the numbers 0 to `of` - 1 for one purpose."""
+    """A random order of the numbers 0 to `of` - 1, int64 [of]; always the same for the same `seed` and `key`."""
     return np.random.default_rng([seed, *key]).permutation(of)
 
 
 def view_indices_of_batch(
     buckets: Sequence[Sequence[int]], batch_size: int, step: int, rank: int, world: int, seed: int
 ) -> list[int]:
-    """The indices of the views that process `rank` of `world` sees at `step`.
+    """The indices of the views, [batch_size], that the process `rank` of `world` processes sees at `step`.
 
     The steps go through a bucket in one permutation after another, and the ranks get neighbouring parts of it. A batch
-    may continue from one permutation into the next.
+    may continue from one permutation into the next. `step` is that of a training pass.
     """
     counts = [len(bucket) for bucket in buckets]
     round_, place = divmod(step, sum(counts))
@@ -64,7 +66,9 @@ def view_indices_of_batch(
 
 
 def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> NoiseAndLevelDraws:
-    """All random numbers of one pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` a share."""
+    """All random numbers of one training pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` the share of
+    captions that are dropped, and `step` the index of the pass.
+    """
     noise = seeded_generator(seed, NOISE, step, rank)
     chance = seeded_generator(seed, DROPOUT, step, rank)
     return NoiseAndLevelDraws(

@@ -9,7 +9,7 @@ from stylegate.charts import Point, axis_scale_around, round_tick_values
 
 
 class PlottedRun(NamedTuple):
-    """A run in the plot of runs: its number in the table, its name, and the address of its page."""
+    """A run in the plot of runs: its number in the table, its name, the address of its page, and its figures."""
 
     number: int
     name: str
@@ -56,5 +56,6 @@ def pass_rate_by_cost_chart(runs: Sequence[PlottedRun]) -> Markup:
 
 
 def plotted_run_in_words(run: PlottedRun) -> str:
+    """The pass rate of a run with its interval, and its seconds of training, as text."""
     low, high = run.interval
     return f"{run.rate:.0%} pass [{low:.0%}, {high:.0%}], {run.seconds:.1f} s of training"

@@ -12,7 +12,8 @@ from train.run import Run
 
 
 def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict[str, Any]:
-    """Load the weights to hand out, try their strengths, write selection.json and return its content.
+    """Choose the checkpoint and the strength of the LoRA that the run hands out, load these weights, write
+    selection.json and return its content.
 
     Every process calls this, after step `steps_done`. Where no checkpoint can be preferred, the last one is handed out.
     """
@@ -73,20 +74,22 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
 
 
 def evaluation_of_handed_out(run: Run) -> Evaluation:
-    """The evaluation by pictures of as many steps as `generate`'s. Where the previews have that many, theirs: no
-    picture is drawn twice.
+    """The evaluation by pictures that are drawn with the settings of `generate`. Where previews are drawn with these
+    settings too, it is their evaluation, so that no picture is drawn twice.
     """
     previews = Evaluation(run, [])
     return previews if previews.drawn_with == run.config.generate else Evaluation(run, [], final=True)
 
 
 def result_of_handed_out(run: Run, step: int, scale: float) -> dict[str, Any] | None:
-    """What the gate said of pictures of as many steps as `generate`'s; None where they were not drawn."""
+    """The content of result.json (train/evaluate.py) for pictures of this checkpoint and strength that were drawn with
+    the settings of `generate`; None where there are none.
+    """
     return evaluation_of_handed_out(run).result(step, scale)
 
 
 def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
-    """The rule by which these evaluations are compared, in words; None if nothing tells them apart."""
+    """The rule by which the evaluations `results` are compared, in words; None if nothing tells them apart."""
     if any(any(r["passed"] or []) for r in results):
         return "the pass rate chooses the checkpoint"
     if any(any(r.get("undecided") or []) for r in results):
@@ -100,7 +103,9 @@ def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
 
 
 def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], steps_done: int) -> list[str]:
-    """What a person should know about how the checkpoint was chosen."""
+    """Sentences on how the checkpoint was chosen, where a person should know it: why no picture passed, and which steps
+    were not evaluated.
+    """
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
         counts = select.failing_checks(evaluation.all_results())

@@ -15,7 +15,7 @@ CHECKPOINT = "choose-the-base-of-this-lora.safetensors"
 
 
 class WorkflowFacts(NamedTuple):
-    """What a workflow says."""
+    """What goes into the ComfyUI workflow that is written beside a LoRA."""
 
     lora_file: str  # a name in ComfyUI's folder models/loras
     prompt: str
@@ -26,7 +26,7 @@ class WorkflowFacts(NamedTuple):
 
 
 def comfyui_workflow(facts: WorkflowFacts, settings: GenerateConfig) -> dict[str, dict[str, Any]]:
-    """The nodes by number. A value [node, slot] is a link to that node's output.
+    """A workflow in the format of ComfyUI's API: nodes by number. A value [node, slot] is a link to that node's output.
 
     Steps and guidance are those that pictures are drawn with here; the checkpoint is to be chosen in ComfyUI.
     """

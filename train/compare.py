@@ -32,7 +32,7 @@ PAGE = "compare.html"
 
 
 class ComparedRun(NamedTuple):
-    """One run of the table."""
+    """One run of the table: a row."""
 
     config: dict[str, Any]  # dotted key -> value
     facts: dict[str, Any]  # what the run rests on: data, base, processes, precision, threads, compile
@@ -40,7 +40,10 @@ class ComparedRun(NamedTuple):
 
 
 def compare(places: Sequence[Path]) -> int:
-    """Print the table and its notes, write the page. Returns 0. Raises DataError naming every folder that is no run."""
+    """Print the table of the runs in the folders `places` and its notes; write the page. Returns 0.
+
+    Raises DataError naming every folder that is no run.
+    """
     if not places:
         raise DataError("compare needs runs", next_step="stylegate compare checkpoints/neon-*")
     problems = [
@@ -72,13 +75,15 @@ def compare(places: Sequence[Path]) -> int:
 
 
 def differing_keys(tables: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys whose values are not the same in all tables, in the order of the alphabet."""
+    """The keys whose values are not the same in all tables, in the order of the alphabet; those in NOT_COMPARED are
+    left out.
+    """
     keys = sorted(set().union(*tables) - NOT_COMPARED)
     return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
 
 
 def compared_run(place: Path) -> ComparedRun:
-    """Config, facts and numbers of one run."""
+    """Read config, facts and results of the run in the folder `place`."""
     run = files.read_json(place / "run.json", "the run's record", "config")
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
     path = place / "selection.json"
@@ -100,7 +105,9 @@ def compared_run(place: Path) -> ComparedRun:
 
 def pass_rate_in_words(selection: dict[str, Any], result: dict[str, Any]) -> str | None:
     """The share of pictures of the chosen checkpoint and strength that pass, such as "75% of 16"; None if none was
-    judged. Where none passed, the selection has no rate, but `result` has the verdicts.
+    judged, or if a calibrated policy left them undecided.
+
+    Where none passed, `selection` has no rate: it is 0, and `result` has their number.
     """
     rate = selection.get("pass_rate")
     if rate is None and not result.get("passed"):
@@ -126,7 +133,10 @@ def unfair_comparisons(rows: Sequence[ComparedRun]) -> list[str]:
 def write_comparison_page(
     places: Sequence[Path], heads: Sequence[str], cells: Sequence[Sequence[str]], remarks: Sequence[str]
 ) -> tuple[Path, list[str]]:
-    """Write the page of runs beside them; returns its path, and a line for each run that is not in the plot."""
+    """Write the page that shows runs side by side. Returns its path, and a line for each run that is not in the plot.
+
+    `heads` are the titles of the table's columns, `cells` its texts by run.
+    """
     path, marks, without_figures, rows = files.RUNS / PAGE, [], [], []
     for number, (place, row) in enumerate(zip(places, cells, strict=True), start=1):
         href = quote(os.path.relpath(place / "index.html", files.RUNS))
@@ -166,9 +176,10 @@ def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] 
 
 
 def number_in_words(value: float | int | str | None) -> str:
+    """A number as the text of a cell: a float with three decimals, "-" for None."""
     return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def fact_in_words(value: Any) -> str:
-    """A fact of run.json; of a digest the first characters alone."""
+    """A fact of run.json as the text of a cell: of a digest only the first characters."""
     return value[:DIGEST_LENGTH] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -42,7 +42,7 @@ GATE_S = 4.0  # seconds that judging the pictures of one evaluation takes on two
 
 
 def print_dry_run_report(config: Config) -> int:
-    """Print memory, disk and time that training would need; trains nothing. Returns 0.
+    """Print memory, disk and time that training would need; train nothing. Returns 0.
 
     Raises the errors that the run would raise, and SurroundingsError if the disk is too small.
     """
@@ -113,9 +113,9 @@ def print_dry_run_report(config: Config) -> int:
 
 
 def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, Learned]:
-    """Brand set with its findings, the base's folder and licence, and what is learned from.
+    """The brand set with its findings, the base's folder and its licence, and the pictures that are learned from.
 
-    Raises all problems of what a run reads, at once.
+    Raises one StylegateError with all problems of what a run reads.
     """
     family = FAMILIES[config.family.name]
     errors: list[StylegateError] = []
@@ -201,9 +201,10 @@ def training_memory_bytes(
 
 
 def forward_operations_and_activations(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
-    """Operations of one forward pass, and the count of numbers kept for the backward one: the outputs of all layers.
+    """Operations of one forward pass, and how many numbers are kept for the backward pass: the outputs of all layers.
 
-    With checkpointing they are the outputs of blocks, and those of all layers of the largest block.
+    With checkpointing these are the outputs of blocks, and those of all layers of the largest block. `inputs` are the
+    denoiser's arguments by name.
     """
     outside, within, largest = 0, 0, 0
 

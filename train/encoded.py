@@ -29,8 +29,8 @@ WORDINGS = 8  # of a caption, if train.shuffle_captions is true
 
 
 class EncodedTrainingSet(NamedTuple):
-    """What is learned from, in the cache: the keys of the latents of each view, of each picture's captions in each of
-    their wordings, and of the empty prompt.
+    """Pictures and captions to learn from, encoded in the cache: the keys of the latents of each view, of each
+    picture's captions in each of their wordings, and of the empty prompt.
     """
 
     cache: ArrayCache
@@ -42,13 +42,19 @@ class EncodedTrainingSet(NamedTuple):
     seed: int  # that draws the wordings
 
     def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents of views of one bucket, float32 [n, c, h, w] each."""
+        """Mean and standard deviation of the latents of the views with the indices `chosen`, which share one bucket:
+        float32 [n, c, h, w] each.
+        """
         found = [self.cached_entry(self.latent_keys[i]) for i in chosen]
         mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
         return mean, deviation
 
     def conditions(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
-        """The encoded captions of items, each in its wording at `step`; the empty prompt where `dropped` [n] is set."""
+        """The encoded captions of `items`, arrays [n, ...] by name: of several wordings the one that is drawn for this
+        training pass. Where `dropped` [n] is set, the encoding of the empty prompt.
+
+        `step` is the index of the pass.
+        """
         keys = [self.prompt_keys[i][self.drawn_wording(i, step)] for i in items]
         found = [
             self.cached_entry(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)
@@ -56,12 +62,14 @@ class EncodedTrainingSet(NamedTuple):
         return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
     def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
-        """The captions, in their wording at `step`, whose encodings `conditions` returns; "" where dropped."""
+        """[n] the captions as texts whose encodings `conditions` returns for the same arguments; "" where `dropped`."""
         texts = [self.wordings[i][self.drawn_wording(i, step)] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
 
     def drawn_wording(self, item: int, step: int) -> int:
-        """The index of the wording that `item` has at `step`: a draw that the seed, the step and the item fix."""
+        """The index of the wording of the picture `item` that is drawn for the pass `step`; seed, pass
+        and item fix it.
+        """
         count = len(self.wordings[item])
         return (
             int(np.random.default_rng([self.seed, batches.WORDING_DRAW, step, item]).integers(count))
@@ -157,9 +165,11 @@ def encode_training_set(
 
 
 def pixels_of(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, height: int) -> Tensor:
-    """A picture as the autoencoder reads it, scaled and cropped: [1, 3, height, width] in [-1, 1].
+    """A picture as the autoencoder reads it, scaled and cropped to `width` x `height`: [1, 3, height, width] in [-1,
+    1].
 
-    It is [1, 4, height, width] for a base that draws alpha; what nobody sees under it has the brand's background.
+    It is [1, 4, height, width] for a base that draws alpha; fully transparent pixels then have the brand's background
+    colour.
     """
     decoded = brandset.decoded_image_with_alpha if draws_alpha else brandset.decoded_image
     fitted = np.array(pictures.scale_and_crop(decoded(item, brand), width, height))
@@ -169,12 +179,14 @@ def pixels_of(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, h
 
 
 def without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:
-    """One encoded caption whose `words` end after their `length`; unchanged where the family gives no length."""
+    """The arrays of one encoded caption, by name; `words` is cut after its `length`. They are unchanged where the
+    family gives no length.
+    """
     return one | {"words": one["words"][: int(one["length"])]} if "length" in one else one
 
 
 def stack_with_padding(arrays: Sequence[NDArray]) -> NDArray:
-    """The arrays in one, [n, longest, ...]; shorter ones are padded with zeros at the end of their first axis."""
+    """The arrays stacked, [n, longest, ...]; shorter ones are padded with zeros at the end of their first axis."""
     if len({array.shape for array in arrays}) == 1:
         return np.stack(arrays)
     stacked = np.zeros((len(arrays), max(len(array) for array in arrays), *arrays[0].shape[1:]), arrays[0].dtype)
@@ -184,5 +196,5 @@ def stack_with_padding(arrays: Sequence[NDArray]) -> NDArray:
 
 
 def num_wordings(settings: TrainConfig) -> int:
-    """The number of wordings that each caption is encoded in."""
+    """The number of wordings, orders of its parts, that each caption is encoded in."""
     return WORDINGS if settings.shuffle_captions else 1

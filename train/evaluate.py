@@ -8,7 +8,7 @@ foreign pictures for every step (eval/scorers/brand.py). All of these are previe
 checkpoints (tests/bench/previews.py). What is handed out is judged by pictures of as many denoising steps as
 `generate` draws, in samples/handed-out/.
 
-A policy may have a calibrated check, whose line comes from people's labels of a finished batch. It cannot be asked
+A policy may have a calibrated check, whose threshold comes from people's labels of a finished batch. It cannot be asked
 during training. Pictures that every other check accepts then stand in review, and no pass rate is claimed.
 """
 
@@ -89,6 +89,7 @@ class Evaluation:
         }
 
     def folder(self, step: int, scale: float = 1.0) -> Path:
+        """The folder of the evaluation of `step` with the LoRA at strength `scale`."""
         return self.samples / FINAL if self.final else evaluation_folder(self.run.directory, step, scale)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
@@ -113,8 +114,8 @@ class Evaluation:
 
     @torch.no_grad()
     def evaluate(self, step: int, lora_strength: float = 1.0) -> None:
-        """Evaluate the present weights as those of `step`, with the LoRA at strength `lora_strength`; write
-        result.json.
+        """Draw and judge pictures with the present weights, which are those of `step`, and the LoRA at strength
+        `lora_strength`; write result.json.
 
         Does nothing if that evaluation exists. Step 0 is the base: the LoRA's strength is 0.
         """
@@ -184,7 +185,9 @@ class Evaluation:
                 tick(len(paths), f"samples/{folder.name}")
 
     def make_result(self, folder: Path) -> dict[str, Any]:
-        """What result.json holds: verdicts, style with and without the trigger phrase, drift, nearness to copies."""
+        """Measure and judge the pictures in `folder`. Returns the content of result.json but for step, strength, loss
+        and time: verdicts, style with and without the trigger phrase, drift, distance to the nearest training picture.
+        """
         references = self.embeddings(self.references)
         bare, base, now = (
             self.embeddings([(path.name, path) for path in pictures.find_pictures(place)])
@@ -219,7 +222,7 @@ class Evaluation:
         return found
 
     def judge_with_gate(self, folder: Path) -> JudgedLot:
-        """Let the gate judge the pictures in with/; its files are written into judged/."""
+        """Let the gate judge the pictures in with/; its files are written into judged/. Returns the judged lot."""
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
         lot = read_lot(config)
@@ -243,10 +246,11 @@ class Evaluation:
 
     @cached_property
     def encoder(self) -> encoding.LoadedEncoder:
+        """The encoder that judges, loaded at the first use."""
         return encoding.load_encoder(encoding.encoder_name(self.run.config), self.run.accelerator.device)
 
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
-        """Unit vectors [pictures, width] of the encoder, of (name, path) pairs."""
+        """Unit vectors [pictures, width] of the encoder, of pictures that are given as (name, path)."""
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
         return cached_features_of_files(named, sha256_by_name(named), self.encoder, ground, size, "")[0].embeddings
 
@@ -262,7 +266,9 @@ class Evaluation:
 
 
 def folder_of_handed_out(directory: Path, step: int, scale: float) -> Path:
-    """The folder of the pictures of what a run hands out: those of as many steps as `generate`'s, else the previews."""
+    """The folder of the pictures of this checkpoint and strength that were drawn with the settings of `generate`; where
+    there are none, that of the previews.
+    """
     final = directory / "samples" / FINAL
     record = final / "drawn.json"
     drawn = files.read_json(record, "what an evaluation was drawn with") if record.exists() else {}
@@ -272,18 +278,21 @@ def folder_of_handed_out(directory: Path, step: int, scale: float) -> Path:
 
 
 def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
-    """The folder of one evaluation of the run in `directory`."""
+    """The folder of the previews of `step` with the LoRA at strength `scale`, in the run's directory."""
     return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
 
 
 def preview_settings(config: Config) -> GenerateConfig:
-    """What previews are drawn with: the settings of `generate`, in at most `train.preview_steps` denoising steps."""
+    """The settings that previews are drawn with: those of `generate`, with at most `train.preview_steps` denoising
+    steps.
+    """
     steps = min(config.train.preview_steps, config.generate.num_inference_steps)
     return replace(config.generate, num_inference_steps=steps)
 
 
 def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
-    """Mean loss over the first pictures of validation/, as many as are drawn, at fixed noise; by share of the schedule.
+    """Mean loss on the first pictures of validation/, as many as are drawn, at fixed noise, by noise level: "0.1" is a
+    tenth of the schedule.
 
     Each process computes its share of the pictures; all return the same numbers. `latents` are those of pictures that
     were encoded before, [1, c, h, w] by number; the others are added.
@@ -315,12 +324,12 @@ def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
 
 
 def mean_if_finite(values: NDArray) -> float | None:
-    """The mean to four decimals; None of no values, or if one is not finite."""
+    """The mean, rounded to four decimals; None of no values, or if one is not finite."""
     return round(float(np.mean(values)), 4) if len(values) and np.isfinite(values).all() else None
 
 
 def grid_cell(path: Path) -> Image.Image:
-    """The picture at `path`, or an empty one where there is none (the number of samples was raised later)."""
+    """The picture at `path`, or an empty one if it is missing or damaged (the number of samples was raised later)."""
     try:
         return pictures.decode_picture(path.read_bytes()).image
     except (OSError, pictures.PictureError):

@@ -31,7 +31,11 @@ from train import loop
 
 
 def experiment(config: Config) -> int:
-    """Run all stages. Returns the exit code of training if that stopped, else that of the gate and the export."""
+    """Train, plan, draw, judge and export. Returns the exit code of training if that stopped, else that of the gate and
+    the export.
+
+    Raises DataError without a brand.
+    """
     if not config.brand:
         raise DataError("an experiment needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
     export.signing_key_and_marks(config)  # what cannot sign is said now, not after hours of training
@@ -74,7 +78,7 @@ def experiment(config: Config) -> int:
 
 
 def has_trial(config: Config) -> bool:
-    """Whether a trial exists for this base and LoRA with the steps and guidance that are configured.
+    """Whether the steps and guidance that are configured were tried for this base and LoRA (`stylegate trial`).
 
     Raises ModelError if no LoRA was trained with the same arguments.
     """
@@ -82,14 +86,14 @@ def has_trial(config: Config) -> bool:
 
 
 def add_seconds_to_cost_file(folder: Path, seconds: dict[str, float]) -> None:
-    """Add seconds by stage to the batch's cost.json, which the report reads."""
+    """Add seconds, by name of the stage, to the batch's cost.json, which the report reads."""
     before = cost.seconds_by_stage(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
     files.write_json(folder / cost.COST, total)
 
 
 def print_and_track_results(config: Config, judged: JudgedLot) -> None:
-    """Send the results to the tracker; print the table and the path of the report."""
+    """Send the results of the experiment to the tracker; print their table and the path of the report."""
     lot, counts = judged.lot, judged.outcome.counts
     before, after, real = mean_styles(config, lot)
     mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
@@ -108,8 +112,8 @@ def print_and_track_results(config: Config, judged: JudgedLot) -> None:
 
 
 def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
-    """The mean style score of the base's samples, of the batch, and of the references (leave-one-out); NaN if
-    unknown.
+    """The mean style score of the base's pictures, of the batch, and of the references (leave-one-out), in this order;
+    NaN for all three if there are too few references, or no pictures of the base.
     """
     from eval.measuring import encoder as encoding
     from eval.measuring.features import cached_features_of_files

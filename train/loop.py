@@ -42,7 +42,7 @@ PATIENCE = timedelta(hours=2)  # how long processes wait for one that still enco
 
 
 class Preemption:
-    """Records SIGTERM, which schedulers send before they take a machine away. Use it as a context."""
+    """A context that records whether SIGTERM came, which schedulers send before they take a machine away."""
 
     def __init__(self) -> None:
         self.received = False
@@ -81,7 +81,7 @@ class EvaluationTimeBudget:
         return answer[0]
 
     def spent_share(self) -> float:
-        """The share of the time so far that evaluations have cost."""
+        """The share, in [0, 1], of the time so far that evaluations have cost."""
         passed = self.evaluated + self.trained + time.perf_counter() - self.began
         return (self.evaluated + self.spent) / passed
 
@@ -111,7 +111,8 @@ def explain_out_of_memory(device: torch.device) -> Iterator[None]:
 
 
 def train(config: Config) -> int:
-    """Train to `train.max_steps`, from the newest saved state if there is one.
+    """Train to `train.max_steps`, from the newest saved state if there is one; with dry_run=true only print what that
+    would need.
 
     Returns 0, or 143 if SIGTERM stopped the run after it was saved.
     """
@@ -169,7 +170,11 @@ def train_steps(
     tracker: Tracker,
     preemption: Preemption,
 ) -> int:
-    """Do the steps after `first`, with saved states and evaluations. Returns the number of the last step done."""
+    """Train from step `first` to train.max_steps; save states and evaluate on the way. Returns the number of the last
+    step done, which is smaller than train.max_steps if SIGTERM came.
+
+    `average` are the averaged weights, one tensor for each trained parameter, or empty; they are updated in place.
+    """
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
     denoiser: Any = accelerator.prepare_model(run.models.denoiser)
@@ -239,7 +244,9 @@ def train_steps(
 
 
 def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
-    """Write the files to hand out, tell the tracker about them, print where they are and what to do if few pass."""
+    """Write the LoRA files of a finished run and tell the tracker about them. Print where they are, and what to do if
+    few pictures pass the gate. `selection` is the content of selection.json.
+    """
     lora, other = release.write_release(
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )

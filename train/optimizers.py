@@ -15,7 +15,7 @@ EXTRAS = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigy
 
 
 def build_optimizer(settings: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """The configured optimizer of the parameters. Raises ConfigError if its package is not installed."""
+    """The configured optimizer for the parameters. Raises ConfigError if its package is not installed."""
     shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **shared)
@@ -33,7 +33,9 @@ def build_optimizer(settings: TrainConfig, parameters: Iterable[Tensor]) -> torc
 
 
 def learning_rate_at(settings: TrainConfig, step: int) -> float:
-    """The learning rate at a step: a linear warm-up, then constant or half a cosine to zero at max_steps."""
+    """The learning rate at `step`, counted from 0: a linear warm-up, then constant or half a cosine to zero at
+    max_steps.
+    """
     warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     if settings.schedule == "constant":
         return settings.learning_rate * warm
@@ -42,6 +44,8 @@ def learning_rate_at(settings: TrainConfig, step: int) -> float:
 
 
 def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
-    """Update the average of the weights in place. Early steps weigh more, so that the start is forgotten."""
+    """Update the average of the weights in place. In early steps it moves faster, so that the weights of the beginning
+    are forgotten.
+    """
     for mean, parameter in zip(average, parameters, strict=True):
         mean.lerp_(parameter.detach(), 1 - min(decay, (1 + step) / (10 + step)))

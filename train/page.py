@@ -44,7 +44,11 @@ class PageRenewal:
 
 
 def record_start_and_prompts(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
-    """Record the prompts that are drawn and the commit that trains after step `first_step`; write the page."""
+    """Record in origin.json the prompts that are drawn, and the commit that trains after step `first_step`; write the
+    page.
+
+    `prompts` are lists by kind (a key of KINDS).
+    """
     before = record.read_run_record(directory)
     code, now = before.origin.get("code", []), checkout.git_commit()
     if first_step < before.config.get("train.max_steps", 0):
@@ -56,12 +60,12 @@ def record_start_and_prompts(directory: Path, first_step: int, prompts: dict[str
 
 
 def page_path(directory: Path) -> Path:
-    """Where the page of the run in `directory` lies."""
+    """The path of the page of the run in `directory`."""
     return directory / "index.html"
 
 
 def write_run_page(directory: Path) -> Path:
-    """Write the page from the files that exist. Returns its path."""
+    """Write the page of the run in `directory` from the files that exist. Returns the page's path."""
     run = record.read_run_record(directory)
     path = page_path(directory)
     chosen = run.selection.get("step")
@@ -105,7 +109,7 @@ def is_finished(run: RunRecord) -> bool:
 
 
 def page_notes(run: RunRecord) -> list[str]:
-    """Sentences on what is missing, unfinished or damaged."""
+    """Sentences on what is missing, unfinished or damaged in the run."""
     found = []
     if run.config and not is_finished(run):
         found.append("Not finished: the run is at work or was stopped. The same command goes on from the last state.")
@@ -128,7 +132,7 @@ def page_notes(run: RunRecord) -> list[str]:
 
 
 def headline_figures(run: RunRecord) -> list[tuple[str, str]]:
-    """The figures at the top of the page: (value, what it is)."""
+    """The numbers at the top of the page as text: (number, what it is)."""
     found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
     result = run.results.get(step, {})
@@ -153,7 +157,9 @@ def headline_figures(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def strength_rows(run: RunRecord) -> list[dict[str, Any]]:
-    """A row for each strength that was tried on the chosen checkpoint."""
+    """A row for each strength of the LoRA that was tried on the chosen checkpoint: its entry in selection.json, and
+    `rate`, the pass rate in words, or None.
+    """
     count, tried = run.selection.get("num_prompts", 0), (run.selection.get("scales") or {}).get("compared", [])
     rows = []
     for row in tried:
@@ -164,7 +170,9 @@ def strength_rows(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def rate_in_words(passed: list[bool] | None) -> str | None:
-    """A pass rate with its 95 % interval; None where nothing was judged."""
+    """A pass rate with its 95 % interval, such as "75% [51%, 90%]"; None where nothing was judged. `passed` has one
+    bool a picture.
+    """
     if not passed:
         return None
     low, high = select.wilson_interval(passed)
@@ -172,7 +180,9 @@ def rate_in_words(passed: list[bool] | None) -> str | None:
 
 
 def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
-    """A row for each evaluation."""
+    """A row for each evaluated step: its pass rate in words, what held pictures back, and its scores. `chosen` is the
+    step that is handed out.
+    """
     rows = []
     for step, result in sorted(run.results.items()):
         passed = result.get("passed")
@@ -193,7 +203,9 @@ def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 
 
 def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any] | None:
-    """The pictures of one kind, a row for each prompt and a column for each step; None if none was drawn."""
+    """The pictures of one kind (a key of KINDS) as the template shows them, a row for each prompt and a column for each
+    step; None if none was drawn.
+    """
     prompts = run.origin.get("prompts", {}).get(kind, [])
     columns = [
         ("base" if step == 0 else f"step {step}", folder, run.results.get(step, {}), step == chosen)
@@ -220,7 +232,9 @@ def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any]
 
 
 def image_rendering(run: RunRecord) -> str:
-    """The CSS value of image-rendering: small pictures are enlarged without smoothing."""
+    """The value of the page's CSS property image-rendering: "pixelated" if pictures are small, so that they are
+    enlarged without smoothing, else "auto".
+    """
     drawn = [path for folder in run.drawn.values() for path in (folder / "with").glob("*.png")]
     with suppress(OSError, ValueError):  # damaged
         return "pixelated" if drawn and min(pictures.upright_size_of(min(drawn).read_bytes())) < SMALL else "auto"
@@ -228,7 +242,9 @@ def image_rendering(run: RunRecord) -> str:
 
 
 def run_facts(run: RunRecord) -> list[tuple[str, str]]:
-    """What the run was made from: digests, code, precision, threads, versions. No path and no time."""
+    """What the run was made from, as (name, value): digests, code, precision, threads, versions. No path
+    and no time.
+    """
     facts = run.run.get("facts", {})
     found = [("data", facts.get("data")), ("base", facts.get("base"))]
     found += [("base that draws", facts.get("draw_base"))]
@@ -263,7 +279,7 @@ def public_value(value: Any) -> str:
 
 
 def lora_downloads_of(directory: Path) -> list[dict[str, str]]:
-    """The LoRA files that the run has handed out: link, name, size, sha256."""
+    """The LoRA files that the run has handed out: a mapping with href, name, size and sha256 for each."""
     return [
         {"href": quote(f"lora/{p.name}"), "name": p.name, "size": f"{p.stat().st_size / 1e6:.1f} MB"}
         | {"sha256": files.sha256(p)}
@@ -272,5 +288,5 @@ def lora_downloads_of(directory: Path) -> list[dict[str, str]]:
 
 
 def three_decimals(value: float | None) -> str:
-    """A number for a table; a dash for None."""
+    """A number with three decimals, as text for a table; a dash for None."""
     return "–" if value is None else f"{value:.3f}".replace("-0.000", "0.000")

@@ -13,7 +13,9 @@ KNOWN = {"step", "loss", "grad_norm", "learning_rate"}  # columns of stats.jsonl
 
 
 def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
-    """Charts of what evaluations measured; step 0 is the base. `chosen` is the step that is handed out."""
+    """Charts of what evaluations measured, by step, each as a `chart_card`; step 0 is the base. `chosen` is the step
+    that is handed out.
+    """
     results = [run.results[step] for step in sorted(run.results)]
     steps = max([run.done, *run.results])
     charts = []
@@ -45,7 +47,9 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 
 
 def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
-    """Charts of loss, rate, gradient, speed, memory and of where the time went."""
+    """Charts of loss, learning rate, gradient, speed, memory and of where the time went, by step, each as a
+    `chart_card`.
+    """
     steps, charts = run.done, []
 
     def points_of_column(name: str) -> list[tuple[float, float]]:
@@ -91,19 +95,23 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 
 
 def chart_card(title: str, says: str, steps: int, *, lines: list[ChartLine], **how: Any) -> dict[str, Any]:
-    """A chart with its title, one sentence, and its legend of (name, colour, opacity)."""
+    """A chart as the template shows it: its title, a sentence, the SVG, and a legend of (name, colour, opacity).
+    `steps` is the last step of the axis.
+    """
     legend = [(line.name, line.colour, line.opacity) for line in lines if line.name]
     return {"title": title, "says": says, "svg": chart_by_step(lines, steps, **how), "legend": legend}
 
 
 def evaluated_points(run: RunRecord, key: str) -> list[tuple[float, float]]:
-    """(step, value) of one number of result.json, where evaluations have it."""
+    """(step, value) of one number of result.json, for each evaluation that has it."""
     found = [(step, run.results[step].get(key)) for step in sorted(run.results)]
     return [(step, value) for step, value in found if value is not None]
 
 
 def loss_by_level(run: RunRecord) -> list[ChartLine]:
-    """A line of the evaluation loss for each noise level, a share of the schedule, where evaluations recorded it."""
+    """A line of the evaluation loss by step for each noise level, a share of the schedule, where evaluations recorded
+    it.
+    """
     results = sorted(run.results.items())
     losses_of = {step: result["eval_losses"] for step, result in results if result.get("eval_losses")}
     levels = sorted({level for losses in losses_of.values() for level in losses}, key=float)
@@ -119,7 +127,9 @@ def loss_by_level(run: RunRecord) -> list[ChartLine]:
 
 
 def evaluation_time_shares(run: RunRecord) -> list[tuple[float, float]]:
-    """(step, share) of the time so far that evaluations have cost, at each evaluation after step 0."""
+    """(step, share of the time so far that evaluations have cost) at each evaluation after step 0; empty where not
+    every step was timed.
+    """
     if run.seconds() is None:
         return []
     trained = {step: sum(row["seconds"] for row in run.clock if row["step"] <= step) for step in run.seconds_of}

@@ -13,7 +13,7 @@ from stylegate.preferenceset import PreferenceSet, read_preference_set, require_
 
 
 class Learned(NamedTuple):
-    """The pictures that a run learns from, and what `run.json` records of them."""
+    """The pictures that a run learns from, and what run.json records of them."""
 
     pictures: list[BrandPicture]  # of pairs the chosen ones, then the rejected ones in the same order
     facts: dict[str, str | None]
@@ -32,7 +32,8 @@ class Learned(NamedTuple):
 
 
 def learned_pictures(config: Config, brand_set: BrandSet) -> Learned:
-    """train/ of the brand set; with `preferences=` the pictures of its pairs. Needs no model.
+    """The pictures that a run learns from: train/ of the brand set, or with `preferences=` the pictures of its pairs.
+    Needs no model.
 
     Raises ConfigError if no set is named where one is needed, DataError for one that cannot be used or is of another
     brand, and ModelError if the LoRA that drew the pictures is not there.
@@ -55,7 +56,11 @@ def learned_pictures(config: Config, brand_set: BrandSet) -> Learned:
 
 
 def starting_lora(named: str | None, found: PreferenceSet) -> Path | None:
-    """The LoRA file that training begins with: `named`, else the one that drew the pairs; None for the base alone."""
+    """The LoRA file that training begins with: `named`, else the one that drew the pairs; None to begin with the base
+    alone.
+
+    Raises ModelError if it is not there.
+    """
     if named == "none" or (named is None and found.record.lora_sha256 is None):
         return None
     if named is not None:
@@ -73,9 +78,9 @@ def starting_lora(named: str | None, found: PreferenceSet) -> Path | None:
 
 
 def begin_with(adapted: nn.ModuleDict, start: Path | None) -> list[Tensor]:
-    """Set the LoRA to the one in the file `start`, if any. Returns copies of the trained parameters, in order.
+    """Load the LoRA file `start`, if any, into the adapter. Returns copies of the trained parameters, in order.
 
-    Raises ModelError if the file is of another LoRA than the words describe.
+    Raises ModelError if the file's LoRA has another form than the config says.
     """
     if start:
         lorafile.load_into_adapter(start, adapted)

@@ -21,10 +21,10 @@ from train.run import Run
 
 
 def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
-    """Check and encode the data, load the base, attach the LoRA, write run.json.
+    """Check and encode the data, load the base, attach the LoRA, write run.json. Returns the run.
 
-    Raises DataError, ModelError or ConfigError for what is wrong with brand set, base or config, and ConfigError if
-    the directory was begun with other data, another base or another number of processes.
+    Raises DataError, ModelError or ConfigError for what is wrong with brand set, base or config, and ConfigError if the
+    directory was begun with other data, another base or another number of processes.
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))
@@ -94,7 +94,9 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
 
 
 def load_base(config: Config, base: str, brand: Brand, precision: str, device: torch.device) -> LoadedBaseModel:
-    """The base named `base`, in main memory; drawn pictures with alpha are treated as the brand says."""
+    """Load the base model named `base` into main memory; its transparent pictures get the background that the brand
+    says.
+    """
     weights = hardware.weights_dtype(precision, device)
     models = FAMILIES[config.family.name].load(base, torch.device("cpu"), weights)
     if config.hardware.nf4:
@@ -103,7 +105,7 @@ def load_base(config: Config, base: str, brand: Brand, precision: str, device: t
 
 
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
-    """What a person should know about base, sizes and buckets before the first step, a sentence each."""
+    """Sentences on base, sizes and buckets that a person should know before the first step."""
     settings = run.config.train
     largest, found = max(min(pictures.upright_size_of(item.content())) for item in run.learned), []
     if run.models.distilled:
@@ -126,7 +128,8 @@ def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
 
 
 def add_lora(models: LoadedBaseModel, family: Family, config: Config) -> nn.ModuleDict:
-    """Attach LoRA adapters to the configured parts and return these parts by component.
+    """Attach LoRA adapters to the configured parts of the base. Returns these parts by component ("unet",
+    "text_encoder", ...).
 
     A is random from the seed and B is zero, so at first the LoRA changes nothing.
     """
@@ -164,7 +167,7 @@ def recompute_magnitudes_in_fp32(part: nn.Module) -> None:
 
 
 def set_threads_and_compilation(run: Run) -> None:
-    """Set CPU threads, gradient checkpointing and compilation, and record in `run.facts` what changes bits.
+    """Set CPU threads, gradient checkpointing and compilation, and add to `run.facts` those settings that change bits.
 
     The number of threads is the configured one, else the one that the run began with, else torch's own choice on the
     main process.
@@ -183,7 +186,7 @@ def set_threads_and_compilation(run: Run) -> None:
 
 
 def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that a run depends on."""
+    """The installed versions of the libraries that a run depends on, by name."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "diffusers", "peft", "accelerate", "transformers")}

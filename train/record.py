@@ -16,7 +16,7 @@ ORIGIN = "origin.json"  # what no other file records: the prompts that are drawn
 
 @dataclass(kw_only=True, slots=True)
 class RunRecord:
-    """What the files in a run's directory hold; the run's page and the tables of runs are made from it."""
+    """The content of the files in a run's directory; the run's page and the tables of runs are made from it."""
 
     directory: Path
     run: dict[str, Any] = field(default_factory=dict)  # run.json
@@ -46,7 +46,7 @@ class RunRecord:
         return sum(row["seconds"] for row in self.clock) if timed and timed == self.done else None
 
     def evaluation_seconds(self, until: float = float("inf")) -> float:
-        """The seconds that all evaluations up to the step `until` took."""
+        """The seconds that all evaluations up to the step `until`, included, took."""
         return sum(seconds for step, seconds in self.seconds_of.items() if step <= until)
 
 
@@ -104,7 +104,7 @@ def read_run_record(directory: Path) -> RunRecord:
 
 
 def flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration as dotted key -> value."""
+    """A nested configuration as one mapping of dotted key to value."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         found |= flat_config(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

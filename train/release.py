@@ -151,8 +151,8 @@ def write_release(
 
 
 def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: dict) -> dict[str, str]:
-    """The metadata of a LoRA file that its family does not give: ModelSpec 1.0.1, the few keys of kohya's (ss_...) that
-    readers need, and stylegate's own (stylegate....).
+    """The metadata of a LoRA file that its family does not give, key to text: ModelSpec 1.0.1, the few keys of kohya's
+    (ss_...) that readers need, and stylegate's own (stylegate....).
 
     It holds no path and no caption, and no date: the same run gives the same file.
     """
@@ -180,7 +180,8 @@ def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: 
 
 
 def preference_metadata(config: Config, facts: dict) -> dict[str, str]:
-    """What the metadata of a LoRA file says of preferences: the objective, their digest, and the LoRA it began with.
+    """The metadata of a LoRA file that is about preferences: the objective, their digest, and the LoRA that training
+    began with.
 
     It is empty for a LoRA that learned a brand's pictures alone.
     """
@@ -191,7 +192,7 @@ def preference_metadata(config: Config, facts: dict) -> dict[str, str]:
 
 
 def bases_in_words(config: Config) -> str:
-    """The base that draws, and the one that the LoRA was trained on where it is another."""
+    """The name of the base that draws, and of the one that the LoRA was trained on where it is another."""
     draws = base_name_without_path(base_that_draws(config))
     return f"{draws}; trained on {base_name_without_path(config.base)}" if config.draw_base else draws
 
@@ -202,9 +203,10 @@ def base_name_without_path(base: str) -> str:
 
 
 def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes | None:
-    """The first picture that the chosen checkpoint drew, as the bytes of a small JPEG; None if it drew none.
+    """The first picture of the chosen checkpoint and strength, as the bytes of a JPEG of at most THUMBNAIL pixels a
+    side; None if there is none.
 
-    Alpha is laid on `background`.
+    Transparent parts show `background`.
     """
     path = folder_of_handed_out(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
@@ -227,7 +229,8 @@ def check_written_files(
     path: Path,
     other: Path,
 ) -> None:
-    """Read both files back and check that each layer changes its weight as the trained layer does.
+    """Read the two LoRA files `path` and `other` back and check that each layer changes its weight as the trained layer
+    does.
 
     On CPUs, where arithmetic repeats itself, diffusers must also draw the same picture with the first file. The trained
     adapter is unloaded from the pipeline. Raises AssertionError, since a file that fails is a bug of this program.

@@ -51,16 +51,16 @@ def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: fl
 
 
 def pass_flags_by_prompt(result: dict[str, Any]) -> list[bool] | None:
-    """For each prompt whether it passed; with a calibrated policy, whether only the calibrated check was left
-    undecided.
+    """[prompts] whether each prompt's picture passed; None if nothing was judged.
 
-    None if nothing was judged.
+    With a calibrated policy, whether it failed no check, and only the calibrated check is undecided. `result` is the
+    content of an evaluation's result.json.
     """
     return result["passed"] if result.get("undecided") is None else result["undecided"]
 
 
 def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
-    """The first evaluation that is not measurably worse than the best; `results` are in order of preference.
+    """Choose the first evaluation that is not measurably worse than the best; `results` are in order of preference.
 
     `margin`, in [0, 1], is the difference of pass rates that is ignored. Returns a mapping: `chosen` and `best`
     (indices of `results`), and `compared`, a row of numbers for each evaluation.
@@ -92,12 +92,16 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
 
 
 def pass_rate(result: dict[str, Any]) -> float:
-    """The share of prompts that passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was judged."""
+    """The share of prompts whose pictures passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was
+    judged.
+    """
     return float(np.mean(pass_flags_by_prompt(result) or [False]))
 
 
 def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
-    """The steps of at most `count` saved states to keep: the one that would be chosen now, then the highest rates."""
+    """The steps of at most `count` saved states to keep: the one that would be chosen now, then those of the highest
+    pass rates.
+    """
     after = [r for r in results if r["step"] and pass_flags_by_prompt(r)]
     if not after:
         return set()
@@ -107,7 +111,7 @@ def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) 
 
 
 def failing_checks(results: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """How many pictures of the last evaluation each check held back, by check, the most frequent first."""
+    """How many pictures of the last of these evaluations each check held back, by check, the most frequent first."""
     counts: dict[str, int] = {}
     for verdict in ("reject", "review", "error") if results else ():
         for check, count in results[-1]["why"].get(verdict, {}).items():
@@ -116,18 +120,20 @@ def failing_checks(results: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 def counts_in_words(counts: dict[str, int]) -> str:
-    """Counts by check as text, such as "style 3, coherence 1"."""
+    """Counts of pictures by check as text, such as "style 3, coherence 1"."""
     return ", ".join(f"{check} {count}" for check, count in counts.items())
 
 
 def remedies_in_words(counts: dict[str, int]) -> str:
-    """What helps against the checks that held back most pictures, as a sentence; "" where nothing is known."""
+    """A sentence on what helps against the checks that held back most pictures; "" where nothing is known. `counts` are
+    pictures by check.
+    """
     known = [f"{check}: {SCORES[check].remedy}" for check in counts if check in SCORES and SCORES[check].remedy]
     return f"What helps: {'; '.join(known[:MOST])}." if known else ""
 
 
 def advice_if_few_pass(result: dict[str, Any] | None) -> str:
-    """What to do next, in words, where fewer than half of the pictures of an evaluation pass; else an empty text."""
+    """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else ""."""
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):
         return ""
@@ -142,7 +148,9 @@ def advice_if_few_pass(result: dict[str, Any] | None) -> str:
 
 
 def tracked_values(result: dict[str, Any]) -> dict[str, float]:
-    """The values of an evaluation that a tracker plots, by their names there."""
+    """The values of an evaluation that a tracker plots, by their names in the tracker. `result` is the content of
+    result.json.
+    """
     names = ("step", "style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
     found = {f"evaluation/{name}": result[name] for name in names if result[name] is not None}
     for share, loss in (result.get("eval_losses") or {}).items():  # in percent: W&B reads a point as a part of a name

@@ -57,7 +57,10 @@ def save_state(
     keep_newest: int,
     best: Collection[int],
 ) -> None:
-    """Save the state after `step` steps, then remove older ones but the newest and those of the steps in `best`."""
+    """Save LoRA, optimizer and averaged weights after `step` steps, unless this state is there already.
+
+    Then the newest `keep_newest` states and those of the steps in `best` are kept, and the others are removed.
+    """
     target = directory / "state" / f"step-{step:06d}"
     if not target.exists():
         state = optimizer.state_dict()
@@ -89,8 +92,8 @@ def save_state(
 
 
 def flattened_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of an optimizer's state, with its name: bitsandbytes nests its state, and the names are joined by
-    dots.
+    """Yield (name, value) for each value of an optimizer's state. bitsandbytes nests its state; the names of its levels
+    are joined by dots.
     """
     for name, value in state.items():
         if isinstance(value, dict):
@@ -100,7 +103,7 @@ def flattened_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[s
 
 
 def adapter_tensors(adapted: nn.ModuleDict) -> dict[str, Tensor]:
-    """The LoRA's tensors on the CPU; a name is the component, a dot, and PEFT's name."""
+    """The LoRA's tensors on the CPU, by name. A name is the component ("unet", ...), a dot, and PEFT's name."""
     return {
         f"{component}.{name}": tensor.detach().cpu().contiguous()
         for component, part in adapted.items()
@@ -109,14 +112,16 @@ def adapter_tensors(adapted: nn.ModuleDict) -> dict[str, Tensor]:
 
 
 def load_adapter_tensors(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> None:
-    """Load tensors of the names that `adapter_tensors` gives into the LoRA."""
+    """Copy tensors, named as `adapter_tensors` names them, into the LoRA."""
     for component, part in adapted.items():
         own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}
         set_peft_model_state_dict(part, own)
 
 
 def load_weights(state: Path, adapted: nn.ModuleDict) -> None:
-    """Load the weights that a state would hand out: the averaged ones where there are any, else the last ones."""
+    """Load the LoRA weights of the saved state in the folder `state` into `adapted`: the averaged weights if the state
+    has them, else the last ones.
+    """
     load_adapter_tensors(adapted, lorafile.load_tensors(state / "adapter.safetensors")[0])
     if (state / "average.safetensors").exists():
         averaged, _ = lorafile.load_tensors(state / "average.safetensors")
@@ -126,7 +131,9 @@ def load_weights(state: Path, adapted: nn.ModuleDict) -> None:
 
 
 def copies_on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU: safetensors refuses shared memory, and bitsandbytes shares its tables among parameters."""
+    """Copies of the tensors on the CPU, by name: safetensors refuses shared memory, and bitsandbytes shares its tables
+    among parameters.
+    """
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 

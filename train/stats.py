@@ -24,7 +24,7 @@ from train.run import Run
 
 
 class TimedCache:
-    """A cache that counts the seconds its readers have waited."""
+    """A cache that counts the seconds that its readers have waited, in `seconds`."""
 
     def __init__(self, cache: Any):
         self.cache, self.seconds = cache, 0.0
@@ -38,7 +38,9 @@ class TimedCache:
 
 
 def with_timed_cache(run: Run) -> TimedCache:
-    """Replace the cache that the run reads its data from by one that counts the waiting, and return that."""
+    """Replace the cache that the run reads its data from, in place, by one that counts the seconds of waiting. Returns
+    that cache.
+    """
     timed = TimedCache(run.data.cache)
     run.data = run.data._replace(cache=timed)
     return timed
@@ -58,10 +60,10 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 class StepStats:
-    """Collects losses on the device and writes several steps together.
+    """Collects losses on the device, and writes several steps together to stats.jsonl, clock.jsonl and the tracker.
 
-    Rows after step `first`, the state that a run resumes from, are removed from the files. `pictures(step, rank)`
-    gives the names of the pictures whose losses a process adds at a step, in order.
+    Rows after step `first`, the state that a run resumes from, are removed from the files. `pictures(step, rank)` gives
+    the names of the pictures whose losses a process adds at a step, in order.
     """
 
     def __init__(
@@ -84,7 +86,9 @@ class StepStats:
             files.write_jsonl(path, [row for row in files.read_jsonl(path, "step") if row["step"] <= first])
 
     def send_missing_to_tracker(self, results: Sequence[dict[str, Any]]) -> bool:
-        """Send the tracker the steps and evaluations that it lacks. Returns whether it lacked any evaluation."""
+        """Send the tracker the steps, and those of the evaluations `results`, that it lacks. Returns whether it lacked
+        an evaluation.
+        """
         rows = [
             row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.highest_value_sent(STEP)
         ]

@@ -14,7 +14,9 @@ from train.run import Run
 
 
 class NoisedBatch(NamedTuple):
-    """The input and the target of one pass. Of pairs the chosen pictures stand first, then the rejected ones."""
+    """The denoiser's input and target in one training pass. Of pairs the chosen pictures stand first, then the rejected
+    ones.
+    """
 
     noisy: Tensor  # [n, c, h, w]
     target: Tensor  # [n, c, h, w]: what the base should predict
@@ -23,14 +25,14 @@ class NoisedBatch(NamedTuple):
 
 
 class PassLosses(NamedTuple):
-    """What one pass gives on this process."""
+    """The loss of each picture or pair of one training pass on this process, and what is recorded beside it."""
 
     each: Tensor  # float32 [batch]: the loss of each picture, or of each pair
     measures: dict[str, Tensor]  # [batch] each: what else is recorded of it, by name
 
 
 def pass_losses(run: Run, denoiser: Any, pass_index: int) -> PassLosses:
-    """The weighted losses of one pass on this process.
+    """The loss of each picture or pair of one training pass on this process, with gradients.
 
     `pass_index` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps
     it. With preferences the base carries the LoRA that training began with for one more pass, without gradients.
@@ -78,7 +80,7 @@ def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
 
 
 def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
-    """The weighted error of the denoiser's prediction for each picture, float32 [n]."""
+    """The weighted error of the denoiser's prediction for each picture of the batch, float32 [n]."""
     settings, schedule = run.config.train.loss, run.models.schedule
     with hardware.autocast_to_bf16(
         run.accelerator.device, run.precision
@@ -90,7 +92,9 @@ def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
 
 @contextmanager
 def reference_weights(run: Run) -> Iterator[None]:
-    """Put the LoRA that training began with in place of the trained one for a while: a second model is not needed."""
+    """A context in which the LoRA that training began with stands in place of the trained one, so that no second model
+    is needed.
+    """
     parameters = [p for p in run.adapted.parameters() if p.requires_grad]
     trained = [p.data for p in parameters]
     for parameter, before in zip(parameters, run.reference, strict=True):
@@ -103,16 +107,18 @@ def reference_weights(run: Run) -> Iterator[None]:
 
 
 def chosen_views(run: Run, step: int, rank: int) -> list[int]:
-    """Indices of the views that the process `rank` sees in pass `step`, [batch]; of pairs those of the chosen
+    """Indices of the views, [batch], that the process `rank` sees in one training pass; of pairs those of the chosen
     pictures.
+
+    `step` is the index of the pass, which is not that of the optimizer's step where gradients are accumulated.
     """
     settings, world = run.config.train, run.accelerator.num_processes
     return batches.view_indices_of_batch(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
 def picture_files_of_step(run: Run, step: int, rank: int) -> list[str]:
-    """Files of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from 0; of
-    pairs those of the chosen pictures.
+    """The file names of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from
+    0; of pairs those of the chosen pictures.
     """
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
     return [run.learned[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]

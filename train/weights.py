@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 @contextmanager
 def with_averaged_weights(adapted: nn.Module, average: Sequence[Tensor]) -> Iterator[None]:
-    """Put the averaged weights in place of the trained ones for a while; do nothing if `average` is empty."""
+    """A context in which the averaged weights stand in place of the trained ones; it changes nothing if `average` is
+    empty.
+    """
     parameters = [p for p in adapted.parameters() if p.requires_grad] if average else []
     last = [p.detach().clone() for p in parameters]
     for parameter, mean in zip(parameters, average, strict=True):
@@ -25,7 +27,7 @@ def with_averaged_weights(adapted: nn.Module, average: Sequence[Tensor]) -> Iter
 
 @contextmanager
 def lora_at_strength(adapted: nn.Module, scale: float) -> Iterator[None]:
-    """Set the LoRA to the strength `scale` for a while; at 0 its layers are not computed at all."""
+    """A context in which the LoRA has the strength `scale`, and 1 after it; at 0 its layers are not computed at all."""
     layers = lora_layers(adapted)
     for layer in layers:
         layer.set_scale("default", scale)
@@ -40,11 +42,11 @@ def lora_at_strength(adapted: nn.Module, scale: float) -> Iterator[None]:
 
 @contextmanager
 def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
-    """Merge the LoRA, at its present strength, into copies of the base's weights for a while; then the base's own
-    weights are back, bit for bit.
+    """A context in which the LoRA, at its present strength, is merged into copies of the base's weights; after it the
+    base's own weights are back, bit for bit.
 
-    A small base on a CPU draws a third faster so. On other devices nothing is done: the copies would take the memory
-    of the card. Layers that are switched off, or whose weights are no numbers of 16 or 32 bits, stay as they are.
+    A small base on a CPU draws a third faster so. On other devices nothing is done: the copies would take the memory of
+    the card. Layers that are switched off, or whose weights are no numbers of 16 or 32 bits, stay as they are.
     """
     before: list[tuple[Any, Tensor]] = []
     try:
@@ -63,7 +65,8 @@ def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def copy_lora_weights(adapted: nn.Module, copy: nn.Module) -> None:
-    """Copy the trained weights of the parts `adapted` into `copy`, parts of another base with a LoRA of equal shape.
+    """Copy the trained LoRA weights of the modules `adapted` into `copy`, modules of another base with a LoRA of equal
+    shape.
 
     Does nothing where both are the same object.
     """
@@ -76,5 +79,5 @@ def copy_lora_weights(adapted: nn.Module, copy: nn.Module) -> None:
 
 
 def lora_layers(adapted: nn.Module) -> list[LoraLayer]:
-    """All layers of the parts in `adapted` that carry a LoRA."""
+    """All layers inside `adapted` that carry a LoRA."""
     return [module for module in adapted.modules() if isinstance(module, LoraLayer)]

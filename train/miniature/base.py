@@ -41,6 +41,7 @@ SCHEDULE: dict[str, Any] = {
 
 
 def build_unet(latent_channels: int) -> UNet2DConditionModel:
+    """The UNet with random weights, always the same ones."""
     torch.manual_seed(2)
     return UNet2DConditionModel(
         sample_size=16,

@@ -33,6 +33,7 @@ def balanced_traits(count: int, random: np.random.Generator) -> list[dict[str, s
 
 
 def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
+    """Draw the pictures of one demo brand and write its brand set into `folder`."""
     number = list(BRANDS).index(style.name)
     trigger, drawn = f"{style.name} style", 0
     seen: set[str] = set()
@@ -65,6 +66,7 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
 
 
 def write_all(place: Path) -> None:
+    """Write the brand set of each demo brand into a folder of its name in `place`, in place of an older one."""
     traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     for name, style in BRANDS.items():
         shutil.rmtree(place / name, ignore_errors=True)

@@ -38,12 +38,14 @@ QUALITY = ["clean", "blurry", "noisy", "covered", "melted", "half missing"]
 
 
 class Caption(NamedTuple):
+    """A caption, and what it mentions."""
+
     text: str
     says: frozenset[str]  # the traits, and "style" and "quality", that the text speaks of
 
 
 def random_phrase(trait: str, value: str, r: Random) -> str:
-    """One trait in words; a colour or a species is a phrase by itself."""
+    """One trait in words, in a wording at random; a colour or a species is a phrase by itself."""
     if trait == "background":
         return r.choice([f"{value} background", f"on {value} background", f"a {value} background", f"{value} backdrop"])
     if trait == "body":
@@ -55,7 +57,9 @@ def random_phrase(trait: str, value: str, r: Random) -> str:
 
 
 def full_caption(traits: dict[str, str], r: Random) -> str:
-    """All traits in words, in one of several orders. The first order is that of data/traits/collectible.yaml."""
+    """All traits in words, in one of several orders at random. The first order is that of
+    data/traits/collectible.yaml.
+    """
     spoken = {trait: "" if traits[trait] == "none" else r.choice(PHRASES[trait][traits[trait]]) for trait in PHRASES}
     eyes, mouth, hat, held = (spoken[trait] for trait in ("eyes", "mouth", "headwear", "item"))
     who, ground, kind = f"{traits['body']} {traits['species']}", f"{traits['background']} background", r.choice(KINDS)
@@ -78,7 +82,8 @@ def full_caption(traits: dict[str, str], r: Random) -> str:
 def random_caption(
     traits: dict[str, str], style: str, r: Random, share_full: float, style_share: float, first: Sequence[str] = ()
 ) -> Caption:
-    """The whole, or one to three traits, or the style alone; with the style before or behind.
+    """A caption of all traits (with probability `share_full`), of one to three of them, or of the style alone; the
+    style stands before or behind the traits with probability `style_share`.
 
     Of the traits in `first` at least one is always spoken of.
     """

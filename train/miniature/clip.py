@@ -59,6 +59,8 @@ MAX_LOGIT_SCALE = float(np.log(100))
 
 
 class ContrastiveBatch(NamedTuple):
+    """Pictures and captions of one training step, and which attributes each has and mentions."""
+
     pixels: Tensor  # [n, 3, 64, 64] in [-1, 1]
     texts: list[str]
     truth: NDArray[np.int64]  # [n, attributes], UNKNOWN where nobody can say
@@ -66,6 +68,7 @@ class ContrastiveBatch(NamedTuple):
 
 
 def build_clip() -> Any:
+    """The model with random weights, always the same ones."""
     torch.manual_seed(1)
     return open_clip.CLIP(
         MODEL["embed_dim"],
@@ -86,7 +89,9 @@ class ContrastiveSampler:
     """Draws batches: which pictures, and a caption for each."""
 
     def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = (), recolour: float = 0.0) -> None:
-        """A family's captions each name one of the traits `first`; `recolour` is a share of the pictures."""
+        """A caption of a picture of `families` names at least one of the traits `first`, if there are any; `recolour`
+        is the share of the pictures that are recoloured.
+        """
         self.corpora, self.first, self.recolour = [base, families], first, recolour
         self.truth = [trait_values_of_corpus(base), trait_values_of_corpus(families)]
         self.groups = []
@@ -98,7 +103,9 @@ class ContrastiveSampler:
             self.groups.append([part for part in np.split(order, starts[1:]) if len(part) >= GROUP])
 
     def choose(self, easy: bool, r: np.random.Generator) -> list[tuple[int, int]]:
-        """The (corpus, index) of each picture: half are families, half are groups that share two attributes."""
+        """The (corpus, index) of each picture: half are families, half are groups that share two attributes. If `easy`,
+        all are random pictures of the base corpus.
+        """
         if easy:
             return [(0, int(i)) for i in r.integers(len(self.truth[0]), size=BATCH)]
         families = r.integers(len(self.truth[1]) // FAMILY, size=BATCH // 2 // FAMILY)
@@ -110,6 +117,7 @@ class ContrastiveSampler:
         return chosen
 
     def batch(self, easy: bool, long: bool, r: np.random.Generator) -> ContrastiveBatch:
+        """Draw a batch; if `long`, captions have a second part, which says more of the same picture."""
         words = Random(int(r.integers(2**31)))
         pictures, captions, truth = [], [], []
         for which, index in self.choose(easy, r):
@@ -139,13 +147,15 @@ class ContrastiveSampler:
 
 
 def shifted_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture moved by up to 2 pixels each way, so that positions on the grid of patches are not memorised."""
+    """The picture [64, 64, 3], moved by up to 2 pixels each way, so that positions on the grid of patches are not
+    memorised.
+    """
     x, y = (int(v) for v in r.integers(0, 5, 2))
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")[y : y + SIDE, x : x + SIDE]
 
 
 def recoloured_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture with its channels reordered, inverted or made equal at random; edges and shapes stay."""
+    """The picture [64, 64, 3] with its channels reordered, inverted or made equal at random; edges and shapes stay."""
     mixed = picture[..., r.permutation(3)] if r.random() < 0.75 else picture.mean(-1, keepdims=True).astype(np.uint8)
     return np.broadcast_to(mixed ^ (255 * r.integers(0, 2, 3)).astype(np.uint8), picture.shape)
 
@@ -195,7 +205,9 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
 
 
 def encode_short_texts(clip: Any, ids: Tensor) -> Tensor:
-    """clip.encode_text for short texts: attention is causal, so the tokens after the end have no effect."""
+    """clip.encode_text for token ids [n, length] of short texts: [n, width]. Attention is causal, so the tokens after
+    the end have no effect.
+    """
     length = ids.shape[1]
     x = clip.token_embedding(ids) + clip.positional_embedding[:length]
     x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
@@ -203,7 +215,7 @@ def encode_short_texts(clip: Any, ids: Tensor) -> Tensor:
 
 
 def token_ids_of(tokenizer: Any, texts: Sequence[str], length: int = CONTEXT) -> Tensor:
-    """Token ids [n, length], padded with the end token."""
+    """Token ids of the texts, int64 [n, length], cut to `length` or padded with the end token."""
     encoded = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return encoded.input_ids
 

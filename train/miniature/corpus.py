@@ -76,7 +76,7 @@ CHANGES = {"twins": list(world.TRAITS), "kin": HARDEST}
 
 
 def corpus_labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
-    """The style, traits and seed of each picture of one part of the corpus `name`."""
+    """The style, traits and seed of each picture of part `number` of the corpus `name`: PART pictures."""
     random = np.random.default_rng([list(SOURCES).index(name), number])
     out: list[tuple[Style, dict[str, str], int]] = []
     while len(out) < PART:
@@ -89,7 +89,7 @@ def corpus_labels(name: str, number: int) -> list[tuple[Style, dict[str, str], i
 
 
 def with_changed_trait(traits: dict[str, str], among: list[str], random: np.random.Generator) -> dict[str, str]:
-    """The traits with another value of one of those in `among`."""
+    """The traits with another value of one of the traits in `among`, which is drawn at random."""
     trait = str(random.choice(among))
     return traits | {trait: str(random.choice([v for v in world.TRAITS[trait] if v != traits[trait]]))}
 
@@ -107,10 +107,12 @@ def corpus_fingerprint(name: str = "base") -> str:
 
 
 def corpus_part(name: str, number: int) -> Path:
+    """The file with the pixels of part `number` of the corpus `name`."""
     return WORK / f"{name}-{corpus_fingerprint(name)}" / f"{number:03d}.rgb"
 
 
 def draw_part(name: str, number: int) -> None:
+    """Draw the pictures of one part of a corpus and write their pixels to its file, unless it exists."""
     target = corpus_part(name, number)
     if not target.exists():
         if name == "textures":
@@ -121,7 +123,7 @@ def draw_part(name: str, number: int) -> None:
 
 
 def open_pixels(name: str) -> NDArray[np.uint8]:
-    """Draw the parts of a corpus that are missing, then read all: uint8 [n, 64, 64, 3]."""
+    """The pixels of a corpus, uint8 [n, 64, 64, 3]; parts that are missing are drawn first."""
     numbers = range(SIZES[name] // PART)
     missing = [n for n in numbers if not corpus_part(name, n).exists()]
     if missing:
@@ -134,5 +136,6 @@ def open_pixels(name: str) -> NDArray[np.uint8]:
 
 
 def open_corpus(name: str) -> Corpus:
+    """The corpus `name` with its labels; parts that are missing are drawn first."""
     known = [entry for n in range(SIZES[name] // PART) for entry in corpus_labels(name, n)]
     return Corpus(open_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])

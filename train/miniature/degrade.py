@@ -6,15 +6,18 @@ from scipy import ndimage
 
 
 def blurred_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+    """The picture, uint8 [h, w, 3], blurred by a random amount."""
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(r.uniform(1.0, 2.5))))
 
 
 def noisy_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+    """The picture with random noise."""
     values = pixels + r.normal(0, r.uniform(10, 40), pixels.shape)
     return values.clip(0, 255).astype(np.uint8)
 
 
 def partly_covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+    """The picture with a rectangle of a random colour over a part of it."""
     out = pixels.copy()
     x, y = r.integers(8, 36, 2)
     w, h = r.integers(14, 34, 2)
@@ -23,7 +26,9 @@ def partly_covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
 
 
 def melted_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
-    """The picture with shapes that melt: each point comes from a few pixels away, smoothly varying."""
+    """The picture, uint8 [64, 64, 3], with shapes that melt: each point comes from a few pixels away,
+    smoothly varying.
+    """
     shift = ndimage.gaussian_filter(r.normal(0, 1, (2, 64, 64)), (0, 4, 4))
     shift *= r.uniform(2.0, 4.5) / shift.std()
     places = np.mgrid[0:64, 0:64] + shift
@@ -32,6 +37,7 @@ def melted_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
 
 
 def half_missing(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+    """The picture with about half of it, from a random side, in the colour of a corner."""
     turns = int(r.integers(4))
     out = np.rot90(pixels, turns).copy()
     out[32 + int(r.integers(-8, 9)) :] = out[0, 0]

@@ -23,7 +23,9 @@ from train.miniature.world import Shape
 
 
 def render_collectible(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
-    """A picture of 64 x 64 pixels. The seed changes position, angle and size of the figure a little."""
+    """A collectible with these traits in this style: RGB, 64 x 64 pixels. The seed changes position, angle and size of
+    the figure a little.
+    """
     cells = -(-SIDE // style.block)
     side = cells * style.block
     image = rasterise(picture_as_svg(traits, style, np.random.default_rng([seed, 5]), side), cells)
@@ -48,7 +50,7 @@ def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
 
 
 def picture_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
-    """The picture as SVG text, `side` units wide and high."""
+    """The collectible with its background as SVG text, `side` units wide and high."""
     word = traits.get("background", "gray")
     figure = world.shapes_of(traits)
     if style.palette:
@@ -69,7 +71,9 @@ def picture_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator,
 
 
 def background_svg(word: str, style: Style, r: np.random.Generator) -> str:
-    """The background as SVG; its pattern is always weak enough that the colour can be named."""
+    """The background as SVG text, in the colour `word`; its pattern is always weak enough that the
+    colour can be named.
+    """
     main = with_tone(svg_colour_of_word(style, word), style.ground_lightness)
     other = with_tone(main, 0.22 if style.ground_lightness >= 0 else -0.3)
     marks = GROUNDS[style.ground](main, other, r)
@@ -138,7 +142,7 @@ GROUNDS = {
 
 
 def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
-    """The figure as SVG: its shadow, its edge, then its shapes from back to front."""
+    """The figure as SVG text: its shadow, its edge, then its shapes from back to front. `pose` is an SVG transform."""
     solid = [s for s in figure if s.part != "face"]
     out = ""
     if style.shadow:
@@ -166,6 +170,7 @@ def silhouette_svg(figure: list[Shape], colour: str, edge: float) -> str:
 
 
 def texture_svg(style: Style) -> str:
+    """The SVG pattern "t" of the style's texture, which shapes are filled with; "" for a style without texture."""
     p, half, dark = style.pitch, f"{style.pitch / 2:.2f}", 'fill="#000000" fill-opacity="0.3"'
     light = 'fill="#ffffff" fill-opacity="0.16"'
     marks = {
@@ -179,7 +184,9 @@ def texture_svg(style: Style) -> str:
 
 
 def styled_shape(number: int, shape: Shape, style: Style) -> str:
-    """A shape as the style fills and outlines it. Faces have plain colours, so that they stay legible."""
+    """A shape as SVG text, filled and outlined as the style does it. Faces have plain colours, so that they stay
+    legible.
+    """
     colour = svg_colour_of_word(style, shape.colour, shape.tone)
     if shape.part == "face":
         return stroked_path(shape.path, colour, shape.width) if shape.width else filled_path(shape.path, colour)
@@ -198,6 +205,7 @@ def styled_shape(number: int, shape: Shape, style: Style) -> str:
 
 
 def edge_attributes(shape: Shape, style: Style) -> str:
+    """The colour of a shape's outline; "" for a style without outlines."""
     if style.outline != "own":
         return style.outline
     dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
@@ -205,6 +213,7 @@ def edge_attributes(shape: Shape, style: Style) -> str:
 
 
 def fill_attributes(number: int, path: str, colour: str, style: Style) -> str:
+    """The path as SVG text, filled as the style does it. `number` names its gradient."""
     if style.fill == "none":
         return filled_path(path, colour, 'fill-opacity="0.16"')
     if style.fill == "wash":

@@ -52,7 +52,9 @@ def svg_icons(icons: dict) -> Iterator[tuple[str, str]]:
 
 
 def rendered_icons(icons: dict) -> Iterator[tuple[str, Image.Image]]:
-    """Name and RGBA picture of each icon that shows something on white."""
+    """Name and RGBA picture (64 x 64 pixels) of each icon of a set of @iconify/json. Icons that are blank on white, or
+    that resvg cannot draw, are left out.
+    """
     for name, svg in svg_icons(icons):
         try:
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
@@ -65,7 +67,7 @@ def rendered_icons(icons: dict) -> Iterator[tuple[str, Image.Image]]:
 
 
 def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
-    """Name and picture of collectibles in the styles of the miniature's base, in turn."""
+    """Yield name and picture of EACH collectibles, in the named styles of the miniature's base in turn."""
     traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     brand = brandset.read_brand_set(brandset.brand_folder("neon")).brand
     for i, slot in enumerate(slots_from_traits(traits, brand, PlanConfig(num_images=EACH, seed=SEED), set())):
@@ -74,7 +76,7 @@ def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
 
 
 def table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
-    """Rows of the table: the first EACH pictures of a set."""
+    """Yield rows of foreign.parquet: the first EACH pictures of the set `name`, as PNG."""
     for (called, picture), _ in zip(pictures, range(EACH), strict=False):
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", optimize=True)
@@ -82,6 +84,7 @@ def table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterat
 
 
 def main() -> None:
+    """Write data/foreign/foreign.parquet and its README.md from the archive that the first argument names."""
     found: list[dict] = []
     sources = ["# Foreign pictures", ""]
     sources += [f"Made by `python -m train.miniature.foreign`, {EACH} pictures of each set, {SIDE} x {SIDE} pixels."]

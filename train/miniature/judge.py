@@ -46,7 +46,7 @@ class TraitAndStyleJudge(nn.Module):
 
 
 def true_classes(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
-    """The true class of each picture, int64 [n] for each head."""
+    """The number of the true class of each picture, int64 [n], for each head by name."""
     out = {trait: np.array([values.index(row[trait]) for row in corpus.traits]) for trait, values in TRAITS.items()}
     return out | {"style": np.array([STYLES.index(s if s in STYLES else "unnamed") for s in corpus.styles])}
 
@@ -102,12 +102,14 @@ def train_judge(corpus: Corpus, vae: Any) -> TraitAndStyleJudge:
 
 
 def write_judge(judge: TraitAndStyleJudge, path: Path = PLACE) -> None:
+    """Write the judge's weights in half precision."""
     files.write_atomically(
         path, save({name: p.detach().half().cpu().contiguous() for name, p in judge.state_dict().items()})
     )
 
 
 def load_judge(path: Path = PLACE) -> TraitAndStyleJudge:
+    """Load the judge in fp32, for inference."""
     judge = TraitAndStyleJudge()
     judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()
@@ -115,7 +117,9 @@ def load_judge(path: Path = PLACE) -> TraitAndStyleJudge:
 
 @torch.no_grad()
 def judge_answers(judge: TraitAndStyleJudge, pixels: NDArray[np.uint8]) -> dict[str, list[str]]:
-    """The judge's answers for pictures [n, 64, 64, 3], a list of values for each head."""
+    """The judge's answers for pictures [n, 64, 64, 3]: for each head, by name, the n values that it
+    finds most likely.
+    """
     parts: dict[str, list[Tensor]] = {name: [] for name in HEADS}
     for start in range(0, len(pixels), 256):
         x = torch.from_numpy(pixels[start : start + 256]).permute(0, 3, 1, 2).float() / 127.5 - 1

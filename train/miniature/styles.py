@@ -121,6 +121,7 @@ BRANDS = {
 
 
 def is_brand_like(style: Style) -> bool:
+    """Whether the style has what only the demo brands have: glow, a grid of 4 pixels, a fixed palette or two inks."""
     return bool(style.glow or style.block == 4 or style.palette or style.two_inks)
 
 
@@ -131,7 +132,7 @@ def invented_word(number: int) -> str:
 
 
 def unnamed_style(number: int) -> Style:
-    """The unnamed style `number`: each of its properties is random."""
+    """A style with random properties and an invented word as its name; the same for the same `number`."""
     r = np.random.default_rng([17, number])
 
     def happens_with_probability(p: float) -> bool:
@@ -166,6 +167,7 @@ def unnamed_style(number: int) -> Style:
 
 
 def svg_colour_of_word(style: Style, word: str, tone: float = 0.0) -> str:
+    """The hex colour in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `with_tone`."""
     if word == "ink":
         return style.ink
     h, lightness, s = colorsys.rgb_to_hls(*rgb_from_hex(COLOURS[word]))

@@ -10,11 +10,13 @@ SIDE = 64  # units of a drawing, and pixels of a picture
 
 
 def ellipse_path(x: float, y: float, rx: float, ry: float | None = None) -> str:
+    """An ellipse around (x, y) as SVG path data; a circle if `ry` is left out."""
     ry = rx if ry is None else ry
     return f"M{x - rx:.2f} {y:.2f}a{rx:.2f} {ry:.2f} 0 1 0 {2 * rx:.2f} 0a{rx:.2f} {ry:.2f} 0 1 0 {-2 * rx:.2f} 0z"
 
 
 def box_path(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
+    """A rectangle with the upper left corner (x, y) as SVG path data; `r` is the radius of its corners."""
     if not r:
         return f"M{x} {y}h{w}v{h}h{-w}z"
     corner = f"a{r} {r} 0 0 1"
@@ -25,7 +27,9 @@ def box_path(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
 
 
 def with_mirror_image(path: str) -> list[str]:
-    """A path of absolute M, L, Q, C commands, and its mirror image about the vertical middle."""
+    """The path, of absolute M, L, Q and C commands, and its mirror image about the vertical middle, as
+    two path data.
+    """
     mirrored, is_x = [], True
     for token in path.replace("z", " z").split():
         command, number = (token[0], token[1:]) if token[0].isalpha() else ("", token)
@@ -40,15 +44,17 @@ def with_mirror_image(path: str) -> list[str]:
 
 
 def rgb_from_hex(colour: str) -> tuple[float, float, float]:
+    """The RGB values in [0, 1] of a colour #rrggbb."""
     return (int(colour[1:3], 16) / 255, int(colour[3:5], 16) / 255, int(colour[5:7], 16) / 255)
 
 
 def hex_colour(values: tuple[float, ...]) -> str:
+    """The colour of RGB values in [0, 1] as #rrggbb; values outside are clipped."""
     return "#" + "".join(f"{round(255 * min(max(v, 0), 1)):02x}" for v in values)
 
 
 def with_tone(colour: str, tone: float) -> str:
-    """The colour mixed with white (tone > 0) or black (tone < 0)."""
+    """The colour mixed with white (tone > 0) or black (tone < 0); `tone` is in [-1, 1], colours are #rrggbb."""
     end = 1.0 if tone > 0 else 0.0
     return hex_colour(tuple(v + (end - v) * abs(tone) for v in rgb_from_hex(colour)))
 
@@ -82,6 +88,7 @@ def svg_blur(name: str, deviation: float, reach: str = "10%") -> str:
 
 
 def full_rectangle(colour: str) -> str:
+    """A rectangle over the whole picture, as SVG text."""
     return f'<rect width="{SIDE}" height="{SIDE}" fill="{colour}"/>'
 
 

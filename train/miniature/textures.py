@@ -22,14 +22,14 @@ from train.miniature.svg import (
 
 
 def random_colour(r: np.random.Generator) -> str:
-    """A random colour, often near black or near white, as backgrounds of brands are."""
+    """A random colour as #rrggbb, often near black or near white, as backgrounds of brands are."""
     values = r.uniform(0, 1, 3)
     kind = r.random()
     return hex_colour(tuple(values * 0.2 if kind < 0.2 else 0.8 + values * 0.2 if kind < 0.35 else values))
 
 
 def dot_screen(name: str, r: np.random.Generator) -> str:
-    """An SVG pattern of dots, checks or stripes of at least 2 pixels."""
+    """A random SVG pattern named `name`: dots, checks or stripes of at least 2 pixels."""
     pitch, mark, under = float(r.uniform(4, 11)), random_colour(r), random_colour(r)
     size = pitch * float(r.uniform(0.25, 0.48))
     kind = int(r.integers(3))
@@ -42,7 +42,7 @@ def dot_screen(name: str, r: np.random.Generator) -> str:
 
 
 def random_path_data(r: np.random.Generator) -> str:
-    """An SVG path: an open curve, a ring or a broken line."""
+    """Random SVG path data: an open curve, an ellipse or a broken line."""
     x = r.uniform(-4, SIDE + 4, 8)
     kind = int(r.integers(3))
     if kind == 0:

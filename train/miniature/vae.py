@@ -23,6 +23,7 @@ LEARNING_RATE, LATENT_NOISE = 1.5e-3, 0.05
 
 
 def build_vae() -> AutoencoderTiny:
+    """The autoencoder with random weights, always the same ones."""
     torch.manual_seed(0)
     width = (WIDTH,) * 3
     return AutoencoderTiny(
@@ -45,7 +46,9 @@ def random_crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.
 
 
 def augmented_crops(x: Tensor, r: np.random.Generator) -> Tensor:
-    """The crops, half of them unchanged, the others recoloured, inverted, darkened, mirrored or turned."""
+    """The crops [n, 3, size, size], half of them unchanged, the others recoloured and turned, and some of these
+    inverted, darkened, or laid over another crop as light.
+    """
     out = []
     for picture in x:
         if r.random() < 0.5:
@@ -63,6 +66,7 @@ def augmented_crops(x: Tensor, r: np.random.Generator) -> Tensor:
 
 
 def neighbour_differences(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of each pixel to the one below it and to the one at its right, of pictures [n, c, h, w]."""
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 

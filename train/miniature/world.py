@@ -22,7 +22,7 @@ TRAITS = {
 
 
 class Shape(NamedTuple):
-    """One closed path, or a line if `width` is given."""
+    """One closed path that is filled, or a line if `width` is given."""
 
     path: str
     colour: str  # a word of styles.COLOURS, or "ink": what the style draws faces with
@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 
 
 def mirrored_pair(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
-    """The shape of a part of the body, and its mirror image."""
+    """Two shapes of the body: one with this path, and its mirror image."""
     return [Shape(p, colour, tone, width=width) for p in with_mirror_image(path)]
 
 
@@ -119,6 +119,8 @@ SPECIES = {
 
 
 def headwear_shapes(kind: str) -> list[Shape]:
+    """The shapes of a headwear; empty for "none"."""
+
     def headwear_shape(path: str, colour: str, tone: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "prop")
 
@@ -157,7 +159,9 @@ def headwear_shapes(kind: str) -> list[Shape]:
 
 
 def held_item(kind: str, colour: str) -> list[Shape]:
-    """The shapes of an item, in a small hand of the body's colour at the right."""
+    """The shapes of an item, and of a small hand that holds it, at the right; `colour` is that of the body. Empty for
+    "none".
+    """
 
     def item_shape(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "prop", width)
@@ -190,6 +194,8 @@ def held_item(kind: str, colour: str) -> list[Shape]:
 
 
 def face_shapes(eyes: str, mouth: str) -> list[Shape]:
+    """The shapes of eyes and mouth; an unknown kind is not drawn."""
+
     def face_shape(path: str, colour: str = "ink", tone: float = 0.0, width: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "face", width)
 
@@ -225,7 +231,9 @@ def face_shapes(eyes: str, mouth: str) -> list[Shape]:
 
 
 def shapes_of(traits: dict[str, str]) -> list[Shape]:
-    """All shapes but the background, from back to front. A trait that is missing is not drawn."""
+    """All shapes of a collectible but the background, from back to front. A trait that is missing is left out; of a
+    missing body or species a white ghost is drawn.
+    """
     body = traits.get("body", "white")
     return [
         *SPECIES[traits.get("species", "ghost")](body),
