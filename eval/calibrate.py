@@ -51,7 +51,7 @@ NOT_LOOKED_AT = "how many of them are good is not known: stylegate review queue=
 
 
 def calibrate(config: Config) -> int:
-    """Read labels; write calibration.json once all are there. Returns 0 if a line keeps the promise, else 13."""
+    """Read labels; write calibration.json once all are there. Returns 0 if a threshold keeps the promise, else 13."""
     policy = policyfile.read_policy(config.policy)
     require_calibrated_check(policy)
     with locked_lot(config) as lot:
@@ -97,7 +97,11 @@ def calibrate(config: Config) -> int:
 
 
 def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: Comparison) -> None:
-    """Raises DataError if a reader learned from pictures of the pool: it scores those too well."""
+    """Raises DataError if a reader or the aesthetic head learned from pictures of the pool, which it would score too
+    well.
+
+    `pool` has the calibrated score by sha256.
+    """
     if compared.decided:
         learned_from = {picture.sha256 for picture in read_decided_pictures(compared.decided).record.pictures}
         if both := sorted(learned_from & pool.keys()):
@@ -115,7 +119,8 @@ def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared:
 
 
 def store_sample_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, policy: Policy) -> list[Label]:
-    """Store the labels of a table up to the first picture of the sample that has none; returns all labels that count.
+    """Store the labels of a table up to the first picture of the sample that has none. Returns all labels up to there,
+    those that were stored before too.
 
     A table may be given again when more of it is filled in.
     """
@@ -133,7 +138,9 @@ def store_sample_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, 
 
 
 def ask_and_store_sample_labels(lot: Lot, plan: CalibrationPlan, given: list[Label], policy: Policy) -> list[Label]:
-    """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop."""
+    """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop. Returns `given` and
+    the new labels.
+    """
     for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
         asked = show_picture_and_ask_label(
             lot, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.pool_and_policy_digest

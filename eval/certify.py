@@ -97,7 +97,7 @@ def certify(config: Config) -> int:
 
 
 def names_of(lot: Lot, plan: AuditPlan) -> dict[str, str]:
-    """The sha256 of each picture of an audit, by every name that a row of a worksheet may call it."""
+    """The sha256 of each picture of an audit, by every name that a row of a worksheet may call the picture."""
     asked = {sha256: name for name, sha256 in lot.sha256.items() if sha256 in set(plan.lot)}
     if not plan.known_rejects:
         return {name: sha256 for sha256, name in asked.items()}
@@ -108,16 +108,17 @@ def names_of(lot: Lot, plan: AuditPlan) -> dict[str, str]:
 
 
 def neutral_name(lot: Lot, sha256: str, path: Path) -> str:
-    """The name of a picture below the lot's results that does not say whether it is a known reject."""
+    """A name for a picture, relative to the lot's results, that does not tell whether it is a known reject."""
     return neutral_path(lot.out, sha256, path).relative_to(lot.out).as_posix()
 
 
 def next_questions(
     lot: Lot, plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label], count: int
 ) -> list[WorksheetQuestion]:
-    """What is asked next: the `count` pictures to come, and the known rejects that a reviewer has not answered.
+    """The rows of the next worksheet: the `count` pictures to come, and among them the known rejects that a reviewer
+    has not answered.
 
-    Where there are known rejects, every picture has a name that tells nothing (`picture_of`).
+    Where there are known rejects, every picture has a name that tells nothing (see `picture_of`).
     """
     next_ones = plan.labelling_order[len(given) : len(given) + count]
     if not plan.known_rejects:
@@ -132,8 +133,8 @@ def next_questions(
 
 
 def picture_of(lot: Lot, plan: AuditPlan, question: WorksheetQuestion) -> Path:
-    """The file to look at. Where there are known rejects, a picture of the lot is linked under the name that tells
-    nothing.
+    """The path of the picture to look at. Where there are known rejects, a picture of the lot is linked or copied to
+    the name that tells nothing.
     """
     if not plan.known_rejects:
         return dict(lot.files)[question.file]
@@ -149,15 +150,17 @@ def picture_of(lot: Lot, plan: AuditPlan, question: WorksheetQuestion) -> Path:
 
 
 def open_known_rejects(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
-    """The known rejects that not every reviewer so far has answered; all of them before the first label."""
+    """The sha256 of the known rejects that not every reviewer so far has answered; all of them before
+    the first label.
+    """
     answered = {(answer.who, answer.sha256) for answer in answers}
     reviewers = {label.who for label in given} or {answer.who for answer in answers} or {""}
     return [known for known in plan.known_rejects if any((who, known) not in answered for who in reviewers)]
 
 
 def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
-    """Store the labels of a table up to the first picture of the order that has none, and its answers to known rejects;
-    returns all labels that count.
+    """Store the labels of a table up to the first picture of the order that has none, and its answers to known rejects.
+    Returns all labels of the lot's pictures up to there, those that were stored before too.
     """
     before, filled_in = stored_and_new_labels(path, "audit", lot.out, names_of(lot, plan), policy)
     known = {sha256: label for sha256, label in filled_in.items() if sha256 in plan.known_rejects}
@@ -177,7 +180,9 @@ def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy:
 
 
 def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], policy: Policy) -> list[Label]:
-    """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop."""
+    """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop.
+    Returns `given` and the new labels, without answers to known rejects.
+    """
     print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     answers = answers_to_known_rejects(lot.out, plan, policy)
     rows = next_questions(lot, plan, given, [a for a in answers if a.who == getuser()], len(plan.lot))

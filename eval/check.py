@@ -43,7 +43,10 @@ class MisplacedCaption(NamedTuple):
 
 
 def check(config: Config) -> int:
-    """Check a brand set and print remarks. Returns 0; raises DataError that lists every problem."""
+    """Check a brand set and print remarks. Returns 0.
+
+    Raises DataError that lists every problem.
+    """
     folder = brandset.brand_folder(config.brand)
     findings = brandset.check_folder(folder)
     brand_set = None if findings.problems else brandset.read_brand_set(folder)
@@ -76,7 +79,7 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
 
 
 def add_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
-    """Add what is said of captions and splits to `findings.remarks`."""
+    """Add remarks on the captions and splits of the set to `findings.remarks`, in place."""
     brand, splits = brand_set.brand, brand_set.splits
     learned = captions_by_name({item.file: item.captions() for item in splits["train"]})
     findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
@@ -133,7 +136,7 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
 
 
 def words_by_caption(captions: list[str]) -> NDArray[np.float64]:
-    """[captions, words] 1 where a caption holds a word, or two words side by side.
+    """[captions, words] 1 where a caption holds a word, or two words side by side, else 0.
 
     Words are left out that stand in few captions, or are lacking in few (FEWEST_OF_WORD, LEAST_OF_WORD).
     """
@@ -145,10 +148,10 @@ def words_by_caption(captions: list[str]) -> NDArray[np.float64]:
 
 
 def leave_one_out_readings(rows: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[pictures, words] how likely each word is in each picture, UNSURE to 1 - UNSURE, by ridge regression.
+    """[pictures, words] how likely each word is true of each picture, UNSURE to 1 - UNSURE, by ridge regression.
 
-    `rows` [pictures, d] are what the encoder gives. Each picture is read by a regression on all others, in closed form
-    (the residual divided by 1 - its leverage).
+    `rows` [pictures, d] are what the encoder gives, `words` [pictures, words] is 1 where the caption has the word. Each
+    picture is read by a regression on all others, in closed form (the residual divided by 1 - its leverage).
     """
     centred = rows - rows.mean(0)
     inner = centred @ centred.T

@@ -90,7 +90,9 @@ def same_words_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
 
 
 def difference_in_words(after: np.ndarray, before: np.ndarray) -> str:
-    """The difference in pass rate of two batches with its interval, and what it means, on one line."""
+    """The difference in pass rate of two batches with its interval, and what it means, on one line. `after` and
+    `before` are [slots] whether the first attempt passed.
+    """
     low, high = paired_interval(list(after), list(before), CONFIDENCE)
     gained, lost = int((after & ~before).sum()), int((~after & before).sum())
     meaning = "the second passes more often" if low > 0 else "the second passes less often"
@@ -104,8 +106,8 @@ def difference_in_words(after: np.ndarray, before: np.ndarray) -> str:
 
 
 def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) -> list[str]:
-    """Sentences on what differs between the batches, what is not compared, and seeds that the second one has learned
-    from.
+    """Sentences on what differs between the two batches, what is not compared, and seeds that the second one's LoRA has
+    learned from. `numbers` are the slots that are compared.
     """
     found = []
     facts = [batch.lot.record.facts.content() if batch.lot.record else {} for batch in (one, other)]

@@ -42,7 +42,7 @@ AS_SURE = 0.01  # of the lower bound: encoders that differ by less are equally s
 
 
 class EncoderReading(NamedTuple):
-    """How one encoder reads the brand."""
+    """How surely one encoder tells the brand from other styles, and how long it takes."""
 
     name: str
     readability: StyleReadability
@@ -89,7 +89,10 @@ def encoders(config: Config) -> int:
 
 
 def measure_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> EncoderReading:
-    """Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read."""
+    """How surely the encoder `name` tells the brand from foreign styles, and how many seconds it takes for a picture.
+
+    Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read.
+    """
     encoder = load_encoder(name, hardware.set_threads_and_choose_device(config.hardware))
     one = compared.references[:1]
     lot = Lot(folder, folder, one, sha256_by_name(one), None, None)
@@ -121,14 +124,16 @@ def seconds_a_picture(encoder: LoadedEncoder, images: list[Image.Image]) -> floa
 
 
 def fastest_of_surest_encoders(found: list[EncoderReading]) -> EncoderReading | None:
-    """Of the encoders that can read the style, the fastest of those that are alone as sure as the surest; else None."""
+    """Of the encoders that can read the style, the fastest of those that are as sure as the surest without pixels; None
+    if none can read it.
+    """
     able = [one for one in found if one.readability.readable]
     surest = max((one.alone for one in able), default=0.0)
     return min((one for one in able if one.alone >= surest - AS_SURE), key=lambda one: one.seconds, default=None)
 
 
 def encoder_table_lines(found: list[EncoderReading], chosen: EncoderReading | None) -> list[str]:
-    """A line for each encoder, the surest first, and one that says which is best."""
+    """The lines of the printed table: one for each encoder, the surest first, and one that says which is best."""
     wide = max([len(one.name) for one in found], default=0)
     titles = "alone, at least  with pixels  at least  s a picture  nearest foreign set"
     lines = [f"{'encoder':<{wide}}  {titles}"] if found else []
@@ -158,7 +163,7 @@ def write_encoder_into_brand_file(folder: Path, chosen: EncoderReading | None) -
 
 
 def encoder_name_with_absolute_path(name: str) -> str:
-    """The encoder's name, which then means the same in every working directory."""
+    """The encoder's name with absolute paths, which then means the same in every working directory."""
 
     def of_one(one: str) -> str:
         architecture, weights = architecture_and_weights_file(one)

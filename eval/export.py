@@ -100,7 +100,9 @@ def export(config: Config) -> int:
 
 
 def signing_key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
-    """What signs the package, and what its pictures are marked with. Raises ConfigError for what cannot sign."""
+    """The private key that signs the package, None with key=none, and what its pictures are marked with. Raises
+    ConfigError for what cannot sign.
+    """
     return signing_key(config.key), requested_marks(config)
 
 
@@ -110,7 +112,9 @@ def count_and_first_names(found: list[str]) -> str:
 
 
 def package_name_not_hidden(out: Path) -> str:
-    """The name of a lot's folder as the name of a package: no hidden one, which later gates would not compare with."""
+    """The name of a lot's folder without dots at its beginning: a hidden package would not be compared with by later
+    gates.
+    """
     return out.name.lstrip(".")
 
 
@@ -145,7 +149,12 @@ def write_package(
     told: living.BurnRequest = living.NOTHING,
     price: float | None = None,
 ) -> tuple[Path, list[str]]:
-    """The package's folder, and the accepted pictures that changed since (never exported). Signed by `key`, if any."""
+    """Write the next version of the package. Returns its folder, and the names of accepted pictures that changed since
+    the gate and are left out.
+
+    If the newest version holds the same already, its folder is returned and nothing is written. The package is signed
+    by `key`, if there is one. Raises DataError if nothing can be exported.
+    """
     accepted, changed = exportable_and_changed_pictures(lot, verdicts)
     if not accepted:
         raise DataError(
@@ -184,8 +193,8 @@ def write_package(
 
 
 def manifest_lines_to_compare(package: Path) -> list[bytes]:
-    """The lines of a package's tag manifest from which every byte of it follows, the key that signed it included; []
-    without a manifest.
+    """The lines of a package's tag manifest by which two versions are compared: every byte follows from them, the key
+    that signed included; [] without a manifest.
 
     What changed since the version before, what it cost so far, and the rows in which people's labels stand, are left
     out: else nothing would ever be the same.
@@ -246,7 +255,9 @@ def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
 
 
 def exportable_and_changed_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of what goes out, and the names of those whose file is not the one that was judged."""
+    """The verdicts on the pictures that may be exported, and the names of accepted ones whose file is not the one that
+    was judged.
+    """
     accepted = exportable_verdicts(verdicts, bool(lot.slots))
     whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
     return whole, [v.file for v in accepted if lot.sha256.get(v.file) != v.sha256]

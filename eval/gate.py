@@ -63,14 +63,18 @@ def exit_code_unless_observed(judged: JudgedLot) -> int:
 
 
 def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
-    """Judge a lot under its lock, write verdicts and reports, print what was found, and what a person does next."""
+    """Judge a lot under its lock, write verdicts and reports, and print what was found, and what a person does next.
+    Returns the judged lot.
+    """
     judged = judge_and_write(config)
     print_outcome(judged, with_next_step)
     return judged
 
 
 def judge_and_write(config: Config, only: set[Path] | None = None) -> JudgedLot:
-    """Judge a lot under its lock, write verdicts and reports; of a folder the files in `only`, or all without it."""
+    """Judge a lot under its lock, and write verdicts and reports. Returns the judged lot. Of a folder only the files in
+    `only` are judged, or all without it.
+    """
     with locked_lot(config, only=only) as lot:
         if config.decisions:
             # Judging reports what is wrong with the other arguments before any decision is recorded.

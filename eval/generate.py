@@ -86,7 +86,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
 
 
 class BatchProgress(NamedTuple):
-    """The progress of a batch by its verdicts so far: slots filled, acceptance, cost."""
+    """The progress of a batch by its verdicts so far: which slots are filled, and what is still to be drawn."""
 
     states: SlotAttempts
     due: list[tuple[PlanSlot, int]]  # (slot, attempt) to draw now

@@ -87,13 +87,15 @@ def learn(config: Config) -> int:
 
 
 def with_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
-    """What the lot is compared with, and the decided pictures in a file in the folder `place`."""
+    """Write the decided pictures to a file in the folder `place`. Returns `compared` with this file."""
     files.write_atomically(place / decided.file_name, decided.content())
     return replace(compared, decided=DecidedFile(place / decided.file_name, decided.sha256))
 
 
 def with_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
-    """The decided pictures with what the other scores say of those in the lot, by readers that do not know them."""
+    """The decided pictures, where those that are in the lot have their scores (READ_BY_HEAD) in spreads of the
+    references, by readers that do not know them.
+    """
     columns = {name: np.array([row.get(name) for row in scores.rows], np.float64) for name in READ_BY_HEAD}
     spreads = taste.in_spreads(columns, scores.references, len(scores.rows))
     found, rows = decided.scores.copy(), decided.rows_by_sha256()
@@ -104,6 +106,7 @@ def with_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures
 
 
 def print_result(gains: list[Gain], before: VerdictsByPolicy, after: VerdictsByPolicy) -> None:
+    """Print what each reader gains, and how many verdicts change in which way."""
     for gain in gains:
         print(gain.sentence())
     pairs = zip(before.verdicts, after.verdicts, strict=True)
@@ -116,7 +119,7 @@ def print_result(gains: list[Gain], before: VerdictsByPolicy, after: VerdictsByP
 
 
 def made_void(lot: Lot, policy: Policy) -> list[str]:
-    """Sentences on evidence of this lot that says nothing under the new policy."""
+    """A list of one sentence on the evidence of this lot that counts for nothing under the new policy."""
     heads, found = store.last_row_hashes(lot.out), []
     names = [name for name in ("calibration.json", "certificate.json") if (lot.out / name).is_file()]
     kinds = {"calibrate": "labels of a calibration", "audit": "labels of an audit", "review": "decisions"}

@@ -73,7 +73,7 @@ def picture_paths_of_package_or_folder(folder: Path) -> list[Path]:
 
 
 def print_broken_credentials(paths: Sequence[Path], found: Sequence[MarksOfPicture]) -> None:
-    """Name the first pictures whose content credentials are broken."""
+    """Print the first NAMED pictures whose content credentials are broken, and why."""
     states = [(path, picture.credentials) for path, picture in zip(paths, found, strict=True)]
     broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.matches_signature]
     for line in [*broken[:NAMED], *([f"and {len(broken) - NAMED} more"] if len(broken) > NAMED else [])]:
@@ -81,14 +81,17 @@ def print_broken_credentials(paths: Sequence[Path], found: Sequence[MarksOfPictu
 
 
 def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
+    """The picture as the bytes of a JPEG."""
     return encoded_picture(image.convert("RGB"), "JPEG", quality=75)
 
 
 def resized_to_half(image: Image.Image) -> bytes:
+    """The picture at half its width and height, as the bytes of an image file."""
     return encoded_picture(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
 
 
 def cropped_by_a_tenth(image: Image.Image) -> bytes:
+    """The picture without a tenth of its width and height at each side, as the bytes of an image file."""
     across, down = image.width // 10, image.height // 10
     return encoded_picture(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
 
@@ -101,6 +104,9 @@ ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def encoded_picture(image: Image.Image, kind: str, **settings: Any) -> bytes:
+    """The picture as the bytes of an image file in the format `kind`, such as "PNG"; `settings` are those of PIL's
+    save.
+    """
     buffer = io.BytesIO()
     image.save(buffer, kind, **settings)
     return buffer.getvalue()
@@ -113,8 +119,8 @@ def surviving_marks_in_words(
     watermark: Watermark | None = None,
     made_from: Mapping[Path, Mapping[str, Any]] = NOTHING_KNOWN,
 ) -> str:
-    """A sentence on how many pictures still carry each mark after an attack. A picture that cannot be decoded counts
-    as without marks.
+    """A sentence on how many pictures still carry each mark after `change`, which is called `name`. A picture that
+    cannot be decoded counts as without marks.
     """
     context = c2pa_context({})
 

@@ -90,7 +90,9 @@ def plan(config: Config) -> int:
 
 
 def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | None) -> int:
-    """Print the plan and draw its counts, and write its items where out= says; write no plan. Returns 0."""
+    """Print the plan, draw its counts, and write its items where out= says; the plan itself is not
+    written. Returns 0.
+    """
     folder = folder_to_show(config)
     slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
     warn_of_slots_beyond_supply(config, folder, slots)
@@ -102,7 +104,8 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
 
 
 def folder_to_show(config: Config) -> Path:
-    """The batch that the arguments name. Before the LoRA is trained it has no name yet: the run's name stands for it.
+    """The folder of the batch that the arguments name. Before the LoRA is trained it has no name yet: the run's name
+    stands for it.
 
     Raises ModelError where `lora_file` or the base cannot be read.
     """
@@ -118,14 +121,16 @@ def folder_to_show(config: Config) -> Path:
 
 
 def count_training_captions(slots: list[PlanSlot], brand_set: BrandSet) -> int:
-    """How many slots have a prompt that is the caption of a training picture, whatever its capitals."""
+    """How many slots have a prompt that is the caption of a training picture; upper and lower case count as equal."""
     captions = [text for item in brand_set.splits["train"] for text in item.captions()]
     learned = {brand_set.brand.prompt_with_trigger(text).lower() for text in captions}
     return sum(slot.prompt.lower() in learned for slot in slots)
 
 
 def warn_of_slots_beyond_supply(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
-    """Warn of a plan that goes beyond what the first version of the collection declared: export would refuse it."""
+    """Print a note if the plan has more of something than the first version of the collection declared: export would
+    refuse it.
+    """
     name = config.name or (run_name(config) if config.brand else folder.name)
     versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]
     if problems := living.supply_problems(versions, {slot.slot: slot.traits for slot in slots}):
@@ -138,7 +143,9 @@ def warn_of_slots_beyond_supply(config: Config, folder: Path, slots: list[PlanSl
 def write_plan_and_put_pictures_aside(
     folder: Path, facts: BatchFacts, config: Config, earlier: list[PlanSlot], slots: list[PlanSlot], of_traits: bool
 ) -> None:
-    """Write the plan and all that follows from it; move pictures of slots aside that are other ones now."""
+    """Write the plan, the batch's record, and with `of_traits` rarity, picture and commitment. Pictures of slots whose
+    traits, prompt or seed are other ones now are moved away.
+    """
     for line in put_pictures_aside(folder, earlier, slots):
         print(line)
     write_batch_record(folder, facts, config)
@@ -199,17 +206,22 @@ def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
 
 
 def training_combinations_to_exclude(config: Config, brand_set: BrandSet | None) -> set[tuple]:
-    """The combinations of the training pictures, as sorted pairs; none if they need not be left out."""
+    """The combinations of traits of the training pictures, as sorted (trait, value) pairs; empty if they need not be
+    left out.
+    """
     learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
     return {traits_as_sorted_pairs(item.traits) for item in learned if item.traits}
 
 
 def named_traits_file(config: Config) -> Path:
+    """The path of the traits file that traits= names. Raises ConfigError if there is none."""
     return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
 
 
 def print_plan_and_draw_counts(slots: list[PlanSlot], path: Path) -> None:
-    """Print what the plan holds; draw it too if it has traits."""
+    """Print how many slots the plan has, and their counts of traits; write the counts as a picture to `path` if the
+    plan has traits.
+    """
     print(f"{len(slots)} slots; the first: {slots[0].prompt}")
     items = [slot.traits for slot in slots]
     if any(items):
@@ -220,7 +232,7 @@ def print_plan_and_draw_counts(slots: list[PlanSlot], path: Path) -> None:
 
 
 def intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
-    """The intervals of the slots' rarity by the verdicts so far; None where no slot is open."""
+    """For each slot the interval in which its rarity may end, by the verdicts so far; None where no slot is open."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
     states = slot_attempts((row["file"], row["verdict"]) for row in rows)
@@ -246,18 +258,21 @@ def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) 
 
 
 def earlier_slots(folder: Path) -> list[PlanSlot]:
-    """The slots of the plan that is there; none if there is none."""
+    """The slots of the plan in the folder of a batch; [] if there is none."""
     return read_plan(folder) if (folder / PLAN).exists() else []
 
 
 def slots_with_a_drawn_picture(folder: Path) -> set[int]:
+    """The numbers of the slots of which any attempt is drawn."""
     return {attempt_and_slot(name)[1] for name in attempt_names(folder / "images")}
 
 
 def slots_from_config(
     config: Config, brand_set: BrandSet | None, file: TraitsFile | None, earlier: list[PlanSlot], drawn: set[int]
 ) -> list[PlanSlot]:
-    """The slots that the config asks for, from traits, prompts or captions."""
+    """The slots that the config asks for, from traits, prompts or captions. Of the `earlier` slots of traits those that
+    still fit keep their traits, the `drawn` ones first.
+    """
     brand = brand_set.brand if brand_set else brandset.NO_BRAND
     if file:
         excluded = training_combinations_to_exclude(config, brand_set)
@@ -295,13 +310,17 @@ def slots_keeping_earlier_ones(
 
 
 def with_seeds_of_equal_earlier_slots(slots: list[PlanSlot], earlier: list[PlanSlot]) -> list[PlanSlot]:
-    """A slot with the traits of before keeps its seed, whatever plan.seed is now: its pictures stay what they are."""
+    """The slots, where a slot that has the same traits as before keeps its seed, whatever plan.seed is now: its
+    pictures stay what they are.
+    """
     seeds = {(slot.slot, traits_as_sorted_pairs(slot.traits)): slot.seed for slot in earlier}
     return [s.model_copy(update={"seed": seeds.get((s.slot, traits_as_sorted_pairs(s.traits)), s.seed)}) for s in slots]
 
 
 def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
-    """Move the pictures of slots that are no longer as they were drawn, and say which slots lost theirs and why."""
+    """Move the pictures of slots that are no longer as they were drawn into a folder of the batch, and forget their
+    verdicts. Returns lines to print: which slots lost theirs and why.
+    """
     now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
     lost: dict[int, str] = {}
     for slot in earlier:
@@ -366,4 +385,5 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def traits_as_sorted_pairs(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Traits as (trait, value) pairs in the order of the alphabet, which can be members of a set."""
     return tuple(sorted(traits.items()))

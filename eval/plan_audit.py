@@ -47,7 +47,9 @@ PROMISE = Promise(alpha=0.01, delta=0.05, ladder=(1.0,))
 
 
 def audit_traits(config: Config) -> int:
-    """Read labels, prove the promise or print what is missing. Returns 0 once it is proven, else 13."""
+    """Read labels of stated traits; prove the promise about them, or print what is missing. Returns 0 once it is
+    proven, else 13.
+    """
     with locked_lot(config) as lot:
         before = judge(config, lot, without="traits")
         policy, stated = before.policy, trait_statements_of_exportable(before)
@@ -78,7 +80,9 @@ def audit_traits(config: Config) -> int:
 
 
 def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatement]:
-    """The statements about the pictures that may be exported, by digest. Raises DataError if there are none."""
+    """The statements (eval/promise/statements.py) of the traits of pictures that may be exported, by digest. Raises
+    DataError if there are none.
+    """
     planned = judged.lot.planned_traits()
     found = {
         statement.sha256: statement
@@ -96,14 +100,18 @@ def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatemen
 
 
 def digests_by_worksheet_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
-    """Digest of each statement by the name that worksheets call it."""
+    """The digest of each statement by the name that stands for it in worksheets. `stated` is by digest."""
     return {statement.worksheet_name: sha256 for sha256, statement in stated.items()}
 
 
 def store_trait_labels_from_table(
     path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], policy: Policy
 ) -> list[Label]:
-    """Store the labels of a table up to the first statement of the order that has none; returns all that count."""
+    """Store the labels of a table up to the first statement of the order that has none. Returns all labels up to there,
+    those that were stored before too.
+
+    Raises DataError for what cannot be used in the table.
+    """
     names = digests_by_worksheet_name(stated)
     before, answers = stored_and_new_labels(path, "traits", lot.out, names, policy)
     rows = read_answers(path, "traits", lot.out, names, policy)
@@ -134,7 +142,9 @@ def store_trait_labels_from_table(
 def ask_and_store_trait_labels(
     lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], given: list[Label], policy: Policy
 ) -> list[Label]:
-    """Ask about one statement after the other; each answer is stored at once. Ends with the proof, or when stopped."""
+    """Ask about one statement after the other; each answer is stored at once. Ends with the proof, or when stopped.
+    Returns `given` and the new labels.
+    """
     print(
         f"{plan.promise_in_words()}: {counted(len(plan.lot), 'stated trait')}, "
         "looked at in random order until that is proven."
@@ -164,7 +174,7 @@ def ask_and_store_trait_labels(
 
 
 def ask_which_value_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]:
-    """The value that a person sees instead of the stated one; {} if nobody says."""
+    """Ask which value a person sees instead of the stated one: {trait: value}, or {} if nobody says."""
     while True:
         try:
             answer = input(f"  {trait} shows instead ({', '.join(others)}; Enter: none of these): ").strip()

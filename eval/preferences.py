@@ -36,7 +36,7 @@ FOLDER = "preferences"
 
 
 class Judged(NamedTuple):
-    """A picture that can stand in a pair, and who decided about it."""
+    """A picture that can stand in a pair: its verdict, and who decided about it."""
 
     verdict: Verdict
     by: Source
@@ -128,7 +128,7 @@ def pairs_of_slots(lot: Lot, usable: list[Judged]) -> list[PreferencePair]:
 
 
 def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> PreferencePair:
-    """The row of metadata.jsonl for two pictures of the slot `number`."""
+    """The preference pair of two pictures of the slot `number`, as a row of metadata.jsonl."""
     slot = (lot.slots or {})[chosen.verdict.file]
     seeds = [
         None if lot.is_retouched(v.file, v.sha256) else slot.seed_of_attempt(attempt_and_slot(v.file)[0])
@@ -150,7 +150,7 @@ def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> Preferen
 
 
 def one_sided(usable: list[Judged]) -> str:
-    """Why there is no pair, as a sentence."""
+    """A sentence on why there is no pair."""
     counts = Counter(one.verdict.verdict for one in usable)
     found = f"{counts['accept']} accepted and {counts['reject']} rejected pictures can be used"
     return f"no slot has both an accepted and a rejected picture: {found}"
@@ -159,7 +159,9 @@ def one_sided(usable: list[Judged]) -> str:
 def write_preference_set(
     target: Path, lot: Lot, outcome: GateRecord, pairs: list[PreferencePair], left_out: Counter[str]
 ) -> None:
-    """Write the folder `target` whole; one that was there is replaced."""
+    """Write the preference set into the folder `target`, whole or not at all; one that was there is replaced.
+    `left_out` counts the pictures in no pair, by reason.
+    """
     assert lot.record
     facts, words = lot.record.facts, lot.record.words
     brand = brandset.read_brand_file(brandset.brand_folder(words.brand))

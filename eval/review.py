@@ -43,7 +43,9 @@ from stylegate.words import counted
 
 
 def review(config: Config) -> int:
-    """Judge the lot, serve the page until Ctrl-C, and say what is left. Returns 0 if every picture is decided."""
+    """Judge the lot, serve the page until Ctrl-C, and say what is left. Returns 0 once nothing is left, else 11, or 13
+    where labels are missing.
+    """
     from eval.reviewing import server
 
     make_queue = {
@@ -82,18 +84,20 @@ def review(config: Config) -> int:
 
 
 def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
-    """The pictures that the gate holds for review."""
+    """The queue of the pictures that the gate holds for review."""
     return borderline_queue(judge(config, lot), f"stylegate gate {command_words_naming_lot(config, lot)}")
 
 
 def disagreed_labels(config: Config, lot: Lot) -> ReviewQueue:
-    """The pictures in review that reviewers disagree about: whoever answers settles them."""
+    """The queue of the pictures in review that reviewers disagree about: whoever answers settles them."""
     queue = borderline_queue_of_lot(config, lot)
     return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
 
 
 def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
-    """The accepted pictures in the random order of the lot's audit; its terms are written down now."""
+    """The queue of the accepted pictures in the random order of the lot's audit, and its known rejects. The terms of
+    the audit are stored now, before a picture is shown.
+    """
     judged = judge(config, lot, without="audit")
     policy = judged.policy
     plan, why = plan_of_lot_audit(lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
@@ -116,7 +120,7 @@ def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
 
 
 def rejected_queue(config: Config, lot: Lot) -> ReviewQueue:
-    """A random sample of what the gate rejects by a score: how many of them are good?"""
+    """The queue of a random sample of what the gate rejects by a score: how many of them are good?"""
     judged = judge(config, lot)
     order = rejected_order(rejected_by_score(judged.verdicts), judged.policy)
     sample = order[: config.promise.num_labels]
@@ -129,7 +133,9 @@ def rejected_queue(config: Config, lot: Lot) -> ReviewQueue:
 
 
 def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
-    """The random sample that calibrates the policy's line; its terms are written down now."""
+    """The queue of the random sample that calibrates the policy's threshold. The terms of the calibration are stored
+    now, before a picture is shown.
+    """
     policy, compared = policyfile.read_policy(config.policy), comparison_of(config, lot)
     require_calibrated_check(policy)
     pool = calibration_pool_scores(config, lot, compared, policy)
@@ -168,7 +174,7 @@ def print_decided_and_left(session: ReviewSession) -> int:
 
 
 def can_open_browser() -> bool:
-    """Whether a browser can be shown: not in CI, and on Linux with a display alone."""
+    """Whether a browser can be shown on this machine: not in CI, and on Linux only with a display."""
     if os.environ.get("CI"):
         return False
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

@@ -63,7 +63,9 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
 
 
 class SchemaWithFieldTexts(GenerateJsonSchema):
-    """JSON Schemas in which each field is described by the text that stands below it in the source of its record."""
+    """A generator of JSON Schemas in which each field is described by the text that stands below it in the source of
+    its record.
+    """
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         found = super().model_schema(schema)
@@ -76,8 +78,8 @@ class SchemaWithFieldTexts(GenerateJsonSchema):
 
 
 def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
-    """For each field of a record, by name, the text below it in the source of the class; inherited fields are left
-    out.
+    """The text below each field in the source of a record's class, by name of the field; inherited
+    fields are left out.
     """
     body = ast.parse(inspect.getsource(record)).body[0]
     assert isinstance(body, ast.ClassDef)
@@ -90,7 +92,7 @@ def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
 
 
 def schema_texts_by_file_name() -> dict[str, str]:
-    """The text of each schema, by file name."""
+    """The text of each JSON Schema of MODELS, by file name."""
     return {
         f"{name}.json": json.dumps(model.model_json_schema(schema_generator=SchemaWithFieldTexts), indent=1) + "\n"
         for name, model in MODELS.items()

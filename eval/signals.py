@@ -40,7 +40,7 @@ Pair = tuple[str, str]  # a trait and its value
 
 
 class ValueEvidence(NamedTuple):
-    """What a column of numbers says of one value."""
+    """What one column of the table's numbers says of one value of a trait."""
 
     column: str
     items: int
@@ -49,7 +49,7 @@ class ValueEvidence(NamedTuple):
     """The mean of these rows, drawn towards the mean of all by PRIOR rows, over the mean of all."""
 
     def in_words(self, trait: str) -> str:
-        """The reason that this is for another weight of a value of `trait`."""
+        """The evidence as the reason for another weight of a value of `trait`."""
         rows = "1 row" if self.items == 1 else f"{self.items} rows"
         return f"{self.column} {self.ratio:.2f} of the mean of {trait} ({rows})"
 
@@ -83,14 +83,16 @@ def signals(words: Sequence[str]) -> int:
 
 
 def slots_of_next_plan(told: Mapping[str, str]) -> int:
-    """The size of the next plan: slots=, else that of the plan of package=; 0 where nothing says it."""
+    """The number of slots of the next plan: slots=, else that of the plan of package=; 0 where nothing says it."""
     if "slots" in told:
         return int(told["slots"])
     return len(traits_of_plan(Path(told["package"]))) if "package" in told else 0
 
 
 def refuse_impossible_plan(text: str, slots: int) -> None:
-    """Raises DataError where no plan of so many slots has the counts and keeps the rules of this traits file."""
+    """Raises DataError if it is certain that no plan of `slots` slots has the counts and keeps the rules of a traits
+    file; `text` is the file's content.
+    """
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "proposed.yaml")
         path.write_text(text)
@@ -105,7 +107,9 @@ def refuse_impossible_plan(text: str, slots: int) -> None:
 
 
 def parse_command_words(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
-    """The table, and the values of traits=, package= and out=. Raises ConfigError for anything else."""
+    """The path of the table, and the values of traits=, package=, out= and slots= by name. Raises ConfigError for
+    anything else.
+    """
     plain = [word for word in words if "=" not in word]
     told = dict(word.split("=", 1) for word in words if "=" in word)
     if len(plain) != 1 or "traits" not in told or told.keys() - {"traits", "package", "out", "slots"}:
@@ -139,7 +143,10 @@ def traits_file_as_yaml(content: Mapping[str, Any]) -> str:
 
 
 def values_and_numbers_by_row(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
-    """For each row of the table the values that it is of, and its numbers by column. Raises DataError."""
+    """For each row of the table the (trait, value) pairs that it is about, and its numbers by column.
+
+    Raises DataError listing what is wrong with the table.
+    """
     table = tables.read_table(path)
     if table.problems:
         raise DataError(f"{path}:", table.problems)
@@ -172,14 +179,16 @@ def values_and_numbers_by_row(path: Path, package: str | None) -> list[tuple[lis
 
 
 def traits_of_verified_package(package: Path) -> dict[int, dict[str, str]]:
-    """The traits of each item of a package that holds. Raises DataError for any other."""
+    """The traits of each item of a package, by id of the item. Raises DataError for a package that does not hold."""
     if problems := package_problems(package) if is_bag(package) else [f"{package} is no bag"]:
         raise DataError(f"{package} does not hold:", problems[:NAMED])
     return traits_of_package(package)
 
 
 def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[ValueEvidence]]:
-    """What each column says of each value of a trait, against all rows that name the trait."""
+    """What each column says of each (trait, value), compared with all rows that name the trait; `rows` are those of
+    `values_and_numbers_by_row`.
+    """
     found: dict[Pair, list[ValueEvidence]] = {}
     for column in dict.fromkeys(name for _, numbers in rows for name in numbers):
         by_value: dict[Pair, list[float]] = {}
@@ -200,7 +209,11 @@ def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> di
 def traits_file_with_other_weights(
     written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[ValueEvidence]]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """The content of the traits file with other weights, the reason for each change, and what had to stay."""
+    """The content of the traits file with other weights, a sentence for each change, and one for each value that had to
+    stay.
+
+    `written` is the content now; `plain_is_count` says that a bare number in it is a count and not a weight.
+    """
     traits: dict[str, Any] = {}
     reasons, kept = [], []
     for trait, values in written["traits"].items():

@@ -36,7 +36,7 @@ ONE_PASS = ("flux",)  # families whose guidance is told to the model, and costs 
 
 
 class JudgedSetting(NamedTuple):
-    """The pictures of one setting as they were judged, in the order of the slots."""
+    """The verdicts on the pictures that were drawn with one setting, in the order of the slots."""
 
     setting: SamplerSetting
     verdicts: list[Verdict]
@@ -77,7 +77,9 @@ def trial(config: Config) -> int:
 
 
 def draw_and_judge(config: Config, setting: SamplerSetting) -> JudgedSetting:
-    """Plan the batch of this setting, draw the first attempts at its first slots, and judge them."""
+    """Plan the batch of this setting, draw the first attempts at its first slots, and judge them. Returns their
+    verdicts.
+    """
     settings = replace(config.generate, **setting.content(), by_trial=False)
     size = settings.batch_size
     count = min(config.plan.num_images, math.ceil(PICTURES / size) * size)  # whole parts: the batch goes on from them
@@ -94,7 +96,7 @@ def draw_and_judge(config: Config, setting: SamplerSetting) -> JudgedSetting:
 
 
 def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSetting:
-    """What a setting did with the same slots and seeds, beside the first setting."""
+    """What a setting accepts, and at what cost, beside `reference`, the first setting with the same slots and seeds."""
     ours, theirs = outcome.accepted(), reference.accepted()
     change = ours - theirs
     spare = QUANTILE * math.sqrt((change.var() + 1 / len(change)) / len(change)) if change.any() else 0.0
@@ -117,13 +119,17 @@ def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference
 
 
 def denoiser_passes_per_picture(config: Config, setting: SamplerSetting) -> float:
-    """Passes of the denoiser for one picture: guidance above 1 takes two a step, but for families that are told it."""
+    """How often the denoiser runs for one picture: guidance above 1 takes two runs a step, but for families that are
+    told it.
+    """
     twice = setting.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS
     return setting.num_inference_steps * (2.0 if twice else 1.0)
 
 
 def most_accepted_for_its_work(tried: list[TriedSetting]) -> TriedSetting:
-    """The setting that surely has the most accepted pictures for its work; of equal ones the first."""
+    """The setting with the highest lower bound of the accepted share for its work, of those that hold; of equal ones
+    the first.
+    """
     return max((t for t in tried if t.holds), key=lambda t: t.accepted_share_at_least / t.work)
 
 

@@ -40,7 +40,9 @@ class SettledFiles:
         self.first_seen: dict[Path, tuple[FileState, float]] = {}  # the state of each file, and since when it is so
 
     def look(self) -> dict[Path, FileState]:
-        """Look at every picture of the folder now. Returns those that have not changed for SETTLED_AFTER_S seconds."""
+        """Look at every picture of the folder now. Returns those that have not changed for SETTLED_AFTER_S seconds,
+        with the state of their files.
+        """
         now, before, self.first_seen = time.monotonic(), self.first_seen, {}
         for path in list_folder(self.folder).pictures:
             state = state_of_file(path)
@@ -50,7 +52,9 @@ class SettledFiles:
 
 
 def state_of_file(path: Path) -> FileState:
-    """Size and time of the last change of a file; (-1, 0) for one that is gone or cannot be looked at."""
+    """Size in bytes and time of the last change in nanoseconds of a file; (-1, 0) for one that is gone or cannot be
+    looked at.
+    """
     try:
         found = path.stat()
     except OSError:
@@ -60,7 +64,7 @@ def state_of_file(path: Path) -> FileState:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C stops at once, as everywhere."""
+    """A context with an event that Ctrl-C and SIGTERM set; a second signal raises KeyboardInterrupt at once."""
     stop = Event()
 
     def ask_to_stop(number: int, _: object) -> None:

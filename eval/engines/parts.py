@@ -55,19 +55,21 @@ def write_parts(folder: Path, settings: Mapping[str, Any], rows: Sequence[dict[s
 
 
 def unfinished_parts(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of the parts that have no result yet, in their order."""
+    """The names of those parts that have no result yet, in their order."""
     return [name for name in names if not (folder / f"{name}.safetensors").exists()]
 
 
 def deaths(folder: Path) -> int:
-    """How many workers began a part or a row and did not end it."""
+    """How many workers began a part or a row that is unfinished, and did not end it. While no worker runs, all of these
+    died.
+    """
     return sum(path.stat().st_size for path in folder.glob("*.begun"))
 
 
 def do_parts(folder: Path, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
-    """Do each unfinished part with one stage, which is loaded for the first of them.
+    """Do each unfinished part of `names` with one stage, which is loaded for the first of them.
 
-    An error that is to be mended by a person is written to error.json, and the worker ends.
+    An error that a person can mend is written to error.json, and the function returns.
     """
     stage = None
     try:
@@ -83,13 +85,15 @@ def do_parts(folder: Path, names: Iterable[str], load_stage: Callable[[Mapping[s
 
 
 def do_part(folder: Path, name: str, stage: Stage) -> None:
-    """Do one part and write its result, unless it is there already."""
+    """Do one part of the work and write its result."""
     do_rows(folder, name, read_rows(folder, name), stage)
 
 
 def do_rows(folder: Path, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
-    """Do rows and write what became of them as the result `name`. After MAX_DEATHS they are done piece by piece, each
-    with a result of its own, so that what was done between two deaths is kept.
+    """Run the stage on rows and write what it returns as the result `name`.
+
+    After MAX_DEATHS workers have died the rows are done piece by piece, each with a result of its own, so that what was
+    done between two of them is kept. A single row that killed so many workers is recorded as dead.
     """
     begun = folder / f"{name}.begun"
     died = begun.stat().st_size if begun.exists() else 0
@@ -130,7 +134,7 @@ def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 class one_byte_while_it_lasts:  # noqa: N801  a context, used as a function is
-    """A context: the file is a byte longer from its start on, and keeps the byte only if the process dies in it."""
+    """A context in which the file `path` is a byte longer; the byte stays only if the process dies inside."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

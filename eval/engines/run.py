@@ -58,7 +58,7 @@ def results_of_parts(
 
 
 def finished(folder: Path, open_parts: list[str]) -> Iterator[tuple[dict[str, parts.Row], list[str]]]:
-    """Yield the result of each of the open parts that is finished, and take it off the list."""
+    """Yield the result of each of the open parts that has one, and take this part off the list."""
     unfinished = set(parts.unfinished_parts(folder, open_parts))
     for name in [name for name in open_parts if name not in unfinished]:
         open_parts.remove(name)
@@ -75,7 +75,9 @@ def require_installed(engine: str) -> None:
 
 
 def begin_accelerate(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool) -> Iterator[None]:
-    """Processes on this machine, which `accelerate launch` begins; if one dies it ends all of them."""
+    """Do the parts `names` with processes on this machine, which `accelerate launch` begins; if one dies it ends all of
+    them. Yields every SECONDS until they have ended.
+    """
     workers = str(min(engine.workers or num_devices(on_gpu), len(names)))
     # --cpu would silently begin one process (accelerate 1.15; findings/accelerate_two_cpu_processes_are_one.sh).
     words = ["--multi_gpu", "--num_processes", workers, "--num_machines", "1", "--mixed_precision", "no"]
@@ -101,7 +103,9 @@ def begin_accelerate(engine: EngineConfig, folder: Path, names: list[str], on_gp
 
 
 def begin_ray(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool) -> Iterator[None]:
-    """Actors of Ray Data, on this machine or on the cluster at engine.address; Ray begins a dead one again."""
+    """Do the parts `names` with actors of Ray Data, on this machine or on the cluster at engine.address; Ray begins an
+    actor that died again. Yields after each part, and stops Ray at the end.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data
@@ -135,7 +139,7 @@ def begin_ray(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool
 
 
 class PartOnRay:
-    """An actor of Ray Data: loads the stage at its first part, and does part after part."""
+    """An actor of Ray Data: it loads the stage at its first part, and does part after part."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         do_named_parts(Path(row["folder"]), [row["part"]])
@@ -143,7 +147,9 @@ class PartOnRay:
 
 
 def begin_slurm(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool) -> Iterator[None]:
-    """An array of Slurm jobs (or processes of this machine, engine.cluster=local); job i does each n-th part."""
+    """Do the parts `names` with an array of Slurm jobs (or processes of this machine, engine.cluster=local); job i does
+    each n-th part. Yields every SECONDS until the jobs have ended.
+    """
     import submitit
 
     workers = min(engine.workers or num_devices(on_gpu), len(names))

@@ -11,7 +11,7 @@ from eval.engines import parts
 
 
 def do_named_parts(folder: Path, names: Sequence[str]) -> None:
-    """Do the parts of these names that are not finished. The stage is loaded once in a process."""
+    """Do the parts of these names that have no result yet. The stage is loaded once in a process."""
     parts.do_parts(folder, names, lambda settings: loaded_stage(json.dumps(settings)))
 
 
@@ -24,7 +24,7 @@ def loaded_stage(settings: str) -> parts.Stage:
 
 
 def main() -> int:
-    """Do each part in the folder that falls to this process, of all that were launched together."""
+    """Do this process's share of the parts in the folder that the first argument names. Returns 0."""
     folder = Path(sys.argv[1])
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     names = sorted(path.stem for path in folder.glob("*.json") if path.name not in (parts.SETTINGS, parts.ERROR))

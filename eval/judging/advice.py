@@ -23,8 +23,8 @@ def warning_without_references(outcome: GateRecord) -> str:
 
 
 def failed_share_in_words(outcome: GateRecord) -> str:
-    """How the share of failed pictures of a folder stands to the share that the policy allows; "" if none failed, or
-    none may.
+    """A sentence that compares the share of failed pictures of a folder with the share that the policy allows; "" if
+    none failed, or none may.
     """
     counts, allowed = outcome.counts, outcome.policy.max_failed_share
     failed = counts.reject + counts.error
@@ -36,7 +36,7 @@ def failed_share_in_words(outcome: GateRecord) -> str:
 
 
 def note_if_only_observed(outcome: GateRecord) -> str:
-    """That the verdicts were only observed, and the exit code that was not given; "" if they count."""
+    """A sentence that the verdicts were only observed, and which exit code was not given; "" if they count."""
     if not outcome.observe:
         return ""
     code = f"exit code 0 instead of {outcome.exit_code}" if outcome.exit_code else "the exit code would be 0 too"
@@ -61,7 +61,7 @@ def remedies_of_failed(outcome: GateRecord) -> list[str]:
 
 
 def decisions_to_learn_from(verdicts: Sequence[Verdict]) -> list[str]:
-    """That people decided about enough pictures for `stylegate learn`, as a list of one sentence; empty where they did
+    """A list of one sentence: that people decided about enough pictures for `stylegate learn`; empty where they did
     not.
     """
     accepted = sum(verdict.settled is not None for verdict in verdicts)

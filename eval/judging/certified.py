@@ -96,7 +96,7 @@ def apply_audit_labels_and_certificate(
 
 
 def certified_promise_state(found: Certificate) -> PromiseState:
-    """How a promise stands that this certificate proves."""
+    """The state of a promise that this certificate proves."""
     attempt = found.proven_attempt()
     return PromiseState(
         state="certified",

@@ -124,7 +124,7 @@ def judge(
 
 
 class GateRecordParts(NamedTuple):
-    """The parts of gate.json that judging gives."""
+    """The parts of gate.json that judging has found."""
 
     policy: Policy
     scores: LotScores

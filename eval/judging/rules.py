@@ -90,9 +90,11 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
 
 
 def planned_batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
-    """0 once the wanted number of slots has an accepted picture, 11 if only people can fill the rest, else 10.
+    """The exit code of a planned batch: 0 once the wanted number of slots has an accepted picture, 11 if only people
+    can fill the rest, else 10.
 
-    People can fill slots with a picture in review, and those whose attempts have all failed (`ways_out`).
+    People can fill slots with a picture in review, and those whose attempts have all failed
+    (`advice_on_exhausted_slots`).
     """
     accepted, reviewed = slots_with_verdict(verdicts, "accept"), slots_with_verdict(verdicts, "review")
     missing = (lot.record.wanted if lot.record else 0) - len(accepted)
@@ -103,6 +105,8 @@ def planned_batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
 
 
 def slots_with_all_attempts_failed(lot: Lot, verdicts: list[Verdict]) -> list[int]:
-    """Slots of a batch of which every attempt that the batch allows has failed."""
+    """The numbers of the slots of a batch of which every attempt that the batch allows has failed; [] for a folder that
+    was not planned.
+    """
     limit = lot.record.max_attempts if lot.record else None
     return slot_attempts((v.file, v.verdict) for v in verdicts).exhausted(limit) if lot.slots else []

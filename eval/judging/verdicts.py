@@ -93,7 +93,9 @@ class Verdict(Record):
 
 
 def final_traits(planned: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, str]:
-    """The traits that are stated: the planned ones, but for what a person found (`Verdict.shown_traits`)."""
+    """The traits that are stated of a picture: the planned ones, but for what a person found (`Verdict.shown_traits`).
+    A trait that is found wrong without another value is left out.
+    """
     return {trait: value for trait, value in {**planned, **shown}.items() if value and trait in planned}
 
 
@@ -148,6 +150,7 @@ def depends_on_readable_style(bound: ResolvedCheckLines) -> bool:
 def make_reason(
     check: str, verdict: str, score: float | None = None, threshold: float | None = None, detail: str = ""
 ) -> Reason:
+    """A reason that is not validated again, which is fast; verdicts are made by the thousand."""
     return Reason.model_construct(check=check, score=score, threshold=threshold, verdict=verdict, detail=detail)
 
 
@@ -163,7 +166,7 @@ def sorted_worst_first(reasons: list[Reason]) -> list[Reason]:
 
 
 def margin_in_spreads(scores: Mapping[str, float | None], bounds: Iterable[ResolvedCheckLines]) -> float | None:
-    """The smallest distance of the picture's scores above a line that would hold it back, in spreads (see `spread`).
+    """The smallest distance of the picture's scores above a line that would hold it back, in spreads of the references.
 
     It is below 0 if a line holds the picture back, and None if no distance can be computed. Pictures are ordered by it,
     and the report's slider and `margin: calibrated` put a line on it.
@@ -483,7 +486,7 @@ def exportable_digests(verdicts: Iterable[Verdict], is_planned_batch: bool) -> l
 
 
 def slots_with_verdict(verdicts: list[Verdict], wanted_verdict: str) -> set[int]:
-    """Slots of a batch that have a picture with this verdict."""
+    """The numbers of the slots of a batch that have a picture with this verdict."""
     return {attempt_and_slot(v.file)[1] for v in verdicts if v.verdict == wanted_verdict}
 
 

@@ -18,14 +18,16 @@ FEW = 3  # words, traits and references that a sentence names
 
 
 def what_to_do_next(compared: Comparison, decided: DecidedPictures, scores: LotScores) -> list[str]:
-    """A sentence for each thing that would help: words in nearly all captions, traits that fail, references that
+    """Sentences on what would help beside learning: words in nearly all captions, traits that fail, references that
     disagree with the others.
     """
     return [*captions_that_say_nothing(compared), *failing_traits(decided), *references_that_disagree(scores, compared)]
 
 
 def captions_that_say_nothing(compared: Comparison) -> list[str]:
-    """A sentence on words, beside the trigger, that stand in nearly all captions of the training pictures."""
+    """A list of one sentence on words, beside the trigger, that stand in nearly all captions of the training pictures;
+    empty if there are none.
+    """
     if not compared.training or not compared.trigger:
         return []
     (folder,) = {path.parent.parent for _, path in compared.training}
@@ -41,7 +43,9 @@ def captions_that_say_nothing(compared: Comparison) -> list[str]:
 
 
 def failing_traits(decided: DecidedPictures) -> list[str]:
-    """A sentence on the traits that people most often found otherwise than planned."""
+    """A list of one sentence on the traits that people most often found otherwise than planned; empty if there are
+    none.
+    """
     wrong = Counter(t for picture in decided.record.pictures if not picture.accepted for t in picture.traits)
     listed = ", ".join(f"{trait} ({counted(count, 'picture')})" for trait, count in wrong.most_common(FEW))
     return (
@@ -50,7 +54,9 @@ def failing_traits(decided: DecidedPictures) -> list[str]:
 
 
 def references_that_disagree(scores: LotScores, compared: Comparison) -> list[str]:
-    """A sentence on the references that the reader of the brand finds least like the others."""
+    """A list of one sentence on the references that the brand's reader finds least like the others; empty if there are
+    none.
+    """
     own = scores.references.get("brand")
     if own is None or len(own) != len(compared.references):
         return []

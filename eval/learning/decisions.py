@@ -111,7 +111,9 @@ def pictures_with_evidence(lot: Lot) -> set[str]:
 
 
 def decided_picture(label: StoredLabel, planned: dict[str, str]) -> DecidedPicture:
-    """What a decision says of a picture with these planned traits: who accepts it has seen that they are there."""
+    """A decision as an entry of the file of decided pictures. Whoever accepts a picture has seen that its `planned`
+    traits are there.
+    """
     shown = {trait: value for trait, value in label.shown_traits.items() if value}
     accepted = label.verdict == "accept"
     return DecidedPicture(
@@ -123,6 +125,9 @@ def decided_picture(label: StoredLabel, planned: dict[str, str]) -> DecidedPictu
 
 
 def require_enough(pictures: list[DecidedPicture], notes: list[str]) -> None:
+    """Raises DataError, with `notes` on what was left out, if fewer than MIN_LABELS pictures are accepted, or are
+    rejected.
+    """
     accepted = sum(picture.accepted for picture in pictures)
     counts = {"accepted": accepted, "rejected": len(pictures) - accepted}
     few = [
@@ -141,7 +146,7 @@ def require_enough(pictures: list[DecidedPicture], notes: list[str]) -> None:
 def decisions_and_scores_joined(
     own: DecidedPictures, earlier: DecidedPictures | None, kept: list[DecidedPicture]
 ) -> DecidedPictures:
-    """The pictures of the lot and those that are kept of an earlier file, in the order of their sha256."""
+    """The pictures of the lot and those of an earlier file that are in `kept`, as one, in the order of their sha256."""
     rows = earlier.rows_by_sha256() if earlier else {}
     numbers = np.array([rows[picture.sha256] for picture in kept], int)
     both = [(own, np.arange(len(own.features.names)))] + ([(earlier, numbers)] if earlier and kept else [])

@@ -38,14 +38,18 @@ class Gain(NamedTuple):
 
     @property
     def measured(self) -> bool:
+        """Whether there are enough pictures of both kinds to compare."""
         return min(self.good, self.bad) >= MIN_LABELS
 
     @property
     def recommended(self) -> bool:
+        """Whether the reader is measurably better: the interval of the change of area lies above 0."""
         return self.measured and self.change.low > 0
 
     def sentence(self) -> str:
-        """The result for people."""
+        """The gain in words: the areas before and after with the 95 % interval of their difference, or that there are
+        too few labels.
+        """
         of = f"{self.reader}, {counted(self.good, 'accepted picture')} and {self.bad} rejected"
         if not self.measured:
             return f"{of}: at least {MIN_LABELS} of each are needed to say whether it is better"
@@ -60,8 +64,10 @@ class Gain(NamedTuple):
 
 
 def gain_of(decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsByPolicy, alpha: float) -> list[Gain]:
-    """What the ranking by the learnt aesthetic head gains on the gate's own (the margin), and what the readers of brand
-    and traits gain. Of the pictures that are in the lot; `alpha` is the promised share of rejects.
+    """What three rankings gain, by the lot's decided pictures: the learnt aesthetic head on the gate's own ranking (the
+    margin), the reader of the brand, and the readers of traits.
+
+    `alpha` is the promised share of rejects.
     """
     pictures = {picture.sha256: picture for picture in decided.record.pictures}
     rows = [
@@ -83,14 +89,16 @@ def gain_of(decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsB
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
-    """[n] a score of rows of scores.parquet; NaN where it was not computed."""
+    """[n] the values of one score in rows of scores.parquet; NaN where it was not computed."""
     return np.array([row.get(name) for row in rows], np.float64)
 
 
 def compared_reader(
     name: str, good: NDArray[np.bool_], bad: NDArray[np.bool_], before: NDArray[np.float64], after: NDArray[np.float64]
 ) -> Gain:
-    """What one reader gains, of accepted pictures and of those that were rejected for what it reads."""
+    """What one reader gains on accepted pictures (`good`) and on those that were rejected for what it reads (`bad`).
+    All arrays are [n]; the scores `before` and `after` learning may be NaN.
+    """
     which = (good | bad) & np.isfinite(before) & np.isfinite(after)
     return compared_rankings(name, good[which], before[which], after[which])
 
@@ -102,7 +110,11 @@ def compared_rankings(
     after: NDArray[np.float64],
     alpha: float | None = None,
 ) -> Gain:
-    """Areas, and with `alpha` yields, of two scores of the same pictures; intervals by a bootstrap of pairs."""
+    """What the scores `after` gain on the scores `before`: areas, and with `alpha` yields; intervals by a bootstrap of
+    the pictures. All arrays are [n]; `good` are accepted pictures.
+
+    With fewer than MIN_LABELS pictures of a kind only their numbers are returned.
+    """
     counts = int(good.sum()), int((~good).sum())
     if min(counts) < MIN_LABELS:
         return Gain(name, *counts)
@@ -132,15 +144,17 @@ def compared_rankings(
 
 
 def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve of the good ones' scores above the others'; an equal pair counts half."""
+    """The area under the ROC curve of `scores` [n], where those of `good` pictures should be higher; an equal pair
+    counts half.
+    """
     own, others = scores[good], np.sort(scores[~good])
     twice = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
     return float(twice.mean() / (2 * len(others)))
 
 
 def yield_at(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
-    """The largest share of the pictures, best scores first, of which at most the share `alpha` is bad; pictures with
-    equal scores are accepted together.
+    """The largest share of the pictures, best scores first, of which at most the share `alpha` is not good; 0 if there
+    is none. Pictures with equal scores are accepted together.
     """
     order = np.argsort(-scores, kind="stable")
     bad = np.cumsum(~good[order])
@@ -151,7 +165,7 @@ def yield_at(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float)
 
 
 def line_at(scores: Sequence[float], good: Sequence[bool], alpha: float) -> float | None:
-    """The lowest score from which on at most the share `alpha` of the pictures is bad; None if there is none."""
+    """The lowest score from which on at most the share `alpha` of the pictures is not good; None if there is none."""
     values, truth = np.asarray(scores, float), np.asarray(good, bool)
     accepted = round(yield_at(values, truth, alpha) * len(values))
     return float(np.sort(values)[-accepted]) if accepted else None

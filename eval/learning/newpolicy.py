@@ -15,18 +15,18 @@ from stylegate import files
 
 
 class NewPolicy(NamedTuple):
-    """A policy file that is not written yet."""
+    """Name and text of a policy file that is not written yet."""
 
     name: str
     text: str
 
 
 def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores) -> NewPolicy:
-    """The policy in the file `path`, which is `policy`, with what it learned.
+    """The text of a policy that is `policy`, of the file `path`, with what it learned.
 
-    Its checks stay. What those send to review that the head reads, the head answers where it is sure: its two lines are
-    put by cross-fitted values of the decided pictures. A policy with a calibrated check has the head's line calibrated
-    instead, by fresh labels.
+    Its checks stay. Where the aesthetic head is sure, it answers for pictures that go to review by scores that it
+    reads; its two thresholds are put by cross-fitted values of the decided pictures. A policy with a calibrated check
+    has the head's threshold calibrated instead, by fresh labels.
     """
     content = with_keys_as_text(files.read_yaml(path, "policy"))
     content["learnt"] = {"file": decided.file_name, "sha256": decided.sha256}
@@ -45,9 +45,10 @@ def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: 
 
 
 def lines_of_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:
-    """accept_from: the lowest value from which on at most alpha of the decided pictures were rejected, if there is one.
+    """The thresholds of the learnt aesthetic head, by key of the policy's `learnt`.
 
-    reject_below: at most the share `discard` of those that people accepted lies below it.
+    `accept_from` is the lowest value from which on at most alpha of the decided pictures were rejected; it is left out
+    if there is none. At most the share `discard` of those that people accepted lies below `reject_below`.
     """
     pictures = {picture.sha256: picture.accepted for picture in decided.record.pictures}
     known = [

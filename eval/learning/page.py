@@ -26,7 +26,8 @@ def write_page(
     gains: Sequence[Gain],
     advice: Sequence[str],
 ) -> Path:
-    """Write report/index.html and its pictures in place of an older page; returns its path.
+    """Write the page and its pictures into the folder `report`, in place of an older one. Returns the path of
+    index.html.
 
     `results` are the verdicts by scores alone under the policy before, and under the one that learned.
     """
@@ -54,7 +55,9 @@ def write_page(
 def flipped_verdicts_section(
     lot: Lot, pairs: list[tuple[Verdict, Verdict, dict[str, Any]]], kind: tuple[str, str], thumbnails: ReportThumbnails
 ) -> dict[str, Any]:
-    """The pictures whose verdict changes from the first of `kind` to the second; those that change most come first."""
+    """A section of the page, as its template takes it: the pictures whose verdict changes from the first of `kind` to
+    the second; those come first whose aesthetic score, in the new verdict's sense, is clearest.
+    """
     chosen = [pair for pair in pairs if (pair[0].verdict, pair[1].verdict) == kind]
     chosen.sort(key=lambda pair: pair[2].get("aesthetic") or 0.0, reverse=kind[1] == "accept")
     paths, old, new = dict(lot.files), *kind

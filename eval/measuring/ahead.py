@@ -68,7 +68,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
 
 
 def encoder_name_on_workers(name: str) -> str:
-    """The encoder's name with whole paths, since a worker may start in another folder."""
+    """The encoder's name with absolute paths, since a worker may start in another folder."""
     architecture, weights = encoding.architecture_and_weights_file(name)
     if weights:
         return f"{architecture}:{weights}"

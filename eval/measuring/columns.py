@@ -80,7 +80,8 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
 def measure_lot_and_comparison(
     config: Config, lot: Lot, compared: Comparison, encoder: LoadedEncoder, quiet: bool
 ) -> tuple[MeasuredLot, list[BrokenFile]]:
-    """Measure the pictures of the lot and all that they are compared with, as scorers take them.
+    """Compute the features of the lot's pictures and of all that they are compared with, as scorers take them; scores
+    are not computed yet.
 
     Also returns the files of the lot that are no pictures. References that cannot be read are left out with a note.
     Raises DataError if a training picture or one that was exported before cannot be read.
@@ -143,7 +144,11 @@ def measure_lot_and_comparison(
 def shipped_and_given_foreign_sets(
     config: Config, compared: Comparison, references: PictureFeatures, encoder: LoadedEncoder, read: Callable
 ) -> tuple[list[ForeignSet], list[str]]:
-    """What the brand is told from: shipped sets and those of foreign=; and notes. Raises DataError for broken files."""
+    """The foreign sets that the brand is told from, those of foreign= and the shipped ones, and notes on sets that are
+    left aside.
+
+    `read` computes the features of named files. Raises DataError for files of foreign= that cannot be read.
+    """
     named = [(f"{of}/{name}", path) for of, files_of in compared.foreign.items() for name, path in files_of]
     given, broken = read(named, sha256_by_name(named), "foreign")
     if broken:
@@ -156,7 +161,7 @@ def shipped_and_given_foreign_sets(
 
 
 def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]:
-    """What to say about the number of references that can be used."""
+    """A list of one sentence if few references can be used, or too few; else an empty list."""
     if compared.references and count < MIN_REFERENCES:
         return [f"{counted(count, 'reference')} can be used; style needs at least {MIN_REFERENCES}"]
     if MIN_REFERENCES <= count < FEW_REFERENCES:
@@ -166,7 +171,9 @@ def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]
 
 
 def compute_score_columns(measured: MeasuredLot) -> None:
-    """Compute every score of SCORES whose needs are met, of the lot's pictures and of the references."""
+    """Compute every score of SCORES whose needs are met, of the lot's pictures and of the references, into
+    `measured.columns` and `measured.own`.
+    """
     for name, score in SCORES.items():
         if not all(measured.has_column(need) for need in score.needs):
             continue

@@ -5,7 +5,7 @@ references: the reader of the brand, those of the traits, and the aesthetic head
 they are fitted to, so that other references, or more of them, are read as well. A picture of it that is in the lot is
 read by readers that do not know it (cross-fitting).
 
-Safetensors: an array for each field of Features and `scores`, row i of the picture i; the metadata is one JSON text.
+Safetensors: an array for each name in ARRAYS and `scores`, row i of the picture i; the metadata is one JSON text.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record
 
-ARRAYS = ("sizes", "embeddings", "patches", "signatures", "technical", "transparent")  # of Features
+ARRAYS = ("sizes", "embeddings", "patches", "signatures", "technical", "transparent")  # of PictureFeatures
 AGAIN = "stylegate learn writes the file and the policy anew."
 
 
@@ -74,13 +74,16 @@ class DecidedPictures(NamedTuple):
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
+        """[n] whether a person would export the picture."""
         return np.array([picture.accepted for picture in self.record.pictures], bool)
 
     @property
     def off_style(self) -> NDArray[np.bool_]:
+        """[n] whether the picture was rejected since it is not in the brand's style."""
         return np.array([picture.off_style for picture in self.record.pictures], bool)
 
     def rows_by_sha256(self) -> dict[str, int]:
+        """The row of each picture in the arrays, by sha256."""
         return {sha256: i for i, sha256 in enumerate(self.features.sha256)}
 
     @property
@@ -128,7 +131,9 @@ def read_decided_pictures(file: DecidedFile) -> DecidedPictures:
 
 
 def require_same_making(decided: DecidedPictures, brand: str, background: str, encoder_sha256: str) -> None:
-    """Raises DataError if the decisions are about another brand, or about what another encoder sees."""
+    """Raises DataError if the decisions are about another brand or background, or about what another
+    encoder computes.
+    """
     record, problems = decided.record, []
     if record.brand != brand:
         problems.append(f"its pictures are of the brand {record.brand or '(none)'}, the lot is of {brand or '(none)'}")

@@ -60,7 +60,7 @@ class EncoderPreprocessing(NamedTuple):
     name: str  # the whole transform, as it prints itself
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """[h, w, 3] of an RGB picture."""
+        """An RGB picture, resized and cropped for the encoder: uint8 [h, w, 3]."""
         return np.asarray(self.geometry(image))
 
 
@@ -150,7 +150,7 @@ def encoder_digest(name: str) -> str:
 
 
 def digest_of_one_encoder(name: str) -> str:
-    """`encoder_digest` of a name that joins none."""
+    """The `encoder_digest` of a name of one encoder, without "+"."""
     if folder := encoder_folder(name):
         return files.folder_digest(folder, "*")
     architecture, weights = architecture_and_weights_file(name)
@@ -198,7 +198,8 @@ def encoder_folder(name: str) -> Path | None:
 
 
 def open_clip_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """open_clip's configs of the model and of its preprocessing, without its weights. Raises ModelError.
+    """open_clip's configs of the model and of its preprocessing, without its weights. Raises ModelError for unknown
+    models or weights.
 
     A name whose activation is not the one that its weights were trained with is refused: open_clip only warns, and
     scores move by tenths (OpenAI's weights want QuickGELU).
@@ -255,7 +256,9 @@ def preprocessing_of_architecture(architecture: str) -> dict[str, Any]:
 
 
 def picture_transform_of(name: str) -> Any:
-    """The whole transform of PIL pictures that the encoder is made for. Raises ModelError."""
+    """The whole transform of PIL pictures that the encoder is made for. Raises ModelError for what is no name of an
+    encoder.
+    """
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
     architecture, weights = architecture_and_weights_file(name)
@@ -275,12 +278,14 @@ def picture_transform_of(name: str) -> Any:
 
 
 def encoder_preprocessing(name: str) -> EncoderPreprocessing:
-    """What the first encoder of this name is shown, without loading any. Raises ModelError naming all that fail."""
+    """How pictures are prepared for the first encoder of this name, found without loading any. Raises ModelError naming
+    all encoders that fail.
+    """
     return of_each_encoder(name, preprocessing_of_one_encoder)[0]
 
 
 def preprocessing_of_one_encoder(name: str) -> EncoderPreprocessing:
-    """`encoder_preprocessing` a name that joins none."""
+    """The `encoder_preprocessing` of a name of one encoder, without "+"."""
     transform = picture_transform_of(name)
     *geometry, to_tensor, normalize = transform.transforms
     assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
@@ -317,7 +322,7 @@ def keeping_encoder_loaded() -> Iterator[None]:
 
 
 def load_one_encoder(name: str, device: Any) -> LoadedEncoder:
-    """`load_encoder` of a name that joins none."""
+    """Load the encoder of a name without "+" (see `load_encoder`)."""
     folder, preprocessing = encoder_folder(name), preprocessing_of_one_encoder(name)
     weights = [path] if (path := architecture_and_weights_file(name)[1]) else []
     before = sha256_of_files(weights)
@@ -339,7 +344,9 @@ def load_one_encoder(name: str, device: Any) -> LoadedEncoder:
 
 
 def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tuple[Any, Any]:
-    """An open_clip model and its tokenizer; None for the tokenizer of weights by path that is not at hand."""
+    """An open_clip model and its tokenizer. The tokenizer is None where the weights are given by path and it cannot be
+    loaded.
+    """
     import open_clip
 
     folder, (architecture, path), settings = (
@@ -375,7 +382,7 @@ def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tupl
 
 
 def load_image_tower(name: str) -> tuple[Any, None]:
-    """A model that reads pictures, and no texts."""
+    """The image tower of a name that begins with timm: or csd:, and None in place of a tokenizer: it reads no texts."""
     from eval.measuring import towers
 
     architecture, weights = architecture_and_weights_file(name)
@@ -411,7 +418,7 @@ def encode_pictures(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8]])
 
 
 def pictures_per_pass(encoder: LoadedEncoder) -> int | None:
-    """How many pictures go through the model together; None on an accelerator: all of them.
+    """How many pictures go through the model in one forward pass; None on an accelerator: all of them.
 
     A CPU is fastest while its cache holds what passes between layers; of a large model that is a few pictures.
     """
@@ -422,7 +429,7 @@ def pictures_per_pass(encoder: LoadedEncoder) -> int | None:
 
 
 def encode_in_one_pass(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
-    """`encode_pictures` in one pass through the model."""
+    """What `encode_pictures` returns, of all pictures in one forward pass of the model."""
     import torch
     from torch.nn.functional import normalize
 
@@ -449,7 +456,7 @@ def encode_in_one_pass(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8
 
 
 def averaged_and_projected_patches(tokens: Any) -> Any:
-    """[n, CHANNELS x places] One flat row for each picture: its tokens [n, c, h, w], projected to CHANNELS numbers and
+    """[n, CHANNELS x places] one flat row for each picture: its tokens [n, c, h, w], projected to CHANNELS numbers and
     averaged to a square of at most GRID x GRID places.
     """
     import torch
@@ -463,13 +470,13 @@ def averaged_and_projected_patches(tokens: Any) -> Any:
 
 @lru_cache
 def patch_projection_matrix(channels: int) -> NDArray[np.float32]:
-    """[channels, CHANNELS], random and always the same."""
+    """[channels, CHANNELS] a random matrix, always the same for the same number of channels."""
     random = np.random.default_rng(channels)
     return (random.normal(size=(channels, CHANNELS)) / CHANNELS**0.5).astype(np.float32)
 
 
 def encode_texts(encoder: LoadedEncoder, texts: list[str]) -> NDArray[np.float32]:
-    """Unit embeddings [n, d]; texts beyond the context are cut."""
+    """Unit embeddings [n, d] of n texts; texts beyond the context are cut."""
     import torch
 
     with torch.inference_mode():

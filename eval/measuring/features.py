@@ -53,6 +53,7 @@ class FeatureArrays:
         }
 
     def fill(self, i: int, row: Row) -> None:
+        """Copy the features of one picture into row `i`; of a file that is no picture keep the reason."""
         if "broken" in row:
             self.errors[i] = bytes(row["broken"]).decode()
             return
@@ -177,7 +178,7 @@ def num_threads() -> int:
 
 @contextmanager
 def one_torch_thread_each(wanted: bool) -> Iterator[None]:
-    """A context in which each new Python thread computes with one thread of torch, if `wanted`."""
+    """A context in which torch computes with one thread in each new Python thread, if `wanted`."""
     import torch
 
     before = torch.get_num_threads()
@@ -217,7 +218,9 @@ def features_without_encoder(
 
 
 def replace_pixels_by_embeddings(found: Rows, encoder: LoadedEncoder) -> Rows:
-    """Rows whose `pixels` are replaced by the embedding and patches that the encoder computes of them."""
+    """Encode the pictures of the rows that have `pixels`: they are replaced, in place, by embedding and patches.
+    Returns the rows.
+    """
     shown = [row for row in found.values() if "pixels" in row]
     made = encode_pictures(encoder, [row.pop("pixels") for row in shown])
     for row, embedding, patches in zip(shown, *made, strict=True):

@@ -36,7 +36,7 @@ COPIES = 2  # pictures of a set that are references; of the half that is not red
 
 
 class ForeignPictureOnBackground(NamedTuple):
-    """A shipped picture on the ground that it is shown on."""
+    """A shipped foreign picture, and the ground that it is shown on."""
 
     of: str  # name of its set
     png: bytes
@@ -44,6 +44,7 @@ class ForeignPictureOnBackground(NamedTuple):
     redrawn: bool  # shown as an image model draws it
 
     def image(self) -> Image.Image:
+        """The RGB picture on its ground, redrawn if `redrawn` says so."""
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
         return Image.fromarray(redrawn_copy(similarity.signature_of_picture(whole))) if self.redrawn else whole
@@ -70,7 +71,9 @@ def border_colours(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shipped_foreign_sets(references: PictureFeatures, encoder: LoadedEncoder, background: str) -> list[ForeignSet]:
-    """Features of the shipped sets. Each picture is encoded once for each ground, and kept in the cache."""
+    """The shipped foreign sets with their features. Each picture is encoded once for each ground, and kept in the
+    cache.
+    """
     shown = list(shipped_pictures_on_backgrounds(references, background))
     rows = features_of_foreign_pictures(shown, encoder, background)
     names = dict.fromkeys(one.of for one in shown)
@@ -93,7 +96,7 @@ def shipped_foreign_sets(references: PictureFeatures, encoder: LoadedEncoder, ba
 def features_of_foreign_pictures(
     shown: list[ForeignPictureOnBackground], encoder: LoadedEncoder, background: str
 ) -> list[Row]:
-    """A row of features for each picture, from the cache where it is there."""
+    """A row of embedding, patches and signature for each picture, from the cache where it is there."""
     cache = ArrayCache()
     known = files.canonical_sha256(["foreign-2", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
     keys = [f"{known}:{hashlib.sha256(one.png).hexdigest()}:{one.ground}:{one.redrawn}" for one in shown]
@@ -119,7 +122,9 @@ def features_of_foreign_pictures(
 
 
 def given_foreign_sets(features: PictureFeatures, encoder: LoadedEncoder) -> list[ForeignSet]:
-    """The sets of foreign=DIR: what stands before the first / of a name is its set. Half of each set is redrawn."""
+    """The sets of foreign=DIR with what the encoder computes of them. What stands before the first / of a picture's
+    name is its set. Half of each set is redrawn.
+    """
     sets, found = np.array([name.split("/")[0] for name in features.names]), []
     seen = encoded_at_foreign_size(features, encoder)
     for name in dict.fromkeys(sets.tolist()):
@@ -155,7 +160,7 @@ def without_sets_of_this_brand(
 
 
 def scaled_down_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """[n, SMALL * SMALL * 3] The colour levels of copies of the signatures that are scaled down to SMALL x SMALL."""
+    """[n, SMALL * SMALL * 3] the colour levels of copies of the signatures that are scaled down to SMALL x SMALL."""
     step = signatures.shape[1] // SMALL
     parts = [signatures[:, y::step, x::step].astype(np.float64) for y in range(step) for x in range(step)]
     return (sum(parts) / step**2).reshape(len(signatures), -1)

@@ -27,7 +27,9 @@ def aesthetic_head_for(config: Config, encoder: LoadedEncoder, width: int) -> tu
 
 
 def refuse_second_head(config: Config) -> None:
-    """Raises ConfigError where a head is given by words beside the one that the policy's decided pictures teach."""
+    """Raises ConfigError where score.labels or score.aesthetic_head gives a head beside the one that the policy's
+    decided pictures teach.
+    """
     if config.score.labels or config.score.aesthetic_head:
         raise ConfigError(
             "the policy's `learnt` teaches an aesthetic head, and score.labels or score.aesthetic_head gives another",

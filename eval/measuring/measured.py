@@ -13,7 +13,7 @@ from eval.measuring.record import StyleReadability
 
 
 class PictureFeatures(NamedTuple):
-    """What is known of n pictures that could be decoded; row i of every array is of the picture names[i]."""
+    """The features of n pictures that could be decoded; row i of every array is of the picture names[i]."""
 
     names: list[str]
     sha256: list[str]  # of the files' bytes, hex
@@ -26,7 +26,9 @@ class PictureFeatures(NamedTuple):
 
 
 class EncodedViews(NamedTuple):
-    """Pictures as a reader of the brand sees them; row i of every array is of picture i."""
+    """Pictures as the brand's reader sees them, with what the encoder computes; row i of every array is
+    of picture i.
+    """
 
     embeddings: NDArray[np.float32]  # [n, d]
     patches: NDArray[np.float16]  # [n, p]
@@ -77,7 +79,9 @@ class MeasuredLot:
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
     def decided_in_lot(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """([k] numbers of the pictures of the lot that people decided about, [k] their rows in `decided`)."""
+        """Where the lot's decoded pictures are that people decided about: ([k] rows in `pictures`, [k] rows of the same
+        pictures in `decided`).
+        """
         rows = self.decided.rows_by_sha256() if self.decided else {}
         pairs = [(i, rows[sha256]) for i, sha256 in enumerate(self.pictures.sha256) if sha256 in rows]
         return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)  # type: ignore[return-value]
@@ -95,5 +99,5 @@ class MeasuredLot:
 
 
 def percentile_ranks(values: NDArray) -> list[float]:
-    """The percentiles 0, 1, ..., 100."""
+    """The percentiles 0, 1, ..., 100 of the values, as 101 numbers."""
     return [float(value) for value in np.percentile(values, range(101))]

@@ -26,7 +26,7 @@ Shown = TypeVar("Shown", EncodedViews, ForeignSet)
 
 
 def redrawn_copy(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A redrawn copy of one signature [64, 64, 3]; always the same one of the same signature."""
+    """A redrawn copy of one signature, uint8 [64, 64, 3]; always the same one of the same signature."""
     random = np.random.default_rng(list(hashlib.sha256(signature.tobytes()).digest()))
     soft = ndimage.gaussian_filter(signature.astype(np.float32), (SOFTENED, SOFTENED, 0), mode="nearest")
     waves, phases = 2 * np.pi * random.standard_normal((3, 3), np.float32), random.uniform(0, 2 * np.pi, 3)
@@ -37,12 +37,12 @@ def redrawn_copy(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def encoded_redrawn_copies(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedViews:
-    """Redrawn copies of signatures [n, 64, 64, 3], and what the encoder sees of them."""
+    """Redrawn copies of signatures [n, 64, 64, 3], with what the encoder computes of them."""
     return encode_signatures(np.stack([redrawn_copy(one) for one in signatures]), encoder)
 
 
 def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedViews:
-    """What the encoder sees of signatures [n, 64, 64, 3]. Each is encoded once, and kept in the cache."""
+    """Signatures [n, 64, 64, 3] with what the encoder computes of them. Each is encoded once, and kept in the cache."""
     keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
     def encode_images(some: list[int]) -> list[dict[str, NDArray]]:
@@ -69,6 +69,6 @@ def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> E
 
 
 def with_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
-    """The same pictures with what the further encoders see of their signatures."""
+    """The same pictures, where `others` holds what the further encoders of `encoder` compute of their signatures."""
     made = (encode_signatures(shown.signatures, one) for one in encoder.others)
     return shown._replace(others=tuple((views.embeddings, views.patches) for views in made))

@@ -61,7 +61,9 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
 
 
 def named_aesthetic_head(config: Config) -> Path | None:
-    """The aesthetic head that is named. Raises ConfigError for none of that name, and for two heads at once."""
+    """The file of the aesthetic head that score.aesthetic_head names; None if it names none. Raises ConfigError for a
+    name that leads to no file, and for two heads at once.
+    """
     if config.score.aesthetic_head and config.score.labels:
         raise ConfigError("score.aesthetic_head and score.labels name two heads", next_step="give one of them.")
     if not config.score.aesthetic_head:
@@ -82,7 +84,7 @@ def scores_are_current(lot: Lot, key: str) -> bool:
 
 
 def table_digests(out: Path) -> ScoreTableDigests:
-    """The digests of the two tables as they are now."""
+    """The digests of scores.parquet and references.parquet as they are now."""
     paths = (out / "scores.parquet", out / "references.parquet")
     scores, references = (files.sha256(path) if path.is_file() else "" for path in paths)
     return ScoreTableDigests(scores=scores, references=references)
@@ -94,12 +96,13 @@ def read_score_record(out: Path) -> ScoreRecord:
 
 
 def float32_with_null(values: NDArray) -> pa.Array:
-    """float32 with null for what is not finite."""
+    """The values as float32, with null for those that are not finite."""
     values = values.astype(np.float32)
     return pa.array(values, pa.float32(), mask=~np.isfinite(values))
 
 
 def parquet_bytes(rows: pa.Table) -> bytes:
+    """The table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     return sink.getvalue().to_pybytes()
@@ -113,12 +116,16 @@ class LotScores(NamedTuple):
     record: ScoreRecord  # score.json
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """The values of one score that were computed, in the lot's order; empty if there are none."""
+        """[k] the values of one score, in the lot's order, without the pictures that have none: they do not match
+        `rows`. Empty if there are none.
+        """
         values = np.array([row.get(name) for row in self.rows], np.float64)  # None becomes NaN
         return values[~np.isnan(values)]
 
     def detected_traits(self) -> dict[str, dict[str, str]]:
-        """The value that is seen of each trait that can be read, by file name; {} where no trait can be read."""
+        """Of each picture, by file name, the value that is seen of each trait that can be read; {} where no trait can
+        be read.
+        """
         return {row["file"]: json.loads(row.get(DETECTED) or "{}") for row in self.rows}
 
     def computed_score_names(self) -> list[str]:

@@ -13,9 +13,10 @@ from stylegate.errors import ModelError
 
 
 class EncodePictures:
-    """Features of pictures, with an encoder that is loaded once.
+    """The stage (eval/engines/parts.py) that computes the features of pictures in a worker. Its encoder is loaded once,
+    when the stage is made.
 
-    Raises ModelError if this worker's machine cannot load the encoder.
+    Raises ModelError if the worker's machine cannot load the encoder, or has other weights.
     """
 
     def __init__(self, encoder: str, encoder_sha256: str, background: str, batch_size: int, device: str) -> None:
@@ -30,7 +31,8 @@ class EncodePictures:
         self.background, self.batch_size = background, batch_size
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> Mapping[str, Row]:
-        """By a row's id, the picture's sha256: its features, or `broken` with the reason; nothing if it has changed.
+        """The features of each picture by the row's id, which is the picture's sha256; `broken` with the reason for a
+        file that is no picture. A picture that has changed is left out.
 
         A row has the picture's `id` and `path`.
         """

@@ -30,6 +30,7 @@ class TimmTower(nn.Module):
 
     @property
     def visual(self) -> "TimmTower":
+        """The model itself: open_clip's models have their image tower under this name."""
         return self
 
     @property
@@ -39,12 +40,13 @@ class TimmTower(nn.Module):
         return None if found is None else found[0]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """[n, d] of normalised pictures [n, 3, h, w]."""
+        """The embeddings [n, d] of normalised pictures [n, 3, h, w]."""
         return self.model.forward_head(self.model.forward_features(pixels), pre_logits=True)
 
     def forward_intermediates(self, pixels: Tensor, indices: list[int]) -> dict[str, Any]:
-        """Features [n, d], and the tokens [n, c, h, w] of some blocks. Raises AssertionError where these have other
-        numbers of places: the tower then shows no patches.
+        """The features [n, d] of pictures [n, 3, h, w], and the tokens [n, c, h, w] of the blocks `indices`, under
+        open_clip's names. Raises AssertionError where these blocks have other numbers of places: the tower then shows
+        no patches.
         """
         last, blocks = self.model.forward_intermediates(pixels, indices=indices, output_fmt="NCHW")
         assert len({block.shape for block in blocks}) == 1, "blocks of different sizes"
@@ -59,7 +61,7 @@ class StyleTower(nn.Module):
         self.visual = visual
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """[n, d] of normalised pictures [n, 3, h, w]."""
+        """The embeddings [n, d] of normalised pictures [n, 3, h, w]."""
         return self.visual(pixels)
 
 
@@ -95,7 +97,7 @@ def timm_weights(architecture: str) -> Path:
 
 
 def load_timm_tower(architecture: str, weights: Path) -> TimmTower:
-    """The model with the weights of a file. Raises ModelError if they are another model's."""
+    """The timm model with the weights of a file, for inference. Raises ModelError if they are another model's."""
     import timm
 
     model = timm.create_model(architecture, pretrained=False, num_classes=0)
@@ -123,7 +125,9 @@ def style_tower_sizes(weights: Path) -> tuple[int, int]:
 
 
 def load_style_tower(weights: Path) -> StyleTower:
-    """The tower with the weights of a file; its sizes are those of the tensors. Raises ModelError."""
+    """CSD's tower with the weights of a file; its sizes are those of the tensors. Raises ModelError for
+    other weights.
+    """
     side, patch = style_tower_sizes(weights)
     tensors = {name.removeprefix("module."): tensor.float() for name, tensor in read_weight_tensors(weights).items()}
     inside = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
@@ -143,7 +147,7 @@ def load_style_tower(weights: Path) -> StyleTower:
 
 
 def read_weight_tensors(weights: Path) -> dict[str, Tensor]:
-    """Raises ModelError if the file is damaged or holds none."""
+    """The tensors of a safetensors file by name. Raises ModelError if it cannot be read."""
     try:
         return load_file(weights)
     except (OSError, SafetensorError) as error:

@@ -54,7 +54,9 @@ def checkpoint_file_or_download(name: str, settings: dict[str, Any]) -> Path:
 
 
 def record_checkpoint_location(name: str, path: Path) -> None:
-    """Note which checkpoint was loaded. A cache that cannot be written costs time later, and is no error."""
+    """Record in the cache which checkpoint file was loaded for the encoder `name`. A cache that cannot be written costs
+    time later, and is no error.
+    """
     located[name] = path
     with contextlib.suppress(OSError):
         files.write_json(files.CACHE / RECORD, read_checkpoint_locations() | {name: str(path)})

@@ -30,9 +30,11 @@ def measure_batch(measured: MeasuredLot) -> BatchMeasures:
 def batch_summary_in_words(
     whole: BatchMeasures, areas: dict[str, float], planned: Iterable[str], readability: StyleReadability | None
 ) -> list[str]:
-    """Lines on how surely the style is read, on style, distance and variety of the batch, and on traits not told apart.
+    """Lines on how surely the style is read, on style, distance and variety of the batch, and on traits that cannot be
+    told apart.
 
-    `areas` says how well each trait could be read, 0.5 (not) to 1.
+    `areas` says how well each trait could be read, 0.5 (not) to 1; `planned` names the traits that pictures should
+    have.
     """
     lines = [readability.sentence()] if readability else []
     if own := whole.style:

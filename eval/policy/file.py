@@ -36,7 +36,9 @@ from stylegate.errors import DataError
 
 
 def read_policy(name: str) -> Policy:
-    """The policy of a name in data/policies/ or of a path. Raises DataError listing every problem of the file."""
+    """The policy of a name in data/policies/ or of a path. Raises DataError listing every problem of the file, and
+    ConfigError if there is no such file.
+    """
     path = policy_path(name)
     data = with_keys_as_text(files.read_yaml(path, "policy"))
     problems = [f"{records.location_prefix(place)}is empty" for place in paths_of_empty_values(data)]
@@ -54,7 +56,9 @@ def read_policy(name: str) -> Policy:
 
 
 def policy_path(name: str) -> Path:
-    """The file of a policy that is named in data/policies/ or given as a path. Raises DataError if there is none."""
+    """The path of a policy file that is named in data/policies/ or given as a path. Raises ConfigError if there is
+    none.
+    """
     return files.resolve_name(name, files.POLICIES, "policy", ".yaml")
 
 
@@ -75,7 +79,7 @@ def with_dates_as_text(data: Any) -> Any:
 
 
 def paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
-    """Yield the path (keys and list indices) of every key or list entry without a value; a policy may have none."""
+    """Yield the path (keys and list indices) of every key or list entry without a value; a policy must not have any."""
     entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in entries:
         if value is None:
@@ -84,8 +88,8 @@ def paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> Itera
 
 
 def valid_checks(listed: Any) -> dict[str, PolicyCheck]:
-    """The checks in `listed` (the `checks` of a policy file) that are valid on their own, by score; the others are
-    left out.
+    """The checks that are valid on their own, by score, of `listed`, the `checks` of a policy file; the others are left
+    out.
     """
     sound = {}
     for name, spec in listed.items() if isinstance(listed, dict) else ():

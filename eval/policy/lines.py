@@ -103,8 +103,8 @@ def resolve_check_lines(
 
 
 def why_check_is_left_out(score: str, computed: bool, references_missing: bool) -> str:
-    """Why a check cannot be asked, in words. `computed` says whether the pictures have its score: then its line alone
-    needs something.
+    """What is missing for a check that cannot be asked, in words. `computed` says whether the pictures have its score:
+    then only its line needs something.
     """
     needs = SCORES[score].needs
     others = needs - {REFERENCES}
@@ -114,7 +114,9 @@ def why_check_is_left_out(score: str, computed: bool, references_missing: bool) 
 
 
 def notes_on_checks_without_effect(bounds: list[ResolvedCheckLines]) -> list[str]:
-    """A sentence for each check that holds no picture back: it only warns, or no score can be below its lines."""
+    """A sentence for each of these checks, none of which holds a picture back: it only warns, or no score can be below
+    its lines.
+    """
     found = []
     for bound in bounds:
         lines = ", ".join(f"{name} {line:g}" for name, line in bound.lines().items())

@@ -40,41 +40,47 @@ MEASURES = {
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether the value is a finite number that a score can be compared with; true and false are no numbers."""
+    """Whether the value is an int or a float, no bool, between -1e9 and 1e9."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
 
 def require_version_1(version: Any) -> Any:
+    """The version if it is 1. Raises ValueError for another."""
     if version is True or version != 1:
         raise ValueError(f"{version!r}; this stylegate reads version 1")
     return version
 
 
 def require_plain_text(text: str) -> str:
+    """The text unless it is blank; then ValueError is raised."""
     if not text.strip():
         raise ValueError("must be text")
     return text
 
 
 def require_sha256(sha256: str) -> str:
+    """The text if it is 64 hex digits. Raises ValueError for another."""
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
         raise ValueError("must be the 64 hex digits of a picture's content")
     return sha256
 
 
 def require_known_check(name: str) -> str:
+    """The name if it is a score or `margin`. Raises ValueError for another."""
     if name not in {*SCORES, MARGIN}:
         raise ValueError(f"no such score; there are {', '.join(SCORES)}, and `{MARGIN}: {CALIBRATED}`")
     return name
 
 
 def require_known_measure(name: str) -> str:
+    """The name if it is one of MEASURES. Raises ValueError for another."""
     if name not in MEASURES:
         raise ValueError(f"no such measure; there are {', '.join(MEASURES)}")
     return name
 
 
 def require_waivable(check: str) -> str:
+    """The name if it is a check that a waiver can lift. Raises ValueError for another."""
     if check == MARGIN:
         raise ValueError(f"{MARGIN!r} cannot be waived: its line comes from labels; decide the picture in review")
     if check not in {*SCORES, UNREADABLE, TOO_FEW}:
@@ -87,12 +93,16 @@ def require_waivable(check: str) -> str:
 
 
 def require_strictly_falling(ladder: tuple[float, ...]) -> tuple[float, ...]:
+    """The ladder if each share is smaller than the one before. Raises ValueError if not, or if it is
+    empty or too long.
+    """
     if not 0 < len(ladder) <= LONGEST_LADDER or list(ladder) != sorted(set(ladder), reverse=True):
         raise ValueError(f"must be from 1 to {LONGEST_LADDER} shares of the lot, each smaller than the one before")
     return ladder
 
 
 def require_not_empty(mapping: Any) -> Any:
+    """The mapping if it has an entry. Raises ValueError for anything else."""
     if not isinstance(mapping, dict) or not mapping:
         raise ValueError("at least one is needed, as a mapping of scores to lines")
     return mapping
@@ -159,6 +169,7 @@ class Threshold(ImmutablePolicyPart):
 
     @property
     def relative(self) -> bool:
+        """Whether the line depends on the references."""
         return self.number is None
 
     def value(
@@ -319,6 +330,7 @@ class Promise(ImmutablePolicyPart):
     """Nothing is exported without proof. Where a check is calibrated it is always so."""
 
     def says(self) -> str:
+        """The promise as half a sentence."""
         share, confidence = percentage_rounded_up(self.alpha), confidence_percent_rounded_down(self.delta)
         return f"at most {share} of what is exported are rejects, with {confidence:.1f}% confidence"
 
