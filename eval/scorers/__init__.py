@@ -148,7 +148,10 @@ SCORES: dict[str, ScoreEntry] = {
 def add_technical_score(
     name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = ""
 ) -> None:
-    """Add a technical score to the table SCORES; it is measured of pictures and references when they are decoded."""
+    """Add an entry for a technical score to the table SCORES. Its values are measured when pictures are decoded.
+
+    `lowest`, `highest` and `resolution` are in the score's own unit; `does` and `remedy` are sentences for people.
+    """
     SCORES[name] = ScoreEntry(
         description=does,
         remedy=remedy,

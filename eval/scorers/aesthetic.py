@@ -7,7 +7,7 @@ trained on what people like on average: they favour realism and saturation, and 
 so a line for one is no line for the other. Nominally 1 to 10, in truth unbounded.
 
 A head of a brand's own labels is logistic regression: log-odds that a person calls the picture good. It is worth what
-`FittedHead.area` says, and knows nothing of pictures that nobody labelled.
+`FittedAestheticHead.area` says, and knows nothing of pictures that nobody labelled.
 """
 
 from pathlib import Path
@@ -91,17 +91,20 @@ def head_tensors_and_encoder(path: Path) -> tuple[dict[str, NDArray[np.float64]]
 
 
 def layer_sort_key(name: str) -> tuple[int, ...]:
+    """The numbers in the name of a tensor, such as (2, 0) of "layers.2.0.weight": layers are folded in their order."""
     return tuple(int(part) for part in name.split(".") if part.isdigit())
 
 
 def score(embeddings: NDArray, head: Head) -> NDArray[np.float32]:
-    """[n] the head's value for unit embeddings [n, d]."""
+    """[n] aesthetic score of pictures by the head, from their unit embeddings [n, d]."""
     weight, bias = head
     return (embeddings @ weight + bias).astype(np.float32)
 
 
 def read_aesthetic_labels(path: Path) -> list[tuple[str, Path, bool]]:
-    """Name, place and label of each picture in a CSV file of `file,label`; places are relative to it.
+    """(name, path, whether it is labelled good) of each picture in a CSV file with the columns `file` and `label`.
+
+    Names are relative to the folder of the CSV file.
 
     Raises DataError listing every problem: unknown labels, files that are missing or named twice, too few of a kind.
     """
@@ -135,7 +138,10 @@ def read_aesthetic_labels(path: Path) -> list[tuple[str, Path, bool]]:
 
 
 def fit_aesthetic_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedAestheticHead:
-    """A head from labelled pictures, [n, d] unit rows; penalty and area by five folds."""
+    """A head by logistic regression on labelled pictures: unit embeddings [n, d], and [n] whether each is good.
+
+    Five-fold cross-validation chooses the penalty, and measures the area under the ROC curve.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -152,7 +158,8 @@ def fit_aesthetic_head(embeddings: NDArray, good: NDArray[np.bool_]) -> FittedAe
 
 
 def column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] `score` of the lot's pictures by the head that was named, learned, or lies beside the encoder.
+    """[n] aesthetic score of the lot's decoded pictures, by the head that was fitted to score.labels, that
+    score.aesthetic_head names, or that lies beside the encoder.
 
     Where the policy names decided pictures, it is the log-odds that people accept a picture (eval/scorers/taste.py).
     """

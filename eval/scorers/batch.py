@@ -24,6 +24,7 @@ def gaussian_kernel_of_median_width(x: NDArray, y: NDArray) -> Callable[[NDArray
     width = float(np.median(pdist(np.concatenate([x, y]), "sqeuclidean")))
 
     def kernel(a: NDArray, b: NDArray) -> NDArray:
+        """[n, m] the kernel of each row of a [n, d] and each row of b [m, d]."""
         squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
         return np.exp(-np.maximum(squares, 0) / max(width, 1e-12))
 
@@ -31,12 +32,16 @@ def gaussian_kernel_of_median_width(x: NDArray, y: NDArray) -> Callable[[NDArray
 
 
 def cubic_kernel(a: NDArray, b: NDArray) -> NDArray:
-    """(a b / d + 1)^3, the kernel of KID (arXiv 1801.01401)."""
+    """[n, m] the kernel of KID, (a . b / d + 1)^3, of each row of a [n, d] and each row of b [m, d]
+    (arXiv 1801.01401).
+    """
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
 def squared_mmd(x: NDArray, y: NDArray, kernel: Callable[[NDArray, NDArray], NDArray]) -> float:
-    """Unbiased estimate of the squared maximum mean discrepancy of two sets (Gretton et al. 2012, eq. 3).
+    """Unbiased estimate of the squared maximum mean discrepancy of two sets of rows, [n, d] and [m, d].
+
+    From Gretton et al. 2012, eq. 3. `kernel(a, b)` gives the kernel [n, m] of each pair of rows.
 
     By chance it can be below 0. Each set needs at least 2 rows.
     """
@@ -61,7 +66,7 @@ def squared_mmd_of_permutations(gram: NDArray, orders: NDArray[np.int64], n: int
 
 
 def squared_mmd_and_p_value(x: NDArray, y: NDArray) -> tuple[float, float]:
-    """(squared MMD with a Gaussian kernel, permutation p-value in (0, 1]) of two sets of embeddings.
+    """(squared MMD with a Gaussian kernel, permutation p-value in (0, 1]) of two sets of embeddings, [n, d] and [m, d].
 
     A small p-value says that the sets differ. At most LARGEST rows of each set are used.
     """
@@ -74,12 +79,16 @@ def squared_mmd_and_p_value(x: NDArray, y: NDArray) -> tuple[float, float]:
 
 
 def kernel_distance(x: NDArray, y: NDArray) -> float:
-    """KID: kernel distance of two sets of embeddings [n, d], [m, d] (not Inception's); of each at most LARGEST rows."""
+    """KID of two sets of embeddings, [n, d] and [m, d]: squared MMD with the cubic kernel; by chance below 0.
+
+    The embeddings are the encoder's, not Inception's. At most LARGEST rows of each set are used.
+    """
     return squared_mmd(evenly_spaced_rows(x, LARGEST), evenly_spaced_rows(y, LARGEST), cubic_kernel)
 
 
 def vendi_score(embeddings: NDArray) -> float:
-    """Effective number of different pictures, 1 to n (Friedman and Dieng, arXiv 2210.02410, q = 1).
+    """Effective number of different pictures, 1 to n, of n embeddings [n, d] (Friedman and Dieng, arXiv 2210.02410,
+    q=1).
 
     Embeddings of one encoder lie in a narrow cone, so they are centred first. Compare sets of equal size only.
     """
@@ -91,5 +100,5 @@ def vendi_score(embeddings: NDArray) -> float:
 
 
 def evenly_spaced_rows(rows: NDArray, most: int) -> NDArray:
-    """Rows [n, d], or of more than `most` that many, evenly spread over them."""
+    """The rows [n, d] themselves if they are at most `most`, else `most` of them at even distances."""
     return rows[np.linspace(0, len(rows) - 1, most).astype(int)] if len(rows) > most else rows

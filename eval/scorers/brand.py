@@ -1,4 +1,5 @@
-"""Brand: log-odds that a picture is of the brand and not of another hand. A reader is learned for each brand.
+"""Brand: log-odds that a picture is of the brand and not of another hand. For each brand a
+reader, which is a linear classifier, is learned.
 
 What the reader sees of a picture: the encoder's embedding; mean and deviation over places of each channel of its
 patches; the same of each further encoder; how often each of 216 colours, each saturation and each brightness occurs, a
@@ -62,7 +63,9 @@ OF_TENTHS = linear_bin_weights(256, TENTHS)
 
 
 def root_histograms(cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """[n, kinds] root of the share of each kind among the numbers of a row of [n, ...]; roots make rare kinds count.
+    """[n, kinds] square root of the share of each kind (0 to kinds - 1) among the whole numbers of each row of `cells`.
+
+    `cells` is [n, ...]. The root makes rare kinds count.
 
     With `shares` [kinds, k] each kind counts for k others by these shares, and [n, k] is returned.
     """
@@ -73,7 +76,9 @@ def root_histograms(cells: NDArray, kinds: int, shares: NDArray[np.float32] | No
 
 
 def colour_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, 236] how often colours, brightnesses and saturations occur in signatures [n, 64, 64, 3]."""
+    """[n, 236] square roots of how often each of 216 colours, 10 brightnesses and 10 saturations occurs in signatures
+    [n, 64, 64, 3].
+    """
     cells = (signatures // (256 // FINE)).astype(np.int32)
     colours = cells[..., 0] * FINE**2 + cells[..., 1] * FINE + cells[..., 2]
     red, green, blue = (signatures[..., i] for i in range(3))
@@ -95,7 +100,10 @@ def luma_bt601(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def brightness_step_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, 54] how often brightness changes by how much, once and twice running, at three scales."""
+    """[n, 54] square roots of how often brightness changes by how much between neighbours, at three scales.
+
+    First and second differences, in 9 classes each, of signatures [n, 64, 64, 3].
+    """
     levels, found = luma_bt601(signatures), []
     for scale in (1, 2, 4):
         inside = [levels[:, y::scale, x::scale].astype(np.int16) for y in range(scale) for x in range(scale)]
@@ -108,13 +116,16 @@ def brightness_step_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.floa
 
 
 def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[np.float32]]:
-    """Mean and deviation over places, [n, 2 * width] each, of patches [n, 2 * width * places] (unit rows)."""
+    """Mean and standard deviation over places, [n, 2 * width] each, of patches [n, 2 * width * places] (unit rows)."""
     places = patches.reshape(len(patches), BLOCKS_OF_PATCHES * width, -1).astype(np.float32)
     return [places.mean(2), places.std(2)]
 
 
 def brand_feature_blocks(shown: ForeignSet | EncodedViews, pixels: bool = True) -> list[NDArray[np.float32]]:
-    """What a reader sees: blocks [n, k] of numbers, each block of one kind. Without `pixels` only the encoders'."""
+    """What a reader of the brand sees of n pictures: several blocks [n, k] of numbers, each block of one kind.
+
+    Without `pixels` the blocks of colours and brightness are left out, and only those of the encoders remain.
+    """
     from eval.measuring.encoder import CHANNELS
 
     starts = range(0, len(shown.signatures), TOGETHER)
@@ -134,20 +145,20 @@ class FeatureBlockScaling(NamedTuple):
     widths: list[NDArray]
 
     def rows(self, blocks: list[NDArray]) -> NDArray[np.float64]:
-        """[n, k of all blocks]"""
+        """[n, sum of the blocks' k] the blocks [n, k] of n pictures, scaled and side by side."""
         scaled = [(b - m) / w for b, m, w in zip(blocks, self.means, self.widths, strict=True)]
         return np.concatenate(scaled, axis=1, dtype=np.float64)
 
 
 def fit_block_scaling(blocks: list[NDArray]) -> FeatureBlockScaling:
-    """From the blocks of foreign pictures."""
+    """The scaling, from the blocks [n, k] of foreign pictures; `FLOOR` keeps features that hardly vary from growing."""
     variances = [block.var(0, dtype=np.float64) for block in blocks]
     widths = [np.sqrt((v + FLOOR * v.mean() + 1e-12) * len(v)) for v in variances]
     return FeatureBlockScaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
 
 
 class RegressionSums(NamedTuple):
-    """Weighted sums over rows: all that ridge regression asks of them."""
+    """Weighted sums over rows of features: all that ridge regression needs to know of the rows."""
 
     weight: float
     rows: NDArray[np.float64]  # [k]
@@ -156,19 +167,19 @@ class RegressionSums(NamedTuple):
     products: NDArray[np.float64]  # [k] of rows and truth
 
     def plus_times(self, others: "RegressionSums", times: int = 1) -> "RegressionSums":
-        """Of these rows and others; with `times` -1, of these without others."""
+        """The sums over these rows and `times` times the others; -1 takes away rows that were counted."""
         return RegressionSums(*(mine + times * theirs for mine, theirs in zip(self, others, strict=True)))  # type: ignore[operator]
 
 
 def regression_sums(rows: NDArray, truth: NDArray, weights: NDArray) -> RegressionSums:
-    """Of rows [n, k]; `truth` [n] is 1 or -1, `weights` [n] are above 0."""
+    """The sums over rows [n, k]. `truth` [n] is 1 for the brand and -1 for others; `weights` [n] are above 0."""
     weighted = (weights[:, None] * rows).astype(np.float64)
     sums = weighted.sum(0), float(weights @ truth), rows.T @ weighted, weighted.T @ truth
     return RegressionSums(float(weights.sum()), *sums)
 
 
 class RidgeRegression(NamedTuple):
-    """Ridge regression of 1 for the brand and -1 for others."""
+    """A fitted ridge regression of 1 for the brand and -1 for others; made by `fit_ridge`."""
 
     weights: NDArray[np.float64]  # [k]
     offset: float
@@ -177,10 +188,11 @@ class RidgeRegression(NamedTuple):
     weight: float  # of all rows
 
     def responses(self, rows: NDArray) -> NDArray[np.float64]:
+        """[n] response to each of the rows [n, k]; near 1 for the brand, near -1 for others."""
         return rows @ self.weights + self.offset
 
     def left_out(self, rows: NDArray, truth: NDArray, weights: NDArray, views: int = 1) -> NDArray[np.float64]:
-        """[n] response to each of the rows, that the fit has seen, by a fit of the others.
+        """[n] response to each of the rows [n, k], which this fit has seen, by a fit to all the other rows.
 
         `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together. It follows
         from their part of the hat matrix.
@@ -195,7 +207,7 @@ class RidgeRegression(NamedTuple):
 
 
 def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> RidgeRegression:
-    """Ridge regression of +1 (the brand) and -1 (other hands) on the rows behind these moments."""
+    """Fit ridge regression of 1 (the brand) and -1 (others) on the rows whose sums these are."""
     mean, level = of.rows / of.weight, of.truth / of.weight
     covariance = of.squares / of.weight - np.outer(mean, mean) + ridge * np.eye(len(mean))
     factor = np.linalg.cholesky(covariance).astype(np.float64)
@@ -205,7 +217,10 @@ def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> RidgeRegression:
 
 
 def balanced_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
-    """[own + all of sets]: half for the references, half for foreign pictures; of that, half for sets that were given.
+    """[own + pictures of all sets] the weight of each row: half for the `own` rows of references, half for foreign
+    pictures.
+
+    Of that second half, half is for sets that the user gave, if there are sets of both kinds.
 
     Sets of a kind count alike, whatever their size.
     """
@@ -224,7 +239,7 @@ class SeparationFromSet(NamedTuple):
 
 
 class BrandReader(NamedTuple):
-    """A fitted reader, and how well it reads."""
+    """A fitted linear classifier, "the reader", of one brand against other styles, and how well it tells them apart."""
 
     scaling: FeatureBlockScaling
     fitted: RidgeRegression
@@ -238,7 +253,7 @@ class BrandReader(NamedTuple):
     decided: NDArray[np.float32]  # log-odds of each decided picture that it knows, by a reader without it
 
     def log_odds(self, shown: EncodedViews) -> NDArray[np.float32]:
-        """[n] of pictures."""
+        """[n] log-odds that each picture is of the brand."""
         responses = self.fitted.responses(self.scaling.rows(brand_feature_blocks(shown, self.pixels)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
@@ -250,7 +265,7 @@ def learn_brand_reader(
     pixels: bool = True,
     decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
 ) -> BrandReader:
-    """A reader of the brand; without `pixels` it sees the encoder's numbers alone.
+    """Fit a reader of the brand; without `pixels` it sees the encoder's numbers alone.
 
     `decided` are pictures that people decided about, and for each 1 (in the brand's style) or -1 (rejected since it is
     not). Each counts as one view of a reference; together they count as much as the references at most.
@@ -271,7 +286,8 @@ def fit_reader(
     pixels: bool,
     decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
 ) -> BrandReader:
-    """A reader that learns from `sets` and `decided`; how well it tells the `unseen` ones is measured as well.
+    """Fit a reader to `sets` and `decided`; how well it tells the sets `unseen`, which it does not learn, is measured
+    too.
 
     Copies among the references count once, so that none is read by its own copy.
     """
@@ -295,7 +311,7 @@ def fit_reader(
     whole = fit_ridge(total)
 
     def own_responses(fitted: RidgeRegression) -> NDArray[np.float64]:
-        """[2, r] Responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
+        """[2, r] responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
         neither of them.
         """
         return fitted.left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
@@ -303,6 +319,9 @@ def fit_reader(
     known, foreign, separations = own_responses(whole), [], []
 
     def compare(name: str, mine: NDArray, apart: NDArray) -> None:
+        """Note the responses `apart` to a foreign set, and how well `mine`, [2, r] of references, are
+        told from them.
+        """
         foreign.append(apart)
         separations.append(SeparationFromSet(name, *roc_area_and_lower_bound(mine.mean(0), apart)))
 
@@ -346,6 +365,7 @@ def roc_area_and_lower_bound(own: NDArray, others: NDArray) -> tuple[float, floa
     middle = (m + n) / 2 - 1
 
     def excess_over_lower_bound(low: float) -> float:
+        """0 where `low` is the lower bound; above 0 where it is too low."""
         spread = low * (1 - low) * (1 + middle * ((1 - low) / (2 - low) + low / (1 + low))) / (m * n)
         return area - low - ONE_SIDED * np.sqrt(spread)
 
@@ -356,7 +376,10 @@ def roc_area_and_lower_bound(own: NDArray, others: NDArray) -> tuple[float, floa
 
 
 def column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] log-odds of the lot's pictures. Notes how well the style can be read."""
+    """[n] brand score of the lot's pictures: log-odds by a reader that is learned now.
+
+    Writes into `measured` the reader, `foreign` percentiles, and how well the style can be read.
+    """
     assert measured.redrawn is not None
     seen = measured.at_foreign_size
     told = decided_about_style(measured)
@@ -386,9 +409,9 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def decided_about_style(measured: MeasuredLot) -> tuple[EncodedViews, NDArray[np.float64], NDArray[np.int64]] | None:
-    """The decided pictures that say something of the style: accepted ones (1) and those rejected for it (-1).
+    """The decided pictures that say something of the style: (views of k pictures, [k] truth, [k] rows in the file).
 
-    With their rows in the file. None if there are none.
+    The truth is 1 for an accepted picture and -1 for one that was rejected for its style. None if there are none.
     """
     if measured.decided is None:
         return None

@@ -65,12 +65,14 @@ def pattern_counts(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def blurred_image(pictures: NDArray, deviation: float) -> NDArray:
-    """Pictures [n, 64, 64, 3] after a Gaussian of this standard deviation in pixels."""
+    """[n, 64, 64, 3] the pictures after a Gaussian blur of this standard deviation in pixels."""
     return ndimage.gaussian_filter(pictures, (0, deviation, deviation, 0), mode="nearest")
 
 
 def melted_copies(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Copies in which each picture flows into the next one; the same for the same pictures in the same order."""
+    """[n, 64, 64, 3] copies in which each picture flows into the next one; always the same for the same pictures in the
+    same order.
+    """
     random, n = np.random.default_rng(0), len(signatures)
 
     def noise(width: float) -> NDArray:
@@ -92,7 +94,10 @@ def melted_copies(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def pattern_log_ratios(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[PATTERNS] of the two frequencies, from counts [PATTERNS]; 0 for the pattern in which nothing differs."""
+    """[PATTERNS] log of the ratio of the two frequencies of each pattern, drawn over molten, from counts [PATTERNS].
+
+    0 for the pattern in which all neighbours are as bright.
+    """
     first, second = (np.log((of + PRIOR) / (of.sum() + PRIOR * PATTERNS)) for of in (drawn, molten))
     return np.where(np.arange(PATTERNS) > 0, first - second, 0).astype(np.float32)
 
@@ -113,14 +118,14 @@ class CoherenceModel(NamedTuple):
     scale: float  # nats from the melted copies' median to the references'
 
     def scores_from_means(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[n] Scores of pictures from their mean log ratios: 0 is the median of the references, and -1 the median of
-        their melted copies, if the two medians are at least LEAST apart.
+        """[n] scores of pictures from their mean log ratios [n]: 0 is the median of the references, and -1 the median
+        of their melted copies, if the two medians are at least LEAST apart.
         """
         return ((means - np.median(self.own)) / self.scale).astype(np.float32)
 
 
 def learn_coherence_model(references: NDArray[np.uint8]) -> CoherenceModel:
-    """From signatures [r, 64, 64, 3] of references, r > 0."""
+    """Learn the log ratios and the scale from signatures [r, 64, 64, 3] of references, r > 0."""
     chosen = np.unique(np.linspace(0, len(references) - 1, min(len(references), MOST)).astype(int))
     some = references[chosen]
     copies = melted_copies(some)
@@ -135,7 +140,7 @@ def learn_coherence_model(references: NDArray[np.uint8]) -> CoherenceModel:
 
 
 def mean_log_ratio_on_all_cores(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n] mean log ratio of many signatures, on all cores."""
+    """[n] `mean_log_drawn_over_melted` of signatures [n, 64, 64, 3], computed on all cores; n may be 0."""
     parts = [signatures[start : start + TOGETHER] for start in range(0, len(signatures), TOGETHER)]
     with ThreadPoolExecutor(CORES) as pool:
         return np.concatenate(
@@ -144,12 +149,14 @@ def mean_log_ratio_on_all_cores(signatures: NDArray[np.uint8], ratios: NDArray[n
 
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] of signatures [n, 64, 64, 3] against those of the references."""
+    """[n] coherence score of pictures with signatures [n, 64, 64, 3], from the references' signatures
+    [r, 64, 64, 3].
+    """
     learned = learn_coherence_model(references)
     return learned.scores_from_means(mean_log_ratio_on_all_cores(signatures, learned.ratios))
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[r] each reference against the counts of the others."""
+    """[r] coherence score of each reference by the counts of the other ones; signatures [r, 64, 64, 3]."""
     learned = learn_coherence_model(references)
     return learned.scores_from_means(learned.own)

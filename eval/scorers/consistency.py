@@ -21,5 +21,5 @@ def score(embeddings: NDArray) -> NDArray[np.float32]:
 
 
 def column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] `score` of the lot's pictures."""
+    """[n] consistency score of the lot's decoded pictures."""
     return score(measured.pictures.embeddings)

@@ -33,7 +33,7 @@ def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
 
 
 def indexes_of_combined_references(count: int) -> NDArray[np.int64]:
-    """Indexes of the references whose patches are combined: all, or MOST of them, evenly spread."""
+    """Indices of those of `count` references whose patches are combined: all, or MOST of them at even distances."""
     return np.arange(count) if count <= MOST else np.linspace(0, count - 1, MOST).astype(int)
 
 

@@ -29,14 +29,14 @@ COPIED = np.log(0.005)  # a score below it is of a copy that nothing was done to
 
 
 class NearestPictures(NamedTuple):
-    """For each of n pictures the log distance to its nearest other picture, and the index of that picture."""
+    """For each of n pictures the log distance to the nearest picture that it is compared with, and that one's index."""
 
     score: NDArray[np.float32]  # log distance; 0 where there is nothing to compare with
-    index: NDArray[np.int64]  # of the other picture; -1 where there is none
+    index: NDArray[np.int64]  # of that picture, from n on one exported earlier (`nearest_of_smaller_rank`); -1: none
 
 
 def log_distance_from_likeness(likeness: NDArray) -> NDArray[np.float32]:
-    """Log of the distance, -6.9 to 0.7; 0 where there is nothing to compare with."""
+    """Log of the distance 1 - likeness, -6.9 to 0.7, in the shape of `likeness`; a likeness of 0 gives 0."""
     return np.log(np.maximum(1 - likeness, NEAREST)).astype(np.float32)
 
 
@@ -75,7 +75,9 @@ def keeping_ranks(quality: NDArray | None, attempts: NDArray | None, names: list
 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] log distance of each signature to the nearest other one: how near true pictures of the brand come."""
+    """[n] log distance of each signature [n, 64, 64, 3] to the nearest other one: how near pictures of
+    the brand come.
+    """
     return log_distance_from_likeness(similarity.largest_likeness_to_others(signatures))
 
 
@@ -86,7 +88,10 @@ def nearest_training_picture(signatures: NDArray[np.uint8], training: NDArray[np
 
 
 def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[2n] log distance of each picture to two altered copies of it: moved by two 64ths right, or down, as a JPEG."""
+    """[2n] log distance of each signature [n, 64, 64, 3] to two altered copies of it.
+
+    A copy is moved by two pixels, down or to the right, and compressed as a JPEG of quality 30.
+    """
     found = []
     for one in signatures:
         for axis in (0, 1):
@@ -102,7 +107,8 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
 def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log distance to the nearest better picture of the lot, or to one that was exported before.
 
-    Better in style, else to the aesthetic head, by more than the score's resolution. Names the other picture.
+    Better by more than the resolution of the style score, or of the aesthetic one if there is no style score. Writes
+    the name of the other picture into `measured.partners`.
     """
     lot, earlier = measured.pictures, measured.exported
     by = next((name for name in ("style", "aesthetic") if name in measured.columns), None)
@@ -116,7 +122,10 @@ def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def distinct_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[r] `leave_one_out`; where there are enough references, notes how near altered copies of them come."""
+    """[r] log distance of each reference to the nearest other one.
+
+    With enough references, how near altered copies of them come is written into `measured.copies`.
+    """
     signatures = measured.references.signatures
     if measured.enough_references:
         measured.copies["distinct"] = percentile_ranks(log_distances_to_altered_copies(signatures))
@@ -124,7 +133,7 @@ def distinct_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def novelty_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] log distance to the nearest training picture. Names that picture."""
+    """[n] log distance to the nearest training picture, whose name is written into `measured.partners`."""
     found = nearest_training_picture(measured.pictures.signatures, measured.training.signatures)
     measured.partners["novelty"] = names_at(found.index, measured.training.names)
     return found.score
@@ -133,7 +142,7 @@ def novelty_column(measured: MeasuredLot) -> NDArray[np.float32]:
 def novelty_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log distance to the nearest training picture; NaN for references that are training pictures themselves.
 
-    Of fewer than MIN_REFERENCES others they count too: then copies are measured, not refused.
+    If fewer than MIN_REFERENCES other references remain, these get their distance too and not NaN.
     """
     own = nearest_training_picture(measured.references.signatures, measured.training.signatures).score
     known = own < COPIED
@@ -146,5 +155,5 @@ def novelty_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def names_at(index: NDArray[np.int64], names: list[str]) -> list[str | None]:
-    """The name at each index [n]; None where the index is -1."""
+    """[n] the name at each index [n]; None where the index is -1."""
     return [names[i] if i >= 0 else None for i in index]

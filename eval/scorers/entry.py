@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from eval.measuring.measured import MeasuredLot
 
-# What a score may need; Measured.has says whether a lot has it.
+# What a score may need; MeasuredLot.has_column says whether a lot has it.
 REFERENCES = "references"  # enough pictures that show the style, and one to judge
 PATCHES = "patches"  # an encoder that shows what it sees at each place of a picture
 TRAINING = "training"  # pictures that the brand's LoRA was trained on
@@ -34,7 +34,7 @@ class LazilyImportedFunction:
     """A function of a scorer's file, which is imported when the function is first called: its libraries are slow to
     import, and who only reads the table must not wait for them.
 
-    `more` follows the first argument.
+    A call gives what that function returns for a MeasuredLot and the arguments `more`.
     """
 
     file: str  # in eval/scorers/, without ".py"
@@ -47,10 +47,14 @@ class LazilyImportedFunction:
 
 @dataclass(frozen=True, slots=True)
 class LazyScorerOfFeature:
-    """`score(pictures, references)` or `leave_one_out(references)` of a scorer's file, on one feature of Features."""
+    """`score(pictures, references)` or `leave_one_out(references)` of a scorer's file, on one feature of
+    PictureFeatures.
+
+    A call with a MeasuredLot gives [n] scores of the lot's pictures, or [r] of the references.
+    """
 
     file: str
-    feature: str  # a field of eval.measuring.features.PictureFeatures that is an array
+    feature: str  # a field of eval.measuring.measured.PictureFeatures that is an array
     alone: bool = False  # leave_one_out: of the references alone
 
     def __call__(self, measured: MeasuredLot) -> NDArray:
@@ -62,7 +66,7 @@ class LazyScorerOfFeature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreEntry:
-    """One score. Every score is higher for better pictures."""
+    """What the table says of one score: its range, how it is computed, what it needs. Higher is always better."""
 
     description: str  # one plain sentence for people
     kind: str  # "encoder": worth nothing outside the encoder's domain; "pixels": holds everywhere

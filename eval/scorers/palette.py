@@ -43,13 +43,16 @@ def largest_or_smallest_of_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> 
 
 
 def log_colour_density(counts: NDArray) -> NDArray:
-    """[CELLS^3] logarithm of the smoothed density of pictures' colours."""
+    """[CELLS^3] logarithm of the smoothed density of colours, from the counts [CELLS^3] of flat pixels."""
     cube = (counts / max(counts.sum(), 1)).reshape(CELLS, CELLS, CELLS)
     return np.log(ndimage.gaussian_filter(cube, SMOOTHING, mode="nearest").ravel() + UNSEEN)
 
 
 def mean_log_density_of_unusual_half(counts: NDArray, usual: NDArray) -> NDArray:
-    """[n] mean of `usual` [CELLS^3] over the less usual half of the flat pixels; counts [n, CELLS^3] of them."""
+    """[n] mean log density over the less usual half of the flat pixels of each picture.
+
+    `counts` [n, cells] has their number by colour, `usual` [cells] the log density of each colour. Without n, a number.
+    """
     order = np.argsort(usual, kind="stable")
     sorted_counts = counts[..., order]
     before = sorted_counts.cumsum(-1) - sorted_counts
@@ -69,7 +72,10 @@ def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArr
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[r] palette score of each reference from the other references; signatures [r, 64, 64, 3]."""
+    """[r] palette score of each reference from the other references.
+
+    A signature is a picture of 64 x 64 pixels: `references` are [r, 64, 64, 3].
+    """
     counts = count_flat_colours(references)
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):

@@ -4,13 +4,13 @@ The prompt score is the plain cosine (the quantity under CLIPScore, arXiv 2104.0
 values do not carry over between styles, so the default policy shows it only.
 
 The trait score is a contrast among a trait's values, calibrated on the brand's references, whose truth is known. A
-reader is fitted for each trait: a common multiple of the values' phrases, and what ridge regression on the references
-and on the brand's training pictures adds to it. It looks at the embedding and at the encoder's patches, since one
-vector for a whole picture says little of what is held in a hand (docs/log.md). Its margin is the planned value's
-response less that of the best other value; logistic regression of the margins of true and of false values, of
-references that the reader was not fitted on, makes log-odds of it. A trait is asked only where those margins tell true
-from false. The score is the log-odds that every trait that is asked is as planned. Beforehand each is as likely wrong
-as right.
+reader, which is a linear classifier, is fitted for each trait: a common multiple of the values' phrases, and what ridge
+regression on the references and on the brand's training pictures adds to it. It looks at the embedding and at the
+encoder's patches, since one vector for a whole picture says little of what is held in a hand (docs/log.md). Its margin
+is the planned value's response less that of the best other value; logistic regression of the margins of true and of
+false values, of references that the reader was not fitted on, makes log-odds of it. A trait is asked only where those
+margins tell true from false. The score is the log-odds that every trait that is asked is as planned. Beforehand each is
+as likely wrong as right.
 
 Range: about -40 to 10, higher is better; 0: as likely as not; 50 where nothing is asked. Fails where the references
 show few of the values, and on pictures whose drawing is muddled without being another value.
@@ -45,7 +45,7 @@ class PictureEmbeddings(NamedTuple):
 
 
 class ReadableTrait(NamedTuple):
-    """How one trait is read in this brand's pictures."""
+    """The reader of one trait in pictures of one brand, and how its margins become log-odds."""
 
     values: list[str]
     reader: "LinearTraitReader"
@@ -60,13 +60,13 @@ class ReadableTrait(NamedTuple):
 
 
 class LinearTraitReader(NamedTuple):
-    """A linear reader of one trait, with a response for each of its values."""
+    """A linear classifier of one trait, with a response for each of its values."""
 
     mean: NDArray[np.float64]  # [d + p]
     weights: NDArray[np.float64]  # [values, d + p]
 
     def responses(self, rows: PictureEmbeddings) -> NDArray[np.float64]:
-        """[n, values]; near 1 for the value that is seen."""
+        """[n, values] response for each value of the trait; near 1 for the value that is seen."""
         return (embedding_and_patches(rows) - self.mean) @ self.weights.T
 
 
@@ -82,11 +82,12 @@ def fit_trait_readers(
     encode: Callable[[list[str]], NDArray],
     more: tuple[PictureEmbeddings, Sequence[Mapping[str, str]]] | None = None,
 ) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
-    """The traits that can be read in pictures like the references, and how well each was: area under the ROC curve.
+    """(readers of the traits that can be read, area under the ROC curve of each trait that was tried), both by trait.
 
     `truth` holds the traits of each reference, `values` the values to tell apart, `encode` gives unit rows [n, d] of
     texts. `more` are other pictures of the brand and their traits, such as those that it was trained on: readers are
-    fitted on them too. Each reference is judged by a reader of the others, a tenth at a time.
+    fitted on them too. A trait is tried if it has two values or more, and FOLDS references show one of them. Areas are
+    of references that the reader was not fitted on (FOLDS-fold cross-validation).
     """
     extra, extra_truth = more or (rows_at(references, np.array([], int)), [])
     found, areas = {}, {}
@@ -128,12 +129,12 @@ def fit_trait_readers(
 
 
 def embedding_and_patches(rows: PictureEmbeddings) -> NDArray[np.float64]:
-    """[n, d + p], embedding and patches with equal weight."""
+    """[n, d + p] embedding [n, d] and patches [n, p] of each picture in one row, with equal weight."""
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
 def rows_at(rows: PictureEmbeddings, numbers: NDArray) -> PictureEmbeddings:
-    """The rows with these numbers."""
+    """The rows of the pictures with these numbers [k]."""
     return PictureEmbeddings(rows.embeddings[numbers], rows.patches[numbers])
 
 
@@ -162,7 +163,10 @@ def fit_linear_trait_reader(rows: PictureEmbeddings, numbers: NDArray, texts: ND
 
 
 def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
-    """Slope and offset of log-odds in the margin, true and false values counting alike (Platt 1999)."""
+    """(slope, offset) that make log-odds of margins [n]: log-odds = slope * margin + offset (Platt 1999).
+
+    `labels` [n] has two values, for true and for false; both kinds count alike, whatever their number.
+    """
     width = float(margins.std()) or 1.0
     model = LogisticRegression(C=1.0, class_weight="balanced").fit(margins[:, None] / width, labels)
     return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
@@ -191,7 +195,7 @@ def log_odds_of_planned_traits(
 
 
 def log_odds_of_references_traits(readable: Mapping[str, ReadableTrait]) -> NDArray[np.float32]:
-    """[r] log-odds that each reference shows the traits that are known of it, by readers that do not know it."""
+    """[r] log-odds that each reference shows the traits that are known of it, by readers that were not fitted on it."""
     return log_odds_that_all_hold(np.stack([reading.own for reading in readable.values()]))
 
 
@@ -203,7 +207,7 @@ def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
 
 
 def detected_traits(rows: PictureEmbeddings, readable: Mapping[str, ReadableTrait]) -> list[dict[str, str]]:
-    """The value that is seen of each trait that can be read, for each picture, whatever was planned."""
+    """[n] for each picture, by trait that can be read, the value that its reader sees, whatever was planned."""
     found: list[dict[str, str]] = [{} for _ in rows.embeddings]
     for trait, reading in readable.items():
         for start in range(0, len(found), BLOCK):
@@ -233,8 +237,8 @@ def prompt_column(measured: MeasuredLot) -> NDArray[np.float32]:
 def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     """[n] log-odds that every planned trait is there; None where no trait can be read: then nothing can be asked.
 
-    Notes how well each trait could be read. The readers are fitted on the references, and on the training pictures
-    whose traits are known.
+    Writes into `measured` the readers, the area of each trait, and the traits that are seen. The readers are fitted on
+    the references, and on the training pictures whose traits are known.
     """
     compared, pictures, references = measured.compared, measured.pictures, measured.references
     values = planned_trait_values(measured.lot, compared)
@@ -249,7 +253,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     assert encode is not None
 
     def fitted_trait_reader(rows: NDArray[np.int64]) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
-        """The readings, and how well each trait is read, by readers that know these decided pictures."""
+        """`fit_trait_readers` with the decided pictures in `rows` beside the training pictures."""
         beside = more
         if decided and len(rows):
             told = [decided.record.pictures[i].traits for i in rows]
@@ -282,5 +286,5 @@ def traits_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def embeddings_at(features: PictureFeatures, numbers: NDArray[np.int64]) -> PictureEmbeddings:
-    """What a reader sees of the pictures with these numbers."""
+    """Embeddings and patches of the pictures with these numbers [k]."""
     return PictureEmbeddings(features.embeddings[numbers], features.patches[numbers])

@@ -91,7 +91,7 @@ def leave_one_out_covariances(references: NDArray) -> LeaveOneOutCovariances:
     apart = np.maximum(squares - traces**2 / d, 0)
     noise = np.minimum(np.maximum(fourth - squares, 0) / n, apart)
     shrinkage = np.divide(noise, apart, out=np.zeros(r), where=noise > 0)
-    floors = shrinkage * traces / d + np.maximum(traces / d, 1e-6) * 1e-6  # as in `shrunk`
+    floors = shrinkage * traces / d + np.maximum(traces / d, 1e-6) * 1e-6  # as in `shrunk_covariance`
     _, singular, basis = np.linalg.svd(centred, full_matrices=False)
     kept = (1 - shrinkage) / n
     return LeaveOneOutCovariances(
@@ -183,9 +183,11 @@ def whitened_features(references: NDArray, embeddings: NDArray) -> NDArray[np.fl
 
 
 def mean_interval(embeddings: NDArray, references: NDArray) -> MeanWithInterval:
-    """The batch's mean score, and where it would lie in 95 of 100 other draws of as many pictures and references.
+    """The mean style score of embeddings [n, d], with the interval in which it would lie in 95 of 100 other draws of as
+    many pictures and references [r, d].
 
-    Jackknife over the references (Efron 1982) and the pictures' own standard error; of two pictures to SAMPLE.
+    Jackknife over the references (Efron 1982) and the pictures' own standard error. It takes two pictures or more; of
+    many about SAMPLE are used.
     """
     sample = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
     scores, n = score(sample, references).astype(np.float64), len(references)
@@ -233,10 +235,12 @@ def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def nearest_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] `closeness_to_nearest` of the lot's pictures."""
+    """[n] style_nearest score of the lot's pictures: their closeness to the NEAREST references that are
+    most like each.
+    """
     return closeness_to_nearest(measured.pictures.embeddings, measured.references.embeddings, measured.known)
 
 
 def nearest_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[r] How close each reference is to the NEAREST (3) nearest of the others, in the mean."""
+    """[r] style_nearest score of each reference: its mean closeness to the NEAREST others that are most like it."""
     return closeness_to_nearest_leave_one_out(measured.references.embeddings, measured.known)

@@ -24,7 +24,11 @@ FARTHEST, ABOVE = -8.0, 3.0  # spreads: beyond them a score says nothing more
 
 
 def in_spreads(columns: Mapping[str, NDArray], references: Mapping[str, NDArray], count: int) -> NDArray[np.float32]:
-    """[count, len(READ_BY_HEAD)] scores as spreads above the references' median; NaN where a score was not computed."""
+    """[count, len(READ_BY_HEAD)] scores in units of the references' spread, from their median; NaN for those not
+    computed.
+
+    `columns` has [count] scores by name, `references` [r]. Values are clipped to FARTHEST and ABOVE.
+    """
     found = np.full((count, len(READ_BY_HEAD)), np.nan, np.float32)
     for k, name in enumerate(READ_BY_HEAD):
         own = references.get(name, np.zeros(0))
@@ -35,7 +39,7 @@ def in_spreads(columns: Mapping[str, NDArray], references: Mapping[str, NDArray]
 
 
 def stacked_block(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, 8] the scores and the lowest of them; one that was not computed counts as the references' median."""
+    """[n, 8] the scores in spreads, and the lowest of them; NaN (not computed) becomes 0, the references' median."""
     known = np.nan_to_num(spreads)
     return np.c_[known, known.min(1)]
 
@@ -55,7 +59,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     scaling = fit_block_scaling(blocks)
 
     def rows(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
-        """[n, k] what the head reads of pictures."""
+        """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
         found = scaling.rows([*picture_blocks(measured, features), stacked_block(spreads)])
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
@@ -74,7 +78,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def picture_blocks(measured: MeasuredLot, features: PictureFeatures) -> list[NDArray[np.float32]]:
-    """What the reader of the brand sees of pictures, block by block."""
+    """The blocks [n, k] of numbers that the reader of the brand sees of these pictures (`brand_feature_blocks`)."""
     from eval.scorers.brand import brand_feature_blocks
 
     return brand_feature_blocks(measured.at_foreign_size(features))

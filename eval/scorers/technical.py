@@ -49,14 +49,16 @@ TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0)
 
 
 class PictureCrops(NamedTuple):
-    """What is measured of one picture; its size in memory is limited, however large the picture is."""
+    """The pixels that one picture is measured on: all of it, made smaller, and a part of it. Their
+    number is limited.
+    """
 
     whole: NDArray[np.uint8]  # [h, w, 3]: all of it, at about WHOLE_SIDE pixels
     middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
 
 
 def middle_and_half_size_crops(image: Image.Image) -> PictureCrops:
-    """What is measured of an RGB picture."""
+    """The pixels of an RGB picture that the technical scores are measured on."""
     whole, middle = at_half_size(image), middle_part(image)
     pixels = np.asarray(whole)
     return PictureCrops(pixels, pixels if middle is whole else np.asarray(middle))
@@ -94,7 +96,7 @@ def technical_scores(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
 
 
 def at_half_size(image: Image.Image) -> Image.Image:
-    """The whole picture, blocks of pixels averaged until no side is longer than about WHOLE_SIDE."""
+    """The whole picture, made smaller by averaging blocks of pixels, so that no side is much longer than WHOLE_SIDE."""
     factor = max(1, round(max(image.size) / WHOLE_SIDE))
     return image.reduce(factor) if factor > 1 else image
 
@@ -112,14 +114,15 @@ def middle_part(image: Image.Image) -> Image.Image:
 
 
 def contrast(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Standard deviation, 0 (one flat colour) to 127.5. Fooled by noise."""
+    """[n] standard deviation of luma, 0 (one flat colour) to 127.5. Noise raises it."""
     return luma.std((1, 2))
 
 
 def sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """log of the mean absolute difference to the right and lower neighbour. Blur lowers it, noise raises it."""
+    """[n] log of the mean absolute difference to the right and lower neighbour. Blur lowers it, noise raises it."""
 
     def edge_differences(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """[n] mean absolute difference of the levels of two pictures [n, h, w, 3]."""
         return (np.maximum(a, b) - np.minimum(a, b)).mean((1, 2, 3))
 
     down, right = edge_differences(pixels[:, 1:], pixels[:, :-1]), edge_differences(pixels[:, :, 1:], pixels[:, :, :-1])
@@ -127,7 +130,7 @@ def sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def cleanness(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """-log of the median response to a mask that edges and slopes pass unseen (Immerkaer, CVIU 64, 1996).
+    """[n] -log of the median response to a mask that edges and slopes pass unseen (Immerkaer, CVIU 64, 1996).
 
     The mask is the product of two second differences (his eq. 2); beyond its edge the picture is mirrored.
     """
@@ -141,7 +144,10 @@ def cleanness(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
-    """log of 1 + the mean squared distance of 8 x 8 cosine coefficients from JPEG's nearest table; 0 to about 6.
+    """[n] log of 1 + the mean squared distance of 8 x 8 cosine coefficients from multiples of the steps of a JPEG
+    table.
+
+    The table is the nearest one of those of QUALITIES. 0 (strongly compressed) to about 6.
 
     Strong compression (quality 40 or less) leaves them at multiples of its steps, and storing the picture otherwise
     does not take them away (after Farid, "Exposing digital forgeries from JPEG ghosts", 2009). Moving or scaling by
@@ -169,20 +175,22 @@ def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @cache
 def jpeg_quantisation_steps() -> NDArray[np.float32]:
-    """[qualities, 63] steps of the coefficients but the first, as libjpeg scales its table."""
+    """[qualities, 63] quantisation steps of all coefficients but the first, at each of QUALITIES, as libjpeg scales
+    them.
+    """
     scale = np.array([5000 / quality for quality in QUALITIES])[:, None]
     return np.floor((np.array(STEPS.split(), float) * scale + 50) / 100).clip(1, 255)[:, 1:].astype(np.float32)
 
 
 def completeness(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The smallest contrast among upper, lower, left and right half. A subject in one corner lowers it too."""
+    """[n] the smallest contrast among upper, lower, left and right half. A subject in one corner lowers it too."""
     y, x = luma.shape[1] // 2, luma.shape[2] // 2
     halves = (luma[:, :y], luma[:, y:], luma[:, :, :x], luma[:, :, x:])
     return np.min([contrast(half) for half in halves if half.size], axis=0)  # a line of pixels has no halves across
 
 
 def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """1 - the share of the largest connected area of one exact colour: a pasted block, a lost part.
+    """[n] 1 - the share of the largest connected area of one exact colour: a pasted block, a lost part.
 
     Drawn pictures with flat grounds have large areas by intent; then it says little.
     """
@@ -212,7 +220,7 @@ def openness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def unclipped(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """1 - the share of channel values within CLIPPED of 0 or 255: 0 to 1. Exposure cuts off what lies beyond.
+    """[n] 1 - the share of channel values within CLIPPED of 0 or 255: 0 to 1. Exposure cuts off what lies beyond.
 
     Blind to darkening that cuts nothing off, and to clipping that was compressed or dimmed afterwards. Pure colours are
     clipped by intent; on a white or black ground it says little, and its line may lie below 0.
@@ -277,18 +285,20 @@ def column(measured: MeasuredLot, name: str) -> NDArray[np.float32]:
 
 
 def references_column(measured: MeasuredLot, name: str) -> NDArray[np.float32]:
-    """[r] one of MEASURES, of the references."""
+    """[r] the technical measure `name` (one of MEASURES) of the references."""
     return measured.references.technical[:, MEASURES.index(name)]
 
 
 def size_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] 1 where a picture has the size that `generate` drew, or, in a folder of others, the most common size."""
+    """[n] 1 where a picture of a planned batch has the size that `generate` drew, else 0; in any other folder 1 where
+    it has the most common size.
+    """
     drawn = measured.lot.record.size if measured.lot.record else None
     return same_size_score(measured.pictures.sizes, (drawn, drawn) if drawn else None)
 
 
 def alpha_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] 1 where a picture is transparent, or opaque, as its brand wants it."""
+    """[n] 1 where a picture is transparent, or opaque, as its brand wants it, else 0."""
     return alpha_rule_score(measured.pictures.transparent, measured.references.transparent, measured.compared.alpha)
 
 
