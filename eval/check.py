@@ -35,7 +35,9 @@ BETTER = 0.1  # share of all captions that fit a picture better than its own, fr
 
 
 class MisplacedCaption(NamedTuple):
-    """A caption that fits its picture badly."""
+    """A caption that many other captions of the set fit its picture better than, so that it may belong to another
+    picture.
+    """
 
     file: str
     text: str

@@ -32,7 +32,7 @@ CONFIDENCE = 0.95
 
 
 class JudgedBatch(NamedTuple):
-    """A batch with the verdicts on its first attempts."""
+    """A batch with its slots, its gate's record, and the verdicts on the first attempt at each slot."""
 
     lot: Lot
     outcome: GateRecord

@@ -107,7 +107,7 @@ def signing_key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMark
 
 
 def count_and_first_names(found: list[str]) -> str:
-    """A count of pictures with the first names, for messages."""
+    """The number of these pictures and the first NAMED names, as text: "3 (a.png, b.png, c.png)"."""
     return f"{len(found)} ({', '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''})"
 
 

@@ -48,7 +48,9 @@ EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan ha
 
 
 def plan(config: Config) -> int:
-    """Write the plan, or show it. Returns 0."""
+    """Write the plan of a batch; or import, audit, show or repair one, as the config says. Returns 0; of an audit that
+    proves nothing yet 13.
+    """
     if config.import_file:
         return interchange.import_collection(config)
     if config.audit:

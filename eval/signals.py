@@ -128,7 +128,7 @@ class DumperWithUnquotedNumbers(yaml.SafeDumper):
 
 
 def node_with_numbers_unquoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """A text as YAML writes it: a number without quotes."""
+    """The YAML node of a text: a text that is a number is written without quotes."""
     if NUMBER.fullmatch(text):
         return dumper.represent_scalar(dumper.resolve(yaml.ScalarNode, text, (True, False)), text)
     return dumper.represent_str(text)
@@ -138,7 +138,7 @@ DumperWithUnquotedNumbers.add_representer(str, node_with_numbers_unquoted)
 
 
 def traits_file_as_yaml(content: Mapping[str, Any]) -> str:
-    """The text of a traits file."""
+    """The content of a traits file as YAML text, its keys in the order given."""
     return yaml.dump(content, Dumper=DumperWithUnquotedNumbers, sort_keys=False, allow_unicode=True, width=120)
 
 

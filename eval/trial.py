@@ -134,7 +134,7 @@ def most_accepted_for_its_work(tried: list[TriedSetting]) -> TriedSetting:
 
 
 def print_trial(found: SamplerTrial) -> None:
-    """Print a line for each setting, and the one that was chosen."""
+    """Print a table with a row for each setting that was tried, and the one that was chosen."""
     table = Table(box=None)
     for heading in ("steps", "guidance", "work", f"accepted of {found.pictures}", "at least", "margin"):
         table.add_column(heading, justify="right")

@@ -105,7 +105,9 @@ def rank_correlation(pairs: np.ndarray) -> float:
 
 
 def gap_in_words(gap: Mapping[str, Any]) -> str:
-    """What `compare_bases` found, as one line of text."""
+    """The result of `compare_bases`, as one line of text: pass rates on both bases with the interval of their
+    difference, and the rank correlation of the checkpoints.
+    """
     at = list(gap["steps"]).index(gap["chosen"])
     trained, drawn = gap["pass_rates_training_base"][at], gap["pass_rates_draw_base"][at]
     low, high = gap["pass_rate_difference_interval"]

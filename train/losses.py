@@ -15,7 +15,7 @@ STYLE_MEAN, STYLE_STD = -6.0, 2.0  # of the log-SNR: "style-friendly", arXiv 241
 
 
 def add_noise(schedule: NoiseSchedule, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-    """The latents with noise of the given levels, [n, c, h, w]."""
+    """The latents [n, c, h, w] mixed with `noise` to the noise levels of `levels`: [n, c, h, w]."""
     signal, sigma = signal_and_sigma_at_levels(schedule, levels)
     return signal * latents + sigma * noise
 
@@ -27,7 +27,7 @@ def prediction_target(schedule: NoiseSchedule, latents: Tensor, noise: Tensor, l
 
 
 def signal_and_sigma_at_levels(schedule: NoiseSchedule, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Signal and sigma at the levels, [n, 1, 1, 1] each."""
+    """The factors of latents (signal) and of noise (sigma) at the levels, [n, 1, 1, 1] each."""
     signal, sigma = (table.to(levels.device)[levels] for table in (schedule.signal, schedule.sigma))
     return signal[:, None, None, None], sigma[:, None, None, None]
 

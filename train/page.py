@@ -35,7 +35,9 @@ class PageRenewal:
         self.directory, self.next_s = directory, 0.0
 
     def write_if_due(self) -> None:
-        """Write the page, unless it was written a short time ago."""
+        """Write the page, unless it was written less than RENEWED_EVERY_S seconds ago, or writing it would take too
+        large a share of the time.
+        """
         began = time.monotonic()
         if began >= self.next_s:
             write_run_page(self.directory)
@@ -91,7 +93,7 @@ def write_run_page(directory: Path) -> Path:
 
 
 def run_subtitle(run: RunRecord) -> str:
-    """One sentence: brand, base, and how many steps are done."""
+    """A sentence on the run: its brand, its base, and how many steps are done."""
     brand, base = (public_value(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."

@@ -32,12 +32,12 @@ class RunRecord:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's configuration, dotted key -> value."""
+        """The run's configuration as a mapping of dotted key to value; {} if run.json is missing or damaged."""
         return flat_config(self.run.get("config", {}))
 
     @property
     def done(self) -> int:
-        """The number of steps that have been trained."""
+        """The last step in stats.jsonl, which is the number of steps trained; 0 if there is none."""
         return self.stats[-1]["step"] if self.stats else 0
 
     def seconds(self) -> float | None:

@@ -170,7 +170,7 @@ def read_part(folder: Path, name: str) -> tuple[dict[str, Row], list[str]]:
 
 
 def raise_error_of_workers(folder: Path) -> None:
-    """Raises the error that a worker wrote, if one did."""
+    """Raises DataError with the content of error.json, which a worker wrote, if there is one."""
     if (folder / ERROR).exists():
         told = files.read_json(folder / ERROR, "the workers' error")
         raise DataError(told["summary"], told["problems"], told["next_step"])

@@ -17,7 +17,7 @@ LOWEST = -1e9  # spreads: a margin that cannot be said comes last
 
 
 class Interval(NamedTuple):
-    """A difference and its 95 % interval."""
+    """A difference, after less before, and the ends of its 95 % interval."""
 
     value: float
     low: float

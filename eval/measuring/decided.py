@@ -44,7 +44,9 @@ class DecidedPicture(Record):
 
 
 class DecisionsRecord(Record):
-    """What the arrays of the file are of."""
+    """The metadata of the file: the decisions about its pictures, in the order of the arrays' rows, and under which
+    policy and encoder they were given.
+    """
 
     version: Literal[1]
     """Version of the file."""

@@ -65,7 +65,7 @@ class FeatureArrays:
         self.filled[i] = True
 
     def features(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
-        """The features of the pictures whose rows are filled."""
+        """The features of the pictures whose rows are filled; `names` are those of all rows."""
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
         whole = self.columns if self.filled.all() else {k: column[self.filled] for k, column in self.columns.items()}
         return PictureFeatures(

@@ -63,14 +63,14 @@ def policy_path(name: str) -> Path:
 
 
 def with_keys_as_text(data: Any) -> Any:
-    """YAML data with every key as text, as JSON has them."""
+    """YAML data in which every key is text, as in JSON."""
     if isinstance(data, list):
         return [with_keys_as_text(value) for value in data]
     return {str(k): with_keys_as_text(v) for k, v in data.items()} if isinstance(data, dict) else data
 
 
 def with_dates_as_text(data: Any) -> Any:
-    """YAML data with every day as YYYY-MM-DD, as JSON has them."""
+    """YAML data in which every date is the text YYYY-MM-DD, as in JSON."""
     if isinstance(data, list):
         return [with_dates_as_text(value) for value in data]
     if isinstance(data, dict):
@@ -161,7 +161,7 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
 
 
 def threshold_in_words(threshold: Threshold) -> str:
-    """A threshold in words, to be read after "reject below "."""
+    """A threshold in words, such as "0.5" or "the references' 1% quantile", to be read after "reject below"."""
     alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
     if threshold.number is not None:
         return f"{threshold.number:g}"

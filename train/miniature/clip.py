@@ -86,7 +86,7 @@ def trait_values_of_corpus(corpus: Corpus) -> NDArray[np.int64]:
 
 
 class ContrastiveSampler:
-    """Draws batches: which pictures, and a caption for each."""
+    """Draws the batches of pictures and captions that the encoder learns from."""
 
     def __init__(self, base: Corpus, families: Corpus, first: Sequence[str] = (), recolour: float = 0.0) -> None:
         """A caption of a picture of `families` names at least one of the traits `first`, if there are any; `recolour`

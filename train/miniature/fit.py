@@ -46,7 +46,9 @@ def compiled_module(module: nn.Module) -> Any:
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """The factor of the learning rate at `step`, in [0, 1]."""
+    """What the full learning rate is multiplied by at `step` of `steps`: a warm-up, then constant, then a cosine to
+    LAST.
+    """
     if step < WARMUP:
         return (step + 1) / WARMUP
     done = max(0.0, (step / steps - FLAT) / (1 - FLAT))
