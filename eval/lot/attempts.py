@@ -30,7 +30,7 @@ class SlotAttempts(NamedTuple):
 
 
 def slot_attempts(verdicts: Iterable[tuple[str, str]]) -> SlotAttempts:
-    """The states of the slots from (file name, verdict) of each picture."""
+    """Which attempts failed, and which slots have a picture, from (file name, verdict) of each picture of a batch."""
     failed: dict[int, int] = {}
     settled: set[int] = set()
     for file, verdict in verdicts:
@@ -45,7 +45,7 @@ def slot_attempts(verdicts: Iterable[tuple[str, str]]) -> SlotAttempts:
 def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: int) -> list[tuple[PlanSlot, int]]:
     """(slot, attempt) to draw now, first attempts first: attempt 0, or the one after a failed picture.
 
-    Slots that are settled, and those that have used `max_attempts`, are left out.
+    Slots with a picture that is accepted or in review are left out, and so are those that have used `max_attempts`.
     """
     due = [(slot, states.next_attempt(slot.slot)) for slot in slots if slot.slot not in states.settled]
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]

@@ -32,7 +32,7 @@ def draw_base_pictures(
     settings: GenerateConfig,
     drawn_as: tuple[int, str],
 ) -> None:
-    """Write base/ in the batch's `folder`: what `models` draw of the prompts of the slots, a PNG a picture.
+    """Write base/ in the batch's `folder`: a PNG for each of at most PICTURES slots, drawn by `models` from its prompt.
 
     `models` is the base without the LoRA, `drawn_as` the side in pixels and the precision. Nothing is written of a plan
     of fewer than FEWEST_OF_BASE slots. Pictures of a plan that has changed meanwhile are removed.
@@ -49,6 +49,7 @@ def draw_base_pictures(
         times[slot.prompt] += 1
 
     def draw_pngs_at(some: list[int]) -> list[dict[str, NDArray]]:
+        """Rows for the cache: the bytes of the PNG that is drawn of each prompt `chosen[i]`, for i in `some`."""
         prompts, negatives = [chosen[i].prompt for i in some], [chosen[i].negative_prompt for i in some]
         seeds = [int(keys[i][:8], 16) for i in some]
         drawn = sample.draw_pictures(models, prompts, seeds, told, drawn_as[0], negatives)

@@ -61,6 +61,7 @@ class PlanSlot(Record):
     """The planned value of each trait; empty for a plan of prompts."""
 
     def file(self, attempt: int) -> str:
+        """The name of the picture's file for one attempt, such as 00012-0.png for slot 12."""
         """The name of an attempt's picture below images/."""
         return attempt_file_name(self.slot, attempt)
 
@@ -101,7 +102,7 @@ def has_picture(images: Path, slot: PlanSlot, attempt: int) -> bool:
 
 
 def attempt_and_slot(file: str) -> tuple[int, int]:
-    """(attempt, slot) of a picture's file name: the order in which pictures came to be."""
+    """(attempt, slot) of a picture's file name, as a sort key: first attempts come first, in the order of the slots."""
     slot, _, attempt = Path(file).stem.partition("-")
     return int(attempt), int(slot)
 
@@ -163,13 +164,15 @@ def configured_facts(config: Config) -> BatchFacts:
 
 
 def sampler_trial_path(configured: BatchFacts) -> Path:
-    """Where the trial of a base and a LoRA is written down (`stylegate trial`), for these steps and this guidance."""
+    """The file of the trial (`stylegate trial`) of this base and LoRA, family, steps and guidance; it may not exist."""
     on = [configured.base, configured.lora, configured.family.content(), configured.generate.content()]
     return files.BATCHES / "trials" / f"{files.canonical_sha256(on)[:16]}.json"
 
 
 def facts_by_trial(config: Config, configured: BatchFacts) -> BatchFacts:
-    """The facts with the steps and guidance that a trial chose; as configured without a trial, or if none is wanted."""
+    """`configured` with the steps and guidance that a trial chose; unchanged if there is no trial, or
+    none is wanted.
+    """
     path = sampler_trial_path(configured)
     if not config.generate.by_trial or not path.exists():
         return configured
@@ -225,6 +228,7 @@ def traits_or_prompts_digest(config: Config) -> str | None:
 
 
 def require_file(path: str, what: str) -> Path:
+    """The path of a file. Raises DataError if there is no such file; `what` is the key that names it."""
     found = Path(path).expanduser()
     if not found.is_file():
         raise DataError(f"{what}={path} is not a file")
@@ -232,6 +236,7 @@ def require_file(path: str, what: str) -> Path:
 
 
 def write_plan(folder: Path, slots: list[PlanSlot]) -> None:
+    """Write plan.parquet into the batch's folder: a row for each slot, in this order."""
     rows = {
         "slot": [s.slot for s in slots],
         "prompt": [s.prompt for s in slots],

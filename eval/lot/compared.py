@@ -12,9 +12,9 @@ from stylegate.errors import DataError
 
 
 def comparison_of(config: Config, lot: Lot, policy: Policy | None = None) -> Comparison:
-    """What the lot is compared with: references= or the brand's test/, training pictures, packages, other styles.
+    """What the lot is compared with, the decided pictures of `policy` among it; every part of it may be empty.
 
-    And the decided pictures of `policy`, which is by default the one that the config names. None of them is fine too.
+    `policy` is by default the one that the config names; the other parts are those of `comparison_without_decisions`.
     Raises DataError for what cannot be read.
     """
     policy = policy or policyfile.read_policy(config.policy)

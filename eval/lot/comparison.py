@@ -43,7 +43,10 @@ class Comparison:
 
 
 def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
-    """References and training pictures: references=, else the brand's test/ and train/; none of them is fine too."""
+    """References (references=, else the brand's test/), training pictures, earlier packages and other styles of a lot.
+
+    Every part may be empty. Raises DataError for what is named and cannot be read, or holds no pictures.
+    """
     brand_name = config.brand or (lot.record.words.brand if lot.record else None)
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
@@ -202,7 +205,11 @@ def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]
 
 
 def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:
-    """The pictures that a split lists, and their traits. Raises DataError if rows and files do not fit."""
+    """((name, path) of each picture of a split, sorted by name; traits by name of the picture, {} where none are
+    known).
+
+    `part` is train, validation or test. Raises DataError if rows and files do not fit.
+    """
     problems: list[str] = []
     found = brandset.valid_rows_and_picture_files(folder, part, problems)
     brandset.raise_if_problems(folder, brandset.CheckReport(problems))
@@ -211,7 +218,7 @@ def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[st
 
 
 def planned_trait_values(lot: Lot, compared: Comparison) -> dict[str, list[str]]:
-    """Every value of each planned trait that the plan or the brand's pictures show, sorted."""
+    """By planned trait, all its values in the plan and in what is known of the brand's pictures, sorted."""
     values: dict[str, set[str]] = {}
     for slot in (lot.slots or {}).values():
         for trait, value in slot.traits.items():

@@ -33,7 +33,9 @@ class CostRecord(Record):
 
 
 def cost_per_accepted(seconds: Mapping[str, float], accepted: int, price: float | None) -> CostRecord:
-    """The cost of each of `accepted` pictures (at least 1) by stage, with the price of an hour in money too."""
+    """The cost of one of `accepted` pictures (at least 1) by stage, from the seconds of all; with a
+    price in money too.
+    """
     each = {stage: round(spent / accepted, 4) for stage, spent in seconds.items()}
     money = {} if price is None else {stage: round(price * spent / 3600, 8) for stage, spent in each.items()}
     return CostRecord(accepted=accepted, seconds_per_accepted=each, price_per_hour=price, money_per_accepted=money)

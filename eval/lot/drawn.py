@@ -29,7 +29,9 @@ def begin_drawn(folder: Path, of_earlier_version: bool) -> None:
 
 
 def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:
-    """Append the sha256 of pictures by the name of their file. Several processes may do so at once."""
+    """Append a row to drawn.jsonl for each picture: `pictures` has the sha256 by file name. Processes may do so at
+    once.
+    """
     rows = "".join(json.dumps({"file": name, "sha256": sha256}) + "\n" for name, sha256 in pictures.items())
     place = os.open(folder / DRAWN, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -39,14 +41,16 @@ def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:
 
 
 def forget_drawn(folder: Path, names: set[str]) -> None:
-    """Take out the rows of pictures that are no longer in the batch, by the names of their files."""
+    """Remove the rows of these file names from drawn.jsonl, since their pictures are no longer in the batch."""
     rows = files.read_jsonl(folder / DRAWN, "file", "sha256")
     if rows:
         files.write_jsonl(folder / DRAWN, [row for row in rows if row["file"] not in names])
 
 
 def read_drawn(folder: Path) -> dict[str, set[str]] | None:
-    """By the name of a picture's file the sha256 of all that was drawn under it; None in a batch of before."""
+    """By the name of a picture's file the sha256 of all that was drawn under it; None if there is no drawn.jsonl, as in
+    batches of older versions.
+    """
     if not (folder / DRAWN).exists():
         return None
     found: dict[str, set[str]] = {}

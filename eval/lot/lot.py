@@ -51,13 +51,13 @@ class Lot:
         return self.drawn is not None and sha256 not in self.drawn.get(name, ())
 
     def digest(self) -> str:
-        """Digest of the names and contents of all files, in their order."""
+        """sha256 (hex) over the names and contents of all files, in their order."""
         return digest_of_names_and_digests(self.files, self.sha256)
 
 
 @contextmanager
 def locked_lot(config: Config, remember: bool = True, only: set[Path] | None = None) -> Iterator[Lot]:
-    """Lock the folder of the lot that is named, then read the lot: what decides is what is there under the lock.
+    """Lock the folder of the lot that the config names, read the lot, and yield it; the lock ends with the context.
 
     Where the folder's name follows from the content of foreign pictures, they are read first, since the lock needs it.
     Raises SurroundingsError if another command is at work on the folder, and whatever `read_lot` raises.
@@ -154,7 +154,7 @@ def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[
 
 
 def file_count_and_names(folder: Path, paths: Sequence[Path]) -> str:
-    """How many files, and the first names below the folder, for people."""
+    """The number of files and the first of their names below the folder, as text: "2 files (a.txt, b.txt)"."""
     names = ", ".join(relative_name(folder, path) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
     return f"{counted(len(paths), 'file')} ({names}{more})"

@@ -9,7 +9,11 @@ WORDS = ("brand", "images", "out", "references", "foreign", "encoder", "policy",
 
 
 def command_words_naming_lot(config: Config, lot: Lot) -> str:
-    """The arguments that name the lot and how it is judged, for a command; what has its default is left out."""
+    """The arguments that name the lot and how it is judged, as one text for a shell, such as "brand=acme
+    policy=strict".
+
+    What has its default is left out.
+    """
     given, usual = as_dict(config), as_dict(Config())
     changed = {name: given[name] for name in WORDS if given[name] != usual[name]}
     if lot.record:

@@ -30,7 +30,7 @@ SSH_SIGNER, SSH_SIGNATURE = "signer.ssh.pub", f"{MANIFEST}.sshsig"
 
 
 def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: Mapping[str, str]) -> None:
-    """Write the root, and for each item (its number, its picture below data/) the path that leads to the root.
+    """Write the Merkle root, and for each item (number, name of its picture below data/) the hashes that lead to it.
 
     `judged` has the sha256 of the file that was judged, by the picture, where that was another file: one without marks.
     """

@@ -31,7 +31,9 @@ def recompute_calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, se
 
 
 def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[str]) -> tuple[list[str], str]:
-    """Where the calibration does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
+    """(problems, claim): sentences on why the calibration does not prove the promise for `pictures` (sha256), and what
+    it proves, in words; "" where it cannot be computed.
+    """
     try:
         line, policy, above = recompute_calibrated_line(package)
     except (DataError, KeyError, TypeError, ValueError) as error:

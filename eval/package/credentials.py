@@ -86,7 +86,10 @@ class CredentialSigner:
             return b""
 
     def sign(self, content: bytes, manifest: dict[str, Any]) -> bytes:
-        """The picture's file with content credentials. Raises UnmarkableError."""
+        """The bytes of a picture's file with content credentials that state `manifest`.
+
+        Raises UnmarkableError if the file cannot be signed, ConfigError for a certificate that C2PA refuses.
+        """
         import c2pa
 
         signed = io.BytesIO()
@@ -99,14 +102,19 @@ class CredentialSigner:
 
 
 def c2pa_context(trust: dict[str, str]) -> Any:
-    """c2pa's settings, without a network; `trust` says which authorities vouch for signers (PEM)."""
+    """A context of c2pa's library that uses no network; `trust` has c2pa's trust settings, such as
+    user_anchors (PEM).
+    """
     import c2pa
 
     return c2pa.Context.from_dict(OFFLINE | {"trust": {"trust_config": "\n".join(USES)} | trust})
 
 
 def credential_manifest(source_type: str, drawn_here: bool, made_from: dict[str, Any]) -> dict[str, Any]:
-    """What a picture's credentials state: its source type (an address of IPTC), and what it was made from."""
+    """The C2PA manifest that is signed: the source type (an address of IPTC), and what the picture was made from.
+
+    `drawn_here` also names stylegate as the program that made it.
+    """
     created: dict[str, Any] = {"action": "c2pa.created", "digitalSourceType": source_type}
     if drawn_here:
         created["softwareAgent"] = AGENT
@@ -143,7 +151,7 @@ def read_credentials(content: bytes, context: Any) -> CredentialState:
 
 
 def stated_source_types(manifest: dict[str, Any]) -> tuple[str, ...]:
-    """The digital source types that the actions of a manifest name."""
+    """The digital source types (addresses of IPTC) that the actions of a C2PA manifest name, each once."""
     data = [a.get("data") for a in manifest.get("assertions", []) if a.get("label", "").startswith("c2pa.actions")]
     actions = [action for entry in data if isinstance(entry, dict) for action in entry.get("actions", [])]
     return tuple(dict.fromkeys(action["digitalSourceType"] for action in actions if "digitalSourceType" in action))
@@ -168,6 +176,7 @@ class ByteReplacement(NamedTuple):
     inserted: bytes
 
     def apply_to(self, content: bytes) -> bytes:
+        """The content with the replacement done."""
         return content[: self.start] + self.inserted + content[self.end :]
 
 

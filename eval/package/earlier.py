@@ -29,14 +29,19 @@ class SignedEarlierPackage(NamedTuple):
         return content if hashlib.sha256(content).hexdigest() == listed else None
 
     def vouches_for_picture(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
-        """Whether this key signed that a file has this content, and is the item's picture that was judged as told."""
+        """Whether this key signed a record of this item and judged file, and a file `name` in data/
+        with this content.
+        """
         record = json.loads(self.signed_content(f"records/{item}.json") or b"{}")
         judged = record.get("judged_sha256", record.get("sha256"))
         return judged == judged_sha256 and self.signed.get(f"data/{name}") == hashlib.sha256(content).hexdigest()
 
 
 def signed_earlier_package(package: Path | None, key: PrivateKey | None) -> SignedEarlierPackage | None:
-    """The package before, and what of it was signed by this key; None if there is none."""
+    """An earlier package with the digests of its files that `key` signed; None without a package.
+
+    If another key or nobody signed it, it has no such files.
+    """
     if package is None:
         return None
     ours = key is not None and (package / SIGNER).is_file() and (package / SIGNER).read_bytes() == public_pem(key)

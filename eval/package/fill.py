@@ -54,7 +54,7 @@ def fill_package(
     marks: ExportMarks = NO_MARKS,
     earlier: SignedEarlierPackage | None = None,
 ) -> Provenance:
-    """Write data/, the tree and the bill of materials of a new package; its provenance.
+    """Write data/, the Merkle tree and the bill of materials of a new package. Returns its provenance.
 
     Files that `earlier`, a package of the same collection, holds with the same bytes are linked to it, and the record
     of an item that did not change stays as it is there. Raises DataError for whatever is not as the gate knew it.
@@ -118,7 +118,7 @@ def write_pictures_with_marks(
     marks: ExportMarks,
     earlier: SignedEarlierPackage | None,
 ) -> tuple[list[PackageItem], MarksReport]:
-    """Copy the pictures with their marks; the items with the digests of what was written, and what was read back.
+    """Copy the pictures with their marks. Returns the items with the sha256 of what was written, and a report on marks.
 
     Raises DataError for a picture that is no longer the one that was judged, and for those that cannot be marked.
     """
@@ -131,7 +131,10 @@ def write_pictures_with_marks(
 
 
 def stated_of(item: PackageItem, weights: dict[str, str]) -> dict[str, str | int | None] | None:
-    """What the credentials of a picture state: digests of the weights, and its seed or that it was retouched."""
+    """What the content credentials of a picture state: digests of the weights, and its seed or that it was retouched.
+
+    None for a picture that was not drawn here.
+    """
     if not item.slot:
         return None
     return {**weights, **({"retouched": True} if item.retouched else {"seed": item.seed})}
@@ -165,7 +168,8 @@ def write_metadata_and_records(
 
 
 def reusable_earlier_record(record: ItemRecord, before: bytes | None) -> bytes | None:
-    """The record of an earlier package, if it is of the same item, made the same way and accepted by the same policy.
+    """The bytes `before`, a record of an earlier package, if it is of the same item, made in the same way and accepted
+    by the same policy; else None.
 
     Its scores and its verdict are those with which the item first left, and its plan and folder those of that time.
     """
@@ -200,7 +204,10 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem])
 
 
 def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[PackageItem], outcome: GateRecord) -> None:
-    """The certificate, or the calibration with the scores that it was used on; nothing where nothing is promised."""
+    """Write the certificate, or the calibration with the scores that it was used on; nothing if nothing is promised.
+
+    Raises DataError if the certificate is not of these items, or gate.json names no calibration.
+    """
     if outcome.promise.state == "certified":
         found = read_certificate(lot.out / CERTIFICATE)
         if sorted(item.verdict.sha256 for item in items) != sorted(certified_digests(found)):
@@ -214,7 +221,7 @@ def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[PackageItem], o
 
 
 def copy_trait_certificate_if_it_applies(data: Path, lot: Lot, items: Sequence[PackageItem]) -> None:
-    """The certificate of an audit of traits, where it is of what the metadata of these items states; else nothing."""
+    """Write trait-certificate.json of the lot into `data`, if what it audited is what the items' metadata states."""
     path = lot.out / TRAIT_CERTIFICATE
     if not path.exists():
         return

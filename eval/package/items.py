@@ -24,7 +24,7 @@ AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedi
 
 @dataclass(frozen=True, slots=True)
 class PackageItem:
-    """One picture that leaves."""
+    """One picture of a package: its number, its verdict, and the planned slot that it was drawn for."""
 
     id: int  # of a planned picture the number of its slot, else its place among the pictures that leave, from 0
     verdict: Verdict
@@ -123,7 +123,10 @@ class ItemRecord(Record):
 
 
 def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
-    """The items, by number. Prompts that are captions of a client's pictures are left out."""
+    """The items of a package from the accepted verdicts of a lot, sorted by number.
+
+    Prompts that are captions of the brand's own pictures are left out.
+    """
     facts = lot.record.facts if lot.record else None
     shown = facts is not None and facts.plan.traits is not None
     items = []
@@ -136,8 +139,8 @@ def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem
 
 
 def scores_if_unchanged(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
-    """The scores of the lot. Raises DataError if scores.parquet lacks the picture of an item, or has it with another
-    sha256 than the item's verdict.
+    """Read the scores of the lot. Raises DataError if scores.parquet lacks the picture of an item, or has it with
+    another sha256 than the item's verdict.
     """
     scores = read_scores(lot.out)
     rows = {row["file"]: row for row in scores.rows}
@@ -156,7 +159,7 @@ def make_item_record(
     scores: dict[str, float | None],
     detected: dict[str, str],
 ) -> ItemRecord:
-    """The record of one item."""
+    """The content of records/<id>.json of one item. `detected` has the value that the encoder sees of each trait."""
     drawn = None
     if item.slot:
         how = {"seed": item.seed, "retouched": item.retouched, "prompt": item.prompt}
@@ -194,7 +197,7 @@ def pseudonym_of_person(name: str) -> str:
 
 
 def imagefolder_table(items: Sequence[PackageItem]) -> pa.Table:
-    """The table of metadata.parquet, which make data/ a Hugging Face imagefolder."""
+    """The table of metadata.parquet, a row for each item, which makes data/ a Hugging Face imagefolder."""
     columns: dict[str, Any] = {
         "file_name": [item.image_path_in_data for item in items],
         "id": [item.id for item in items],
@@ -231,7 +234,9 @@ def metaplex_metadata(collection: str, item: PackageItem) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TokenMetadataFormat:
-    """A kind of token: what its JSON holds, and how its file is named."""
+    """A kind of token: functions that give the content of its JSON (of collection and item), and the
+    name of its file.
+    """
 
     content: Callable[[str, PackageItem], dict[str, Any]]
     name: Callable[[int], str]

@@ -32,7 +32,7 @@ class LabelRowHashes(Record):
 
 
 def label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
-    """The hashes that a gate's record holds; None where people have said nothing."""
+    """The hashes of the last label rows, from a gate's record; None if it names none, as before any label is given."""
     found = LabelRowHashes(
         **{purpose: outcome.evidence.get(store.gate_record_key_of_labels(purpose)) or "" for purpose in PURPOSES}
     )
@@ -54,7 +54,9 @@ def read_named_label_store(words: Sequence[str]) -> list[store.StoredRow] | None
 
 
 def check_label_row_hashes(package: Path, rows: Sequence[store.StoredRow]) -> tuple[list[str], list[str], list[str]]:
-    """Sentences on what these rows of a labels.sqlite prove of a package, do not prove, and on what contradicts it."""
+    """(proven, not proven, wrong): sentences on whether `rows`, of a labels.sqlite, hold the rows that
+    a package names.
+    """
     path = package / LABEL_HEADS
     if not path.is_file():
         return [], ["the package names no labels: nobody had given any, or an older stylegate made it"], []

@@ -195,7 +195,7 @@ def items_of_package(package: Path) -> dict[int, tuple[str, str]]:
 
 
 def traits_of_package(package: Path) -> dict[int, dict[str, str]]:
-    """The traits of each item, by its number."""
+    """The traits (trait -> value) of each item that a package states, by its number."""
     rows = files.read_parquet(package / "data" / TABLE).to_pylist()
     return {
         row["id"]: {trait: value for trait, value in (row.get("traits") or {}).items() if value is not None}
@@ -210,7 +210,9 @@ def planned_traits_of_package(package: Path) -> dict[int, dict[str, str]]:
 
 
 def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinceVersion:
-    """The differences of two versions of a collection: items added, removed, drawn again, evolved, merged."""
+    """The content of changes.json for the package `after`, which follows `before`: items that are new, burned, drawn
+    again, merged, or have other traits. `told` is what burn= and merge= ask for.
+    """
     old, new = items_of_package(before), items_of_package(after)
     old_traits, new_traits = traits_of_package(before), traits_of_package(after)
     both = sorted(old.keys() & new.keys())
@@ -245,7 +247,7 @@ def numbered_versions(collection: Path) -> list[tuple[Path, int]]:
 
 
 def version_as_named_by_next(package: Path) -> EarlierVersion:
-    """A package as the next version names it."""
+    """The entry of changes.json by which the next version names this package: number, digest and Merkle root."""
     return EarlierVersion(
         version=int(package.name.rpartition("-v")[2]),
         tagmanifest_sha256=files.sha256(package / TAGMANIFEST),

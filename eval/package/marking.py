@@ -80,7 +80,9 @@ class WrittenPicture(NamedTuple):
 
 
 def requested_marks(config: Config) -> ExportMarks:
-    """The marks that the words ask for. Raises ConfigError for a certificate that cannot sign a picture."""
+    """The marks that `marks=` and `source_type=` ask for. Raises ConfigError for a certificate that cannot sign a
+    picture.
+    """
     if config.marks != "all":
         return ExportMarks(config.marks, config.source_type)
     signer = CredentialSigner(signing_certificate(config))
@@ -116,7 +118,7 @@ def watermark_of_batch(config: Config, lot: Lot) -> Watermark | None:
 def write_marked_pictures(
     unmarked: Sequence[PictureToMark], data: Path, marks: ExportMarks, earlier: SignedEarlierPackage | None
 ) -> list[MarksOfPicture]:
-    """Write each picture's file with its marks below `data`, and read it back: what each one carries, in their order.
+    """Write each picture's file with its marks below `data`. Returns the marks that were read back, in the same order.
 
     Raises DataError for a file that changed since it was judged, and with every picture that cannot leave: it cannot
     carry a mark, has lost one, or would have other pixels than were judged.
@@ -149,7 +151,9 @@ def write_marked_pictures(
 
 
 def signature_cache_key(one: PictureToMark, marks: ExportMarks) -> str:
-    """What a signature is of: the picture that was judged, what is stated of it, and the certificate."""
+    """The cache key (hex) of a picture's signature: over the judged picture, what is stated of it, and
+    the certificate.
+    """
     certificate = marks.signer.certificate.sha256 if marks.signer else ""
     return files.canonical_sha256([__version__, one.item.verdict.sha256, certificate, marks.source_type, one.made_from])
 

@@ -7,7 +7,7 @@ Tree = tuple[bytes, list[list[bytes]]]
 
 
 def root_and_paths(leaves: Sequence[bytes]) -> Tree:
-    """The root of one leaf or more, and for each leaf the hashes that lead from it to the root, nearest first."""
+    """The root of one leaf hash or more, and for each leaf the hashes beside its path to the root, nearest first."""
     if len(leaves) == 1:
         return leaves[0], [[]]
     split = 1 << ((len(leaves) - 1).bit_length() - 1)  # the largest power of two below the number of leaves

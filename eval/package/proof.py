@@ -59,10 +59,10 @@ def problems_with_old_manifest(package: Path) -> list[str]:
 
 
 def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
-    """Where the package does not prove the promise that its provenance speaks of; and what it proves, in words.
+    """(problems, claim): sentences on why a package does not prove the promise in its provenance, and what it proves.
 
-    The words are computed from the certificate or the calibration in the package, never copied from provenance.json.
-    They are "" where nothing is promised.
+    The claim is computed from the certificate or the calibration in the package, never copied from provenance.json.
+    It is "" where nothing is promised.
     """
     promise, pictures = provenance.judged_by.promise, [str(row["judged_sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
@@ -75,7 +75,9 @@ def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict
 
 
 def problems_with_certificate(package: Path, provenance: Provenance, pictures: list[str]) -> tuple[list[str], str]:
-    """Where the certificate does not prove what is promised of `pictures` (sha256); and what it proves, in words."""
+    """(problems, claim): sentences on why the certificate does not prove the promise for `pictures` (sha256), and what
+    it proves, in words; "" where it is missing or damaged.
+    """
     if not (package / CERTIFICATE).exists():
         return [f"{CERTIFICATE} is missing, but provenance.json speaks of it"], ""
     try:
@@ -95,12 +97,14 @@ def problems_with_certificate(package: Path, provenance: Provenance, pictures: l
 
 
 def read_package(package: Path) -> tuple[Provenance, list[dict]]:
-    """provenance.json, and file_name and sha256 of each picture. Raises DataError if a file is missing or damaged."""
+    """provenance.json, and a row for each picture (`read_picture_rows`). Raises DataError for a missing or damaged
+    file.
+    """
     return Provenance.read(payload_folder(package) / "provenance.json", "the provenance"), read_picture_rows(package)
 
 
 def problems_between_parts(package: Path) -> list[str]:
-    """Where the parts of a package whose bytes are whole do not agree."""
+    """Sentences on parts that do not agree with each other in a package whose bytes are those of its manifests."""
     try:
         provenance, rows = read_package(package)
         if not all(isinstance(text, str) for row in rows for text in row.values()):
@@ -135,7 +139,7 @@ def check_trait_certificate(package: Path) -> tuple[list[str], list[str]]:
 
 
 def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict]) -> list[str]:
-    """Where the rows and counts of a package of the older form do not agree with its pictures."""
+    """Sentences on rows and counts that do not agree with the pictures, in a package of the older form."""
     problems = []
     images = {path.relative_to(package).as_posix(): path for path in (package / IMAGES).rglob("*") if path.is_file()}
     if {row["file_name"]: row["sha256"] for row in rows} != {n: files.sha256(p) for n, p in images.items()}:
@@ -149,7 +153,7 @@ def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict
 
 
 def problems_with_ssh_key(package: Path) -> list[str]:
-    """Where the key that `ssh-keygen` is told to check the manifest with is not the key that signed the package."""
+    """A list with one sentence if the key in signer.ssh.pub is not the key that signed the package; else []."""
     if not (package / SSH_SIGNER).exists():
         return []
     same = ssh.is_same_key((package / SSH_SIGNER).read_text(errors="replace"), package / receiver.SIGNER)
@@ -157,7 +161,9 @@ def problems_with_ssh_key(package: Path) -> list[str]:
 
 
 def problems_with_statement(package: Path) -> list[str]:
-    """Where the in-toto statement of a bag, if it has one, is not of this bag."""
+    """A list with one sentence if the in-toto statement of a bag is not of this bag or not signed by
+    its key; else [].
+    """
     if not (package / STATEMENT).exists():
         return []
     envelope = files.read_json(package / STATEMENT, "the statement", "payload", "signatures")
@@ -166,7 +172,7 @@ def problems_with_statement(package: Path) -> list[str]:
 
 
 def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) -> list[str]:
-    """Where table, records and metadata of a bag do not speak of the same pictures and traits."""
+    """Sentences on where table, records and metadata of a bag do not name the same pictures, traits and verdicts."""
     problems = []
     table = {row["file_name"]: row for row in files.read_parquet(data / TABLE).to_pylist()}
     judged = {row["file_name"]: row["judged_sha256"] for row in rows}

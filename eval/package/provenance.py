@@ -127,7 +127,7 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequ
 
 
 def without_path(name: str) -> str:
-    """The last part of a word that has the form of a path (files.is_path); any other word as it is."""
+    """The last part of a name that has the form of a path (files.is_path); any other name as it is."""
     return Path(name).name if files.is_path(name) else name
 
 

@@ -32,7 +32,9 @@ def sha256(path):
 
 
 def read_manifest(folder, name, wrong):
-    """sha256 by file name, as a manifest lists them; if it holds anything else, that goes into `wrong`."""
+    """sha256 by file name, as a manifest lists them; if it is missing or holds anything else, `wrong`
+    gets a sentence.
+    """
     text = (folder / name).read_bytes().decode(errors="replace") if (folder / name).is_file() else ""
     listed = {file: digest for digest, file in re.findall(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)}
     if not text or text != "".join(f"{digest}  {file}\n" for file, digest in listed.items()):
@@ -41,7 +43,10 @@ def read_manifest(folder, name, wrong):
 
 
 def check_files(folder, wrong):
-    """Hold every file against the manifests. Returns the sha256 of each file that they list, by name."""
+    """Compare every file with the manifests; what is missing, added or changed is appended to `wrong`.
+
+    Returns the sha256 of each file that the manifests list, by name.
+    """
     listed = {**read_manifest(folder, MANIFEST, wrong), **read_manifest(folder, TAGMANIFEST, wrong)}
     present = {}  # whether it is a plain file, by name; of folders only those that hold nothing, with / at their end
     for place, folders, names in os.walk(folder):
@@ -66,7 +71,10 @@ def verified_by_openssl(key, file, signature):
 
 
 def check_signature(folder, wrong, is_signed):
-    """(what is proven, what is not) by the signatures of the two manifests, as sentences."""
+    """(proven, not proven): sentences on the signatures of the two manifests; what is wrong is appended to `wrong`.
+
+    `is_signed(key, file, signature)` of three paths gives True, False, or None if nothing here can check it.
+    """
     if not (folder / SIGNER).is_file():
         wrong += [f"{path.name}: a signature, but {SIGNER} is missing" for path in sorted(folder.glob("*.s*sig"))]
         return [], ["who made the package: it is not signed, and whoever can write it can make another that holds"]
@@ -100,7 +108,11 @@ def root_of_path(leaf, index, size, path):
 
 
 def check_items(folder, listed, wrong):
-    """Lead every item to the Merkle root, and hold the counts against the items. Returns what is proven."""
+    """Compute the Merkle root from every item, and compare the counts with the items; `listed` has the manifests'
+    digests.
+
+    Returns sentences on what is proven; sentences on what is wrong are appended to `wrong`.
+    """
     tree, rows = json.loads((folder / MERKLE).read_text()), (folder / INCLUSION).read_bytes().splitlines()
     images, hashes, traits, size = {}, "", {}, len(rows)
     for index, row in enumerate(map(json.loads, rows)):

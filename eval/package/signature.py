@@ -79,7 +79,7 @@ def sign(key: PrivateKey, content: bytes) -> bytes:
 
 
 def is_signed_file(key: Path, file: Path, signature: Path) -> bool:
-    """Whether a file holds the signature of another file by the public key (PEM) in a third."""
+    """Whether the file `signature` holds a signature of `file` by the public key (PEM) in the file `key`."""
     try:
         return is_signed(key, file.read_bytes(), signature.read_bytes())
     except OSError:
@@ -87,7 +87,7 @@ def is_signed_file(key: Path, file: Path, signature: Path) -> bool:
 
 
 def is_signed(key: Path, content: bytes, signature: bytes) -> bool:
-    """Whether it is a signature of `content` by the public key (PEM) in a file."""
+    """Whether `signature` (DER) is one of `content` by the public key (PEM) in the file `key`."""
     try:
         found = serialization.load_pem_public_key(key.read_bytes())
         if not isinstance(found, ec.EllipticCurvePublicKey):

@@ -66,9 +66,11 @@ class SigningCertificate:
         return "PS256" if isinstance(public, rsa.RSAPublicKey) else ""
 
     def chain_pem(self) -> bytes:
+        """All certificates in PEM form, the signer's first."""
         return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in self.chain)
 
     def key_pem(self) -> bytes:
+        """The private key in PEM form; there must be one."""
         return private_key_pem(self.key)
 
 
@@ -108,7 +110,9 @@ def read_private_key(config: Config, path: Path, content: bytes) -> Any:
 
 
 def certificate_problems(found: SigningCertificate, now: datetime.datetime) -> list[str]:
-    """Why a certificate cannot sign; C2PA's library says more when it first signs with it."""
+    """Sentences on why a certificate cannot sign content credentials at the time `now`; [] if nothing speaks against
+    it.
+    """
     leaf, problems = found.chain[0], []
     if found.key is not None and public_key_der(found.key.public_key()) != public_key_der(leaf.public_key()):
         problems.append("the private key is not the one of the certificate")

@@ -17,7 +17,10 @@ is_reject = REVIEWERS["is_reject"]
 
 
 def check_certificate(folder, wrong):
-    """Compute the certificate again, and hold it against the items. Returns what is proven."""
+    """Compute the proof of certificate.json again, and compare it with the items. Returns sentences on what is proven.
+
+    Sentences on what is wrong are appended to `wrong`.
+    """
     if not (folder / CERTIFICATE).is_file():
         return []
     found = json.loads((folder / CERTIFICATE).read_text())

@@ -7,7 +7,10 @@ import math
 
 
 def about_reviewers(found):
-    """What is known of those who looked, in words."""
+    """How many known rejects each reviewer missed, and how many rejects are missed at most, in words.
+
+    Without known rejects it says that the reviewers are taken to be right. `found` is the content of certificate.json.
+    """
     known, part = found.get("known_rejects", {}), found["attempts"][found["proven"]]
     if not known:
         return "the reviewers are taken to be right: no known rejects were shown to them"
@@ -60,4 +63,5 @@ def fewest_answers(rejects, eyes):
 
 
 def is_reject(row):
+    """Whether a label counts as a reject: whatever is not accepted does."""
     return row["verdict"] != "accept"

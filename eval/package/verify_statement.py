@@ -12,7 +12,10 @@ STATEMENT, MANIFEST, SIGNER = "proof/statement.dsse.json", "manifest-sha256.txt"
 
 
 def check_statement(folder: Path, wrong: list) -> list:
-    """Hold the statement against the manifest, and its signature against the key. Returns what is proven."""
+    """Compare the statement with the manifest, and its signature with the key. Returns sentences on what is proven.
+
+    Sentences on what is wrong are appended to `wrong`.
+    """
     if not (folder / STATEMENT).is_file():
         return []
     envelope = json.loads((folder / STATEMENT).read_text())

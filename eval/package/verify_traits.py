@@ -11,7 +11,9 @@ COMMITMENT, SALT, PLAN = "proof/commitment.json", "proof/commitment.salt", "proo
 
 
 def check_plan_and_rarity(folder, traits, wrong):
-    """Hold `traits` (trait -> value, by number of an item) against plan and rarity. Returns what is proven."""
+    """Compare `traits` (trait -> value, by number of an item) with plan and rarity. Returns sentences on what is
+    proven.
+    """
     return check_plan(folder, traits, wrong) + check_rarity(folder, traits, wrong)
 
 
@@ -38,7 +40,10 @@ def check_metadata(folder, images, wrong):
 
 
 def check_plan(folder, traits, wrong):
-    """Open the commitment to the plan, and hold the traits of the items against it. Returns what is proven."""
+    """Compare the plan with the commitment to it, and `traits` with the plan. Returns sentences on what is proven.
+
+    Sentences on what is wrong are appended to `wrong`.
+    """
     if not (folder / COMMITMENT).is_file():
         return []
     stated, plan = json.loads((folder / COMMITMENT).read_text()), (folder / PLAN).read_bytes()
@@ -83,7 +88,7 @@ def rarity_ranks_and_scores(items):
 
 
 def check_rarity(folder, traits, wrong):
-    """Compute rank and rarity of the items again. Returns what is proven."""
+    """Compute rank and rarity again from `traits`, and compare them with rarity.jsonl. Returns what is proven."""
     if not (folder / RARITY).is_file():
         return []
     rows = [json.loads(line) for line in (folder / RARITY).read_bytes().splitlines()]

@@ -58,7 +58,7 @@ def with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:
 
 
 def xmp_description_element(code: str, drawn_here: bool) -> str:
-    """The part of a packet that says the source type; of a picture that was drawn here also the AI system."""
+    """The XML element that states the source type; of a picture that was drawn here also the AI system."""
     said = {"DigitalSourceType": SOURCE_TYPES + code}
     if drawn_here:
         said |= {"AISystemUsed": "stylegate", "AISystemVersionUsed": __version__}
@@ -154,6 +154,7 @@ def is_xmp_segment(part: bytes) -> bool:
 
 
 def is_webp(content: bytes) -> bool:
+    """Whether the bytes of a file begin as a WebP does."""
     return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
 
 

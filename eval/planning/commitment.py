@@ -81,6 +81,7 @@ def check_commitment(path: Path) -> str:
 
 
 def is_commitment_file(path: Path) -> bool:
+    """Whether a file is JSON that names an algorithm, as commitment.json does."""
     try:
         return "algorithm" in json.loads(path.read_bytes())
     except ValueError:

@@ -41,6 +41,7 @@ def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> li
 
 
 def problems_of_trait_value(value: TraitValue, file: TraitsFile) -> list[str]:
+    """Problems of how often one value comes; each text follows the place of the value, "traits.hat.crown"."""
     told = [word for word in ("count", "weight", "tier") if getattr(value, word) is not None]
     problems = [f": has {' and '.join(told)}; one of them says how often it comes"] if len(told) > 1 else []
     if value.tier is not None and value.tier not in file.tiers:
@@ -63,7 +64,9 @@ def problems_of_names_that_look_alike(place: str, names: Any) -> list[str]:
 
 
 def conditions_of_all_rules(rules: TraitRules) -> list[tuple[str, dict[str, list[str]]]]:
-    """Every condition of the rules, with its place in the file."""
+    """(place in the file, condition) of every condition of the rules, such as ("rules.forbid[0]",
+    {"hat": ["crown"]}).
+    """
     found = [(f"rules.forbid[{i}]", condition) for i, condition in enumerate(rules.forbid)]
     for i, rule in enumerate(rules.require):
         found += [(f"rules.require[{i}].when", rule.when), (f"rules.require[{i}].then", rule.then)]
@@ -79,6 +82,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
             leads.setdefault(start, set()).update(then)
 
     def path_back_to(start: tuple[str, str]) -> list[tuple[str, str]] | None:
+        """The values (trait, value) from `start` to the last one before it comes again; None if there is no cycle."""
         open_, seen = [[start]], set()
         while open_:
             path = open_.pop()
@@ -101,6 +105,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
 
 
 def trait_count_problems(file: TraitsFile) -> list[str]:
+    """A problem for each entry of rules.tally that names unknown traits, or a trait whose values are no numbers."""
     problems = []
     for trait, counted in file.rules.tally.items():
         unknown = [name for name in [trait, *counted] if name not in file.traits]
@@ -143,9 +148,10 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
 
 
 def broken_rules(rules: TraitRules, traits: dict[str, str]) -> list[str]:
-    """The rules that these traits break, whatever the traits that they do not name are."""
+    """The rules that these traits break whatever the other traits are, by name, such as "forbid[0]"."""
 
     def traits_meet(condition: dict[str, list[str]]) -> bool:
+        """Whether each trait of the condition has one of its values."""
         return all(traits.get(trait) in names for trait, names in condition.items())
 
     broken = [f"forbid[{i}]" for i, condition in enumerate(rules.forbid) if traits_meet(condition)]
@@ -157,7 +163,9 @@ def broken_rules(rules: TraitRules, traits: dict[str, str]) -> list[str]:
 
 
 def template_problems(prompt: str, names: set[str], where: str = "prompt") -> list[str]:
-    """A template may hold {name} and nothing else of str.format's language."""
+    """Problems of a prompt template, which may hold {name} of one of `names` and nothing else of
+    str.format's language.
+    """
     try:
         parts = list(Formatter().parse(prompt))
     except ValueError as error:

@@ -29,6 +29,7 @@ class PlanInProgress:
         self.limits = np.array([limit.rows_with_combination(self.rows).sum() for limit in problem.limits], np.int64)
 
     def random_plan_with_exact_counts(self) -> np.ndarray:
+        """[slots, traits] the given cells, and the other values dealt at random so that every count is kept."""
         rows = self.problem.given.astype(np.int32)
         for trait, counts in enumerate(self.problem.counts):
             given = rows[:, trait][rows[:, trait] != OPEN]
@@ -38,13 +39,17 @@ class PlanInProgress:
         return rows
 
     def row_fingerprints(self, rows: np.ndarray) -> np.ndarray:
+        """[n] a 64-bit sum for each of `rows` [n, traits], the same for equal rows and hardly ever for others."""
         total = np.zeros(len(rows), np.uint64)
         for trait, marks in enumerate(self.marks):
             total += marks[rows[:, trait]]
         return total
 
     def broken_rules_per_row(self, rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """[n] For each of `rows` [n, traits] the number of rules that it breaks by itself, other rows aside."""
+        """[n] how far each of `rows` [n, traits] is from keeping the rules of single rows; `sums` are its fingerprints.
+
+        A forbidden or excluded combination adds 1; a wrong count of traits adds its distance. 0: it keeps all.
+        """
         found = np.zeros(len(rows), np.int64)
         for rule in self.problem.forbidden:
             found += rule.rows_with_combination(rows)
@@ -170,7 +175,9 @@ def propose_swaps(table: PlanInProgress, faults: np.ndarray) -> tuple[np.ndarray
 def swaps_leaving_combination(
     table: PlanInProgress, limit: CombinationLimit, beyond: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Proposed swaps after which fewer rows have a combination that stands too often."""
+    """Random swaps (first row, second row, trait; [k] each) that take a value from a row with a combination that stands
+    `beyond` times too often. Not every one helps: the caller keeps those that do.
+    """
     random, traits = table.random, list(limit.masks)
     inside = np.flatnonzero(limit.rows_with_combination(table.rows))
     first = random.choice(inside, min(len(inside), 4 * beyond + 16)).repeat(8)
@@ -180,8 +187,8 @@ def swaps_leaving_combination(
 def swaps_reaching_combination(
     table: PlanInProgress, limit: CombinationLimit, short: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Proposed swaps after which more rows have a combination: rows that lack one value of it get that from another
-    row.
+    """Random swaps (first row, second row, trait; [k] each) that give a row a value that it lacks of a combination,
+    which stands `short` times too seldom. Not every one helps: the caller keeps those that do.
     """
     random, rows = table.random, table.rows
     has = np.stack([mask[rows[:, trait]] for trait, mask in limit.masks.items()], axis=1)
@@ -197,7 +204,7 @@ def swaps_reaching_combination(
 
 
 def occurs_in_sorted(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """For each of `sums` whether it occurs in `held`, which is sorted."""
+    """[n] whether each of `sums` [n] occurs in `held`, which is sorted."""
     if not len(held):
         return np.zeros(len(sums), bool)
     place = np.minimum(np.searchsorted(held, sums), len(held) - 1)

@@ -45,7 +45,10 @@ class RelaxedSolution:
 
 
 class Prices(NamedTuple):
-    """What a programme without an answer would give for another combination: prices of all that it brings."""
+    """Dual prices (marginals) of a linear programme without an answer.
+
+    A combination whose prices sum to more than 0 would help it.
+    """
 
     of_values: list[np.ndarray]  # for each trait, by value
     of_limits: np.ndarray  # for each line of `limits_as_inequalities`, at most 0
@@ -95,8 +98,9 @@ def assign_to_slots(problem: PlanProblem, rows: np.ndarray, random: np.random.Ge
 def solve_rest_by_branch_and_bound(
     problem: PlanProblem, rows: np.ndarray, random: np.random.Generator
 ) -> np.ndarray | None:
-    """A plan for the few slots that are left, made of these combinations by HiGHS' branch and bound; None if there is
-    none.
+    """A plan for the few slots that are left, made of these combinations by HiGHS' branch and bound.
+
+    None if none is found: at most SEARCHED combinations and NODES nodes are tried.
     """
     rows = rows[np.all([count[rows[:, t]] > 0 for t, count in enumerate(problem.counts)], axis=0)]
     if not len(rows):
@@ -128,7 +132,9 @@ def value_incidence_matrix(problem: PlanProblem, rows: np.ndarray) -> Any:
 
 
 def problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: np.ndarray) -> PlanProblem | None:
-    """The problem of the slots that are not settled; None if the settled ones use more than there is."""
+    """What the slots that are not `settled` [slots] must be; None if the settled rows use more than counts and limits
+    allow.
+    """
     done = rows[settled]
     counts = [c - np.bincount(done[:, t], minlength=len(c)) for t, c in enumerate(problem.counts)]
     given = rows[~settled]
@@ -185,7 +191,7 @@ def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> Relax
 
 
 def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
-    """The rows that break no rule of a single row and are not excluded, each once."""
+    """Those of `rows` [n, traits] that break no rule of a single row and are not excluded, each once."""
     rows = np.unique(rows, axis=0)
     bad = np.zeros(len(rows), bool)
     for rule in problem.forbidden:
@@ -201,8 +207,8 @@ def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
 
 
 def first_candidate_combinations(problem: PlanProblem, random: np.random.Generator) -> np.ndarray:
-    """Combinations to begin with, drawn by the shares of the values, and by shares nearer to equal ones so that rare
-    values occur.
+    """[n, traits] random combinations to begin with, drawn by the shares of the values, and by shares nearer to equal
+    ones so that rare values occur.
     """
     parts = []
     for power in (1.0, 0.5):
@@ -318,8 +324,10 @@ def worth_by_first_value(problem: PlanProblem, prices: Prices, first_value: int)
 
 
 def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
-    """The limits on combinations as inequalities `a x <= b`, and one for each slot whose values are partly given:
-    some combination must fit it.
+    """(a, b) of the inequalities `a x <= b` that say the limits, where x [n] is how often each of `rows` is taken.
+
+    a [m, n] is sparse, or None if there are no limits. A slot that is partly given is a limit too: some row must fit
+    it.
     """
     lines, most = [], []
     for limit in problem.limits:
@@ -338,9 +346,9 @@ def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any,
 def most_valuable_combinations(
     problem: PlanProblem, worth: list[np.ndarray], number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `number` combinations of highest worth in sum, trait after trait, and their worth.
+    """The `number` combinations with the highest sum of worths, `worth[t]` of each value of trait t, and these sums.
 
-    Without rules for single rows these are the best of all: who is among the best is so with its first traits alone.
+    A beam search, one trait at a time, 4 x `number` wide. Without rules for single rows these are the best of all.
     """
     rows, sums = np.zeros((1, 0), np.int32), np.zeros(1)
     for trait, prices in enumerate(worth):

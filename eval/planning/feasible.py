@@ -127,6 +127,7 @@ def solve_for_fewest_changes(
 
 
 def is_feasible(problem: PlanProblem, rules: list[CombinationLimit]) -> bool:
+    """Whether the counts can keep these rules as they are (`fewest_count_changes`); False if it is not known."""
     changes = fewest_count_changes(problem, rules)
     return changes is not None and not any(change.any() for change in changes)
 

@@ -62,7 +62,9 @@ def rarity_intervals(
 
 
 def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
-    """[items, traits] the values as numbers, with the number of traits as one trait more; 0 for a trait that lacks."""
+    """[items, traits + 1] the values as numbers, the number of traits as one trait more; 0 for a trait that an item
+    lacks.
+    """
     rows = [with_trait_count(item) for item in items]
     names = sorted({name for row in rows for name in row})
     columns = []
@@ -73,11 +75,13 @@ def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
 
 
 class InformationContent(NamedTuple):
-    """What OpenRarity computes scores of: of each item, and of all."""
+    """Information content of n items, and the entropy of the collection that each belongs to, in bits: what
+    OpenRarity's scores are computed from.
+    """
 
     bits: np.ndarray  # [n] information content of the item
     unique: np.ndarray  # [n] how many of its values no other item has
-    entropy: np.ndarray  # bits of the collection; the score is bits / entropy
+    entropy: np.ndarray  # [] of the collection, or [n] where each item is in one of its own; score = bits / entropy
 
     def scores(self) -> np.ndarray:
         """[n] OpenRarity's scores; 0 where all items are the same."""
@@ -85,7 +89,7 @@ class InformationContent(NamedTuple):
 
 
 def information_of(columns: np.ndarray) -> InformationContent:
-    """The information of items by `value_numbers`."""
+    """The information content of items in one collection, from their `value_numbers` [n, traits]."""
     size = len(columns)
     bits, unique, entropy = np.zeros(size), np.zeros(size, np.int64), np.zeros(())
     for column in columns.T:
@@ -98,7 +102,9 @@ def information_of(columns: np.ndarray) -> InformationContent:
 
 
 def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """OpenRarity's scores and ranks of items by `value_numbers`: eval/planning/rarity.py for many items at once."""
+    """([n] scores, [n] ranks) by OpenRarity of items with `value_numbers` [n, traits]: eval/planning/rarity.py for many
+    items at once.
+    """
     found, size = information_of(columns), len(columns)
     scores, unique = found.scores(), found.unique
     order = np.lexsort((-scores, -unique))
@@ -132,5 +138,5 @@ def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[
 
 
 def counts_times_log2(counts: np.ndarray) -> np.ndarray:
-    """c log2 c of each count; 0 for 0."""
+    """c log2 c of each count c, in the shape of `counts`; 0 for 0."""
     return counts * np.log2(np.maximum(counts, 1))

@@ -73,13 +73,16 @@ class PlanProblem:
     """(n, traits): combinations that no slot may have."""
 
     def value_numbers_of(self, traits: Mapping[str, str]) -> list[int]:
-        """Traits by name as numbers; OPEN for a trait or a value that is not there."""
+        """[traits] the numbers of the values of `traits` (trait -> value); OPEN for a trait or value
+        that is not there.
+        """
         return [
             values.index(traits[trait]) if traits.get(trait) in values else OPEN
             for trait, values in zip(self.traits, self.values, strict=True)
         ]
 
     def traits_of_row(self, row: np.ndarray) -> dict[str, str]:
+        """The traits (trait -> value) of a row [traits] of numbers."""
         return {trait: self.values[t][row[t]] for t, trait in enumerate(self.traits)}
 
 
@@ -131,7 +134,7 @@ def with_weight_of_tier(value: TraitValue, file: TraitsFile) -> TraitValue:
 
 
 def exact_counts_and_problems(trait: str, values: dict[str, TraitValue], size: int) -> tuple[list[int], list[str]]:
-    """The number of slots of each value, which sum to `size`, and what stands against it.
+    """(the number of slots of each value, problems): the numbers sum to `size` if there are no problems.
 
     Exact counts first; the rest is shared by weight within at_least and at_most, by largest remainder.
     """

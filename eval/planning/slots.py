@@ -16,6 +16,7 @@ from stylegate.errors import DataError
 
 
 def seed_of_slot(plan: PlanConfig, slot: int) -> int:
+    """The seed of the slot with this number, which follows from the plan's seed."""
     return int(np.random.SeedSequence([plan.seed, slot]).generate_state(1)[0])
 
 
@@ -46,7 +47,7 @@ def slots_from_traits(
 def make_slot_with_prompt(
     file: TraitsFile, brand: Brand, plan: PlanConfig, number: int, traits: dict[str, str], one: OneOfOne | None
 ) -> PlanSlot:
-    """The slot with these traits: its prompt in the words of the file, or of the one-of-one that it is."""
+    """The slot `number` with these traits. Its prompt is made from the traits, or is that of the one-of-one `one`."""
     text = one.prompt if one and one.prompt is not None else file.prompt
     phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
     return PlanSlot(
@@ -162,4 +163,5 @@ def one_of_one_values(file: TraitsFile) -> set[tuple[str, str]]:
 
 
 def is_one_of_one_at_any_slot(file: TraitsFile, slot: PlanSlot) -> bool:
+    """Whether the slot has the traits of a one-of-one for which the file names no slot."""
     return any(one.slot is None and one.traits.items() <= slot.traits.items() for one in file.one_of_ones)

@@ -13,7 +13,8 @@ NAMED = 12  # changes of counts that a message names
 
 
 def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
-    """(slots, traits) with exact counts, no combination twice, every rule kept; the same for the same seed.
+    """[slots, traits] the number of each slot's value, with exact counts, no combination twice, every rule kept; the
+    same for the same seed.
 
     Raises DataError where no such plan exists, with the rules that conflict and the nearest counts that do not.
     """
@@ -76,6 +77,7 @@ def changed_counts_in_words(problem: PlanProblem, changes: list[np.ndarray] | No
 
 
 def feasible_counts_next_step(problem: PlanProblem, changes: list[np.ndarray] | None) -> str:
+    """The sentence of an error that says how a plan becomes possible: by these counts, or else by other rules."""
     if changes is None:
         return "take away one of the rules: no counts of this many slots keep them all."
     told = [

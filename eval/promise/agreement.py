@@ -121,7 +121,9 @@ def cohen_kappa(ratings: NDArray[np.int64], categories: int) -> float | None:
 
 
 def coefficients_by_name(ratings: NDArray[np.int64], categories: int) -> dict[str, float | None]:
-    """Each coefficient by name, of [pictures, reviewers] category indices where -1 is missing."""
+    """raw, kappa, alpha and ac1 by name, of [pictures, reviewers] category indices (-1: missing); None
+    if not defined.
+    """
     counts = label_counts_per_picture(ratings, categories)
     return {
         "raw": raw_agreement(counts),

@@ -57,7 +57,7 @@ def largest_allowed_rejects(alpha: float, size: int) -> int:
 
 
 def bettor_for_uniform_order(alpha: float) -> Bettor:
-    """The bettor of `betting_wealth`, for an order in which every picture is equally likely to come next."""
+    """`betting_wealth` with the bets of `alpha`, for an order in which every picture is equally likely to come next."""
     return lambda labels, size, rejects: betting_wealth(labels, size, rejects, alpha)
 
 

@@ -48,7 +48,7 @@ class ScoredLabel(Label):
 
 
 class CalibratedThresholds(Record):
-    """Where the labels put the lines of the calibrated check."""
+    """The thresholds of the calibrated check that follow from the labels."""
 
     accept_from: float | None
     """The lowest score that is accepted; null where no line keeps the promise."""
@@ -57,7 +57,9 @@ class CalibratedThresholds(Record):
 
 
 class Calibration(Record):
-    """The content of calibration.json: a random sample of labels, and the lines that they prove."""
+    """The content of calibration.json: a random sample of labels, and the thresholds of the calibrated check that they
+    prove.
+    """
 
     version: Literal[2]
     """Version of the file."""
@@ -185,6 +187,7 @@ def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Poli
 
 
 def digest_of_score_labels(config: Config) -> str | None:
+    """sha256 of the file that score.labels names; None if it names none."""
     return files.sha256(require_file(config.score.labels, "score.labels")) if config.score.labels else None
 
 
@@ -246,7 +249,10 @@ def calibration_path(config: Config, lot: Lot) -> Path:
 def calibrated_line_for_lot(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, pool: dict[str, float]
 ) -> CalibratedLine:
-    """The calibrated line for this lot, by the calibration that the config names, else by the lot's own."""
+    """The thresholds and the state of the calibration that the config names, else of the lot's own, for this lot.
+
+    `pool` has the calibrated score, by sha256, of the pictures that every other check accepts.
+    """
     path = calibration_path(config, lot)
     if not path.exists():
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same arguments"

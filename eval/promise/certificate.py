@@ -125,6 +125,7 @@ class Certificate(Record):
         return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
 
     def proven_attempt(self) -> AuditAttempt:
+        """The attempt for which the labels prove the promise, at index `proven` of `attempts`."""
         return self.attempts[self.proven]
 
     def proven_claim_in_words(self) -> str:
@@ -141,7 +142,10 @@ class Certificate(Record):
         return self.says
 
     def about_reviewers(self) -> str:
-        """What is known of the reviewers, in words."""
+        """How many known rejects each reviewer missed, and how many rejects are missed at most, in words.
+
+        Without known rejects it says that the reviewers are taken to be right.
+        """
         if not self.known_rejects:
             return TAKEN_TO_BE_RIGHT
         tests = eyes.known_reject_tests(self.known_rejects, self.labels, self.known_answers)
@@ -220,7 +224,9 @@ class AuditPlan:
 
     @property
     def labelling_order(self) -> list[str]:
-        """A random order that follows from the lot's content and the policy's."""
+        """The sha256 of the lot's pictures in a random order, which follows from lot and policy; weighted with a
+        design.
+        """
         if self.design is None:
             return labels.shuffled_pictures(self.purpose, self.lot, self.policy_sha256)
         return weighted_order(self.lot, self.order_seed, self.design)
@@ -234,7 +240,7 @@ class AuditPlan:
         return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
 
     def promise_in_words(self) -> str:
-        """The promise in words."""
+        """The promise of the audit as a sentence, of pictures or, in an audit of traits, of stated traits."""
         return trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.says()
 
     def proof_attempts(self, given: Sequence[Label], answers: Sequence[Label] = ()) -> list[AuditAttempt]:
@@ -357,7 +363,10 @@ def make_certificate(
     statements: Sequence[TraitStatement] = (),
     answers: Sequence[Label] = (),
 ) -> Certificate:
-    """Everything that the proof rests on."""
+    """Make the certificate from the plan, the labels in its order, what they prove, and the answers to known rejects.
+
+    `proven` is the index of the attempt that is proven.
+    """
     terms = plan.promise
     found = Certificate(
         version=MEASURED if plan.known_rejects else RANKED if plan.design else EVEN,
@@ -381,12 +390,12 @@ def make_certificate(
 
 
 def plain_audit(given: Sequence[Label]) -> list[Label]:
-    """The labels with what was said and by whom alone."""
+    """The labels reduced to sha256, verdict, who and why, as a certificate keeps them."""
     return [Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given]
 
 
 def read_certificate(path: Path) -> Certificate:
-    """A certificate whose proof was computed again. Raises DataError listing what does not hold."""
+    """Read a certificate and compute its proof again. Raises DataError listing what does not hold."""
     what, step = "the certificate", "certify again; that writes it anew."
     version = files.read_json(path, what, "version")["version"]
     if version not in (EVEN, RANKED, MEASURED):

@@ -33,6 +33,7 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
     p, x = np.asarray(places)[:, None], np.arange(most)[None, :]
 
     def log_binomial_coefficient(n, k):
+        """log of n over k, element by element."""
         with np.errstate(invalid="ignore"):
             value = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
         return np.where((k >= 0) & (k <= n), value, -np.inf)
@@ -88,7 +89,8 @@ def reject_share_bounds_at_thresholds(
     """[t] upper bound on the share of rejects among the pictures exported at each threshold; 1 where no bound is
     known.
 
-    scores, labelled, rejects, ours are [N] arrays over the candidates; `rejects` is read only where `labelled`.
+    scores, labelled, rejects, in_this_lot are [N] arrays over the candidates; `rejects` is read only where `labelled`.
+    A threshold at which nothing is exported has the bound 0.
     Exported are the pictures of this lot (`in_this_lot`) that score at or above the threshold, without the rejects that
     were found.
     """
@@ -101,6 +103,7 @@ def reject_share_bounds_at_thresholds(
     )
 
     def count_at_or_above_thresholds(those: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """[t] how many of `those` [N] candidates score at or above each threshold."""
         return those.sum() - np.searchsorted(np.sort(scores[those]), thresholds)
 
     bad, hidden = count_at_or_above_thresholds(labelled & rejects), count_at_or_above_thresholds(~labelled)

@@ -57,7 +57,10 @@ class KnownRejectTest:
 
 
 def fewest_rejects_noticed(rejects: int, miss_rate: float, delta: float) -> int:
-    """How many of `rejects` rejects a reviewer rejects at least, but for a chance of `delta`."""
+    """How many of `rejects` true rejects a reviewer notices at least, with probability 1 - `delta`.
+
+    `miss_rate` is the chance, 0 to 1, that the reviewer misses one.
+    """
     from scipy.stats import binom  # as above
 
     return int(binom.ppf(delta, rejects, 1 - miss_rate)) if miss_rate < 1 else 0

@@ -31,16 +31,17 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
 
 
 def missing_known_rejects(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The square filled with the colour of the picture's border."""
+    """A square [h, w, c] filled with `border` [c], the colour of the picture's edge: a part that is missing."""
     return np.broadcast_to(border, square.shape).astype(np.uint8)
 
 
 def smeared_copy(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The square, blurred by a fourth of its side."""
+    """[h, w, c] the square after a Gaussian blur whose deviation is a fourth of its side."""
     return np.asarray(Image.fromarray(square).filter(ImageFilter.GaussianBlur(len(square) / 4)))
 
 
 def upside_down(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[h, w, c] the square, turned by 180 degrees."""
     return square[::-1, ::-1]
 
 
@@ -48,7 +49,10 @@ FAULTS = (missing_known_rejects, smeared_copy, upside_down)
 
 
 def spoilt_copy(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
-    """A copy of the picture with one fault in its middle; None where no place shows any, as in a blank picture."""
+    """A copy of the picture with one of FAULTS in a square at a random place, away from the edges.
+
+    None if the fault cannot be seen at any place, as in a blank picture.
+    """
     pixels = np.array(image)
     height, width = pixels.shape[:2]
     side = max(2, round(SIDE * min(height, width)))
@@ -84,12 +88,12 @@ def spoilt_file(path: Path, seed: str) -> bytes | None:
 
 
 def neutral_path(out: Path, sha256: str, like: Path) -> Path:
-    """Where a picture of an audit lies under a name that tells nothing of it."""
+    """The path of a known reject's file in the folder `out`: a name of its sha256, with the suffix of `like`."""
     return out / FOLDER / f"{sha256[:16]}{like.suffix.lower()}"
 
 
 def with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPlan, str]:
-    """The plan with known rejects hidden in it, and in words why that is so, or why there are none.
+    """(plan, why): the plan with known rejects hidden in it, and a sentence on why it has them, or why it has none.
 
     An audit that was begun keeps what it began with. A new one has `wanted` known rejects, made of the pictures that
     the audit would come to last, unless the lot is too small to prove anything with them. Their files are written.
@@ -132,7 +136,10 @@ def plan_with(out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]) -
 
 
 def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict[str, Path], seed: str) -> None:
-    """Make the files of known rejects again that are gone. One that cannot be made as it was is not shown any more."""
+    """Write the files of known rejects (sha256, sha256 of the original) again that are gone.
+
+    One that cannot be made as it was is left out, and not shown any more.
+    """
     for sha256, source in known:
         path = neutral_path(out, sha256, paths[source])
         content = None if path.exists() else spoilt_file(paths[source], f"{seed}:{source}")
@@ -141,7 +148,7 @@ def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict
 
 
 def mixed_pictures(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
-    """Known rejects among pictures: each at a random place of a reviewer's own within the first `window` pictures.
+    """`order` with the `known` rejects in it, each at a random place of the reviewer's own among the first `window`.
 
     `order` holds the pictures that are still to come, and `first` of the reviewer's own came before them. A known
     reject whose place has passed comes next.

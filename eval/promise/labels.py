@@ -149,6 +149,7 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
     new = list(labels)
 
     def refuse_reversal_of_rejects(rows: list[store.StoredRow]) -> None:
+        """Raises DataError if a new label calls a picture good whose label that counts in `rows` is a reject."""
         stored = stored_labels(rows, purpose, out)
         known = {label.id for label in stored}
         rejects = {judged_subject_key(label): label for label in stored if label.counts_as_decision and label.is_reject}
@@ -169,7 +170,7 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
 
 
 def judged_subject_key(label: StoredLabel) -> tuple[str, str, str]:
-    """The picture, the policy, and of a calibration the pool that a label is about."""
+    """(sha256 of the picture, of the policy, `under`): two labels with the same three answer the same question."""
     return label.sha256, label.policy_sha256, label.under
 
 
@@ -188,6 +189,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
     """
 
     def refuse_late_undo(rows: list[store.StoredRow]) -> None:
+        """Raises DataError if `rows` lack the row that is taken back, or, but for a review, one came after it."""
         target = next((row for row in rows if row.id == takes_back and row.kind != "terms"), None)
         if target is None:
             raise DataError(f"nothing that was said for {purpose} has the id {takes_back}: it cannot be taken back")

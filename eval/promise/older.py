@@ -21,7 +21,7 @@ OLDER_FILES: dict[Purpose, str] = {
 
 
 class NewStoreRow(NamedTuple):
-    """What is to become a row of labels.sqlite."""
+    """The content of a row that is to be added to labels.sqlite; time, number and hash are added when it is stored."""
 
     purpose: Purpose
     kind: str  # label, undo or terms
@@ -85,5 +85,5 @@ def label_content(label: StoredLabel) -> dict[str, Any]:
 
 
 def uuid_from_content(*parts: object) -> str:
-    """A UUID that follows from JSON data."""
+    """A UUID computed from JSON data: the same for the same data."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, files.canonical_sha256(list(parts))))

@@ -90,7 +90,7 @@ def relative_risks(size: int, steepness: float, floor: float) -> NDArray[np.floa
 
 
 def sampling_weights(size: int, design: RankedAuditDesign) -> NDArray[np.float64]:
-    """[size] the weight w of each picture of a lot, best margin first."""
+    """[size] the weight with which each picture of a lot is drawn for labelling, best margin first; above 0."""
     return 1 + design.draw * relative_risks(size, design.steepness, design.floor)
 
 
@@ -117,6 +117,7 @@ def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: R
     drawn = weights[where] / sums_over_unlabelled(weights, where)
 
     def ranked_betting_wealth(labels: NDArray, size: int, rejects: int) -> NDArray[np.float64]:
+        """[n] the wealth after each label (1: reject, 0: not), betting against `rejects` rejects in `size` pictures."""
         left, remaining = size - np.arange(len(labels)), rejects - (np.cumsum(labels) - labels)
         found = np.zeros(len(labels))
         for gambler in design.gamblers:
@@ -139,7 +140,7 @@ def sums_over_unlabelled(values: NDArray[np.float64], places: NDArray[np.int64])
 def choose_audit_design(
     margins: Sequence[float | None], known: Sequence[tuple[float, bool]]
 ) -> tuple[RankedAuditDesign | None, str]:
-    """The design of an audit, None for the even order, and why, in words.
+    """(design of an audit, or None for an order in which all pictures are equally likely; why, in words).
 
     `margins` are those of the lot's pictures; `known` are the margin and whether it is a reject of each picture with an
     earlier label of a random sample. The ranking is used unless it tells nothing: most margins are the same, or earlier

@@ -39,7 +39,7 @@ class FalseRejects:
 
     @property
     def estimated_share(self) -> float:
-        """Good pictures among the rejected ones, by Horvitz and Thompson."""
+        """The estimated number of good pictures among all rejected ones (Horvitz and Thompson); no share."""
         return self.good / self.inclusion_probability
 
     def interval(self) -> tuple[int, int]:
@@ -47,7 +47,7 @@ class FalseRejects:
         return interval_without_replacement(self.good, self.labels, self.rejected, DELTA)
 
     def in_words(self) -> str:
-        """What was found, as a sentence without its first capital."""
+        """How many good pictures the gate rejects, as a sentence that begins with a small letter."""
         low, high = self.interval()
         share = ""
         if self.accepted:
@@ -68,6 +68,7 @@ def interval_without_replacement(good: int, looked_at: int, size: int, delta: fl
     from scipy.special import gammaln  # scipy takes half a second; only who asks for an interval waits for it
 
     def log_choose(n: np.ndarray, k: int) -> np.ndarray:
+        """log of the binomial coefficient n over k, for each of n."""
         return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
     numbers = np.arange(good, size - (looked_at - good) + 1, dtype=float)

@@ -108,7 +108,7 @@ def last_row_hashes(out: Path) -> dict[Purpose, str | None]:
 
 
 def gate_record_key_of_labels(purpose: Purpose) -> str:
-    """What the gate's record calls the labels for a purpose."""
+    """The key under which gate.json's `evidence` has the last row's hash of the labels for a purpose."""
     return f"{purpose} labels"
 
 
@@ -177,7 +177,9 @@ def verified_rows(connection: sqlite3.Connection, out: Path) -> list[StoredRow]:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """All of what is done inside, or nothing. kind: DEFERRED to read one state, IMMEDIATE to write."""
+    """A context: all that is done inside is stored, or nothing. kind: DEFERRED to read one state,
+    IMMEDIATE to write.
+    """
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -266,6 +268,7 @@ def copy_in_memory(path: Path) -> sqlite3.Connection:
 
 
 def has_older_files(out: Path) -> bool:
+    """Whether the folder has files of labels as older versions wrote them."""
     return any((out / name).exists() for name in OLDER_FILES.values())
 
 

@@ -161,6 +161,7 @@ def name_and_digest_disagree(name: str, sha256: str, pictures: Mapping[str, str]
 
 
 def label_as_row(label: Label) -> tuple[str, str, str, str]:
+    """(sha256, verdict, who, why) of a label, to compare it with `label_of_row`."""
     return label.sha256, label.verdict, label.who, label.why
 
 
@@ -270,7 +271,8 @@ def unescape_formula_cell(text: str) -> str:
 def stored_and_new_labels(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy, under: str = ""
 ) -> tuple[dict[str, StoredLabel], dict[str, Label]]:
-    """Two mappings by sha256: the stored labels that count already, and the new labels that a table gives.
+    """Two mappings by sha256: the stored labels that count, and all labels of a table, those that are stored already
+    too.
 
     Raises DataError if an answer turns a stored label from good to reject or back: labels cannot be changed.
     """

@@ -39,10 +39,12 @@ def score_histogram_svg(
     width, height, foot = 240, 96, 14
 
     def heights(data: np.ndarray) -> np.ndarray:
+        """[bins] heights of the bars, in units of the SVG."""
         counts = np.histogram(data.clip(edges[0], edges[-1]), edges)[0]
         return counts / max(counts.max(), 1) * (height - 8)
 
     def x_coordinate(value: float) -> float:
+        """Where a score lies on the axis, in units of the SVG."""
         return (value - edges[0]) / (edges[-1] - edges[0]) * width
 
     step = width / bins

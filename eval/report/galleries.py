@@ -112,7 +112,7 @@ def gallery_of_verdict(
 
 
 def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
-    """The lines below a picture, each a heading and a text: reasons, what was waived, what a person decided.
+    """(heading, text) of each line below a picture of the report: reasons, what was waived, what a person decided.
 
     Reasons beyond REASONS_SHOWN are only counted; a verdict has its worst reasons first.
     """
@@ -141,7 +141,7 @@ def reason_in_words(reason: Reason) -> str:
 
 
 def short_numbers(score: float, threshold: float) -> tuple[str, str]:
-    """Both numbers with as few digits as show that they differ, but three at least."""
+    """Score and threshold as text, with as few digits as show that they differ, but three at least."""
     pair = [value if abs(value) > 1e-4 else 0.0 for value in (score, threshold)]  # a blank picture's contrast is 7e-15
     texts = ("", "")
     for digits in range(3, 9):
@@ -209,7 +209,7 @@ def copies_beside_originals(
 def original_of_copy(
     check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: Comparison
 ) -> tuple[Path, str, str]:
-    """Of the picture that `name` copies: its path, its origin in words, and its verdict ("" if it was not judged)."""
+    """(path, origin in words, verdict) of the original `name`, which a picture copies; "" if it was not judged."""
     if check == "novelty":
         return dict(compared.training)[name], "training picture", ""
     if name in own:

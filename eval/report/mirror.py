@@ -156,7 +156,7 @@ def worst_borderline_and_random_verdicts(verdicts: Sequence[Verdict]) -> list[Ve
 
 
 def gate_alerts(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
-    """Title and text of each alert: a stale or unproven promise, broken rules of the lot, a lower acceptance rate."""
+    """(title, text) of each alert: a stale or unproven promise, broken rules of the lot, a lower acceptance rate."""
     name, promise = lot.out.name, outcome.promise
     found = []
     if promise.state in ("stale", "insufficient"):

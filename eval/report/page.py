@@ -109,7 +109,7 @@ def review_command(config: Config, lot: Lot) -> str:
 
 
 def report_subtitle(outcome: GateRecord) -> str:
-    """How many pictures may leave, in a sentence, and how many slots of a plan they fill."""
+    """A sentence on how many pictures may be exported, and how many slots of a plan they fill."""
     counts, slots = outcome.counts, outcome.slots
     text = f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
         "." if outcome.observe else " and may be exported."
@@ -119,7 +119,7 @@ def report_subtitle(outcome: GateRecord) -> str:
 
 
 def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
-    """The state of the promise, a heading for it, and a sentence below the heading."""
+    """The state of the promise, a heading for it, and a sentence below the heading, by the names that the page uses."""
     if promise.state == "certified":
         heading = certified_promise_in_words(promise, policy)
         return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}

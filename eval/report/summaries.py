@@ -107,6 +107,7 @@ def reasons_with_files(found: Sequence[tuple[Reason, str]]) -> str:
     """
 
     def worst_first(item: tuple[Reason, str]) -> tuple[int, float, str]:
+        """Sort key of (reason, file): the worst consequence first; of equal ones, the lowest score."""
         reason, file = item
         return ORDER.index(reason.verdict), -math.inf if reason.score is None else reason.score, file
 

@@ -107,12 +107,13 @@ def is_same_origin(headers: dict[str, str]) -> bool:
 
 
 def token_in_address(scope: Scope) -> str | None:
-    """The token of an address `/?token=...`; None where there is none."""
+    """The token in the query of a request for `/?token=...`; None for any other address."""
     found = parse_qs(scope["query_string"].decode("latin-1")).get("token")
     return found[0] if found and scope["path"] == "/" else None
 
 
 def token_in_cookie(text: str) -> str:
+    """The token in a Cookie header; "" if it has none, or cannot be read."""
     try:
         found = SimpleCookie(text).get(COOKIE)
     except CookieError:
@@ -121,7 +122,7 @@ def token_in_cookie(text: str) -> str:
 
 
 def tokens_equal_in_constant_time(token: str, given: str) -> bool:
-    """Whether both are equal, in a time that does not say how far."""
+    """Whether two tokens are equal, compared in constant time, so that the time tells nothing of the token."""
     return hmac.compare_digest(token.encode(), given.encode(errors="replace"))
 
 
@@ -140,7 +141,7 @@ async def read_whole_body(receive: Receive) -> bytes | None:
 
 
 def receive_with_body_again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, and then what comes after it."""
+    """An ASGI `receive` that gives the body again that was read already, and then what comes after it."""
     told = False
 
     async def body_first_then_rest() -> Message:
@@ -154,7 +155,7 @@ def receive_with_body_again(body: bytes, receive: Receive) -> Receive:
 
 
 def with_security_headers(send: Send) -> Send:
-    """A `send` that adds HEADERS to every answer."""
+    """An ASGI `send` that adds HEADERS to every response."""
 
     async def add_security_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -166,10 +167,12 @@ def with_security_headers(send: Send) -> Send:
 
 
 async def refuse_request(send: Send, status: int, why: str) -> None:
+    """Answer a request with this HTTP status and `why` as plain text."""
     await send_response(send, status, f"{why}\n".encode(), {"content-type": "text/plain; charset=utf-8"})
 
 
 async def send_response(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    """Answer a request with status, headers and body, and with HEADERS."""
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     start = {"type": "http.response.start", "status": status, "headers": raw}
     await with_security_headers(send)({**start, "headers": [*raw, (b"content-length", str(len(body)).encode())]})

@@ -39,7 +39,7 @@ class ReviewPicture:
 
 
 def never_ends(given: list[Label], answers: list[Label]) -> bool:
-    """Pictures in review are asked about until none is left."""
+    """False: pictures in review are asked about until none is left."""
     return False
 
 
@@ -110,6 +110,7 @@ class ReviewQueue:
         return mixed[: round(KNOWN_SHARE * len(self.pictures))]
 
     def is_known_reject(self, sha256: str) -> bool:
+        """Whether the picture with this content is one of the known rejects."""
         return any(picture.sha256 == sha256 for picture in self.known_rejects)
 
     def find_picture(self, sha256: str) -> ReviewPicture | None:
@@ -119,7 +120,7 @@ class ReviewQueue:
 
 
 def random_order_key(seed: str, who: str, sha256: str) -> str:
-    """Hex digits by which pictures are put into a random order of a reviewer's own."""
+    """A sort key (hex) that puts pictures into a random order, another one for each `who`."""
     return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
 
 
@@ -172,7 +173,9 @@ def audit_or_calibration_queue(
     next_words: str,
     under: str = "",
 ) -> ReviewQueue:
-    """The queue of an audit or a calibration: pictures (sha256) in an order that is settled, until `has_ended`."""
+    """The queue of an audit or a calibration: pictures (sha256) in the fixed `order`, until
+    `has_ended(labels, answers to known rejects)` is true.
+    """
     names = {sha256: name for name, sha256 in lot.sha256.items()}
     settled, paths = tuple(order), dict(lot.files)
     return ReviewQueue(
@@ -208,6 +211,7 @@ def can_serve_as_known_reject(verdict: Verdict) -> bool:
 
 
 def review_picture_of(lot: Lot, name: str, path: Path) -> ReviewPicture:
+    """The picture `name` of the lot, with its prompt and planned traits if it has a slot."""
     slot = (lot.slots or {}).get(name)
     if slot is None:
         return ReviewPicture(lot.sha256[name], path, name)

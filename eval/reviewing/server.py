@@ -51,6 +51,7 @@ def review_application(session: ReviewSession, host: str = "127.0.0.1", token: s
 
 
 def static_file_route(request: Request) -> Response:
+    """GET: the page, its style or its script."""
     path, media_type = FILES[request.url.path]
     return Response(path.read_bytes(), media_type=media_type, headers={"cache-control": "no-cache"})
 
@@ -68,7 +69,7 @@ def picture_route(request: Request) -> Response:
 
 
 def initial_page_data_route(request: Request) -> Response:
-    """What a page shows to the reviewer who= names."""
+    """GET: all that the page shows to the reviewer whom `who=` names, as JSON."""
     session: ReviewSession = request.app.state.session
     try:
         who = NAME.validate_python(request.query_params.get("who", ""))
@@ -81,7 +82,7 @@ def initial_page_data_route(request: Request) -> Response:
 
 
 async def save_answers_route(request: Request) -> Response:
-    """Store answers; see Session.save."""
+    """POST: store the answers of a page (`ReviewSession.save_answers`). 400, 409 and 503 say why nothing was stored."""
     session: ReviewSession = request.app.state.session
     try:
         given = SaveRequest.model_validate_json(await request.body())
@@ -96,7 +97,11 @@ async def save_answers_route(request: Request) -> Response:
 
 
 async def stream_route(request: Request) -> Response:
-    """GET: the next pictures of a stream, with known rejects hidden among them. POST: what the key presses mean."""
+    """GET: the next block of pictures for a reviewer, with known rejects hidden among them.
+
+    POST: given when pictures were shown and keys pressed, the pictures ordered by how likely the reviewer objected to
+    them. No verdict is stored, only which of the known rejects were noticed.
+    """
     session: ReviewSession = request.app.state.session
     if request.method == "GET":
         try:
@@ -115,6 +120,7 @@ async def stream_route(request: Request) -> Response:
 
 
 def problem_response(status: int, text: str) -> JSONResponse:
+    """A response with this HTTP status and the text of a problem as JSON."""
     return JSONResponse({"problem": text}, status_code=status, headers={"cache-control": "no-store"})
 
 

@@ -294,7 +294,11 @@ class ReviewSession:
         return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
 
     def store_passing(self, who: str, block: str, seen: dict[str, bool]) -> None:
-        """Keep which known rejects of a stream's block the reviewer saw; `block` names the block and its passes."""
+        """Store, for each known reject of a stream's block (sha256), whether the reviewer noticed it; no verdict is
+        given.
+
+        `block` is a digest of the block and its passes: the same block is stored once.
+        """
         new = [
             label_with_policy(
                 Label(sha256=sha256, verdict="reject" if is_seen else "accept", who=who, why=""),
@@ -377,7 +381,9 @@ class ReviewSession:
         return mixed_pictures(left, len(given) - begun, known, self.queue.known_reject_window, who)
 
     def _repeats_for_self_agreement(self, who: str, num_open: int) -> set[str]:
-        """Pictures that the reviewer decided before, to be shown again: they say how far one agrees with oneself."""
+        """sha256 of pictures that the reviewer decided before, to be shown again: they measure
+        agreement with oneself.
+        """
         seen = self.measured.get(who, set())
         mine = [s for s, rows in self.standing.items() if s not in seen and rows and rows[-1].who == who]
         closed = [sha256 for sha256 in mine if not self.is_open_for(who, sha256)]
@@ -386,7 +392,7 @@ class ReviewSession:
         return set(closed[: round(REPEAT_SHARE * num_open)]) if is_mixed else set()
 
     def verdict_counts(self) -> dict[str, int]:
-        """How many pictures are accepted, rejected, and still open."""
+        """The number of pictures by "accept", "reject" and "open"."""
         counts = {"accept": 0, "reject": 0, "open": 0}
         for sha256, rows in self.standing.items():
             counts[("reject" if rows[-1].is_reject else "accept") if self.is_decided(sha256) else "open"] += 1
@@ -394,5 +400,5 @@ class ReviewSession:
 
 
 def page_data_of_picture(picture: ReviewPicture) -> dict[str, Any]:
-    """What the page shows beside a picture."""
+    """File name, prompt and planned traits of a picture, as JSON data for the page."""
     return {"file": picture.file, "prompt": picture.prompt, "traits": picture.traits}

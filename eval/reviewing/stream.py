@@ -36,7 +36,7 @@ class TimedPicture(Record):
 
 
 class StreamPass(Record):
-    """A block of pictures that passed once."""
+    """One pass of a block of pictures: when each was shown, and when a key was pressed, in milliseconds."""
 
     shown: list[TimedPicture] = Field(min_length=1, max_length=200)
     """In the order in which they were shown."""
@@ -52,7 +52,7 @@ class StreamPassesOfBlock(Record):
 
 
 class SuspicionEstimate(NamedTuple):
-    """What the presses say."""
+    """For each picture the probability that the reviewer objects to it, and the reviewer's mean delay."""
 
     probability: dict[str, float]  # by sha256: that the reviewer objects to the picture
     delay_s: float  # the reviewer's mean delay
@@ -95,7 +95,9 @@ def estimate_suspicion(passes: Sequence[StreamPass]) -> SuspicionEstimate:
 
 
 def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
-    """The next pictures that are open for the reviewer, with known rejects among them, in a new random order."""
+    """{"order": sha256 of the next pictures that are open for the reviewer}, known rejects among them,
+    in random order.
+    """
     queue = session.queue
     with session.lock:
         asked = [sha256 for sha256 in queue.order_for_reviewer(who) if sha256 in queue.pictures]
@@ -109,8 +111,9 @@ def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
 
 
 def rank_block_by_suspicion(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
-    """The pictures of the block, the most suspect first, and how many of the hidden known rejects were seen, which is
-    stored for each of them.
+    """The answer to a stream's page: "order" has the block's pictures, those first that the reviewer most likely
+    objects to; "suspects" those of them that are likely enough; "known" and "seen" count the hidden known rejects and
+    those that were noticed, which is stored for each of them; "delay_ms" is the mean delay of a press.
     """
     found = estimate_suspicion(given.passes)
     known = {picture.sha256 for picture in session.queue.known_rejects} & found.probability.keys()
