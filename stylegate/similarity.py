@@ -16,11 +16,8 @@ from stylegate.pictures import CORES
 SIDE = 64  # side of the signature that similarity is taken of
 MAX_SHIFT = 2  # signature pixels, about 3 % of the side
 FLAT = 1.0  # squared levels; a picture with less energy than this is one colour
-PROPOSED, MAX_PROPOSED = 0.8, 7  # thumbnails that correlate less are of pictures that are not alike (docs/log.md)
-COARSE = 3  # partners that coarser thumbnails propose, at most
-CLOSE = 0.05  # how far below the first partner's correlation another one may lie (tests/stylegate/test_similarity.py)
+PROPOSED = 0.8  # thumbnails that correlate less are of pictures that are not alike (docs/log.md)
 BLOCK = 1024  # pictures that are compared with the rest at once
-ASIDE = -2.0  # instead of a correlation: not to be compared
 NEAR = 0.97  # similarity above which two pictures of a brand set are near-duplicates (docs/log.md, "Near-duplicates")
 
 # Likeness: the correlation of two pictures' colours, best over small shifts. Blind to brightness, contrast
@@ -96,12 +93,12 @@ def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(pair_likeness(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
 
 
-def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = None) -> NDArray[np.float32]:
+def centred_thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
     found = np.empty((len(signatures), 768), np.float32)
 
     def fill_block(start: int) -> None:  # of a hundred thousand no second copy stands in memory
-        some = signatures[slice(start, start + BLOCK) if order is None else order[start : start + BLOCK]]
+        some = signatures[start : start + BLOCK]
         rows = some.reshape(len(some), 16, 4, 16, 12).sum(2, dtype=np.uint16)
         small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
         flat = small.transpose(0, 3, 1, 2).reshape(len(some), 3, -1).astype(np.float32)
@@ -113,110 +110,22 @@ def centred_thumbnails(signatures: NDArray[np.uint8], order: NDArray | None = No
     return found
 
 
-def coarser_thumbnails(fine: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, 192] unit rows: `centred_thumbnails` [n, 768] averaged to 8 x 8. A copy moved by 2 of 64 pixels stays near.
+def likeness_of_pairs(
+    signatures: NDArray[np.uint8], pairs: NDArray[np.int64], others: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """[k] the likeness of each of the pairs [k, 2]: of a signature and one of `others`, by their indices.
 
-    At 16 x 16 such a copy may correlate with its original by .6 only, and an unrelated picture of many by more.
+    A signature of several pairs that stand together is prepared once.
     """
-    rows = fine.reshape(len(fine), 3, 8, 2, 8, 2).sum((3, 5)).reshape(len(fine), -1)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-
-
-def nearest_by_likeness(
-    signatures: NDArray[np.uint8],
-    others: NDArray[np.uint8] | None = None,
-    groups: NDArray | None = None,
-    order: NDArray | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each picture the largest likeness to one of `others` and its index; 0 and -1 where there are none.
-
-    Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
-    its own group (attempts at one slot) aside; `order` says which come before, and results and groups are in that
-    order (a copy of the array would be a second gigabyte of a hundred thousand).
-
-    Thumbnails of 16 x 16 pixels propose the most alike picture and up to MAX_PROPOSED more that correlate by PROPOSED,
-    thumbnails of 8 x 8 the most alike and up to COARSE - 1 that come CLOSE to it; likeness decides among them. n x n
-    never stands in memory.
-    """
-    pool = signatures if others is None else others
-    best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
-    if not len(signatures) or not len(pool):
-        return best, index
-    queries = centred_thumbnails(signatures, order)
-    keys = queries if others is None else centred_thumbnails(pool)
-    coarse_queries = coarser_thumbnails(queries)
-    coarse_keys = coarse_queries if others is None else coarser_thumbnails(keys)
-    places = np.arange(len(signatures)) if order is None else order
-    those = places if others is None else np.arange(len(pool))
-
-    def likeness_of_index_pairs(pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-        return pair_likeness(
-            prepare_signatures(signatures[places[pairs[:, 0]]]), prepare_signatures(pool[those[pairs[:, 1]]])
-        )
-
-    proposed, compared = [], []
-    with ThreadPoolExecutor(CORES) as workers:
-        for start in range(0, len(queries), BLOCK):
-            rows = slice(start, min(start + BLOCK, len(queries)))
-            stop = len(keys) if others is not None else rows.stop
-            products = queries[rows] @ keys[:stop].T
-            if others is None:
-                products[:, rows][~np.tri(rows.stop - start, k=-1, dtype=bool)] = ASIDE
-            if others is None and groups is not None:
-                products[groups[rows, None] == groups[None, :stop]] = ASIDE
-            pairs = candidate_pairs(products, coarse_queries[rows] @ coarse_keys[:stop].T)
-            pairs[:, 0] += start
-            proposed.append(pairs)
-            compared += [
-                workers.submit(likeness_of_index_pairs, some)
-                for some in np.array_split(pairs, len(pairs) // TOGETHER + 1)
-            ]
-        values = np.concatenate([each.result() for each in compared])
-    pairs = np.concatenate(proposed)
-    ranked = np.lexsort((pairs[:, 1], -values, pairs[:, 0]))
-    winners = ranked[np.unique(pairs[ranked, 0], return_index=True)[1]]
-    best[pairs[winners, 0]], index[pairs[winners, 0]] = values[winners], pairs[winners, 1]
-    return best, index
-
-
-def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] the largest likeness of each of the signatures [n, 64, 64, 3] to another one; 0 where there is none.
-
-    Thumbnails propose pairs as in `nearest_by_likeness`. A pair that both of its signatures propose is compared once.
-    """
-    if len(signatures) < 2:
-        return np.zeros(len(signatures), np.float32)
-    best = np.full(len(signatures), -np.inf, np.float32)
-    fine = centred_thumbnails(signatures)
-    coarse = coarser_thumbnails(fine)
-    proposed = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(signatures), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(signatures)))
-        products = fine[rows] @ fine.T
-        products[np.arange(len(products)), np.arange(rows.start, rows.stop)] = ASIDE
-        pairs = candidate_pairs(products, coarse[rows] @ coarse.T)
-        pairs[:, 0] += start
-        proposed.append(pairs)
-    proposals = np.concatenate(proposed)
-    pairs, places = np.unique(np.sort(proposals, axis=1), axis=0, return_inverse=True)
-    parts = np.array_split(pairs, len(pairs) // (8 * TOGETHER) + 1)
-    with ThreadPoolExecutor(CORES) as workers:
-        values = np.concatenate(list(workers.map(lambda part: likeness_of_pairs(signatures, part), parts)))
-    np.maximum.at(best, proposals[:, 0], values[places.ravel()])
-    return np.where(np.isinf(best), 0, best).astype(np.float32)
-
-
-def likeness_of_pairs(signatures: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[k] the likeness of each of the pairs [k, 2] of signatures; a signature of several pairs is prepared once."""
-    used, places = np.unique(pairs, return_inverse=True)
-    prepared, places = prepare_signatures(signatures[used]), places.reshape(pairs.shape)
     found = [np.empty(0, np.float32)]
     for start in range(0, len(pairs), TOGETHER):
-        some = places[start : start + TOGETHER]
-        left, right = (
-            PreparedSignatures(prepared.values[some[:, side]], prepared.energies[some[:, side]]) for side in (0, 1)
-        )
-        found.append(pair_likeness(left, right).astype(np.float32))
+        some = pairs[start : start + TOGETHER]
+        sides = []
+        for side, those in enumerate((signatures, others)):
+            used, places = np.unique(some[:, side], return_inverse=True)
+            values, energies = prepare_signatures(those[used])
+            sides.append(PreparedSignatures(values[places.ravel()], energies[places.ravel()]))
+        found.append(pair_likeness(*sides).astype(np.float32))
     return np.concatenate(found)
 
 
@@ -255,30 +164,6 @@ def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
         kept = proposed[np.concatenate(list(workers.map(are_near_duplicates, parts)))]
     graph = coo_array((np.ones(len(kept), bool), (kept[:, 0], kept[:, 1])), shape=(len(small), len(small)))
     return connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def candidate_pairs(products: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.int64]:
-    """[k, 2] pairs (row, column) that are alike enough by thumbnails for `likeness` to be computed.
-
-    `products` and `coarse` [n, m] are correlations of thumbnails and of coarser ones; `coarse` is overwritten. Pairs
-    whose product is ASIDE are left out.
-    """
-    every = np.arange(len(products))
-    rows, columns = np.nonzero(products >= PROPOSED)
-    order = np.lexsort((-products[rows, columns], rows))
-    rows, columns = rows[order], columns[order]
-    starts = np.searchsorted(rows, rows)  # where each row's candidates begin
-    few = np.arange(len(rows)) - starts <= MAX_PROPOSED
-    found = [(rows[few], columns[few]), (every, products.argmax(1))]
-    coarse[products <= ASIDE] = ASIDE
-    close = coarse.max(1) - CLOSE
-    for _ in range(COARSE):
-        columns = coarse.argmax(1)
-        likely = np.flatnonzero(coarse[every, columns] >= close)
-        found.append((likely, columns[likely]))
-        coarse[every, columns] = ASIDE
-    pairs = np.concatenate([np.stack(pair, 1) for pair in found])
-    return np.unique(pairs[products[pairs[:, 0], pairs[:, 1]] > ASIDE], axis=0)
 
 
 def most_varied(signatures: NDArray[np.uint8], count: int) -> set[int]:

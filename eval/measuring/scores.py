@@ -21,7 +21,7 @@ from stylegate.errors import ConfigError, DataError
 
 RECORD = "score.json"
 DETECTED = "detected_traits"  # column of scores.parquet: a JSON object, trait -> value that is seen
-VERSION = "scores-19"  # raise it when a score's computation changes
+VERSION = "scores-20"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:

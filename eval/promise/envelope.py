@@ -13,6 +13,7 @@ x, found by simulation, with 99 % confidence on the side of the promise.
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -28,9 +29,12 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
     `count` of `size` candidates are labelled at random (hypergeometric). With p rejects in a lot, it is the p-value of
     finding x rejects among `count` labels.
     """
-    from scipy.special import gammaln  # scipy takes half a second; a gate without a calibration has no use for it
+    return np.stack(list(tail_columns(size, count, most, places)), axis=1)
 
-    p, x = np.asarray(places)[:, None], np.arange(most)[None, :]
+
+def tail_columns(size: int, count: int, most: int, places: NDArray) -> Iterator[NDArray[np.float64]]:
+    """Yield the columns of `tail_probabilities`, one for each x: all of them can be gigabytes."""
+    from scipy.special import gammaln  # scipy takes half a second; a gate without a calibration has no use for it
 
     def log_binomial_coefficient(n, k):
         """log of n over k, element by element."""
@@ -38,12 +42,16 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
             value = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
         return np.where((k >= 0) & (k <= n), value, -np.inf)
 
-    mass = (
-        log_binomial_coefficient(p, x)
-        + log_binomial_coefficient(size - p, count - x)
-        - log_binomial_coefficient(np.array(size), np.array(count))
-    )
-    return np.minimum(np.exp(mass).cumsum(1), 1.0)
+    p = np.asarray(places)
+    below = np.zeros(len(p))
+    for x in range(most):
+        mass = (
+            log_binomial_coefficient(p, x)
+            + log_binomial_coefficient(size - p, count - x)
+            - log_binomial_coefficient(np.array(size), np.array(count))
+        )
+        below += np.exp(mass)
+        yield np.minimum(below, 1.0)
 
 
 def max_labelled_rejects(alpha: float, count: int) -> int:
@@ -64,16 +72,20 @@ def most_unlabelled_rejects_by_labelled(size: int, count: int, delta: float, mos
     """
     from scipy.stats import binom  # as in `tails`
 
-    beyond = tail_probabilities(size, count, most, np.arange(size + 1))
-    rng = np.random.default_rng(0)
-    smallest = np.empty(DRAWS)
+    rng, every = np.random.default_rng(0), np.arange(size + 1)
+    before = np.empty((most, DRAWS), np.int32)  # candidates before each of the first `most` labelled ones
     for i in range(DRAWS):
-        places = np.sort(rng.choice(size, count, replace=False))[:most] + 1
-        smallest[i] = beyond[places - 1, np.arange(most)].min()  # P(P >= p) = P(P > p - 1)
+        before[:, i] = np.sort(rng.choice(size, count, replace=False))[:most]
+    smallest = np.ones(DRAWS)
+    for beyond, places in zip(tail_columns(size, count, most, every), before, strict=True):
+        np.minimum(smallest, beyond[places], out=smallest)  # P(P >= p) = P(P > p - 1)
     outside = int(binom.ppf(SURE, DRAWS, delta))  # samples that may lie outside the band
     level = np.sort(smallest)[outside]  # tails below it are those of the samples outside
     # The smallest c whose excess, P_(x+1) >= c + x + 2, has a tail below the level.
-    reach = [int(np.argmax(np.append(beyond[x + 1 :, x], 0.0) < level)) for x in range(most)]
+    reach = [
+        int(np.argmax(np.append(beyond[x + 1 :], 0.0) < level))
+        for x, beyond in enumerate(tail_columns(size, count, most, every))
+    ]
     return tuple(min(c, size - count) for c in reach)
 
 

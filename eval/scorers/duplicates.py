@@ -21,7 +21,7 @@ from eval.lot.batch import attempt_and_slot
 from eval.measuring.measured import MeasuredLot, percentile_ranks
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
-from stylegate import similarity
+from stylegate import nearest, similarity
 
 COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
 NEAREST = 1e-3  # distances below it are the same picture's
@@ -48,12 +48,12 @@ def nearest_of_smaller_rank(
     Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, which may look alike.
     """
     order = np.argsort(rank, kind="stable")
-    found, place = similarity.nearest_by_likeness(
+    found, place = nearest.nearest_by_likeness(
         signatures, groups=None if groups is None else groups[order], order=order
     )
     within, index = np.empty_like(found), np.empty_like(place)
     within[order], index[order] = found, np.where(place < 0, -1, order[place])
-    before, known = similarity.nearest_by_likeness(signatures, earlier)
+    before, known = nearest.nearest_by_likeness(signatures, earlier)
     index = np.where((known >= 0) & ((before > within) | (index < 0)), len(signatures) + known, index)
     return NearestPictures(log_distance_from_likeness(np.maximum(within, before) if len(earlier) else within), index)
 
@@ -78,12 +78,12 @@ def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] log distance of each signature [n, 64, 64, 3] to the nearest other one: how near pictures of
     the brand come.
     """
-    return log_distance_from_likeness(similarity.largest_likeness_to_others(signatures))
+    return log_distance_from_likeness(nearest.largest_likeness_to_others(signatures))
 
 
 def nearest_training_picture(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> NearestPictures:
     """For each signature [n, 64, 64, 3] the nearest training picture: log distance and index."""
-    likeness, index = similarity.nearest_by_likeness(signatures, training)
+    likeness, index = nearest.nearest_by_likeness(signatures, training)
     return NearestPictures(log_distance_from_likeness(likeness), index)
 
 

@@ -32,6 +32,7 @@ from eval.policy.lines import MIN_REFERENCES
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked
 RIDGE = 0.3  # penalty on what is added to the phrases; rows have length 1 on average
 FOLDS = 10
+MOST = 2048  # pictures that a reader learns from: it solves as many equations, in each fold
 CROSS_FITTING = 5  # parts of the decided pictures, each of which is read by readers of the other parts
 NOTHING_ASKED = 50.0  # beyond any log-odds: there is nothing that could be wrong
 BLOCK = 1024  # pictures at once
@@ -101,10 +102,13 @@ def fit_trait_readers(
         texts = encode([trait_phrase(trait, value) for value in options]).astype(np.float64)
 
         def fit_reader_of_one_trait(fitted: NDArray, *of_trait: NDArray) -> LinearTraitReader:
-            """A reader fitted on these of the known references, and on all other pictures of the brand."""
+            """A reader fitted on these of the known references, and on other pictures of the brand: at most MOST."""
             known, numbers, beside, numbers_beside, texts = of_trait
-            rows = rows_of_both(rows_at(references, known[fitted]), rows_at(extra, beside))
-            return fit_linear_trait_reader(rows, np.r_[numbers[fitted], numbers_beside], texts)
+            shown, of_both = len(fitted), np.r_[numbers[fitted], numbers_beside]
+            learned = indexes_of_learned_rows(of_both, MOST)
+            own, other = learned[learned < shown], learned[learned >= shown] - shown
+            rows = rows_of_both(rows_at(references, known[fitted[own]]), rows_at(extra, beside[other]))
+            return fit_linear_trait_reader(rows, of_both[learned], texts)
 
         of_trait = known, numbers, beside, numbers_beside, texts
         responses = np.zeros((len(known), len(options)))
@@ -160,6 +164,22 @@ def fit_linear_trait_reader(rows: PictureEmbeddings, numbers: NDArray, texts: ND
     weights = np.linalg.solve(inner, wanted - common * by_phrases).T @ centred
     weights[:, :d] += common * phrases
     return LinearTraitReader(mean, weights)
+
+
+def indexes_of_learned_rows(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Indexes of at most `most` rows that a reader learns from, in their order; `numbers` [n] is the value of each row.
+
+    The common values are cut to the same number, evenly spread over their rows, so that rare ones keep all of theirs.
+    """
+    if len(numbers) <= most:
+        return np.arange(len(numbers))
+    sizes = np.bincount(numbers)
+    quota = max(q for q in range(most + 1) if np.minimum(sizes, q).sum() <= most)
+    kept = []
+    for value, size in enumerate(sizes):
+        spread = np.linspace(0, size - 1, min(size, quota)).astype(int)
+        kept.append(np.flatnonzero(numbers == value)[spread])
+    return np.sort(np.concatenate(kept))
 
 
 def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:

@@ -131,3 +131,11 @@ def test_references_that_are_all_the_same_are_not_read() -> None:
     assert (
         prompt.fit_trait_readers(rows(np.repeat(seen_of(truth[:1], 0.1), 30, axis=0)), truth, VALUES, phrases)[0] == {}
     )
+
+
+def test_a_reader_of_many_pictures_learns_from_some_and_keeps_the_rare_values() -> None:
+    numbers = np.repeat([0, 1, 2], [5000, 3, 900])
+    learned = prompt.indexes_of_learned_rows(numbers, 1003)
+    assert np.bincount(numbers[learned]).tolist() == [500, 3, 500] and len(np.unique(learned)) == 1003
+    assert np.abs(np.diff(learned[:500]) - 10).max() <= 1  # evenly spread over the rows of their value
+    assert prompt.indexes_of_learned_rows(numbers[:100], 1003).tolist() == list(range(100))

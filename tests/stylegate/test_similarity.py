@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylegate import files, similarity
+from stylegate import files, nearest, similarity
 from stylegate.pictures import decode_picture
 from tests.stylegate.test_pictures import encoded, gradient
 
@@ -49,7 +49,7 @@ def test_likeness_of_flat_pictures_is_defined() -> None:
 
 def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None:
     signatures = np.stack([similarity.signature_of_picture(image) for image in pictures_of_neon[:12]])
-    found, index = similarity.nearest_by_likeness(signatures)
+    found, index = nearest.nearest_by_likeness(signatures)
     assert found[0] == 0 and index[0] == -1
     for i in range(1, 12):
         every = [similarity.likeness(signatures[i], signatures[j]) for j in range(i)]
@@ -83,7 +83,7 @@ def test_moved_copies_are_found_among_few_and_among_many(count: int) -> None:
     signatures = halftones(random, count)
     moves = [tuple(random.choice((-2, 2), 2)) for _ in range(32)]
     copies = np.stack([recompressed(np.roll(signatures[i], move, (0, 1))) for i, move in enumerate(moves)])
-    found, _ = similarity.nearest_by_likeness(copies, signatures)
+    found, _ = nearest.nearest_by_likeness(copies, signatures)
     for i, copy in enumerate(copies):
         others = range(count) if count < 900 else (i,)
         assert found[i] >= max(similarity.likeness(copy, signatures[j]) for j in others) - 1e-5
@@ -105,6 +105,6 @@ def recompressed(signature: np.ndarray) -> np.ndarray:
 def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -> None:
     one = similarity.signature_of_picture(pictures_of_neon[0])
     twice = np.stack([one, one])
-    assert similarity.nearest_by_likeness(twice)[0][1] == pytest.approx(1, abs=1e-4)
-    assert similarity.nearest_by_likeness(twice, groups=np.array([7, 7]))[0][1] == 0
-    assert similarity.nearest_by_likeness(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1, abs=1e-4)
+    assert nearest.nearest_by_likeness(twice)[0][1] == pytest.approx(1, abs=1e-4)
+    assert nearest.nearest_by_likeness(twice, groups=np.array([7, 7]))[0][1] == 0
+    assert nearest.nearest_by_likeness(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1, abs=1e-4)
