@@ -93,7 +93,7 @@ VERBS = {
     "generate": VerbHelp(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        "brand batch base draw_base family lora_file generate plan.max_attempts encoder hardware.device "
+        "brand batch base draw_base family lora_file generate plan.max_attempts encoder engine hardware.device "
         "hardware.precision hardware.threads hardware.price_per_hour",
         BATCH,
     ),
@@ -156,7 +156,8 @@ VERBS = {
         "one experiment: train, plan, generate, score, gate, export, report",
         "experiment=demo",
         f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
-        "calibration observe hardware tracker key marks credentials credentials_key credentials_command watermark",
+        "calibration observe engine hardware tracker key marks credentials credentials_key credentials_command "
+        "watermark",
     ),
     "demo": VerbHelp("the same as run experiment=demo", ""),
     "compare": VerbHelp("put runs side by side, or two batches of the same slots", "checkpoints/neon-*"),

@@ -282,7 +282,7 @@ class HardwareConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EngineConfig:
-    """The keys `engine.*`: who encodes pictures that are scored. Each engine gives the same bytes."""
+    """The keys `engine.*`: who draws and encodes pictures. Each engine gives the same bytes."""
 
     name: str = config_key(
         "local",
@@ -292,7 +292,16 @@ class EngineConfig:
     workers: int | None = config_key(
         None, "workers; null = this machine's CUDA devices, else its cores", low=1, high=100_000
     )
-    part_size: int = config_key(1024, "pictures of a part; a part is what a worker does at once", low=1, high=1_000_000)
+    part_size: int | None = config_key(
+        None,
+        "pictures of a part, which a worker does at once; null = 1024 to encode (128 with a store), "
+        "generate.batch_size to draw",
+        low=1,
+        high=1_000_000,
+    )
+    store: str | None = config_key(
+        None, "an object store where parts, pictures and results go, s3://BUCKET/PREFIX; null = a folder of this home"
+    )
     address: str | None = config_key(
         None, "ray: a cluster's address (auto, HOST:PORT); null = begin one on this machine"
     )

@@ -2,11 +2,12 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from stylegate.config import HardwareConfig
+from stylegate.config import Config, HardwareConfig
 from stylegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ def launched_processes(hardware: HardwareConfig) -> "PartialState":
     from accelerate import PartialState
 
     return PartialState(cpu=set_threads_and_choose_device(hardware).type == "cpu")
+
+
+def of_this_process(config: Config) -> HardwareConfig:
+    """The hardware of this process: where Ray or Slurm has the CUDA devices and this machine none, it is the CPU."""
+    has_workers = config.engine.name in ("ray", "slurm")
+    away = has_workers and config.hardware.device == "cuda" and not torch.cuda.is_available()
+    return replace(config.hardware, device="cpu") if away else config.hardware
 
 
 def device_type(hardware: HardwareConfig) -> str:

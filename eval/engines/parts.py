@@ -1,176 +1,237 @@
-"""Work in parts: a folder that says what is to be done, what was done, and what killed the worker that did it.
+"""Work in parts: a place that says what is to be done, what was done, and what killed the worker that did it.
 
-    <part>.json           the rows of a part, made once; its name is the digest of its rows
+    parts.json            the names of the parts, settings.json what the stage needs
+    <part>.json           the rows of a part, made once; its name is the digest of its rows and the settings
+    <part>.tar            the pictures of the rows, where workers do not see the disk that they lie on
     <part>.safetensors    what the part's rows became: the part is finished, and never done twice
-    <part>.begun          a byte for each worker that began the part and did not end it
-    <part>.<row>...       the same two files of a piece of the part that begins with this row
+    <part>.begun0, 1      left by a worker that began the part and died
+    <part>.<row>...       the same files of a piece of the part that begins with this row
     error.json            why a worker stopped, where it was no death but something to mend
 
-A worker that dies (killed, out of memory) leaves a byte. After MAX_DEATHS of them the part is done in pieces, and a
+A worker that dies (killed, out of memory) leaves a mark. After MAX_DEATHS of them the part is done in pieces, and a
 piece in pieces again, down to single rows. So the row that kills its worker is found; it is left out with a reason, and
 the other rows go on. What was done of other pieces is kept, however often workers die. Every file appears whole, so
-that any number of workers and a second start of the same command see the same.
+that any number of workers and a second start of the same command see the same. No clock is read.
 """
 
+import hashlib
+import io
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tarfile
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
+from eval.engines.place import Place
 from stylegate import files
-from stylegate.errors import DataError, StylegateError
+from stylegate.errors import DataError, StylegateError, error_for_user
 
 MAX_DEATHS = 2  # of a part, of a piece, of a row
 PIECES = 32  # that a part is done in after them
-SETTINGS, ERROR = "settings.json", "error.json"
+SETTINGS, NAMES, ERROR = "settings.json", "parts.json", "error.json"
+AGAIN = "remove it; the same command makes it again."
 
 Row = dict[str, NDArray]  # what became of one row: named arrays
 Stage = Callable[[Sequence[dict[str, Any]]], Mapping[str, Row]]  # from rows to what became of each, by its `id`
 
 
-def write_parts(folder: Path, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]], size: int) -> list[str]:
-    """Write the settings of the stage and the rows, `size` to a part, into the folder; returns the parts' names.
+def write_parts(place: Place, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]], size: int) -> list[str]:
+    """Write the settings of the stage and the rows, `size` to a part, into the place; returns the parts' names.
 
     Each row has an `id`, a text that no other row has. Parts of an earlier start whose rows are the same have the same
-    names and are kept; others are removed.
+    names and are kept. To a place that is far the file at a row's `path` goes too.
     """
-    files.write_json(folder / SETTINGS, dict(settings))
-    (folder / ERROR).unlink(missing_ok=True)
-    names = []
+    place.write(SETTINGS, as_json(dict(settings)))
+    place.write(ERROR, b"")
+    there, names = place.sizes(), []
     for start in range(0, len(rows), size):
         part = list(rows[start : start + size])
-        names.append(files.canonical_sha256([settings, part])[:24])
-        if not (folder / f"{names[-1]}.json").exists():
-            files.write_json(folder / f"{names[-1]}.json", {"rows": part})
-    for path in folder.glob("*.json"):
-        if path.name != SETTINGS and path.stem not in names:
-            path.unlink()
+        names.append(name := files.canonical_sha256([settings, part])[:24])
+        if place.is_far and any("path" in row for row in part) and not there.get(f"{name}.tar"):
+            place.write(f"{name}.tar", packed_pictures(part))
+        if not there.get(f"{name}.json"):
+            place.write(f"{name}.json", as_json({"rows": part}))
+    place.write(NAMES, as_json(names))
     return names
 
 
-def unfinished_parts(folder: Path, names: Iterable[str]) -> list[str]:
-    """The names of those parts that have no result yet, in their order."""
-    return [name for name in names if not (folder / f"{name}.safetensors").exists()]
+def as_json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def deaths(folder: Path) -> int:
-    """How many workers began a part or a row that is unfinished, and did not end it. While no worker runs, all of these
-    died.
+def packed_pictures(rows: Sequence[dict[str, Any]]) -> bytes:
+    """A tar of the files at the rows' paths, each named by the row's id. A file that is gone is left out."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for row in rows:
+            try:
+                content = Path(row["path"]).read_bytes()
+            except OSError:
+                continue
+            entry = tarfile.TarInfo(row["id"])
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@contextmanager
+def rows_with_their_pictures(place: Place, name: str, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a part; while the context lasts, their paths are of files that this machine sees.
+
+    Whether such a file holds what its row is of, the stage checks by the row's id, its sha256.
     """
-    return sum(path.stat().st_size for path in folder.glob("*.begun"))
+    if not (place.is_far and any("path" in row for row in rows)):
+        yield rows
+        return
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(place.read(f"{name}.tar"))) as tar:
+        tar.extractall(folder, filter="data")
+        yield [row | {"path": str(Path(folder) / row["id"])} for row in rows]
 
 
-def do_parts(folder: Path, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
+def finished_parts(place: Place) -> set[str]:
+    """The names of the parts, and of their pieces, that have a result."""
+    return {name.removesuffix(".safetensors") for name, size in place.sizes().items() if size and is_result(name)}
+
+
+def is_result(name: str) -> bool:
+    return name.endswith(".safetensors")
+
+
+def deaths(place: Place) -> int:
+    """How many workers began a part or a piece that is unfinished, and did not end it. While no worker runs, all of
+    these died.
+    """
+    return sum(1 for name, size in place.sizes().items() if size and ".begun" in name)
+
+
+def do_parts(place: Place, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
     """Do each unfinished part of `names` with one stage, which is loaded for the first of them.
 
-    An error that a person can mend is written to error.json, and the function returns.
+    An exception is written to error.json, and the function returns.
     """
     stage = None
     try:
-        for name in unfinished_parts(folder, names):
-            if (folder / ERROR).exists():
+        for name in names:
+            if place.has(f"{name}.safetensors"):
+                continue
+            if place.has(ERROR):
                 return
             if stage is None:
-                stage = load_stage(files.read_json(folder / SETTINGS, "the settings of the work"))
-            do_part(folder, name, stage)
-    except StylegateError as error:
-        told = {"summary": error.summary, "problems": list(error.problems), "next_step": error.next_step}
-        files.write_json(folder / ERROR, told)
+                stage = load_stage(read_json(place, SETTINGS))
+            with rows_with_their_pictures(place, name, read_rows(place, name)) as rows:
+                do_rows(place, name, rows, stage)
+    except Exception as error:
+        told = error if isinstance(error, StylegateError) else error_for_user(error)
+        kind = {"summary": told.summary, "problems": list(told.problems), "next_step": told.next_step} if told else {}
+        place.write(ERROR, as_json(kind or {"bug": traceback.format_exc()}))
 
 
-def do_part(folder: Path, name: str, stage: Stage) -> None:
-    """Do one part of the work and write its result."""
-    do_rows(folder, name, read_rows(folder, name), stage)
-
-
-def do_rows(folder: Path, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
+def do_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
     """Run the stage on rows and write what it returns as the result `name`.
 
     After MAX_DEATHS workers have died the rows are done piece by piece, each with a result of its own, so that what was
     done between two of them is kept. A single row that killed so many workers is recorded as dead.
     """
-    begun = folder / f"{name}.begun"
-    died = begun.stat().st_size if begun.exists() else 0
-    if died < MAX_DEATHS:
-        with one_byte_while_it_lasts(begun):
-            write_result(folder, name, stage(rows), [])
+    marks = [f"{name}.begun{i}" for i in range(MAX_DEATHS)]
+    left = next((mark for mark in marks if not place.has(mark)), None)
+    if left is not None:
+        with one_mark_while_it_lasts(place, left):
+            write_result(place, name, stage(rows), [])
     elif len(rows) == 1:
-        write_result(folder, name, {}, [rows[0]["id"]])
+        write_result(place, name, {}, [rows[0]["id"]])
     else:
         size = -(-len(rows) // PIECES)
         pieces = {f"{name}.{start}": rows[start : start + size] for start in range(0, len(rows), size)}
-        for piece in unfinished_parts(folder, pieces):
-            do_rows(folder, piece, pieces[piece], stage)
-        results = [read_part(folder, piece) for piece in pieces]
+        for piece, some in pieces.items():
+            if not place.has(f"{piece}.safetensors"):
+                do_rows(place, piece, some, stage)
+        results = [read_part(place, piece) for piece in pieces]
         found = {row: one for part, _ in results for row, one in part.items()}
-        write_result(folder, name, found, [row for _, dead in results for row in dead])
+        write_result(place, name, found, [row for _, dead in results for row in dead])
         for piece in pieces:
-            (folder / f"{piece}.safetensors").unlink()
-    begun.unlink(missing_ok=True)
+            place.write(f"{piece}.safetensors", b"")
+    for mark in marks:
+        if place.has(mark):
+            place.write(mark, b"")
 
 
-def write_result(folder: Path, name: str, found: Mapping[str, Row], dead: list[str]) -> None:
+@contextmanager
+def one_mark_while_it_lasts(place: Place, mark: str) -> Iterator[None]:
+    """A context: the mark is there from its start on, and stays only if the process dies in it."""
+    place.write(mark, b".")
+    try:
+        yield
+    finally:
+        place.write(mark, b"")
+
+
+def write_result(place: Place, name: str, found: Mapping[str, Row], dead: list[str]) -> None:
     """Write what became of rows, by id, and the ids of those that killed their workers; whole or not at all."""
     arrays = {f"{row}/{column}": np.asarray(a, order="C") for row, one in found.items() for column, a in one.items()}
-    files.write_atomically(folder / f"{name}.safetensors", save(arrays, {"dead": json.dumps(dead)}))
+    told = {"part": name, "dead": json.dumps(dead)}
+    place.write(f"{name}.safetensors", save(arrays, told | {"sha256": digest_of_result(arrays, told)}))
 
 
-def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+def digest_of_result(arrays: Mapping[str, NDArray], told: Mapping[str, str]) -> str:
+    """sha256 (hex) over a result: part, dead rows, and name, type, shape and bytes of each array."""
+    digest = hashlib.sha256(json.dumps([told["part"], told["dead"]]).encode())
+    for name in sorted(arrays):
+        digest.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def read_json(place: Place, name: str) -> Any:
+    """JSON of the work. Raises DataError if it is missing or torn."""
+    try:
+        return json.loads(place.read(name))
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{place.where(name)} cannot be read: {error}", next_step=AGAIN) from None
+
+
+def read_rows(place: Place, name: str) -> list[dict[str, Any]]:
     """The rows of a part. Raises DataError if they, or the settings, are not those that the part was made of."""
-    rows = files.read_json(folder / f"{name}.json", "a part of the work", "rows")["rows"]
-    settings = files.read_json(folder / SETTINGS, "the settings of the work")
-    if files.canonical_sha256([settings, rows])[:24] != name:
-        raise DataError(
-            f"{files.display_path(folder / f'{name}.json')} was changed after it was made",
-            next_step="remove the folder; the same command makes the parts again.",
-        )
+    rows = read_json(place, f"{name}.json")["rows"]
+    if files.canonical_sha256([read_json(place, SETTINGS), rows])[:24] != name:
+        raise DataError(f"{place.where(f'{name}.json')} was changed after it was made", next_step=AGAIN)
     return rows
 
 
-class one_byte_while_it_lasts:  # noqa: N801  a context, used as a function is
-    """A context in which the file `path` is a byte longer; the byte stays only if the process dies inside."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        with self.path.open("ab") as file:
-            file.write(b".")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def __exit__(self, *_: object) -> None:
-        if self.path.exists():
-            os.truncate(self.path, max(self.path.stat().st_size - 1, 0))
-
-
-def read_part(folder: Path, name: str) -> tuple[dict[str, Row], list[str]]:
+def read_part(place: Place, name: str) -> tuple[dict[str, Row], list[str]]:
     """What became of a finished part's rows, by id, and the ids of those that killed their workers.
 
-    Raises DataError if the file is no whole result.
+    Raises DataError if the file is no whole result, of another part, or not as the worker wrote it.
     """
     found: dict[str, Row] = {}
     try:
-        with safe_open(folder / f"{name}.safetensors", "numpy") as opened:
-            for key in opened.keys():  # noqa: SIM118  safe_open has no iterator
-                row, _, column = key.rpartition("/")
-                found.setdefault(row, {})[column] = opened.get_tensor(key)
-            return found, json.loads((opened.metadata() or {})["dead"])
-    except Exception as error:  # a file that was cut, or is another one
+        content = place.read(f"{name}.safetensors")
+        arrays = load(content)
+        told = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        if told["part"] != name or told["sha256"] != digest_of_result(arrays, told):
+            raise ValueError("another digest")
+        for key, array in arrays.items():
+            row, _, column = key.rpartition("/")
+            found.setdefault(row, {})[column] = array
+        return found, json.loads(told["dead"])
+    except StylegateError:
+        raise
+    except Exception as error:  # a file that was cut or changed, or is another one
         raise DataError(
-            f"{files.display_path(folder / f'{name}.safetensors')} is no whole result of a part",
-            next_step="remove it; the same command does that part again.",
+            f"{place.where(f'{name}.safetensors')} is no whole result of a part", next_step=AGAIN
         ) from error
 
 
-def raise_error_of_workers(folder: Path) -> None:
-    """Raises DataError with the content of error.json, which a worker wrote, if there is one."""
-    if (folder / ERROR).exists():
-        told = files.read_json(folder / ERROR, "the workers' error")
+def raise_error_of_workers(place: Place) -> None:
+    """Raises the error that a worker wrote, if one did: DataError for what a person can mend, else RuntimeError."""
+    if place.has(ERROR):
+        told = read_json(place, ERROR)
+        if "bug" in told:
+            raise RuntimeError(f"a worker failed:\n{told['bug']}")
         raise DataError(told["summary"], told["problems"], told["next_step"])

@@ -2,10 +2,10 @@
 
     stylegate score images=DIR references=DIR engine=accelerate engine.workers=8
     stylegate score images=DIR references=DIR engine=ray engine.address=auto
-    stylegate score images=DIR references=DIR engine=slurm engine.partition=gpu engine.workers=40
+    stylegate generate brand=acme traits=acme.yaml engine=slurm engine.partition=gpu engine.workers=40
 
-All three do the same: the rows are written as parts to a folder that all workers see (eval/engines/parts.py), workers
-do the parts, and this process takes each result as it appears. Which worker does what is the engine's affair.
+All do the same: the rows are written as parts to a place that all workers see (eval/engines/parts.py), workers do the
+parts, and this process takes each result as it appears. Which worker does what is the engine's affair.
 """
 
 import importlib.util
@@ -14,55 +14,112 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from eval.engines import parts
+from eval.engines.place import FolderPlace, ObjectStorePlace, Place, below
 from eval.engines.work import do_named_parts
-from stylegate import hardware
-from stylegate.config import Config, EngineConfig
-from stylegate.errors import ConfigError, SurroundingsError
+from stylegate import files
+from stylegate.config import EngineConfig
+from stylegate.errors import ConfigError, StylegateError, SurroundingsError
 
+SECONDS = 0.3  # between two looks at processes
 LOG = "workers.log"  # what processes of accelerate print
-SECONDS = 0.3  # between two looks at the folder
 FUTILE = 3  # times that all workers end before any began a part, until this is an error
 
 
-def results_of_parts(
-    config: Config, folder: Path, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]]
-) -> Iterator[tuple[dict[str, parts.Row], list[str]]]:
-    """Do all rows with config.engine; yields what became of each part's rows, and the ids that killed their workers.
-
-    `settings` name the stage and all that it needs, as JSON. Raises ConfigError if the engine is not installed,
-    DataError for what a worker could not do, SurroundingsError if workers end without an error and without progress.
-    """
-    engine, on_gpu = config.engine, hardware.device_type(config.hardware) == "cuda"
-    require_installed(engine.name)
-    names = parts.write_parts(folder, settings, rows, engine.part_size)
-    begin = {"accelerate": begin_accelerate, "ray": begin_ray, "slurm": begin_slurm}[engine.name]
-    open_parts, futile = list(names), 0
-    while unfinished := parts.unfinished_parts(folder, names):
-        before = len(unfinished), parts.deaths(folder)
-        for _ in begin(engine, folder, unfinished, on_gpu):  # ends when no worker runs any more
-            yield from finished(folder, open_parts)
-        yield from finished(folder, open_parts)
-        parts.raise_error_of_workers(folder)
-        futile = futile + 1 if (len(parts.unfinished_parts(folder, names)), parts.deaths(folder)) == before else 0
-        if futile == FUTILE:
-            raise SurroundingsError(
-                f"engine={engine.name}: its workers ended and did nothing",
-                next_step=f"read {folder / LOG} or the files in {folder / 'jobs'}; then the same command again.",
-            )
-    yield from finished(folder, open_parts)
+Taken = Callable[[dict[str, parts.Row], list[str]], None]  # what became of rows by id; ids that killed their workers
 
 
-def finished(folder: Path, open_parts: list[str]) -> Iterator[tuple[dict[str, parts.Row], list[str]]]:
-    """Yield the result of each of the open parts that has one, and take this part off the list."""
-    unfinished = set(parts.unfinished_parts(folder, open_parts))
-    for name in [name for name in open_parts if name not in unfinished]:
-        open_parts.remove(name)
-        yield parts.read_part(folder, name)
+class Work:
+    """The work of one stage that an engine does: a place for its parts, and a folder of this home for what it says."""
+
+    def __init__(self, engine: EngineConfig, settings: Mapping[str, Any], of: Path) -> None:
+        """`settings` name the stage and all that it needs, as JSON; `of` is the folder that the work is for.
+
+        Raises ConfigError if the engine is not installed.
+        """
+        require_installed(engine.name)
+        self.engine, self.settings = engine, dict(settings)
+        self.folder = files.CACHE / "engine" / files.canonical_sha256([self.settings, str(of)])[:16]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other command does this work while the context lasts; when it ends without an error, all is removed.
+
+        Raises InUseError if another one does it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.exclusive_lock(self.folder):
+            self.place = self._place()
+            yield
+            try:
+                self.place.clear()
+            except StylegateError as error:
+                print(f"note: {error.summary}")
+            FolderPlace(self.folder).clear()
+
+    def _place(self) -> Place:
+        """The folder, or a prefix of its own in engine.store, which another start finds again."""
+        if not self.engine.store:
+            return FolderPlace(self.folder / "parts")
+        note = self.folder / "prefix"
+        if not note.exists():
+            files.write_atomically(note, uuid.uuid4().hex)
+        return ObjectStorePlace(below(self.engine.store, note.read_text()))
+
+    def take_finished(self, take: Taken) -> None:
+        """Take what workers finished for an earlier start that was stopped."""
+        for name in sorted(parts.finished_parts(self.place)):
+            take(*parts.read_part(self.place, name))
+            self.place.write(f"{name}.safetensors", b"")
+
+    def do(self, rows: Sequence[dict[str, Any]], size: int, take: Taken, on_gpu: bool) -> None:
+        """Do all rows, `size` to a part; `take` is called with what became of each part's rows, once, as it appears.
+
+        Raises DataError for what a worker could not do, SurroundingsError if workers end without an error and without
+        progress.
+        """
+        place, engine = self.place, self.engine
+        names = parts.write_parts(place, self.settings, rows, size)
+        begin = {"accelerate": begin_accelerate, "ray": begin_ray, "slurm": begin_slurm}[engine.name]
+        left, futile = dict.fromkeys(names), 0
+
+        def take_new() -> None:
+            for name in (
+                [name for name in left if name in finished] if (finished := parts.finished_parts(place)) else []
+            ):
+                take(*parts.read_part(place, name))
+                del left[name]
+
+        take_new()
+        while left:
+            before, said, looked = (len(left), parts.deaths(place)), "", time.monotonic()
+            try:
+                for _ in begin(
+                    engine, self.folder, str(place), list(left), on_gpu
+                ):  # ends when no worker runs any more
+                    if time.monotonic() - looked > place.seconds:
+                        take_new()
+                        looked = time.monotonic()
+            except EngineError as error:
+                said = f": {error}"
+            take_new()
+            parts.raise_error_of_workers(place)
+            futile = futile + 1 if (len(left), parts.deaths(place)) == before else 0
+            if futile == FUTILE:
+                raise SurroundingsError(
+                    f"engine={engine.name}: its workers ended and did nothing{said}",
+                    next_step=f"read {self.folder / LOG} or {self.folder / 'jobs'}; then the same command again.",
+                )
+
+
+class EngineError(Exception):
+    """Workers ended with an error that they could not write down, as where the disk is full."""
 
 
 def require_installed(engine: str) -> None:
@@ -74,7 +131,7 @@ def require_installed(engine: str) -> None:
         )
 
 
-def begin_accelerate(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool) -> Iterator[None]:
+def begin_accelerate(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
     """Do the parts `names` with processes on this machine, which `accelerate launch` begins; if one dies it ends all of
     them. Yields every SECONDS until they have ended.
     """
@@ -91,7 +148,7 @@ def begin_accelerate(engine: EngineConfig, folder: Path, names: list[str], on_gp
     surroundings = os.environ | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
     with (folder / LOG).open("ab") as log:
         launched = subprocess.Popen(
-            [*command, "-m", "eval.engines.work", str(folder)], env=surroundings, stdout=log, stderr=log
+            [*command, "-m", "eval.engines.work", place], env=surroundings, stdout=log, stderr=log
         )
     try:
         while launched.poll() is None:
@@ -102,13 +159,14 @@ def begin_accelerate(engine: EngineConfig, folder: Path, names: list[str], on_gp
         launched.wait()
 
 
-def begin_ray(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool) -> Iterator[None]:
+def begin_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
     """Do the parts `names` with actors of Ray Data, on this machine or on the cluster at engine.address; Ray begins an
     actor that died again. Yields after each part, and stops Ray at the end.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data
+    from ray.exceptions import RayError
 
     workers = min(engine.workers or num_devices(on_gpu), len(names))
     own: dict[str, Any] = {"num_cpus": workers} if engine.address is None else {"address": engine.address}
@@ -123,10 +181,8 @@ def begin_ray(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        # The folder goes with each row: arguments of a constructor can be lost when an actor begins again (ray#53727).
-        items = ray.data.from_items(
-            [{"folder": str(folder), "part": name} for name in names], override_num_blocks=len(names)
-        )
+        # The place goes with each row: arguments of a constructor can be lost when an actor begins again (ray#53727).
+        items = ray.data.from_items([{"place": place, "part": name} for name in names], override_num_blocks=len(names))
         done = items.map(
             cast(Any, PartOnRay),  # Ray makes an object of it on each worker
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -134,19 +190,21 @@ def begin_ray(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool
         )
         for _ in done.iter_rows():
             yield
+    except RayError as error:
+        raise EngineError(str(error).strip().splitlines()[-1]) from error
     finally:
         ray.shutdown()
 
 
 class PartOnRay:
-    """An actor of Ray Data: it loads the stage at its first part, and does part after part."""
+    """An actor of Ray Data: loads the stage at its first part, and does part after part."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        do_named_parts(Path(row["folder"]), [row["part"]])
+        do_named_parts(row["place"], [row["part"]])
         return row
 
 
-def begin_slurm(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bool) -> Iterator[None]:
+def begin_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
     """Do the parts `names` with an array of Slurm jobs (or processes of this machine, engine.cluster=local); job i does
     each n-th part. Yields every SECONDS until the jobs have ended.
     """
@@ -159,7 +217,7 @@ def begin_slurm(engine: EngineConfig, folder: Path, names: list[str], on_gpu: bo
         **({"slurm_partition": engine.partition} if engine.partition else {}),
         **({"gpus_per_node": 1} if on_gpu else {}),
     )
-    jobs = executor.map_array(do_named_parts, [folder] * workers, [names[i::workers] for i in range(workers)])
+    jobs = executor.map_array(do_named_parts, [place] * workers, [names[i::workers] for i in range(workers)])
     try:
         while not all(job.done() for job in jobs):
             time.sleep(SECONDS)

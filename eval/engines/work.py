@@ -1,34 +1,46 @@
-"""A worker: does parts of the work in a folder. `python -m eval.engines.work FOLDER` is one of several processes."""
+"""A worker: does parts of the work in a place. `python -m eval.engines.work PLACE` is one of several processes."""
 
 import json
 import os
 import sys
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from eval.engines import parts
+from eval.engines.place import place_of
 
 
-def do_named_parts(folder: Path, names: Sequence[str]) -> None:
+def do_named_parts(place: str, names: Sequence[str]) -> None:
     """Do the parts of these names that have no result yet. The stage is loaded once in a process."""
-    parts.do_parts(folder, names, lambda settings: loaded_stage(json.dumps(settings)))
+    parts.do_parts(place_of(place), names, lambda settings: loaded_stage(json.dumps(settings)))
 
 
 @cache
 def loaded_stage(settings: str) -> parts.Stage:
     """The stage of these settings (a JSON object), with its model loaded."""
-    from eval.measuring.stage import EncodePictures  # torch, only in a worker
+    told = json.loads(settings)
+    if told.pop("stage") == "draw":
+        from eval.lot.drawing import DrawPictures  # torch, only in a worker
 
-    return EncodePictures(**json.loads(settings))
+        return DrawPictures(**told)
+    from eval.measuring.stage import EncodePictures
+
+    return EncodePictures(**told)
+
+
+def take_own_device() -> None:
+    """Of several processes on a machine each takes a CUDA device of its own, where there are any."""
+    import torch
+
+    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "true":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def main() -> int:
-    """Do this process's share of the parts in the folder that the first argument names. Returns 0."""
-    folder = Path(sys.argv[1])
+    """Do this process's share of the parts in the place that the first argument names. Returns 0."""
+    take_own_device()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    names = sorted(path.stem for path in folder.glob("*.json") if path.name not in (parts.SETTINGS, parts.ERROR))
-    do_named_parts(folder, names[rank::world])
+    do_named_parts(sys.argv[1], parts.read_json(place_of(sys.argv[1]), parts.NAMES)[rank::world])
     return 0
 
 

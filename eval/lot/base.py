@@ -6,8 +6,10 @@ cache. Few denoising steps are enough: a picture must show the hand, not be fini
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,48 @@ PICTURES, STEPS = 32, 8  # at most
 VERSION = "base-1"  # raise it when anything below changes the pictures
 
 
+def chosen_prompts(slots: list[PlanSlot]) -> list[tuple[str, str]]:
+    """Prompt and negative prompt of slots, which the base draws; none of a plan of fewer than FEWEST_OF_BASE slots."""
+    if len(slots) < FEWEST_OF_BASE:
+        return []
+    return [(slot.prompt, slot.negative_prompt) for slot in slots[:: max(1, len(slots) // PICTURES)][:PICTURES]]
+
+
+def fewer_steps(settings: GenerateConfig) -> GenerateConfig:
+    return replace(settings, num_inference_steps=min(STEPS, settings.num_inference_steps))
+
+
+def keys_of_base_pictures(
+    models: LoadedBaseModel,
+    base: str,
+    family: dict[str, Any],
+    told: GenerateConfig,
+    drawn_as: tuple[int, str],
+    prompts: Sequence[tuple[str, str]],
+) -> list[str]:
+    """A digest for each picture, of all that it depends on; its seed is made of it."""
+    same = [VERSION, base, family, told.num_inference_steps, told.guidance_scale, *drawn_as]
+    same += [models.background] if models.draws_alpha else []
+    keys, times = [], Counter[str]()
+    for prompt, negative in prompts:
+        keys.append(files.canonical_sha256([*same, prompt, negative, times[prompt]]))
+        times[prompt] += 1
+    return keys
+
+
+def base_pictures_as_png(
+    models: LoadedBaseModel,
+    told: GenerateConfig,
+    resolution: int,
+    prompts: Sequence[tuple[str, str]],
+    keys: Sequence[str],
+) -> list[bytes]:
+    """What `models`, the base without the LoRA, draw of the prompts, as the bytes of PNG files."""
+    seeds = [int(key[:8], 16) for key in keys]
+    drawn = sample.draw_pictures(models, [p for p, _ in prompts], seeds, told, resolution, [n for _, n in prompts])
+    return [pictures.png_bytes(image) for image in drawn]
+
+
 def draw_base_pictures(
     models: LoadedBaseModel,
     facts: BatchFacts,
@@ -37,27 +81,24 @@ def draw_base_pictures(
     `models` is the base without the LoRA, `drawn_as` the side in pixels and the precision. Nothing is written of a plan
     of fewer than FEWEST_OF_BASE slots. Pictures of a plan that has changed meanwhile are removed.
     """
-    if len(slots) < FEWEST_OF_BASE:
+    if not (prompts := chosen_prompts(slots)):
         return
-    told = replace(settings, num_inference_steps=min(STEPS, settings.num_inference_steps))
-    chosen = slots[:: max(1, len(slots) // PICTURES)][:PICTURES]
-    same = [VERSION, facts.base, facts.family.content(), told.num_inference_steps, told.guidance_scale, *drawn_as]
-    same += [models.background] if models.draws_alpha else []
-    keys, times = [], Counter[str]()
-    for slot in chosen:
-        keys.append(files.canonical_sha256([*same, slot.prompt, slot.negative_prompt, times[slot.prompt]]))
-        times[slot.prompt] += 1
+    told = fewer_steps(settings)
+    keys = keys_of_base_pictures(models, facts.base, facts.family.content(), told, drawn_as, prompts)
 
     def draw_pngs_at(some: list[int]) -> list[dict[str, NDArray]]:
-        """Rows for the cache: the bytes of the PNG that is drawn of each prompt `chosen[i]`, for i in `some`."""
-        prompts, negatives = [chosen[i].prompt for i in some], [chosen[i].negative_prompt for i in some]
-        seeds = [int(keys[i][:8], 16) for i in some]
-        drawn = sample.draw_pictures(models, prompts, seeds, told, drawn_as[0], negatives)
-        return [{"png": np.frombuffer(pictures.png_bytes(image), np.uint8)} for image in drawn]
+        """Rows for the cache: the bytes of the PNG that is drawn of each prompt `prompts[i]`, for i in `some`."""
+        drawn = base_pictures_as_png(models, told, drawn_as[0], [prompts[i] for i in some], [keys[i] for i in some])
+        return [{"png": np.frombuffer(content, np.uint8)} for content in drawn]
 
     with progress.progress_bar("base", len(keys)) as tick:
         kept = ArrayCache().get_or_compute(keys, settings.batch_size, draw_pngs_at, tick)
-    contents = {f"{key[:16]}.png": row["png"].tobytes() for key, row in zip(keys, kept, strict=True) if row}
+    write_base_pictures(folder, {key: row["png"].tobytes() for key, row in zip(keys, kept, strict=True) if row})
+
+
+def write_base_pictures(folder: Path, by_key: Mapping[str, bytes]) -> None:
+    """Write PNG files by their keys into base/ of a batch's folder; others there are removed."""
+    contents = {f"{key[:16]}.png": content for key, content in by_key.items()}
     for path in (folder / BASE).glob("*.png"):
         if path.name not in contents:
             path.unlink()

@@ -1,13 +1,12 @@
 """Encode pictures ahead, by the workers of an engine: what is scored then is at hand in the cache."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from eval.engines.parts import Row, read_part
-from eval.engines.run import results_of_parts
+from eval.engines.parts import Row
+from eval.engines.run import Work
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
@@ -17,6 +16,7 @@ from stylegate import files, hardware, progress
 from stylegate.cache import ArrayCache
 from stylegate.config import Config
 
+A_PART, A_PART_SENT = 1024, 128  # pictures; fewer where they are sent to an object store
 KILLED = "each worker that read it died (engine): give a copy that was saved anew, or leave it out"
 
 
@@ -24,9 +24,10 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
     """Encode each picture of the lot and of what it is compared with that the cache does not hold, by the engine.
 
     What workers finished for an earlier start that was stopped is taken first. A picture that kills its workers is
-    stored as one that cannot be read. Raises what `results_of_parts` raises.
+    stored as one that cannot be read. Raises what `Work` raises.
     """
     settings = {
+        "stage": "encode",
         "encoder": encoder_name_on_workers(encoding.joined_names(encoding.encoder_name(config))[0]),
         "encoder_sha256": encoder.sha256,
         "background": compared.background,
@@ -35,7 +36,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
     }
     before = pixel_features_key(encoder.preprocessing, compared.background)
     prefix = files.canonical_sha256([before, encoder.sha256])
-    cache, folder = ArrayCache(), files.CACHE / "engine" / files.canonical_sha256(settings)[:16]
+    cache, work = ArrayCache(), Work(config.engine, settings, lot.out)
 
     def store(found: dict[str, Row], killed: Iterable[str]) -> None:
         broken = np.frombuffer(KILLED.encode(), np.uint8)
@@ -48,11 +49,8 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
     for named in (lot.files, compared.references, compared.training, compared.exported):
         digests = lot.sha256 if named is lot.files else sha256_by_name(named)
         paths |= {digests[name]: path for name, path in named if digests[name]}
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.exclusive_lock(folder):
-        for part in folder.glob("*.safetensors"):
-            store(*read_part(folder, part.stem))
-            part.unlink()
+    with work.locked():
+        work.take_finished(store)
         shas = list(paths)
         there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
         rows = [
@@ -61,10 +59,13 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
             if row is None
         ]
         with progress.progress_bar("encode", len(rows), visible=bool(rows) and not quiet) as tick:
-            for found, killed in results_of_parts(config, folder, settings, rows) if rows else ():
+
+            def take(found: dict[str, Row], killed: list[str]) -> None:
                 store(found, killed)
                 tick(len(found) + len(killed))
-    shutil.rmtree(folder, ignore_errors=True)
+
+            size = config.engine.part_size or (A_PART_SENT if config.engine.store else A_PART)
+            work.do(rows, size, take, settings["device"] == "cuda")
 
 
 def encoder_name_on_workers(name: str) -> str:

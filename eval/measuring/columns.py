@@ -40,7 +40,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     cannot be loaded. `quiet` shows no progress.
     """
     encoder = encoding.load_encoder(
-        encoding.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
+        encoding.encoder_name(config), hardware.set_threads_and_choose_device(hardware.of_this_process(config))
     )
     if config.engine.name != "local":
         encode_ahead(config, lot, compared, encoder, quiet)
