@@ -102,8 +102,9 @@ def information_of(columns: np.ndarray) -> InformationContent:
 
 
 def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """([n] scores, [n] ranks) by OpenRarity of items with `value_numbers` [n, traits]: eval/planning/rarity.py for many
-    items at once.
+    """([n] scores, [n] ranks) by OpenRarity of items with `value_numbers` [n, traits].
+
+    It is eval/planning/rarity.py for many items at once.
     """
     found, size = information_of(columns), len(columns)
     scores, unique = found.scores(), found.unique
