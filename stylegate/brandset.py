@@ -22,6 +22,7 @@ from stylegate.captionfaults import picture_count_and_names
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.picturefaults import inside_frame, is_enlarged
+from stylegate.textmarks import has_text_near_edge
 from stylegate.words import counted
 
 SPLITS = ("train", "validation", "test")
@@ -120,6 +121,7 @@ class BrandSet:
 
 
 FRAMED, ENLARGED, SMALL = "a frame or bars", "enlarged, or out of focus", "less than half as large as most others"
+TEXT = "what looks like text near the upper or lower edge"
 HANDLED = {
     "alpha": "laid on brand.yaml's background (alpha: flatten or keep there says what pictures to judge must be)",
     "CMYK": "converted to sRGB",
@@ -131,6 +133,7 @@ HANDLED = {
     "colour profile unusable": "left aside",
     FRAMED: "the LoRA learns them; stylegate brand crop=true cuts them off",
     ENLARGED: "the LoRA learns soft edges; give the originals",
+    TEXT: "the LoRA learns signatures and watermarks; paint them over, crop, or leave the pictures out",
     SMALL: "they are enlarged for training; give larger ones, or leave them out",
 }
 
@@ -427,7 +430,7 @@ def check_pictures(
     named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
 ) -> dict[str, PictureDigest]:
     """Decode each picture. Broken pictures and exact duplicates become problems in `findings`; conversions, frames,
-    enlarged and small pictures become remarks.
+    text near an edge, enlarged and small pictures become remarks.
 
     Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
     names are added to it by hash, and the caller reports them.
@@ -449,6 +452,7 @@ def check_pictures(
             *picture.notes,
             *[FRAMED] * bool(inside_frame(picture.image)),
             *[ENLARGED] * is_enlarged(picture.image),
+            *[TEXT] * has_text_near_edge(picture.image),
         )
         for note in notes:
             findings.noted[note].append(name)

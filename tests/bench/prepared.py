@@ -2,9 +2,10 @@
 
     python -m tests.bench.prepared        about two minutes of one core
 
-Five near-duplicates (moved by a pixel, saved as JPEG), five words in nearly all captions, five captions that the base's
-text encoder cuts, five frames, five captions that changed places and five tiny files are planted; `stylegate brand`
-makes the set and what `stylegate check` says is counted. At least 28 are to be found, with at most 3 false alarms.
+Five near-duplicates (moved by a pixel), five words in nearly all captions, three captions that the base's text encoder
+cuts, four frames, five captions that changed places, four tiny files and four signatures are planted in pictures of 256
+pixels (drawn at 64, enlarged by whole blocks); `stylegate brand` makes the set and what `stylegate check` says is
+counted. At least 28 are to be found, with at most 3 false alarms.
 """
 
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from eval.check import add_remarks
 from stylegate import brandset, files
@@ -25,7 +26,17 @@ from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS
 from train.miniature.world import random_traits
 
-PICTURES, PLANTED, WANTED, FALSE_ALARMS = 200, 5, 28, 3
+PICTURES, WANTED, FALSE_ALARMS, TIMES = 200, 28, 3, 4
+PLANTED = {
+    "near-duplicates": 5,
+    "words in nearly all captions": 5,
+    "cut captions": 3,
+    "frames": 4,
+    "captions of other pictures": 5,
+    "tiny files": 4,
+    "signatures": 4,
+}
+SIGNATURES = ("Anna Meyer 2024", "www.artshop.com", "(c) Studio Nine", "@pixelfox_art")
 FUSED = ("cute", "lovely", "shiny", "little", "sweet")
 LONG = ", standing there as if somebody had asked it to wait for a very long time" * 6
 
@@ -44,16 +55,22 @@ def write_messy_folder(folder: Path, brand: str) -> dict[str, set[str]]:
     images, texts = {}, {}
     for n, name in enumerate(names):
         row = random_traits(traits)
-        images[name], texts[name] = render_collectible(row, BRANDS[brand], 5_000_000 + n), caption(row, draw)
-    chosen = draw.sample(names, 6 * PLANTED)
-    twins, cut, framed, swapped, tiny, originals = (set(chosen[i::6]) for i in range(6))
+        image = render_collectible(row, BRANDS[brand], 5_000_000 + n)
+        images[name] = image.resize((TIMES * image.width, TIMES * image.height), Image.Resampling.NEAREST)
+        texts[name] = caption(row, draw)
+    kinds = [kind for kind in PLANTED if kind != "words in nearly all captions"]
+    counts = [PLANTED[kind] for kind in kinds] + [PLANTED["near-duplicates"]]
+    chosen = iter(draw.sample(names, sum(counts)))
+    twins, cut, framed, swapped, tiny, signed, originals = ({next(chosen) for _ in range(n)} for n in counts)
     for twin, original in zip(sorted(twins), sorted(originals), strict=True):
-        images[twin] = Image.fromarray(np.roll(np.asarray(images[original]), 1, 0))
+        images[twin] = Image.fromarray(np.roll(np.asarray(images[original]), TIMES, 0))
         texts[twin] = texts[original]
     for name in framed:
-        images[name] = ImageOps.expand(images[name], border=5, fill=(120, 20, 160))
+        images[name] = ImageOps.expand(images[name], border=5 * TIMES, fill=(120, 20, 160))
     for name in tiny:
-        images[name] = images[name].resize((24, 24), Image.Resampling.BOX)
+        images[name] = images[name].resize((24 * TIMES, 24 * TIMES), Image.Resampling.BOX)
+    for name, words in zip(sorted(signed), SIGNATURES, strict=True):
+        sign(images[name], words)
     order = sorted(swapped)
     moved = [texts[name] for name in order]
     texts |= dict(zip(order, moved[1:] + moved[:1], strict=True))
@@ -69,7 +86,18 @@ def write_messy_folder(folder: Path, brand: str) -> dict[str, set[str]]:
         "frames": framed,
         "captions of other pictures": swapped,
         "tiny files": tiny,
+        "signatures": signed,
     }
+
+
+def sign(image: Image.Image, words: str) -> None:
+    """Write words into the lower right corner, light or dark as the ground there asks for."""
+    font = ImageFont.load_default(image.height // 18)
+    left, top, right, bottom = font.getbbox(words)
+    at = (image.width - right - 6, image.height - bottom - 6)
+    ground = image.crop((int(at[0] + left), int(at[1] + top), image.width - 6, image.height - 6)).convert("L")
+    light = np.asarray(ground).mean() < 110
+    ImageDraw.Draw(image).text(at, words, font=font, fill=(235, 235, 225) if light else (20, 20, 30))
 
 
 def found_faults(folder: Path) -> dict[str, set[str]]:
@@ -96,6 +124,7 @@ def found_faults(folder: Path) -> dict[str, set[str]]:
             originals[name] for name in re.findall(r"(\S+): .* may be the caption of another picture", remarks)
         },
         "tiny files": {originals[name] for name in findings.noted[brandset.SMALL]},
+        "signatures": {originals[name] for name in findings.noted[brandset.TEXT]},
     }
 
 
@@ -113,8 +142,9 @@ def main() -> int:
         false = sum(
             len(said[kind] - planted[kind]) for kind in planted if kind not in ("near-duplicates", "cut captions")
         )
-        found["cut captions"] = min(PLANTED, len(said["cut captions"]))  # their number is said, not all names
-        missed = [f"{PLANTED - count} of {kind}" for kind, count in found.items() if count < PLANTED]
+        # Their number is said, and not all names.
+        found["cut captions"] = min(PLANTED["cut captions"], len(said["cut captions"]))
+        missed = [f"{PLANTED[kind] - count} of {kind}" for kind, count in found.items() if count < PLANTED[kind]]
         print(f"| {brand} | {sum(found.values())} | {false} | {', '.join(missed) or 'none'} |")
         failed |= sum(found.values()) < WANTED or false > FALSE_ALARMS
     return failed

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stylegate import brandset, files
 from stylegate.captionfaults import captions_by_name, problems_of_captions
 from stylegate.picturefaults import inside_frame, is_enlarged
 from stylegate.similarity import most_varied, signature_of_picture
+from stylegate.textmarks import has_text_near_edge
 
 
 def drawn(side: int, seed: int) -> Image.Image:
@@ -49,6 +50,28 @@ def test_enlarged_pictures_are_told_from_drawn_ones_and_from_pixel_art(times: in
         assert is_enlarged(small.resize(size, Image.Resampling.LANCZOS))
         assert not is_enlarged(drawn(256, seed))
         assert not is_enlarged(drawn(64, seed).resize(size, Image.Resampling.NEAREST))
+
+
+@pytest.mark.parametrize("words", ["Anna Meyer 2024", "www.artshop.com", "@pixelfox_art"])
+def test_text_near_an_edge_is_found_and_dots_and_drawings_are_not(words: str) -> None:
+    font = ImageFont.load_default(14)
+    for seed in range(8):
+        image = drawn(256, seed)
+        assert not has_text_near_edge(image)
+        for height in (3, 238):
+            signed = image.copy()
+            ImageDraw.Draw(signed).rectangle((0, height - 2, 256, height + 18), fill="white")
+            assert not has_text_near_edge(signed)
+            ImageDraw.Draw(signed).text((100, height), words, font=font, fill="black")
+            assert has_text_near_edge(signed)
+        within = image.copy()
+        ImageDraw.Draw(within).text((80, 120), words, font=font, fill="white", stroke_width=1, stroke_fill="black")
+        assert not has_text_near_edge(within), "in the middle it may be what the picture shows"
+    dotted = Image.new("RGB", (256, 256), "white")
+    for x in range(4, 250, 12):
+        for y in range(4, 250, 12):
+            ImageDraw.Draw(dotted).ellipse((x, y, x + 7, y + 7), fill="navy")
+    assert not has_text_near_edge(dotted)
 
 
 def test_the_most_varied_pictures_leave_near_duplicates_out() -> None:
