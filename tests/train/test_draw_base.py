@@ -12,6 +12,8 @@ from eval.lot.lot import lot_of_batch, origin_digests
 from stylegate import files, lorafile
 from stylegate.cli import main
 from tests.conftest import FAST, merged
+from tests.eval.packages import provenance_of
+from tests.worksheets import fill_in
 from train.basegap import gap_in_words, order_of_checkpoints
 
 MINIATURE = files.MODELS / "miniature" / "sd"
@@ -105,6 +107,24 @@ def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_
     made_from = origin_digests(lot_of_batch(files.BATCHES / "pair"))  # what an export's provenance says
     assert (made_from["base_sha256"], made_from["training_base_sha256"]) == (facts["draw_base"], facts["base"])
     assert len(list((files.BATCHES / "pair" / "images").glob("*.png"))) == 2
+
+    policy, sheet = tuned.parent / "promised.yaml", files.BATCHES / "pair" / "audit.csv"
+    policy.write_text(
+        "version: 1\nchecks: {contrast: {reject_below: 1}}\npromise: {alpha: 0.5, delta: 0.4, ladder: [1.0]}\n"
+    )
+    told = ["batch=pair", f"policy={policy}", "hardware.device=cpu"]
+    run_exactly("gate", *told)
+    run_exactly("certify", *told)
+    filled = fill_in(sheet, lambda i, row: {"verdict": "accept", "who": "anna", "why": f"seen {i}"})
+    code, text = run_exactly("certify", *told, f"decisions={filled}")
+    assert code == 0, text
+    code, text = run_exactly("export", "batch=pair", "name=pair", "accept_licence=unknown")
+    assert code == 0, text
+    package = files.EXPORTS / "pair-v1"
+    said = provenance_of(package)["made_from"]
+    assert (said["base_sha256"], said["training_base_sha256"]) == (facts["draw_base"], facts["base"])
+    code, text = run_exactly("verify", str(package))
+    assert code == 0 and "certif" in text, text
 
 
 def edit(path: Path, **values: object) -> None:
