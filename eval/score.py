@@ -52,7 +52,7 @@ def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison)
         return True
     processes = hardware.launched_processes(hardware.of_this_process(config))
     encoder = encoding.load_encoder(encoding.encoder_name(config), processes.device)
-    for title in ("score", "references", "training", "exported"):
+    for title in ("score", "references", "training"):
         named = lot.files if title == "score" else getattr(compared, title)
         share = named[processes.process_index :: processes.num_processes]
         shown = title if processes.is_main_process else ""

@@ -46,7 +46,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
         )
 
     paths: dict[str, Path] = {}  # by sha256; a name may stand in the lot and among the references
-    for named in (lot.files, compared.references, compared.training, compared.exported):
+    for named in (lot.files, compared.references, compared.training):
         digests = lot.sha256 if named is lot.files else sha256_by_name(named)
         paths |= {digests[name]: path for name, path in named if digests[name]}
     with work.locked():

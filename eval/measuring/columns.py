@@ -14,7 +14,7 @@ from eval.measuring.ahead import encode_ahead
 from eval.measuring.decided import read_decided_pictures, require_same_making
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
-from eval.measuring.features import BrokenFile, cached_features_of_files, num_threads
+from eval.measuring.features import BrokenFile, cached_features_of_files, cached_signatures_of_files, num_threads
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
 from eval.measuring.head import aesthetic_head_for, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
@@ -96,7 +96,13 @@ def measure_lot_and_comparison(
     pictures, broken = encode_named_pictures(lot.files, lot.sha256, "score")
     references, unusable = encode_named_pictures(compared.references, sha256_by_name(compared.references), "references")
     training, lost = encode_named_pictures(compared.training, sha256_by_name(compared.training), "training")
-    exported, gone = encode_named_pictures(compared.exported, sha256_by_name(compared.exported), "exported")
+    exported, gone = cached_signatures_of_files(
+        compared.exported,
+        sha256_by_name(compared.exported),
+        compared.background,
+        config.score.batch_size,
+        "" if quiet or not compared.exported else "exported",
+    )
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
         raise DataError("pictures that must not come again cannot be read:", listing, "check or remove them.")

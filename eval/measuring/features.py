@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.measuring.encoder import EncoderPreprocessing, LoadedEncoder, encode_pictures
-from eval.measuring.measured import PictureFeatures
+from eval.measuring.measured import PictureFeatures, PictureSignatures
 from eval.scorers import technical
 from stylegate import files, pictures, progress, similarity
 from stylegate.cache import ArrayCache
@@ -143,6 +143,40 @@ def cached_features_of_files(
         if not table.filled[i]:
             broken.append(BrokenFile(name, sha256[name], table.errors.get(i, "changed while it was read")))
     return table.features(names, sha256), broken
+
+
+def cached_signatures_of_files(
+    named: Sequence[tuple[str, Path]], sha256: Mapping[str, str], background: str, batch_size: int, title: str
+) -> tuple[PictureSignatures, list[BrokenFile]]:
+    """Signatures alone of each picture, and the files that are none, as `cached_features_of_files`; none is encoded."""
+    cache, names = ArrayCache(), [name for name, _ in named if sha256[name]]
+    paths, prefix = dict(named), files.canonical_sha256([VERSION, "signature", background])
+    keys = [f"{prefix}:{sha256[name]}" for name in names]
+
+    def row_of_file(i: int) -> Row | None:
+        try:
+            content = pictures.read_picture_file(paths[names[i]])
+            if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
+                return None
+            image = pictures.decode_picture(content, background).image
+            return {"signature": similarity.signature_of_picture(image)}
+        except OSError:
+            return None
+        except pictures.PictureError as error:
+            return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
+
+    with ThreadPoolExecutor(num_threads()) as pool, progress.progress_bar(title, len(keys), 0, bool(title)) as tick:
+        cache.compute_missing(keys, batch_size, lambda those: list(pool.map(row_of_file, those)), tick)
+    signatures = np.empty((len(names), similarity.SIDE, similarity.SIDE, 3), np.uint8)
+    good, broken = [], [BrokenFile(name, "", "cannot be read") for name, _ in named if not sha256[name]]
+    for name, row in zip(names, cache.get_all(keys), strict=True):
+        if row and "signature" in row:
+            signatures[len(good)] = row["signature"]
+            good.append(name)
+        else:
+            reason = bytes(row["broken"]).decode() if row else "changed while it was read"
+            broken.append(BrokenFile(name, sha256[name], reason))
+    return PictureSignatures(good, signatures[: len(good)]), broken
 
 
 def rows_of_files(

@@ -25,6 +25,13 @@ class PictureFeatures(NamedTuple):
     transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
 
 
+class PictureSignatures(NamedTuple):
+    """Signatures of n pictures that are looked for copies of; row i is of the picture names[i]."""
+
+    names: list[str]
+    signatures: NDArray[np.uint8]  # [n, 64, 64, 3] small copies in sRGB
+
+
 class EncodedViews(NamedTuple):
     """Pictures as the brand's reader sees them, with what the encoder computes; row i of every array is
     of picture i.
@@ -56,7 +63,7 @@ class MeasuredLot:
     pictures: PictureFeatures  # n, of the lot
     references: PictureFeatures  # r
     training: PictureFeatures
-    exported: PictureFeatures
+    exported: PictureSignatures
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
     foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
     redrawn: EncodedViews | None  # the references as an image model draws them; None without enough of them

@@ -12,6 +12,7 @@ from PIL import Image
 from eval.judging.advice import NOBODY_LOOKED
 from eval.judging.rules import folder_exit_code
 from eval.judging.verdicts import verdict_and_reasons
+from eval.measuring import features
 from eval.policy.lines import ResolvedCheckLines
 from stylegate import files
 from tests import lots
@@ -393,8 +394,13 @@ def exported_from(run, lot: Path, tmp_path: Path, name: str) -> None:
     assert run("export", f"images={lot}", f"out={tmp_path / name}", f"name={name}")[0] == 0
 
 
-def test_what_was_exported_must_not_come_again(run, judged: Path, tmp_path: Path) -> None:
-    """Neither the same bytes nor the same pixels, from another folder; the folder's own package does not count."""
+def test_what_was_exported_must_not_come_again(
+    run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the same bytes nor the same pixels, from another folder; the folder's own package does not count.
+
+    Copies are looked for by signatures alone: no exported picture, which has marks and so other bytes, is encoded.
+    """
     exported_from(run, judged, tmp_path, "first")
     assert run("gate", f"images={judged}", f"out={tmp_path / 'first'}", "references=neon")[0] in (0, 10, 11)
     again = verdicts_of(tmp_path / "first")
@@ -404,7 +410,10 @@ def test_what_was_exported_must_not_come_again(run, judged: Path, tmp_path: Path
     kept = [n for n, v in again.items() if v["verdict"] == "accept"][:2]
     shutil.copy(judged / kept[0], lot / "same-bytes.png")
     Image.open(judged / kept[1]).save(lot / "resaved.png", compress_level=1)
+    encoded, encode = [], features.encode_pictures
+    monkeypatch.setattr(features, "encode_pictures", lambda e, shown: encoded.extend(shown) or encode(e, shown))
     run("gate", f"images={lot}", f"out={tmp_path / 'out'}", "references=neon")
+    assert len(encoded) == 1, "resaved.png; the other has the bytes of one that was scored"
     reasons = {n: [r["check"] for r in v["reasons"]] for n, v in verdicts_of(tmp_path / "out").items()}
     assert "distinct" in reasons["same-bytes.png"] and "distinct" in reasons["resaved.png"]
 
