@@ -29,6 +29,7 @@ from eval.lot.batch import (
     write_batch_record,
     write_plan,
 )
+from eval.lot.comparison import traits_spelled_as_planned
 from eval.lot.drawn import forget_drawn
 from eval.lot.record import BatchFacts
 from eval.package import living
@@ -41,6 +42,7 @@ from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, run_name
 from stylegate.errors import ConfigError, DataError, ModelError
+from stylegate.words import plain_spelling
 
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 NAMED = 5  # problems that a note names
@@ -77,6 +79,9 @@ def plan(config: Config) -> int:
         config.generate.guidance_scale,
     ):
         print(f"note: a trial chose {chosen.num_inference_steps} steps and guidance {chosen.guidance_scale:g}")
+    if brand_set and file and (unknown := traits_unknown_of_brand(brand_set, file)):
+        named = ", ".join(unknown)
+        print(f"note: the gate will not look for {named}: no picture of the brand has a trait of that name")
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
         print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
@@ -176,7 +181,7 @@ def repair_slots(
             print(f"plan: no slot of {files.display_path(folder)} has used all its attempts; nothing is changed")
             return 0
         brand = brand_set.brand if brand_set else brandset.NO_BRAND
-        excluded = training_combinations_to_exclude(config, brand_set)
+        excluded = training_combinations_to_exclude(config, brand_set, file)
         slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.settled)
         of_before = replace(config.plan, num_images=len(earlier), num_wanted=record.wanted)
         write_plan_and_put_pictures_aside(
@@ -207,12 +212,21 @@ def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def training_combinations_to_exclude(config: Config, brand_set: BrandSet | None) -> set[tuple]:
-    """The combinations of traits of the training pictures, as sorted (trait, value) pairs; empty if they need not be
-    left out.
+def training_combinations_to_exclude(config: Config, brand_set: BrandSet | None, file: TraitsFile) -> set[tuple]:
+    """The combinations of traits of the training pictures, spelled as in the traits file, as sorted (trait, value)
+    pairs; empty if they need not be left out.
     """
     learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
-    return {traits_as_sorted_pairs(item.traits) for item in learned if item.traits}
+    known = {number: item.traits for number, item in enumerate(learned) if item.traits}
+    written = [{trait: value} for trait, values in file.traits.items() for value in values]
+    return {traits_as_sorted_pairs(traits) for traits in traits_spelled_as_planned(known, written).values()}
+
+
+def traits_unknown_of_brand(brand_set: BrandSet, file: TraitsFile) -> list[str]:
+    """The traits of the file that no picture of the brand is known to have, whatever the value."""
+    items = [item for items in brand_set.splits.values() for item in items]
+    known = {plain_spelling(trait) for item in items for trait in item.traits}
+    return [trait for trait in file.traits if plain_spelling(trait) not in known]
 
 
 def named_traits_file(config: Config) -> Path:
@@ -277,7 +291,7 @@ def slots_from_config(
     """
     brand = brand_set.brand if brand_set else brandset.NO_BRAND
     if file:
-        excluded = training_combinations_to_exclude(config, brand_set)
+        excluded = training_combinations_to_exclude(config, brand_set, file)
         kept = traits_of_slots_to_keep(file, earlier, config.plan, excluded, drawn) if earlier else {}
         return with_seeds_of_equal_earlier_slots(
             slots_keeping_earlier_ones(config, file, brand, excluded, kept), earlier

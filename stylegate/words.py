@@ -1,4 +1,6 @@
-"""Numbers with their nouns and units, in sentences for people."""
+"""Numbers with their nouns and units, in sentences for people; and names as people tell them apart."""
+
+import unicodedata
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -14,3 +16,9 @@ def duration_in_words(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def plain_spelling(name: str) -> str:
+    """The name without what people overlook: case, width of letters, combining marks, and the number of spaces."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(letter for letter in plain if not unicodedata.combining(letter)).split())

@@ -1,8 +1,9 @@
 """What a lot is compared with: references, training pictures, pictures that were exported before."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from eval.lot.lot import Lot, notes_on_skipped, relative_name, sha256_by_name
 from eval.measuring.record import OF_BASE
@@ -11,9 +12,12 @@ from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import list_folder, mask_files
+from stylegate.words import plain_spelling
 
 FEWEST_FOREIGN = 8  # pictures that show a style
 BASE, FEWEST_OF_BASE = "base", 16  # folder of the base's own pictures in a batch's; of fewer, too little is known
+
+Name = TypeVar("Name")
 
 
 class DecidedFile(NamedTuple):
@@ -84,6 +88,8 @@ def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
     notes = (*notes, *left_aside)
     foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
     foreign |= base_pictures_as_foreign_set(lot.out / BASE) if lot.record else {}
+    planned = [slot.traits for slot in (lot.slots or {}).values()]
+    traits, learned = traits_spelled_as_planned(traits, planned), traits_spelled_as_planned(learned, planned)
     return Comparison(
         references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
     )
@@ -227,3 +233,23 @@ def planned_trait_values(lot: Lot, compared: Comparison) -> dict[str, list[str]]
         for trait in values.keys() & known.keys():
             values[trait].add(known[trait])
     return {trait: sorted(options) for trait, options in sorted(values.items())}
+
+
+def traits_spelled_as_planned(
+    known: Mapping[Name, Mapping[str, str]], planned: Iterable[Mapping[str, str]]
+) -> dict[Name, dict[str, str]]:
+    """Traits of pictures, with names and values spelled as in `planned` where they differ by case, width, combining
+    marks or spaces only: a plan's Hat: Crown is what the brand's pictures call hat: crown. Others stay.
+    """
+    names: dict[str, str] = {}
+    values: dict[tuple[str, str], str] = {}
+    for traits in planned:
+        for trait, value in traits.items():
+            names[plain_spelling(trait)] = trait
+            values[trait, plain_spelling(value)] = value
+
+    def respelled(traits: Mapping[str, str]) -> dict[str, str]:
+        named = ((names.get(plain_spelling(trait), trait), value) for trait, value in traits.items())
+        return {trait: values.get((trait, plain_spelling(value)), value) for trait, value in named}
+
+    return {name: respelled(traits) for name, traits in known.items()}

@@ -48,7 +48,7 @@ def batch_summary_in_words(
             f"(references: {whole.vendi_references:.0f})"
         )
     blind = [f"{trait} ({area:.2f})" for trait, area in areas.items() if area < READABLE]
-    blind += [f"{trait} (too few references say it)" for trait in planned if trait not in areas]
+    blind += [f"{trait} (not known of enough references)" for trait in planned if trait not in areas]
     if blind:
         lines.append(f"traits that cannot be told apart on these references, hence not asked: {', '.join(blind)}")
     return lines

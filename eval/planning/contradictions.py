@@ -1,11 +1,11 @@
 """What is wrong between the parts of a traits file that are sound by themselves: a sentence for each problem."""
 
-import unicodedata
 from collections import Counter
 from string import Formatter
 from typing import Any
 
 from eval.planning.traits import WHOLE, TraitRules, TraitsFile, TraitValue, valid_value_name
+from stylegate.words import plain_spelling
 
 
 def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> list[str]:
@@ -57,9 +57,7 @@ def problems_of_names_that_look_alike(place: str, names: Any) -> list[str]:
     """
     groups: dict[str, list[str]] = {}
     for name in names:
-        plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
-        plain = " ".join("".join(letter for letter in plain if not unicodedata.combining(letter)).split())
-        groups.setdefault(plain, []).append(name)
+        groups.setdefault(plain_spelling(name), []).append(name)
     return [f"{place}: {' and '.join(same)} look alike; use one name" for same in groups.values() if len(same) > 1]
 
 

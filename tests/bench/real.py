@@ -1,6 +1,6 @@
 """Does the gate hold a brand apart from art by other designers? Real styles, none of which it has seen.
 
-    python -m tests.bench.real FOLDER [references=64] [BRAND ...]      half a minute a brand; exit 1 if a line is missed
+    python -m tests.bench.real FOLDER [references=64] [encoder=NAME] [BRAND ..]   half a minute a brand; exit 1: missed
 
 FOLDER is what shared/tools/real-styles renders: avatars/ (9 styles), icons/ (sets to learn from, of which
 data/foreign/ is made, and 6 to test on). Each benchmark style is the brand once: its first pictures are the references,
@@ -57,13 +57,13 @@ def pictures_of(folder: Path) -> Named:
     return [(f"{folder.name}/{paths[i].name}", paths[i]) for i in order]
 
 
-def gate(references: Named, own: Named, foreign: dict[str, Named], given: dict[str, Named]) -> Found:
+def gate(references: Named, own: Named, foreign: dict[str, Named], given: dict[str, Named], encoder: str) -> Found:
     named = [*own, *(one for pictures in foreign.values() for one in pictures)]
     with tempfile.TemporaryDirectory() as place:
         lot = Lot(Path(place), Path(place), named, sha256_by_name(named), None, None)
         more = {"foreign": given} if given else {}
         compared = Comparison(references, [], [], "#ffffff", "keep", "", "references", {}, {}, **more)  # type: ignore[arg-type]
-        judged = judge(Config(), lot, compared, quiet=True)
+        judged = judge(Config(encoder=encoder), lot, compared, quiet=True)
     accepted = {verdict.file: verdict.verdict == "accept" for verdict in judged.verdicts}
     copies = {v.file for v in judged.verdicts if any(reason.check == "distinct" for reason in v.reasons)}
     refused = any(reason.check in REFUSALS for verdict in judged.verdicts[: len(own)] for reason in verdict.reasons)
@@ -92,7 +92,7 @@ def line(name: str, found: Found) -> str:
     )
 
 
-def styles(folder: Path, count: int, wanted: list[str]) -> list[str]:
+def styles(folder: Path, count: int, wanted: list[str], encoder: str) -> list[str]:
     """Print the table of benchmark styles; returns what was missed."""
     avatars = sorted(path.name for path in (folder / "avatars").iterdir())
     every = {name: pictures_of(folder / "avatars" / name) for name in avatars}
@@ -101,7 +101,7 @@ def styles(folder: Path, count: int, wanted: list[str]) -> list[str]:
     rows: dict[str, Found] = {}
     for name in wanted or every:
         foreign = {other: some[-EACH:] for other, some in every.items() if other != name}
-        rows[name] = gate(every[name][:count], every[name][-OWN:], foreign, {})
+        rows[name] = gate(every[name][:count], every[name][-OWN:], foreign, {}, encoder)
         print(line(name, rows[name]), flush=True)
     read = {name: found for name, found in rows.items() if not found.refused}
     own = float(np.mean([found.own for found in read.values()])) if read else 0.0
@@ -114,7 +114,7 @@ def styles(folder: Path, count: int, wanted: list[str]) -> list[str]:
     return missed + ([f"{len(rows) - len(read)} refused"] if len(rows) - len(read) > REFUSED else [])
 
 
-def hands(folder: Path, count: int) -> list[str]:
+def hands(folder: Path, count: int, encoder: str) -> list[str]:
     """Print the table of the same subjects by other hands; returns what was missed."""
 
     def by_name(name: str) -> dict[str, tuple[str, Path]]:
@@ -128,7 +128,7 @@ def hands(folder: Path, count: int) -> list[str]:
         others = {other: some for other, some in others.items() if len(some) >= 16}
         halves = {other: some[::2] for other, some in others.items()}, {o: some[1::2] for o, some in others.items()}
         for title, given in (("", {}), (" with foreign=", halves[1])):
-            found = gate(every[:count], every[-OWN:], halves[0], given)
+            found = gate(every[:count], every[-OWN:], halves[0], given, encoder)
             print(line(name + title, found), flush=True)
             if not found.refused and found.accepted > 0.01:
                 missed.append(f"{name}{title}: foreign {found.accepted:.3f}")
@@ -138,17 +138,19 @@ def hands(folder: Path, count: int) -> list[str]:
 
 
 def main() -> int:
-    folder, count = Path(sys.argv[1]), 64
+    folder, count, encoder = Path(sys.argv[1]), 64, ""
     wanted = []
     for word in sys.argv[2:]:
         if word.startswith("references="):
             count = int(word.partition("=")[2])
+        elif word.startswith("encoder="):
+            encoder = word.partition("=")[2]
         else:
             wanted.append(word)
-    missed = styles(folder, count, wanted)
+    missed = styles(folder, count, wanted, encoder)
     if not wanted:
         print()
-        missed += hands(folder, count)
+        missed += hands(folder, count, encoder)
     print("\n".join(["missed:", *missed]) if missed else "every line holds")
     return 1 if missed else 0
 

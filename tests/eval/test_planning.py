@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from eval.lot.batch import read_plan, write_plan
+from eval.lot.comparison import traits_spelled_as_planned
 from eval.package import verify_traits
+from eval.plan import training_combinations_to_exclude
 from eval.planning import exact
 from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
 from eval.planning.deal import fill_by_swaps
@@ -24,7 +26,7 @@ from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files
-from stylegate.brandset import NO_BRAND
+from stylegate.brandset import NO_BRAND, brand_folder, read_brand_set
 from stylegate.config import Config, PlanConfig
 from stylegate.errors import DataError
 from tests.bench.plan import dense_file, random_file
@@ -476,6 +478,23 @@ def test_show_prints_counts_and_writes_no_plan(run) -> None:
     assert float(row["score_low"]) <= float(row["score"]) <= float(row["score_high"])
     assert code == 0 and "headwear (6 values)" in text and "rarity (OpenRarity's score)" in text and "█" in text
     assert not (files.BATCHES / "shown").exists()
+
+
+def test_capital_letters_do_not_hide_a_trait_from_the_gate(run, tmp_path: Path) -> None:
+    known = {"a.png": {"species": "cat", "head wear": "wizard", "item": "no"}, "b.png": {"item": "ＢＯＯＫ"}}
+    planned = [{"Species": "Cat", "Head  Wear": "Crown", "Item": "book"}]
+    assert traits_spelled_as_planned(known, planned) == {
+        "a.png": {"Species": "Cat", "Head  Wear": "wizard", "Item": "no"},
+        "b.png": {"Item": "book"},
+    }
+    written = (files.ROOT / "data" / "traits" / "collectible.yaml").read_text()
+    path = tmp_path / "capital.yaml"
+    path.write_text(written.replace("{species}", "{Species}").replace("  species:", "  Cape: {long: 1}\n  Species:"))
+    code, text = run("plan", "brand=neon", f"traits={path}", "plan.num_images=8", "lora_file=none", "batch=capital")
+    assert code == 0 and "will not look for Cape: no picture" in text, text
+    learned = read_brand_set(brand_folder("neon"))
+    left_out = training_combinations_to_exclude(Config(), learned, read_traits_file(path))
+    assert {dict(one)["Species"] for one in left_out} == {item.traits["species"] for item in learned.splits["train"]}
 
 
 def test_a_traits_file_that_changes_while_pictures_are_drawn_is_noticed(tmp_path: Path) -> None:
