@@ -4,6 +4,7 @@ PYTHON := $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && command -v "$$p" && break; done)
 BIN := .venv/bin
 STAMP := .venv/.ready
+READERS := .venv/readers
 
 .PHONY: setup demo loop test check prove
 setup: $(STAMP)
@@ -37,3 +38,6 @@ prove: setup
 	$(BIN)/python -m tests.bench.promise
 	$(BIN)/python -m tests.bench.policy_change
 	$(BIN)/python -m tests.bench.gate
+	@if $(BIN)/python -m pip install --quiet --progress-bar off --no-deps --upgrade --target $(READERS) -r tests/bench/readers.txt; then \
+	PYTHONPATH=.:$(READERS) $(BIN)/python -m tests.bench.lora_files && PYTHONPATH=.:$(READERS) $(BIN)/python -m tests.bench.lora_invokeai; \
+	else echo "skipped: LoRA files against lycoris-lora and InvokeAI, which could not be installed"; fi

@@ -68,13 +68,14 @@ def print_dry_run_report(config: Config) -> int:
     inputs = sketch.example_inputs(config.train.batch_size * together, largest.height, largest.width)
     forward, kept = forward_operations_and_activations(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
     half = hardware.precision_of(config.hardware) == "bf16"
+    denoisers = 2 if config.draw_base else 1  # both lie on the device while the run lasts
     needed = training_memory_bytes(
-        frozen,
+        frozen * denoisers,
         trained,
         kept,
         half_precision=half,
         on_card=hardware.device_type(config.hardware) != "cpu",
-        num_in_4_bits=packed if config.hardware.nf4 else 0,
+        num_in_4_bits=packed * denoisers if config.hardware.nf4 else 0,
     )
     passes = together + BACKWARD  # with preferences the LoRA that training begins with is asked too
     total = forward * passes * config.train.accumulation * config.train.max_steps
@@ -100,7 +101,8 @@ def print_dry_run_report(config: Config) -> int:
     data = f"{counted(len(sizes), 'picture')}, {counted(len(views), 'view')} in {counted(len(shapes), 'shape')}"
     print(f"data      {data}; each seen {seen:.0f} times")
     print(f"LoRA      {trained / 1e6:.2f} M parameters, {trained * 4 / 1e6:.1f} MB")
-    print(f"memory    about {needed / 1e9:.2f} GB for the denoiser at {largest.width} x {largest.height}")
+    what = "both denoisers" if config.draw_base else "the denoiser"
+    print(f"memory    about {needed / 1e9:.2f} GB for {what} at {largest.width} x {largest.height}")
     print(f"disk      about {disk / 1e9:.2f} GB")
     times = ", ".join(
         f"{duration_in_words((total + drawing) / 1e12 / rate + gates * GATE_S)} on {what}"

@@ -1,7 +1,7 @@
 """Weight changes as stylegate reads them from LoRA files, against the libraries that write the files.
 
-    pip install --no-deps --target /tmp/lycoris lycoris-lora==4.1.3 einops==0.8.2
-    PYTHONPATH=.:/tmp/lycoris python -m tests.bench.lora_files
+    pip install --no-deps --target .venv/readers -r tests/bench/readers.txt      as make prove does
+    PYTHONPATH=.:.venv/readers python -m tests.bench.lora_files
 
 Small layers of every kind get random tensors. What the library's own forward pass does with a layer, in fp32, is what
 was trained; its saved tensors are read here and merged. The worst relative error of a kind must be at most 1e-6 of the

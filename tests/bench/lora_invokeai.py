@@ -1,9 +1,9 @@
 """What `stylegate inspect` says of InvokeAI, against InvokeAI's own code that loads LoRA files.
 
-    python -m tests.bench.lora_invokeai
+    pip install --no-deps --target .venv/readers -r tests/bench/readers.txt      as make prove does
+    PYTHONPATH=.:.venv/readers python -m tests.bench.lora_invokeai
 
-In an environment that holds InvokeAI 6.14.2 beside this project's packages, as listed in
-findings/invokeai_strength_depends_on_names.sh. Of each file: does InvokeAI raise, at which strength does it take the
+InvokeAI 6.14.2 comes without its own pins; only its code for LoRA files is run. Of each file: does InvokeAI raise, at which strength does it take the
 layers? A few seconds on one CPU; the exit code is 1 if an answer is wrong.
 """
 

@@ -1,6 +1,7 @@
 """Trained on one base, drawn on another: what is chosen, written down and refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -125,6 +126,19 @@ def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_
     assert (said["base_sha256"], said["training_base_sha256"]) == (facts["draw_base"], facts["base"])
     code, text = run_exactly("verify", str(package))
     assert code == 0 and "certif" in text, text
+
+
+def test_a_dry_run_counts_both_denoisers(run, tuned: Path) -> None:
+    """Without weights in half precision each of the miniature's 10.04 M numbers takes 4 bytes."""
+    memory = []
+    for more in ([], [f"draw_base={tuned}"]):
+        code, text = run("train", "brand=neon", *FAST, "accept_licence=unknown", *more, "dry_run=true")
+        assert code == 0, text
+        (found,) = re.findall(r"memory +about ([\d.]+) GB for (the denoiser|both denoisers) at", text)
+        memory.append(found)
+    (alone, one), (together, both) = memory
+    assert (one, both) == ("the denoiser", "both denoisers")
+    assert float(together) - float(alone) == pytest.approx(0.04, abs=0.011)
 
 
 def edit(path: Path, **values: object) -> None:
