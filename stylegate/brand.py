@@ -51,6 +51,7 @@ from stylegate.words import counted
 SHOWN = 96  # pictures of a split on the contact sheet
 CELL = 256  # pixels a side at most, kept of each
 MIN_PICTURES = 3  # one for each split
+FEW_NAMED = 8  # pictures without a caption; of more there is one line for all
 REGULAR = {"reg", "regularization", "regularisation"}  # folders of pictures that show what the brand is not
 REPEATS = re.compile(r"[0-9]+_")  # kohya's folders: how often a picture counts, and a word
 NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
@@ -155,11 +156,20 @@ def check_given_pictures(
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
     digests = check_pictures(inside, brand.background, findings)
+    lacking = []
     for name, path in inside.items():
         if name in captions and not captions[name].text:
             findings.problems.append(f"{name}: its caption is empty")
         elif name not in captions and given.whole and (name in digests or path.suffix.lower() in SUFFIXES):
-            findings.problems.append(f"{name}: no caption ({path.stem}.txt beside it, a CSV or JSON Lines table)")
+            lacking.append(name)
+    if len(lacking) > FEW_NAMED:
+        findings.problems.append(
+            f"{len(lacking)} pictures have no caption (NAME.txt beside each, a CSV or JSON Lines table, or stylegate "
+            f"caption, which writes them by a model): {', '.join(lacking)}"
+        )
+    else:
+        beside = "beside it, a CSV or JSON Lines table"
+        findings.problems += [f"{name}: no caption ({Path(name).stem}.txt {beside})" for name in lacking]
     if len(found) < MIN_PICTURES:
         findings.problems.append(f"{counted(len(found), 'picture')}; at least {MIN_PICTURES} (30 to 60 work well)")
     return digests

@@ -3,8 +3,8 @@
     pip install --no-deps --target .venv/readers -r tests/bench/readers.txt      as make prove does
     PYTHONPATH=.:.venv/readers python -m tests.bench.lora_invokeai
 
-InvokeAI 6.14.2 comes without its own pins; only its code for LoRA files is run. Of each file: does InvokeAI raise, at which strength does it take the
-layers? A few seconds on one CPU; the exit code is 1 if an answer is wrong.
+InvokeAI 6.14.2 comes without its own pins; only its code for LoRA files is run. Of each file: does InvokeAI raise, at
+which strength does it take the layers? A few seconds on one CPU; the exit code is 1 if an answer is wrong.
 """
 
 import logging
