@@ -6,7 +6,7 @@ letters; handwriting in one stroke, fewer than FEWEST letters, and letters that 
 tests/bench/textmarks.py measures both errors.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def marks_of(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
     """
     from scipy import ndimage
 
-    labels, _ = ndimage.label(standing_out, np.ones((3, 3)))
+    labels: Any = ndimage.label(standing_out, np.ones((3, 3)))[0]  # type: ignore[index]
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -113,7 +113,8 @@ def is_text(line: list[Mark]) -> bool:
     heights = np.array([m.height for m in line])
     length = line[-1].right - line[0].left
     tall = max(m.bottom for m in line) - min(m.top for m in line)
-    strokes = np.array([ndimage.distance_transform_edt(np.pad(m.mask, 1)).max() for m in line])
+    inside: Any = ndimage.distance_transform_edt  # how far each pixel lies from the edge of its mark
+    strokes = np.array([inside(np.pad(m.mask, 1)).max() for m in line])
     filled = float(np.mean([m.mask.mean() for m in line]))
     shapes = np.stack([shape_of(m.mask) for m in line])
     differences = np.abs(shapes[:, None] - shapes[None]).mean(-1)[np.triu_indices(len(line), 1)]
