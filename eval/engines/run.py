@@ -164,6 +164,7 @@ def begin_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], 
     actor that died again. Yields after each part, and stops Ray at the end.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else lines for Ray's developers stand between ours
     import ray
     import ray.data
     from ray.exceptions import RayError
@@ -173,9 +174,11 @@ def begin_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], 
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # no such cluster, another version of Python or Ray
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
-            f"engine=ray: {first}", next_step="check engine.address and the cluster's versions."
+            f"engine=ray engine.address={engine.address}: Ray does not begin:",
+            said or [type(error).__name__],
+            "leave engine.address out for a Ray on this machine; a cluster needs this Python, this Ray and its token.",
         ) from error
     try:
         context = ray.data.DataContext.get_current()

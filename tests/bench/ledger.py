@@ -20,6 +20,7 @@ from typing import Any, overload
 import numpy as np
 
 from eval.engines import parts
+from eval.engines.place import FolderPlace
 
 GROWS, WHOLE = 2.0, 5_000  # times the seconds per part; rows of a true part
 
@@ -50,7 +51,7 @@ def counted(rows: Sequence[dict[str, Any]]) -> dict[str, parts.Row]:
 def seconds_per_part(folder: Path, count: int, size: int) -> dict[str, float]:
     """Seconds of each step, divided by the number of parts; asserts that each row came back once."""
     found: dict[str, float] = {}
-    rows, names = ManyRows(count * size), []
+    place, rows, names = FolderPlace(folder), ManyRows(count * size), []
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()
@@ -58,13 +59,14 @@ def seconds_per_part(folder: Path, count: int, size: int) -> dict[str, float]:
         found[name] = (time.perf_counter() - began) / count
         return value
 
-    names = timed("write", lambda: parts.write_parts(folder, {"stage": "count"}, rows, size))
-    assert timed("write again", lambda: parts.write_parts(folder, {"stage": "count"}, rows, size)) == names
-    timed("do", lambda: [parts.do_part(folder, name, counted) for name in names])
-    assert timed("look for unfinished", lambda: parts.unfinished_parts(folder, names)) == []
-    assert timed("look for deaths", lambda: parts.deaths(folder)) == 0
-    read = timed("read", lambda: sum(len(parts.read_part(folder, name)[0]) for name in names))
-    assert read == count * size and len(list(folder.iterdir())) == 2 * count + 1, "each row once, two files a part"
+    names = timed("write", lambda: parts.write_parts(place, {"stage": "count"}, rows, size))
+    assert timed("write again", lambda: parts.write_parts(place, {"stage": "count"}, rows, size)) == names
+    timed("do", lambda: [parts.do_parts(place, [name], lambda settings: counted) for name in names])
+    parts.raise_error_of_workers(place)
+    assert timed("look for finished", lambda: parts.finished_parts(place)) == set(names)
+    assert timed("look for deaths", lambda: parts.deaths(place)) == 0
+    read = timed("read", lambda: sum(len(parts.read_part(place, name)[0]) for name in names))
+    assert read == count * size and len(list(folder.iterdir())) == 2 * count + 2, "each row once, two files a part"
     return found
 
 

@@ -354,3 +354,22 @@ def test_a_worker_without_the_weights_says_so(trained: list[str], tmp_path: Path
     for other, says in others:
         with pytest.raises(ModelError, match=says):
             DrawPictures(**(told | other))
+
+
+def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is of Ray 2.60 and a cluster that says that it has Python 3.12."""
+    import ray
+
+    def refuses(**told: Any) -> None:
+        raise RuntimeError(
+            "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.12.1\n"
+            "This process on node 10.0.0.5 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+        )
+
+    monkeypatch.setattr(ray, "init", refuses)
+    engine = EngineConfig(name="ray", address="10.0.0.5:6379")
+    with pytest.raises(ConfigError) as caught:
+        list(engines.begin_ray(engine, tmp_path, str(tmp_path), ["a"], False))
+    assert {"Python: 3.12.1", "Python: 3.11.7"} <= set(caught.value.problems)
