@@ -35,7 +35,14 @@ from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
 from eval.planning.open_slots import RarityInterval, rarity_intervals
-from eval.planning.slots import repaired_slots, seed_of_slot, slots_from_traits, traits_of_slots_to_keep
+from eval.planning.problem import make_plan_problem
+from eval.planning.slots import (
+    notes_on_values_without_slot,
+    repaired_slots,
+    seed_of_slot,
+    slots_from_traits,
+    traits_of_slots_to_keep,
+)
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, files, listing, tables
@@ -71,6 +78,8 @@ def plan(config: Config) -> int:
         slots = slots_from_config(config, brand_set, file, earlier, slots_with_a_drawn_picture(folder))
         write_plan_and_put_pictures_aside(folder, facts, config, earlier, slots, file is not None)
     warn_of_slots_beyond_supply(config, folder, slots)
+    for note in notes_on_values_without_slot(file, slots):
+        print(f"note: {note}")
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
     chosen = facts.generate
@@ -103,7 +112,9 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     folder = folder_to_show(config)
     slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
     warn_of_slots_beyond_supply(config, folder, slots)
-    print_plan_and_draw_counts(slots, files.CACHE / "plans" / f"{folder.name}.png")
+    for note in notes_on_values_without_slot(file, slots):
+        print(f"note: {note}")
+    print_plan_and_draw_counts(slots, file, files.CACHE / "plans" / f"{folder.name}.png")
     print_rarity_intervals(config, folder, slots)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
@@ -234,14 +245,15 @@ def named_traits_file(config: Config) -> Path:
     return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
 
 
-def print_plan_and_draw_counts(slots: list[PlanSlot], path: Path) -> None:
+def print_plan_and_draw_counts(slots: list[PlanSlot], file: TraitsFile | None, path: Path) -> None:
     """Print how many slots the plan has, and their counts of traits; write the counts as a picture to `path` if the
     plan has traits.
     """
     print(f"{len(slots)} slots; the first: {slots[0].prompt}")
     items = [slot.traits for slot in slots]
     if any(items):
-        for line in picture.counts_and_rarity_in_words(items):
+        problem = make_plan_problem(file, len(slots)) if file else None
+        for line in picture.counts_and_rarity_in_words(items, problem.rules_out if problem else lambda pair: False):
             print(line)
         files.write_atomically(path, picture.counts_and_rarity_as_png(items))
         print(f"as a picture: {files.display_path(path)}")

@@ -139,7 +139,7 @@ def brand_from_command_words(config: Config, source: str) -> Brand:
     try:
         return Brand.model_validate({"name": config.name, "trigger": trigger, "source": source} | words)
     except ValidationError as error:
-        raise configuration_error(brand_file_problems(error)) from None
+        raise configuration_error(brand_file_problems(error), "brand") from None
 
 
 def check_given_pictures(

@@ -1,6 +1,7 @@
 """The `stylegate` command: verbs, help, exit codes. Every error of a user's making is one message and exit code 2."""
 
 import atexit
+import difflib
 import gc
 import json
 import logging
@@ -197,7 +198,11 @@ def main(argv: list[str] | None = None) -> int:
         collect_garbage_seldom()
     try:
         if verb not in VERBS:
-            raise ConfigError(f"unknown command {verb!r}", next_step=f"one of {', '.join(VERBS)}; stylegate --help")
+            near = " or ".join(difflib.get_close_matches(verb, VERBS, n=2, cutoff=0.7))
+            raise ConfigError(
+                f"unknown command {verb!r}",
+                next_step=f"{f'did you mean {near}? ' if near else ''}one of {', '.join(VERBS)}; stylegate --help",
+            )
         if "-h" in rest or "--help" in rest:
             print(verb_help(verb))
             return ExitCode.PASS
@@ -299,11 +304,13 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
     try:
         if flags:
             if problems:
-                raise configuration.configuration_error(problems)
+                raise configuration.configuration_error(problems, verb)
             return print_config_or_run_sweep(verb, flags, overrides)
         settings = [text for text in overrides if text.startswith(("hydra.", "hydra/"))]
         problems += [f"{text}: a setting of Hydra's own, which --multirun alone reads" for text in settings]
-        config = configuration.to_dataclass(compose_hydra_config([o for o in overrides if o not in settings]), problems)
+        config = configuration.to_dataclass(
+            compose_hydra_config([o for o in overrides if o not in settings]), problems, verb
+        )
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
     return run_verb(verb, config)
@@ -389,7 +396,7 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
         if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            codes.append(run_verb(verb, configuration.to_dataclass(cfg, [])))
+            codes.append(run_verb(verb, configuration.to_dataclass(cfg, [], verb)))
             if away and codes[-1] != ExitCode.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours

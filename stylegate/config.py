@@ -599,8 +599,10 @@ def unknown_key_problems(cfg, path: str = "") -> list[str]:
     return found
 
 
-def to_dataclass(cfg, problems: list[str]) -> Config:
-    """The composed config as dataclasses. Raises ConfigError with every problem at once, `problems` included."""
+def to_dataclass(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
+    """The composed config of a verb as dataclasses. Raises ConfigError with every problem at once, `problems`
+    included.
+    """
     from omegaconf import OmegaConf
 
     problems = problems + unknown_key_problems(cfg)
@@ -615,14 +617,12 @@ def to_dataclass(cfg, problems: list[str]) -> Config:
         known = {k: cfg[k] for k in cfg if k in Config.__slots__ and not OmegaConf.is_missing(cfg, k)}
         readable = OmegaConf.merge(OmegaConf.structured(Config), known)
         problems = problems + range_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
-    raise configuration_error(problems)
+    raise configuration_error(problems, verb)
 
 
-def configuration_error(problems: list[str]) -> ConfigError:
-    """The error that lists every problem of a configuration."""
-    return ConfigError(
-        "the configuration has problems:", problems, "stylegate COMMAND --help lists the keys of a command."
-    )
+def configuration_error(problems: list[str], verb: str) -> ConfigError:
+    """The error that lists every problem of a configuration for a verb."""
+    return ConfigError("the configuration has problems:", problems, f"stylegate {verb} --help lists its keys.")
 
 
 def run_name(config: Config) -> str:

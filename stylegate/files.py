@@ -45,11 +45,12 @@ def is_path(value: str, suffix: str = "") -> bool:
     return "/" in value or value.startswith(("~", ".")) or (suffix != "" and value.endswith(suffix))
 
 
-def path_advice(value: str) -> str:
-    """If a file or folder named `value` exists, the advice to write ./VALUE, for an error about an unknown name;
-    else "".
+def path_advice(value: str, suffix: str = "") -> str:
+    """If a file or folder named `value` exists, with or without `suffix`, the advice to write ./VALUE, for an error
+    about an unknown name; else "".
     """
-    return f"write ./{value} for the one in the working directory" if value and Path(value).exists() else ""
+    there = [name for name in (value, f"{value}{suffix}") if value and Path(name).exists()]
+    return f"write ./{there[0]} for the one in the working directory" if there else ""
 
 
 def resolve_name(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
@@ -73,10 +74,10 @@ def resolve_name(value: str, places: list[Path], what: str, suffix: str = "") ->
         )
     there = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
     names = ", ".join(sorted(name for name in there if not name.startswith(".")))
-    steps = [step for step in (path_advice(value), f"choose one of {names}" if names else "", "give a path") if step]
+    steps = (path_advice(value, suffix), f"choose one of {names}" if names else "", "give a path")
     raise ConfigError(
         f"{what}={value}: neither a name in {display_path(places[0])} nor a path (a path has a / in it, as ./NAME)",
-        next_step=", or ".join(steps) + ".",
+        next_step=", or ".join(filter(None, steps)) + ".",
     )
 
 

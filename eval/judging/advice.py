@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
-from eval.judging.verdicts import PERSON, Verdict
+from eval.judging.verdicts import NO_LINE_YET, PERSON, Verdict
 from eval.policy.model import UNREADABLE
 from eval.scorers import SCORES
 from eval.scorers.aesthetic import MIN_LABELS
@@ -74,6 +74,12 @@ def decisions_to_learn_from(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
+def waits_for_line_alone(verdict: Verdict) -> bool:
+    """Whether a picture is in review only because its policy's calibrated check has no line yet."""
+    asking = [reason.detail for reason in verdict.reasons if reason.verdict == "review"]
+    return verdict.verdict == "review" and asking == [NO_LINE_YET]
+
+
 def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: str) -> str:
     """What a person does next about a lot that did not pass, or that people decided enough about to learn from; "" for
     any other lot, and for one that was only observed.
@@ -92,12 +98,16 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
         steps += remedies_of_failed(outcome)
     if code == ExitCode.STALE:
         steps.append("Run stylegate calibrate with the same arguments, or stylegate certify for this lot alone.")
+    uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
+    without_line = sum(map(waits_for_line_alone, verdicts)) if uncalibrated else 0
     if code == ExitCode.EVIDENCE:
-        uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
         steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
         steps.append("First make the style readable, as the note says: until then every picture waits for a person.")
-    if code != ExitCode.PASS and (waiting := outcome.counts.review):
+    if code != ExitCode.PASS and without_line:
+        waits = counted(without_line, "picture is", "pictures are")
+        steps.append(f"{waits} in review only until stylegate calibrate has chosen a line, which judges them then.")
+    if code != ExitCode.PASS and (waiting := outcome.counts.review - without_line):
         again = "this command" if out else "the gate"
         steps.append(
             f"A person must decide about {counted(waiting, 'picture')}: run stylegate review with the same arguments, "

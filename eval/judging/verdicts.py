@@ -29,6 +29,7 @@ from stylegate.words import counted
 PERSON = "person"  # somebody looked and rejected it
 UNSURE = "unsure"  # somebody looked at a picture that the policy accepts, and would not decide
 BY_ANOTHER_RULE = "rejected-by-another-rule"  # somebody looked and rejected it under another policy or guideline
+NO_LINE_YET = f"no line yet: {CALIBRATED} wants labels"
 NOT_ASKED = "calibrated-check-not-asked"  # in training: every other check accepts the picture
 ORDER = ("error", "reject", "review", "warn")  # of consequences, worst first
 TWINS = {"distinct": "twin", "novelty": "known"}  # check -> column of scores.parquet that names the other picture
@@ -451,7 +452,7 @@ def apply_calibrated_check(
         elif bound is None:
             add_reason(
                 verdict,
-                make_reason(score, "review", scores.get(sha256), None, f"no line yet: {CALIBRATED} wants labels"),
+                make_reason(score, "review", scores.get(sha256), None, NO_LINE_YET),
             )
         else:
             for found in verdict_and_reasons({score: scores.get(sha256)}, [bound])[1]:

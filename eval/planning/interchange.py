@@ -54,17 +54,17 @@ def import_collection(config: Config) -> int:
         notes += notes_on_absence({trait: list(values) for trait, values in found["traits"].items()})
     command = f"stylegate plan import={source.name}{' keep_items=true' if config.keep_items else ''}"
     text = traits_file_text(found, command, len(items), items if config.keep_items else [])
+    if not config.show and target.exists() and target.read_text(encoding="utf-8") != text:
+        raise DataError(f"{files.display_path(target)} exists already", next_step="give another name= or out=.")
     for note in notes:
         print(f"note: {note}")
     if items:
-        for line in picture.counts_and_rarity_in_words(items, places):
+        for line in picture.counts_and_rarity_in_words(items, lambda pair: is_tally_pair(pair, tally), places):
             print(line)
         for line in what_a_plan_keeps(source.name, places, config.keep_items):
             print(line)
     if config.show:
         return 0
-    if target.exists() and target.read_text(encoding="utf-8") != text:
-        raise DataError(f"{files.display_path(target)} exists already", next_step="give another name= or out=.")
     write_traits_file_if_valid(target, text)
     if items:
         files.write_atomically(target.with_suffix(".rarity.csv"), rarity.rarity_table_as_csv(items))
@@ -72,6 +72,11 @@ def import_collection(config: Config) -> int:
     print(f"written: {files.display_path(target)}, {len(found['traits'])} traits")
     print_next_step(target, len(items))
     return 0
+
+
+def is_tally_pair(pair: Mapping[str, str], tally: Mapping[str, Sequence[str]]) -> bool:
+    """Whether one trait of the pair is the number of some traits of which the other is one."""
+    return any(trait in pair and pair.keys() & set(counted) for trait, counted in tally.items())
 
 
 def without_equal_items(
@@ -90,7 +95,7 @@ def what_a_plan_keeps(source: str, places: Sequence[str], keep_items: bool) -> l
         return [f"note: each item keeps its values: {places[0]} is slot 0, and {places[-1]} is slot {len(places) - 1}"]
     return [
         "note: a plan keeps how often each value comes, but combines the values anew: its slots are not the items of",
-        f"      {source}. With keep_items=true each item stays as it is, in the order of the file.",
+        f"      {source}. With keep_items=true out=./kept.yaml each item stays as it is, in the order of the file.",
     ]
 
 

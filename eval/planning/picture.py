@@ -2,11 +2,12 @@
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.planning.rarity import rarest_pairs, rarity_of_each_item
+from eval.planning.rarity import ItemRarity, missing_pairs, rarest_pairs, rarity_of_each_item
+from stylegate.words import counted
 
 BAR = 24  # characters of the longest bar in a terminal
 SHOWN = 12  # values of a trait that a terminal shows, and pairs
@@ -23,9 +24,11 @@ def value_counts(items: Items) -> dict[str, list[tuple[str, int]]]:
     return {name: Counter(item[name] for item in items if name in item).most_common() for name in names}
 
 
-def counts_and_rarity_in_words(items: Items, names: Sequence[str] = ()) -> list[str]:
-    """Lines for the terminal: the count of each value, the spread of rarity, and the rarest items and pairs of
-    values.
+def counts_and_rarity_in_words(
+    items: Items, is_ruled_out: Callable[[Mapping[str, str]], bool], names: Sequence[str] = ()
+) -> list[str]:
+    """Lines for the terminal: the count of each value, the spread of rarity, the rarest items and pairs of values, and
+    pairs that never come though `is_ruled_out` does not say so of them.
 
     `names` say what people call each item ("line 4"); without them an item is a slot with its number.
     """
@@ -46,13 +49,22 @@ def counts_and_rarity_in_words(items: Items, names: Sequence[str] = ()) -> list[
     )
     rarest = sorted(range(len(items)), key=lambda i: (found[i].rank, i))[:3]
     lines += [
-        f"  rank {found[i].rank}: {names[i] if names else f'slot {i}'} ({found[i].score:.2f}) "
+        f"  rank {found[i].rank}: {names[i] if names else f'slot {i}'} ({rarity_in_words(found[i])}) "
         f"{', '.join(items[i].values())}"
         for i in rarest
     ]
     lines.append("rarest pairs (how many there are; how many if the traits were independent)")
     lines += [f"  {' with '.join(p.values)}: {p.count}; {p.expected:.1f}" for p in rarest_pairs(items, 5)]
+    if missing := missing_pairs(items, 5, is_ruled_out):
+        lines.append("pairs that never come (forbid them if that is meant)")
+        lines += [f"  {' with '.join(p.values)}: 0 of {p.expected:.1f} expected" for p in missing]
     return lines
+
+
+def rarity_in_words(found: ItemRarity) -> str:
+    """What an item's rank follows from: its number of unique values, if it has any, and then its score."""
+    unique = f"{counted(found.unique, 'value')} of its own; " if found.unique else ""
+    return f"{unique}{found.score:.2f}"
 
 
 def counts_and_rarity_as_png(items: Items) -> bytes:

@@ -81,6 +81,16 @@ class PlanProblem:
             for trait, values in zip(self.traits, self.values, strict=True)
         ]
 
+    def rules_out(self, traits: Mapping[str, str]) -> bool:
+        """Whether a rule alone says that no slot has these `traits` (trait -> value) together: they are forbidden, or
+        one is the number of values among which another counts.
+        """
+        row = np.array([self.value_numbers_of(traits)])
+        never = [*self.forbidden, *(limit for limit in self.limits if limit.high == 0)]
+        there = {self.traits.index(trait) for trait in traits}
+        tallied = any(rule.trait in there and there & rule.counted.keys() for rule in self.trait_count_rules)
+        return tallied or any(rule.rows_with_combination(row)[0] for rule in never)
+
     def traits_of_row(self, row: np.ndarray) -> dict[str, str]:
         """The traits (trait -> value) of a row [traits] of numbers."""
         return {trait: self.values[t][row[t]] for t, trait in enumerate(self.traits)}
@@ -109,7 +119,13 @@ def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[st
         names.append([*values, *own])
         counts.append(np.array([*shared, *(given.count(value) for value in own)], np.int64))
     if problems:
-        raise DataError(f"a plan of {size} slots cannot be made:", problems, "change plan.num_images or the counts.")
+        step = "change plan.num_images or the counts"
+        if file.numbers == "counts" and len(file.one_of_ones) <= size:
+            step += (
+                ', or remove "numbers: counts": the numbers are then weights for any number of slots '
+                "(write weight: for count: where there is a phrase)"
+            )
+        raise DataError(f"a plan of {size} slots cannot be made:", problems, f"{step}.")
     problem = PlanProblem(
         size=size,
         traits=list(file.traits),

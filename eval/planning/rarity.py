@@ -9,8 +9,8 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ class ItemRarity(NamedTuple):
 
 
 class ValuePair(NamedTuple):
-    """Two values of two traits that stand together in some items."""
+    """Two values of two traits, and the items in which they stand together."""
 
     values: tuple[str, str]
     """As `trait: value`."""
@@ -84,6 +84,30 @@ def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValueP
         for (a, b), count in together.items()
     ]
     return sorted(found, key=lambda pair: (pair.count, -pair.expected, pair.values))[:number]
+
+
+def missing_pairs(
+    items: Sequence[Mapping[str, str]], number: int, is_ruled_out: Callable[[Mapping[str, str]], bool]
+) -> list[ValuePair]:
+    """The `number` pairs of values that no item has and of which the most items were expected, one item at least.
+
+    `is_ruled_out` says of a pair (trait -> value) that a rule is why it never comes; such pairs are left out.
+    """
+    singles = Counter(pair for item in items for pair in item.items())
+    together = {pair for item in items for pair in combinations(sorted(item.items()), 2)}
+    by_trait: dict[str, list[tuple[str, str]]] = {}
+    for pair, _ in singles.most_common():
+        by_trait.setdefault(pair[0], []).append(pair)
+    found = []
+    for s, t in combinations(sorted(by_trait), 2):
+        for a in by_trait[s]:
+            for b in by_trait[t]:
+                if (expected := singles[a] * singles[b] / len(items)) < 1:
+                    break  # of the values that follow still fewer were expected
+                if (a, b) not in together:
+                    found.append((-expected, a, b))
+    kept = (each for each in sorted(found) if not is_ruled_out(dict(each[1:])))
+    return [ValuePair((": ".join(a), ": ".join(b)), 0, -less) for less, a, b in islice(kept, number)]
 
 
 def rarity_table_as_csv(items: Sequence[Mapping[str, str]], intervals: Sequence[tuple] | None = None) -> str:

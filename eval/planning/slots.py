@@ -6,13 +6,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from eval.lot.batch import PlanSlot
-from eval.planning.problem import OPEN, PlanProblem, make_plan_problem
+from eval.planning.problem import OPEN, PlanProblem, make_plan_problem, with_weight_of_tier
 from eval.planning.repair import plan_rows_after_repair
 from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
 from stylegate.config import PlanConfig
 from stylegate.errors import DataError
+from stylegate.words import counted
+
+NAMED = 5  # values that a note names
 
 
 def seed_of_slot(plan: PlanConfig, slot: int) -> int:
@@ -57,6 +60,27 @@ def make_slot_with_prompt(
         seed=one.seed if one and one.seed is not None else seed_of_slot(plan, number),
         traits=traits,
     )
+
+
+def notes_on_values_without_slot(file: TraitsFile | None, slots: Sequence[PlanSlot]) -> list[str]:
+    """A sentence for each value whose weight comes to no slot though the file does not leave it out; of more than NAMED
+    only their number. Without a file none.
+    """
+    if file is None:
+        return []
+    found = []
+    for trait, written in file.traits.items():
+        values = {name: with_weight_of_tier(value, file) for name, value in written.items() if value.count is None}
+        weights = {name: 1.0 if value.weight is None else value.weight for name, value in values.items()}
+        given = [slot.traits[trait] for slot in slots if slot.traits[trait] in weights]
+        total = f"{sum(weights.values()):g} in {counted(len(given), 'slot')}"
+        found += [
+            f"no slot has {trait}: {name} (weight {weights[name]:g} of {total}); at_least: 1 keeps it"
+            for name, value in values.items()
+            if name not in given and value.at_most != 0
+        ]
+    more = len(found) - NAMED
+    return found[:NAMED] + ([f"no slot has {more} more values"] if more > 0 else [])
 
 
 def repaired_slots(

@@ -13,6 +13,7 @@ learnt: {file: decided-1a2b3c4d.safetensors, sha256: ...}                what st
 
 import datetime
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,22 @@ def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) 
                     problems.append(
                         f"checks.{score}.{name}: nothing falls below {number:g}, since {score} begins at {lowest:g}"
                     )
+        problems += lines_that_never_act(score, check)
     if sum(check.calibrated for check in checks.values()) > 1:
         problems.append("checks: one check at most can be calibrated")
     if all_given and not any(can_keep_from_acceptance(check) for check in checks.values()):
         problems.append("checks: hold no picture back; one needs reject_below, review_below or fail_batch_below")
     return problems
+
+
+def lines_that_never_act(score: str, check: PolicyCheck) -> list[str]:
+    """A sentence for each line of a check below which a picture is always below a worse line too."""
+    lines = list(check.lines().items())  # the worst consequence first
+    return [
+        f"checks.{score}.{name}: never acts, since what is below it is below {worse} already; write a higher number"
+        for (worse, above), (name, line) in pairwise(lines)
+        if LINES[name] != "warn" and line.is_never_above(above)
+    ]
 
 
 def can_keep_from_acceptance(check: PolicyCheck) -> bool:

@@ -18,10 +18,11 @@ from eval.planning import exact
 from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
 from eval.planning.deal import fill_by_swaps
 from eval.planning.open_slots import rarity_intervals, scores_and_ranks, scores_and_ranks_if_added, value_numbers
+from eval.planning.picture import counts_and_rarity_in_words
 from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
-from eval.planning.rarity import rarest_pairs, rarity_of_each_item
+from eval.planning.rarity import missing_pairs, rarest_pairs, rarity_of_each_item
 from eval.planning.repair import plan_rows_after_repair
-from eval.planning.slots import slots_from_traits
+from eval.planning.slots import notes_on_values_without_slot, slots_from_traits
 from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
 from eval.planning.traitsfile import read_traits_file
@@ -106,6 +107,20 @@ def test_weights_become_counts_by_largest_remainder() -> None:
     assert exact_counts_and_problems("t", {"a": TraitValue(count=3), "b": TraitValue(count=3)}, 7)[1] == [
         "traits.t: its counts sum to 6, for 7 slots"
     ]
+
+
+def test_a_weight_that_comes_to_no_slot_is_said(tmp_path: Path) -> None:
+    text = (
+        "prompt: x\ntiers: {rare: 1}\ntraits: {hat: {none: 59, crown: {count: 4}, wizard: TIER, x: MOST}, b: NUMBERS}"
+    )
+    text = text.replace("NUMBERS", f"{{{', '.join(f'v{i}: 1' for i in range(24))}}}")
+    given = text.replace("TIER", "{tier: rare}").replace("MOST", "{weight: 1, at_most: 0}")
+    said = ["no slot has hat: wizard (weight 1 of 61 in 20 slots); at_least: 1 keeps it"]
+    for now, wanted in ((given, said), (given.replace("{tier: rare}", "{tier: rare, at_least: 1}"), [])):
+        file = file_of(now, tmp_path)
+        assert (
+            notes_on_values_without_slot(file, slots_from_traits(file, NO_BRAND, PlanConfig(num_images=24))) == wanted
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -295,6 +310,10 @@ def test_counts_that_do_not_add_up_come_with_slots_that_do_not_exist(tmp_path: P
     with pytest.raises(DataError) as error:
         make_plan_problem(file, 7)
     assert "its counts sum to 6, for 7 slots" in str(error.value) and "slot: 9 is beyond" in str(error.value)
+    assert 'or remove "numbers: counts"' in str(error.value)
+    with pytest.raises(DataError) as error:
+        make_plan_problem(file_of("prompt: x\ntraits: {a: {x: {count: 3}, y: {count: 3}}}", tmp_path), 7)
+    assert "numbers: counts" not in str(error.value)
 
 
 def test_rarity_is_open_raritys() -> None:
@@ -346,6 +365,24 @@ def test_rarest_pairs() -> None:
     assert first.values == ("a: w", "b: z") or first.count == 1
 
 
+def test_pairs_that_never_come_are_said_unless_a_rule_says_so(tmp_path: Path) -> None:
+    file = file_of(
+        "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}, n: {0: 1, 1: 1}}\n"
+        "rules: {forbid: [{a: x, b: y}], limit: [{of: {a: x, b: z}, at_most: 0}], tally: {n: [b]}}",
+        tmp_path,
+    )
+    problem = make_plan_problem(file, 6)
+    told = [dict(zip("ab", pair, strict=True)) for pair in ("xx", "xx", "xx", "yy", "yz", "yz")]
+    found = missing_pairs(told, 5, lambda pair: False)
+    assert found == [(("a: y", "b: x"), 0, 1.5), (("a: x", "b: z"), 0, 1.0)], "of x with y half an item was expected"
+    assert [p.values for p in missing_pairs(told, 5, problem.rules_out)] == [("a: y", "b: x")]
+    assert missing_pairs(told, 1, lambda pair: False)[0].values == ("a: y", "b: x")
+    assert problem.rules_out({"n": "0", "b": "x"}) and not problem.rules_out({"n": "0", "a": "x"})
+    lines = counts_and_rarity_in_words(told, problem.rules_out)
+    assert lines[-2:] == ["pairs that never come (forbid them if that is meant)", "  a: y with b: x: 0 of 1.5 expected"]
+    assert any(line.startswith("  rank 1: slot 3 (1 value of its own; ") for line in lines)
+
+
 def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text(
         "id, face, skin-tone, count, worn\n"
@@ -367,6 +404,9 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
     ranked = list(csv.DictReader((files.BATCHES / "imported" / "rarity.csv").open()))
     assert len(ranked) == 6 and ranked[0]["rank"] == "1"
     assert "combines the values anew" in text and "rank 1: line " in text and "slot" not in text.split("rank 1")[1][:40]
+    code, again = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'c.yaml'}", "keep_items=true")
+    assert code == 2 and "exists already" in again and "rarity" not in again
+    assert "keep_items=true out=./kept.yaml each item stays" in text and "of its own; " in text
     code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'kept.yaml'}", "keep_items=true")
     assert code == 0 and "line 2 is slot 0, and line 6 is slot 4" in text, "line 7 is line 5 again"
     words = [f"traits={tmp_path / 'kept.yaml'}", "plan.num_images=5", "brand=neon", "show=true"]
@@ -478,6 +518,10 @@ def test_show_prints_counts_and_writes_no_plan(run) -> None:
     assert float(row["score_low"]) <= float(row["score"]) <= float(row["score_high"])
     assert code == 0 and "headwear (6 values)" in text and "rarity (OpenRarity's score)" in text and "█" in text
     assert not (files.BATCHES / "shown").exists()
+    code, text = run("plan", *words, "plan.num_images=4")  # eight backgrounds
+    assert "note: no slot has background: purple (weight 1 of 8 in 4 slots); at_least: 1 keeps it\n" in text
+    code, text = run("plan", "traits=parade", *words[1:], "plan.num_images=64")
+    assert "\npairs that never come (forbid them if that is meant)\n  " in text
 
 
 def test_capital_letters_do_not_hide_a_trait_from_the_gate(run, tmp_path: Path) -> None:

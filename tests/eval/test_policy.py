@@ -198,6 +198,12 @@ def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
         ("  contrast: {warn_below: 6}\n  style: {warn_below: {spreads: -3}}\n", "checks: hold no picture back"),
         ("  contrast: {reject_below: 0}\n", "checks.contrast.reject_below: nothing falls below 0"),
         ("  style: {reject_below: {spreads: -3, alone: -1}}\n", "checks.style.reject_below: nothing falls below -1"),
+        (
+            "  contrast: {reject_below: 6, review_below: 5}\n",
+            "checks.contrast.review_below: never acts, since what is below it is below reject_below already",
+        ),
+        ("  style: {reject_below: {spreads: -3}, review_below: {spreads: -4}}\n", "style.review_below: never acts"),
+        ("  style: {fail_batch_below: {quantile: 0.1}, reject_below: {quantile: 0.1}}\n", "reject_below: never acts"),
         ("  contrast: {reject_below: 6, warn_below: -1}\n", "checks.contrast.warn_below: nothing falls below -1"),
     ],
 )
@@ -206,6 +212,19 @@ def test_a_policy_that_would_hold_nothing_back_is_refused(tmp_path: Path, checks
         policy_of(tmp_path, checks)
     assert says in str(error.value)
     assert policy_of(tmp_path, checks + "  size: {review_below: 1}\n").checks if "warn_below: 6" in checks else True
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "reject_below: {spreads: -4}, review_below: {spreads: -5, foreign: 0.9}",  # higher if foreign ones are near
+        "reject_below: {spreads: -4}, review_below: {spreads: -5, alone: 0.5}",  # without references it alone acts
+        "reject_below: {spreads: -4}, review_below: {quantile: 0}",
+        "reject_below: 0.5, warn_below: 0.4",
+    ],
+)
+def test_a_line_that_may_act_is_kept(tmp_path: Path, lines: str) -> None:
+    assert policy_of(tmp_path, f"  style: {{{lines}}}\n").checks
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from markdown_it.token import Token
 from eval.judging.advice import NOBODY_LOOKED, failed_share_in_words, next_step_in_words
 from eval.judging.record import GateRecord, SlotCounts
 from eval.judging.rules import lot_exit_code
-from eval.judging.verdicts import AcceptingDecision, Reason, Verdict, make_reason
+from eval.judging.verdicts import NO_LINE_YET, AcceptingDecision, Reason, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.report.summaries import MAX_NAME, MAX_NAMED, escaped_on_one_line, junit_xml, markdown_summary
@@ -279,6 +279,20 @@ def test_every_lot_that_does_not_pass_is_told_what_is_next() -> None:
         said[0] == "" and "is more than max_failed_share 0.4" in said[1] and "is within max_failed_share 0.6" in said[2]
     )
     assert not failed_share_in_words(outcome_of([FINE], policies[1]))
+
+
+def test_pictures_that_wait_for_a_line_alone_are_not_given_to_a_person() -> None:
+    """Nobody is asked to decide about pictures that a calibration will judge."""
+    no_line = verdict("m.png", make_reason("margin", "review", 1.0, None, NO_LINE_YET))
+    for lot, calibration, asked in (
+        ([FINE, no_line], "data/c.json", ""),
+        ([no_line, IN_REVIEW], "data/c.json", "A person must decide about 1 picture: "),
+        ([no_line, IN_REVIEW], None, "A person must decide about 2 pictures: "),
+    ):
+        outcome = outcome_of(lot, calibration=calibration, promise={"state": "insufficient", "says": "says"})
+        advice = next_step_in_words(outcome, lot, "out")
+        assert ("1 picture is in review only until stylegate calibrate" in advice) == bool(calibration)
+        assert asked in advice and ("A person" in advice) == ("out/review.csv" in advice) == bool(asked)
 
 
 @pytest.mark.parametrize("state", ["stale", "insufficient"])

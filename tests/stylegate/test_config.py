@@ -161,7 +161,11 @@ def test_the_tests_compose_as_hydra_does(words: list[str]) -> None:
 
 
 def test_unknown_verb_and_no_words(run_exactly) -> None:
-    assert run_exactly("paint")[0] == 2
+    code, text = run_exactly("paint")
+    assert code == 2 and "did you mean" not in text
+    assert "Next: did you mean trial or train? one of brand, " in run_exactly("trian", "brand=neon")[1]
+    code, text = run_exactly("train", "nonsense=1")
+    assert code == 2 and text.endswith("Next: stylegate train --help lists its keys.\n")
     assert run_exactly("train")[0] == 2
     assert run_exactly()[0] == 0
 

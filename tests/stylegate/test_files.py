@@ -123,6 +123,9 @@ def test_a_file_in_the_working_directory_never_stands_for_a_name(shipped_thing: 
         assert files.resolve_name(word, [own, shipped], "policy", ".yaml") == meant
     with pytest.raises(ConfigError, match=r"write \./acme .* or choose one of plain, or give a path"):
         files.resolve_name("acme", [own, shipped], "policy", ".yaml")
+    Path("mine.yaml").touch()
+    with pytest.raises(ConfigError, match=r"write \./mine\.yaml for the one in the working directory"):
+        files.resolve_name("mine", [own, shipped], "policy", ".yaml")
     for word in ("", "./nowhere", "shipped/../plain"):
         with pytest.raises(ConfigError, match="policy="):
             files.resolve_name(word, [own, shipped], "policy", ".yaml")
