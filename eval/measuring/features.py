@@ -5,6 +5,8 @@ A picture is decoded once: signature, measures and the encoder's input are all c
 """
 
 import hashlib
+import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +25,8 @@ from stylegate import files, pictures, progress, similarity
 from stylegate.cache import ArrayCache
 
 VERSION = "features-11"  # raise it when anything below changes its numbers
+LARGE = 2**28  # bytes: arrays from here on lie on disk
+TOGETHER = 4096  # rows that are moved at once
 AHEAD = 2  # batches that are begun while one is encoded or stored
 
 Row = dict[str, NDArray]
@@ -37,6 +41,21 @@ class BrokenFile(NamedTuple):
     reason: str  # for people
 
 
+def array_in_memory_or_on_disk(shape: tuple[int, ...], dtype: type) -> NDArray:
+    """An array to be filled; of LARGE bytes or more it is a mapped file in the cache's folder that nobody else sees.
+
+    The system writes it out and drops it where memory is short. The disk's space is taken at once: a full disk is an
+    OSError here, and no death later.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size < LARGE:
+        return np.empty(shape, dtype)
+    files.CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=files.CACHE) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+
+
 class FeatureArrays:
     """Features of n pictures in arrays of their final size, filled row by row: memory never holds a second copy."""
 
@@ -45,7 +64,7 @@ class FeatureArrays:
         self.errors: dict[int, str] = {}  # of files that are no picture
         self.columns = {
             "size": np.zeros((count, 2), np.int64),
-            "signature": np.empty((count, similarity.SIDE, similarity.SIDE, 3), np.uint8),
+            "signature": array_in_memory_or_on_disk((count, similarity.SIDE, similarity.SIDE, 3), np.uint8),
             "technical": np.empty((count, len(technical.MEASURES)), np.float32),
             "transparent": np.zeros(count, bool),
             "embedding": np.empty((count, 0), np.float32),  # as wide as the encoder makes them
@@ -59,15 +78,25 @@ class FeatureArrays:
             return
         for name in ("embedding", "patches"):
             if not self.columns[name].shape[1]:
-                self.columns[name] = np.empty((len(self.filled), len(row[name])), self.columns[name].dtype)
+                self.columns[name] = array_in_memory_or_on_disk(
+                    (len(self.filled), len(row[name])), self.columns[name].dtype.type
+                )
         for name, column in self.columns.items():
             column[i] = row[name]
         self.filled[i] = True
 
+    def filled_rows(self, column: NDArray) -> NDArray:
+        """The rows of a column that are filled; they are moved up in it, so that memory never holds a second copy."""
+        places = np.flatnonzero(self.filled)
+        for start in range(0, len(places), TOGETHER):
+            some = places[start : start + TOGETHER]
+            column[start : start + len(some)] = column[some]
+        return column[: len(places)]
+
     def features(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
         """The features of the pictures whose rows are filled; `names` are those of all rows."""
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
-        whole = self.columns if self.filled.all() else {k: column[self.filled] for k, column in self.columns.items()}
+        whole = self.columns if self.filled.all() else {k: self.filled_rows(c) for k, c in self.columns.items()}
         return PictureFeatures(
             names=good,
             sha256=[sha256[name] for name in good],

@@ -45,6 +45,7 @@ RIDGE = 0.01  # penalty; rows have squared length near the number of blocks, wei
 FLOOR = 0.05  # of a block's mean variance: features that hardly vary are not blown up
 BLOCKS_OF_PATCHES, SIDE = 2, similarity.SIDE
 TOGETHER = 256  # pictures at once: bounds the memory
+BLOCK = 4096  # pictures of a lot at once
 LEVELS = np.arange(256)
 COLOURS, TENTHS = 6, 10  # values of a channel; of brightness and of saturation
 FINE = 16  # values of a channel that are counted first
@@ -398,7 +399,8 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
         },
         reads=["encoder", "pixels"],
     )
-    found = reader.log_odds(seen(measured.pictures))
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(measured.pictures.names), BLOCK)]
+    found = np.concatenate([reader.log_odds(seen(measured.pictures.rows(block))) for block in blocks])
     if told is not None:
         in_lot, rows = measured.decided_in_lot()
         place = {row: i for i, row in enumerate(told[2])}

@@ -286,7 +286,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
-    rows = embeddings_at(pictures, np.arange(len(planned)))
+    rows = PictureEmbeddings(pictures.embeddings, pictures.patches)
     measured.detected = detected_traits(rows, measured.readings)
     found = log_odds_of_planned_traits(rows, planned, measured.readings)
     in_lot, of_decided = measured.decided_in_lot()

@@ -25,6 +25,7 @@ MIN_REFERENCES = 8  # below this the covariance says nothing
 NEAREST, NEIGHBOURS = 3, 10  # references; foreign pictures that tell how crowded a place is
 SAMPLE = 256  # pictures that an interval is computed of
 ODD_SHARE = 0.05  # references unlike the others; beyond this share they do not agree on a style
+TOGETHER = 4096  # pictures that are scored at once: bounds the memory
 BLOCK = 512  # references that are left out at once: bounds the memory
 FOREIGN = 99  # percentile of foreign pictures; a reference below it is not known from them
 
@@ -44,9 +45,13 @@ def score(embeddings: NDArray, references: NDArray) -> NDArray[np.float32]:
     and the mean m is then e' S^-1 m / sqrt(e' S^-1 e * m' S^-1 m), so that no matrix root is computed.
     """
     covariance, centre = shrunk_covariance(references), references.mean(0)
-    solved = np.linalg.solve(covariance, np.vstack([embeddings, centre]).T).T
-    lengths = np.sqrt((embeddings * solved[:-1]).sum(1) * (centre @ solved[-1]))
-    return (embeddings @ solved[-1] / np.maximum(lengths, 1e-12)).astype(np.float32)
+    found = np.empty(len(embeddings), np.float32)
+    for start in range(0, len(embeddings), TOGETHER):
+        some = embeddings[start : start + TOGETHER]
+        solved = np.linalg.solve(covariance, np.vstack([some, centre]).T).T
+        lengths = np.sqrt((some * solved[:-1]).sum(1) * (centre @ solved[-1]))
+        found[start : start + TOGETHER] = some @ solved[-1] / np.maximum(lengths, 1e-12)
+    return found
 
 
 def shrunk_covariance(references: NDArray) -> NDArray:
@@ -238,7 +243,9 @@ def nearest_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] style_nearest score of the lot's pictures: their closeness to the NEAREST references that are
     most like each.
     """
-    return closeness_to_nearest(measured.pictures.embeddings, measured.references.embeddings, measured.known)
+    embeddings, references, known = measured.pictures.embeddings, measured.references.embeddings, measured.known
+    blocks = [embeddings[start : start + TOGETHER] for start in range(0, len(embeddings), TOGETHER)]
+    return np.concatenate([closeness_to_nearest(block, references, known) for block in blocks])
 
 
 def nearest_references_column(measured: MeasuredLot) -> NDArray[np.float32]:

@@ -305,3 +305,22 @@ def test_a_folder_in_the_working_directory_never_stands_for_a_name(
     )
     with pytest.raises(ModelError, match=r"write \./acme"):
         FAMILIES["sd"].base_folder("acme")
+
+
+def test_large_features_lie_on_disk_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that were not filled are left out without a second copy of the others, in memory and on disk."""
+    found = []
+    for large in (2**40, 1):
+        monkeypatch.setattr(features, "LARGE", large)
+        monkeypatch.setattr(features, "TOGETHER", 3)
+        table, random = features.FeatureArrays(10), np.random.default_rng(0)
+        for i in (0, 2, 3, 5, 6, 7, 9):
+            row = {"size": np.array([64, 64]), "transparent": np.array(False), "technical": np.float32(i)}
+            row |= {"signature": random.integers(0, 256, (64, 64, 3), np.uint8)}
+            table.fill(i, row | {"embedding": random.random(8, np.float32), "patches": np.zeros(4, np.float16)})
+        assert isinstance(table.columns["signature"].base, np.memmap) == (large == 1)
+        found.append(table.features(list("abcdefghij"), dict.fromkeys("abcdefghij", "")))
+    assert found[0].names == found[1].names == list("acdfghj")
+    assert found[0].technical[:, 0].tolist() == [0, 2, 3, 5, 6, 7, 9]
+    for one, other in zip(found[0][2:], found[1][2:], strict=True):
+        assert np.array_equal(one, other)
