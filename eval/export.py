@@ -175,7 +175,7 @@ def write_package(
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := seconds_by_stage(lot.out):
-            cost_per_accepted(seconds, len(accepted), price).write(partial / COST)
+            cost_per_accepted(seconds, len(accepted), price, len(lot.stopped)).write(partial / COST)
         if heads := label_row_hashes(outcome):
             heads.write(partial / LABEL_HEADS)
         if newest and is_bag(newest):

@@ -117,10 +117,11 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     lines += [f"  {line}" for line in worst_pictures_in_words(judged)]
     if slots := outcome.slots:
         lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
+        if slots.stopped_early:
+            lines.append(f"stopped early: {counted(slots.stopped_early, 'attempt')}, without a picture to judge")
         if slots.accepted < slots.wanted:
-            lines += advice_on_exhausted_slots(
-                slots.exhausted, slot_attempts((v.file, v.verdict) for v in judged.verdicts)
-            )
+            states = slot_attempts(((v.file, v.verdict) for v in judged.verdicts), judged.lot.stopped)
+            lines += advice_on_exhausted_slots(slots.exhausted, states)
     return lines
 
 

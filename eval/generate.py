@@ -3,10 +3,12 @@
     stylegate generate brand=neon traits=collectible
     accelerate launch --num_processes 8 -m eval generate brand=neon traits=collectible    the same, on several cards
     stylegate generate brand=neon traits=collectible engine=slurm engine.workers=40       the same, by jobs of Slurm
+    stylegate generate brand=neon traits=collectible generate.stop_early_at=0.3    hopeless pictures are not finished
 
 Reads plan.parquet and verdicts.jsonl of the batch; writes images/<slot>-<attempt>.png and base/, what the base alone
 draws (eval/lot/base.py). Every attempt has its own seed. Stopped and started again it draws what is missing, and the
-pictures are the same; so they are from any number of processes, on devices of one kind.
+pictures are the same; so they are from any number of processes, on devices of one kind. With generate.stop_early_at
+it draws in rounds (eval/lot/early.py); previews.jsonl and rounds.jsonl say which attempts ended early, and why.
 """
 
 import hashlib
@@ -22,13 +24,12 @@ from PIL import Image
 
 from eval.engines.parts import Row
 from eval.engines.run import Work
-from eval.lot.attempts import SlotAttempts, advice_on_exhausted_slots, due_attempts, slot_attempts
+from eval.lot import early
+from eval.lot.attempts import advice_on_exhausted_slots
 from eval.lot.base import chosen_prompts, draw_base_pictures, write_base_pictures
 from eval.lot.batch import (
     PLAN,
     RECORD,
-    PlanSlot,
-    attempt_and_slot,
     attempt_names,
     batch_folder,
     has_picture,
@@ -38,9 +39,19 @@ from eval.lot.batch import (
 )
 from eval.lot.drawing import DrawPictures, settings_of_drawing
 from eval.lot.drawn import begin_drawn, note_drawn
+from eval.lot.early import Round
+from eval.lot.rounds import (
+    Attempt,
+    BatchProgress,
+    next_round,
+    read_batch_progress,
+    round_with_line,
+    unfinished_parts,
+)
 from eval.measuring import encoder as encoding
 from eval.measuring import features
-from stylegate import brandset, files, hardware, pictures, progress
+from eval.measuring.previews import PreviewScorer
+from stylegate import brandset, files, firststeps, hardware, pictures, progress
 from stylegate.cache import ArrayCache
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError, ExitCode, SurroundingsError
@@ -53,91 +64,65 @@ def generate(config: Config, first_slots: int | None = None) -> int:
 
     Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them.
     """
-    folder, _ = batch_folder(config)
-    images, size = folder / "images", config.generate.batch_size
+    folder, facts = batch_folder(config)
     processes = hardware.launched_processes(hardware.of_this_process(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
+    ends_after = early.steps_of_preview(facts.generate)
     if world > 1 and config.engine.name != "local":
         raise ConfigError(
             f"engine={config.engine.name} beside accelerate launch", next_step="leave one of the two out."
         )
+    if ends_after and config.engine.name != "local":
+        raise ConfigError(
+            f"engine={config.engine.name} with generate.stop_early_at", next_step="leave one of the two out."
+        )
     with files.exclusive_lock(folder) if main else nullcontext():
         processes.wait_for_everyone()  # until the folder is locked
-        standing = read_batch_progress(folder, config.plan.max_attempts)
-        due = [
-            (slot, attempt)
-            for slot, attempt in standing.due
-            if first_slots is None or (attempt == 0 and slot.slot < first_slots)
-        ]
-        parts = [due[i : i + size] for i in range(0, len(due), size)]
-        # A part is drawn whole: the number drawn together can change last bits.
-        parts = [part for part in parts if not all(has_picture(images, slot, attempt) for slot, attempt in part)]
-        if main and parts:
+        before, standing = attempt_names(folder / "images"), read_batch_progress(folder, config.plan.max_attempts)
+        parts = [] if ends_after else parts_that_are_due(config, folder, standing, first_slots)
+        if main and (parts or ends_after):
             begin_drawn(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
+            early.cut_torn_row(folder)
         processes.wait_for_everyone()  # until all have seen what exists
-        if config.engine.name != "local" and parts:
-            draw_by_engine(parts, images, config, folder, standing)
+        if ends_after:
+            draw_in_rounds(config, folder, processes, ends_after)
+        elif config.engine.name != "local" and parts:
+            draw_by_engine(parts, folder / "images", config, folder, standing)
         elif parts[rank::world]:
-            draw_in_parts(parts[rank::world], images, config, folder, processes, standing)
+            draw_in_parts(load_stage(config, folder, processes), parts[rank::world], config, folder, processes)
         processes.wait_for_everyone()  # until all is drawn
-    if not main:
-        return ExitCode.PASS
-    there = set(attempt_names(images))
+    return print_what_was_drawn(config, folder, len(before)) if main else ExitCode.PASS
+
+
+def parts_that_are_due(
+    config: Config, folder: Path, standing: BatchProgress, first_slots: int | None
+) -> list[list[Attempt]]:
+    """The attempts that are due now, in parts that are drawn together; with `first_slots` the first ones at these."""
+    due = [
+        (slot, attempt)
+        for slot, attempt in standing.due
+        if first_slots is None or (attempt == 0 and slot.slot < first_slots)
+    ]
+    return unfinished_parts(due, config.generate.batch_size, folder)
+
+
+def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
+    """Print what came to so many pictures, and what is to be done next; returns the exit code of `generate`."""
+    standing, there = read_batch_progress(folder, config.plan.max_attempts), set(attempt_names(folder / "images"))
     new = len(there - standing.judged)
     told = f"; not judged yet: {new} (stylegate gate, with the same arguments)" if new else ""
-    print(f"generate: {sum(map(len, parts))} drawn, {len(there)} in {files.display_path(images)}{told}")
-    if due or standing.filled >= standing.wanted or not standing.exhausted:
+    told += f"; stopped early: {standing.stopped}" if standing.stopped else ""
+    print(f"generate: {len(there) - before} drawn, {len(there)} in {files.display_path(folder / 'images')}{told}")
+    if early.read_rounds(folder) and unfinished_parts(standing.due, 1, folder):
+        print("          the others are drawn once these are judged: gate, then generate again")
+    if standing.due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
     for line in advice_on_exhausted_slots(standing.exhausted, standing.states):
         print(line)
     return ExitCode.REVIEW
 
 
-Attempt = tuple[PlanSlot, int]  # a slot and the number of the attempt at it
 NAMED = 5  # parts that an error names
-
-
-class BatchProgress(NamedTuple):
-    """The progress of a batch by its verdicts so far: which slots are filled, and what is still to be drawn."""
-
-    states: SlotAttempts
-    due: list[tuple[PlanSlot, int]]  # (slot, attempt) to draw now
-    exhausted: list[int]  # slots whose attempts are all used
-    judged: set[str]  # file names of the pictures that have a verdict
-    accepted: int  # pictures that are accepted
-    filled: int  # slots that have an accepted picture
-    wanted: int  # slots that must have one
-
-    def state_in_words(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
-        """The state in a few words, after `drawn` pictures of this round at `seconds_each`; a price is of an hour."""
-        if not self.judged:
-            return "not judged yet"
-        filled = f"{self.filled} of {self.wanted} slots filled"
-        if not self.accepted:
-            return f"{filled}, none of {len(self.judged)} judged pictures accepted"
-        share = self.accepted / len(self.judged)
-        each = seconds_each / share
-        left = max((self.wanted - self.filled) / share - drawn, 0.0) * seconds_each
-        money = "" if price_per_hour is None else f" and {price_per_hour * each / 3600:.2g} in money"
-        cost = f"{each:.3g} s{money} for each accepted picture"
-        return f"{filled}, {share:.0%} accepted, {cost}, all slots in {left:.0f} s"
-
-
-def read_batch_progress(folder: Path, max_attempts: int) -> BatchProgress:
-    """The progress of the batch in a folder. Raises DataError if it has no plan, or its verdicts cannot be read."""
-    rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-    states = slot_attempts((row["file"], row["verdict"]) for row in rows)
-    good = [row["file"] for row in rows if row["verdict"] == "accept"]
-    slots = read_plan(folder)
-    return BatchProgress(
-        states,
-        due_attempts(slots, states, max_attempts),
-        states.exhausted(max_attempts),
-        {row["file"] for row in rows},
-        len(good),
-        len({attempt_and_slot(file)[1] for file in good}),
-        read_existing_batch_record(folder).wanted if (folder / RECORD).exists() else len(slots),
-    )
 
 
 def digests_of_plan_and_its_source(folder: Path, config: Config) -> tuple[str, str | None]:
@@ -157,41 +142,92 @@ def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str |
             )
 
 
-def draw_in_parts(
-    parts: list[list[Attempt]],
-    images: Path,
-    config: Config,
-    folder: Path,
-    processes: PartialState,
-    standing: BatchProgress,
-) -> None:
-    """Load base and LoRA once and draw the attempts, part by part, into `images`; an existing file is kept unchanged.
-
-    The main process writes batch.json and shows progress. Features for scoring are computed while a picture is in
-    memory, so that scoring need not decode it.
-    """
-    shown = encoding.encoder_preprocessing(
-        encoding.encoder_name(config)
-    )  # a wrong name is said before anything is drawn
-    planned = digests_of_plan_and_its_source(folder, config)
+def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPictures:
+    """Load base and LoRA. The main process draws the base's own pictures on the way, and writes batch.json."""
+    encoding.encoder_preprocessing(encoding.encoder_name(config))  # a wrong name is said before anything is drawn
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
     settings = settings_of_drawing(config, record, drawn_with)
     stage = DrawPictures(**settings | {"device": str(processes.device), "threads": None})
-    precision, brand = settings["precision"], brand_of_batch(config)
     if settings["lora"] and processes.is_main_process:
-        with hardware.autocast_to_bf16(stage.device, precision):
-            drawn_as, models = (stage.resolution, precision), stage.with_lora(False)
+        with hardware.autocast_to_bf16(stage.device, stage.precision):
+            drawn_as, models = (stage.resolution, stage.precision), stage.with_lora(False)
             draw_base_pictures(models, record.facts, read_plan(folder), folder, drawn_with, drawn_as)
     if processes.is_main_process:
-        note_drawing(folder, config, precision, stage.resolution)
+        note_drawing(folder, config, stage.precision, stage.resolution)
+    return stage
+
+
+def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_after: int) -> None:
+    """Draw round after round, until nothing is due before the next gate; hopeless pictures end after so many steps."""
+    size, attempts = config.generate.batch_size, config.plan.max_attempts
+    stage, scorer = None, None
+    while found := next_round(folder, size, attempts):
+        if stage is None or scorer is None:
+            stage = load_stage(config, folder, processes)
+            processes.wait_for_everyone()  # until the base's own pictures are there
+            scorer = PreviewScorer(config, folder, stage.device)
+        if processes.is_main_process:
+            early.note_round(folder, round_with_line(folder, found, scorer.key))
+        processes.wait_for_everyone()  # until the line is written
+        stopping = StoppingEarly(scorer, early.read_rounds(folder)[found.number], ends_after)
+        share = found.parts[processes.process_index :: processes.num_processes]
+        draw_in_parts(stage, share, config, folder, processes, stopping)
+        processes.wait_for_everyone()  # until the round is drawn
+
+
+class StoppingEarly(NamedTuple):
+    """What ends hopeless pictures of a round early."""
+
+    scorer: PreviewScorer
+    round: Round
+    ends_after: int  # denoising steps
+
+    def hopeful_pictures(
+        self, stage: DrawPictures, part: list[Attempt], folder: Path
+    ) -> tuple[list[Attempt], list[Image.Image]]:
+        """The attempts of a part that are not stopped, and their pictures; all of them stand in previews.jsonl."""
+
+        def draw(some: list[int]) -> list[Image.Image]:
+            return stage.draw(*zip(*(told_of_attempt(part[i]) for i in some), strict=True))
+
+        models = stage.with_lora(True)
+        first = firststeps.draw_previews(models, len(part), self.ends_after, draw)
+        rows = [
+            self.round.preview(slot.file(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores)
+            for (slot, attempt), scores in zip(part, self.scorer.scores(part, first.previews), strict=True)
+        ]
+        early.note_previews(folder, rows)
+        chosen = [i for i, row in enumerate(rows) if not row.stopped]
+        return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw)
+
+
+def draw_in_parts(
+    stage: DrawPictures,
+    parts: list[list[Attempt]],
+    config: Config,
+    folder: Path,
+    processes: PartialState,
+    stopping: StoppingEarly | None = None,
+) -> None:
+    """Draw the attempts, part by part, into images/; an existing file is kept unchanged.
+
+    The main process shows progress. Features for scoring are computed while a picture is in memory, so that scoring
+    need not decode it.
+    """
+    shown = encoding.encoder_preprocessing(encoding.encoder_name(config))
+    planned = digests_of_plan_and_its_source(folder, config)
+    standing, brand = read_batch_progress(folder, config.plan.max_attempts), brand_of_batch(config)
     began, drawn_so_far = time.monotonic(), 0
     with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:
             stop_if_plan_changed(folder, config, planned)
-            drawn = stage.draw(*zip(*map(told_of_attempt, part), strict=True))
+            if stopping:
+                finished, drawn = stopping.hopeful_pictures(stage, part, folder)
+            else:
+                finished, drawn = part, stage.draw(*zip(*map(told_of_attempt, part), strict=True))
             content = [pictures.png_bytes(image) for image in drawn]
-            new = keep_pictures(folder, images, part, content)
+            new = keep_pictures(folder, folder / "images", finished, content)
             by_digest = {sha256: drawn[i] for i, sha256 in new.items()}
             features.store_features_of_drawn(by_digest, shown, brand.background if brand else "#ffffff")
             drawn_so_far += len(part)

@@ -16,7 +16,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from eval.lot.attempts import slot_attempts
+from eval.lot.attempts import slot_attempts_of_batch
 from eval.lot.batch import (
     PLAN,
     PlanSlot,
@@ -31,6 +31,7 @@ from eval.lot.batch import (
 )
 from eval.lot.comparison import traits_spelled_as_planned
 from eval.lot.drawn import forget_drawn
+from eval.lot.early import forget_previews
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
@@ -184,8 +185,7 @@ def repair_slots(
         raise ConfigError("repair= is for a plan of traits", next_step="give traits=, or another line in the prompts.")
     with files.exclusive_lock(folder):
         earlier, record = read_plan(folder), read_existing_batch_record(folder)
-        rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-        states = slot_attempts((row["file"], row["verdict"]) for row in rows)
+        states = slot_attempts_of_batch(folder)
         exhausted = states.exhausted(record.max_attempts or config.plan.max_attempts)
         broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
         if not broken:
@@ -263,8 +263,7 @@ def intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> l
     """For each slot the interval in which its rarity may end, by the verdicts so far; None where no slot is open."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
-    states = slot_attempts((row["file"], row["verdict"]) for row in rows)
-    exhausted = set(states.exhausted(config.plan.max_attempts)) - filled
+    exhausted = set(slot_attempts_of_batch(folder).exhausted(config.plan.max_attempts)) - filled
     there = range(len(slots))
     wanted = config.plan.num_wanted or len(slots)
     return rarity_intervals([slot.traits for slot in slots], filled & {*there}, exhausted & {*there}, wanted)
@@ -350,6 +349,7 @@ def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSl
     verdicts. Returns lines to print: which slots lost theirs and why.
     """
     now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
+    forget_previews(folder, {slot.slot for slot in earlier if now.get(slot.slot) != slot})
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)

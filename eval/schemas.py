@@ -16,6 +16,7 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PlanSlot
 from eval.lot.cost import CostRecord
+from eval.lot.early import Preview, Round
 from eval.lot.record import BatchRecord, SamplerTrial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
@@ -52,7 +53,9 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "policy": PolicyFile,  # a policy
     "preference-pair": PreferencePair,  # a row of metadata.jsonl of a preference set
     "preferences": PreferenceRecord,  # preferences.json of a preference set
+    "preview": Preview,  # a row of previews.jsonl: an attempt whose preview was scored
     "provenance": Provenance,  # provenance.json
+    "round": Round,  # a row of rounds.jsonl: the line that a round of generate stops attempts below
     "record": ItemRecord,  # records/<id>.json of a package
     "score": ScoreRecord,  # score.json
     "slot": PlanSlot,  # a row of plan.parquet

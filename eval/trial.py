@@ -80,7 +80,7 @@ def draw_and_judge(config: Config, setting: SamplerSetting) -> JudgedSetting:
     """Plan the batch of this setting, draw the first attempts at its first slots, and judge them. Returns their
     verdicts.
     """
-    settings = replace(config.generate, **setting.content(), by_trial=False)
+    settings = replace(config.generate, **setting.content(), by_trial=False, stop_early_at=None)
     size = settings.batch_size
     count = min(config.plan.num_images, math.ceil(PICTURES / size) * size)  # whole parts: the batch goes on from them
     told = replace(config, generate=settings)

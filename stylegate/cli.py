@@ -94,8 +94,8 @@ VERBS = {
     "generate": VerbHelp(
         "draw the slots of a plan that are open",
         "brand=neon traits=collectible",
-        "brand batch base draw_base family lora_file generate plan.max_attempts encoder engine hardware.device "
-        "hardware.precision hardware.threads hardware.price_per_hour",
+        "brand batch base draw_base family lora_file generate plan.max_attempts encoder references foreign score "
+        "policy engine hardware.device hardware.precision hardware.threads hardware.price_per_hour",
         BATCH,
     ),
     "trial": VerbHelp(

@@ -208,6 +208,12 @@ class GenerateConfig:
         16, "Pictures drawn at once. It may change last bits, so another number is another batch.", low=1, high=4096
     )
     by_trial: bool = config_key(True, "Draw with the steps and guidance that stylegate trial chose, if it was run.")
+    stop_early_at: float | None = config_key(
+        None,
+        "The share of the steps after which previews are scored and hopeless pictures end, such as 0.3. null: never.",
+        low=0.05,
+        high=0.8,
+    )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -244,6 +244,15 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_atomically(path, json_lines_text(rows))
 
 
+def append_in_one_write(path: Path, text: str) -> None:
+    """Append text to a file in one call of the system, so that rows of two processes do not mix."""
+    place = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(place, text.encode())
+    finally:
+        os.close(place)
+
+
 def today_in_utc() -> datetime.date:
     """The day in UTC, by which waivers end."""
     return datetime.datetime.now(datetime.UTC).date()

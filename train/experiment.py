@@ -21,6 +21,7 @@ from eval.lot import cost
 from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
 from eval.lot.compared import comparison_of
 from eval.lot.lot import Lot, sha256_by_name
+from eval.lot.rounds import read_batch_progress
 from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb
 from stylegate import files, hardware
@@ -64,7 +65,7 @@ def experiment(config: Config) -> int:
     run_stage("plan", plan.plan)
     folder, _ = batch_folder(config)
     code = most_important_exit_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else ExitCode.REJECTED
-    while code != ExitCode.PASS and generate.read_batch_progress(folder, config.plan.max_attempts).due:
+    while code != ExitCode.PASS and read_batch_progress(folder, config.plan.max_attempts).due:
         run_stage("draw", generate.generate)
         code = most_important_exit_code(run_stage("gate", judge))
     assert judged, "a batch has at least one attempt"

@@ -193,7 +193,10 @@ def make_gate_record(
     if lot.record:
         accepted = len(slots_with_verdict(verdicts, "accept"))
         slots = SlotCounts(
-            wanted=lot.record.wanted, accepted=accepted, exhausted=slots_with_all_attempts_failed(lot, verdicts)
+            wanted=lot.record.wanted,
+            accepted=accepted,
+            exhausted=slots_with_all_attempts_failed(lot, verdicts),
+            stopped_early=len(lot.stopped),
         )
     return GateRecord(
         policy=PolicyNameAndDigest(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),

@@ -80,6 +80,10 @@ class SlotCounts(Record):
     """Slots that have an accepted picture."""
     exhausted: list[int] = Field(default_factory=list)
     """Numbers of the slots whose attempts have all failed: a person decides what becomes of them."""
+    stopped_early: Count = 0
+    """Attempts that ended early (generate.stop_early_at). They have no picture, so they are not among `in`; left out
+    where there are none.
+    """
 
 
 class GateRecord(Record):

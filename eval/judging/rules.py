@@ -109,4 +109,5 @@ def slots_with_all_attempts_failed(lot: Lot, verdicts: list[Verdict]) -> list[in
     was not planned.
     """
     limit = lot.record.max_attempts if lot.record else None
-    return slot_attempts((v.file, v.verdict) for v in verdicts).exhausted(limit) if lot.slots else []
+    states = slot_attempts(((v.file, v.verdict) for v in verdicts), lot.stopped)
+    return states.exhausted(limit) if lot.slots else []

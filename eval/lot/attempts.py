@@ -1,9 +1,12 @@
 """The attempts at the slots of a batch: which slots are to be drawn again, and which have used all their attempts."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from eval.lot.batch import PlanSlot, attempt_and_slot, attempt_file_name
+from eval.lot.early import stopped_files
+from stylegate import files
 
 FAILED = ("reject", "error")
 NAMED = 10  # slots that a message names
@@ -29,17 +32,26 @@ class SlotAttempts(NamedTuple):
         return sorted(slot for slot, n in self.failed.items() if n >= max_attempts and slot not in self.settled)
 
 
-def slot_attempts(verdicts: Iterable[tuple[str, str]]) -> SlotAttempts:
-    """Which attempts failed, and which slots have a picture, from (file name, verdict) of each picture of a batch."""
+def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
+    """The states of the slots from (file name, verdict) of each picture, and the file names of `stopped` attempts.
+
+    An attempt that was stopped early has failed, as one whose picture was rejected.
+    """
     failed: dict[int, int] = {}
     settled: set[int] = set()
-    for file, verdict in verdicts:
+    for file, verdict in (*verdicts, *((file, "reject") for file in stopped)):
         attempt, slot = attempt_and_slot(file)
         if verdict in FAILED:
             failed[slot] = max(failed.get(slot, 0), attempt + 1)
         else:
             settled.add(slot)
     return SlotAttempts(failed, settled)
+
+
+def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
+    """The states of the slots of the batch in a folder, by its verdicts and its stopped attempts."""
+    rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
+    return slot_attempts(((row["file"], row["verdict"]) for row in rows), stopped_files(folder))
 
 
 def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: int) -> list[tuple[PlanSlot, int]]:

@@ -165,7 +165,8 @@ def configured_facts(config: Config) -> BatchFacts:
 
 def sampler_trial_path(configured: BatchFacts) -> Path:
     """The file of the trial (`stylegate trial`) of this base and LoRA, family, steps and guidance; it may not exist."""
-    on = [configured.base, configured.lora, configured.family.content(), configured.generate.content()]
+    drawing = configured.generate.model_copy(update={"stop_early_at": None})  # a trial stops none
+    on = [configured.base, configured.lora, configured.family.content(), drawing.content()]
     return files.BATCHES / "trials" / f"{files.canonical_sha256(on)[:16]}.json"
 
 

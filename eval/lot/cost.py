@@ -26,19 +26,27 @@ class CostRecord(Record):
     """The pictures of the package."""
     seconds_per_accepted: dict[str, float]
     """By stage: seconds of compute of the whole batch over the number of pictures."""
+    stopped_early: int = 0
+    """Attempts that ended early, whose seconds are counted too; left out where there are none."""
     price_per_hour: float | None = None
     """What an hour of compute costs, in money; left out where nobody said it."""
     money_per_accepted: dict[str, float] = Field(default_factory=dict)
     """The same by stage in money; left out without a price."""
 
 
-def cost_per_accepted(seconds: Mapping[str, float], accepted: int, price: float | None) -> CostRecord:
-    """The cost of one of `accepted` pictures (at least 1) by stage, from the seconds of all; with a
-    price in money too.
-    """
+def cost_per_accepted(
+    seconds: Mapping[str, float], accepted: int, price: float | None, stopped_early: int = 0
+) -> CostRecord:
+    """The cost of one of `accepted` pictures (at least 1) by stage, from the seconds of all; with a price in money."""
     each = {stage: round(spent / accepted, 4) for stage, spent in seconds.items()}
     money = {} if price is None else {stage: round(price * spent / 3600, 8) for stage, spent in each.items()}
-    return CostRecord(accepted=accepted, seconds_per_accepted=each, price_per_hour=price, money_per_accepted=money)
+    return CostRecord(
+        accepted=accepted,
+        seconds_per_accepted=each,
+        stopped_early=stopped_early,
+        price_per_hour=price,
+        money_per_accepted=money,
+    )
 
 
 def cost_in_words(seconds: Mapping[str, float], accepted: int, price: float | None) -> str:

@@ -4,7 +4,6 @@ A row is written before its picture is, so that no drawn picture lacks one. Draw
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,11 +32,7 @@ def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:
     once.
     """
     rows = "".join(json.dumps({"file": name, "sha256": sha256}) + "\n" for name, sha256 in pictures.items())
-    place = os.open(folder / DRAWN, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(place, rows.encode())  # one call: rows of two processes do not mix
-    finally:
-        os.close(place)
+    files.append_in_one_write(folder / DRAWN, rows)
 
 
 def forget_drawn(folder: Path, names: set[str]) -> None:

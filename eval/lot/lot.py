@@ -18,6 +18,7 @@ from eval.lot.batch import (
     read_plan,
 )
 from eval.lot.drawn import read_drawn
+from eval.lot.early import stopped_files
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
@@ -41,6 +42,7 @@ class Lot:
     record: BatchRecord | None  # batch.json; None for a foreign folder
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
     drawn: dict[str, set[str]] | None = None  # by name the sha256 of what was drawn; None where nobody wrote it down
+    stopped: tuple[str, ...] = ()  # attempts that were stopped early, by the name that a picture of them would have
 
     def planned_traits(self) -> dict[str, dict[str, str]]:
         """The planned traits of each picture, by name; {} for a foreign folder."""
@@ -112,7 +114,8 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
     notes = (f"not judged, as no pictures of the plan: {file_count_and_names(images, others)}",) if others else ()
     digests = sha256_by_name(named, remember)
-    return Lot(images, folder, named, digests, slots, record, notes, read_drawn(folder))
+    stopped = tuple(name for name in stopped_files(folder) if attempt_and_slot(name)[1] in by_number)
+    return Lot(images, folder, named, digests, slots, record, notes, read_drawn(folder), stopped)
 
 
 def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None) -> Lot:

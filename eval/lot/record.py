@@ -32,6 +32,8 @@ class DrawingFacts(Record):
     """Scale of classifier-free guidance; 1 is none."""
     batch_size: int
     """Pictures that are drawn together, which can change their last bits."""
+    stop_early_at: float | None = None
+    """The share of the steps after which hopeless pictures end; left out where none does."""
 
 
 class SamplerSetting(Record):

@@ -78,12 +78,18 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
 
 
 def measure_lot_and_comparison(
-    config: Config, lot: Lot, compared: Comparison, encoder: LoadedEncoder, quiet: bool
+    config: Config,
+    lot: Lot,
+    compared: Comparison,
+    encoder: LoadedEncoder,
+    quiet: bool,
+    pictures: PictureFeatures | None = None,
 ) -> tuple[MeasuredLot, list[BrokenFile]]:
     """Compute the features of the lot's pictures and of all that they are compared with, as scorers take them; scores
     are not computed yet.
 
-    Also returns the files of the lot that are no pictures. References that cannot be read are left out with a note.
+    `pictures` stand for those of the lot where they are at hand and in no file. Also returns the files of the lot that
+    are no pictures. References that cannot be read are left out with a note.
     Raises DataError if a training picture or one that was exported before cannot be read.
     """
 
@@ -93,7 +99,9 @@ def measure_lot_and_comparison(
         shown = "" if quiet else title
         return cached_features_of_files(named, sha256, encoder, compared.background, config.score.batch_size, shown)
 
-    pictures, broken = encode_named_pictures(lot.files, lot.sha256, "score")
+    broken: list[BrokenFile] = []
+    if pictures is None:
+        pictures, broken = encode_named_pictures(lot.files, lot.sha256, "score")
     references, unusable = encode_named_pictures(compared.references, sha256_by_name(compared.references), "references")
     training, lost = encode_named_pictures(compared.training, sha256_by_name(compared.training), "training")
     exported, gone = cached_signatures_of_files(

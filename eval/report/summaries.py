@@ -156,7 +156,8 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
     lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
-        lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
+        stopped = f"; {slots.stopped_early} attempts were stopped early, without a picture" * bool(slots.stopped_early)
+        lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted{stopped}")
     if allowed := failed_share_in_words(outcome):
         lines.append(f"- {allowed}")
     lines += [

@@ -385,7 +385,9 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     seen = measured.at_foreign_size
     told = decided_about_style(measured)
     about_style = None if told is None else told[:2]
-    reader = learn_brand_reader(seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style)
+    reader = measured.brand_reader or learn_brand_reader(
+        seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style
+    )
     measured.brand_reader = reader
     measured.foreign["brand"] = percentile_ranks(reader.foreign)
     nearest = reader.separations[0]

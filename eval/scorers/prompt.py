@@ -282,7 +282,8 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         return fit_trait_readers(of_references, truth, values, encode, beside if beside[1] else None)
 
     telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
-    measured.readings, measured.areas = fitted_trait_reader(telling)
+    if not measured.readings:
+        measured.readings, measured.areas = fitted_trait_reader(telling)
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import generate
 from eval.lot.batch import PlanSlot, read_plan, write_plan
 from eval.lot.lot import digest_of_names_and_digests, relative_name
+from eval.lot.rounds import read_batch_progress
 from eval.package import living, receiver, signature
 from eval.package.proof import check_package
 from eval.plan import read_prompts, traits_as_sorted_pairs, warn_of_slots_beyond_supply
@@ -191,9 +191,9 @@ def test_due_attempts(tmp_path: Path) -> None:
     rows += [("00003-1.png", "reject")]
     files.write_jsonl(tmp_path / "verdicts.jsonl", [{"file": f, "verdict": v} for f, v in rows])
     write_plan(tmp_path, slots)
-    due = [(slot.slot, attempt) for slot, attempt in generate.read_batch_progress(tmp_path, 3).due]
+    due = [(slot.slot, attempt) for slot, attempt in read_batch_progress(tmp_path, 3).due]
     assert due == [(4, 0), (1, 1), (3, 2)]
-    standing = generate.read_batch_progress(tmp_path, 2)
+    standing = read_batch_progress(tmp_path, 2)
     assert [(s.slot, a) for s, a in standing.due] == [(4, 0), (1, 1)] and standing.exhausted == [3]
     text = "1 of 5 slots filled, 20% accepted, 10 s{} for each accepted picture, all slots in {} s"
     assert standing.state_in_words(0, 2.0, None) == text.format("", 40)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
@@ -12,7 +13,7 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from PIL import Image
 from safetensors.torch import save_file
 
-from stylegate import adapter, brandset, convert, files, lorafile, pictures, sample
+from stylegate import adapter, brandset, convert, files, firststeps, lorafile, pictures, sample
 from stylegate.config import Config, GenerateConfig
 from stylegate.embedded import read_each_prompt_once
 from stylegate.errors import ModelError
@@ -158,6 +159,34 @@ def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, P
             out = mean / models.pipeline.vae.config.scaling_factor + (models.pipeline.vae.config.shift_factor or 0)
         assert torch.allclose(models.pipeline.vae.decode(out).sample, wanted, atol=1e-4)
     assert deviation.shape == mean.shape and bool((deviation > 0).all())
+
+
+def test_a_picture_goes_on_from_its_preview_and_the_preview_after_all_steps_is_the_picture(
+    base: tuple[str, Path],
+) -> None:
+    name, folder = base
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
+    prompts, settings = ["a red cat", "a blue dog"], GenerateConfig(num_inference_steps=3, guidance_scale=3.0)
+    forward, asked = models.denoiser.forward, []
+
+    def draw(some: list[int]) -> list[Image.Image]:
+        return sample.draw_pictures(models, [prompts[i] for i in some], some, settings, 64)
+
+    def apart(one: list[Image.Image], other: list[Image.Image]) -> int:
+        pairs = zip(one, other, strict=True)
+        return max(int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in pairs)
+
+    whole = draw([0, 1])
+    assert apart(firststeps.draw_previews(models, 2, 3, draw).previews, whole) <= 1
+    models.denoiser.forward = lambda *given, **named: (asked.append(1), forward(*given, **named))[1]
+    first = firststeps.draw_previews(models, 2, 2, draw)
+    of_two_steps = len(asked)
+    asked.clear()
+    assert apart(firststeps.finish_pictures(models, first, [0, 1], draw), whole) == 0
+    again = of_two_steps // 2 if name == "qwenimage21" else 0  # the first step fills its cache of words
+    assert len(asked) == of_two_steps // 2 + again, "of three steps the third is computed, and no other one"
+    assert apart(firststeps.finish_pictures(models, first, [1], draw), whole[1:]) <= 1
+    assert firststeps.finish_pictures(models, first, [], draw) == []
 
 
 def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) -> None:

@@ -1,0 +1,67 @@
+"""The scores of previews: what the gate would measure of pictures that are not finished, without a file of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eval.lot.batch import PlanSlot, read_existing_batch_record, read_plan
+from eval.lot.compared import comparison_of
+from eval.lot.lot import Lot
+from eval.measuring import encoder as encoding
+from eval.measuring.columns import measure_lot_and_comparison
+from eval.measuring.features import FeatureArrays, features_without_encoder, replace_pixels_by_embeddings
+from eval.measuring.measured import MeasuredLot, PictureFeatures
+from eval.measuring.scores import scores_key
+from eval.scorers import SCORES
+from stylegate import pictures
+from stylegate.config import Config
+
+OF_LOT = ("consistency", "distinct")  # they speak of a picture's neighbours, and would differ with these
+
+
+class PreviewScorer:
+    """Scores previews of the attempts at a batch's slots, a few at once. What it compares them with is read once."""
+
+    def __init__(self, config: Config, folder: Path, device: torch.device) -> None:
+        self.config, self.plan = config, {slot.file(0): slot for slot in read_plan(folder)}
+        self.lot = Lot(folder / "images", folder, [], {}, self.plan, read_existing_batch_record(folder))
+        self.compared = comparison_of(config, self.lot)
+        self.encoder = encoding.load_encoder(encoding.encoder_name(config), device)
+        self.measured: MeasuredLot | None = None  # of the pictures that were scored last
+        unplanned = replace(self.lot, slots=None)  # another plan changes no score of a slot that stays
+        self.key = scores_key(config, unplanned, self.compared)[:16]
+
+    def scores(self, attempts: Sequence[tuple[PlanSlot, int]], previews: Sequence[Image.Image]) -> list[dict]:
+        """By name the scores of the preview of each (slot, attempt); None for what cannot be computed."""
+        names = [slot.file(attempt) for slot, attempt in attempts]
+        slots = self.plan | {name: slot for name, (slot, _) in zip(names, attempts, strict=True)}
+        lot, shown = replace(self.lot, slots=slots), self.features(names, previews)
+        if self.measured is None:
+            config, compared = self.config, self.compared
+            self.measured, _ = measure_lot_and_comparison(config, lot, compared, self.encoder, True, shown)
+        told = {"columns": {}, "own": {}, "partners": {}, "detected": []}
+        self.measured = replace(self.measured, lot=lot, pictures=shown, **told)
+        for name, score in SCORES.items():
+            if name not in OF_LOT and score.graded and all(self.measured.has_column(need) for need in score.needs):
+                column = score.compute(self.measured)
+                if column is not None:
+                    self.measured.columns[name] = column
+        columns = self.measured.columns.items()
+        return [{name: rounded(column[i]) for name, column in columns} for i in range(len(names))]
+
+    def features(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:
+        shown = [pictures.as_decoded(image, self.compared.background) for image in previews]
+        rows = dict(enumerate(features_without_encoder(shown, self.encoder.preprocessing)))
+        table = FeatureArrays(len(names))
+        for i, row in replace_pixels_by_embeddings(rows, self.encoder).items():
+            table.fill(i, row)
+        return table.features(names, dict.fromkeys(names, ""))
+
+
+def rounded(value: np.floating) -> float | None:
+    """A score as a short number; None for one that is not finite."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None

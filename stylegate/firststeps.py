@@ -1,0 +1,130 @@
+"""The first denoising steps of pictures: what they promise is seen before the others are paid for.
+
+`draw_previews` ends after a few steps and decodes what the denoiser then takes for the clean picture.
+`finish_pictures` draws some of these pictures to their end: the pipeline is called again, and is given the denoiser's
+first answers from memory, so that no step is computed twice (Qwen-Image 2.1: but for its first). Every pipeline of
+the families is served, since only its denoiser's `forward` and its scheduler's `step` are stood in for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylegate.families.base import LoadedBaseModel
+
+# Draws the pictures with these numbers, as stylegate.sample.draw_pictures does.
+DrawNumbered = Callable[[list[int]], list[Image.Image]]
+
+
+class FirstSteps(NamedTuple):
+    """Previews of pictures, and what continues them."""
+
+    previews: list[Image.Image]
+    answers: list[list[list[Tensor]]]  # by picture and by call of the denoiser: one row, or two with guidance
+    listed: bool  # the denoiser answers with a list of rows (Z-Image), not with one tensor
+
+
+def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNumbered) -> FirstSteps:
+    """The previews of pictures 0 to `count` - 1 after `steps` denoising steps; fewer than they have in all."""
+    previews: list[Image.Image] = []
+    answers: list[list[list[Tensor]]] = []
+    listed = False
+    for some in drawn_together(models, range(count)):
+        with ending_after(models, steps) as calls:
+            previews += draw(some)
+        listed = isinstance(calls[0], list)
+        answers += [[list(call[i :: len(some)]) for call in calls] for i in range(len(some))]
+    return FirstSteps(previews, answers, listed)
+
+
+def finish_pictures(models: LoadedBaseModel, first: FirstSteps, chosen: Sequence[int], draw: DrawNumbered) -> list[Any]:
+    """The finished pictures with the numbers `chosen`, in this order. All of them in order are as drawn at once."""
+    finished: list[Image.Image] = []
+    for some in drawn_together(models, chosen):
+        with answering_from_memory(models, [first.answers[i] for i in some], first.listed):
+            finished += draw(some)
+    return finished
+
+
+def drawn_together(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list[int]]:
+    """Which pictures a call of the pipeline draws; none makes no call."""
+    if models.draws_singly:
+        return [[number] for number in numbers]
+    return [list(numbers)] if numbers else []
+
+
+@contextmanager
+def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
+    """Within it the pipeline ends after so many steps and decodes the clean picture that it is then on the way to.
+
+    Yields the denoiser's answers, which fill up while it draws.
+    """
+    pipeline, denoiser, calls, done = models.pipeline, models.denoiser, [], 0
+    forward, step = denoiser.forward, pipeline.scheduler.step
+
+    def recorded(*given: Any, **named: Any) -> Any:
+        found = forward(*given, **named)
+        calls.append(found[0])
+        return found
+
+    def counted(output: Tensor, level: Any, noisy: Tensor, *given: Any, **named: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done < steps:
+            return step(output, level, noisy, *given, **named)
+        pipeline._interrupt = True  # the pipelines' own way to skip the steps that are left
+        return (clean_prediction(models, output, level, noisy),)
+
+    denoiser.forward, pipeline.scheduler.step = recorded, counted
+    try:
+        yield calls
+    finally:
+        denoiser.forward, pipeline.scheduler.step = forward, step
+
+
+@contextmanager
+def answering_from_memory(
+    models: LoadedBaseModel, answers: Sequence[Sequence[Sequence[Tensor]]], listed: bool
+) -> Iterator[None]:
+    """Within it the denoiser's first answers are these, by picture, call and row; it computes those that follow."""
+    denoiser, asked = models.denoiser, 0
+    forward = denoiser.forward
+
+    def remembered(*given: Any, **named: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > len(answers[0]):
+            return forward(*given, **named)
+        if named.get("kv_cache_mode") == "extract":  # Qwen-Image 2.1 keeps what it reads of the words for later steps
+            forward(*given, **named)
+        calls = [of_picture[asked - 1] for of_picture in answers]
+        rows = [call[k] for k in range(len(calls[0])) for call in calls]
+        return (rows if listed else torch.stack(rows),)
+
+    denoiser.forward = remembered
+    try:
+        yield
+    finally:
+        denoiser.forward = forward
+
+
+def clean_prediction(models: LoadedBaseModel, output: Tensor, level: Any, noisy: Tensor) -> Tensor:
+    """The clean latents that a denoiser's output means for noisy ones at a level of the scheduler, in their type.
+
+    With flow matching x_t = (1 - s) x_0 + s e, and the output is e - x_0. Else x_t = signal x_0 + sigma e, and the
+    output is e, or signal e - sigma x_0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
+    """
+    scheduler, schedule = models.pipeline.scheduler, models.schedule
+    if schedule.prediction == "flow":
+        share = float(level) / scheduler.config.num_train_timesteps
+        return (noisy.float() - share * output.float()).to(noisy.dtype)
+    at = min(round(float(level)), len(schedule.signal) - 1)
+    signal, sigma = float(schedule.signal[at]), float(schedule.sigma[at])
+    seen = scheduler.scale_model_input(noisy, level).float()  # schedulers in the manner of k-diffusion scale x_t
+    if schedule.prediction == "v":
+        return (signal * seen - sigma * output.float()).to(noisy.dtype)
+    return ((seen - sigma * output.float()) / signal).to(noisy.dtype)
