@@ -262,6 +262,7 @@ def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
             f"chosen: step {selection['step']} at strength {selection['scale']:g}{passing} "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
+        print(f"        {select.choice_in_words(selection['checkpoints'])}")
     if run.config.lora.dora:
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."

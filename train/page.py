@@ -80,6 +80,7 @@ def write_run_page(directory: Path) -> Path:
         checkpoints=checkpoint_rows(run, chosen),
         strengths=strength_rows(run),
         scale=run.selection.get("scale"),
+        choice=choice_and_previews(run),
         grids=[grid for kind in KINDS if (grid := sample_grid(run, kind, chosen))],
         progress=panels.progress_panels(run, chosen),
         facts=run_facts(run),
@@ -179,6 +180,20 @@ def rate_in_words(passed: list[bool] | None) -> str | None:
         return None
     low, high = select.wilson_interval(passed)
     return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
+
+
+def choice_and_previews(run: RunRecord) -> str:
+    """Sentences on why the step was chosen, and why its pass rate in the table is not that of what is handed out; ""
+    where nothing was chosen by its pictures.
+    """
+    if not (found := run.selection.get("checkpoints")):
+        return ""
+    said = f" Step {run.selection['step']} is chosen: {select.choice_in_words(found)}."
+    if run.handed_out:
+        previews, drawn = run.selection.get("preview_steps"), run.config.get("generate.num_inference_steps")
+        said += f" The pictures of this table are previews of {previews} denoising steps; the rate at the top is that"
+        said += f" of pictures in {drawn} steps, as generate draws them."
+    return said
 
 
 def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:

@@ -91,6 +91,15 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
     return {"chosen": chosen, "best": best, "compared": compared}
 
 
+def choice_in_words(found: dict[str, Any]) -> str:
+    """Why a step was chosen, as the end of a sentence; `found` is the answer of `choose_evaluation`."""
+    steps = [row["step"] for row in found["compared"]]
+    return (
+        f"of the steps {', '.join(map(str, steps))} it is the earliest that is statistically as good as the best "
+        f"(step {steps[found['best']]})"
+    )
+
+
 def pass_rate(result: dict[str, Any]) -> float:
     """The share of prompts whose pictures passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was
     judged.

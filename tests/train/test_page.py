@@ -21,7 +21,7 @@ from stylegate.cli import main
 from stylegate.errors import StylegateError
 from stylegate.tracker import LedgerTracker
 from tests.conftest import FAST, merged
-from train import loop, page, panels, record, stats
+from train import loop, page, panels, record, select, stats
 
 STEPS = (0, 2, 4)
 
@@ -117,6 +117,9 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
         for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss"):
             assert f"<td>{result[key]:.3f}</td>".replace("-0.000", "0.000") in row
         assert ("chosen" in row) == (int(step) == run.selection["step"])
+    why = select.choice_in_words(run.selection["checkpoints"])
+    assert f"Step {run.selection['step']} is chosen: {why}." in text
+    assert ("of this table are previews" in text) == bool(run.handed_out)
     cards = {card["title"]: str(card["svg"]) for card in panels.score_panels(run, run.selection["step"])}
     for step, style, rate in zip(STEPS, dots(cards["Style"]), dots(cards["Pass rate"]), strict=True):
         result = result_of(evaluated, step)
