@@ -64,7 +64,11 @@ def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         layers = Counter(kind for _, kind in set(file.kinds.values()))
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
     out += [("problem", problem) for problem in loading_problems(file)]
-    out += list(readers.answers_by_program(file).items()) if file.styles or file.kinds else []
+    answers = readers.answers_by_program(file) if file.styles or file.kinds else {}
+    if any(width < readers.SMALLEST_WIDTH for width in loracontents.widths_of_words(file)):
+        for program in ("ComfyUI", "A1111", "InvokeAI"):
+            answers[program] += ", and has no base so small: only stylegate and diffusers draw with it"
+    out += list(answers.items())
     if file.unknown:
         shown = ", ".join(map(loraheader.short_text, file.unknown[:3]))
         out.append(("unknown", f"{counted(len(file.unknown), 'key')} of no known kind: {shown}"))
@@ -156,14 +160,8 @@ def family_in_words(file: LoraContents) -> str:
         if named := file.metadata.get(key):
             name = ARCHITECTURES.get(named.removesuffix("/lora"), named)
             return f"{loraheader.escape_control_characters(name)[:SHOWN]} (by {key})"
-    widths = {
-        file.tensors[key].shape[1]
-        for key, p in file.parts_by_key.items()
-        if p.part == "down"
-        and p.layer.replace("_", ".").replace(".processor", "").endswith("attn2.to.k")
-        and file.tensors[key].ndim == 2
-    }
-    named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in sorted(widths)]
+    widths = sorted(loracontents.widths_of_words(file))
+    named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in widths]
     return " or ".join(named) or "not known from header or keys"
 
 

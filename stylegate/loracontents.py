@@ -56,6 +56,17 @@ def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, Key
     return found
 
 
+def widths_of_words(file: LoraContents) -> set[int]:
+    """How many numbers each token has that the file's cross-attention attends to; several only where layers differ."""
+    return {
+        file.tensors[key].shape[1]
+        for key, p in file.parts_by_key.items()
+        if p.part == "down"
+        and p.layer.replace("_", ".").replace(".processor", "").endswith("attn2.to.k")
+        and file.tensors[key].ndim == 2
+    }
+
+
 def layer_name_in_header(layer: str) -> str:
     """The name by which settings of a layer are looked up in the header: the component first, without wrappers'
     prefixes.

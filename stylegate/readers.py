@@ -28,6 +28,7 @@ from stylegate.loracontents import (
 from stylegate.words import counted
 
 PEFT_RANK = 8  # where a header has settings, but no rank
+SMALLEST_WIDTH = 768  # numbers of a token in the smallest base of ComfyUI, A1111, InvokeAI: Stable Diffusion 1.x
 READ_BY_COMFYUI = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "norm difference", "weight difference"}
 READ_BY_A1111 = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "IA3", "norm difference", "weight difference"}
 

@@ -273,5 +273,8 @@ def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     grid = run.directory / "samples" / "grid.png"
     if grid.is_file():
         print(f"samples: {files.display_path(grid)}")
-    print(f"LoRA for other programs: {files.display_path(other)}")
+    print(release.other_programs_in_words(run.models, files.display_path(other)))
+    workflow = lora.with_name(f"{lora.stem}.comfyui.json")
+    if workflow.is_file():
+        print(f"workflow for ComfyUI, for a base that it has: {files.display_path(workflow)}")
     print(f"LoRA: {files.display_path(lora)}")

@@ -20,6 +20,7 @@ from stylegate.basename import base_that_draws
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, LoadedBaseModel
+from stylegate.readers import SMALLEST_WIDTH
 from train.comfyui import ONE_FILE, WorkflowFacts, comfyui_workflow
 from train.evaluate import folder_of_handed_out
 from train.weights import lora_at_strength
@@ -47,7 +48,7 @@ A LoRA for the style of {brand}: {style}. Put "{trigger}" into the prompt.
 pipeline.load_lora_weights(".", weight_name={file!r})
 ```
 
-For ComfyUI and the like: {other}, strength 1.
+{others}
 
 Made by stylegate. It knows only what its pictures show; judge what it draws with `stylegate gate`.
 """
@@ -123,7 +124,7 @@ def write_release(
         "base_sha256": facts["base"],
         "draw_base": f", base that draws {facts['draw_base']}" if config.draw_base else "",
         "file": path.name,
-        "other": other.name,
+        "others": other_programs_in_words(models, other.name),
     }
 
     def write_release_files(partial: Path) -> None:
@@ -148,6 +149,16 @@ def write_release(
 
     files.write_folder_atomically(folder, write_release_files)
     return [path, other]
+
+
+def other_programs_in_words(models: LoadedBaseModel, file: str) -> str:
+    """A sentence on the LoRA file for other programs: which ones read it, or that none has a base as small as this."""
+    programs = "ComfyUI and A1111" if file.endswith(".kohya.safetensors") else "ComfyUI"
+    unet = getattr(models.pipeline, "unet", None)
+    if unet is not None and unet.config.cross_attention_dim < SMALLEST_WIDTH:
+        reason = "They have no base so small: only stylegate and diffusers draw with it."
+        return f"In the names of {programs}: {file}. {reason}"
+    return f"For {programs}: {file}, strength 1."
 
 
 def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: dict) -> dict[str, str]:

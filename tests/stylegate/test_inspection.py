@@ -25,6 +25,9 @@ def test_our_own_files_are_described(run, trained: list[str]) -> None:
     one, other = text.split("small.kohya.safetensors: ")
     assert "attention layers: their names are not kohya's" in one and "A1111      ignores" in one
     assert other.count("reads all of it") == 5 and "strength   1 " in other
+    assert other.count(", and has no base so small") == 3, "ComfyUI, A1111 and InvokeAI do not have the miniature"
+    card = path.with_name("README.md").read_text()
+    assert "In the names of ComfyUI and A1111: small.kohya.safetensors. They have no base so small" in card
     assert "modelspec.trigger_phrase = 'small style'" in one
 
 
@@ -71,6 +74,7 @@ def test_what_readers_do_with_magnitudes(run, tmp_path: Path) -> None:
     dotted = adapter.to_diffusers(layers)[0] | {f"{ATTENTION}.lora_magnitude_vector": torch.ones(320)}
     save_file(dotted, tmp_path / "diffusers.safetensors")
     _, text = run("inspect", str(tmp_path / "kohya.safetensors"))
+    assert "so small" not in text
     assert "drops dora_scale" in text
     _, text = run("inspect", str(tmp_path / "diffusers.safetensors"))
     assert "ComfyUI    ignores lora_magnitude_vector" in text

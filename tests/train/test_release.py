@@ -21,7 +21,7 @@ TEXTS = [
 ]
 NUMBERS = {"num_pictures": 28, "then": "", "steps": 300, "scale": 1.0, "batch": 4, "rank": 16}
 WORDS = ["name", "brand", "style", "trigger", "licence", "source", "passed", "bases", "targets", "data", "base_sha256"]
-WORDS += ["draw_base", "other"]
+WORDS += ["draw_base", "others"]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
